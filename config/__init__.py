@@ -1,0 +1,1 @@
+"""Settings, Celery's configuration and logging."""

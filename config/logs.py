@@ -1,0 +1,59 @@
+"""Logging by structlog: one line per event, readable on a terminal, JSON elsewhere."""
+
+import logging
+import sys
+
+import structlog
+
+QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp")
+"""Loggers that repeat what our own lines say, or print whole URLs: warnings and worse only."""
+
+
+def configure(level: str = "INFO", form: str = "auto") -> None:
+    """Sends everything, ours and the libraries', through one formatter to standard error."""
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, _drop_none, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    before = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if not console:
+        before.append(structlog.processors.format_exc_info)
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*before, renderer])
+    )
+    handler.addFilter(_once_while_away)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _drop_none(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {name: value for name, value in event.items() if value is not None}
+
+
+_last_from_consumer = ""
+
+
+def _once_while_away(record: logging.LogRecord) -> bool:
+    """Celery says at every try that its broker is away; once is enough."""
+    global _last_from_consumer  # noqa: PLW0603  one process, one consumer
+    if record.name != "celery.worker.consumer.consumer" or record.levelno < logging.WARNING:
+        return True
+    said, _last_from_consumer = _last_from_consumer, str(record.msg)
+    return said != str(record.msg)

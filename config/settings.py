@@ -1,0 +1,140 @@
+"""Every setting, once: default, unit, meaning. `.env.example` and the README table are made from here."""
+
+import ipaddress
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "DISPATCHER_"
+
+Commas = NoDecode
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Read from the environment (prefix `DISPATCHER_`) and `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis that holds queue and ledger (redis://, rediss://, unix://)"
+    )
+    broker_url: SecretStr | None = Field(None, description="Celery's broker; empty: the same Redis")
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
+        "dispatcher", description="what every Redis key starts with"
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(5, description="POSTs per callback, in all")
+    backoff_base_seconds: Positive = Field(15, description="wait after the first attempt")
+    backoff_factor: Annotated[float, Field(ge=1)] = Field(16, description="each further wait is this many times longer")
+    backoff_jitter: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="waits vary by ± this share")
+    expiry_seconds: Annotated[int, Field(ge=1, le=604_800)] = Field(
+        172_800, description="age at which a callback is given up, where the status change sets no ttlSeconds"
+    )
+    request_timeout_seconds: Positive = Field(10, description="one attempt, from DNS to the last byte")
+    retry_after_max_seconds: Annotated[float, Field(ge=0)] = Field(3600, description="longest Retry-After that is heeded")
+    max_concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(
+        20, description="POSTs in flight to one endpoint, where the workspace sets none"
+    )
+    max_in_flight: Annotated[int, Field(ge=1)] = Field(4000, description="POSTs in flight from one worker")
+    allow_http: bool = Field(False, description="allow callback URLs with http://")
+    allowed_networks: Annotated[tuple[str, ...], Commas] = Field(
+        (), description="networks that may be connected to though they are not public, e.g. 127.0.0.0/8,10.1.0.0/16"
+    )
+    allowed_ports: Annotated[tuple[int, ...], Commas] = Field((), description="ports that may be connected to; empty: any")
+    secret_keys: SecretStr | None = Field(
+        None, description="Fernet keys that encrypt signing secrets in Redis, newest first, comma-separated; empty: readable"
+    )
+    ledger_retention_seconds: Annotated[int, Field(ge=1)] = Field(
+        604_800, description="how long the ledger remembers a callback after its end; at least the longest expiry"
+    )
+    delivered_body_seconds: Annotated[int, Field(ge=0)] = Field(3600, description="how long a delivered body is kept")
+    turn_seconds: Positive = Field(5, description="how long one worker serves one endpoint before others get a turn")
+    lease_seconds: Positive = Field(
+        30, description="how long a claimed callback is a worker's own; at least the request time-out + 2 s"
+    )
+    wake_seconds: Positive = Field(0.25, description="how often a worker looks for what is due")
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field(
+        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
+    log_format: Annotated[str, Field(pattern="^(auto|console|json)$")] = Field(
+        "auto", description="console, json, or auto: console on a terminal, else json"
+    )
+
+    @field_validator("allowed_networks", "allowed_ports", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("broker_url", "secret_keys", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.lease_seconds < self.request_timeout_seconds + 2:
+            raise ValueError(
+                f"LEASE_SECONDS ({self.lease_seconds:g}) must be at least REQUEST_TIMEOUT_SECONDS + 2 "
+                f"({self.request_timeout_seconds + 2:g}), or a callback could be sent twice at once"
+            )
+        longest = max(self.expiry_seconds, 604_800)
+        if self.ledger_retention_seconds < longest:
+            raise ValueError(
+                f"LEDGER_RETENTION_SECONDS ({self.ledger_retention_seconds}) must be at least the longest expiry "
+                f"a status change may have ({longest}), or a repeated eventId could be sent twice"
+            )
+        return self
+
+    def shown(self) -> dict[str, Any]:
+        """The settings by their environment names, secrets hidden and URLs without credentials."""
+        from dispatcher.connection import safe_url
+
+        found = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name.endswith("_url") and value is not None:
+                value = safe_url(value.get_secret_value())
+            elif isinstance(value, SecretStr):
+                value = "********"
+            found[PREFIX + name.upper()] = list(value) if isinstance(value, tuple) else value
+        return found
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Name, default and meaning of every setting, for documents."""
+    return [
+        (PREFIX + name.upper(), _default(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def env_example() -> str:
+    """The text of `.env.example`."""
+    head = "# Every setting with its default. Copy to .env and change what you need.\n"
+    return head + "".join(f"\n# {meaning}\n# {name}={default}\n" for name, default, meaning in rows())
+
+
+def readme_table() -> str:
+    """The table of the README."""
+    lines = [f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, default, meaning in rows()]
+    return "\n".join(["| setting | default | meaning |", "|---|---|---|", *lines]) + "\n"
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None or value == () else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,92 @@
+"""Connecting to Redis, and what its errors mean to us. Retries are ours to make, never redis-py's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,  # noqa: A004  redis-py's own name
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004
+)
+from redis.retry import Retry
+
+from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
+
+SOCKET_TIMEOUT_SECONDS = 5.0
+
+_NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
+
+
+def connect(url: str) -> "redis.Redis":
+    """A blocking client. Raises InvalidInput for a URL that is none."""
+    with _readable(url):
+        return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_options())
+
+
+def connect_async(url: str) -> "redis.asyncio.Redis":
+    """An asyncio client. Raises InvalidInput for a URL that is none."""
+    with _readable(url):
+        return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_options())
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+        "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
+        "protocol": 2,
+    }
+
+
+@contextmanager
+def _readable(url: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidInput(f"{safe_url(url)} is not a Redis URL: {error}") from None
+
+
+def safe_url(url: str) -> str:
+    """A Redis URL without user name, password and query, for messages and logs."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "the Redis URL"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Redis's errors as ours; the one table. What is left (a bug, a wrong type) passes through."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise translate(error, url) from error
+
+
+def translate(error: Exception, url: str) -> Exception:
+    """What a Redis error means to us."""
+    text = str(error)
+    if "OOM command not allowed" in text:
+        return RedisFull(f"Redis at {safe_url(url)} is full (maxmemory); nothing was taken. Try again later")
+    if isinstance(error, AuthenticationError) or "NOAUTH" in text or "NOPERM" in text:
+        return RedisUnavailable(f"Redis at {safe_url(url)} refuses us: {text}. Check user and password in the URL")
+    if isinstance(error, ConnectionError | TimeoutError | OSError):
+        return RedisUnavailable(_away(url, error))
+    if isinstance(error, ResponseError) and any(word in text for word in _NOT_NOW):
+        return RedisUnavailable(f"Redis at {safe_url(url)} cannot serve now: {text}")
+    return error
+
+
+def _away(url: str, error: Exception) -> str:
+    why = " ".join(str(error).split()) or type(error).__name__
+    return f"Redis at {safe_url(url)} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"

@@ -1,0 +1,50 @@
+"""How each platform's callback looks. One file per platform; a new file here is a new dialect."""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dispatcher.model import StatusChange
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What a dialect's own headers may be made of; the same for every attempt but time and number."""
+
+    event_id: str
+    body: bytes
+    secrets: Sequence[str]
+    """Live secrets, oldest first, as the customer knows them."""
+    timestamp: int
+    """Seconds since 1970, of this attempt."""
+    attempt: int
+
+
+class Dialect(Protocol):
+    """What a dialect's module offers; the module itself is the dialect."""
+
+    def event_type(self, change: StatusChange) -> str | None:
+        """The event's name on this platform; None where it sends no callback for this status."""
+
+    def body(self, change: StatusChange, event_type: str) -> dict[str, Any]:
+        """The callback's JSON."""
+
+    def headers(self, signing: Signing) -> dict[str, str]:
+        """The platform's own headers, beside those of Standard Webhooks."""
+
+
+@functools.cache
+def dialects() -> Mapping[str, Dialect]:
+    """All dialects by name: the modules of this package."""
+    return {
+        module.name: importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
+    }
+
+
+def compact(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that have a value: providers leave out what they do not know."""
+    return {name: value for name, value in fields.items() if value is not None}

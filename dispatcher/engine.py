@@ -1,0 +1,228 @@
+"""The loop that holds it all: intake, waker, turns and the publisher of hints of one worker."""
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from operator import attrgetter
+
+import redis.asyncio
+import structlog
+
+from dispatcher.connection import translated
+from dispatcher.decide import decide_lost
+from dispatcher.errors import RedisUnavailable
+from dispatcher.intake import Intake
+from dispatcher.ledger import Ledger, Lost, Settlement
+from dispatcher.outcomes import Attempt
+from dispatcher.turn import Turn, TurnParts
+from dispatcher.watch import RedisWatch
+
+HINT_ENDPOINTS = 16
+"""Endpoints in one Celery message."""
+WAKE_LIMIT, EXPIRE_LIMIT = 100, 500
+HEARTBEAT_SECONDS, HEARTBEAT_TTL_SECONDS = 1.0, 15
+
+log = structlog.get_logger()
+
+Publish = Callable[[list[str]], None]
+
+
+class Engine:
+    """One worker's engine. `publish` (called in a thread) sends a hint to some worker, maybe this one."""
+
+    def __init__(
+        self,
+        name: str,
+        client: "redis.asyncio.Redis",
+        parts: TurnParts,
+        make_intake: Callable[[Callable[[Sequence[str]], None]], Intake],
+        watch: RedisWatch,
+        publish: Publish,
+        *,
+        wake_seconds: float = 0.25,
+        url: str = "",
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._ledger: Ledger = parts.ledger
+        self._parts = parts
+        self._intake = make_intake(self.hint)
+        self._watch = watch
+        self._publish = publish
+        self._slots = parts.slots
+        self._wake_seconds = wake_seconds
+        self._url = url
+        self._turns: dict[str, Turn] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hints: dict[str, None] = {}
+        self._hinted = asyncio.Event()
+        self._turn_ended = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._publisher = ThreadPoolExecutor(1, "hints")  # kombu's producers are not thread-safe
+        self._publishing_fails = False
+        self._started = time.time()
+
+    async def run(self) -> None:
+        """Runs until `stop`; then ends in order: intake, turns with their POSTs, hints."""
+        log.info("engine.started", worker=self.name, max_in_flight=self._slots.limit)
+        waker = asyncio.create_task(self._wake_loop())
+        publisher = asyncio.create_task(self._publish_loop())
+        intake = asyncio.create_task(self._intake.run())
+        stopped = asyncio.create_task(self._stopping.wait())
+        done, _ = await asyncio.wait({waker, publisher, intake, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopped}:
+            task.result()  # raises: none of them ends by itself
+        self._intake.stop()
+        await intake
+        await waker
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        publisher.cancel()
+        await self._publish_rest()
+        self._publisher.shutdown()
+        log.info("engine.stopped", worker=self.name)
+
+    def stop(self) -> None:
+        """Ends `run`; call it on the loop."""
+        self._stopping.set()
+        self._slots.close()
+        self._turn_ended.set()
+
+    def hint(self, endpoints: Iterable[str]) -> None:
+        """Has some worker, maybe this one, serve endpoints soon."""
+        self._hints.update(dict.fromkeys(endpoints))
+        if self._hints:
+            self._hinted.set()
+
+    async def serve(self, endpoints: Iterable[str]) -> None:
+        """Starts a turn for each endpoint; waits only while this worker is at its limit.
+
+        While stopping, the hint goes back to the queue instead.
+        """
+        for endpoint in endpoints:
+            while not self._stopping.is_set() and self._slots.free == 0:
+                self._turn_ended.clear()
+                await self._turn_ended.wait()
+            if self._stopping.is_set():
+                self.hint([endpoint])
+            elif endpoint in self._turns:
+                self._turns[endpoint].nudge()
+            else:
+                self._start(self._turn(endpoint))
+
+    async def answer(self, probe: str) -> None:
+        """Shows `check --live` that a hint came through Celery to this engine."""
+        with translated(self._url):
+            await self._client.set(self._ledger.keys.probe(probe), self.name, ex=60)
+
+    def _start(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _turn(self, endpoint: str) -> None:
+        turn = self._turns[endpoint] = Turn(endpoint, self._parts)
+        try:
+            more = await turn.run()
+        finally:
+            del self._turns[endpoint]
+            self._turn_ended.set()
+        if more:
+            self.hint([endpoint])
+
+    async def _wake_loop(self) -> None:
+        heartbeat_at = 0.0
+        while not self._stopping.is_set():
+            try:
+                await self._wake()
+                if time.monotonic() >= heartbeat_at:
+                    await self._heartbeat()
+                    heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
+                self._watch.worked()
+            except RedisUnavailable as error:
+                self._watch.failed(error)
+            except Exception:
+                log.exception("waker.internal_error")
+            try:
+                await asyncio.wait_for(self._stopping.wait(), self._wake_seconds)
+            except TimeoutError:
+                continue
+
+    async def _wake(self) -> None:
+        """Ends what expired, hints what is due or was forgotten, settles leases that ran out."""
+        while await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT:
+            pass
+        looked_at = WAKE_LIMIT
+        while looked_at == WAKE_LIMIT:
+            hints, lost, looked_at = await self._ledger.wake(WAKE_LIMIT)
+            self.hint(hints)
+            for endpoint, group in groupby(lost, attrgetter("endpoint")):
+                await self._settle_lost(endpoint, list(group))
+
+    async def _settle_lost(self, endpoint: str, lost: Sequence[Lost]) -> None:
+        """Their worker died (or stalled): counts as an attempt, because a POST may have been made."""
+        now_ms = self._ledger.now_ms()
+        settlements = []
+        for callback in lost:
+            outcome = decide_lost(
+                callback.attempt,
+                callback.lost_before,
+                now_ms=now_ms,
+                expires_ms=callback.expires_ms,
+                policy=self._parts.policy,
+                rng=random.random(),
+            )
+            attempt = Attempt(now_ms, 0, error="worker_lost")
+            settlements.append(Settlement(callback.event_id, callback.claim, outcome, attempt, lost=True))
+        more, counted = await self._ledger.settle(endpoint, settlements)
+        for settlement, ok in zip(settlements, counted, strict=True):
+            if ok:
+                log.warning("callback.worker_lost", event_id=settlement.event_id, endpoint=endpoint)
+        if more:
+            self.hint([endpoint])
+
+    async def _heartbeat(self) -> None:
+        sign = {
+            "pid": os.getpid(),
+            "startedAt": round(self._started),
+            "leadsIntake": self._intake.leading,
+            "turns": len(self._turns),
+            "inFlight": self._slots.taken,
+        }
+        with translated(self._url):
+            await self._client.set(self._ledger.keys.worker(self.name), json.dumps(sign), ex=HEARTBEAT_TTL_SECONDS)
+
+    async def _publish_loop(self) -> None:
+        while True:
+            await self._hinted.wait()
+            self._hinted.clear()
+            while self._hints:
+                batch = self._next_hints()
+                if not await self._published(batch):
+                    self._start(self.serve(batch))
+
+    async def _publish_rest(self) -> None:
+        while self._hints and await self._published(self._next_hints()):
+            pass
+
+    def _next_hints(self) -> list[str]:
+        batch = list(self._hints)[:HINT_ENDPOINTS]
+        for endpoint in batch:
+            del self._hints[endpoint]
+        return batch
+
+    async def _published(self, batch: list[str]) -> bool:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._publisher, self._publish, batch)
+        except Exception as error:
+            if not self._publishing_fails:
+                log.warning("hints.unpublished", problem=str(error), action="serving the endpoints here")
+            self._publishing_fails = True
+            return False
+        self._publishing_fails = False
+        return True

@@ -1,0 +1,283 @@
+"""From the queue into the ledger: read a batch, validate, render, accept. One worker at a time leads.
+
+Acceptance order is queue order because only the leader accepts; what a dead leader had read is
+read again, one entry at a time, so that an entry that kills its reader is found and set aside.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import redis.asyncio
+import structlog
+from redis.exceptions import ResponseError
+
+from dispatcher.addresses import parse_callback_url
+from dispatcher.connection import translated
+from dispatcher.dialects import dialects
+from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
+from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
+from dispatcher.model import MAX_AHEAD_MS, Callback, StatusChange, encode_json, timestamp_ms
+from dispatcher.watch import RedisWatch
+from dispatcher.workspaces import Workspace, WorkspaceCache
+
+LEASE_MS = 5000
+RENEW_SECONDS = 1.0
+FOLLOW_SECONDS = 0.5
+"""How often a worker that does not lead looks whether it should."""
+BATCH = 128
+MAX_DEATHS = 3
+"""An entry on which this many readers died is rejected unread."""
+
+GROUP, CONSUMER = "workers", "intake"
+
+log = structlog.get_logger()
+
+Entry = tuple[str, dict[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why an entry cannot be used; `detail` says what to do."""
+
+    reason: str
+    detail: str
+    workspace: str = ""
+    event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoCallback:
+    """The status causes no callback in the workspace's dialect."""
+
+
+Prepared = Callback | NoCallback | Rejection
+
+
+@dataclass(frozen=True)
+class IntakeOptions:
+    """What intake needs to know from the settings."""
+
+    allow_http: bool = False
+    expiry_ms: int = 172_800_000
+
+
+class Intake:
+    """Leads, or waits to lead; `hint` is told which endpoints have work."""
+
+    def __init__(
+        self,
+        client: "redis.asyncio.Redis",
+        ledger: Ledger,
+        workspaces: WorkspaceCache,
+        watch: RedisWatch,
+        hint: Callable[[Sequence[str]], None],
+        *,
+        url: str = "",
+        options: IntakeOptions | None = None,
+    ) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._workspaces = workspaces
+        self._watch = watch
+        self._hint = hint
+        self._url = url
+        self._options = options or IntakeOptions()
+        self._token = secrets.token_hex(8)
+        self._held: list[Entry] = []
+        self._full = False
+        self._stop = asyncio.Event()
+        self.leading = False
+
+    def stop(self) -> None:
+        """Lets the batch in hand be accepted, then ends `run`."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Runs until stopped; survives Redis."""
+        while not self._stop.is_set():
+            try:
+                await self._lead()
+            except NotLeader:
+                self._follow()
+            except RedisFull as error:
+                self._say_full(error)
+                await self._pause(RENEW_SECONDS)
+            except RedisUnavailable as error:
+                self._watch.failed(error)
+                await self._pause(FOLLOW_SECONDS)
+        await self._resign()
+
+    async def _lead(self) -> None:
+        """Renews the lease, then works until it is time to renew it again."""
+        pending = await self._ledger.lead(self._token, LEASE_MS, full=self._full)
+        self._watch.worked()
+        if pending is None:
+            self._follow()
+            await self._pause(FOLLOW_SECONDS)
+            return
+        if not self.leading:
+            log.info("intake.leading", pending=pending)
+        self.leading = True
+        rereading = pending > 0
+        renew_at = time.monotonic() + RENEW_SECONDS
+        while not self._stop.is_set() and time.monotonic() < renew_at:
+            if not self._held:
+                self._held = await self._reread() if rereading else await self._read()
+                rereading = rereading and bool(self._held)
+            await self._take(self._held)
+            self._held = []
+            self._say_room()
+
+    def _follow(self) -> None:
+        if self.leading:
+            log.warning("intake.lost_lead", held=len(self._held))
+        self.leading = False
+        self._held = []
+
+    async def _resign(self) -> None:
+        """Makes way for the next leader at once."""
+        if self.leading and not self._held:
+            with suppress(RedisUnavailable):
+                await self._ledger.lead(self._token, 0)
+        self.leading = False
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    async def _read(self) -> list[Entry]:
+        """New entries; waits up to a second for some."""
+        return await self._xreadgroup(">", BATCH, block_ms=1000)
+
+    async def _reread(self) -> list[Entry]:
+        """The first entry that was read but not accepted, unless its readers keep dying."""
+        events = self._ledger.keys.events
+        with translated(self._url):
+            first = await self._client.xpending_range(events, GROUP, "-", "+", 1)
+        if not first:
+            return []
+        entry, deaths = first[0]["message_id"].decode(), first[0]["times_delivered"]
+        if deaths >= MAX_DEATHS:
+            detail = f"{deaths} workers died on this entry; it was set aside unread"
+            log.error("intake.poisoned", entry=entry, deaths=deaths)
+            await self._ledger.reject(self._token, [(entry, "poisoned", detail, "", "")])
+            return await self._reread()
+        return await self._xreadgroup("0", 1)
+
+    async def _xreadgroup(self, after: str, count: int, block_ms: int | None = None) -> list[Entry]:
+        events = self._ledger.keys.events
+        try:
+            with translated(self._url):
+                reply = await self._client.xreadgroup(GROUP, CONSUMER, {events: after}, count, block_ms)
+        except ResponseError as error:
+            if "NOGROUP" in str(error):  # the stream was deleted; `lead` makes it again
+                raise NotLeader from error
+            raise
+        return [(entry.decode(), fields or {}) for _, entries in reply for entry, fields in entries]
+
+    async def _take(self, entries: Sequence[Entry]) -> None:
+        """Accepts or rejects entries; what breaks a whole batch is looked for entry by entry."""
+        try:
+            while entries and not await self._try(entries):
+                pass
+        except (NotLeader, RedisUnavailable):
+            raise
+        except Exception as error:
+            if len(entries) > 1:
+                for entry in entries:
+                    await self._take([entry])
+                return
+            log.exception("intake.internal_error", entry=entries[0][0])
+            rejection = Rejection("internal_error", f"{type(error).__name__}: {error}")
+            await self._reject([(entries[0][0], rejection)])
+
+    async def _try(self, entries: Sequence[Entry]) -> bool:
+        """One go at a batch; False if a workspace changed meanwhile, and it has to be rendered again."""
+        known: dict[str, Workspace | None] = {}
+        prepared = [(entry, await self._prepare(entry, fields, known)) for entry, fields in entries]
+        revisions = {workspace.id: workspace.revision for workspace in known.values() if workspace}
+        callbacks = [(entry, p) for entry, p in prepared if isinstance(p, Callback)]
+        skipped = [entry for entry, p in prepared if isinstance(p, NoCallback)]
+        rejected = [(entry, p) for entry, p in prepared if isinstance(p, Rejection)]
+        try:
+            if callbacks or skipped:
+                hints, _ = await self._ledger.accept(self._token, revisions, skipped, callbacks)
+                self._hint(hints)
+        except WorkspaceChanged as changed:
+            for workspace in changed.workspaces:
+                self._workspaces.forget(workspace)
+            return False
+        if rejected:
+            await self._reject(rejected)
+        return True
+
+    async def _reject(self, rejected: Sequence[tuple[str, Rejection]]) -> None:
+        for entry, r in rejected:
+            log.warning("event.rejected", entry=entry, reason=r.reason, workspace=r.workspace, event_id=r.event_id)
+        await self._ledger.reject(
+            self._token, [(entry, r.reason, r.detail, r.workspace, r.event_id) for entry, r in rejected]
+        )
+
+    async def _prepare(self, entry: str, fields: dict[bytes, bytes], known: dict[str, Workspace | None]) -> Prepared:
+        raw = fields.get(b"event")
+        if raw is None:
+            return Rejection("no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'")
+        try:
+            change = StatusChange.from_json(raw)
+        except InvalidInput as error:
+            return Rejection("invalid", str(error))
+        if change.workspace not in known:
+            known[change.workspace] = await self._workspaces.get(change.workspace)
+        workspace = known[change.workspace]
+        if workspace is None:
+            detail = f"there is no workspace {change.workspace!r}: make it with `dispatcher workspace add`, enqueue again"
+            return Rejection("unknown_workspace", detail, change.workspace, change.event_id)
+        try:
+            return render(change, workspace, self._ledger.now_ms(), self._options)
+        except InvalidInput as error:
+            return Rejection("invalid", str(error), change.workspace, change.event_id)
+        except RedisUnavailable:
+            raise
+        except Exception as error:
+            log.exception("intake.internal_error", entry=entry)
+            detail = f"{type(error).__name__}: {error}"
+            return Rejection("internal_error", detail, change.workspace, change.event_id)
+
+    def _say_full(self, error: RedisFull) -> None:
+        if not self._full:
+            log.error("intake.refused", problem=str(error), action="waiting for room; nothing is lost")
+        self._full = True
+
+    def _say_room(self) -> None:
+        if self._full:
+            log.info("intake.resumed")
+        self._full = False
+
+
+def render(change: StatusChange, workspace: Workspace, now_ms: int, options: IntakeOptions) -> Callback | NoCallback:
+    """A status change as the workspace's callback. Pure. Raises InvalidInput."""
+    occurred_ms = timestamp_ms(change.timestamp)
+    if occurred_ms > now_ms + MAX_AHEAD_MS:
+        raise InvalidInput(f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed")
+    dialect = dialects()[workspace.dialect]
+    event_type = dialect.event_type(change)
+    if event_type is None:
+        return NoCallback()
+    url = parse_callback_url(change.callback_url or workspace.callback_url, allow_http=options.allow_http)
+    return Callback(
+        workspace=workspace.id,
+        event_id=change.event_id,
+        event_type=event_type,
+        status=change.status.value,
+        message_uuid=change.message.uuid,
+        url=url.url,
+        endpoint=f"{workspace.id} {url.origin}",
+        body=encode_json(dialect.body(change, event_type)),
+        digest=change.digest(),
+        timestamp_ms=occurred_ms,
+        ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
+    )

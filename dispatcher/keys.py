@@ -1,0 +1,116 @@
+"""All Redis keys, one function each: what is under it, and how long it lives.
+
+`KEY_PREFIX` stands before each key with a colon. `lua/keys.lua` builds the same ones for the
+scripts; a test compares the two.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+PERMANENT = ("events", "rejected-counts", "workspaces", "workspace:")
+"""What has no time to live once nothing waits: the queue, counts of rejections, workspaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Builds keys below one prefix."""
+
+    prefix: str = "dispatcher"
+
+    @property
+    def root(self) -> str:
+        """What every key starts with."""
+        return f"{self.prefix}:"
+
+    @property
+    def events(self) -> str:
+        """Stream: the queue; entries leave when accepted or rejected. Permanent."""
+        return f"{self.prefix}:events"
+
+    @property
+    def rejected(self) -> str:
+        """Stream of at most 10,000 entries that could not be used. Retention after the last one."""
+        return f"{self.prefix}:rejected"
+
+    @property
+    def rejected_counts(self) -> str:
+        """Hash: reason -> how many entries were rejected for it. Permanent."""
+        return f"{self.prefix}:rejected-counts"
+
+    @property
+    def expiries(self) -> str:
+        """Zset: `workspace:eventId` of every pending callback -> when to look at its expiry."""
+        return f"{self.prefix}:expiries"
+
+    @property
+    def schedule(self) -> str:
+        """Zset: endpoint -> when it next needs attention."""
+        return f"{self.prefix}:schedule"
+
+    @property
+    def intake(self) -> str:
+        """String: token of the worker that leads intake; lives for its lease."""
+        return f"{self.prefix}:intake"
+
+    @property
+    def full(self) -> str:
+        """String: there while accept is refused for memory; lives for the intake lease."""
+        return f"{self.prefix}:full"
+
+    def event(self, workspace: str, event_id: str) -> str:
+        """Hash: the ledger's entry of one callback. Retention after its end."""
+        return f"{self.prefix}:event:{workspace}:{event_id}"
+
+    def body(self, workspace: str, event_id: str) -> str:
+        """String: callback URL, newline, bytes to POST. Until delivered + DELIVERED_BODY_SECONDS, or retention."""
+        return f"{self.prefix}:body:{workspace}:{event_id}"
+
+    def answer(self, workspace: str, event_id: str) -> str:
+        """String: first bytes of the last failed answer. Retention."""
+        return f"{self.prefix}:answer:{workspace}:{event_id}"
+
+    def message(self, workspace: str, uuid: str) -> str:
+        """List: eventIds of one message. Expiry + retention of the longest."""
+        return f"{self.prefix}:message:{workspace}:{uuid}"
+
+    def lane(self, endpoint: str) -> str:
+        """Zset: eventIds that may go next -> due time. While any waits."""
+        return f"{self.prefix}:lane:{endpoint}"
+
+    def leased(self, endpoint: str) -> str:
+        """Zset: eventIds in a worker's hands -> end of the lease. While in hand."""
+        return f"{self.prefix}:leased:{endpoint}"
+
+    def chain(self, endpoint: str, uuid: str) -> str:
+        """List: eventIds of one message to one endpoint, in order of acceptance. While pending."""
+        return f"{self.prefix}:chain:{endpoint}:{uuid}"
+
+    def endpoint(self, endpoint: str) -> str:
+        """Hash: name, workspace, window, waiting, hinted_until. A day after nothing waits."""
+        return f"{self.prefix}:endpoint:{endpoint}"
+
+    @property
+    def workspaces(self) -> str:
+        """Set: the names of all workspaces. Permanent."""
+        return f"{self.prefix}:workspaces"
+
+    def workspace(self, workspace: str) -> str:
+        """Hash: dialect, callback URL, secrets, limits, revision. Permanent."""
+        return f"{self.prefix}:workspace:{workspace}"
+
+    def stats(self, minute: int) -> str:
+        """Hash: counters of one minute since 1970. A day."""
+        return f"{self.prefix}:stats:{minute}"
+
+    def worker(self, name: str) -> str:
+        """String: a worker's sign of life, JSON. Fifteen seconds."""
+        return f"{self.prefix}:worker:{name}"
+
+    def probe(self, token: str) -> str:
+        """String: the answer to `check --live`. One minute."""
+        return f"{self.prefix}:probe:{token}"
+
+
+def endpoint_id(name: str) -> str:
+    """The 16 characters that stand for an endpoint in keys; long host names would cost memory in each."""
+    return hashlib.blake2s(name.encode(), digest_size=8).hexdigest()

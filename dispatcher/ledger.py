@@ -1,0 +1,278 @@
+"""The ledger: one typed method per Lua script. What is true about callbacks is decided in there."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import redis.asyncio
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.keys import Keys, endpoint_id
+from dispatcher.model import Callback
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.scripts import Argument, Scripts
+
+HINT_MS = 5000
+"""How long an endpoint that was hinted is not hinted again; also how long a lost hint costs at most."""
+
+CONFLICT, DUPLICATE, ACCEPTED = "conflict", "duplicate", "accepted"
+
+
+@dataclass(frozen=True)
+class LedgerOptions:
+    """What the scripts need to know from the settings."""
+
+    max_concurrency: int = 20
+    retention_ms: int = 604_800_000
+    lease_ms: int = 30_000
+    delivered_body_ms: int = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A callback in this worker's hands until its lease ends."""
+
+    event_id: str
+    claim: int
+    """The fencing token: how many times this callback was claimed."""
+    attempt: int
+    expires_ms: int
+    event_type: str
+    status: str
+    message_uuid: str
+    url: str
+    body: bytes | None
+    """None if it is gone from Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim gave. `more`: the endpoint has more that is due, and room for it."""
+
+    more: bool
+    workspace: str
+    revision: str
+    callbacks: list[Claimed]
+    lease_ends_at: float
+    """Monotonic time of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a claimed callback, ready to be recorded."""
+
+    event_id: str
+    claim: int
+    outcome: Outcome
+    attempt: Attempt | None
+    window: str = "keep"
+    """grow, shrink or keep: what the result says about the endpoint."""
+    lost: bool = False
+    """The worker died; the callback keeps its place in its chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A callback whose lease ran out."""
+
+    endpoint: str
+    event_id: str
+    claim: int
+    attempt: int
+    expires_ms: int
+    lost_before: int
+
+
+class NotLeader(Exception):  # noqa: N818  a state, handled by intake
+    """Another worker leads intake now; nothing was done."""
+
+
+class WorkspaceChanged(Exception):  # noqa: N818
+    """Workspaces changed since the batch was rendered; nothing was done."""
+
+    def __init__(self, workspaces: list[str]) -> None:
+        super().__init__(", ".join(workspaces))
+        self.workspaces = workspaces
+
+
+class Ledger:
+    """The scripts of one Redis. `clock` replaces Redis's TIME in tests (ms since 1970)."""
+
+    def __init__(
+        self,
+        client: "redis.asyncio.Redis",
+        keys: Keys,
+        url: str = "",
+        options: LedgerOptions | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.keys = keys
+        self.options = options or LedgerOptions()
+        self._scripts = Scripts(client, keys, url)
+        self._clock = clock
+        self._redis_minus_monotonic: float | None = None
+
+    def now_ms(self) -> int:
+        """Redis's clock, carried on by our monotonic one since the last script was sent.
+
+        Raises RedisUnavailable before the first reply.
+        """
+        if self._clock:
+            return self._clock()
+        if self._redis_minus_monotonic is None:
+            raise RedisUnavailable("Redis has not answered yet")
+        return int(self._redis_minus_monotonic + time.monotonic() * 1000)
+
+    async def lead(self, token: str, lease_ms: int, *, full: bool = False) -> int | None:
+        """Takes or renews the lease of intake: entries read but not accepted, or None if another leads."""
+        reply, _ = await self._run("lead", self._now(), token, lease_ms, int(full))
+        return reply[2] if reply[0] == b"leading" else None
+
+    async def accept(
+        self,
+        token: str,
+        revisions: dict[str, str],
+        skipped: Sequence[str],
+        callbacks: Iterable[tuple[str, Callback]],
+    ) -> tuple[list[str], list[str]]:
+        """Takes callbacks (with their queue entries) into the ledger, and `skipped` entries off the queue.
+
+        Returns the endpoints to hint and a word for each callback: accepted, duplicate or conflict.
+        Raises NotLeader, WorkspaceChanged, RedisFull, RedisUnavailable.
+        """
+        args: list[Argument] = [token, HINT_MS, len(revisions)]
+        for workspace, revision in revisions.items():
+            args += (workspace, revision)
+        args.append(len(skipped))
+        args += skipped
+        for entry, c in callbacks:
+            args += (entry, c.workspace, c.event_id, c.digest, endpoint_id(c.endpoint), c.endpoint, c.message_uuid)
+            args += (c.status, c.event_type, c.timestamp_ms, c.ttl_ms, c.url.encode() + b"\n" + c.body)
+        reply, _ = await self._run("accept", *self._ending(), *args)
+        match reply[0]:
+            case b"accepted":
+                return [e.decode() for e in reply[2]], [w.decode() for w in reply[3]]
+            case b"workspace_changed":
+                raise WorkspaceChanged([w.decode() for w in reply[2]])
+            case b"not_leader":
+                raise NotLeader
+        raise AssertionError(f"accept returned {reply[0]!r}")
+
+    async def reject(self, token: str, entries: Iterable[tuple[str, str, str, str, str]]) -> None:
+        """Keeps entries in `rejected`: (entry, reason, detail, workspace, eventId) each. Raises NotLeader."""
+        args = [field for entry in entries for field in entry]
+        reply, _ = await self._run("reject", self._now(), token, self.options.retention_ms, *args)
+        if reply[0] != b"rejected":
+            raise NotLeader
+
+    async def claim(self, endpoint: str, count: int) -> Claim:
+        """Leases up to `count` due callbacks of an endpoint to this worker."""
+        reply, sent = await self._run("claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS)
+        _, _, more, workspace, revision, given = reply
+        return Claim(
+            more == b"more",
+            workspace.decode(),
+            revision.decode(),
+            [_claimed(*fields) for fields in given],
+            sent + self.options.lease_ms / 1000,
+        )
+
+    async def settle(self, endpoint: str, settlements: Sequence[Settlement]) -> tuple[bool, list[bool]]:
+        """Records outcomes. Returns whether the endpoint is ready for more, and for each whether it counted.
+
+        One that did not count had lost its lease: somebody else has the callback, or had it. Sent
+        again while Redis is away, for as long as a lease lasts; then raises RedisUnavailable.
+        """
+        args: list[Argument] = [endpoint, HINT_MS, self.options.delivered_body_ms]
+        for s in settlements:
+            word, delay_ms = _word(s)
+            record = _record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
+            answer = s.attempt.answer if s.attempt and word != "delivered" else b""
+            args += (s.event_id, s.claim, word, delay_ms, record, answer, s.window)
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(RedisUnavailable),
+            wait=wait_random_exponential(0.1, max=2),
+            stop=stop_after_delay(self.options.lease_ms / 1000),
+            reraise=True,
+        ):
+            with attempt:
+                reply, _ = await self._run("settle", *self._ending(), *args)
+        return reply[2] == b"more", [word == b"ok" for word in reply[3]]
+
+    async def hurry(self, endpoint: str) -> None:
+        """Makes everything that waits in an endpoint's lane due now."""
+        await self._run("hurry", self._now(), self.options.max_concurrency, endpoint)
+
+    async def wake(self, limit: int = 100) -> tuple[list[str], list[Lost], int]:
+        """Endpoints to hint because their time has come, callbacks whose lease ran out, and how many were looked at."""
+        reply, _ = await self._run("wake", self._now(), self.options.max_concurrency, limit, HINT_MS)
+        return [e.decode() for e in reply[2]], [_lost(*fields) for fields in reply[3]], reply[4]
+
+    async def expire(self, limit: int = 500) -> int:
+        """Ends what is past its expiry; returns how many were looked at (fewer than `limit`: none left)."""
+        reply, _ = await self._run("expire", *self._ending(), limit)
+        return int(reply[2])
+
+    async def _run(self, name: str, *args: Argument) -> tuple[list, float]:  # type: ignore[type-arg]
+        reply, sent = await self._scripts.run(name, *args)
+        if self._clock is None:
+            self._redis_minus_monotonic = reply[1] - sent * 1000
+        return reply, sent
+
+    def _now(self) -> Argument:
+        return self._clock() if self._clock else ""
+
+    def _ending(self) -> tuple[Argument, Argument, Argument]:
+        return self._now(), self.options.max_concurrency, self.options.retention_ms
+
+
+def _claimed(
+    event_id: bytes, claim: int, attempt: int, expires: int, event_type: bytes, status: bytes, uuid: bytes, body: bytes | None = None
+) -> Claimed:
+    url, _, content = (body or b"").partition(b"\n")
+    return Claimed(
+        event_id.decode(),
+        claim,
+        attempt,
+        expires,
+        event_type.decode(),
+        status.decode(),
+        uuid.decode(),
+        url.decode(),
+        None if body is None else content,
+    )
+
+
+def _lost(endpoint: bytes, event_id: bytes, claim: int, attempt: int, expires: int, *records: bytes) -> Lost:
+    lost_before = sum(record.endswith(b" worker_lost") for record in records)
+    return Lost(endpoint.decode(), event_id.decode(), claim, attempt, expires, lost_before)
+
+
+def _word(s: Settlement) -> tuple[str, int]:
+    match s.outcome:
+        case Delivered():
+            return "delivered", 0
+        case Retry(delay_ms):
+            return "lost" if s.lost else "retry", delay_ms
+        case Failed():
+            return "failed", 0
+        case Expired():
+            return "expired", 0
+        case Released(delay_ms):
+            return "released", delay_ms
+
+
+def _record(attempt: Attempt) -> str:
+    """One attempt as a short hash field: start, duration, HTTP status, error; `-` for none."""
+    status = "-" if attempt.http_status is None else attempt.http_status
+    return f"{attempt.started_at_ms} {attempt.duration_ms} {status} {attempt.error or '-'}"
+
+
+def read_record(text: str) -> Attempt:
+    """The attempt that `_record` wrote."""
+    started, duration, status, error = text.split(" ")
+    return Attempt(
+        int(started), int(duration), None if status == "-" else int(status), None if error == "-" else error
+    )
+

@@ -1,0 +1,7 @@
+-- The one clock: Redis's, unless the caller gives a time (tests do). Milliseconds since 1970.
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local DAY = 86400000

@@ -1,0 +1,33 @@
+-- expire: ends callbacks whose time is over, wherever they wait. Those in a worker's hands end there.
+-- KEYS[1] prefix
+-- ARGV[1] now, ms since 1970 ('' = Redis TIME)
+-- ARGV[2] max_concurrency of a workspace that sets none
+-- ARGV[3] retention, ms
+-- ARGV[4] most callbacks to look at
+-- returns {'expired', now, number looked at}
+-- Works when Redis is full.
+-- include keys
+-- include clock
+-- include counts
+-- include endpoint
+-- include ending
+redis.call('DEL', P .. 'never')
+local touched = {}
+local members = redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', now, 'LIMIT', 0, ARGV[4])
+for _, member in ipairs(members) do
+  local workspace, id = string.match(member, '^([^:]+):(.+)$')
+  local h = redis.call('HMGET', event_key(workspace, id), 'endpoint', 'message')
+  local lease_end = h[1] and redis.call('ZSCORE', leased_key(h[1]), id)
+  if not h[1] then
+    redis.call('ZREM', EXPIRIES, member) -- removed by hand
+  elseif lease_end then
+    redis.call('ZADD', EXPIRIES, math.max(tonumber(lease_end), now) + 1000, member)
+  else
+    redis.call('ZREM', lane_key(h[1]), id)
+    finish(workspace, id, h[1], h[2], 'expired')
+    touched[h[1]] = true
+  end
+end
+for endpoint in pairs(touched) do reschedule(endpoint, look(endpoint)) end
+write_counts()
+return { 'expired', now, #members }

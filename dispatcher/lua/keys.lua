@@ -1,0 +1,15 @@
+-- Keys, built as dispatcher/keys.py builds them (a test compares). KEYS[1] is the prefix with its colon.
+local P = KEYS[1]
+local EVENTS, REJECTED, REJECTED_COUNTS = P .. 'events', P .. 'rejected', P .. 'rejected-counts'
+local EXPIRIES, SCHEDULE, INTAKE, FULL = P .. 'expiries', P .. 'schedule', P .. 'intake', P .. 'full'
+local GROUP = 'workers'
+local function event_key(workspace, id) return P .. 'event:' .. workspace .. ':' .. id end
+local function body_key(workspace, id) return P .. 'body:' .. workspace .. ':' .. id end
+local function answer_key(workspace, id) return P .. 'answer:' .. workspace .. ':' .. id end
+local function message_key(workspace, uuid) return P .. 'message:' .. workspace .. ':' .. uuid end
+local function lane_key(endpoint) return P .. 'lane:' .. endpoint end
+local function leased_key(endpoint) return P .. 'leased:' .. endpoint end
+local function chain_key(endpoint, uuid) return P .. 'chain:' .. endpoint .. ':' .. uuid end
+local function endpoint_key(endpoint) return P .. 'endpoint:' .. endpoint end
+local function workspace_key(workspace) return P .. 'workspace:' .. workspace end
+local function stats_key(minute) return P .. 'stats:' .. minute end

@@ -1,0 +1,20 @@
+-- lead: takes or renews the lease of intake, makes the queue's group where it is missing.
+-- KEYS[1] prefix
+-- ARGV[1] now, ms since 1970 ('' = Redis TIME)
+-- ARGV[2] token of this worker
+-- ARGV[3] lease, ms; 0 gives it up
+-- ARGV[4] 1 while accept is refused for memory, else 0
+-- returns {'leading', now, entries read but not accepted}, or {'following', now} if another leads or it was given up
+-- include keys
+-- include clock
+redis.call('DEL', P .. 'never') -- works when Redis is full: the first write decides
+local holder = redis.call('GET', INTAKE)
+if holder and holder ~= ARGV[2] then return { 'following', now } end
+if ARGV[3] == '0' then
+  redis.call('DEL', INTAKE)
+  return { 'following', now }
+end
+redis.call('SET', INTAKE, ARGV[2], 'PX', ARGV[3])
+if ARGV[4] == '1' then redis.call('SET', FULL, '1', 'PX', ARGV[3]) end
+redis.pcall('XGROUP', 'CREATE', EVENTS, GROUP, '0', 'MKSTREAM')
+return { 'leading', now, redis.call('XPENDING', EVENTS, GROUP)[1] }

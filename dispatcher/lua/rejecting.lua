@@ -1,0 +1,21 @@
+-- Keeps an entry that cannot be used. ARGV[3] is the retention in ms.
+local MAX_REJECTED, MAX_RAW = 10000, 65536
+
+-- The entry's `event` field; if it has none, all it has.
+local function raw_of(entry)
+  local found = redis.call('XRANGE', EVENTS, entry, entry)
+  if not found[1] then return '' end
+  local fields = found[1][2]
+  for i = 1, #fields, 2 do
+    if fields[i] == 'event' then return fields[i + 1] end
+  end
+  return table.concat(fields, ' ')
+end
+
+local function keep_rejected(entry, reason, detail, workspace, id)
+  redis.call('XADD', REJECTED, 'MAXLEN', MAX_REJECTED, '*', 'entry', entry, 'at', now, 'reason', reason,
+    'detail', detail, 'raw', string.sub(raw_of(entry), 1, MAX_RAW), 'workspace', workspace, 'eventId', id)
+  redis.call('PEXPIRE', REJECTED, ARGV[3])
+  redis.call('HINCRBY', REJECTED_COUNTS, reason, 1)
+  count('rejected')
+end

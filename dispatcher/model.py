@@ -1,0 +1,266 @@
+"""What is enqueued (a status change) and what is sent (a callback)."""
+
+import functools
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from hashlib import blake2s
+from typing import Annotated, Any, Self
+
+import msgspec
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from dispatcher.errors import InvalidInput
+
+MAX_ENTRY_BYTES = 64 * 1024
+"""Longest status change, as JSON, that the queue takes."""
+
+MAX_AHEAD_MS = 3_600_000
+"""How far a status change's timestamp may lie in the future."""
+
+WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
+EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}\Z"
+MESSAGE_UUID_PATTERN = r"^[A-Za-z0-9._-]{1,64}\Z"
+
+_TIMESTAMP = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_encode_canonical = msgspec.json.Encoder(decimal_format="number", order="deterministic").encode
+
+
+class Status(StrEnum):
+    """The canonical statuses (PROVIDERS §6.1); every platform's own is a projection of them."""
+
+    SCHEDULED = "SCHEDULED"
+    QUEUED = "QUEUED"
+    PROCESSING = "PROCESSING"
+    SUBMITTED = "SUBMITTED"
+    BUFFERED = "BUFFERED"
+    SENT = "SENT"
+    DELIVERED = "DELIVERED"
+    READ = "READ"
+    FAILED = "FAILED"
+    UNDELIVERABLE = "UNDELIVERABLE"
+    EXPIRED = "EXPIRED"
+    REJECTED = "REJECTED"
+    UNKNOWN = "UNKNOWN"
+
+
+def encode_json(value: object) -> bytes:
+    """Compact UTF-8 JSON; decimals are printed digit for digit, as numbers."""
+    return _encode(value)
+
+
+def decode_json(raw: bytes) -> Any:
+    """JSON to Python; numbers with a fraction or exponent become `Decimal`. Raises InvalidInput."""
+    try:
+        return _decode(raw)
+    except RecursionError:
+        raise InvalidInput("nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"not valid UTF-8: {error.reason} at byte {error.start}") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidInput(f"not valid JSON: {error}") from None
+
+
+@functools.lru_cache(maxsize=65536)
+def timestamp_ms(text: str) -> int:
+    """Milliseconds since 1970 of an ISO-8601 timestamp with a zone. Raises ValueError.
+
+    Fractions of up to nine digits are allowed; what is below a millisecond does not count here
+    (the text itself is what callbacks carry).
+    """
+    match = _TIMESTAMP.fullmatch(text)
+    if not match:
+        raise ValueError(
+            "must be ISO 8601 with seconds, at most 9 fractional digits and a zone, "
+            "such as 2026-06-09T13:04:57.123456789Z"
+        )
+    whole, fraction, zone = match.groups()
+    seconds = datetime.fromisoformat(whole + ("+00:00" if zone in "Zz" else zone)).timestamp()
+    return int(seconds) * 1000 + int(((fraction or "") + "000")[:3])
+
+
+def _timestamp(value: object) -> object:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("needs a zone: pass datetime.now(UTC), not datetime.now()")
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, str):
+        timestamp_ms(value)
+    return value
+
+
+def _decimal(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ValueError("must be a number")
+    return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+Timestamp = Annotated[str, BeforeValidator(_timestamp)]
+Count = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+Cost = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, max_digits=24, decimal_places=12)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class Message(_Model):
+    """The message a status change is about; every field that some platform's callback carries."""
+
+    uuid: Annotated[str, Field(pattern=MESSAGE_UUID_PATTERN)]
+    src: Text
+    dest: Text
+    channel: Text = "SMS"
+    segments: Count | None = None
+    units: Count | None = None
+    attempts: Count | None = None
+    cost: Cost | None = None
+    currency: Text | None = None
+    campaign_id: Text | None = None
+    customer_message_id: Text | None = None
+    network: Text | None = None
+    part: Count | None = None
+    total_parts: Count | None = None
+    accepted_at: Timestamp | None = None
+    webhook_configuration_id: Text | None = None
+    reference: dict[str, Any] | None = None
+    provider: dict[str, Any] | None = None
+
+
+class MessageError(_Model):
+    """Why a message failed, in the platform's own codes."""
+
+    code: Text
+    message: Annotated[str, Field(max_length=1024)] | None = None
+
+
+class StatusChange(_Model):
+    """One status change of one message: what backends enqueue.
+
+    In JSON the names are camelCase, in Python snake_case. Unknown fields are an error. Build it
+    from keywords, or from JSON with `StatusChange.from_json`; both raise InvalidInput's text for
+    whatever is wrong (keywords raise pydantic's ValidationError, which is a ValueError too).
+    """
+
+    event_id: Annotated[str, Field(pattern=EVENT_ID_PATTERN)] = ""
+    workspace: Annotated[str, Field(pattern=WORKSPACE_PATTERN)]
+    status: Status
+    timestamp: Timestamp
+    callback_url: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    ttl_seconds: Annotated[StrictInt, Field(ge=1, le=604_800)] | None = None
+    message: Message
+    error: MessageError | None = None
+
+    @field_validator("event_id", mode="before")
+    @classmethod
+    def _no_empty_event_id(cls, value: object) -> object:
+        if value == "":
+            raise ValueError("must not be empty; leave it out to have one derived")
+        return value
+
+    @model_validator(mode="after")
+    def _derive_event_id(self) -> Self:
+        if not self.event_id:
+            object.__setattr__(self, "event_id", self._derived_event_id())
+        return self
+
+    def _derived_event_id(self) -> str:
+        part = "" if self.message.part is None else str(self.message.part)
+        parts = (self.workspace, self.message.uuid, part, self.status.value, self.timestamp)
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(parts)))
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> "StatusChange":
+        """Reads one status change. Raises InvalidInput with a text that names each wrong field."""
+        if len(raw) > MAX_ENTRY_BYTES:
+            raise InvalidInput(f"is {len(raw):,} bytes long; the limit is {MAX_ENTRY_BYTES:,}")
+        return cls.from_dict(decode_json(raw))
+
+    @classmethod
+    def from_dict(cls, value: object) -> "StatusChange":
+        """The same from decoded JSON. Raises InvalidInput."""
+        if not isinstance(value, dict):
+            raise InvalidInput("must be a JSON object")
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise InvalidInput(describe(error)) from None
+
+    def to_json(self) -> bytes:
+        """The bytes to enqueue. Raises InvalidInput where they would be too long or are no JSON."""
+        try:
+            raw = encode_json(self._fields())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"cannot be written as JSON: {error}") from None
+        if len(raw) > MAX_ENTRY_BYTES:
+            raise InvalidInput(f"is {len(raw):,} bytes long as JSON; the limit is {MAX_ENTRY_BYTES:,}")
+        return raw
+
+    def digest(self) -> str:
+        """Tells two status changes with the same eventId apart: 32 hex digits of their canonical form."""
+        return blake2s(_encode_canonical(self._fields()), digest_size=16).hexdigest()
+
+    def _fields(self) -> dict[str, Any]:
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """What a status change becomes for one customer: fixed at acceptance, sent as it is."""
+
+    workspace: str
+    event_id: str
+    event_type: str
+    status: str
+    message_uuid: str
+    url: str
+    endpoint: str
+    """Name of the endpoint: workspace, space, scheme://host:port."""
+    body: bytes
+    digest: str
+    timestamp_ms: int
+    ttl_ms: int
+
+
+def describe(error: ValidationError) -> str:
+    """One line for everything pydantic found wrong, in the words of the JSON."""
+    return "; ".join(_describe_one(item) for item in error.errors(include_url=False))
+
+
+def _describe_one(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    what = _PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
+
+
+_PLAIN = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "enum": f"must be one of {', '.join(Status)}",
+    "string_pattern_mismatch": "has a character or length that is not allowed",
+}
+
+
+def iso(ms: int) -> str:
+    """Milliseconds since 1970 as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,69 @@
+"""What one attempt brought, and what happens next: frozen values that are matched, never raised."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """States of a callback in the ledger; the last four are ends."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    RETRYING = "retrying"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+
+
+ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST and what came back.
+
+    `http_status` is that of an answer whose head was read; `error` is a word from a closed list
+    (docs/architecture.md), None after a 2xx. Both are None when no POST was made (`own_fault`).
+    """
+
+    started_at_ms: int
+    duration_ms: int
+    http_status: int | None = None
+    error: str | None = None
+    retry_after_ms: int | None = None
+    answer: bytes = b""
+    own_fault: str | None = None
+    """Our own mistake or lack of resources, in words; the customer is not charged an attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A 2xx was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Another attempt after `delay_ms`."""
+
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No further attempt: all used up, or the receiver (410) or a rule of ours said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The next attempt would fall behind the callback's expiry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Back to the lane after `delay_ms`, without an attempt being counted."""
+
+    delay_ms: int = 0
+
+
+Outcome = Delivered | Retry | Failed | Expired | Released

@@ -1,0 +1,63 @@
+"""A workspace's secrets, and how they rest in Redis: encrypted, once SECRET_KEYS is set."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from dispatcher.errors import InvalidInput
+from dispatcher.signing import key_of, new_secret
+
+_PLAIN = b"plain:"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One signing secret; `repr` does not show it."""
+
+    text: str = field(repr=False)
+    created_ms: int
+    expires_ms: int | None = None
+    """When it stops signing; None while it is the current one."""
+
+    @property
+    def key(self) -> bytes:
+        """The HMAC key inside."""
+        return key_of(self.text)
+
+
+def generate_secret() -> str:
+    """A new secret of 32 random bytes."""
+    return new_secret(secrets.token_bytes(32))
+
+
+class SecretBox:
+    """Seals and opens secrets with Fernet keys, newest first; without keys they stay readable."""
+
+    def __init__(self, fernet_keys: Sequence[str] = ()) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in fernet_keys]) if fernet_keys else None
+        except ValueError:
+            raise InvalidInput(
+                "a key in DISPATCHER_SECRET_KEYS is no Fernet key (32 bytes in URL-safe base64, 44 characters)"
+            ) from None
+
+    def seal(self, items: Sequence[Secret]) -> bytes:
+        """What is kept in Redis."""
+        raw = msgspec.json.encode(items)
+        return self._fernet.encrypt(raw) if self._fernet else _PLAIN + raw
+
+    def open(self, sealed: bytes) -> tuple[Secret, ...]:
+        """The secrets back. Raises InvalidInput where no key of ours fits."""
+        if sealed.startswith(_PLAIN):
+            raw = sealed.removeprefix(_PLAIN)
+        elif self._fernet is None:
+            raise InvalidInput("the workspace's secrets are encrypted, but DISPATCHER_SECRET_KEYS is not set")
+        else:
+            try:
+                raw = self._fernet.decrypt(sealed)
+            except InvalidToken:
+                raise InvalidInput("no key in DISPATCHER_SECRET_KEYS opens the workspace's secrets") from None
+        return tuple(msgspec.json.decode(raw, type=list[Secret]))

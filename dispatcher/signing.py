@@ -1,0 +1,106 @@
+"""Standard Webhooks 1.0 signatures: made for customers, and checked by them.
+
+Spec: github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md. Pure: the
+time is handed in (`verify` reads the clock only when the caller gives none).
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from dispatcher.errors import InvalidInput, SignatureInvalid
+from dispatcher.model import decode_json
+
+SECRET_PREFIX = "whsec_"  # noqa: S105  a prefix, not a secret
+MIN_KEY_BYTES = 24
+MAX_KEY_BYTES = 64
+TOLERANCE_SECONDS = 300
+
+
+def new_secret(random_bytes: bytes) -> str:
+    """A secret in the form of the spec from 24 to 64 random bytes."""
+    return SECRET_PREFIX + base64.b64encode(random_bytes).decode()
+
+
+def key_of(secret: str) -> bytes:
+    """The HMAC key inside a secret. Raises InvalidInput; the text never holds the secret."""
+    encoded = secret.removeprefix(SECRET_PREFIX)
+    if encoded == secret:
+        raise InvalidInput(f"a secret starts with {SECRET_PREFIX}")
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput(f"after {SECRET_PREFIX} a secret is base64") from None
+    if not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
+        raise InvalidInput(f"a secret holds {MIN_KEY_BYTES} to {MAX_KEY_BYTES} bytes; this one {len(key)}")
+    return key
+
+
+def signature(key: bytes, event_id: str, timestamp: int, body: bytes) -> str:
+    """One signature: `v1,` and the base64 HMAC-SHA256 of `id.timestamp.body`."""
+    signed = b"%b.%d.%b" % (event_id.encode(), timestamp, body)
+    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+
+
+def webhook_headers(keys: Sequence[bytes], event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """The three headers of the spec; one signature for each live key."""
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(signature(key, event_id, timestamp, body) for key in keys),
+    }
+
+
+def verify(
+    headers: Mapping[str, str],
+    body: bytes | str,
+    secret: str,
+    *,
+    tolerance_seconds: int = TOLERANCE_SECONDS,
+    now: float | None = None,
+) -> Any:
+    """Verifies a callback and returns its decoded JSON.
+
+    `headers` may be any mapping of the request's headers; `body` must be the bytes as they came,
+    not JSON that was read and written again. Compares in constant time. Raises SignatureInvalid,
+    whose text says which check failed: a header is missing, the clock is off, or the secret or
+    body is not the one that was signed. Raises InvalidInput if `secret` itself is malformed.
+    """
+    raw = body.encode() if isinstance(body, str) else body
+    key = key_of(secret)
+    event_id, stamp, given = (_header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature"))
+    timestamp = _fresh(stamp, tolerance_seconds, datetime.now(UTC).timestamp() if now is None else now)
+    expected = signature(key, event_id, timestamp, raw).encode()
+    candidates = [word.encode() for word in given.split() if word.startswith("v1,")]
+    if not candidates:
+        raise SignatureInvalid("webhook-signature has no v1 signature")
+    if not any([hmac.compare_digest(expected, candidate) for candidate in candidates]):
+        raise SignatureInvalid(
+            "no signature matches: the secret is another one, or the body is not the bytes that were sent"
+        )
+    return decode_json(raw)
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name)
+    if value is None:
+        value = next((v for k, v in headers.items() if k.lower() == name), None)
+    if not value:
+        raise SignatureInvalid(f"header {name} is missing")
+    return value
+
+
+def _fresh(stamp: str, tolerance_seconds: int, now: float) -> int:
+    if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12):
+        raise SignatureInvalid("webhook-timestamp is not a number of seconds since 1970")
+    age = now - int(stamp)
+    if abs(age) > tolerance_seconds:
+        direction = "old" if age > 0 else "in the future"
+        raise SignatureInvalid(
+            f"webhook-timestamp is {abs(age):.0f} s {direction}; {tolerance_seconds} s are allowed: "
+            "the callback was replayed, or a clock is off"
+        )
+    return int(stamp)

@@ -1,0 +1,170 @@
+"""An httpx transport on aiohttp: bounded in time and size, and only to addresses that are allowed.
+
+Follows no redirect, keeps no cookie, knows no proxy of the environment, decompresses nothing.
+"""
+
+import asyncio
+import errno
+import functools
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import httpx
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from dispatcher.addresses import AddressPolicy
+
+MAX_ANSWER_BYTES = 64 * 1024
+"""Most of an answer's body that is read; the connection of a longer one is closed."""
+
+KEEP_ALIVE_SECONDS = 4.0
+"""Idle connections are closed before common servers do it (5 s in Node.js): a POST must not meet a closing one."""
+
+OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+
+
+class BlockedAddress(OSError):
+    """The address may not be connected to."""
+
+
+class TransportFailure(httpx.TransportError):
+    """No answer's head could be read; `word` says why, from the closed list of attempt errors."""
+
+    def __init__(self, word: str, text: str) -> None:
+        super().__init__(text)
+        self.word = word
+
+
+class OwnFault(httpx.TransportError):
+    """This machine, not the receiver, is to blame: no descriptors, ports or memory."""
+
+
+class _Answer(httpx.AsyncByteStream):
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._content
+
+
+class CallbackTransport(httpx.AsyncBaseTransport):
+    """Sends one request and reads its answer's head and at most 64 KiB of its body.
+
+    `timeout_seconds` is the total from DNS to the last byte. Raises TransportFailure or OwnFault;
+    once the head is read nothing raises any more: what is wrong with a body changes no status.
+    Use within a running event loop; `aclose` ends it.
+    """
+
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        timeout_seconds: float,
+        *,
+        resolver: AbstractResolver | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._policy = policy
+        self._timeout_seconds = timeout_seconds
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            limit_per_host=0,
+            resolver=resolver or aiohttp.AsyncResolver(),
+            socket_factory=self._open_socket,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            ssl=tls or ssl.create_default_context(),
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours is exact; theirs rounds up
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends the request. Raises TransportFailure or OwnFault."""
+        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                answer = await self._session.request(
+                    request.method,
+                    _url(str(request.url)),
+                    data=request.content,
+                    headers=request.headers.multi_items(),
+                    allow_redirects=False,
+                )
+        except Exception as error:
+            raise _failure(error) from error
+        content = await _read(answer, deadline)
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Answer(content), request=request)
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self._session.close()
+
+    def _open_socket(self, info: Any) -> socket.socket:
+        family, kind, protocol, _, address = info
+        refusal = self._policy.refusal(str(address[0]), int(address[1]))
+        if refusal:
+            raise BlockedAddress(refusal)
+        return socket.socket(family, kind, protocol)
+
+
+@functools.lru_cache(maxsize=4096)
+def _url(text: str) -> URL:
+    return URL(text, encoded=True)
+
+
+async def _read(answer: aiohttp.ClientResponse, deadline: float) -> bytes:
+    """The body's beginning; leaves the connection fit for the next request, or closes it."""
+    chunks: list[bytes] = []
+    size = 0
+    with suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            while size <= MAX_ANSWER_BYTES:
+                chunk = await answer.content.readany()
+                if not chunk:
+                    answer.release()
+                    return b"".join(chunks)
+                chunks.append(chunk)
+                size += len(chunk)
+    answer.close()
+    return b"".join(chunks)[:MAX_ANSWER_BYTES]
+
+
+def _failure(error: Exception) -> httpx.TransportError:
+    """The one table from aiohttp's errors to ours."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno in OWN_FAULTS:
+        return OwnFault(str(cause))
+    word = _word(error, cause)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return TransportFailure(word, text) if word else OwnFault(f"{type(error).__name__}: {text}")
+
+
+def _word(error: Exception, cause: Exception) -> str | None:
+    match error:
+        case _ if isinstance(cause, BlockedAddress):
+            return "blocked_address"
+        case aiohttp.ClientConnectorDNSError():
+            return "dns"
+        case aiohttp.ClientConnectorCertificateError():
+            return "tls_certificate"
+        case aiohttp.ClientSSLError():
+            return "tls_handshake"
+        case aiohttp.ClientConnectorError():
+            return "connect"
+        case TimeoutError():
+            return "timeout"
+        case aiohttp.ClientResponseError() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return "protocol"
+        case aiohttp.ClientError() | OSError():
+            return "maybe_received"
+        case _:
+            return None

@@ -1,0 +1,190 @@
+"""A turn: one worker serves one endpoint for a few seconds. Claim, send, decide, settle, rest."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from dispatcher.decide import Policy, decide, says_down
+from dispatcher.errors import RedisUnavailable
+from dispatcher.ledger import Claim, Claimed, Ledger, Settlement
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.sender import Sender
+from dispatcher.watch import RedisWatch
+from dispatcher.workspaces import WorkspaceCache
+
+CLAIM_BATCH = 50
+
+log = structlog.get_logger()
+
+
+class Slots:
+    """How many POSTs a worker may have under way."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+
+    @property
+    def free(self) -> int:
+        """How many more may start now."""
+        return max(0, self.limit - self.taken)
+
+    def close(self) -> None:
+        """Lets none start any more."""
+        self.limit = 0
+
+
+@dataclass(frozen=True)
+class TurnParts:
+    """What turns share in a worker."""
+
+    ledger: Ledger
+    sender: Sender
+    workspaces: WorkspaceCache
+    watch: RedisWatch
+    policy: Policy
+    slots: Slots
+    turn_seconds: float = 5.0
+    request_timeout_seconds: float = 10.0
+
+
+class Turn:
+    """Serves one endpoint until it has nothing more to claim, or the turn's time is over."""
+
+    def __init__(self, endpoint: str, parts: TurnParts) -> None:
+        self.endpoint = endpoint
+        self.in_flight = 0
+        self._parts = parts
+        self._until = time.monotonic() + parts.turn_seconds
+        self._more = True
+        self._finished: list[Settlement] = []
+        self._news = asyncio.Event()
+
+    def nudge(self) -> None:
+        """The endpoint was hinted again: claim once more."""
+        self._more = True
+        self._news.set()
+
+    async def run(self) -> bool:
+        """Serves; returns whether the endpoint was left with work, and has to be hinted."""
+        while True:
+            if self._may_claim():
+                await self._claim()
+            elif self._finished:
+                await self._settle()
+            elif self.in_flight:
+                await self._news.wait()
+                self._news.clear()
+            else:
+                return self._more
+
+    def _may_claim(self) -> bool:
+        return self._more and not self._finished and time.monotonic() < self._until and self._parts.slots.free > 0
+
+    async def _claim(self) -> None:
+        self._more = False
+        try:
+            claim = await self._parts.ledger.claim(self.endpoint, min(CLAIM_BATCH, self._parts.slots.free))
+        except Exception as error:
+            self._lost_reply(error, "what was claimed comes back when its lease ends")
+            return
+        self._more = self._more or claim.more
+        for callback in claim.callbacks:
+            self.in_flight += 1
+            self._parts.slots.taken += 1
+            task = asyncio.create_task(self._attempt(callback, claim))
+            task.add_done_callback(self._attempted)
+
+    def _attempted(self, task: "asyncio.Task[Settlement]") -> None:
+        self.in_flight -= 1
+        self._parts.slots.taken -= 1
+        self._finished.append(task.result())
+        self._news.set()
+
+    async def _settle(self) -> None:
+        settlements, self._finished = self._finished, []
+        try:
+            more, counted = await self._parts.ledger.settle(self.endpoint, settlements)
+        except Exception as error:
+            self._lost_reply(error, f"{len(settlements)} results are not recorded: sent again after their lease")
+            return
+        self._more = self._more or more
+        for settlement, ok in zip(settlements, counted, strict=True):
+            if not ok:
+                log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
+
+    def _lost_reply(self, error: Exception, consequence: str) -> None:
+        """Redis did not answer: claim no more in this turn; the waker hints the endpoint when it is time."""
+        self._until = 0.0
+        self._more = False
+        if isinstance(error, RedisUnavailable):
+            self._parts.watch.failed(error)
+            log.warning("turn.interrupted", endpoint=self.endpoint, consequence=consequence)
+        else:
+            log.error("turn.internal_error", endpoint=self.endpoint, consequence=consequence, exc_info=error)
+
+    async def _attempt(self, callback: Claimed, claim: Claim) -> Settlement:
+        """One attempt, from claim to outcome; never raises."""
+        try:
+            attempt = await self._send(callback, claim)
+        except Exception as error:
+            log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)
+            attempt = Attempt(0, 0, own_fault=f"{type(error).__name__}: {error}")
+        if attempt is None:
+            return Settlement(callback.event_id, callback.claim, Released(), None)
+        now_ms = attempt.started_at_ms + attempt.duration_ms
+        outcome = decide(
+            attempt,
+            callback.attempt,
+            now_ms=now_ms,
+            expires_ms=callback.expires_ms,
+            policy=self._parts.policy,
+            rng=random.random(),
+        )
+        self._log(callback, claim, attempt, outcome)
+        window = "grow" if isinstance(outcome, Delivered) else "shrink" if says_down(attempt) else "keep"
+        return Settlement(callback.event_id, callback.claim, outcome, attempt, window)
+
+    async def _send(self, callback: Claimed, claim: Claim) -> Attempt | None:
+        """The attempt; None if there is no time left for one."""
+        parts = self._parts
+        workspace = await parts.workspaces.get(claim.workspace, claim.revision)
+        now_ms = parts.ledger.now_ms()
+        if claim.lease_ends_at - time.monotonic() < parts.request_timeout_seconds or now_ms >= callback.expires_ms:
+            return None
+        return await parts.sender.send(callback, workspace, now_ms)
+
+    def _log(self, callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome) -> None:
+        write = log.info if attempt.own_fault is None else log.error
+        write(
+            "callback.attempted",
+            event_id=callback.event_id,
+            workspace=claim.workspace,
+            endpoint=self.endpoint,
+            message=callback.message_uuid,
+            event_type=callback.event_type,
+            attempt=f"{callback.attempt}/{self._parts.policy.max_attempts}",
+            http_status=attempt.http_status,
+            error=attempt.error,
+            own_fault=attempt.own_fault,
+            duration_ms=attempt.duration_ms,
+            outcome=_name(outcome),
+            retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,
+        )
+
+
+def _name(outcome: Outcome) -> str:
+    match outcome:
+        case Delivered():
+            return "delivered"
+        case Retry():
+            return "retry"
+        case Failed():
+            return "failed"
+        case Expired():
+            return "expired"
+        case Released():
+            return "released"

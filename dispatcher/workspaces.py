@@ -1,0 +1,207 @@
+"""Workspaces: the customers, each with a dialect, a callback URL, secrets and limits."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import redis.asyncio
+
+from dispatcher.addresses import parse_callback_url
+from dispatcher.connection import translated
+from dispatcher.dialects import dialects
+from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.keys import Keys
+from dispatcher.ledger import Ledger
+from dispatcher.model import WORKSPACE_PATTERN
+from dispatcher.secrets import Secret, SecretBox, generate_secret
+
+MAX_CONCURRENCY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One customer. `revision` changes with every change of it."""
+
+    id: str
+    dialect: str
+    callback_url: str
+    secrets: tuple[Secret, ...]
+    created_ms: int
+    revision: str
+    max_concurrency: int | None = None
+    """Callbacks in flight to one of its endpoints at most; None: the setting's."""
+    problem: str | None = None
+    """Why its secrets cannot be opened; they are empty then."""
+
+    def live_secrets(self, now_ms: int) -> list[Secret]:
+        """The secrets that sign now, oldest first. Raises InvalidInput where they cannot be opened."""
+        if self.problem:
+            raise InvalidInput(self.problem)
+        return [s for s in self.secrets if s.expires_ms is None or s.expires_ms > now_ms]
+
+
+class Workspaces:
+    """Reads and changes workspaces in Redis."""
+
+    def __init__(
+        self, client: "redis.asyncio.Redis", keys: Keys, box: SecretBox, *, url: str = "", allow_http: bool = False
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._box = box
+        self._url = url
+        self._allow_http = allow_http
+
+    async def get(self, workspace: str) -> Workspace | None:
+        """The workspace, or None."""
+        with translated(self._url):
+            fields = await self._client.hgetall(self._keys.workspace(workspace))
+        return self._read(workspace, fields) if fields else None
+
+    async def require(self, workspace: str) -> Workspace:
+        """The workspace. Raises NotFound."""
+        found = await self.get(workspace)
+        if found is None:
+            raise NotFound(f"there is no workspace {workspace!r}; `dispatcher workspace list` shows them")
+        return found
+
+    async def names(self) -> list[str]:
+        """All workspaces' names, in order."""
+        with translated(self._url):
+            return sorted(name.decode() for name in await self._client.smembers(self._keys.workspaces))
+
+    async def add(
+        self,
+        workspace: str,
+        dialect: str,
+        callback_url: str,
+        *,
+        now_ms: int,
+        secret: str | None = None,
+        max_concurrency: int | None = None,
+    ) -> Workspace:
+        """Makes a workspace. Raises InvalidInput or AlreadyExists."""
+        if not re.match(WORKSPACE_PATTERN, workspace):
+            raise InvalidInput("a workspace's name is 1 to 64 letters, digits, _ or -")
+        if dialect not in dialects():
+            raise InvalidInput(f"unknown dialect {dialect!r}; there are {', '.join(sorted(dialects()))}")
+        new = Secret(secret or generate_secret(), now_ms)
+        new.key  # noqa: B018  raises for a malformed secret
+        made = Workspace(workspace, dialect, callback_url, (new,), now_ms, "", max_concurrency)
+        fields = self._fields(made)
+        with translated(self._url):
+            key = self._keys.workspace(workspace)
+            if not await self._client.sadd(self._keys.workspaces, workspace) and await self._client.exists(key):
+                raise AlreadyExists(f"workspace {workspace!r} is there already; `dispatcher workspace update` changes it")
+            await self._client.hset(key, mapping=fields)
+        return made
+
+    async def update(
+        self, workspace: str, *, callback_url: str | None = None, max_concurrency: int | None = None
+    ) -> Workspace:
+        """Changes a workspace: the URL for later status changes, limits from the next claim.
+
+        Raises NotFound or InvalidInput.
+        """
+        changed = await self.require(workspace)
+        if changed.problem:
+            raise InvalidInput(changed.problem)
+        if callback_url is not None:
+            changed = replace(changed, callback_url=callback_url)
+        if max_concurrency is not None:
+            changed = replace(changed, max_concurrency=max_concurrency)
+        with translated(self._url):
+            await self._client.hset(self._keys.workspace(workspace), mapping=self._fields(changed))
+        return changed
+
+    async def waiting(self, workspace: str) -> dict[str, int]:
+        """The workspace's endpoints that have waiting callbacks, with how many."""
+        found: dict[str, int] = {}
+        with translated(self._url):
+            async for endpoint, _ in self._client.zscan_iter(self._keys.schedule):
+                key = self._keys.endpoint(endpoint.decode())
+                owner, waiting = await self._client.hmget(key, "workspace", "waiting")
+                if owner == workspace.encode() and int(waiting or 0) > 0:
+                    found[endpoint.decode()] = int(waiting)
+        return found
+
+    async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
+        """Removes a workspace. Raises NotFound, or StillWaiting unless forced.
+
+        Returns how many callbacks were waiting: they end `failed` (`workspace_removed`) as soon
+        as a worker takes them up, which is now.
+        """
+        with translated(self._url):
+            if not await self._client.exists(self._keys.workspace(workspace)):
+                raise NotFound(f"there is no workspace {workspace!r}")
+        waiting = await self.waiting(workspace)
+        total = sum(waiting.values())
+        if total and not force:
+            raise StillWaiting(
+                f"{total} callbacks of {workspace!r} wait; let them end, or --force ends them as failed"
+            )
+        with translated(self._url):
+            await self._client.delete(self._keys.workspace(workspace))
+            await self._client.srem(self._keys.workspaces, workspace)
+        for endpoint in waiting:
+            await ledger.hurry(endpoint)
+        return total
+
+    def _fields(self, workspace: Workspace) -> dict[str, str | bytes | int]:
+        parse_callback_url(workspace.callback_url, allow_http=self._allow_http)
+        limit = workspace.max_concurrency
+        if limit is not None and not 1 <= limit <= MAX_CONCURRENCY:
+            raise InvalidInput(f"max_concurrency is 1 to {MAX_CONCURRENCY}, not {limit}")
+        fields: dict[str, str | bytes | int] = {
+            "dialect": workspace.dialect,
+            "callback_url": workspace.callback_url,
+            "secrets": self._box.seal(workspace.secrets),
+            "created": workspace.created_ms,
+            "revision": secrets.token_hex(6),
+        }
+        return fields if limit is None else fields | {"max_concurrency": limit}
+
+    def _read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
+        limit = fields.get(b"max_concurrency")
+        opened, problem = self._open(fields[b"secrets"])
+        return Workspace(
+            workspace,
+            fields[b"dialect"].decode(),
+            fields[b"callback_url"].decode(),
+            opened,
+            int(fields[b"created"]),
+            fields[b"revision"].decode(),
+            int(limit) if limit else None,
+            problem,
+        )
+
+    def _open(self, sealed: bytes) -> tuple[tuple[Secret, ...], str | None]:
+        try:
+            return self._box.open(sealed), None
+        except InvalidInput as error:
+            return (), str(error)
+
+
+class WorkspaceCache:
+    """Workspaces as last read; one whose revision differs is read again. An unknown one is not kept."""
+
+    def __init__(self, workspaces: Workspaces) -> None:
+        self._workspaces = workspaces
+        self._known: dict[str, Workspace] = {}
+
+    async def get(self, workspace: str, revision: str | None = None) -> Workspace | None:
+        """The workspace, at least as new as `revision` (None: as last read)."""
+        known = self._known.get(workspace)
+        if known and revision in (None, known.revision):
+            return known
+        found = await self._workspaces.get(workspace)
+        if found is None:
+            self._known.pop(workspace, None)
+        else:
+            self._known[workspace] = found
+        return found
+
+    def forget(self, workspace: str) -> None:
+        """Has the workspace read again at the next `get`."""
+        self._known.pop(workspace, None)

@@ -1,0 +1,20 @@
+"""The Celery application: `celery -A tasks worker` finds it."""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from config import logs
+from config.settings import Settings
+from tasks.worker import EngineStep
+
+app = Celery("dispatcher")
+app.config_from_object("config.celeryconfig")
+app.steps["worker"].add(EngineStep)
+
+
+@setup_logging.connect(weak=False)
+def _logging(**_: Any) -> None:
+    settings = Settings()
+    logs.configure(settings.log_level, settings.log_format)

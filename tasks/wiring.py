@@ -1,0 +1,102 @@
+"""Settings become objects: the one place where the parts are put together."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import redis.asyncio
+
+from config.settings import Settings
+from dispatcher import __version__
+from dispatcher.addresses import AddressPolicy
+from dispatcher.backoff import Backoff
+from dispatcher.connection import connect_async
+from dispatcher.decide import Policy
+from dispatcher.engine import Engine
+from dispatcher.intake import Intake, IntakeOptions
+from dispatcher.keys import Keys
+from dispatcher.ledger import Ledger, LedgerOptions
+from dispatcher.secrets import SecretBox
+from dispatcher.sender import Sender
+from dispatcher.transport import CallbackTransport
+from dispatcher.turn import Slots, TurnParts
+from dispatcher.watch import RedisWatch
+from dispatcher.workspaces import WorkspaceCache, Workspaces
+
+USER_AGENT = f"callback-dispatcher/{__version__}"
+
+
+def redis_url(settings: Settings) -> str:
+    """The ledger's Redis."""
+    return settings.redis_url.get_secret_value()
+
+
+def keys(settings: Settings) -> Keys:
+    """Its keys."""
+    return Keys(settings.key_prefix)
+
+
+def ledger(settings: Settings, client: "redis.asyncio.Redis") -> Ledger:
+    """The ledger on a client."""
+    options = LedgerOptions(
+        max_concurrency=settings.max_concurrency,
+        retention_ms=settings.ledger_retention_seconds * 1000,
+        lease_ms=round(settings.lease_seconds * 1000),
+        delivered_body_ms=settings.delivered_body_seconds * 1000,
+    )
+    return Ledger(client, keys(settings), redis_url(settings), options)
+
+
+def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
+    """The workspaces on a client."""
+    secret_keys = settings.secret_keys.get_secret_value().split(",") if settings.secret_keys else []
+    box = SecretBox([key.strip() for key in secret_keys if key.strip()])
+    return Workspaces(client, keys(settings), box, url=redis_url(settings), allow_http=settings.allow_http)
+
+
+def policy(settings: Settings) -> Policy:
+    """The rules of retrying."""
+    backoff = Backoff(settings.backoff_base_seconds, settings.backoff_factor, settings.backoff_jitter)
+    return Policy(settings.max_attempts, backoff, round(settings.retry_after_max_seconds * 1000))
+
+
+def transport(settings: Settings) -> CallbackTransport:
+    """The HTTP transport; made within a running loop."""
+    addresses = AddressPolicy.of(settings.allowed_networks, settings.allowed_ports)
+    return CallbackTransport(addresses, settings.request_timeout_seconds)
+
+
+def publish(endpoints: list[str]) -> None:
+    """Sends a hint."""
+    from tasks.deliver import deliver  # the task needs the worker, which needs this module
+
+    deliver.apply_async((endpoints,), retry=False)
+
+
+@asynccontextmanager
+async def engine(settings: Settings, name: str) -> AsyncIterator[Engine]:
+    """An engine with all its parts; closes them after it."""
+    url = redis_url(settings)
+    client = connect_async(url)
+    http = transport(settings)
+    watch = RedisWatch()
+    cache = WorkspaceCache(workspaces(settings, client))
+    parts = TurnParts(
+        ledger=ledger(settings, client),
+        sender=Sender(http, USER_AGENT),
+        workspaces=cache,
+        watch=watch,
+        policy=policy(settings),
+        slots=Slots(settings.max_in_flight),
+        turn_seconds=settings.turn_seconds,
+        request_timeout_seconds=settings.request_timeout_seconds,
+    )
+
+    def make_intake(hint: Callable[[Sequence[str]], None]) -> Intake:
+        options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
+        return Intake(client, ledger(settings, client), cache, watch, hint, url=url, options=options)
+
+    try:
+        yield Engine(name, client, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds, url=url)
+    finally:
+        await http.aclose()
+        await client.aclose()

@@ -1,0 +1,120 @@
+"""The engine inside a Celery worker: a bootstep that runs its event loop in a thread."""
+
+import asyncio
+import os
+import resource
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+import uvloop
+from celery import bootsteps
+from celery.concurrency.thread import TaskPool
+
+from config.settings import Settings
+from dispatcher.engine import Engine
+from tasks import wiring
+
+EX_SOFTWARE = 70
+"""Exit code when the engine dies: the supervisor starts the worker anew."""
+
+log = structlog.get_logger()
+
+
+class EngineThread:
+    """Runs an engine in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self._name = name
+        self._settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="engine")
+
+    def start(self) -> None:
+        """Starts the engine; returns when it takes hints."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Ends the engine: POSTs in flight end and are recorded."""
+        if self._loop and self._engine and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._engine.stop)
+        self._thread.join()
+
+    def hand_over(self, endpoints: list[str], probe: str = "") -> None:
+        """Gives endpoints to the engine; waits only while it is at its limit."""
+        assert self._engine
+        if probe:
+            self._call(self._engine.answer(probe))
+        self._call(self._engine.serve(endpoints))
+
+    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        assert self._loop
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._main())
+        except BaseException:
+            log.critical("engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True)
+            os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
+
+    async def _main(self) -> None:
+        async with wiring.engine(self._settings, self._name) as engine:
+            self._engine = engine
+            self._ready.set()
+            await engine.run()
+
+
+_running: EngineThread | None = None
+
+
+def running_engine() -> EngineThread:
+    """The engine of this worker process."""
+    if _running is None:
+        raise RuntimeError("this task runs only in a worker: dispatcher worker, or celery -A tasks worker")
+    return _running
+
+
+class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Starts the engine after the pool, and ends it after the consumer and before the pool."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        super().__init__(worker)
+        if not issubclass(worker.pool_cls, TaskPool):
+            raise SystemExit(
+                f"the dispatcher runs in Celery's pool `threads`, not in {worker.pool_cls.__module__}: "
+                "leave out -P/--pool, or say --pool threads"
+            )
+
+    def start(self, worker: Any) -> None:
+        """Called by Celery when the worker starts."""
+        global _running  # noqa: PLW0603  one process, one engine
+        settings = Settings()
+        raise_nofile_limit(settings.max_in_flight)
+        _running = EngineThread(worker.hostname, settings)
+        _running.start()
+
+    def stop(self, worker: Any) -> None:
+        """Called by Celery when the worker stops."""
+        if _running:
+            _running.stop()
+
+
+def raise_nofile_limit(max_in_flight: int) -> None:
+    """Lets the process open a descriptor for each POST in flight, and warns where it may not."""
+    wanted = max_in_flight + 500
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < max_in_flight + 100:
+        log.warning("worker.few_descriptors", limit=wanted, action="raise `ulimit -Hn` or lower MAX_IN_FLIGHT")
