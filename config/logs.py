@@ -28,7 +28,7 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
         if console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
-    before = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    before: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if not console:
         before.append(structlog.processors.format_exc_info)
     handler = logging.StreamHandler()
@@ -43,7 +43,9 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _drop_none(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _drop_none(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     return {name: value for name, value in event.items() if value is not None}
 
 
@@ -52,7 +54,7 @@ _last_from_consumer = ""
 
 def _once_while_away(record: logging.LogRecord) -> bool:
     """Celery says at every try that its broker is away; once is enough."""
-    global _last_from_consumer  # noqa: PLW0603  one process, one consumer
+    global _last_from_consumer
     if record.name != "celery.worker.consumer.consumer" or record.levelno < logging.WARNING:
         return True
     said, _last_from_consumer = _last_from_consumer, str(record.msg)

@@ -20,7 +20,8 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Redis that holds queue and ledger (redis://, rediss://, unix://)"
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis that holds queue and ledger (redis://, rediss://, unix://)",
     )
     broker_url: SecretStr | None = Field(None, description="Celery's broker; empty: the same Redis")
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
@@ -28,30 +29,43 @@ class Settings(BaseSettings):
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(5, description="POSTs per callback, in all")
     backoff_base_seconds: Positive = Field(15, description="wait after the first attempt")
-    backoff_factor: Annotated[float, Field(ge=1)] = Field(16, description="each further wait is this many times longer")
+    backoff_factor: Annotated[float, Field(ge=1)] = Field(
+        16, description="each further wait is this many times longer"
+    )
     backoff_jitter: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="waits vary by ± this share")
     expiry_seconds: Annotated[int, Field(ge=1, le=604_800)] = Field(
         172_800, description="age at which a callback is given up, where the status change sets no ttlSeconds"
     )
     request_timeout_seconds: Positive = Field(10, description="one attempt, from DNS to the last byte")
-    retry_after_max_seconds: Annotated[float, Field(ge=0)] = Field(3600, description="longest Retry-After that is heeded")
+    retry_after_max_seconds: Annotated[float, Field(ge=0)] = Field(
+        3600, description="longest Retry-After that is heeded"
+    )
     max_concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(
         20, description="POSTs in flight to one endpoint, where the workspace sets none"
     )
     max_in_flight: Annotated[int, Field(ge=1)] = Field(4000, description="POSTs in flight from one worker")
     allow_http: bool = Field(False, description="allow callback URLs with http://")
     allowed_networks: Annotated[tuple[str, ...], Commas] = Field(
-        (), description="networks that may be connected to though they are not public, e.g. 127.0.0.0/8,10.1.0.0/16"
+        (),
+        description="networks that may be connected to though they are not public, e.g. 127.0.0.0/8,10.1.0.0/16",
     )
-    allowed_ports: Annotated[tuple[int, ...], Commas] = Field((), description="ports that may be connected to; empty: any")
+    allowed_ports: Annotated[tuple[int, ...], Commas] = Field(
+        (), description="ports that may be connected to; empty: any"
+    )
     secret_keys: SecretStr | None = Field(
-        None, description="Fernet keys that encrypt signing secrets in Redis, newest first, comma-separated; empty: readable"
+        None,
+        description="Fernet keys that encrypt signing secrets in Redis, newest first, comma-separated; empty: readable",
     )
     ledger_retention_seconds: Annotated[int, Field(ge=1)] = Field(
-        604_800, description="how long the ledger remembers a callback after its end; at least the longest expiry"
+        604_800,
+        description="how long the ledger remembers a callback after its end; at least the longest expiry",
     )
-    delivered_body_seconds: Annotated[int, Field(ge=0)] = Field(3600, description="how long a delivered body is kept")
-    turn_seconds: Positive = Field(5, description="how long one worker serves one endpoint before others get a turn")
+    delivered_body_seconds: Annotated[int, Field(ge=0)] = Field(
+        3600, description="how long a delivered body is kept"
+    )
+    turn_seconds: Positive = Field(
+        5, description="how long one worker serves one endpoint before others get a turn"
+    )
     lease_seconds: Positive = Field(
         30, description="how long a claimed callback is a worker's own; at least the request time-out + 2 s"
     )
@@ -128,7 +142,9 @@ def env_example() -> str:
 
 def readme_table() -> str:
     """The table of the README."""
-    lines = [f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, default, meaning in rows()]
+    lines = [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, default, meaning in rows()
+    ]
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *lines]) + "\n"
 
 

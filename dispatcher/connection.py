@@ -11,10 +11,10 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
-    ConnectionError,  # noqa: A004  redis-py's own name
+    ConnectionError,
     RedisError,
     ResponseError,
-    TimeoutError,  # noqa: A004
+    TimeoutError,
 )
 from redis.retry import Retry
 
@@ -79,7 +79,9 @@ def translate(error: Exception, url: str) -> Exception:
     if "OOM command not allowed" in text:
         return RedisFull(f"Redis at {safe_url(url)} is full (maxmemory); nothing was taken. Try again later")
     if isinstance(error, AuthenticationError) or "NOAUTH" in text or "NOPERM" in text:
-        return RedisUnavailable(f"Redis at {safe_url(url)} refuses us: {text}. Check user and password in the URL")
+        return RedisUnavailable(
+            f"Redis at {safe_url(url)} refuses us: {text}. Check user and password in the URL"
+        )
     if isinstance(error, ConnectionError | TimeoutError | OSError):
         return RedisUnavailable(_away(url, error))
     if isinstance(error, ResponseError) and any(word in text for word in _NOT_NOW):

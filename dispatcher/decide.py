@@ -27,7 +27,9 @@ class Policy:
     retry_after_max_ms: int = 3_600_000
 
 
-def decide(attempt: Attempt, number: int, *, now_ms: int, expires_ms: int, policy: Policy, rng: float) -> Outcome:
+def decide(
+    attempt: Attempt, number: int, *, now_ms: int, expires_ms: int, policy: Policy, rng: float
+) -> Outcome:
     """The outcome of attempt `number` (from 1), which ended at `now_ms`.
 
     Any 2xx delivers; 410 and the final errors give up; our own faults cost nothing; everything
@@ -46,7 +48,9 @@ def decide(attempt: Attempt, number: int, *, now_ms: int, expires_ms: int, polic
     return _retry(delay_ms, now_ms, expires_ms)
 
 
-def decide_lost(number: int, lost_before: int, *, now_ms: int, expires_ms: int, policy: Policy, rng: float) -> Outcome:
+def decide_lost(
+    number: int, lost_before: int, *, now_ms: int, expires_ms: int, policy: Policy, rng: float
+) -> Outcome:
     """The outcome of attempt `number` whose worker died: `lost_before` of the callback's attempts were lost too.
 
     The first loss is tried again at once: the worker is to blame, not the customer. Later ones

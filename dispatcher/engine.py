@@ -195,7 +195,9 @@ class Engine:
             "inFlight": self._slots.taken,
         }
         with translated(self._url):
-            await self._client.set(self._ledger.keys.worker(self.name), json.dumps(sign), ex=HEARTBEAT_TTL_SECONDS)
+            await self._client.set(
+                self._ledger.keys.worker(self.name), json.dumps(sign), ex=HEARTBEAT_TTL_SECONDS
+            )
 
     async def _publish_loop(self) -> None:
         while True:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import redis.asyncio
 import structlog
@@ -157,7 +158,7 @@ class Intake:
         """The first entry that was read but not accepted, unless its readers keep dying."""
         events = self._ledger.keys.events
         with translated(self._url):
-            first = await self._client.xpending_range(events, GROUP, "-", "+", 1)
+            first: Any = await self._client.xpending_range(events, GROUP, "-", "+", 1)
         if not first:
             return []
         entry, deaths = first[0]["message_id"].decode(), first[0]["times_delivered"]
@@ -172,7 +173,7 @@ class Intake:
         events = self._ledger.keys.events
         try:
             with translated(self._url):
-                reply = await self._client.xreadgroup(GROUP, CONSUMER, {events: after}, count, block_ms)
+                reply: Any = await self._client.xreadgroup(GROUP, CONSUMER, {events: after}, count, block_ms)
         except ResponseError as error:
             if "NOGROUP" in str(error):  # the stream was deleted; `lead` makes it again
                 raise NotLeader from error
@@ -217,15 +218,21 @@ class Intake:
 
     async def _reject(self, rejected: Sequence[tuple[str, Rejection]]) -> None:
         for entry, r in rejected:
-            log.warning("event.rejected", entry=entry, reason=r.reason, workspace=r.workspace, event_id=r.event_id)
+            log.warning(
+                "event.rejected", entry=entry, reason=r.reason, workspace=r.workspace, event_id=r.event_id
+            )
         await self._ledger.reject(
             self._token, [(entry, r.reason, r.detail, r.workspace, r.event_id) for entry, r in rejected]
         )
 
-    async def _prepare(self, entry: str, fields: dict[bytes, bytes], known: dict[str, Workspace | None]) -> Prepared:
+    async def _prepare(
+        self, entry: str, fields: dict[bytes, bytes], known: dict[str, Workspace | None]
+    ) -> Prepared:
         raw = fields.get(b"event")
         if raw is None:
-            return Rejection("no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'")
+            return Rejection(
+                "no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'"
+            )
         try:
             change = StatusChange.from_json(raw)
         except InvalidInput as error:
@@ -258,11 +265,15 @@ class Intake:
         self._full = False
 
 
-def render(change: StatusChange, workspace: Workspace, now_ms: int, options: IntakeOptions) -> Callback | NoCallback:
+def render(
+    change: StatusChange, workspace: Workspace, now_ms: int, options: IntakeOptions
+) -> Callback | NoCallback:
     """A status change as the workspace's callback. Pure. Raises InvalidInput."""
     occurred_ms = timestamp_ms(change.timestamp)
     if occurred_ms > now_ms + MAX_AHEAD_MS:
-        raise InvalidInput(f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed")
+        raise InvalidInput(
+            f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed"
+        )
     dialect = dialects()[workspace.dialect]
     event_type = dialect.event_type(change)
     if event_type is None:

@@ -84,11 +84,11 @@ class Lost:
     lost_before: int
 
 
-class NotLeader(Exception):  # noqa: N818  a state, handled by intake
+class NotLeader(Exception):
     """Another worker leads intake now; nothing was done."""
 
 
-class WorkspaceChanged(Exception):  # noqa: N818
+class WorkspaceChanged(Exception):
     """Workspaces changed since the batch was rendered; nothing was done."""
 
     def __init__(self, workspaces: list[str]) -> None:
@@ -147,7 +147,15 @@ class Ledger:
         args.append(len(skipped))
         args += skipped
         for entry, c in callbacks:
-            args += (entry, c.workspace, c.event_id, c.digest, endpoint_id(c.endpoint), c.endpoint, c.message_uuid)
+            args += (
+                entry,
+                c.workspace,
+                c.event_id,
+                c.digest,
+                endpoint_id(c.endpoint),
+                c.endpoint,
+                c.message_uuid,
+            )
             args += (c.status, c.event_type, c.timestamp_ms, c.ttl_ms, c.url.encode() + b"\n" + c.body)
         reply, _ = await self._run("accept", *self._ending(), *args)
         match reply[0]:
@@ -168,7 +176,9 @@ class Ledger:
 
     async def claim(self, endpoint: str, count: int) -> Claim:
         """Leases up to `count` due callbacks of an endpoint to this worker."""
-        reply, sent = await self._run("claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS)
+        reply, sent = await self._run(
+            "claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS
+        )
         _, _, more, workspace, revision, given = reply
         return Claim(
             more == b"more",
@@ -228,7 +238,14 @@ class Ledger:
 
 
 def _claimed(
-    event_id: bytes, claim: int, attempt: int, expires: int, event_type: bytes, status: bytes, uuid: bytes, body: bytes | None = None
+    event_id: bytes,
+    claim: int,
+    attempt: int,
+    expires: int,
+    event_type: bytes,
+    status: bytes,
+    uuid: bytes,
+    body: bytes | None = None,
 ) -> Claimed:
     url, _, content = (body or b"").partition(b"\n")
     return Claimed(
@@ -275,4 +292,3 @@ def read_record(text: str) -> Attempt:
     return Attempt(
         int(started), int(duration), None if status == "-" else int(status), None if error == "-" else error
     )
-

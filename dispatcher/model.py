@@ -35,9 +35,7 @@ WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
 EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}\Z"
 MESSAGE_UUID_PATTERN = r"^[A-Za-z0-9._-]{1,64}\Z"
 
-_TIMESTAMP = re.compile(
-    r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _encode_canonical = msgspec.json.Encoder(decimal_format="number", order="deterministic").encode

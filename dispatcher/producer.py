@@ -133,7 +133,9 @@ def _prepare(changes: Iterable[Change], skip_invalid: bool) -> list[_Prepared]:
     if problems and not skip_invalid:
         shown = "; ".join(f"number {position}: {text}" for position, text in problems[:3])
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InvalidInput(f"{len(problems)} status changes are invalid, none was enqueued: {shown}{more}", problems)
+        raise InvalidInput(
+            f"{len(problems)} status changes are invalid, none was enqueued: {shown}{more}", problems
+        )
     return prepared
 
 
@@ -146,7 +148,9 @@ def _batches(prepared: list[_Prepared]) -> Iterator[list[_Prepared]]:
 def _confirm(batch: Sequence[_Prepared], replies: Sequence[Any], confirmed: list[str], url: str) -> None:
     error = next((reply for reply in replies if isinstance(reply, Exception)), None)
     confirmed += [
-        event_id for (event_id, _), reply in zip(batch, replies, strict=True) if not isinstance(reply, Exception)
+        event_id
+        for (event_id, _), reply in zip(batch, replies, strict=True)
+        if not isinstance(reply, Exception)
     ]
     if error is not None:
         raise _interrupted(error, confirmed, url) from error
@@ -157,5 +161,7 @@ def _interrupted(error: Exception, confirmed: list[str], url: str) -> Exception:
     if isinstance(ours, RedisFull) and not confirmed:
         return ours
     if isinstance(ours, RedisUnavailable):
-        return EnqueueInterrupted(f"{ours}; {len(confirmed)} status changes are on the queue for certain", confirmed)
+        return EnqueueInterrupted(
+            f"{ours}; {len(confirmed)} status changes are on the queue for certain", confirmed
+        )
     return ours

@@ -87,14 +87,16 @@ class Scripts:
                     replies[i] = reply
             return replies
 
-    async def _pipeline(self, calls: list[tuple[str, tuple[Argument, ...], asyncio.Future[Any]]]) -> list[Any]:
+    async def _pipeline(
+        self, calls: list[tuple[str, tuple[Argument, ...], asyncio.Future[Any]]]
+    ) -> list[Any]:
         if len(calls) == 1:
             name, args, _ = calls[0]
             try:
-                return [await self._client.execute_command("EVALSHA", sha(name), 1, self._root, *args)]
+                return [await self._client.evalsha(sha(name), 1, self._root, *args)]
             except NoScriptError as error:
                 return [error]
         pipe = self._client.pipeline(transaction=False)
         for name, args, _ in calls:
-            pipe.execute_command("EVALSHA", sha(name), 1, self._root, *args)
+            pipe.evalsha(sha(name), 1, self._root, *args)
         return await pipe.execute(raise_on_error=False)

@@ -89,7 +89,11 @@ def _word(error: httpx.TransportError) -> str:
 
 
 def _retry_after_ms(response: httpx.Response, now_ms: int) -> int | None:
-    return parse_retry_after(response.headers.get("retry-after", ""), now_ms) if response.status_code in PACED else None
+    return (
+        parse_retry_after(response.headers.get("retry-after", ""), now_ms)
+        if response.status_code in PACED
+        else None
+    )
 
 
 def parse_retry_after(value: str, now_ms: int) -> int | None:

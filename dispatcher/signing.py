@@ -71,13 +71,15 @@ def verify(
     """
     raw = body.encode() if isinstance(body, str) else body
     key = key_of(secret)
-    event_id, stamp, given = (_header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature"))
+    event_id, stamp, given = (
+        _header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature")
+    )
     timestamp = _fresh(stamp, tolerance_seconds, datetime.now(UTC).timestamp() if now is None else now)
     expected = signature(key, event_id, timestamp, raw).encode()
     candidates = [word.encode() for word in given.split() if word.startswith("v1,")]
     if not candidates:
         raise SignatureInvalid("webhook-signature has no v1 signature")
-    if not any([hmac.compare_digest(expected, candidate) for candidate in candidates]):
+    if not any(hmac.compare_digest(expected, candidate) for candidate in candidates):
         raise SignatureInvalid(
             "no signature matches: the secret is another one, or the body is not the bytes that were sent"
         )

@@ -102,7 +102,9 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         except Exception as error:
             raise _failure(error) from error
         content = await _read(answer, deadline)
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Answer(content), request=request)
+        return httpx.Response(
+            answer.status, headers=answer.raw_headers, stream=_Answer(content), request=request
+        )
 
     async def aclose(self) -> None:
         """Closes all connections."""

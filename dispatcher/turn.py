@@ -82,7 +82,12 @@ class Turn:
                 return self._more
 
     def _may_claim(self) -> bool:
-        return self._more and not self._finished and time.monotonic() < self._until and self._parts.slots.free > 0
+        return (
+            self._more
+            and not self._finished
+            and time.monotonic() < self._until
+            and self._parts.slots.free > 0
+        )
 
     async def _claim(self) -> None:
         self._more = False
@@ -109,7 +114,9 @@ class Turn:
         try:
             more, counted = await self._parts.ledger.settle(self.endpoint, settlements)
         except Exception as error:
-            self._lost_reply(error, f"{len(settlements)} results are not recorded: sent again after their lease")
+            self._lost_reply(
+                error, f"{len(settlements)} results are not recorded: sent again after their lease"
+            )
             return
         self._more = self._more or more
         for settlement, ok in zip(settlements, counted, strict=True):
@@ -153,7 +160,10 @@ class Turn:
         parts = self._parts
         workspace = await parts.workspaces.get(claim.workspace, claim.revision)
         now_ms = parts.ledger.now_ms()
-        if claim.lease_ends_at - time.monotonic() < parts.request_timeout_seconds or now_ms >= callback.expires_ms:
+        if (
+            claim.lease_ends_at - time.monotonic() < parts.request_timeout_seconds
+            or now_ms >= callback.expires_ms
+        ):
             return None
         return await parts.sender.send(callback, workspace, now_ms)
 

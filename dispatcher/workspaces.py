@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import redis.asyncio
 
@@ -45,7 +46,13 @@ class Workspaces:
     """Reads and changes workspaces in Redis."""
 
     def __init__(
-        self, client: "redis.asyncio.Redis", keys: Keys, box: SecretBox, *, url: str = "", allow_http: bool = False
+        self,
+        client: "redis.asyncio.Redis",
+        keys: Keys,
+        box: SecretBox,
+        *,
+        url: str = "",
+        allow_http: bool = False,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -56,7 +63,7 @@ class Workspaces:
     async def get(self, workspace: str) -> Workspace | None:
         """The workspace, or None."""
         with translated(self._url):
-            fields = await self._client.hgetall(self._keys.workspace(workspace))
+            fields: Any = await self._client.hgetall(self._keys.workspace(workspace))
         return self._read(workspace, fields) if fields else None
 
     async def require(self, workspace: str) -> Workspace:
@@ -69,7 +76,8 @@ class Workspaces:
     async def names(self) -> list[str]:
         """All workspaces' names, in order."""
         with translated(self._url):
-            return sorted(name.decode() for name in await self._client.smembers(self._keys.workspaces))
+            names: Any = await self._client.smembers(self._keys.workspaces)
+        return sorted(name.decode() for name in names)
 
     async def add(
         self,
@@ -92,8 +100,12 @@ class Workspaces:
         fields = self._fields(made)
         with translated(self._url):
             key = self._keys.workspace(workspace)
-            if not await self._client.sadd(self._keys.workspaces, workspace) and await self._client.exists(key):
-                raise AlreadyExists(f"workspace {workspace!r} is there already; `dispatcher workspace update` changes it")
+            if not await self._client.sadd(self._keys.workspaces, workspace) and await self._client.exists(
+                key
+            ):
+                raise AlreadyExists(
+                    f"workspace {workspace!r} is there already; `dispatcher workspace update` changes it"
+                )
             await self._client.hset(key, mapping=fields)
         return made
 
@@ -121,7 +133,8 @@ class Workspaces:
         with translated(self._url):
             async for endpoint, _ in self._client.zscan_iter(self._keys.schedule):
                 key = self._keys.endpoint(endpoint.decode())
-                owner, waiting = await self._client.hmget(key, "workspace", "waiting")
+                fields: Any = await self._client.hmget(key, "workspace", "waiting")
+                owner, waiting = fields
                 if owner == workspace.encode() and int(waiting or 0) > 0:
                     found[endpoint.decode()] = int(waiting)
         return found
@@ -148,12 +161,12 @@ class Workspaces:
             await ledger.hurry(endpoint)
         return total
 
-    def _fields(self, workspace: Workspace) -> dict[str, str | bytes | int]:
+    def _fields(self, workspace: Workspace) -> dict[Any, Any]:
         parse_callback_url(workspace.callback_url, allow_http=self._allow_http)
         limit = workspace.max_concurrency
         if limit is not None and not 1 <= limit <= MAX_CONCURRENCY:
             raise InvalidInput(f"max_concurrency is 1 to {MAX_CONCURRENCY}, not {limit}")
-        fields: dict[str, str | bytes | int] = {
+        fields: dict[Any, Any] = {
             "dialect": workspace.dialect,
             "callback_url": workspace.callback_url,
             "secrets": self._box.seal(workspace.secrets),

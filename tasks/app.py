@@ -14,7 +14,7 @@ app.config_from_object("config.celeryconfig")
 app.steps["worker"].add(EngineStep)
 
 
-@setup_logging.connect(weak=False)
+@setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery ships no types
 def _logging(**_: Any) -> None:
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)

@@ -96,7 +96,9 @@ async def engine(settings: Settings, name: str) -> AsyncIterator[Engine]:
         return Intake(client, ledger(settings, client), cache, watch, hint, url=url, options=options)
 
     try:
-        yield Engine(name, client, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds, url=url)
+        yield Engine(
+            name, client, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds, url=url
+        )
     finally:
         await http.aclose()
         await client.aclose()

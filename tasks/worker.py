@@ -61,7 +61,9 @@ class EngineThread:
                 self._loop = runner.get_loop()
                 runner.run(self._main())
         except BaseException:
-            log.critical("engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True)
+            log.critical(
+                "engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True
+            )
             os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
 
     async def _main(self) -> None:
@@ -96,7 +98,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
 
     def start(self, worker: Any) -> None:
         """Called by Celery when the worker starts."""
-        global _running  # noqa: PLW0603  one process, one engine
+        global _running
         settings = Settings()
         raise_nofile_limit(settings.max_in_flight)
         _running = EngineThread(worker.hostname, settings)
@@ -117,4 +119,6 @@ def raise_nofile_limit(max_in_flight: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     if wanted < max_in_flight + 100:
-        log.warning("worker.few_descriptors", limit=wanted, action="raise `ulimit -Hn` or lower MAX_IN_FLIGHT")
+        log.warning(
+            "worker.few_descriptors", limit=wanted, action="raise `ulimit -Hn` or lower MAX_IN_FLIGHT"
+        )
