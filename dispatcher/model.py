@@ -31,9 +31,9 @@ MAX_ENTRY_BYTES = 64 * 1024
 MAX_AHEAD_MS = 3_600_000
 """How far a status change's timestamp may lie in the future."""
 
-WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
-EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}\Z"
-MESSAGE_UUID_PATTERN = r"^[A-Za-z0-9._-]{1,64}\Z"
+WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
+MESSAGE_UUID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode

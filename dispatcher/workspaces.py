@@ -90,7 +90,7 @@ class Workspaces:
         max_concurrency: int | None = None,
     ) -> Workspace:
         """Makes a workspace. Raises InvalidInput or AlreadyExists."""
-        if not re.match(WORKSPACE_PATTERN, workspace):
+        if not re.fullmatch(WORKSPACE_PATTERN, workspace):
             raise InvalidInput("a workspace's name is 1 to 64 letters, digits, _ or -")
         if dialect not in dialects():
             raise InvalidInput(f"unknown dialect {dialect!r}; there are {', '.join(sorted(dialects()))}")
