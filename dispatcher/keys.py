@@ -86,7 +86,7 @@ class Keys:
         return f"{self.prefix}:chain:{endpoint}:{uuid}"
 
     def endpoint(self, endpoint: str) -> str:
-        """Hash: name, workspace, window, waiting, hinted_until. A day after nothing waits."""
+        """Hash: name, workspace, window, waiting, hinted_until. Retention after nothing waits."""
         return f"{self.prefix}:endpoint:{endpoint}"
 
     @property

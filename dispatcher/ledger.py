@@ -52,6 +52,8 @@ class Claim:
 
     more: bool
     workspace: str
+    origin: str
+    """The endpoint's scheme://host:port."""
     revision: str
     callbacks: list[Claimed]
     lease_ends_at: float
@@ -77,6 +79,7 @@ class Lost:
     """A callback whose lease ran out."""
 
     endpoint: str
+    endpoint_name: str
     event_id: str
     claim: int
     attempt: int
@@ -179,10 +182,12 @@ class Ledger:
         reply, sent = await self._run(
             "claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS
         )
-        _, _, more, workspace, revision, given = reply
+        _, _, more, name, revision, given = reply
+        workspace, _, origin = name.decode().partition(" ")
         return Claim(
             more == b"more",
-            workspace.decode(),
+            workspace,
+            origin,
             revision.decode(),
             [_claimed(*fields) for fields in given],
             sent + self.options.lease_ms / 1000,
@@ -261,9 +266,11 @@ def _claimed(
     )
 
 
-def _lost(endpoint: bytes, event_id: bytes, claim: int, attempt: int, expires: int, *records: bytes) -> Lost:
+def _lost(
+    endpoint: bytes, name: bytes, event_id: bytes, claim: int, attempt: int, expires: int, *records: bytes
+) -> Lost:
     lost_before = sum(record.endswith(b" worker_lost") for record in records)
-    return Lost(endpoint.decode(), event_id.decode(), claim, attempt, expires, lost_before)
+    return Lost(endpoint.decode(), name.decode(), event_id.decode(), claim, attempt, expires, lost_before)
 
 
 def _word(s: Settlement) -> tuple[str, int]:

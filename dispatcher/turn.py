@@ -173,7 +173,7 @@ class Turn:
             "callback.attempted",
             event_id=callback.event_id,
             workspace=claim.workspace,
-            endpoint=self.endpoint,
+            endpoint=claim.origin,
             message=callback.message_uuid,
             event_type=callback.event_type,
             attempt=f"{callback.attempt}/{self._parts.policy.max_attempts}",

@@ -37,11 +37,11 @@ for i = 1, tonumber(take()) do done[i] = take() end
 if #done > 0 then count('noCallback', #done) end
 
 local touched, order = {}, {}
-local function touch(endpoint, name, workspace)
+local function touch(endpoint, name)
   local n = touched[endpoint]
   if not n then
     order[#order + 1] = endpoint
-    redis.call('HSET', endpoint_key(endpoint), 'name', name, 'workspace', workspace)
+    redis.call('HSET', endpoint_key(endpoint), 'name', name)
     redis.call('PERSIST', endpoint_key(endpoint))
   end
   touched[endpoint] = (n or 0) + 1
@@ -66,7 +66,7 @@ while at < #ARGV do
     redis.call('SET', body_key(workspace, id), body)
     redis.call('ZADD', EXPIRIES, expires, workspace .. ':' .. id)
     remember_message(workspace, uuid, id, math.max(expires - now, 0) + tonumber(ARGV[3]))
-    touch(endpoint, name, workspace)
+    touch(endpoint, name)
     if redis.call('RPUSH', chain_key(endpoint, uuid), id) == 1 then
       redis.call('ZADD', lane_key(endpoint), now, id)
     end

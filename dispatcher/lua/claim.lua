@@ -7,7 +7,7 @@
 -- ARGV[5] most callbacks to give
 -- ARGV[6] lease, ms
 -- ARGV[7] how long a hint holds, ms
--- returns {'claimed', now, 'more'|'rest', workspace, its revision, {callback, ...}}; 'more': claim again at once
+-- returns {'claimed', now, 'more'|'rest', endpoint's name, workspace's revision, {callback, ...}}; 'more': claim again at once
 --   callback: {eventId, claim number (the fencing token), number of this attempt, expires, type, status, message, body}
 -- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 a call.
 -- include keys
@@ -51,4 +51,4 @@ set_hinted(endpoint, s, s.ready and now + ARGV[7] or 0)
 reschedule(endpoint, s)
 write_counts()
 local revision = s.workspace and redis.call('HGET', workspace_key(s.workspace), 'revision')
-return { 'claimed', now, s.ready and 'more' or 'rest', s.workspace or '', revision or '', given }
+return { 'claimed', now, s.ready and 'more' or 'rest', s.name, revision or '', given }

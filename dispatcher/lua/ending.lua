@@ -24,7 +24,7 @@ local function finish(workspace, id, endpoint, uuid, state, body_ms)
   redis.call('ZREM', EXPIRIES, workspace .. ':' .. id)
   leave_chain(endpoint, uuid, id)
   if redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', -1) <= 0 then
-    redis.call('PEXPIRE', endpoint_key(endpoint), DAY)
+    redis.call('PEXPIRE', endpoint_key(endpoint), retention) -- events show it by name
   end
   count(state)
 end

@@ -8,8 +8,10 @@ end
 
 -- Ready: something is due and the window has room. A pause or a rate would raise `from`.
 local function look(endpoint)
-  local h = redis.call('HMGET', endpoint_key(endpoint), 'workspace', 'window', 'hinted_until')
-  local s = { workspace = h[1], hinted_until = tonumber(h[3] or 0), max = max_concurrency(h[1]) }
+  local h = redis.call('HMGET', endpoint_key(endpoint), 'name', 'window', 'hinted_until')
+  local workspace = h[1] and string.match(h[1], '^%S+')
+  local s = { name = h[1] or '', workspace = workspace, hinted_until = tonumber(h[3] or 0) }
+  s.max = max_concurrency(workspace)
   s.window = math.min(tonumber(h[2] or START_WINDOW), s.max)
   s.room = s.window - redis.call('ZCARD', leased_key(endpoint))
   local first = redis.call('ZRANGE', lane_key(endpoint), 0, 0, 'WITHSCORES')

@@ -5,7 +5,7 @@
 -- ARGV[3] most endpoints to look at
 -- ARGV[4] how long a hint holds, ms
 -- returns {'woken', now, {endpoints to hint}, {lost callback, ...}, number of endpoints looked at}
---   lost callback: {endpoint, eventId, claim number, number of the lost attempt, expires, a1, a2, ...}
+--   lost callback: {endpoint, its name, eventId, claim number, number of the lost attempt, expires, a1, a2, ...}
 --   its lease ran out; settle it with its claim number (whoever settles first counts)
 -- Works when Redis is full.
 -- include keys
@@ -14,11 +14,12 @@
 redis.call('DEL', P .. 'never')
 local hints, lost, looked_at = {}, {}, 0
 
-local function add_lost(endpoint, workspace, id)
+local function add_lost(endpoint, s, id)
+  local workspace = s.workspace or ''
   local h = redis.call('HMGET', event_key(workspace, id), 'claims', 'attempts', 'expires')
   if not h[1] then return redis.call('ZREM', leased_key(endpoint), id) end -- removed by hand
   local attempts = tonumber(h[2] or 0)
-  local callback = { endpoint, id, tonumber(h[1]), attempts + 1, tonumber(h[3]) }
+  local callback = { endpoint, s.name, id, tonumber(h[1]), attempts + 1, tonumber(h[3]) }
   for n = 1, attempts do
     callback[#callback + 1] = redis.call('HGET', event_key(workspace, id), 'a' .. n)
   end
@@ -28,7 +29,7 @@ end
 for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
   local s = look(endpoint)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', leased_key(endpoint), '-inf', now, 'LIMIT', 0, 100)) do
-    add_lost(endpoint, s.workspace or '', id)
+    add_lost(endpoint, s, id)
   end
   if take_hint(endpoint, s, ARGV[4]) then hints[#hints + 1] = endpoint end
   reschedule(endpoint, s)

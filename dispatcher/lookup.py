@@ -1,0 +1,195 @@
+"""Reads what the ledger knows, for people: one event, a message's events, counters, workers. Changes nothing."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from dispatcher.connection import translated
+from dispatcher.keys import Keys
+from dispatcher.ledger import read_record
+from dispatcher.model import iso
+from dispatcher.outcomes import ENDS, Attempt, State
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One callback as the ledger has it. Times are ms since 1970."""
+
+    event_id: str
+    workspace: str
+    endpoint: str
+    """Its name: scheme://host:port."""
+    message_uuid: str
+    status: str
+    event_type: str
+    state: State
+    attempts: Sequence[Attempt]
+    accepted_ms: int
+    expires_ms: int
+    next_attempt_ms: int | None
+    """None while it is in a worker's hands, behind another one of its message, or at its end."""
+    ended_ms: int | None
+    answer: str | None
+    """The beginning of the last answer that was no 2xx."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ENDS
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `event show --json` prints; times are ISO 8601 in UTC."""
+        return {
+            "eventId": self.event_id,
+            "workspace": self.workspace,
+            "endpoint": self.endpoint,
+            "messageId": self.message_uuid,
+            "status": self.status,
+            "eventType": self.event_type,
+            "state": self.state.value,
+            "attempts": [
+                {
+                    "number": number,
+                    "startedAt": iso(attempt.started_at_ms),
+                    "durationMs": attempt.duration_ms,
+                    "httpStatus": attempt.http_status,
+                    "error": attempt.error,
+                }
+                for number, attempt in enumerate(self.attempts, 1)
+            ],
+            "acceptedAt": iso(self.accepted_ms),
+            "expiresAt": iso(self.expires_ms),
+            "nextAttemptAt": _iso(self.next_attempt_ms),
+            "endedAt": _iso(self.ended_ms),
+            "lastAnswer": self.answer,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEntry:
+    """A queue entry that could not be used."""
+
+    id: str
+    entry: str
+    at_ms: int
+    reason: str
+    detail: str
+    workspace: str | None
+    event_id: str | None
+    raw: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `rejected list --json` prints."""
+        return {
+            "id": self.id,
+            "entry": self.entry,
+            "at": iso(self.at_ms),
+            "reason": self.reason,
+            "detail": self.detail,
+            "workspace": self.workspace,
+            "eventId": self.event_id,
+            "raw": self.raw,
+        }
+
+
+class Lookup:
+    """Reads one Redis. Every method raises RedisUnavailable."""
+
+    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._url = url
+
+    async def event(self, workspace: str, event_id: str) -> Event | None:
+        """The callback of an eventId, or None: never accepted, or forgotten after the retention."""
+        with translated(self._url):
+            fields = await self._client.hgetall(self._keys.event(workspace, event_id))
+            if not fields:
+                return None
+            h = {name.decode(): value.decode() for name, value in fields.items()}
+            pipe = self._client.pipeline(transaction=False)
+            pipe.hget(self._keys.endpoint(h["endpoint"]), "name")
+            pipe.zscore(self._keys.lane(h["endpoint"]), event_id)
+            pipe.get(self._keys.answer(workspace, event_id))
+            name, due, answer = await pipe.execute()
+        return Event(
+            event_id=event_id,
+            workspace=workspace,
+            endpoint=name.decode().partition(" ")[2] if name else h["endpoint"],
+            message_uuid=h["message"],
+            status=h["status"],
+            event_type=h["type"],
+            state=State(h["state"]),
+            attempts=[read_record(h[f"a{n}"]) for n in range(1, int(h.get("attempts", 0)) + 1)],
+            accepted_ms=int(h["accepted"]),
+            expires_ms=int(h["expires"]),
+            next_attempt_ms=None if due is None else int(due),
+            ended_ms=int(h["ended"]) if "ended" in h else None,
+            answer=None if answer is None else answer.decode(errors="replace"),
+        )
+
+    async def events_of_message(self, workspace: str, uuid: str) -> list[Event]:
+        """All callbacks of one message, in order of acceptance."""
+        with translated(self._url):
+            ids = await self._client.lrange(self._keys.message(workspace, uuid), 0, -1)
+        found = [await self.event(workspace, event_id.decode()) for event_id in ids]
+        return [event for event in found if event]
+
+    async def counters(self) -> Counter[str]:
+        """Counters of the last 24 hours: accepted, duplicate, conflict, noCallback, rejected, and ends."""
+        total: Counter[str] = Counter()
+        with translated(self._url):
+            async for key in self._client.scan_iter(f"{self._keys.root}stats:*", count=1000):
+                for name, value in (await self._client.hgetall(key)).items():
+                    total[name.decode()] += int(value)
+        return total
+
+    async def rejected(self, limit: int = 100) -> list[RejectedEntry]:
+        """The newest rejected entries, newest first."""
+        with translated(self._url):
+            found = await self._client.xrevrange(self._keys.rejected, count=limit)
+        return [_rejected(id_.decode(), fields) for id_, fields in found]
+
+    async def rejected_counts(self) -> dict[str, int]:
+        """How many entries were ever rejected, by reason."""
+        with translated(self._url):
+            counts = await self._client.hgetall(self._keys.rejected_counts)
+        return {reason.decode(): int(count) for reason, count in sorted(counts.items())}
+
+    async def workers(self) -> dict[str, dict[str, Any]]:
+        """Workers that gave a sign of life in the last 15 s, by name."""
+        root = self._keys.worker("")
+        found = {}
+        with translated(self._url):
+            async for key in self._client.scan_iter(f"{root}*", count=1000):
+                sign = await self._client.get(key)
+                if sign:
+                    found[key.decode().removeprefix(root)] = json.loads(sign)
+        return dict(sorted(found.items()))
+
+    async def queue_length(self) -> int:
+        """Status changes that intake has not taken yet."""
+        with translated(self._url):
+            return int(await self._client.xlen(self._keys.events))
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else iso(ms)
+
+
+def _rejected(id_: str, fields: dict[bytes, bytes]) -> RejectedEntry:
+    h = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
+    return RejectedEntry(
+        id_,
+        h["entry"],
+        int(h["at"]),
+        h["reason"],
+        h["detail"],
+        h["workspace"] or None,
+        h["eventId"] or None,
+        h["raw"],
+    )
