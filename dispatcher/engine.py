@@ -180,9 +180,11 @@ class Engine:
             attempt = Attempt(now_ms, 0, error="worker_lost")
             settlements.append(Settlement(callback.event_id, callback.claim, outcome, attempt, lost=True))
         more, counted = await self._ledger.settle(endpoint, settlements)
-        for settlement, ok in zip(settlements, counted, strict=True):
+        for callback, ok in zip(lost, counted, strict=True):
             if ok:
-                log.warning("callback.worker_lost", event_id=settlement.event_id, endpoint=endpoint)
+                log.warning(
+                    "callback.worker_lost", event_id=callback.event_id, endpoint=callback.endpoint_name
+                )
         if more:
             self.hint([endpoint])
 
@@ -194,10 +196,14 @@ class Engine:
             "turns": len(self._turns),
             "inFlight": self._slots.taken,
         }
+        keys, now_ms = self._ledger.keys, self._ledger.now_ms()
+        pipe = self._client.pipeline(transaction=False)
+        pipe.set(keys.worker(self.name), json.dumps(sign), ex=HEARTBEAT_TTL_SECONDS)
+        pipe.zadd(keys.workers, {self.name: now_ms})
+        pipe.zremrangebyscore(keys.workers, "-inf", now_ms - HEARTBEAT_TTL_SECONDS * 1000)
+        pipe.expire(keys.workers, HEARTBEAT_TTL_SECONDS)
         with translated(self._url):
-            await self._client.set(
-                self._ledger.keys.worker(self.name), json.dumps(sign), ex=HEARTBEAT_TTL_SECONDS
-            )
+            await pipe.execute()
 
     async def _publish_loop(self) -> None:
         while True:

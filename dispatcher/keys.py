@@ -86,7 +86,7 @@ class Keys:
         return f"{self.prefix}:chain:{endpoint}:{uuid}"
 
     def endpoint(self, endpoint: str) -> str:
-        """Hash: name, workspace, window, waiting, hinted_until. Retention after nothing waits."""
+        """Hash: name (workspace, blank, origin), window, waiting, hinted_until. Retention after nothing waits."""
         return f"{self.prefix}:endpoint:{endpoint}"
 
     @property
@@ -105,6 +105,11 @@ class Keys:
     def worker(self, name: str) -> str:
         """String: a worker's sign of life, JSON. Fifteen seconds."""
         return f"{self.prefix}:worker:{name}"
+
+    @property
+    def workers(self) -> str:
+        """Zset: workers that gave a sign of life -> when. Fifteen seconds."""
+        return f"{self.prefix}:workers"
 
     def probe(self, token: str) -> str:
         """String: the answer to `check --live`. One minute."""

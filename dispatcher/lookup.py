@@ -14,6 +14,8 @@ from dispatcher.ledger import read_record
 from dispatcher.model import iso
 from dispatcher.outcomes import ENDS, Attempt, State
 
+MINUTES_OF_A_DAY = 1440
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -143,9 +145,12 @@ class Lookup:
         """Counters of the last 24 hours: accepted, duplicate, conflict, noCallback, rejected, and ends."""
         total: Counter[str] = Counter()
         with translated(self._url):
-            async for key in self._client.scan_iter(f"{self._keys.root}stats:*", count=1000):
-                for name, value in (await self._client.hgetall(key)).items():
-                    total[name.decode()] += int(value)
+            seconds, _ = await self._client.time()
+            pipe = self._client.pipeline(transaction=False)
+            for minute in range(seconds // 60 - MINUTES_OF_A_DAY, seconds // 60 + 1):
+                pipe.hgetall(self._keys.stats(minute))
+            for counts in await pipe.execute():
+                total.update({name.decode(): int(value) for name, value in counts.items()})
         return total
 
     async def rejected(self, limit: int = 100) -> list[RejectedEntry]:
@@ -162,14 +167,10 @@ class Lookup:
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """Workers that gave a sign of life in the last 15 s, by name."""
-        root = self._keys.worker("")
-        found = {}
         with translated(self._url):
-            async for key in self._client.scan_iter(f"{root}*", count=1000):
-                sign = await self._client.get(key)
-                if sign:
-                    found[key.decode().removeprefix(root)] = json.loads(sign)
-        return dict(sorted(found.items()))
+            names = [name.decode() for name in await self._client.zrange(self._keys.workers, 0, -1)]
+            signs = await self._client.mget([self._keys.worker(name) for name in names]) if names else []
+        return {name: json.loads(sign) for name, sign in sorted(zip(names, signs, strict=True)) if sign}
 
     async def queue_length(self) -> int:
         """Status changes that intake has not taken yet."""

@@ -133,9 +133,9 @@ class Workspaces:
         with translated(self._url):
             async for endpoint, _ in self._client.zscan_iter(self._keys.schedule):
                 key = self._keys.endpoint(endpoint.decode())
-                fields: Any = await self._client.hmget(key, "workspace", "waiting")
-                owner, waiting = fields
-                if owner == workspace.encode() and int(waiting or 0) > 0:
+                fields: Any = await self._client.hmget(key, "name", "waiting")
+                name, waiting = fields
+                if name and name.split(b" ")[0] == workspace.encode() and int(waiting or 0) > 0:
                     found[endpoint.decode()] = int(waiting)
         return found
 
