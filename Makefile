@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED) ## run the main job here: Redis, worker, receiver, 80 status changes
+demo: $(INSTALLED) ## run the main job here: Redis, worker, receivers, 70 status changes
 	@$(BIN)/dispatcher demo
 
 test: $(INSTALLED) ## all tests, on a real Redis and real workers

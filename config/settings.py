@@ -3,8 +3,12 @@
 import ipaddress
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from dispatcher.connection import safe_url
+from dispatcher.errors import InvalidInput
+from dispatcher.model import describe
 
 PREFIX = "DISPATCHER_"
 
@@ -113,8 +117,6 @@ class Settings(BaseSettings):
 
     def shown(self) -> dict[str, Any]:
         """The settings by their environment names, secrets hidden and URLs without credentials."""
-        from dispatcher.connection import safe_url
-
         found = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -124,6 +126,14 @@ class Settings(BaseSettings):
                 value = "********"
             found[PREFIX + name.upper()] = list(value) if isinstance(value, tuple) else value
         return found
+
+
+def load() -> Settings:
+    """The settings of this process. Raises InvalidInput, in one line, for what is wrong with them."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise InvalidInput(f"settings: {describe(error)}") from None
 
 
 def rows() -> list[tuple[str, str, str]]:

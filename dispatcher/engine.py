@@ -5,19 +5,19 @@ import json
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from operator import attrgetter
 
-import redis.asyncio
 import structlog
 
-from dispatcher.connection import translated
 from dispatcher.decide import decide_lost
 from dispatcher.errors import RedisUnavailable
 from dispatcher.intake import Intake
 from dispatcher.ledger import Ledger, Lost, Settlement
+from dispatcher.model import iso
 from dispatcher.outcomes import Attempt
 from dispatcher.turn import Turn, TurnParts
 from dispatcher.watch import RedisWatch
@@ -25,7 +25,7 @@ from dispatcher.watch import RedisWatch
 HINT_ENDPOINTS = 16
 """Endpoints in one Celery message."""
 WAKE_LIMIT, EXPIRE_LIMIT = 100, 500
-HEARTBEAT_SECONDS, HEARTBEAT_TTL_SECONDS = 1.0, 15
+SIGN_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -38,17 +38,14 @@ class Engine:
     def __init__(
         self,
         name: str,
-        client: "redis.asyncio.Redis",
         parts: TurnParts,
         make_intake: Callable[[Callable[[Sequence[str]], None]], Intake],
         watch: RedisWatch,
         publish: Publish,
         *,
         wake_seconds: float = 0.25,
-        url: str = "",
     ) -> None:
         self.name = name
-        self._client = client
         self._ledger: Ledger = parts.ledger
         self._parts = parts
         self._intake = make_intake(self.hint)
@@ -56,7 +53,6 @@ class Engine:
         self._publish = publish
         self._slots = parts.slots
         self._wake_seconds = wake_seconds
-        self._url = url
         self._turns: dict[str, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._hints: dict[str, None] = {}
@@ -65,7 +61,9 @@ class Engine:
         self._stopping = asyncio.Event()
         self._publisher = ThreadPoolExecutor(1, "hints")  # kombu's producers are not thread-safe
         self._publishing_fails = False
-        self._started = time.time()
+        self._started_ms = round(time.time() * 1000)
+        self._next_sign = 0.0
+        self._probes: deque[str] = deque(maxlen=20)
 
     async def run(self) -> None:
         """Runs until `stop`; then ends in order: intake, turns with their POSTs, hints."""
@@ -115,10 +113,10 @@ class Engine:
             else:
                 self._start(self._turn(endpoint))
 
-    async def answer(self, probe: str) -> None:
-        """Shows `check --live` that a hint came through Celery to this engine."""
-        with translated(self._url):
-            await self._client.set(self._ledger.keys.probe(probe), self.name, ex=60)
+    def answer(self, probe: str) -> None:
+        """Shows `check --live` that a hint came through Celery to this engine: the next sign of life names it."""
+        self._probes.append(probe)
+        self._next_sign = 0.0
 
     def _start(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.create_task(coroutine)
@@ -136,13 +134,9 @@ class Engine:
             self.hint([endpoint])
 
     async def _wake_loop(self) -> None:
-        heartbeat_at = 0.0
         while not self._stopping.is_set():
             try:
                 await self._wake()
-                if time.monotonic() >= heartbeat_at:
-                    await self._heartbeat()
-                    heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
                 self._watch.worked()
             except RedisUnavailable as error:
                 self._watch.failed(error)
@@ -159,7 +153,7 @@ class Engine:
             pass
         looked_at = WAKE_LIMIT
         while looked_at == WAKE_LIMIT:
-            hints, lost, looked_at = await self._ledger.wake(WAKE_LIMIT)
+            hints, lost, looked_at = await self._ledger.wake(WAKE_LIMIT, self.name, self._sign_of_life())
             self.hint(hints)
             for endpoint, group in groupby(lost, attrgetter("endpoint")):
                 await self._settle_lost(endpoint, list(group))
@@ -188,22 +182,21 @@ class Engine:
         if more:
             self.hint([endpoint])
 
-    async def _heartbeat(self) -> None:
-        sign = {
-            "pid": os.getpid(),
-            "startedAt": round(self._started),
-            "leadsIntake": self._intake.leading,
-            "turns": len(self._turns),
-            "inFlight": self._slots.taken,
-        }
-        keys, now_ms = self._ledger.keys, self._ledger.now_ms()
-        pipe = self._client.pipeline(transaction=False)
-        pipe.set(keys.worker(self.name), json.dumps(sign), ex=HEARTBEAT_TTL_SECONDS)
-        pipe.zadd(keys.workers, {self.name: now_ms})
-        pipe.zremrangebyscore(keys.workers, "-inf", now_ms - HEARTBEAT_TTL_SECONDS * 1000)
-        pipe.expire(keys.workers, HEARTBEAT_TTL_SECONDS)
-        with translated(self._url):
-            await pipe.execute()
+    def _sign_of_life(self) -> str:
+        """What others see of this worker; at most once a second."""
+        if time.monotonic() < self._next_sign:
+            return ""
+        self._next_sign = time.monotonic() + SIGN_SECONDS
+        return json.dumps(
+            {
+                "pid": os.getpid(),
+                "startedAt": iso(self._started_ms),
+                "leadsIntake": self._intake.leading,
+                "turns": len(self._turns),
+                "inFlight": self._slots.taken,
+                "probes": list(self._probes),
+            }
+        )
 
     async def _publish_loop(self) -> None:
         while True:

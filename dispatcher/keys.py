@@ -111,10 +111,6 @@ class Keys:
         """Zset: workers that gave a sign of life -> when. Fifteen seconds."""
         return f"{self.prefix}:workers"
 
-    def probe(self, token: str) -> str:
-        """String: the answer to `check --live`. One minute."""
-        return f"{self.prefix}:probe:{token}"
-
 
 def endpoint_id(name: str) -> str:
     """The 16 characters that stand for an endpoint in keys; long host names would cost memory in each."""

@@ -219,9 +219,15 @@ class Ledger:
         """Makes everything that waits in an endpoint's lane due now."""
         await self._run("hurry", self._now(), self.options.max_concurrency, endpoint)
 
-    async def wake(self, limit: int = 100) -> tuple[list[str], list[Lost], int]:
-        """Endpoints to hint because their time has come, callbacks whose lease ran out, and how many were looked at."""
-        reply, _ = await self._run("wake", self._now(), self.options.max_concurrency, limit, HINT_MS)
+    async def wake(
+        self, limit: int = 100, worker: str = "", sign: str = ""
+    ) -> tuple[list[str], list[Lost], int]:
+        """Endpoints to hint because their time has come, callbacks whose lease ran out, and how many were looked at.
+
+        `sign`, if any, is kept as the sign of life of `worker`.
+        """
+        options = self.options
+        reply, _ = await self._run("wake", self._now(), options.max_concurrency, limit, HINT_MS, worker, sign)
         return [e.decode() for e in reply[2]], [_lost(*fields) for fields in reply[3]], reply[4]
 
     async def expire(self, limit: int = 500) -> int:

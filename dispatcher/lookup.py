@@ -106,6 +106,12 @@ class Lookup:
         self._keys = keys
         self._url = url
 
+    async def now_ms(self) -> int:
+        """Redis's clock, ms since 1970."""
+        with translated(self._url):
+            seconds, microseconds = await self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
     async def event(self, workspace: str, event_id: str) -> Event | None:
         """The callback of an eventId, or None: never accepted, or forgotten after the retention."""
         with translated(self._url):

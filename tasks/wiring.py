@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import redis.asyncio
+from kombu.exceptions import OperationalError
 
 from config.settings import Settings
 from dispatcher import __version__
@@ -12,9 +14,11 @@ from dispatcher.backoff import Backoff
 from dispatcher.connection import connect_async
 from dispatcher.decide import Policy
 from dispatcher.engine import Engine
+from dispatcher.errors import RedisUnavailable
 from dispatcher.intake import Intake, IntakeOptions
 from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger, LedgerOptions
+from dispatcher.lookup import Lookup
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
 from dispatcher.transport import CallbackTransport
@@ -65,6 +69,27 @@ def transport(settings: Settings) -> CallbackTransport:
     return CallbackTransport(addresses, settings.request_timeout_seconds)
 
 
+@dataclass(frozen=True)
+class Store:
+    """What commands read and change."""
+
+    client: "redis.asyncio.Redis"
+    ledger: Ledger
+    workspaces: Workspaces
+    lookup: Lookup
+
+
+@asynccontextmanager
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    """Ledger, workspaces and lookup on a connection that is closed after it."""
+    client = connect_async(redis_url(settings))
+    lookup = Lookup(client, keys(settings), redis_url(settings))
+    try:
+        yield Store(client, ledger(settings, client), workspaces(settings, client), lookup)
+    finally:
+        await client.aclose()
+
+
 def publish(endpoints: list[str]) -> None:
     """Sends a hint."""
     from tasks.deliver import deliver  # the task needs the worker, which needs this module
@@ -72,9 +97,19 @@ def publish(endpoints: list[str]) -> None:
     deliver.apply_async((endpoints,), retry=False)
 
 
+def publish_probe(probe: str) -> None:
+    """Sends a hint that only asks who takes it. Raises RedisUnavailable."""
+    from tasks.deliver import deliver
+
+    try:
+        deliver.apply_async(([],), {"probe": probe}, retry=False)
+    except OperationalError as error:
+        raise RedisUnavailable(f"Celery's broker is not reachable: {error}") from error
+
+
 @asynccontextmanager
-async def engine(settings: Settings, name: str) -> AsyncIterator[Engine]:
-    """An engine with all its parts; closes them after it."""
+async def engine(settings: Settings, name: str, max_in_flight: int) -> AsyncIterator[Engine]:
+    """An engine with all its parts; closes them after it. `max_in_flight`: what this process has descriptors for."""
     url = redis_url(settings)
     client = connect_async(url)
     http = transport(settings)
@@ -86,7 +121,7 @@ async def engine(settings: Settings, name: str) -> AsyncIterator[Engine]:
         workspaces=cache,
         watch=watch,
         policy=policy(settings),
-        slots=Slots(settings.max_in_flight),
+        slots=Slots(max_in_flight),
         turn_seconds=settings.turn_seconds,
         request_timeout_seconds=settings.request_timeout_seconds,
     )
@@ -96,9 +131,7 @@ async def engine(settings: Settings, name: str) -> AsyncIterator[Engine]:
         return Intake(client, ledger(settings, client), cache, watch, hint, url=url, options=options)
 
     try:
-        yield Engine(
-            name, client, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds, url=url
-        )
+        yield Engine(name, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds)
     finally:
         await http.aclose()
         await client.aclose()

@@ -4,7 +4,6 @@ import asyncio
 import os
 import resource
 import threading
-from collections.abc import Coroutine
 from typing import Any
 
 import structlog
@@ -18,6 +17,9 @@ from tasks import wiring
 
 EX_SOFTWARE = 70
 """Exit code when the engine dies: the supervisor starts the worker anew."""
+
+OTHER_DESCRIPTORS = 200
+"""What a worker opens beside its POSTs: Redis, Celery, DNS, idle connections."""
 
 log = structlog.get_logger()
 
@@ -47,13 +49,10 @@ class EngineThread:
     def hand_over(self, endpoints: list[str], probe: str = "") -> None:
         """Gives endpoints to the engine; waits only while it is at its limit."""
         assert self._engine
-        if probe:
-            self._call(self._engine.answer(probe))
-        self._call(self._engine.serve(endpoints))
-
-    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
         assert self._loop
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        if probe:
+            self._loop.call_soon_threadsafe(self._engine.answer, probe)
+        asyncio.run_coroutine_threadsafe(self._engine.serve(endpoints), self._loop).result()
 
     def _run(self) -> None:
         try:
@@ -67,7 +66,8 @@ class EngineThread:
             os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
 
     async def _main(self) -> None:
-        async with wiring.engine(self._settings, self._name) as engine:
+        max_in_flight = usable_descriptors(self._settings.max_in_flight)
+        async with wiring.engine(self._settings, self._name, max_in_flight) as engine:
             self._engine = engine
             self._ready.set()
             await engine.run()
@@ -100,8 +100,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         """Called by Celery when the worker starts."""
         global _running
         settings = Settings()
-        raise_nofile_limit(settings.max_in_flight)
-        _running = EngineThread(worker.hostname, settings)
+        _running = EngineThread(f"{worker.hostname}/{os.getpid()}", settings)
         _running.start()
 
     def stop(self, worker: Any) -> None:
@@ -110,15 +109,15 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
             _running.stop()
 
 
-def raise_nofile_limit(max_in_flight: int) -> None:
-    """Lets the process open a descriptor for each POST in flight, and warns where it may not."""
-    wanted = max_in_flight + 500
+def usable_descriptors(max_in_flight: int) -> int:
+    """Raises the soft limit of open files; returns how many POSTs in flight it leaves room for."""
+    wanted = max_in_flight + OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if wanted < max_in_flight + 100:
-        log.warning(
-            "worker.few_descriptors", limit=wanted, action="raise `ulimit -Hn` or lower MAX_IN_FLIGHT"
-        )
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return max_in_flight
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    usable = max(1, limit - OTHER_DESCRIPTORS)
+    if usable < max_in_flight:
+        log.warning("worker.few_descriptors", limit=limit, max_in_flight=usable, action="raise `ulimit -Hn`")
+    return usable

@@ -2,7 +2,7 @@
 local P = KEYS[1]
 local EVENTS, REJECTED, REJECTED_COUNTS = P .. 'events', P .. 'rejected', P .. 'rejected-counts'
 local EXPIRIES, SCHEDULE, INTAKE, FULL = P .. 'expiries', P .. 'schedule', P .. 'intake', P .. 'full'
-local GROUP = 'workers'
+local WORKERS, GROUP = P .. 'workers', 'workers'
 local function event_key(workspace, id) return P .. 'event:' .. workspace .. ':' .. id end
 local function body_key(workspace, id) return P .. 'body:' .. workspace .. ':' .. id end
 local function answer_key(workspace, id) return P .. 'answer:' .. workspace .. ':' .. id end
@@ -12,4 +12,5 @@ local function leased_key(endpoint) return P .. 'leased:' .. endpoint end
 local function chain_key(endpoint, uuid) return P .. 'chain:' .. endpoint .. ':' .. uuid end
 local function endpoint_key(endpoint) return P .. 'endpoint:' .. endpoint end
 local function workspace_key(workspace) return P .. 'workspace:' .. workspace end
+local function worker_key(name) return P .. 'worker:' .. name end
 local function stats_key(minute) return P .. 'stats:' .. minute end

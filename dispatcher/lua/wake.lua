@@ -1,9 +1,11 @@
--- wake: finds endpoints whose time has come, hints that were lost, and leases that ran out.
+-- wake: finds endpoints whose time has come, hints that were lost, and leases that ran out; keeps the worker's sign of life.
 -- KEYS[1] prefix
 -- ARGV[1] now, ms since 1970 ('' = Redis TIME)
 -- ARGV[2] max_concurrency of a workspace that sets none
 -- ARGV[3] most endpoints to look at
 -- ARGV[4] how long a hint holds, ms
+-- ARGV[5] worker's name
+-- ARGV[6] its sign of life, JSON ('' = not this time)
 -- returns {'woken', now, {endpoints to hint}, {lost callback, ...}, number of endpoints looked at}
 --   lost callback: {endpoint, its name, eventId, claim number, number of the lost attempt, expires, a1, a2, ...}
 --   its lease ran out; settle it with its claim number (whoever settles first counts)
@@ -12,6 +14,14 @@
 -- include clock
 -- include endpoint
 redis.call('DEL', P .. 'never')
+local ALIVE_MS = 15000
+if ARGV[6] ~= '' then
+  redis.call('SET', worker_key(ARGV[5]), ARGV[6], 'PX', ALIVE_MS)
+  redis.call('ZADD', WORKERS, now, ARGV[5])
+  redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now - ALIVE_MS)
+  redis.call('PEXPIRE', WORKERS, ALIVE_MS)
+end
+
 local hints, lost, looked_at = {}, {}, 0
 
 local function add_lost(endpoint, s, id)

@@ -1,0 +1,5 @@
+"""`python -m tasks` is `dispatcher`."""
+
+from tasks.cli import main
+
+main()

@@ -1,0 +1,73 @@
+"""`dispatcher`: the command line, as a table of contents."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dispatcher import __version__
+from dispatcher.errors import DispatcherError
+from tasks import console
+from tasks.commands import event, rejected, workspace
+from tasks.commands.check import check
+from tasks.commands.config import config
+from tasks.commands.demo import demo
+from tasks.commands.enqueue import enqueue
+from tasks.commands.listen import listen
+from tasks.commands.worker import worker
+
+EXAMPLES = """
+Examples:
+
+  dispatcher demo                                   see it work, with nothing installed
+  dispatcher workspace add acme --dialect zeckta --callback-url https://example.com/hooks
+  dispatcher enqueue status-changes.jsonl           put status changes on the queue
+  dispatcher worker                                 deliver them
+  dispatcher event list --message 0b6b0c4e          what became of a message's callbacks
+  dispatcher check                                  would this installation lose data?
+
+Settings come from the environment (DISPATCHER_…) and .env; `dispatcher config` shows them.
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable.
+"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command()(demo)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
+app.command()(enqueue)
+app.add_typer(workspace.commands, name="workspace")
+app.add_typer(event.commands, name="event")
+app.add_typer(rejected.commands, name="rejected")
+app.command()(listen)
+app.command()(check)
+app.command()(config)
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    """Turns message status changes on a Redis queue into signed HTTP callbacks."""
+    if version:
+        console.out.print(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        typer.echo(EXAMPLES)
+
+
+def main() -> None:
+    """Runs a command: errors become one line and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        console.err.print(f"error: {error.format_message()}", markup=False)
+        code = error.exit_code
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except DispatcherError as error:
+        console.err.print(f"error: {console.visible(error)}", markup=False)
+        code = console.code_of(error)
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""The commands of `dispatcher`, one file for each noun or verb."""

@@ -1,0 +1,108 @@
+"""`dispatcher check`: would this installation lose data, and does it consume?"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from config.settings import Settings
+from dispatcher.checks import Finding, Verdict, look_at_redis
+from dispatcher.lookup import Lookup
+from tasks import console, wiring
+
+LIVE_SECONDS = 10.0
+
+
+def check(
+    live: Annotated[
+        bool, typer.Option("--live", help="Also prove that a worker takes hints and that intake runs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look for what loses data or stops callbacks; exit code 1 if something does."""
+    settings = console.settings()
+    findings = console.run(_look(settings, live))
+    if as_json:
+        console.print_json(
+            [
+                {"subject": f.subject, "verdict": f.verdict, "detail": f.detail, "advice": f.advice}
+                for f in findings
+            ]
+        )
+    else:
+        rows = [(f.subject, f.verdict, f.detail, f.advice) for f in findings]
+        console.print_table(("subject", "verdict", "found", "what to do"), rows, "")
+    if any(f.verdict is Verdict.BAD for f in findings):
+        raise typer.Exit(console.NO)
+
+
+async def _look(settings: Settings, live: bool) -> list[Finding]:
+    async with wiring.store(settings) as store:
+        findings = await look_at_redis(store.client, wiring.redis_url(settings))
+        findings.append(_secrets(settings))
+        if live:
+            findings += await _look_live(store.lookup)
+        else:
+            findings.append(_workers(await store.lookup.workers(), Verdict.WARNING))
+        return findings
+
+
+def _secrets(settings: Settings) -> Finding:
+    if settings.secret_keys:
+        return Finding("secrets", Verdict.OK, "encrypted in Redis")
+    advice = "set DISPATCHER_SECRET_KEYS; `python -c 'from cryptography.fernet import Fernet as F; print(F.generate_key().decode())'` makes a key"
+    return Finding("secrets", Verdict.WARNING, "readable in Redis", advice)
+
+
+def _workers(workers: dict[str, Any], otherwise: Verdict) -> Finding:
+    if workers:
+        return Finding("workers", Verdict.OK, f"{len(workers)} alive: {', '.join(workers)}")
+    return Finding(
+        "workers", otherwise, "none gave a sign of life in the last 15 s", "start one: dispatcher worker"
+    )
+
+
+async def _look_live(lookup: Lookup) -> list[Finding]:
+    probe = secrets.token_hex(8)
+    await asyncio.to_thread(wiring.publish_probe, probe)
+    workers = await _wait(lookup, lambda found: _answered(found, probe) and _leader(found))
+    who, leader = _answered(workers, probe), _leader(workers)
+    return [
+        _workers(workers, Verdict.BAD),
+        Finding("hints", Verdict.OK, f"a hint came through Celery to {who}")
+        if who
+        else Finding(
+            "hints",
+            Verdict.BAD,
+            f"no worker took a hint within {LIVE_SECONDS:g} s",
+            "look at the workers' logs",
+        ),
+        Finding("intake", Verdict.OK, f"led by {leader}")
+        if leader
+        else Finding(
+            "intake",
+            Verdict.BAD,
+            "no worker leads intake: the queue is not read",
+            "look at the workers' logs",
+        ),
+    ]
+
+
+async def _wait(lookup: Lookup, good: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    deadline = time.monotonic() + LIVE_SECONDS
+    while True:
+        workers = await lookup.workers()
+        if good(workers) or time.monotonic() > deadline:
+            return workers
+        await asyncio.sleep(0.1)
+
+
+def _answered(workers: dict[str, Any], probe: str) -> str | None:
+    return next((name for name, sign in workers.items() if probe in sign["probes"]), None)
+
+
+def _leader(workers: dict[str, Any]) -> str | None:
+    return next((name for name, sign in workers.items() if sign["leadsIntake"]), None)

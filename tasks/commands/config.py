@@ -1,0 +1,31 @@
+"""`dispatcher config`: the settings in force."""
+
+from typing import Annotated
+
+import typer
+
+from config.settings import PREFIX, rows
+from tasks import console
+
+
+def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the settings in force; secrets are hidden."""
+    settings = console.settings()
+    shown = settings.shown()
+    if as_json:
+        console.print_json(shown)
+        return
+    changed = {PREFIX + name.upper() for name in settings.model_fields_set}
+    table = [
+        (name, _text(shown[name]), "set" if name in changed else "default", meaning)
+        for name, _, meaning in rows()
+    ]
+    console.print_table(("setting", "value", "from", "meaning"), table, "")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)

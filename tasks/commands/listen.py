@@ -1,0 +1,97 @@
+"""`dispatcher listen`: a receiver that verifies and prints callbacks, to try things out."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from aiohttp import web
+
+from config.settings import Settings
+from dispatcher.errors import DispatcherError
+from dispatcher.signing import key_of
+from tasks import console, wiring
+from tasks.receiver import Received, Receiver
+
+
+def listen(
+    secret: Annotated[
+        str | None,
+        typer.Option(envvar="LISTEN_SECRET", help="The secret to verify with (whsec_…).", show_default=False),
+    ] = None,
+    workspace: Annotated[
+        str | None, typer.Option(help="Or: verify with the secrets of this workspace.", show_default=False)
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    status: Annotated[int, typer.Option(min=200, max=599, help="What to answer.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each callback.")] = False,
+) -> None:
+    """Receive callbacks, verify them, and print each as it comes. Ctrl-C ends it."""
+    settings = console.settings()
+    if (secret is None) == (workspace is None):
+        console.fail("say --secret or --workspace, one of them", console.USAGE)
+    if secret:
+        key_of(secret)
+    console.run(_listen(settings, secret, workspace, host, port, status, as_json))
+
+
+async def _listen(
+    settings: Settings,
+    secret: str | None,
+    workspace: str | None,
+    host: str,
+    port: int,
+    status: int,
+    as_json: bool,
+) -> None:
+    secrets = [secret] if secret else await _secrets(settings, workspace or "")
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        return web.Response(status=status, text="")
+
+    receiver = Receiver(lambda _request: secrets, _print_json if as_json else _print, answer)
+    try:
+        port = await receiver.listen(host, port)
+    except OSError as error:
+        raise DispatcherError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    url = f"http://{host}:{port}/"
+    console.err.print(
+        f"listening on {url} (workers need DISPATCHER_ALLOW_HTTP and DISPATCHER_ALLOWED_NETWORKS to reach it)"
+    )
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await receiver.close()
+
+
+async def _secrets(settings: Settings, workspace: str) -> Sequence[str]:
+    async with wiring.store(settings) as store:
+        found = await store.workspaces.require(workspace)
+        return [secret.text for secret in found.live_secrets(await store.lookup.now_ms())]
+
+
+def _print(received: Received) -> None:
+    verdict = "verified" if received.problem is None else f"NOT VERIFIED: {received.problem}"
+    time = datetime.now().astimezone().strftime("%H:%M:%S")
+    line = f"{time}  {received.event_type}  {received.message}  {received.event_id}  post {received.number}"
+    console.out.print(
+        console.visible(f"{line}  answered {received.status}  {verdict}"), markup=False, soft_wrap=True
+    )
+    console.out.print(console.visible(received.body.decode(errors="replace")), markup=False, soft_wrap=True)
+
+
+def _print_json(received: Received) -> None:
+    document = {
+        "eventId": received.event_id,
+        "eventType": received.event_type,
+        "messageId": received.message,
+        "post": received.number,
+        "answered": received.status,
+        "verified": received.problem is None,
+        "problem": received.problem,
+        "body": received.body.decode(errors="replace"),
+    }
+    print(json.dumps(document, ensure_ascii=False), flush=True)  # noqa: T201  one line, for programs

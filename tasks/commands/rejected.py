@@ -1,0 +1,33 @@
+"""`dispatcher rejected`: queue entries that could not be used."""
+
+from typing import Annotated
+
+import typer
+
+from dispatcher.lookup import RejectedEntry
+from dispatcher.model import iso
+from tasks import console, wiring
+
+commands = typer.Typer(help="Queue entries that could not be used, and why.", no_args_is_help=True)
+
+
+@commands.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the newest rejected entries."""
+    settings = console.settings()
+
+    async def work() -> list[RejectedEntry]:
+        async with wiring.store(settings) as store:
+            return await store.lookup.rejected(limit)
+
+    entries = console.run(work())
+    if as_json:
+        console.print_json([entry.as_json() for entry in entries])
+        return
+    rows = [(e.entry, iso(e.at_ms), e.reason, e.workspace, e.event_id, e.detail) for e in entries]
+    console.print_table(
+        ("entry", "at", "reason", "workspace", "eventId", "detail"), rows, "nothing was rejected"
+    )

@@ -1,0 +1,79 @@
+"""What the command line has in common: tables for people, JSON for programs, one line for an error."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from config import logs
+from config.settings import Settings, load
+from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable
+
+DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
+"""Exit codes: done; the answer is no; wrong usage; Redis not reachable."""
+
+T = TypeVar("T")
+
+WIDE = 250
+"""Columns where standard output is no terminal: lines stay whole for grep."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def settings() -> Settings:
+    """The settings of this process, with logs set up by them. Raises InvalidInput."""
+    found = load()
+    logs.configure(found.log_level, found.log_format)
+    return found
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's coroutine to its end."""
+    return asyncio.run(coroutine)
+
+
+def fail(text: str, code: int = NO) -> NoReturn:
+    """Ends the command with one line on standard error."""
+    err.print(f"error: {visible(text)}", markup=False)
+    raise typer.Exit(code)
+
+
+def code_of(error: DispatcherError) -> int:
+    """The exit code that tells a program what went wrong."""
+    match error:
+        case RedisUnavailable():
+            return REDIS_AWAY
+        case InvalidInput():
+            return USAGE
+        case _:
+            return NO
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+    """A table for people, or `empty` where there is nothing to show."""
+    if not rows:
+        out.print(empty, markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("-" if cell is None else visible(cell)) for cell in row))
+    out.print(table)
+
+
+def visible(value: object) -> str:
+    """Text from outside, made harmless for a terminal: what cannot be printed is shown as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))

@@ -1,0 +1,116 @@
+"""An HTTP receiver that verifies callbacks: what `dispatcher listen` runs, and the customers in the demo."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from dispatcher.errors import DispatcherError
+from dispatcher.model import decode_json
+from dispatcher.signing import verify
+
+MAX_BODY_BYTES = 1024 * 1024
+
+Answer = Callable[[web.Request, int], Awaitable[web.Response]]
+"""Makes the answer to a request; the number counts the POSTs of this webhook-id, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One POST that came in."""
+
+    event_id: str
+    event_type: str
+    message: str
+    number: int
+    """How many POSTs of this webhook-id came, with this one."""
+    problem: str | None
+    """Why it does not verify; None if it does."""
+    status: int
+    """What was answered."""
+    body: bytes
+    port: int
+    """Where it came to."""
+
+
+async def answer_ok(_request: web.Request, _number: int) -> web.Response:
+    """200, as a customer should at once."""
+    return web.Response(text="ok")
+
+
+class Receiver:
+    """Listens on one or more addresses; `secrets_of` gives the secrets to verify with, by request."""
+
+    def __init__(
+        self,
+        secrets_of: Callable[[web.Request], Sequence[str]],
+        on_received: Callable[[Received], None],
+        answer: Answer = answer_ok,
+    ) -> None:
+        self._secrets_of = secrets_of
+        self._on_received = on_received
+        self._answer = answer
+        self._seen: Counter[str] = Counter()
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_post("/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def listen(self, host: str, port: int = 0) -> int:
+        """Starts to listen; returns the port. Raises OSError where it cannot."""
+        if self._runner.server is None:
+            await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1)
+        await site.start()
+        assert site._server
+        return int(site._server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]  # asyncio.Server
+
+    async def close(self) -> None:
+        """Stops listening."""
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        event_id = request.headers.get("webhook-id", "")
+        self._seen[event_id] += 1
+        number = self._seen[event_id]
+        response = await self._answer(request, number)
+        event_type, message = _names(body)
+        problem = _problem(request, body, self._secrets_of(request))
+        self._on_received(
+            Received(event_id, event_type, message, number, problem, response.status, body, port_of(request))
+        )
+        return response
+
+
+def port_of(request: web.Request) -> int:
+    """The port a request came to."""
+    assert request.transport
+    return int(request.transport.get_extra_info("sockname")[1])
+
+
+def _problem(request: web.Request, body: bytes, secrets: Sequence[str]) -> str | None:
+    problem = "no secret to verify with"
+    for secret in secrets:
+        try:
+            verify(request.headers, body, secret)
+        except DispatcherError as error:
+            problem = str(error)
+        else:
+            return None
+    return problem
+
+
+def _names(body: bytes) -> tuple[str, str]:
+    """Event type and message id, wherever a dialect keeps them."""
+    try:
+        document: Any = decode_json(body)
+    except DispatcherError:
+        return "?", "?"
+    if not isinstance(document, dict):
+        return "?", "?"
+    message = document.get("message")
+    inner = message if isinstance(message, dict) else {}
+    event_type = document.get("eventType") or document.get("event") or document.get("type") or "?"
+    return str(event_type), str(inner.get("uuid") or inner.get("id") or document.get("messageId") or "?")
