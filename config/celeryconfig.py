@@ -1,8 +1,12 @@
 """Celery's settings: messages are hints, so nothing here has to be durable, only quick and steady."""
 
-from config.settings import Settings
+from config.settings import load
+from dispatcher.errors import InvalidInput
 
-_settings = Settings()
+try:
+    _settings = load()
+except InvalidInput as error:
+    raise SystemExit(f"error: {error}") from None
 _redis_url = (_settings.broker_url or _settings.redis_url).get_secret_value()
 
 broker_url = _redis_url.replace("unix://", "redis+socket://", 1)

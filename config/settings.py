@@ -8,7 +8,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
-from dispatcher.model import describe
 
 PREFIX = "DISPATCHER_"
 
@@ -133,7 +132,12 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise InvalidInput(f"settings: {describe(error)}") from None
+        wrong = (
+            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
+        )
+        raise InvalidInput(
+            "; ".join(text.replace(f"{PREFIX}: Value error, ", "settings: ") for text in wrong)
+        ) from None
 
 
 def rows() -> list[tuple[str, str, str]]:

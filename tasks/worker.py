@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import threading
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -12,7 +13,9 @@ from celery import bootsteps
 from celery.concurrency.thread import TaskPool
 
 from config.settings import Settings
+from dispatcher.checks import Verdict, look_at_redis
 from dispatcher.engine import Engine
+from dispatcher.errors import RedisUnavailable
 from tasks import wiring
 
 EX_SOFTWARE = 70
@@ -70,7 +73,16 @@ class EngineThread:
         async with wiring.engine(self._settings, self._name, max_in_flight) as engine:
             self._engine = engine
             self._ready.set()
-            await engine.run()
+            await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
+
+
+async def _warn_about_redis(settings: Settings) -> None:
+    """Says what about this Redis would lose data; `dispatcher check` says more."""
+    with suppress(RedisUnavailable):  # the engine says so
+        async with wiring.store(settings) as store:
+            for finding in await look_at_redis(store.client, wiring.redis_url(settings)):
+                if finding.verdict is Verdict.BAD:
+                    log.warning("redis.unsafe", problem=finding.detail, action=finding.advice)
 
 
 _running: EngineThread | None = None

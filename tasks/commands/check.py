@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -14,17 +15,26 @@ from dispatcher.lookup import Lookup
 from tasks import console, wiring
 
 LIVE_SECONDS = 10.0
+LOOK = "look at the workers' logs"
 
 
 def check(
     live: Annotated[
-        bool, typer.Option("--live", help="Also prove that a worker takes hints and that intake runs.")
+        bool, typer.Option("--live", help="Prove that workers take hints and that intake runs.")
+    ] = False,
+    here: Annotated[
+        bool, typer.Option("--here", help="With --live: a worker of this host must be alive.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look for what loses data or stops callbacks; exit code 1 if something does."""
+    """Look for what loses data, or (--live) for what stops callbacks.
+
+    The exit code is 1 if something does.
+    """
     settings = console.settings()
-    findings = console.run(_look(settings, live))
+    if here and not live:
+        console.fail("--here goes with --live", console.USAGE)
+    findings = console.run(_look_live(settings, here) if live else _look(settings))
     if as_json:
         console.print_json(
             [
@@ -39,15 +49,10 @@ def check(
         raise typer.Exit(console.NO)
 
 
-async def _look(settings: Settings, live: bool) -> list[Finding]:
+async def _look(settings: Settings) -> list[Finding]:
     async with wiring.store(settings) as store:
-        findings = await look_at_redis(store.client, wiring.redis_url(settings))
-        findings.append(_secrets(settings))
-        if live:
-            findings += await _look_live(store.lookup)
-        else:
-            findings.append(_workers(await store.lookup.workers(), Verdict.WARNING))
-        return findings
+        found = await look_at_redis(store.client, wiring.redis_url(settings))
+        return [*found, _secrets(settings), _workers(await store.lookup.workers(), Verdict.WARNING)]
 
 
 def _secrets(settings: Settings) -> Finding:
@@ -65,29 +70,26 @@ def _workers(workers: dict[str, Any], otherwise: Verdict) -> Finding:
     )
 
 
-async def _look_live(lookup: Lookup) -> list[Finding]:
+async def _look_live(settings: Settings, here: bool) -> list[Finding]:
     probe = secrets.token_hex(8)
-    await asyncio.to_thread(wiring.publish_probe, probe)
-    workers = await _wait(lookup, lambda found: _answered(found, probe) and _leader(found))
+    async with wiring.store(settings) as store:
+        await store.lookup.now_ms()  # says in one line if Redis is away
+        await asyncio.to_thread(wiring.publish_probe, probe)
+        workers = await _wait(store.lookup, lambda found: _answered(found, probe) and _leader(found))
     who, leader = _answered(workers, probe), _leader(workers)
+    asked = (
+        {name: sign for name, sign in workers.items() if f"@{socket.gethostname()}/" in name}
+        if here
+        else workers
+    )
     return [
-        _workers(workers, Verdict.BAD),
+        _workers(asked, Verdict.BAD),
         Finding("hints", Verdict.OK, f"a hint came through Celery to {who}")
         if who
-        else Finding(
-            "hints",
-            Verdict.BAD,
-            f"no worker took a hint within {LIVE_SECONDS:g} s",
-            "look at the workers' logs",
-        ),
+        else Finding("hints", Verdict.BAD, f"no worker took a hint within {LIVE_SECONDS:g} s", LOOK),
         Finding("intake", Verdict.OK, f"led by {leader}")
         if leader
-        else Finding(
-            "intake",
-            Verdict.BAD,
-            "no worker leads intake: the queue is not read",
-            "look at the workers' logs",
-        ),
+        else Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK),
     ]
 
 

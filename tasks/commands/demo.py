@@ -101,7 +101,11 @@ def demo(
         bool, typer.Option("--keep", help="Keep the folder with the logs of Redis and the worker.")
     ] = False,
 ) -> None:
-    """Run the main job here, on real parts, in under 30 seconds; nothing is left behind."""
+    """See the main job done here, on real parts.
+
+    Starts a private Redis, a Celery worker and receivers, delivers the callbacks of an example
+    file, and accounts for every line of it. Takes under 30 seconds and leaves nothing behind.
+    """
     if not FILE.exists():
         raise DispatcherError(f"{FILE} is missing: run the demo from a checkout of the project")
     with _terminated_as_interrupted(), _folder(keep) as folder:

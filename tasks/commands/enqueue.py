@@ -30,9 +30,9 @@ def enqueue(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Put status changes on the queue: one JSON document a line, in order.
+    """Put status changes from a file on the queue.
 
-    Where a line is invalid nothing is enqueued, unless told to skip it. Enqueuing a file again is
+    The file has one JSON document a line; order is kept. Where a line is invalid nothing is enqueued, unless told to skip it. Enqueuing a file again is
     safe: an eventId happens once.
     """
     settings = console.settings()

@@ -29,7 +29,7 @@ def listen(
     status: Annotated[int, typer.Option(min=200, max=599, help="What to answer.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each callback.")] = False,
 ) -> None:
-    """Receive callbacks, verify them, and print each as it comes. Ctrl-C ends it."""
+    """Receive, verify and print callbacks. Ctrl-C ends it."""
     settings = console.settings()
     if (secret is None) == (workspace is None):
         console.fail("say --secret or --workspace, one of them", console.USAGE)

@@ -1,26 +1,26 @@
 """`dispatcher worker`: a Celery worker with this project's settings."""
 
 import os
+import sys
 
 import typer
 
 from tasks import console
 
-CELERY_OPTIONS = ("worker", "--without-gossip", "--without-mingle")
+CELERY = ("-m", "celery", "-A", "tasks", "--quiet", "worker", "--without-gossip", "--without-mingle")
 
 
 def worker(context: typer.Context) -> None:
-    """Run a worker. Further options are Celery's, such as --hostname or --loglevel.
+    """Run a worker; further options are Celery's.
 
-    Run as many as you like, on as many machines; TERM ends one cleanly: callbacks in flight end
+    Run as many as you like, on as many machines. TERM ends one cleanly: callbacks in flight end
     and are recorded.
     """
-    console.settings()
+    console.settings()  # says in one line what is wrong with them
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
-    from tasks.app import app  # Celery is loaded for this command only
-
-    app.start(["--quiet", *CELERY_OPTIONS, *node, *context.args])
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *CELERY, *node, *context.args])  # noqa: S606  becomes the worker
 
 
 def _names_node(args: list[str]) -> bool:
-    return any(arg == "-n" or arg.startswith(("--hostname", "-n")) for arg in args)
+    return any(arg.startswith(("--hostname", "-n")) for arg in args)
