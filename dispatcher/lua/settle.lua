@@ -10,7 +10,7 @@
 --   record of the attempt ('' = none was made), first bytes of the answer, window: grow|shrink|keep
 -- returns {'settled', now, 'more'|'rest', {ok|stale, ...}}; 'more': the endpoint is ready, claim or hint
 --   stale: the lease is another worker's or gone; nothing was recorded
--- Works when Redis is full.
+-- A callback that would be due at its expiry or later ends `expired`. Works when Redis is full.
 -- include keys
 -- include clock
 -- include counts
@@ -32,7 +32,7 @@ end
 
 local function settle(id, claim, word, delay, record, answer)
   local key = event_key(s.workspace, id)
-  local h = redis.call('HMGET', key, 'claims', 'attempts', 'message')
+  local h = redis.call('HMGET', key, 'claims', 'attempts', 'message', 'expires')
   if h[1] ~= claim or not redis.call('ZSCORE', leased, id) then return 'stale' end
   redis.call('ZREM', leased, id)
   local attempts = tonumber(h[2] or 0)
@@ -41,6 +41,7 @@ local function settle(id, claim, word, delay, record, answer)
     redis.call('HSET', key, 'attempts', attempts, 'a' .. attempts, record)
   end
   if answer ~= '' then redis.call('SET', answer_key(s.workspace, id), answer) end
+  if ENDS[word] == nil and now + delay >= tonumber(h[4]) then word = 'expired' end
   if ENDS[word] ~= nil then
     finish(s.workspace, id, endpoint, h[3], word, ENDS[word] or nil)
   else

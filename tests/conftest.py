@@ -1,0 +1,29 @@
+"""What tests of several folders share: a real Redis server, emptied before each test."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from dispatcher.errors import DispatcherError
+from tasks.redis_server import RedisServer, find_server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server on a unix socket for the whole run."""
+    try:
+        find_server()
+    except DispatcherError as error:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """Its URL; the server is empty."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url

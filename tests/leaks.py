@@ -1,0 +1,29 @@
+"""Finds Redis keys that would stay for ever: neither permanent, nor with a time to live, nor of anything pending."""
+
+from tests.world import World
+
+ENDED = (b"delivered", b"failed", b"expired", b"superseded")
+
+
+def leaked_keys(world: World) -> list[str]:
+    """Keys without a time to live that have no right to be there."""
+    return [key for key in sorted(_without_life(world)) if not _belongs(world, key)]
+
+
+def _without_life(world: World) -> list[str]:
+    return [key.decode() for key in world.call("keys", "*") if world.call("pttl", key) == -1]
+
+
+def _belongs(world: World, key: str) -> bool:
+    kind, _, rest = key.removeprefix(world.keys.root).partition(":")
+    match kind:
+        case "events" | "rejected-counts" | "workspaces" | "workspace":
+            return True
+        case "event" | "body":
+            state = world.call("hget", f"{world.keys.root}event:{rest}", "state")
+            return state is not None and state not in ENDED
+        case "lane" | "leased" | "chain" | "expiries" | "schedule":
+            return bool(world.call("zcard", world.keys.expiries))
+        case "endpoint":
+            return int(world.call("hget", key, "waiting") or 0) > 0
+    return False

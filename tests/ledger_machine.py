@@ -1,0 +1,281 @@
+"""The ledger's scripts against a small model: any order of calls, crashes, lost and repeated hints and replies."""
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from dispatcher.keys import endpoint_id
+from dispatcher.ledger import HINT_MS, Claimed, Lost
+from dispatcher.outcomes import Delivered, Expired, Failed, Outcome, Released, Retry
+from tests.leaks import leaked_keys
+from tests.world import World, callback
+
+ENDPOINTS = ("acme https://a.example:443", "beta https://b.example:443")
+MESSAGES = ("m1", "m2")
+MAX_CONCURRENCY = 4
+LEASE_MS = 30_000
+
+OUTCOMES = st.sampled_from(
+    [Delivered(), Failed(), Expired(), Retry(0), Retry(15_000), Released(0), Released(1000)]
+)
+MOVES = {
+    "grow": lambda w: min(w + 1, MAX_CONCURRENCY),
+    "shrink": lambda w: max(w // 2, 1),
+    "keep": lambda w: w,
+}
+
+
+@dataclass
+class Modelled:
+    """What the model knows about one callback."""
+
+    endpoint: str
+    message: str
+    digest: str
+    expires: int
+    due: int
+    place: str = "waiting"
+    """waiting, leased or ended"""
+    claim: int = 0
+    attempts: int = 0
+    in_chain: bool = True
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Subclasses say which Redis by `make_client`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.make_client(), max_concurrency=MAX_CONCURRENCY, lease_ms=LEASE_MS)
+        self.model: dict[tuple[str, str], Modelled] = {}
+        self.windows = dict.fromkeys(ENDPOINTS, 2)
+        self.hands: list[tuple[str, Claimed | Lost]] = []
+        self.hints: list[str] = []
+
+    def make_client(self) -> object:
+        """An asyncio client of an empty Redis."""
+        raise NotImplementedError
+
+    @initialize()
+    def lead(self) -> None:
+        self.world.lead()
+
+    @rule(
+        batch=st.lists(
+            st.tuples(
+                st.sampled_from(["e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8"]),
+                st.sampled_from(ENDPOINTS),
+                st.sampled_from(MESSAGES),
+                st.sampled_from([1_000, 60_000, 172_800_000]),
+                st.sampled_from(["d1", "d1", "d1", "d2"]),
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    def accept(self, batch: list[tuple[str, str, str, int, str]]) -> None:
+        expected, changes = [], []
+        for event_id, endpoint, message, ttl_ms, digest in batch:
+            changes.append(
+                callback(
+                    event_id,
+                    endpoint=endpoint,
+                    message=message,
+                    ttl_ms=ttl_ms,
+                    digest=digest,
+                    timestamp_ms=self.world.now,
+                )
+            )
+            key = endpoint.partition(" ")[0], event_id
+            known = self.model.get(key)
+            if known:
+                expected.append("duplicate" if known.digest == digest else "conflict")
+                continue
+            now = self.world.now
+            self.model[key] = Modelled(endpoint, message, digest, now + ttl_ms, due=now)
+            expected.append("accepted")
+        hints, words = self.world.accept(*changes)
+        assert expected == words
+        self.take_hints(hints)
+
+    @rule(endpoint=st.sampled_from(ENDPOINTS), count=st.integers(1, 8))
+    def claim(self, endpoint: str, count: int) -> None:
+        now = self.world.now
+        room = self.windows[endpoint] - self.count(endpoint, "leased")
+        claim = self.world.claim(endpoint, count)
+        self.find_expired(endpoint)
+        given = [one.event_id for one in claim.callbacks]
+        assert len(given) <= max(0, min(room, count))
+        for one in claim.callbacks:
+            modelled = self.model[claim.workspace, one.event_id]
+            assert ("waiting", modelled.attempts + 1) == (modelled.place, one.attempt)
+            assert modelled.due <= now < modelled.expires
+            assert not modelled.in_chain or self.heads(endpoint)[modelled.message] == one.event_id
+            modelled.place, modelled.claim = "leased", one.claim
+            self.hands.append((endpoint, one))
+        if len(given) < min(room, count):
+            assert not self.claimable(endpoint), "a claim left room although something was due"
+        if claim.more:
+            self.take_hints([endpoint_id(endpoint)])
+
+    @precondition(lambda self: self.hints)
+    @rule(data=st.data())
+    def serve_hint(self, data: st.DataObject) -> None:
+        endpoint = data.draw(st.sampled_from(self.hints))
+        if data.draw(st.booleans()):  # else it is repeated later
+            self.hints.remove(endpoint)
+        self.claim(next(name for name in ENDPOINTS if endpoint_id(name) == endpoint), 8)
+
+    @precondition(lambda self: self.hints)
+    @rule()
+    def lose_hints(self) -> None:
+        self.hints.clear()
+
+    @precondition(lambda self: self.hands)
+    @rule(data=st.data(), outcome=OUTCOMES, window=st.sampled_from(sorted(MOVES)), lost_reply=st.booleans())
+    def settle(self, data: st.DataObject, outcome: Outcome, window: str, lost_reply: bool) -> None:
+        endpoint, one = hand = data.draw(st.sampled_from(self.hands))
+        if isinstance(one, Lost):
+            outcome, window = (Failed() if one.attempt >= 5 else Retry(0)), "keep"
+        modelled = self.model[endpoint.partition(" ")[0], one.event_id]
+        valid = modelled.place == "leased" and modelled.claim == one.claim
+        more, counted = self.world.settle(
+            one.event_id,
+            one.claim,
+            outcome,
+            endpoint=endpoint,
+            error=None if isinstance(outcome, Delivered) else "http_500",
+            window=window,
+            lost=isinstance(one, Lost),
+        )
+        assert valid == counted
+        if valid:
+            self.windows[endpoint] = MOVES[window](self.windows[endpoint])
+            self.apply(modelled, outcome, lost=isinstance(one, Lost))
+        if more:
+            self.take_hints([endpoint_id(endpoint)])
+        if not lost_reply:  # else it is sent again
+            self.hands.remove(hand)
+
+    def apply(self, modelled: Modelled, outcome: Outcome, *, lost: bool) -> None:
+        """What a counted outcome changes."""
+        modelled.attempts += not isinstance(outcome, Released)
+        match outcome:
+            case Retry(delay_ms) | Released(delay_ms) if self.world.now + delay_ms < modelled.expires:
+                modelled.place, modelled.due = "waiting", self.world.now + delay_ms
+                modelled.in_chain &= lost or isinstance(outcome, Released)
+            case _:
+                modelled.place = "ended"
+                modelled.in_chain = False
+
+    @precondition(lambda self: self.hands)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        self.hands.remove(data.draw(st.sampled_from(self.hands)))
+
+    @rule()
+    def wake(self) -> None:
+        hints, lost, _ = self.world.run(self.world.ledger.wake())
+        self.take_hints(hints)
+        self.hands += [(one.endpoint_name, one) for one in lost]
+
+    @rule()
+    def expire(self) -> None:
+        self.world.run(self.world.ledger.expire())
+        for endpoint in ENDPOINTS:
+            self.find_expired(endpoint)
+        now = self.world.now
+        assert not [m for m in self.model.values() if m.place == "waiting" and m.expires <= now]
+
+    @rule(ms=st.sampled_from([1, 400, 1_000, HINT_MS, 15_000, LEASE_MS, 61_000]))
+    def wait(self, ms: int) -> None:
+        self.world.now += ms
+
+    def take_hints(self, hints: list[str]) -> None:
+        self.hints += [endpoint for endpoint in hints if endpoint not in self.hints]
+
+    def find_expired(self, endpoint: str) -> None:
+        """The model learns of endings by expiry from the ledger, and checks that they were due."""
+        for (workspace, event_id), modelled in self.model.items():
+            over = modelled.place == "waiting" and modelled.expires <= self.world.now
+            if over and modelled.endpoint == endpoint and self.world.event(event_id, workspace).ended:
+                modelled.place, modelled.in_chain = "ended", False
+
+    def count(self, endpoint: str, place: str) -> int:
+        return sum(m.endpoint == endpoint and m.place == place for m in self.model.values())
+
+    def heads(self, endpoint: str) -> dict[str, str]:
+        """The first in each chain; the model keeps the order of acceptance."""
+        heads: dict[str, str] = {}
+        for (_, event_id), modelled in self.model.items():
+            if modelled.endpoint == endpoint and modelled.in_chain:
+                heads.setdefault(modelled.message, event_id)
+        return heads
+
+    def in_lane(self, endpoint: str) -> dict[str, Modelled]:
+        """What may go next: waiting, and first in its chain or past its first attempt."""
+        heads = self.heads(endpoint)
+        return {
+            event_id: modelled
+            for (_, event_id), modelled in self.model.items()
+            if modelled.endpoint == endpoint
+            and modelled.place == "waiting"
+            and (not modelled.in_chain or heads[modelled.message] == event_id)
+        }
+
+    def claimable(self, endpoint: str) -> list[str]:
+        """What may go now; one that has become head of its chain is due at once."""
+        now = self.world.now
+        return [event_id for event_id, modelled in self.in_lane(endpoint).items() if modelled.due <= now]
+
+    @invariant()
+    def ledger_agrees(self) -> None:
+        """Every callback is where the model has it, and in no other place."""
+        call, keys = self.world.call, self.world.keys
+        for endpoint in ENDPOINTS:
+            id_ = endpoint_id(endpoint)
+            lane = {member.decode() for member in call("zrange", keys.lane(id_), 0, -1)}
+            leased = {member.decode() for member in call("zrange", keys.leased(id_), 0, -1)}
+            assert set(self.in_lane(endpoint)) == lane
+            assert {
+                e for (_, e), m in self.model.items() if m.endpoint == endpoint and m.place == "leased"
+            } == leased
+            assert len(leased) <= MAX_CONCURRENCY
+            waiting = int(call("hget", keys.endpoint(id_), "waiting") or 0)
+            assert self.count(endpoint, "waiting") + self.count(endpoint, "leased") == waiting
+        pending = {f"{w}:{e}" for (w, e), m in self.model.items() if m.place != "ended"}
+        assert pending == {member.decode() for member in call("zrange", keys.expiries, 0, -1)}
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        """What has something in its lane or leased is in `schedule`, soon enough for a lost hint to cost 5 s."""
+        call, keys, now = self.world.call, self.world.keys, self.world.now
+        for endpoint in ENDPOINTS:
+            id_ = endpoint_id(endpoint)
+            at = call("zscore", keys.schedule, id_)
+            busy = bool(self.in_lane(endpoint)) or self.count(endpoint, "leased") > 0
+            assert busy == (at is not None)
+            if self.claimable(endpoint) and self.count(endpoint, "leased") < self.windows[endpoint]:
+                assert at is not None
+                assert at <= now + HINT_MS
+
+    def teardown(self) -> None:
+        """With workers that deliver, everything comes to its end and leaves nothing behind."""
+        self.hands.clear()
+        self.hints.clear()
+        for _ in range(12 + 3 * len(self.model)):
+            self.world.now += LEASE_MS
+            self.wake()
+            for endpoint, one in self.hands:
+                self.world.settle(
+                    one.event_id, one.claim, Retry(0), endpoint=endpoint, error="worker_lost", lost=True
+                )
+            self.hands.clear()
+            self.world.deliver_all(*ENDPOINTS)
+        call, keys = self.world.call, self.world.keys
+        assert [0, 0] == [call("zcard", keys.schedule), call("zcard", keys.expiries)]
+        ended = [self.world.event(event_id, workspace).ended for workspace, event_id in self.model]
+        assert all(ended)
+        assert [] == leaked_keys(self.world)
+        self.world.close()

@@ -1,0 +1,19 @@
+"""A world on the real server; afterwards no key may have been left behind for ever."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from dispatcher.connection import connect_async
+from tests.leaks import leaked_keys
+from tests.world import World
+
+
+@pytest.fixture
+def world(redis_url: str) -> Iterator[World]:
+    """A ledger on the real server, its intake led by the test."""
+    world = World(connect_async(redis_url))
+    world.lead()
+    yield world
+    assert [] == leaked_keys(world)
+    world.close()

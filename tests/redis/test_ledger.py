@@ -1,0 +1,250 @@
+"""The scripts, one by one, on a real server."""
+
+import pytest
+
+from dispatcher.keys import Keys, endpoint_id
+from dispatcher.ledger import HINT_MS, NotLeader, WorkspaceChanged
+from dispatcher.outcomes import Expired, Failed, Released, Retry, State
+from tests.world import START_MS, TOKEN, World, callback
+
+A = "acme https://a.example:443"
+B = "beta https://b.example:443"
+
+
+def test_accepted_once(world: World) -> None:
+    """The same eventId again is a duplicate, with other content a conflict, and the first one stands."""
+    assert ["accepted"] == world.accept(callback("e1"))[1]
+    assert ["duplicate", "conflict"] == world.accept(callback("e1"), callback("e1", digest="other"))[1]
+    assert ["e1"] == world.deliver_all()
+    assert ["duplicate"] == world.accept(callback("e1"))[1]
+    assert ["conflict"] == [entry.reason for entry in world.run(world.lookup.rejected())]
+    assert {"accepted": 1, "duplicate": 2, "conflict": 1, "rejected": 1, "delivered": 1} == _counters(world)
+
+
+def test_same_id_in_two_workspaces(world: World) -> None:
+    """One workspace's eventId says nothing about another's."""
+    assert ["accepted", "accepted"] == world.accept(callback("e1"), callback("e1", endpoint=B))[1]
+    assert [["e1"], ["e1"]] == [world.deliver_all(A), world.deliver_all(B)]
+
+
+def test_only_the_leader_accepts(world: World) -> None:
+    """A reader that lost its lease changes nothing."""
+    world.lead("leader", 0)
+    world.lead("another")
+    with pytest.raises(NotLeader):
+        world.accept(callback("e1"))
+    with pytest.raises(NotLeader):
+        world.run(world.ledger.reject(TOKEN, [("1-1", "invalid", "x", "", "")]))
+    assert None is world.run(world.lookup.event("acme", "e1"))
+
+
+def test_accept_refuses_an_old_workspace(world: World) -> None:
+    """A batch that was rendered before its workspace changed is refused whole."""
+    world.call("hset", world.keys.workspace("acme"), "revision", "r2")
+    with pytest.raises(WorkspaceChanged) as caught:
+        world.run(world.ledger.accept(TOKEN, {"acme": "r1"}, [], [("1-1", callback("e1"))]))
+    assert ["acme"] == caught.value.workspaces
+    assert None is world.run(world.lookup.event("acme", "e1"))
+
+
+def test_accept_takes_entries_off_the_queue(world: World) -> None:
+    """Accepted, skipped and rejected entries leave the stream and the group's pending list."""
+    entries = [world.call("xadd", world.keys.events, {"event": "x"}).decode() for _ in range(3)]
+    world.call("xreadgroup", "workers", "intake", {world.keys.events: ">"})
+    world.run(world.ledger.accept(TOKEN, {}, [entries[0]], [(entries[1], callback("e1"))]))
+    world.run(world.ledger.reject(TOKEN, [(entries[2], "invalid", "why", "acme", "e2")]))
+    assert 0 == world.call("xlen", world.keys.events)
+    assert 0 == world.call("xpending", world.keys.events, "workers")["pending"]
+    (kept,) = world.run(world.lookup.rejected())
+    assert (entries[2], "invalid", "why", "acme", "e2", "x") == (
+        kept.entry,
+        kept.reason,
+        kept.detail,
+        kept.workspace,
+        kept.event_id,
+        kept.raw,
+    )
+    assert {"invalid": 1} == world.run(world.lookup.rejected_counts())
+    world.deliver_all()
+
+
+def test_hint_once(world: World) -> None:
+    """An endpoint is hinted when it becomes ready, then not again for the time a hint holds."""
+    first, _ = world.accept(callback("e1", message="m1"))
+    second, _ = world.accept(callback("e2", message="m2"))
+    assert [[endpoint_id(A)], []] == [first, second]
+    world.now += HINT_MS
+    assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
+    assert [] == world.run(world.ledger.wake())[0]
+    world.deliver_all()
+
+
+def test_window_and_concurrency(world: World) -> None:
+    """A window starts at 2, grows with successes, shrinks by half, and never passes max_concurrency."""
+    world.call("hset", world.keys.workspace("acme"), "max_concurrency", 4)
+    world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(30)])
+    first = world.claim()
+    assert (2, False) == (len(first.callbacks), first.more)
+    for one in first.callbacks:
+        world.settle(one.event_id, one.claim, window="grow")
+    assert 4 == len(claimed := world.claim().callbacks)
+    assert 0 == len(world.claim().callbacks)
+    for one in claimed:
+        world.settle(one.event_id, one.claim, window="grow")
+    assert 4 == len(claimed := world.claim().callbacks)
+    for one in claimed:
+        world.settle(one.event_id, one.claim, window="shrink")
+    assert 1 == len(claimed := world.claim().callbacks)
+    world.settle(claimed[0].event_id, claimed[0].claim)
+    world.deliver_all()
+
+
+def test_settle_says_more(world: World) -> None:
+    """The settle that makes room for something due says so, once."""
+    world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(3)])
+    one, two = world.claim().callbacks
+    assert (True, True) == world.settle(one.event_id, one.claim)
+    assert (False, True) == world.settle(two.event_id, two.claim)
+    world.deliver_all()
+
+
+def test_stale_settle(world: World) -> None:
+    """A result whose lease was settled as lost is refused; the new owner's counts."""
+    world.accept(callback("e1"))
+    (old,) = world.claim().callbacks
+    world.now += world.ledger.options.lease_ms
+    (lost,) = world.run(world.ledger.wake())[1]
+    assert ("e1", old.claim, 1, 0) == (lost.event_id, lost.claim, lost.attempt, lost.lost_before)
+    assert world.settle("e1", lost.claim, Retry(0), error="worker_lost", lost=True)[1]
+    (new,) = world.claim().callbacks
+    assert 2 == new.attempt
+    assert not world.settle("e1", old.claim)[1]
+    assert "sending" == world.event("e1").state
+    assert world.settle("e1", new.claim)[1]
+    assert not world.settle("e1", new.claim)[1]
+    assert ["worker_lost", None] == [attempt.error for attempt in world.event("e1").attempts]
+
+
+def test_retry_waits(world: World) -> None:
+    """A retry is due after its delay, and its attempts are recorded with times."""
+    world.accept(callback("e1"))
+    (one,) = world.claim().callbacks
+    world.settle("e1", one.claim, Retry(15_000), error="http_500")
+    event = world.event("e1")
+    assert (State.RETRYING, START_MS + 15_000) == (event.state, event.next_attempt_ms)
+    world.now += 14_999
+    assert [] == world.claim().callbacks
+    world.now += 1
+    assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
+    assert ["e1"] == world.deliver_all()
+    assert [START_MS, START_MS + 15_000] == [attempt.started_at_ms for attempt in world.event("e1").attempts]
+
+
+def test_released_costs_nothing(world: World) -> None:
+    """A callback given back has no attempt more, and is claimed again after its delay."""
+    world.accept(callback("e1"))
+    (one,) = world.claim().callbacks
+    assert world.settle("e1", one.claim, Released(1000))[1]
+    assert (State.PENDING, 0) == (world.event("e1").state, len(world.event("e1").attempts))
+    world.now += 1000
+    assert [1] == [again.attempt for again in world.claim().callbacks]
+    world.settle("e1", 2, Failed(), error="http_410")
+
+
+def test_first_attempts_in_order(world: World) -> None:
+    """A later status of a message waits for the earlier one's first attempt, not for its retries."""
+    world.accept(callback("e1"), callback("e2"), callback("e3", message="m2"))
+    claimed = {one.event_id: one.claim for one in world.claim().callbacks}
+    assert {"e1", "e3"} == set(claimed)
+    world.settle("e3", claimed["e3"])
+    world.settle("e1", claimed["e1"], Retry(60_000), error="http_500")
+    assert ["e2"] == world.deliver_all()
+    world.now += 60_000
+    assert ["e1"] == world.deliver_all()
+
+
+def test_a_lost_lease_keeps_the_order(world: World) -> None:
+    """A lease that ran out is no first attempt: the next one of the message still waits."""
+    world.accept(callback("e1"), callback("e2"))
+    (one,) = world.claim().callbacks
+    world.now += world.ledger.options.lease_ms
+    world.run(world.ledger.wake())
+    world.settle("e1", one.claim, Retry(0), error="worker_lost", lost=True)
+    assert ["e1", "e2"] == world.deliver_all()
+
+
+@pytest.mark.parametrize("way", ["claim", "expire", "settle"])
+def test_expiry(world: World, way: str) -> None:
+    """What is past its expiry ends `expired`, whoever finds it, and its message's next one goes on."""
+    world.accept(callback("e1", ttl_ms=1000), callback("e2"))
+    if way == "settle":
+        (one,) = world.claim().callbacks
+        world.settle("e1", one.claim, Expired(), error="http_500")
+    world.now += 1000
+    if way == "expire":
+        assert 1 == world.run(world.ledger.expire())
+        assert 0 == world.run(world.ledger.expire())
+    assert ["e2"] == world.deliver_all()
+    assert State.EXPIRED == world.event("e1").state
+
+
+def test_expiry_waits_for_the_worker(world: World) -> None:
+    """A callback in a worker's hands is not ended under it."""
+    world.accept(callback("e1", ttl_ms=1000))
+    (one,) = world.claim().callbacks
+    world.now += 2000
+    world.run(world.ledger.expire())
+    assert State.SENDING == world.event("e1").state
+    assert world.settle("e1", one.claim)[1]
+    assert State.DELIVERED == world.event("e1").state
+
+
+def test_expiry_of_thousands(world: World) -> None:
+    """A dead endpoint's callbacks end 500 a call, though nobody claims them."""
+    for batch in range(6):
+        world.accept(*[callback(f"e{batch}-{n}", message=f"m{n % 7}", ttl_ms=1000) for n in range(200)])
+    world.now += 1000
+    assert [500, 500, 200] == [world.run(world.ledger.expire(500)) for _ in range(3)]
+    assert 1200 == _counters(world)["expired"]
+    assert 0 == world.call("zcard", world.keys.schedule)
+
+
+def test_ended_callbacks_leave_only_their_record(world: World) -> None:
+    """After its end a callback is a record, a body for an hour, and its message's list, all with a time to live."""
+    world.accept(callback("e1"))
+    world.deliver_all()
+    left = {key.decode().removeprefix(Keys().root).split(":")[0] for key in world.call("keys", "*")}
+    assert {"body", "endpoint", "event", "events", "intake", "message", "stats"} == left
+    life = world.call("pttl", world.keys.body("acme", "e1"))
+    assert 3_590_000 < life <= 3_600_000
+
+
+def test_records_stay_small(world: World) -> None:
+    """The ledger's hash stays a listpack (or ziplist), even after 5 attempts and with long names."""
+    world.accept(callback("e" * 128, message="m" * 64))
+    for _ in range(5):
+        (one,) = world.claim().callbacks
+        world.settle("e" * 128, one.claim, Retry(0), error="tls_certificate")
+    assert world.call("object", "ENCODING", world.keys.event("acme", "e" * 128)) in (b"listpack", b"ziplist")
+    world.deliver_all()
+
+
+def test_hurry(world: World) -> None:
+    """All that waits in a lane is due at once."""
+    world.accept(callback("e1"))
+    (one,) = world.claim().callbacks
+    world.settle("e1", one.claim, Retry(900_000), error="http_500")
+    world.run(world.ledger.hurry(endpoint_id(A)))
+    assert ["e1"] == world.deliver_all()
+
+
+def test_sign_of_life(world: World) -> None:
+    """A worker's sign of life is kept for a while, and listed."""
+    world.run(world.ledger.wake(100, "w1", '{"pid":1}'))
+    assert {"w1": {"pid": 1}} == world.run(world.lookup.workers())
+
+
+def _counters(world: World) -> dict[str, int]:
+    """The counters of the test's own minute."""
+    key = world.keys.stats(START_MS // 60_000)
+    return {name.decode(): int(value) for name, value in world.call("hgetall", key).items()}

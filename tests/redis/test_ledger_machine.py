@@ -1,0 +1,33 @@
+"""The ledger's state machine on a real server."""
+
+import os
+
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from dispatcher.connection import connect_async
+from tests.ledger_machine import LedgerMachine
+
+EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "40"))
+
+
+def test_ledger_machine(redis_url: str) -> None:
+    """Whatever happens in whatever order, the ledger agrees with its model and nothing is lost."""
+
+    class OnRealServer(LedgerMachine):
+        def make_client(self) -> object:
+
+            with redis.Redis.from_url(redis_url) as client:
+                client.flushall()
+            return connect_async(redis_url)
+
+    run_state_machine_as_test(
+        OnRealServer,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,118 @@
+"""A ledger whose clock is in the test's hands, driven without `await`."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from dispatcher.keys import Keys, endpoint_id
+from dispatcher.ledger import Claim, Ledger, LedgerOptions, Settlement
+from dispatcher.lookup import Event, Lookup
+from dispatcher.model import Callback
+from dispatcher.outcomes import Attempt, Delivered, Outcome, Released
+
+T = TypeVar("T")
+
+START_MS = 1_800_000_000_000
+TOKEN = "leader"
+
+
+def callback(
+    event_id: str,
+    *,
+    endpoint: str = "acme https://a.example:443",
+    message: str = "m1",
+    ttl_ms: int = 172_800_000,
+    digest: str = "d",
+    timestamp_ms: int = START_MS,
+    size: int = 20,
+) -> Callback:
+    """A callback as intake renders it."""
+    return Callback(
+        workspace=endpoint.partition(" ")[0],
+        event_id=event_id,
+        event_type="MESSAGE_SENT",
+        status="SENT",
+        message_uuid=message,
+        url="https://a.example/hooks",
+        endpoint=endpoint,
+        body=b"x" * size,
+        digest=digest,
+        timestamp_ms=timestamp_ms,
+        ttl_ms=ttl_ms,
+    )
+
+
+class World:
+    """One Redis, one ledger, one clock."""
+
+    def __init__(self, client: Any, **options: int) -> None:
+        self.now = START_MS
+        self.keys = Keys()
+        self.client = client
+        self.ledger = Ledger(client, self.keys, options=LedgerOptions(**options), clock=lambda: self.now)
+        self.lookup = Lookup(client, self.keys)
+        self._runner = asyncio.Runner()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result."""
+        return self._runner.run(coroutine)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """A command of Redis."""
+
+        async def send() -> Any:
+            return await getattr(self.client, name)(*args, **kwargs)
+
+        return self.run(send())
+
+    def lead(self, token: str = TOKEN, lease_ms: int = 10**9, *, full: bool = False) -> int | None:
+        """Takes the lease of intake."""
+        return self.run(self.ledger.lead(token, lease_ms, full=full))
+
+    def accept(self, *callbacks: Callback, skipped: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+        """Endpoints to hint, and a word for each callback."""
+        return self.run(self.ledger.accept(TOKEN, {}, skipped, [("1-1", one) for one in callbacks]))
+
+    def claim(self, endpoint: str = "acme https://a.example:443", count: int = 50) -> Claim:
+        """What one claim gives, by the endpoint's name."""
+        return self.run(self.ledger.claim(endpoint_id(endpoint), count))
+
+    def settle(
+        self,
+        event_id: str,
+        claim: int,
+        outcome: Outcome | None = None,
+        *,
+        endpoint: str = "acme https://a.example:443",
+        error: str | None = None,
+        window: str = "keep",
+        lost: bool = False,
+    ) -> tuple[bool, bool]:
+        """Records one outcome: whether the endpoint has more, and whether it counted."""
+        attempt = (
+            None if isinstance(outcome, Released) else Attempt(self.now, 5, None if error else 200, error)
+        )
+        one = Settlement(event_id, claim, outcome or Delivered(), attempt, window, lost)
+        more, (counted,) = self.run(self.ledger.settle(endpoint_id(endpoint), [one]))
+        return more, counted
+
+    def event(self, event_id: str, workspace: str = "acme") -> Event:
+        """The ledger's entry; it must be there."""
+        found = self.run(self.lookup.event(workspace, event_id))
+        assert found
+        return found
+
+    def deliver_all(self, *endpoints: str) -> list[str]:
+        """Claims and delivers until nothing is due; the eventIds in order."""
+        delivered: list[str] = []
+        for endpoint in endpoints or ("acme https://a.example:443",):
+            while claim := self.claim(endpoint).callbacks:
+                for one in claim:
+                    self.settle(one.event_id, one.claim, endpoint=endpoint)
+                    delivered.append(one.event_id)
+        return delivered
+
+    def close(self) -> None:
+        """Closes the client and the loop."""
+        self.run(self.client.aclose())
+        self._runner.close()
