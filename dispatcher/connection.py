@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,
+    OutOfMemoryError,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -76,7 +77,7 @@ def translated(url: str) -> Iterator[None]:
 def translate(error: Exception, url: str) -> Exception:
     """What a Redis error means to us."""
     text = str(error)
-    if "OOM command not allowed" in text:
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return RedisFull(f"Redis at {safe_url(url)} is full (maxmemory); nothing was taken. Try again later")
     if isinstance(error, AuthenticationError) or "NOAUTH" in text or "NOPERM" in text:
         return RedisUnavailable(

@@ -1,0 +1,72 @@
+"""A Redis at maxmemory: what was accepted goes on, nothing new is taken."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from dispatcher.errors import RedisFull
+from dispatcher.ledger import HINT_MS
+from dispatcher.outcomes import Failed, Retry, State
+from tests.world import TOKEN, World, callback
+
+
+@contextmanager
+def full(world: World) -> Iterator[None]:
+    """Redis is full while the block runs."""
+    world.call("config_set", "maxmemory", "1")
+    try:
+        yield
+    finally:
+        world.call("config_set", "maxmemory", "0")
+
+
+def test_accepted_callbacks_end(world: World) -> None:
+    """Claim, settle, wake and expire work, with every outcome, when Redis is full."""
+    world.accept(
+        *[callback(f"e{n}", message=f"m{n}") for n in range(4)], callback("old", message="m9", ttl_ms=1)
+    )
+    with full(world):
+        world.now += HINT_MS
+        assert 1 == world.run(world.ledger.expire())
+        hints, _, _ = world.run(world.ledger.wake(100, "w1", "{}"))
+        assert 1 == len(hints)
+        one, two = world.claim().callbacks
+        assert world.settle(one.event_id, one.claim, window="grow")[1]
+        assert world.settle(two.event_id, two.claim, Retry(0), error="http_500")[1]
+        three, *_ = world.claim().callbacks
+        assert world.settle(three.event_id, three.claim, Failed(), error="http_410")[1]
+    assert State.EXPIRED == world.event("old").state
+    assert State.DELIVERED == world.event(one.event_id).state
+    world.now += world.ledger.options.lease_ms
+    for lost in world.run(world.ledger.wake())[1]:
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+    world.deliver_all()
+
+
+def test_accept_and_reject_refuse(world: World) -> None:
+    """Accept and reject refuse whole, and say that Redis is full."""
+    with full(world):
+        with pytest.raises(RedisFull):
+            world.accept(callback("e1"))
+        with pytest.raises(RedisFull):
+            world.run(world.ledger.reject(TOKEN, [("1-1", "invalid", "x", "", "")]))
+    assert None is world.run(world.lookup.event("acme", "e1"))
+    assert [] == world.run(world.lookup.rejected())
+
+
+def test_delivered_bodies_make_room(world: World) -> None:
+    """While accept is refused, a delivered body is deleted at once; a failed one is kept for its retention."""
+    world.accept(callback("e1"), callback("e2", message="m2"))
+    with full(world):
+        assert 0 == world.lead(full=True)
+        one, two = world.claim().callbacks
+        world.settle(one.event_id, one.claim)
+        world.settle(two.event_id, two.claim, Failed(), error="http_410")
+    assert [0, 1] == [world.call("exists", world.keys.body("acme", e)) for e in (one.event_id, two.event_id)]
+
+
+def test_leading_works(world: World) -> None:
+    """The lease of intake is renewed when Redis is full, or no one could say that there is room again."""
+    with full(world):
+        assert 0 == world.lead()
