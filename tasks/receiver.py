@@ -55,13 +55,13 @@ class Receiver:
         self._seen: Counter[str] = Counter()
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
 
     async def listen(self, host: str, port: int = 0) -> int:
         """Starts to listen; returns the port. Raises OSError where it cannot."""
         if self._runner.server is None:
             await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1)
+        site = web.TCPSite(self._runner, host, port)
         await site.start()
         assert site._server
         return int(site._server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]  # asyncio.Server

@@ -1,0 +1,203 @@
+"""The command line as people and programs use it."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.stack import CLI, Stack, change, wait_until
+
+
+def run(*args: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A command without any Redis."""
+    env = os.environ | {"DISPATCHER_REDIS_URL": "redis://user:hush@127.0.0.1:1/0"} | environment
+    return subprocess.run(
+        [*CLI, *args], env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_bare_command() -> None:
+    """`dispatcher` alone shows its commands and examples."""
+    done = run()
+    assert 0 == done.returncode
+    assert all(word in done.stdout for word in ("demo", "worker", "enqueue", "Examples:", "Exit codes"))
+
+
+@pytest.mark.parametrize(
+    ("code", "args", "says"),
+    [
+        (2, ["worksp"], "Did you mean"),
+        (2, ["enqueue"], "Missing argument"),
+        (2, ["enqueue", "/nowhere.jsonl"], "No such file"),
+        (2, ["listen"], "--secret or --workspace"),
+        (2, ["listen", "--secret", "hush-hush"], "starts with whsec_"),
+        (2, ["workspace", "update", "acme"], "say what to change"),
+        (2, ["event", "show", "e1"], "--workspace"),
+        (3, ["workspace", "list"], "redis://127.0.0.1:1/0 is not reachable"),
+        (3, ["event", "show", "e1", "--workspace", "acme"], "Is it running"),
+        (3, ["check"], "not reachable"),
+        (3, ["check", "--live"], "not reachable"),
+    ],
+)
+def test_errors_are_one_line(code: int, args: list[str], says: str) -> None:
+    """An error is one line on standard error with an exit code of its own, and holds no secret."""
+    done = run(*args)
+    assert (code, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)
+    assert says in done.stderr
+    assert "hush" not in done.stderr
+
+
+def test_enqueue_without_redis() -> None:
+    """Enqueuing without Redis is an error of exit code 3 that says what is on the queue for certain."""
+    done = run("enqueue", "-", stdin=json.dumps(change(1)))
+    assert (3, 1) == (done.returncode, len(done.stderr.splitlines()))
+    assert "0 status changes are on the queue" in done.stderr
+
+
+def test_wrong_settings() -> None:
+    """A setting that cannot be is named in one line, for the command line and for Celery."""
+    done = run("config", DISPATCHER_MAX_ATTEMPTS="0")
+    assert (2, 1, True) == (
+        done.returncode,
+        len(done.stderr.splitlines()),
+        "DISPATCHER_MAX_ATTEMPTS" in done.stderr,
+    )
+
+
+def test_config() -> None:
+    """`config` shows every setting without its secrets."""
+    shown = json.loads(run("config", "--json", DISPATCHER_SECRET_KEYS="hush").stdout)
+    assert ("redis://127.0.0.1:1/0", "********", 5) == (
+        shown["DISPATCHER_REDIS_URL"],
+        shown["DISPATCHER_SECRET_KEYS"],
+        shown["DISPATCHER_MAX_ATTEMPTS"],
+    )
+
+
+def test_invalid_lines(stack: Stack) -> None:
+    """Wrong lines are named by number and nothing is enqueued, unless they are to be skipped."""
+    lines = "\n".join([json.dumps(change(1)), "", "{", json.dumps(change(2, status="ARRIVED"))])
+    refused = stack.cli("enqueue", "-", stdin=lines)
+    assert (2, 0) == (refused.returncode, stack.redis.xlen("dispatcher:events"))
+    assert "line 3: not valid JSON" in refused.stderr
+    assert "line 4: status: must be one of" in refused.stderr
+    done = stack.cli_json("enqueue", "-", "--skip-invalid", stdin=lines)
+    assert (1, [3, 4]) == (done["enqueued"], [skipped["line"] for skipped in done["skipped"]])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--dialect", "twilio", "--callback-url", "https://a.example/"], "unknown dialect 'twilio'"),
+        (["--dialect", "zeckta", "--callback-url", "ftp://a.example/"], "must start with https://"),
+        (["--dialect", "zeckta", "--callback-url", "https://u:p@a.example/"], "user name or password"),
+        (
+            ["--dialect", "zeckta", "--callback-url", "https://a.example/", "--secret", "x"],
+            "starts with whsec_",
+        ),
+    ],
+)
+def test_wrong_workspaces(stack: Stack, options: list[str], says: str) -> None:
+    """A workspace that cannot be is refused in one line, exit code 2, and not made."""
+    done = stack.cli("workspace", "add", "acme", *options)
+    assert (2, 1, True) == (done.returncode, len(done.stderr.splitlines()), says in done.stderr)
+    assert [] == stack.cli_json("workspace", "list")
+
+
+def test_workspace_commands(stack: Stack) -> None:
+    """A workspace is made, shown without its secret, changed and removed."""
+    stack.add_workspace("acme", "sendexa", "https://a.example/x")
+    assert (
+        1
+        == stack.cli(
+            "workspace", "add", "acme", "--dialect", "zeckta", "--callback-url", "https://a.b/"
+        ).returncode
+    )
+    changed = stack.cli(
+        "workspace", "update", "acme", "--callback-url", "https://b.example/", "--max-concurrency", "5"
+    )
+    assert 0 == changed.returncode
+    shown = stack.cli("workspace", "show", "acme", "--json").stdout
+    assert stack.secrets["acme"] not in shown
+    document = json.loads(shown)
+    assert ("https://b.example/", 5, "sendexa", 0) == (
+        document["callbackUrl"],
+        document["maxConcurrency"],
+        document["dialect"],
+        document["waiting"],
+    )
+    assert 0 == stack.cli("workspace", "remove", "acme").returncode
+    assert 1 == stack.cli("workspace", "show", "acme").returncode
+
+
+def test_unknown_event(stack: Stack) -> None:
+    """An eventId the ledger does not have: exit code 1, and the two possible reasons."""
+    done = stack.cli("event", "show", "e1", "--workspace", "acme", "--json")
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "never accepted" in done.stderr
+    assert "retention is over" in done.stderr
+
+
+def test_listen(stack: Stack) -> None:
+    """`listen` verifies and prints what comes, one JSON document a line."""
+    secret = "whsec_" + "QUJD" * 10
+    log = stack.folder / "listen.log"
+    command = [*CLI, "listen", "--port", "0", "--json"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=stack.folder,
+            env=stack.environment | {"LISTEN_SECRET": secret},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        line = wait_until(lambda: [x for x in log.read_text().splitlines() if "listening on" in x])[0]
+        url = line.split()[2]
+        stack.add_workspace("acme", "zeckta", url, "--secret", secret)
+        stack.start_worker().wait_ready()
+        (event_id,) = stack.enqueue()
+        stack.wait_ended([event_id])
+        (document,) = [json.loads(x) for x in log.read_text().splitlines() if x.startswith("{")]
+        assert (event_id, True, 200) == (document["eventId"], document["verified"], document["answered"])
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def test_demo(tmp_path: Path) -> None:
+    """The demo adds up, and leaves nothing behind."""
+    done = run("demo", TMPDIR=str(tmp_path))
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "it adds up" in done.stdout
+    assert [] == list(tmp_path.iterdir())
+    assert [] == _processes_in(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_interrupted(tmp_path: Path, number: int) -> None:
+    """Ctrl-C in the middle of the demo stops and removes everything."""
+    env = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with (tmp_path / "out").open("w+b") as out:
+        process = subprocess.Popen([*CLI, "demo"], env=env, stdout=out, stderr=out)
+        wait_until(lambda: b"MESSAGE_" in (tmp_path / "out").read_bytes())
+        process.send_signal(number)
+        assert 130 == process.wait(30)
+    assert ["out"] == [path.name for path in tmp_path.iterdir()]
+    wait_until(lambda: not _processes_in(tmp_path))
+
+
+def _processes_in(folder: Path) -> list[str]:
+    """Command lines of processes that mention a folder or work in it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if str(folder) in command or str(folder) in os.readlink(process / "cwd"):
+                found.append(command)
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,173 @@
+"""From the queue to the customer and back into the ledger, with a real worker."""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+
+from aiohttp import web
+
+from tests.acceptance.stack import CLI, Stack, change, free_port, wait_until
+
+
+def test_a_status_change_becomes_a_signed_callback(stack: Stack) -> None:
+    """What the command line enqueues arrives signed, and the command line shows what became of it."""
+    url = stack.add_workspace()
+    stack.start_worker().wait_ready()
+    line = json.dumps(
+        change(1, status="DELIVERED", timestamp="2026-11-20T13:04:57.487133482Z", ttlSeconds=604800)
+    )
+    line = line.replace('"+233200000001"', '"+233200000001","cost":0.10')
+    (event_id,) = stack.cli_json("enqueue", "-", stdin=line)["eventIds"]
+    stack.wait_ended([event_id])
+    (received,) = stack.received
+    assert (event_id, "MESSAGE_DELIVERED", "m1", None) == (
+        received.event_id,
+        received.event_type,
+        received.message,
+        received.problem,
+    )
+    assert b'"timestamp":"2026-11-20T13:04:57.487133482Z"' in received.body
+    assert b'"cost":0.10' in received.body
+    shown = stack.event(event_id)
+    (attempt,) = shown.pop("attempts")
+    times = [shown.pop(name) for name in ("acceptedAt", "expiresAt", "endedAt")]
+    assert all(time.endswith("Z") for time in times)
+    assert {
+        "eventId": event_id,
+        "workspace": "acme",
+        "endpoint": url.removesuffix("/hooks"),
+        "messageId": "m1",
+        "status": "DELIVERED",
+        "eventType": "MESSAGE_DELIVERED",
+        "state": "delivered",
+        "nextAttemptAt": None,
+        "lastAnswer": None,
+    } == shown
+    assert (1, 200, None) == (attempt["number"], attempt["httpStatus"], attempt["error"])
+    assert [event_id] == [event["eventId"] for event in stack.cli_json("event", "list", "--message", "m1")]
+
+
+def test_plain_xadd(stack: Stack) -> None:
+    """Any language enqueues with XADD; a bad entry is rejected beside a good one."""
+    stack.add_workspace("acme", "sendexa")
+    stack.start_worker(*CLI, "worker").wait_ready()
+    stack.redis.xadd("dispatcher:events", {"event": b"{"})
+    stack.redis.xadd("dispatcher:events", {"event": json.dumps(change(1, eventId="e1"))})
+    assert {"delivered": 1} == stack.wait_ended(["e1"])
+    assert ["sms.sent"] == [received.event_type for received in stack.received]
+    assert ["invalid"] == [entry["reason"] for entry in stack.cli_json("rejected", "list")]
+
+
+def test_two_workers_share(stack: Stack) -> None:
+    """Two workers deliver each of many callbacks once, and both take part."""
+    workers = [stack.start_worker().wait_ready() for _ in range(2)]
+    stack.add_workspace()
+    urls = [f"{stack.listen()}/hooks" for _ in range(20)]
+    event_ids = [e for n, url in enumerate(urls) for e in stack.enqueue(20, first=n * 20, callbackUrl=url)]
+    assert {"delivered": 400} == stack.wait_ended(event_ids)
+    assert dict.fromkeys(event_ids, 1) == Counter(received.event_id for received in stack.received)
+    assert [] == [received for received in stack.received if received.problem]
+    shares = [len(worker.lines("callback.attempted")) for worker in workers]
+    assert 400 == sum(shares)
+    assert all(shares)
+
+
+def test_retries(stack: Stack) -> None:
+    """An endpoint that heals gets its callback; one that is gone is given up at once, one that fails after 5 attempts."""
+    answers = {"heals": [503, 500, 204], "gone": [410], "fails": [500] * 5, "redirects": [302] * 5}
+
+    async def answer(request: web.Request, number: int) -> web.Response:
+        status = answers[request.path.strip("/")][number - 1]
+        return web.Response(
+            status=status, text="no" if status != 204 else None, headers={"Location": "/heals"}
+        )
+
+    stack.answer = answer
+    stack.add_workspace()
+    stack.start_worker().wait_ready()
+    ids = {
+        name: stack.enqueue(first=number, callbackUrl=f"{stack.listen()}/{name}")[0]
+        for number, name in enumerate(answers)
+    }
+    stack.wait_ended(list(ids.values()))
+    events = {name: stack.event(event_id) for name, event_id in ids.items()}
+    assert answers == {name: [a["httpStatus"] for a in event["attempts"]] for name, event in events.items()}
+    assert {"heals": "delivered", "gone": "failed", "fails": "failed", "redirects": "failed"} == {
+        name: event["state"] for name, event in events.items()
+    }
+    assert "no" == events["fails"]["lastAnswer"]
+    bodies = {received.body for received in stack.received if received.event_id == ids["fails"]}
+    assert 1 == len(bodies), "the body is the same at every attempt"
+    assert [] == [received for received in stack.received if received.problem]
+
+
+def test_expiry(stack: Stack) -> None:
+    """A callback whose time is over ends `expired`, and is not posted after that."""
+    stack.add_workspace(url=f"http://127.0.0.1:{free_port()}/")
+    stack.start_worker(DISPATCHER_BACKOFF_BASE_SECONDS="0.3", DISPATCHER_BACKOFF_FACTOR="1").wait_ready()
+    (event_id,) = stack.enqueue(ttlSeconds=1)
+    assert {"expired": 1} == stack.wait_ended([event_id])
+    event = stack.event(event_id)
+    assert {"connect"} == {attempt["error"] for attempt in event["attempts"]}
+    assert all(attempt["startedAt"] < event["expiresAt"] for attempt in event["attempts"])
+
+
+def test_hung_endpoints_hold_nobody_up(stack: Stack) -> None:
+    """More hung endpoints than Celery has slots do not keep a healthy one from its callback."""
+    hanging = asyncio.Event()
+
+    async def answer(request: web.Request, _number: int) -> web.Response:
+        if request.path == "/hangs":
+            await hanging.wait()
+        return web.Response()
+
+    stack.answer = answer
+    stack.add_workspace()
+    stack.start_worker(DISPATCHER_REQUEST_TIMEOUT_SECONDS="60", DISPATCHER_LEASE_SECONDS="70").wait_ready()
+    hung = [stack.enqueue(4, first=n * 4, callbackUrl=f"{stack.listen()}/hangs") for n in range(12)]
+    wait_until(lambda: stack.redis.zcard("dispatcher:schedule") == len(hung))
+    healthy = stack.enqueue(10, first=1000)
+    assert {"delivered": 10} == stack.wait_ended(healthy)
+    assert {"sending", "pending"} >= {stack.state(event_id) for ids in hung for event_id in ids}
+
+
+def test_removed_workspace(stack: Stack) -> None:
+    """Removing a workspace by force ends its waiting callbacks as failed, with the reason."""
+    stack.add_workspace(url=f"http://127.0.0.1:{free_port()}/")
+    stack.start_worker(DISPATCHER_BACKOFF_BASE_SECONDS="600").wait_ready()
+    (event_id,) = stack.enqueue()
+    wait_until(lambda: stack.state(event_id) == "retrying")
+    refused = stack.cli("workspace", "remove", "acme")
+    assert (1, True) == (refused.returncode, "--force" in refused.stderr)
+    assert 0 == stack.cli("workspace", "remove", "acme", "--force").returncode
+    assert {"failed": 1} == stack.wait_ended([event_id])
+    assert ["connect", "workspace_removed"] == [a["error"] for a in stack.event(event_id)["attempts"]]
+
+
+def test_no_secret_leaves(stack: Stack) -> None:
+    """Neither the worker's log nor anything in Redis beside the workspace holds the secret or the URL's path."""
+    url = stack.add_workspace(url=f"{stack.listen()}/hooks?token=hush")
+    secret = stack.secrets["acme"]
+    worker = stack.start_worker(DISPATCHER_LOG_LEVEL="DEBUG").wait_ready()
+    stack.wait_ended(stack.enqueue(20))
+    assert url.endswith("hush")
+    assert [] == [word for word in (secret, secret.removeprefix("whsec_"), "hush") if word in worker.log]
+
+
+def test_wrong_pool(stack: Stack) -> None:
+    """In a pool it cannot run in, the worker ends with one line that says what to do."""
+    worker = stack.start_worker(sys.executable, "-m", "celery", "-A", "tasks", "worker", "--pool", "solo")
+    assert 0 != worker.process.wait(30)
+    assert "say --pool threads" in worker.log
+
+
+def test_check_live(stack: Stack) -> None:
+    """`check --live` is good with a worker that consumes, and bad without one."""
+    worker = stack.start_worker().wait_ready()
+    assert {"workers", "hints", "intake"} == {
+        f["subject"] for f in stack.cli_json("check", "--live", "--here")
+    }
+    assert ["ok"] * 3 == [f["verdict"] for f in stack.cli_json("check")][:3]
+    worker.terminate()
+    assert 1 == stack.cli("check", "--live").returncode

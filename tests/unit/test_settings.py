@@ -1,0 +1,109 @@
+"""Settings, and the documents that are made from them."""
+
+from pathlib import Path
+
+import pytest
+
+from config import documents
+from config.settings import PREFIX, Settings, load
+from dispatcher.errors import InvalidInput
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither this machine's settings nor a `.env` count."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+DEFAULTS = {
+    "REDIS_URL": "redis://127.0.0.1:6379/0",
+    "KEY_PREFIX": "dispatcher",
+    "MAX_ATTEMPTS": 5,
+    "BACKOFF_BASE_SECONDS": 15,
+    "BACKOFF_FACTOR": 16,
+    "BACKOFF_JITTER": 0.1,
+    "EXPIRY_SECONDS": 172_800,
+    "REQUEST_TIMEOUT_SECONDS": 10,
+    "RETRY_AFTER_MAX_SECONDS": 3600,
+    "MAX_CONCURRENCY": 20,
+    "MAX_IN_FLIGHT": 4000,
+    "ALLOW_HTTP": False,
+    "ALLOWED_NETWORKS": [],
+    "ALLOWED_PORTS": [],
+    "LEDGER_RETENTION_SECONDS": 604_800,
+    "DELIVERED_BODY_SECONDS": 3600,
+    "TURN_SECONDS": 5,
+    "LEASE_SECONDS": 30,
+    "WAKE_SECONDS": 0.25,
+}
+
+
+def test_defaults() -> None:
+    """The defaults are the documented ones."""
+    shown = load().shown()
+    assert DEFAULTS == {name: shown[PREFIX + name] for name in DEFAULTS}
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings come from the environment; lists are comma-separated."""
+    monkeypatch.setenv("DISPATCHER_MAX_ATTEMPTS", "3")
+    monkeypatch.setenv("DISPATCHER_ALLOWED_NETWORKS", "127.0.0.0/8, 10.0.0.0/8")
+    monkeypatch.setenv("DISPATCHER_ALLOWED_PORTS", "443,8443")
+    settings = load()
+    assert (3, ("127.0.0.0/8", "10.0.0.0/8"), (443, 8443)) == (
+        settings.max_attempts,
+        settings.allowed_networks,
+        settings.allowed_ports,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("MAX_ATTEMPTS", "0", "DISPATCHER_MAX_ATTEMPTS"),
+        ("MAX_ATTEMPTS", "five", "DISPATCHER_MAX_ATTEMPTS"),
+        ("LEASE_SECONDS", "11", "LEASE_SECONDS"),
+        ("LEDGER_RETENTION_SECONDS", "3600", "longest expiry"),
+        ("ALLOWED_NETWORKS", "10.0.0.1/8", "DISPATCHER_ALLOWED_NETWORKS"),
+        ("ALLOWED_PORTS", "https", "DISPATCHER_ALLOWED_PORTS"),
+        ("LOG_LEVEL", "LOUD", "DISPATCHER_LOG_LEVEL"),
+        ("KEY_PREFIX", "a:b", "DISPATCHER_KEY_PREFIX"),
+    ],
+)
+def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
+    """A setting that cannot be is refused in one line that names it."""
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(InvalidInput, match=says) as caught:
+        load()
+    assert "\n" not in str(caught.value)
+
+
+def test_secrets_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither `repr` nor what is shown holds a password or a key."""
+    monkeypatch.setenv("DISPATCHER_REDIS_URL", "redis://user:hush@redis.example/0")
+    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", "hush")
+    settings = load()
+    assert "hush" not in repr(settings) + str(settings.shown())
+    assert "redis://redis.example/0" == settings.shown()["DISPATCHER_REDIS_URL"]
+
+
+def test_env_file() -> None:
+    """A `.env` in the current folder is read, and the example file is a valid one."""
+    text = (ROOT / ".env.example").read_text()
+    enabled = "\n".join(
+        line.removeprefix("# ") if line.startswith("# DISPATCHER_") else line for line in text.splitlines()
+    )
+    Path(".env").write_text(enabled)
+    assert Settings(_env_file=None) == load()
+
+
+@pytest.mark.parametrize("name", [document.name for document in documents.DOCUMENTS])
+def test_documents(name: str) -> None:
+    """`.env.example` and the README's table are as `make docs` writes them."""
+    assert documents.written(ROOT / name) == (ROOT / name).read_text()
