@@ -76,6 +76,8 @@ def translated(url: str) -> Iterator[None]:
 
 def translate(error: Exception, url: str) -> Exception:
     """What a Redis error means to us."""
+    if isinstance(error, RedisUnavailable):
+        return error
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return RedisFull(f"Redis at {safe_url(url)} is full (maxmemory); nothing was taken. Try again later")

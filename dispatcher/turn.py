@@ -15,7 +15,8 @@ from dispatcher.sender import Sender
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import WorkspaceCache
 
-CLAIM_BATCH = 50
+CLAIM_BATCH = 32
+"""Most callbacks one claim asks for; slots are taken for all of them until the reply is there."""
 
 log = structlog.get_logger()
 
@@ -31,6 +32,16 @@ class Slots:
     def free(self) -> int:
         """How many more may start now."""
         return max(0, self.limit - self.taken)
+
+    def take(self, wanted: int) -> int:
+        """Takes up to `wanted`; returns how many."""
+        taken = min(wanted, self.free)
+        self.taken += taken
+        return taken
+
+    def give_back(self, count: int) -> None:
+        """They are free again."""
+        self.taken -= count
 
     def close(self) -> None:
         """Lets none start any more."""
@@ -91,21 +102,24 @@ class Turn:
 
     async def _claim(self) -> None:
         self._more = False
+        slots = self._parts.slots
+        taken = slots.take(CLAIM_BATCH)
         try:
-            claim = await self._parts.ledger.claim(self.endpoint, min(CLAIM_BATCH, self._parts.slots.free))
+            claim = await self._parts.ledger.claim(self.endpoint, taken)
         except Exception as error:
+            slots.give_back(taken)
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
+        slots.give_back(taken - len(claim.callbacks))
         self._more = self._more or claim.more
         for callback in claim.callbacks:
             self.in_flight += 1
-            self._parts.slots.taken += 1
             task = asyncio.create_task(self._attempt(callback, claim))
             task.add_done_callback(self._attempted)
 
     def _attempted(self, task: "asyncio.Task[Settlement]") -> None:
         self.in_flight -= 1
-        self._parts.slots.taken -= 1
+        self._parts.slots.give_back(1)
         self._finished.append(task.result())
         self._news.set()
 

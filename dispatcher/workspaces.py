@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
@@ -70,7 +70,7 @@ class Workspaces:
         """The workspace. Raises NotFound."""
         found = await self.get(workspace)
         if found is None:
-            raise NotFound(f"there is no workspace {workspace!r}; `dispatcher workspace list` shows them")
+            raise _unknown(workspace)
         return found
 
     async def names(self) -> list[str]:
@@ -97,16 +97,12 @@ class Workspaces:
         new = Secret(secret or generate_secret(), now_ms)
         new.key  # noqa: B018  raises for a malformed secret
         made = Workspace(workspace, dialect, callback_url, (new,), now_ms, "", max_concurrency)
-        fields = self._fields(made)
-        with translated(self._url):
-            key = self._keys.workspace(workspace)
-            if not await self._client.sadd(self._keys.workspaces, workspace) and await self._client.exists(
-                key
-            ):
-                raise AlreadyExists(
-                    f"workspace {workspace!r} is there already; `dispatcher workspace update` changes it"
-                )
-            await self._client.hset(key, mapping=fields)
+        fields = {"dialect": dialect, "secrets": self._box.seal(made.secrets), "created": now_ms}
+        fields |= self._changeable(callback_url, max_concurrency)
+        if not await self._write(workspace, fields, must_exist=False):
+            raise AlreadyExists(
+                f"workspace {workspace!r} is there already; `dispatcher workspace update` changes it"
+            )
         return made
 
     async def update(
@@ -116,16 +112,26 @@ class Workspaces:
 
         Raises NotFound or InvalidInput.
         """
-        changed = await self.require(workspace)
-        if changed.problem:
-            raise InvalidInput(changed.problem)
-        if callback_url is not None:
-            changed = replace(changed, callback_url=callback_url)
-        if max_concurrency is not None:
-            changed = replace(changed, max_concurrency=max_concurrency)
+        if not await self._write(workspace, self._changeable(callback_url, max_concurrency), must_exist=True):
+            raise _unknown(workspace)
+        return await self.require(workspace)
+
+    async def _write(self, workspace: str, fields: dict[str, Any], *, must_exist: bool) -> bool:
+        """Sets fields and a new revision, unless the workspace is missing (or there, for a new one)."""
+        key = self._keys.workspace(workspace)
+        written = False
+
+        async def write(pipe: Any) -> None:
+            nonlocal written
+            written = bool(await pipe.exists(key)) == must_exist
+            pipe.multi()
+            if written:
+                pipe.hset(key, mapping=fields | {"revision": secrets.token_hex(6)})
+                pipe.sadd(self._keys.workspaces, workspace)
+
         with translated(self._url):
-            await self._client.hset(self._keys.workspace(workspace), mapping=self._fields(changed))
-        return changed
+            await self._client.transaction(write, key)  # again, should the key change meanwhile
+        return written
 
     async def waiting(self, workspace: str) -> dict[str, int]:
         """The workspace's endpoints that have waiting callbacks, with how many."""
@@ -147,7 +153,7 @@ class Workspaces:
         """
         with translated(self._url):
             if not await self._client.exists(self._keys.workspace(workspace)):
-                raise NotFound(f"there is no workspace {workspace!r}")
+                raise _unknown(workspace)
         waiting = await self.waiting(workspace)
         total = sum(waiting.values())
         if total and not force:
@@ -155,25 +161,22 @@ class Workspaces:
                 f"{total} callbacks of {workspace!r} wait; let them end, or --force ends them as failed"
             )
         with translated(self._url):
-            await self._client.delete(self._keys.workspace(workspace))
-            await self._client.srem(self._keys.workspaces, workspace)
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.delete(self._keys.workspace(workspace))
+                pipe.srem(self._keys.workspaces, workspace)
+                await pipe.execute()
         for endpoint in waiting:
             await ledger.hurry(endpoint)
         return total
 
-    def _fields(self, workspace: Workspace) -> dict[Any, Any]:
-        parse_callback_url(workspace.callback_url, allow_http=self._allow_http)
-        limit = workspace.max_concurrency
-        if limit is not None and not 1 <= limit <= MAX_CONCURRENCY:
-            raise InvalidInput(f"max_concurrency is 1 to {MAX_CONCURRENCY}, not {limit}")
-        fields: dict[Any, Any] = {
-            "dialect": workspace.dialect,
-            "callback_url": workspace.callback_url,
-            "secrets": self._box.seal(workspace.secrets),
-            "created": workspace.created_ms,
-            "revision": secrets.token_hex(6),
-        }
-        return fields if limit is None else fields | {"max_concurrency": limit}
+    def _changeable(self, callback_url: str | None, max_concurrency: int | None) -> dict[str, Any]:
+        """The fields an update may set, checked. Raises InvalidInput."""
+        if callback_url is not None:
+            parse_callback_url(callback_url, allow_http=self._allow_http)
+        if max_concurrency is not None and not 1 <= max_concurrency <= MAX_CONCURRENCY:
+            raise InvalidInput(f"max_concurrency is 1 to {MAX_CONCURRENCY}, not {max_concurrency}")
+        given = {"callback_url": callback_url, "max_concurrency": max_concurrency}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
         limit = fields.get(b"max_concurrency")
@@ -194,6 +197,10 @@ class Workspaces:
             return self._box.open(sealed), None
         except InvalidInput as error:
             return (), str(error)
+
+
+def _unknown(workspace: str) -> NotFound:
+    return NotFound(f"there is no workspace {workspace!r}; `dispatcher workspace list` shows them")
 
 
 class WorkspaceCache:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import threading
+from concurrent.futures import wait
 from contextlib import suppress
 from typing import Any
 
@@ -50,12 +51,22 @@ class EngineThread:
         self._thread.join()
 
     def hand_over(self, endpoints: list[str], probe: str = "") -> None:
-        """Gives endpoints to the engine; waits only while it is at its limit."""
+        """Gives endpoints to the engine; waits only while it is at its limit.
+
+        Once the engine has stopped the hint is dropped: a waker hints again.
+        """
         assert self._engine
         assert self._loop
-        if probe:
-            self._loop.call_soon_threadsafe(self._engine.answer, probe)
-        asyncio.run_coroutine_threadsafe(self._engine.serve(endpoints), self._loop).result()
+        serving = self._engine.serve(endpoints)
+        try:
+            if probe:
+                self._loop.call_soon_threadsafe(self._engine.answer, probe)
+            future = asyncio.run_coroutine_threadsafe(serving, self._loop)
+        except RuntimeError:  # the loop is closed
+            serving.close()
+            return
+        while self._thread.is_alive() and not future.done():
+            wait((future,), timeout=1)
 
     def _run(self) -> None:
         try:
