@@ -7,6 +7,7 @@ from collections import Counter
 
 from aiohttp import web
 
+from dispatcher import Dispatcher
 from tests.acceptance.stack import CLI, Stack, change, free_port, wait_until
 
 
@@ -171,3 +172,18 @@ def test_check_live(stack: Stack) -> None:
     assert ["ok"] * 3 == [f["verdict"] for f in stack.cli_json("check")][:3]
     worker.terminate()
     assert 1 == stack.cli("check", "--live").returncode
+
+
+def test_ten_thousand(stack: Stack) -> None:
+    """One worker delivers 10,000 status changes over 50 endpoints, each once, each verified."""
+    stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
+    urls = [f"{stack.listen()}/hooks" for _ in range(50)]
+    with Dispatcher.from_url(stack.server.url) as dispatcher:
+        event_ids = dispatcher.enqueue_many(change(n, callbackUrl=urls[n % 50]) for n in range(10_000))
+    stack.start_worker()
+    wait_until(
+        lambda: stack.redis.zcard("dispatcher:expiries") + stack.redis.xlen("dispatcher:events") == 0, 100
+    )
+    assert dict.fromkeys(event_ids, 1) == Counter(received.event_id for received in stack.received)
+    assert [] == [received for received in stack.received if received.problem or received.status != 200]
+    assert {"delivered"} == {stack.state(event_id) for event_id in event_ids}
