@@ -2,6 +2,7 @@
 
 import functools
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -34,13 +35,15 @@ def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
     """Checks a callback URL. Raises InvalidInput with the reason and what to do."""
     if len(url) > MAX_URL_LENGTH:
         raise InvalidInput(f"callback URL is {len(url)} characters long; the limit is {MAX_URL_LENGTH}")
-    if any(c <= " " or c in '\x7f\\"<>^`{|}' for c in url):
+    if not url.isascii() and not _is_utf8(url):
+        raise InvalidInput("callback URL is not valid Unicode")
+    if any(c in ' \\"<>^`{|}' or not c.isprintable() for c in url):
         raise InvalidInput("callback URL has a blank, control or unsafe character; percent-encode it")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise InvalidInput(f"callback URL cannot be read: {error}") from None
+    except ValueError:
+        raise InvalidInput("callback URL cannot be read: its host or port is none") from None
     scheme = parts.scheme.lower()
     if scheme not in ("http", "https"):
         raise InvalidInput("callback URL must start with https://")
@@ -56,6 +59,14 @@ def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
     return CallbackUrl(url, f"{scheme}://{host}:{port or (443 if scheme == 'https' else 80)}")
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _host(host: str) -> str:
     if not host:
         raise InvalidInput("callback URL has no host")
@@ -66,13 +77,17 @@ def _host(host: str) -> str:
     else:
         return f"[{address}]" if address.version == 6 else str(address)
     try:
-        return host.lower() if host.isascii() and _is_name(host) else idna.encode(host, uts46=True).decode()
+        if not host.isascii() or "xn--" in host.lower():
+            return idna.encode(host, uts46=True).decode()
     except idna.IDNAError as error:
         raise InvalidInput(f"callback URL's host is not a valid name: {error}") from None
+    if not _is_name(host):
+        raise InvalidInput("callback URL's host is not a valid name")
+    return host.lower()
 
 
 def _is_name(host: str) -> bool:
-    labels = host.rstrip(".").split(".")
+    labels = host.removesuffix(".").split(".")
     return len(host) <= 253 and all(
         0 < len(label) <= 63 and label.replace("-", "a").replace("_", "a").isalnum() for label in labels
     )
@@ -93,6 +108,21 @@ def is_public(address: Address) -> bool:
         and not address.is_multicast
         and not any(address in network for network in _V4_SPECIAL)
     )
+
+
+def is_odd_address(host: str) -> bool:
+    """Whether a host is an address in a spelling that only some resolvers take for one.
+
+    Such as 127.1, 2130706433, 0x7f.0.0.1, 0177.0.0.1 or 127.0.0.1. (WHATWG URL, "ends in a number").
+    """
+    last = host.rstrip(".").rpartition(".")[2].lower()
+    if not (last.isascii() and last.isdigit()) and not re.fullmatch(r"0x[0-9a-f]*", last):
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def decide(
     """
     if attempt.own_fault is not None:
         return Released(OWN_FAULT_DELAY_MS)
-    if attempt.error is None:
+    if attempt.http_status in range(200, 300):
         return Delivered()
     if attempt.http_status == GONE or attempt.error in FINAL_ERRORS or number >= policy.max_attempts:
         return Failed()

@@ -14,6 +14,11 @@ DispatcherError
 from collections.abc import Sequence
 
 
+def visible(value: object) -> str:
+    """Text from outside on one line, harmless for a terminal: what cannot be printed is shown as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
 class DispatcherError(Exception):
     """Base of all errors; its text says what happened and what to do."""
 

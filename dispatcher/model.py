@@ -1,6 +1,7 @@
 """What is enqueued (a status change) and what is sent (a callback)."""
 
 import functools
+import math
 import re
 import uuid
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, visible
 
 MAX_ENTRY_BYTES = 64 * 1024
 """Longest status change, as JSON, that the queue takes."""
@@ -35,7 +36,9 @@ WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 MESSAGE_UUID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
-_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_TIMESTAMP = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
+)
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _encode_canonical = msgspec.json.Encoder(decimal_format="number", order="deterministic").encode
@@ -72,6 +75,8 @@ def decode_json(raw: bytes) -> Any:
         raise InvalidInput("nested too deeply") from None
     except UnicodeDecodeError as error:
         raise InvalidInput(f"not valid UTF-8: {error.reason} at byte {error.start}") from None
+    except ArithmeticError:
+        raise InvalidInput("has a number that is too large") from None
     except (msgspec.DecodeError, ValueError) as error:
         raise InvalidInput(f"not valid JSON: {error}") from None
 
@@ -107,7 +112,10 @@ def _timestamp(value: object) -> object:
 def _decimal(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise ValueError("must be a number")
-    return value if isinstance(value, Decimal) else Decimal(str(value))
+    try:
+        return value if isinstance(value, Decimal) else Decimal(str(value))
+    except ArithmeticError:
+        raise ValueError("must be a number") from None
 
 
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]
@@ -200,7 +208,7 @@ class StatusChange(_Model):
         if not isinstance(value, dict):
             raise InvalidInput("must be a JSON object")
         try:
-            return cls.model_validate(value)
+            return cls.model_validate(value, by_alias=True, by_name=False)
         except ValidationError as error:
             raise InvalidInput(describe(error)) from None
 
@@ -210,6 +218,7 @@ class StatusChange(_Model):
             raw = encode_json(self._fields())
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"cannot be written as JSON: {error}") from None
+        _refuse_what_json_lacks([self.message.reference, self.message.provider])
         if len(raw) > MAX_ENTRY_BYTES:
             raise InvalidInput(f"is {len(raw):,} bytes long as JSON; the limit is {MAX_ENTRY_BYTES:,}")
         return raw
@@ -220,6 +229,18 @@ class StatusChange(_Model):
 
     def _fields(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)
+
+
+def _refuse_what_json_lacks(values: list[Any]) -> None:
+    """Raises InvalidInput for NaN and Infinity, which would be written as null or as no JSON at all."""
+    while values:
+        match values.pop():
+            case dict() as inner:
+                values += inner.values()
+            case list() | tuple() as inner:
+                values += inner
+            case float() | Decimal() as number if not math.isfinite(number):
+                raise InvalidInput("has a number that JSON lacks (NaN or Infinity)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +267,7 @@ def describe(error: ValidationError) -> str:
 
 
 def _describe_one(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
+    where = visible(".".join(str(part) for part in item["loc"]))[:100]
     what = _PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
     return f"{where}: {what}" if where else what
 

@@ -3,6 +3,7 @@
 import email.utils
 import time
 from collections.abc import Sequence
+from datetime import UTC
 
 import httpx
 
@@ -43,6 +44,8 @@ class Sender:
             request = self._request(callback, workspace, now_ms)
         except InvalidInput as error:
             return Attempt(now_ms, 0, own_fault=f"workspace {workspace.id!r}: {error}")
+        except (httpx.InvalidURL, UnicodeError):  # a host that is neither a name nor an address
+            return Attempt(now_ms, 0, error="blocked_address")
         return await self._post(request, now_ms)
 
     def _request(self, callback: Claimed, workspace: Workspace, now_ms: int) -> httpx.Request:
@@ -102,6 +105,7 @@ def parse_retry_after(value: str, now_ms: int) -> int | None:
     if text.isascii() and text.isdigit():
         return int(text[:12]) * 1000
     try:
-        return max(0, round(email.utils.parsedate_to_datetime(text).timestamp() * 1000) - now_ms)
+        date = email.utils.parsedate_to_datetime(text)
+        return max(0, round((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000) - now_ms)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None

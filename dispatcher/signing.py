@@ -41,7 +41,7 @@ def key_of(secret: str) -> bytes:
 
 def signature(key: bytes, event_id: str, timestamp: int, body: bytes) -> str:
     """One signature: `v1,` and the base64 HMAC-SHA256 of `id.timestamp.body`."""
-    signed = b"%b.%d.%b" % (event_id.encode(), timestamp, body)
+    signed = b"%b.%d.%b" % (event_id.encode(errors="surrogatepass"), timestamp, body)
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
@@ -67,16 +67,17 @@ def verify(
     `headers` may be any mapping of the request's headers; `body` must be the bytes as they came,
     not JSON that was read and written again. Compares in constant time. Raises SignatureInvalid,
     whose text says which check failed: a header is missing, the clock is off, or the secret or
-    body is not the one that was signed. Raises InvalidInput if `secret` itself is malformed.
+    body is not the one that was signed. Raises InvalidInput if `secret` is malformed, or a body that
+    verifies is no JSON.
     """
-    raw = body.encode() if isinstance(body, str) else body
+    raw = body.encode(errors="surrogatepass") if isinstance(body, str) else body
     key = key_of(secret)
     event_id, stamp, given = (
         _header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature")
     )
     timestamp = _fresh(stamp, tolerance_seconds, datetime.now(UTC).timestamp() if now is None else now)
     expected = signature(key, event_id, timestamp, raw).encode()
-    candidates = [word.encode() for word in given.split() if word.startswith("v1,")]
+    candidates = [word.encode(errors="surrogatepass") for word in given.split() if word.startswith("v1,")]
     if not candidates:
         raise SignatureInvalid("webhook-signature has no v1 signature")
     if not any(hmac.compare_digest(expected, candidate) for candidate in candidates):

@@ -14,10 +14,11 @@ from typing import Any
 
 import aiohttp
 import httpx
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from dispatcher.addresses import AddressPolicy
+from dispatcher.addresses import AddressPolicy, is_odd_address
+from dispatcher.answer import AnswerProtocol
 
 MAX_ANSWER_BYTES = 64 * 1024
 """Most of an answer's body that is read; the connection of a longer one is closed."""
@@ -73,10 +74,13 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         connector = aiohttp.TCPConnector(
             limit=0,
             limit_per_host=0,
-            resolver=resolver or aiohttp.AsyncResolver(),
+            resolver=_AllowedAddresses(resolver or aiohttp.AsyncResolver(), policy),
             socket_factory=self._open_socket,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             ssl=tls or ssl.create_default_context(),
+        )
+        connector._factory = functools.partial(  # type: ignore[assignment]  # a subclass's
+            AnswerProtocol, loop=asyncio.get_running_loop()
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -89,6 +93,8 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends the request. Raises TransportFailure or OwnFault."""
+        if is_odd_address(request.url.host):
+            raise TransportFailure("blocked_address", f"{request.url.host} is an odd spelling of an address")
         deadline = asyncio.get_running_loop().time() + self._timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
@@ -116,6 +122,27 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         if refusal:
             raise BlockedAddress(refusal)
         return socket.socket(family, kind, protocol)
+
+
+class _AllowedAddresses(AbstractResolver):
+    """Leaves out the addresses that may not be connected to, so that a name with mixed answers works.
+
+    The check that counts is the one when the socket is opened; this one says why a name failed.
+    """
+
+    def __init__(self, resolver: AbstractResolver, policy: AddressPolicy) -> None:
+        self._resolver = resolver
+        self._policy = policy
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        refusals = [self._policy.refusal(one["host"], one["port"]) for one in found]
+        if refusals and all(refusals):
+            raise BlockedAddress(f"{host}: {refusals[0]}")
+        return [one for one, refusal in zip(found, refusals, strict=True) if refusal is None]
+
+    async def close(self) -> None:
+        await self._resolver.close()
 
 
 @functools.lru_cache(maxsize=4096)
@@ -146,8 +173,18 @@ def _failure(error: Exception) -> httpx.TransportError:
     if isinstance(cause, OSError) and cause.errno in OWN_FAULTS:
         return OwnFault(str(cause))
     word = _word(error, cause)
+    if word == "dns" and not _descriptor_is_left():
+        return OwnFault("no descriptor was left for the look-up")
     text = " ".join(str(error).split()) or type(error).__name__
     return TransportFailure(word, text) if word else OwnFault(f"{type(error).__name__}: {text}")
+
+
+def _descriptor_is_left() -> bool:
+    try:
+        socket.socket().close()
+    except OSError:
+        return False
+    return True
 
 
 def _word(error: Exception, cause: Exception) -> str | None:

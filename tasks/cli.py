@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dispatcher import __version__
-from dispatcher.errors import DispatcherError
+from dispatcher.errors import DispatcherError, visible
 from tasks import console
 from tasks.commands import event, rejected, workspace
 from tasks.commands.check import check
@@ -68,6 +68,6 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except DispatcherError as error:
-        console.err.print(f"error: {console.visible(error)}", markup=False)
+        console.err.print(f"error: {visible(error)}", markup=False)
         code = console.code_of(error)
     sys.exit(code)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from config import logs
 from config.settings import Settings, load
-from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable
+from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, visible
 
 DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
 """Exit codes: done; the answer is no; wrong usage; Redis not reachable."""
@@ -72,8 +72,3 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     for row in rows:
         table.add_row(*(Text("-" if cell is None else visible(cell)) for cell in row))
     out.print(table)
-
-
-def visible(value: object) -> str:
-    """Text from outside, made harmless for a terminal: what cannot be printed is shown as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))

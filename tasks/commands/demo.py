@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import PREFIX, Settings
-from dispatcher.errors import DispatcherError, InvalidInput
+from dispatcher.errors import DispatcherError, InvalidInput, visible
 from dispatcher.lookup import Event, RejectedEntry
 from dispatcher.model import StatusChange
 from tasks import console, wiring
@@ -337,7 +337,7 @@ def _summary(ledgers: Ledgers) -> bool:
             table.add_row(
                 "",
                 "",
-                Text(console.visible(f"{entry.reason}: {entry.detail}"), no_wrap=True, overflow="ellipsis"),
+                Text(visible(f"{entry.reason}: {entry.detail}"), no_wrap=True, overflow="ellipsis"),
             )
     table.add_row(str(ledgers.lines), "lines")
     console.out.print()

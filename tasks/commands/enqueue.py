@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dispatcher.errors import EnqueueInterrupted, InvalidInput
+from dispatcher.errors import EnqueueInterrupted, InvalidInput, visible
 from dispatcher.model import StatusChange
 from dispatcher.producer import BATCH, Dispatcher
 from tasks import console, wiring
@@ -38,7 +38,7 @@ def enqueue(
     settings = console.settings()
     changes, problems = _read(file)
     for line, problem in problems[:SHOWN]:
-        console.err.print(f"line {line}: {console.visible(problem)}", markup=False)
+        console.err.print(f"line {line}: {visible(problem)}", markup=False)
     if problems and not skip_invalid:
         more = f" ({len(problems) - SHOWN} more than shown)" if len(problems) > SHOWN else ""
         console.fail(

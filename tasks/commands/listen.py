@@ -10,7 +10,7 @@ import typer
 from aiohttp import web
 
 from config.settings import Settings
-from dispatcher.errors import DispatcherError
+from dispatcher.errors import DispatcherError, visible
 from dispatcher.signing import key_of
 from tasks import console, wiring
 from tasks.receiver import Received, Receiver
@@ -77,10 +77,8 @@ def _print(received: Received) -> None:
     verdict = "verified" if received.problem is None else f"NOT VERIFIED: {received.problem}"
     time = datetime.now().astimezone().strftime("%H:%M:%S")
     line = f"{time}  {received.event_type}  {received.message}  {received.event_id}  post {received.number}"
-    console.out.print(
-        console.visible(f"{line}  answered {received.status}  {verdict}"), markup=False, soft_wrap=True
-    )
-    console.out.print(console.visible(received.body.decode(errors="replace")), markup=False, soft_wrap=True)
+    console.out.print(visible(f"{line}  answered {received.status}  {verdict}"), markup=False, soft_wrap=True)
+    console.out.print(visible(received.body.decode(errors="replace")), markup=False, soft_wrap=True)
 
 
 def _print_json(received: Received) -> None:

@@ -1,0 +1,1046 @@
+"""The transport against real sockets, on asyncio's loop and on uvloop, which is what a worker runs."""
+
+import asyncio
+import datetime
+import ipaddress
+import resource
+import socket
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import uvloop
+from aiohttp.abc import AbstractResolver, ResolveResult
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from dispatcher.addresses import AddressPolicy
+from dispatcher.transport import MAX_ANSWER_BYTES, CallbackTransport, OwnFault, TransportFailure
+from tests.http.raw_server import Behaviour, Connection, RawServer, answer, answers, closes, hangs, serving
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
+
+LOCAL = AddressPolicy.of(["127.0.0.0/8", "::1/128"])
+NOTHING_LOCAL = AddressPolicy()
+SHORT = 0.5
+"""Seconds, for attempts that are meant to reach their deadline; all others end long before theirs."""
+
+BODY = '{"src":"Zürich","n":1}'.encode()
+HEAD = b"HTTP/1.1 200 OK\r\n"
+HINT = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+TLS = ssl.create_default_context()
+"""The context a transport makes for itself, made once: to load the public authorities takes 30 ms."""
+
+IPV6 = Path("/proc/net/if_inet6").exists()
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Iterator[Run[Any]]:
+    """Runs a coroutine to its end on a loop of its own."""
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        yield runner.run
+
+
+@asynccontextmanager
+async def sending(
+    policy: AddressPolicy = LOCAL,
+    seconds: float = 20.0,
+    *,
+    resolver: AbstractResolver | None = None,
+    tls: ssl.SSLContext | None = TLS,
+) -> AsyncIterator[CallbackTransport]:
+    """A transport until the block ends."""
+    transport = CallbackTransport(policy, seconds, resolver=resolver, tls=tls)
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    body: bytes
+    headers: httpx.Headers
+
+
+async def post(transport: CallbackTransport, url: str, body: bytes = BODY) -> Answer:
+    """One POST; the body of its answer is not decoded."""
+    request = httpx.Request("POST", url, headers={"Content-Type": "application/json"}, content=body)
+    response = await transport.handle_async_request(request)
+    content = b"".join([chunk async for chunk in response.aiter_raw()])
+    return Answer(response.status_code, content, response.headers)
+
+
+async def answer_of(behaviour: Behaviour, seconds: float = 20.0) -> Answer:
+    """The answer to one POST to a server that behaves like this."""
+    async with serving(behaviour) as server, sending(seconds=seconds) as transport:
+        return await post(transport, server.url)
+
+
+async def word_of(attempt: Awaitable[Answer]) -> str:
+    """The word of an attempt that must fail, and not by our own fault."""
+    with pytest.raises(TransportFailure) as failure:
+        await attempt
+    return failure.value.word
+
+
+async def statuses(count: int, server: RawServer) -> list[int]:
+    """The statuses of some POSTs, one after the other, through one transport."""
+    async with sending() as transport:
+        return [(await post(transport, server.url)).status for _ in range(count)]
+
+
+# ---- the answer
+
+
+def test_the_answer_comes_back_whole(run: Run[Answer]) -> None:
+    """Status, headers and body are those the server sent."""
+    got = run(answer_of(answers(answer(200, b"thanks", "X-Trace: abc"))))
+    assert (got.status, got.body, got.headers["x-trace"]) == (200, b"thanks", "abc")
+
+
+def test_connections_are_kept_alive(run: Run[None]) -> None:
+    """Requests one after the other to one origin share a connection."""
+
+    async def scene() -> None:
+        async with serving(answers(answer(), answer(500), answer())) as server:
+            assert await statuses(3, server) == [200, 500, 200]
+            assert server.accepted == 1
+
+    run(scene())
+
+
+def test_a_connection_the_server_ends_is_not_used_again(run: Run[None]) -> None:
+    """After `Connection: close` the next request opens a new connection."""
+
+    async def scene() -> None:
+        async with serving(answers(answer(200, b"ok", "Connection: close"))) as server:
+            assert await statuses(2, server) == [200, 200]
+            assert server.accepted == 2
+
+    run(scene())
+
+
+def test_requests_at_the_same_time_wait_for_no_free_connection(run: Run[None]) -> None:
+    """Neither a total nor a per-host limit of connections holds a request back."""
+    count = 120
+
+    async def scene() -> None:
+        everybody = asyncio.Barrier(count)
+
+        async def waits_for_the_others(connection: Connection) -> None:
+            await connection.request()
+            await everybody.wait()
+            await connection.send(answer())
+            await connection.gone()
+
+        async with serving(waits_for_the_others) as server, sending() as transport:
+            got = await asyncio.gather(*(post(transport, server.url) for _ in range(count)))
+            assert {one.status for one in got} == {200}
+            assert server.accepted == count
+
+    run(scene())
+
+
+def test_a_redirect_is_an_answer(run: Run[None]) -> None:
+    """A 302 comes back as it is, and nobody goes where it points."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as canary:
+            got = await answer_of(answers(answer(302, b"", f"Location: {canary.url}")))
+            assert (got.status, got.headers["location"]) == (302, canary.url)
+            assert canary.accepted == 0
+
+    run(scene())
+
+
+def test_cookies_are_not_kept(run: Run[None]) -> None:
+    """A cookie that an answer sets is in no later request."""
+
+    async def scene() -> None:
+        async with serving(answers(answer(200, b"", "Set-Cookie: id=1; Path=/"), answer())) as server:
+            assert await statuses(2, server) == [200, 200]
+            assert [request.values("cookie") for request in server.received] == [[], []]
+
+    run(scene())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxies_of_the_environment_are_ignored(
+    run: Run[None], monkeypatch: pytest.MonkeyPatch, certificates: "Certificates", scheme: str
+) -> None:
+    """With HTTP_PROXY and its kin set, requests still go straight to the receiver."""
+
+    async def scene() -> None:
+        tls = certificates.server("receiver.test") if scheme == "https" else None
+        async with serving(answers(answer())) as proxy, serving(answers(answer(201)), tls=tls) as server:
+            for name in ("http_proxy", "https_proxy", "all_proxy"):
+                monkeypatch.setenv(name, proxy.url)
+                monkeypatch.setenv(name.upper(), proxy.url)
+            monkeypatch.delenv("no_proxy", raising=False)
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            async with sending(resolver=names("127.0.0.1"), tls=certificates.client()) as transport:
+                assert (await post(transport, server.url_at("receiver.test"))).status == 201
+            assert (proxy.accepted, server.accepted) == (0, 1)
+
+    run(scene())
+
+
+def test_the_answer_is_not_decompressed(run: Run[Answer]) -> None:
+    """A gzip body comes back as the bytes that were sent."""
+    packed = zlib.compress(b"thanks", wbits=31)
+    got = run(answer_of(answers(answer(200, packed, "Content-Encoding: gzip"))))
+    assert got.body == packed
+
+
+def test_a_gzip_bomb_stays_packed(run: Run[Answer]) -> None:
+    """A bomb of 40 MB of zeros costs the 64 KiB that are read of it."""
+    bomb = zlib.compress(bytes(40_000_000), level=1, wbits=31)
+    assert len(bomb) > MAX_ANSWER_BYTES
+    got = run(answer_of(answers(answer(200, bomb, "Content-Encoding: gzip"))))
+    assert got.body == bomb[:MAX_ANSWER_BYTES]
+
+
+def test_an_answer_at_the_limit_is_read_whole(run: Run[None]) -> None:
+    """64 KiB come back whole and the connection is kept."""
+
+    async def scene() -> None:
+        body = bytes(range(256)) * (MAX_ANSWER_BYTES // 256)
+        async with serving(answers(answer(200, body), answer())) as server, sending() as transport:
+            assert (await post(transport, server.url)).body == body
+            assert (await post(transport, server.url)).status == 200
+            assert server.accepted == 1
+
+    run(scene())
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 1000000000", "X-Length: none"])
+def test_an_endless_answer_is_cut_and_its_connection_closed(run: Run[None], length: str) -> None:
+    """64 KiB of a body without end come back, with its status, and the server sees the connection close."""
+
+    async def scene() -> None:
+        noticed = asyncio.Event()
+
+        async def endless(connection: Connection) -> None:
+            await connection.request()
+            await connection.send(HEAD + length.encode() + b"\r\n\r\n")
+            try:
+                while True:
+                    await connection.send(b"x" * 10_000)
+            except ConnectionError:
+                noticed.set()
+
+        async with serving(endless) as server, sending() as transport:
+            got = await post(transport, server.url)
+            assert (got.status, got.body) == (200, b"x" * MAX_ANSWER_BYTES)
+            await asyncio.wait_for(noticed.wait(), 20)
+
+    run(scene())
+
+
+# ---- a 2xx head that was read whole counts
+
+
+async def dripping(connection: Connection) -> None:
+    """A whole head, then a byte now and then."""
+    await connection.request()
+    await connection.send(HEAD + b"\r\n")
+    while True:
+        await connection.send(b".")
+        await asyncio.sleep(SHORT / 20)
+
+
+async def silent_body(connection: Connection) -> None:
+    """A whole head that promises a body which never comes."""
+    await connection.request()
+    await connection.send(HEAD + b"Content-Length: 10\r\n\r\n")
+    await connection.gone()
+
+
+@pytest.mark.parametrize("behaviour", [dripping, silent_body])
+def test_a_body_without_end_takes_nothing_from_a_2xx(run: Run[Answer], behaviour: Behaviour) -> None:
+    """The deadline ends the reading of a body, and the status that was read stands."""
+    got = run(answer_of(behaviour, seconds=SHORT))
+    assert got.status == 200
+    assert set(got.body) <= {ord(".")}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        HEAD + b"Content-Length: 20\r\n\r\nshort",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nff\r\nshort",
+    ],
+)
+def test_a_body_that_breaks_off_takes_nothing_from_a_2xx(run: Run[Answer], content: bytes) -> None:
+    """A server that closes within the body has still said 200."""
+
+    async def breaks_off(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(content)
+
+    assert run(answer_of(breaks_off)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (204, b"HTTP/1.1 204 No Content\r\n\r\nOK"),
+        (204, b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nOK"),
+        (200, HEAD + b"Content-Length: 2\r\n\r\nOK and more"),
+        (200, HEAD + b"Transfer-Encoding: chunked\r\n\r\nnot a length\r\n"),
+        (200, HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nOKthen nonsense\r\n"),
+        (200, HINT + HEAD + b"Content-Length: 2\r\n\r\nOK and more"),
+    ],
+)
+def test_nonsense_behind_the_head_takes_nothing_from_a_2xx(
+    run: Run[Answer], status: int, content: bytes
+) -> None:
+    """A whole 2xx head counts though the bytes sent with it are no body of its kind."""
+    # FAILS: product bug. aiohttp's parser drops the head when the same read holds what it cannot parse,
+    # and the attempt ends as `protocol`, to be sent again (FAULTS 20 promises the opposite).
+    assert run(answer_of(answers(content))).status == status
+
+
+def test_an_answer_nobody_asked_for_is_never_counted(run: Run[None]) -> None:
+    """What a server sends on an idle connection is not taken for the answer to the next request."""
+
+    # FAILS: product bug. aiohttp keeps the unasked answer and gives it to the next request on that
+    # connection: a callback counts as delivered by a 200 that came before it was sent.
+    async def scene() -> None:
+        answered = asyncio.Event()
+        waiting = [200, 500]
+
+        async def says_more(connection: Connection) -> None:
+            await connection.request()
+            await connection.send(answer(waiting.pop(0)))
+            await answered.wait()
+            await connection.send(answer(200, b"unasked"))
+            await connection.request()
+            await connection.send(answer(waiting.pop(0)))
+            await connection.gone()
+
+        async with serving(says_more) as server, sending() as transport:
+            assert (await post(transport, server.url)).status == 200
+            answered.set()
+            await turns_of_the_loop()
+            assert (await post(transport, server.url)).status == 500
+
+    run(scene())
+
+
+async def turns_of_the_loop() -> None:
+    """Lets what was sent on loopback be read: one turn writes it, another reads it."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# ---- no head, no delivery
+
+
+async def half_a_head(connection: Connection) -> None:
+    """A status line and a header, then the end."""
+    await connection.request()
+    await connection.send(HEAD + b"Content-Length: 0\r\n")
+
+
+async def half_a_head_and_silence(connection: Connection) -> None:
+    """A status line, then nothing."""
+    await connection.request()
+    await connection.send(HEAD)
+    await connection.gone()
+
+
+async def a_head_in_drops(connection: Connection) -> None:
+    """One header after the other, for ever."""
+    await connection.request()
+    await connection.send(HEAD)
+    while True:
+        await connection.send(b"X-Drop: 1\r\n")
+        await asyncio.sleep(SHORT / 20)
+
+
+async def resets(connection: Connection) -> None:
+    """Reads the request and resets the connection."""
+    await connection.request()
+    connection.reset()
+
+
+async def resets_in_the_head(connection: Connection) -> None:
+    """Sends half a head and resets the connection."""
+    await connection.request()
+    await connection.send(HEAD)
+    connection.reset()
+
+
+async def floods_with_1xx(connection: Connection) -> None:
+    """Interim answers for ever."""
+    await connection.request()
+    while True:
+        await connection.send(HINT * 20)
+
+
+async def closes_at_once(connection: Connection) -> None:
+    """Accepts and closes."""
+
+
+@pytest.mark.parametrize(
+    "behaviour", [hangs, half_a_head_and_silence, a_head_in_drops], ids=lambda b: b.__name__
+)
+def test_without_a_head_the_deadline_is_a_timeout(run: Run[str], behaviour: Behaviour) -> None:
+    """A server from which no whole head of a final answer came in time is `timeout`."""
+    assert run(word_of(answer_of(behaviour, seconds=SHORT))) == "timeout"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [closes, closes_at_once, half_a_head, resets, resets_in_the_head],
+    ids=lambda b: b.__name__,
+)
+def test_a_connection_that_ends_before_the_head_may_have_delivered(
+    run: Run[str], behaviour: Behaviour
+) -> None:
+    """A receiver that ends the connection before its answer is `maybe_received`."""
+    assert run(word_of(answer_of(behaviour))) == "maybe_received"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x00\x01\x02 garbage\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"<html>200 OK</html>\r\n\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        HEAD + b"a line without a colon\r\n\r\n",
+        HEAD + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n",
+        HEAD + b"X: x\r\n" * 100_000 + b"\r\n",
+    ],
+    ids=lambda content: repr(content[:40]),
+)
+def test_what_is_no_head_is_a_protocol_error(run: Run[str], content: bytes) -> None:
+    """An answer whose head cannot be read, or is larger than any sane one, is `protocol`."""
+    assert run(word_of(answer_of(answers(content)))) == "protocol"
+
+
+def test_interim_answers_are_not_the_answer(run: Run[Answer]) -> None:
+    """Some 1xx may come first: the status is that of the final answer."""
+    assert run(answer_of(answers(HINT * 20 + answer(503)))).status == 503
+
+
+def test_endless_interim_answers_are_no_answer(run: Run[str]) -> None:
+    """A server that sends 1xx for ever has failed, by the deadline at the latest."""
+    assert run(word_of(answer_of(floods_with_1xx, seconds=SHORT))) in {"timeout", "protocol"}
+
+
+def test_interim_answers_are_read_within_a_limit(run: Run[str]) -> None:
+    """Megabytes of 1xx are `protocol`, like any head of that size, whatever comes behind them."""
+    # FAILS: product bug. Nothing bounds what comes before the final head: 20 such servers stop a worker's
+    # loop for seconds beyond their deadline and take hundreds of megabytes (FAULTS 18, 19; promise P7).
+    assert run(word_of(answer_of(answers(HINT * 100_000 + answer())))) == "protocol"
+
+
+def test_refused_connections_are_told_apart(run: Run[str]) -> None:
+    """A port on which nobody listens is `connect`."""
+
+    async def scene() -> str:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            async with sending() as transport:
+                return await word_of(post(transport, f"http://127.0.0.1:{unused.getsockname()[1]}/"))
+
+    assert run(scene()) == "connect"
+
+
+def test_a_cancelled_attempt_ends_its_connection(run: Run[None]) -> None:
+    """Cancelling passes through as what it is, and the server sees the connection close."""
+
+    async def scene() -> None:
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def watches(connection: Connection) -> None:
+            await connection.request()
+            began.set()
+            await connection.gone()
+            ended.set()
+
+        async with serving(watches) as server, sending() as transport:
+            attempt = asyncio.create_task(post(transport, server.url))
+            await asyncio.wait_for(began.wait(), 20)
+            attempt.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await attempt
+            await asyncio.wait_for(ended.wait(), 20)
+
+    run(scene())
+
+
+# ---- our own faults
+
+
+@contextmanager
+def no_free_descriptors() -> Iterator[None]:
+    """Lets the process open no further file or socket; open ones keep working."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_having_no_descriptors_is_our_own_fault(run: Run[None]) -> None:
+    """Where no socket can be opened the receiver is not blamed, and nothing reaches it."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as server, sending() as transport:
+            with no_free_descriptors(), pytest.raises(OwnFault, match="Too many open files"):
+                await post(transport, server.url)
+            assert server.accepted == 0
+            assert (await post(transport, server.url)).status == 200
+
+    run(scene())
+
+
+def test_a_look_up_without_descriptors_is_our_own_fault(run: Run[None]) -> None:
+    """Where no socket can be opened to a name server, the name is not blamed."""
+
+    # FAILS: product bug. aiodns says only that no name server could be contacted, which becomes `dns`:
+    # it uses up the customer's attempts and counts for the breaker.
+    async def scene() -> None:
+        async with sending() as transport:
+            with no_free_descriptors(), pytest.raises(OwnFault):
+                await post(transport, "http://receiver.test/")
+
+    run(scene())
+
+
+def test_a_closed_transport_is_our_own_fault(run: Run[None]) -> None:
+    """A request after `aclose` blames nobody else."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as server:
+            async with sending() as transport:
+                pass
+            with pytest.raises(OwnFault):
+                await post(transport, server.url)
+            assert server.accepted == 0
+
+    run(scene())
+
+
+# ---- addresses
+
+
+class Names(AbstractResolver):
+    """A resolver whose answer is a function."""
+
+    def __init__(self, look_up: Callable[[str], Awaitable[list[str]]]) -> None:
+        self._look_up = look_up
+        self.asked: list[str] = []
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked.append(host)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in await self._look_up(host)
+        ]
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+def names(*addresses: str) -> Names:
+    """Every name has these addresses."""
+
+    async def look_up(_: str) -> list[str]:
+        return list(addresses)
+
+    return Names(look_up)
+
+
+LITERALS = [
+    ("127.0.0.1", "127.0.0.1"),
+    ("127.0.0.1", "0.0.0.0"),
+    ("127.0.0.1", "[::ffff:127.0.0.1]"),
+    ("127.0.0.1", "[::ffff:7f00:1]"),
+    ("::1", "[::1]"),
+    ("::1", "[::]"),
+    ("::1", "[0:0:0:0:0:0:0:1]"),
+]
+"""Where the canary listens, and an address that reaches it."""
+
+
+def url_of(server: RawServer, host: str) -> str:
+    return f"http://{host}:{server.port}/hook"
+
+
+def skip_without_ipv6(*hosts: str) -> None:
+    if not IPV6 and any(":" in host for host in hosts):
+        pytest.skip("this machine has no IPv6")
+
+
+@pytest.mark.parametrize(("listens", "host"), LITERALS)
+def test_a_private_address_is_not_connected_to(run: Run[None], listens: str, host: str) -> None:
+    """An address that is not public and not allowed is `blocked_address`, and its listener hears nothing."""
+    skip_without_ipv6(listens, host)
+
+    async def scene() -> None:
+        async with serving(answers(answer()), host=listens) as canary, sending(NOTHING_LOCAL) as transport:
+            assert await word_of(post(transport, url_of(canary, host))) == "blocked_address"
+            assert canary.accepted == 0
+
+    run(scene())
+
+
+@pytest.mark.parametrize(("listens", "host"), LITERALS)
+def test_an_allowed_address_is_connected_to(run: Run[None], listens: str, host: str) -> None:
+    """The same addresses are reached where the policy allows them, so the canary would have heard."""
+    skip_without_ipv6(listens, host)
+
+    async def scene() -> None:
+        policy = AddressPolicy.of(["0.0.0.0/8", "127.0.0.0/8", "::/127"])
+        async with serving(answers(answer()), host=listens) as canary, sending(policy) as transport:
+            assert (await post(transport, url_of(canary, host))).status == 200
+            assert canary.accepted == 1
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "127.1", "127.0.1", "0", "0x7f000001", "0x7f.1", "127.0.0.1.", "localhost."]
+)
+def test_an_odd_spelling_of_loopback_reaches_nothing(run: Run[None], host: str) -> None:
+    """Spellings that `inet_aton` would take for 127.0.0.1 fail, and its listener hears nothing."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as canary, sending(NOTHING_LOCAL) as transport:
+            await word_of(post(transport, url_of(canary, host)))
+            assert canary.accepted == 0
+
+    run(scene())
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "127.0.1", "0", "127.0.0.1."])
+def test_an_odd_spelling_of_an_address_is_a_blocked_address(run: Run[str], host: str) -> None:
+    """A host that is numeric but no plain address is `blocked_address`: no further attempt can mend it."""
+
+    # FAILS: product bug. aiohttp refuses these as InvalidURL, which becomes `protocol` and is tried five times.
+    async def scene() -> str:
+        async with sending(NOTHING_LOCAL) as transport:
+            return await word_of(post(transport, f"http://{host}:9/"))
+
+    assert run(scene()) == "blocked_address"
+
+
+@pytest.mark.parametrize(
+    "addresses", [["127.0.0.1"], ["10.0.0.1", "127.0.0.1"], ["127.0.0.1", "::1"]], ids=",".join
+)
+def test_a_name_with_only_private_addresses_is_blocked(run: Run[None], addresses: list[str]) -> None:
+    """A name is `blocked_address` if all its addresses are, of whichever family."""
+
+    # FAILS for a name with addresses of both families: product bug. aiohttp joins the two refusals
+    # into one plain OSError, which becomes `connect` and is tried five times.
+    async def scene() -> None:
+        async with (
+            serving(answers(answer())) as canary,
+            sending(NOTHING_LOCAL, resolver=names(*addresses)) as transport,
+        ):
+            assert await word_of(post(transport, canary.url_at("rebound.test"))) == "blocked_address"
+            assert canary.accepted == 0
+
+    run(scene())
+
+
+def test_localhost_is_blocked_through_the_real_resolver(run: Run[None]) -> None:
+    """`localhost`, looked up as a worker looks names up, is `blocked_address`."""
+
+    # FAILS where localhost has an address of each family: product bug, as above.
+    async def scene() -> None:
+        async with serving(answers(answer())) as canary, sending(NOTHING_LOCAL) as transport:
+            assert await word_of(post(transport, canary.url_at("localhost"))) == "blocked_address"
+            assert canary.accepted == 0
+
+    run(scene())
+
+
+def test_localhost_is_reached_through_the_real_resolver(run: Run[None]) -> None:
+    """`localhost` is looked up and reached where loopback is allowed."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as server, sending() as transport:
+            assert (await post(transport, server.url_at("localhost"))).status == 200
+            assert server.received[0].values("host") == [f"localhost:{server.port}"]
+
+    run(scene())
+
+
+def test_a_port_that_is_not_allowed_is_not_connected_to(run: Run[None]) -> None:
+    """A port that is not on the list is `blocked_address`, and its listener hears nothing."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as canary:
+            policy = AddressPolicy.of(["127.0.0.0/8"], ports=[443])
+            async with sending(policy) as transport:
+                assert await word_of(post(transport, canary.url)) == "blocked_address"
+            assert canary.accepted == 0
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["10.0.0.1", "127.0.0.1"],
+        ["127.0.0.1", "10.0.0.1"],
+        ["fd00::1", "127.0.0.1"],
+        ["10.0.0.1", "fe80::1", "127.0.0.1"],
+    ],
+    ids=",".join,
+)
+def test_a_name_goes_to_those_of_its_addresses_that_are_allowed(run: Run[None], addresses: list[str]) -> None:
+    """Of a name with blocked and allowed addresses the allowed ones are used, in any order."""
+
+    async def scene() -> None:
+        async with (
+            serving(answers(answer())) as server,
+            sending(AddressPolicy.of(["127.0.0.0/8"]), resolver=names(*addresses)) as transport,
+        ):
+            assert (await post(transport, server.url_at("mixed.test"))).status == 200
+            assert server.accepted == 1
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["127.0.0.1", "10.0.0.1"], ["10.0.0.1", "127.0.0.1"], ["fd00::1", "127.0.0.1"]],
+    ids=",".join,
+)
+def test_a_name_whose_allowed_address_is_down_is_not_blocked(run: Run[str], addresses: list[str]) -> None:
+    """If the allowed address refuses the connection, that is the failure, not the blocked one beside it."""
+
+    # FAILS for ["127.0.0.1", "10.0.0.1"]: product bug. The last address tried decides, and
+    # `blocked_address` gives the callback up at once while the receiver is merely restarting.
+    async def scene() -> str:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            policy = AddressPolicy.of(["127.0.0.0/8"])
+            async with sending(policy, resolver=names(*addresses)) as transport:
+                return await word_of(post(transport, f"http://mixed.test:{unused.getsockname()[1]}/"))
+
+    assert run(scene()) == "connect"
+
+
+# ---- names
+
+
+def test_a_name_that_does_not_exist_is_told_apart(run: Run[str]) -> None:
+    """A look-up that fails is `dns`."""
+
+    async def look_up(_: str) -> list[str]:
+        raise OSError(None, "Domain name not found")
+
+    async def scene() -> str:
+        async with sending(resolver=Names(look_up)) as transport:
+            return await word_of(post(transport, "http://nosuch.test/"))
+
+    assert run(scene()) == "dns"
+
+
+def test_a_look_up_counts_in_the_deadline(run: Run[str]) -> None:
+    """A resolver that never answers is `timeout` at the attempt's own deadline."""
+
+    async def look_up(_: str) -> list[str]:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    async def scene() -> str:
+        async with sending(seconds=SHORT, resolver=Names(look_up)) as transport:
+            return await word_of(post(transport, "http://slow.test/"))
+
+    assert run(scene()) == "timeout"
+
+
+def test_a_hanging_name_holds_up_no_other(run: Run[None]) -> None:
+    """While one name's look-up hangs, another's callbacks go out."""
+
+    async def scene() -> None:
+        asked = asyncio.Event()
+
+        async def look_up(host: str) -> list[str]:
+            if host == "slow.test":
+                asked.set()
+                await asyncio.Event().wait()
+            return ["127.0.0.1"]
+
+        async with serving(answers(answer())) as server, sending(resolver=Names(look_up)) as transport:
+            slow = asyncio.create_task(post(transport, "http://slow.test/"))
+            await asyncio.wait_for(asked.wait(), 20)
+            assert (await post(transport, server.url_at("quick.test"))).status == 200
+            assert not slow.done()
+            slow.cancel()
+            await asyncio.wait([slow])
+
+    run(scene())
+
+
+# ---- TLS
+
+
+class Certificates:
+    """A private authority and what it, or nobody, vouches for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Private CA")])
+        self._authority = folder / "authority.pem"
+        self._authority.write_bytes(self._sign(self._name, self._key, self._key, days=30, authority=True))
+
+    def client(self) -> ssl.SSLContext:
+        """Trusts the private authority, and checks names as ever."""
+        return ssl.create_default_context(cafile=self._authority)
+
+    def server(self, host: str, *, days: int = 30, self_signed: bool = False) -> ssl.SSLContext:
+        """A server's side with a certificate for a name or an address, valid for some days (from a year ago)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+        chain = self._folder / f"{host}-{days}-{self_signed}.pem"
+        secret = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        chain.write_bytes(secret + self._sign(name, key, key if self_signed else self._key, days=days))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain)
+        return context
+
+    def _sign(
+        self,
+        name: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        signer: ec.EllipticCurvePrivateKey,
+        *,
+        days: int,
+        authority: bool = False,
+    ) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        host = name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name if signer is key else self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=365))
+            .not_valid_after(now + datetime.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([_general_name(str(host))]), critical=False)
+            .sign(signer, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host.replace(" ", "-"))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """One authority for all tests."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def test_https_verifies_the_name_while_the_resolver_picks_the_address(
+    run: Run[None], certificates: Certificates
+) -> None:
+    """SNI, Host and the certificate's check all use the URL's name, wherever it resolves to."""
+    asked: list[str | None] = []
+    tls = certificates.server("receiver.test")
+    tls.sni_callback = lambda _, name, __: asked.append(name)
+
+    async def scene() -> None:
+        resolver = names("127.0.0.1")
+        async with (
+            serving(answers(answer(), answer()), tls=tls) as server,
+            sending(resolver=resolver, tls=certificates.client()) as transport,
+        ):
+            url = server.url_at("receiver.test")
+            assert [(await post(transport, url)).status for _ in range(2)] == [200, 200]
+            assert (asked, resolver.asked, server.accepted) == (["receiver.test"], ["receiver.test"], 1)
+            assert server.received[0].values("host") == [f"receiver.test:{server.port}"]
+
+    run(scene())
+
+
+def test_https_to_an_address_verifies_the_address(run: Run[None], certificates: Certificates) -> None:
+    """A certificate for an IP address serves a URL with that address."""
+
+    async def scene() -> None:
+        tls = certificates.server("127.0.0.1")
+        async with (
+            serving(answers(answer()), tls=tls) as server,
+            sending(tls=certificates.client()) as transport,
+        ):
+            assert (await post(transport, server.url)).status == 200
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("host", "options"),
+    [
+        ("other.test", {}),
+        ("127.0.0.1", {}),
+        ("receiver.test", {"self_signed": True}),
+        ("receiver.test", {"days": -1}),
+    ],
+    ids=["another name", "an address", "self-signed", "expired"],
+)
+def test_a_bad_certificate_is_told_apart(
+    run: Run[None], certificates: Certificates, host: str, options: dict[str, Any]
+) -> None:
+    """A certificate for somebody else, by nobody or of yesterday is `tls_certificate`; nothing is sent."""
+
+    async def scene() -> None:
+        async with (
+            serving(answers(answer()), tls=certificates.server(host, **options)) as server,
+            sending(resolver=names("127.0.0.1"), tls=certificates.client()) as transport,
+        ):
+            assert await word_of(post(transport, server.url_at("receiver.test"))) == "tls_certificate"
+            assert server.received == []
+
+    run(scene())
+
+
+def test_by_default_only_public_authorities_are_trusted(run: Run[None], certificates: Certificates) -> None:
+    """Without a context of one's own a private authority's certificate is `tls_certificate`."""
+
+    async def scene() -> None:
+        async with serving(answers(answer()), tls=certificates.server("127.0.0.1")) as server:
+            async with sending(tls=None) as transport:
+                assert await word_of(post(transport, server.url)) == "tls_certificate"
+            assert server.received == []
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [answer(400), b"\x15\x03\x01\x00\x02\x02\x46", b"\x15\x03\x03\x00\x02\x02\x28"],
+    ids=["plain text", "alert: protocol version", "alert: handshake failure"],
+)
+def test_a_failed_handshake_is_told_apart(run: Run[None], content: bytes) -> None:
+    """A server that speaks no TLS, or none that we accept, is `tls_handshake`; the request is not sent."""
+
+    async def declines(connection: Connection) -> None:
+        await connection.send(content)
+        await connection.gone()
+
+    async def scene() -> None:
+        async with serving(declines) as server, sending() as transport:
+            url = server.url.replace("http:", "https:")
+            assert await word_of(post(transport, url)) == "tls_handshake"
+
+    run(scene())
+
+
+def test_a_handshake_that_hangs_counts_in_the_deadline(run: Run[None]) -> None:
+    """A server that accepts and then says nothing to a handshake is `timeout`."""
+
+    async def scene() -> None:
+        async with serving(hangs) as server, sending(seconds=SHORT) as transport:
+            assert await word_of(post(transport, server.url.replace("http:", "https:"))) == "timeout"
+
+    run(scene())
+
+
+# ---- the request on the wire
+
+
+def test_the_request_is_what_it_was_made_of(run: Run[None]) -> None:
+    """Headers arrive once each, nothing is added to them, and the body arrives byte for byte."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as server, sending() as transport:
+            body = bytes(range(256)) * 1000
+            await post(transport, server.url, body)
+            [received] = server.received
+            assert received.line == "POST /hook HTTP/1.1"
+            assert sorted((name.lower(), value) for name, value in received.headers) == [
+                ("content-length", str(len(body))),
+                ("content-type", "application/json"),
+                ("host", f"127.0.0.1:{server.port}"),
+            ]
+            assert received.body == body
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("target", "arrives"),
+    [
+        ("", "/"),
+        ("/", "/"),
+        ("?a=1", "/?a=1"),
+        ("/a%2Fb%20c", "/a%2Fb%20c"),
+        ("/a%2fb%C3%A9%41", "/a%2fb%C3%A9%41"),
+        ("/a//b/", "/a//b/"),
+        ("/a;v=1,2!$&'()*+:@~-._=", "/a;v=1,2!$&'()*+:@~-._="),
+        ("/h?q=%2F%20+%2B&r=%26&s='x'", "/h?q=%2F%20+%2B&r=%26&s='x'"),
+        ("/h?next=https://x.test/?y=[z]", "/h?next=https://x.test/?y=[z]"),
+        ("/h?token=%zz%", "/h?token=%zz%"),
+        ("/h?a=1&a=2&b", "/h?a=1&a=2&b"),
+    ],
+)
+def test_path_and_query_arrive_as_they_were_given(run: Run[None], target: str, arrives: str) -> None:
+    """No escape is undone, added or changed in its case; an empty path is the root."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as server, sending() as transport:
+            await post(transport, server.url_at("127.0.0.1", target))
+            assert server.received[0].target == arrives
+
+    run(scene())
+
+
+def test_an_international_name_goes_out_in_ascii(run: Run[None]) -> None:
+    """A name with letters beyond ASCII is looked up, and sent as Host, in its IDNA form."""
+
+    async def scene() -> None:
+        resolver = names("127.0.0.1")
+        async with serving(answers(answer())) as server, sending(resolver=resolver) as transport:
+            await post(transport, server.url_at("bücher.test"))
+            assert resolver.asked == ["xn--bcher-kva.test"]
+            assert server.received[0].values("host") == [f"xn--bcher-kva.test:{server.port}"]
+
+    run(scene())

@@ -1,0 +1,308 @@
+"""Which URLs and addresses a callback may go to."""
+
+import ipaddress
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dispatcher.addresses import AddressPolicy, CallbackUrl, is_public, parse_callback_url
+from dispatcher.errors import InvalidInput
+
+PUBLIC = {
+    "well known": "8.8.8.8 1.1.1.1 93.184.216.34 2606:4700:4700::1111 2a00:1450:4001::200e ::ffff:8.8.8.8",
+    "beside 10/8": "9.255.255.255 11.0.0.0",
+    "beside 100.64/10": "100.63.255.255 100.128.0.0",
+    "beside 127/8": "126.255.255.255 128.0.0.0",
+    "beside 169.254/16": "169.253.255.255 169.255.0.0",
+    "beside 172.16/12": "172.15.255.255 172.32.0.0",
+    "beside 192.0.0/24": "191.255.255.255 192.0.1.0",
+    "beside 192.88.99/24": "192.88.98.255 192.88.100.0",
+    "beside 192.168/16": "192.167.255.255 192.169.0.0",
+    "beside 198.18/15": "198.17.255.255 198.20.0.0",
+    "beside 224/4": "223.255.255.255",
+    "beside 2001::/23": "2000:ffff::1 2001:200::1",
+    "beside 2001:db8::/32": "2001:db7:: 2001:db9::",
+    "beside 2002::/16": "2001:ffff:: 2003::1",
+    "beside 3fff::/20": "3ffe::1 3fff:1000::1",
+}
+
+NOT_PUBLIC = {
+    "this network": "0.0.0.0 0.255.255.255 :: ::ffff:0.0.0.0",
+    "loopback": "127.0.0.1 127.255.255.255 ::1 ::ffff:127.0.0.1",
+    "private": "10.0.0.0 10.255.255.255 172.16.0.0 172.31.255.255 192.168.0.0 192.168.255.255 ::ffff:10.0.0.1",
+    "shared by carriers": "100.64.0.0 100.127.255.255",
+    "link-local and metadata": "169.254.0.1 169.254.169.254 ::ffff:169.254.169.254 fe80::1 febf::1",
+    "protocol assignments": "192.0.0.0 192.0.0.9 192.0.0.10 192.0.0.192 192.0.0.255",
+    "6to4 relays": "192.88.99.0 192.88.99.1 192.88.99.255 ::ffff:192.88.99.1",
+    "documentation": "192.0.2.1 198.51.100.1 203.0.113.1 2001:db8::1 2001:db8:ffff::1 3fff:: 3fff:fff::1",
+    "benchmarks": "198.18.0.0 198.19.255.255 2001:2::1",
+    "multicast": "224.0.0.1 239.255.255.255 ::ffff:224.0.0.1 ff02::1 ff0e::1",
+    "reserved": "240.0.0.1 255.255.255.255 1fff:ffff::1 4000::1 5f00::1 100::1",
+    "IPv4-compatible": "::7f00:1 ::808:808",
+    "NAT64": "64:ff9b:: 64:ff9b::8.8.8.8 64:ff9b::169.254.169.254 64:ff9b:1::1",
+    "Teredo, ORCHID and the rest of 2001::/23": "2001:: 2001::1 2001:1::1 2001:10::1 2001:20::1 2001:1ff:ffff::1",
+    "6to4": "2002:: 2002:7f00:1::1 2002:808:808::1 2002:a9fe:a9fe::1",
+    "unique local": "fc00::1 fd00:ec2::254 fdff::1",
+    "site-local": "fec0::1 feff::1",
+}
+
+
+def each(table: dict[str, str]) -> list[str]:
+    return [address for addresses in table.values() for address in addresses.split()]
+
+
+@pytest.mark.parametrize("address", each(PUBLIC))
+def test_public_addresses(address: str) -> None:
+    """Addresses of the public internet, up to the borders of the special ranges, may be connected to."""
+    assert is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", each(NOT_PUBLIC))
+def test_addresses_that_are_not_public(address: str) -> None:
+    """Private, local, multicast, translated, documentation and metadata addresses may not."""
+    assert not is_public(ipaddress.ip_address(address))
+
+
+@given(st.ip_addresses(v=4))
+def test_a_mapped_address_is_what_it_maps(address: ipaddress.IPv4Address) -> None:
+    """Writing an IPv4 address as IPv6 changes nothing."""
+    assert is_public(address) is is_public(ipaddress.ip_address(f"::ffff:{address}"))
+
+
+@given(st.ip_addresses(v=6))
+def test_public_ipv6_is_global_unicast(address: ipaddress.IPv6Address) -> None:
+    """Whatever is public in IPv6 lies in 2000::/3, or maps an IPv4 address."""
+    in_range = address in ipaddress.ip_network("2000::/3") or address.ipv4_mapped is not None
+    assert in_range or not is_public(address)
+
+
+@given(st.ip_addresses())
+def test_nothing_is_public_that_is_not_global(address: Any) -> None:
+    """The rule is never laxer than the library's."""
+    plain = getattr(address, "ipv4_mapped", None) or address
+    assert plain.is_global or not is_public(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://example.com", "https://example.com:443"),
+        ("https://example.com/", "https://example.com:443"),
+        ("https://example.com:/", "https://example.com:443"),
+        ("https://example.com:443/a?b=c&d=%20", "https://example.com:443"),
+        ("https://example.com:8443", "https://example.com:8443"),
+        ("https://example.com:00443", "https://example.com:443"),
+        ("https://example.com:65535", "https://example.com:65535"),
+        ("https://example.com?to=a@b:1", "https://example.com:443"),
+        ("HTTPS://EXAMPLE.COM/Path", "https://example.com:443"),
+        ("https://under_score.example.com", "https://under_score.example.com:443"),
+        ("https://bücher.example/ü", "https://xn--bcher-kva.example:443"),
+        ("https://BÜCHER.example", "https://xn--bcher-kva.example:443"),
+        ("https://straße.example", "https://xn--strae-oqa.example:443"),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example:443"),
+        ("https://example。com", "https://example.com:443"),
+        ("https://１２７.0.0.1", "https://127.0.0.1:443"),
+        ("https://192.0.2.1:8080/", "https://192.0.2.1:8080"),
+        ("https://[2606:4700:0:0::1111]/", "https://[2606:4700::1111]:443"),
+        ("https://[2606:4700::ABCD]:8443/", "https://[2606:4700::abcd]:8443"),
+        ("https://" + "a" * 63 + ".example", "https://" + "a" * 63 + ".example:443"),
+    ],
+)
+def test_accepted_urls(url: str, origin: str) -> None:
+    """A URL is kept as it is; its origin is lower case and IDNA, with its port."""
+    assert CallbackUrl(url, origin) == parse_callback_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://example.com/hook", "http://example.com:80"),
+        ("http://example.com:443", "http://example.com:443"),
+        ("https://example.com:80", "https://example.com:80"),
+    ],
+)
+def test_http_where_it_is_allowed(url: str, origin: str) -> None:
+    """Where http is allowed it is another origin than https."""
+    assert CallbackUrl(url, origin) == parse_callback_url(url, allow_http=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("", "must start with https://"),
+        ("example.com", "must start with https://"),
+        ("//example.com", "must start with https://"),
+        ("ftp://example.com", "must start with https://"),
+        ("file:///etc/passwd", "must start with https://"),
+        ("javascript:alert(1)", "must start with https://"),
+        ("http://example.com", "must be https (DISPATCHER_ALLOW_HTTP=true allows http)"),
+        ("https://", "has no host"),
+        ("https:///path", "has no host"),
+        ("https:example.com", "has no host"),
+        ("https://:443", "has no host"),
+        ("https://?a", "has no host"),
+        ("https://user@example.com", "must not carry a user name or password"),
+        ("https://user:pass@example.com", "must not carry a user name or password"),
+        ("https://:pass@example.com", "must not carry a user name or password"),
+        ("https://@example.com", "must not carry a user name or password"),
+        ("https://example.com/#", "must not have a fragment"),
+        ("https://example.com/#top", "must not have a fragment"),
+        ("https://example.com#@evil.example", "must not have a fragment"),
+        ("https://example.com/a b", "blank, control or unsafe character"),
+        (" https://example.com", "blank, control or unsafe character"),
+        ("https://example.com\n", "blank, control or unsafe character"),
+        ("https://example.com/\r\nX-Header: 1", "blank, control or unsafe character"),
+        ("https://example.com/\t", "blank, control or unsafe character"),
+        ("https://example.com/\0", "blank, control or unsafe character"),
+        ("https://example.com\\@evil.example", "blank, control or unsafe character"),
+        ("https://example.com/{id}", "blank, control or unsafe character"),
+        ("https://example.com:0", "has port 0"),
+        ("https://example.com:65536", "cannot be read"),
+        ("https://example.com:70000", "cannot be read"),
+        ("https://example.com:-1", "cannot be read"),
+        ("https://example.com:http", "cannot be read"),
+        ("https://example.com:１２", "cannot be read"),
+        ("https://[::1", "cannot be read"),
+        ("https://[example.com]/", "cannot be read"),
+        ("https://[1.2.3.4]/", "cannot be read"),
+        ("https://ex℀mple.com", "cannot be read"),
+        ("https://.example.com", "not a valid name"),
+        ("https://a..example", "not a valid name"),
+        ("https://example.com..", "not a valid name"),
+        ("https://.", "not a valid name"),
+        ("https://ex%61mple.com", "not a valid name"),
+        ("https://exa*mple.com", "not a valid name"),
+        ("https://☃.example", "not a valid name"),
+        ("https://" + "a" * 64 + ".example", "not a valid name"),
+        ("https://" + "a." * 126 + "example", "not a valid name"),
+        ("https://example.com/" + "a" * 2029, "is 2049 characters long; the limit is 2048"),
+    ],
+)
+def test_refused_urls(url: str, text: str) -> None:
+    """Every other URL is an InvalidInput that says why, in one line."""
+    with pytest.raises(InvalidInput) as caught:
+        parse_callback_url(url)
+    assert str(caught.value).startswith("callback URL")
+    assert text in str(caught.value)
+    assert [str(caught.value)] == str(caught.value).splitlines()
+
+
+def test_the_longest_url_is_accepted() -> None:
+    """2048 characters are not too long."""
+    assert "https://example.com:443" == parse_callback_url("https://example.com/" + "a" * 2028).origin
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.com/\ud800", "https://example.com/?a=\udcff", "https://\udcff.com"]
+)
+def test_urls_that_are_no_utf8_are_refused(url: str) -> None:
+    """Lone surrogates, as stray bytes of a command line become, cannot be sent or stored."""
+    with pytest.raises(InvalidInput):
+        parse_callback_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:hunter2@example.com",
+        "https://user:hunter2℀@example.com",
+        "https://user:hunter2/@example.com",
+    ],
+)
+def test_errors_never_show_a_password(url: str) -> None:
+    """The text of an error goes into logs and lists; a password in the URL does not."""
+    with pytest.raises(InvalidInput) as caught:
+        parse_callback_url(url)
+    assert "hunter2" not in str(caught.value)
+
+
+authorities = st.lists(
+    st.sampled_from([*"aZ0.-_:@[]%üß。\ud800", "xn--", "::1", "127.0.0.1", "example.com", ":443"])
+    | st.characters(),
+    max_size=8,
+).map("".join)
+urls = (
+    st.text(st.characters())
+    | st.builds("https://{}".format, authorities)
+    | st.builds("https://{}{}".format, authorities, st.text(st.characters()).map("/{}".format))
+)
+
+
+def parsed(url: str) -> CallbackUrl | None:
+    try:
+        return parse_callback_url(url)
+    except InvalidInput:
+        return None
+
+
+@given(urls)
+@example("https://[::1]%25")
+@example("https://xn--\u200d.example")
+def test_any_text_is_accepted_or_refused(url: str) -> None:
+    """Any text is InvalidInput or a URL whose origin is plain ASCII, lower case and its own origin."""
+    match parsed(url):
+        case CallbackUrl(origin=origin):
+            assert origin.isascii()
+            assert origin.lower() == origin
+            assert CallbackUrl(origin, origin) == parsed(origin)
+        case None:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("networks", "host", "refused"),
+    [
+        ([], "8.8.8.8", False),
+        ([], "127.0.0.1", True),
+        ([], "::1", True),
+        ([], "fe80::1%eth0", True),
+        (["127.0.0.0/8"], "127.0.0.1", False),
+        (["127.0.0.0/8"], "::ffff:127.0.0.1", False),
+        (["127.0.0.0/8"], "8.8.8.8", False),
+        (["127.0.0.0/8"], "10.0.0.1", True),
+        (["127.0.0.0/8"], "::1", True),
+        (["10.1.0.0/16", "fd00::/8"], "10.1.255.255", False),
+        (["10.1.0.0/16", "fd00::/8"], "10.2.0.0", True),
+        (["10.1.0.0/16", "fd00::/8"], "fd00:ec2::254", False),
+        (["::1"], "::1", False),
+        (["fe80::/10"], "fe80::1%eth0", False),
+        (["0.0.0.0/0"], "::1", True),
+    ],
+)
+def test_allowed_networks(networks: list[str], host: str, refused: bool) -> None:
+    """Public addresses and those of the allowed networks may be connected to, no others."""
+    assert refused is (AddressPolicy.of(networks).refusal(host, 443) is not None)
+
+
+def test_a_refusal_says_what_would_allow_it() -> None:
+    """The text names the address as it is connected to, and the setting."""
+    expected = (
+        "169.254.169.254 is not a public address (DISPATCHER_ALLOWED_NETWORKS=169.254.169.254 would allow it)"
+    )
+    assert expected == AddressPolicy.of().refusal("::ffff:169.254.169.254", 443)
+
+
+@pytest.mark.parametrize(
+    ("ports", "port", "refused"),
+    [([], 22, False), ([443, 8443], 8443, False), ([443], 80, True), ([443], 22, True)],
+)
+def test_allowed_ports(ports: list[int], port: int, refused: bool) -> None:
+    """Where ports are listed only those may be connected to, else any."""
+    expected = f"port {port} is not in DISPATCHER_ALLOWED_PORTS" if refused else None
+    assert expected == AddressPolicy.of(ports=ports).refusal("8.8.8.8", port)
+
+
+def test_an_allowed_network_does_not_open_ports() -> None:
+    """Both rules hold at once."""
+    policy = AddressPolicy.of(["127.0.0.0/8"], [443])
+    assert None is policy.refusal("127.0.0.1", 443)
+    assert "port 6379 is not in DISPATCHER_ALLOWED_PORTS" == policy.refusal("127.0.0.1", 6379)
+
+
+@pytest.mark.parametrize("network", ["", "localhost", "10.0.0.1/8", "10.0.0.0/33", "::/129"])
+def test_what_is_no_network_is_refused(network: str) -> None:
+    """A network with host bits, or no network at all, is a ValueError when the policy is made."""
+    with pytest.raises(ValueError, match=r"host bits|not appear to be"):
+        AddressPolicy.of([network])

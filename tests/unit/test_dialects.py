@@ -1,0 +1,239 @@
+"""How each platform's callback looks (PROVIDERS §1, §2 and §6)."""
+
+import hashlib
+import hmac
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dispatcher.dialects
+from dispatcher.dialects import Signing, dialects
+from dispatcher.model import Status, StatusChange, encode_json
+
+GOLDEN = Path(__file__).parent / "golden"
+
+EVENT_TYPES: dict[str, dict[str, str | None]] = {
+    "SCHEDULED": {"zeckta": None, "sendexa": None},
+    "QUEUED": {"zeckta": None, "sendexa": "sms.queued"},
+    "PROCESSING": {"zeckta": None, "sendexa": None},
+    "SUBMITTED": {"zeckta": "MESSAGE_SUBMITTED", "sendexa": None},
+    "SENT": {"zeckta": "MESSAGE_SENT", "sendexa": "sms.sent"},
+    "BUFFERED": {"zeckta": None, "sendexa": None},
+    "DELIVERED": {"zeckta": "MESSAGE_DELIVERED", "sendexa": "sms.delivered"},
+    "READ": {"zeckta": None, "sendexa": None},
+    "FAILED": {"zeckta": "MESSAGE_FAILED", "sendexa": "sms.failed"},
+    "UNDELIVERABLE": {"zeckta": "MESSAGE_UNDELIVERABLE", "sendexa": "sms.failed"},
+    "EXPIRED": {"zeckta": "MESSAGE_EXPIRED", "sendexa": "sms.failed"},
+    "REJECTED": {"zeckta": "MESSAGE_REJECTED", "sendexa": "sms.failed"},
+    "UNKNOWN": {"zeckta": None, "sendexa": None},
+}
+"""The table of PROVIDERS §6.2."""
+
+
+def status_change(status: str, error: dict[str, str] | None = None, **message: Any) -> StatusChange:
+    """A status change that says all there is to say about its message."""
+    return StatusChange.from_dict(
+        {
+            "eventId": "6f1c2f0e-5a6b-4a54-9d3e-0a4d2f0c9b11",
+            "workspace": "acme",
+            "status": status,
+            "timestamp": "2026-06-09T13:04:57.487133482Z",
+            "callbackUrl": "https://example.com",
+            "ttlSeconds": 60,
+            "message": {
+                "uuid": "0b9d8a52-1f0e-4f5c-8f0a-7c2d5e6f7a81",
+                "src": "ZECKTA",
+                "dest": "+233202007745",
+                "segments": 1,
+                "units": 2,
+                "attempts": 1,
+                "cost": "0.05",
+                "currency": "GHS",
+                "campaignId": "c-1",
+                "customerMessageId": "cm-1",
+                "network": "MTN",
+                "part": 1,
+                "totalParts": 1,
+                "acceptedAt": "2026-06-09T13:04:50Z",
+                "webhookConfigurationId": "w-1",
+                "reference": {"service": "otp"},
+                "provider": {"name": "carrier"},
+                **message,
+            },
+            "error": error,
+        }
+    )
+
+
+def bare(status: str) -> StatusChange:
+    """A status change with nothing but the required fields."""
+    message = {"uuid": "m-1", "src": "ZECKTA", "dest": "+233202007745"}
+    fields = {"eventId": "e-1", "workspace": "acme", "status": status, "timestamp": "2026-06-09T13:04:57Z"}
+    return StatusChange.from_dict({**fields, "message": message})
+
+
+def body(dialect: str, change: StatusChange) -> bytes:
+    event_type = dialects()[dialect].event_type(change)
+    assert event_type is not None
+    return encode_json(dialects()[dialect].body(change, event_type))
+
+
+def test_the_table_has_every_status() -> None:
+    """No canonical status is missing from the table of these tests."""
+    assert set(EVENT_TYPES) == set(Status)
+
+
+@pytest.mark.parametrize("dialect", ["zeckta", "sendexa"])
+@pytest.mark.parametrize("status", EVENT_TYPES)
+def test_event_types(status: str, dialect: str) -> None:
+    """Each canonical status is the platform's event, or none."""
+    assert EVENT_TYPES[status][dialect] == dialects()[dialect].event_type(status_change(status))
+
+
+@pytest.mark.parametrize(
+    ("file", "status"),
+    [
+        ("zeckta/MESSAGE_SUBMITTED", "SUBMITTED"),
+        ("zeckta/MESSAGE_SENT", "SENT"),
+        ("zeckta/MESSAGE_DELIVERED", "DELIVERED"),
+        ("zeckta/MESSAGE_FAILED", "FAILED"),
+        ("zeckta/MESSAGE_UNDELIVERABLE", "UNDELIVERABLE"),
+        ("zeckta/MESSAGE_EXPIRED", "EXPIRED"),
+        ("zeckta/MESSAGE_REJECTED", "REJECTED"),
+        ("sendexa/sms.queued", "QUEUED"),
+        ("sendexa/sms.sent", "SENT"),
+        ("sendexa/sms.delivered", "DELIVERED"),
+        ("sendexa/sms.failed", "FAILED"),
+        ("sendexa/sms.failed.undeliverable", "UNDELIVERABLE"),
+        ("sendexa/sms.failed.expired", "EXPIRED"),
+        ("sendexa/sms.failed.rejected", "REJECTED"),
+    ],
+)
+def test_golden_bodies(file: str, status: str) -> None:
+    """Each callback's body is, byte for byte, the one on file."""
+    expected = (GOLDEN / f"{file}.json").read_bytes()
+    assert expected == body(file.partition("/")[0], status_change(status)) + b"\n"
+
+
+def test_zeckta_leaves_out_what_it_does_not_know() -> None:
+    """A Zeckta callback of the required fields has no null in it."""
+    expected = {
+        "eventId": "e-1",
+        "eventType": "MESSAGE_SENT",
+        "timestamp": "2026-06-09T13:04:57Z",
+        "message": {"uuid": "m-1", "src": "ZECKTA", "dest": "+233202007745", "status": "SENT"},
+    }
+    assert expected == json.loads(body("zeckta", bare("SENT")))
+
+
+@pytest.mark.parametrize(
+    ("status", "more"),
+    [
+        ("QUEUED", {"event": "sms.queued", "status": "queued"}),
+        ("SENT", {"event": "sms.sent", "status": "sent"}),
+        (
+            "DELIVERED",
+            {"event": "sms.delivered", "status": "delivered", "deliveredAt": "2026-06-09T13:04:57Z"},
+        ),
+        (
+            "EXPIRED",
+            {
+                "event": "sms.failed",
+                "status": "expired",
+                "error": {"code": "E004", "message": "Message expired"},
+            },
+        ),
+    ],
+)
+def test_sendexa_leaves_out_what_it_does_not_know(status: str, more: dict[str, Any]) -> None:
+    """A Sendexa callback of the required fields has no null in it."""
+    expected = {
+        "messageId": "m-1",
+        "to": "233202007745",
+        "from": "ZECKTA",
+        "timestamp": "2026-06-09T13:04:57Z",
+    }
+    assert expected | more == json.loads(body("sendexa", bare(status)))
+
+
+@pytest.mark.parametrize(
+    "error", [{"code": "E006", "message": "On the do-not-disturb list"}, {"code": "E003"}]
+)
+@pytest.mark.parametrize("status", ["FAILED", "UNDELIVERABLE", "EXPIRED", "REJECTED"])
+def test_sendexa_passes_the_error_on(status: str, error: dict[str, str]) -> None:
+    """An error the backend gave takes the place of the one that fits the status."""
+    assert error == json.loads(body("sendexa", status_change(status, error)))["error"]
+
+
+@pytest.mark.parametrize("status", ["QUEUED", "SENT", "DELIVERED"])
+def test_only_failures_carry_an_error(status: str) -> None:
+    """An error has no place in Sendexa's other events."""
+    assert "error" not in json.loads(body("sendexa", status_change(status, {"code": "E005"})))
+
+
+@pytest.mark.parametrize("dialect", ["zeckta", "sendexa"])
+def test_bodies_are_compact_utf8(dialect: str) -> None:
+    """Letters beyond ASCII go out as UTF-8, not as escapes, and no blank stands between values."""
+    raw = body(dialect, status_change("DELIVERED", src="Zürich 📨"))
+    assert '"Zürich 📨",'.encode() in raw
+    assert raw.decode() == json.dumps(json.loads(raw), ensure_ascii=False, separators=(",", ":"))
+
+
+SIGNING = Signing(
+    event_id="event-1",
+    body='{"event":"sms.sent","from":"Zürich"}'.encode(),
+    secrets=("whsec_b2xkZXN0IHNlY3JldCBvZiAyNCBi", "whsec_bmV3ZXN0IHNlY3JldCBvZiAyNCBi"),
+    timestamp=1_781_010_297,
+    attempt=3,
+)
+
+
+def test_zeckta_has_no_headers_of_its_own() -> None:
+    """Zeckta documents no header, so none is sent beside those of Standard Webhooks."""
+    assert {} == dialects()["zeckta"].headers(SIGNING)
+
+
+def test_sendexa_signs_with_the_oldest_secret() -> None:
+    """X-Signature is the HMAC of the raw body under the text of the oldest live secret, as in Sendexa's SDKs."""
+    digest = hmac.new(b"whsec_b2xkZXN0IHNlY3JldCBvZiAyNCBi", SIGNING.body, hashlib.sha256).hexdigest()
+    expected = {
+        "X-Signature": f"sha256={digest}",
+        "X-Signature-Version": "1",
+        "X-Webhook-ID": "event-1",
+        "X-Timestamp": "2026-06-09T13:04:57.000Z",
+        "X-Attempt": "3",
+    }
+    assert expected == dialects()["sendexa"].headers(SIGNING)
+
+
+@pytest.fixture
+def looked_up_anew() -> Iterator[None]:
+    """Has `dialects()` look into the package again, before and after."""
+    dialects.cache_clear()
+    yield
+    dialects.cache_clear()
+    sys.modules.pop("dispatcher.dialects.carrierpigeon", None)
+    vars(dispatcher.dialects).pop("carrierpigeon", None)
+
+
+def test_dialects_are_the_modules_of_the_package() -> None:
+    """Every file of the package is a dialect, and nothing else is."""
+    folder = Path(dispatcher.dialects.__file__).parent
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    assert files == set(dialects())
+    assert {"sendexa", "zeckta"} <= files
+
+
+@pytest.mark.usefixtures("looked_up_anew")
+def test_a_new_file_is_a_new_dialect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dialect is added by adding its file; nothing has to be registered."""
+    (tmp_path / "carrierpigeon.py").write_text(
+        "def headers(signing):\n    return {'X-Pigeon': signing.event_id}\n"
+    )
+    monkeypatch.setattr(dispatcher.dialects, "__path__", [*dispatcher.dialects.__path__, str(tmp_path)])
+    assert {"carrierpigeon", "sendexa", "zeckta"} <= set(dialects())
+    assert {"X-Pigeon": "event-1"} == dialects()["carrierpigeon"].headers(SIGNING)

@@ -1,0 +1,673 @@
+"""What a status change must look like, and what comes back out of it (DESIGN §6)."""
+
+import copy
+import json
+import re
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dispatcher.dialects import dialects
+from dispatcher.errors import InvalidInput
+from dispatcher.model import (
+    Message,
+    MessageError,
+    Status,
+    StatusChange,
+    decode_json,
+    encode_json,
+    iso,
+    timestamp_ms,
+)
+
+STAMP = "2026-06-09T13:04:57.487133482Z"
+MINIMAL: dict[str, Any] = {
+    "workspace": "acme",
+    "status": "DELIVERED",
+    "timestamp": STAMP,
+    "message": {"uuid": "m-1", "src": "ZECKTA", "dest": "+233202007745"},
+}
+FULL: dict[str, Any] = {
+    "eventId": "event-1",
+    **MINIMAL,
+    "callbackUrl": "https://example.com/hook",
+    "ttlSeconds": 3600,
+    "message": {
+        **MINIMAL["message"],
+        "channel": "RCS",
+        "segments": 1,
+        "units": 2,
+        "attempts": 3,
+        "cost": 0.05,
+        "currency": "GHS",
+        "campaignId": "c-1",
+        "customerMessageId": "cm-1",
+        "network": "MTN",
+        "part": 1,
+        "totalParts": 2,
+        "acceptedAt": STAMP,
+        "webhookConfigurationId": "w-1",
+        "reference": {"service": "otp"},
+        "provider": {"name": "carrier"},
+    },
+    "error": {"code": "E004", "message": "Message expired"},
+}
+FIELDS = [name for name in FULL if name not in ("message", "error")]
+FIELDS += [f"{part}.{name}" for part in ("message", "error") for name in FULL[part]]
+REQUIRED = ["workspace", "status", "timestamp", "message", "message.uuid", "message.src", "message.dest"]
+REQUIRED += ["error.code"]
+NOT_ALLOWED = "has a character or length that is not allowed"
+
+
+def changed(path: str, value: object, document: dict[str, Any] = FULL) -> dict[str, Any]:
+    result = copy.deepcopy(document)
+    *parents, name = path.split(".")
+    (result[parents[0]] if parents else result)[name] = value
+    return result
+
+
+def without(path: str) -> dict[str, Any]:
+    result = copy.deepcopy(FULL)
+    *parents, name = path.split(".")
+    del (result[parents[0]] if parents else result)[name]
+    return result
+
+
+def read(document: object) -> StatusChange:
+    return StatusChange.from_json(json.dumps(document).encode())
+
+
+def read_or_error(document: object) -> StatusChange | str:
+    try:
+        return read(document)
+    except InvalidInput as error:
+        return str(error)
+
+
+def refusal(raw: bytes) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        StatusChange.from_json(raw)
+    return str(caught.value)
+
+
+def refusal_of(path: str, value: object) -> str:
+    return refusal(json.dumps(changed(path, value)).encode())
+
+
+def with_cost(text: str) -> bytes:
+    """A status change whose cost is this very text."""
+    return json.dumps(changed("message.cost", "COST")).replace('"COST"', text).encode()
+
+
+def test_every_field_is_read() -> None:
+    """Each camelCase field of the JSON is the snake_case one of the same name."""
+    expected = StatusChange(
+        event_id="event-1",
+        workspace="acme",
+        status=Status.DELIVERED,
+        timestamp=STAMP,
+        callback_url="https://example.com/hook",
+        ttl_seconds=3600,
+        message=Message(
+            uuid="m-1",
+            src="ZECKTA",
+            dest="+233202007745",
+            channel="RCS",
+            segments=1,
+            units=2,
+            attempts=3,
+            cost=Decimal("0.05"),
+            currency="GHS",
+            campaign_id="c-1",
+            customer_message_id="cm-1",
+            network="MTN",
+            part=1,
+            total_parts=2,
+            accepted_at=STAMP,
+            webhook_configuration_id="w-1",
+            reference={"service": "otp"},
+            provider={"name": "carrier"},
+        ),
+        error=MessageError(code="E004", message="Message expired"),
+    )
+    assert expected == read(FULL)
+
+
+def test_required_fields_are_enough() -> None:
+    """Everything but the required fields may be left out; the channel is SMS then."""
+    change = read(MINIMAL)
+    assert {"uuid": "m-1", "src": "ZECKTA", "dest": "+233202007745", "channel": "SMS"} == (
+        change.message.model_dump(exclude_none=True)
+    )
+    assert (None, None, None) == (change.callback_url, change.ttl_seconds, change.error)
+
+
+@pytest.mark.parametrize("path", REQUIRED)
+def test_a_missing_field_is_named(path: str) -> None:
+    """A required field that is missing is an error that names it."""
+    assert f"{path}: is required" == refusal(json.dumps(without(path)).encode())
+
+
+@pytest.mark.parametrize("path", ["colour", "message.colour", "error.colour"])
+def test_an_unknown_field_is_refused(path: str) -> None:
+    """A field that nobody knows is an error that names it."""
+    assert f"{path}: is not a known field" == refusal_of(path, 1)
+
+
+@pytest.mark.parametrize("path", ["event_id", "callback_url", "ttl_seconds", "message.campaign_id"])
+def test_json_names_are_camel_case(path: str) -> None:
+    """The names of Python are not known in JSON: it is camelCase only."""
+    document = changed(path, 1 if path == "ttl_seconds" else "x", MINIMAL)
+    assert f"{path}: is not a known field" == refusal(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("field", ["reference", "provider"])
+def test_reference_and_provider_are_free(field: str) -> None:
+    """Inside reference and provider any JSON is kept as it is."""
+    free = {"any name": [1, None, {"b": True, "": "ü"}], "x\ny": {}}
+    assert free == json.loads(read(changed(f"message.{field}", free)).to_json())["message"][field]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("eventId", "aZ09_-"),
+        ("eventId", "x" * 128),
+        ("workspace", "aZ09_-"),
+        ("workspace", "x" * 64),
+        ("message.uuid", "aZ09._-"),
+        ("message.uuid", "x" * 64),
+    ],
+)
+def test_names_may_be_any_of_their_characters(path: str, value: str) -> None:
+    """Ids of every allowed character, and of the greatest length, are taken."""
+    name = path.rpartition(".")[2]
+    document = read(changed(path, value)).model_dump(by_alias=True)
+    assert value == (document["message"] if "." in path else document)[name]
+
+
+@pytest.mark.parametrize("value", ["a b", "a:b", "a\rb", "a\nb", "a\n", "a\r", "ä", "a\u0000", "x" * 129])
+@pytest.mark.parametrize("path", ["eventId", "workspace", "message.uuid"])
+def test_other_characters_are_refused(path: str, value: str) -> None:
+    """Blanks, line ends, colons, letters beyond ASCII and too long ids never reach a Redis key."""
+    assert f"{path}: {NOT_ALLOWED}" == refusal_of(path, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        ("eventId", "a.b", NOT_ALLOWED),
+        ("eventId", "", "must not be empty; leave it out to have one derived"),
+        ("workspace", "a.b", NOT_ALLOWED),
+        ("workspace", "", NOT_ALLOWED),
+        ("workspace", "x" * 65, NOT_ALLOWED),
+        ("message.uuid", "", NOT_ALLOWED),
+        ("message.uuid", "x" * 65, NOT_ALLOWED),
+    ],
+)
+def test_each_id_has_its_own_limits(path: str, value: str, text: str) -> None:
+    """A dot is for message ids only, an id is never empty, and 64 characters are the end of all but eventIds."""
+    assert f"{path}: {text}" == refusal_of(path, value)
+
+
+@pytest.mark.parametrize("value", [5, True, 0.5, [], {}])
+@pytest.mark.parametrize(
+    "path",
+    ["eventId", "workspace", "timestamp", "callbackUrl", "message.src", "message.acceptedAt", "error.code"],
+)
+def test_text_is_text(path: str, value: object) -> None:
+    """Numbers and the like are not turned into text."""
+    assert f"{path}: Input should be a valid string" == refusal_of(path, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "longest"),
+    [("message.src", 256), ("message.dest", 256), ("error.message", 1024), ("callbackUrl", 2048)],
+)
+def test_text_has_an_end(path: str, longest: int) -> None:
+    """Text of the greatest length is taken, one character more is not."""
+    assert read(changed(path, "x" * longest))
+    assert refusal_of(path, "x" * (longest + 1)).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        *("SCHEDULED", "QUEUED", "PROCESSING", "SUBMITTED", "BUFFERED", "SENT", "DELIVERED", "READ"),
+        *("FAILED", "UNDELIVERABLE", "EXPIRED", "REJECTED", "UNKNOWN"),
+    ],
+)
+def test_canonical_statuses_are_taken(status: str) -> None:
+    """All thirteen canonical statuses are known."""
+    assert status == read(changed("status", status)).status
+
+
+@pytest.mark.parametrize("status", ["delivered", "SEEN", "", " SENT", 5, None, ["SENT"]])
+def test_other_statuses_are_refused(status: object) -> None:
+    """Any other status is an error that lists the known ones."""
+    assert refusal_of("status", status).startswith("status: must be one of SCHEDULED, QUEUED, ")
+
+
+TIMESTAMPS = [
+    (STAMP, 1781010297487),
+    ("2026-06-09T13:04:57Z", 1781010297000),
+    ("2026-06-09T13:04:57.4Z", 1781010297400),
+    ("2026-06-09t13:04:57.487z", 1781010297487),
+    ("2026-06-09T15:04:57.487+02:00", 1781010297487),
+    ("2026-06-09T07:34:57.487999999-05:30", 1781010297487),
+    ("2024-02-29T00:00:00Z", 1709164800000),
+    ("1969-12-31T23:59:59.250Z", -750),
+]
+
+
+@pytest.mark.parametrize(("text", "ms"), TIMESTAMPS)
+def test_a_timestamp_is_kept_as_given(text: str, ms: int) -> None:
+    """A timestamp keeps its very characters, nanoseconds too, and counts in milliseconds."""
+    change = read(changed("timestamp", text))
+    assert (text, ms) == (change.timestamp, timestamp_ms(change.timestamp))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "2026-06-09",
+        "2026-06-09T13:04Z",
+        "2026-06-09T13:04:57",
+        "2026-06-09T13:04:57.",
+        "2026-06-09T13:04:57.Z",
+        "2026-06-09T13:04:57,5Z",
+        "2026-06-09T13:04:57.1234567890Z",
+        "2026-06-09 13:04:57Z",
+        "2026-06-09T13:04:57+0200",
+        "2026-06-09T13:04:57+02",
+        "2026-06-09T13:04:57+24:00",
+        "2026-06-09T13:04:57+02:60",
+        "2026-06-09T13:04:57 Z",
+        "2026-06-09T13:04:57Z\n",
+        " 2026-06-09T13:04:57Z",
+        "2026-02-30T13:04:57Z",
+        "2025-02-29T13:04:57Z",
+        "2026-13-01T13:04:57Z",
+        "2026-06-00T13:04:57Z",
+        "2026-06-09T24:00:00Z",
+        "2026-06-09T13:60:00Z",
+        "2026-06-09T13:04:60Z",
+        "0000-01-01T00:00:00Z",
+        "+2026-06-09T13:04:57Z",
+        "２026-06-09T13:04:57Z",
+    ],
+)
+@pytest.mark.parametrize("path", ["timestamp", "message.acceptedAt"])
+def test_other_timestamps_are_refused(path: str, text: str) -> None:
+    """No zone, ten digits of a second, a day or zone that does not exist: an error that names the field."""
+    assert refusal_of(path, text).startswith(f"{path}: ")
+
+
+@given(
+    whole=st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).map(lambda at: at.replace(microsecond=0)),
+    fraction=st.text("0123456789", max_size=9),
+    offset=st.integers(-1439, 1439),
+)
+def test_a_timestamp_counts_what_it_says(whole: datetime, fraction: str, offset: int) -> None:
+    """Every instant, fraction and zone gives the milliseconds since 1970, the rest cut off."""
+    aware = whole.replace(tzinfo=timezone(timedelta(minutes=offset)))
+    text = aware.isoformat()[:19] + ("." + fraction if fraction else "") + aware.isoformat()[19:]
+    since = (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    assert since + int(fraction.ljust(3, "0")[:3]) == timestamp_ms(text)
+
+
+@given(
+    st.text()
+    | st.from_regex(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,10})?([Zz]|[+-]\d\d:\d\d)?\n?", fullmatch=True)
+)
+def test_any_text_is_a_timestamp_or_a_value_error(text: str) -> None:
+    """Reading a timestamp gives a whole number or a ValueError, whatever the text."""
+    with suppress(ValueError):
+        assert isinstance(timestamp_ms(text), int)
+
+
+@given(st.integers(0, 4_102_444_800_000))
+def test_iso_is_read_back(ms: int) -> None:
+    """What `iso` writes in UTC, `timestamp_ms` reads."""
+    assert "1970-01-01T00:00:00.001Z" == iso(1)
+    assert ms == timestamp_ms(iso(ms))
+
+
+def test_an_aware_datetime_is_a_timestamp() -> None:
+    """In Python a datetime with a zone may be given; it is written as ISO 8601."""
+    at = datetime(2026, 6, 9, 13, 4, 57, 487133, tzinfo=UTC)
+    change = StatusChange(**{**MINIMAL, "timestamp": at})
+    assert "2026-06-09T13:04:57.487133Z" == change.timestamp
+
+
+def test_a_naive_datetime_is_refused() -> None:
+    """A datetime without a zone could mean any instant of a day."""
+    with pytest.raises(ValidationError, match="needs a zone"):
+        StatusChange(**{**MINIMAL, "timestamp": datetime(2026, 6, 9)})
+
+
+@pytest.mark.parametrize("seconds", [1, 172_800, 604_800])
+def test_a_ttl_of_up_to_a_week_is_taken(seconds: int) -> None:
+    """ttlSeconds is a whole number from a second to a week."""
+    assert seconds == read(changed("ttlSeconds", seconds)).ttl_seconds
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 604_801, 10**30, True, False, 60.0, 1.5, "60", []])
+def test_other_ttls_are_refused(seconds: object) -> None:
+    """Beyond its bounds, or no whole number, ttlSeconds is an error that names it."""
+    assert refusal_of("ttlSeconds", seconds).startswith("ttlSeconds: Input should be ")
+
+
+@pytest.mark.parametrize("value", [-1, 1_000_001, 1.0, "1", True])
+@pytest.mark.parametrize("name", ["segments", "units", "attempts", "part", "totalParts"])
+def test_counts_are_whole_numbers(name: str, value: object) -> None:
+    """Counts are whole numbers from 0 to a million."""
+    assert refusal_of(f"message.{name}", value).startswith(f"message.{name}: Input should be ")
+
+
+COSTS = ["0", "5", "0.05", "0.1", "0.10", "1e-7", "12345678.123456", "123456789012.123456789012"]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("text", COSTS)
+def test_a_cost_is_printed_as_it_came(text: str, quote: str) -> None:
+    """A cost, given as number or text, never changes a digit: neither on the queue nor in the callback."""
+    change = StatusChange.from_json(with_cost(f"{quote}{text}{quote}"))
+    body = encode_json(dialects()["zeckta"].body(change, "MESSAGE_DELIVERED"))
+    printed = [re.findall(rb'"cost":([^,}]+)', raw)[0].decode().lower() for raw in (change.to_json(), body)]
+    assert [text, text] == printed
+
+
+@pytest.mark.parametrize(
+    ("cost", "printed"),
+    [
+        (0.05, b"0.05"),
+        (0.1, b"0.1"),
+        (1e-7, b"1e-7"),
+        (12345678.123456, b"12345678.123456"),
+        ("0.05", b"0.05"),
+        (Decimal("0.050"), b"0.050"),
+        (5, b"5"),
+    ],
+)
+def test_a_cost_of_python_is_printed_as_it_reads(cost: Any, printed: bytes) -> None:
+    """A float's cost is its shortest decimal, not its binary expansion."""
+    change = StatusChange(**{**MINIMAL, "message": Message(uuid="m", src="a", dest="b", cost=cost)})
+    assert b'"cost":' + printed in change.to_json().replace(b"E", b"e")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("-1", "-0.01", "true", "[]", "{}", "1e-13", "1234567890123", "1e24", "1e400", '"1e400"'),
+        *('"abc"', '""', '"0,05"', '"NaN"', '"sNaN"', '"Infinity"', '"1e99999999999999999999"'),
+    ],
+)
+def test_other_costs_are_refused(text: str) -> None:
+    """A cost that is negative, endless, too fine or no number is an error that names the field."""
+    assert refusal(with_cost(text)).startswith("message.cost: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"", "not valid JSON: "),
+        (b"{", "not valid JSON: "),
+        (b"{} {}", "not valid JSON: "),
+        (b"{'a': 1}", "not valid JSON: "),
+        (with_cost("NaN"), "not valid JSON: "),
+        (with_cost("Infinity"), "not valid JSON: "),
+        (with_cost("-Infinity"), "not valid JSON: "),
+        (with_cost("1e99999999999999999999"), ""),
+        (with_cost("1" * 5000), ""),
+        (b'{"workspace": "\\ud800"}', "not valid JSON: "),
+        (b'{"workspace": "\\udc00 \\ud800"}', "not valid JSON: "),
+        (b'{"workspace": "\xff"}', "not valid UTF-8: "),
+        (b'{"workspace": "\xed\xa0\x80"}', "not valid UTF-8: "),
+        (b"[" + json.dumps(MINIMAL).encode() + b"]", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b"[" * 30_000 + b"]" * 30_000, "nested too deeply"),
+        (b'{"message":' * 5_000 + b"1" + b"}" * 5_000, "nested too deeply"),
+        (b"[" * 100_000, "is 100,000 bytes long; the limit is 65,536"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(raw: bytes, text: str) -> None:
+    """Broken, endless or too deep JSON is an InvalidInput that says so, and never takes the reader down."""
+    assert refusal(raw).startswith(text)
+
+
+def test_a_hundred_thousand_levels_are_refused() -> None:
+    """Nesting deeper than the stack is an InvalidInput, also where nothing limits the length."""
+    with pytest.raises(InvalidInput, match=r"^nested too deeply$"):
+        decode_json(b"[" * 100_000 + b"]" * 100_000)
+
+
+def test_the_limit_is_64_kib() -> None:
+    """65,536 bytes are read, one more is not."""
+    raw = json.dumps(FULL).encode()
+    assert read(FULL) == StatusChange.from_json(raw.ljust(65_536))
+    assert "is 65,537 bytes long; the limit is 65,536" == refusal(raw.ljust(65_537))
+
+
+def test_the_last_of_equal_names_counts() -> None:
+    """Where JSON has a name twice, the last value counts, as for most readers."""
+    raw = json.dumps(MINIMAL).encode()[:-1] + b', "status": "SENT"}'
+    assert Status.SENT == StatusChange.from_json(raw).status
+
+
+def test_all_errors_come_at_once() -> None:
+    """One line names everything that is wrong."""
+    document = {"workspace": "a b", "status": "SENT", "timestamp": STAMP, "colour": 1}
+    expected = f"workspace: {NOT_ALLOWED}; message: is required; colour: is not a known field"
+    assert expected == refusal(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r\nb", "a\u2028b"])
+def test_a_field_name_cannot_break_the_line(name: str) -> None:
+    """An error stays one line even where the unknown field's name has line ends."""
+    text = refusal_of(name, 1)
+    assert [text] == text.splitlines()
+    assert text.endswith("is not a known field")
+
+
+def json_values(numbers: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8) | numbers
+    return st.recursive(
+        scalars,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+        max_leaves=6,
+    )
+
+
+@given(st.binary())
+def test_any_bytes_are_refused(raw: bytes) -> None:
+    """Bytes that are no status change raise InvalidInput in one line, and nothing else."""
+    text = refusal(raw)
+    assert [text] == text.splitlines()
+
+
+@given(path=st.sampled_from([*FIELDS, "message", "error"]), value=json_values(st.floats(allow_nan=False)))
+def test_any_value_is_read_or_refused(path: str, value: object) -> None:
+    """Any JSON in any field is read, or refused by an InvalidInput in one line that names the field."""
+    match read_or_error(changed(path, value)):
+        case StatusChange() as change:
+            assert change == StatusChange.from_json(change.to_json())
+        case text:
+            assert text.startswith((path, "not valid JSON"))
+            assert [text] == text.splitlines()
+
+
+def words(alphabet: str, longest: int) -> st.SearchStrategy[str]:
+    return st.text(alphabet, min_size=1, max_size=longest)
+
+
+LETTERS = "abcXYZ019_-"
+TEXTS = st.text(min_size=1, max_size=20)
+COUNTS = st.none() | st.integers(0, 1_000_000)
+FREE = st.none() | st.dictionaries(
+    TEXTS, json_values(st.decimals(allow_nan=False, allow_infinity=False)), max_size=3
+)
+CHANGES = st.builds(
+    StatusChange,
+    event_id=words(LETTERS, 128),
+    workspace=words(LETTERS, 64),
+    status=st.sampled_from(Status),
+    timestamp=st.sampled_from([text for text, _ in TIMESTAMPS]),
+    callback_url=st.none() | TEXTS,
+    ttl_seconds=st.none() | st.integers(1, 604_800),
+    message=st.builds(
+        Message,
+        uuid=words(LETTERS + ".", 64),
+        src=TEXTS,
+        dest=TEXTS,
+        channel=TEXTS,
+        segments=COUNTS,
+        part=COUNTS,
+        cost=st.none() | st.decimals(0, 10**12 - 1, places=6),
+        currency=st.none() | TEXTS,
+        reference=FREE,
+        provider=FREE,
+    ),
+    error=st.none() | st.builds(MessageError, code=TEXTS, message=st.none() | TEXTS),
+)
+
+
+@given(CHANGES)
+def test_what_is_written_is_read_back(change: StatusChange) -> None:
+    """A status change survives the queue: the same fields, the same digest."""
+    again = StatusChange.from_json(change.to_json())
+    assert change == again
+    assert change.digest() == again.digest()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), Decimal("NaN"), Decimal("-Infinity")])
+def test_no_number_that_json_lacks_is_written(number: Any) -> None:
+    """NaN and Infinity are refused at the producer, not turned into null or into broken JSON."""
+    message = {**MINIMAL["message"], "reference": {"deep": [number]}}
+    with pytest.raises(ValueError, match=r"NaN|Infinity|finite"):
+        StatusChange(**{**MINIMAL, "message": message}).to_json()
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\udfff": 1}, object()])
+def test_what_cannot_be_written_is_refused(value: object) -> None:
+    """Lone surrogates and objects that are no JSON raise InvalidInput when written."""
+    change = StatusChange(**{**MINIMAL, "message": {**MINIMAL["message"], "reference": {"x": value}}})
+    with pytest.raises(InvalidInput, match="cannot be written as JSON"):
+        change.to_json()
+
+
+def test_a_lone_surrogate_is_refused_in_python() -> None:
+    """Text that no UTF-8 can hold is refused where it is given."""
+    with pytest.raises(ValidationError, match=r"message\.src"):
+        StatusChange(**{**MINIMAL, "message": {**MINIMAL["message"], "src": "\ud800"}})
+
+
+def with_filler(length: int) -> StatusChange:
+    message = {**MINIMAL["message"], "reference": {"x": "y" * length}}
+    return StatusChange(**{**MINIMAL, "message": message})
+
+
+def test_what_is_too_long_is_not_written() -> None:
+    """65,536 bytes are written; one more, which the queue would refuse, is an error at the producer."""
+    room = 65_536 - len(with_filler(0).to_json())
+    assert with_filler(room) == StatusChange.from_json(with_filler(room).to_json())
+    with pytest.raises(InvalidInput, match=r"^is 65,537 bytes long as JSON; the limit is 65,536$"):
+        with_filler(room + 1).to_json()
+
+
+def test_only_what_has_a_value_is_written() -> None:
+    """The JSON on the queue has the derived eventId and the channel, and no null."""
+    change = read(MINIMAL)
+    message = {**MINIMAL["message"], "channel": "SMS"}
+    assert {**MINIMAL, "eventId": change.event_id, "message": message} == json.loads(change.to_json())
+
+
+def test_a_status_change_is_frozen() -> None:
+    """Neither a status change nor its message can be changed once it is made."""
+    change = read(FULL)
+    with pytest.raises(ValidationError, match="frozen"):
+        change.status = Status.SENT  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        change.message.dest = "+1"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("part", "written"), [(None, ""), (0, "0"), (2, "2")])
+def test_an_event_id_is_derived(part: int | None, written: str) -> None:
+    """Without an eventId it is the UUIDv5 of workspace, message, part, status and the timestamp as given."""
+    name = f"acme\nm-1\n{written}\nDELIVERED\n{STAMP}"
+    expected = str(uuid.uuid5(uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8"), name))
+    assert expected == read(changed("message.part", part, MINIMAL)).event_id
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "same"),
+    [
+        ("workspace", "other", False),
+        ("message.uuid", "m-2", False),
+        ("message.part", 1, False),
+        ("status", "SENT", False),
+        ("timestamp", "2026-06-09T15:04:57.487133482+02:00", False),
+        ("message.cost", 0.05, True),
+        ("message.src", "OTHER", True),
+        ("callbackUrl", "https://example.com", True),
+    ],
+)
+def test_a_derived_event_id_depends_on_five_fields(path: str, value: object, same: bool) -> None:
+    """Another workspace, message, part, status or timestamp text is another event; nothing else is."""
+    assert same is (read(MINIMAL).event_id == read(changed(path, value, MINIMAL)).event_id)
+
+
+def reversed_keys(value: Any) -> Any:
+    return {k: reversed_keys(v) for k, v in reversed(value.items())} if isinstance(value, dict) else value
+
+
+def test_digests_do_not_see_the_order_of_names() -> None:
+    """Two texts of one status change have one digest: 32 hex digits."""
+    document = changed("message.reference", {"a": {"x": 1, "y": 2}, "b": 3})
+    digest = read(document).digest()
+    assert digest == read(reversed_keys(document)).digest()
+    assert re.fullmatch("[0-9a-f]{32}", digest)
+
+
+def test_digests_do_not_see_who_derived_the_id() -> None:
+    """An eventId given as it would be derived makes no other status change of it."""
+    change = read(MINIMAL)
+    assert change.digest() == read({**MINIMAL, "eventId": change.event_id}).digest()
+
+
+OTHER_VALUES = {
+    "status": "SENT",
+    "timestamp": "2026-06-09T13:04:57.487133483Z",
+    "message.acceptedAt": "2026-06-09T13:04:57.487133483Z",
+    "message.reference": {"service": "otp", "key": None},
+    "message.provider": {"name": ["carrier"]},
+}
+
+
+def value_at(path: str) -> Any:
+    *parents, name = path.split(".")
+    return (FULL[parents[0]] if parents else FULL)[name]
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_digests_see_every_value(path: str) -> None:
+    """Another value in any field is another status change."""
+    value = value_at(path)
+    other = OTHER_VALUES.get(path, value + 1 if isinstance(value, int | float) else f"{value}2")
+    assert read(FULL).digest() != read(changed(path, other)).digest()
+
+
+@pytest.mark.parametrize("path", [path for path in [*FIELDS, "error"] if path not in REQUIRED])
+def test_digests_see_every_gap(path: str) -> None:
+    """A status change without one of its optional fields is another one."""
+    assert read(FULL).digest() != read(without(path)).digest()
