@@ -56,6 +56,8 @@ def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
     if port == 0:
         raise InvalidInput("callback URL has port 0")
     host = _host(parts.hostname or "")
+    if not parts.netloc.isascii():  # httpx knows fewer of its spellings than browsers do
+        url = url.replace(parts.netloc, f"{host}:{port}" if port else host, 1)
     return CallbackUrl(url, f"{scheme}://{host}:{port or (443 if scheme == 'https' else 80)}")
 
 

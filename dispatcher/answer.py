@@ -6,6 +6,7 @@ that has moved is looked up again.
 """
 
 import asyncio
+import re
 from typing import Any
 
 from aiohttp import ClientPayloadError
@@ -18,7 +19,11 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_AGE_SECONDS = 60.0
 """A connection older than this is not used again."""
 
-_END = b"\r\n\r\n"
+INTERIM_BYTES = 1024
+"""What a 1xx counts beside its length, so that a flood of short ones ends early."""
+
+_HEAD_END = re.compile(rb"\A[\r\n]+|\r?\n\r?\n")
+"""Where a head may end; at the beginning of a read also what may be the rest of such an end."""
 
 
 class AnswerProtocol(ResponseHandler):
@@ -29,8 +34,6 @@ class AnswerProtocol(ResponseHandler):
         self._born = loop.time()
         self._awaits_head = False
         self._head_bytes = 0
-        self._unfinished = b""
-        """The last bytes of a head that is not whole yet: its end may lie across two reads."""
 
     @property
     def should_close(self) -> bool:
@@ -39,36 +42,36 @@ class AnswerProtocol(ResponseHandler):
 
     def set_response_params(self, **params: Any) -> None:
         """Called before a request goes out."""
-        self._awaits_head, self._head_bytes, self._unfinished = True, 0, b""
+        self._awaits_head, self._head_bytes = True, 0
         super().set_response_params(**params)
 
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Called by the parser for each head that is whole."""
+        self._awaits_head = data[0].code < 200 and data[0].code != 101
+        self._head_bytes += INTERIM_BYTES
+        super().feed_data(data, size)
+
     def data_received(self, data: bytes) -> None:
-        """Called with whatever has come."""
-        while data and self._awaits_head:
+        """Called with whatever has come, and with nothing to have a paused parser go on."""
+        while self._awaits_head and data and not self._exception:
             data = self._take_head(data)
         if data and self._nothing_asked():
             self._close()
-        elif data:
+        elif not self._exception:
             super().data_received(data)
             self._end_broken_body()
 
     def _take_head(self, data: bytes) -> bytes:
         """Hands a head's bytes on by themselves; returns what is behind them."""
-        before = len(self._unfinished)
-        end = (self._unfinished + data).find(_END)
-        cut = len(data) if end < 0 else end + len(_END) - before
-        self._unfinished = (self._unfinished + data)[-len(_END) + 1 :] if end < 0 else b""
+        end = _HEAD_END.search(data)
+        cut = end.end() if end else len(data)
         self._head_bytes += cut
         if self._head_bytes > MAX_HEAD_BYTES:
             self._close()
             self.set_exception(HttpProcessingError(message=f"head longer than {MAX_HEAD_BYTES} bytes"))
         else:
             super().data_received(data[:cut])
-        self._awaits_head = self._exception is None and (end < 0 or not self._final_head_is_here())
-        return b"" if self._exception else data[cut:]
-
-    def _final_head_is_here(self) -> bool:
-        return bool(self._buffer) and self._buffer[-1][0][0].code >= 200
+        return data[cut:]
 
     def _end_broken_body(self) -> None:
         """Whoever reads a body that cannot be read on is told, not left waiting for its end."""

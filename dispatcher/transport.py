@@ -71,10 +71,11 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._policy = policy
         self._timeout_seconds = timeout_seconds
+        self._resolver = _AllowedAddresses(resolver or aiohttp.AsyncResolver(), policy)
         connector = aiohttp.TCPConnector(
             limit=0,
             limit_per_host=0,
-            resolver=_AllowedAddresses(resolver or aiohttp.AsyncResolver(), policy),
+            resolver=self._resolver,
             socket_factory=self._open_socket,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             ssl=tls or ssl.create_default_context(),
@@ -115,6 +116,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._session.close()
+        await self._resolver.close()
 
     def _open_socket(self, info: Any) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -175,8 +177,15 @@ def _failure(error: Exception) -> httpx.TransportError:
     word = _word(error, cause)
     if word == "dns" and not _descriptor_is_left():
         return OwnFault("no descriptor was left for the look-up")
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(_text(error, cause).split()) or type(error).__name__
     return TransportFailure(word, text) if word else OwnFault(f"{type(error).__name__}: {text}")
+
+
+def _text(error: Exception, cause: Exception) -> str:
+    """What is said about an error: never the URL, which may hold what is secret."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.message
+    return str(cause)
 
 
 def _descriptor_is_left() -> bool:

@@ -36,10 +36,13 @@ class Workspace:
     """Why its secrets cannot be opened; they are empty then."""
 
     def live_secrets(self, now_ms: int) -> list[Secret]:
-        """The secrets that sign now, oldest first. Raises InvalidInput where they cannot be opened."""
+        """The secrets that sign now, oldest first. Raises InvalidInput where there are none to use."""
         if self.problem:
             raise InvalidInput(self.problem)
-        return [s for s in self.secrets if s.expires_ms is None or s.expires_ms > now_ms]
+        live = [s for s in self.secrets if s.expires_ms is None or s.expires_ms > now_ms]
+        if not live:
+            raise InvalidInput("it has no live secret")
+        return live
 
 
 class Workspaces:

@@ -48,6 +48,7 @@ SHORTENED = {
 SLOW_SECONDS = 1.5
 DEADLINE_SECONDS = 25.0
 STOP_SECONDS = 15.0
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _HOST = re.compile(rb"https://([a-z.]+\.example)")
 _STAMP = re.compile(rb'"(timestamp|acceptedAt)":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)((?:\.\d+)?Z?)"')
@@ -266,12 +267,12 @@ def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """TERM and a closed terminal clean up as Ctrl-C does."""
+    """TERM and a closed terminal clean up as Ctrl-C does, which works even where a parent ignores it."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     try:
         yield
     finally:

@@ -164,7 +164,7 @@ def test_listen(stack: Stack) -> None:
         (document,) = [json.loads(x) for x in log.read_text().splitlines() if x.startswith("{")]
         assert (event_id, True, 200) == (document["eventId"], document["verified"], document["answered"])
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(30)
 
 

@@ -271,8 +271,6 @@ def test_a_blocked_address_is_an_error(host: str) -> None:
 def test_a_url_that_cannot_be_sent_to_is_an_error(host: str) -> None:
     """A host that is neither a name nor an address gives the callback up, and raises nothing."""
 
-    # FAILS: product bug. httpx.InvalidURL, or idna's error, leaves `send`; the turn takes it for our own
-    # fault, and the callback goes back to its lane every second until it expires.
     async def scene() -> Attempt:
         async with sender() as ours:
             return await ours.send(callback(f"http://{host}/"), workspace(), NOW_MS)
@@ -406,7 +404,6 @@ def local_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_all_three_forms_of_a_date_are_utc(value: str) -> None:
     """The three forms of RFC 9110 §5.6.7 name the same moment on a machine in any time zone."""
-    # FAILS for asctime: product bug. A date without a zone is taken for local time.
     assert parse_retry_after(value, 784_111_777_000 - 5_000) == 5_000
 
 

