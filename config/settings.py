@@ -1,7 +1,9 @@
 """Every setting, once: default, unit, meaning. `.env.example` and the README table are made from here."""
 
 import ipaddress
+import ssl
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -55,9 +57,19 @@ class Settings(BaseSettings):
     allowed_ports: Annotated[tuple[int, ...], Commas] = Field(
         (), description="ports that may be connected to; empty: any"
     )
+    proxy_url: SecretStr | None = Field(
+        None,
+        description="egress proxy that makes all connections and guards addresses itself (e.g. smokescreen); empty: none",
+    )
+    ca_file: str | None = Field(
+        None, description="file of certificate authorities (PEM) to trust beside the system's; empty: none"
+    )
     secret_keys: SecretStr | None = Field(
         None,
         description="Fernet keys that encrypt signing secrets in Redis, newest first, comma-separated; empty: readable",
+    )
+    secret_grace_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = Field(
+        86_400, description="how long an old secret goes on signing after `workspace rotate-secret`"
     )
     ledger_retention_seconds: Annotated[int, Field(ge=1)] = Field(
         604_800,
@@ -87,7 +99,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("broker_url", "secret_keys", mode="before")
+    @field_validator("broker_url", "secret_keys", "proxy_url", "ca_file", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -97,6 +109,24 @@ class Settings(BaseSettings):
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ipaddress.ip_network(network)
+        return value
+
+    @field_validator("proxy_url")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value else None
+        if parts and not (parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError("must be http://host:port or https://host:port")
+        return value
+
+    @field_validator("ca_file")
+    @classmethod
+    def _authorities(cls, value: str | None) -> str | None:
+        if value:
+            try:
+                ssl.create_default_context(cafile=value)
+            except OSError as error:
+                raise ValueError(f"cannot be used: {error.strerror or error}") from None
         return value
 
     @model_validator(mode="after")

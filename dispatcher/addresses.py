@@ -61,6 +61,12 @@ def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
     return CallbackUrl(url, f"{scheme}://{host}:{port or (443 if scheme == 'https' else 80)}")
 
 
+def without_query(url: str) -> str:
+    """A callback URL as it may be shown: queries often hold tokens."""
+    before, question_mark, _ = url.partition("?")
+    return f"{before}?…" if question_mark else before
+
+
 def _is_utf8(text: str) -> bool:
     try:
         text.encode()
@@ -112,6 +118,15 @@ def is_public(address: Address) -> bool:
     )
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is an address in its usual spelling."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
 def is_odd_address(host: str) -> bool:
     """Whether a host is an address in a spelling that only some resolvers take for one.
 
@@ -120,11 +135,7 @@ def is_odd_address(host: str) -> bool:
     last = host.rstrip(".").rpartition(".")[2].lower()
     if not (last.isascii() and last.isdigit()) and not re.fullmatch(r"0x[0-9a-f]*", last):
         return False
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return True
-    return False
+    return not is_address(host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis.asyncio
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -41,8 +41,8 @@ class Claimed:
     event_type: str
     status: str
     message_uuid: str
-    url: str
-    body: bytes | None
+    url: str = field(repr=False)
+    body: bytes | None = field(repr=False)
     """None if it is gone from Redis."""
 
 

@@ -4,7 +4,7 @@ import functools
 import math
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -172,7 +172,7 @@ class StatusChange(_Model):
     workspace: Annotated[str, Field(pattern=WORKSPACE_PATTERN)]
     status: Status
     timestamp: Timestamp
-    callback_url: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    callback_url: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(None, repr=False)
     ttl_seconds: Annotated[StrictInt, Field(ge=1, le=604_800)] | None = None
     message: Message
     error: MessageError | None = None
@@ -252,10 +252,10 @@ class Callback:
     event_type: str
     status: str
     message_uuid: str
-    url: str
+    url: str = field(repr=False)
     endpoint: str
     """Name of the endpoint: workspace, space, scheme://host:port."""
-    body: bytes
+    body: bytes = field(repr=False)
     digest: str
     timestamp_ms: int
     ttl_ms: int

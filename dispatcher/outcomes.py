@@ -16,6 +16,25 @@ class State(StrEnum):
     SUPERSEDED = "superseded"
 
 
+ERRORS = {
+    "dns": "the name has no address, or its servers do not answer",
+    "connect": "refused, no route, or closed before anything was sent",
+    "proxy": "the egress proxy would not, or could not, connect",
+    "tls_expired": "the certificate is not valid at this time",
+    "tls_name": "the certificate is another name's",
+    "tls_untrusted": "no authority that is trusted here signed the certificate",
+    "tls_handshake": "TLS could not be set up",
+    "timeout": "not over within REQUEST_TIMEOUT_SECONDS, look-up and handshake included",
+    "maybe_received": "the connection broke after the request was sent, before the answer's head was whole",
+    "protocol": "the answer is not HTTP, or its head is too long",
+    "blocked_address": "the address is not public and not allowed",
+    "worker_lost": "the worker died, or stalled longer than its lease; a POST may have been made",
+    "body_missing": "the body is gone from Redis",
+    "workspace_removed": "the workspace is gone",
+    "internal_error": "a fault of ours: it is logged, no attempt is counted, and the callback goes back to its lane",
+}
+"""Everything an attempt can say beside `http_NNN`: the status of an answer that is no 2xx."""
+
 ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED})
 
 

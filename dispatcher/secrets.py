@@ -1,10 +1,9 @@
-"""A workspace's secrets, and how they rest in Redis: encrypted, once SECRET_KEYS is set."""
+"""A workspace's secrets, and how they (and its own headers) rest in Redis: encrypted, once SECRET_KEYS is set."""
 
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from dispatcher.errors import InvalidInput
@@ -44,20 +43,17 @@ class SecretBox:
                 "a key in DISPATCHER_SECRET_KEYS is no Fernet key (32 bytes in URL-safe base64, 44 characters)"
             ) from None
 
-    def seal(self, items: Sequence[Secret]) -> bytes:
+    def seal(self, raw: bytes) -> bytes:
         """What is kept in Redis."""
-        raw = msgspec.json.encode(items)
         return self._fernet.encrypt(raw) if self._fernet else _PLAIN + raw
 
-    def open(self, sealed: bytes) -> tuple[Secret, ...]:
-        """The secrets back. Raises InvalidInput where no key of ours fits."""
+    def open(self, sealed: bytes) -> bytes:
+        """What was sealed. Raises InvalidInput where no key of ours fits."""
         if sealed.startswith(_PLAIN):
-            raw = sealed.removeprefix(_PLAIN)
-        elif self._fernet is None:
+            return sealed.removeprefix(_PLAIN)
+        if self._fernet is None:
             raise InvalidInput("the workspace's secrets are encrypted, but DISPATCHER_SECRET_KEYS is not set")
-        else:
-            try:
-                raw = self._fernet.decrypt(sealed)
-            except InvalidToken:
-                raise InvalidInput("no key in DISPATCHER_SECRET_KEYS opens the workspace's secrets") from None
-        return tuple(msgspec.json.decode(raw, type=list[Secret]))
+        try:
+            return self._fernet.decrypt(sealed)
+        except InvalidToken:
+            raise InvalidInput("no key in DISPATCHER_SECRET_KEYS opens the workspace's secrets") from None

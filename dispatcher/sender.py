@@ -55,6 +55,7 @@ class Sender:
         signing = Signing(callback.event_id, body, [s.text for s in secrets], timestamp, callback.attempt)
         headers = (
             self._headers
+            | dict(workspace.headers)
             | dialects()[workspace.dialect].headers(signing)
             | webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body)
         )

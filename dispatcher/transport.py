@@ -17,7 +17,7 @@ import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from dispatcher.addresses import AddressPolicy, is_odd_address
+from dispatcher.addresses import AddressPolicy, is_address, is_odd_address
 from dispatcher.answer import AnswerProtocol
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -68,17 +68,20 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         *,
         resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
+        proxy_url: str | None = None,
     ) -> None:
         self._policy = policy
         self._timeout_seconds = timeout_seconds
-        self._resolver = _AllowedAddresses(resolver or aiohttp.AsyncResolver(), policy)
+        self._proxy_url = proxy_url
+        found = resolver or aiohttp.AsyncResolver()
+        self._resolver = found if proxy_url else _AllowedAddresses(found, policy)
         connector = aiohttp.TCPConnector(
             limit=0,
             limit_per_host=0,
             resolver=self._resolver,
             socket_factory=self._open_socket,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
-            ssl=tls or ssl.create_default_context(),
+            ssl=tls or tls_context(),
         )
         connector._factory = functools.partial(  # type: ignore[assignment]  # a subclass's
             AnswerProtocol, loop=asyncio.get_running_loop()
@@ -94,8 +97,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends the request. Raises TransportFailure or OwnFault."""
-        if is_odd_address(request.url.host):
-            raise TransportFailure("blocked_address", f"{request.url.host} is an odd spelling of an address")
+        self._refuse_literal(request.url)
         deadline = asyncio.get_running_loop().time() + self._timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
@@ -105,9 +107,10 @@ class CallbackTransport(httpx.AsyncBaseTransport):
                     data=request.content,
                     headers=request.headers.multi_items(),
                     allow_redirects=False,
+                    proxy=self._proxy_url,
                 )
         except Exception as error:
-            raise _failure(error) from error
+            raise _failure(error, encrypted=request.url.scheme == "https") from error
         content = await _read(answer, deadline)
         return httpx.Response(
             answer.status, headers=answer.raw_headers, stream=_Answer(content), request=request
@@ -118,12 +121,35 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         await self._session.close()
         await self._resolver.close()
 
+    def _refuse_literal(self, url: httpx.URL) -> None:
+        """An address in place of a name is checked before all else, also where a proxy connects."""
+        host = url.host
+        if is_odd_address(host):
+            raise TransportFailure("blocked_address", f"{host} is an address in an odd spelling")
+        if is_address(host):
+            refusal = self._policy.refusal(host, url.port or (443 if url.scheme == "https" else 80))
+            if refusal:
+                raise TransportFailure("blocked_address", refusal)
+
     def _open_socket(self, info: Any) -> socket.socket:
+        """The check that counts: the final address of every connection. A proxy is the operator's own."""
         family, kind, protocol, _, address = info
         refusal = self._policy.refusal(str(address[0]), int(address[1]))
-        if refusal:
+        if refusal and not self._proxy_url:
             raise BlockedAddress(refusal)
         return socket.socket(family, kind, protocol)
+
+
+def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """TLS 1.2 and newer, certificates and names verified by the system's authorities and those of `ca_file`.
+
+    Raises OSError where the file cannot be read or holds no certificate.
+    """
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    return context
 
 
 class _AllowedAddresses(AbstractResolver):
@@ -169,12 +195,12 @@ async def _read(answer: aiohttp.ClientResponse, deadline: float) -> bytes:
     return b"".join(chunks)[:MAX_ANSWER_BYTES]
 
 
-def _failure(error: Exception) -> httpx.TransportError:
+def _failure(error: Exception, *, encrypted: bool) -> httpx.TransportError:
     """The one table from aiohttp's errors to ours."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, OSError) and cause.errno in OWN_FAULTS:
         return OwnFault(str(cause))
-    word = _word(error, cause)
+    word = _word(error, cause, encrypted)
     if word == "dns" and not _descriptor_is_left():
         return OwnFault("no descriptor was left for the look-up")
     text = " ".join(_text(error, cause).split()) or type(error).__name__
@@ -196,18 +222,20 @@ def _descriptor_is_left() -> bool:
     return True
 
 
-def _word(error: Exception, cause: Exception) -> str | None:
+def _word(error: Exception, cause: Exception, encrypted: bool) -> str | None:
     match error:
         case _ if isinstance(cause, BlockedAddress):
             return "blocked_address"
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
+            return "proxy"
         case aiohttp.ClientConnectorDNSError():
             return "dns"
         case aiohttp.ClientConnectorCertificateError():
-            return "tls_certificate"
+            return _certificate_word(error.certificate_error)
         case aiohttp.ClientSSLError():
             return "tls_handshake"
-        case aiohttp.ClientConnectorError():
-            return "connect"
+        case aiohttp.ClientConnectorError():  # closed in the handshake, if it was there at all
+            return "tls_handshake" if encrypted and isinstance(cause, ConnectionResetError) else "connect"
         case TimeoutError():
             return "timeout"
         case aiohttp.ClientResponseError() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
@@ -216,3 +244,14 @@ def _word(error: Exception, cause: Exception) -> str | None:
             return "maybe_received"
         case _:
             return None
+
+
+def _certificate_word(error: Exception) -> str:
+    """By OpenSSL's verify codes (x509_vfy.h)."""
+    match getattr(error, "verify_code", None):
+        case 9 | 10:  # not yet valid, expired
+            return "tls_expired"
+        case 62 | 63 | 64:  # the wrong host name, e-mail or address
+            return "tls_name"
+        case _:
+            return "tls_untrusted"

@@ -2,22 +2,28 @@
 
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import redis.asyncio
 
 from dispatcher.addresses import parse_callback_url
 from dispatcher.connection import translated
 from dispatcher.dialects import dialects
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.headers import check_headers
 from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger
-from dispatcher.model import WORKSPACE_PATTERN
+from dispatcher.model import WORKSPACE_PATTERN, iso
 from dispatcher.secrets import Secret, SecretBox, generate_secret
+from dispatcher.signing import key_of
 
 MAX_CONCURRENCY = 1000
+MAX_LIVE_SECRETS = 3
+"""Each makes the signature header longer, and a secret that nobody retires is one too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +32,12 @@ class Workspace:
 
     id: str
     dialect: str
-    callback_url: str
+    callback_url: str = field(repr=False)
     secrets: tuple[Secret, ...]
     created_ms: int
     revision: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Its own headers, sent with each of its callbacks."""
     max_concurrency: int | None = None
     """Callbacks in flight to one of its endpoints at most; None: the setting's."""
     problem: str | None = None
@@ -91,50 +99,105 @@ class Workspaces:
         now_ms: int,
         secret: str | None = None,
         max_concurrency: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Workspace:
         """Makes a workspace. Raises InvalidInput or AlreadyExists."""
         if not re.fullmatch(WORKSPACE_PATTERN, workspace):
             raise InvalidInput("a workspace's name is 1 to 64 letters, digits, _ or -")
         if dialect not in dialects():
             raise InvalidInput(f"unknown dialect {dialect!r}; there are {', '.join(sorted(dialects()))}")
-        new = Secret(secret or generate_secret(), now_ms)
-        new.key  # noqa: B018  raises for a malformed secret
-        made = Workspace(workspace, dialect, callback_url, (new,), now_ms, "", max_concurrency)
-        fields = {"dialect": dialect, "secrets": self._box.seal(made.secrets), "created": now_ms}
+        fields = {"dialect": dialect, "secrets": self._seal([_new_secret(secret, now_ms)]), "created": now_ms}
         fields |= self._changeable(callback_url, max_concurrency)
-        if not await self._write(workspace, fields, must_exist=False):
-            raise AlreadyExists(
-                f"workspace {workspace!r} is there already; `dispatcher workspace update` changes it"
-            )
-        return made
+        if headers:
+            fields["headers"] = self._seal(check_headers(headers, dialect))
+
+        def make(there: Workspace | None) -> dict[str, Any]:
+            if there:
+                raise AlreadyExists(
+                    f"workspace {workspace!r} is there already; `dispatcher workspace update` changes it"
+                )
+            return fields
+
+        return await self._write(workspace, make)
 
     async def update(
-        self, workspace: str, *, callback_url: str | None = None, max_concurrency: int | None = None
+        self,
+        workspace: str,
+        *,
+        callback_url: str | None = None,
+        max_concurrency: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Workspace:
-        """Changes a workspace: the URL for later status changes, limits from the next claim.
+        """Changes a workspace: the URL for later status changes, limits and headers from the next claim.
 
-        Raises NotFound or InvalidInput.
+        Of `headers` each is set, and one without a value is removed. Raises NotFound or InvalidInput.
         """
-        if not await self._write(workspace, self._changeable(callback_url, max_concurrency), must_exist=True):
-            raise _unknown(workspace)
-        return await self.require(workspace)
+        fields = self._changeable(callback_url, max_concurrency)
 
-    async def _write(self, workspace: str, fields: dict[str, Any], *, must_exist: bool) -> bool:
-        """Sets fields and a new revision, unless the workspace is missing (or there, for a new one)."""
+        def change(there: Workspace | None) -> dict[str, Any]:
+            known = _there(there, workspace)
+            if not headers:
+                return fields
+            _raise_problem(known)
+            given = {name.lower() for name in headers}
+            kept = {name: value for name, value in known.headers.items() if name.lower() not in given}
+            wanted = kept | {name: value for name, value in headers.items() if value}
+            return fields | {"headers": self._seal(check_headers(wanted, known.dialect))}
+
+        return await self._write(workspace, change)
+
+    async def rotate_secret(
+        self, workspace: str, *, now_ms: int, grace_ms: int, secret: str | None = None
+    ) -> Workspace:
+        """Gives a workspace a new secret; the ones before go on signing for `grace_ms`.
+
+        Raises NotFound, or InvalidInput where that would make more than three live ones.
+        """
+        new = _new_secret(secret, now_ms)
+
+        def rotate(there: Workspace | None) -> dict[str, Any]:
+            known = _there(there, workspace)
+            _raise_problem(known)
+            grace_ends = now_ms + grace_ms
+            ends = [min(grace_ends, s.expires_ms or grace_ends) for s in known.secrets]
+            live = [replace(s, expires_ms=e) for s, e in zip(known.secrets, ends, strict=True) if e > now_ms]
+            if len(live) >= MAX_LIVE_SECRETS:
+                raise InvalidInput(
+                    f"{len(live)} secrets are live, the oldest until {iso(min(ends))}; wait for that, "
+                    "or say a grace time of 0, which ends them all now"
+                )
+            return {"secrets": self._seal([*live, new])}
+
+        return await self._write(workspace, rotate)
+
+    async def rotate_encryption(self) -> int:
+        """Writes all secrets anew under the newest key; returns of how many workspaces. Raises InvalidInput."""
+        names = await self.names()
+        for name in names:
+
+            def reseal(there: Workspace | None, name: str = name) -> dict[str, Any]:
+                known = _there(there, name)
+                _raise_problem(known)
+                return {"secrets": self._seal(known.secrets), "headers": self._seal(dict(known.headers))}
+
+            with suppress(NotFound):  # removed meanwhile
+                await self._write(name, reseal)
+        return len(names)
+
+    async def _write(self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]]) -> Workspace:
+        """Sets the fields that `change` makes of what is there, and a new revision; all or nothing."""
         key = self._keys.workspace(workspace)
-        written = False
 
         async def write(pipe: Any) -> None:
-            nonlocal written
-            written = bool(await pipe.exists(key)) == must_exist
+            there = await pipe.hgetall(key)
+            fields = change(self._read(workspace, there) if there else None)
             pipe.multi()
-            if written:
-                pipe.hset(key, mapping=fields | {"revision": secrets.token_hex(6)})
-                pipe.sadd(self._keys.workspaces, workspace)
+            pipe.hset(key, mapping=fields | {"revision": secrets.token_hex(6)})
+            pipe.sadd(self._keys.workspaces, workspace)
 
         with translated(self._url):
             await self._client.transaction(write, key)  # again, should the key change meanwhile
-        return written
+        return await self.require(workspace)
 
     async def waiting(self, workspace: str) -> dict[str, int]:
         """The workspace's endpoints that have waiting callbacks, with how many."""
@@ -183,7 +246,7 @@ class Workspaces:
 
     def _read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
         limit = fields.get(b"max_concurrency")
-        opened, problem = self._open(fields[b"secrets"])
+        opened, headers, problem = self._open(fields)
         return Workspace(
             workspace,
             fields[b"dialect"].decode(),
@@ -191,15 +254,41 @@ class Workspaces:
             opened,
             int(fields[b"created"]),
             fields[b"revision"].decode(),
+            headers,
             int(limit) if limit else None,
             problem,
         )
 
-    def _open(self, sealed: bytes) -> tuple[tuple[Secret, ...], str | None]:
+    def _open(self, fields: Mapping[bytes, bytes]) -> tuple[tuple[Secret, ...], dict[str, str], str | None]:
+        """Secrets and headers; or why they cannot be opened."""
+        sealed = fields.get(b"headers")
         try:
-            return self._box.open(sealed), None
+            opened = msgspec.json.decode(self._box.open(fields[b"secrets"]), type=list[Secret])
+            headers = msgspec.json.decode(self._box.open(sealed), type=dict[str, str]) if sealed else {}
         except InvalidInput as error:
-            return (), str(error)
+            return (), {}, str(error)
+        return tuple(opened), headers, None
+
+    def _seal(self, value: object) -> bytes:
+        return self._box.seal(msgspec.json.encode(value))
+
+
+def _new_secret(text: str | None, now_ms: int) -> Secret:
+    """Raises InvalidInput for a malformed one."""
+    new = Secret(text or generate_secret(), now_ms)
+    key_of(new.text)
+    return new
+
+
+def _there(workspace: Workspace | None, name: str) -> Workspace:
+    if workspace is None:
+        raise _unknown(name)
+    return workspace
+
+
+def _raise_problem(workspace: Workspace) -> None:
+    if workspace.problem:
+        raise InvalidInput(f"workspace {workspace.id!r}: {workspace.problem}")
 
 
 def _unknown(workspace: str) -> NotFound:

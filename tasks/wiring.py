@@ -21,7 +21,7 @@ from dispatcher.ledger import Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
-from dispatcher.transport import CallbackTransport
+from dispatcher.transport import CallbackTransport, tls_context
 from dispatcher.turn import Slots, TurnParts
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import WorkspaceCache, Workspaces
@@ -66,7 +66,13 @@ def policy(settings: Settings) -> Policy:
 def transport(settings: Settings) -> CallbackTransport:
     """The HTTP transport; made within a running loop."""
     addresses = AddressPolicy.of(settings.allowed_networks, settings.allowed_ports)
-    return CallbackTransport(addresses, settings.request_timeout_seconds)
+    proxy = settings.proxy_url
+    return CallbackTransport(
+        addresses,
+        settings.request_timeout_seconds,
+        tls=tls_context(settings.ca_file),
+        proxy_url=proxy.get_secret_value() if proxy else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -434,7 +434,7 @@ def sealed_with_a_lost_key() -> str:
     """What SecretBox says of secrets whose key is no longer configured."""
     lost, ours = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (1, 2))
     with pytest.raises(InvalidInput) as refused:
-        SecretBox([ours]).open(SecretBox([lost]).seal([Secret(OLD, 1)]))
+        SecretBox([ours]).open(SecretBox([lost]).seal(OLD.encode()))
     return str(refused.value)
 
 

@@ -938,38 +938,38 @@ def test_https_to_an_address_verifies_the_address(run: Run[None], certificates: 
 
 
 @pytest.mark.parametrize(
-    ("host", "options"),
+    ("word", "host", "options"),
     [
-        ("other.test", {}),
-        ("127.0.0.1", {}),
-        ("receiver.test", {"self_signed": True}),
-        ("receiver.test", {"days": -1}),
+        ("tls_name", "other.test", {}),
+        ("tls_name", "127.0.0.1", {}),
+        ("tls_untrusted", "receiver.test", {"self_signed": True}),
+        ("tls_expired", "receiver.test", {"days": -1}),
     ],
     ids=["another name", "an address", "self-signed", "expired"],
 )
 def test_a_bad_certificate_is_told_apart(
-    run: Run[None], certificates: Certificates, host: str, options: dict[str, Any]
+    run: Run[None], certificates: Certificates, word: str, host: str, options: dict[str, Any]
 ) -> None:
-    """A certificate for somebody else, by nobody or of yesterday is `tls_certificate`; nothing is sent."""
+    """A certificate for somebody else, by nobody or of yesterday has a word each; nothing is sent."""
 
     async def scene() -> None:
         async with (
             serving(answers(answer()), tls=certificates.server(host, **options)) as server,
             sending(resolver=names("127.0.0.1"), tls=certificates.client()) as transport,
         ):
-            assert await word_of(post(transport, server.url_at("receiver.test"))) == "tls_certificate"
+            assert await word_of(post(transport, server.url_at("receiver.test"))) == word
             assert server.received == []
 
     run(scene())
 
 
 def test_by_default_only_public_authorities_are_trusted(run: Run[None], certificates: Certificates) -> None:
-    """Without a context of one's own a private authority's certificate is `tls_certificate`."""
+    """Without a context of one's own a private authority's certificate is `tls_untrusted`."""
 
     async def scene() -> None:
         async with serving(answers(answer()), tls=certificates.server("127.0.0.1")) as server:
             async with sending(tls=None) as transport:
-                assert await word_of(post(transport, server.url)) == "tls_certificate"
+                assert await word_of(post(transport, server.url)) == "tls_untrusted"
             assert server.received == []
 
     run(scene())

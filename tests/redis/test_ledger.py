@@ -224,7 +224,7 @@ def test_records_stay_small(world: World) -> None:
     world.accept(callback("e" * 128, message="m" * 64))
     for _ in range(5):
         (one,) = world.claim().callbacks
-        world.settle("e" * 128, one.claim, Retry(0), error="tls_certificate")
+        world.settle("e" * 128, one.claim, Retry(0), error="tls_untrusted")
     assert world.call("object", "ENCODING", world.keys.event("acme", "e" * 128)) in (b"listpack", b"ziplist")
     world.deliver_all()
 

@@ -59,7 +59,7 @@ def test_other_answers_are_tried_again(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", ["dns", "connect", "timeout", "maybe_received", "protocol", "tls_certificate", "tls_handshake"]
+    "error", ["dns", "connect", "timeout", "maybe_received", "protocol", "tls_name", "tls_handshake"]
 )
 def test_no_answer_is_tried_again(error: str) -> None:
     """Every way of getting no answer retries after the backoff."""
@@ -190,7 +190,7 @@ def test_lost_attempts_expire(lost_before: int, expires_ms: int, outcome: Outcom
         *((answered(status), False) for status in (200, 204, 302, 400, 401, 404, 408, 410, 422)),
         *(
             (broken(e), True)
-            for e in ("dns", "connect", "timeout", "maybe_received", "tls_certificate", "tls_handshake")
+            for e in ("dns", "connect", "timeout", "maybe_received", "tls_name", "tls_handshake")
         ),
         *((broken(e), False) for e in ("protocol", "blocked_address", "workspace_removed", "body_missing")),
         (Attempt(NOW, 0, own_fault="no ports left"), False),
