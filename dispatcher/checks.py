@@ -1,8 +1,10 @@
 """What about a Redis would lose data, in words. Reads only."""
 
+import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.exceptions import NoPermissionError, ResponseError
@@ -32,11 +34,20 @@ class Finding:
 
 
 async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Finding]:
-    """Version, persistence and eviction of a Redis. Raises RedisUnavailable."""
+    """Version, persistence, eviction and access of a Redis. Raises RedisUnavailable."""
+    config: dict[str, Any] = {}
     with translated(url):
         info = await _allowed(client.info("everything"))
-        fsync = await _allowed(client.config_get("appendfsync"))
-    return [_version(info), _persistence(info, fsync), _eviction(info)]
+        for name in ("appendfsync", "bind", "protected-mode", "requirepass"):  # Redis 6.2 takes one at a time
+            config |= await _allowed(client.config_get(name))
+        user = await _allowed(client.acl_getuser("default"))
+    return [
+        _version(info),
+        _persistence(info, config),
+        _eviction(info),
+        _access(config, user),
+        _encryption(url),
+    ]
 
 
 async def _allowed(call: Any) -> dict[str, Any]:
@@ -66,7 +77,7 @@ def _version(info: dict[str, Any]) -> Finding:
     return Finding("version", Verdict.OK, version)
 
 
-def _persistence(info: dict[str, Any], fsync: dict[str, Any]) -> Finding:
+def _persistence(info: dict[str, Any], config: dict[str, Any]) -> Finding:
     if "aof_enabled" not in info:
         return Finding(
             "persistence", Verdict.UNKNOWN, "INFO is forbidden", "set appendonly yes, appendfsync everysec"
@@ -78,7 +89,7 @@ def _persistence(info: dict[str, Any], fsync: dict[str, Any]) -> Finding:
             "no append-only file: a restart of Redis loses accepted callbacks",
             "set appendonly yes, appendfsync everysec",
         )
-    how = fsync.get("appendfsync")
+    how = config.get("appendfsync")
     if how is None:
         return Finding(
             "persistence", Verdict.UNKNOWN, "append-only file, appendfsync unknown (CONFIG is forbidden)"
@@ -106,3 +117,44 @@ def _eviction(info: dict[str, Any]) -> Finding:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
+
+
+def _access(config: dict[str, Any], user: dict[str, Any]) -> Finding:
+    if "bind" not in config and not user:
+        return Finding(
+            "access", Verdict.UNKNOWN, "CONFIG and ACL are forbidden", "set a password for each user"
+        )
+    if config.get("requirepass") or (user and "nopass" not in user["flags"]):
+        return Finding("access", Verdict.OK, "the default user has a password, or is off")
+    binds = set(str(config.get("bind", "")).replace("-", " ").split())
+    if binds and all(_is_local(bind) for bind in binds):
+        return Finding("access", Verdict.OK, "no password, but only this machine can connect")
+    if config.get("protected-mode") == "yes" and not binds - {"*", "0.0.0.0", "::", "::*"}:  # noqa: S104
+        return Finding("access", Verdict.OK, "no password, but protected-mode lets only this machine in")
+    return Finding(
+        "access",
+        Verdict.WARNING,
+        "the default user has no password, and Redis listens beyond this machine",
+        "set requirepass or an ACL user, and put it into DISPATCHER_REDIS_URL",
+    )
+
+
+def _encryption(url: str) -> Finding:
+    parts = urlsplit(url)
+    if parts.scheme in ("rediss", "unix"):
+        return Finding("encryption", Verdict.OK, parts.scheme)
+    if _is_local(parts.hostname or ""):
+        return Finding("encryption", Verdict.OK, "none, on this machine")
+    return Finding(
+        "encryption",
+        Verdict.WARNING,
+        "the connection to Redis is not encrypted: secrets and callbacks can be read on the way",
+        "use rediss://, unless the network is your own",
+    )
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
@@ -82,11 +82,12 @@ class RejectedEntry:
     detail: str
     workspace: str | None
     event_id: str | None
-    raw: str
+    raw: str = field(repr=False)
 
-    def as_json(self) -> dict[str, Any]:
-        """The document that `rejected list --json` prints."""
-        return {
+    def as_json(self, *, reveal: bool = False) -> dict[str, Any]:
+        """The document that `rejected list --json` prints; the entry itself only if it is to be revealed."""
+        shown = {"raw": self.raw} if reveal else {}
+        return shown | {
             "id": self.id,
             "entry": self.entry,
             "at": iso(self.at_ms),
@@ -94,7 +95,6 @@ class RejectedEntry:
             "detail": self.detail,
             "workspace": self.workspace,
             "eventId": self.event_id,
-            "raw": self.raw,
         }
 
 

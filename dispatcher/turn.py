@@ -192,7 +192,7 @@ class Turn:
             event_type=callback.event_type,
             attempt=f"{callback.attempt}/{self._parts.policy.max_attempts}",
             http_status=attempt.http_status,
-            error=attempt.error,
+            error=attempt.error if attempt.own_fault is None else "internal_error",
             own_fault=attempt.own_fault,
             duration_ms=attempt.duration_ms,
             outcome=_name(outcome),

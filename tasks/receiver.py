@@ -1,15 +1,15 @@
 """An HTTP receiver that verifies callbacks: what `dispatcher listen` runs, and the customers in the demo."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
+from dispatcher.diagnosis import diagnose
 from dispatcher.errors import DispatcherError
 from dispatcher.model import decode_json
-from dispatcher.signing import verify
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -41,17 +41,22 @@ async def answer_ok(_request: web.Request, _number: int) -> web.Response:
 
 
 class Receiver:
-    """Listens on one or more addresses; `secrets_of` gives the secrets to verify with, by request."""
+    """Listens on one or more addresses; `secrets_of` gives the secrets to verify with, by request.
+
+    `others` are secrets that callbacks should not be signed with, by what they are.
+    """
 
     def __init__(
         self,
         secrets_of: Callable[[web.Request], Sequence[str]],
         on_received: Callable[[Received], None],
         answer: Answer = answer_ok,
+        others: Mapping[str, str] | None = None,
     ) -> None:
         self._secrets_of = secrets_of
         self._on_received = on_received
         self._answer = answer
+        self._others = others
         self._seen: Counter[str] = Counter()
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/{path:.*}", self._handle)
@@ -77,7 +82,7 @@ class Receiver:
         number = self._seen[event_id]
         response = await self._answer(request, number)
         event_type, message = _names(body)
-        problem = _problem(request, body, self._secrets_of(request))
+        problem = diagnose(request.headers, body, self._secrets_of(request), others=self._others)
         self._on_received(
             Received(event_id, event_type, message, number, problem, response.status, body, port_of(request))
         )
@@ -88,18 +93,6 @@ def port_of(request: web.Request) -> int:
     """The port a request came to."""
     assert request.transport
     return int(request.transport.get_extra_info("sockname")[1])
-
-
-def _problem(request: web.Request, body: bytes, secrets: Sequence[str]) -> str | None:
-    problem = "no secret to verify with"
-    for secret in secrets:
-        try:
-            verify(request.headers, body, secret)
-        except DispatcherError as error:
-            problem = str(error)
-        else:
-            return None
-    return problem
 
 
 def _names(body: bytes) -> tuple[str, str]:

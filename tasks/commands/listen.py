@@ -47,12 +47,12 @@ async def _listen(
     status: int,
     as_json: bool,
 ) -> None:
-    secrets = [secret] if secret else await _secrets(settings, workspace or "")
+    secrets, others = ([secret], {}) if secret else await _secrets(settings, workspace or "")
 
     async def answer(_request: web.Request, _number: int) -> web.Response:
         return web.Response(status=status, text="")
 
-    receiver = Receiver(lambda _request: secrets, _print_json if as_json else _print, answer)
+    receiver = Receiver(lambda _request: secrets, _print_json if as_json else _print, answer, others)
     try:
         port = await receiver.listen(host, port)
     except OSError as error:
@@ -67,10 +67,17 @@ async def _listen(
         await receiver.close()
 
 
-async def _secrets(settings: Settings, workspace: str) -> Sequence[str]:
+async def _secrets(settings: Settings, workspace: str) -> tuple[Sequence[str], dict[str, str]]:
+    """The workspace's live secrets, and those of the others by whose they are."""
     async with wiring.store(settings) as store:
-        found = await store.workspaces.require(workspace)
-        return [secret.text for secret in found.live_secrets(await store.lookup.now_ms())]
+        now_ms = await store.lookup.now_ms()
+        live = (await store.workspaces.require(workspace)).live_secrets(now_ms)
+        others: dict[str, str] = {}
+        for name in await store.workspaces.names():
+            found = await store.workspaces.get(name)
+            if found and name != workspace:
+                others |= {f"the secret of workspace {name}": secret.text for secret in found.secrets}
+        return [secret.text for secret in live], others
 
 
 def _print(received: Received) -> None:

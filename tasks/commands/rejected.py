@@ -14,6 +14,9 @@ commands = typer.Typer(help="Queue entries that could not be used, and why.", no
 @commands.command("list")
 def list_(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="With --json: the entries themselves, URLs and all.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the newest rejected entries."""
@@ -25,7 +28,7 @@ def list_(
 
     entries = console.run(work())
     if as_json:
-        console.print_json([entry.as_json() for entry in entries])
+        console.print_json([entry.as_json(reveal=reveal) for entry in entries])
         return
     rows = [(e.entry, iso(e.at_ms), e.reason, e.workspace, e.event_id, e.detail) for e in entries]
     console.print_table(

@@ -4,7 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dispatcher.addresses import without_query
 from dispatcher.dialects import dialects
+from dispatcher.headers import parse_headers
 from dispatcher.model import iso
 from dispatcher.workspaces import Workspace
 from tasks import console, wiring
@@ -16,6 +18,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxConcurrency = Annotated[
     int | None, typer.Option(help="Callbacks in flight to one of its endpoints, at most.", show_default=False)
 ]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(help="A header of its own, as 'Name: value'; may be repeated.", show_default=False),
+]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Show the URL's query and the headers' values too.")]
 
 
 @commands.command()
@@ -30,6 +37,7 @@ def add(
         typer.Option(help="Its signing secret (whsec_…); one is made if left out.", show_default=False),
     ] = None,
     max_concurrency: MaxConcurrency = None,
+    header: Header = None,
     as_json: Json = False,
 ) -> None:
     """Make a workspace; its secret is shown this once."""
@@ -44,15 +52,52 @@ def add(
                 now_ms=await store.lookup.now_ms(),
                 secret=secret,
                 max_concurrency=max_concurrency,
+                headers=parse_headers(header or []),
             )
 
-    shown = console.run(work()).secrets[-1].text
-    if as_json:
-        console.print_json({"workspace": workspace, "secret": shown})
-    else:
-        console.out.print(
-            f"workspace {workspace} is made; its signing secret, shown only now:\n{shown}", markup=False
-        )
+    _show_secret(console.run(work()), "is made", as_json)
+
+
+@commands.command()
+def rotate_secret(
+    workspace: Id,
+    secret: Annotated[
+        str | None, typer.Option(help="The new one (whsec_…); one is made if left out.", show_default=False)
+    ] = None,
+    grace_seconds: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="How long the old one goes on signing; else SECRET_GRACE_SECONDS.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Give a workspace a new secret; the old one goes on signing beside it for a while."""
+    settings = console.settings()
+    grace = settings.secret_grace_seconds if grace_seconds is None else grace_seconds
+
+    async def work() -> Workspace:
+        async with wiring.store(settings) as store:
+            now_ms = await store.lookup.now_ms()
+            return await store.workspaces.rotate_secret(
+                workspace, now_ms=now_ms, grace_ms=grace * 1000, secret=secret
+            )
+
+    _show_secret(console.run(work()), f"has a new secret, the old one signs for {grace} s more", as_json)
+
+
+@commands.command()
+def rotate_encryption() -> None:
+    """Write all secrets anew under the newest of DISPATCHER_SECRET_KEYS."""
+    settings = console.settings()
+    if not settings.secret_keys:
+        console.fail("DISPATCHER_SECRET_KEYS is not set: there is no key to encrypt with", console.USAGE)
+
+    async def work() -> int:
+        async with wiring.store(settings) as store:
+            return await store.workspaces.rotate_encryption()
+
+    console.out.print(f"the secrets of {console.run(work())} workspaces are encrypted under the newest key")
 
 
 @commands.command("list")
@@ -69,14 +114,16 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         console.print_json([_document(workspace) for workspace in found])
         return
-    rows = [(w.id, w.dialect, w.callback_url, w.max_concurrency, iso(w.created_ms)) for w in found]
+    rows = [
+        (w.id, w.dialect, without_query(w.callback_url), w.max_concurrency, iso(w.created_ms)) for w in found
+    ]
     empty = "no workspaces yet; `dispatcher workspace add --help` shows how to make one"
     console.print_table(("workspace", "dialect", "callback URL", "max concurrency", "created"), rows, empty)
 
 
 @commands.command()
-def show(workspace: Id, as_json: Json = False) -> None:
-    """Show a workspace, without its secrets."""
+def show(workspace: Id, reveal: Reveal = False, as_json: Json = False) -> None:
+    """Show a workspace, never its secrets."""
     settings = console.settings()
 
     async def work() -> tuple[Workspace, dict[str, int]]:
@@ -84,11 +131,13 @@ def show(workspace: Id, as_json: Json = False) -> None:
             return await store.workspaces.require(workspace), await store.workspaces.waiting(workspace)
 
     found, waiting = console.run(work())
-    document = _document(found) | {"waiting": sum(waiting.values())}
+    document = _document(found, reveal=reveal) | {"waiting": sum(waiting.values())}
     if as_json:
         console.print_json(document)
         return
-    shown = document | {"secrets": f"{len(found.secrets)} (never shown again)"}
+    headers = ", ".join(f"{name}: {value}" for name, value in document["headers"].items())
+    secrets = ", ".join(_life(secret) for secret in document["secrets"])
+    shown = document | {"secrets": secrets, "headers": headers or None}
     console.print_table(("field", "value"), list(shown.items()), "")
 
 
@@ -99,16 +148,23 @@ def update(
         str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
     ] = None,
     max_concurrency: MaxConcurrency = None,
+    header: Header = None,
 ) -> None:
-    """Change a workspace: the URL for later status changes, limits at once."""
+    """Change a workspace: the URL for later status changes, the rest at once.
+
+    A header without a value ('Name:') is removed.
+    """
     settings = console.settings()
-    if callback_url is None and max_concurrency is None:
-        console.fail("say what to change: --callback-url or --max-concurrency", console.USAGE)
+    if callback_url is None and max_concurrency is None and not header:
+        console.fail("say what to change: --callback-url, --max-concurrency or --header", console.USAGE)
 
     async def work() -> Workspace:
         async with wiring.store(settings) as store:
             return await store.workspaces.update(
-                workspace, callback_url=callback_url, max_concurrency=max_concurrency
+                workspace,
+                callback_url=callback_url,
+                max_concurrency=max_concurrency,
+                headers=parse_headers(header or []),
             )
 
     console.run(work())
@@ -132,11 +188,20 @@ def remove(
     console.out.print(f"workspace {workspace} is removed{ended}", markup=False)
 
 
-def _document(workspace: Workspace) -> dict[str, Any]:
+def _show_secret(workspace: Workspace, what: str, as_json: bool) -> None:
+    secret = workspace.secrets[-1].text
+    if as_json:
+        console.print_json({"workspace": workspace.id, "secret": secret})
+    else:
+        console.out.print(f"workspace {workspace.id} {what}; shown only now:\n{secret}", markup=False)
+
+
+def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:
     return {
         "workspace": workspace.id,
         "dialect": workspace.dialect,
-        "callbackUrl": workspace.callback_url,
+        "callbackUrl": workspace.callback_url if reveal else without_query(workspace.callback_url),
+        "headers": {name: value if reveal else "…" for name, value in workspace.headers.items()},
         "maxConcurrency": workspace.max_concurrency,
         "createdAt": iso(workspace.created_ms),
         "secrets": [
@@ -145,3 +210,8 @@ def _document(workspace: Workspace) -> dict[str, Any]:
         ],
         "problem": workspace.problem,
     }
+
+
+def _life(secret: dict[str, Any]) -> str:
+    ends = f", ends {secret['expiresAt']}" if secret["expiresAt"] else ""
+    return f"one of {secret['createdAt']}{ends}"

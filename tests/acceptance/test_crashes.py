@@ -104,5 +104,5 @@ def test_entry_that_kills_its_reader(stack: Stack) -> None:
         assert 99 == worker.process.wait(30), worker.log
     stack.start_worker(PYTHONPATH=path, DEADLY_EVENT_ID="e2")
     assert {"delivered": 4} == stack.wait_ended([e for e in event_ids if e != "e2"])
-    (rejected,) = wait_until(lambda: stack.cli_json("rejected", "list"))
+    (rejected,) = wait_until(lambda: stack.cli_json("rejected", "list", "--reveal"))
     assert ("poisoned", True) == (rejected["reason"], '"eventId":"e2"' in rejected["raw"])
