@@ -147,13 +147,53 @@ def test_removed_workspace(stack: Stack) -> None:
 
 
 def test_no_secret_leaves(stack: Stack) -> None:
-    """Neither the worker's log nor anything in Redis beside the workspace holds the secret or the URL's path."""
-    url = stack.add_workspace(url=f"{stack.listen()}/hooks?token=hush")
+    """Neither the worker's log nor what is shown of a workspace holds its secret, its headers or its URL's query."""
+    url = stack.add_workspace(
+        "acme", "zeckta", f"{stack.listen()}/hooks?token=hush", "--header", "X-Key: hush"
+    )
     secret = stack.secrets["acme"]
     worker = stack.start_worker(DISPATCHER_LOG_LEVEL="DEBUG").wait_ready()
     stack.wait_ended(stack.enqueue(20))
     assert url.endswith("hush")
-    assert [] == [word for word in (secret, secret.removeprefix("whsec_"), "hush") if word in worker.log]
+    shown = "".join(
+        stack.cli(*command).stdout for command in (["workspace", "show", "acme"], ["workspace", "list"])
+    )
+    assert "acme" in shown
+    hidden = (secret, secret.removeprefix("whsec_"), "hush")
+    assert [] == [word for word in hidden if word in worker.log + shown]
+
+
+def test_secret_is_rotated(stack: Stack) -> None:
+    """During the grace time old and new secret verify; after it the old one does not."""
+    stack.add_workspace()
+    stack.start_worker().wait_ready()
+    old = stack.secrets["acme"]
+    new = stack.cli_json("workspace", "rotate-secret", "acme", "--grace-seconds", "3600")["secret"]
+    verdicts = []
+    for number, secret in enumerate([old, new]):
+        stack.secrets["acme"] = secret
+        stack.wait_ended(stack.enqueue(first=number))
+        verdicts.append(stack.received[-1].problem)
+    newest = stack.cli_json("workspace", "rotate-secret", "acme", "--grace-seconds", "0")["secret"]
+    for number, secret in enumerate([new, newest]):
+        stack.secrets["acme"] = secret
+        stack.wait_ended(stack.enqueue(first=10 + number))
+        verdicts.append(stack.received[-1].problem)
+    assert [None, None, None] == [verdicts[0], verdicts[1], verdicts[3]]
+    assert "no signature matches" in (verdicts[2] or "")
+
+
+def test_blocked_address(stack: Stack) -> None:
+    """A callback to a private address fails at once, visibly, and not a byte is sent."""
+    url = f"{stack.listen()}/hooks"
+    stack.add_workspace(url=url)
+    stack.start_worker(DISPATCHER_ALLOWED_NETWORKS="").wait_ready()
+    (event_id,) = stack.enqueue()
+    (odd,) = stack.enqueue(first=1, callbackUrl=url.replace("127.0.0.1", "2130706433"))
+    assert {"failed": 2} == stack.wait_ended([event_id, odd])
+    for failed in (event_id, odd):
+        assert ["blocked_address"] == [attempt["error"] for attempt in stack.event(failed)["attempts"]]
+    assert [] == stack.received
 
 
 def test_wrong_pool(stack: Stack) -> None:

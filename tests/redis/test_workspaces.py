@@ -1,6 +1,7 @@
 """Workspaces in a real Redis."""
 
 import pytest
+from cryptography.fernet import Fernet
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.ledger import endpoint_id
@@ -112,11 +113,61 @@ def test_remove(world: World, workspaces: Workspaces) -> None:
 
 def test_encrypted(world: World) -> None:
     """With Fernet keys no secret is readable in Redis, and without them they cannot be opened."""
-    from cryptography.fernet import Fernet
-
     sealed = Workspaces(world.client, world.keys, SecretBox([Fernet.generate_key().decode()]))
     made = world.run(sealed.add("acme", "zeckta", URL, now_ms=1))
     assert made.secrets[0].text.encode() not in world.call("hget", world.keys.workspace("acme"), "secrets")
     assert made.secrets == world.run(sealed.require("acme")).secrets
     blind = world.run(Workspaces(world.client, world.keys, SecretBox()).require("acme"))
     assert (True, ()) == (bool(blind.problem), blind.secrets)
+
+
+def test_rotated_secret(world: World, workspaces: Workspaces) -> None:
+    """The old secret signs beside the new one for the grace time, first in order, and not after it."""
+    first = world.run(workspaces.add("acme", "zeckta", URL, now_ms=1000)).secrets[0]
+    rotated = world.run(workspaces.rotate_secret("acme", now_ms=2000, grace_ms=500))
+    second = rotated.secrets[-1]
+    assert [first.text, second.text] == [secret.text for secret in rotated.live_secrets(2499)]
+    assert [second.text] == [secret.text for secret in rotated.live_secrets(2500)]
+    assert None is second.expires_ms
+
+
+def test_three_live_secrets(world: World, workspaces: Workspaces) -> None:
+    """A fourth live secret is refused; a grace time of 0 ends the others at once."""
+    world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
+    for _ in range(2):
+        world.run(workspaces.rotate_secret("acme", now_ms=2, grace_ms=1000))
+    with pytest.raises(InvalidInput, match="3 secrets are live"):
+        world.run(workspaces.rotate_secret("acme", now_ms=3, grace_ms=1000))
+    assert 3 == len(world.run(workspaces.require("acme")).live_secrets(3))
+    assert 1 == len(world.run(workspaces.rotate_secret("acme", now_ms=3, grace_ms=0)).secrets)
+
+
+def test_grace_is_not_extended(world: World, workspaces: Workspaces) -> None:
+    """A secret that is ending already ends no later by another rotation."""
+    world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
+    world.run(workspaces.rotate_secret("acme", now_ms=1, grace_ms=100))
+    rotated = world.run(workspaces.rotate_secret("acme", now_ms=50, grace_ms=1000))
+    assert [101, 1050, None] == [secret.expires_ms for secret in rotated.secrets]
+
+
+def test_headers(world: World, workspaces: Workspaces) -> None:
+    """Headers are set, changed and removed one by one, whatever their case."""
+    world.run(workspaces.add("acme", "zeckta", URL, now_ms=1, headers={"X-A": "1", "X-B": "2"}))
+    changed = world.run(workspaces.update("acme", headers={"x-a": "3", "X-B": ""}))
+    assert {"x-a": "3"} == changed.headers
+    with pytest.raises(InvalidInput, match="dispatcher's own"):
+        world.run(workspaces.update("acme", headers={"Host": "x"}))
+    assert {"x-a": "3"} == world.run(workspaces.require("acme")).headers
+
+
+def test_rotated_encryption(world: World) -> None:
+    """All secrets are written anew under the newest key; the old one opens nothing any more."""
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    plain = Workspaces(world.client, world.keys, SecretBox())
+    made = world.run(plain.add("acme", "zeckta", URL, now_ms=1, headers={"X-Key": "hush"}))
+    for keys in ([old], [new, old]):
+        assert 1 == world.run(Workspaces(world.client, world.keys, SecretBox(keys)).rotate_encryption())
+    found = world.run(Workspaces(world.client, world.keys, SecretBox([new])).require("acme"))
+    assert (made.secrets, {"X-Key": "hush"}, None) == (found.secrets, found.headers, found.problem)
+    assert world.run(Workspaces(world.client, world.keys, SecretBox([old])).require("acme")).problem
+    assert b"hush" not in b"".join(world.call("hgetall", world.keys.workspace("acme")).values())

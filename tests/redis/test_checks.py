@@ -1,0 +1,87 @@
+"""What `dispatcher check` finds about a Redis."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from dispatcher.checks import Finding, Verdict, look_at_redis
+from dispatcher.connection import connect, connect_async
+from tasks.redis_server import RedisServer
+
+
+def findings(url: str, shown_as: str = "") -> dict[str, Finding]:
+    """All findings by subject."""
+
+    async def look() -> list[Finding]:
+        client = connect_async(url)
+        try:
+            return await look_at_redis(client, shown_as or url)
+        finally:
+            await client.aclose()
+
+    return {finding.subject: finding for finding in asyncio.run(look())}
+
+
+@pytest.mark.parametrize(
+    ("options", "subject", "verdict"),
+    [
+        (("--appendonly", "yes"), "persistence", Verdict.OK),
+        (("--appendonly", "no"), "persistence", Verdict.BAD),
+        (("--appendonly", "yes", "--appendfsync", "no"), "persistence", Verdict.BAD),
+        (("--maxmemory-policy", "noeviction"), "eviction", Verdict.OK),
+        (("--maxmemory-policy", "allkeys-lru"), "eviction", Verdict.BAD),
+        (("--bind", "0.0.0.0", "--protected-mode", "no"), "access", Verdict.WARNING),
+        (("--bind", "127.0.0.1", "--protected-mode", "no"), "access", Verdict.OK),
+        (("--protected-mode", "yes"), "access", Verdict.OK),
+    ],
+)
+def test_settings_of_redis(tmp_path: Path, options: tuple[str, ...], subject: str, verdict: Verdict) -> None:
+    """What loses callbacks is bad, what lets others in is a warning; each says what to do."""
+    with RedisServer(tmp_path, *options) as server:
+        found = findings(server.url)
+    assert verdict == found[subject].verdict
+    assert Verdict.OK == found["version"].verdict
+    assert bool(found[subject].advice) == (verdict is not Verdict.OK)
+
+
+def test_password(tmp_path: Path) -> None:
+    """A default user with a password is fine."""
+    open_to_all = RedisServer(tmp_path, "--bind", "0.0.0.0", "--protected-mode", "no")
+    with open_to_all as server, connect(server.url) as client:
+        client.config_set("requirepass", "hush")
+        found = findings(server.url.replace("unix://", "unix://:hush@"))
+        client.config_set("requirepass", "")
+    assert Verdict.OK == found["access"].verdict
+
+
+def test_where_one_may_not_ask(redis_url: str) -> None:
+    """Where a user may not ask, the answer is unknown and not an error."""
+    with connect(redis_url) as client:
+        client.acl_setuser(
+            "poor",
+            enabled=True,
+            passwords=["+hush"],
+            keys=["*"],
+            categories=["+@read", "-@admin", "-@dangerous"],
+        )
+        try:
+            found = findings(redis_url.replace("unix://", "unix://poor:hush@"))
+        finally:
+            client.acl_deluser("poor")
+    asked = ("version", "persistence", "eviction", "access")
+    assert {Verdict.UNKNOWN} == {found[subject].verdict for subject in asked}
+    assert all(found[subject].advice for subject in asked)
+
+
+@pytest.mark.parametrize(
+    ("url", "verdict"),
+    [
+        ("rediss://redis.example/0", Verdict.OK),
+        ("redis://localhost:6379/0", Verdict.OK),
+        ("redis://redis.example/0", Verdict.WARNING),
+    ],
+)
+def test_encryption(redis_url: str, url: str, verdict: Verdict) -> None:
+    """A connection that leaves this machine without TLS is a warning."""
+    assert verdict == findings(redis_url, url)["encryption"].verdict
