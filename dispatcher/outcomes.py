@@ -52,6 +52,8 @@ class Attempt:
     error: str | None = None
     retry_after_ms: int | None = None
     answer: bytes = b""
+    detail: str = ""
+    """The same in words, where there was no answer: for the log, and for what people can mend."""
     own_fault: str | None = None
     """Our own mistake or lack of resources, in words; the customer is not charged an attempt."""
 

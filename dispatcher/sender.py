@@ -19,6 +19,9 @@ from dispatcher.workspaces import Workspace
 ANSWER_BYTES = 256
 """How much of a failed answer the ledger keeps."""
 
+MENDABLE = ("blocked_address", "tls_", "proxy")
+"""Errors that somebody has to mend: the ledger keeps what they say in words, in place of an answer."""
+
 _WORDS: Sequence[tuple[type[httpx.TransportError], str]] = (
     (httpx.TimeoutException, "timeout"),
     (httpx.ConnectError, "connect"),
@@ -68,7 +71,9 @@ class Sender:
         except OwnFault as error:
             return Attempt(now_ms, _since(began), own_fault=str(error))
         except httpx.TransportError as error:
-            return Attempt(now_ms, _since(began), error=_word(error))
+            word, detail = _word(error), str(error)[:ANSWER_BYTES]
+            kept = detail.encode(errors="replace") if word.startswith(MENDABLE) else b""
+            return Attempt(now_ms, _since(began), error=word, answer=kept, detail=detail)
         duration_ms = _since(began)
         if response.is_success:
             return Attempt(now_ms, duration_ms, response.status_code)

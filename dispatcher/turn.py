@@ -193,7 +193,7 @@ class Turn:
             attempt=f"{callback.attempt}/{self._parts.policy.max_attempts}",
             http_status=attempt.http_status,
             error=attempt.error if attempt.own_fault is None else "internal_error",
-            own_fault=attempt.own_fault,
+            detail=attempt.own_fault or attempt.detail or None,
             duration_ms=attempt.duration_ms,
             outcome=_name(outcome),
             retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.acceptance.stack import CLI, Stack, change, wait_until
 
@@ -201,3 +202,20 @@ def _processes_in(folder: Path) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_terminal_is_safe(stack: Stack) -> None:
+    """What a customer's server or a status change says cannot play with the operator's terminal."""
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        return web.Response(status=410, text="\x1b[2Jgone")
+
+    stack.answer = answer
+    stack.add_workspace()
+    stack.start_worker().wait_ready()
+    stack.redis.xadd("dispatcher:events", {"event": json.dumps(change(1) | {"\x1b[31m": 1})})
+    (event_id,) = stack.enqueue()
+    stack.wait_ended([event_id])
+    shown = stack.cli("event", "show", event_id, "--workspace", "acme").stdout
+    shown += stack.cli("rejected", "list").stdout
+    assert ("\\x1b[2Jgone" in shown, "\\x1b[31m" in shown, "\x1b" in shown) == (True, True, False)

@@ -191,8 +191,11 @@ def test_blocked_address(stack: Stack) -> None:
     (event_id,) = stack.enqueue()
     (odd,) = stack.enqueue(first=1, callbackUrl=url.replace("127.0.0.1", "2130706433"))
     assert {"failed": 2} == stack.wait_ended([event_id, odd])
-    for failed in (event_id, odd):
-        assert ["blocked_address"] == [attempt["error"] for attempt in stack.event(failed)["attempts"]]
+    events = [stack.event(failed) for failed in (event_id, odd)]
+    assert [["blocked_address"]] * 2 == [
+        [attempt["error"] for attempt in event["attempts"]] for event in events
+    ]
+    assert "DISPATCHER_ALLOWED_NETWORKS=127.0.0.1 would allow it" in events[0]["lastAnswer"]
     assert [] == stack.received
 
 

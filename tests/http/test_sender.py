@@ -241,7 +241,7 @@ def test_an_answer_in_pieces_is_kept_whole() -> None:
 def test_a_connection_that_broke_off_may_have_delivered() -> None:
     """The transport's word for a failure is the attempt's error; there is no status."""
     result, server = send(closes, workspace())
-    assert result == Attempt(NOW_MS, result.duration_ms, error="maybe_received")
+    assert result == Attempt(NOW_MS, result.duration_ms, error="maybe_received", detail=result.detail)
     assert len(server.received) == 1
 
 
@@ -253,7 +253,8 @@ def test_a_refused_connection_is_an_error() -> None:
             return await ours.send(callback(DOWN), workspace(), NOW_MS)
 
     result = uvloop.run(scene())
-    assert result == Attempt(NOW_MS, result.duration_ms, error="connect")
+    assert result == Attempt(NOW_MS, result.duration_ms, error="connect", detail=result.detail)
+    assert "Connect call failed" in result.detail
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "[::ffff:10.0.0.1]", "[fd00::1]"])
