@@ -85,6 +85,13 @@ class Settings(BaseSettings):
         30, description="how long a claimed callback is a worker's own; at least the request time-out + 2 s"
     )
     wake_seconds: Positive = Field(0.25, description="how often a worker looks for what is due")
+    breaker_failures: Annotated[int, Field(ge=1)] = Field(
+        10, description="failures in a row (down or overloaded) after which an endpoint pauses"
+    )
+    breaker_pause_seconds: Positive = Field(
+        10, description="first pause of an endpoint; each failed probe doubles it"
+    )
+    breaker_max_pause_seconds: Positive = Field(600, description="longest pause of an endpoint")
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR"
     )

@@ -30,7 +30,7 @@ class CallbackUrl:
     """scheme://host:port, lower case, host in IDNA form, port explicit."""
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=1024)  # customers choose the URLs: few are kept
 def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
     """Checks a callback URL. Raises InvalidInput with the reason and what to do."""
     if len(url) > MAX_URL_LENGTH:
@@ -150,10 +150,17 @@ class AddressPolicy:
         """From the settings' texts. Raises ValueError for what is no network."""
         return cls(tuple(ipaddress.ip_network(n) for n in networks), frozenset(ports))
 
-    def refusal(self, host: str, port: int) -> str | None:
-        """Why this address (numeric) and port may not be connected to; None if they may."""
+    def port_refusal(self, port: int) -> str | None:
+        """Why this port may not be connected to, wherever; None if it may."""
         if self.allowed_ports and port not in self.allowed_ports:
             return f"port {port} is not in DISPATCHER_ALLOWED_PORTS"
+        return None
+
+    def refusal(self, host: str, port: int) -> str | None:
+        """Why this address (numeric) and port may not be connected to; None if they may."""
+        refusal = self.port_refusal(port)
+        if refusal:
+            return refusal
         address = ipaddress.ip_address(host.partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped

@@ -16,6 +16,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 MAX_HEAD_BYTES = 64 * 1024
 """Most that is read before the end of the final head."""
 
+MAX_BODY_BYTES = 1024 * 1024
+"""Most that is read behind the head, with the frames of chunks, which can be long and hold nothing."""
+
 MAX_AGE_SECONDS = 60.0
 """A connection older than this is not used again."""
 
@@ -34,6 +37,7 @@ class AnswerProtocol(ResponseHandler):
         self._born = loop.time()
         self._awaits_head = False
         self._head_bytes = 0
+        self._body_bytes = 0
 
     @property
     def should_close(self) -> bool:
@@ -42,7 +46,7 @@ class AnswerProtocol(ResponseHandler):
 
     def set_response_params(self, **params: Any) -> None:
         """Called before a request goes out."""
-        self._awaits_head, self._head_bytes = True, 0
+        self._awaits_head, self._head_bytes, self._body_bytes = True, 0, 0
         super().set_response_params(**params)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
@@ -55,7 +59,11 @@ class AnswerProtocol(ResponseHandler):
         """Called with whatever has come, and with nothing to have a paused parser go on."""
         while self._awaits_head and data and not self._exception:
             data = self._take_head(data)
-        if data and self._nothing_asked():
+        self._body_bytes += len(data)
+        if self._body_bytes > MAX_BODY_BYTES and not self._exception:
+            self._refuse("body longer than is read")
+            self._end_broken_body()
+        elif data and self._nothing_asked():
             self._close()
         elif not self._exception:
             super().data_received(data)
@@ -67,8 +75,7 @@ class AnswerProtocol(ResponseHandler):
         cut = end.end() if end else len(data)
         self._head_bytes += cut
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._close()
-            self.set_exception(HttpProcessingError(message=f"head longer than {MAX_HEAD_BYTES} bytes"))
+            self._refuse(f"head longer than {MAX_HEAD_BYTES} bytes")
         else:
             super().data_received(data[:cut])
         return data[cut:]
@@ -80,6 +87,10 @@ class AnswerProtocol(ResponseHandler):
 
     def _nothing_asked(self) -> bool:
         return self._payload is None or self._payload.is_eof()
+
+    def _refuse(self, why: str) -> None:
+        self._close()
+        self.set_exception(HttpProcessingError(message=why))
 
     def _close(self) -> None:
         if self.transport is not None:

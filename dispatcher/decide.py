@@ -3,16 +3,20 @@
 from dataclasses import dataclass, field
 
 from dispatcher.backoff import Backoff
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 
 GONE = 410
+TOO_MANY = 429
 PACED = (429, 503)
 """Statuses whose Retry-After is heeded."""
 
 FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"})
 """Errors that another attempt cannot mend."""
 
-DOWN_ERRORS = frozenset({"dns", "connect", "timeout", "maybe_received"})
+SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
+"""Errors that say nothing about the endpoint."""
+
+DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
 """Errors that say the endpoint is down or overloaded; so do `tls_*`, 429 and every 5xx."""
 
 OWN_FAULT_DELAY_MS = 1000
@@ -42,9 +46,7 @@ def decide(
         return Delivered()
     if attempt.http_status == GONE or attempt.error in FINAL_ERRORS or number >= policy.max_attempts:
         return Failed()
-    delay_ms = policy.backoff.delay_ms(number, rng)
-    if attempt.http_status in PACED and attempt.retry_after_ms is not None:
-        delay_ms = max(delay_ms, min(attempt.retry_after_ms, policy.retry_after_max_ms))
+    delay_ms = max(policy.backoff.delay_ms(number, rng), pace_ms(attempt, policy))
     return _retry(delay_ms, now_ms, expires_ms)
 
 
@@ -65,9 +67,19 @@ def _retry(delay_ms: int, now_ms: int, expires_ms: int) -> Outcome:
     return Expired() if now_ms + delay_ms >= expires_ms else Retry(delay_ms)
 
 
-def says_down(attempt: Attempt) -> bool:
-    """Whether an attempt's result means that the endpoint is down or overloaded."""
+def news_of(attempt: Attempt) -> News:
+    """What an attempt says about its endpoint."""
+    if attempt.own_fault is not None or attempt.error in SAYS_NOTHING:
+        return News.NONE
     if attempt.http_status is not None:
-        return attempt.http_status == 429 or attempt.http_status >= 500
+        down = attempt.http_status == TOO_MANY or attempt.http_status >= 500
+        return News.DOWN if down else News.UP if attempt.http_status in range(200, 300) else News.ANSWERED
     error = attempt.error or ""
-    return error in DOWN_ERRORS or error.startswith("tls_")
+    return News.DOWN if error in DOWN_ERRORS or error.startswith("tls_") else News.ANSWERED
+
+
+def pace_ms(attempt: Attempt, policy: Policy) -> int:
+    """How long the endpoint is left alone after this: its Retry-After, if that is heeded."""
+    if attempt.http_status not in PACED or attempt.retry_after_ms is None:
+        return 0
+    return min(attempt.retry_after_ms, policy.retry_after_max_ms)

@@ -173,13 +173,13 @@ class Engine:
             )
             attempt = Attempt(now_ms, 0, error="worker_lost")
             settlements.append(Settlement(callback.event_id, callback.claim, outcome, attempt, lost=True))
-        more, counted = await self._ledger.settle(endpoint, settlements)
-        for callback, ok in zip(lost, counted, strict=True):
+        settled = await self._ledger.settle(endpoint, settlements)
+        for callback, ok in zip(lost, settled.counted, strict=True):
             if ok:
                 log.warning(
                     "callback.worker_lost", event_id=callback.event_id, endpoint=callback.endpoint_name
                 )
-        if more:
+        if settled.more:
             self.hint([endpoint])
 
     def _sign_of_life(self) -> str:

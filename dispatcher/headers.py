@@ -16,7 +16,7 @@ MAX_VALUE_LENGTH = 2048
 RESERVED = {
     *("host", "accept", "accept-encoding", "user-agent", "expect"),
     *("content-length", "content-type", "content-encoding", "transfer-encoding", "te", "trailer"),
-    *("connection", "keep-alive", "upgrade", "proxy-connection", "proxy-authorization"),
+    *("connection", "keep-alive", "upgrade", "http2-settings", "range", "content-range"),
 }
 """Headers that say how the request is sent; they are the dispatcher's."""
 
@@ -36,9 +36,10 @@ def check_headers(headers: Mapping[str, str], dialect: str) -> dict[str, str]:
             raise InvalidInput(
                 "a header's name is 1 to 64 letters, digits and -; not with blanks or line ends"
             )
-        if name.lower() in RESERVED or name.lower().startswith("webhook-"):
+        plain = name.lower().replace("_", "-")  # CGI and WSGI take the two for one
+        if plain in RESERVED or plain.startswith(("webhook-", "proxy-")):
             raise InvalidInput(f"header {name} is the dispatcher's own")
-        if name.lower() in taken:
+        if plain in taken:
             raise InvalidInput(f"header {name} is the dialect's own")
         if not _VALUE.fullmatch(value) or len(value) > MAX_VALUE_LENGTH:
             raise InvalidInput(

@@ -7,8 +7,8 @@ scripts; a test compares the two.
 import hashlib
 from dataclasses import dataclass
 
-PERMANENT = ("events", "rejected-counts", "workspaces", "workspace:")
-"""What has no time to live once nothing waits: the queue, counts of rejections, workspaces."""
+PERMANENT = ("events", "rejected-counts", "workspaces", "workspace:", "endpoints")
+"""What has no time to live once nothing waits: the queue, counts of rejections, workspaces, the list of endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,9 @@ class Keys:
         return f"{self.prefix}:chain:{endpoint}:{uuid}"
 
     def endpoint(self, endpoint: str) -> str:
-        """Hash: name (workspace, blank, origin), window, waiting, hinted_until. Retention after nothing waits."""
+        """Hash: name (workspace, blank, origin), window, waiting, hinted_until, failures, pause, pause_ms, stopped, tat.
+
+        Retention after nothing waits; none while the operator has stopped it."""
         return f"{self.prefix}:endpoint:{endpoint}"
 
     @property
@@ -105,6 +107,11 @@ class Keys:
     def worker(self, name: str) -> str:
         """String: a worker's sign of life, JSON. Fifteen seconds."""
         return f"{self.prefix}:worker:{name}"
+
+    @property
+    def endpoints(self) -> str:
+        """Zset: endpoints that were used within the retention -> when last. Permanent; old members are taken out."""
+        return f"{self.prefix}:endpoints"
 
     @property
     def workers(self) -> str:

@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.model import Callback
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.scripts import Argument, Scripts
 
 HINT_MS = 5000
@@ -27,6 +27,9 @@ class LedgerOptions:
     retention_ms: int = 604_800_000
     lease_ms: int = 30_000
     delivered_body_ms: int = 3_600_000
+    breaker_failures: int = 10
+    breaker_pause_ms: int = 10_000
+    breaker_max_pause_ms: int = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Claim:
     """What a claim gave. `more`: the endpoint has more that is due, and room for it."""
 
     more: bool
+    wait_ms: int
+    """When to claim again, because the next token of the rate is there then; 0: not for that."""
     workspace: str
     origin: str
     """The endpoint's scheme://host:port."""
@@ -68,8 +73,9 @@ class Settlement:
     claim: int
     outcome: Outcome
     attempt: Attempt | None
-    window: str = "keep"
-    """grow, shrink or keep: what the result says about the endpoint."""
+    news: News = News.NONE
+    pace_ms: int = 0
+    """How long the endpoint asks to be left alone."""
     lost: bool = False
     """The worker died; the callback keeps its place in its chain."""
 
@@ -85,6 +91,17 @@ class Lost:
     attempt: int
     expires_ms: int
     lost_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a settle did. `more`: the endpoint is ready; `counted`: False for one that had lost its lease."""
+
+    more: bool
+    counted: list[bool]
+    breaker: str
+    """opened, closed or same"""
+    paused_until_ms: int
 
 
 class NotLeader(Exception):
@@ -182,10 +199,11 @@ class Ledger:
         reply, sent = await self._run(
             "claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS
         )
-        _, _, more, name, revision, given = reply
+        _, _, more, wait_ms, name, revision, given = reply
         workspace, _, origin = name.decode().partition(" ")
         return Claim(
             more == b"more",
+            wait_ms,
             workspace,
             origin,
             revision.decode(),
@@ -193,18 +211,20 @@ class Ledger:
             sent + self.options.lease_ms / 1000,
         )
 
-    async def settle(self, endpoint: str, settlements: Sequence[Settlement]) -> tuple[bool, list[bool]]:
-        """Records outcomes. Returns whether the endpoint is ready for more, and for each whether it counted.
+    async def settle(self, endpoint: str, settlements: Sequence[Settlement]) -> Settled:
+        """Records outcomes.
 
         One that did not count had lost its lease: somebody else has the callback, or had it. Sent
         again while Redis is away, for as long as a lease lasts; then raises RedisUnavailable.
         """
-        args: list[Argument] = [endpoint, HINT_MS, self.options.delivered_body_ms]
+        o = self.options
+        args: list[Argument] = [endpoint, HINT_MS, o.delivered_body_ms]
+        args += (o.breaker_failures, o.breaker_pause_ms, o.breaker_max_pause_ms)
         for s in settlements:
             word, delay_ms = _word(s)
             record = _record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
             answer = s.attempt.answer if s.attempt and word != "delivered" else b""
-            args += (s.event_id, s.claim, word, delay_ms, record, answer, s.window)
+            args += (s.event_id, s.claim, word, delay_ms, record, answer, s.news, s.pace_ms)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(RedisUnavailable),
             wait=wait_random_exponential(0.1, max=2),
@@ -213,7 +233,20 @@ class Ledger:
         ):
             with attempt:
                 reply, _ = await self._run("settle", *self._ending(), *args)
-        return reply[2] == b"more", [word == b"ok" for word in reply[3]]
+        counted = [word == b"ok" for word in reply[3]]
+        return Settled(reply[2] == b"more", counted, reply[4].decode(), reply[5])
+
+    async def stop(self, endpoint: str, *, going: bool = False) -> bool:
+        """Stops an endpoint, or lets it go on; False if there is none of that id."""
+        args = (
+            self._now(),
+            self.options.max_concurrency,
+            self.options.retention_ms,
+            endpoint,
+            int(not going),
+        )
+        reply, _ = await self._run("stop", *args)
+        return bool(reply[0] != b"unknown")
 
     async def hurry(self, endpoint: str) -> None:
         """Makes everything that waits in an endpoint's lane due now."""

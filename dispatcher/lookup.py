@@ -9,7 +9,7 @@ from typing import Any
 import redis.asyncio
 
 from dispatcher.connection import translated
-from dispatcher.keys import Keys
+from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import read_record
 from dispatcher.model import iso
 from dispatcher.outcomes import ENDS, Attempt, State
@@ -68,6 +68,50 @@ class Event:
             "nextAttemptAt": _iso(self.next_attempt_ms),
             "endedAt": _iso(self.ended_ms),
             "lastAnswer": self.answer,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What an endpoint is doing. Times are ms since 1970."""
+
+    id: str
+    workspace: str
+    url: str
+    """scheme://host:port"""
+    waiting: int
+    """Callbacks that have not ended, with those in a worker's hands."""
+    in_flight: int
+    window: int | None
+    failures: int
+    """In a row."""
+    paused_until_ms: int
+    stopped_ms: int | None
+    oldest_due_ms: int | None
+    now_ms: int
+
+    @property
+    def state(self) -> str:
+        """stopped (by the operator), paused (by the breaker or Retry-After), probing, waiting or idle."""
+        if self.stopped_ms is not None:
+            return "stopped"
+        if self.paused_until_ms:
+            return "probing" if self.in_flight or self.paused_until_ms <= self.now_ms else "paused"
+        return "waiting" if self.waiting else "idle"
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `endpoint show --json` prints."""
+        return {
+            "endpoint": self.url,
+            "workspace": self.workspace,
+            "state": self.state,
+            "waiting": self.waiting,
+            "inFlight": self.in_flight,
+            "window": self.window,
+            "failures": self.failures,
+            "nextProbeAt": _iso(self.paused_until_ms or None),
+            "stoppedAt": _iso(self.stopped_ms),
+            "oldestDueAt": _iso(self.oldest_due_ms),
         }
 
 
@@ -178,10 +222,61 @@ class Lookup:
             signs = await self._client.mget([self._keys.worker(name) for name in names]) if names else []
         return {name: json.loads(sign) for name, sign in sorted(zip(names, signs, strict=True)) if sign}
 
+    async def endpoints(self) -> list[Endpoint]:
+        """All endpoints that were used within the retention, those with the most waiting first."""
+        with translated(self._url):
+            ids = [id_.decode() for id_ in await self._client.zrange(self._keys.endpoints, 0, -1)]
+        found = [await self._endpoints(ids[first : first + 500]) for first in range(0, len(ids), 500)]
+        return sorted(
+            (one for some in found for one in some), key=lambda one: (-one.waiting, one.workspace, one.url)
+        )
+
+    async def endpoint(self, name: str) -> Endpoint | None:
+        """The endpoint of a name (workspace, blank, origin), or None: nothing was accepted for it yet."""
+        found = await self._endpoints([endpoint_id(name)])
+        return found[0] if found else None
+
+    async def _endpoints(self, ids: Sequence[str]) -> list[Endpoint]:
+        names = ("name", "waiting", "window", "failures", "pause", "stopped")
+        pipe = self._client.pipeline(transaction=False)
+        for id_ in ids:
+            pipe.hmget(self._keys.endpoint(id_), names)
+            pipe.zcard(self._keys.leased(id_))
+            pipe.zrange(self._keys.lane(id_), 0, 0, withscores=True)
+        with translated(self._url):
+            now_ms = await self.now_ms()
+            replies = await pipe.execute()
+        found = zip(ids, replies[::3], replies[1::3], replies[2::3], strict=True)
+        return [_endpoint(id_, h, in_flight, first, now_ms) for id_, h, in_flight, first in found if h[0]]
+
     async def queue_length(self) -> int:
         """Status changes that intake has not taken yet."""
         with translated(self._url):
             return int(await self._client.xlen(self._keys.events))
+
+
+def _endpoint(
+    id_: str,
+    fields: Sequence[bytes | None],
+    in_flight: int,
+    first: Sequence[tuple[bytes, float]],
+    now_ms: int,
+) -> Endpoint:
+    name, waiting, window, failures, pause, stopped = fields
+    workspace, _, url = (name or b"").decode().partition(" ")
+    return Endpoint(
+        id_,
+        workspace,
+        url,
+        int(waiting or 0),
+        in_flight,
+        int(window) if window else None,
+        int(failures or 0),
+        int(pause or 0),
+        int(stopped) if stopped else None,
+        int(first[0][1]) if first else None,
+        now_ms,
+    )
 
 
 def _iso(ms: int | None) -> str | None:

@@ -38,6 +38,19 @@ ERRORS = {
 ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED})
 
 
+class News(StrEnum):
+    """What a result says about its endpoint: window and breaker go by it."""
+
+    UP = "up"
+    """It took a callback."""
+    ANSWERED = "answered"
+    """It is there, but did not take this one."""
+    DOWN = "down"
+    """It is down or overloaded."""
+    NONE = "none"
+    """Nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One POST and what came back.

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError
 from dispatcher.connection import translate, translated
 from dispatcher.keys import Keys
 
-NAMES = ("accept", "claim", "expire", "hurry", "lead", "reject", "settle", "wake")
+NAMES = ("accept", "claim", "expire", "hurry", "lead", "reject", "settle", "stop", "wake")
 MAX_PIPELINE = 200
 
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)

@@ -75,6 +75,8 @@ def verify(
     event_id, stamp, given = (
         _header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature")
     )
+    if "." in event_id:  # else parts of it could be taken for the time or the body
+        raise SignatureInvalid("webhook-id holds a full stop; it is none of ours")
     timestamp = _fresh(stamp, tolerance_seconds, datetime.now(UTC).timestamp() if now is None else now)
     expected = signature(key, event_id, timestamp, raw).encode()
     candidates = [word.encode(errors="surrogatepass") for word in given.split() if word.startswith("v1,")]

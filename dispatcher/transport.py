@@ -26,6 +26,9 @@ MAX_ANSWER_BYTES = 64 * 1024
 KEEP_ALIVE_SECONDS = 4.0
 """Idle connections are closed before common servers do it (5 s in Node.js): a POST must not meet a closing one."""
 
+MAX_ADDRESSES = 2
+"""Of each family of a name's addresses: aiohttp tries all of them, and then all but one, and so on."""
+
 OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
@@ -123,11 +126,14 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
     def _refuse_literal(self, url: httpx.URL) -> None:
         """An address in place of a name is checked before all else, also where a proxy connects."""
-        host = url.host
+        host, port = url.host, url.port or (443 if url.scheme == "https" else 80)
+        refusal = self._policy.port_refusal(port)
+        if refusal:
+            raise TransportFailure("blocked_address", refusal)
         if is_odd_address(host):
             raise TransportFailure("blocked_address", f"{host} is an address in an odd spelling")
         if is_address(host):
-            refusal = self._policy.refusal(host, url.port or (443 if url.scheme == "https" else 80))
+            refusal = self._policy.refusal(host, port)
             if refusal:
                 raise TransportFailure("blocked_address", refusal)
 
@@ -153,7 +159,7 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 
 
 class _AllowedAddresses(AbstractResolver):
-    """Leaves out the addresses that may not be connected to, so that a name with mixed answers works.
+    """Leaves out the addresses that may not be connected to, so that a name with mixed answers works; keeps few.
 
     The check that counts is the one when the socket is opened; this one says why a name failed.
     """
@@ -167,13 +173,15 @@ class _AllowedAddresses(AbstractResolver):
         refusals = [self._policy.refusal(one["host"], one["port"]) for one in found]
         if refusals and all(refusals):
             raise BlockedAddress(f"{host}: {refusals[0]}")
-        return [one for one, refusal in zip(found, refusals, strict=True) if refusal is None]
+        allowed = [one for one, refusal in zip(found, refusals, strict=True) if refusal is None]
+        families = ([one for one in allowed if one["family"] == f] for f in (socket.AF_INET6, socket.AF_INET))
+        return [one for group in families for one in group[:MAX_ADDRESSES]]
 
     async def close(self) -> None:
         await self._resolver.close()
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def _url(text: str) -> URL:
     return URL(text, encoded=True)
 
@@ -198,7 +206,7 @@ async def _read(answer: aiohttp.ClientResponse, deadline: float) -> bytes:
 def _failure(error: Exception, *, encrypted: bool) -> httpx.TransportError:
     """The one table from aiohttp's errors to ours."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, OSError) and cause.errno in OWN_FAULTS:
+    if isinstance(cause, OSError) and cause.errno in OWN_FAULTS and not _lacks_a_family(cause):
         return OwnFault(str(cause))
     word = _word(error, cause, encrypted)
     if word == "dns" and not _descriptor_is_left():
@@ -212,6 +220,18 @@ def _text(error: Exception, cause: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return error.message
     return str(cause)
+
+
+def _lacks_a_family(error: OSError) -> bool:
+    """Whether an address could not be used because this machine has no IPv6, and not for lack of ports."""
+    if error.errno != errno.EADDRNOTAVAIL:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(("2001:4860:4860::8888", 53))  # sends nothing: it only looks for a route
+    except OSError:
+        return True
+    return False
 
 
 def _descriptor_is_left() -> bool:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from dispatcher.decide import Policy, decide, says_down
+from dispatcher.decide import Policy, decide, news_of, pace_ms
 from dispatcher.errors import RedisUnavailable
-from dispatcher.ledger import Claim, Claimed, Ledger, Settlement
+from dispatcher.ledger import Claim, Claimed, Ledger, Settled, Settlement
+from dispatcher.model import iso
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
 from dispatcher.sender import Sender
 from dispatcher.watch import RedisWatch
@@ -67,10 +68,12 @@ class Turn:
 
     def __init__(self, endpoint: str, parts: TurnParts) -> None:
         self.endpoint = endpoint
+        self._name = endpoint
         self.in_flight = 0
         self._parts = parts
         self._until = time.monotonic() + parts.turn_seconds
         self._more = True
+        self._token_at: float | None = None
         self._finished: list[Settlement] = []
         self._news = asyncio.Event()
 
@@ -86,19 +89,28 @@ class Turn:
                 await self._claim()
             elif self._finished:
                 await self._settle()
-            elif self.in_flight:
-                await self._news.wait()
-                self._news.clear()
+            elif self.in_flight or self._waits_for_token():
+                await self._news_or_token()
             else:
-                return self._more
+                return self._more or self._token_at is not None
 
     def _may_claim(self) -> bool:
-        return (
-            self._more
-            and not self._finished
-            and time.monotonic() < self._until
-            and self._parts.slots.free > 0
-        )
+        return self._more and not self._finished and self._has_time() and self._parts.slots.free > 0
+
+    def _has_time(self) -> bool:
+        return time.monotonic() < self._until
+
+    def _waits_for_token(self) -> bool:
+        return self._token_at is not None and self._has_time() and self._parts.slots.free > 0
+
+    async def _news_or_token(self) -> None:
+        """Waits until an attempt has ended, or the next token of the endpoint's rate is there."""
+        wait = None if self._token_at is None else max(0.0, self._token_at - time.monotonic())
+        try:
+            await asyncio.wait_for(self._news.wait(), wait)
+            self._news.clear()
+        except TimeoutError:
+            self._more, self._token_at = True, None
 
     async def _claim(self) -> None:
         self._more = False
@@ -112,6 +124,8 @@ class Turn:
             return
         slots.give_back(taken - len(claim.callbacks))
         self._more = self._more or claim.more
+        self._name = f"{claim.workspace} {claim.origin}"
+        self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None
         for callback in claim.callbacks:
             self.in_flight += 1
             task = asyncio.create_task(self._attempt(callback, claim))
@@ -126,21 +140,34 @@ class Turn:
     async def _settle(self) -> None:
         settlements, self._finished = self._finished, []
         try:
-            more, counted = await self._parts.ledger.settle(self.endpoint, settlements)
+            settled = await self._parts.ledger.settle(self.endpoint, settlements)
         except Exception as error:
             self._lost_reply(
                 error, f"{len(settlements)} results are not recorded: sent again after their lease"
             )
             return
-        self._more = self._more or more
-        for settlement, ok in zip(settlements, counted, strict=True):
+        self._more = self._more or settled.more
+        for settlement, ok in zip(settlements, settled.counted, strict=True):
             if not ok:
                 log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
+        self._log_breaker(settled)
+
+    def _log_breaker(self, settled: Settled) -> None:
+        if settled.breaker == "opened":
+            until = iso(settled.paused_until_ms)
+            log.warning(
+                "endpoint.paused",
+                endpoint=self._name,
+                until=until,
+                why="failures in a row, or a failed probe",
+            )
+        elif settled.breaker == "closed":
+            log.info("endpoint.recovered", endpoint=self._name)
 
     def _lost_reply(self, error: Exception, consequence: str) -> None:
         """Redis did not answer: claim no more in this turn; the waker hints the endpoint when it is time."""
         self._until = 0.0
-        self._more = False
+        self._more, self._token_at = False, None
         if isinstance(error, RedisUnavailable):
             self._parts.watch.failed(error)
             log.warning("turn.interrupted", endpoint=self.endpoint, consequence=consequence)
@@ -166,8 +193,8 @@ class Turn:
             rng=random.random(),
         )
         self._log(callback, claim, attempt, outcome)
-        window = "grow" if isinstance(outcome, Delivered) else "shrink" if says_down(attempt) else "keep"
-        return Settlement(callback.event_id, callback.claim, outcome, attempt, window)
+        news, pace = news_of(attempt), pace_ms(attempt, self._parts.policy)
+        return Settlement(callback.event_id, callback.claim, outcome, attempt, news, pace)
 
     async def _send(self, callback: Claimed, claim: Claim) -> Attempt | None:
         """The attempt; None if there is no time left for one."""

@@ -22,6 +22,7 @@ from dispatcher.secrets import Secret, SecretBox, generate_secret
 from dispatcher.signing import key_of
 
 MAX_CONCURRENCY = 1000
+MIN_RATE, MAX_RATE = 0.001, 10_000
 MAX_LIVE_SECRETS = 3
 """Each makes the signature header longer, and a secret that nobody retires is one too many."""
 
@@ -40,6 +41,8 @@ class Workspace:
     """Its own headers, sent with each of its callbacks."""
     max_concurrency: int | None = None
     """Callbacks in flight to one of its endpoints at most; None: the setting's."""
+    rate_per_second: float | None = None
+    """Callbacks a second to one of its endpoints at most; None or 0: no limit."""
     problem: str | None = None
     """Why its secrets cannot be opened; they are empty then."""
 
@@ -99,6 +102,7 @@ class Workspaces:
         now_ms: int,
         secret: str | None = None,
         max_concurrency: int | None = None,
+        rate_per_second: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Workspace:
         """Makes a workspace. Raises InvalidInput or AlreadyExists."""
@@ -107,7 +111,7 @@ class Workspaces:
         if dialect not in dialects():
             raise InvalidInput(f"unknown dialect {dialect!r}; there are {', '.join(sorted(dialects()))}")
         fields = {"dialect": dialect, "secrets": self._seal([_new_secret(secret, now_ms)]), "created": now_ms}
-        fields |= self._changeable(callback_url, max_concurrency)
+        fields |= self._changeable(callback_url, max_concurrency, rate_per_second)
         if headers:
             fields["headers"] = self._seal(check_headers(headers, dialect))
 
@@ -126,13 +130,14 @@ class Workspaces:
         *,
         callback_url: str | None = None,
         max_concurrency: int | None = None,
+        rate_per_second: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Workspace:
         """Changes a workspace: the URL for later status changes, limits and headers from the next claim.
 
         Of `headers` each is set, and one without a value is removed. Raises NotFound or InvalidInput.
         """
-        fields = self._changeable(callback_url, max_concurrency)
+        fields = self._changeable(callback_url, max_concurrency, rate_per_second)
 
         def change(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
@@ -235,17 +240,29 @@ class Workspaces:
             await ledger.hurry(endpoint)
         return total
 
-    def _changeable(self, callback_url: str | None, max_concurrency: int | None) -> dict[str, Any]:
+    def _changeable(
+        self, callback_url: str | None, max_concurrency: int | None, rate_per_second: float | None
+    ) -> dict[str, Any]:
         """The fields an update may set, checked. Raises InvalidInput."""
         if callback_url is not None:
             parse_callback_url(callback_url, allow_http=self._allow_http)
         if max_concurrency is not None and not 1 <= max_concurrency <= MAX_CONCURRENCY:
             raise InvalidInput(f"max_concurrency is 1 to {MAX_CONCURRENCY}, not {max_concurrency}")
-        given = {"callback_url": callback_url, "max_concurrency": max_concurrency}
+        if rate_per_second is not None and not (
+            rate_per_second == 0 or MIN_RATE <= rate_per_second <= MAX_RATE
+        ):
+            raise InvalidInput(
+                f"rate_per_second is {MIN_RATE} to {MAX_RATE}, or 0 for no limit, not {rate_per_second}"
+            )
+        given = {
+            "callback_url": callback_url,
+            "max_concurrency": max_concurrency,
+            "rate_per_second": rate_per_second,
+        }
         return {name: value for name, value in given.items() if value is not None}
 
     def _read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
-        limit = fields.get(b"max_concurrency")
+        limit, rate = fields.get(b"max_concurrency"), fields.get(b"rate_per_second")
         opened, headers, problem = self._open(fields)
         return Workspace(
             workspace,
@@ -256,6 +273,7 @@ class Workspaces:
             fields[b"revision"].decode(),
             headers,
             int(limit) if limit else None,
+            float(rate) if rate else None,
             problem,
         )
 

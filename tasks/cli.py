@@ -8,7 +8,7 @@ import typer
 from dispatcher import __version__
 from dispatcher.errors import DispatcherError, visible
 from tasks import console
-from tasks.commands import event, rejected, workspace
+from tasks.commands import endpoint, event, rejected, workspace
 from tasks.commands.check import check
 from tasks.commands.config import config
 from tasks.commands.demo import demo
@@ -24,6 +24,7 @@ Examples:
   dispatcher enqueue status-changes.jsonl           put status changes on the queue
   dispatcher worker                                 deliver them
   dispatcher event list --message 0b6b0c4e          what became of a message's callbacks
+  dispatcher endpoint list                          what waits where, and why
   dispatcher check                                  would this installation lose data?
 
 Settings come from the environment (DISPATCHER_…) and .env; `dispatcher config` shows them.
@@ -36,6 +37,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(enqueue)
 app.add_typer(workspace.commands, name="workspace")
 app.add_typer(event.commands, name="event")
+app.add_typer(endpoint.commands, name="endpoint")
 app.add_typer(rejected.commands, name="rejected")
 app.command()(listen)
 app.command()(check)

@@ -46,6 +46,9 @@ def ledger(settings: Settings, client: "redis.asyncio.Redis") -> Ledger:
         retention_ms=settings.ledger_retention_seconds * 1000,
         lease_ms=round(settings.lease_seconds * 1000),
         delivered_body_ms=settings.delivered_body_seconds * 1000,
+        breaker_failures=settings.breaker_failures,
+        breaker_pause_ms=round(settings.breaker_pause_seconds * 1000),
+        breaker_max_pause_ms=round(settings.breaker_max_pause_seconds * 1000),
     )
     return Ledger(client, keys(settings), redis_url(settings), options)
 

@@ -17,7 +17,7 @@ def _without_life(world: World) -> list[str]:
 def _belongs(world: World, key: str) -> bool:
     kind, _, rest = key.removeprefix(world.keys.root).partition(":")
     match kind:
-        case "events" | "rejected-counts" | "workspaces" | "workspace":
+        case "events" | "rejected-counts" | "workspaces" | "workspace" | "endpoints":
             return True
         case "event" | "body":
             state = world.call("hget", f"{world.keys.root}event:{rest}", "state")
@@ -25,5 +25,5 @@ def _belongs(world: World, key: str) -> bool:
         case "lane" | "leased" | "chain" | "expiries" | "schedule":
             return bool(world.call("zcard", world.keys.expiries))
         case "endpoint":
-            return int(world.call("hget", key, "waiting") or 0) > 0
+            return int(world.call("hget", key, "waiting") or 0) > 0 or world.call("hexists", key, "stopped")
     return False

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dispatcher.keys import endpoint_id
 from dispatcher.ledger import HINT_MS, Claimed, Lost
-from dispatcher.outcomes import Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry
 from tests.leaks import leaked_keys
 from tests.world import World, callback
 
@@ -19,11 +19,40 @@ LEASE_MS = 30_000
 OUTCOMES = st.sampled_from(
     [Delivered(), Failed(), Expired(), Retry(0), Retry(15_000), Released(0), Released(1000)]
 )
-MOVES = {
-    "grow": lambda w: min(w + 1, MAX_CONCURRENCY),
-    "shrink": lambda w: max(w // 2, 1),
-    "keep": lambda w: w,
-}
+MOVES = {News.UP: lambda w: min(w + 1, MAX_CONCURRENCY), News.DOWN: lambda w: max(w // 2, 1)}
+BREAKER_FAILURES, FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 3, 10_000, 25_000
+
+
+@dataclass
+class Breaker:
+    """What the model knows about an endpoint: its failures in a row, and its pause."""
+
+    failures: int = 0
+    pause: int = 0
+    length: int = 0
+    probe: tuple[str, int] | None = None
+    """EventId and claim number of the one callback that decides about the pause."""
+    stopped: bool = False
+
+    def learn(self, news: News, pace_ms: int, now: int, *, probe: bool) -> None:
+        """What a counted result changes."""
+        if news in (News.UP, News.ANSWERED):
+            self.failures = 0
+            if probe:
+                self.pause = self.length = 0
+        elif news is News.NONE:
+            self.pause = now if probe else self.pause
+        elif probe or self.pause == 0:
+            self.failures += 1
+            if probe or self.failures >= BREAKER_FAILURES:
+                self.length = min(
+                    self.length * 2 if probe and self.length else FIRST_PAUSE_MS, LONGEST_PAUSE_MS
+                )
+                self.pause = now + max(self.length, pace_ms)
+            elif pace_ms:
+                self.pause = now + pace_ms
+        if probe:
+            self.probe = None
 
 
 @dataclass
@@ -47,9 +76,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(self.make_client(), max_concurrency=MAX_CONCURRENCY, lease_ms=LEASE_MS)
+        self.world = World(
+            self.make_client(),
+            max_concurrency=MAX_CONCURRENCY,
+            lease_ms=LEASE_MS,
+            breaker_failures=BREAKER_FAILURES,
+            breaker_pause_ms=FIRST_PAUSE_MS,
+            breaker_max_pause_ms=LONGEST_PAUSE_MS,
+        )
         self.model: dict[tuple[str, str], Modelled] = {}
         self.windows = dict.fromkeys(ENDPOINTS, 2)
+        self.breakers = {endpoint: Breaker() for endpoint in ENDPOINTS}
         self.hands: list[tuple[str, Claimed | Lost]] = []
         self.hints: list[str] = []
 
@@ -102,7 +139,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(endpoint=st.sampled_from(ENDPOINTS), count=st.integers(1, 8))
     def claim(self, endpoint: str, count: int) -> None:
         now = self.world.now
+        breaker = self.breakers[endpoint]
         room = self.windows[endpoint] - self.count(endpoint, "leased")
+        room = min(room, self.allowed(endpoint))
         claim = self.world.claim(endpoint, count)
         self.find_expired(endpoint)
         given = [one.event_id for one in claim.callbacks]
@@ -114,6 +153,8 @@ class LedgerMachine(RuleBasedStateMachine):
             assert not modelled.in_chain or self.heads(endpoint)[modelled.message] == one.event_id
             modelled.place, modelled.claim = "leased", one.claim
             self.hands.append((endpoint, one))
+        if breaker.pause and given:
+            breaker.pause, breaker.probe = now + LEASE_MS, (given[0], claim.callbacks[0].claim)
         if len(given) < min(room, count):
             assert not self.claimable(endpoint), "a claim left room although something was due"
         if claim.more:
@@ -133,11 +174,23 @@ class LedgerMachine(RuleBasedStateMachine):
         self.hints.clear()
 
     @precondition(lambda self: self.hands)
-    @rule(data=st.data(), outcome=OUTCOMES, window=st.sampled_from(sorted(MOVES)), lost_reply=st.booleans())
-    def settle(self, data: st.DataObject, outcome: Outcome, window: str, lost_reply: bool) -> None:
+    @rule(
+        data=st.data(),
+        outcome=OUTCOMES,
+        bad=st.sampled_from([News.DOWN, News.DOWN, News.ANSWERED]),
+        pace_ms=st.sampled_from([0, 0, 0, 12_000]),
+        lost_reply=st.booleans(),
+    )
+    def settle(
+        self, data: st.DataObject, outcome: Outcome, bad: News, pace_ms: int, lost_reply: bool
+    ) -> None:
         endpoint, one = hand = data.draw(st.sampled_from(self.hands))
         if isinstance(one, Lost):
-            outcome, window = (Failed() if one.attempt >= 5 else Retry(0)), "keep"
+            outcome, bad = (Failed() if one.attempt >= 5 else Retry(0)), News.NONE
+        news = (
+            News.UP if isinstance(outcome, Delivered) else News.NONE if isinstance(outcome, Released) else bad
+        )
+        pace_ms = pace_ms if news is News.DOWN else 0
         modelled = self.model[endpoint.partition(" ")[0], one.event_id]
         valid = modelled.place == "leased" and modelled.claim == one.claim
         more, counted = self.world.settle(
@@ -146,12 +199,16 @@ class LedgerMachine(RuleBasedStateMachine):
             outcome,
             endpoint=endpoint,
             error=None if isinstance(outcome, Delivered) else "http_500",
-            window=window,
+            news=news,
+            pace_ms=pace_ms,
             lost=isinstance(one, Lost),
         )
         assert valid == counted
         if valid:
-            self.windows[endpoint] = MOVES[window](self.windows[endpoint])
+            self.windows[endpoint] = MOVES.get(news, int)(self.windows[endpoint])
+            breaker = self.breakers[endpoint]
+            probe = breaker.pause > 0 and breaker.probe == (one.event_id, one.claim)
+            breaker.learn(news, pace_ms, self.world.now, probe=probe)
             self.apply(modelled, outcome, lost=isinstance(one, Lost))
         if more:
             self.take_hints([endpoint_id(endpoint)])
@@ -191,6 +248,19 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([1, 400, 1_000, HINT_MS, 15_000, LEASE_MS, 61_000]))
     def wait(self, ms: int) -> None:
         self.world.now += ms
+
+    @rule(endpoint=st.sampled_from(ENDPOINTS), going=st.booleans())
+    def operator(self, endpoint: str, going: bool) -> None:
+        there = any(modelled.endpoint == endpoint for modelled in self.model.values())
+        assert there == self.world.run(self.world.ledger.stop(endpoint_id(endpoint), going=going))
+        self.breakers[endpoint].stopped = there and not going
+
+    def allowed(self, endpoint: str) -> int:
+        """How many the breaker and the operator let go now."""
+        breaker = self.breakers[endpoint]
+        if breaker.stopped or breaker.pause > self.world.now:
+            return 0
+        return 1 if breaker.pause else 1000
 
     def take_hints(self, hints: list[str]) -> None:
         self.hints += [endpoint for endpoint in hints if endpoint not in self.hints]
@@ -254,16 +324,19 @@ class LedgerMachine(RuleBasedStateMachine):
         for endpoint in ENDPOINTS:
             id_ = endpoint_id(endpoint)
             at = call("zscore", keys.schedule, id_)
-            busy = bool(self.in_lane(endpoint)) or self.count(endpoint, "leased") > 0
-            assert busy == (at is not None)
-            if self.claimable(endpoint) and self.count(endpoint, "leased") < self.windows[endpoint]:
+            leased, breaker = self.count(endpoint, "leased"), self.breakers[endpoint]
+            room = leased < self.windows[endpoint] and not breaker.stopped
+            assert (leased > 0 or (room and bool(self.in_lane(endpoint)))) == (at is not None)
+            if self.claimable(endpoint) and room:
                 assert at is not None
-                assert at <= now + HINT_MS
+                assert at <= max(now + HINT_MS, breaker.pause)
 
     def teardown(self) -> None:
         """With workers that deliver, everything comes to its end and leaves nothing behind."""
         self.hands.clear()
         self.hints.clear()
+        for endpoint in ENDPOINTS:
+            self.operator(endpoint, going=True)
         for _ in range(12 + 3 * len(self.model)):
             self.world.now += LEASE_MS
             self.wake()

@@ -5,10 +5,10 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import Claim, Ledger, LedgerOptions, Settlement
+from dispatcher.ledger import Claim, Ledger, LedgerOptions, Settled, Settlement
 from dispatcher.lookup import Event, Lookup
 from dispatcher.model import Callback
-from dispatcher.outcomes import Attempt, Delivered, Outcome, Released
+from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
 
 T = TypeVar("T")
 
@@ -51,6 +51,8 @@ class World:
         self.client = client
         self.ledger = Ledger(client, self.keys, options=LedgerOptions(**options), clock=lambda: self.now)
         self.lookup = Lookup(client, self.keys)
+        self.settled: Settled | None = None
+        """What the last settle returned."""
         self._runner = asyncio.Runner()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -85,16 +87,17 @@ class World:
         *,
         endpoint: str = "acme https://a.example:443",
         error: str | None = None,
-        window: str = "keep",
+        news: News = News.NONE,
+        pace_ms: int = 0,
         lost: bool = False,
     ) -> tuple[bool, bool]:
         """Records one outcome: whether the endpoint has more, and whether it counted."""
         attempt = (
             None if isinstance(outcome, Released) else Attempt(self.now, 5, None if error else 200, error)
         )
-        one = Settlement(event_id, claim, outcome or Delivered(), attempt, window, lost)
-        more, (counted,) = self.run(self.ledger.settle(endpoint_id(endpoint), [one]))
-        return more, counted
+        one = Settlement(event_id, claim, outcome or Delivered(), attempt, news, pace_ms, lost)
+        self.settled = self.run(self.ledger.settle(endpoint_id(endpoint), [one]))
+        return self.settled.more, self.settled.counted[0]
 
     def event(self, event_id: str, workspace: str = "acme") -> Event:
         """The ledger's entry; it must be there."""
@@ -108,7 +111,7 @@ class World:
         for endpoint in endpoints or ("acme https://a.example:443",):
             while claim := self.claim(endpoint).callbacks:
                 for one in claim:
-                    self.settle(one.event_id, one.claim, endpoint=endpoint)
+                    self.settle(one.event_id, one.claim, endpoint=endpoint, news=News.UP)
                     delivered.append(one.event_id)
         return delivered
 

@@ -4,7 +4,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dispatcher.model import StatusChange
@@ -15,8 +15,8 @@ class Signing:
     """What a dialect's own headers may be made of; the same for every attempt but time and number."""
 
     event_id: str
-    body: bytes
-    secrets: Sequence[str]
+    body: bytes = field(repr=False)
+    secrets: Sequence[str] = field(repr=False)
     """Live secrets, oldest first, as the customer knows them."""
     timestamp: int
     """Seconds since 1970, of this attempt."""

@@ -43,6 +43,7 @@ local function touch(endpoint, name)
     order[#order + 1] = endpoint
     redis.call('HSET', endpoint_key(endpoint), 'name', name)
     redis.call('PERSIST', endpoint_key(endpoint))
+    redis.call('ZADD', ENDPOINTS, 'GT', now, endpoint)
   end
   touched[endpoint] = (n or 0) + 1
 end

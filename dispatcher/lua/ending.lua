@@ -24,7 +24,8 @@ local function finish(workspace, id, endpoint, uuid, state, body_ms)
   redis.call('ZREM', EXPIRIES, workspace .. ':' .. id)
   leave_chain(endpoint, uuid, id)
   if redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', -1) <= 0 then
-    redis.call('PEXPIRE', endpoint_key(endpoint), retention) -- events show it by name
+    local stopped = redis.call('HEXISTS', endpoint_key(endpoint), 'stopped') == 1
+    if not stopped then redis.call('PEXPIRE', endpoint_key(endpoint), retention) end -- events show it by name
   end
   count(state)
 end

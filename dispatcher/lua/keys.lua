@@ -2,7 +2,7 @@
 local P = KEYS[1]
 local EVENTS, REJECTED, REJECTED_COUNTS = P .. 'events', P .. 'rejected', P .. 'rejected-counts'
 local EXPIRIES, SCHEDULE, INTAKE, FULL = P .. 'expiries', P .. 'schedule', P .. 'intake', P .. 'full'
-local WORKERS, GROUP = P .. 'workers', 'workers'
+local WORKERS, ENDPOINTS, GROUP = P .. 'workers', P .. 'endpoints', 'workers'
 local function event_key(workspace, id) return P .. 'event:' .. workspace .. ':' .. id end
 local function body_key(workspace, id) return P .. 'body:' .. workspace .. ':' .. id end
 local function answer_key(workspace, id) return P .. 'answer:' .. workspace .. ':' .. id end

@@ -6,10 +6,14 @@
 -- ARGV[4] endpoint
 -- ARGV[5] how long a hint holds, ms
 -- ARGV[6] how long a delivered body is kept, ms (0 = not at all; so it is while Redis is full)
+-- ARGV[7] failures in a row after which the endpoint pauses
+-- ARGV[8] first pause, ms; doubles with each probe that fails
+-- ARGV[9] longest pause, ms
 -- then for each: eventId, claim number, delivered|failed|expired|retry|lost|released, delay (ms),
---   record of the attempt ('' = none was made), first bytes of the answer, window: grow|shrink|keep
--- returns {'settled', now, 'more'|'rest', {ok|stale, ...}}; 'more': the endpoint is ready, claim or hint
---   stale: the lease is another worker's or gone; nothing was recorded
+--   record of the attempt ('' = none was made), first bytes of the answer,
+--   news of the endpoint: up|answered|down|none, how long it asks to be left alone (Retry-After, ms; 0 = it does not)
+-- returns {'settled', now, 'more'|'rest', {ok|stale, ...}, same|opened|closed, end of pause}
+--   'more': the endpoint is ready, claim or hint; stale: the lease is another worker's or gone; nothing was recorded
 -- A callback that would be due at its expiry or later ends `expired`. Works when Redis is full.
 -- include keys
 -- include clock
@@ -50,17 +54,52 @@ local function settle(id, claim, word, delay, record, answer)
   return 'ok'
 end
 
+-- The breaker. Only the probe (its lease's end is the pause's end) ends a pause or makes it longer.
+local h = redis.call('HMGET', endpoint_key(endpoint), 'failures', 'pause', 'pause_ms')
+local failures, pause, pause_ms, change = tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or 0), 'same'
+local known = { failures, pause, pause_ms }
+
+local function open(length, pace)
+  pause_ms = math.min(length, tonumber(ARGV[9]))
+  pause, change = now + math.max(pause_ms, pace), 'opened'
+end
+
+local function learn(news, pace, probe)
+  if news == 'up' then window = math.min(window + 1, s.max) end
+  if news == 'down' then window = math.max(math.floor(window / 2), 1) end
+  if news == 'up' or news == 'answered' then
+    failures = 0
+    if probe then pause, pause_ms, change = 0, 0, 'closed' end
+  elseif news == 'none' then
+    if probe then pause = now end
+  elseif probe then
+    failures = failures + 1
+    open(pause_ms > 0 and pause_ms * 2 or tonumber(ARGV[8]), pace)
+  elseif pause == 0 then
+    failures = failures + 1
+    if failures >= tonumber(ARGV[7]) then
+      open(tonumber(ARGV[8]), pace)
+    elseif pace > 0 then
+      pause = now + pace
+    end
+  end
+end
+
 local words = {}
-for i = 7, #ARGV, 7 do
+for i = 10, #ARGV, 8 do
+  local lease_end = tonumber(redis.call('ZSCORE', leased, ARGV[i]) or 0)
   local word = s.workspace and settle(unpack(ARGV, i, i + 5)) or 'stale'
   words[#words + 1] = word
-  if word == 'ok' and ARGV[i + 6] == 'grow' then window = math.min(window + 1, s.max) end
-  if word == 'ok' and ARGV[i + 6] == 'shrink' then window = math.max(math.floor(window / 2), 1) end
+  if word == 'ok' then learn(ARGV[i + 6], tonumber(ARGV[i + 7]), pause > 0 and lease_end == pause) end
 end
 if window ~= s.window then redis.call('HSET', endpoint_key(endpoint), 'window', window) end
+if failures ~= known[1] or pause ~= known[2] or pause_ms ~= known[3] then
+  redis.call('HSET', endpoint_key(endpoint), 'failures', failures, 'pause', pause, 'pause_ms', pause_ms)
+end
+if change ~= 'same' then count(change) end
 
 s = look(endpoint)
 local more = take_hint(endpoint, s, ARGV[5])
 reschedule(endpoint, s)
 write_counts()
-return { 'settled', now, more and 'more' or 'rest', words }
+return { 'settled', now, more and 'more' or 'rest', words, change, pause }

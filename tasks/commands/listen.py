@@ -99,4 +99,4 @@ def _print_json(received: Received) -> None:
         "problem": received.problem,
         "body": received.body.decode(errors="replace"),
     }
-    print(json.dumps(document, ensure_ascii=False), flush=True)  # noqa: T201  one line, for programs
+    print(json.dumps(document), flush=True)  # noqa: T201  one line, for programs

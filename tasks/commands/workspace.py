@@ -18,6 +18,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxConcurrency = Annotated[
     int | None, typer.Option(help="Callbacks in flight to one of its endpoints, at most.", show_default=False)
 ]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        help="Callbacks a second to one of its endpoints, at most; 0 for no limit.", show_default=False
+    ),
+]
 Header = Annotated[
     list[str] | None,
     typer.Option(help="A header of its own, as 'Name: value'; may be repeated.", show_default=False),
@@ -34,9 +40,14 @@ def add(
     callback_url: Annotated[str, typer.Option(help="Where its callbacks go.", show_default=False)],
     secret: Annotated[
         str | None,
-        typer.Option(help="Its signing secret (whsec_…); one is made if left out.", show_default=False),
+        typer.Option(
+            envvar="WORKSPACE_SECRET",
+            help="Its signing secret (whsec_…); one is made if left out.",
+            show_default=False,
+        ),
     ] = None,
     max_concurrency: MaxConcurrency = None,
+    rate_per_second: Rate = None,
     header: Header = None,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +63,7 @@ def add(
                 now_ms=await store.lookup.now_ms(),
                 secret=secret,
                 max_concurrency=max_concurrency,
+                rate_per_second=rate_per_second,
                 headers=parse_headers(header or []),
             )
 
@@ -62,7 +74,12 @@ def add(
 def rotate_secret(
     workspace: Id,
     secret: Annotated[
-        str | None, typer.Option(help="The new one (whsec_…); one is made if left out.", show_default=False)
+        str | None,
+        typer.Option(
+            envvar="WORKSPACE_SECRET",
+            help="The new one (whsec_…); one is made if left out.",
+            show_default=False,
+        ),
     ] = None,
     grace_seconds: Annotated[
         int | None,
@@ -148,6 +165,7 @@ def update(
         str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
     ] = None,
     max_concurrency: MaxConcurrency = None,
+    rate_per_second: Rate = None,
     header: Header = None,
 ) -> None:
     """Change a workspace: the URL for later status changes, the rest at once.
@@ -155,8 +173,9 @@ def update(
     A header without a value ('Name:') is removed.
     """
     settings = console.settings()
-    if callback_url is None and max_concurrency is None and not header:
-        console.fail("say what to change: --callback-url, --max-concurrency or --header", console.USAGE)
+    if callback_url is None and max_concurrency is None and rate_per_second is None and not header:
+        options = "--callback-url, --max-concurrency, --rate-per-second or --header"
+        console.fail(f"say what to change: {options}", console.USAGE)
 
     async def work() -> Workspace:
         async with wiring.store(settings) as store:
@@ -164,6 +183,7 @@ def update(
                 workspace,
                 callback_url=callback_url,
                 max_concurrency=max_concurrency,
+                rate_per_second=rate_per_second,
                 headers=parse_headers(header or []),
             )
 
@@ -203,6 +223,7 @@ def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:
         "callbackUrl": workspace.callback_url if reveal else without_query(workspace.callback_url),
         "headers": {name: value if reveal else "…" for name, value in workspace.headers.items()},
         "maxConcurrency": workspace.max_concurrency,
+        "ratePerSecond": workspace.rate_per_second,
         "createdAt": iso(workspace.created_ms),
         "secrets": [
             {"createdAt": iso(s.created_ms), "expiresAt": None if s.expires_ms is None else iso(s.expires_ms)}

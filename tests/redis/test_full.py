@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.errors import RedisFull
 from dispatcher.ledger import HINT_MS
-from dispatcher.outcomes import Failed, Retry, State
+from dispatcher.outcomes import Failed, News, Retry, State
 from tests.world import TOKEN, World, callback
 
 
@@ -32,7 +32,7 @@ def test_accepted_callbacks_end(world: World) -> None:
         hints, _, _ = world.run(world.ledger.wake(100, "w1", "{}"))
         assert 1 == len(hints)
         one, two = world.claim().callbacks
-        assert world.settle(one.event_id, one.claim, window="grow")[1]
+        assert world.settle(one.event_id, one.claim, news=News.UP)[1]
         assert world.settle(two.event_id, two.claim, Retry(0), error="http_500")[1]
         three, *_ = world.claim().callbacks
         assert world.settle(three.event_id, three.claim, Failed(), error="http_410")[1]

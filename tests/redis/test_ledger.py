@@ -4,7 +4,7 @@ import pytest
 
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import HINT_MS, NotLeader, WorkspaceChanged
-from dispatcher.outcomes import Expired, Failed, Released, Retry, State
+from dispatcher.outcomes import Expired, Failed, News, Released, Retry, State
 from tests.world import START_MS, TOKEN, World, callback
 
 A = "acme https://a.example:443"
@@ -86,14 +86,14 @@ def test_window_and_concurrency(world: World) -> None:
     first = world.claim()
     assert (2, False) == (len(first.callbacks), first.more)
     for one in first.callbacks:
-        world.settle(one.event_id, one.claim, window="grow")
+        world.settle(one.event_id, one.claim, news=News.UP)
     assert 4 == len(claimed := world.claim().callbacks)
     assert 0 == len(world.claim().callbacks)
     for one in claimed:
-        world.settle(one.event_id, one.claim, window="grow")
+        world.settle(one.event_id, one.claim, news=News.UP)
     assert 4 == len(claimed := world.claim().callbacks)
     for one in claimed:
-        world.settle(one.event_id, one.claim, window="shrink")
+        world.settle(one.event_id, one.claim, news=News.DOWN)
     assert 1 == len(claimed := world.claim().callbacks)
     world.settle(claimed[0].event_id, claimed[0].claim)
     world.deliver_all()
@@ -214,7 +214,7 @@ def test_ended_callbacks_leave_only_their_record(world: World) -> None:
     world.accept(callback("e1"))
     world.deliver_all()
     left = {key.decode().removeprefix(Keys().root).split(":")[0] for key in world.call("keys", "*")}
-    assert {"body", "endpoint", "event", "events", "intake", "message", "stats"} == left
+    assert {"body", "endpoint", "endpoints", "event", "events", "intake", "message", "stats"} == left
     life = world.call("pttl", world.keys.body("acme", "e1"))
     assert 3_590_000 < life <= 3_600_000
 
@@ -227,6 +227,132 @@ def test_records_stay_small(world: World) -> None:
         world.settle("e" * 128, one.claim, Retry(0), error="tls_untrusted")
     assert world.call("object", "ENCODING", world.keys.event("acme", "e" * 128)) in (b"listpack", b"ziplist")
     world.deliver_all()
+
+
+def fail(world: World, count: int = 1, *, pace_ms: int = 0) -> None:
+    """So many failures of the endpoint, each with another callback."""
+    for _ in range(count):
+        (one, *_) = world.claim(count=1).callbacks
+        world.settle(one.event_id, one.claim, Retry(0), error="http_503", news=News.DOWN, pace_ms=pace_ms)
+
+
+def test_breaker(world: World) -> None:
+    """After ten failures in a row an endpoint pauses; its probes double the pause, up to a limit; one success ends it."""
+    world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(30)])
+    fail(world, 9)
+    assert ("same", 1) == (world.settled and world.settled.breaker, len(world.claim(count=1).callbacks))
+    world.settle("e0", 10, Retry(0), error="http_500", news=News.DOWN)
+    pauses = []
+    for _ in range(8):
+        assert world.settled
+        assert "opened" == world.settled.breaker
+        pauses.append(world.settled.paused_until_ms - world.now)
+        world.now = world.settled.paused_until_ms - 1
+        assert [] == world.claim().callbacks
+        world.now += 1
+        assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
+        (probe,) = world.claim().callbacks
+        assert [] == world.claim().callbacks, "one probe at a time"
+        world.settle(probe.event_id, probe.claim, Retry(0), error="timeout", news=News.DOWN)
+    assert [10_000, 20_000, 40_000, 80_000, 160_000, 320_000, 600_000, 600_000] == pauses
+    assert world.settled
+    world.now = world.settled.paused_until_ms
+    (probe,) = world.claim().callbacks
+    world.settle(probe.event_id, probe.claim, news=News.UP)
+    assert ("closed", 2) == (world.settled.breaker, len(world.claim().callbacks))
+    world.now += world.ledger.options.lease_ms
+    for lost in world.run(world.ledger.wake())[1]:
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+    world.deliver_all()
+
+
+def test_breaker_counts_a_row(world: World) -> None:
+    """Any answer that is no failure of the endpoint ends the row, also one that did not take the callback."""
+    world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(3)])
+    fail(world, 9)
+    (one,) = world.claim(count=1).callbacks
+    world.settle(one.event_id, one.claim, Retry(0), error="http_400", news=News.ANSWERED)
+    fail(world, 9)
+    assert world.settled
+    assert "same" == world.settled.breaker
+    world.deliver_all()
+
+
+def test_probe_of_a_dead_worker(world: World) -> None:
+    """When the worker that has the probe dies, there is another probe after its lease."""
+    world.accept(callback("e1"), callback("e2", message="m2"))
+    fail(world, 10)
+    world.now += 10_000
+    assert 1 == len(world.claim().callbacks)
+    world.now += world.ledger.options.lease_ms
+    (lost,) = world.run(world.ledger.wake())[1]
+    world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+    assert 1 == len(found := world.claim().callbacks)
+    world.settle(found[0].event_id, found[0].claim, news=News.UP)
+    world.deliver_all()
+
+
+def test_retry_after_paces_the_endpoint(world: World) -> None:
+    """Retry-After leaves the whole endpoint alone; after it one callback goes first."""
+    world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(4)])
+    fail(world, 1, pace_ms=30_000)
+    world.now += 29_999
+    assert [] == world.claim().callbacks
+    world.now += 1
+    (probe,) = world.claim().callbacks
+    world.settle(probe.event_id, probe.claim, news=News.UP)
+    assert 2 == len(world.claim().callbacks)
+    world.now += world.ledger.options.lease_ms
+    for lost in world.run(world.ledger.wake())[1]:
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+    world.deliver_all()
+
+
+def test_rate(world: World) -> None:
+    """`rate_per_second` is held over time and smoothed: a tenth of a second's worth at once."""
+    world.call("hset", world.keys.workspace("acme"), mapping={"max_concurrency": 100, "rate_per_second": 50})
+    world.call("hset", world.keys.endpoint(endpoint_id(A)), "window", 100)
+    world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(200)])
+    given = []
+    for _ in range(200):
+        claim = world.claim()
+        for one in claim.callbacks:
+            world.settle(one.event_id, one.claim, news=News.UP)
+        given.append(len(claim.callbacks))
+        assert claim.wait_ms <= 20
+        world.now += 10
+    assert 5 == given[0]
+    assert max(given[1:]) <= 1
+    assert 100 <= sum(given) <= 105
+    world.call("hdel", world.keys.workspace("acme"), "rate_per_second")
+    world.deliver_all()
+
+
+def test_fresh_ones_beside_a_backlog(world: World) -> None:
+    """A quarter of each claim goes to what became due last."""
+    world.call("hset", world.keys.workspace("acme"), "max_concurrency", 8)
+    world.call("hset", world.keys.endpoint(endpoint_id(A)), "window", 8)
+    for n in range(40):
+        world.accept(callback(f"e{n}", message=f"m{n}"))
+        world.now += 1000
+    assert {"e38", "e39", *(f"e{n}" for n in range(6))} == {one.event_id for one in world.claim().callbacks}
+    world.now += world.ledger.options.lease_ms
+    for lost in world.run(world.ledger.wake())[1]:
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+    world.deliver_all()
+
+
+def test_stopped_by_the_operator(world: World) -> None:
+    """A stopped endpoint gives nothing and is not hinted, but its callbacks expire; going again it is ready at once."""
+    world.accept(callback("e1"), callback("e2", message="m2", ttl_ms=1000))
+    assert world.run(world.ledger.stop(endpoint_id(A)))
+    world.now += HINT_MS
+    assert ([], []) == (world.claim().callbacks, world.run(world.ledger.wake())[0])
+    assert 1 == world.run(world.ledger.expire())
+    assert world.run(world.ledger.stop(endpoint_id(A), going=True))
+    assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
+    assert ["e1"] == world.deliver_all()
+    assert not world.run(world.ledger.stop("nobody"))
 
 
 def test_hurry(world: World) -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.backoff import Backoff
-from dispatcher.decide import Policy, decide, decide_lost, says_down
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.decide import Policy, decide, decide_lost, news_of, pace_ms
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 
 NOW = 1_781_010_297_000
 FAR = NOW + 172_800_000
@@ -184,24 +184,39 @@ def test_lost_attempts_expire(lost_before: int, expires_ms: int, outcome: Outcom
 
 
 @pytest.mark.parametrize(
-    ("attempt", "down"),
+    ("attempt", "news"),
     [
-        *((answered(status), True) for status in (429, 500, 501, 502, 503, 504, 599)),
-        *((answered(status), False) for status in (200, 204, 302, 400, 401, 404, 408, 410, 422)),
+        *((answered(status), News.UP) for status in (200, 204, 299)),
+        *((answered(status), News.DOWN) for status in (429, 500, 501, 502, 503, 504, 599)),
+        *((answered(status), News.ANSWERED) for status in (302, 400, 401, 404, 408, 410, 422)),
         *(
-            (broken(e), True)
-            for e in ("dns", "connect", "timeout", "maybe_received", "tls_name", "tls_handshake")
+            (broken(e), News.DOWN)
+            for e in ("dns", "connect", "proxy", "timeout", "maybe_received", "tls_name", "tls_handshake")
         ),
-        *((broken(e), False) for e in ("protocol", "blocked_address", "workspace_removed", "body_missing")),
-        (Attempt(NOW, 0, own_fault="no ports left"), False),
+        (broken("protocol"), News.ANSWERED),
+        *(
+            (broken(e), News.NONE)
+            for e in ("blocked_address", "workspace_removed", "body_missing", "worker_lost")
+        ),
+        (Attempt(NOW, 0, own_fault="no ports left"), News.NONE),
     ],
     ids=lambda value: (
         value.error or value.http_status or value.own_fault if isinstance(value, Attempt) else str(value)
     ),
 )
-def test_what_says_that_an_endpoint_is_down(attempt: Attempt, down: bool) -> None:
+def test_news_of_an_endpoint(attempt: Attempt, news: News) -> None:
     """The breaker counts 429, 5xx and failed connections, no other answer and none of our own faults."""
-    assert down is says_down(attempt)
+    assert news is news_of(attempt)
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after_ms", "pace"),
+    [(503, 5_000, 5_000), (429, 5_000, 5_000), (503, None, 0), (500, 5_000, 0), (503, 10**12, 3_600_000)],
+)
+def test_pace_of_an_endpoint(status: int, retry_after_ms: int | None, pace: int) -> None:
+    """Retry-After on 429 and 503 leaves the whole endpoint alone, for an hour at most."""
+    attempt = Attempt(NOW, 0, status, f"http_{status}", retry_after_ms)
+    assert pace == pace_ms(attempt, Policy())
 
 
 policies = st.builds(

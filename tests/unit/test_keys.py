@@ -18,6 +18,7 @@ PAIRS = {
     "INTAKE": KEYS.intake,
     "FULL": KEYS.full,
     "WORKERS": KEYS.workers,
+    "ENDPOINTS": KEYS.endpoints,
     "event_key('w', 'i')": KEYS.event("w", "i"),
     "body_key('w', 'i')": KEYS.body("w", "i"),
     "answer_key('w', 'i')": KEYS.answer("w", "i"),

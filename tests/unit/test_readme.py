@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import dispatcher
+from dispatcher.outcomes import ERRORS
 from dispatcher.signing import key_of, webhook_headers
 
 ROOT = Path(__file__).parents[2]
@@ -89,3 +90,16 @@ def test_verify_in_node() -> None:
 def signed() -> dict[str, str]:
     """Headers of a callback that is signed now, with an old secret beside the live one."""
     return webhook_headers([b"x" * 32, key_of(SECRET)], "e1", int(time()), BODY)
+
+
+def test_every_error_is_documented() -> None:
+    """The table of an attempt's words has each that there is."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert [] == [word for word in ERRORS if f"`{word}`" not in text]
+
+
+def test_security_names_tests_that_exist() -> None:
+    """Each test that the table of threats names is there."""
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs" / "security.md").read_text()))
+    assert named
+    assert [] == [path for path in sorted(named) if not (ROOT / path).exists()]

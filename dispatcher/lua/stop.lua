@@ -1,0 +1,28 @@
+-- stop: the operator stops an endpoint, or lets it go on. No settle or claim touches this.
+-- KEYS[1] prefix
+-- ARGV[1] now, ms since 1970 ('' = Redis TIME)
+-- ARGV[2] max_concurrency of a workspace that sets none
+-- ARGV[3] retention, ms
+-- ARGV[4] endpoint
+-- ARGV[5] 1 to stop it, 0 to let it go on
+-- returns {'stopped', now}, {'going', now}, or {'unknown', now} for an endpoint that is not there
+-- Works when Redis is full.
+-- include keys
+-- include clock
+-- include endpoint
+redis.call('DEL', P .. 'never')
+local endpoint, key = ARGV[4], endpoint_key(ARGV[4])
+if redis.call('EXISTS', key) == 0 then return { 'unknown', now } end
+if ARGV[5] == '1' then
+  redis.call('HSET', key, 'stopped', now)
+  redis.call('PERSIST', key)
+  redis.call('ZADD', ENDPOINTS, 'inf', endpoint) -- stays listed
+else
+  redis.call('HDEL', key, 'stopped')
+  redis.call('ZADD', ENDPOINTS, now, endpoint)
+  if tonumber(redis.call('HGET', key, 'waiting') or 0) <= 0 then redis.call('PEXPIRE', key, ARGV[3]) end
+  set_hinted(endpoint, look(endpoint), 0)
+end
+reschedule(endpoint, look(endpoint))
+if ARGV[5] == '1' then return { 'stopped', now } end
+return { 'going', now }

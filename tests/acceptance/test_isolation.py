@@ -1,0 +1,91 @@
+"""One endpoint is never another's problem."""
+
+import asyncio
+from collections import Counter
+
+from aiohttp import web
+
+from tests.acceptance.stack import Stack, free_port, wait_until
+
+
+def test_outage_and_recovery(stack: Stack) -> None:
+    """An endpoint that is down pauses after some failures, is probed, and gets all its callbacks when it is back."""
+    down = True
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        return web.Response(status=503 if down else 200)
+
+    stack.answer = answer
+    url = stack.add_workspace()
+    settings = {"BREAKER_FAILURES": "3", "BREAKER_PAUSE_SECONDS": "0.5", "BREAKER_MAX_PAUSE_SECONDS": "1"}
+    worker = stack.start_worker(
+        **{f"DISPATCHER_{name}": value for name, value in settings.items()}
+    ).wait_ready()
+    event_ids = stack.enqueue(200)
+    (shown,) = wait_until(lambda: stack.cli_json("endpoint", "list", "--state", "paused"))
+    assert ("acme", url.removesuffix("/hooks")) == (shown["workspace"], shown["endpoint"])
+    assert shown["waiting"] >= 190
+    wait_until(lambda: len(worker.lines("endpoint.paused")) >= 3, what="probes that failed")
+    posts = len(stack.received)
+    assert posts <= 3 + 2 * len(worker.lines("endpoint.paused")), "a paused endpoint gets one probe at a time"
+    down = False
+    ended = stack.wait_ended(event_ids)
+    assert ended["delivered"] >= 200 - posts
+    assert 200 == sum(ended.values())
+    assert worker.lines("endpoint.recovered")
+    assert "idle" == stack.cli_json("endpoint", "show", "acme", url)["state"]
+
+
+def test_operators_hand(stack: Stack) -> None:
+    """A stopped endpoint gets nothing; its neighbours do; going again it gets all that waited."""
+    url = stack.add_workspace()
+    other = f"{stack.listen()}/hooks"
+    stack.start_worker().wait_ready()
+    stack.wait_ended(stack.enqueue(first=1000))
+    assert 0 == stack.cli("endpoint", "pause", "acme", url).returncode
+    held = stack.enqueue(20)
+    stack.wait_ended(stack.enqueue(20, first=100, callbackUrl=other))
+    assert {"pending"} == {stack.state(event_id) for event_id in held}
+    assert ("stopped", 20) == tuple(
+        stack.cli_json("endpoint", "show", "acme", url)[n] for n in ("state", "waiting")
+    )
+    assert 0 == stack.cli("endpoint", "resume", "acme", url).returncode
+    assert {"delivered": 20} == stack.wait_ended(held)
+    assert 1 == stack.cli("endpoint", "pause", "acme", "http://nobody.example/").returncode
+    assert 2 == stack.cli("endpoint", "list", "--state", "sleeping").returncode
+
+
+def test_concurrency_holds_across_workers(stack: Stack) -> None:
+    """Two workers together never have more POSTs at an endpoint than its workspace allows."""
+    inside = 0
+    most = 0
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.02)
+        inside -= 1
+        return web.Response()
+
+    stack.answer = answer
+    stack.add_workspace("acme", "zeckta", "", "--max-concurrency", "5")
+    for _ in range(2):
+        stack.start_worker()
+    for worker in stack.workers:
+        worker.wait_ready()
+    assert {"delivered": 200} == stack.wait_ended(stack.enqueue(200))
+    assert 5 == most
+
+
+def test_many_dead_endpoints(stack: Stack) -> None:
+    """Endpoints that refuse connections cost the healthy ones nothing, and their own callbacks no attempt in a pause."""
+    stack.add_workspace()
+    dead = [f"http://127.0.0.1:{free_port()}/" for _ in range(30)]
+    stack.start_worker(DISPATCHER_BREAKER_FAILURES="2", DISPATCHER_BACKOFF_BASE_SECONDS="600").wait_ready()
+    waiting = [e for n, url in enumerate(dead) for e in stack.enqueue(20, first=n * 20, callbackUrl=url)]
+    healthy = stack.enqueue(50, first=10_000)
+    assert {"delivered": 50} == stack.wait_ended(healthy)
+    wait_until(lambda: len(stack.cli_json("endpoint", "list", "--state", "paused")) == 30)
+    states = Counter(stack.state(event_id) for event_id in waiting)
+    assert states["pending"] >= 30 * 15, states
