@@ -21,7 +21,7 @@ from dispatcher.connection import translated
 from dispatcher.dialects import dialects
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
-from dispatcher.model import MAX_AHEAD_MS, Callback, StatusChange, encode_json, timestamp_ms
+from dispatcher.model import MAX_AHEAD_MS, Callback, StatusChange, encode_json, timestamp_ns
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import Workspace, WorkspaceCache
 
@@ -269,7 +269,8 @@ def render(
     change: StatusChange, workspace: Workspace, now_ms: int, options: IntakeOptions
 ) -> Callback | NoCallback:
     """A status change as the workspace's callback. Pure. Raises InvalidInput."""
-    occurred_ms = timestamp_ms(change.timestamp)
+    occurred_ns = timestamp_ns(change.timestamp)
+    occurred_ms = occurred_ns // 1_000_000
     if occurred_ms > now_ms + MAX_AHEAD_MS:
         raise InvalidInput(
             f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed"
@@ -289,6 +290,6 @@ def render(
         endpoint=f"{workspace.id} {url.origin}",
         body=encode_json(dialect.body(change, event_type)),
         digest=change.digest(),
-        timestamp_ms=occurred_ms,
+        timestamp_ns=occurred_ns,
         ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
     )

@@ -85,6 +85,10 @@ class Keys:
         """List: eventIds of one message to one endpoint, in order of acceptance. While pending."""
         return f"{self.prefix}:chain:{endpoint}:{uuid}"
 
+    def newest(self, endpoint: str, uuid: str) -> str:
+        """String: newest timestamp of one message to one endpoint, for `latest`. Expiry + retention."""
+        return f"{self.prefix}:newest:{endpoint}:{uuid}"
+
     def endpoint(self, endpoint: str) -> str:
         """Hash: name (workspace, blank, origin), window, waiting, hinted_until, failures, pause, pause_ms, stopped, tat.
 

@@ -16,8 +16,6 @@ from dispatcher.scripts import Argument, Scripts
 HINT_MS = 5000
 """How long an endpoint that was hinted is not hinted again; also how long a lost hint costs at most."""
 
-CONFLICT, DUPLICATE, ACCEPTED = "conflict", "duplicate", "accepted"
-
 
 @dataclass(frozen=True)
 class LedgerOptions:
@@ -158,7 +156,7 @@ class Ledger:
     ) -> tuple[list[str], list[str]]:
         """Takes callbacks (with their queue entries) into the ledger, and `skipped` entries off the queue.
 
-        Returns the endpoints to hint and a word for each callback: accepted, duplicate or conflict.
+        Returns the endpoints to hint and a word for each callback: accepted, superseded, duplicate or conflict.
         Raises NotLeader, WorkspaceChanged, RedisFull, RedisUnavailable.
         """
         args: list[Argument] = [token, HINT_MS, len(revisions)]
@@ -176,7 +174,14 @@ class Ledger:
                 c.endpoint,
                 c.message_uuid,
             )
-            args += (c.status, c.event_type, c.timestamp_ms, c.ttl_ms, c.url.encode() + b"\n" + c.body)
+            args += (
+                c.status,
+                c.event_type,
+                c.timestamp_ns // 1_000_000,
+                f"{max(c.timestamp_ns, 0):022d}",
+                c.ttl_ms,
+                c.url.encode() + b"\n" + c.body,
+            )
         reply, _ = await self._run("accept", *self._ending(), *args)
         match reply[0]:
             case b"accepted":

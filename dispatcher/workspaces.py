@@ -22,6 +22,7 @@ from dispatcher.secrets import Secret, SecretBox, generate_secret
 from dispatcher.signing import key_of
 
 MAX_CONCURRENCY = 1000
+ORDERINGS = ("first_attempt", "strict", "latest")
 MIN_RATE, MAX_RATE = 0.001, 10_000
 MAX_LIVE_SECRETS = 3
 """Each makes the signature header longer, and a secret that nobody retires is one too many."""
@@ -43,6 +44,8 @@ class Workspace:
     """Callbacks in flight to one of its endpoints at most; None: the setting's."""
     rate_per_second: float | None = None
     """Callbacks a second to one of its endpoints at most; None or 0: no limit."""
+    ordering: str = "first_attempt"
+    """Of one message's callbacks to one endpoint: one of ORDERINGS."""
     problem: str | None = None
     """Why its secrets cannot be opened; they are empty then."""
 
@@ -103,6 +106,7 @@ class Workspaces:
         secret: str | None = None,
         max_concurrency: int | None = None,
         rate_per_second: float | None = None,
+        ordering: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Workspace:
         """Makes a workspace. Raises InvalidInput or AlreadyExists."""
@@ -111,7 +115,7 @@ class Workspaces:
         if dialect not in dialects():
             raise InvalidInput(f"unknown dialect {dialect!r}; there are {', '.join(sorted(dialects()))}")
         fields = {"dialect": dialect, "secrets": self._seal([_new_secret(secret, now_ms)]), "created": now_ms}
-        fields |= self._changeable(callback_url, max_concurrency, rate_per_second)
+        fields |= self._changeable(callback_url, max_concurrency, rate_per_second, ordering)
         if headers:
             fields["headers"] = self._seal(check_headers(headers, dialect))
 
@@ -131,13 +135,14 @@ class Workspaces:
         callback_url: str | None = None,
         max_concurrency: int | None = None,
         rate_per_second: float | None = None,
+        ordering: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Workspace:
         """Changes a workspace: the URL for later status changes, limits and headers from the next claim.
 
         Of `headers` each is set, and one without a value is removed. Raises NotFound or InvalidInput.
         """
-        fields = self._changeable(callback_url, max_concurrency, rate_per_second)
+        fields = self._changeable(callback_url, max_concurrency, rate_per_second, ordering)
 
         def change(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
@@ -241,7 +246,11 @@ class Workspaces:
         return total
 
     def _changeable(
-        self, callback_url: str | None, max_concurrency: int | None, rate_per_second: float | None
+        self,
+        callback_url: str | None,
+        max_concurrency: int | None,
+        rate_per_second: float | None,
+        ordering: str | None,
     ) -> dict[str, Any]:
         """The fields an update may set, checked. Raises InvalidInput."""
         if callback_url is not None:
@@ -254,7 +263,10 @@ class Workspaces:
             raise InvalidInput(
                 f"rate_per_second is {MIN_RATE} to {MAX_RATE}, or 0 for no limit, not {rate_per_second}"
             )
+        if ordering is not None and ordering not in ORDERINGS:
+            raise InvalidInput(f"ordering is one of {', '.join(ORDERINGS)}, not {ordering!r}")
         given = {
+            "ordering": ordering,
             "callback_url": callback_url,
             "max_concurrency": max_concurrency,
             "rate_per_second": rate_per_second,
@@ -274,6 +286,7 @@ class Workspaces:
             headers,
             int(limit) if limit else None,
             float(rate) if rate else None,
+            fields.get(b"ordering", b"first_attempt").decode(),
             problem,
         )
 

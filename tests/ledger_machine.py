@@ -8,8 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dispatcher.keys import endpoint_id
 from dispatcher.ledger import HINT_MS, Claimed, Lost
 from dispatcher.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.workspaces import ORDERINGS
 from tests.leaks import leaked_keys
-from tests.world import World, callback
+from tests.world import START_MS, World, callback
 
 ENDPOINTS = ("acme https://a.example:443", "beta https://b.example:443")
 MESSAGES = ("m1", "m2")
@@ -69,6 +70,7 @@ class Modelled:
     claim: int = 0
     attempts: int = 0
     in_chain: bool = True
+    stamp: int = 0
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -94,9 +96,12 @@ class LedgerMachine(RuleBasedStateMachine):
         """An asyncio client of an empty Redis."""
         raise NotImplementedError
 
-    @initialize()
-    def lead(self) -> None:
+    @initialize(orderings=st.tuples(st.sampled_from(ORDERINGS), st.sampled_from(ORDERINGS)))
+    def lead(self, orderings: tuple[str, str]) -> None:
         self.world.lead()
+        self.orderings = dict(zip(ENDPOINTS, orderings, strict=True))
+        for endpoint, ordering in self.orderings.items():
+            self.world.call("hset", self.world.keys.workspace(endpoint.split()[0]), "ordering", ordering)
 
     @rule(
         batch=st.lists(
@@ -106,14 +111,15 @@ class LedgerMachine(RuleBasedStateMachine):
                 st.sampled_from(MESSAGES),
                 st.sampled_from([1_000, 60_000, 172_800_000]),
                 st.sampled_from(["d1", "d1", "d1", "d2"]),
+                st.integers(0, 3),
             ),
             min_size=1,
             max_size=5,
         )
     )
-    def accept(self, batch: list[tuple[str, str, str, int, str]]) -> None:
+    def accept(self, batch: list[tuple[str, str, str, int, str, int]]) -> None:
         expected, changes = [], []
-        for event_id, endpoint, message, ttl_ms, digest in batch:
+        for event_id, endpoint, message, ttl_ms, digest, stamp in batch:
             changes.append(
                 callback(
                     event_id,
@@ -121,7 +127,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     message=message,
                     ttl_ms=ttl_ms,
                     digest=digest,
-                    timestamp_ms=self.world.now,
+                    timestamp_ms=START_MS + stamp,
                 )
             )
             key = endpoint.partition(" ")[0], event_id
@@ -129,12 +135,31 @@ class LedgerMachine(RuleBasedStateMachine):
             if known:
                 expected.append("duplicate" if known.digest == digest else "conflict")
                 continue
-            now = self.world.now
-            self.model[key] = Modelled(endpoint, message, digest, now + ttl_ms, due=now)
-            expected.append("accepted")
+            now, expires = self.world.now, min(self.world.now, START_MS + stamp) + ttl_ms
+            newer = self.orderings[endpoint] == "latest" and stamp < self.newest(endpoint, message)
+            self.model[key] = new = Modelled(endpoint, message, digest, expires, due=now, stamp=stamp)
+            expected.append("superseded" if newer else "accepted")
+            if newer:
+                new.place, new.in_chain = "ended", False
+            else:
+                self.supersede(new)
         hints, words = self.world.accept(*changes)
         assert expected == words
         self.take_hints(hints)
+
+    def newest(self, endpoint: str, message: str) -> int:
+        """The newest timestamp of a message to an endpoint so far."""
+        return max(
+            (m.stamp for m in self.model.values() if (m.endpoint, m.message) == (endpoint, message)),
+            default=0,
+        )
+
+    def supersede(self, new: Modelled) -> None:
+        """For `latest`: what is older and waits has come to its end."""
+        for other in self.model.values() if self.orderings[new.endpoint] == "latest" else ():
+            same = (other.endpoint, other.message) == (new.endpoint, new.message)
+            if same and other.place == "waiting" and other.stamp < new.stamp:
+                other.place, other.in_chain = "ended", False
 
     @rule(endpoint=st.sampled_from(ENDPOINTS), count=st.integers(1, 8))
     def claim(self, endpoint: str, count: int) -> None:
@@ -152,6 +177,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert modelled.due <= now < modelled.expires
             assert not modelled.in_chain or self.heads(endpoint)[modelled.message] == one.event_id
             modelled.place, modelled.claim = "leased", one.claim
+            newer = self.orderings[endpoint] == "latest" and modelled.stamp < self.newest(
+                endpoint, modelled.message
+            )
+            assert not newer, "`latest`: an older one went out after a newer one was here"
             self.hands.append((endpoint, one))
         if breaker.pause and given:
             breaker.pause, breaker.probe = now + LEASE_MS, (given[0], claim.callbacks[0].claim)
@@ -218,10 +247,14 @@ class LedgerMachine(RuleBasedStateMachine):
     def apply(self, modelled: Modelled, outcome: Outcome, *, lost: bool) -> None:
         """What a counted outcome changes."""
         modelled.attempts += not isinstance(outcome, Released)
+        ordering = self.orderings[modelled.endpoint]
+        newer = ordering == "latest" and modelled.stamp < self.newest(modelled.endpoint, modelled.message)
         match outcome:
-            case Retry(delay_ms) | Released(delay_ms) if self.world.now + delay_ms < modelled.expires:
+            case Retry(delay_ms) | Released(delay_ms) if (
+                self.world.now + delay_ms < modelled.expires and not newer
+            ):
                 modelled.place, modelled.due = "waiting", self.world.now + delay_ms
-                modelled.in_chain &= lost or isinstance(outcome, Released)
+                modelled.in_chain &= lost or isinstance(outcome, Released) or ordering != "first_attempt"
             case _:
                 modelled.place = "ended"
                 modelled.in_chain = False

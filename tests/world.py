@@ -37,7 +37,7 @@ def callback(
         endpoint=endpoint,
         body=b"x" * size,
         digest=digest,
-        timestamp_ms=timestamp_ms,
+        timestamp_ns=timestamp_ms * 1_000_000,
         ttl_ms=ttl_ms,
     )
 

@@ -7,8 +7,9 @@
 -- ARGV[5] how long a hint holds, ms
 -- ARGV[6] number of workspaces, then for each: workspace, the revision it was rendered with
 -- then: number of entries that cause no callback, then for each: entry
--- then for each callback: entry workspace eventId digest endpoint endpointName message status type timestamp ttl body
--- returns {'accepted', now, {endpoints to hint}, {accepted|duplicate|conflict, ...}}
+-- then for each callback: entry workspace eventId digest endpoint endpointName message status type
+--   timestamp (ms), timestamp (ns, 22 digits), ttl (ms), body
+-- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict, ...}}
 --      or {'not_leader', now} or {'workspace_changed', now, {workspaces}}; nothing was done then
 -- Refused when Redis is full (the first write is an HSET).
 -- include keys
@@ -37,15 +38,32 @@ for i = 1, tonumber(take()) do done[i] = take() end
 if #done > 0 then count('noCallback', #done) end
 
 local touched, order = {}, {}
-local function touch(endpoint, name)
-  local n = touched[endpoint]
-  if not n then
+local function touch(endpoint, name, added)
+  if not touched[endpoint] then
     order[#order + 1] = endpoint
     redis.call('HSET', endpoint_key(endpoint), 'name', name)
-    redis.call('PERSIST', endpoint_key(endpoint))
     redis.call('ZADD', ENDPOINTS, 'GT', now, endpoint)
   end
-  touched[endpoint] = (n or 0) + 1
+  touched[endpoint] = (touched[endpoint] or 0) + added
+end
+
+local orderings = {}
+local function ordering_of(workspace)
+  if orderings[workspace] == nil then
+    orderings[workspace] = redis.call('HGET', workspace_key(workspace), 'ordering') or 'first_attempt'
+  end
+  return orderings[workspace]
+end
+
+-- For `latest`: what is older than this and in nobody's hands ends now.
+local function supersede_older(workspace, endpoint, uuid, stamp)
+  for _, id in ipairs(redis.call('LRANGE', chain_key(endpoint, uuid), 0, -1)) do
+    local other = redis.call('HGET', event_key(workspace, id), 'stamp')
+    if other and other < stamp and not redis.call('ZSCORE', leased_key(endpoint), id) then
+      redis.call('ZREM', lane_key(endpoint), id)
+      finish(workspace, id, endpoint, uuid, 'superseded')
+    end
+  end
 end
 
 local function remember_message(workspace, uuid, id, keep_ms)
@@ -54,29 +72,51 @@ local function remember_message(workspace, uuid, id, keep_ms)
   if redis.call('PTTL', key) < keep_ms then redis.call('PEXPIRE', key, keep_ms) end
 end
 
+-- Into the ledger, its chain and its lane; or, for `latest`, to its end if a newer one was here before.
+local function take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
+  local key, ordering = event_key(workspace, id), ordering_of(workspace)
+  redis.call('HSET', key, 'state', 'pending', 'endpoint', endpoint, 'message', uuid, 'accepted', now, 'expires', expires,
+    unpack(fields))
+  remember_message(workspace, uuid, id, math.max(expires - now, 0) + tonumber(ARGV[3]))
+  if ordering == 'latest' then
+    local newest_of = newest_key(endpoint, uuid)
+    local newest = redis.call('GET', newest_of)
+    redis.call('HSET', key, 'stamp', stamp)
+    if newest and stamp < newest then
+      touch(endpoint, name, 0)
+      redis.call('HSET', key, 'state', 'superseded', 'ended', now)
+      redis.call('PEXPIRE', key, ARGV[3])
+      return 'superseded'
+    end
+    redis.call('SET', newest_of, stamp, 'PX', math.max(expires - now, 0) + tonumber(ARGV[3]))
+  elseif ordering == 'strict' then
+    redis.call('HSET', key, 'strict', 1)
+  end
+  touch(endpoint, name, 1)
+  redis.call('SET', body_key(workspace, id), body)
+  redis.call('ZADD', EXPIRIES, expires, workspace .. ':' .. id)
+  if redis.call('RPUSH', chain_key(endpoint, uuid), id) == 1 then redis.call('ZADD', lane_key(endpoint), now, id) end
+  if ordering == 'latest' then supersede_older(workspace, endpoint, uuid, stamp) end
+  return 'accepted'
+end
+
 local words = {}
 while at < #ARGV do
   local entry, workspace, id, digest, endpoint, name = take(), take(), take(), take(), take(), take()
-  local uuid, status, event_type, timestamp, ttl, body = take(), take(), take(), take(), take(), take()
+  local uuid, status, event_type, timestamp, stamp, ttl, body = take(), take(), take(), take(), take(), take(), take()
   local known = redis.call('HGET', event_key(workspace, id), 'digest')
-  local word = not known and 'accepted' or known == digest and 'duplicate' or 'conflict'
-  if word == 'accepted' then
+  local word = known == digest and 'duplicate' or 'conflict'
+  if not known then
     local expires = math.min(tonumber(timestamp), now) + tonumber(ttl)
-    redis.call('HSET', event_key(workspace, id), 'state', 'pending', 'endpoint', endpoint, 'message', uuid, 'status',
-      status, 'type', event_type, 'digest', digest, 'accepted', now, 'expires', expires)
-    redis.call('SET', body_key(workspace, id), body)
-    redis.call('ZADD', EXPIRIES, expires, workspace .. ':' .. id)
-    remember_message(workspace, uuid, id, math.max(expires - now, 0) + tonumber(ARGV[3]))
-    touch(endpoint, name)
-    if redis.call('RPUSH', chain_key(endpoint, uuid), id) == 1 then
-      redis.call('ZADD', lane_key(endpoint), now, id)
-    end
+    local fields = { 'status', status, 'type', event_type, 'digest', digest }
+    word = take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
+    count('accepted')
   elseif word == 'conflict' then
     keep_rejected(entry, 'conflict', 'eventId ' .. id .. ' was accepted before for another status change; that one stands',
       workspace, id)
   end
   words[#words + 1], done[#done + 1] = word, entry
-  count(word)
+  if word ~= 'accepted' then count(word) end
 end
 
 for first = 1, #done, 500 do
@@ -87,7 +127,9 @@ end
 
 local hints = {}
 for _, endpoint in ipairs(order) do
-  redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', touched[endpoint])
+  if redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', touched[endpoint]) > 0 then
+    redis.call('PERSIST', endpoint_key(endpoint))
+  end
   local s = look(endpoint)
   if take_hint(endpoint, s, ARGV[5]) then hints[#hints + 1] = endpoint end
   reschedule(endpoint, s)

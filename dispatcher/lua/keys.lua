@@ -10,6 +10,7 @@ local function message_key(workspace, uuid) return P .. 'message:' .. workspace 
 local function lane_key(endpoint) return P .. 'lane:' .. endpoint end
 local function leased_key(endpoint) return P .. 'leased:' .. endpoint end
 local function chain_key(endpoint, uuid) return P .. 'chain:' .. endpoint .. ':' .. uuid end
+local function newest_key(endpoint, uuid) return P .. 'newest:' .. endpoint .. ':' .. uuid end
 local function endpoint_key(endpoint) return P .. 'endpoint:' .. endpoint end
 local function workspace_key(workspace) return P .. 'workspace:' .. workspace end
 local function worker_key(name) return P .. 'worker:' .. name end

@@ -14,7 +14,8 @@
 --   news of the endpoint: up|answered|down|none, how long it asks to be left alone (Retry-After, ms; 0 = it does not)
 -- returns {'settled', now, 'more'|'rest', {ok|stale, ...}, same|opened|closed, end of pause}
 --   'more': the endpoint is ready, claim or hint; stale: the lease is another worker's or gone; nothing was recorded
--- A callback that would be due at its expiry or later ends `expired`. Works when Redis is full.
+-- A callback that would be due at its expiry or later ends `expired`; one that would wait behind a newer one of its
+-- message, in the order `latest`, ends `superseded`. Works when Redis is full.
 -- include keys
 -- include clock
 -- include counts
@@ -25,18 +26,25 @@ local endpoint, leased = ARGV[4], leased_key(ARGV[4])
 local s = look(endpoint)
 local window = s.window
 local body_ms = redis.call('EXISTS', FULL) == 1 and 0 or tonumber(ARGV[6])
-local ENDS = { delivered = body_ms, failed = false, expired = false }
+local ENDS = { delivered = body_ms, failed = false, expired = false, superseded = false }
 
--- Puts a callback back into the lane; after its first recorded attempt it no longer holds up its chain.
-local function put_back(key, id, uuid, word, delay, attempts)
+-- Puts a callback back into the lane; after its first recorded attempt it no longer holds up its chain,
+-- unless the order is `strict` or `latest`.
+local function put_back(key, id, uuid, delay, attempts, leaves)
   redis.call('HSET', key, 'state', attempts > 0 and 'retrying' or 'pending')
   redis.call('ZADD', lane_key(endpoint), now + delay, id)
-  if word == 'retry' then leave_chain(endpoint, uuid, id) end
+  if leaves then leave_chain(endpoint, uuid, id) end
+end
+
+-- For `latest`: whether a newer one of its message was accepted meanwhile.
+local function is_superseded(stamp, uuid)
+  local newest = stamp and redis.call('GET', newest_key(endpoint, uuid))
+  return newest and stamp < newest
 end
 
 local function settle(id, claim, word, delay, record, answer)
   local key = event_key(s.workspace, id)
-  local h = redis.call('HMGET', key, 'claims', 'attempts', 'message', 'expires')
+  local h = redis.call('HMGET', key, 'claims', 'attempts', 'message', 'expires', 'stamp', 'strict')
   if h[1] ~= claim or not redis.call('ZSCORE', leased, id) then return 'stale' end
   redis.call('ZREM', leased, id)
   local attempts = tonumber(h[2] or 0)
@@ -46,10 +54,11 @@ local function settle(id, claim, word, delay, record, answer)
   end
   if answer ~= '' then redis.call('SET', answer_key(s.workspace, id), answer) end
   if ENDS[word] == nil and now + delay >= tonumber(h[4]) then word = 'expired' end
+  if ENDS[word] == nil and is_superseded(h[5], h[3]) then word = 'superseded' end
   if ENDS[word] ~= nil then
     finish(s.workspace, id, endpoint, h[3], word, ENDS[word] or nil)
   else
-    put_back(key, id, h[3], word, tonumber(delay), attempts)
+    put_back(key, id, h[3], tonumber(delay), attempts, word == 'retry' and not h[5] and not h[6])
   end
   return 'ok'
 end

@@ -8,7 +8,7 @@ from dispatcher.addresses import without_query
 from dispatcher.dialects import dialects
 from dispatcher.headers import parse_headers
 from dispatcher.model import iso
-from dispatcher.workspaces import Workspace
+from dispatcher.workspaces import ORDERINGS, Workspace
 from tasks import console, wiring
 
 commands = typer.Typer(help="Customers: dialect, callback URL, secrets, limits.", no_args_is_help=True)
@@ -22,6 +22,13 @@ Rate = Annotated[
     float | None,
     typer.Option(
         help="Callbacks a second to one of its endpoints, at most; 0 for no limit.", show_default=False
+    ),
+]
+Ordering = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Of one message's callbacks, for later status changes: {', '.join(ORDERINGS)}.",
+        show_default=False,
     ),
 ]
 Header = Annotated[
@@ -48,6 +55,7 @@ def add(
     ] = None,
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
+    ordering: Ordering = None,
     header: Header = None,
     as_json: Json = False,
 ) -> None:
@@ -64,6 +72,7 @@ def add(
                 secret=secret,
                 max_concurrency=max_concurrency,
                 rate_per_second=rate_per_second,
+                ordering=ordering,
                 headers=parse_headers(header or []),
             )
 
@@ -166,6 +175,7 @@ def update(
     ] = None,
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
+    ordering: Ordering = None,
     header: Header = None,
 ) -> None:
     """Change a workspace: the URL for later status changes, the rest at once.
@@ -173,8 +183,8 @@ def update(
     A header without a value ('Name:') is removed.
     """
     settings = console.settings()
-    if callback_url is None and max_concurrency is None and rate_per_second is None and not header:
-        options = "--callback-url, --max-concurrency, --rate-per-second or --header"
+    if (callback_url, max_concurrency, rate_per_second, ordering, header or None) == (None,) * 5:
+        options = "--callback-url, --max-concurrency, --rate-per-second, --ordering or --header"
         console.fail(f"say what to change: {options}", console.USAGE)
 
     async def work() -> Workspace:
@@ -184,6 +194,7 @@ def update(
                 callback_url=callback_url,
                 max_concurrency=max_concurrency,
                 rate_per_second=rate_per_second,
+                ordering=ordering,
                 headers=parse_headers(header or []),
             )
 
@@ -224,6 +235,7 @@ def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:
         "headers": {name: value if reveal else "…" for name, value in workspace.headers.items()},
         "maxConcurrency": workspace.max_concurrency,
         "ratePerSecond": workspace.rate_per_second,
+        "ordering": workspace.ordering,
         "createdAt": iso(workspace.created_ms),
         "secrets": [
             {"createdAt": iso(s.created_ms), "expiresAt": None if s.expires_ms is None else iso(s.expires_ms)}

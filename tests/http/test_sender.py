@@ -32,12 +32,16 @@ from tests.http.raw_server import Behaviour, Connection, RawServer, Received, an
 
 OLD, NEW, OTHER = (new_secret(bytes([n]) * 32) for n in (1, 2, 3))
 BODY = '{"eventId":"e-1","src":"Zürich","cost":0.0500}'.encode()
-NOW_MS = int(time.time() * 1000)
-"""Standard Webhooks' own library compares with the machine's clock."""
+NOW_MS = 1_800_000_000_000
 
 TLS = ssl.create_default_context()
 AGENT = "callback-dispatcher/1"
 DOWN = "http://127.0.0.1:1/never-reached"
+
+
+def fresh_ms() -> int:
+    """The machine's clock, with which Standard Webhooks' own library compares."""
+    return int(time.time() * 1000)
 
 
 def workspace(*secrets: Secret, dialect: str = "zeckta", problem: str | None = None) -> Workspace:
@@ -122,14 +126,14 @@ def test_the_request_is_a_json_post() -> None:
 @pytest.mark.parametrize("dialect", ["zeckta", "sendexa"])
 def test_an_independent_library_verifies_the_signature(dialect: str) -> None:
     """What arrives satisfies Standard Webhooks' own Python library, and `dispatcher.verify`."""
-    received = arrived(workspace(Secret(OLD, 1), dialect=dialect))
+    received = arrived(workspace(Secret(OLD, 1), dialect=dialect), now_ms=fresh_ms())
     assert Webhook(OLD).verify(received.body, headers_of(received))["eventId"] == "e-1"
     assert verify(dict(received.headers), received.body, OLD)["eventId"] == "e-1"
 
 
 def test_another_secret_or_body_does_not_verify() -> None:
     """The signature is worth something: it fails with another secret, and for one changed byte."""
-    received = arrived(workspace(Secret(OLD, 1)))
+    received = arrived(workspace(Secret(OLD, 1)), now_ms=fresh_ms())
     with pytest.raises(WebhookVerificationError):
         Webhook(OTHER).verify(received.body, headers_of(received))
     with pytest.raises(SignatureInvalid):
@@ -139,14 +143,16 @@ def test_another_secret_or_body_does_not_verify() -> None:
 @pytest.mark.parametrize("secret", [OLD, NEW])
 def test_both_secrets_verify_while_one_replaces_the_other(secret: str) -> None:
     """While two secrets live, a receiver that has either of them is satisfied."""
-    received = arrived(workspace(Secret(OLD, 1, expires_ms=NOW_MS + 1), Secret(NEW, 2)))
+    now_ms = fresh_ms()
+    received = arrived(workspace(Secret(OLD, 1, expires_ms=now_ms + 1), Secret(NEW, 2)), now_ms=now_ms)
     Webhook(secret).verify(received.body, headers_of(received))
     verify(headers_of(received), received.body, secret)
 
 
 def test_a_secret_does_not_sign_once_it_has_expired() -> None:
     """From the millisecond of its end a replaced secret signs nothing."""
-    received = arrived(workspace(Secret(OLD, 1, expires_ms=NOW_MS), Secret(NEW, 2)))
+    now_ms = fresh_ms()
+    received = arrived(workspace(Secret(OLD, 1, expires_ms=now_ms), Secret(NEW, 2)), now_ms=now_ms)
     assert len(received.values("webhook-signature")[0].split()) == 1
     Webhook(NEW).verify(received.body, headers_of(received))
     with pytest.raises(WebhookVerificationError):

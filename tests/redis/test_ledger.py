@@ -1,5 +1,7 @@
 """The scripts, one by one, on a real server."""
 
+from dataclasses import replace
+
 import pytest
 
 from dispatcher.keys import Keys, endpoint_id
@@ -353,6 +355,55 @@ def test_stopped_by_the_operator(world: World) -> None:
     assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
     assert ["e1"] == world.deliver_all()
     assert not world.run(world.ledger.stop("nobody"))
+
+
+def test_strict_order(world: World) -> None:
+    """In the order `strict` a later status waits for the earlier one's end, through all its retries."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "strict")
+    world.accept(callback("e1"), callback("e2"))
+    (one,) = world.claim().callbacks
+    world.settle("e1", one.claim, Retry(60_000), error="http_500")
+    assert [] == world.claim().callbacks
+    world.now += 60_000
+    assert ["e1", "e2"] == world.deliver_all()
+
+
+def test_latest_supersedes(world: World) -> None:
+    """In the order `latest` a newer status ends older ones that wait or retry, and an older one that comes later."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "latest")
+    world.accept(callback("e1", timestamp_ms=START_MS - 3))
+    (one,) = world.claim().callbacks
+    world.settle("e1", one.claim, Retry(60_000), error="http_500")
+    assert ["accepted"] * 2 == world.accept(
+        callback("e2", timestamp_ms=START_MS - 2), callback("e3", timestamp_ms=START_MS - 1)
+    )[1]
+    assert ["superseded"] == world.accept(callback("e0", timestamp_ms=START_MS - 9))[1]
+    assert ["e3"] == world.deliver_all()
+    assert ["superseded"] == world.accept(callback("e9", timestamp_ms=START_MS - 2))[1]
+    states = [world.event(event_id).state.value for event_id in ("e0", "e1", "e2", "e3", "e9")]
+    assert ["superseded", "superseded", "superseded", "delivered", "superseded"] == states
+
+
+def test_latest_waits_for_the_one_in_hand(world: World) -> None:
+    """A newer status waits while an older one is in a worker's hands; failing, that one is not tried again."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "latest")
+    world.accept(callback("e1", timestamp_ms=START_MS - 2))
+    (one,) = world.claim().callbacks
+    world.accept(callback("e2", timestamp_ms=START_MS - 1))
+    assert [] == world.claim().callbacks
+    assert world.settle("e1", one.claim, Retry(0), error="http_500")[1]
+    assert State.SUPERSEDED == world.event("e1").state
+    assert ["e2"] == world.deliver_all()
+
+
+def test_latest_at_the_same_time(world: World) -> None:
+    """Statuses with the same timestamp go in the order of acceptance; a nanosecond decides."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "latest")
+    same = callback("e1"), callback("e2")
+    later = replace(callback("e3", message="m2"), timestamp_ns=START_MS * 1_000_000 + 1)
+    earlier = callback("e4", message="m2")
+    assert ["accepted", "accepted", "accepted", "superseded"] == world.accept(*same, later, earlier)[1]
+    assert ["e1", "e3", "e2"] == world.deliver_all()
 
 
 def test_hurry(world: World) -> None:

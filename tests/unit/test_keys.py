@@ -26,6 +26,7 @@ PAIRS = {
     "lane_key('e')": KEYS.lane("e"),
     "leased_key('e')": KEYS.leased("e"),
     "chain_key('e', 'm')": KEYS.chain("e", "m"),
+    "newest_key('e', 'm')": KEYS.newest("e", "m"),
     "endpoint_key('e')": KEYS.endpoint("e"),
     "workspace_key('w')": KEYS.workspace("w"),
     "stats_key(7)": KEYS.stats(7),

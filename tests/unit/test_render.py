@@ -11,6 +11,7 @@ from dispatcher.model import Callback, StatusChange
 from dispatcher.workspaces import Workspace
 
 AT = 1_781_010_297_487
+AT_NS = 1_781_010_297_487_133_482
 HOUR_MS = 3_600_000
 
 
@@ -56,7 +57,7 @@ def test_a_callback_has_all_that_is_fixed_at_acceptance() -> None:
         endpoint="acme https://example.com:443",
         body=body,
         digest=change.digest(),
-        timestamp_ms=AT,
+        timestamp_ns=AT_NS,
         ttl_ms=172_800_000,
     )
     assert expected == callback(change)
@@ -112,7 +113,7 @@ def test_the_changes_ttl_goes_first(seconds: int | None, ttl_ms: int) -> None:
 @pytest.mark.parametrize("now_ms", [AT - HOUR_MS, AT, AT + 10**12])
 def test_an_hour_ahead_is_tolerated(now_ms: int) -> None:
     """A timestamp may lie up to an hour ahead, and any time ago."""
-    assert AT == callback(status_change(), now_ms=now_ms).timestamp_ms
+    assert AT_NS == callback(status_change(), now_ms=now_ms).timestamp_ns
 
 
 @pytest.mark.parametrize(("ahead_ms", "hours"), [(HOUR_MS + 1, "1.0"), (3 * HOUR_MS, "3.0")])
