@@ -9,7 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from dispatcher.connection import connect_async
 from tests.ledger_machine import LedgerMachine
 
-EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "30"))
 
 
 def test_ledger_machine(redis_url: str) -> None:
@@ -26,7 +26,7 @@ def test_ledger_machine(redis_url: str) -> None:
         OnRealServer,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=40,
+            stateful_step_count=120,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

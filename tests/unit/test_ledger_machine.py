@@ -18,5 +18,5 @@ def test_ledger_machine() -> None:
     """Whatever happens in whatever order, the ledger agrees with its model and nothing is lost."""
     run_state_machine_as_test(
         OnFakeRedis,
-        settings=settings(max_examples=15, stateful_step_count=25, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=8, stateful_step_count=60, suppress_health_check=list(HealthCheck)),
     )
