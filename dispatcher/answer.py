@@ -20,7 +20,7 @@ MAX_BODY_BYTES = 1024 * 1024
 """Most that is read behind the head, with the frames of chunks, which can be long and hold nothing."""
 
 MAX_AGE_SECONDS = 60.0
-"""A connection older than this is not used again."""
+"""A connection that is this old is not used again."""
 
 INTERIM_BYTES = 1024
 """What a 1xx counts beside its length, so that a flood of short ones ends early."""
@@ -32,9 +32,9 @@ _HEAD_END = re.compile(rb"\A[\r\n]+|\r?\n\r?\n")
 class AnswerProtocol(ResponseHandler):
     """One connection's reading side. aiohttp's connector makes them by its `_factory`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_age_seconds: float = MAX_AGE_SECONDS) -> None:
         super().__init__(loop)
-        self._born = loop.time()
+        self._old_at = loop.time() + max_age_seconds
         self._awaits_head = False
         self._head_bytes = 0
         self._body_bytes = 0
@@ -42,7 +42,7 @@ class AnswerProtocol(ResponseHandler):
     @property
     def should_close(self) -> bool:
         """Asked when an answer is done."""
-        return super().should_close or self._loop.time() - self._born > MAX_AGE_SECONDS
+        return super().should_close or self._loop.time() >= self._old_at
 
     def set_response_params(self, **params: Any) -> None:
         """Called before a request goes out."""

@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from dispatcher.addresses import AddressPolicy, is_address, is_odd_address
-from dispatcher.answer import AnswerProtocol
+from dispatcher.answer import MAX_AGE_SECONDS, AnswerProtocol
 
 MAX_ANSWER_BYTES = 64 * 1024
 """Most of an answer's body that is read; the connection of a longer one is closed."""
@@ -72,6 +72,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
         proxy_url: str | None = None,
+        max_age_seconds: float = MAX_AGE_SECONDS,
     ) -> None:
         self._policy = policy
         self._timeout_seconds = timeout_seconds
@@ -87,7 +88,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
             ssl=tls or tls_context(),
         )
         connector._factory = functools.partial(  # type: ignore[assignment]  # a subclass's
-            AnswerProtocol, loop=asyncio.get_running_loop()
+            AnswerProtocol, loop=asyncio.get_running_loop(), max_age_seconds=max_age_seconds
         )
         self._session = aiohttp.ClientSession(
             connector=connector,

@@ -57,9 +57,10 @@ async def sending(
     *,
     resolver: AbstractResolver | None = None,
     tls: ssl.SSLContext | None = TLS,
+    max_age: float = 60.0,
 ) -> AsyncIterator[CallbackTransport]:
     """A transport until the block ends."""
-    transport = CallbackTransport(policy, seconds, resolver=resolver, tls=tls)
+    transport = CallbackTransport(policy, seconds, resolver=resolver, tls=tls, max_age_seconds=max_age)
     try:
         yield transport
     finally:
@@ -118,6 +119,18 @@ def test_connections_are_kept_alive(run: Run[None]) -> None:
         async with serving(answers(answer(), answer(500), answer())) as server:
             assert await statuses(3, server) == [200, 500, 200]
             assert server.accepted == 1
+
+    run(scene())
+
+
+def test_an_old_connection_is_not_used_again(run: Run[None]) -> None:
+    """A connection past its age is closed after its answer, so that a name that has moved is looked up again."""
+
+    async def scene() -> None:
+        async with serving(answers(answer())) as server, sending(max_age=0.0) as transport:
+            for _ in range(2):
+                assert (await post(transport, server.url)).status == 200
+            assert server.accepted == 2
 
     run(scene())
 

@@ -1,5 +1,6 @@
 """Settings, and the documents that are made from them."""
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from config import documents
 from config.settings import PREFIX, Settings, load
 from dispatcher.errors import InvalidInput
+from dispatcher.transport import tls_context
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,3 +109,30 @@ def test_env_file() -> None:
 def test_documents(name: str) -> None:
     """`.env.example` and the README's table are as `make docs` writes them."""
     assert documents.written(ROOT / name) == (ROOT / name).read_text()
+
+
+def test_own_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file of authorities is trusted beside the system's; one that holds none is refused."""
+    authority = ssl.create_default_context().get_ca_certs(binary_form=True)[0]
+    (tmp_path / "good.pem").write_text(ssl.DER_cert_to_PEM_cert(authority))
+    (tmp_path / "bad.pem").write_text("no certificate")
+    monkeypatch.setenv("DISPATCHER_CA_FILE", str(tmp_path / "good.pem"))
+    context = tls_context(load().ca_file)
+    assert authority in context.get_ca_certs(binary_form=True)
+    assert (ssl.TLSVersion.TLSv1_2, ssl.CERT_REQUIRED, True) == (
+        context.minimum_version,
+        context.verify_mode,
+        context.check_hostname,
+    )
+    for name in ("bad.pem", "missing.pem"):
+        monkeypatch.setenv("DISPATCHER_CA_FILE", str(tmp_path / name))
+        with pytest.raises(InvalidInput, match="DISPATCHER_CA_FILE"):
+            load()
+
+
+@pytest.mark.parametrize("url", ["proxy:8080", "socks5://proxy:1080", "http://"])
+def test_wrong_proxy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A proxy URL that is none is refused."""
+    monkeypatch.setenv("DISPATCHER_PROXY_URL", url)
+    with pytest.raises(InvalidInput, match="DISPATCHER_PROXY_URL"):
+        load()
