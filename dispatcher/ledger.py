@@ -254,7 +254,7 @@ class Ledger:
         return bool(reply[0] != b"unknown")
 
     async def hurry(self, endpoint: str) -> None:
-        """Makes everything that waits in an endpoint's lane due now."""
+        """Makes everything that waits in an endpoint's lane due now, and ends its pauses."""
         await self._run("hurry", self._now(), self.options.max_concurrency, endpoint)
 
     async def wake(

@@ -213,7 +213,7 @@ class Workspaces:
         """The workspace's endpoints that have waiting callbacks, with how many."""
         found: dict[str, int] = {}
         with translated(self._url):
-            async for endpoint, _ in self._client.zscan_iter(self._keys.schedule):
+            async for endpoint, _ in self._client.zscan_iter(self._keys.endpoints):
                 key = self._keys.endpoint(endpoint.decode())
                 fields: Any = await self._client.hmget(key, "name", "waiting")
                 name, waiting = fields

@@ -407,10 +407,11 @@ def test_latest_at_the_same_time(world: World) -> None:
 
 
 def test_hurry(world: World) -> None:
-    """All that waits in a lane is due at once."""
+    """All that waits in a lane is due at once, whatever paused or stopped its endpoint."""
     world.accept(callback("e1"))
     (one,) = world.claim().callbacks
     world.settle("e1", one.claim, Retry(900_000), error="http_500")
+    assert world.run(world.ledger.stop(endpoint_id(A)))
     world.run(world.ledger.hurry(endpoint_id(A)))
     assert ["e1"] == world.deliver_all()
 

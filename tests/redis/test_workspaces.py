@@ -101,6 +101,7 @@ def test_remove(world: World, workspaces: Workspaces) -> None:
     """A workspace with waiting callbacks is removed only by force, and they are due at once then."""
     world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
     world.accept(callback("e1"))
+    world.run(world.ledger.stop(endpoint_id("acme https://a.example:443")))
     with pytest.raises(StillWaiting, match="1 callbacks"):
         world.run(workspaces.remove("acme", world.ledger))
     assert 1 == world.run(workspaces.remove("acme", world.ledger, force=True))
