@@ -45,7 +45,7 @@ _encode_canonical = msgspec.json.Encoder(decimal_format="number", order="determi
 
 
 class Status(StrEnum):
-    """The canonical statuses (PROVIDERS §6.1); every platform's own is a projection of them."""
+    """The canonical statuses; every platform's own is a projection of them."""
 
     SCHEDULED = "SCHEDULED"
     QUEUED = "QUEUED"

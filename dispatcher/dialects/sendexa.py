@@ -1,4 +1,4 @@
-"""Sendexa: `sms.*` events, signed with `X-Signature` (PROVIDERS §2).
+"""Sendexa: `sms.*` events, signed with `X-Signature`.
 
 Events are those of developers.sendexa.co/sms/status; its page shows no payload, so the shapes are
 the fullest published `sms.*` ones (docs/sms/webhooks). Headers are those of

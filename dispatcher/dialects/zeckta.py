@@ -1,4 +1,4 @@
-"""Zeckta: `MESSAGE_*` events (PROVIDERS §1.1, after developer.zeckta.com/messaging/webhooks).
+"""Zeckta: `MESSAGE_*` events (developer.zeckta.com/messaging/webhooks).
 
 The page gives one shape for all events. What it leaves open, and what we chose: the type of
 `segments`, `units`, `attempts` and `cost` (numbers; a field nobody told us is left out), and any

@@ -76,7 +76,7 @@ def add(
                 headers=parse_headers(header or []),
             )
 
-    _show_secret(console.run(work()), "is made", as_json)
+    _show_secret(console.run(work()), "is made; its signing secret", as_json)
 
 
 @commands.command()
@@ -109,7 +109,9 @@ def rotate_secret(
                 workspace, now_ms=now_ms, grace_ms=grace * 1000, secret=secret
             )
 
-    _show_secret(console.run(work()), f"has a new secret, the old one signs for {grace} s more", as_json)
+    _show_secret(
+        console.run(work()), f"has a new signing secret (the old one signs for {grace} s more)", as_json
+    )
 
 
 @commands.command()
@@ -224,7 +226,7 @@ def _show_secret(workspace: Workspace, what: str, as_json: bool) -> None:
     if as_json:
         console.print_json({"workspace": workspace.id, "secret": secret})
     else:
-        console.out.print(f"workspace {workspace.id} {what}; shown only now:\n{secret}", markup=False)
+        console.out.print(f"workspace {workspace.id} {what}, shown only now:\n{secret}", markup=False)
 
 
 def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What happens after an attempt (DESIGN §5: Attempts, Expiry, Success, Breaker, Our own faults)."""
+"""What happens after an attempt."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How each platform's callback looks (PROVIDERS §1, §2 and §6)."""
+"""How each platform's callback looks."""
 
 import hashlib
 import hmac
@@ -31,7 +31,7 @@ EVENT_TYPES: dict[str, dict[str, str | None]] = {
     "REJECTED": {"zeckta": "MESSAGE_REJECTED", "sendexa": "sms.failed"},
     "UNKNOWN": {"zeckta": None, "sendexa": None},
 }
-"""The table of PROVIDERS §6.2."""
+"""Which status calls back, as the platforms document it."""
 
 
 def status_change(status: str, error: dict[str, str] | None = None, **message: Any) -> StatusChange:
