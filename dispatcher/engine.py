@@ -90,6 +90,8 @@ class Engine:
         self._stopping.set()
         self._slots.close()
         self._turn_ended.set()
+        for turn in self._turns.values():
+            turn.nudge()  # it may wait for a token of its endpoint's rate
 
     def hint(self, endpoints: Iterable[str]) -> None:
         """Has some worker, maybe this one, serve endpoints soon."""

@@ -105,7 +105,8 @@ class Turn:
 
     async def _news_or_token(self) -> None:
         """Waits until an attempt has ended, or the next token of the endpoint's rate is there."""
-        wait = None if self._token_at is None else max(0.0, self._token_at - time.monotonic())
+        until = None if self._token_at is None else min(self._token_at, self._until)
+        wait = None if until is None else max(0.0, until - time.monotonic())
         try:
             await asyncio.wait_for(self._news.wait(), wait)
             self._news.clear()

@@ -1,6 +1,7 @@
 """One endpoint is never another's problem."""
 
 import asyncio
+import time
 from collections import Counter
 
 from aiohttp import web
@@ -89,3 +90,23 @@ def test_many_dead_endpoints(stack: Stack) -> None:
     wait_until(lambda: len(stack.cli_json("endpoint", "list", "--state", "paused")) == 30)
     states = Counter(stack.state(event_id) for event_id in waiting)
     assert states["pending"] >= 30 * 15, states
+
+
+def test_rate(stack: Stack) -> None:
+    """A rate is held by a real worker: callbacks arrive no faster, and all of them; TERM does not wait for tokens."""
+    arrived: list[float] = []
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        arrived.append(time.monotonic())
+        return web.Response()
+
+    stack.answer = answer
+    stack.add_workspace("acme", "zeckta", "", "--rate-per-second", "20")
+    worker = stack.start_worker().wait_ready()
+    assert {"delivered": 40} == stack.wait_ended(stack.enqueue(40))
+    assert arrived[-1] - arrived[0] >= (40 - 2) / 20 - 0.1, "a bucket holds two tokens at this rate"
+    assert 0 == stack.cli("workspace", "update", "acme", "--rate-per-second", "0.01").returncode
+    slow = stack.enqueue(3, first=100)
+    wait_until(lambda: len(arrived) == 41)
+    assert 0 == worker.terminate()
+    assert {"pending", "delivered"} == {stack.state(event_id) for event_id in slow}

@@ -1,4 +1,4 @@
-"""How long to wait after each attempt (DESIGN §5, Attempts)."""
+"""How long to wait after each attempt."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What a status change must look like, and what comes back out of it (DESIGN §6)."""
+"""What a status change must look like, and what comes back out of it."""
 
 import copy
 import json
