@@ -7,7 +7,7 @@ scripts; a test compares the two.
 import hashlib
 from dataclasses import dataclass
 
-PERMANENT = ("events", "rejected-counts", "workspaces", "workspace:", "endpoints")
+PERMANENT = ("events", "rejected-counts", "workspaces", "workspace", "endpoints")
 """What has no time to live once nothing waits: the queue, counts of rejections, workspaces, the list of endpoints."""
 
 

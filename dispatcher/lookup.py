@@ -249,11 +249,6 @@ class Lookup:
         found = zip(ids, replies[::3], replies[1::3], replies[2::3], strict=True)
         return [_endpoint(id_, h, in_flight, first, now_ms) for id_, h, in_flight, first in found if h[0]]
 
-    async def queue_length(self) -> int:
-        """Status changes that intake has not taken yet."""
-        with translated(self._url):
-            return int(await self._client.xlen(self._keys.events))
-
 
 def _endpoint(
     id_: str,

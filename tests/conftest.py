@@ -15,12 +15,17 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server on a unix socket for the whole run."""
+def server_program() -> None:
+    """There is a Redis server to run: else skip at home, fail in CI."""
     try:
         find_server()
     except DispatcherError as error:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server on a unix socket for the whole run."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 

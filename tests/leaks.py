@@ -1,8 +1,8 @@
 """Finds Redis keys that would stay for ever: neither permanent, nor with a time to live, nor of anything pending."""
 
+from dispatcher.keys import PERMANENT
+from dispatcher.outcomes import ENDS
 from tests.world import World
-
-ENDED = (b"delivered", b"failed", b"expired", b"superseded")
 
 
 def leaked_keys(world: World) -> list[str]:
@@ -17,11 +17,11 @@ def _without_life(world: World) -> list[str]:
 def _belongs(world: World, key: str) -> bool:
     kind, _, rest = key.removeprefix(world.keys.root).partition(":")
     match kind:
-        case "events" | "rejected-counts" | "workspaces" | "workspace" | "endpoints":
+        case _ if kind in PERMANENT:
             return True
         case "event" | "body":
             state = world.call("hget", f"{world.keys.root}event:{rest}", "state")
-            return state is not None and state not in ENDED
+            return state is not None and state.decode() not in ENDS
         case "lane" | "leased" | "chain" | "expiries" | "schedule":
             return bool(world.call("zcard", world.keys.expiries))
         case "endpoint":

@@ -58,7 +58,7 @@ Queued = list[tuple[str, bytes]]
 
 
 @dataclass
-class Ledgers:
+class Account:
     """What is known at the end, from three sides: queue and counters, ledger, receivers."""
 
     lines: int
@@ -152,8 +152,8 @@ class _Demo:
                     _row("event type", "message", "attempt", "answer", "signature", "receiver"), style="bold"
                 )
                 await _settled(store, len(queued), process, self._folder)
-                ledgers = await _account(store, queued, self._received)
-        return _summary(ledgers)
+                account = await _account(store, queued, self._received)
+        return _summary(account)
 
     async def _answer(self, request: web.Request, number: int) -> web.Response:
         """How the customers behave, by host."""
@@ -302,7 +302,7 @@ async def _settled(store: wiring.Store, lines: int, process: "subprocess.Popen[b
         raise DispatcherError(f"the worker ended with exit code {process.returncode}, saying: {said}")
 
 
-async def _account(store: wiring.Store, queued: Queued, received: list[Received]) -> Ledgers:
+async def _account(store: wiring.Store, queued: Queued, received: list[Received]) -> Account:
     """Looks every line up: in the ledger by its eventId, in `rejected` by its entry."""
     entries = dict(queued)
     rejected = [entry for entry in await store.lookup.rejected(10_000) if entry.entry in entries]
@@ -317,12 +317,12 @@ async def _account(store: wiring.Store, queued: Queued, received: list[Received]
             ids[change.workspace, change.event_id] = None
     events = [await store.lookup.event(*key) for key in ids]
     counters = await store.lookup.counters()
-    return Ledgers(len(queued), [event for event in events if event], counters, rejected, received)
+    return Account(len(queued), [event for event in events if event], counters, rejected, received)
 
 
-def _summary(ledgers: Ledgers) -> bool:
-    errors = Counter(event.attempts[-1].error for event in ledgers.events if event.state == "failed")
-    retried = sum(len(event.attempts) > 1 for event in ledgers.events if event.state == "delivered")
+def _summary(account: Account) -> bool:
+    errors = Counter(event.attempts[-1].error for event in account.events if event.state == "failed")
+    retried = sum(len(event.attempts) > 1 for event in account.events if event.state == "delivered")
     notes = {
         "delivered": f"{retried} of them after a retry",
         "failed": ", ".join(f"{count} × {error}" for error, count in sorted(errors.items(), key=str)),
@@ -332,18 +332,18 @@ def _summary(ledgers: Ledgers) -> bool:
     }
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")
-    for name, count in ledgers.parts.items():
+    for name, count in account.parts.items():
         table.add_row(str(count), name, Text(notes.get(name, "")))
-        for entry in reversed(ledgers.rejected) if name == "rejected" else ():
+        for entry in reversed(account.rejected) if name == "rejected" else ():
             table.add_row(
                 "",
                 "",
                 Text(visible(f"{entry.reason}: {entry.detail}"), no_wrap=True, overflow="ellipsis"),
             )
-    table.add_row(str(ledgers.lines), "lines")
+    table.add_row(str(account.lines), "lines")
     console.out.print()
     console.out.print(table)
-    problems = list(ledgers.problems())
+    problems = list(account.problems())
     for problem in problems:
         _say(f"does not add up: {problem}")
     if not problems:

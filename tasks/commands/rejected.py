@@ -22,11 +22,11 @@ def list_(
     """List the newest rejected entries."""
     settings = console.settings()
 
-    async def work() -> list[RejectedEntry]:
+    async def work() -> tuple[list[RejectedEntry], dict[str, int]]:
         async with wiring.store(settings) as store:
-            return await store.lookup.rejected(limit)
+            return await store.lookup.rejected(limit), await store.lookup.rejected_counts()
 
-    entries = console.run(work())
+    entries, counts = console.run(work())
     if as_json:
         console.print_json([entry.as_json(reveal=reveal) for entry in entries])
         return
@@ -34,3 +34,7 @@ def list_(
     console.print_table(
         ("entry", "at", "reason", "workspace", "eventId", "detail"), rows, "nothing was rejected"
     )
+    if counts:
+        console.out.print(
+            "ever rejected: " + ", ".join(f"{count} {reason}" for reason, count in counts.items())
+        )
