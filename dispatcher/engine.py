@@ -26,6 +26,8 @@ HINT_ENDPOINTS = 16
 """Endpoints in one Celery message."""
 WAKE_LIMIT, EXPIRE_LIMIT = 100, 500
 SIGN_SECONDS = 1.0
+BUSY = 0.7
+"""Share of a core above which a worker leaves endpoints to others, if there are any."""
 
 log = structlog.get_logger()
 
@@ -63,6 +65,9 @@ class Engine:
         self._publishing_fails = False
         self._started_ms = round(time.time() * 1000)
         self._next_sign = 0.0
+        self._workers = 1
+        self._share_of_core = 0.0
+        self._looked = time.thread_time(), time.monotonic()
         self._probes: deque[str] = deque(maxlen=20)
 
     async def run(self) -> None:
@@ -94,10 +99,25 @@ class Engine:
             turn.nudge()  # it may wait for a token of its endpoint's rate
 
     def hint(self, endpoints: Iterable[str]) -> None:
-        """Has some worker, maybe this one, serve endpoints soon."""
-        self._hints.update(dict.fromkeys(endpoints))
-        if self._hints:
-            self._hinted.set()
+        """Has endpoints served soon: here, or by some worker where this one has its hands full."""
+        for endpoint in endpoints:
+            if self._has_room():
+                self._take_up(endpoint)
+            else:
+                self._hints[endpoint] = None
+                self._hinted.set()
+
+    def _has_room(self) -> bool:
+        if self._stopping.is_set() or self._slots.free == 0:
+            return False
+        return self._share_of_core < BUSY or self._workers < 2
+
+    def _take_up(self, endpoint: str) -> None:
+        if endpoint in self._turns:
+            self._turns[endpoint].nudge()
+        else:
+            turn = self._turns[endpoint] = Turn(endpoint, self._parts)
+            self._start(self._serve_turn(turn))
 
     async def serve(self, endpoints: Iterable[str]) -> None:
         """Starts a turn for each endpoint; waits only while this worker is at its limit.
@@ -110,10 +130,8 @@ class Engine:
                 await self._turn_ended.wait()
             if self._stopping.is_set():
                 self.hint([endpoint])
-            elif endpoint in self._turns:
-                self._turns[endpoint].nudge()
             else:
-                self._start(self._turn(endpoint))
+                self._take_up(endpoint)
 
     def answer(self, probe: str) -> None:
         """Shows `check --live` that a hint came through Celery to this engine: the next sign of life names it."""
@@ -125,19 +143,19 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _turn(self, endpoint: str) -> None:
-        turn = self._turns[endpoint] = Turn(endpoint, self._parts)
+    async def _serve_turn(self, turn: Turn) -> None:
         try:
             more = await turn.run()
         finally:
-            del self._turns[endpoint]
+            del self._turns[turn.endpoint]
             self._turn_ended.set()
         if more:
-            self.hint([endpoint])
+            self.hint([turn.endpoint])
 
     async def _wake_loop(self) -> None:
         while not self._stopping.is_set():
             try:
+                self._look_at_the_clock()
                 await self._wake()
                 self._watch.worked()
             except RedisUnavailable as error:
@@ -149,15 +167,22 @@ class Engine:
             except TimeoutError:
                 continue
 
+    def _look_at_the_clock(self) -> None:
+        """How much of its core the loop used since the last look."""
+        used, now = time.thread_time(), time.monotonic()
+        self._share_of_core = (used - self._looked[0]) / max(now - self._looked[1], 0.001)
+        self._looked = used, now
+
     async def _wake(self) -> None:
         """Ends what expired, hints what is due or was forgotten, settles leases that ran out."""
         while await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT:
             pass
         looked_at = WAKE_LIMIT
         while looked_at == WAKE_LIMIT:
-            hints, lost, looked_at = await self._ledger.wake(WAKE_LIMIT, self.name, self._sign_of_life())
-            self.hint(hints)
-            for endpoint, group in groupby(lost, attrgetter("endpoint")):
+            woken = await self._ledger.wake(WAKE_LIMIT, self.name, self._sign_of_life())
+            looked_at, self._workers = woken.looked_at, woken.workers
+            self.hint(woken.hints)
+            for endpoint, group in groupby(woken.lost, attrgetter("endpoint")):
                 await self._settle_lost(endpoint, list(group))
 
     async def _settle_lost(self, endpoint: str, lost: Sequence[Lost]) -> None:

@@ -92,6 +92,19 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Woken:
+    """What a wake found."""
+
+    hints: list[str]
+    """Endpoints that are ready, and that nobody was told of lately."""
+    lost: list[Lost]
+    looked_at: int
+    """How many endpoints; fewer than the limit: none is left."""
+    workers: int
+    """How many are alive."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """What a settle did. `more`: the endpoint is ready; `counted`: False for one that had lost its lease."""
 
@@ -230,14 +243,10 @@ class Ledger:
             record = _record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
             answer = s.attempt.answer if s.attempt and word != "delivered" else b""
             args += (s.event_id, s.claim, word, delay_ms, record, answer, s.news, s.pace_ms)
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(RedisUnavailable),
-            wait=wait_random_exponential(0.1, max=2),
-            stop=stop_after_delay(self.options.lease_ms / 1000),
-            reraise=True,
-        ):
-            with attempt:
-                reply, _ = await self._run("settle", *self._ending(), *args)
+        try:
+            reply, _ = await self._run("settle", *self._ending(), *args)
+        except RedisUnavailable:
+            reply, _ = await self._run_again("settle", *self._ending(), *args)
         counted = [word == b"ok" for word in reply[3]]
         return Settled(reply[2] == b"more", counted, reply[4].decode(), reply[5])
 
@@ -257,16 +266,16 @@ class Ledger:
         """Makes everything that waits in an endpoint's lane due now, and ends its pauses."""
         await self._run("hurry", self._now(), self.options.max_concurrency, endpoint)
 
-    async def wake(
-        self, limit: int = 100, worker: str = "", sign: str = ""
-    ) -> tuple[list[str], list[Lost], int]:
-        """Endpoints to hint because their time has come, callbacks whose lease ran out, and how many were looked at.
+    async def wake(self, limit: int = 100, worker: str = "", sign: str = "") -> Woken:
+        """Looks at up to `limit` endpoints whose time has come.
 
         `sign`, if any, is kept as the sign of life of `worker`.
         """
         options = self.options
         reply, _ = await self._run("wake", self._now(), options.max_concurrency, limit, HINT_MS, worker, sign)
-        return [e.decode() for e in reply[2]], [_lost(*fields) for fields in reply[3]], reply[4]
+        return Woken(
+            [e.decode() for e in reply[2]], [_lost(*fields) for fields in reply[3]], reply[4], reply[5]
+        )
 
     async def expire(self, limit: int = 500) -> int:
         """Ends what is past its expiry; returns how many were looked at (fewer than `limit`: none left)."""
@@ -278,6 +287,15 @@ class Ledger:
         if self._clock is None:
             self._redis_minus_monotonic = reply[1] - sent * 1000
         return reply, sent
+
+    async def _run_again(self, name: str, *args: Argument) -> tuple[list, float]:  # type: ignore[type-arg]
+        again = AsyncRetrying(
+            retry=retry_if_exception_type(RedisUnavailable),
+            wait=wait_random_exponential(0.1, max=2),
+            stop=stop_after_delay(self.options.lease_ms / 1000),
+            reraise=True,
+        )
+        return await again(self._run, name, *args)
 
     def _now(self) -> Argument:
         return self._clock() if self._clock else ""

@@ -1,6 +1,7 @@
 """One attempt: sign, POST, look at the answer."""
 
 import email.utils
+import functools
 import time
 from collections.abc import Sequence
 from datetime import UTC
@@ -62,7 +63,7 @@ class Sender:
             | dialects()[workspace.dialect].headers(signing)
             | webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body)
         )
-        return httpx.Request("POST", callback.url, headers=headers, content=body)
+        return httpx.Request("POST", _url(callback.url), headers=headers, stream=httpx.ByteStream(body))
 
     async def _post(self, request: httpx.Request, now_ms: int) -> Attempt:
         began = time.monotonic()
@@ -85,6 +86,13 @@ class Sender:
             _retry_after_ms(response, now_ms + duration_ms),
             b"".join([chunk async for chunk in response.aiter_raw()])[:ANSWER_BYTES],
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _url(text: str) -> httpx.URL:
+    url = httpx.URL(text)
+    url.host.isascii()  # decodes it: raises for a name that is none
+    return url
 
 
 def _since(began: float) -> int:

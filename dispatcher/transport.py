@@ -1,39 +1,40 @@
-"""An httpx transport on aiohttp: bounded in time and size, and only to addresses that are allowed.
+"""An httpx transport that is bounded in time and size, and connects only to addresses that are allowed.
 
-Follows no redirect, keeps no cookie, knows no proxy of the environment, decompresses nothing.
+Follows no redirect, keeps no cookie, knows no proxy of the environment, decompresses nothing. It is
+ours because aiohttp spent five times, and httpx ten times, as much on a request (docs/performance.md).
 """
 
 import asyncio
+import base64
 import errno
 import functools
 import socket
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import httpx
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
+from aiohappyeyeballs import AddrInfoType, start_connection
+from aiohttp.abc import AbstractResolver
 
 from dispatcher.addresses import AddressPolicy, is_address, is_odd_address
-from dispatcher.answer import MAX_AGE_SECONDS, AnswerProtocol
-
-MAX_ANSWER_BYTES = 64 * 1024
-"""Most of an answer's body that is read; the connection of a longer one is closed."""
+from dispatcher.exchange import Connection, NoAnswer
+from dispatcher.names import BlockedAddress, Names
 
 KEEP_ALIVE_SECONDS = 4.0
 """Idle connections are closed before common servers do it (5 s in Node.js): a POST must not meet a closing one."""
 
-MAX_ADDRESSES = 2
-"""Of each family of a name's addresses: aiohttp tries all of them, and then all but one, and so on."""
+MAX_AGE_SECONDS = 60.0
+"""A connection that is this old is not used again, so that a name that has moved is looked up again."""
+
+SWEEP_SECONDS = 0.5
+NEXT_ADDRESS_SECONDS = 0.25
+"""How long one address may take to connect before the next one is tried beside it (RFC 8305 §5)."""
 
 OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-
-
-class BlockedAddress(OSError):
-    """The address may not be connected to."""
 
 
 class TransportFailure(httpx.TransportError):
@@ -48,12 +49,32 @@ class OwnFault(httpx.TransportError):
     """This machine, not the receiver, is to blame: no descriptors, ports or memory."""
 
 
-class _Answer(httpx.AsyncByteStream):
+class _Body(httpx.AsyncByteStream):
     def __init__(self, content: bytes) -> None:
         self._content = content
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._content
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a URL says about the way to it."""
+
+    host: str
+    port: int
+    encrypted: bool
+    start: bytes = field(repr=False)
+    """Request line and Host."""
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    host: str
+    port: int
+    encrypted: bool
+    authorization: bytes = field(repr=False)
 
 
 class CallbackTransport(httpx.AsyncBaseTransport):
@@ -76,75 +97,175 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._policy = policy
         self._timeout_seconds = timeout_seconds
-        self._proxy_url = proxy_url
-        found = resolver or aiohttp.AsyncResolver()
-        self._resolver = found if proxy_url else _AllowedAddresses(found, policy)
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            limit_per_host=0,
-            resolver=self._resolver,
-            socket_factory=self._open_socket,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-            ssl=tls or tls_context(),
-        )
-        connector._factory = functools.partial(  # type: ignore[assignment]  # a subclass's
-            AnswerProtocol, loop=asyncio.get_running_loop(), max_age_seconds=max_age_seconds
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours is exact; theirs rounds up
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        )
+        self._proxy = _proxy(proxy_url) if proxy_url else None
+        self._names = Names(resolver or aiohttp.AsyncResolver(), None if self._proxy else policy)
+        self._tls = tls or tls_context()
+        self._max_age_seconds = max_age_seconds
+        self._loop = asyncio.get_running_loop()
+        self._idle: defaultdict[tuple[str, int, bool], list[Connection]] = defaultdict(list)
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._target = functools.lru_cache(maxsize=4096)(self._read_url)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends the request. Raises TransportFailure or OwnFault."""
-        self._refuse_literal(request.url)
-        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        deadline = self._loop.time() + self._timeout_seconds
+        target = self._target(str(request.url))
+        if target.refusal:
+            raise TransportFailure("blocked_address", target.refusal)
+        message = _message(target, request.headers, await request.aread())
+        connection = self._take_idle(target) or await self._connect(target, deadline)
         try:
-            async with asyncio.timeout_at(deadline):
-                answer = await self._session.request(
-                    request.method,
-                    _url(str(request.url)),
-                    data=request.content,
-                    headers=request.headers.multi_items(),
-                    allow_redirects=False,
-                    proxy=self._proxy_url,
-                )
-        except Exception as error:
-            raise _failure(error, encrypted=request.url.scheme == "https") from error
-        content = await _read(answer, deadline)
+            answer = await connection.ask(message, deadline)
+        except NoAnswer as error:
+            raise TransportFailure(error.word, _plain(error)) from error
+        if connection.reusable:
+            self._keep(target, connection)
         return httpx.Response(
-            answer.status, headers=answer.raw_headers, stream=_Answer(content), request=request
+            answer.status, headers=answer.headers, stream=_Body(answer.body), request=request
         )
 
     async def aclose(self) -> None:
         """Closes all connections."""
-        await self._session.close()
-        await self._resolver.close()
+        self._closed = True
+        if self._sweeper:
+            self._sweeper.cancel()
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
+        await self._names.close()
+        await asyncio.sleep(0)  # lets the loop close them
 
-    def _refuse_literal(self, url: httpx.URL) -> None:
+    def _read_url(self, text: str) -> _Target:
+        url = httpx.URL(text)
+        encrypted = url.scheme == "https"
+        port = url.port or (443 if encrypted else 80)
+        path = url.raw_path
+        start = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (path, url.netloc)
+        if self._proxy and not encrypted:
+            start = b"POST http://%b%b HTTP/1.1\r\nHost: %b\r\n%b" % (
+                url.netloc,
+                path,
+                url.netloc,
+                self._proxy.authorization,
+            )
+        return _Target(
+            url.raw_host.decode(), port, encrypted, start, self._refusal(url.raw_host.decode(), port)
+        )
+
+    def _refusal(self, host: str, port: int) -> str | None:
         """An address in place of a name is checked before all else, also where a proxy connects."""
-        host, port = url.host, url.port or (443 if url.scheme == "https" else 80)
-        refusal = self._policy.port_refusal(port)
-        if refusal:
-            raise TransportFailure("blocked_address", refusal)
         if is_odd_address(host):
-            raise TransportFailure("blocked_address", f"{host} is an address in an odd spelling")
-        if is_address(host):
-            refusal = self._policy.refusal(host, port)
-            if refusal:
-                raise TransportFailure("blocked_address", refusal)
+            return self._policy.port_refusal(port) or f"{host} is an address in an odd spelling"
+        return self._policy.refusal(host, port) if is_address(host) else self._policy.port_refusal(port)
 
-    def _open_socket(self, info: Any) -> socket.socket:
+    # Connections that are kept.
+
+    def _take_idle(self, target: _Target) -> Connection | None:
+        connections = self._idle.get((target.host, target.port, target.encrypted))
+        while connections:
+            connection = connections.pop()
+            if connection.reusable and self._loop.time() - connection.idle_since < KEEP_ALIVE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    def _keep(self, target: _Target, connection: Connection) -> None:
+        if self._closed or self._loop.time() - connection.made_at >= self._max_age_seconds:
+            connection.close()
+            return
+        self._idle[target.host, target.port, target.encrypted].append(connection)
+        self._sweeper = self._sweeper or self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Closes what has been idle for long."""
+        idle_before = self._loop.time() - KEEP_ALIVE_SECONDS
+        for origin, connections in list(self._idle.items()):
+            for connection in connections:
+                if connection.idle_since <= idle_before:
+                    connection.close()
+            connections[:] = [connection for connection in connections if connection.reusable]
+            if not connections:
+                del self._idle[origin]
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._idle else None
+
+    # Connections that are made.
+
+    async def _connect(self, target: _Target, deadline: float) -> Connection:
+        """A new connection, through the proxy if there is one. Raises TransportFailure or OwnFault."""
+        if self._closed:
+            raise OwnFault("the transport is closed")
+        try:
+            async with asyncio.timeout_at(deadline):
+                if self._proxy:
+                    return await self._connect_by_proxy(self._proxy, target)
+                found = await self._open(target.host, target.port)
+                return await self._wrap(found, target.host if target.encrypted else None)
+        except TimeoutError:
+            raise TransportFailure("timeout", "not connected in time") from None
+
+    async def _open(self, host: str, port: int) -> socket.socket:
+        """A connected socket."""
+        try:
+            addresses = await self._names.addresses(host, port)
+        except OSError as error:
+            raise _failure(error, "dns") from error
+        if not addresses:
+            raise TransportFailure("dns", f"{host} has no address")
+        try:
+            return await start_connection(
+                addresses,
+                happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
+                interleave=1,
+                socket_factory=self._open_socket,
+            )
+        except OSError as error:
+            raise _failure(error, "connect") from error
+
+    def _open_socket(self, info: AddrInfoType) -> socket.socket:
         """The check that counts: the final address of every connection. A proxy is the operator's own."""
         family, kind, protocol, _, address = info
         refusal = self._policy.refusal(str(address[0]), int(address[1]))
-        if refusal and not self._proxy_url:
+        if refusal and not self._proxy:
             raise BlockedAddress(refusal)
         return socket.socket(family, kind, protocol)
+
+    async def _wrap(self, found: socket.socket, name: str | None) -> Connection:
+        """A connection on a connected socket; encrypted, and its certificate checked, where a name is given."""
+        try:
+            _, connection = await self._loop.create_connection(
+                Connection, sock=found, ssl=self._tls if name else None, server_hostname=name
+            )
+        except OSError as error:
+            found.close()
+            raise _failure(error, "tls_handshake" if name else "connect") from error
+        return connection
+
+    async def _connect_by_proxy(self, proxy: _Proxy, target: _Target) -> Connection:
+        try:
+            found = await self._open(proxy.host, proxy.port)
+            connection = await self._wrap(found, proxy.host if proxy.encrypted else None)
+        except TransportFailure as error:
+            raise TransportFailure("proxy", str(error)) from error
+        return await self._tunnel(connection, proxy, target) if target.encrypted else connection
+
+    async def _tunnel(self, connection: Connection, proxy: _Proxy, target: _Target) -> Connection:
+        """A connection to the receiver through the proxy, encrypted so that the proxy cannot read it."""
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        there = f"{host}:{target.port}".encode()
+        request = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (there, there, proxy.authorization)
+        try:
+            answer = await connection.ask(request, head_only=True)
+        except NoAnswer as error:
+            raise TransportFailure("proxy", f"the proxy: {_plain(error)}") from error
+        if not 200 <= answer.status < 300:
+            connection.close()
+            raise TransportFailure("proxy", f"the proxy answered {answer.status}")
+        try:
+            return await connection.encrypted(self._tls, target.host)
+        except OSError as error:
+            raise _failure(error, "tls_handshake") from error
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
@@ -159,68 +280,43 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-class _AllowedAddresses(AbstractResolver):
-    """Leaves out the addresses that may not be connected to, so that a name with mixed answers works; keeps few.
-
-    The check that counts is the one when the socket is opened; this one says why a name failed.
-    """
-
-    def __init__(self, resolver: AbstractResolver, policy: AddressPolicy) -> None:
-        self._resolver = resolver
-        self._policy = policy
-
-    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        refusals = [self._policy.refusal(one["host"], one["port"]) for one in found]
-        if refusals and all(refusals):
-            raise BlockedAddress(f"{host}: {refusals[0]}")
-        allowed = [one for one, refusal in zip(found, refusals, strict=True) if refusal is None]
-        families = ([one for one in allowed if one["family"] == f] for f in (socket.AF_INET6, socket.AF_INET))
-        return [one for group in families for one in group[:MAX_ADDRESSES]]
-
-    async def close(self) -> None:
-        await self._resolver.close()
+def _message(target: _Target, headers: httpx.Headers, body: bytes) -> bytes:
+    """A request as it goes out. Raises OwnFault for a header that would break it."""
+    fields = [
+        b"%b: %b\r\n" % pair for pair in headers.raw if pair[0].lower() not in (b"host", b"content-length")
+    ]
+    head = b"".join(fields)
+    if head.count(b"\n") != len(fields) or head.count(b"\r") != len(fields):
+        raise OwnFault("a header holds a line end")
+    return b"%bContent-Length: %d\r\n%b\r\n%b" % (target.start, len(body), head, body)
 
 
-@functools.lru_cache(maxsize=1024)
-def _url(text: str) -> URL:
-    return URL(text, encoded=True)
+def _proxy(url: str) -> _Proxy:
+    parts = urlsplit(url)
+    encrypted = parts.scheme == "https"
+    authorization = b""
+    if parts.username:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(user.encode())
+    return _Proxy(parts.hostname or "", parts.port or (443 if encrypted else 80), encrypted, authorization)
 
 
-async def _read(answer: aiohttp.ClientResponse, deadline: float) -> bytes:
-    """The body's beginning; leaves the connection fit for the next request, or closes it."""
-    chunks: list[bytes] = []
-    size = 0
-    with suppress(aiohttp.ClientError, OSError, TimeoutError):
-        async with asyncio.timeout_at(deadline):
-            while size <= MAX_ANSWER_BYTES:
-                chunk = await answer.content.readany()
-                if not chunk:
-                    answer.release()
-                    return b"".join(chunks)
-                chunks.append(chunk)
-                size += len(chunk)
-    answer.close()
-    return b"".join(chunks)[:MAX_ANSWER_BYTES]
-
-
-def _failure(error: Exception, *, encrypted: bool) -> httpx.TransportError:
-    """The one table from aiohttp's errors to ours."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, OSError) and cause.errno in OWN_FAULTS and not _lacks_a_family(cause):
-        return OwnFault(str(cause))
-    word = _word(error, cause, encrypted)
+def _failure(error: OSError, word: str) -> httpx.TransportError:
+    """What an error of a look-up, a connect or a handshake (`word`) is to us; the one table."""
+    text = _plain(error)
+    if isinstance(error, BlockedAddress):
+        return TransportFailure("blocked_address", text)
+    if error.errno in OWN_FAULTS and not _lacks_a_family(error):
+        return OwnFault(text)
     if word == "dns" and not _descriptor_is_left():
         return OwnFault("no descriptor was left for the look-up")
-    text = " ".join(_text(error, cause).split()) or type(error).__name__
-    return TransportFailure(word, text) if word else OwnFault(f"{type(error).__name__}: {text}")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        word = _certificate_word(error)
+    return TransportFailure(word, text)
 
 
-def _text(error: Exception, cause: Exception) -> str:
-    """What is said about an error: never the URL, which may hold what is secret."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return error.message
-    return str(cause)
+def _plain(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _lacks_a_family(error: OSError) -> bool:
@@ -243,33 +339,9 @@ def _descriptor_is_left() -> bool:
     return True
 
 
-def _word(error: Exception, cause: Exception, encrypted: bool) -> str | None:
-    match error:
-        case _ if isinstance(cause, BlockedAddress):
-            return "blocked_address"
-        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
-            return "proxy"
-        case aiohttp.ClientConnectorDNSError():
-            return "dns"
-        case aiohttp.ClientConnectorCertificateError():
-            return _certificate_word(error.certificate_error)
-        case aiohttp.ClientSSLError():
-            return "tls_handshake"
-        case aiohttp.ClientConnectorError():  # closed in the handshake, if it was there at all
-            return "tls_handshake" if encrypted and isinstance(cause, ConnectionResetError) else "connect"
-        case TimeoutError():
-            return "timeout"
-        case aiohttp.ClientResponseError() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return "protocol"
-        case aiohttp.ClientError() | OSError():
-            return "maybe_received"
-        case _:
-            return None
-
-
-def _certificate_word(error: Exception) -> str:
+def _certificate_word(error: ssl.SSLCertVerificationError) -> str:
     """By OpenSSL's verify codes (x509_vfy.h)."""
-    match getattr(error, "verify_code", None):
+    match error.verify_code:
         case 9 | 10:  # not yet valid, expired
             return "tls_expired"
         case 62 | 63 | 64:  # the wrong host name, e-mail or address

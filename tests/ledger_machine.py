@@ -288,7 +288,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def wake(self) -> None:
-        hints, lost, _ = self.world.run(self.world.ledger.wake())
+        woken = self.world.run(self.world.ledger.wake())
+        hints, lost = woken.hints, woken.lost
         self.take_hints(hints)
         self.hands += [(one.endpoint_name, one) for one in lost]
 

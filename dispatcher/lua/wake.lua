@@ -6,7 +6,7 @@
 -- ARGV[4] how long a hint holds, ms
 -- ARGV[5] worker's name
 -- ARGV[6] its sign of life, JSON ('' = not this time)
--- returns {'woken', now, {endpoints to hint}, {lost callback, ...}, number of endpoints looked at}
+-- returns {'woken', now, {endpoints to hint}, {lost callback, ...}, number of endpoints looked at, number of workers alive}
 --   lost callback: {endpoint, its name, eventId, claim number, number of the lost attempt, expires, a1, a2, ...}
 --   its lease ran out; settle it with its claim number (whoever settles first counts)
 -- Works when Redis is full.
@@ -45,4 +45,4 @@ for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', now, 'LI
   reschedule(endpoint, s)
   looked_at = looked_at + 1
 end
-return { 'woken', now, hints, lost, looked_at }
+return { 'woken', now, hints, lost, looked_at, redis.call('ZCARD', WORKERS) }

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dispatcher.addresses import AddressPolicy, parse_callback_url
-from dispatcher.transport import MAX_ANSWER_BYTES, CallbackTransport, OwnFault, TransportFailure
+from dispatcher.exchange import MAX_ANSWER_BYTES
+from dispatcher.transport import CallbackTransport, OwnFault, TransportFailure
 from tests.http.raw_server import Behaviour, Connection, RawServer, answer, answers, closes, hangs, serving
 
 T = TypeVar("T")

@@ -29,7 +29,7 @@ def test_accepted_callbacks_end(world: World) -> None:
     with full(world):
         world.now += HINT_MS
         assert 1 == world.run(world.ledger.expire())
-        hints, _, _ = world.run(world.ledger.wake(100, "w1", "{}"))
+        hints = world.run(world.ledger.wake(100, "w1", "{}")).hints
         assert 1 == len(hints)
         one, two = world.claim().callbacks
         assert world.settle(one.event_id, one.claim, news=News.UP)[1]
@@ -39,7 +39,7 @@ def test_accepted_callbacks_end(world: World) -> None:
     assert State.EXPIRED == world.event("old").state
     assert State.DELIVERED == world.event(one.event_id).state
     world.now += world.ledger.options.lease_ms
-    for lost in world.run(world.ledger.wake())[1]:
+    for lost in world.run(world.ledger.wake()).lost:
         world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
     world.deliver_all()
 

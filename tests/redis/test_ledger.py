@@ -76,8 +76,8 @@ def test_hint_once(world: World) -> None:
     second, _ = world.accept(callback("e2", message="m2"))
     assert [[endpoint_id(A)], []] == [first, second]
     world.now += HINT_MS
-    assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
-    assert [] == world.run(world.ledger.wake())[0]
+    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
+    assert [] == world.run(world.ledger.wake()).hints
     world.deliver_all()
 
 
@@ -115,7 +115,7 @@ def test_stale_settle(world: World) -> None:
     world.accept(callback("e1"))
     (old,) = world.claim().callbacks
     world.now += world.ledger.options.lease_ms
-    (lost,) = world.run(world.ledger.wake())[1]
+    (lost,) = world.run(world.ledger.wake()).lost
     assert ("e1", old.claim, 1, 0) == (lost.event_id, lost.claim, lost.attempt, lost.lost_before)
     assert world.settle("e1", lost.claim, Retry(0), error="worker_lost", lost=True)[1]
     (new,) = world.claim().callbacks
@@ -137,7 +137,7 @@ def test_retry_waits(world: World) -> None:
     world.now += 14_999
     assert [] == world.claim().callbacks
     world.now += 1
-    assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
+    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
     assert ["e1"] == world.deliver_all()
     assert [START_MS, START_MS + 15_000] == [attempt.started_at_ms for attempt in world.event("e1").attempts]
 
@@ -252,7 +252,7 @@ def test_breaker(world: World) -> None:
         world.now = world.settled.paused_until_ms - 1
         assert [] == world.claim().callbacks
         world.now += 1
-        assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
+        assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
         (probe,) = world.claim().callbacks
         assert [] == world.claim().callbacks, "one probe at a time"
         world.settle(probe.event_id, probe.claim, Retry(0), error="timeout", news=News.DOWN)
@@ -263,7 +263,7 @@ def test_breaker(world: World) -> None:
     world.settle(probe.event_id, probe.claim, news=News.UP)
     assert ("closed", 2) == (world.settled.breaker, len(world.claim().callbacks))
     world.now += world.ledger.options.lease_ms
-    for lost in world.run(world.ledger.wake())[1]:
+    for lost in world.run(world.ledger.wake()).lost:
         world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
     world.deliver_all()
 
@@ -287,7 +287,7 @@ def test_probe_of_a_dead_worker(world: World) -> None:
     world.now += 10_000
     assert 1 == len(world.claim().callbacks)
     world.now += world.ledger.options.lease_ms
-    (lost,) = world.run(world.ledger.wake())[1]
+    (lost,) = world.run(world.ledger.wake()).lost
     world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
     assert 1 == len(found := world.claim().callbacks)
     world.settle(found[0].event_id, found[0].claim, news=News.UP)
@@ -305,7 +305,7 @@ def test_retry_after_paces_the_endpoint(world: World) -> None:
     world.settle(probe.event_id, probe.claim, news=News.UP)
     assert 2 == len(world.claim().callbacks)
     world.now += world.ledger.options.lease_ms
-    for lost in world.run(world.ledger.wake())[1]:
+    for lost in world.run(world.ledger.wake()).lost:
         world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
     world.deliver_all()
 
@@ -339,7 +339,7 @@ def test_fresh_ones_beside_a_backlog(world: World) -> None:
         world.now += 1000
     assert {"e38", "e39", *(f"e{n}" for n in range(6))} == {one.event_id for one in world.claim().callbacks}
     world.now += world.ledger.options.lease_ms
-    for lost in world.run(world.ledger.wake())[1]:
+    for lost in world.run(world.ledger.wake()).lost:
         world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
     world.deliver_all()
 
@@ -349,10 +349,10 @@ def test_stopped_by_the_operator(world: World) -> None:
     world.accept(callback("e1"), callback("e2", message="m2", ttl_ms=1000))
     assert world.run(world.ledger.stop(endpoint_id(A)))
     world.now += HINT_MS
-    assert ([], []) == (world.claim().callbacks, world.run(world.ledger.wake())[0])
+    assert ([], []) == (world.claim().callbacks, world.run(world.ledger.wake()).hints)
     assert 1 == world.run(world.ledger.expire())
     assert world.run(world.ledger.stop(endpoint_id(A), going=True))
-    assert [endpoint_id(A)] == world.run(world.ledger.wake())[0]
+    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
     assert ["e1"] == world.deliver_all()
     assert not world.run(world.ledger.stop("nobody"))
 

@@ -1,0 +1,1 @@
+"""What the dispatcher costs, beside what else one could run: real processes, real sockets, one machine."""

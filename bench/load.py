@@ -1,0 +1,104 @@
+"""The backends' side: status changes whose eventId says to which group they belong and when they were enqueued."""
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import redis
+
+TICK_SECONDS = 0.0005
+PIPELINE = 500
+
+
+@dataclass(frozen=True)
+class Customer:
+    """Whom a status change is for."""
+
+    workspace: str
+    url: str
+
+
+class Load:
+    """Makes status changes as a backend does, and puts them on the queue."""
+
+    def __init__(self, client: "redis.Redis", stream: str = "dispatcher:events", pad: int = 0) -> None:
+        self._client = client
+        self._stream = stream
+        self._pad = pad
+        self._numbers = itertools.count()
+        self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+    def change(self, group: str, customer: Customer) -> bytes:
+        """One status change, as JSON; enqueued now."""
+        number = next(self._numbers)
+        message = {
+            "uuid": f"m{number}-6a5ad0ba-b5a9-11ef-b8d9",
+            "src": "ZECKTA",
+            "dest": f"+2332{number % 100_000_000:08d}",
+            "segments": 1,
+            "units": 1,
+            "attempts": 1,
+            "cost": 0.05,
+        }
+        if self._pad:
+            message["reference"] = {"pad": "x" * self._pad}
+        return msgspec.json.encode(
+            {
+                "eventId": f"{group}-{time.time_ns() // 1000}-{number}",
+                "workspace": customer.workspace,
+                "status": "DELIVERED",
+                "timestamp": self._stamp,
+                "callbackUrl": customer.url,
+                "message": message,
+            }
+        )
+
+    def send(self, group: str, customers: Sequence[Customer]) -> None:
+        """Enqueues one for each, in one round trip."""
+        pipe = self._client.pipeline(transaction=False)
+        for customer in customers:
+            pipe.xadd(self._stream, {"event": self.change(group, customer)})
+        pipe.execute()
+
+    def burst(self, group: str, customers: Sequence[Customer], count: int) -> float:
+        """Enqueues `count`, round robin, as fast as it can; the seconds it took."""
+        began = time.monotonic()
+        chosen = itertools.islice(itertools.cycle(customers), count)
+        while batch := list(itertools.islice(chosen, PIPELINE)):
+            self.send(group, batch)
+        return time.monotonic() - began
+
+    def steady(
+        self,
+        per_second: float,
+        seconds: float,
+        groups: dict[str, Sequence[Customer]],
+        *,
+        seed: int = 1,
+        tell: Callable[[float], None] = lambda _: None,
+    ) -> dict[str, int]:
+        """Enqueues at a steady rate, groups in turn, customers at random; how many of each group.
+
+        What is due at the same half millisecond travels together. A change is stamped when it is
+        sent, so a late producer adds nothing to a latency.
+        """
+        turns = itertools.cycle(groups)
+        chance = random.Random(seed)
+        sent = dict.fromkeys(groups, 0)
+        began = time.monotonic()
+        total, done = round(per_second * seconds), 0
+        while done < total:
+            due = min(total, int((time.monotonic() - began) * per_second) + 1)
+            pipe = self._client.pipeline(transaction=False)
+            for group in itertools.islice(turns, due - done):
+                pipe.xadd(self._stream, {"event": self.change(group, chance.choice(groups[group]))})
+                sent[group] += 1
+            if due > done:
+                pipe.execute()
+                done = due
+                tell(done / total)
+            time.sleep(TICK_SECONDS)
+        return sent

@@ -1,0 +1,147 @@
+"""A Redis of its own and worker processes, as an operator runs them; and what they use of the machine."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from bench.load import Customer, Load
+from bench.receiver import cpu_seconds
+from dispatcher.connection import connect_async
+from dispatcher.keys import Keys
+from dispatcher.secrets import SecretBox
+from dispatcher.workspaces import Workspaces
+from tasks.redis_server import RedisServer
+
+ROOT = Path(__file__).resolve().parent.parent
+CELERY = (sys.executable, "-m", "celery")
+AOF = {
+    "off": (),
+    "everysec": ("--appendonly", "yes"),
+    "always": ("--appendonly", "yes", "--appendfsync", "always"),
+}
+
+
+class Stack:
+    """Made by `running`."""
+
+    def __init__(self, folder: Path, server: RedisServer, settings: dict[str, str]) -> None:
+        self.folder = folder
+        self.server = server
+        self.client = redis.Redis.from_url(server.url)
+        self.load = Load(self.client)
+        self.workers: list[subprocess.Popen[bytes]] = []
+        own = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
+        fixed = {"REDIS_URL": server.url, "ALLOW_HTTP": "true", "ALLOWED_NETWORKS": "127.0.0.0/8"}
+        self.environment = own | {
+            "PYTHONPATH": str(ROOT),
+            "DISPATCHER_LOG_FORMAT": "json",
+            **{f"DISPATCHER_{name}": value for name, value in (fixed | settings).items()},
+        }
+
+    def start(self, *command: str, ready: str = "ready.") -> None:
+        """Starts a worker process (ours, if no other is named) and waits until it takes work."""
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command or (*CELERY, "-A", "tasks", "worker"),
+                cwd=self.folder,
+                env=self.environment,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        self.workers.append(process)
+        wait_until(
+            lambda: ready in log.read_text(errors="replace") or process.poll() is not None, 60, "a worker"
+        )
+        if process.poll() is not None:
+            raise SystemExit(f"error: a worker ended: {log.read_text(errors='replace')[-2000:]}")
+
+    def logged(self, text: str) -> int:
+        """How many lines of the workers' logs hold a text."""
+        return sum(log.read_text(errors="replace").count(text) for log in self.folder.glob("worker-*.log"))
+
+    def customers(self, prefix: str, urls: Sequence[str], **limits: int | float | str) -> list[Customer]:
+        """Makes a workspace for each URL."""
+
+        async def make() -> list[Customer]:
+            client = connect_async(self.server.url)
+            workspaces = Workspaces(client, Keys(), SecretBox([]), allow_http=True)
+            made = []
+            for number, url in enumerate(urls):
+                name = f"{prefix}{number}"
+                await workspaces.add(name, "zeckta", url, now_ms=round(time.time() * 1000), **limits)  # type: ignore[arg-type]
+                made.append(Customer(name, url))
+            await client.aclose()
+            return made
+
+        return asyncio.run(make())
+
+    def waiting(self) -> int:
+        """Status changes and callbacks that have not come to an end."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.xlen("dispatcher:events")
+        pipe.zcard("dispatcher:expiries")
+        return sum(pipe.execute())
+
+    def drained(self, seconds: float = 120) -> None:
+        """Waits until nothing waits."""
+        wait_until(lambda: self.waiting() == 0, seconds, "everything to be delivered", every=0.05)
+
+    def worker_cpu(self) -> float:
+        """CPU seconds of the workers so far, their children's too."""
+        return sum(cpu_seconds(pid) for worker in self.workers for pid in _family(worker.pid))
+
+    def redis_cpu(self) -> float:
+        """CPU seconds of Redis so far."""
+        info = self.client.info("cpu")
+        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self.workers:
+            for pid in _family(worker.pid):
+                os.kill(pid, 9)
+            worker.wait()
+        self.client.close()
+
+
+@contextmanager
+def running(*, aof: str = "everysec", workers: int = 1, **settings: str) -> Iterator[Stack]:
+    """A fresh Redis and workers, for as long as the `with` lasts."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with RedisServer(folder, *AOF[aof]) as server:
+            stack = Stack(folder, server, settings)
+            try:
+                for _ in range(workers):
+                    stack.start()
+                yield stack
+            finally:
+                stack.close()
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str, *, every: float = 0.02) -> None:
+    """Waits for a condition. Raises SystemExit if it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"error: waited {seconds:.0f} s for {what}")
+        time.sleep(every)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in thread.read_text().split():
+            found += _family(int(child))
+    return found
