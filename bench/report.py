@@ -50,6 +50,6 @@ def machine() -> str:
     for text in Path("/proc/cpuinfo").read_text().splitlines():
         if text.startswith("model name"):
             model, cores = text.partition(": ")[2], cores + 1
-    said = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    said = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=True).stdout
     version = next((word[2:] for word in said.split() if word.startswith("v=")), "?")
     return f"{cores} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}, Redis {version}"

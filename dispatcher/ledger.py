@@ -264,7 +264,7 @@ class Ledger:
 
     async def hurry(self, endpoint: str) -> None:
         """Makes everything that waits in an endpoint's lane due now, and ends its pauses."""
-        await self._run("hurry", self._now(), self.options.max_concurrency, endpoint)
+        await self._run("hurry", *self._ending(), endpoint)
 
     async def wake(self, limit: int = 100, worker: str = "", sign: str = "") -> Woken:
         """Looks at up to `limit` endpoints whose time has come.

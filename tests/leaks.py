@@ -25,5 +25,5 @@ def _belongs(world: World, key: str) -> bool:
         case "lane" | "leased" | "chain" | "expiries" | "schedule":
             return bool(world.call("zcard", world.keys.expiries))
         case "endpoint":
-            return int(world.call("hget", key, "waiting") or 0) > 0 or world.call("hexists", key, "stopped")
+            return bool(world.call("hexists", key, "stopped"))
     return False

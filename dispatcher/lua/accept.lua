@@ -29,7 +29,7 @@ end
 local changed = {}
 for _ = 1, tonumber(ARGV[6]) do
   local workspace, revision = take(), take()
-  if redis.call('HGET', workspace_key(workspace), 'revision') ~= revision then changed[#changed + 1] = workspace end
+  if workspace_of(workspace).revision ~= revision then changed[#changed + 1] = workspace end
 end
 if #changed > 0 then return { 'workspace_changed', now, changed } end
 
@@ -40,19 +40,20 @@ if #done > 0 then count('noCallback', #done) end
 local touched, order = {}, {}
 local function touch(endpoint, name, added)
   if not touched[endpoint] then
+    touched[endpoint] = { name = name, added = 0 }
     order[#order + 1] = endpoint
-    redis.call('HSET', endpoint_key(endpoint), 'name', name)
-    redis.call('ZADD', ENDPOINTS, 'GT', now, endpoint)
   end
-  touched[endpoint] = (touched[endpoint] or 0) + added
+  touched[endpoint].added = touched[endpoint].added + added
 end
 
-local orderings = {}
-local function ordering_of(workspace)
-  if orderings[workspace] == nil then
-    orderings[workspace] = redis.call('HGET', workspace_key(workspace), 'ordering') or 'first_attempt'
-  end
-  return orderings[workspace]
+-- The endpoint's record outlives all it is named by; kept fresh once an hour.
+local function keep(s)
+  if now - s.seen < HOUR and s.workspace then return s end
+  local name = touched[s.id].name
+  redis.call('HSET', endpoint_key(s.id), 'name', name, 'seen', now)
+  redis.call('ZADD', ENDPOINTS, 'GT', now, s.id)
+  if not s.stopped then redis.call('PEXPIRE', endpoint_key(s.id), MAX_TTL + HOUR + ARGV[3]) end
+  return s.workspace and s or load(s.id)
 end
 
 -- For `latest`: what is older than this and in nobody's hands ends now.
@@ -68,13 +69,12 @@ end
 
 local function remember_message(workspace, uuid, id, keep_ms)
   local key = message_key(workspace, uuid)
-  redis.call('RPUSH', key, id)
-  if redis.call('PTTL', key) < keep_ms then redis.call('PEXPIRE', key, keep_ms) end
+  if redis.call('RPUSH', key, id) == 1 or redis.call('PTTL', key) < keep_ms then redis.call('PEXPIRE', key, keep_ms) end
 end
 
 -- Into the ledger, its chain and its lane; or, for `latest`, to its end if a newer one was here before.
 local function take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
-  local key, ordering = event_key(workspace, id), ordering_of(workspace)
+  local key, ordering = event_key(workspace, id), workspace_of(workspace).ordering
   redis.call('HSET', key, 'state', 'pending', 'endpoint', endpoint, 'message', uuid, 'accepted', now, 'expires', expires,
     unpack(fields))
   remember_message(workspace, uuid, id, math.max(expires - now, 0) + tonumber(ARGV[3]))
@@ -127,12 +127,10 @@ end
 
 local hints = {}
 for _, endpoint in ipairs(order) do
-  if redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', touched[endpoint]) > 0 then
-    redis.call('PERSIST', endpoint_key(endpoint))
-  end
-  local s = look(endpoint)
-  if take_hint(endpoint, s, ARGV[5]) then hints[#hints + 1] = endpoint end
-  reschedule(endpoint, s)
+  local s = keep(load(endpoint))
+  redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', touched[endpoint].added)
+  if take_hint(look(s), ARGV[5]) then hints[#hints + 1] = endpoint end
+  reschedule(s)
 end
 write_counts()
 return { 'accepted', now, hints, words }

@@ -20,7 +20,7 @@
 -- include ending
 redis.call('DEL', P .. 'never')
 local endpoint, lane, leased = ARGV[4], lane_key(ARGV[4]), leased_key(ARGV[4])
-local s = look(endpoint)
+local s = look(load(endpoint))
 local probing = s.pause > 0
 local wanted = math.min(tonumber(ARGV[5]), s.room, s.tokens, probing and 1 or 1000000)
 if s.stopped or s.pause > now then wanted = 0 end
@@ -45,25 +45,38 @@ end
 
 local function give_all(ids)
   for _, id in ipairs(ids) do give(id) end
-  return #ids > 0
 end
 
-if s.workspace and wanted >= 4 then
+-- What has been due longest, as many as are still wanted; the first time with the newest before them.
+local function due() return redis.call('ZRANGEBYSCORE', lane, '-inf', now, 'LIMIT', 0, wanted - #given) end
+
+local backlog = s.workspace and wanted > 0 and due() or {}
+if #backlog == wanted and wanted >= 4 then
   give_all(redis.call('ZREVRANGEBYSCORE', lane, now, '-inf', 'LIMIT', 0, math.floor(wanted / 4)))
+  backlog = due()
 end
-while s.workspace and #given < wanted and ended < 100 do
-  if not give_all(redis.call('ZRANGEBYSCORE', lane, '-inf', now, 'LIMIT', 0, wanted - #given)) then break end
+while #backlog > 0 do
+  local asked, ended_before = wanted - #given, ended
+  give_all(backlog)
+  local is_more = #backlog == asked or ended > ended_before -- an end may have put another one there
+  backlog = is_more and #given < wanted and ended < 100 and due() or {}
 end
 
-if probing and #given > 0 then redis.call('HSET', endpoint_key(endpoint), 'pause', now + ARGV[6]) end
-if s.interval and #given > 0 then
-  redis.call('HSET', endpoint_key(endpoint), 'tat', string.format('%.3f', s.tat + #given * s.interval))
+if #given > 0 then
+  s.leased = s.leased + #given
+  if probing then
+    s.pause = now + ARGV[6]
+    redis.call('HSET', endpoint_key(endpoint), 'pause', s.pause)
+  end
+  if s.interval then
+    s.tat = s.tat + #given * s.interval
+    redis.call('HSET', endpoint_key(endpoint), 'tat', string.format('%.3f', s.tat))
+  end
 end
 
-s = look(endpoint)
-set_hinted(endpoint, s, (s.ready or s.short_of_token) and now + ARGV[7] or 0)
-reschedule(endpoint, s)
+look(s)
+set_hinted(s, (s.ready or s.short_of_token) and now + ARGV[7] or 0)
+reschedule(s)
 write_counts()
-local revision = s.workspace and redis.call('HGET', workspace_key(s.workspace), 'revision')
 local wait = s.short_of_token and s.token_at - now or 0
-return { 'claimed', now, s.ready and 'more' or 'rest', wait, s.name, revision or '', given }
+return { 'claimed', now, s.ready and 'more' or 'rest', wait, s.name, s.revision, given }

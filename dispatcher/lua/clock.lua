@@ -4,4 +4,4 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
-local DAY = 86400000
+local DAY, MAX_TTL = 86400000, 604800000 -- the longest ttlSeconds

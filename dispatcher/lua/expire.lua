@@ -28,7 +28,7 @@ for _, member in ipairs(members) do
     touched[h[1]] = true
   end
 end
-redis.call('ZREMRANGEBYSCORE', ENDPOINTS, '-inf', now - ARGV[3])
-for endpoint in pairs(touched) do reschedule(endpoint, look(endpoint)) end
+redis.call('ZREMRANGEBYSCORE', ENDPOINTS, '-inf', now - ARGV[3] - HOUR)
+for endpoint in pairs(touched) do reschedule(look(load(endpoint))) end
 write_counts()
 return { 'expired', now, #members }

@@ -3,16 +3,19 @@
 -- KEYS[1] prefix
 -- ARGV[1] now, ms since 1970 ('' = Redis TIME)
 -- ARGV[2] max_concurrency of a workspace that sets none
--- ARGV[3] endpoint
+-- ARGV[3] retention, ms
+-- ARGV[4] endpoint
 -- returns {'hurried', now, number of callbacks}
 -- Works when Redis is full.
 -- include keys
 -- include clock
 -- include endpoint
 redis.call('DEL', P .. 'never')
-redis.call('HDEL', endpoint_key(ARGV[3]), 'pause', 'pause_ms', 'failures', 'stopped')
-local lane = lane_key(ARGV[3])
+local key = endpoint_key(ARGV[4])
+if redis.call('HDEL', key, 'stopped') == 1 then redis.call('PEXPIRE', key, MAX_TTL + ARGV[3]) end
+redis.call('HDEL', key, 'pause', 'pause_ms', 'failures')
+local lane = lane_key(ARGV[4])
 local later = redis.call('ZRANGEBYSCORE', lane, '(' .. now, '+inf')
 for _, id in ipairs(later) do redis.call('ZADD', lane, now, id) end
-reschedule(ARGV[3], look(ARGV[3]))
+reschedule(look(load(ARGV[4])))
 return { 'hurried', now, #later }

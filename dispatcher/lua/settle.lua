@@ -23,15 +23,15 @@
 -- include ending
 redis.call('DEL', P .. 'never')
 local endpoint, leased = ARGV[4], leased_key(ARGV[4])
-local s = look(endpoint)
+local s = load(endpoint)
 local window = s.window
 local body_ms = redis.call('EXISTS', FULL) == 1 and 0 or tonumber(ARGV[6])
 local ENDS = { delivered = body_ms, failed = false, expired = false, superseded = false }
 
 -- Puts a callback back into the lane; after its first recorded attempt it no longer holds up its chain,
 -- unless the order is `strict` or `latest`.
-local function put_back(key, id, uuid, delay, attempts, leaves)
-  redis.call('HSET', key, 'state', attempts > 0 and 'retrying' or 'pending')
+local function put_back(key, id, uuid, delay, attempts, fields, leaves)
+  redis.call('HSET', key, 'state', attempts > 0 and 'retrying' or 'pending', unpack(fields))
   redis.call('ZADD', lane_key(endpoint), now + delay, id)
   if leaves then leave_chain(endpoint, uuid, id) end
 end
@@ -45,20 +45,20 @@ end
 local function settle(id, claim, word, delay, record, answer)
   local key = event_key(s.workspace, id)
   local h = redis.call('HMGET', key, 'claims', 'attempts', 'message', 'expires', 'stamp', 'strict')
-  if h[1] ~= claim or not redis.call('ZSCORE', leased, id) then return 'stale' end
-  redis.call('ZREM', leased, id)
-  local attempts = tonumber(h[2] or 0)
+  if h[1] ~= claim or redis.call('ZREM', leased, id) == 0 then return 'stale' end
+  s.leased = s.leased - 1
+  local attempts, fields = tonumber(h[2] or 0), {}
   if record ~= '' then
     attempts = attempts + 1
-    redis.call('HSET', key, 'attempts', attempts, 'a' .. attempts, record)
+    fields = { 'attempts', attempts, 'a' .. attempts, record }
   end
   if answer ~= '' then redis.call('SET', answer_key(s.workspace, id), answer) end
   if ENDS[word] == nil and now + delay >= tonumber(h[4]) then word = 'expired' end
   if ENDS[word] == nil and is_superseded(h[5], h[3]) then word = 'superseded' end
   if ENDS[word] ~= nil then
-    finish(s.workspace, id, endpoint, h[3], word, ENDS[word] or nil)
+    finish(s.workspace, id, endpoint, h[3], word, fields, ENDS[word] or nil, answer ~= '' or attempts > 1)
   else
-    put_back(key, id, h[3], tonumber(delay), attempts, word == 'retry' and not h[5] and not h[6])
+    put_back(key, id, h[3], tonumber(delay), attempts, fields, word == 'retry' and not h[5] and not h[6])
   end
   return 'ok'
 end
@@ -96,19 +96,19 @@ end
 
 local words = {}
 for i = 10, #ARGV, 8 do
-  local lease_end = tonumber(redis.call('ZSCORE', leased, ARGV[i]) or 0)
+  local lease_end = pause > 0 and tonumber(redis.call('ZSCORE', leased, ARGV[i]) or 0)
   local word = s.workspace and settle(unpack(ARGV, i, i + 5)) or 'stale'
   words[#words + 1] = word
   if word == 'ok' then learn(ARGV[i + 6], tonumber(ARGV[i + 7]), pause > 0 and lease_end == pause) end
 end
 if window ~= s.window then redis.call('HSET', endpoint_key(endpoint), 'window', window) end
+s.window, s.pause = window, pause
 if failures ~= known[1] or pause ~= known[2] or pause_ms ~= known[3] then
   redis.call('HSET', endpoint_key(endpoint), 'failures', failures, 'pause', pause, 'pause_ms', pause_ms)
 end
 if change ~= 'same' then count(change) end
 
-s = look(endpoint)
-local more = take_hint(endpoint, s, ARGV[5])
-reschedule(endpoint, s)
+local more = take_hint(look(s), ARGV[5])
+reschedule(s)
 write_counts()
 return { 'settled', now, more and 'more' or 'rest', words, change, pause }

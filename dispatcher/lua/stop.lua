@@ -20,9 +20,10 @@ if ARGV[5] == '1' then
 else
   redis.call('HDEL', key, 'stopped')
   redis.call('ZADD', ENDPOINTS, now, endpoint)
-  if tonumber(redis.call('HGET', key, 'waiting') or 0) <= 0 then redis.call('PEXPIRE', key, ARGV[3]) end
-  set_hinted(endpoint, look(endpoint), 0)
+  redis.call('PEXPIRE', key, MAX_TTL + ARGV[3])
 end
-reschedule(endpoint, look(endpoint))
+local s = look(load(endpoint))
+if ARGV[5] == '0' then set_hinted(s, 0) end
+reschedule(s)
 if ARGV[5] == '1' then return { 'stopped', now } end
 return { 'going', now }

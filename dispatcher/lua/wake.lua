@@ -37,12 +37,12 @@ local function add_lost(endpoint, s, id)
 end
 
 for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
-  local s = look(endpoint)
+  local s = look(load(endpoint))
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', leased_key(endpoint), '-inf', now, 'LIMIT', 0, 100)) do
     add_lost(endpoint, s, id)
   end
-  if take_hint(endpoint, s, ARGV[4]) then hints[#hints + 1] = endpoint end
-  reschedule(endpoint, s)
+  if take_hint(s, ARGV[4]) then hints[#hints + 1] = endpoint end
+  reschedule(s)
   looked_at = looked_at + 1
 end
 return { 'woken', now, hints, lost, looked_at, redis.call('ZCARD', WORKERS) }
