@@ -3,10 +3,14 @@
 import platform
 import statistics
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.redis_server import find_server
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -53,3 +57,45 @@ def machine() -> str:
     said = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=True).stdout
     version = next((word[2:] for word in said.split() if word.startswith("v=")), "?")
     return f"{cores} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}, Redis {version}"
+
+
+class Progress:
+    """Says on standard error what runs, and how much is left."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._done = 0
+        self._began = time.monotonic()
+        self._text = ""
+
+    def start(self, text: str) -> None:
+        """The next step begins."""
+        self._done += 1
+        self._text = f"[{self._done}/{self._steps}] {time.monotonic() - self._began:5.0f} s  {text}"
+        self._say()
+
+    def part(self, share: float) -> None:
+        """So much of the step is done."""
+        if sys.stderr.isatty():
+            self._say(f" {share:.0%}")
+
+    def end(self) -> None:
+        """All is done."""
+        self._text = f"done in {time.monotonic() - self._began:.0f} s"
+        self._say()
+        print(file=sys.stderr)
+
+    def _say(self, more: str = "") -> None:
+        start, end = ("\r\x1b[K", "") if sys.stderr.isatty() else ("", "\n")
+        print(f"{start}{self._text}{more}", end=end, file=sys.stderr, flush=True)
+
+
+def keep(name: str, text: str) -> None:
+    """Puts a text between its marks in docs/performance.md."""
+    document = DOCUMENT.read_text()
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, _, rest = document.partition(start)
+    _, _, after = rest.partition(end)
+    if not after:
+        raise SystemExit(f"error: {DOCUMENT} has no marks for {name!r}")
+    DOCUMENT.write_text(f"{before}{start}\n{text}\n\n{end}{after}")

@@ -61,6 +61,10 @@ class Settings(BaseSettings):
         None,
         description="egress proxy that makes all connections and guards addresses itself (e.g. smokescreen); empty: none",
     )
+    dns_servers: Annotated[tuple[str, ...], Commas] = Field(
+        (),
+        description="name servers that look up callback URLs' names, e.g. 10.0.0.53,[fd00::53]:5353; empty: the system's",
+    )
     ca_file: str | None = Field(
         None, description="file of certificate authorities (PEM) to trust beside the system's; empty: none"
     )
@@ -99,7 +103,7 @@ class Settings(BaseSettings):
         "auto", description="console, json, or auto: console on a terminal, else json"
     )
 
-    @field_validator("allowed_networks", "allowed_ports", mode="before")
+    @field_validator("allowed_networks", "allowed_ports", "dns_servers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -116,6 +120,14 @@ class Settings(BaseSettings):
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ipaddress.ip_network(network)
+        return value
+
+    @field_validator("dns_servers")
+    @classmethod
+    def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for server in value:
+            parts = urlsplit(f"//{server}" if server.count(":") < 2 or "[" in server else f"//[{server}]")
+            _ = ipaddress.ip_address(parts.hostname or ""), parts.port
         return value
 
     @field_validator("proxy_url")

@@ -29,7 +29,9 @@ LEASE_MS = 5000
 RENEW_SECONDS = 1.0
 FOLLOW_SECONDS = 0.5
 """How often a worker that does not lead looks whether it should."""
-BATCH = 128
+BATCH = 512
+"""Entries that are read and accepted at once. Many, for intake goes before the turns of its worker: while it
+is behind, nobody's next status change gets on."""
 MAX_DEATHS = 3
 """An entry on which this many readers died is rejected unread."""
 
@@ -56,6 +58,17 @@ class NoCallback:
 
 
 Prepared = Callback | NoCallback | Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Entries that were looked at, by what becomes of them."""
+
+    revisions: dict[str, str]
+    """Of the workspaces they were rendered for."""
+    callbacks: list[tuple[str, Callback]]
+    skipped: list[str]
+    rejected: list[tuple[str, Rejection]]
 
 
 @dataclass(frozen=True)
@@ -123,15 +136,42 @@ class Intake:
         if not self.leading:
             log.info("intake.leading", pending=pending)
         self.leading = True
-        rereading = pending > 0
-        renew_at = time.monotonic() + RENEW_SECONDS
-        while not self._stop.is_set() and time.monotonic() < renew_at:
-            if not self._held:
-                self._held = await self._reread() if rereading else await self._read()
-                rereading = rereading and bool(self._held)
+        until = time.monotonic() + RENEW_SECONDS
+        while pending and self._goes_on(until):
+            self._held = self._held or await self._reread()
+            pending = len(self._held)
             await self._take(self._held)
-            self._held = []
-            self._say_room()
+            self._done()
+        while self._goes_on(until):
+            await self._take_new(await self._read(), until)
+
+    def _goes_on(self, until: float) -> bool:
+        return not self._stop.is_set() and time.monotonic() < until
+
+    async def _take_new(self, entries: list[Entry], until: float) -> None:
+        """Takes a batch; while Redis accepts a full one, the next one is read and rendered."""
+        batch: Batch | None = None
+        while entries:
+            full = len(entries) == BATCH and self._goes_on(until)
+            ahead = asyncio.create_task(self._read_ahead()) if full else None
+            self._held = entries
+            try:
+                await self._take(entries, batch)
+                self._done()
+            finally:
+                entries, batch = await ahead if ahead else ([], None)
+                self._held = [*self._held, *entries]
+
+    async def _read_ahead(self) -> "tuple[list[Entry], Batch | None]":
+        entries = await self._xreadgroup(">", BATCH)
+        try:
+            return entries, await self._prepare_all(entries)
+        except Exception:  # looked into when they are taken
+            return entries, None
+
+    def _done(self) -> None:
+        self._held = []
+        self._say_room()
 
     def _follow(self) -> None:
         if self.leading:
@@ -180,11 +220,11 @@ class Intake:
             raise
         return [(entry.decode(), fields or {}) for _, entries in reply for entry, fields in entries]
 
-    async def _take(self, entries: Sequence[Entry]) -> None:
+    async def _take(self, entries: Sequence[Entry], batch: "Batch | None" = None) -> None:
         """Accepts or rejects entries; what breaks a whole batch is looked for entry by entry."""
         try:
-            while entries and not await self._try(entries):
-                pass
+            while entries and not await self._accept(batch or await self._prepare_all(entries)):
+                batch = None
         except (NotLeader, RedisUnavailable):
             raise
         except Exception as error:
@@ -196,24 +236,30 @@ class Intake:
             rejection = Rejection("internal_error", f"{type(error).__name__}: {error}")
             await self._reject([(entries[0][0], rejection)])
 
-    async def _try(self, entries: Sequence[Entry]) -> bool:
-        """One go at a batch; False if a workspace changed meanwhile, and it has to be rendered again."""
+    async def _prepare_all(self, entries: Sequence[Entry]) -> "Batch":
         known: dict[str, Workspace | None] = {}
         prepared = [(entry, await self._prepare(entry, fields, known)) for entry, fields in entries]
-        revisions = {workspace.id: workspace.revision for workspace in known.values() if workspace}
-        callbacks = [(entry, p) for entry, p in prepared if isinstance(p, Callback)]
-        skipped = [entry for entry, p in prepared if isinstance(p, NoCallback)]
-        rejected = [(entry, p) for entry, p in prepared if isinstance(p, Rejection)]
+        return Batch(
+            {workspace.id: workspace.revision for workspace in known.values() if workspace},
+            [(entry, p) for entry, p in prepared if isinstance(p, Callback)],
+            [entry for entry, p in prepared if isinstance(p, NoCallback)],
+            [(entry, p) for entry, p in prepared if isinstance(p, Rejection)],
+        )
+
+    async def _accept(self, batch: "Batch") -> bool:
+        """False if a workspace changed meanwhile, and the entries have to be rendered again."""
         try:
-            if callbacks or skipped:
-                hints, _ = await self._ledger.accept(self._token, revisions, skipped, callbacks)
+            if batch.callbacks or batch.skipped:
+                hints, _ = await self._ledger.accept(
+                    self._token, batch.revisions, batch.skipped, batch.callbacks
+                )
                 self._hint(hints)
         except WorkspaceChanged as changed:
             for workspace in changed.workspaces:
                 self._workspaces.forget(workspace)
             return False
-        if rejected:
-            await self._reject(rejected)
+        if batch.rejected:
+            await self._reject(batch.rejected)
         return True
 
     async def _reject(self, rejected: Sequence[tuple[str, Rejection]]) -> None:

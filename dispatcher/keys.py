@@ -70,7 +70,7 @@ class Keys:
         return f"{self.prefix}:answer:{workspace}:{event_id}"
 
     def message(self, workspace: str, uuid: str) -> str:
-        """List: eventIds of one message. Expiry + retention of the longest."""
+        """String: eventIds of one message, between blanks. Expiry + retention of the longest."""
         return f"{self.prefix}:message:{workspace}:{uuid}"
 
     def lane(self, endpoint: str) -> str:
@@ -90,7 +90,7 @@ class Keys:
         return f"{self.prefix}:newest:{endpoint}:{uuid}"
 
     def endpoint(self, endpoint: str) -> str:
-        """Hash: name (workspace, blank, origin), window, waiting, hinted_until, failures, pause, pause_ms, stopped, tat.
+        """Hash: name (workspace, blank, origin), seen, window, waiting, hinted_until, failures, pause, pause_ms, stopped, tat.
 
         Retention after nothing waits; none while the operator has stopped it."""
         return f"{self.prefix}:endpoint:{endpoint}"

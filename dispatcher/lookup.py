@@ -187,8 +187,8 @@ class Lookup:
     async def events_of_message(self, workspace: str, uuid: str) -> list[Event]:
         """All callbacks of one message, in order of acceptance."""
         with translated(self._url):
-            ids = await self._client.lrange(self._keys.message(workspace, uuid), 0, -1)
-        found = [await self.event(workspace, event_id.decode()) for event_id in ids]
+            ids = await self._client.get(self._keys.message(workspace, uuid)) or b""
+        found = [await self.event(workspace, event_id) for event_id in ids.decode().split()]
         return [event for event in found if event]
 
     async def counters(self) -> Counter[str]:

@@ -32,6 +32,8 @@ MAX_ENTRY_BYTES = 64 * 1024
 MAX_AHEAD_MS = 3_600_000
 """How far a status change's timestamp may lie in the future."""
 
+MAX_COST, COST_DIGITS = 10**12, 12
+
 WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 MESSAGE_UUID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
@@ -117,15 +119,18 @@ def _decimal(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise ValueError("must be a number")
     try:
-        return value if isinstance(value, Decimal) else Decimal(str(value))
+        number = value if isinstance(value, Decimal) else Decimal(str(value))
     except ArithmeticError:
         raise ValueError("must be a number") from None
+    if number.is_finite() and not (0 <= number < MAX_COST and number.as_tuple().exponent >= -COST_DIGITS):  # type: ignore[operator]
+        raise ValueError(f"must be from 0 to below {MAX_COST:,}, with at most {COST_DIGITS} decimals")
+    return number
 
 
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]
 Count = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
-Cost = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, max_digits=24, decimal_places=12)]
+Cost = Annotated[Decimal, BeforeValidator(_decimal)]
 
 
 class _Model(BaseModel):
@@ -228,8 +233,8 @@ class StatusChange(_Model):
         return raw
 
     def digest(self) -> str:
-        """Tells two status changes with the same eventId apart: 32 hex digits of their canonical form."""
-        return blake2s(_encode_canonical(self._fields()), digest_size=16).hexdigest()
+        """Tells two status changes with the same eventId apart: 16 hex digits of their canonical form."""
+        return blake2s(_encode_canonical(self._fields()), digest_size=8).hexdigest()
 
     def _fields(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)

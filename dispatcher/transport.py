@@ -11,7 +11,7 @@ import functools
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -91,6 +91,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         timeout_seconds: float,
         *,
         resolver: AbstractResolver | None = None,
+        dns_servers: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         proxy_url: str | None = None,
         max_age_seconds: float = MAX_AGE_SECONDS,
@@ -98,7 +99,8 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         self._policy = policy
         self._timeout_seconds = timeout_seconds
         self._proxy = _proxy(proxy_url) if proxy_url else None
-        self._names = Names(resolver or aiohttp.AsyncResolver(), None if self._proxy else policy)
+        found = resolver or aiohttp.AsyncResolver(nameservers=list(dns_servers) or None)
+        self._names = Names(found, None if self._proxy else policy)
         self._tls = tls or tls_context()
         self._max_age_seconds = max_age_seconds
         self._loop = asyncio.get_running_loop()

@@ -16,8 +16,9 @@ from dispatcher.sender import Sender
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import WorkspaceCache
 
-CLAIM_BATCH = 32
-"""Most callbacks one claim asks for; slots are taken for all of them until the reply is there."""
+FIRST_CLAIM, CLAIM_BATCH = 4, 32
+"""How many callbacks a turn's first claim asks for, and any: twice as many each time. Slots are taken for all
+of them until the reply is there."""
 
 log = structlog.get_logger()
 
@@ -73,6 +74,7 @@ class Turn:
         self._parts = parts
         self._until = time.monotonic() + parts.turn_seconds
         self._more = True
+        self._batch = FIRST_CLAIM
         self._token_at: float | None = None
         self._finished: list[Settlement] = []
         self._news = asyncio.Event()
@@ -116,7 +118,8 @@ class Turn:
     async def _claim(self) -> None:
         self._more = False
         slots = self._parts.slots
-        taken = slots.take(CLAIM_BATCH)
+        taken = slots.take(self._batch)
+        self._batch = min(self._batch * 2, CLAIM_BATCH)
         try:
             claim = await self._parts.ledger.claim(self.endpoint, taken)
         except Exception as error:

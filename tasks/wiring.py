@@ -73,6 +73,7 @@ def transport(settings: Settings) -> CallbackTransport:
     return CallbackTransport(
         addresses,
         settings.request_timeout_seconds,
+        dns_servers=settings.dns_servers,
         tls=tls_context(settings.ca_file),
         proxy_url=proxy.get_secret_value() if proxy else None,
     )

@@ -67,9 +67,12 @@ local function supersede_older(workspace, endpoint, uuid, stamp)
   end
 end
 
+-- The eventIds of a message, between blanks; a string, because a list takes twice the memory.
 local function remember_message(workspace, uuid, id, keep_ms)
   local key = message_key(workspace, uuid)
-  if redis.call('RPUSH', key, id) == 1 or redis.call('PTTL', key) < keep_ms then redis.call('PEXPIRE', key, keep_ms) end
+  if redis.call('SET', key, id, 'PX', keep_ms, 'NX') then return end
+  redis.call('APPEND', key, ' ' .. id)
+  if redis.call('PTTL', key) < keep_ms then redis.call('PEXPIRE', key, keep_ms) end
 end
 
 -- Into the ledger, its chain and its lane; or, for `latest`, to its end if a newer one was here before.
