@@ -101,14 +101,14 @@ class Engine:
     def hint(self, endpoints: Iterable[str]) -> None:
         """Has endpoints served soon: here, or by some worker where this one has its hands full."""
         for endpoint in endpoints:
-            if self._has_room():
+            if self._has_room(endpoint):
                 self._take_up(endpoint)
             else:
                 self._hints[endpoint] = None
                 self._hinted.set()
 
-    def _has_room(self) -> bool:
-        if self._stopping.is_set() or self._slots.free == 0:
+    def _has_room(self, endpoint: str) -> bool:
+        if self._stopping.is_set() or self._slots.free(endpoint) == 0:
             return False
         return self._share_of_core < BUSY or self._workers < 2
 
@@ -120,17 +120,21 @@ class Engine:
             self._start(self._serve_turn(turn))
 
     async def serve(self, endpoints: Iterable[str]) -> None:
-        """Starts a turn for each endpoint; waits only while this worker is at its limit.
+        """Starts a turn for each endpoint; waits only for the slots of good ones, while this worker is at its limit.
 
-        While stopping, the hint goes back to the queue instead.
+        A hint for another is let go then: a waker hints it again. While stopping, hints go back to the queue.
         """
         for endpoint in endpoints:
-            while not self._stopping.is_set() and self._slots.free == 0:
+            while (
+                not self._stopping.is_set()
+                and self._slots.is_good(endpoint)
+                and not self._slots.free(endpoint)
+            ):
                 self._turn_ended.clear()
                 await self._turn_ended.wait()
             if self._stopping.is_set():
                 self.hint([endpoint])
-            else:
+            elif self._slots.free(endpoint):
                 self._take_up(endpoint)
 
     def answer(self, probe: str) -> None:

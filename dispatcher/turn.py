@@ -11,7 +11,7 @@ from dispatcher.decide import Policy, decide, news_of, pace_ms
 from dispatcher.errors import RedisUnavailable
 from dispatcher.ledger import Claim, Claimed, Ledger, Settled, Settlement
 from dispatcher.model import iso
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.sender import Sender
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import WorkspaceCache
@@ -20,24 +20,44 @@ FIRST_CLAIM, CLAIM_BATCH = 4, 32
 """How many callbacks a turn's first claim asks for, and any: twice as many each time. Slots are taken for all
 of them until the reply is there."""
 
+MAX_GOOD = 100_000
+"""How many endpoints a worker remembers as good."""
+
 log = structlog.get_logger()
 
 
 class Slots:
-    """How many POSTs a worker may have under way."""
+    """How many POSTs a worker may have under way.
+
+    A quarter of them is for endpoints that took their last callback, so that no number of others that
+    hang, of however many customers, leaves those without.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self._good: dict[str, None] = {}
 
-    @property
-    def free(self) -> int:
-        """How many more may start now."""
-        return max(0, self.limit - self.taken)
+    def free(self, endpoint: str) -> int:
+        """How many more may start to this endpoint now."""
+        reserved = 0 if endpoint in self._good else self.limit // 4
+        return max(0, self.limit - reserved - self.taken)
 
-    def take(self, wanted: int) -> int:
+    def is_good(self, endpoint: str) -> bool:
+        """Whether the endpoint took its last callback."""
+        return endpoint in self._good
+
+    def learn(self, endpoint: str, news: News) -> None:
+        """An attempt to this endpoint has ended."""
+        self._good.pop(endpoint, None)
+        if news is News.UP:
+            self._good[endpoint] = None
+            if len(self._good) > MAX_GOOD:
+                del self._good[next(iter(self._good))]
+
+    def take(self, endpoint: str, wanted: int) -> int:
         """Takes up to `wanted`; returns how many."""
-        taken = min(wanted, self.free)
+        taken = min(wanted, self.free(endpoint))
         self.taken += taken
         return taken
 
@@ -97,13 +117,18 @@ class Turn:
                 return self._more or self._token_at is not None
 
     def _may_claim(self) -> bool:
-        return self._more and not self._finished and self._has_time() and self._parts.slots.free > 0
+        return (
+            self._more
+            and not self._finished
+            and self._has_time()
+            and self._parts.slots.free(self.endpoint) > 0
+        )
 
     def _has_time(self) -> bool:
         return time.monotonic() < self._until
 
     def _waits_for_token(self) -> bool:
-        return self._token_at is not None and self._has_time() and self._parts.slots.free > 0
+        return self._token_at is not None and self._has_time() and self._parts.slots.free(self.endpoint) > 0
 
     async def _news_or_token(self) -> None:
         """Waits until an attempt has ended, or the next token of the endpoint's rate is there."""
@@ -118,7 +143,7 @@ class Turn:
     async def _claim(self) -> None:
         self._more = False
         slots = self._parts.slots
-        taken = slots.take(self._batch)
+        taken = slots.take(self.endpoint, self._batch)
         self._batch = min(self._batch * 2, CLAIM_BATCH)
         try:
             claim = await self._parts.ledger.claim(self.endpoint, taken)
@@ -137,8 +162,10 @@ class Turn:
 
     def _attempted(self, task: "asyncio.Task[Settlement]") -> None:
         self.in_flight -= 1
+        settlement = task.result()
         self._parts.slots.give_back(1)
-        self._finished.append(task.result())
+        self._parts.slots.learn(self.endpoint, settlement.news)
+        self._finished.append(settlement)
         self._news.set()
 
     async def _settle(self) -> None:

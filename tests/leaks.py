@@ -11,7 +11,15 @@ def leaked_keys(world: World) -> list[str]:
 
 
 def _without_life(world: World) -> list[str]:
-    return [key.decode() for key in world.call("keys", "*") if world.call("pttl", key) == -1]
+    keys = world.call("keys", "*")
+
+    async def lives() -> list[int]:
+        async with world.client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.pttl(key)
+            return await pipe.execute()
+
+    return [key.decode() for key, life in zip(keys, world.run(lives()), strict=True) if life == -1]
 
 
 def _belongs(world: World, key: str) -> bool:

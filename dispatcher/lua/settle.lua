@@ -64,13 +64,21 @@ local function settle(id, claim, word, delay, record, answer)
 end
 
 -- The breaker. Only the probe (its lease's end is the pause's end) ends a pause or makes it longer.
-local h = redis.call('HMGET', endpoint_key(endpoint), 'failures', 'pause', 'pause_ms')
+local h = redis.call('HMGET', endpoint_key(endpoint), 'failures', 'pause', 'pause_ms', 'p95')
 local failures, pause, pause_ms, change = tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or 0), 'same'
+local p95 = tonumber(h[4])
 local known = { failures, pause, pause_ms }
 
 local function open(length, pace)
   pause_ms = math.min(length, tonumber(ARGV[9]))
   pause, change = now + math.max(pause_ms, pace), 'opened'
+end
+
+-- The duration that 95 of 100 attempts stay below, followed in steps: up by 19 % where one took longer, down by 1 %
+-- where it did not. Forgets what lies some 100 attempts back.
+local function time(record)
+  local took = tonumber(string.match(record, '^%d+ (%d+)'))
+  if took then p95 = p95 and math.max(p95 * (took > p95 and 1.19 or 0.99), 0.5) or took end
 end
 
 local function learn(news, pace, probe)
@@ -99,13 +107,22 @@ for i = 10, #ARGV, 8 do
   local lease_end = pause > 0 and tonumber(redis.call('ZSCORE', leased, ARGV[i]) or 0)
   local word = s.workspace and settle(unpack(ARGV, i, i + 5)) or 'stale'
   words[#words + 1] = word
-  if word == 'ok' then learn(ARGV[i + 6], tonumber(ARGV[i + 7]), pause > 0 and lease_end == pause) end
+  if word == 'ok' then
+    learn(ARGV[i + 6], tonumber(ARGV[i + 7]), pause > 0 and lease_end == pause)
+    time(ARGV[i + 4])
+  end
 end
-if window ~= s.window then redis.call('HSET', endpoint_key(endpoint), 'window', window) end
+local fields = p95 and { 'p95', string.format('%.1f', p95) } or {}
+local function set(name, value)
+  fields[#fields + 1] = name
+  fields[#fields + 1] = value
+end
+if window ~= s.window then set('window', window) end
+if failures ~= known[1] then set('failures', failures) end
+if pause ~= known[2] then set('pause', pause) end
+if pause_ms ~= known[3] then set('pause_ms', pause_ms) end
+if #fields > 0 and s.workspace then redis.call('HSET', endpoint_key(endpoint), unpack(fields)) end
 s.window, s.pause = window, pause
-if failures ~= known[1] or pause ~= known[2] or pause_ms ~= known[3] then
-  redis.call('HSET', endpoint_key(endpoint), 'failures', failures, 'pause', pause, 'pause_ms', pause_ms)
-end
 if change ~= 'same' then count(change) end
 
 local more = take_hint(look(s), ARGV[5])

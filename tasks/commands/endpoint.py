@@ -54,6 +54,7 @@ def list_(
         "waiting",
         "inFlight",
         "failures",
+        "p95Ms",
         "nextProbeAt",
         "oldestDueAt",
     )
@@ -64,6 +65,7 @@ def list_(
         "waiting",
         "in flight",
         "failures",
+        "p95 ms",
         "next probe",
         "oldest due",
     )

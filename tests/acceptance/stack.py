@@ -106,9 +106,9 @@ class Stack:
     async def _answer(self, request: web.Request, number: int) -> web.Response:
         return await self.answer(request, number)
 
-    def listen(self) -> str:
+    def listen(self, host: str = "127.0.0.1") -> str:
         """A new port of the receiver: the URL of a new endpoint."""
-        port = asyncio.run_coroutine_threadsafe(self._receiver.listen("127.0.0.1"), self._loop).result(10)
+        port = asyncio.run_coroutine_threadsafe(self._receiver.listen(host), self._loop).result(10)
         return f"http://127.0.0.1:{port}"
 
     def cli(self, *args: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":

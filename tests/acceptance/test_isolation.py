@@ -110,3 +110,28 @@ def test_rate(stack: Stack) -> None:
     wait_until(lambda: len(arrived) == 41)
     assert 0 == worker.terminate()
     assert {"pending", "delivered"} == {stack.state(event_id) for event_id in slow}
+
+
+def test_no_number_of_names_takes_all_slots(stack: Stack) -> None:
+    """One customer's many hanging endpoints fill the slots of unknown ones; an endpoint that answers keeps its share."""
+    hanging = asyncio.Event()
+
+    async def answer(request: web.Request, _number: int) -> web.Response:
+        if request.path.startswith("/hang"):
+            await hanging.wait()
+        return web.Response()
+
+    stack.answer = answer
+    anywhere = stack.listen("0.0.0.0")
+    stack.add_workspace("acme", "zeckta", anywhere)
+    stack.add_workspace("evil")
+    settings = {"MAX_IN_FLIGHT": "16", "REQUEST_TIMEOUT_SECONDS": "20", "LEASE_SECONDS": "30"}
+    stack.start_worker(**{f"DISPATCHER_{name}": value for name, value in settings.items()}).wait_ready()
+    stack.wait_ended(stack.enqueue(1))
+    for number in range(40):
+        hangs = f"{anywhere.replace('127.0.0.1', f'127.0.1.{number + 1}')}/hang"
+        stack.enqueue(2, first=100 + 2 * number, workspace="evil", callbackUrl=hangs)
+    wait_until(lambda: stack.redis.xlen("dispatcher:events") == 0)
+    for first in range(1000, 1005):
+        assert {"delivered": 1} == stack.wait_ended(stack.enqueue(1, first=first), seconds=4)
+    hanging.set()

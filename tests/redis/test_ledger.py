@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import HINT_MS, NotLeader, WorkspaceChanged
-from dispatcher.outcomes import Expired, Failed, News, Released, Retry, State
+from dispatcher.ledger import HINT_MS, NotLeader, Settlement, WorkspaceChanged
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
 from tests.world import START_MS, TOKEN, World, callback
 
 A = "acme https://a.example:443"
@@ -426,3 +426,17 @@ def _counters(world: World) -> dict[str, int]:
     """The counters of the test's own minute."""
     key = world.keys.stats(START_MS // 60_000)
     return {name.decode(): int(value) for name, value in world.call("hgetall", key).items()}
+
+
+def test_p95_follows_the_attempts(world: World) -> None:
+    """The endpoint's p95 settles where one attempt in twenty takes longer."""
+    for number in range(600):
+        world.accept(callback(f"e{number}", message=f"m{number}"))
+        [one] = world.claim().callbacks
+        took = 1000 if number % 50 == 0 else 100 + number % 10
+        attempt = Attempt(world.now, took, 200)
+        settlement = Settlement(one.event_id, one.claim, Delivered(), attempt, News.UP)
+        world.run(world.ledger.settle(endpoint_id(A), [settlement]))
+    [endpoint] = world.run(world.lookup.endpoints())
+    assert endpoint.p95_ms is not None
+    assert 95 <= endpoint.p95_ms <= 140
