@@ -22,6 +22,7 @@ KINDS = ("ok", "hang", "busy", "drip")
 """The receiver's ports; `refuse` is a port where nobody listens, `slow` a name whose look-up takes 2 s."""
 
 BESIDE = (
+    ("none", 0, "nobody: all of it to the healthy"),
     ("ok", 500, "500 that work"),
     ("hang", 1, "1 that hangs"),
     ("hang", 100, "100 that hang"),
@@ -57,10 +58,10 @@ class Isolation:
         """Half of the traffic to healthy endpoints, half to `count` others of that kind."""
         with running(DNS_SERVERS=self._names.address) as stack:
             healthy = stack.customers("w", [self._receiver.url(n + 1) for n in range(HEALTHY)])
-            others = stack.customers("x", [self._url(kind, n) for n in range(count)])
+            others = stack.customers("x", [self._url(kind, n) for n in range(count)]) or healthy
             self._warm_up(stack, healthy)
             sent = stack.load.steady(
-                RATE, self._seconds, {"h": healthy, "x": others}, tell=self._progress.part
+                RATE, self._seconds, {"h": healthy, "h" if others is healthy else "x": others}, tell=self._progress.part
             )
             wait_until(lambda: self._receiver.count("h") >= sent["h"], 60, "the healthy endpoints' callbacks")
             arrived = self._receiver.take()["h"]
