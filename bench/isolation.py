@@ -61,7 +61,10 @@ class Isolation:
             others = stack.customers("x", [self._url(kind, n) for n in range(count)]) or healthy
             self._warm_up(stack, healthy)
             sent = stack.load.steady(
-                RATE, self._seconds, {"h": healthy, "h" if others is healthy else "x": others}, tell=self._progress.part
+                RATE,
+                self._seconds,
+                {"h": healthy, "h" if others is healthy else "x": others},
+                tell=self._progress.part,
             )
             wait_until(lambda: self._receiver.count("h") >= sent["h"], 60, "the healthy endpoints' callbacks")
             arrived = self._receiver.take()["h"]

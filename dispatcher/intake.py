@@ -10,9 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
-import redis.asyncio
 import structlog
 from redis.exceptions import ResponseError
 
@@ -23,6 +21,7 @@ from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
 from dispatcher.model import MAX_AHEAD_MS, Callback, StatusChange, encode_json, timestamp_ns
 from dispatcher.watch import RedisWatch
+from dispatcher.wire import Argument, Call
 from dispatcher.workspaces import Workspace, WorkspaceCache
 
 LEASE_MS = 5000
@@ -39,7 +38,8 @@ GROUP, CONSUMER = "workers", "intake"
 
 log = structlog.get_logger()
 
-Entry = tuple[str, dict[bytes, bytes]]
+Entry = tuple[str, Sequence[bytes]]
+"""Its id; names and values in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Intake:
 
     def __init__(
         self,
-        client: "redis.asyncio.Redis",
+        call: Call,
         ledger: Ledger,
         workspaces: WorkspaceCache,
         watch: RedisWatch,
@@ -93,7 +93,7 @@ class Intake:
         url: str = "",
         options: IntakeOptions | None = None,
     ) -> None:
-        self._client = client
+        self._call = call
         self._ledger = ledger
         self._workspaces = workspaces
         self._watch = watch
@@ -198,10 +198,11 @@ class Intake:
         """The first entry that was read but not accepted, unless its readers keep dying."""
         events = self._ledger.keys.events
         with translated(self._url):
-            first: Any = await self._client.xpending_range(events, GROUP, "-", "+", 1)
-        if not first:
+            found = await self._call("XPENDING", events, GROUP, "-", "+", 1)
+        if not found:
             return []
-        entry, deaths = first[0]["message_id"].decode(), first[0]["times_delivered"]
+        [(id_, _consumer, _idle, deaths)] = found
+        entry = id_.decode()
         if deaths >= MAX_DEATHS:
             detail = f"{deaths} workers died on this entry; it was set aside unread"
             log.error("intake.poisoned", entry=entry, deaths=deaths)
@@ -210,15 +211,19 @@ class Intake:
         return await self._xreadgroup("0", 1)
 
     async def _xreadgroup(self, after: str, count: int, block_ms: int | None = None) -> list[Entry]:
+        block: tuple[Argument, ...] = ("BLOCK", block_ms) if block_ms else ()
         events = self._ledger.keys.events
         try:
             with translated(self._url):
-                reply: Any = await self._client.xreadgroup(GROUP, CONSUMER, {events: after}, count, block_ms)
+                reply = await self._call(
+                    "XREADGROUP", "GROUP", GROUP, CONSUMER, "COUNT", count, *block, "STREAMS", events, after
+                )
         except ResponseError as error:
             if "NOGROUP" in str(error):  # the stream was deleted; `lead` makes it again
                 raise NotLeader from error
             raise
-        return [(entry.decode(), fields or {}) for _, entries in reply for entry, fields in entries]
+        [(_, entries)] = reply or [(events, [])]
+        return [(entry.decode(), fields or []) for entry, fields in entries]
 
     async def _take(self, entries: Sequence[Entry], batch: "Batch | None" = None) -> None:
         """Accepts or rejects entries; what breaks a whole batch is looked for entry by entry."""
@@ -272,9 +277,11 @@ class Intake:
         )
 
     async def _prepare(
-        self, entry: str, fields: dict[bytes, bytes], known: dict[str, Workspace | None]
+        self, entry: str, fields: Sequence[bytes], known: dict[str, Workspace | None]
     ) -> Prepared:
-        raw = fields.get(b"event")
+        raw = next(
+            (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None
+        )
         if raw is None:
             return Rejection(
                 "no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'"

@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import redis.asyncio
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.model import Callback
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
-from dispatcher.scripts import Argument, Scripts
+from dispatcher.scripts import Scripts
+from dispatcher.wire import Argument, Call
 
 HINT_MS = 5000
 """How long an endpoint that was hinted is not hinted again; also how long a lost hint costs at most."""
@@ -132,7 +132,7 @@ class Ledger:
 
     def __init__(
         self,
-        client: "redis.asyncio.Redis",
+        call: Call,
         keys: Keys,
         url: str = "",
         options: LedgerOptions | None = None,
@@ -140,7 +140,7 @@ class Ledger:
     ) -> None:
         self.keys = keys
         self.options = options or LedgerOptions()
-        self._scripts = Scripts(client, keys, url)
+        self._scripts = Scripts(call, keys, url)
         self._clock = clock
         self._redis_minus_monotonic: float | None = None
 

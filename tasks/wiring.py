@@ -24,6 +24,7 @@ from dispatcher.sender import Sender
 from dispatcher.transport import CallbackTransport, tls_context
 from dispatcher.turn import Slots, TurnParts
 from dispatcher.watch import RedisWatch
+from dispatcher.wire import Call, Wire
 from dispatcher.workspaces import WorkspaceCache, Workspaces
 
 USER_AGENT = f"callback-dispatcher/{__version__}"
@@ -39,8 +40,8 @@ def keys(settings: Settings) -> Keys:
     return Keys(settings.key_prefix)
 
 
-def ledger(settings: Settings, client: "redis.asyncio.Redis") -> Ledger:
-    """The ledger on a client."""
+def ledger(settings: Settings, call: Call) -> Ledger:
+    """The ledger, by whatever sends commands."""
     options = LedgerOptions(
         max_concurrency=settings.max_concurrency,
         retention_ms=settings.ledger_retention_seconds * 1000,
@@ -50,7 +51,7 @@ def ledger(settings: Settings, client: "redis.asyncio.Redis") -> Ledger:
         breaker_pause_ms=round(settings.breaker_pause_seconds * 1000),
         breaker_max_pause_ms=round(settings.breaker_max_pause_seconds * 1000),
     )
-    return Ledger(client, keys(settings), redis_url(settings), options)
+    return Ledger(call, keys(settings), redis_url(settings), options)
 
 
 def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
@@ -95,7 +96,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
     client = connect_async(redis_url(settings))
     lookup = Lookup(client, keys(settings), redis_url(settings))
     try:
-        yield Store(client, ledger(settings, client), workspaces(settings, client), lookup)
+        yield Store(client, ledger(settings, client.execute_command), workspaces(settings, client), lookup)
     finally:
         await client.aclose()
 
@@ -123,10 +124,11 @@ async def engine(settings: Settings, name: str, max_in_flight: int) -> AsyncIter
     url = redis_url(settings)
     client = connect_async(url)
     http = transport(settings)
+    wire, reading = Wire(client), Wire(client)  # a read that waits would hold up what is sent behind it
     watch = RedisWatch()
     cache = WorkspaceCache(workspaces(settings, client))
     parts = TurnParts(
-        ledger=ledger(settings, client),
+        ledger=ledger(settings, wire.call),
         sender=Sender(http, USER_AGENT),
         workspaces=cache,
         watch=watch,
@@ -138,10 +140,12 @@ async def engine(settings: Settings, name: str, max_in_flight: int) -> AsyncIter
 
     def make_intake(hint: Callable[[Sequence[str]], None]) -> Intake:
         options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
-        return Intake(client, ledger(settings, client), cache, watch, hint, url=url, options=options)
+        return Intake(reading.call, parts.ledger, cache, watch, hint, url=url, options=options)
 
     try:
         yield Engine(name, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds)
     finally:
         await http.aclose()
+        await wire.close()
+        await reading.close()
         await client.aclose()

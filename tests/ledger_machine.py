@@ -1,6 +1,7 @@
 """The ledger's scripts against a small model: any order of calls, crashes, lost and repeated hints and replies."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -8,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dispatcher.keys import endpoint_id
 from dispatcher.ledger import HINT_MS, Claimed, Lost
 from dispatcher.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.wire import Wire
 from dispatcher.workspaces import ORDERINGS
 from tests.leaks import leaked_keys
 from tests.world import World, callback
@@ -95,8 +97,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        client = self.make_client()
         self.world = World(
-            self.make_client(),
+            client,
+            self.make_wire(client),
             max_concurrency=MAX_CONCURRENCY,
             lease_ms=LEASE_MS,
             breaker_failures=BREAKER_FAILURES,
@@ -109,9 +113,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.hands: list[tuple[str, Claimed | Lost]] = []
         self.hints: list[str] = []
 
-    def make_client(self) -> object:
+    def make_client(self) -> Any:
         """An asyncio client of an empty Redis."""
         raise NotImplementedError
+
+    def make_wire(self, client: Any) -> Wire | None:
+        """How a worker sends commands; None where there are no sockets."""
+        return None
 
     @initialize(orderings=st.tuples(st.sampled_from(ORDERINGS), st.sampled_from(ORDERINGS)))
     def lead(self, orderings: tuple[str, str]) -> None:

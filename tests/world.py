@@ -9,6 +9,7 @@ from dispatcher.ledger import Claim, Ledger, LedgerOptions, Settled, Settlement
 from dispatcher.lookup import Event, Lookup
 from dispatcher.model import Callback
 from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
+from dispatcher.wire import Wire
 
 T = TypeVar("T")
 
@@ -45,11 +46,13 @@ def callback(
 class World:
     """One Redis, one ledger, one clock."""
 
-    def __init__(self, client: Any, **options: int) -> None:
+    def __init__(self, client: Any, wire: Wire | None = None, **options: int) -> None:
         self.now = START_MS
         self.keys = Keys()
         self.client = client
-        self.ledger = Ledger(client, self.keys, options=LedgerOptions(**options), clock=lambda: self.now)
+        call = wire.call if wire else client.execute_command
+        self._wire = wire
+        self.ledger = Ledger(call, self.keys, options=LedgerOptions(**options), clock=lambda: self.now)
         self.lookup = Lookup(client, self.keys)
         self.settled: Settled | None = None
         """What the last settle returned."""
@@ -117,5 +120,7 @@ class World:
 
     def close(self) -> None:
         """Closes the client and the loop."""
+        if self._wire:
+            self.run(self._wire.close())
         self.run(self.client.aclose())
         self._runner.close()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from dispatcher.connection import connect_async
+from dispatcher.wire import Wire
 from tests.leaks import leaked_keys
 from tests.world import World
 
@@ -12,7 +13,8 @@ from tests.world import World
 @pytest.fixture
 def world(redis_url: str) -> Iterator[World]:
     """A ledger on the real server, its intake led by the test."""
-    world = World(connect_async(redis_url))
+    client = connect_async(redis_url)
+    world = World(client, Wire(client))
     world.lead()
     yield world
     assert [] == leaked_keys(world)

@@ -15,6 +15,7 @@ from dispatcher.ledger import Ledger
 from dispatcher.lookup import Lookup, RejectedEntry
 from dispatcher.secrets import SecretBox
 from dispatcher.watch import RedisWatch
+from dispatcher.wire import Wire
 from dispatcher.workspaces import WorkspaceCache, Workspaces
 
 KEYS = Keys()
@@ -39,16 +40,23 @@ class Reader:
 
     def __init__(self, url: str) -> None:
         self.client = connect_async(url)
-        self.ledger = Ledger(self.client, KEYS, url)
+        self.wire, self.reading = Wire(self.client), Wire(self.client)
+        self.ledger = Ledger(self.wire.call, KEYS, url)
         self.workspaces = Workspaces(self.client, KEYS, SecretBox())
         self.hints: list[str] = []
         cache = WorkspaceCache(self.workspaces)
         self.intake = Intake(
-            self.client, self.ledger, cache, RedisWatch(), self._hint, url=url, options=IntakeOptions()
+            self.reading.call, self.ledger, cache, RedisWatch(), self._hint, url=url, options=IntakeOptions()
         )
 
     def _hint(self, endpoints: Sequence[str]) -> None:
         self.hints += endpoints
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self.wire.close()
+        await self.reading.close()
+        await self.client.aclose()
 
     async def drain(self) -> None:
         """Runs until nothing is on the queue."""
@@ -64,7 +72,7 @@ class Reader:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        await self.client.aclose()
+        await self.close()
 
 
 async def drained(
@@ -80,7 +88,7 @@ async def drained(
         rejected = await Lookup(reader.client, KEYS).rejected()
         return await accepted(reader), rejected[::-1]
     finally:
-        await reader.client.aclose()
+        await reader.close()
 
 
 async def accepted(reader: Reader) -> list[str]:
@@ -155,7 +163,7 @@ def test_order(redis_url: str) -> None:
         await reader.drain()
         (chain,) = [key async for key in reader.client.scan_iter(f"{KEYS.root}chain:*")]
         found = [member.decode() for member in await reader.client.lrange(chain, 0, -1)]
-        await reader.client.aclose()
+        await reader.close()
         return found
 
     assert [f"e{number}" for number in range(700)] == asyncio.run(work())
@@ -175,7 +183,7 @@ def test_takeover(redis_url: str) -> None:
         await second.drain()
         found = await accepted(second)
         for reader in (first, second):
-            await reader.client.aclose()
+            await reader.close()
         return found
 
     assert ["e1", "e2", "e3"] == asyncio.run(work())
@@ -195,7 +203,7 @@ def test_poisoned_entry(redis_url: str) -> None:
             await reader.client.xreadgroup("workers", "intake", {KEYS.events: "0"}, count=1)
         await reader.drain()
         found = await accepted(reader), await Lookup(reader.client, KEYS).rejected()
-        await reader.client.aclose()
+        await reader.close()
         return found
 
     ids, (rejected,) = asyncio.run(work())
@@ -222,7 +230,7 @@ def test_two_readers_one_leads(redis_url: str) -> None:
         await tasks[1 - leader]
         found = await accepted(readers[0])
         for reader in readers:
-            await reader.client.aclose()
+            await reader.close()
         return found
 
     assert ["e1"] == asyncio.run(asyncio.wait_for(work(), 20))
@@ -244,7 +252,7 @@ def test_stream_deleted(redis_url: str) -> None:
         reader.intake.stop()
         await task
         found = await accepted(reader)
-        await reader.client.aclose()
+        await reader.close()
         return found
 
     assert ["e1"] == asyncio.run(asyncio.wait_for(work(), 20))
@@ -284,7 +292,7 @@ def test_full_redis(redis_url: str) -> None:
         reader.intake.stop()
         await task
         found = await accepted(reader)
-        await reader.client.aclose()
+        await reader.close()
         return found
 
     assert ["e1"] == asyncio.run(asyncio.wait_for(work(), 20))
