@@ -61,8 +61,14 @@ def test_plain_xadd(stack: Stack) -> None:
 
 
 def test_two_workers_share(stack: Stack) -> None:
-    """Two workers deliver each of many callbacks once, and both take part."""
-    workers = [stack.start_worker().wait_ready() for _ in range(2)]
+    """Where one worker has its hands full another takes part; each callback is delivered once."""
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        await asyncio.sleep(0.1)
+        return web.Response()
+
+    stack.answer = answer
+    workers = [stack.start_worker(DISPATCHER_MAX_IN_FLIGHT="8").wait_ready() for _ in range(2)]
     stack.add_workspace()
     urls = [f"{stack.listen()}/hooks" for _ in range(20)]
     event_ids = [e for n, url in enumerate(urls) for e in stack.enqueue(20, first=n * 20, callbackUrl=url)]
