@@ -58,6 +58,7 @@ class Engine:
         self._turns: dict[str, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._hints: dict[str, None] = {}
+        self._later: dict[str, None] = {}
         self._hinted = asyncio.Event()
         self._turn_ended = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -95,6 +96,8 @@ class Engine:
         self._stopping.set()
         self._slots.close()
         self._turn_ended.set()
+        self.hint(self._later)
+        self._later.clear()
         for turn in self._turns.values():
             turn.nudge()  # it may wait for a token of its endpoint's rate
 
@@ -122,7 +125,8 @@ class Engine:
     async def serve(self, endpoints: Iterable[str]) -> None:
         """Starts a turn for each endpoint; waits only for the slots of good ones, while this worker is at its limit.
 
-        A hint for another is let go then: a waker hints it again. While stopping, hints go back to the queue.
+        Others are served when there is room for them: waiting for that, they would hold up the good ones behind
+        them. While stopping, hints go back to the queue.
         """
         for endpoint in endpoints:
             while (
@@ -136,6 +140,14 @@ class Engine:
                 self.hint([endpoint])
             elif self._slots.free(endpoint):
                 self._take_up(endpoint)
+            else:
+                self._later[endpoint] = None
+
+    def _serve_later(self) -> None:
+        """Starts turns for endpoints that waited for room, as far as there is some."""
+        while self._later and self._slots.free(endpoint := next(iter(self._later))):
+            del self._later[endpoint]
+            self._take_up(endpoint)
 
     def answer(self, probe: str) -> None:
         """Shows `check --live` that a hint came through Celery to this engine: the next sign of life names it."""
@@ -153,6 +165,7 @@ class Engine:
         finally:
             del self._turns[turn.endpoint]
             self._turn_ended.set()
+            self._serve_later()
         if more:
             self.hint([turn.endpoint])
 
