@@ -129,7 +129,11 @@ async def _main(pipe: Connection, kinds: list[str]) -> None:
     stopped = asyncio.Event()
 
     def command() -> None:
-        match pipe.recv():
+        try:
+            order = pipe.recv()
+        except EOFError:  # whoever ran the benchmark has gone
+            order = "stop"
+        match order:
             case "take":
                 pipe.send({name.decode(): one.group() for name, one in seen.items()})
                 seen.clear()
@@ -138,6 +142,7 @@ async def _main(pipe: Connection, kinds: list[str]) -> None:
             case ("behave", number, kind, delay_ms):
                 behaviours[number].kind, behaviours[number].delay_ms = kind, delay_ms
             case "stop":
+                loop.remove_reader(pipe.fileno())
                 stopped.set()
 
     loop.add_reader(pipe.fileno(), command)

@@ -1,8 +1,9 @@
 """An egress proxy makes the connections, where settings name one."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +11,8 @@ import uvloop
 
 from dispatcher.addresses import AddressPolicy
 from dispatcher.transport import CallbackTransport, TransportFailure
+from tests.http.raw_server import answer, answers, serving
+from tests.http.test_transport import Certificates
 
 
 class Proxy:
@@ -98,3 +101,47 @@ def test_proxy_away() -> None:
         assert "proxy" == caught.value.word
 
     uvloop.run(scene())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_encrypted_through_the_proxy(loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path) -> None:
+    """With https the proxy only carries bytes: certificate and name are the receiver's, and connections are kept."""
+    certificates = Certificates(tmp_path)
+    asked: list[str] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def scene() -> None:
+        async with serving(answers(answer(201), answer(202)), tls=certificates.server("receiver.test")) as server:
+
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+                there, back = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await asyncio.gather(carry(reader, back), carry(there, writer))
+
+            proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
+            url = f"http://user:pass%20word@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+            transport = CallbackTransport(AddressPolicy(), 5.0, proxy_url=url, tls=certificates.client())
+            statuses = [
+                (await transport.handle_async_request(request(server.url_at("receiver.test")))).status_code
+                for _ in range(2)
+            ]
+            with pytest.raises(TransportFailure) as caught:
+                await transport.handle_async_request(request(server.url_at("other.test")))
+            await transport.aclose()
+            proxy.close()
+            await proxy.wait_closed()
+            assert ([201, 202], "tls_name") == (statuses, caught.value.word)
+            assert [f"CONNECT {host}.test:{server.port} HTTP/1.1" for host in ("receiver", "other")] == [
+                head.splitlines()[0] for head in asked
+            ]
+            assert "Proxy-Authorization: Basic dXNlcjpwYXNzIHdvcmQ=" in asked[0]
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scene())

@@ -1,0 +1,100 @@
+"""The wire to Redis: many commands under way, each reply to whoever asked."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import redis
+import uvloop
+from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
+
+from dispatcher import wire as wire_module
+from dispatcher.connection import connect_async
+from dispatcher.wire import Wire
+
+
+@asynccontextmanager
+async def wired(url: str) -> AsyncIterator[Wire]:
+    """A wire until the block ends."""
+    client = connect_async(url)
+    wire = Wire(client)
+    try:
+        yield wire
+    finally:
+        await wire.close()
+        await client.aclose()
+
+
+def test_each_reply_to_whoever_asked(redis_url: str) -> None:
+    """A thousand commands at once are answered in their order, over one connection."""
+
+    async def scene() -> None:
+        async with wired(redis_url) as wire:
+            replies = await asyncio.gather(*(wire.call("ECHO", str(number)) for number in range(1000)))
+            assert [str(number).encode() for number in range(1000)] == replies
+            assert 1 == len((await wire.call("CLIENT", "LIST", "TYPE", "normal")).splitlines())
+
+    uvloop.run(scene())
+
+
+def test_an_error_is_its_callers_alone(redis_url: str) -> None:
+    """What Redis refuses raises; the commands around it are answered."""
+
+    async def scene() -> None:
+        async with wired(redis_url) as wire:
+            before, wrong, missing, after = await asyncio.gather(
+                wire.call("PING"), wire.call("NOSUCH"), wire.call("EVALSHA", "0" * 40, 0), wire.call("PING"),
+                return_exceptions=True,
+            )
+            assert (b"PONG", b"PONG") == (before, after)
+            assert isinstance(wrong, ResponseError)
+            assert isinstance(missing, NoScriptError)
+
+    uvloop.run(scene())
+
+
+def test_who_has_gone_takes_no_other_reply(redis_url: str) -> None:
+    """A caller that was cancelled leaves its reply to nobody."""
+
+    async def scene() -> None:
+        async with wired(redis_url) as wire:
+            await wire.call("PING")
+            gone = asyncio.create_task(wire.call("ECHO", "gone"))
+            stays = asyncio.create_task(wire.call("ECHO", "stays"))
+            await asyncio.sleep(0)
+            gone.cancel()
+            assert b"stays" == await stays
+
+    uvloop.run(scene())
+
+
+def test_a_broken_connection(redis_url: str) -> None:
+    """All that is under way fails when the connection is killed; the next command finds a new one."""
+
+    async def scene() -> None:
+        async with wired(redis_url) as wire:
+            await wire.call("PING")
+            waits = asyncio.create_task(wire.call("BLPOP", "nothing", 4))
+            await asyncio.sleep(0.05)
+            with redis.Redis.from_url(redis_url) as other:
+                other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            with pytest.raises(ConnectionError):
+                await waits
+            assert b"PONG" == await wire.call("PING")
+
+    uvloop.run(scene())
+
+
+def test_no_answer_in_time(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that does not answer is a TimeoutError; the next command gets a new connection."""
+    monkeypatch.setattr(wire_module, "SOCKET_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(wire_module, "WATCH_SECONDS", 0.05)
+
+    async def scene() -> None:
+        async with wired(redis_url) as wire:
+            with pytest.raises(TimeoutError):
+                await wire.call("BLPOP", "nothing", 2)
+            assert b"PONG" == await wire.call("PING")
+
+    uvloop.run(scene())
