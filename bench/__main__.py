@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.load import Customer, Load
+from bench.load import Customer
 from bench.receiver import Group, Receiver
 from bench.report import Progress, keep, machine, median, percentile, spread, table
 from bench.stack import CELERY, ROOT, Stack, running, wait_until
@@ -66,7 +66,9 @@ class Bench:
     def bare(self, urls: Sequence[str], count: int) -> Group:
         """An aiohttp loop that does nothing else."""
         command = [sys.executable, "-m", "bench.bare_loop"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True
+        ) as process:
             assert process.stdin
             json.dump({"urls": list(urls), "count": count}, process.stdin)
             process.stdin.close()
@@ -84,8 +86,14 @@ class Bench:
         contenders: dict[str, tuple[Contender, int]] = {
             "one worker": (self.ours, size.ours),
             "two workers": (lambda urls, count: self.ours(urls, count, 2), size.ours),
-            "plain Celery, prefork 2": (lambda urls, count: self.plain(urls, count, "-P", "prefork", "-c", "2"), size.plain),
-            "plain Celery, threads 20": (lambda urls, count: self.plain(urls, count, "-P", "threads", "-c", "20"), size.plain),
+            "plain Celery, prefork 2": (
+                lambda urls, count: self.plain(urls, count, "-P", "prefork", "-c", "2"),
+                size.plain,
+            ),
+            "plain Celery, threads 20": (
+                lambda urls, count: self.plain(urls, count, "-P", "threads", "-c", "20"),
+                size.plain,
+            ),
             "bare aiohttp loop": (self.bare, size.ours),
         }
         rates: defaultdict[str, list[float]] = defaultdict(list)
@@ -126,7 +134,9 @@ class Bench:
                 for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
                     found[name].append(percentile(arrived.latencies_us, share) / 1000)
             cells = [spread(found[name]) for name in ("p50", "p95", "p99")]
-            rows.append([f"{rate}/s over {endpoints}", *cells, spread(found["worker"], 2), spread(found["redis"], 2)])
+            rows.append(
+                [f"{rate}/s over {endpoints}", *cells, spread(found["worker"], 2), spread(found["redis"], 2)]
+            )
         head = ["XADD to arrival", "p50 ms", "p95 ms", "p99 ms", "CPU s/1,000 worker", "CPU s/1,000 Redis"]
         return table(head, rows)
 
@@ -138,7 +148,10 @@ class Bench:
         for _ in range(self._size.rounds):
             self._progress.start("enqueue")
             with running(workers=0) as stack, Dispatcher.from_url(stack.server.url) as dispatcher:
-                changes = [json.loads(stack.load.change("b", Customer("w", "https://a.example/"))) for _ in range(20_000)]
+                changes = [
+                    json.loads(stack.load.change("b", Customer("w", "https://a.example/")))
+                    for _ in range(20_000)
+                ]
                 began = time.monotonic()
                 dispatcher.enqueue_many(changes)
                 many.append(len(changes) / (time.monotonic() - began))

@@ -32,7 +32,9 @@ async def post_all(urls: list[str], count: int) -> None:
     async def work(session: aiohttp.ClientSession) -> None:
         for url, event_id, body in waiting:
             headers = webhook_headers([key], event_id, int(time.time()), body)
-            async with session.post(url, data=body, headers={"content-type": "application/json"} | headers) as answer:
+            async with session.post(
+                url, data=body, headers={"content-type": "application/json"} | headers
+            ) as answer:
                 await answer.read()
 
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)

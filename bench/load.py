@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-
 TICK_SECONDS = 0.0005
 PIPELINE = 500
 

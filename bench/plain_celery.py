@@ -58,12 +58,19 @@ def deliver(task: Any, change: dict[str, Any]) -> None:
             "eventId": change["eventId"],
             "eventType": f"MESSAGE_{change['status']}",
             "timestamp": change["timestamp"],
-            "message": {"uuid": message["uuid"], "src": message["src"], "dest": message["dest"], "status": change["status"]}
+            "message": {
+                "uuid": message["uuid"],
+                "src": message["src"],
+                "dest": message["dest"],
+                "status": change["status"],
+            }
             | {name: message[name] for name in ("segments", "units", "attempts", "cost")},
         },
         separators=(",", ":"),
     ).encode()
     headers = webhook_headers([_key()], change["eventId"], int(time.time()), body)
-    answer = _client().post(change["callbackUrl"], content=body, headers={"content-type": "application/json"} | headers)
+    answer = _client().post(
+        change["callbackUrl"], content=body, headers={"content-type": "application/json"} | headers
+    )
     answer.raise_for_status()
     _redis().set(ledger, "delivered", ex=KEPT_SECONDS)

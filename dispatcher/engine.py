@@ -15,7 +15,7 @@ import structlog
 
 from dispatcher.decide import decide_lost
 from dispatcher.errors import RedisUnavailable
-from dispatcher.intake import Intake
+from dispatcher.intake import BATCH, Intake
 from dispatcher.ledger import Ledger, Lost, Settlement
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt
@@ -26,6 +26,7 @@ HINT_ENDPOINTS = 16
 """Endpoints in one Celery message."""
 WAKE_LIMIT, EXPIRE_LIMIT = 100, 500
 SIGN_SECONDS = 1.0
+ACCEPTED_FOR_ONE = 16
 BUSY = 0.7
 """Share of a core above which a worker leaves endpoints to others, if there are any."""
 
@@ -41,7 +42,7 @@ class Engine:
         self,
         name: str,
         parts: TurnParts,
-        make_intake: Callable[[Callable[[Sequence[str]], None]], Intake],
+        make_intake: Callable[[Callable[[Sequence[str]], None], Callable[[bool], None]], Intake],
         watch: RedisWatch,
         publish: Publish,
         *,
@@ -50,7 +51,7 @@ class Engine:
         self.name = name
         self._ledger: Ledger = parts.ledger
         self._parts = parts
-        self._intake = make_intake(self.hint)
+        self._intake = make_intake(self.hint, self._give_precedence)
         self._watch = watch
         self._publish = publish
         self._slots = parts.slots
@@ -58,7 +59,8 @@ class Engine:
         self._turns: dict[str, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._hints: dict[str, None] = {}
-        self._later: dict[str, None] = {}
+        self._later: dict[bool, dict[str, None]] = {True: {}, False: {}}
+        """Endpoints that wait for room: good ones, and others."""
         self._hinted = asyncio.Event()
         self._turn_ended = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -96,24 +98,29 @@ class Engine:
         self._stopping.set()
         self._slots.close()
         self._turn_ended.set()
-        self.hint(self._later)
-        self._later.clear()
+        for waiting in self._later.values():
+            self.hint(waiting)
+            waiting.clear()
         for turn in self._turns.values():
             turn.nudge()  # it may wait for a token of its endpoint's rate
 
     def hint(self, endpoints: Iterable[str]) -> None:
         """Has endpoints served soon: here, or by some worker where this one has its hands full."""
         for endpoint in endpoints:
-            if self._has_room(endpoint):
-                self._take_up(endpoint)
-            else:
+            alone = self._workers < 2
+            if self._stopping.is_set() or not (alone or self._has_time(endpoint)):
                 self._hints[endpoint] = None
                 self._hinted.set()
+            else:
+                self._serve_soon(endpoint)
 
-    def _has_room(self, endpoint: str) -> bool:
-        if self._stopping.is_set() or self._slots.free(endpoint) == 0:
-            return False
-        return self._share_of_core < BUSY or self._workers < 2
+    def _has_time(self, endpoint: str) -> bool:
+        return self._share_of_core < BUSY and self._slots.free(endpoint) > 0
+
+    def _give_precedence(self, behind: bool) -> None:
+        """While intake is behind, only one callback starts for so many that are accepted."""
+        self._slots.ration(BATCH // ACCEPTED_FOR_ONE if behind else None)
+        self._serve_later()
 
     def _take_up(self, endpoint: str) -> None:
         if endpoint in self._turns:
@@ -138,16 +145,22 @@ class Engine:
                 await self._turn_ended.wait()
             if self._stopping.is_set():
                 self.hint([endpoint])
-            elif self._slots.free(endpoint):
-                self._take_up(endpoint)
             else:
-                self._later[endpoint] = None
+                self._serve_soon(endpoint)
+
+    def _serve_soon(self, endpoint: str) -> None:
+        """Starts a turn, or has the endpoint wait for room."""
+        if self._slots.free(endpoint):
+            self._take_up(endpoint)
+        else:
+            self._later[self._slots.is_good(endpoint)][endpoint] = None
 
     def _serve_later(self) -> None:
-        """Starts turns for endpoints that waited for room, as far as there is some."""
-        while self._later and self._slots.free(endpoint := next(iter(self._later))):
-            del self._later[endpoint]
-            self._take_up(endpoint)
+        """Starts turns for endpoints that waited, as far as there is room: good ones first."""
+        for waiting in (self._later[True], self._later[False]):
+            while waiting and self._slots.free(endpoint := next(iter(waiting))):
+                del waiting[endpoint]
+                self._take_up(endpoint)
 
     def answer(self, probe: str) -> None:
         """Shows `check --live` that a hint came through Celery to this engine: the next sign of life names it."""

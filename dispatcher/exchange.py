@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         elif self._answer is None:
             self._answer = Answer(status, self._headers)
             if self._head_only:
-                self.on_message_complete()
+                self._complete = self.reusable = True
 
     def on_body(self, body: bytes) -> None:
         if self._answer and self._answer.size <= MAX_ANSWER_BYTES:

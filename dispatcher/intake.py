@@ -80,7 +80,7 @@ class IntakeOptions:
 
 
 class Intake:
-    """Leads, or waits to lead; `hint` is told which endpoints have work."""
+    """Leads, or waits to lead; `hint` is told which endpoints have work, `tell_behind` whether more waits on the queue."""
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Intake:
         workspaces: WorkspaceCache,
         watch: RedisWatch,
         hint: Callable[[Sequence[str]], None],
+        tell_behind: Callable[[bool], None] = lambda _: None,
         *,
         url: str = "",
         options: IntakeOptions | None = None,
@@ -98,6 +99,7 @@ class Intake:
         self._workspaces = workspaces
         self._watch = watch
         self._hint = hint
+        self._tell_behind = tell_behind
         self._url = url
         self._options = options or IntakeOptions()
         self._token = secrets.token_hex(8)
@@ -158,6 +160,10 @@ class Intake:
             try:
                 await self._take(entries, batch)
                 self._done()
+                self._tell_behind(len(entries) == BATCH)
+            except BaseException:
+                self._tell_behind(False)
+                raise
             finally:
                 entries, batch = await ahead if ahead else ([], None)
                 self._held = [*self._held, *entries]

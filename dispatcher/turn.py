@@ -36,12 +36,18 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self._ration: int | None = None
         self._good: dict[str, None] = {}
 
     def free(self, endpoint: str) -> int:
         """How many more may start to this endpoint now."""
         reserved = 0 if endpoint in self._good else self.limit // 4
-        return max(0, self.limit - reserved - self.taken)
+        free = max(0, self.limit - reserved - self.taken)
+        return free if self._ration is None else min(free, self._ration)
+
+    def ration(self, count: int | None) -> None:
+        """Lets only so many more start, until it is called again; None: no such limit."""
+        self._ration = count
 
     def is_good(self, endpoint: str) -> bool:
         """Whether the endpoint took its last callback."""
@@ -59,11 +65,19 @@ class Slots:
         """Takes up to `wanted`; returns how many."""
         taken = min(wanted, self.free(endpoint))
         self.taken += taken
+        if self._ration is not None:
+            self._ration -= taken
         return taken
 
     def give_back(self, count: int) -> None:
         """They are free again."""
         self.taken -= count
+
+    def not_needed(self, count: int) -> None:
+        """So many were taken, and not used."""
+        self.give_back(count)
+        if self._ration is not None:
+            self._ration += count
 
     def close(self) -> None:
         """Lets none start any more."""
@@ -148,10 +162,10 @@ class Turn:
         try:
             claim = await self._parts.ledger.claim(self.endpoint, taken)
         except Exception as error:
-            slots.give_back(taken)
+            slots.not_needed(taken)
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
-        slots.give_back(taken - len(claim.callbacks))
+        slots.not_needed(taken - len(claim.callbacks))
         self._more = self._more or claim.more
         self._name = f"{claim.workspace} {claim.origin}"
         self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None

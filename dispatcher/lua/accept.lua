@@ -56,8 +56,21 @@ local function keep(s)
   return s.workspace and s or load(s.id)
 end
 
+-- What a batch adds to the expiries and to lanes, written in one call each.
+local expiries, lanes = {}, {}
+local function add(to, score, member)
+  to[#to + 1] = score
+  to[#to + 1] = member
+end
+local function write_added()
+  if #expiries > 0 then redis.call('ZADD', EXPIRIES, unpack(expiries)) end
+  for endpoint, added in pairs(lanes) do redis.call('ZADD', lane_key(endpoint), unpack(added)) end
+  expiries, lanes = {}, {}
+end
+
 -- For `latest`: what is older than this and in nobody's hands ends now.
 local function supersede_older(workspace, endpoint, uuid, stamp)
+  write_added()
   for _, id in ipairs(redis.call('LRANGE', chain_key(endpoint, uuid), 0, -1)) do
     local other = redis.call('HGET', event_key(workspace, id), 'stamp')
     if other and other < stamp and not redis.call('ZSCORE', leased_key(endpoint), id) then
@@ -97,8 +110,11 @@ local function take_in(workspace, id, endpoint, name, uuid, stamp, expires, fiel
   end
   touch(endpoint, name, 1)
   redis.call('SET', body_key(workspace, id), body)
-  redis.call('ZADD', EXPIRIES, expires, workspace .. ':' .. id)
-  if redis.call('RPUSH', chain_key(endpoint, uuid), id) == 1 then redis.call('ZADD', lane_key(endpoint), now, id) end
+  add(expiries, expires, workspace .. ':' .. id)
+  if redis.call('RPUSH', chain_key(endpoint, uuid), id) == 1 then
+    lanes[endpoint] = lanes[endpoint] or {}
+    add(lanes[endpoint], now, id)
+  end
   if ordering == 'latest' then supersede_older(workspace, endpoint, uuid, stamp) end
   return 'accepted'
 end
@@ -128,6 +144,7 @@ for first = 1, #done, 500 do
   redis.call('XDEL', EVENTS, unpack(done, first, last))
 end
 
+write_added()
 local hints = {}
 for _, endpoint in ipairs(order) do
   local s = keep(load(endpoint))

@@ -29,7 +29,8 @@ class Scripted(AbstractResolver):
         if isinstance(found, OSError):
             raise found
         return [
-            ResolveResult(hostname=host, host=one, port=port, family=socket.AF_INET, proto=0, flags=0) for one in found
+            ResolveResult(hostname=host, host=one, port=port, family=socket.AF_INET, proto=0, flags=0)
+            for one in found
         ]
 
     async def close(self) -> None:

@@ -117,7 +117,9 @@ def test_encrypted_through_the_proxy(loop: Callable[[], asyncio.AbstractEventLoo
         writer.close()
 
     async def scene() -> None:
-        async with serving(answers(answer(201), answer(202)), tls=certificates.server("receiver.test")) as server:
+        async with serving(
+            answers(answer(201), answer(202)), tls=certificates.server("receiver.test")
+        ) as server:
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 asked.append((await reader.readuntil(b"\r\n\r\n")).decode())

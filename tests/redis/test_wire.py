@@ -44,7 +44,10 @@ def test_an_error_is_its_callers_alone(redis_url: str) -> None:
     async def scene() -> None:
         async with wired(redis_url) as wire:
             before, wrong, missing, after = await asyncio.gather(
-                wire.call("PING"), wire.call("NOSUCH"), wire.call("EVALSHA", "0" * 40, 0), wire.call("PING"),
+                wire.call("PING"),
+                wire.call("NOSUCH"),
+                wire.call("EVALSHA", "0" * 40, 0),
+                wire.call("PING"),
                 return_exceptions=True,
             )
             assert (b"PONG", b"PONG") == (before, after)
