@@ -127,7 +127,12 @@ class Settings(BaseSettings):
     def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for server in value:
             parts = urlsplit(f"//{server}" if server.count(":") < 2 or "[" in server else f"//[{server}]")
-            _ = ipaddress.ip_address(parts.hostname or ""), parts.port
+            try:
+                _ = ipaddress.ip_address(parts.hostname or ""), parts.port
+            except ValueError:
+                raise ValueError(
+                    f"{server!r} is no name server's address, such as 10.0.0.53 or [fd00::53]:5353"
+                ) from None
         return value
 
     @field_validator("proxy_url")

@@ -3,12 +3,16 @@
 import asyncio
 import socket
 
+import httpx
 import pytest
 import uvloop
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from bench.names import answer_to
 from dispatcher.addresses import AddressPolicy
 from dispatcher.names import BlockedAddress, Names
+from dispatcher.transport import CallbackTransport
+from tests.http.raw_server import answer, answers, serving
 
 POLICY = AddressPolicy.of(["127.0.0.0/8"])
 
@@ -94,5 +98,29 @@ def test_an_address_is_not_looked_up() -> None:
         assert [("::1", 80, 0, 0)] == [one[4] for one in await names.addresses("::1", 80)]
         assert 0 == resolver.asked
         await names.close()
+
+    uvloop.run(scene())
+
+
+def test_name_servers_of_the_settings() -> None:
+    """A transport that is told name servers asks those."""
+
+    class Stub(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+            self.transport = transport
+
+        def datagram_received(self, query: bytes, sender: tuple[str, int]) -> None:
+            self.transport.sendto(answer_to(query, "127.0.0.1")[1], sender)
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        stub, _ = await loop.create_datagram_endpoint(Stub, ("127.0.0.1", 0))
+        port = stub.get_extra_info("sockname")[1]
+        async with serving(answers(answer(204))) as server:
+            transport = CallbackTransport(POLICY, 5.0, dns_servers=[f"127.0.0.1:{port}"])
+            request = httpx.Request("POST", server.url_at("only-there.test"), content=b"{}")
+            assert 204 == (await transport.handle_async_request(request)).status_code
+            await transport.aclose()
+        stub.close()
 
     uvloop.run(scene())

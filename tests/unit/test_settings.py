@@ -74,6 +74,8 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LEDGER_RETENTION_SECONDS", "3600", "longest expiry"),
         ("ALLOWED_NETWORKS", "10.0.0.1/8", "DISPATCHER_ALLOWED_NETWORKS"),
         ("ALLOWED_PORTS", "https", "DISPATCHER_ALLOWED_PORTS"),
+        ("DNS_SERVERS", "ns1.example", "name server's address"),
+        ("DNS_SERVERS", "10.0.0.53:dns", "name server's address"),
         ("LOG_LEVEL", "LOUD", "DISPATCHER_LOG_LEVEL"),
         ("KEY_PREFIX", "a:b", "DISPATCHER_KEY_PREFIX"),
     ],
@@ -84,6 +86,12 @@ def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: s
     with pytest.raises(InvalidInput, match=says) as caught:
         load()
     assert "\n" not in str(caught.value)
+
+
+def test_name_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses of either family, with a port or without."""
+    monkeypatch.setenv("DISPATCHER_DNS_SERVERS", "10.0.0.53, 10.0.0.54:5353, fd00::53, [fd00::53]:5353")
+    assert ("10.0.0.53", "10.0.0.54:5353", "fd00::53", "[fd00::53]:5353") == load().dns_servers
 
 
 def test_secrets_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
