@@ -5,7 +5,6 @@ Contenders are real processes on one machine and take turns, round by round; the
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kombu import Connection
+
 from bench.load import Customer
+from bench.plain_celery import app, deliver
 from bench.receiver import Group, Receiver
 from bench.report import Progress, keep, machine, median, percentile, spread, table
 from bench.stack import CELERY, ROOT, Stack, running, wait_until
@@ -210,12 +212,8 @@ def _plain_celery(stack: Stack) -> Callable[[bytes], object]:
     """Has a stack run plain Celery; returns what enqueues a status change there."""
     broker = stack.server.url.replace("unix://", "redis+socket://")
     stack.environment |= {"PLAIN_REDIS_URL": broker, "PLAIN_LEDGER_URL": stack.server.url}
-    os.environ |= {"PLAIN_REDIS_URL": broker}
-    from bench.plain_celery import app, deliver
-
-    app.conf.broker_url = broker
-    app.pool.force_close_all()
-    return lambda change: deliver.apply_async((json.loads(change),))
+    producer = app.amqp.Producer(Connection(broker))
+    return lambda change: deliver.apply_async((json.loads(change),), producer=producer)
 
 
 def _rate(group: Group) -> float:

@@ -1,5 +1,5 @@
 -- What an endpoint is doing, and when it next needs attention. ARGV[2] is the default max_concurrency.
-local START_WINDOW, BUCKET_SECONDS, HOUR = 2, 0.1, 3600000
+local START_WINDOW, BUCKET_SECONDS, HOUR, LOOK_AGAIN_MS = 2, 0.1, 3600000, 5000
 
 -- A workspace's revision and limits; read once a script.
 local workspaces = {}
@@ -32,8 +32,8 @@ local function look_at_rate(s)
   s.interval = 1000 / s.rate
   local depth = math.max(1, math.floor(s.rate * BUCKET_SECONDS)) * s.interval
   s.tat = math.max(s.tat, now)
-  s.token_at = math.ceil(s.tat + s.interval - depth)
-  s.tokens = math.floor((now + depth - s.tat) / s.interval)
+  s.tokens = math.floor((now - s.tat + depth) / s.interval + 0.01) -- what a sum of fractions lacks is no missing token
+  s.token_at = s.tokens > 0 and now or math.max(now + 1, math.ceil(s.tat + s.interval - depth))
 end
 
 -- Ready: something is due, the window has room, no pause holds, and a token is there.
@@ -70,7 +70,8 @@ local function reschedule(s)
   local first = s.leased > 0 and redis.call('ZRANGE', leased_key(s.id), 0, 0, 'WITHSCORES') or {}
   local at = first[2] and tonumber(first[2])
   if s.from and s.room > 0 and not s.stopped then
-    local open = math.max(s.from, s.hinted_until)
+    local from = s.short_of_token and math.min(s.from, now + LOOK_AGAIN_MS) or s.from -- the rate may change meanwhile
+    local open = math.max(from, s.hinted_until)
     at = at and math.min(at, open) or open
   end
   if at then

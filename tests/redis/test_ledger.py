@@ -440,3 +440,32 @@ def test_p95_follows_the_attempts(world: World) -> None:
     [endpoint] = world.run(world.lookup.endpoints())
     assert endpoint.p95_ms is not None
     assert 95 <= endpoint.p95_ms <= 140
+
+
+def test_a_rate_that_was_raised_holds_soon(world: World) -> None:
+    """An endpoint that waits an hour for its next token is looked at again within seconds of a new rate."""
+    key = world.keys.workspace("acme")
+    world.call("hset", key, mapping={"rate_per_second": "0.0003", "revision": "r"})
+    world.accept(callback("e1", message="m1"), callback("e2", message="m2"))
+    assert ["e1"] == [one.event_id for one in world.claim().callbacks]
+    world.settle("e1", 1)
+    world.call("hset", key, "rate_per_second", "0")
+    world.now += 5001
+    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
+    assert ["e2"] == world.deliver_all()
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.0037, 0.3, 1, 3, 7, 13, 29.5, 333, 9_999])
+def test_every_rate_gives_tokens(world: World, rate: float) -> None:
+    """Whatever the rate, a claim gives a first token at once, and the next when it says."""
+    world.call("hset", world.keys.workspace("acme"), mapping={"rate_per_second": rate, "revision": "r"})
+    world.accept(*(callback(f"e{n}", message=f"m{n}") for n in range(4)))
+    first = world.claim(count=1)
+    assert 1 == len(first.callbacks)
+    world.settle("e0", 1)
+    claim = world.claim(count=1)
+    if not claim.callbacks:
+        assert claim.wait_ms > 0
+        world.now += claim.wait_ms
+        claim = world.claim(count=1)
+    assert 1 == len(claim.callbacks)
