@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench-isolation check format docs clean
+.PHONY: help demo test bench bench-isolation check format docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,6 +22,9 @@ demo: $(INSTALLED) ## run the main job here: Redis, worker, receivers, 70 status
 
 test: $(INSTALLED) ## all tests, on a real Redis and real workers
 	$(PYTEST)
+
+bench: $(INSTALLED) ## throughput and latency beside plain Celery and a bare loop (10 min; QUICK=1: 2 min)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick,--keep)
 
 bench-isolation: $(INSTALLED) ## what bad endpoints, a burst and an outage cost the others (15 min; QUICK=1: 2 min)
 	@$(BIN)/python -m bench.isolation $(if $(QUICK),--quick,--keep)
