@@ -120,6 +120,7 @@ class Engine:
     def _give_precedence(self, behind: bool) -> None:
         """While intake is behind, only one callback starts for so many that are accepted."""
         self._slots.ration(BATCH // ACCEPTED_FOR_ONE if behind else None)
+        self._turn_ended.set()  # a hint that waits looks again
         self._serve_later()
 
     def _take_up(self, endpoint: str) -> None:

@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             self._end("protocol", f"not an HTTP answer: {error.__context__ or error}")
             return
         if self._answer is None:
-            self._count_head(len(data))
+            self._head_bytes += len(data)
         elif before:
             self._body_bytes += len(data)
         if self._complete or (self._answer and self._has_enough(self._answer)):
@@ -137,9 +137,6 @@ class Connection(asyncio.Protocol):
 
     def _has_enough(self, answer: Answer) -> bool:
         return answer.size > MAX_ANSWER_BYTES or self._body_bytes > MAX_BODY_BYTES
-
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
 
     def _end(self, word: str, text: str) -> None:
         """Whoever waits gets the answer if its head was read, else is told why there is none."""
@@ -164,7 +161,7 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200 and status != 101:
             self._headers = []
-            self._count_head(INTERIM_BYTES)
+            self._head_bytes += INTERIM_BYTES
         elif self._answer is None:
             self._answer = Answer(status, self._headers)
             if self._head_only:

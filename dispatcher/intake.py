@@ -104,7 +104,7 @@ class Intake:
         self._options = options or IntakeOptions()
         self._token = secrets.token_hex(8)
         self._held: list[Entry] = []
-        self._full = False
+        self._full = self._behind = False
         self._stop = asyncio.Event()
         self.leading = False
 
@@ -118,11 +118,14 @@ class Intake:
             try:
                 await self._lead()
             except NotLeader:
+                self._say_behind(False)
                 self._follow()
             except RedisFull as error:
+                self._say_behind(False)
                 self._say_full(error)
                 await self._pause(RENEW_SECONDS)
             except RedisUnavailable as error:
+                self._say_behind(False)
                 self._watch.failed(error)
                 await self._pause(FOLLOW_SECONDS)
         await self._resign()
@@ -145,7 +148,9 @@ class Intake:
             await self._take(self._held)
             self._done()
         while self._goes_on(until):
-            await self._take_new(await self._read(), until)
+            entries = await self._read()
+            self._say_behind(self._behind and bool(entries))
+            await self._take_new(entries, until)
 
     def _goes_on(self, until: float) -> bool:
         return not self._stop.is_set() and time.monotonic() < until
@@ -160,10 +165,7 @@ class Intake:
             try:
                 await self._take(entries, batch)
                 self._done()
-                self._tell_behind(len(entries) == BATCH)
-            except BaseException:
-                self._tell_behind(False)
-                raise
+                self._say_behind(len(entries) == BATCH)
             finally:
                 entries, batch = await ahead if ahead else ([], None)
                 self._held = [*self._held, *entries]
@@ -174,6 +176,10 @@ class Intake:
             return entries, await self._prepare_all(entries)
         except Exception:  # looked into when they are taken
             return entries, None
+
+    def _say_behind(self, behind: bool) -> None:
+        self._behind = behind
+        self._tell_behind(behind)
 
     def _done(self) -> None:
         self._held = []
@@ -197,8 +203,8 @@ class Intake:
             await asyncio.wait_for(self._stop.wait(), seconds)
 
     async def _read(self) -> list[Entry]:
-        """New entries; waits up to a second for some."""
-        return await self._xreadgroup(">", BATCH, block_ms=1000)
+        """New entries; waits up to a second for some, unless there were many just now."""
+        return await self._xreadgroup(">", BATCH, block_ms=None if self._behind else 1000)
 
     async def _reread(self) -> list[Entry]:
         """The first entry that was read but not accepted, unless its readers keep dying."""

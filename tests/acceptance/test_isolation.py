@@ -4,8 +4,10 @@ import asyncio
 import time
 from collections import Counter
 
+import pytest
 from aiohttp import web
 
+from dispatcher.intake import BATCH
 from tests.acceptance.stack import Stack, free_port, wait_until
 
 
@@ -135,3 +137,12 @@ def test_no_number_of_names_takes_all_slots(stack: Stack) -> None:
     for first in range(1000, 1005):
         assert {"delivered": 1} == stack.wait_ended(stack.enqueue(1, first=first), seconds=4)
     hanging.set()
+
+
+@pytest.mark.parametrize("count", [BATCH, 2 * BATCH])
+def test_a_burst_that_fills_its_batches(stack: Stack, count: int) -> None:
+    """Intake's precedence ends with the burst, also where its last batch was a full one."""
+    stack.add_workspace()
+    event_ids = stack.enqueue(count)
+    stack.start_worker().wait_ready()
+    assert {"delivered": count} == stack.wait_ended(event_ids)
