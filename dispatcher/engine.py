@@ -16,7 +16,7 @@ import structlog
 from dispatcher.decide import decide_lost
 from dispatcher.errors import RedisUnavailable
 from dispatcher.intake import BATCH, Intake
-from dispatcher.ledger import Ledger, Lost, Settlement
+from dispatcher.ledger import Claim, Ledger, Lost, Settlement
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt
 from dispatcher.turn import Turn, TurnParts
@@ -42,7 +42,7 @@ class Engine:
         self,
         name: str,
         parts: TurnParts,
-        make_intake: Callable[[Callable[[Sequence[str]], None], Callable[[bool], None]], Intake],
+        make_intake: Callable[["Engine"], Intake],
         watch: RedisWatch,
         publish: Publish,
         *,
@@ -51,7 +51,7 @@ class Engine:
         self.name = name
         self._ledger: Ledger = parts.ledger
         self._parts = parts
-        self._intake = make_intake(self.hint, self._give_precedence)
+        self._intake = make_intake(self)
         self._watch = watch
         self._publish = publish
         self._slots = parts.slots
@@ -117,18 +117,40 @@ class Engine:
     def _has_time(self, endpoint: str) -> bool:
         return self._share_of_core < BUSY and self._slots.free(endpoint) > 0
 
-    def _give_precedence(self, behind: bool) -> None:
+    def reserve(self, count: int) -> int:
+        """Takes slots for what accept may give to this worker at once; how many."""
+        if (
+            self._stopping.is_set()
+            or self._slots.rationed
+            or (self._workers > 1 and self._share_of_core > BUSY)
+        ):
+            return 0
+        return self._slots.take("", count)
+
+    def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
+        """Serves what accept gave; `reserved` slots were taken for it."""
+        self._slots.not_needed(reserved - sum(len(claim.callbacks) for _, claim in claims))
+        for endpoint, claim in claims:
+            if endpoint in self._turns:
+                self._turns[endpoint].take(claim)
+            else:
+                self._begin(Turn(endpoint, self._parts, claim))
+
+    def give_precedence(self, behind: bool) -> None:
         """While intake is behind, only one callback starts for so many that are accepted."""
         self._slots.ration(BATCH // ACCEPTED_FOR_ONE if behind else None)
         self._turn_ended.set()  # a hint that waits looks again
         self._serve_later()
 
-    def _take_up(self, endpoint: str) -> None:
+    def _serve(self, endpoint: str) -> None:
         if endpoint in self._turns:
             self._turns[endpoint].nudge()
         else:
-            turn = self._turns[endpoint] = Turn(endpoint, self._parts)
-            self._start(self._serve_turn(turn))
+            self._begin(Turn(endpoint, self._parts))
+
+    def _begin(self, turn: Turn) -> None:
+        self._turns[turn.endpoint] = turn
+        self._start(self._serve_turn(turn))
 
     async def serve(self, endpoints: Iterable[str]) -> None:
         """Starts a turn for each endpoint; waits only for the slots of good ones, while this worker is at its limit.
@@ -152,7 +174,7 @@ class Engine:
     def _serve_soon(self, endpoint: str) -> None:
         """Starts a turn, or has the endpoint wait for room."""
         if self._slots.free(endpoint):
-            self._take_up(endpoint)
+            self._serve(endpoint)
         else:
             self._later[self._slots.is_good(endpoint)][endpoint] = None
 
@@ -161,7 +183,7 @@ class Engine:
         for waiting in (self._later[True], self._later[False]):
             while waiting and self._slots.free(endpoint := next(iter(waiting))):
                 del waiting[endpoint]
-                self._take_up(endpoint)
+                self._serve(endpoint)
 
     def answer(self, probe: str) -> None:
         """Shows `check --live` that a hint came through Celery to this engine: the next sign of life names it."""

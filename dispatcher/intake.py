@@ -7,9 +7,10 @@ read again, one entry at a time, so that an entry that kills its reader is found
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from redis.exceptions import ResponseError
@@ -18,7 +19,7 @@ from dispatcher.addresses import parse_callback_url
 from dispatcher.connection import translated
 from dispatcher.dialects import dialects
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
-from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
+from dispatcher.ledger import Claim, Ledger, NotLeader, WorkspaceChanged
 from dispatcher.model import MAX_AHEAD_MS, Callback, StatusChange, encode_json, timestamp_ns
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Argument, Call
@@ -31,6 +32,8 @@ FOLLOW_SECONDS = 0.5
 BATCH = 512
 """Entries that are read and accepted at once. Many, for intake goes before the turns of its worker: while it
 is behind, nobody's next status change gets on."""
+PREPARED_AT_ONCE = 16
+"""Entries that are rendered before the loop's other work goes on: the batch before must get onto the wire."""
 MAX_DEATHS = 3
 """An entry on which this many readers died is rejected unread."""
 
@@ -79,8 +82,24 @@ class IntakeOptions:
     expiry_ms: int = 172_800_000
 
 
+class Turns(Protocol):
+    """Who serves endpoints: the engine."""
+
+    def hint(self, endpoints: Iterable[str]) -> None:
+        """These have work."""
+
+    def give_precedence(self, behind: bool) -> None:
+        """Whether more waits on the queue: turns make way then."""
+
+    def reserve(self, count: int) -> int:
+        """Takes slots for what accept may give to this worker at once; how many."""
+
+    def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
+        """Serves what accept gave; `reserved` slots were taken for it."""
+
+
 class Intake:
-    """Leads, or waits to lead; `hint` is told which endpoints have work, `tell_behind` whether more waits on the queue."""
+    """Leads, or waits to lead."""
 
     def __init__(
         self,
@@ -88,8 +107,7 @@ class Intake:
         ledger: Ledger,
         workspaces: WorkspaceCache,
         watch: RedisWatch,
-        hint: Callable[[Sequence[str]], None],
-        tell_behind: Callable[[bool], None] = lambda _: None,
+        turns: Turns,
         *,
         url: str = "",
         options: IntakeOptions | None = None,
@@ -98,8 +116,7 @@ class Intake:
         self._ledger = ledger
         self._workspaces = workspaces
         self._watch = watch
-        self._hint = hint
-        self._tell_behind = tell_behind
+        self._turns = turns
         self._url = url
         self._options = options or IntakeOptions()
         self._token = secrets.token_hex(8)
@@ -179,7 +196,7 @@ class Intake:
 
     def _say_behind(self, behind: bool) -> None:
         self._behind = behind
-        self._tell_behind(behind)
+        self._turns.give_precedence(behind)
 
     def _done(self) -> None:
         self._held = []
@@ -255,7 +272,11 @@ class Intake:
 
     async def _prepare_all(self, entries: Sequence[Entry]) -> "Batch":
         known: dict[str, Workspace | None] = {}
-        prepared = [(entry, await self._prepare(entry, fields, known)) for entry, fields in entries]
+        prepared = []
+        for number, (entry, fields) in enumerate(entries, 1):
+            prepared.append((entry, await self._prepare(entry, fields, known)))
+            if number % PREPARED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return Batch(
             {workspace.id: workspace.revision for workspace in known.values() if workspace},
             [(entry, p) for entry, p in prepared if isinstance(p, Callback)],
@@ -267,10 +288,7 @@ class Intake:
         """False if a workspace changed meanwhile, and the entries have to be rendered again."""
         try:
             if batch.callbacks or batch.skipped:
-                hints, _ = await self._ledger.accept(
-                    self._token, batch.revisions, batch.skipped, batch.callbacks
-                )
-                self._hint(hints)
+                await self._accept_callbacks(batch)
         except WorkspaceChanged as changed:
             for workspace in changed.workspaces:
                 self._workspaces.forget(workspace)
@@ -278,6 +296,17 @@ class Intake:
         if batch.rejected:
             await self._reject(batch.rejected)
         return True
+
+    async def _accept_callbacks(self, batch: "Batch") -> None:
+        reserved, claims = self._turns.reserve(len(batch.callbacks)), []
+        try:
+            accepted = await self._ledger.accept(
+                self._token, batch.revisions, batch.skipped, batch.callbacks, reserved
+            )
+            claims = accepted.claims
+        finally:
+            self._turns.take_up(claims, reserved)
+        self._turns.hint(accepted.hints)
 
     async def _reject(self, rejected: Sequence[tuple[str, Rejection]]) -> None:
         for entry, r in rejected:

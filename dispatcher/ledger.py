@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
@@ -61,6 +62,18 @@ class Claim:
     callbacks: list[Claimed]
     lease_ends_at: float
     """Monotonic time of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What accept did."""
+
+    hints: list[str]
+    """Endpoints to hint."""
+    words: list[str]
+    """For each callback: accepted, superseded, duplicate or conflict."""
+    claims: list[tuple[str, Claim]]
+    """What was leased to this worker at once, by endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +179,14 @@ class Ledger:
         revisions: dict[str, str],
         skipped: Sequence[str],
         callbacks: Iterable[tuple[str, Callback]],
-    ) -> tuple[list[str], list[str]]:
+        claim: int = 0,
+    ) -> Accepted:
         """Takes callbacks (with their queue entries) into the ledger, and `skipped` entries off the queue.
 
-        Returns the endpoints to hint and a word for each callback: accepted, superseded, duplicate or conflict.
+        Leases up to `claim` callbacks of endpoints that are ready to this worker at once.
         Raises NotLeader, WorkspaceChanged, RedisFull, RedisUnavailable.
         """
-        args: list[Argument] = [token, HINT_MS, len(revisions)]
+        args: list[Argument] = [token, HINT_MS, claim, self.options.lease_ms, len(revisions)]
         for workspace, revision in revisions.items():
             args += (workspace, revision)
         args.append(len(skipped))
@@ -195,10 +209,15 @@ class Ledger:
                 c.ttl_ms,
                 c.url.encode() + b"\n" + c.body,
             )
-        reply, _ = await self._run("accept", *self._ending(), *args)
+        reply, sent = await self._run("accept", *self._ending(), *args)
         match reply[0]:
             case b"accepted":
-                return [e.decode() for e in reply[2]], [w.decode() for w in reply[3]]
+                claims = zip(reply[4][::2], reply[4][1::2], strict=True)
+                return Accepted(
+                    [e.decode() for e in reply[2]],
+                    [w.decode() for w in reply[3]],
+                    [(endpoint.decode(), self._claim(claimed, sent)) for endpoint, claimed in claims],
+                )
             case b"workspace_changed":
                 raise WorkspaceChanged([w.decode() for w in reply[2]])
             case b"not_leader":
@@ -217,7 +236,10 @@ class Ledger:
         reply, sent = await self._run(
             "claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS
         )
-        _, _, more, wait_ms, name, revision, given = reply
+        return self._claim(reply[2], sent)
+
+    def _claim(self, claimed: list[Any], sent: float) -> Claim:
+        more, wait_ms, name, revision, given = claimed
         workspace, _, origin = name.decode().partition(" ")
         return Claim(
             more == b"more",
@@ -282,13 +304,13 @@ class Ledger:
         reply, _ = await self._run("expire", *self._ending(), limit)
         return int(reply[2])
 
-    async def _run(self, name: str, *args: Argument) -> tuple[list, float]:  # type: ignore[type-arg]
+    async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         reply, sent = await self._scripts.run(name, *args)
         if self._clock is None:
             self._redis_minus_monotonic = reply[1] - sent * 1000
         return reply, sent
 
-    async def _run_again(self, name: str, *args: Argument) -> tuple[list, float]:  # type: ignore[type-arg]
+    async def _run_again(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         again = AsyncRetrying(
             retry=retry_if_exception_type(RedisUnavailable),
             wait=wait_random_exponential(0.1, max=2),

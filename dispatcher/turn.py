@@ -49,6 +49,11 @@ class Slots:
         """Lets only so many more start, until it is called again; None: no such limit."""
         self._ration = count
 
+    @property
+    def rationed(self) -> bool:
+        """Whether a ration holds."""
+        return self._ration is not None
+
     def is_good(self, endpoint: str) -> bool:
         """Whether the endpoint took its last callback."""
         return endpoint in self._good
@@ -101,7 +106,7 @@ class TurnParts:
 class Turn:
     """Serves one endpoint until it has nothing more to claim, or the turn's time is over."""
 
-    def __init__(self, endpoint: str, parts: TurnParts) -> None:
+    def __init__(self, endpoint: str, parts: TurnParts, claim: Claim | None = None) -> None:
         self.endpoint = endpoint
         self._name = endpoint
         self.in_flight = 0
@@ -112,6 +117,9 @@ class Turn:
         self._token_at: float | None = None
         self._finished: list[Settlement] = []
         self._news = asyncio.Event()
+        if claim:
+            self._more = False
+            self.take(claim)
 
     def nudge(self) -> None:
         """The endpoint was hinted again: claim once more."""
@@ -166,6 +174,10 @@ class Turn:
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
         slots.not_needed(taken - len(claim.callbacks))
+        self.take(claim)
+
+    def take(self, claim: Claim) -> None:
+        """Sends what was claimed; slots are taken for it."""
         self._more = self._more or claim.more
         self._name = f"{claim.workspace} {claim.origin}"
         self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None

@@ -1,6 +1,6 @@
 """Settings become objects: the one place where the parts are put together."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -138,9 +138,9 @@ async def engine(settings: Settings, name: str, max_in_flight: int) -> AsyncIter
         request_timeout_seconds=settings.request_timeout_seconds,
     )
 
-    def make_intake(hint: Callable[[Sequence[str]], None], tell_behind: Callable[[bool], None]) -> Intake:
+    def make_intake(engine: Engine) -> Intake:
         options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
-        return Intake(reading.call, parts.ledger, cache, watch, hint, tell_behind, url=url, options=options)
+        return Intake(reading.call, parts.ledger, cache, watch, engine, url=url, options=options)
 
     try:
         yield Engine(name, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds)

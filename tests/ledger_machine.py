@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dispatcher.keys import endpoint_id
-from dispatcher.ledger import HINT_MS, Claimed, Lost
+from dispatcher.ledger import HINT_MS, Claim, Claimed, Lost
 from dispatcher.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.wire import Wire
 from dispatcher.workspaces import ORDERINGS
@@ -140,9 +140,10 @@ class LedgerMachine(RuleBasedStateMachine):
             ),
             min_size=1,
             max_size=5,
-        )
+        ),
+        room=st.sampled_from([0, 0, 1, 3, 8]),
     )
-    def accept(self, batch: list[tuple[str, str, str, int, str, int]]) -> None:
+    def accept(self, batch: list[tuple[str, str, str, int, str, int]], room: int) -> None:
         expected, changes = [], []
         for event_id, endpoint, message, ttl_ms, digest, age in batch:
             stamp = self.world.now + age
@@ -169,8 +170,16 @@ class LedgerMachine(RuleBasedStateMachine):
                 new.place, new.in_chain = "ended", False
             else:
                 self.supersede(new)
-        hints, words = self.world.accept(*changes)
+        windows = {endpoint: self.room(endpoint) for endpoint in ENDPOINTS}
+        hints, words = self.world.accept(*changes, claim=room)
         assert expected == words
+        for endpoint in ENDPOINTS:
+            self.find_expired(endpoint)
+        for id_, claim in self.world.claims:
+            endpoint = next(name for name in ENDPOINTS if endpoint_id(name) == id_)
+            assert len(claim.callbacks) <= room
+            room -= len(claim.callbacks)
+            self.take_claim(endpoint, claim, windows[endpoint])
         self.take_hints(hints)
 
     def newest(self, endpoint: str, message: str) -> int:
@@ -189,14 +198,22 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(endpoint=st.sampled_from(ENDPOINTS), count=st.integers(1, 8))
     def claim(self, endpoint: str, count: int) -> None:
-        now = self.world.now
-        breaker = self.breakers[endpoint]
-        room = self.windows[endpoint] - self.count(endpoint, "leased")
-        room = min(room, self.allowed(endpoint))
+        room = self.room(endpoint)
         claim = self.world.claim(endpoint, count)
+        self.take_claim(endpoint, claim, min(room, count))
+        if len(claim.callbacks) < min(room, count):
+            assert not self.claimable(endpoint), "a claim left room although something was due"
+
+    def room(self, endpoint: str) -> int:
+        """How many callbacks the window and the breaker allow."""
+        return min(self.windows[endpoint] - self.count(endpoint, "leased"), self.allowed(endpoint))
+
+    def take_claim(self, endpoint: str, claim: Claim, room: int) -> None:
+        """Checks what was leased to a worker."""
+        now, breaker = self.world.now, self.breakers[endpoint]
         self.find_expired(endpoint)
         given = [one.event_id for one in claim.callbacks]
-        assert len(given) <= max(0, min(room, count))
+        assert len(given) <= max(0, room)
         for one in claim.callbacks:
             modelled = self.model[claim.workspace, one.event_id]
             assert ("waiting", modelled.attempts + 1) == (modelled.place, one.attempt)
@@ -210,8 +227,6 @@ class LedgerMachine(RuleBasedStateMachine):
             self.hands.append((endpoint, one))
         if breaker.pause and given:
             breaker.pause, breaker.probe = now + LEASE_MS, (given[0], claim.callbacks[0].claim)
-        if len(given) < min(room, count):
-            assert not self.claimable(endpoint), "a claim left room although something was due"
         if claim.more:
             self.take_hints([endpoint_id(endpoint)])
 

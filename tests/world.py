@@ -56,6 +56,8 @@ class World:
         self.lookup = Lookup(client, self.keys)
         self.settled: Settled | None = None
         """What the last settle returned."""
+        self.claims: list[tuple[str, Claim]] = []
+        """What the last accept leased at once."""
         self._runner = asyncio.Runner()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -74,9 +76,15 @@ class World:
         """Takes the lease of intake."""
         return self.run(self.ledger.lead(token, lease_ms, full=full))
 
-    def accept(self, *callbacks: Callback, skipped: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    def accept(
+        self, *callbacks: Callback, skipped: Sequence[str] = (), claim: int = 0
+    ) -> tuple[list[str], list[str]]:
         """Endpoints to hint, and a word for each callback."""
-        return self.run(self.ledger.accept(TOKEN, {}, skipped, [("1-1", one) for one in callbacks]))
+        accepted = self.run(
+            self.ledger.accept(TOKEN, {}, skipped, [("1-1", one) for one in callbacks], claim)
+        )
+        self.claims = accepted.claims
+        return accepted.hints, accepted.words
 
     def claim(self, endpoint: str = "acme https://a.example:443", count: int = 50) -> Claim:
         """What one claim gives, by the endpoint's name."""

@@ -5,11 +5,14 @@
 -- ARGV[3] retention, ms
 -- ARGV[4] token of the intake lease
 -- ARGV[5] how long a hint holds, ms
--- ARGV[6] number of workspaces, then for each: workspace, the revision it was rendered with
+-- ARGV[6] most callbacks to give to the caller at once, as claim does, of endpoints that are ready
+-- ARGV[7] lease of those, ms
+-- ARGV[8] number of workspaces, then for each: workspace, the revision it was rendered with
 -- then: number of entries that cause no callback, then for each: entry
 -- then for each callback: entry workspace eventId digest endpoint endpointName message status type
 --   timestamp (ms), timestamp (ns, 22 digits), ttl (ms), body
--- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict, ...}}
+-- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict, ...}, {endpoint, claimed, ...}}
+--   claimed: what claim returns for the endpoint before it
 --      or {'not_leader', now} or {'workspace_changed', now, {workspaces}}; nothing was done then
 -- Refused when Redis is full (the first write is an HSET).
 -- include keys
@@ -17,17 +20,18 @@
 -- include counts
 -- include endpoint
 -- include ending
+-- include claiming
 -- include rejecting
 if redis.call('GET', INTAKE) ~= ARGV[4] then return { 'not_leader', now } end
 
-local at = 6
+local at = 8
 local function take()
   at = at + 1
   return ARGV[at]
 end
 
 local changed = {}
-for _ = 1, tonumber(ARGV[6]) do
+for _ = 1, tonumber(ARGV[8]) do
   local workspace, revision = take(), take()
   if workspace_of(workspace).revision ~= revision then changed[#changed + 1] = workspace end
 end
@@ -50,22 +54,25 @@ end
 local function keep(s)
   if now - s.seen < HOUR and s.workspace then return s end
   local name = touched[s.id].name
-  redis.call('HSET', endpoint_key(s.id), 'name', name, 'seen', now)
-  redis.call('ZADD', ENDPOINTS, 'GT', now, s.id)
+  redis.call('HSET', endpoint_key(s.id), 'name', name, 'seen', NOW)
+  redis.call('ZADD', ENDPOINTS, 'GT', NOW, s.id)
   if not s.stopped then redis.call('PEXPIRE', endpoint_key(s.id), MAX_TTL + HOUR + ARGV[3]) end
   return s.workspace and s or load(s.id)
 end
 
--- What a batch adds to the expiries and to lanes, written in one call each.
-local expiries, lanes = {}, {}
-local function add(to, score, member)
-  to[#to + 1] = score
-  to[#to + 1] = member
+-- What a batch adds to bodies, the expiries and to lanes, written in one call each.
+local bodies, expiries, lanes = {}, {}, {}
+local function add(to, first, second)
+  local n = #to
+  to[n + 1], to[n + 2] = first, second
 end
 local function write_added()
-  if #expiries > 0 then redis.call('ZADD', EXPIRIES, unpack(expiries)) end
+  if #expiries > 0 then
+    redis.call('MSET', unpack(bodies))
+    redis.call('ZADD', EXPIRIES, unpack(expiries))
+  end
   for endpoint, added in pairs(lanes) do redis.call('ZADD', lane_key(endpoint), unpack(added)) end
-  expiries, lanes = {}, {}
+  bodies, expiries, lanes = {}, {}, {}
 end
 
 -- For `latest`: what is older than this and in nobody's hands ends now.
@@ -80,49 +87,75 @@ local function supersede_older(workspace, endpoint, uuid, stamp)
   end
 end
 
--- The eventIds of a message, between blanks; a string, because a list takes twice the memory.
+-- The eventIds of a message, between blanks; a string, because a list takes twice the memory. Returns the length of
+-- what was there before.
 local function remember_message(workspace, uuid, id, keep_ms)
   local key = message_key(workspace, uuid)
-  if redis.call('SET', key, id, 'PX', keep_ms, 'NX') then return end
-  redis.call('APPEND', key, ' ' .. id)
-  if redis.call('PTTL', key) < keep_ms then redis.call('PEXPIRE', key, keep_ms) end
+  if redis.call('SET', key, id, 'PX', keep_ms, 'NX') then return 0 end
+  local length = redis.call('APPEND', key, ' ' .. id)
+  if redis.call('PTTL', key) < tonumber(keep_ms) then redis.call('PEXPIRE', key, keep_ms) end
+  return length - #id - 1
+end
+
+-- The callback that another one of its message to this endpoint has to wait for, where no chain says it: the one before
+-- it, if that is pending and has not left its place. `length` as above.
+local PENDING = { pending = true, sending = true, retrying = true }
+local function one_before(workspace, endpoint, uuid, length)
+  while length > 0 do
+    local id = string.match(redis.call('GETRANGE', message_key(workspace, uuid), math.max(0, length - 128), length - 1), '%S+$')
+    local h = redis.call('HMGET', event_key(workspace, id), 'endpoint', 'state', 'left')
+    if h[1] == endpoint and h[2] ~= 'superseded' then return PENDING[h[2]] and not h[3] and id end
+    length = length - #id - 1
+  end
+end
+
+-- Whether it has to wait for another one of its message. The chain is written when the second one waits.
+local function wait_in_chain(workspace, id, endpoint, uuid, length)
+  if length == 0 then return false end
+  local chain = chain_key(endpoint, uuid)
+  if redis.call('RPUSHX', chain, id) > 0 then return true end
+  local before = one_before(workspace, endpoint, uuid, length)
+  if not before then return false end
+  redis.call('RPUSH', chain, before, id)
+  return true
 end
 
 -- Into the ledger, its chain and its lane; or, for `latest`, to its end if a newer one was here before.
 local function take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
   local key, ordering = event_key(workspace, id), workspace_of(workspace).ordering
-  redis.call('HSET', key, 'state', 'pending', 'endpoint', endpoint, 'message', uuid, 'accepted', now, 'expires', expires,
+  local keep_ms = string.format('%d', math.max(expires - now, 0) + ARGV[3])
+  expires = string.format('%d', expires)
+  redis.call('HSET', key, 'state', 'pending', 'endpoint', endpoint, 'message', uuid, 'accepted', NOW, 'expires', expires,
     unpack(fields))
-  remember_message(workspace, uuid, id, math.max(expires - now, 0) + tonumber(ARGV[3]))
+  local length = remember_message(workspace, uuid, id, keep_ms)
   if ordering == 'latest' then
     local newest_of = newest_key(endpoint, uuid)
     local newest = redis.call('GET', newest_of)
     redis.call('HSET', key, 'stamp', stamp)
     if newest and stamp < newest then
       touch(endpoint, name, 0)
-      redis.call('HSET', key, 'state', 'superseded', 'ended', now)
+      redis.call('HSET', key, 'state', 'superseded', 'ended', NOW)
       redis.call('PEXPIRE', key, ARGV[3])
       return 'superseded'
     end
-    redis.call('SET', newest_of, stamp, 'PX', math.max(expires - now, 0) + tonumber(ARGV[3]))
+    redis.call('SET', newest_of, stamp, 'PX', keep_ms)
   elseif ordering == 'strict' then
     redis.call('HSET', key, 'strict', 1)
   end
   touch(endpoint, name, 1)
-  redis.call('SET', body_key(workspace, id), body)
+  add(bodies, body_key(workspace, id), body)
   add(expiries, expires, workspace .. ':' .. id)
-  if redis.call('RPUSH', chain_key(endpoint, uuid), id) == 1 then
+  if not wait_in_chain(workspace, id, endpoint, uuid, length) then
     lanes[endpoint] = lanes[endpoint] or {}
-    add(lanes[endpoint], now, id)
+    add(lanes[endpoint], NOW, id)
   end
   if ordering == 'latest' then supersede_older(workspace, endpoint, uuid, stamp) end
   return 'accepted'
 end
 
 local words = {}
-while at < #ARGV do
-  local entry, workspace, id, digest, endpoint, name = take(), take(), take(), take(), take(), take()
-  local uuid, status, event_type, timestamp, stamp, ttl, body = take(), take(), take(), take(), take(), take(), take()
+for i = at + 1, #ARGV, 13 do
+  local entry, workspace, id, digest, endpoint, name, uuid, status, event_type, timestamp, stamp, ttl, body = unpack(ARGV, i, i + 12)
   local known = redis.call('HGET', event_key(workspace, id), 'digest')
   local word = known == digest and 'duplicate' or 'conflict'
   if not known then
@@ -145,12 +178,21 @@ for first = 1, #done, 500 do
 end
 
 write_added()
-local hints = {}
+local hints, claims, left_to_give = {}, {}, tonumber(ARGV[6])
 for _, endpoint in ipairs(order) do
   local s = keep(load(endpoint))
   redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', touched[endpoint].added)
-  if take_hint(look(s), ARGV[5]) then hints[#hints + 1] = endpoint end
-  reschedule(s)
+  if left_to_give > 0 and s.hinted_until <= now then
+    local claimed = claim(s, left_to_give, tonumber(ARGV[7]), ARGV[5])
+    left_to_give = left_to_give - #claimed[5]
+    if #claimed[5] > 0 or claimed[1] == 'more' or claimed[2] > 0 then
+      claims[#claims + 1] = endpoint
+      claims[#claims + 1] = claimed
+    end
+  else
+    if take_hint(look(s), ARGV[5]) then hints[#hints + 1] = endpoint end
+    reschedule(s)
+  end
 end
 write_counts()
-return { 'accepted', now, hints, words }
+return { 'accepted', now, hints, words, claims }

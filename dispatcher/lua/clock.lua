@@ -4,4 +4,5 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+local NOW = string.format('%d', now) -- as an argument: Redis takes longer over numbers
 local DAY, MAX_TTL = 86400000, 604800000 -- the longest ttlSeconds

@@ -1,6 +1,7 @@
 -- How a callback leaves its chain, and how it ends. ARGV[3] is the retention in ms.
 
--- Removes a callback from its chain by id; if it was the head, the next one goes to the lane.
+-- Removes a callback from its chain by id; if it was the head, the next one goes to the lane. No chain is written where
+-- a message never had two callbacks waiting.
 local function leave_chain(endpoint, uuid, id)
   local chain = chain_key(endpoint, uuid)
   local head = redis.call('LPOP', chain)
@@ -11,14 +12,14 @@ local function leave_chain(endpoint, uuid, id)
     return
   end
   local following = redis.call('LINDEX', chain, 0)
-  if following then redis.call('ZADD', lane_key(endpoint), now, following) end
+  if following then redis.call('ZADD', lane_key(endpoint), NOW, following) end
 end
 
 -- `fields` are set with the state; `body_ms` is how long the body stays (nil: the retention); `answered` is false
 -- where no answer was kept.
 local function finish(workspace, id, endpoint, uuid, state, fields, body_ms, answered)
   local key, retention = event_key(workspace, id), tonumber(ARGV[3])
-  redis.call('HSET', key, 'state', state, 'ended', now, unpack(fields or {}))
+  redis.call('HSET', key, 'state', state, 'ended', NOW, unpack(fields or {}))
   redis.call('PEXPIRE', key, retention)
   if body_ms == 0 then
     redis.call('DEL', body_key(workspace, id))

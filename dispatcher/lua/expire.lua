@@ -13,7 +13,7 @@
 -- include ending
 redis.call('DEL', P .. 'never')
 local touched = {}
-local members = redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', now, 'LIMIT', 0, ARGV[4])
+local members = redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', NOW, 'LIMIT', 0, ARGV[4])
 for _, member in ipairs(members) do
   local workspace, id = string.match(member, '^([^:]+):(.+)$')
   local h = redis.call('HMGET', event_key(workspace, id), 'endpoint', 'message')

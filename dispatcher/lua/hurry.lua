@@ -16,6 +16,6 @@ if redis.call('HDEL', key, 'stopped') == 1 then redis.call('PEXPIRE', key, MAX_T
 redis.call('HDEL', key, 'pause', 'pause_ms', 'failures')
 local lane = lane_key(ARGV[4])
 local later = redis.call('ZRANGEBYSCORE', lane, '(' .. now, '+inf')
-for _, id in ipairs(later) do redis.call('ZADD', lane, now, id) end
+for _, id in ipairs(later) do redis.call('ZADD', lane, NOW, id) end
 reschedule(look(load(ARGV[4])))
 return { 'hurried', now, #later }

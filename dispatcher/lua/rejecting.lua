@@ -13,7 +13,7 @@ local function raw_of(entry)
 end
 
 local function keep_rejected(entry, reason, detail, workspace, id)
-  redis.call('XADD', REJECTED, 'MAXLEN', MAX_REJECTED, '*', 'entry', entry, 'at', now, 'reason', reason,
+  redis.call('XADD', REJECTED, 'MAXLEN', MAX_REJECTED, '*', 'entry', entry, 'at', NOW, 'reason', reason,
     'detail', detail, 'raw', string.sub(raw_of(entry), 1, MAX_RAW), 'workspace', workspace, 'eventId', id)
   redis.call('PEXPIRE', REJECTED, ARGV[3])
   redis.call('HINCRBY', REJECTED_COUNTS, reason, 1)

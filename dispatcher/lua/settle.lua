@@ -31,6 +31,10 @@ local ENDS = { delivered = body_ms, failed = false, expired = false, superseded 
 -- Puts a callback back into the lane; after its first recorded attempt it no longer holds up its chain,
 -- unless the order is `strict` or `latest`.
 local function put_back(key, id, uuid, delay, attempts, fields, leaves)
+  if leaves then
+    fields[#fields + 1] = 'left'
+    fields[#fields + 1] = 1
+  end
   redis.call('HSET', key, 'state', attempts > 0 and 'retrying' or 'pending', unpack(fields))
   redis.call('ZADD', lane_key(endpoint), now + delay, id)
   if leaves then leave_chain(endpoint, uuid, id) end
@@ -64,10 +68,7 @@ local function settle(id, claim, word, delay, record, answer)
 end
 
 -- The breaker. Only the probe (its lease's end is the pause's end) ends a pause or makes it longer.
-local h = redis.call('HMGET', endpoint_key(endpoint), 'failures', 'pause', 'pause_ms', 'p95')
-local failures, pause, pause_ms, change = tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or 0), 'same'
-local p95 = tonumber(h[4])
-local known = { failures, pause, pause_ms }
+local failures, pause, pause_ms, p95, change = s.failures, s.pause, s.pause_ms, s.p95, 'same'
 
 local function open(length, pace)
   pause_ms = math.min(length, tonumber(ARGV[9]))
@@ -118,9 +119,9 @@ local function set(name, value)
   fields[#fields + 1] = value
 end
 if window ~= s.window then set('window', window) end
-if failures ~= known[1] then set('failures', failures) end
-if pause ~= known[2] then set('pause', pause) end
-if pause_ms ~= known[3] then set('pause_ms', pause_ms) end
+if failures ~= s.failures then set('failures', failures) end
+if pause ~= s.pause then set('pause', pause) end
+if pause_ms ~= s.pause_ms then set('pause_ms', pause_ms) end
 if #fields > 0 and s.workspace then redis.call('HSET', endpoint_key(endpoint), unpack(fields)) end
 s.window, s.pause = window, pause
 if change ~= 'same' then count(change) end

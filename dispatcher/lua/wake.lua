@@ -17,7 +17,7 @@ redis.call('DEL', P .. 'never')
 local ALIVE_MS = 15000
 if ARGV[6] ~= '' then
   redis.call('SET', worker_key(ARGV[5]), ARGV[6], 'PX', ALIVE_MS)
-  redis.call('ZADD', WORKERS, now, ARGV[5])
+  redis.call('ZADD', WORKERS, NOW, ARGV[5])
   redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now - ALIVE_MS)
   redis.call('PEXPIRE', WORKERS, ALIVE_MS)
 end
@@ -36,9 +36,9 @@ local function add_lost(endpoint, s, id)
   lost[#lost + 1] = callback
 end
 
-for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
+for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', NOW, 'LIMIT', 0, ARGV[3])) do
   local s = look(load(endpoint))
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leased_key(endpoint), '-inf', now, 'LIMIT', 0, 100)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leased_key(endpoint), '-inf', NOW, 'LIMIT', 0, 100)) do
     add_lost(endpoint, s, id)
   end
   if take_hint(s, ARGV[4]) then hints[#hints + 1] = endpoint end

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -11,7 +11,7 @@ from dispatcher.connection import connect_async
 from dispatcher.dialects import zeckta
 from dispatcher.intake import Intake, IntakeOptions
 from dispatcher.keys import Keys
-from dispatcher.ledger import Ledger
+from dispatcher.ledger import Claim, Ledger
 from dispatcher.lookup import Lookup, RejectedEntry
 from dispatcher.secrets import SecretBox
 from dispatcher.watch import RedisWatch
@@ -46,11 +46,23 @@ class Reader:
         self.hints: list[str] = []
         cache = WorkspaceCache(self.workspaces)
         self.intake = Intake(
-            self.reading.call, self.ledger, cache, RedisWatch(), self._hint, url=url, options=IntakeOptions()
+            self.reading.call, self.ledger, cache, RedisWatch(), self, url=url, options=IntakeOptions()
         )
 
-    def _hint(self, endpoints: Sequence[str]) -> None:
+    def hint(self, endpoints: Iterable[str]) -> None:
+        """Remembers what is to be served."""
         self.hints += endpoints
+
+    def give_precedence(self, behind: bool) -> None:
+        """There are no turns here."""
+
+    def reserve(self, count: int) -> int:
+        """There are no slots here."""
+        return 0
+
+    def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
+        """Nothing was reserved, so there is nothing."""
+        assert ([], 0) == (claims, reserved)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -1,0 +1,65 @@
+-- Leases due callbacks of one endpoint (`s`, loaded) to a worker: what claim does, and accept for what is ready at once.
+-- Returns {'more'|'rest', wait, endpoint's name, workspace's revision, {callback, ...}} as claim's contract says.
+local function claim(s, wanted, lease_ms, hint_ms)
+  local endpoint, lane = s.id, lane_key(s.id)
+  look_at_rate(s)
+  local probing = s.pause > 0
+  wanted = math.min(wanted, s.window - s.leased, s.tokens, probing and 1 or 1000000)
+  if s.stopped or s.pause > now or not s.workspace then wanted = 0 end
+  local given, ended, taken = {}, 0, {}
+
+  local function give(id)
+    local key = event_key(s.workspace, id)
+    local h = redis.call('HMGET', key, 'expires', 'claims', 'attempts', 'type', 'status', 'message')
+    redis.call('ZREM', lane, id)
+    if not h[1] then return end -- removed by hand: nothing to send
+    if tonumber(h[1]) <= now then
+      finish(s.workspace, id, endpoint, h[6], 'expired')
+      ended = ended + 1
+      return
+    end
+    local claims = (h[2] or 0) + 1
+    redis.call('HSET', key, 'claims', claims, 'state', 'sending')
+    taken[#taken + 1] = now + lease_ms
+    taken[#taken + 1] = id
+    given[#given + 1] = { id, claims, (h[3] or 0) + 1, tonumber(h[1]), h[4], h[5], h[6],
+      redis.call('GET', body_key(s.workspace, id)) }
+  end
+
+  local function give_all(ids)
+    for _, id in ipairs(ids) do give(id) end
+  end
+
+  -- What has been due longest, as many as are still wanted; the first time with the newest before them.
+  local function due() return redis.call('ZRANGEBYSCORE', lane, '-inf', NOW, 'LIMIT', 0, wanted - #given) end
+
+  local backlog = wanted > 0 and due() or {}
+  if #backlog == wanted and wanted >= 4 then
+    give_all(redis.call('ZREVRANGEBYSCORE', lane, NOW, '-inf', 'LIMIT', 0, math.floor(wanted / 4)))
+    backlog = due()
+  end
+  while #backlog > 0 do
+    local asked, ended_before = wanted - #given, ended
+    give_all(backlog)
+    local is_more = #backlog == asked or ended > ended_before -- an end may have put another one there
+    backlog = is_more and #given < wanted and ended < 100 and due() or {}
+  end
+
+  if #given > 0 then
+    redis.call('ZADD', leased_key(endpoint), unpack(taken))
+    s.leased = s.leased + #given
+    if probing then
+      s.pause = now + lease_ms
+      redis.call('HSET', endpoint_key(endpoint), 'pause', s.pause)
+    end
+    if s.interval then
+      s.tat = s.tat + #given * s.interval
+      redis.call('HSET', endpoint_key(endpoint), 'tat', string.format('%.3f', s.tat))
+    end
+  end
+
+  look(s)
+  set_hinted(s, (s.ready or s.short_of_token) and now + hint_ms or 0)
+  reschedule(s)
+  return { s.ready and 'more' or 'rest', s.short_of_token and s.token_at - now or 0, s.name, s.revision, given }
+end
