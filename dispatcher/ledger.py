@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dispatcher.errors import RedisUnavailable
@@ -31,8 +32,7 @@ class LedgerOptions:
     breaker_max_pause_ms: int = 600_000
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """A callback in this worker's hands until its lease ends."""
 
     event_id: str
@@ -43,13 +43,15 @@ class Claimed:
     event_type: str
     status: str
     message_uuid: str
-    url: str = field(repr=False)
-    body: bytes | None = field(repr=False)
+    url: str
+    body: bytes | None
     """None if it is gone from Redis."""
 
+    def __repr__(self) -> str:
+        return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+
+class Claim(msgspec.Struct, frozen=True):
     """What a claim gave. `more`: the endpoint has more that is due, and room for it."""
 
     more: bool
@@ -64,8 +66,7 @@ class Claim:
     """Monotonic time of this process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """What accept did."""
 
     hints: list[str]
@@ -76,8 +77,7 @@ class Accepted:
     """What was leased to this worker at once, by endpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """What became of a claimed callback, ready to be recorded."""
 
     event_id: str
@@ -91,8 +91,7 @@ class Settlement:
     """The worker died; the callback keeps its place in its chain."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """A callback whose lease ran out."""
 
     endpoint: str
@@ -104,8 +103,7 @@ class Lost:
     lost_before: int
 
 
-@dataclass(frozen=True, slots=True)
-class Woken:
+class Woken(msgspec.Struct, frozen=True):
     """What a wake found."""
 
     hints: list[str]
@@ -117,8 +115,7 @@ class Woken:
     """How many are alive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """What a settle did. `more`: the endpoint is ready; `counted`: False for one that had lost its lease."""
 
     more: bool

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 
 class State(StrEnum):
     """States of a callback in the ledger; the last four are ends."""
@@ -51,8 +53,7 @@ class News(StrEnum):
     """Nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One POST and what came back.
 
     `http_status` is that of an answer whose head was read; `error` is a word from a closed list

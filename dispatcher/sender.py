@@ -1,16 +1,15 @@
 """One attempt: sign, POST, look at the answer."""
 
 import email.utils
-import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC
-
-import httpx
+from typing import Protocol
 
 from dispatcher.decide import PACED
 from dispatcher.dialects import Signing, dialects
 from dispatcher.errors import InvalidInput
+from dispatcher.exchange import Answer
 from dispatcher.ledger import Claimed
 from dispatcher.outcomes import Attempt
 from dispatcher.signing import webhook_headers
@@ -23,18 +22,18 @@ ANSWER_BYTES = 256
 MENDABLE = ("blocked_address", "tls_", "proxy")
 """Errors that somebody has to mend: the ledger keeps what they say in words, in place of an answer."""
 
-_WORDS: Sequence[tuple[type[httpx.TransportError], str]] = (
-    (httpx.TimeoutException, "timeout"),
-    (httpx.ConnectError, "connect"),
-    (httpx.ProtocolError, "protocol"),
-    (httpx.TransportError, "maybe_received"),
-)
+
+class Poster(Protocol):
+    """What a sender needs of the transport."""
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """One POST. Raises TransportFailure or OwnFault."""
 
 
 class Sender:
-    """POSTs callbacks through an httpx transport; never raises for what a receiver does."""
+    """POSTs callbacks; never raises for what a receiver does."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, user_agent: str) -> None:
+    def __init__(self, transport: Poster, user_agent: str) -> None:
         self._transport = transport
         self._headers = {"Content-Type": "application/json", "User-Agent": user_agent, "Accept": "*/*"}
 
@@ -45,72 +44,56 @@ class Sender:
         if workspace is None:
             return Attempt(now_ms, 0, error="workspace_removed")
         try:
-            request = self._request(callback, workspace, now_ms)
+            headers = self._headers_of(callback, callback.body, workspace, now_ms)
         except InvalidInput as error:
             return Attempt(now_ms, 0, own_fault=f"workspace {workspace.id!r}: {error}")
-        except (httpx.InvalidURL, UnicodeError):  # a host that is neither a name nor an address
-            return Attempt(now_ms, 0, error="blocked_address")
-        return await self._post(request, now_ms)
+        return await self._post(callback.url, headers, callback.body, now_ms)
 
-    def _request(self, callback: Claimed, workspace: Workspace, now_ms: int) -> httpx.Request:
-        body = callback.body or b""
+    def _headers_of(
+        self, callback: Claimed, body: bytes, workspace: Workspace, now_ms: int
+    ) -> dict[str, str]:
         timestamp = now_ms // 1000
         secrets = workspace.live_secrets(now_ms)
         signing = Signing(callback.event_id, body, [s.text for s in secrets], timestamp, callback.attempt)
-        headers = (
-            self._headers
-            | dict(workspace.headers)
-            | dialects()[workspace.dialect].headers(signing)
-            | webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body)
-        )
-        return httpx.Request("POST", _url(callback.url), headers=headers, stream=httpx.ByteStream(body))
+        return {
+            **self._headers,
+            **workspace.headers,
+            **dialects()[workspace.dialect].headers(signing),
+            **webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body),
+        }
 
-    async def _post(self, request: httpx.Request, now_ms: int) -> Attempt:
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> Attempt:
         began = time.monotonic()
         try:
-            response = await self._transport.handle_async_request(request)
+            answer = await self._transport.post(url, headers, body)
         except OwnFault as error:
             return Attempt(now_ms, _since(began), own_fault=str(error))
-        except httpx.TransportError as error:
-            word, detail = _word(error), str(error)[:ANSWER_BYTES]
-            kept = detail.encode(errors="replace") if word.startswith(MENDABLE) else b""
-            return Attempt(now_ms, _since(began), error=word, answer=kept, detail=detail)
+        except TransportFailure as error:
+            detail = str(error)[:ANSWER_BYTES]
+            kept = detail.encode(errors="replace") if error.word.startswith(MENDABLE) else b""
+            return Attempt(now_ms, _since(began), error=error.word, answer=kept, detail=detail)
         duration_ms = _since(began)
-        if response.is_success:
-            return Attempt(now_ms, duration_ms, response.status_code)
+        if 200 <= answer.status < 300:
+            return Attempt(now_ms, duration_ms, answer.status)
         return Attempt(
             now_ms,
             duration_ms,
-            response.status_code,
-            f"http_{response.status_code}",
-            _retry_after_ms(response, now_ms + duration_ms),
-            b"".join([chunk async for chunk in response.aiter_raw()])[:ANSWER_BYTES],
+            answer.status,
+            f"http_{answer.status}",
+            _retry_after_ms(answer, now_ms + duration_ms),
+            answer.body[:ANSWER_BYTES],
         )
-
-
-@functools.lru_cache(maxsize=4096)
-def _url(text: str) -> httpx.URL:
-    url = httpx.URL(text)
-    url.host.isascii()  # decodes it: raises for a name that is none
-    return url
 
 
 def _since(began: float) -> int:
     return round((time.monotonic() - began) * 1000)
 
 
-def _word(error: httpx.TransportError) -> str:
-    if isinstance(error, TransportFailure):
-        return error.word
-    return next(word for kind, word in _WORDS if isinstance(error, kind))
-
-
-def _retry_after_ms(response: httpx.Response, now_ms: int) -> int | None:
-    return (
-        parse_retry_after(response.headers.get("retry-after", ""), now_ms)
-        if response.status_code in PACED
-        else None
-    )
+def _retry_after_ms(answer: Answer, now_ms: int) -> int | None:
+    if answer.status not in PACED:
+        return None
+    given = [value.decode("latin-1") for name, value in answer.headers if name.lower() == b"retry-after"]
+    return parse_retry_after(", ".join(given), now_ms)
 
 
 def parse_retry_after(value: str, now_ms: int) -> int | None:

@@ -11,7 +11,7 @@ import functools
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -21,7 +21,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from aiohttp.abc import AbstractResolver
 
 from dispatcher.addresses import AddressPolicy, is_address, is_odd_address
-from dispatcher.exchange import Connection, NoAnswer
+from dispatcher.exchange import Answer, Connection, NoAnswer
 from dispatcher.names import BlockedAddress, Names
 
 KEEP_ALIVE_SECONDS = 4.0
@@ -110,12 +110,26 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         self._target = functools.lru_cache(maxsize=4096)(self._read_url)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends the request. Raises TransportFailure or OwnFault."""
+        """POSTs what an `httpx.AsyncClient` made. Raises TransportFailure or OwnFault."""
+        headers = {n: v for n, v in request.headers.items() if n not in ("host", "content-length")}
+        answer = await self.post(str(request.url), headers, await request.aread())
+        return httpx.Response(
+            answer.status, headers=answer.headers, stream=_Body(answer.body), request=request
+        )
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """One POST, without httpx's objects: they cost more than the rest (docs/performance.md).
+
+        Raises TransportFailure or OwnFault.
+        """
         deadline = self._loop.time() + self._timeout_seconds
-        target = self._target(str(request.url))
+        try:
+            target = self._target(url)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise TransportFailure("blocked_address", "its host is neither a name nor an address") from error
         if target.refusal:
             raise TransportFailure("blocked_address", target.refusal)
-        message = _message(target, request.headers, await request.aread())
+        message = _message(target, headers, body)
         connection = self._take_idle(target) or await self._connect(target, deadline)
         try:
             answer = await connection.ask(message, deadline)
@@ -123,9 +137,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
             raise TransportFailure(error.word, _plain(error)) from error
         if connection.reusable:
             self._keep(target, connection)
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=_Body(answer.body), request=request
-        )
+        return answer
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -141,6 +153,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
     def _read_url(self, text: str) -> _Target:
         url = httpx.URL(text)
+        url.host.isascii()  # decodes it: raises for a name that is none
         encrypted = url.scheme == "https"
         port = url.port or (443 if encrypted else 80)
         path = url.raw_path
@@ -282,15 +295,12 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def _message(target: _Target, headers: httpx.Headers, body: bytes) -> bytes:
+def _message(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
     """A request as it goes out. Raises OwnFault for a header that would break it."""
-    fields = [
-        b"%b: %b\r\n" % pair for pair in headers.raw if pair[0].lower() not in (b"host", b"content-length")
-    ]
-    head = b"".join(fields)
-    if head.count(b"\n") != len(fields) or head.count(b"\r") != len(fields):
-        raise OwnFault("a header holds a line end")
-    return b"%bContent-Length: %d\r\n%b\r\n%b" % (target.start, len(body), head, body)
+    head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if head.count("\n") != len(headers) or head.count("\r") != len(headers) or not head.isascii():
+        raise OwnFault("a header holds a line end, or what is not ASCII")
+    return b"%bContent-Length: %d\r\n%b\r\n%b" % (target.start, len(body), head.encode(), body)
 
 
 def _proxy(url: str) -> _Proxy:

@@ -4,23 +4,26 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from dispatcher.model import StatusChange
 
 
-@dataclass(frozen=True, slots=True)
-class Signing:
+class Signing(msgspec.Struct, frozen=True):
     """What a dialect's own headers may be made of; the same for every attempt but time and number."""
 
     event_id: str
-    body: bytes = field(repr=False)
-    secrets: Sequence[str] = field(repr=False)
+    body: bytes
+    secrets: Sequence[str]
     """Live secrets, oldest first, as the customer knows them."""
     timestamp: int
     """Seconds since 1970, of this attempt."""
     attempt: int
+
+    def __repr__(self) -> str:
+        return f"Signing({self.event_id!r}, attempt={self.attempt})"
 
 
 class Dialect(Protocol):

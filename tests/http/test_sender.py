@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 import uvloop
 from hypothesis import given, settings
@@ -285,28 +284,6 @@ def test_a_url_that_cannot_be_sent_to_is_an_error(host: str) -> None:
     result = uvloop.run(scene())
     assert result.own_fault is None
     assert result.error in FINAL_ERRORS
-
-
-@pytest.mark.parametrize(
-    ("kind", "word"),
-    [
-        (httpx.ConnectTimeout, "timeout"),
-        (httpx.ReadTimeout, "timeout"),
-        (httpx.ConnectError, "connect"),
-        (httpx.RemoteProtocolError, "protocol"),
-        (httpx.ReadError, "maybe_received"),
-        (httpx.CloseError, "maybe_received"),
-    ],
-)
-def test_another_httpx_transport_may_be_used(kind: type[httpx.TransportError], word: str) -> None:
-    """The errors of httpx's own transports have words too."""
-
-    def fails(request: httpx.Request) -> httpx.Response:
-        raise kind("no")
-
-    ours = Sender(httpx.MockTransport(fails), AGENT)
-    result = uvloop.run(ours.send(callback("https://a.example/"), workspace(), NOW_MS))
-    assert (result.error, result.own_fault) == (word, None)
 
 
 # ---- Retry-After

@@ -1,8 +1,7 @@
 """The scripts, one by one, on a real server."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import HINT_MS, NotLeader, Settlement, WorkspaceChanged
