@@ -15,7 +15,7 @@ import structlog
 
 from dispatcher.decide import decide_lost
 from dispatcher.errors import RedisUnavailable
-from dispatcher.intake import BATCH, Intake
+from dispatcher.intake import BATCH_BEHIND, Intake
 from dispatcher.ledger import Claim, Ledger, Lost, Settlement
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt
@@ -119,11 +119,7 @@ class Engine:
 
     def reserve(self, count: int) -> int:
         """Takes slots for what accept may give to this worker at once; how many."""
-        if (
-            self._stopping.is_set()
-            or self._slots.rationed
-            or (self._workers > 1 and self._share_of_core > BUSY)
-        ):
+        if self._stopping.is_set() or (self._workers > 1 and self._share_of_core > BUSY):
             return 0
         return self._slots.take("", count)
 
@@ -138,7 +134,7 @@ class Engine:
 
     def give_precedence(self, behind: bool) -> None:
         """While intake is behind, only one callback starts for so many that are accepted."""
-        self._slots.ration(BATCH // ACCEPTED_FOR_ONE if behind else None)
+        self._slots.ration(BATCH_BEHIND // ACCEPTED_FOR_ONE if behind else None)
         self._turn_ended.set()  # a hint that waits looks again
         self._serve_later()
 

@@ -29,9 +29,13 @@ LEASE_MS = 5000
 RENEW_SECONDS = 1.0
 FOLLOW_SECONDS = 0.5
 """How often a worker that does not lead looks whether it should."""
-BATCH = 512
-"""Entries that are read and accepted at once. Many, for intake goes before the turns of its worker: while it
-is behind, nobody's next status change gets on."""
+BEHIND_MS = 500
+"""An entry that has waited on the queue for longer says that intake is behind."""
+BATCH, BATCH_BEHIND = 64, 512
+"""Entries that are read and accepted at once: few, so that Redis accepts some while the worker sends others; many
+while intake is behind, for nobody's next status change gets on then."""
+READ_AHEAD_FROM = 8
+"""With fewer in hand, nothing is gained by reading the next ones meanwhile."""
 PREPARED_AT_ONCE = 16
 """Entries that are rendered before the loop's other work goes on: the batch before must get onto the wire."""
 MAX_DEATHS = 3
@@ -173,22 +177,22 @@ class Intake:
         return not self._stop.is_set() and time.monotonic() < until
 
     async def _take_new(self, entries: list[Entry], until: float) -> None:
-        """Takes a batch; while Redis accepts a full one, the next one is read and rendered."""
+        """Takes a batch; while Redis accepts it, the next one is read and rendered."""
         batch: Batch | None = None
         while entries:
-            full = len(entries) == BATCH and self._goes_on(until)
-            ahead = asyncio.create_task(self._read_ahead()) if full else None
+            more = len(entries) >= READ_AHEAD_FROM and self._goes_on(until)
+            ahead = asyncio.create_task(self._read_ahead()) if more else None
             self._held = entries
             try:
                 await self._take(entries, batch)
                 self._done()
-                self._say_behind(len(entries) == BATCH)
+                self._say_behind(self._is_behind(entries))
             finally:
                 entries, batch = await ahead if ahead else ([], None)
                 self._held = [*self._held, *entries]
 
     async def _read_ahead(self) -> "tuple[list[Entry], Batch | None]":
-        entries = await self._xreadgroup(">", BATCH)
+        entries = await self._read_new()
         try:
             return entries, await self._prepare_all(entries)
         except Exception:  # looked into when they are taken
@@ -221,7 +225,15 @@ class Intake:
 
     async def _read(self) -> list[Entry]:
         """New entries; waits up to a second for some, unless there were many just now."""
-        return await self._xreadgroup(">", BATCH, block_ms=None if self._behind else 1000)
+        return await self._read_new(block_ms=None if self._behind else 1000)
+
+    async def _read_new(self, block_ms: int | None = None) -> list[Entry]:
+        return await self._xreadgroup(">", BATCH_BEHIND if self._behind else BATCH, block_ms)
+
+    def _is_behind(self, entries: Sequence[Entry]) -> bool:
+        """Whether so many came that more will be there, and the last of them had waited for long."""
+        enqueued_ms = int(entries[-1][0].partition("-")[0])
+        return len(entries) >= BATCH and self._ledger.now_ms() - enqueued_ms > BEHIND_MS
 
     async def _reread(self) -> list[Entry]:
         """The first entry that was read but not accepted, unless its readers keep dying."""

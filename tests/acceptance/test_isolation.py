@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from aiohttp import web
 
-from dispatcher.intake import BATCH
+from dispatcher.intake import BATCH_BEHIND
 from tests.acceptance.stack import Stack, free_port, wait_until
 
 
@@ -139,7 +139,7 @@ def test_no_number_of_names_takes_all_slots(stack: Stack) -> None:
     hanging.set()
 
 
-@pytest.mark.parametrize("count", [BATCH, 2 * BATCH])
+@pytest.mark.parametrize("count", [BATCH_BEHIND, 2 * BATCH_BEHIND])
 def test_a_burst_that_fills_its_batches(stack: Stack, count: int) -> None:
     """Intake's precedence ends with the burst, also where its last batch was a full one."""
     stack.add_workspace()
