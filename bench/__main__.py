@@ -5,219 +5,189 @@ Contenders are real processes on one machine and take turns, round by round; the
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from kombu import Connection
-
+from bench.contenders import BARE, POOLS, Contenders, Size, customers, ratio
 from bench.load import Customer
-from bench.plain_celery import app, deliver
-from bench.receiver import Group, Receiver
-from bench.report import Progress, keep, machine, median, percentile, spread, table
-from bench.stack import CELERY, ROOT, Stack, running, wait_until
-
-Contender = Callable[[Sequence[str], int], Group]
-"""Delivers so many callbacks to these URLs; what the receiver saw."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything a run does."""
-
-    rounds: int
-    ours: int
-    plain: int
-    seconds: float
-
+from bench.receiver import Receiver
+from bench.report import Progress, keep, machine, percentile, spread, table
+from bench.stack import AOF, running, wait_until
 
 FULL, QUICK = Size(3, 10_000, 2_000, 8), Size(1, 3_000, 500, 3)
+RATES = ((50, 100), (300, 100), (1000, 100), (2000, 1000))
+SLOW_MS = (50, 500)
+MEMORY_COUNT = 20_000
+SLOW_CONCURRENCY = 2000
+"""What 100 endpoints of ours may have in flight."""
 
 
-class Bench:
-    """All measurements, on one receiver."""
+def slow(contenders: Contenders) -> str:
+    """Receivers that take their time: how near a worker comes to a loop that may have as much in flight."""
+    rows = []
+    urls = contenders.urls(100)
+    for delay_ms in SLOW_MS:
+        contenders.receiver.behave("ok", delay_ms)
+        rates = contenders.rates(
+            f"answers after {delay_ms} ms",
+            {
+                "ours": lambda: contenders.ours(urls),
+                BARE: lambda: contenders.bare(urls, concurrency=SLOW_CONCURRENCY),
+            },
+        )
+        found = [spread(rates["ours"], 0), spread(rates[BARE], 0), ratio(rates["ours"], rates[BARE])]
+        rows.append([f"100 endpoints that answer after {delay_ms} ms", *found])
+    contenders.receiver.behave("ok")
+    return table(["receivers that take their time", "one worker, callbacks/s", BARE, "ratio"], rows)
 
-    def __init__(self, receiver: Receiver, size: Size, progress: Progress) -> None:
-        self._receiver = receiver
-        self._size = size
-        self._progress = progress
 
-    # Contenders.
+def durability(contenders: Contenders) -> str:
+    """What Redis's append-only file costs."""
+    urls = contenders.urls(100)
+    rates = contenders.rates(
+        "append-only file",
+        {mode: lambda mode=mode: contenders.ours(urls, aof=mode) for mode in AOF},  # type: ignore[misc]
+    )
+    rows = [[mode, spread(found, 0), ratio(found, rates["off"])] for mode, found in rates.items()]
+    return table(["appendfsync", "one worker, callbacks/s", "÷ off"], rows)
 
-    def ours(self, urls: Sequence[str], count: int, workers: int = 1) -> Group:
-        """Our workers, the queue filled before they start."""
-        with running(workers=0) as stack:
-            customers = _customers(stack, urls)
-            stack.load.burst("b", customers, count)
-            for _ in range(workers):
-                stack.start()
-            return self._arrived(count)
 
-    def plain(self, urls: Sequence[str], count: int, *pool: str) -> Group:
-        """Plain Celery, its queue filled before its workers start."""
-        with running(workers=0) as stack:
-            enqueue = _plain_celery(stack)
-            for number in range(count):
-                enqueue(stack.load.change("b", Customer("w", urls[number % len(urls)])))
-            stack.start(*CELERY, "-A", "bench.plain_celery", "worker", "-l", "INFO", *pool)
-            return self._arrived(count)
+def workers(contenders: Contenders) -> str:
+    """What more workers bring on this machine."""
+    urls = contenders.urls(100)
+    rates = contenders.rates(
+        "workers",
+        {str(n): lambda n=n: contenders.ours(urls, workers=n) for n in (1, 2, 4)},  # type: ignore[misc]
+    )
+    rows = [[count, spread(found, 0), ratio(found, rates["1"])] for count, found in rates.items()]
+    return table(["workers on these cores", "callbacks/s", "÷ one"], rows)
 
-    def bare(self, urls: Sequence[str], count: int) -> Group:
-        """An aiohttp loop that does nothing else."""
-        command = [sys.executable, "-m", "bench.bare_loop"]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True
-        ) as process:
-            assert process.stdin
-            json.dump({"urls": list(urls), "count": count}, process.stdin)
-            process.stdin.close()
-            return self._arrived(count)
 
-    def _arrived(self, count: int) -> Group:
-        wait_until(lambda: self._receiver.count("b") >= count, 300, f"{count} callbacks", every=0.05)
-        return self._receiver.take()["b"]
-
-    # Measurements.
-
-    def throughput(self, name: str, urls: Sequence[str]) -> str:
-        """Callbacks a second, all that are waiting."""
-        size = self._size
-        contenders: dict[str, tuple[Contender, int]] = {
-            "one worker": (self.ours, size.ours),
-            "two workers": (lambda urls, count: self.ours(urls, count, 2), size.ours),
-            "plain Celery, prefork 2": (
-                lambda urls, count: self.plain(urls, count, "-P", "prefork", "-c", "2"),
-                size.plain,
-            ),
-            "plain Celery, threads 20": (
-                lambda urls, count: self.plain(urls, count, "-P", "threads", "-c", "20"),
-                size.plain,
-            ),
-            "bare aiohttp loop": (self.bare, size.ours),
-        }
-        rates: defaultdict[str, list[float]] = defaultdict(list)
+def latency(contenders: Contenders) -> str:
+    """From XADD to arrival, at steady rates, and what a callback costs there."""
+    receiver, size, progress = contenders.receiver, contenders.size, contenders.progress
+    rows = []
+    for rate, endpoints in RATES:
+        found: defaultdict[str, list[float]] = defaultdict(list)
         for _ in range(size.rounds):
-            for contender, (run, count) in contenders.items():
-                self._progress.start(f"{name}: {contender}")
-                rates[contender].append(_rate(run(urls, count)))
-        best = max((c for c in rates if c.startswith("plain")), key=lambda c: median(rates[c]))
-        rows = [
-            [
-                contender,
-                spread(found, 0),
-                spread([a / b for a, b in zip(found, rates[best], strict=True)], 1),
-                spread([a / b for a, b in zip(found, rates["bare aiohttp loop"], strict=True)], 2),
-            ]
-            for contender, found in rates.items()
-        ]
-        return table([name, "callbacks/s", "÷ best plain Celery", "÷ bare loop"], rows)
+            progress.start(f"latency at {rate}/s over {endpoints} endpoints")
+            with running() as stack:
+                made = customers(stack, contenders.urls(endpoints))
+                stack.load.burst("w", made, 2 * len(made))  # windows and connections as they are in service
+                stack.drained()
+                receiver.take()
+                worker, server, before = stack.worker_cpu(), stack.redis_cpu(), stack.commands()
+                stack.load.steady(rate, size.seconds, {"b": made}, tell=progress.part)
+                stack.drained()
+                arrived = receiver.take()["b"]
+                trips, calls = stack.commands()
+                found["worker"].append((stack.worker_cpu() - worker) / arrived.posts * 1000)
+                found["redis"].append((stack.redis_cpu() - server) / arrived.posts * 1000)
+                found["trips"].append((trips - before[0]) / arrived.posts)
+                found["calls"].append((calls - before[1]) / arrived.posts)
+            for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+                found[name].append(percentile(arrived.latencies_us, share) / 1000)
+        cells = [spread(found[name]) for name in ("p50", "p95", "p99")]
+        cells += [spread(found[name], 2) for name in ("worker", "redis", "trips")]
+        rows.append([f"{rate}/s over {endpoints}", *cells, spread(found["calls"], 0)])
+    head = ["XADD to arrival", "p50 ms", "p95 ms", "p99 ms"]
+    head += ["CPU s/1,000 worker", "CPU s/1,000 Redis", "round trips each", "Redis calls each"]
+    return table(head, rows)
 
-    def latency(self) -> str:
-        """From XADD to arrival, at steady rates."""
-        rows = []
-        for rate, endpoints in ((50, 100), (300, 100), (1000, 100), (2000, 1000)):
-            found: defaultdict[str, list[float]] = defaultdict(list)
-            for _ in range(self._size.rounds):
-                self._progress.start(f"latency at {rate}/s over {endpoints} endpoints")
-                with running() as stack:
-                    customers = _customers(stack, self._urls(endpoints))
-                    stack.load.steady(rate, 2, {"w": customers})
-                    stack.drained()
-                    self._receiver.take()
-                    worker, server = stack.worker_cpu(), stack.redis_cpu()
-                    stack.load.steady(rate, self._size.seconds, {"b": customers}, tell=self._progress.part)
-                    stack.drained()
-                    arrived = self._receiver.take()["b"]
-                    found["worker"].append((stack.worker_cpu() - worker) / arrived.posts * 1000)
-                    found["redis"].append((stack.redis_cpu() - server) / arrived.posts * 1000)
-                for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-                    found[name].append(percentile(arrived.latencies_us, share) / 1000)
-            cells = [spread(found[name]) for name in ("p50", "p95", "p99")]
-            rows.append(
-                [f"{rate}/s over {endpoints}", *cells, spread(found["worker"], 2), spread(found["redis"], 2)]
-            )
-        head = ["XADD to arrival", "p50 ms", "p95 ms", "p99 ms", "CPU s/1,000 worker", "CPU s/1,000 Redis"]
-        return table(head, rows)
 
-    def enqueue(self) -> str:
-        """Status changes a second that one producer puts on the queue by the Python client."""
-        from dispatcher import Dispatcher
+def enqueue(contenders: Contenders) -> str:
+    """Status changes a second that one producer puts on the queue by the Python client."""
+    from dispatcher import Dispatcher
 
-        many, single = [], []
-        for _ in range(self._size.rounds):
-            self._progress.start("enqueue")
-            with running(workers=0) as stack, Dispatcher.from_url(stack.server.url) as dispatcher:
-                changes = [
-                    json.loads(stack.load.change("b", Customer("w", "https://a.example/")))
-                    for _ in range(20_000)
-                ]
-                began = time.monotonic()
-                dispatcher.enqueue_many(changes)
-                many.append(len(changes) / (time.monotonic() - began))
-                began = time.monotonic()
-                for change in changes[:1000]:
-                    dispatcher.enqueue(change)
-                single.append(1000 / (time.monotonic() - began))
-        rows = [["enqueue_many", spread(many, 0)], ["enqueue, one at a time", spread(single, 0)]]
-        return table(["one producer", "status changes/s"], rows)
+    many, single = [], []
+    for _ in range(contenders.size.rounds):
+        contenders.progress.start("enqueue")
+        with running(workers=0) as stack, Dispatcher.from_url(stack.server.url) as dispatcher:
+            one = Customer("w", "https://a.example/")
+            changes = [json.loads(stack.load.change("b", one)) for _ in range(20_000)]
+            began = time.monotonic()
+            dispatcher.enqueue_many(changes)
+            many.append(len(changes) / (time.monotonic() - began))
+            began = time.monotonic()
+            for change in changes[:1000]:
+                dispatcher.enqueue(change)
+            single.append(1000 / (time.monotonic() - began))
+    rows = [["enqueue_many", spread(many, 0)], ["enqueue, one at a time", spread(single, 0)]]
+    return table(["one producer", "status changes/s"], rows)
 
-    def memory(self) -> str:
-        """Bytes of Redis for a callback of some 330 bytes that waits, and that was delivered."""
-        count = self._size.ours
-        with running(workers=0, DELIVERED_BODY_SECONDS="0") as stack:
-            self._progress.start("memory")
-            customers = _customers(stack, self._urls(100))
-            stopped = [f"dispatcher:workspace:{one.workspace}" for one in customers]
-            for key in stopped:
-                stack.client.hset(key, "rate_per_second", "0.001")
-            stack.start()
-            before = stack.client.info("memory")["used_memory"]
-            stack.load.burst("b", customers, count)
+
+def memory(contenders: Contenders) -> str:
+    """Bytes of Redis for a callback that waits, that is to be tried again, and that was delivered."""
+    rows = []
+    for each in (1, 3):
+        contenders.progress.start(f"memory, {each} callbacks a message")
+        found = [f"{bytes_:,.0f}" for bytes_ in _memory(contenders, each)]
+        rows.append([f"{each} callback{'s' * (each > 1)} a message", *found])
+    return table(["bytes of Redis for a callback of 400 B", "waits", "retrying", "delivered"], rows)
+
+
+def _memory(contenders: Contenders, each: int) -> tuple[float, float, float]:
+    count, receiver = MEMORY_COUNT, contenders.receiver
+    settings = {"DELIVERED_BODY_SECONDS": "0", "BREAKER_FAILURES": "1000000", "BACKOFF_BASE_SECONDS": "900"}
+    with running(workers=0, **settings) as stack:
+        stack.load.each, stack.load.pad = each, 60
+        made = customers(stack, contenders.urls(100))
+        keys = [f"dispatcher:workspace:{one.workspace}" for one in made]
+
+        def limit(rate: str) -> None:
+            for key in keys:
+                stack.client.hset(key, mapping={"rate_per_second": rate, "revision": rate})
+
+        def used() -> int:
+            info = stack.client.info("memory")
+            beside = ("used_memory_lua", "mem_clients_normal", "mem_aof_buffer")
+            return int(info["used_memory"] - sum(info[name] for name in beside))
+
+        def accept() -> None:
+            limit("0.001")
+            stack.load.burst("b", made, count)
             wait_until(lambda: stack.client.xlen("dispatcher:events") == 0, 120, "intake")
-            waiting = (stack.client.info("memory")["used_memory"] - before) / count
-            for key in stopped:
-                stack.client.hset(key, mapping={"rate_per_second": "0", "revision": "again"})
-            stack.drained(300)
-            delivered = (stack.client.info("memory")["used_memory"] - before) / count
-            self._receiver.take()
-        rows = [["waiting", f"{waiting:,.0f}"], ["delivered, its body gone", f"{delivered:,.0f}"]]
-        return table(["one callback, one message", "bytes of Redis"], rows)
 
-    def _urls(self, count: int) -> list[str]:
-        return [self._receiver.url(number + 1) for number in range(count)]
-
-    def all(self) -> str:
-        """Every table."""
-        parts = [
-            f"{self._size.rounds} rounds on {machine()}; `make bench` repeats it. Median, and lowest to highest. "
-            "Redis with AOF everysec; receiver, Redis, producer and workers share the cores.",
-            *(self.throughput(f"{n:,} endpoint{'s' * (n > 1)}", self._urls(n)) for n in (1, 100, 10_000)),
-            self.latency(),
-            self.enqueue(),
-            self.memory(),
-        ]
-        return "\n\n".join(parts)
+        stack.start()
+        before = used()
+        accept()
+        waiting = used() - before
+        limit("0")
+        stack.drained(300)
+        delivered = used() - before
+        receiver.take()
+        receiver.behave("busy")
+        accept()
+        limit("0")
+        wait_until(lambda: receiver.count("b") >= count, 120, "first attempts", every=0.1)
+        retrying = used() - before - delivered
+        receiver.behave("ok")
+        receiver.take()
+    return waiting / count, retrying / count, delivered / count
 
 
-def _customers(stack: Stack, urls: Sequence[str]) -> list[Customer]:
-    """A workspace for up to 100 URLs each, so that many endpoints need not many workspaces."""
-    made = stack.customers("w", urls[:100])
-    return [Customer(made[number % len(made)].workspace, url) for number, url in enumerate(urls)]
-
-
-def _plain_celery(stack: Stack) -> Callable[[bytes], object]:
-    """Has a stack run plain Celery; returns what enqueues a status change there."""
-    broker = stack.server.url.replace("unix://", "redis+socket://")
-    stack.environment |= {"PLAIN_REDIS_URL": broker, "PLAIN_LEDGER_URL": stack.server.url}
-    producer = app.amqp.Producer(Connection(broker))
-    return lambda change: deliver.apply_async((json.loads(change),), producer=producer)
-
-
-def _rate(group: Group) -> float:
-    return (group.distinct - 1) / max(group.last_at - group.first_at, 0.001)
+def everything(contenders: Contenders) -> str:
+    """Every table."""
+    said = (
+        f"{contenders.size.rounds} rounds on {machine()}; `make bench` repeats it. Median, and lowest to highest. "
+        "Redis with AOF everysec; receiver, Redis, producer and workers share the cores. "
+        "Bodies have some 340 bytes."
+    )
+    parts = [
+        said,
+        contenders.throughput("100 endpoints", 100),
+        contenders.throughput("1 endpoint", 1),
+        contenders.throughput("10,000 endpoints", 10_000),
+        latency(contenders),
+        slow(contenders),
+        workers(contenders),
+        durability(contenders),
+        enqueue(contenders),
+        memory(contenders),
+    ]
+    return "\n\n".join(parts)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -227,9 +197,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--keep", action="store_true", help="write the tables into docs/performance.md")
     options = parser.parse_args(arguments)
     size = QUICK if options.quick else FULL
-    progress = Progress(size.rounds * (3 * 5 + 4 + 1) + 1)
+    steps = 3 * (3 + len(POOLS)) + len(RATES) + 2 * len(SLOW_MS) + 3 + len(AOF) + 1
+    progress = Progress(size.rounds * steps + 2)
     with Receiver("ok") as receiver:
-        text = Bench(receiver, size, progress).all()
+        text = everything(Contenders(receiver, size, progress))
     progress.end()
     print(text)
     if options.keep:

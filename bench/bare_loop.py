@@ -6,7 +6,6 @@ import sys
 import time
 
 import aiohttp
-import msgspec
 import uvloop
 
 from bench.load import Customer, Load
@@ -15,10 +14,8 @@ from dispatcher.dialects import zeckta
 from dispatcher.model import StatusChange, encode_json
 from dispatcher.signing import key_of, webhook_headers
 
-CONCURRENCY = 100
 
-
-async def post_all(urls: list[str], count: int) -> None:
+async def post_all(urls: list[str], count: int, concurrency: int) -> None:
     """Posts `count` callbacks to the URLs in turn."""
     load = Load(None)
     key = key_of(SECRET)
@@ -40,9 +37,9 @@ async def post_all(urls: list[str], count: int) -> None:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
         print("ready.", file=sys.stderr, flush=True)
-        await asyncio.gather(*(work(session) for _ in range(CONCURRENCY)))
+        await asyncio.gather(*(work(session) for _ in range(concurrency)))
 
 
 if __name__ == "__main__":
     task = json.load(sys.stdin)
-    uvloop.run(post_all(task["urls"], msgspec.convert(task["count"], int)))
+    uvloop.run(post_all(task["urls"], task["count"], task["concurrency"]))

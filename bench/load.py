@@ -24,10 +24,14 @@ class Customer:
 class Load:
     """Makes status changes as a backend does, and puts them on the queue."""
 
-    def __init__(self, client: Any, stream: str = "dispatcher:events", pad: int = 0) -> None:
+    pad = 0
+    """Bytes by which each status change, and each body, is longer."""
+    each = 1
+    """How many status changes a message has."""
+
+    def __init__(self, client: Any, stream: str = "dispatcher:events") -> None:
         self._client = client
         self._stream = stream
-        self._pad = pad
         self._numbers = itertools.count()
         self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -35,16 +39,14 @@ class Load:
         """One status change, as JSON; enqueued now."""
         number = next(self._numbers)
         message = {
-            "uuid": f"m{number}-6a5ad0ba-b5a9-11ef-b8d9",
-            "src": "ZECKTA",
+            "uuid": f"m{number // self.each:08d}-6a5ad0ba-b5a9-11ef-b8d9",
+            "src": "ZECKTA" + "x" * self.pad,
             "dest": f"+2332{number % 100_000_000:08d}",
             "segments": 1,
             "units": 1,
             "attempts": 1,
             "cost": 0.05,
         }
-        if self._pad:
-            message["reference"] = {"pad": "x" * self._pad}
         return msgspec.json.encode(
             {
                 "eventId": f"{group}-{time.time_ns() // 1000}-{number}",
@@ -66,7 +68,7 @@ class Load:
     def burst(self, group: str, customers: Sequence[Customer], count: int) -> float:
         """Enqueues `count`, round robin, as fast as it can; the seconds it took."""
         began = time.monotonic()
-        chosen = itertools.islice(itertools.cycle(customers), count)
+        chosen = itertools.islice(itertools.cycle(c for c in customers for _ in range(self.each)), count)
         while batch := list(itertools.islice(chosen, PIPELINE)):
             self.send(group, batch)
         return time.monotonic() - began

@@ -157,6 +157,7 @@ class Receiver:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, list(kinds)), daemon=True)
         self._process.start()
+        theirs.close()  # or its death would not be noticed
         self._ports: list[int] = self._pipe.recv()
 
     def url(self, number: int, port: int = 0, scheme: str = "http") -> str:

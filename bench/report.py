@@ -30,6 +30,11 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
     return text if len(values) < 2 else f"{text} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
+def bars(values: Sequence[float], width: int = 30) -> list[str]:
+    """A bar for each value."""
+    return ["█" * max(1, round(value / max(values) * width)) for value in values]
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns line up."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]

@@ -100,6 +100,17 @@ class Stack:
         """CPU seconds of the workers so far, their children's too."""
         return sum(cpu_seconds(pid) for worker in self.workers for pid in _family(worker.pid))
 
+    def commands(self) -> tuple[int, int]:
+        """Scripts and reads that Redis was asked for so far (a round trip each), and all commands it ran."""
+        stats = self.client.info("commandstats")
+        ours = {
+            n: s["calls"]
+            for n, s in stats.items()
+            if n not in ("cmdstat_xadd", "cmdstat_info", "cmdstat_xlen")
+        }
+        trips = sum(ours.get(f"cmdstat_{name}", 0) for name in ("evalsha", "xreadgroup"))
+        return trips, sum(ours.values())
+
     def redis_cpu(self) -> float:
         """CPU seconds of Redis so far."""
         info = self.client.info("cpu")

@@ -1,0 +1,136 @@
+"""Who is compared: real processes that deliver a number of callbacks as fast as they can."""
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kombu import Connection
+
+from bench.load import Customer
+from bench.plain_celery import app, deliver
+from bench.receiver import Group, Receiver
+from bench.report import Progress, bars, median, spread, table
+from bench.stack import CELERY, ROOT, Stack, running, wait_until
+
+Contender = Callable[[], Group]
+"""Delivers callbacks; what the receiver saw."""
+
+BARE = "bare aiohttp loop"
+POOLS = {
+    "plain Celery, prefork 2": ("-P", "prefork", "-c", "2"),
+    "plain Celery, threads 20": ("-P", "threads", "-c", "20"),
+    "plain Celery, gevent 100": ("-P", "gevent", "-c", "100"),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a run does."""
+
+    rounds: int
+    ours: int
+    plain: int
+    seconds: float
+
+
+class Contenders:
+    """All of them, on one receiver."""
+
+    def __init__(self, receiver: Receiver, size: Size, progress: Progress) -> None:
+        self.receiver = receiver
+        self.size = size
+        self.progress = progress
+
+    def ours(self, urls: Sequence[str], *, workers: int = 1, aof: str = "everysec", count: int = 0) -> Group:
+        """Our workers, the queue filled before they start."""
+        count = count or self.size.ours
+        with running(workers=0, aof=aof) as stack:
+            stack.load.burst("b", customers(stack, urls), count)
+            for _ in range(workers):
+                stack.start()
+            return self._arrived(count)
+
+    def plain(self, urls: Sequence[str], pool: Sequence[str]) -> Group:
+        """Plain Celery, its queue filled before its workers start."""
+        count = self.size.plain
+        with running(workers=0) as stack:
+            enqueue = _plain_celery(stack)
+            for number in range(count):
+                enqueue(stack.load.change("b", Customer("w", urls[number % len(urls)])))
+            stack.start(*CELERY, "-A", "bench.plain_celery", "worker", "-l", "INFO", *pool)
+            return self._arrived(count)
+
+    def bare(self, urls: Sequence[str], *, concurrency: int = 100, count: int = 0) -> Group:
+        """An aiohttp loop that does nothing else."""
+        count = count or self.size.ours
+        command = [sys.executable, "-m", "bench.bare_loop"]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, text=True
+        ) as process:
+            assert process.stdin
+            json.dump({"urls": list(urls), "count": count, "concurrency": concurrency}, process.stdin)
+            process.stdin.close()
+            return self._arrived(count)
+
+    def _arrived(self, count: int) -> Group:
+        wait_until(lambda: self.receiver.count("b") >= count, 300, f"{count} callbacks", every=0.05)
+        return self.receiver.take()["b"]
+
+    def urls(self, count: int) -> list[str]:
+        """So many endpoints."""
+        return [self.receiver.url(number + 1) for number in range(count)]
+
+    def rates(self, name: str, contenders: dict[str, Contender]) -> dict[str, list[float]]:
+        """Callbacks a second of each, round by round."""
+        found: defaultdict[str, list[float]] = defaultdict(list)
+        for _ in range(self.size.rounds):
+            for contender, run in contenders.items():
+                self.progress.start(f"{name}: {contender}")
+                found[contender].append(_rate(run()))
+        return found
+
+    def throughput(self, name: str, endpoints: int) -> str:
+        """All contenders, with all callbacks waiting before they start."""
+        urls = self.urls(endpoints)
+        contenders: dict[str, Contender] = {
+            "one worker": lambda: self.ours(urls),
+            "two workers": lambda: self.ours(urls, workers=2),
+        }
+        for plain, pool in POOLS.items():
+            contenders[plain] = lambda pool=pool: self.plain(urls, pool)  # type: ignore[misc]
+        contenders[BARE] = lambda: self.bare(urls)
+        rates = self.rates(name, contenders)
+        best = max(POOLS, key=lambda plain: median(rates[plain]))
+        head = [name, "callbacks/s", "÷ best plain Celery", "÷ bare loop", ""]
+        lengths = bars([median(found) for found in rates.values()])
+        rows = [
+            [contender, spread(found, 0), ratio(found, rates[best], 1), ratio(found, rates[BARE], 2), bar]
+            for (contender, found), bar in zip(rates.items(), lengths, strict=True)
+        ]
+        return table(head, rows)
+
+
+def ratio(found: Sequence[float], base: Sequence[float], digits: int = 2) -> str:
+    """Round by round, so that what disturbs a round disturbs both."""
+    return spread([a / b for a, b in zip(found, base, strict=True)], digits)
+
+
+def customers(stack: Stack, urls: Sequence[str]) -> list[Customer]:
+    """A workspace for up to 100 URLs each, so that many endpoints need not many workspaces."""
+    made = stack.customers("w", urls[:100])
+    return [Customer(made[number % len(made)].workspace, url) for number, url in enumerate(urls)]
+
+
+def _plain_celery(stack: Stack) -> Callable[[bytes], object]:
+    """Has a stack run plain Celery; returns what enqueues a status change there."""
+    broker = stack.server.url.replace("unix://", "redis+socket://")
+    stack.environment |= {"PLAIN_REDIS_URL": broker, "PLAIN_LEDGER_URL": stack.server.url}
+    producer = app.amqp.Producer(Connection(broker))
+    return lambda change: deliver.apply_async((json.loads(change),), producer=producer)
+
+
+def _rate(group: Group) -> float:
+    return (group.distinct - 1) / max(group.last_at - group.first_at, 0.001)
