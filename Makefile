@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-isolation check format docs clean
+.PHONY: help demo test bench bench-isolation bench-drain faults check format docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,12 @@ bench: $(INSTALLED) ## throughput and latency beside plain Celery and a bare loo
 
 bench-isolation: $(INSTALLED) ## what bad endpoints, a burst and an outage cost the others (15 min; QUICK=1: 2 min)
 	@$(BIN)/python -m bench.isolation $(if $(QUICK),--quick,--keep)
+
+bench-drain: $(INSTALLED) ## how fast 10,000 to 1,000,000 waiting callbacks go out (7 min; QUICK=1: 1 min)
+	@$(BIN)/python -m bench.drain $(if $(QUICK),--quick,--keep)
+
+faults: $(INSTALLED) ## every fault of the catalogue, workers and Redis killed 200 times (30 min; QUICK=1: 5 min)
+	@$(BIN)/python -m tests.faults $(if $(QUICK),--short,--keep)
 
 check: $(INSTALLED) ## format, lint, types, import rules, unit tests (under a minute)
 	$(BIN)/ruff format --check .

@@ -92,18 +92,18 @@ class Contenders:
                 found[contender].append(_rate(run()))
         return found
 
-    def throughput(self, name: str, endpoints: int) -> str:
-        """All contenders, with all callbacks waiting before they start."""
+    def throughput(self, name: str, endpoints: int, pools: Sequence[str] = tuple(POOLS)) -> str:
+        """All contenders, with all callbacks waiting before they start; of plain Celery, with these pools."""
         urls = self.urls(endpoints)
         contenders: dict[str, Contender] = {
             "one worker": lambda: self.ours(urls),
             "two workers": lambda: self.ours(urls, workers=2),
         }
-        for plain, pool in POOLS.items():
-            contenders[plain] = lambda pool=pool: self.plain(urls, pool)  # type: ignore[misc]
+        for plain in pools:
+            contenders[plain] = lambda pool=POOLS[plain]: self.plain(urls, pool)  # type: ignore[misc]
         contenders[BARE] = lambda: self.bare(urls)
         rates = self.rates(name, contenders)
-        best = max(POOLS, key=lambda plain: median(rates[plain]))
+        best = max(pools, key=lambda plain: median(rates[plain]))
         head = [name, "callbacks/s", "÷ best plain Celery", "÷ bare loop", ""]
         lengths = bars([median(found) for found in rates.values()])
         rows = [

@@ -97,10 +97,15 @@ class Progress:
 
 def keep(name: str, text: str) -> None:
     """Puts a text between its marks in docs/performance.md."""
-    document = DOCUMENT.read_text()
+    put_between_marks(DOCUMENT, name, text)
+
+
+def put_between_marks(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between a document's marks of that name."""
+    document = path.read_text()
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, _, rest = document.partition(start)
     _, _, after = rest.partition(end)
     if not after:
-        raise SystemExit(f"error: {DOCUMENT} has no marks for {name!r}")
-    DOCUMENT.write_text(f"{before}{start}\n{text}\n\n{end}{after}")
+        raise SystemExit(f"error: {path} has no marks for {name!r}")
+    path.write_text(f"{before}{start}\n{text}\n\n{end}{after}")

@@ -1,0 +1,87 @@
+"""`make bench-drain`: how fast waiting callbacks go out when 10,000, 100,000 or 1,000,000 of them wait, and what they take of Redis."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from bench.contenders import Contenders, Size, customers
+from bench.receiver import Receiver
+from bench.report import Progress, keep, machine, table
+from bench.stack import Stack, running, wait_until
+
+ENDPOINTS, WORKERS = 1000, 1
+MEASURED_SECONDS = 40
+FULL, QUICK = (10_000, 100_000, 1_000_000), (3_000, 30_000)
+
+
+def drain(contenders: Contenders, count: int) -> list[float]:
+    """Accepted a second while nothing goes out; bytes of Redis each; delivered a second from then on."""
+    progress, receiver = contenders.progress, contenders.receiver
+    with running(workers=0) as stack:
+        made = customers(stack, contenders.urls(ENDPOINTS))
+        _limit(stack, "0.001")
+        progress.start(f"{count:,} are enqueued")
+        stack.start()
+        before = stack.client.info("memory")["used_memory"]
+        began = time.monotonic()
+        stack.load.burst("b", made, count)
+        progress.start(f"{count:,} are accepted")
+        wait_until(lambda: stack.client.xlen("dispatcher:events") == 0, 600, "intake", every=0.1)
+        accepted = count / (time.monotonic() - began)
+        each = (stack.client.info("memory")["used_memory"] - before) / count
+        progress.start(f"{count:,} go out")
+        _limit(stack, "0")
+        first = receiver.count("b")
+        began = time.monotonic()
+        wait_until(
+            lambda: receiver.count("b") >= count or time.monotonic() - began > MEASURED_SECONDS,
+            600,
+            "callbacks",
+            every=0.1,
+        )
+        rate = (receiver.count("b") - first) / (time.monotonic() - began)
+        receiver.take()
+    return [accepted, each, rate]
+
+
+def _limit(stack: Stack, rate: str) -> None:
+    for key in stack.client.scan_iter("dispatcher:workspace:*"):
+        stack.client.hset(key, mapping={"rate_per_second": rate, "revision": rate})
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs everything and prints the table; `--keep` puts it into docs/performance.md."""
+    parser = argparse.ArgumentParser(prog="python -m bench.drain", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer callbacks: a look, not a measurement")
+    parser.add_argument("--keep", action="store_true", help="write the table into docs/performance.md")
+    options = parser.parse_args(arguments)
+    sizes = QUICK if options.quick else FULL
+    progress = Progress(3 * (len(sizes) + 1))
+    with Receiver("ok") as receiver:
+        contenders = Contenders(receiver, Size(1, 0, 0, 0), progress)
+        found = [drain(contenders, count) for count in (*sizes, sizes[0])]
+    progress.end()
+    base = (found[0][2] + found[-1][2]) / 2  # before and after, for the machine changes meanwhile
+    rows = [
+        [f"{count:,}", f"{accepted:,.0f}", f"{each:,.0f}", f"{rate:,.0f}", f"{rate / base:.2f}"]
+        for count, (accepted, each, rate) in zip((*sizes, sizes[0]), found, strict=True)
+    ]
+    head = [
+        "waiting",
+        "enqueued and accepted/s",
+        "bytes of Redis each",
+        "delivered/s",
+        f"÷ with {sizes[0]:,} waiting",
+    ]
+    text = (
+        f"One worker, {ENDPOINTS:,} endpoints, on {machine()}; delivered over the first {MEASURED_SECONDS} s; "
+        f"`make bench-drain` repeats it.\n\n{table(head, rows)}"
+    )
+    print(text)
+    if options.keep:
+        keep("drain", text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,102 @@
+"""`make faults`: every fault in its long form, with what was counted; writes the table of docs/reliability.md."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.report import machine, put_between_marks, table
+from tests.faults.catalogue import ELSEWHERE, FAULTS, Fault
+from tests.faults.scene import play
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+
+
+def run(fault: Fault, *, short: bool) -> tuple[list[str], bool]:
+    """A row of the table, and whether the promise was kept."""
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"\r\x1b[K  {time.monotonic() - began:5.0f} s  {text}", end="", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        counts, scene = play(
+            fault.run,
+            Path(folder),
+            fault.seed,
+            short=short,
+            tell=tell if sys.stderr.isatty() else print_nothing,
+        )
+    allowed = fault.duplicates(scene)
+    kept = not counts.problems and not counts.lost and counts.duplicates <= allowed
+    for problem in counts.problems[:5]:
+        print(f"  broken: {problem}", file=sys.stderr)
+    return [
+        str(fault.number),
+        fault.name,
+        fault.promise,
+        f"{counts.accepted:,}",
+        str(counts.lost),
+        str(counts.forgotten),
+        f"{counts.duplicates} of {allowed}",
+        f"{counts.seconds:.1f}",
+        "yes" if kept else "NO",
+    ], kept
+
+
+def print_nothing(_text: str) -> None:
+    """Where nobody watches."""
+
+
+def run_elsewhere() -> list[list[str]]:
+    """The faults that other tests do, by running them."""
+    rows = []
+    for one in ELSEWHERE:
+        print(f"{one.number}: {one.test}", file=sys.stderr)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", one.test], capture_output=True, text=True, check=False
+        )
+        rows.append([str(one.number), one.promise, one.test, "yes" if done.returncode == 0 else "NO"])
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 if every promise was kept."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="few kills in place of 200")
+    parser.add_argument("--keep", action="store_true", help="write the tables into docs/reliability.md")
+    parser.add_argument("names", nargs="*", help="only faults whose name holds one of these words")
+    options = parser.parse_args(arguments)
+    chosen = [f for f in FAULTS if not options.names or any(name in f.name for name in options.names)]
+    rows, all_kept = [], True
+    for place, fault in enumerate(chosen, 1):
+        print(f"[{place}/{len(chosen)}] {fault.number}: {fault.name} (seed {fault.seed})", file=sys.stderr)
+        row, kept = run(fault, short=options.short)
+        rows.append(row)
+        all_kept &= kept
+    head = [
+        "#",
+        "fault",
+        "promise",
+        "status changes",
+        "lost",
+        "forgotten by Redis",
+        "repeated POSTs, of so many allowed",
+    ]
+    head += ["seconds to recover", "kept"]
+    text = f"Run on {machine()}; `make faults` repeats it.\n\n{table(head, rows)}"
+    if not options.names:
+        others = run_elsewhere()
+        all_kept &= all(row[-1] == "yes" for row in others)
+        text += f"\n\n{table(['#', 'promise', 'test', 'kept'], others)}"
+    print(text)
+    if options.keep and not options.names:
+        put_between_marks(DOCUMENT, "faults", text)
+    return 0 if all_kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

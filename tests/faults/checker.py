@@ -1,0 +1,132 @@
+"""Compares what was accepted, what the receiver got and what the ledger says."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import redis
+from aiohttp import web
+
+from dispatcher.outcomes import ENDS
+from tasks.receiver import Received
+
+LEFTOVERS = ("lane", "leased", "chain")
+
+
+class Recorder:
+    """The receiving end: answers as `status_of` says, and notes whether two POSTs of one callback are under way at once."""
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.times: list[float] = []
+        self.at_once: list[str] = []
+        self.most_at_once = 0
+        self._under_way: defaultdict[str, list[web.Request]] = defaultdict(list)
+
+    def begin(self, request: web.Request) -> None:
+        """A POST came in."""
+        event_id = request.headers["webhook-id"]
+        alive = [r for r in self._under_way[event_id] if r.transport and not r.transport.is_closing()]
+        if alive:
+            self.at_once.append(event_id)
+        self._under_way[event_id] = [*alive, request]
+        self.most_at_once = max(self.most_at_once, sum(map(bool, self._under_way.values())))
+
+    def end(self, request: web.Request) -> None:
+        """It is to be answered."""
+        self._under_way[request.headers["webhook-id"]].remove(request)
+
+    def note(self, received: Received) -> None:
+        """It was answered."""
+        self.received.append(received)
+        self.times.append(time.monotonic())
+
+
+@dataclass
+class Counts:
+    """What became of the status changes of one run."""
+
+    accepted: int = 0
+    forgotten: int = 0
+    """Redis was told, and has lost it: it is neither on the queue nor in the ledger nor in `rejected`."""
+    lost: int = 0
+    """Redis has it, and it has not come to an end."""
+    posts: int = 0
+    duplicates: int = 0
+    """POSTs of a callback after one that was answered with a 2xx."""
+    ends: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    """Other promises that were broken."""
+    seconds: float = 0.0
+    """From the fault's end until everything had come to its end."""
+
+
+def pending(client: "redis.Redis", event_ids: Iterable[tuple[str, str]]) -> int:
+    """How many of (workspace, eventId) have not come to an end."""
+    return sum(state not in ENDS for state in _states(client, list(event_ids)))
+
+
+def check(client: "redis.Redis", event_ids: list[tuple[str, str]], recorder: Recorder) -> Counts:
+    """Counts, and looks for whatever breaks a promise (FAULTS: P1 to P5)."""
+    counts = Counts(accepted=len(event_ids), posts=len(recorder.received))
+    by_id: defaultdict[str, list[Received]] = defaultdict(list)
+    for received in recorder.received:
+        by_id[received.event_id].append(received)
+    queued = {entry[1].get(b"event", b"") for entry in client.xrange("dispatcher:events")}
+    rejected = {entry[1].get(b"eventId", b"").decode() for entry in client.xrange("dispatcher:rejected")}
+    for (workspace, event_id), state in zip(event_ids, _states(client, event_ids), strict=True):
+        got = by_id[event_id]
+        good = sum(200 <= one.status < 300 for one in got)
+        if state is None:
+            if event_id in rejected:
+                counts.ends["rejected"] += 1
+            elif any(event_id.encode() in raw for raw in queued):
+                counts.lost += 1
+            else:
+                counts.forgotten += 1
+        elif state not in ENDS:
+            counts.lost += 1
+        else:
+            counts.ends[state] += 1
+        if state == "delivered" and not good:
+            counts.problems.append(f"{event_id} is delivered, but no 2xx was given")
+        first = next((n for n, one in enumerate(got) if 200 <= one.status < 300), len(got))
+        counts.duplicates += len(got[first + 1 :])
+        if len({one.body for one in got}) > 1:
+            counts.problems.append(f"{event_id} had several bodies")
+        counts.problems += [f"{event_id}: {one.problem}" for one in got if one.problem]
+        counts.problems += _late_attempts(client, workspace, event_id)
+    known = {event_id for _, event_id in event_ids}
+    counts.problems += [f"{one} was never accepted" for one in by_id if one not in known]
+    counts.problems += [f"{one} was under way twice at once" for one in recorder.at_once]
+    if not counts.lost:
+        counts.problems += _leftovers(client)
+    return counts
+
+
+def _states(client: "redis.Redis", event_ids: list[tuple[str, str]]) -> list[str | None]:
+    pipe = client.pipeline(transaction=False)
+    for workspace, event_id in event_ids:
+        pipe.hget(f"dispatcher:event:{workspace}:{event_id}", "state")
+    return [None if state is None else state.decode() for state in pipe.execute()]
+
+
+def _late_attempts(client: "redis.Redis", workspace: str, event_id: str) -> list[str]:
+    h = client.hgetall(f"dispatcher:event:{workspace}:{event_id}")
+    expires = int(h.get(b"expires", 2**53))
+    attempts = [h[b"a%d" % n] for n in range(1, int(h.get(b"attempts", 0)) + 1)]
+    late = [one for one in attempts if not one.endswith(b"worker_lost") and int(one.split()[0]) >= expires]
+    return [f"{event_id} was attempted after its expiry" for _ in late]
+
+
+def _leftovers(client: "redis.Redis") -> list[str]:
+    left = [
+        key.decode() for kind in LEFTOVERS for key in client.scan_iter(f"dispatcher:{kind}:*", count=1000)
+    ]
+    left += [key for key in ("dispatcher:schedule", "dispatcher:expiries") if client.zcard(key)]
+    if client.exists("dispatcher:events") and client.xinfo_groups("dispatcher:events"):
+        left += ["entries read and not accepted"] * bool(
+            client.xpending("dispatcher:events", "workers")["pending"]
+        )
+    return [f"left over: {one}" for one in left]

@@ -1,0 +1,43 @@
+"""On the path of a worker: the faults that must strike at one certain line. `FAULT` names one."""
+
+import os
+import signal
+import time
+
+FAULT, ARGUMENT = os.environ.get("FAULT", ""), os.environ.get("FAULT_ARGUMENT", "")
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _before_send() -> None:
+    """The worker dies when it is about to POST one certain event."""
+    from dispatcher import sender
+
+    send = sender.Sender.send
+
+    async def die_or_send(self, callback, *args):  # type: ignore[no-untyped-def]
+        if callback.event_id == ARGUMENT:
+            _die()
+        return await send(self, callback, *args)
+
+    sender.Sender.send = die_or_send  # type: ignore[method-assign]
+
+
+def _before_unacked() -> None:
+    """The worker dies when it has taken a Celery message off the queue, and not yet written that it has it."""
+    from kombu.transport import redis
+
+    redis.QoS.append = lambda *_: _die()
+
+
+def _skewed() -> None:
+    """The worker's clock is wrong by so many seconds, and jumps back by twice as many after ten."""
+    real, began, skew = time.time, time.time(), float(ARGUMENT)
+    time.time = lambda: real() + (skew if real() - began < 10 else -skew)
+    real_ns = time.time_ns
+    time.time_ns = lambda: real_ns() + round(skew * 1e9)
+
+
+{"before_send": _before_send, "before_unacked": _before_unacked, "skewed": _skewed}.get(FAULT, lambda: None)()

@@ -1,0 +1,98 @@
+"""A stack with a recording receiver, a seed, and what is known of the run."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from tests.acceptance.stack import Stack, Worker, running_stack, wait_until
+from tests.faults.checker import Counts, Recorder, check, pending
+
+HOOKS = Path(__file__).parent / "hooks"
+
+
+class Scene:
+    """One run of one fault."""
+
+    def __init__(
+        self, stack: Stack, seed: int, *, short: bool, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.stack = stack
+        self.short = short
+        self.tell = tell
+        self.chance = random.Random(seed)
+        self.recorder = Recorder()
+        self.event_ids: list[tuple[str, str]] = []
+        self.allowed = 0
+        """POSTs that may be repeated: those in flight at each kill."""
+        self.answer: Callable[[web.Request, int], Any] | None = None
+        self.failure_rate = 0.0
+        self.notes: list[str] = []
+        stack.received = self.recorder.received
+        stack.answer = self._answer
+        stack._receiver._on_received = self.recorder.note
+
+    async def _answer(self, request: web.Request, number: int) -> web.Response:
+        self.recorder.begin(request)
+        try:
+            if self.answer:
+                response: web.Response = await self.answer(request, number)
+                return response
+            return web.Response(status=503 if self.chance.random() < self.failure_rate else 200)
+        finally:
+            self.recorder.end(request)
+
+    def enqueue(self, count: int = 1, *, workspace: str = "acme", **fields: Any) -> list[str]:
+        """Enqueues changes of new messages; their eventIds."""
+        first = len(self.event_ids)
+        made = self.stack.enqueue(count, first=first, workspace=workspace, **fields)
+        self.event_ids += [(workspace, event_id) for event_id in made]
+        return made
+
+    def worker(self, fault: str = "", argument: str = "", *, ready: bool = True, **settings: str) -> Worker:
+        """Starts a worker, with a fault built in if one is named."""
+        environment = {f"DISPATCHER_{name}": value for name, value in settings.items()}
+        if fault:
+            environment |= {"PYTHONPATH": str(HOOKS), "FAULT": fault, "FAULT_ARGUMENT": argument}
+        worker = self.stack.start_worker(**environment)
+        return worker.wait_ready() if ready else worker
+
+    def leased(self) -> int:
+        """Callbacks in workers' hands now."""
+        client = self.stack.redis
+        return sum(client.zcard(key) for key in client.scan_iter("dispatcher:leased:*"))
+
+    def counted(self, seconds: float = 120) -> Counts:
+        """Waits until everything has come to its end, and counts."""
+        began = time.monotonic()
+        client = self.stack.redis
+
+        def over() -> bool:
+            return client.xlen("dispatcher:events") == 0 and pending(client, self._known()) == 0
+
+        wait_until(over, seconds, "everything to come to its end")
+        took = time.monotonic() - began
+        wait_until(lambda: not client.zcard("dispatcher:schedule"), 10, "nothing to be scheduled")
+        counts = check(client, self.event_ids, self.recorder)
+        counts.seconds = took
+        return counts
+
+    def _known(self) -> list[tuple[str, str]]:
+        """Without those that Redis has forgotten or refused."""
+        client = self.stack.redis
+        pipe = client.pipeline(transaction=False)
+        for workspace, event_id in self.event_ids:
+            pipe.exists(f"dispatcher:event:{workspace}:{event_id}")
+        return [one for one, there in zip(self.event_ids, pipe.execute(), strict=True) if there]
+
+
+def play(
+    fault: "Callable[[Scene], Counts]", folder: Path, seed: int, **options: Any
+) -> "tuple[Counts, Scene]":
+    """Runs one fault on a stack of its own."""
+    with running_stack(folder) as stack:
+        scene = Scene(stack, seed, **options)
+        return fault(scene), scene

@@ -1,0 +1,108 @@
+"""What a callback costs, in counts that do not depend on the machine: a change that makes it dearer is seen here."""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from dispatcher.exchange import Answer
+from dispatcher.intake import IntakeOptions, render
+from dispatcher.keys import endpoint_id
+from dispatcher.ledger import Claimed, Settlement
+from dispatcher.model import Callback, StatusChange
+from dispatcher.outcomes import Attempt, Delivered, News
+from dispatcher.secrets import Secret
+from dispatcher.sender import Sender
+from dispatcher.workspaces import Workspace
+from tests.world import START_MS, World, callback
+
+ENDPOINT = "acme https://a.example:443"
+MARGIN = 1.1
+RAW = (
+    b'{"eventId":"e1","workspace":"acme","status":"DELIVERED","timestamp":"2026-06-09T13:04:57Z","message":'
+    b'{"uuid":"m1","src":"ACME","dest":"+233200000001","segments":1,"units":1,"attempts":1,"cost":0.05}}'
+)
+WORKSPACE = Workspace(
+    "acme", "zeckta", "https://a.example/hooks", (Secret("whsec_" + "a" * 32, START_MS),), START_MS, "r"
+)
+
+
+def redis_calls(world: World) -> int:
+    """Commands that Redis ran so far, in scripts and outside."""
+    stats = world.call("info", "commandstats")
+    return sum(s["calls"] for name, s in stats.items() if name not in ("cmdstat_info", "cmdstat_config"))
+
+
+def deliver(world: World, callbacks: list[Callback]) -> int:
+    """Accepts, claims and settles them in one call each; the commands that took."""
+    before = redis_calls(world)
+    world.accept(*callbacks, claim=len(callbacks))
+    [(_, claim)] = world.claims
+    assert len(callbacks) == len(claim.callbacks)
+    settlements = [
+        Settlement(one.event_id, one.claim, Delivered(), Attempt(world.now, 5, 200), News.UP)
+        for one in claim.callbacks
+    ]
+    world.run(world.ledger.settle(endpoint_id(ENDPOINT), settlements))
+    return redis_calls(world) - before
+
+
+def test_redis_calls_of_one(world: World) -> None:
+    """One callback alone, its endpoint known: two scripts, and so many commands in them."""
+    deliver(world, [callback("e0", message="m0")])
+    assert deliver(world, [callback("e1", message="m1")]) <= 42 * MARGIN
+
+
+def test_redis_calls_of_many(world: World) -> None:
+    """Twenty for one endpoint share what is done once for it."""
+    deliver(world, [callback("e0", message="m0")])
+    world.call("hset", world.keys.endpoint(endpoint_id(ENDPOINT)), "window", 20)
+    calls = deliver(world, [callback(f"b{n}", message=f"b{n}") for n in range(20)])
+    assert calls / 20 <= 17 * MARGIN
+
+
+def python_calls(work: Callable[[], object]) -> int:
+    """Functions, Python's and C's, that some work calls the second time it is done."""
+    work()
+    count = 0
+
+    def note(_frame: FrameType, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_python_calls_of_intake() -> None:
+    """From an entry's bytes to the rendered callback."""
+    calls = python_calls(lambda: render(StatusChange.from_json(RAW), WORKSPACE, START_MS, IntakeOptions()))
+    assert calls <= 43 * MARGIN
+
+
+class Answers:
+    """In place of the transport."""
+
+    async def post(self, *_request: object) -> Answer:
+        """200."""
+        return Answer(200, [])
+
+
+def test_python_calls_of_sending() -> None:
+    """Signing, and all that is done for a POST beside the transport."""
+    sender = Sender(Answers(), "agent")
+    one = Claimed("e1", 1, 1, 2**53, "MESSAGE_SENT", "SENT", "m1", "https://a.example/hooks", RAW)
+
+    def send() -> None:
+        coroutine = sender.send(one, WORKSPACE, START_MS)
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            return
+        raise AssertionError("it waited for something")
+
+    assert python_calls(send) <= 38 * MARGIN
