@@ -144,11 +144,8 @@ def test_urls(text: str) -> None:
             found = transport._target(url.url)
             assert found.start.count(b"\r\n") == 2
             assert found.start.isascii()
-        except (
-            ValueError,
-            TransportFailure,
-        ):  # httpx.InvalidURL is no TransportFailure; a post turns it into one
-            raise
+        except (httpx.InvalidURL, UnicodeError):  # a post says `blocked_address`
+            pass
         finally:
             await transport.aclose()
 
