@@ -6,6 +6,7 @@ import os
 from typing import Any
 from unittest.mock import Mock
 
+import httpx
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
