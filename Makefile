@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-isolation bench-drain faults check format docs clean
+.PHONY: help demo test bench bench-isolation bench-drain faults soak fuzz check format docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,12 @@ bench-drain: $(INSTALLED) ## how fast 10,000 to 1,000,000 waiting callbacks go o
 
 faults: $(INSTALLED) ## every fault of the catalogue, workers and Redis killed 200 times (30 min; QUICK=1: 5 min)
 	@$(BIN)/python -m tests.faults $(if $(QUICK),--short,--keep)
+
+soak: $(INSTALLED) ## half an hour at a steady rate with random faults (MINUTES=30)
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(MINUTES),,--keep)
+
+fuzz: $(INSTALLED) ## ten minutes of whatever could come in
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),15000) $(PYTEST) tests/fuzz --timeout 900
 
 check: $(INSTALLED) ## format, lint, types, import rules, unit tests (under a minute)
 	$(BIN)/ruff format --check .

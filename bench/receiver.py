@@ -91,13 +91,17 @@ class _Connection(asyncio.Protocol):
         match self._behaviour.kind:
             case "ok" if self._behaviour.delay_ms:
                 loop = asyncio.get_running_loop()
-                loop.call_later(self._behaviour.delay_ms / 1000, self._transport.write, OK)
+                loop.call_later(self._behaviour.delay_ms / 1000, self._write, OK)
             case "ok":
                 self._transport.write(OK)
             case "busy":
                 self._transport.write(BUSY)
             case "drip":
                 self._drip(OK)
+
+    def _write(self, answer: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(answer)
 
     def _drip(self, rest: bytes) -> None:
         if rest and not self._transport.is_closing():

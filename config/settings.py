@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     delivered_body_seconds: Annotated[int, Field(ge=0)] = Field(
         3600, description="how long a delivered body is kept"
     )
+    max_waiting_per_endpoint: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="callbacks that may wait for one endpoint; newer ones go to `rejected` (endpoint_full); 0: no limit",
+    )
     turn_seconds: Positive = Field(
         5, description="how long one worker serves one endpoint before others get a turn"
     )

@@ -24,6 +24,8 @@ class LedgerOptions:
     """What the scripts need to know from the settings."""
 
     max_concurrency: int = 20
+    max_waiting: int = 0
+    """For one endpoint; 0: no limit."""
     retention_ms: int = 604_800_000
     lease_ms: int = 30_000
     delivered_body_ms: int = 3_600_000
@@ -72,7 +74,7 @@ class Accepted(msgspec.Struct, frozen=True):
     hints: list[str]
     """Endpoints to hint."""
     words: list[str]
-    """For each callback: accepted, superseded, duplicate or conflict."""
+    """For each callback: accepted, superseded, duplicate, conflict or full."""
     claims: list[tuple[str, Claim]]
     """What was leased to this worker at once, by endpoint."""
 
@@ -183,7 +185,8 @@ class Ledger:
         Leases up to `claim` callbacks of endpoints that are ready to this worker at once.
         Raises NotLeader, WorkspaceChanged, RedisFull, RedisUnavailable.
         """
-        args: list[Argument] = [token, HINT_MS, claim, self.options.lease_ms, len(revisions)]
+        options = self.options
+        args: list[Argument] = [token, HINT_MS, claim, options.lease_ms, options.max_waiting, len(revisions)]
         for workspace, revision in revisions.items():
             args += (workspace, revision)
         args.append(len(skipped))

@@ -206,6 +206,15 @@ class Lookup:
                 total.update({name.decode(): int(value) for name, value in counts.items()})
         return total
 
+    async def waiting(self) -> tuple[int, int]:
+        """How many status changes are on the queue, and how many callbacks have not come to their end."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.xlen(self._keys.events)
+        pipe.zcard(self._keys.expiries)
+        with translated(self._url):
+            queued, pending = await pipe.execute()
+        return queued, pending
+
     async def rejected(self, limit: int = 100) -> list[RejectedEntry]:
         """The newest rejected entries, newest first."""
         with translated(self._url):

@@ -44,6 +44,7 @@ def ledger(settings: Settings, call: Call) -> Ledger:
     """The ledger, by whatever sends commands."""
     options = LedgerOptions(
         max_concurrency=settings.max_concurrency,
+        max_waiting=settings.max_waiting_per_endpoint,
         retention_ms=settings.ledger_retention_seconds * 1000,
         lease_ms=round(settings.lease_seconds * 1000),
         delivered_body_ms=settings.delivered_body_seconds * 1000,

@@ -7,11 +7,12 @@
 -- ARGV[5] how long a hint holds, ms
 -- ARGV[6] most callbacks to give to the caller at once, as claim does, of endpoints that are ready
 -- ARGV[7] lease of those, ms
--- ARGV[8] number of workspaces, then for each: workspace, the revision it was rendered with
+-- ARGV[8] most callbacks that may wait for one endpoint; 0: no limit
+-- ARGV[9] number of workspaces, then for each: workspace, the revision it was rendered with
 -- then: number of entries that cause no callback, then for each: entry
 -- then for each callback: entry workspace eventId digest endpoint endpointName message status type
 --   timestamp (ms), timestamp (ns, 22 digits), ttl (ms), body
--- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict, ...}, {endpoint, claimed, ...}}
+-- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict|full, ...}, {endpoint, claimed, ...}}
 --   claimed: what claim returns for the endpoint before it
 --      or {'not_leader', now} or {'workspace_changed', now, {workspaces}}; nothing was done then
 -- Refused when Redis is full (the first write is an HSET).
@@ -24,14 +25,14 @@
 -- include rejecting
 if redis.call('GET', INTAKE) ~= ARGV[4] then return { 'not_leader', now } end
 
-local at = 8
+local at = 9
 local function take()
   at = at + 1
   return ARGV[at]
 end
 
 local changed = {}
-for _ = 1, tonumber(ARGV[8]) do
+for _ = 1, tonumber(ARGV[9]) do
   local workspace, revision = take(), take()
   if workspace_of(workspace).revision ~= revision then changed[#changed + 1] = workspace end
 end
@@ -48,6 +49,14 @@ local function touch(endpoint, name, added)
     order[#order + 1] = endpoint
   end
   touched[endpoint].added = touched[endpoint].added + added
+end
+
+-- Whether as many wait for the endpoint as may, those in chains and in workers' hands counted.
+local waiting, max_waiting = {}, tonumber(ARGV[8])
+local function is_full(endpoint)
+  if max_waiting == 0 then return false end
+  waiting[endpoint] = waiting[endpoint] or tonumber(redis.call('HGET', endpoint_key(endpoint), 'waiting') or 0)
+  return waiting[endpoint] + (touched[endpoint] and touched[endpoint].added or 0) >= max_waiting
 end
 
 -- The endpoint's record outlives all it is named by; kept fresh once an hour.
@@ -158,7 +167,11 @@ for i = at + 1, #ARGV, 13 do
   local entry, workspace, id, digest, endpoint, name, uuid, status, event_type, timestamp, stamp, ttl, body = unpack(ARGV, i, i + 12)
   local known = redis.call('HGET', event_key(workspace, id), 'digest')
   local word = known == digest and 'duplicate' or 'conflict'
-  if not known then
+  if not known and is_full(endpoint) then
+    word = 'full'
+    keep_rejected(entry, 'endpoint_full', max_waiting .. ' callbacks wait for ' .. name ..
+      ' (MAX_WAITING_PER_ENDPOINT); enqueue again when some have gone', workspace, id)
+  elseif not known then
     local expires = math.min(tonumber(timestamp), now) + tonumber(ttl)
     local fields = { 'status', status, 'type', event_type, 'digest', digest }
     word = take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
@@ -168,7 +181,7 @@ for i = at + 1, #ARGV, 13 do
       workspace, id)
   end
   words[#words + 1], done[#done + 1] = word, entry
-  if word ~= 'accepted' then count(word) end
+  if word ~= 'accepted' and word ~= 'full' then count(word) end
 end
 
 for first = 1, #done, 500 do

@@ -52,7 +52,10 @@ def check(
 async def _look(settings: Settings) -> list[Finding]:
     async with wiring.store(settings) as store:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
-        return [*found, _secrets(settings), _workers(await store.lookup.workers(), Verdict.WARNING)]
+        queued, pending = await store.lookup.waiting()
+        waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
+        workers = _workers(await store.lookup.workers(), Verdict.WARNING)
+        return [*found, _secrets(settings), workers, waiting]
 
 
 def _secrets(settings: Settings) -> Finding:

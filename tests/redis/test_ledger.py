@@ -1,5 +1,7 @@
 """The scripts, one by one, on a real server."""
 
+import dataclasses
+
 import pytest
 from msgspec.structs import replace
 
@@ -468,3 +470,17 @@ def test_every_rate_gives_tokens(world: World, rate: float) -> None:
         world.now += claim.wait_ms
         claim = world.claim(count=1)
     assert 1 == len(claim.callbacks)
+
+
+def test_an_endpoint_that_is_full(world: World) -> None:
+    """What comes while as many wait as may goes to `rejected`, chained ones counted; other endpoints go on."""
+    world.ledger.options = dataclasses.replace(world.ledger.options, max_waiting=3)
+    chained = [callback(f"e{n}", message="m1") for n in range(5)]
+    other = callback("x1", endpoint="beta https://b.example:443")
+    assert ["accepted"] * 3 + ["full", "full", "accepted"] == world.accept(*chained, other)[1]
+    assert ["full"] == world.accept(callback("e5", message="m2"))[1]
+    assert ["duplicate"] == world.accept(callback("e0"))[1]
+    assert ["endpoint_full"] * 3 == [entry.reason for entry in world.run(world.lookup.rejected())]
+    world.deliver_all()
+    assert ["accepted"] == world.accept(callback("e3", message="m1"))[1]
+    world.deliver_all("acme https://a.example:443", "beta https://b.example:443")
