@@ -117,9 +117,13 @@ class Turn:
         self._token_at: float | None = None
         self._finished: list[Settlement] = []
         self._news = asyncio.Event()
+        self._taken = 0
+        """Slots for the next claim. Taken at once, so that whoever starts turns sees what is left."""
         if claim:
             self._more = False
             self.take(claim)
+        else:
+            self._taken = parts.slots.take(endpoint, FIRST_CLAIM)
 
     def nudge(self) -> None:
         """The endpoint was hinted again: claim once more."""
@@ -128,22 +132,25 @@ class Turn:
 
     async def run(self) -> bool:
         """Serves; returns whether the endpoint was left with work, and has to be hinted."""
-        while True:
-            if self._may_claim():
-                await self._claim()
-            elif self._finished:
-                await self._settle()
-            elif self.in_flight or self._waits_for_token():
-                await self._news_or_token()
-            else:
-                return self._more or self._token_at is not None
+        try:
+            while True:
+                if self._may_claim():
+                    await self._claim()
+                elif self._finished:
+                    await self._settle()
+                elif self.in_flight or self._waits_for_token():
+                    await self._news_or_token()
+                else:
+                    return self._more or self._token_at is not None
+        finally:
+            self._parts.slots.not_needed(self._taken)
 
     def _may_claim(self) -> bool:
         return (
             self._more
             and not self._finished
             and self._has_time()
-            and self._parts.slots.free(self.endpoint) > 0
+            and (self._taken > 0 or self._parts.slots.free(self.endpoint) > 0)
         )
 
     def _has_time(self) -> bool:
@@ -165,7 +172,7 @@ class Turn:
     async def _claim(self) -> None:
         self._more = False
         slots = self._parts.slots
-        taken = slots.take(self.endpoint, self._batch)
+        taken, self._taken = self._taken or slots.take(self.endpoint, self._batch), 0
         self._batch = min(self._batch * 2, CLAIM_BATCH)
         try:
             claim = await self._parts.ledger.claim(self.endpoint, taken)

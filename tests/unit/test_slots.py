@@ -1,7 +1,10 @@
 """How a worker's slots are shared."""
 
+import asyncio
+from unittest.mock import Mock
+
 from dispatcher.outcomes import News
-from dispatcher.turn import MAX_GOOD, Slots
+from dispatcher.turn import MAX_GOOD, Slots, Turn
 
 
 def test_a_quarter_is_for_good_endpoints() -> None:
@@ -39,3 +42,19 @@ def test_memory_is_bounded() -> None:
     for number in range(MAX_GOOD + 1):
         slots.learn(str(number), News.UP)
     assert (False, True) == (slots.is_good("0"), slots.is_good("1"))
+
+
+def test_a_turn_has_its_slots_from_the_start() -> None:
+    """Whoever starts turns sees what is left; else thousands are started for the same few slots."""
+
+    async def scene() -> list[int]:
+        slots = Slots(16)
+        parts = Mock(slots=slots, turn_seconds=5.0)
+        turns = [Turn(str(number), parts) for number in range(3)]
+        left = slots.free("another")
+        for turn in turns:
+            turn._until = 0.0
+            await turn.run()
+        return [left, slots.taken]
+
+    assert [0, 0] == asyncio.run(scene())
