@@ -35,19 +35,21 @@ def bars(values: Sequence[float], width: int = 30) -> list[str]:
     return ["█" * max(1, round(value / max(values) * width)) for value in values]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    """A Markdown table whose columns line up; the first `texts` of them hold text, the others numbers."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
         aligned = [
-            cells[0].ljust(widths[0]),
-            *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)),
+            c.ljust(w) if place < texts else c.rjust(w)
+            for place, (c, w) in enumerate(zip(cells, widths, strict=True))
         ]
         return "| " + " | ".join(aligned) + " |"
 
     rule = (
-        "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+        "|"
+        + "|".join("-" * (w + 2) if i < texts else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+        + "|"
     )
     return "\n".join([line(head), rule, *map(line, rows)])
 

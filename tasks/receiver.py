@@ -76,6 +76,7 @@ class Receiver:
         await self._runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.Response:
+        port = port_of(request)  # before it may have gone
         body = await request.read()
         event_id = request.headers.get("webhook-id", "")
         self._seen[event_id] += 1
@@ -84,7 +85,7 @@ class Receiver:
         event_type, message = _names(body)
         problem = diagnose(request.headers, body, self._secrets_of(request), others=self._others)
         self._on_received(
-            Received(event_id, event_type, message, number, problem, response.status, body, port_of(request))
+            Received(event_id, event_type, message, number, problem, response.status, body, port)
         )
         return response
 

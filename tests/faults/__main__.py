@@ -23,13 +23,12 @@ def run(fault: Fault, *, short: bool) -> tuple[list[str], bool]:
         print(f"\r\x1b[K  {time.monotonic() - began:5.0f} s  {text}", end="", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        counts, scene = play(
-            fault.run,
-            Path(folder),
-            fault.seed,
-            short=short,
-            tell=tell if sys.stderr.isatty() else print_nothing,
-        )
+        watched = tell if sys.stderr.isatty() else print_nothing
+        try:
+            counts, scene = play(fault.run, Path(folder), fault.seed, short=short, tell=watched)
+        except AssertionError as error:
+            print(f"  broken: {error}", file=sys.stderr)
+            return [str(fault.number), fault.name, fault.promise, *["-"] * 5, "NO"], False
     allowed = fault.duplicates(scene)
     kept = not counts.problems and not counts.lost and counts.duplicates <= allowed
     for problem in counts.problems[:5]:
@@ -87,11 +86,11 @@ def main(arguments: Sequence[str]) -> int:
         "repeated POSTs, of so many allowed",
     ]
     head += ["seconds to recover", "kept"]
-    text = f"Run on {machine()}; `make faults` repeats it.\n\n{table(head, rows)}"
+    text = f"Run on {machine()}; `make faults` repeats it.\n\n{table(head, rows, texts=3)}"
     if not options.names:
         others = run_elsewhere()
         all_kept &= all(row[-1] == "yes" for row in others)
-        text += f"\n\n{table(['#', 'promise', 'test', 'kept'], others)}"
+        text += f"\n\n{table(['#', 'promise', 'test', 'kept'], others, texts=3)}"
     print(text)
     if options.keep and not options.names:
         put_between_marks(DOCUMENT, "faults", text)

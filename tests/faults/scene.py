@@ -1,5 +1,6 @@
 """A stack with a recording receiver, a seed, and what is known of the run."""
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ class Scene:
         """POSTs that may be repeated: those in flight at each kill."""
         self.answer: Callable[[web.Request, int], Any] | None = None
         self.failure_rate = 0.0
+        self.slowest = 0.0
+        """Seconds an answer takes at most, by chance."""
         self.notes: list[str] = []
         stack.received = self.recorder.received
         stack.answer = self._answer
@@ -41,6 +44,7 @@ class Scene:
             if self.answer:
                 response: web.Response = await self.answer(request, number)
                 return response
+            await asyncio.sleep(self.chance.uniform(0, self.slowest))
             return web.Response(status=503 if self.chance.random() < self.failure_rate else 200)
         finally:
             self.recorder.end(request)
