@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.contenders import BARE, POOLS, Contenders, Size, customers, ratio
 from bench.load import Customer
@@ -176,26 +176,28 @@ def _memory(contenders: Contenders, each: int) -> tuple[float, float, float]:
     return waiting / count, retrying / count, delivered / count
 
 
-def everything(contenders: Contenders) -> str:
-    """Every table."""
+def tables(contenders: Contenders, names: Sequence[str]) -> str:
+    """The tables of these names, with the machine they were made on."""
     said = (
         f"{contenders.size.rounds} rounds on {machine()}; `make bench` repeats it. Median, and lowest to highest. "
         "Redis with AOF everysec; receiver, Redis, producer and workers share the cores. "
         "Bodies have some 340 bytes."
     )
-    parts = [
-        said,
-        contenders.throughput("100 endpoints", 100),
-        contenders.throughput("1 endpoint", 1, ONE_POOL),
-        contenders.throughput("10,000 endpoints", 10_000, ONE_POOL),
-        latency(contenders),
-        slow(contenders),
-        workers(contenders),
-        durability(contenders),
-        enqueue(contenders),
-        memory(contenders),
-    ]
-    return "\n\n".join(parts)
+    return "\n\n".join([said, *(TABLES[name][0](contenders) for name in names)])
+
+
+TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
+    "throughput": (lambda contenders: contenders.throughput("100 endpoints", 100), 3 + len(POOLS)),
+    "one": (lambda contenders: contenders.throughput("1 endpoint", 1, ONE_POOL), 4),
+    "wide": (lambda contenders: contenders.throughput("10,000 endpoints", 10_000, ONE_POOL), 4),
+    "latency": (latency, len(RATES)),
+    "slow": (slow, 2 * len(SLOW_MS)),
+    "workers": (workers, 3),
+    "durability": (durability, len(AOF)),
+    "enqueue": (enqueue, 1),
+    "memory": (memory, 1),
+}
+"""By name: what makes it, and in how many steps a round."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -203,15 +205,18 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: a look, not a measurement")
     parser.add_argument("--keep", action="store_true", help="write the tables into docs/performance.md")
+    parser.add_argument("tables", nargs="*", help=f"only these: {', '.join(TABLES)}")
     options = parser.parse_args(arguments)
+    if unknown := set(options.tables) - TABLES.keys():
+        parser.error(f"there is no table {', '.join(sorted(unknown))}")
     size = QUICK if options.quick else FULL
-    steps = 3 * 3 + len(POOLS) + 2 + len(RATES) + 2 * len(SLOW_MS) + 3 + len(AOF) + 1
-    progress = Progress(size.rounds * steps + 2)
+    names = options.tables or list(TABLES)
+    progress = Progress(size.rounds * sum(TABLES[name][1] for name in names))
     with Receiver("ok") as receiver:
-        text = everything(Contenders(receiver, size, progress))
+        text = tables(Contenders(receiver, size, progress), names)
     progress.end()
     print(text)
-    if options.keep:
+    if options.keep and not options.tables:
         keep("bench", text)
 
 
