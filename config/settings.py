@@ -100,6 +100,9 @@ class Settings(BaseSettings):
         10, description="first pause of an endpoint; each failed probe doubles it"
     )
     breaker_max_pause_seconds: Positive = Field(600, description="longest pause of an endpoint")
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        0, description="port at which each worker shows its metrics to Prometheus; 0: none"
+    )
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR"
     )

@@ -71,6 +71,8 @@ class Engine:
         self._workers = 1
         self._share_of_core = 0.0
         self._looked = time.thread_time(), time.monotonic()
+        self._planned = time.monotonic()
+        """When the waker is to look next."""
         self._probes: deque[str] = deque(maxlen=20)
 
     async def run(self) -> None:
@@ -211,14 +213,19 @@ class Engine:
                 self._watch.failed(error)
             except Exception:
                 log.exception("waker.internal_error")
+            self._planned = time.monotonic() + self._wake_seconds
             try:
                 await asyncio.wait_for(self._stopping.wait(), self._wake_seconds)
             except TimeoutError:
                 continue
 
     def _look_at_the_clock(self) -> None:
-        """How much of its core the loop used since the last look."""
+        """How much of its core the loop used since the last look, and how late it is."""
         used, now = time.thread_time(), time.monotonic()
+        metrics = self._parts.metrics
+        metrics.loop_lag_seconds = max(0.0, now - self._planned)
+        metrics.turns, metrics.in_flight = len(self._turns), self._slots.taken
+        metrics.leads_intake = self._intake.leading
         self._share_of_core = (used - self._looked[0]) / max(now - self._looked[1], 0.001)
         self._looked = used, now
 

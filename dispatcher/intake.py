@@ -20,6 +20,7 @@ from dispatcher.connection import translated
 from dispatcher.dialects import dialects
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.ledger import Claim, Ledger, NotLeader, WorkspaceChanged
+from dispatcher.metrics import Metrics
 from dispatcher.model import MAX_AHEAD_MS, Callback, StatusChange, encode_json, timestamp_ns
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Argument, Call
@@ -113,6 +114,7 @@ class Intake:
         watch: RedisWatch,
         turns: Turns,
         *,
+        metrics: Metrics | None = None,
         url: str = "",
         options: IntakeOptions | None = None,
     ) -> None:
@@ -121,6 +123,7 @@ class Intake:
         self._workspaces = workspaces
         self._watch = watch
         self._turns = turns
+        self._metrics = metrics or Metrics()
         self._url = url
         self._options = options or IntakeOptions()
         self._token = secrets.token_hex(8)
@@ -316,11 +319,14 @@ class Intake:
                 self._token, batch.revisions, batch.skipped, batch.callbacks, reserved
             )
             claims = accepted.claims
+            self._metrics.taken.update(accepted.words)
+            self._metrics.taken["no_callback"] += len(batch.skipped)
         finally:
             self._turns.take_up(claims, reserved)
         self._turns.hint(accepted.hints)
 
     async def _reject(self, rejected: Sequence[tuple[str, Rejection]]) -> None:
+        self._metrics.rejected.update(r.reason for _, r in rejected)
         for entry, r in rejected:
             log.warning(
                 "event.rejected", entry=entry, reason=r.reason, workspace=r.workspace, event_id=r.event_id

@@ -48,6 +48,7 @@ class Claimed(msgspec.Struct, frozen=True):
     url: str
     body: bytes | None
     """None if it is gone from Redis."""
+    accepted_ms: int = 0
 
     def __repr__(self) -> str:
         return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"
@@ -334,6 +335,7 @@ def _claimed(
     event_type: bytes,
     status: bytes,
     uuid: bytes,
+    accepted: int,
     body: bytes | None = None,
 ) -> Claimed:
     url, _, content = (body or b"").partition(b"\n")
@@ -347,6 +349,7 @@ def _claimed(
         uuid.decode(),
         url.decode(),
         None if body is None else content,
+        accepted,
     )
 
 

@@ -215,6 +215,27 @@ class Lookup:
             queued, pending = await pipe.execute()
         return queued, pending
 
+    async def installation(self) -> dict[str, Any]:
+        """Figures that are not of one worker, for metrics: counts, ages in seconds, bytes."""
+        queued, waiting = await self.waiting()
+        endpoints = await self.endpoints()
+        with translated(self._url):
+            first = await self._client.xrange(self._keys.events, count=1)
+            memory = await self._client.info("memory")
+        now_ms = await self.now_ms()
+        due = [one.oldest_due_ms for one in endpoints if one.oldest_due_ms and one.stopped_ms is None]
+        return {
+            "queued": queued,
+            "queue_age": max(0.0, now_ms - int(first[0][0].split(b"-")[0])) / 1000 if first else 0.0,
+            "waiting": waiting,
+            "due": max(0.0, now_ms - min(due, default=now_ms)) / 1000,
+            "workers": len(await self.workers()),
+            "memory": memory["used_memory"],
+            "maxmemory": memory["maxmemory"],
+            "endpoints": Counter(one.state for one in endpoints),
+            "rejected": await self.rejected_counts(),
+        }
+
     async def rejected(self, limit: int = 100) -> list[RejectedEntry]:
         """The newest rejected entries, newest first."""
         with translated(self._url):

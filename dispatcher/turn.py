@@ -3,13 +3,14 @@
 import asyncio
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from dispatcher.decide import Policy, decide, news_of, pace_ms
 from dispatcher.errors import RedisUnavailable
 from dispatcher.ledger import Claim, Claimed, Ledger, Settled, Settlement
+from dispatcher.metrics import Metrics
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.sender import Sender
@@ -99,6 +100,7 @@ class TurnParts:
     watch: RedisWatch
     policy: Policy
     slots: Slots
+    metrics: Metrics = field(default_factory=Metrics)
     turn_seconds: float = 5.0
     request_timeout_seconds: float = 10.0
 
@@ -213,10 +215,13 @@ class Turn:
         self._more = self._more or settled.more
         for settlement, ok in zip(settlements, settled.counted, strict=True):
             if not ok:
+                self._parts.metrics.lease_losses += 1
                 log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
         self._log_breaker(settled)
 
     def _log_breaker(self, settled: Settled) -> None:
+        if settled.breaker != "same":
+            self._parts.metrics.breakers[settled.breaker] += 1
         if settled.breaker == "opened":
             until = iso(settled.paused_until_ms)
             log.warning(
@@ -257,6 +262,7 @@ class Turn:
             rng=random.random(),
         )
         self._log(callback, claim, attempt, outcome)
+        self._count(callback, attempt, outcome)
         news, pace = news_of(attempt), pace_ms(attempt, self._parts.policy)
         return Settlement(callback.event_id, callback.claim, outcome, attempt, news, pace)
 
@@ -271,6 +277,15 @@ class Turn:
         ):
             return None
         return await parts.sender.send(callback, workspace, now_ms)
+
+    def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome) -> None:
+        metrics = self._parts.metrics
+        error = "internal_error" if attempt.own_fault is not None else attempt.error or "none"
+        metrics.attempts[_name(outcome), error] += 1
+        metrics.attempt_seconds.add(attempt.duration_ms / 1000)
+        if isinstance(outcome, Delivered):
+            ended_ms = attempt.started_at_ms + attempt.duration_ms
+            metrics.delivery_seconds.add((ended_ms - callback.accepted_ms) / 1000)
 
     def _log(self, callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome) -> None:
         write = log.info if attempt.own_fault is None else log.error

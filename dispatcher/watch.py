@@ -3,6 +3,7 @@
 import structlog
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -10,11 +11,13 @@ log = structlog.get_logger()
 class RedisWatch:
     """Shared by everything in a worker that talks to Redis."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
         self.problem: str | None = None
+        self._metrics = metrics or Metrics()
 
     def failed(self, error: RedisUnavailable) -> None:
         """Redis did not do what we asked."""
+        self._metrics.redis_errors += 1
         if self.problem is None:
             log.warning("redis.away", problem=str(error), action="waiting; going on when it is back")
         self.problem = str(error)

@@ -13,6 +13,7 @@ from tasks.commands.check import check
 from tasks.commands.config import config
 from tasks.commands.demo import demo
 from tasks.commands.enqueue import enqueue
+from tasks.commands.exporter import exporter
 from tasks.commands.listen import listen
 from tasks.commands.worker import worker
 
@@ -26,6 +27,7 @@ Examples:
   dispatcher event list --message 0b6b0c4e          what became of a message's callbacks
   dispatcher endpoint list                          what waits where, and why
   dispatcher check                                  would this installation lose data?
+  dispatcher exporter                               figures for Prometheus
 
 Settings come from the environment (DISPATCHER_…) and .env; `dispatcher config` shows them.
 Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable.
@@ -41,6 +43,7 @@ app.add_typer(endpoint.commands, name="endpoint")
 app.add_typer(rejected.commands, name="rejected")
 app.command()(listen)
 app.command()(check)
+app.command()(exporter)
 app.command()(config)
 
 

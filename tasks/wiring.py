@@ -19,6 +19,7 @@ from dispatcher.intake import Intake, IntakeOptions
 from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
+from dispatcher.metrics import Metrics
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
 from dispatcher.transport import CallbackTransport, tls_context
@@ -120,13 +121,15 @@ def publish_probe(probe: str) -> None:
 
 
 @asynccontextmanager
-async def engine(settings: Settings, name: str, max_in_flight: int) -> AsyncIterator[Engine]:
+async def engine(
+    settings: Settings, name: str, max_in_flight: int, metrics: Metrics
+) -> AsyncIterator[Engine]:
     """An engine with all its parts; closes them after it. `max_in_flight`: what this process has descriptors for."""
     url = redis_url(settings)
     client = connect_async(url)
     http = transport(settings)
     wire, reading = Wire(client), Wire(client)  # a read that waits would hold up what is sent behind it
-    watch = RedisWatch()
+    watch = RedisWatch(metrics)
     cache = WorkspaceCache(workspaces(settings, client))
     parts = TurnParts(
         ledger=ledger(settings, wire.call),
@@ -135,13 +138,16 @@ async def engine(settings: Settings, name: str, max_in_flight: int) -> AsyncIter
         watch=watch,
         policy=policy(settings),
         slots=Slots(max_in_flight),
+        metrics=metrics,
         turn_seconds=settings.turn_seconds,
         request_timeout_seconds=settings.request_timeout_seconds,
     )
 
     def make_intake(engine: Engine) -> Intake:
         options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
-        return Intake(reading.call, parts.ledger, cache, watch, engine, url=url, options=options)
+        return Intake(
+            reading.call, parts.ledger, cache, watch, engine, metrics=metrics, url=url, options=options
+        )
 
     try:
         yield Engine(name, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds)

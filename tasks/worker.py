@@ -5,8 +5,9 @@ import gc
 import os
 import resource
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -18,7 +19,9 @@ from config.settings import Settings
 from dispatcher.checks import Verdict, look_at_redis
 from dispatcher.engine import Engine
 from dispatcher.errors import RedisUnavailable
+from dispatcher.metrics import Metrics
 from tasks import wiring
+from tasks.metrics import WorkerCollector, serve
 
 EX_SOFTWARE = 70
 """Exit code when the engine dies: the supervisor starts the worker anew."""
@@ -84,10 +87,30 @@ class EngineThread:
 
     async def _main(self) -> None:
         max_in_flight = usable_descriptors(self._settings.max_in_flight)
-        async with wiring.engine(self._settings, self._name, max_in_flight) as engine:
+        metrics = Metrics()
+        async with wiring.engine(self._settings, self._name, max_in_flight, metrics) as engine:
             self._engine = engine
             self._ready.set()
-            await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
+            with _shown(metrics, self._settings.metrics_port):
+                await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
+
+
+@contextmanager
+def _shown(metrics: Metrics, port: int) -> Iterator[None]:
+    """Shows the metrics at a port while the block runs; a port that is taken must not stop callbacks."""
+    end: Callable[[], None] = lambda: None  # noqa: E731
+    if port:
+        try:
+            end = serve(port, WorkerCollector(metrics))
+            log.info("metrics.shown", port=port)
+        except OSError as error:
+            log.error(
+                "metrics.not_shown", port=port, problem=str(error), action="choose another METRICS_PORT"
+            )
+    try:
+        yield
+    finally:
+        end()
 
 
 async def _warn_about_redis(settings: Settings) -> None:

@@ -9,7 +9,8 @@
 -- ARGV[7] how long a hint holds, ms
 -- returns {'claimed', now, {'more'|'rest', wait, endpoint's name, workspace's revision, {callback, ...}}}
 --   'more': claim again at once; wait: claim again after so many ms, when the next token is there (0 = not for that)
---   callback: {eventId, claim number (the fencing token), number of this attempt, expires, type, status, message, body}
+--   callback: {eventId, claim number (the fencing token), number of this attempt, expires, type, status, message,
+--     accepted, body}
 -- After a pause's end gives one callback and moves the pause's end to that lease's end: the probe.
 -- A quarter goes to what became due last, so that fresh ones are not stuck behind a backlog.
 -- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 a call.

@@ -10,7 +10,7 @@ local function claim(s, wanted, lease_ms, hint_ms)
 
   local function give(id)
     local key = event_key(s.workspace, id)
-    local h = redis.call('HMGET', key, 'expires', 'claims', 'attempts', 'type', 'status', 'message')
+    local h = redis.call('HMGET', key, 'expires', 'claims', 'attempts', 'type', 'status', 'message', 'accepted')
     redis.call('ZREM', lane, id)
     if not h[1] then return end -- removed by hand: nothing to send
     if tonumber(h[1]) <= now then
@@ -22,7 +22,7 @@ local function claim(s, wanted, lease_ms, hint_ms)
     redis.call('HSET', key, 'claims', claims, 'state', 'sending')
     taken[#taken + 1] = now + lease_ms
     taken[#taken + 1] = id
-    given[#given + 1] = { id, claims, (h[3] or 0) + 1, tonumber(h[1]), h[4], h[5], h[6],
+    given[#given + 1] = { id, claims, (h[3] or 0) + 1, tonumber(h[1]), h[4], h[5], h[6], tonumber(h[7]),
       redis.call('GET', body_key(s.workspace, id)) }
   end
 

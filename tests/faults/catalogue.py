@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from zlib import crc32
 
 import redis
 from aiohttp import web
@@ -51,7 +52,9 @@ def fault(
     def add(run: Callable[[Scene], Counts]) -> Callable[[Scene], Counts]:
         allowed = duplicates if callable(duplicates) else lambda _: duplicates
         name = run.__name__.replace("_", " ")
-        FAULTS.append(Fault(number, name, promise, run, allowed, seed=1000 + len(FAULTS), heavy=heavy))
+        FAULTS.append(
+            Fault(number, name, promise, run, allowed, seed=crc32(name.encode()) % 10_000, heavy=heavy)
+        )
         return run
 
     return add
@@ -101,6 +104,26 @@ def callback_that_kills_its_worker(scene: Scene) -> Counts:
     counts = scene.counted()
     if dict(counts.ends) != {"delivered": 30, "failed": 1}:
         counts.problems.append(f"ends {dict(counts.ends)}")
+    return counts
+
+
+@fault(
+    1,
+    "A worker whose engine dies ends itself with exit code 70, for its supervisor to start it anew; nothing is lost.",
+    duplicates=in_flight,
+)
+def engine_dies(scene: Scene) -> Counts:
+    scene.slowest = 0.3
+    scene.stack.add_workspace()
+    first = scene.worker("loop_dies", "6")
+    while first.process.poll() is None:
+        scene.enqueue(5)
+        time.sleep(0.2)
+    scene.allowed += scene.leased()
+    scene.worker(ready=False)
+    counts = scene.counted()
+    counts.problems += [f"exit code {first.process.returncode}"] * (first.process.returncode != 70)
+    counts.problems += ["it did not say so"] * (not first.lines("engine.died"))
     return counts
 
 

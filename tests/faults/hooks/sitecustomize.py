@@ -40,4 +40,23 @@ def _skewed() -> None:
     time.time_ns = lambda: real_ns() + round(skew * 1e9)
 
 
-{"before_send": _before_send, "before_unacked": _before_unacked, "skewed": _skewed}.get(FAULT, lambda: None)()
+def _loop_dies() -> None:
+    """The engine's loop ends by what nobody expects, after some seconds."""
+    from dispatcher import engine
+
+    wake, until = engine.Engine._wake, time.monotonic() + float(ARGUMENT)
+
+    async def wake_or_die(self):  # type: ignore[no-untyped-def]
+        if time.monotonic() > until:
+            raise BaseException("the loop is dead")
+        await wake(self)
+
+    engine.Engine._wake = wake_or_die  # type: ignore[method-assign]
+
+
+{
+    "loop_dies": _loop_dies,
+    "before_send": _before_send,
+    "before_unacked": _before_unacked,
+    "skewed": _skewed,
+}.get(FAULT, lambda: None)()

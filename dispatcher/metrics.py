@@ -1,0 +1,53 @@
+"""What a worker counts, as plain numbers; `tasks/metrics.py` shows them to Prometheus.
+
+Names and reasons come from closed lists: no eventId, URL or workspace is ever a label, so that their
+number stays bounded.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of an attempt's duration."""
+LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 21_600.0, 86_400.0)
+"""Upper bounds of the time from acceptance to delivery."""
+
+
+class Histogram:
+    """How many values fell between bounds."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """One more value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class Metrics:
+    """Of one worker process, since its start."""
+
+    def __init__(self) -> None:
+        self.taken: Counter[str] = Counter()
+        """Status changes by what accept said: accepted, superseded, duplicate, conflict, full, no_callback."""
+        self.rejected: Counter[str] = Counter()
+        """Entries by reason."""
+        self.attempts: Counter[tuple[str, str]] = Counter()
+        """Attempts by outcome and error word (`none` after a 2xx)."""
+        self.attempt_seconds = Histogram(SECONDS)
+        self.delivery_seconds = Histogram(LONG_SECONDS)
+        """From acceptance to delivery."""
+        self.breakers: Counter[str] = Counter()
+        """Endpoints that paused (opened) and recovered (closed)."""
+        self.redis_errors = 0
+        self.lease_losses = 0
+        """Results that came too late to count."""
+        self.turns = 0
+        self.in_flight = 0
+        self.loop_lag_seconds = 0.0
+        """How much later than planned the loop last woke up."""
+        self.leads_intake = False

@@ -1,0 +1,133 @@
+"""Prometheus: a worker's own figures at METRICS_PORT, and those of the whole installation by `dispatcher exporter`."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from config.settings import Settings
+from dispatcher.metrics import Histogram, Metrics
+from tasks import wiring
+
+log = structlog.get_logger()
+
+
+class WorkerCollector:
+    """Shows a worker's figures; called in the exposition's thread, and only reads."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """All figures of this worker."""
+        m = self._metrics
+        yield _counts(
+            "dispatcher_status_changes", "Status changes taken off the queue, by result", ("result",), m.taken
+        )
+        yield _counts(
+            "dispatcher_rejected", "Queue entries that could not be used, by reason", ("reason",), m.rejected
+        )
+        yield _counts(
+            "dispatcher_attempts", "Attempts, by outcome and error word", ("outcome", "error"), m.attempts
+        )
+        yield _histogram("dispatcher_attempt_seconds", "Duration of an attempt", m.attempt_seconds)
+        yield _histogram(
+            "dispatcher_delivery_seconds", "Time from acceptance to delivery", m.delivery_seconds
+        )
+        yield _counts(
+            "dispatcher_breaker_changes", "Endpoints that paused or recovered", ("change",), m.breakers
+        )
+        yield _counter("dispatcher_redis_errors", "Calls that Redis did not answer well", m.redis_errors)
+        yield _counter(
+            "dispatcher_late_results", "Results refused because their lease was over", m.lease_losses
+        )
+        yield _gauge("dispatcher_turns", "Endpoints that this worker serves now", m.turns)
+        yield _gauge("dispatcher_in_flight", "POSTs under way in this worker", m.in_flight)
+        yield _gauge("dispatcher_loop_lag_seconds", "How late this worker's loop woke up", m.loop_lag_seconds)
+        yield _gauge("dispatcher_leads_intake", "1 if this worker leads intake", int(m.leads_intake))
+
+
+class InstallationCollector:
+    """Reads figures of the whole installation from Redis at each scrape."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def collect(self) -> Iterable[Metric]:
+        """All figures that are not of one worker; `dispatcher_redis_up` alone where Redis is away."""
+        try:
+            found = asyncio.run(self._read())
+        except Exception as error:
+            log.warning("exporter.failed", problem=str(error))
+            yield _gauge("dispatcher_redis_up", "1 if Redis answers", 0)
+            return
+        yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
+        yield _gauge("dispatcher_queue_entries", "Status changes on the queue", found["queued"])
+        yield _gauge("dispatcher_queue_age_seconds", "Age of the oldest of them", found["queue_age"])
+        yield _gauge(
+            "dispatcher_waiting_callbacks", "Callbacks that have not come to an end", found["waiting"]
+        )
+        yield _gauge(
+            "dispatcher_oldest_due_seconds", "How long the callback due longest has been due", found["due"]
+        )
+        yield _gauge("dispatcher_workers", "Workers alive", found["workers"])
+        yield _gauge("dispatcher_redis_memory_bytes", "Memory Redis uses", found["memory"])
+        yield _gauge(
+            "dispatcher_redis_maxmemory_bytes", "Memory Redis may use; 0: no limit", found["maxmemory"]
+        )
+        endpoints = GaugeMetricFamily("dispatcher_endpoints", "Endpoints, by state", labels=("state",))
+        for state, count in found["endpoints"].items():
+            endpoints.add_metric((state,), count)
+        yield endpoints
+        yield _counts(
+            "dispatcher_all_rejected",
+            "Queue entries ever rejected, by reason",
+            ("reason",),
+            found["rejected"],
+        )
+
+    async def _read(self) -> dict[str, Any]:
+        async with wiring.store(self._settings) as store:
+            return await store.lookup.installation()
+
+
+def serve(port: int, collector: Any, host: str = "0.0.0.0") -> Callable[[], None]:  # noqa: S104  scraped from elsewhere
+    """Shows a collector's figures at a port; returns what ends that. Raises OSError where the port is taken."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    server, thread = start_http_server(port, host, registry)
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return end
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counts(name: str, text: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, count in dict(counts).items():
+        family.add_metric((key,) if isinstance(key, str) else key, count)
+    return family
+
+
+def _histogram(name: str, text: str, values: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, text)
+    buckets, below = [], 0
+    for bound, count in zip((*map(str, values.bounds), "+Inf"), list(values.counts), strict=True):
+        below += count
+        buckets.append((bound, below))
+    family.add_metric((), buckets, values.total)
+    return family
