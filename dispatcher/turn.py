@@ -50,11 +50,6 @@ class Slots:
         """Lets only so many more start, until it is called again; None: no such limit."""
         self._ration = count
 
-    @property
-    def rationed(self) -> bool:
-        """Whether a ration holds."""
-        return self._ration is not None
-
     def is_good(self, endpoint: str) -> bool:
         """Whether the endpoint took its last callback."""
         return endpoint in self._good

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from config.settings import Settings
+from dispatcher.errors import DispatcherError
 from dispatcher.metrics import Histogram, Metrics
 from tasks import wiring
 
@@ -60,7 +61,7 @@ class InstallationCollector:
         """All figures that are not of one worker; `dispatcher_redis_up` alone where Redis is away."""
         try:
             found = asyncio.run(self._read())
-        except Exception as error:
+        except DispatcherError as error:
             log.warning("exporter.failed", problem=str(error))
             yield _gauge("dispatcher_redis_up", "1 if Redis answers", 0)
             return
