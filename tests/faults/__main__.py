@@ -79,6 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         "#",
         "fault",
         "promise",
+        "seed",
         "status changes",
         "lost",
         "forgotten by Redis",
