@@ -255,7 +255,11 @@ class Engine:
                 rng=random.random(),
             )
             attempt = Attempt(now_ms, 0, error="worker_lost")
-            settlements.append(Settlement(callback.event_id, callback.claim, outcome, attempt, lost=True))
+            settlements.append(
+                Settlement(
+                    callback.event_id, callback.claim, outcome, attempt, losses=callback.lost_before + 1
+                )
+            )
         settled = await self._ledger.settle(endpoint, settlements)
         for callback, ok in zip(lost, settled.counted, strict=True):
             if ok:

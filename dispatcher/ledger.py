@@ -90,8 +90,8 @@ class Settlement(msgspec.Struct, frozen=True):
     news: News = News.NONE
     pace_ms: int = 0
     """How long the endpoint asks to be left alone."""
-    lost: bool = False
-    """The worker died; the callback keeps its place in its chain."""
+    losses: int = 0
+    """Its worker died, so often by now; the callback keeps its place in its chain."""
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -365,7 +365,7 @@ def _word(s: Settlement) -> tuple[str, int]:
         case Delivered():
             return "delivered", 0
         case Retry(delay_ms):
-            return "lost" if s.lost else "retry", delay_ms
+            return ("suspect" if s.losses > 1 else "lost" if s.losses else "retry"), delay_ms
         case Failed():
             return "failed", 0
         case Expired():

@@ -88,6 +88,8 @@ class Modelled:
     """waiting, leased or ended"""
     claim: int = 0
     attempts: int = 0
+    suspect: bool = False
+    """Its worker died with it twice."""
     in_chain: bool = True
     stamp: int = 0
 
@@ -202,7 +204,9 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self.world.claim(endpoint, count)
         self.take_claim(endpoint, claim, min(room, count))
         if len(claim.callbacks) < min(room, count):
-            assert not self.claimable(endpoint), "a claim left room although something was due"
+            left = self.claimable(endpoint)
+            alone = self.suspects(endpoint, "leased", "waiting") > 0
+            assert alone or not left, "a claim left room although something was due"
 
     def room(self, endpoint: str) -> int:
         """How many callbacks the window and the breaker allow."""
@@ -225,10 +229,24 @@ class LedgerMachine(RuleBasedStateMachine):
             )
             assert not newer, "`latest`: an older one went out after a newer one was here"
             self.hands.append((endpoint, one))
+        self.keep_suspects_alone(endpoint)
         if breaker.pause and given:
             breaker.pause, breaker.probe = now + LEASE_MS, (given[0], claim.callbacks[0].claim)
         if claim.more:
             self.take_hints([endpoint_id(endpoint)])
+
+    def suspects(self, endpoint: str, *places: str) -> int:
+        """How many callbacks there are whose worker died with them twice."""
+        return sum(m.endpoint == endpoint and m.suspect and m.place in places for m in self.model.values())
+
+    def keep_suspects_alone(self, endpoint: str) -> None:
+        """Nothing is in flight beside a suspect; where claim met one, the window starts over at one."""
+        if self.suspects(endpoint, "leased"):
+            assert 1 == self.count(endpoint, "leased")
+        window = int(self.world.call("hget", self.world.keys.endpoint(endpoint_id(endpoint)), "window") or 2)
+        if self.suspects(endpoint, "leased", "waiting") and window == 1:
+            self.windows[endpoint] = 1
+        assert self.windows[endpoint] == window
 
     @precondition(lambda self: self.hints)
     @rule(data=st.data(), fate=st.sampled_from(["served", "served", "repeated", "lost"]))
@@ -262,27 +280,46 @@ class LedgerMachine(RuleBasedStateMachine):
             self.record(hand, result)
         del self.hands[before:]
 
+    @rule(
+        endpoint=st.sampled_from(ENDPOINTS),
+        times=st.sampled_from([1, 2, 2]),
+        delay=st.sampled_from([0, 1, 1000]),
+    )
+    def workers_die(self, endpoint: str, times: int, delay: int) -> None:
+        """Each with what it claimed; the next worker that wakes records it."""
+        for _ in range(times):
+            self.claim(endpoint, 8)
+            self.hands.clear()
+            self.world.now += LEASE_MS
+            self.wake()
+            for hand in self.hands:
+                self.record(hand, (Retry(delay), News.NONE, 0))
+            self.hands.clear()
+
     def record(self, hand: tuple[str, Claimed | Lost], result: Result) -> None:
         """Settles one, and checks whether it counted."""
         endpoint, one = hand
         outcome, bad, pace_ms = result
         if isinstance(one, Lost):
-            outcome, bad = (Failed() if one.attempt >= 5 else Retry(0)), News.NONE
+            retry = outcome if isinstance(outcome, Retry) else Retry(0)
+            outcome, bad = (Failed() if one.attempt >= 5 else retry), News.NONE
         news = (
             News.UP if isinstance(outcome, Delivered) else News.NONE if isinstance(outcome, Released) else bad
         )
         pace_ms = pace_ms if news is News.DOWN else 0
         modelled = self.model[endpoint.partition(" ")[0], one.event_id]
         valid = modelled.place == "leased" and modelled.claim == one.claim
+        losses = one.lost_before + 1 if isinstance(one, Lost) else 0
+        error = "worker_lost" if losses else "http_500"
         more, counted = self.world.settle(
             one.event_id,
             one.claim,
             outcome,
             endpoint=endpoint,
-            error=None if isinstance(outcome, Delivered) else "http_500",
+            error=None if isinstance(outcome, Delivered) else error,
             news=news,
             pace_ms=pace_ms,
-            lost=isinstance(one, Lost),
+            losses=losses,
         )
         assert valid == counted
         if valid:
@@ -290,11 +327,11 @@ class LedgerMachine(RuleBasedStateMachine):
             breaker = self.breakers[endpoint]
             probe = breaker.pause > 0 and breaker.probe == (one.event_id, one.claim)
             breaker.learn(news, pace_ms, self.world.now, probe=probe)
-            self.apply(modelled, outcome, lost=isinstance(one, Lost))
+            self.apply(modelled, outcome, losses)
         if more:
             self.take_hints([endpoint_id(endpoint)])
 
-    def apply(self, modelled: Modelled, outcome: Outcome, *, lost: bool) -> None:
+    def apply(self, modelled: Modelled, outcome: Outcome, losses: int) -> None:
         """What a counted outcome changes."""
         modelled.attempts += not isinstance(outcome, Released)
         ordering = self.orderings[modelled.endpoint]
@@ -304,7 +341,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.world.now + delay_ms < modelled.expires and not newer
             ):
                 modelled.place, modelled.due = "waiting", self.world.now + delay_ms
-                modelled.in_chain &= lost or isinstance(outcome, Released) or ordering != "first_attempt"
+                modelled.suspect |= losses > 1
+                modelled.in_chain &= (
+                    losses > 0 or isinstance(outcome, Released) or ordering != "first_attempt"
+                )
             case _:
                 modelled.place = "ended"
                 modelled.in_chain = False
@@ -423,7 +463,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.wake()
             for endpoint, one in self.hands:
                 self.world.settle(
-                    one.event_id, one.claim, Retry(0), endpoint=endpoint, error="worker_lost", lost=True
+                    one.event_id, one.claim, Retry(0), endpoint=endpoint, error="worker_lost", losses=1
                 )
             self.hands.clear()
             self.world.deliver_all(*ENDPOINTS)

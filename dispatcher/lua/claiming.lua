@@ -1,4 +1,6 @@
 -- Leases due callbacks of one endpoint (`s`, loaded) to a worker: what claim does, and accept for what is ready at once.
+-- One whose worker died with it twice (`suspect`) is given when nothing else of its endpoint is in flight, and the
+-- window starts over at one: if it dies again, nothing dies beside it.
 -- Returns {'more'|'rest', wait, endpoint's name, workspace's revision, {callback, ...}} as claim's contract says.
 local function claim(s, wanted, lease_ms, hint_ms)
   local endpoint, lane = s.id, lane_key(s.id)
@@ -6,14 +8,19 @@ local function claim(s, wanted, lease_ms, hint_ms)
   local probing = s.pause > 0
   wanted = math.min(wanted, s.window - s.leased, s.tokens, probing and 1 or 1000000)
   if s.stopped or s.pause > now or not s.workspace then wanted = 0 end
-  local given, ended, taken = {}, 0, {}
+  local given, ended, taken, alone = {}, 0, {}, false
 
   local function give(id)
     local key = event_key(s.workspace, id)
-    local h = redis.call('HMGET', key, 'expires', 'claims', 'attempts', 'type', 'status', 'message', 'accepted')
+    local h = redis.call('HMGET', key, 'expires', 'claims', 'attempts', 'type', 'status', 'message', 'accepted', 'suspect')
+    local is_over = not h[1] or tonumber(h[1]) <= now
+    if h[8] and not is_over then
+      alone = true
+      if s.leased + #given > 0 then return end
+    end
     redis.call('ZREM', lane, id)
     if not h[1] then return end -- removed by hand: nothing to send
-    if tonumber(h[1]) <= now then
+    if is_over then
       finish(s.workspace, id, endpoint, h[6], 'expired')
       ended = ended + 1
       return
@@ -27,7 +34,9 @@ local function claim(s, wanted, lease_ms, hint_ms)
   end
 
   local function give_all(ids)
-    for _, id in ipairs(ids) do give(id) end
+    for _, id in ipairs(ids) do
+      if not alone then give(id) end
+    end
   end
 
   -- What has been due longest, as many as are still wanted; the first time with the newest before them.
@@ -42,9 +51,13 @@ local function claim(s, wanted, lease_ms, hint_ms)
     local asked, ended_before = wanted - #given, ended
     give_all(backlog)
     local is_more = #backlog == asked or ended > ended_before -- an end may have put another one there
-    backlog = is_more and #given < wanted and ended < 100 and due() or {}
+    backlog = is_more and not alone and #given < wanted and ended < 100 and due() or {}
   end
 
+  if alone and s.window > 1 then
+    s.window = 1
+    redis.call('HSET', endpoint_key(endpoint), 'window', 1)
+  end
   if #given > 0 then
     redis.call('ZADD', leased_key(endpoint), unpack(taken))
     s.leased = s.leased + #given

@@ -9,11 +9,12 @@
 -- ARGV[7] failures in a row after which the endpoint pauses
 -- ARGV[8] first pause, ms; doubles with each probe that fails
 -- ARGV[9] longest pause, ms
--- then for each: eventId, claim number, delivered|failed|expired|retry|lost|released, delay (ms),
+-- then for each: eventId, claim number, delivered|failed|expired|retry|lost|suspect|released, delay (ms),
 --   record of the attempt ('' = none was made), first bytes of the answer,
 --   news of the endpoint: up|answered|down|none, how long it asks to be left alone (Retry-After, ms; 0 = it does not)
 -- returns {'settled', now, 'more'|'rest', {ok|stale, ...}, same|opened|closed, end of pause}
 --   'more': the endpoint is ready, claim or hint; stale: the lease is another worker's or gone; nothing was recorded
+--   lost: its worker died; suspect: not for the first time, so claim gives it alone
 -- A callback that would be due at its expiry or later ends `expired`; one that would wait behind a newer one of its
 -- message, in the order `latest`, ends `superseded`. Works when Redis is full.
 -- include keys
@@ -55,6 +56,10 @@ local function settle(id, claim, word, delay, record, answer)
   if record ~= '' then
     attempts = attempts + 1
     fields = { 'attempts', attempts, 'a' .. attempts, record }
+  end
+  if word == 'suspect' then
+    fields[#fields + 1] = 'suspect'
+    fields[#fields + 1] = 1
   end
   if answer ~= '' then redis.call('SET', answer_key(s.workspace, id), answer) end
   if ENDS[word] == nil and now + delay >= tonumber(h[4]) then word = 'expired' end

@@ -69,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", help="only faults whose name holds one of these words")
     options = parser.parse_args(arguments)
     chosen = [f for f in FAULTS if not options.names or any(name in f.name for name in options.names)]
+    if not chosen:
+        parser.error(f"no fault has one of these words in its name: {', '.join(options.names)}")
     rows, all_kept = [], True
     for place, fault in enumerate(chosen, 1):
         print(f"[{place}/{len(chosen)}] {fault.number}: {fault.name} (seed {fault.seed})", file=sys.stderr)

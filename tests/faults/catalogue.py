@@ -85,6 +85,30 @@ def worker_killed_before_the_post(scene: Scene) -> Counts:
 
 @fault(
     1,
+    "A callback whose attempts kill their worker ends `failed` by its attempts; those in flight beside it do not.",
+    duplicates=in_flight,
+)
+def callback_that_kills_its_worker(scene: Scene) -> Counts:
+    scene.stack.add_workspace()
+    scene.event_ids.append(("acme", "doomed"))
+    scene.enqueue(15)
+    scene.stack.enqueue(eventId="doomed", first=1000)
+    scene.enqueue(15)
+    for _ in range(8):
+        worker = scene.worker("before_send", "doomed", ready=False)
+        while worker.process.poll() is None and scene.stack.state("doomed") != "failed":
+            time.sleep(0.05)
+        scene.allowed += scene.leased()
+        if scene.stack.state("doomed") == "failed":
+            break
+    counts = scene.counted()
+    if dict(counts.ends) != {"delivered": 30, "failed": 1}:
+        counts.problems.append(f"ends {dict(counts.ends)}")
+    return counts
+
+
+@fault(
+    1,
     "A worker whose engine dies ends itself with exit code 70, for its supervisor to start it anew; nothing is lost.",
     duplicates=in_flight,
 )

@@ -40,7 +40,7 @@ def test_accepted_callbacks_end(world: World) -> None:
     assert State.DELIVERED == world.event(one.event_id).state
     world.now += world.ledger.options.lease_ms
     for lost in world.run(world.ledger.wake()).lost:
-        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", losses=1)
     world.deliver_all()
 
 

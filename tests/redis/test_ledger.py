@@ -118,7 +118,7 @@ def test_stale_settle(world: World) -> None:
     world.now += world.ledger.options.lease_ms
     (lost,) = world.run(world.ledger.wake()).lost
     assert ("e1", old.claim, 1, 0) == (lost.event_id, lost.claim, lost.attempt, lost.lost_before)
-    assert world.settle("e1", lost.claim, Retry(0), error="worker_lost", lost=True)[1]
+    assert world.settle("e1", lost.claim, Retry(0), error="worker_lost", losses=1)[1]
     (new,) = world.claim().callbacks
     assert 2 == new.attempt
     assert not world.settle("e1", old.claim)[1]
@@ -172,7 +172,7 @@ def test_a_lost_lease_keeps_the_order(world: World) -> None:
     (one,) = world.claim().callbacks
     world.now += world.ledger.options.lease_ms
     world.run(world.ledger.wake())
-    world.settle("e1", one.claim, Retry(0), error="worker_lost", lost=True)
+    world.settle("e1", one.claim, Retry(0), error="worker_lost", losses=1)
     assert ["e1", "e2"] == world.deliver_all()
 
 
@@ -265,7 +265,7 @@ def test_breaker(world: World) -> None:
     assert ("closed", 2) == (world.settled.breaker, len(world.claim().callbacks))
     world.now += world.ledger.options.lease_ms
     for lost in world.run(world.ledger.wake()).lost:
-        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", losses=1)
     world.deliver_all()
 
 
@@ -289,9 +289,49 @@ def test_probe_of_a_dead_worker(world: World) -> None:
     assert 1 == len(world.claim().callbacks)
     world.now += world.ledger.options.lease_ms
     (lost,) = world.run(world.ledger.wake()).lost
-    world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+    world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", losses=1)
     assert 1 == len(found := world.claim().callbacks)
     world.settle(found[0].event_id, found[0].claim, news=News.UP)
+    world.deliver_all()
+
+
+def test_callback_that_lost_two_workers_goes_alone(world: World) -> None:
+    """Whose worker died with it again is given when nothing of its endpoint is in flight, and nothing beside it."""
+    world.call("hset", world.keys.endpoint(endpoint_id(A)), "window", 8)
+    world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(3)])
+    for losses in (1, 2):
+        claimed = world.claim().callbacks
+        assert 3 == len(claimed)
+        for one in claimed:
+            world.settle(one.event_id, one.claim, Retry(0), error="worker_lost", losses=losses)
+    world.accept(callback("fresh", message="m4"))
+    for _ in range(3):
+        (alone,) = world.claim().callbacks
+        assert (False, []) == ((again := world.claim()).more, again.callbacks)
+        assert "fresh" != alone.event_id, "what has been due longest goes first"
+        assert world.settle(alone.event_id, alone.claim)[0], "the next one can go"
+    assert ["fresh"] == [one.event_id for one in world.claim().callbacks]
+    world.settle("fresh", 1)
+
+
+def test_suspect_waits_for_what_is_in_flight(world: World) -> None:
+    """A suspect behind others waits until they are settled; then it goes, also where fresh ones keep coming."""
+    world.call("hset", world.keys.endpoint(endpoint_id(A)), "window", 8)
+    world.accept(callback("suspect"))
+    for losses in (1, 2):
+        (one,) = world.claim().callbacks
+        world.settle("suspect", one.claim, Retry(1000), error="worker_lost", losses=losses)
+        world.now += 1000 * (losses == 1)
+    world.accept(*[callback(f"e{n}", message=f"other{n}") for n in range(3)])
+    beside = world.claim().callbacks
+    assert 3 == len(beside)
+    world.now += 1001
+    world.accept(callback("fresh", message="m9"))
+    assert [] == world.claim().callbacks
+    for one in beside:
+        world.settle(one.event_id, one.claim)
+    assert ["suspect"] == [one.event_id for one in world.claim().callbacks]
+    world.settle("suspect", 3)
     world.deliver_all()
 
 
@@ -307,7 +347,7 @@ def test_retry_after_paces_the_endpoint(world: World) -> None:
     assert 2 == len(world.claim().callbacks)
     world.now += world.ledger.options.lease_ms
     for lost in world.run(world.ledger.wake()).lost:
-        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", losses=1)
     world.deliver_all()
 
 
@@ -341,7 +381,7 @@ def test_fresh_ones_beside_a_backlog(world: World) -> None:
     assert {"e38", "e39", *(f"e{n}" for n in range(6))} == {one.event_id for one in world.claim().callbacks}
     world.now += world.ledger.options.lease_ms
     for lost in world.run(world.ledger.wake()).lost:
-        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", lost=True)
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", losses=1)
     world.deliver_all()
 
 
