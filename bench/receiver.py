@@ -6,6 +6,7 @@ It binds 0.0.0.0, so that every address of 127.0.0.0/8 with its port is an endpo
 
 import asyncio
 import multiprocessing
+import resource
 import time
 from array import array
 from collections import defaultdict
@@ -157,6 +158,8 @@ class Receiver:
     """The receiver's process, with one port for each of `kinds`; use in `with`."""
 
     def __init__(self, *kinds: str) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for thousands of endpoints; contenders inherit it
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, list(kinds)), daemon=True)
