@@ -6,6 +6,7 @@ It binds 0.0.0.0, so that every address of 127.0.0.0/8 with its port is an endpo
 
 import asyncio
 import multiprocessing
+import os
 import resource
 import time
 from array import array
@@ -138,6 +139,7 @@ async def _main(pipe: Connection, kinds: list[str]) -> None:
             order = pipe.recv()
         except EOFError:  # whoever ran the benchmark has gone
             order = "stop"
+        os.set_blocking(pipe.fileno(), True)  # uvloop's reader has it otherwise; what was seen may be long
         match order:
             case "take":
                 pipe.send({name.decode(): one.group() for name, one in seen.items()})
