@@ -32,8 +32,8 @@ class Dialect(Protocol):
     def event_type(self, change: StatusChange) -> str | None:
         """The event's name on this platform; None where it sends no callback for this status."""
 
-    def body(self, change: StatusChange, event_type: str) -> dict[str, Any]:
-        """The callback's JSON."""
+    def body(self, change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+        """The callback's JSON, made once, at `now_ms`."""
 
     def headers(self, signing: Signing) -> dict[str, str]:
         """The platform's own headers, beside those of Standard Webhooks."""

@@ -39,7 +39,7 @@ def event_type(change: StatusChange) -> str | None:
     return event and event[0]
 
 
-def body(change: StatusChange, event_type: str) -> dict[str, Any]:
+def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
     """The flat shape with the recipient's number without `+`."""
     message = change.message
     delivered = change.status is Status.DELIVERED

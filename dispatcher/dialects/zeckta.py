@@ -27,7 +27,7 @@ def event_type(change: StatusChange) -> str | None:
     return EVENT_TYPES.get(change.status)
 
 
-def body(change: StatusChange, event_type: str) -> dict[str, Any]:
+def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
     """The one shape of all Zeckta events."""
     message = change.message
     return {

@@ -117,7 +117,7 @@ def test_the_example_is_what_is_sent(dialect: str, event: str) -> None:
         }
     )
     url = "https://customer.example/callbacks"
-    rendered = encode_json(dialects()[dialect].body(change, event))
+    rendered = encode_json(dialects()[dialect].body(change, event, 0))
     callback = Claimed(event_id, 1, 1, 2**53, event, "DELIVERED", "m", url, rendered)
     workspace = Workspace("acme", dialect, url, (Secret(example_secret(), 0),), 0, "r")
     kept = Kept()
@@ -141,14 +141,16 @@ def test_the_example_verifies(event: str) -> None:
 
 
 def test_every_event_is_named() -> None:
-    """The document names every event of both platforms, and no other."""
-    events = {dialect.event_type(change(status)) for dialect in dialects().values() for status in Status}
-    assert events - {None} == set(re.findall(r"`(MESSAGE_[A-Z]+|sms\.[a-z]+)`", TEXT))
+    """The document names every event of all platforms, and no other."""
+    changes = [change(status, channel) for status in Status for channel in ("SMS", "RCS", "WHATSAPP")]
+    events = {dialect.event_type(one) for dialect in dialects().values() for one in changes}
+    named = r"`(MESSAGE_[A-Z]+|sms\.[a-z]+|STATUS_UPDATE|DELIVERY|READ)`"
+    assert events - {None} == set(re.findall(named, TEXT))
 
 
-def change(status: Status) -> StatusChange:
-    """A status change with nothing but the required fields."""
-    message = {"uuid": "m-1", "src": "ACME", "dest": "+233202007745"}
+def change(status: Status, channel: str) -> StatusChange:
+    """A status change with nothing but the required fields, and its channel."""
+    message = {"uuid": "m-1", "src": "ACME", "dest": "+233202007745", "channel": channel}
     fields = {"workspace": "acme", "status": status.value, "timestamp": "2026-06-09T13:04:57Z"}
     return StatusChange.from_dict({**fields, "message": message})
 
@@ -407,9 +409,16 @@ def test_x_signature_of_the_example() -> None:
     assert names["verify_x_signature"](headers, body, [example_secret()])
 
 
+def test_bodies_of_other_platforms() -> None:
+    """The bodies without a request around them are those on file."""
+    golden = Path(__file__).parents[1] / "unit" / "golden"
+    files = ("namirial/STATUS_UPDATE.delivered", "qlara/DELIVERY.delivered", "qlara/READ.rcs")
+    assert [(golden / f"{name}.json").read_text().strip() for name in files] == code("json", "{").splitlines()
+
+
 def test_every_block_is_run() -> None:
     """No block is in the document that these tests do not know."""
-    assert ["go", "http", "http", "js", "js", "python", "python", "python"] == sorted(
+    assert ["go", "http", "http", "js", "js", "json", "python", "python", "python"] == sorted(
         name for name, _ in BLOCKS
     )
 

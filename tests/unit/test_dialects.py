@@ -16,22 +16,50 @@ from dispatcher.model import Status, StatusChange, encode_json
 
 GOLDEN = Path(__file__).parent / "golden"
 
+NOW_MS = 1_781_010_300_123
+"""2026-06-09T13:05:00.123Z"""
+
 EVENT_TYPES: dict[str, dict[str, str | None]] = {
-    "SCHEDULED": {"zeckta": None, "sendexa": None},
-    "QUEUED": {"zeckta": None, "sendexa": "sms.queued"},
-    "PROCESSING": {"zeckta": None, "sendexa": None},
-    "SUBMITTED": {"zeckta": "MESSAGE_SUBMITTED", "sendexa": None},
-    "SENT": {"zeckta": "MESSAGE_SENT", "sendexa": "sms.sent"},
-    "BUFFERED": {"zeckta": None, "sendexa": None},
-    "DELIVERED": {"zeckta": "MESSAGE_DELIVERED", "sendexa": "sms.delivered"},
-    "READ": {"zeckta": None, "sendexa": None},
-    "FAILED": {"zeckta": "MESSAGE_FAILED", "sendexa": "sms.failed"},
-    "UNDELIVERABLE": {"zeckta": "MESSAGE_UNDELIVERABLE", "sendexa": "sms.failed"},
-    "EXPIRED": {"zeckta": "MESSAGE_EXPIRED", "sendexa": "sms.failed"},
-    "REJECTED": {"zeckta": "MESSAGE_REJECTED", "sendexa": "sms.failed"},
-    "UNKNOWN": {"zeckta": None, "sendexa": None},
+    "SCHEDULED": {"zeckta": None, "sendexa": None, "namirial": None, "qlara": None},
+    "QUEUED": {"zeckta": None, "sendexa": "sms.queued", "namirial": None, "qlara": None},
+    "PROCESSING": {"zeckta": None, "sendexa": None, "namirial": None, "qlara": None},
+    "SUBMITTED": {"zeckta": "MESSAGE_SUBMITTED", "sendexa": None, "namirial": None, "qlara": None},
+    "SENT": {"zeckta": "MESSAGE_SENT", "sendexa": "sms.sent", "namirial": "STATUS_UPDATE", "qlara": None},
+    "BUFFERED": {"zeckta": None, "sendexa": None, "namirial": None, "qlara": None},
+    "DELIVERED": {
+        "zeckta": "MESSAGE_DELIVERED",
+        "sendexa": "sms.delivered",
+        "namirial": "STATUS_UPDATE",
+        "qlara": "DELIVERY",
+    },
+    "READ": {"zeckta": None, "sendexa": None, "namirial": None, "qlara": None},
+    "FAILED": {
+        "zeckta": "MESSAGE_FAILED",
+        "sendexa": "sms.failed",
+        "namirial": "STATUS_UPDATE",
+        "qlara": "DELIVERY",
+    },
+    "UNDELIVERABLE": {
+        "zeckta": "MESSAGE_UNDELIVERABLE",
+        "sendexa": "sms.failed",
+        "namirial": "STATUS_UPDATE",
+        "qlara": "DELIVERY",
+    },
+    "EXPIRED": {
+        "zeckta": "MESSAGE_EXPIRED",
+        "sendexa": "sms.failed",
+        "namirial": "STATUS_UPDATE",
+        "qlara": "DELIVERY",
+    },
+    "REJECTED": {
+        "zeckta": "MESSAGE_REJECTED",
+        "sendexa": "sms.failed",
+        "namirial": "STATUS_UPDATE",
+        "qlara": "DELIVERY",
+    },
+    "UNKNOWN": {"zeckta": None, "sendexa": None, "namirial": None, "qlara": None},
 }
-"""Which status calls back, as the platforms document it."""
+"""Which status of an SMS calls back, as the platforms document it."""
 
 
 def status_change(status: str, error: dict[str, str] | None = None, **message: Any) -> StatusChange:
@@ -79,7 +107,7 @@ def bare(status: str) -> StatusChange:
 def body(dialect: str, change: StatusChange) -> bytes:
     event_type = dialects()[dialect].event_type(change)
     assert event_type is not None
-    return encode_json(dialects()[dialect].body(change, event_type))
+    return encode_json(dialects()[dialect].body(change, event_type, NOW_MS))
 
 
 def test_the_table_has_every_status() -> None:
@@ -87,7 +115,7 @@ def test_the_table_has_every_status() -> None:
     assert set(EVENT_TYPES) == set(Status)
 
 
-@pytest.mark.parametrize("dialect", ["zeckta", "sendexa"])
+@pytest.mark.parametrize("dialect", ["zeckta", "sendexa", "namirial", "qlara"])
 @pytest.mark.parametrize("status", EVENT_TYPES)
 def test_event_types(status: str, dialect: str) -> None:
     """Each canonical status is the platform's event, or none."""
@@ -111,12 +139,84 @@ def test_event_types(status: str, dialect: str) -> None:
         ("sendexa/sms.failed.undeliverable", "UNDELIVERABLE"),
         ("sendexa/sms.failed.expired", "EXPIRED"),
         ("sendexa/sms.failed.rejected", "REJECTED"),
+        ("namirial/STATUS_UPDATE.sent", "SENT"),
+        ("namirial/STATUS_UPDATE.delivered", "DELIVERED"),
+        ("namirial/STATUS_UPDATE.failed", "FAILED"),
+        ("namirial/STATUS_UPDATE.undeliverable", "UNDELIVERABLE"),
+        ("namirial/STATUS_UPDATE.expired", "EXPIRED"),
+        ("namirial/STATUS_UPDATE.rejected", "REJECTED"),
+        ("qlara/DELIVERY.delivered", "DELIVERED"),
+        ("qlara/DELIVERY.failed", "FAILED"),
+        ("qlara/DELIVERY.undeliverable", "UNDELIVERABLE"),
+        ("qlara/DELIVERY.expired", "EXPIRED"),
+        ("qlara/DELIVERY.rejected", "REJECTED"),
     ],
 )
 def test_golden_bodies(file: str, status: str) -> None:
     """Each callback's body is, byte for byte, the one on file."""
     expected = (GOLDEN / f"{file}.json").read_bytes()
     assert expected == body(file.partition("/")[0], status_change(status)) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "channel"), [("namirial", "RCS"), ("qlara", "RCS"), ("qlara", "WHATSAPP")]
+)
+def test_golden_read(dialect: str, channel: str) -> None:
+    """READ is told where its channel has it, and for an SMS it is not."""
+    expected = (GOLDEN / dialect / f"READ.{channel.lower()}.json").read_bytes()
+    assert expected == body(dialect, status_change("READ", channel=channel)) + b"\n"
+
+
+def test_namirial_reads_only_rcs() -> None:
+    """Namirial knows READ for RCS alone."""
+    assert None is dialects()["namirial"].event_type(status_change("READ", channel="WHATSAPP"))
+
+
+def test_namirial_leaves_out_what_it_does_not_know() -> None:
+    """A notification of the required fields has no null; its configuration is the message's, always the same."""
+    found = json.loads(body("namirial", bare("SENT")))
+    configuration = found.pop("webhookConfigurationId")
+    assert configuration == json.loads(body("namirial", bare("DELIVERED")))["webhookConfigurationId"]
+    expected = {
+        "id": "e-1",
+        "type": "STATUS_UPDATE",
+        "createdAt": "2026-06-09T13:05:00Z",
+        "message": {
+            "id": "m-1",
+            "statusChangedAt": "2026-06-09T13:04:57Z",
+            "reference": {},
+            "channel": "SMS",
+            "status": "SENT",
+        },
+    }
+    assert expected == found
+
+
+def test_namirial_passes_the_error_on() -> None:
+    """An error stands in `provider`, unless the provider says its own."""
+    change = status_change("FAILED", {"code": "8", "message": "wrong destination"}, provider={"name": "P1"})
+    provider = json.loads(body("namirial", change))["message"]["provider"]
+    assert {"name": "P1", "code": "8", "message": "wrong destination"} == provider
+
+
+def test_qlara_leaves_out_what_it_does_not_know() -> None:
+    """A callback of the required fields has no null, and no part where the message has none."""
+    expected = {
+        "eventType": "DELIVERY",
+        "messageId": "m-1",
+        "destination": "+233202007745",
+        "statusCode": 3,
+        "description": "Message delivered",
+        "channel": "SMS",
+        "timestamp": "2026-06-09T13:04:57Z",
+    }
+    assert expected == json.loads(body("qlara", bare("DELIVERED")))
+
+
+def test_qlara_describes_the_error() -> None:
+    """The error's message is the description."""
+    change = status_change("FAILED", {"code": "1", "message": "Number ported out"})
+    assert "Number ported out" == json.loads(body("qlara", change))["description"]
 
 
 def test_zeckta_leaves_out_what_it_does_not_know() -> None:
@@ -175,10 +275,19 @@ def test_only_failures_carry_an_error(status: str) -> None:
     assert "error" not in json.loads(body("sendexa", status_change(status, {"code": "E005"})))
 
 
-@pytest.mark.parametrize("dialect", ["zeckta", "sendexa"])
-def test_bodies_are_compact_utf8(dialect: str) -> None:
+@pytest.mark.parametrize(
+    ("dialect", "change"),
+    [
+        ("zeckta", status_change("DELIVERED", src="Zürich 📨")),
+        ("sendexa", status_change("DELIVERED", src="Zürich 📨")),
+        ("namirial", status_change("DELIVERED", reference={"service": "Zürich 📨", "key": "1"})),
+        ("qlara", status_change("FAILED", {"code": "1", "message": "Zürich 📨"})),
+    ],
+    ids=["zeckta", "sendexa", "namirial", "qlara"],
+)
+def test_bodies_are_compact_utf8(dialect: str, change: StatusChange) -> None:
     """Letters beyond ASCII go out as UTF-8, not as escapes, and no blank stands between values."""
-    raw = body(dialect, status_change("DELIVERED", src="Zürich 📨"))
+    raw = body(dialect, change)
     assert '"Zürich 📨",'.encode() in raw
     assert raw.decode() == json.dumps(json.loads(raw), ensure_ascii=False, separators=(",", ":"))
 
@@ -192,9 +301,10 @@ SIGNING = Signing(
 )
 
 
-def test_zeckta_has_no_headers_of_its_own() -> None:
-    """Zeckta documents no header, so none is sent beside those of Standard Webhooks."""
-    assert {} == dialects()["zeckta"].headers(SIGNING)
+@pytest.mark.parametrize("dialect", ["zeckta", "namirial", "qlara"])
+def test_no_headers_of_its_own(dialect: str) -> None:
+    """The platform documents no header, so none is sent beside those of Standard Webhooks."""
+    assert {} == dialects()[dialect].headers(SIGNING)
 
 
 def test_sendexa_signs_with_the_oldest_secret() -> None:

@@ -382,7 +382,7 @@ COSTS = ["0", "5", "0.05", "0.1", "0.10", "1e-7", "12345678.123456", "1234567890
 def test_a_cost_is_printed_as_it_came(text: str, quote: str) -> None:
     """A cost, given as number or text, never changes a digit: neither on the queue nor in the callback."""
     change = StatusChange.from_json(with_cost(f"{quote}{text}{quote}"))
-    body = encode_json(dialects()["zeckta"].body(change, "MESSAGE_DELIVERED"))
+    body = encode_json(dialects()["zeckta"].body(change, "MESSAGE_DELIVERED", 0))
     printed = [re.findall(rb'"cost":([^,}]+)', raw)[0].decode().lower() for raw in (change.to_json(), body)]
     assert [text, text] == printed
 
