@@ -21,9 +21,19 @@ ONE_POOL = tuple(POOLS)[:1]
 """Where comparing all pools of plain Celery once is enough."""
 RATES = ((50, 100), (300, 100), (1000, 100), (2000, 1000))
 SLOW_MS = (50, 500)
+LONG_NOTE = 3_600
 MEMORY_COUNT = 20_000
 SLOW_CONCURRENCY = 2000
 """What 100 endpoints of ours may have in flight."""
+
+
+def heavy(contenders: Contenders) -> str:
+    """Throughput with long bodies."""
+    contenders.note = LONG_NOTE
+    try:
+        return contenders.throughput("100 endpoints, bodies of 4 kB", 100, ONE_POOL)
+    finally:
+        contenders.note = 0
 
 
 def slow(contenders: Contenders) -> str:
@@ -181,7 +191,7 @@ def tables(contenders: Contenders, names: Sequence[str]) -> str:
     said = (
         f"{contenders.size.rounds} rounds on {machine()}; `make bench` repeats it. Median, and lowest to highest. "
         "Redis with AOF everysec; receiver, Redis, producer and workers share the cores. "
-        "Bodies have some 340 bytes."
+        "Bodies have some 340 bytes where no more is said."
     )
     return "\n\n".join([said, *(TABLES[name][0](contenders) for name in names)])
 
@@ -190,6 +200,7 @@ TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
     "throughput": (lambda contenders: contenders.throughput("100 endpoints", 100), 3 + len(POOLS)),
     "one": (lambda contenders: contenders.throughput("1 endpoint", 1, ONE_POOL), 4),
     "wide": (lambda contenders: contenders.throughput("10,000 endpoints", 10_000, ONE_POOL), 4),
+    "heavy": (heavy, 4),
     "latency": (latency, len(RATES)),
     "slow": (slow, 2 * len(SLOW_MS)),
     "workers": (workers, 3),

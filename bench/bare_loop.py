@@ -10,19 +10,20 @@ import uvloop
 
 from bench.load import Customer, Load
 from bench.plain_celery import SECRET
-from dispatcher.dialects import zeckta
+from dispatcher.dialects import dialects
 from dispatcher.model import StatusChange, encode_json
 from dispatcher.signing import key_of, webhook_headers
 
 
-async def post_all(urls: list[str], count: int, concurrency: int) -> None:
+async def post_all(urls: list[str], count: int, concurrency: int, note: int) -> None:
     """Posts `count` callbacks to the URLs in turn."""
-    load = Load(None)
+    load, dialect = Load(None), dialects()["namirial" if note else "zeckta"]
+    load.note = note
     key = key_of(SECRET)
     bodies = []
     for number in range(count):
         change = StatusChange.from_json(load.change("b", Customer("w", urls[number % len(urls)])))
-        body = encode_json(zeckta.body(change, "MESSAGE_DELIVERED"))
+        body = encode_json(dialect.body(change, dialect.event_type(change), 0))
         bodies.append((urls[number % len(urls)], change.event_id, body))
     waiting = iter(bodies)
 
@@ -42,4 +43,4 @@ async def post_all(urls: list[str], count: int, concurrency: int) -> None:
 
 if __name__ == "__main__":
     task = json.load(sys.stdin)
-    uvloop.run(post_all(task["urls"], task["count"], task["concurrency"]))
+    uvloop.run(post_all(**task))

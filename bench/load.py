@@ -26,6 +26,8 @@ class Load:
 
     pad = 0
     """Bytes by which each status change, and each body, is longer."""
+    note = 0
+    """Bytes of a `reference` in each, for dialects that pass it on."""
     each = 1
     """How many status changes a message has."""
 
@@ -38,7 +40,7 @@ class Load:
     def change(self, group: str, customer: Customer) -> bytes:
         """One status change, as JSON; enqueued now."""
         number = next(self._numbers)
-        message = {
+        message: dict[str, Any] = {
             "uuid": f"m{number // self.each:08d}-6a5ad0ba-b5a9-11ef-b8d9",
             "src": "ZECKTA" + "x" * self.pad,
             "dest": f"+2332{number % 100_000_000:08d}",
@@ -47,6 +49,8 @@ class Load:
             "attempts": 1,
             "cost": 0.05,
         }
+        if self.note:
+            message["reference"] = {"note": "x" * self.note}
         return msgspec.json.encode(
             {
                 "eventId": f"{group}-{time.time_ns() // 1000}-{number}",

@@ -64,7 +64,11 @@ def deliver(task: Any, change: dict[str, Any]) -> None:
                 "dest": message["dest"],
                 "status": change["status"],
             }
-            | {name: message[name] for name in ("segments", "units", "attempts", "cost")},
+            | {
+                name: message[name]
+                for name in ("segments", "units", "attempts", "cost", "reference")
+                if name in message
+            },
         },
         separators=(",", ":"),
     ).encode()

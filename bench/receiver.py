@@ -161,7 +161,9 @@ class Receiver:
 
     def __init__(self, *kinds: str) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for thousands of endpoints; contenders inherit it
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (hard, hard)
+        )  # for thousands of endpoints; contenders inherit it
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, list(kinds)), daemon=True)

@@ -69,7 +69,9 @@ class Stack:
         """How many lines of the workers' logs hold a text."""
         return sum(log.read_text(errors="replace").count(text) for log in self.folder.glob("worker-*.log"))
 
-    def customers(self, prefix: str, urls: Sequence[str], **limits: int | float | str) -> list[Customer]:
+    def customers(
+        self, prefix: str, urls: Sequence[str], dialect: str = "zeckta", **limits: int | float | str
+    ) -> list[Customer]:
         """Makes a workspace for each URL."""
 
         async def make() -> list[Customer]:
@@ -78,7 +80,7 @@ class Stack:
             made = []
             for number, url in enumerate(urls):
                 name = f"{prefix}{number}"
-                await workspaces.add(name, "zeckta", url, now_ms=round(time.time() * 1000), **limits)  # type: ignore[arg-type]
+                await workspaces.add(name, dialect, url, now_ms=round(time.time() * 1000), **limits)  # type: ignore[arg-type]
                 made.append(Customer(name, url))
             await client.aclose()
             return made
