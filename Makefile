@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-isolation bench-drain faults soak fuzz check format docs clean
+.PHONY: help demo test bench bench-isolation bench-drain faults soak fuzz check format docs picture clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,10 @@ format: $(INSTALLED) ## format the code
 
 docs: $(INSTALLED) ## write .env.example and the README's table of settings anew
 	$(BIN)/python -m config.documents
+	$(BIN)/python -m tasks.documents
+
+picture: $(INSTALLED) ## draw docs/demo.svg anew, from a run of the demo
+	@$(BIN)/dispatcher demo --picture docs/demo.svg
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

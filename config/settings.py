@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
+from dispatcher.signing import key_of
 
 PREFIX = "DISPATCHER_"
 
@@ -103,6 +104,21 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         0, description="port at which each worker shows its metrics to Prometheus; 0: none"
     )
+    alert_url: SecretStr | None = Field(
+        None,
+        description="the operator's own URL, told once a minute of what ended failed or expired, of endpoints that are "
+        "down and of falling success rates; empty: log events only",
+    )
+    alert_secret: SecretStr | None = Field(
+        None, description="signs those POSTs as callbacks are signed (whsec_…); empty: they are not signed"
+    )
+    alert_down_seconds: Positive = Field(
+        900, description="how long an endpoint does not answer before that is told"
+    )
+    alert_success_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.9,
+        description="delivered share of a workspace's ends, this hour and the last, below which that is told",
+    )
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR"
     )
@@ -117,7 +133,9 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("broker_url", "secret_keys", "proxy_url", "ca_file", mode="before")
+    @field_validator(
+        "broker_url", "secret_keys", "proxy_url", "ca_file", "alert_url", "alert_secret", mode="before"
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -142,12 +160,19 @@ class Settings(BaseSettings):
                 ) from None
         return value
 
-    @field_validator("proxy_url")
+    @field_validator("alert_secret")
+    @classmethod
+    def _alert_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value:
+            key_of(value.get_secret_value())
+        return value
+
+    @field_validator("proxy_url", "alert_url")
     @classmethod
     def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
         parts = urlsplit(value.get_secret_value()) if value else None
         if parts and not (parts.scheme in ("http", "https") and parts.hostname):
-            raise ValueError("must be http://host:port or https://host:port")
+            raise ValueError("must start with http:// or https:// and name a host")
         return value
 
     @field_validator("ca_file")
@@ -180,7 +205,9 @@ class Settings(BaseSettings):
         found = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if name.endswith("_url") and value is not None:
+            if name == "alert_url" and value is not None:  # its path may be what lets in
+                value = safe_url(value.get_secret_value()).partition("://")[2].partition("/")[0]
+            elif name.endswith("_url") and value is not None:
                 value = safe_url(value.get_secret_value())
             elif isinstance(value, SecretStr):
                 value = "********"

@@ -1,8 +1,10 @@
 """What about a Redis would lose data, in words. Reads only."""
 
 import ipaddress
+import time
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +14,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 from dispatcher.connection import translated
 
 MIN_VERSION = (6, 2)
+LOOKS = 9
+MAX_SKEW_SECONDS = 2.0
+SLOW_CALL_SECONDS = 0.005
 
 
 class Verdict(StrEnum):
@@ -34,20 +39,70 @@ class Finding:
 
 
 async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Finding]:
-    """Version, persistence, eviction and access of a Redis. Raises RedisUnavailable."""
+    """Version, persistence, eviction, access, clock, latency and memory of a Redis. Raises RedisUnavailable."""
     config: dict[str, Any] = {}
     with translated(url):
         info = await _allowed(client.info("everything"))
         for name in ("appendfsync", "bind", "protected-mode", "requirepass"):  # Redis 6.2 takes one at a time
             config |= await _allowed(client.config_get(name))
         user = await _allowed(client.acl_getuser("default"))
+        clock, latency = await _clock_and_latency(client)
     return [
         _version(info),
         _persistence(info, config),
         _eviction(info),
         _access(config, user),
         _encryption(url),
+        clock,
+        latency,
+        _memory(info),
     ]
+
+
+async def _clock_and_latency(client: Any) -> tuple[Finding, Finding]:
+    """Redis's clock beside this machine's, and how long a call takes: the median of some."""
+    took, ahead = [], []
+    for _ in range(LOOKS):
+        began, here = time.monotonic(), time.time()
+        try:
+            seconds, microseconds = await client.time()
+        except NoPermissionError:
+            return tuple(Finding(name, Verdict.UNKNOWN, "TIME is forbidden") for name in ("clock", "latency"))  # type: ignore[return-value]
+        took.append(time.monotonic() - began)
+        ahead.append(seconds + microseconds / 1e6 - here - took[-1] / 2)
+    return _clock(median(ahead)), _latency(median(took))
+
+
+def _clock(ahead: float) -> Finding:
+    shown = f"Redis's clock is {abs(ahead):.2f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+    if abs(ahead) < MAX_SKEW_SECONDS:
+        return Finding("clock", Verdict.OK, shown)
+    advice = "have both follow NTP: callbacks carry Redis's time, and receivers refuse what is 5 minutes off"
+    return Finding("clock", Verdict.BAD if abs(ahead) > 60 else Verdict.WARNING, shown, advice)
+
+
+def _latency(seconds: float) -> Finding:
+    shown = f"a call takes {seconds * 1000:.1f} ms"
+    if seconds < SLOW_CALL_SECONDS:
+        return Finding("latency", Verdict.OK, shown)
+    advice = "bring workers and Redis nearer together: each callback waits for some three calls"
+    return Finding("latency", Verdict.WARNING, shown, advice)
+
+
+def _memory(info: dict[str, Any]) -> Finding:
+    keys = sum(db["keys"] for name, db in info.items() if name[:2] == "db" and isinstance(db, dict))
+    used, most = info.get("used_memory"), info.get("maxmemory")
+    if used is None or most is None:
+        return Finding("memory", Verdict.UNKNOWN, "INFO is forbidden", "set a maxmemory")
+    shown = f"{keys:,} keys, {used / 2**20:,.0f} MiB used"
+    if not most:
+        advice = "set maxmemory: without it the machine's memory ends first, and with it Redis"
+        return Finding("memory", Verdict.WARNING, f"{shown}, no maxmemory", advice)
+    shown += f" of {most / 2**20:,.0f}"
+    if used < 0.85 * most:
+        return Finding("memory", Verdict.OK, shown)
+    advice = "raise maxmemory, or see what waits: dispatcher endpoint list"
+    return Finding("memory", Verdict.WARNING, shown, advice)
 
 
 async def _allowed(call: Any) -> dict[str, Any]:

@@ -13,18 +13,22 @@ from operator import attrgetter
 
 import structlog
 
+from dispatcher.alerts import ALERT_SECONDS
 from dispatcher.decide import decide_lost
 from dispatcher.errors import RedisUnavailable
 from dispatcher.intake import BATCH_BEHIND, Intake
 from dispatcher.ledger import Claim, Ledger, Lost, Settlement
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt
+from dispatcher.stats import Stats
 from dispatcher.turn import Turn, TurnParts
 from dispatcher.watch import RedisWatch
 
 HINT_ENDPOINTS = 16
 """Endpoints in one Celery message."""
-WAKE_LIMIT, EXPIRE_LIMIT = 100, 500
+WAKE_LIMIT, WAKE_PAUSE_SECONDS, EXPIRE_LIMIT = 16, 0.01, 500
+"""Endpoints that are woken at once, with a pause before the next: many whose pauses end together (they went down
+together) would hold up those that are served."""
 SIGN_SECONDS = 1.0
 ACCEPTED_FOR_ONE = 16
 BUSY = 0.7
@@ -45,6 +49,7 @@ class Engine:
         make_intake: Callable[["Engine"], Intake],
         watch: RedisWatch,
         publish: Publish,
+        stats: Stats,
         *,
         wake_seconds: float = 0.25,
     ) -> None:
@@ -54,6 +59,7 @@ class Engine:
         self._intake = make_intake(self)
         self._watch = watch
         self._publish = publish
+        self._stats = stats
         self._slots = parts.slots
         self._wake_seconds = wake_seconds
         self._turns: dict[str, Turn] = {}
@@ -81,8 +87,11 @@ class Engine:
         waker = asyncio.create_task(self._wake_loop())
         publisher = asyncio.create_task(self._publish_loop())
         intake = asyncio.create_task(self._intake.run())
+        alerts = asyncio.create_task(self._alert_loop())
         stopped = asyncio.create_task(self._stopping.wait())
-        done, _ = await asyncio.wait({waker, publisher, intake, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {waker, publisher, intake, alerts, stopped}, return_when=asyncio.FIRST_COMPLETED
+        )
         for task in done - {stopped}:
             task.result()  # raises: none of them ends by itself
         self._intake.stop()
@@ -91,6 +100,8 @@ class Engine:
         while self._tasks:
             await asyncio.wait(self._tasks)
         publisher.cancel()
+        alerts.cancel()
+        await self._send_alerts()
         await self._publish_rest()
         self._publisher.shutdown()
         log.info("engine.stopped", worker=self.name)
@@ -233,13 +244,35 @@ class Engine:
         """Ends what expired, hints what is due or was forgotten, settles leases that ran out."""
         while await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT:
             pass
-        looked_at = WAKE_LIMIT
-        while looked_at == WAKE_LIMIT:
+        while True:
             woken = await self._ledger.wake(WAKE_LIMIT, self.name, self._sign_of_life())
-            looked_at, self._workers = woken.looked_at, woken.workers
+            self._workers = woken.workers
             self.hint(woken.hints)
             for endpoint, group in groupby(woken.lost, attrgetter("endpoint")):
                 await self._settle_lost(endpoint, list(group))
+            await self._parts.tail.publish(watched=woken.watched)
+            if woken.looked_at < WAKE_LIMIT or self._stopping.is_set():
+                return
+            await asyncio.sleep(WAKE_PAUSE_SECONDS)
+
+    async def _alert_loop(self) -> None:
+        """Tells the operator what was gathered; the worker that leads intake looks at success rates too."""
+        while True:
+            await asyncio.sleep(ALERT_SECONDS)
+            try:
+                if self._intake.leading:
+                    self._parts.alerts.rates(await self._stats.workspaces(self._ledger.now_ms(), 2))
+            except RedisUnavailable:
+                continue  # the waker says so
+            except Exception:
+                log.exception("alerts.internal_error")
+            await self._send_alerts()
+
+    async def _send_alerts(self) -> None:
+        try:
+            await self._parts.alerts.send(round(time.time() * 1000))
+        except Exception:
+            log.exception("alerts.internal_error")
 
     async def _settle_lost(self, endpoint: str, lost: Sequence[Lost]) -> None:
         """Their worker died (or stalled): counts as an attempt, because a POST may have been made."""

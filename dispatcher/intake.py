@@ -400,7 +400,7 @@ def render(
         message_uuid=change.message.uuid,
         url=url.url,
         endpoint=f"{workspace.id} {url.origin}",
-        body=encode_json(dialect.body(change, event_type)),
+        body=encode_json(dialect.body(change, event_type, now_ms)),
         digest=change.digest(),
         timestamp_ns=occurred_ns,
         ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,

@@ -104,9 +104,20 @@ class Keys:
         """Hash: dialect, callback URL, secrets, limits, revision. Permanent."""
         return f"{self.prefix}:workspace:{workspace}"
 
-    def stats(self, minute: int) -> str:
-        """Hash: counters of one minute since 1970. A day."""
-        return f"{self.prefix}:stats:{minute}"
+    def stats(self, unit: str, number: int) -> str:
+        """Hash: counters of one minute (all), hour (each workspace) or day (each endpoint) since 1970.
+
+        A day; hours and days eight."""
+        return f"{self.prefix}:stats:{unit}:{number}"
+
+    def ended(self, workspace: str, state: str) -> str:
+        """Zset: eventIds of what ended failed, expired or superseded -> when. Retention, trimmed at each addition."""
+        return f"{self.prefix}:ended:{workspace}:{state}"
+
+    @property
+    def tail(self) -> str:
+        """String: there while somebody watches attempts live; also the channel they are published on. Seconds."""
+        return f"{self.prefix}:tail"
 
     def worker(self, name: str) -> str:
         """String: a worker's sign of life, JSON. Fifteen seconds."""

@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.model import Callback
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry, State
 from dispatcher.scripts import Scripts
 from dispatcher.wire import Argument, Call
 
@@ -49,6 +49,7 @@ class Claimed(msgspec.Struct, frozen=True):
     body: bytes | None
     """None if it is gone from Redis."""
     accepted_ms: int = 0
+    """0: it was replayed, and how long it took says nothing."""
 
     def __repr__(self) -> str:
         return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"
@@ -67,6 +68,20 @@ class Claim(msgspec.Struct, frozen=True):
     callbacks: list[Claimed]
     lease_ends_at: float
     """Monotonic time of this process."""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A callback that a script ended, otherwise than delivered."""
+
+    workspace: str
+    event_id: str
+    state: State
+    endpoint: str
+    """scheme://host:port"""
+    event_type: str
+    last: Attempt | None
+    answer: str
+    """First bytes of the last answer that was no 2xx."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -116,6 +131,8 @@ class Woken(msgspec.Struct, frozen=True):
     """How many endpoints; fewer than the limit: none is left."""
     workers: int
     """How many are alive."""
+    watched: bool = False
+    """Whether somebody watches attempts live."""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -126,6 +143,8 @@ class Settled(msgspec.Struct, frozen=True):
     breaker: str
     """opened, closed or same"""
     paused_until_ms: int
+    down_since_ms: int
+    """0: it answers."""
 
 
 class NotLeader(Exception):
@@ -141,7 +160,11 @@ class WorkspaceChanged(Exception):
 
 
 class Ledger:
-    """The scripts of one Redis. `clock` replaces Redis's TIME in tests (ms since 1970)."""
+    """The scripts of one Redis.
+
+    `on_end` is told of each callback that a script ended otherwise than delivered. `clock` replaces
+    Redis's TIME in tests (ms since 1970).
+    """
 
     def __init__(
         self,
@@ -150,11 +173,13 @@ class Ledger:
         url: str = "",
         options: LedgerOptions | None = None,
         clock: Callable[[], int] | None = None,
+        on_end: Callable[[Ended], None] | None = None,
     ) -> None:
         self.keys = keys
         self.options = options or LedgerOptions()
         self._scripts = Scripts(call, keys, url)
         self._clock = clock
+        self._on_end = on_end
         self._redis_minus_monotonic: float | None = None
 
     def now_ms(self) -> int:
@@ -213,6 +238,7 @@ class Ledger:
         reply, sent = await self._run("accept", *self._ending(), *args)
         match reply[0]:
             case b"accepted":
+                self._tell(reply[5])
                 claims = zip(reply[4][::2], reply[4][1::2], strict=True)
                 return Accepted(
                     [e.decode() for e in reply[2]],
@@ -237,6 +263,7 @@ class Ledger:
         reply, sent = await self._run(
             "claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS
         )
+        self._tell(reply[3])
         return self._claim(reply[2], sent)
 
     def _claim(self, claimed: list[Any], sent: float) -> Claim:
@@ -270,8 +297,49 @@ class Ledger:
             reply, _ = await self._run("settle", *self._ending(), *args)
         except RedisUnavailable:
             reply, _ = await self._run_again("settle", *self._ending(), *args)
+        self._tell(reply[7])
         counted = [word == b"ok" for word in reply[3]]
-        return Settled(reply[2] == b"more", counted, reply[4].decode(), reply[5])
+        return Settled(reply[2] == b"more", counted, reply[4].decode(), reply[5], reply[6])
+
+    async def replay(
+        self, workspace: str, event_id: str, *, copy: str = "", in_ms: int = 0, ttl_ms: int = 172_800_000
+    ) -> str:
+        """Sends a callback that has ended once more, due `in_ms` from now; as `copy`, where an eventId for it is given.
+
+        Returns `replayed`, or why not: unknown, not_ended, no_body, superseded, busy, full. Raises RedisFull.
+        """
+        reply, _ = await self._run(
+            "replay", *self._ending(), workspace, event_id, copy, in_ms, ttl_ms, self.options.max_waiting
+        )
+        return str(reply[0].decode())
+
+    async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
+        """Ends callbacks of one endpoint that wait, as failed; how many. Those in a worker's hands are left alone."""
+        reply, _ = await self._run("cancel", *self._ending(), endpoint, *event_ids)
+        self._tell(reply[3])
+        return int(reply[2])
+
+    async def forget(self, workspace: str, event_ids: Sequence[str]) -> int:
+        """Removes callbacks that have ended from the ledger; how many."""
+        reply, _ = await self._run("forget", self._now(), workspace, *event_ids)
+        return int(reply[2])
+
+    async def move(
+        self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
+    ) -> int:
+        """Gives waiting callbacks to `from_url` (in order of acceptance) another URL, of the endpoint of that name.
+
+        Returns how many. Those in a worker's hands are left alone. Raises RedisFull.
+        """
+        args = workspace, url, endpoint_id(endpoint), endpoint, from_url, *event_ids
+        reply, _ = await self._run("move", *self._ending(), *args)
+        self._tell(reply[3])
+        return int(reply[2])
+
+    async def requeue(self, ids: Sequence[str]) -> tuple[int, int]:
+        """Puts rejected entries back on the queue; how many, and how many could not be. Raises RedisFull."""
+        reply, _ = await self._run("requeue", self._now(), *ids)
+        return reply[2], reply[3]
 
     async def stop(self, endpoint: str, *, going: bool = False) -> bool:
         """Stops an endpoint, or lets it go on; False if there is none of that id."""
@@ -297,13 +365,23 @@ class Ledger:
         options = self.options
         reply, _ = await self._run("wake", self._now(), options.max_concurrency, limit, HINT_MS, worker, sign)
         return Woken(
-            [e.decode() for e in reply[2]], [_lost(*fields) for fields in reply[3]], reply[4], reply[5]
+            [e.decode() for e in reply[2]],
+            [_lost(*fields) for fields in reply[3]],
+            reply[4],
+            reply[5],
+            reply[6] == 1,
         )
 
     async def expire(self, limit: int = 500) -> int:
         """Ends what is past its expiry; returns how many were looked at (fewer than `limit`: none left)."""
         reply, _ = await self._run("expire", *self._ending(), limit)
+        self._tell(reply[3])
         return int(reply[2])
+
+    def _tell(self, ends: Sequence[Sequence[bytes]]) -> None:
+        if self._on_end:
+            for fields in ends:
+                self._on_end(_ended(*fields))
 
     async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         reply, sent = await self._scripts.run(name, *args)
@@ -358,6 +436,26 @@ def _lost(
 ) -> Lost:
     lost_before = sum(record.endswith(b" worker_lost") for record in records)
     return Lost(endpoint.decode(), name.decode(), event_id.decode(), claim, attempt, expires, lost_before)
+
+
+def _ended(
+    workspace: bytes,
+    event_id: bytes,
+    state: bytes,
+    name: bytes,
+    event_type: bytes,
+    record: bytes,
+    answer: bytes,
+) -> Ended:
+    return Ended(
+        workspace.decode(),
+        event_id.decode(),
+        State(state.decode()),
+        name.decode().partition(" ")[2],
+        event_type.decode(),
+        read_record(record.decode()) if record else None,
+        answer.decode(errors="replace"),
+    )
 
 
 def _word(s: Settlement) -> tuple[str, int]:

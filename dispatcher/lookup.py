@@ -1,8 +1,8 @@
-"""Reads what the ledger knows, for people: one event, a message's events, counters, workers. Changes nothing."""
+"""For people: endpoints, workers, rejected entries, how much waits."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,65 +10,12 @@ import redis.asyncio
 
 from dispatcher.connection import translated
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import read_record
+from dispatcher.metrics import REJECTIONS
 from dispatcher.model import iso
-from dispatcher.outcomes import ENDS, Attempt, State
 
-MINUTES_OF_A_DAY = 1440
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One callback as the ledger has it. Times are ms since 1970."""
-
-    event_id: str
-    workspace: str
-    endpoint: str
-    """Its name: scheme://host:port."""
-    message_uuid: str
-    status: str
-    event_type: str
-    state: State
-    attempts: Sequence[Attempt]
-    accepted_ms: int
-    expires_ms: int
-    next_attempt_ms: int | None
-    """None while it is in a worker's hands, behind another one of its message, or at its end."""
-    ended_ms: int | None
-    answer: str | None
-    """The beginning of the last answer that was no 2xx, or what else somebody has to know to mend it."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state in ENDS
-
-    def as_json(self) -> dict[str, Any]:
-        """The document that `event show --json` prints; times are ISO 8601 in UTC."""
-        return {
-            "eventId": self.event_id,
-            "workspace": self.workspace,
-            "endpoint": self.endpoint,
-            "messageId": self.message_uuid,
-            "status": self.status,
-            "eventType": self.event_type,
-            "state": self.state.value,
-            "attempts": [
-                {
-                    "number": number,
-                    "startedAt": iso(attempt.started_at_ms),
-                    "durationMs": attempt.duration_ms,
-                    "httpStatus": attempt.http_status,
-                    "error": attempt.error,
-                }
-                for number, attempt in enumerate(self.attempts, 1)
-            ],
-            "acceptedAt": iso(self.accepted_ms),
-            "expiresAt": iso(self.expires_ms),
-            "nextAttemptAt": _iso(self.next_attempt_ms),
-            "endedAt": _iso(self.ended_ms),
-            "lastAnswer": self.answer,
-        }
+EXPIRING_MS = 3_600_000
+REJECTED_AT_ONCE = 200
+"""Each may have 64 kB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +37,21 @@ class Endpoint:
     paused_until_ms: int
     stopped_ms: int | None
     oldest_due_ms: int | None
+    down_since_ms: int
+    """0: it answers."""
     now_ms: int
+
+    @property
+    def is_down(self) -> bool:
+        """Whether something waits for it and it does not answer."""
+        return bool(self.down_since_ms and self.waiting and self.stopped_ms is None)
 
     @property
     def state(self) -> str:
         """stopped (by the operator), paused (by the breaker or Retry-After), probing, waiting or idle."""
         if self.stopped_ms is not None:
             return "stopped"
-        if self.paused_until_ms:
+        if self.paused_until_ms and self.waiting:
             return "probing" if self.in_flight or self.paused_until_ms <= self.now_ms else "paused"
         return "waiting" if self.waiting else "idle"
 
@@ -112,6 +66,7 @@ class Endpoint:
             "window": self.window,
             "failures": self.failures,
             "p95Ms": self.p95_ms,
+            "downSince": _iso(self.down_since_ms or None),
             "nextProbeAt": _iso(self.paused_until_ms or None),
             "stoppedAt": _iso(self.stopped_ms),
             "oldestDueAt": _iso(self.oldest_due_ms),
@@ -159,53 +114,6 @@ class Lookup:
             seconds, microseconds = await self._client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
-    async def event(self, workspace: str, event_id: str) -> Event | None:
-        """The callback of an eventId, or None: never accepted, or forgotten after the retention."""
-        with translated(self._url):
-            fields = await self._client.hgetall(self._keys.event(workspace, event_id))
-            if not fields:
-                return None
-            h = {name.decode(): value.decode() for name, value in fields.items()}
-            pipe = self._client.pipeline(transaction=False)
-            pipe.hget(self._keys.endpoint(h["endpoint"]), "name")
-            pipe.zscore(self._keys.lane(h["endpoint"]), event_id)
-            pipe.get(self._keys.answer(workspace, event_id))
-            name, due, answer = await pipe.execute()
-        return Event(
-            event_id=event_id,
-            workspace=workspace,
-            endpoint=name.decode().partition(" ")[2] if name else h["endpoint"],
-            message_uuid=h["message"],
-            status=h["status"],
-            event_type=h["type"],
-            state=State(h["state"]),
-            attempts=[read_record(h[f"a{n}"]) for n in range(1, int(h.get("attempts", 0)) + 1)],
-            accepted_ms=int(h["accepted"]),
-            expires_ms=int(h["expires"]),
-            next_attempt_ms=None if due is None else int(due),
-            ended_ms=int(h["ended"]) if "ended" in h else None,
-            answer=None if answer is None else answer.decode(errors="replace"),
-        )
-
-    async def events_of_message(self, workspace: str, uuid: str) -> list[Event]:
-        """All callbacks of one message, in order of acceptance."""
-        with translated(self._url):
-            ids = await self._client.get(self._keys.message(workspace, uuid)) or b""
-        found = [await self.event(workspace, event_id) for event_id in ids.decode().split()]
-        return [event for event in found if event]
-
-    async def counters(self) -> Counter[str]:
-        """Counters of the last 24 hours: accepted, duplicate, conflict, noCallback, rejected, and ends."""
-        total: Counter[str] = Counter()
-        with translated(self._url):
-            seconds, _ = await self._client.time()
-            pipe = self._client.pipeline(transaction=False)
-            for minute in range(seconds // 60 - MINUTES_OF_A_DAY, seconds // 60 + 1):
-                pipe.hgetall(self._keys.stats(minute))
-            for counts in await pipe.execute():
-                total.update({name.decode(): int(value) for name, value in counts.items()})
-        return total
-
     async def waiting(self) -> tuple[int, int]:
         """How many status changes are on the queue, and how many callbacks have not come to their end."""
         pipe = self._client.pipeline(transaction=False)
@@ -222,25 +130,46 @@ class Lookup:
         with translated(self._url):
             first = await self._client.xrange(self._keys.events, count=1)
             memory = await self._client.info("memory")
-        now_ms = await self.now_ms()
-        due = [one.oldest_due_ms for one in endpoints if one.oldest_due_ms and one.stopped_ms is None]
+            now_ms = await self.now_ms()
+            expiring = await self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)
+        due = [
+            e.oldest_due_ms for e in endpoints if e.oldest_due_ms and e.stopped_ms is None and not e.is_down
+        ]
+        down = [e.down_since_ms for e in endpoints if e.is_down]
         return {
             "queued": queued,
             "queue_age": max(0.0, now_ms - int(first[0][0].split(b"-")[0])) / 1000 if first else 0.0,
             "waiting": waiting,
             "due": max(0.0, now_ms - min(due, default=now_ms)) / 1000,
+            "down": max(0.0, now_ms - min(down, default=now_ms)) / 1000,
+            "expiring": expiring,
             "workers": len(await self.workers()),
             "memory": memory["used_memory"],
             "maxmemory": memory["maxmemory"],
             "endpoints": Counter(one.state for one in endpoints),
-            "rejected": await self.rejected_counts(),
+            "rejected": dict.fromkeys(REJECTIONS, 0) | await self.rejected_counts(),
         }
 
-    async def rejected(self, limit: int = 100) -> list[RejectedEntry]:
-        """The newest rejected entries, newest first."""
+    async def rejected(
+        self, limit: int = 100, match: Callable[[RejectedEntry], bool] = lambda _: True
+    ) -> list[RejectedEntry]:
+        """The newest rejected entries that match, newest first."""
+        chosen: list[RejectedEntry] = []
+        until = "+"
+        while len(chosen) < limit:
+            with translated(self._url):
+                found = await self._client.xrevrange(self._keys.rejected, max=until, count=REJECTED_AT_ONCE)
+            entries = [_rejected(id_.decode(), fields) for id_, fields in found]
+            chosen += [entry for entry in entries if match(entry)]
+            if len(found) < REJECTED_AT_ONCE:
+                break
+            until = f"({entries[-1].id}"
+        return chosen[:limit]
+
+    async def remove_rejected(self, ids: Sequence[str]) -> None:
+        """Removes rejected entries, by their ids in `rejected`."""
         with translated(self._url):
-            found = await self._client.xrevrange(self._keys.rejected, count=limit)
-        return [_rejected(id_.decode(), fields) for id_, fields in found]
+            await self._client.xdel(self._keys.rejected, *ids)
 
     async def rejected_counts(self) -> dict[str, int]:
         """How many entries were ever rejected, by reason."""
@@ -264,13 +193,19 @@ class Lookup:
             (one for some in found for one in some), key=lambda one: (-one.waiting, one.workspace, one.url)
         )
 
+    async def down(self) -> list[Endpoint]:
+        """Endpoints that do not answer, those that have not for longest first."""
+        return sorted(
+            (one for one in await self.endpoints() if one.is_down), key=lambda one: one.down_since_ms
+        )
+
     async def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of a name (workspace, blank, origin), or None: nothing was accepted for it yet."""
         found = await self._endpoints([endpoint_id(name)])
         return found[0] if found else None
 
     async def _endpoints(self, ids: Sequence[str]) -> list[Endpoint]:
-        names = ("name", "waiting", "window", "failures", "p95", "pause", "stopped")
+        names = ("name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since")
         pipe = self._client.pipeline(transaction=False)
         for id_ in ids:
             pipe.hmget(self._keys.endpoint(id_), names)
@@ -290,7 +225,7 @@ def _endpoint(
     first: Sequence[tuple[bytes, float]],
     now_ms: int,
 ) -> Endpoint:
-    name, waiting, window, failures, p95, pause, stopped = fields
+    name, waiting, window, failures, p95, pause, stopped, down_since = fields
     workspace, _, url = (name or b"").decode().partition(" ")
     return Endpoint(
         id_,
@@ -304,6 +239,7 @@ def _endpoint(
         int(pause or 0),
         int(stopped) if stopped else None,
         int(first[0][1]) if first else None,
+        int(down_since or 0),
         now_ms,
     )
 

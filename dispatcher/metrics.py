@@ -28,20 +28,34 @@ class Histogram:
         self.total += value
 
 
+REJECTIONS = (
+    "no_event_field",
+    "invalid",
+    "unknown_workspace",
+    "conflict",
+    "endpoint_full",
+    "poisoned",
+    "internal_error",
+)
+"""Why an entry can be rejected. Counters start with all their words at 0: an increase from nothing is none."""
+
+
 class Metrics:
     """Of one worker process, since its start."""
 
     def __init__(self) -> None:
         self.taken: Counter[str] = Counter()
         """Status changes by what accept said: accepted, superseded, duplicate, conflict, full, no_callback."""
-        self.rejected: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter(dict.fromkeys(REJECTIONS, 0))
         """Entries by reason."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """Attempts by outcome and error word (`none` after a 2xx)."""
+        self.ended: Counter[str] = Counter(failed=0, expired=0, superseded=0)
+        """Callbacks that ended otherwise than delivered, by state."""
         self.attempt_seconds = Histogram(SECONDS)
         self.delivery_seconds = Histogram(LONG_SECONDS)
         """From acceptance to delivery."""
-        self.breakers: Counter[str] = Counter()
+        self.breakers: Counter[str] = Counter(opened=0, closed=0)
         """Endpoints that paused (opened) and recovered (closed)."""
         self.redis_errors = 0
         self.lease_losses = 0

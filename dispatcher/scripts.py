@@ -13,7 +13,22 @@ from dispatcher.connection import translated
 from dispatcher.keys import Keys
 from dispatcher.wire import Argument, Call
 
-NAMES = ("accept", "claim", "expire", "hurry", "lead", "reject", "settle", "stop", "wake")
+NAMES = (
+    "accept",
+    "cancel",
+    "claim",
+    "expire",
+    "forget",
+    "hurry",
+    "lead",
+    "move",
+    "reject",
+    "replay",
+    "requeue",
+    "settle",
+    "stop",
+    "wake",
+)
 
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 

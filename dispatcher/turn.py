@@ -3,10 +3,12 @@
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
+from dispatcher.alerts import Alerts
 from dispatcher.decide import Policy, decide, news_of, pace_ms
 from dispatcher.errors import RedisUnavailable
 from dispatcher.ledger import Claim, Claimed, Ledger, Settled, Settlement
@@ -14,6 +16,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.sender import Sender
+from dispatcher.tail import Tail
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import WorkspaceCache
 
@@ -95,6 +98,8 @@ class TurnParts:
     watch: RedisWatch
     policy: Policy
     slots: Slots
+    alerts: Alerts
+    tail: Tail
     metrics: Metrics = field(default_factory=Metrics)
     turn_seconds: float = 5.0
     request_timeout_seconds: float = 10.0
@@ -212,19 +217,25 @@ class Turn:
             if not ok:
                 self._parts.metrics.lease_losses += 1
                 log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
-        self._log_breaker(settled)
+        self._log_breaker(settled, settlements)
 
-    def _log_breaker(self, settled: Settled) -> None:
+    def _log_breaker(self, settled: Settled, settlements: Sequence[Settlement]) -> None:
         if settled.breaker != "same":
             self._parts.metrics.breakers[settled.breaker] += 1
         if settled.breaker == "opened":
-            until = iso(settled.paused_until_ms)
+            error = next(
+                (s.attempt.error for s in reversed(settlements) if s.attempt and s.attempt.error), ""
+            )
             log.warning(
                 "endpoint.paused",
                 endpoint=self._name,
-                until=until,
-                why="failures in a row, or a failed probe",
+                until=iso(settled.paused_until_ms),
+                down_since=iso(settled.down_since_ms),
+                error=error,
             )
+            workspace, _, origin = self._name.partition(" ")
+            now_ms = self._parts.ledger.now_ms()
+            self._parts.alerts.down(workspace, origin, settled.down_since_ms, now_ms, error)
         elif settled.breaker == "closed":
             log.info("endpoint.recovered", endpoint=self._name)
 
@@ -258,6 +269,7 @@ class Turn:
         )
         self._log(callback, claim, attempt, outcome)
         self._count(callback, attempt, outcome)
+        self._parts.tail.add(callback, claim, attempt, _name(outcome))
         news, pace = news_of(attempt), pace_ms(attempt, self._parts.policy)
         return Settlement(callback.event_id, callback.claim, outcome, attempt, news, pace)
 
@@ -278,7 +290,7 @@ class Turn:
         error = "internal_error" if attempt.own_fault is not None else attempt.error or "none"
         metrics.attempts[_name(outcome), error] += 1
         metrics.attempt_seconds.add(attempt.duration_ms / 1000)
-        if isinstance(outcome, Delivered):
+        if isinstance(outcome, Delivered) and callback.accepted_ms:
             ended_ms = attempt.started_at_ms + attempt.duration_ms
             metrics.delivery_seconds.add((ended_ms - callback.accepted_ms) / 1000)
 

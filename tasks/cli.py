@@ -1,5 +1,6 @@
 """`dispatcher`: the command line, as a table of contents."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -8,13 +9,15 @@ import typer
 from dispatcher import __version__
 from dispatcher.errors import DispatcherError, visible
 from tasks import console
-from tasks.commands import endpoint, event, rejected, workspace
+from tasks.commands import endpoint, event, purge, rejected, workspace
 from tasks.commands.check import check
 from tasks.commands.config import config
 from tasks.commands.demo import demo
 from tasks.commands.enqueue import enqueue
 from tasks.commands.exporter import exporter
 from tasks.commands.listen import listen
+from tasks.commands.stats import stats
+from tasks.commands.tail import tail
 from tasks.commands.worker import worker
 
 EXAMPLES = """
@@ -24,7 +27,12 @@ Examples:
   dispatcher workspace add acme --dialect zeckta --callback-url https://example.com/hooks
   dispatcher enqueue status-changes.jsonl           put status changes on the queue
   dispatcher worker                                 deliver them
+  dispatcher workspace ping acme                    a signed test callback, now
   dispatcher event list --message 0b6b0c4e          what became of a message's callbacks
+  dispatcher event list --state failed --since 6h   what was given up
+  dispatcher event replay evt_1 --workspace acme    send it once more
+  dispatcher stats                                  rates, ends, latency
+  dispatcher tail                                   attempts as they are made
   dispatcher endpoint list                          what waits where, and why
   dispatcher check                                  would this installation lose data?
   dispatcher exporter                               figures for Prometheus
@@ -33,7 +41,7 @@ Settings come from the environment (DISPATCHER_…) and .env; `dispatcher config
 Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable.
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(demo)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(enqueue)
@@ -41,6 +49,9 @@ app.add_typer(workspace.commands, name="workspace")
 app.add_typer(event.commands, name="event")
 app.add_typer(endpoint.commands, name="endpoint")
 app.add_typer(rejected.commands, name="rejected")
+app.add_typer(purge.commands, name="purge")
+app.command()(stats)
+app.command()(tail)
 app.command()(listen)
 app.command()(check)
 app.command()(exporter)
@@ -72,6 +83,9 @@ def main() -> None:
         code = 130
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so at its end
+        code = console.DONE
     except DispatcherError as error:
         console.err.print(f"error: {visible(error)}", markup=False)
         code = console.code_of(error)

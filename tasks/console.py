@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -72,3 +74,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     for row in rows:
         table.add_row(*(Text("-" if cell is None else visible(cell)) for cell in row))
     out.print(table)
+
+
+_AGO = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def time_ms(text: str | None, now_ms: int) -> int | None:
+    """A time as people say it (`90m`: so long ago; else ISO 8601, UTC where it names no zone), in ms since 1970."""
+    if text is None:
+        return None
+    if ago := _AGO.fullmatch(text):
+        return now_ms - int(ago[1]) * _UNITS[ago[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{text!r} is no time: say 2026-06-09T13:00, or 90m, 6h, 2d for so long ago", USAGE)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -34,6 +34,9 @@ class WorkerCollector:
         yield _counts(
             "dispatcher_attempts", "Attempts, by outcome and error word", ("outcome", "error"), m.attempts
         )
+        yield _counts(
+            "dispatcher_ended", "Callbacks that ended otherwise than delivered, by state", ("state",), m.ended
+        )
         yield _histogram("dispatcher_attempt_seconds", "Duration of an attempt", m.attempt_seconds)
         yield _histogram(
             "dispatcher_delivery_seconds", "Time from acceptance to delivery", m.delivery_seconds
@@ -72,7 +75,15 @@ class InstallationCollector:
             "dispatcher_waiting_callbacks", "Callbacks that have not come to an end", found["waiting"]
         )
         yield _gauge(
-            "dispatcher_oldest_due_seconds", "How long the callback due longest has been due", found["due"]
+            "dispatcher_oldest_due_seconds",
+            "How long the callback due longest to an endpoint that answers has been due",
+            found["due"],
+        )
+        yield _gauge(
+            "dispatcher_longest_down_seconds", "How long an endpoint has not answered, at most", found["down"]
+        )
+        yield _gauge(
+            "dispatcher_expiring_callbacks", "Callbacks that expire within an hour", found["expiring"]
         )
         yield _gauge("dispatcher_workers", "Workers alive", found["workers"])
         yield _gauge("dispatcher_redis_memory_bytes", "Memory Redis uses", found["memory"])

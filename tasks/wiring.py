@@ -1,8 +1,9 @@
 """Settings become objects: the one place where the parts are put together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import redis.asyncio
 from kombu.exceptions import OperationalError
@@ -10,18 +11,22 @@ from kombu.exceptions import OperationalError
 from config.settings import Settings
 from dispatcher import __version__
 from dispatcher.addresses import AddressPolicy
+from dispatcher.alerts import AlertOptions, Alerts
 from dispatcher.backoff import Backoff
 from dispatcher.connection import connect_async
 from dispatcher.decide import Policy
 from dispatcher.engine import Engine
 from dispatcher.errors import RedisUnavailable
+from dispatcher.events import Events
 from dispatcher.intake import Intake, IntakeOptions
 from dispatcher.keys import Keys
-from dispatcher.ledger import Ledger, LedgerOptions
+from dispatcher.ledger import Ended, Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
 from dispatcher.metrics import Metrics
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
+from dispatcher.stats import Stats
+from dispatcher.tail import Tail
 from dispatcher.transport import CallbackTransport, tls_context
 from dispatcher.turn import Slots, TurnParts
 from dispatcher.watch import RedisWatch
@@ -41,7 +46,7 @@ def keys(settings: Settings) -> Keys:
     return Keys(settings.key_prefix)
 
 
-def ledger(settings: Settings, call: Call) -> Ledger:
+def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | None = None) -> Ledger:
     """The ledger, by whatever sends commands."""
     options = LedgerOptions(
         max_concurrency=settings.max_concurrency,
@@ -53,7 +58,7 @@ def ledger(settings: Settings, call: Call) -> Ledger:
         breaker_pause_ms=round(settings.breaker_pause_seconds * 1000),
         breaker_max_pause_ms=round(settings.breaker_max_pause_seconds * 1000),
     )
-    return Ledger(call, keys(settings), redis_url(settings), options)
+    return Ledger(call, keys(settings), redis_url(settings), options, on_end=on_end)
 
 
 def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
@@ -82,6 +87,24 @@ def transport(settings: Settings) -> CallbackTransport:
     )
 
 
+def operator_transport(settings: Settings) -> CallbackTransport:
+    """The HTTP transport to the operator's own URL, which may be anywhere; made within a running loop."""
+    everywhere = AddressPolicy.of(("0.0.0.0/0", "::/0"), ())
+    tls = tls_context(settings.ca_file)
+    return CallbackTransport(everywhere, settings.request_timeout_seconds, tls=tls)
+
+
+def alert_options(settings: Settings) -> AlertOptions:
+    """When to alert, and whom."""
+    url, secret = settings.alert_url, settings.alert_secret
+    return AlertOptions(
+        url.get_secret_value() if url else "",
+        secret.get_secret_value() if secret else "",
+        settings.alert_down_seconds,
+        settings.alert_success_rate,
+    )
+
+
 @dataclass(frozen=True)
 class Store:
     """What commands read and change."""
@@ -90,17 +113,33 @@ class Store:
     ledger: Ledger
     workspaces: Workspaces
     lookup: Lookup
+    events: Events
+    stats: Stats
 
 
 @asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
     """Ledger, workspaces and lookup on a connection that is closed after it."""
     client = connect_async(redis_url(settings))
-    lookup = Lookup(client, keys(settings), redis_url(settings))
+    reading = client, keys(settings), redis_url(settings)
     try:
-        yield Store(client, ledger(settings, client.execute_command), workspaces(settings, client), lookup)
+        yield Store(
+            client,
+            ledger(settings, client.execute_command),
+            workspaces(settings, client),
+            Lookup(*reading),
+            Events(*reading),
+            Stats(*reading),
+        )
     finally:
         await client.aclose()
+
+
+def celery_connection() -> Any:
+    """A connection to Celery's broker, for `with`."""
+    from tasks.app import app
+
+    return app.connection_for_write()
 
 
 def publish(endpoints: list[str]) -> None:
@@ -131,13 +170,22 @@ async def engine(
     wire, reading = Wire(client), Wire(client)  # a read that waits would hold up what is sent behind it
     watch = RedisWatch(metrics)
     cache = WorkspaceCache(workspaces(settings, client))
+    operator = operator_transport(settings)
+    alerts = Alerts(name, alert_options(settings), operator)
+
+    def ended(one: Ended) -> None:
+        metrics.ended[one.state.value] += 1
+        alerts.ended(one)
+
     parts = TurnParts(
-        ledger=ledger(settings, wire.call),
+        ledger=ledger(settings, wire.call, ended),
         sender=Sender(http, USER_AGENT),
         workspaces=cache,
         watch=watch,
         policy=policy(settings),
         slots=Slots(max_in_flight),
+        alerts=alerts,
+        tail=Tail(wire.call, keys(settings)),
         metrics=metrics,
         turn_seconds=settings.turn_seconds,
         request_timeout_seconds=settings.request_timeout_seconds,
@@ -150,9 +198,11 @@ async def engine(
         )
 
     try:
-        yield Engine(name, parts, make_intake, watch, publish, wake_seconds=settings.wake_seconds)
+        stats = Stats(client, keys(settings), url)
+        yield Engine(name, parts, make_intake, watch, publish, stats, wake_seconds=settings.wake_seconds)
     finally:
         await http.aclose()
+        await operator.aclose()
         await wire.close()
         await reading.close()
         await client.aclose()

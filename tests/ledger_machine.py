@@ -349,6 +349,37 @@ class LedgerMachine(RuleBasedStateMachine):
                 modelled.place = "ended"
                 modelled.in_chain = False
 
+    @rule(data=st.data(), delay=st.sampled_from([0, 0, 1_000]))
+    def replay(self, data: st.DataObject, delay: int) -> None:
+        """An operator sends one again, from whatever state it is in."""
+        if not self.model:
+            return
+        key = data.draw(st.sampled_from(list(self.model)))
+        modelled = self.model[key]
+        latest = self.orderings[modelled.endpoint] == "latest"
+        newer = latest and modelled.stamp < self.newest(modelled.endpoint, modelled.message)
+        word = self.world.run(self.world.ledger.replay(*key, in_ms=delay, ttl_ms=60_000))
+        if modelled.place != "ended":
+            assert "not_ended" == word
+        elif word == "no_body":
+            assert newer, "superseded at once, and so never had one"
+        elif newer:
+            assert "superseded" == word
+        elif latest and self.is_under_way(modelled):
+            assert "busy" == word
+        else:
+            assert "replayed" == word
+            modelled.place, modelled.in_chain, modelled.suspect = "waiting", latest, False
+            modelled.attempts, modelled.due = 0, self.world.now + delay
+            modelled.expires = self.world.now + delay + 60_000
+
+    def is_under_way(self, one: Modelled) -> bool:
+        """Whether another callback of its message to its endpoint has not ended."""
+        return any(
+            m.place != "ended" and (m.endpoint, m.message) == (one.endpoint, one.message)
+            for m in self.model.values()
+        )
+
     @rule()
     def wake(self) -> None:
         woken = self.world.run(self.world.ledger.wake())

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from dispatcher.events import Event, Events
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import Claim, Ledger, LedgerOptions, Settled, Settlement
-from dispatcher.lookup import Event, Lookup
+from dispatcher.lookup import Lookup
 from dispatcher.model import Callback
 from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
+from dispatcher.stats import Stats
 from dispatcher.wire import Wire
 
 T = TypeVar("T")
@@ -54,6 +56,8 @@ class World:
         self._wire = wire
         self.ledger = Ledger(call, self.keys, options=LedgerOptions(**options), clock=lambda: self.now)
         self.lookup = Lookup(client, self.keys)
+        self.events = Events(client, self.keys)
+        self.stats = Stats(client, self.keys)
         self.settled: Settled | None = None
         """What the last settle returned."""
         self.claims: list[tuple[str, Claim]] = []
@@ -112,7 +116,7 @@ class World:
 
     def event(self, event_id: str, workspace: str = "acme") -> Event:
         """The ledger's entry; it must be there."""
-        found = self.run(self.lookup.event(workspace, event_id))
+        found = self.run(self.events.get(workspace, event_id))
         assert found
         return found
 

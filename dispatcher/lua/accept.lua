@@ -12,7 +12,7 @@
 -- then: number of entries that cause no callback, then for each: entry
 -- then for each callback: entry workspace eventId digest endpoint endpointName message status type
 --   timestamp (ms), timestamp (ns, 22 digits), ttl (ms), body
--- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict|full, ...}, {endpoint, claimed, ...}}
+-- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict|full, ...}, {endpoint, claimed, ...}, ends}
 --   claimed: what claim returns for the endpoint before it
 --      or {'not_leader', now} or {'workspace_changed', now, {workspaces}}; nothing was done then
 -- Refused when Redis is full (the first write is an HSET).
@@ -40,7 +40,7 @@ if #changed > 0 then return { 'workspace_changed', now, changed } end
 
 local done = {}
 for i = 1, tonumber(take()) do done[i] = take() end
-if #done > 0 then count('noCallback', #done) end
+if #done > 0 then count('noCallback', '*', nil, #done) end
 
 local touched, order = {}, {}
 local function touch(endpoint, name, added)
@@ -109,11 +109,13 @@ end
 -- The callback that another one of its message to this endpoint has to wait for, where no chain says it: the one before
 -- it, if that is pending and has not left its place. `length` as above.
 local PENDING = { pending = true, sending = true, retrying = true }
-local function one_before(workspace, endpoint, uuid, length)
+local function one_before(workspace, own, endpoint, uuid, length)
   while length > 0 do
     local id = string.match(redis.call('GETRANGE', message_key(workspace, uuid), math.max(0, length - 128), length - 1), '%S+$')
-    local h = redis.call('HMGET', event_key(workspace, id), 'endpoint', 'state', 'left')
-    if h[1] == endpoint and h[2] ~= 'superseded' then return PENDING[h[2]] and not h[3] and id end
+    local h = redis.call('HMGET', event_key(workspace, id), 'endpoint', 'state', 'left', 'replay_of')
+    if id ~= own and h[1] == endpoint and h[2] ~= 'superseded' and not h[4] then
+      return PENDING[h[2]] and not h[3] and id
+    end
     length = length - #id - 1
   end
 end
@@ -123,7 +125,7 @@ local function wait_in_chain(workspace, id, endpoint, uuid, length)
   if length == 0 then return false end
   local chain = chain_key(endpoint, uuid)
   if redis.call('RPUSHX', chain, id) > 0 then return true end
-  local before = one_before(workspace, endpoint, uuid, length)
+  local before = one_before(workspace, id, endpoint, uuid, length)
   if not before then return false end
   redis.call('RPUSH', chain, before, id)
   return true
@@ -145,6 +147,7 @@ local function take_in(workspace, id, endpoint, name, uuid, stamp, expires, fiel
       touch(endpoint, name, 0)
       redis.call('HSET', key, 'state', 'superseded', 'ended', NOW)
       redis.call('PEXPIRE', key, ARGV[3])
+      list_end(workspace, id, endpoint, 'superseded')
       return 'superseded'
     end
     redis.call('SET', newest_of, stamp, 'PX', keep_ms)
@@ -175,13 +178,13 @@ for i = at + 1, #ARGV, 13 do
     local expires = math.min(tonumber(timestamp), now) + tonumber(ttl)
     local fields = { 'status', status, 'type', event_type, 'digest', digest }
     word = take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
-    count('accepted')
+    count('accepted', workspace)
   elseif word == 'conflict' then
     keep_rejected(entry, 'conflict', 'eventId ' .. id .. ' was accepted before for another status change; that one stands',
       workspace, id)
   end
   words[#words + 1], done[#done + 1] = word, entry
-  if word ~= 'accepted' and word ~= 'full' then count(word) end
+  if word ~= 'accepted' and word ~= 'full' then count(word, workspace) end
 end
 
 for first = 1, #done, 500 do
@@ -208,4 +211,4 @@ for _, endpoint in ipairs(order) do
   end
 end
 write_counts()
-return { 'accepted', now, hints, words, claims }
+return { 'accepted', now, hints, words, claims, ends }

@@ -12,7 +12,7 @@ local function claim(s, wanted, lease_ms, hint_ms)
 
   local function give(id)
     local key = event_key(s.workspace, id)
-    local h = redis.call('HMGET', key, 'expires', 'claims', 'attempts', 'type', 'status', 'message', 'accepted', 'suspect')
+    local h = redis.call('HMGET', key, 'expires', 'claims', 'attempts', 'type', 'status', 'message', 'accepted', 'suspect', 'base')
     local is_over = not h[1] or tonumber(h[1]) <= now
     if h[8] and not is_over then
       alone = true
@@ -29,7 +29,7 @@ local function claim(s, wanted, lease_ms, hint_ms)
     redis.call('HSET', key, 'claims', claims, 'state', 'sending')
     taken[#taken + 1] = now + lease_ms
     taken[#taken + 1] = id
-    given[#given + 1] = { id, claims, (h[3] or 0) + 1, tonumber(h[1]), h[4], h[5], h[6], tonumber(h[7]),
+    given[#given + 1] = { id, claims, (h[3] or 0) - (h[9] or 0) + 1, tonumber(h[1]), h[4], h[5], h[6], h[9] and 0 or tonumber(h[7]),
       redis.call('GET', body_key(s.workspace, id)) }
   end
 

@@ -14,7 +14,7 @@ end
 -- What is kept of an endpoint.
 local function load(endpoint)
   local h = redis.call('HMGET', endpoint_key(endpoint), 'name', 'window', 'hinted_until', 'pause', 'stopped', 'tat', 'seen',
-    'failures', 'pause_ms', 'p95')
+    'failures', 'pause_ms', 'p95', 'down_since')
   local workspace = h[1] and string.match(h[1], '^%S+')
   local limits = workspace and workspace_of(workspace) or { max = tonumber(ARGV[2]), rate = 0 }
   return {
@@ -22,6 +22,7 @@ local function load(endpoint)
     rate = limits.rate, window = math.min(tonumber(h[2] or START_WINDOW), limits.max), hinted_until = tonumber(h[3] or 0),
     pause = tonumber(h[4] or 0), stopped = h[5] ~= false, tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0),
     failures = tonumber(h[8] or 0), pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]),
+    down_since = tonumber(h[11] or 0),
     leased = redis.call('ZCARD', leased_key(endpoint)),
   }
 end

@@ -4,7 +4,7 @@
 -- ARGV[2] max_concurrency of a workspace that sets none
 -- ARGV[3] retention, ms
 -- ARGV[4] most callbacks to look at
--- returns {'expired', now, number looked at}
+-- returns {'expired', now, number looked at, ends}
 -- Works when Redis is full.
 -- include keys
 -- include clock
@@ -31,4 +31,4 @@ end
 redis.call('ZREMRANGEBYSCORE', ENDPOINTS, '-inf', now - ARGV[3] - HOUR)
 for endpoint in pairs(touched) do reschedule(look(load(endpoint))) end
 write_counts()
-return { 'expired', now, #members }
+return { 'expired', now, #members, ends }

@@ -1,7 +1,7 @@
 -- Keys, built as dispatcher/keys.py builds them (a test compares). KEYS[1] is the prefix with its colon.
 local P = KEYS[1]
 local EVENTS, REJECTED, REJECTED_COUNTS = P .. 'events', P .. 'rejected', P .. 'rejected-counts'
-local EXPIRIES, SCHEDULE, INTAKE, FULL = P .. 'expiries', P .. 'schedule', P .. 'intake', P .. 'full'
+local EXPIRIES, SCHEDULE, INTAKE, FULL, TAIL = P .. 'expiries', P .. 'schedule', P .. 'intake', P .. 'full', P .. 'tail'
 local WORKERS, ENDPOINTS, GROUP = P .. 'workers', P .. 'endpoints', 'workers'
 local function event_key(workspace, id) return P .. 'event:' .. workspace .. ':' .. id end
 local function body_key(workspace, id) return P .. 'body:' .. workspace .. ':' .. id end
@@ -14,4 +14,5 @@ local function newest_key(endpoint, uuid) return P .. 'newest:' .. endpoint .. '
 local function endpoint_key(endpoint) return P .. 'endpoint:' .. endpoint end
 local function workspace_key(workspace) return P .. 'workspace:' .. workspace end
 local function worker_key(name) return P .. 'worker:' .. name end
-local function stats_key(minute) return P .. 'stats:' .. minute end
+local function stats_key(unit, number) return P .. 'stats:' .. unit .. ':' .. string.format('%d', number) end
+local function ended_key(workspace, state) return P .. 'ended:' .. workspace .. ':' .. state end

@@ -13,9 +13,10 @@ local function raw_of(entry)
 end
 
 local function keep_rejected(entry, reason, detail, workspace, id)
+  local raw = raw_of(entry)
   redis.call('XADD', REJECTED, 'MAXLEN', MAX_REJECTED, '*', 'entry', entry, 'at', NOW, 'reason', reason,
-    'detail', detail, 'raw', string.sub(raw_of(entry), 1, MAX_RAW), 'workspace', workspace, 'eventId', id)
+    'detail', detail, 'raw', string.sub(raw, 1, MAX_RAW), 'workspace', workspace, 'eventId', id, 'cut', #raw > MAX_RAW and 1 or 0)
   redis.call('PEXPIRE', REJECTED, ARGV[3])
   redis.call('HINCRBY', REJECTED_COUNTS, reason, 1)
-  count('rejected')
+  count('rejected', workspace ~= '' and workspace or '*')
 end

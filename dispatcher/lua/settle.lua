@@ -12,7 +12,8 @@
 -- then for each: eventId, claim number, delivered|failed|expired|retry|lost|suspect|released, delay (ms),
 --   record of the attempt ('' = none was made), first bytes of the answer,
 --   news of the endpoint: up|answered|down|none, how long it asks to be left alone (Retry-After, ms; 0 = it does not)
--- returns {'settled', now, 'more'|'rest', {ok|stale, ...}, same|opened|closed, end of pause}
+-- returns {'settled', now, 'more'|'rest', {ok|stale, ...}, same|opened|closed, end of pause,
+--   since when it does not answer (ms since 1970; 0: it does), ends}
 --   'more': the endpoint is ready, claim or hint; stale: the lease is another worker's or gone; nothing was recorded
 --   lost: its worker died; suspect: not for the first time, so claim gives it alone
 -- A callback that would be due at its expiry or later ends `expired`; one that would wait behind a newer one of its
@@ -49,7 +50,7 @@ end
 
 local function settle(id, claim, word, delay, record, answer)
   local key = event_key(s.workspace, id)
-  local h = redis.call('HMGET', key, 'claims', 'attempts', 'message', 'expires', 'stamp', 'strict')
+  local h = redis.call('HMGET', key, 'claims', 'attempts', 'message', 'expires', 'stamp', 'strict', 'accepted', 'base')
   if h[1] ~= claim or redis.call('ZREM', leased, id) == 0 then return 'stale' end
   s.leased = s.leased - 1
   local attempts, fields = tonumber(h[2] or 0), {}
@@ -64,8 +65,9 @@ local function settle(id, claim, word, delay, record, answer)
   if answer ~= '' then redis.call('SET', answer_key(s.workspace, id), answer) end
   if ENDS[word] == nil and now + delay >= tonumber(h[4]) then word = 'expired' end
   if ENDS[word] == nil and is_superseded(h[5], h[3]) then word = 'superseded' end
+  if word == 'delivered' and h[7] and not h[8] then count_duration(s.workspace, now - h[7]) end
   if ENDS[word] ~= nil then
-    finish(s.workspace, id, endpoint, h[3], word, fields, ENDS[word] or nil, answer ~= '' or attempts > 1)
+    finish(s.workspace, id, endpoint, h[3], word, fields, ENDS[word] or nil, answer ~= '' or attempts > 1 or record == '')
   else
     put_back(key, id, h[3], tonumber(delay), attempts, fields, word == 'retry' and not h[5] and not h[6])
   end
@@ -73,11 +75,12 @@ local function settle(id, claim, word, delay, record, answer)
 end
 
 -- The breaker. Only the probe (its lease's end is the pause's end) ends a pause or makes it longer.
-local failures, pause, pause_ms, p95, change = s.failures, s.pause, s.pause_ms, s.p95, 'same'
+local failures, pause, pause_ms, p95, down_since, change = s.failures, s.pause, s.pause_ms, s.p95, s.down_since, 'same'
 
 local function open(length, pace)
   pause_ms = math.min(length, tonumber(ARGV[9]))
   pause, change = now + math.max(pause_ms, pace), 'opened'
+  if down_since == 0 then down_since = now end
 end
 
 -- The duration that 95 of 100 attempts stay below, followed in steps: up by 19 % where one took longer, down by 1 %
@@ -92,7 +95,7 @@ local function learn(news, pace, probe)
   if news == 'down' then window = math.max(math.floor(window / 2), 1) end
   if news == 'up' or news == 'answered' then
     failures = 0
-    if probe then pause, pause_ms, change = 0, 0, 'closed' end
+    if probe then pause, pause_ms, down_since, change = 0, 0, 0, 'closed' end
   elseif news == 'none' then
     if probe then pause = now end
   elseif probe then
@@ -127,11 +130,12 @@ if window ~= s.window then set('window', window) end
 if failures ~= s.failures then set('failures', failures) end
 if pause ~= s.pause then set('pause', pause) end
 if pause_ms ~= s.pause_ms then set('pause_ms', pause_ms) end
+if down_since ~= s.down_since then set('down_since', down_since) end
 if #fields > 0 and s.workspace then redis.call('HSET', endpoint_key(endpoint), unpack(fields)) end
 s.window, s.pause = window, pause
-if change ~= 'same' then count(change) end
+if change ~= 'same' then count(change, s.workspace, endpoint) end
 
 local more = take_hint(look(s), ARGV[5])
 reschedule(s)
 write_counts()
-return { 'settled', now, more and 'more' or 'rest', words, change, pause }
+return { 'settled', now, more and 'more' or 'rest', words, change, pause, down_since, ends }

@@ -6,7 +6,8 @@
 -- ARGV[4] how long a hint holds, ms
 -- ARGV[5] worker's name
 -- ARGV[6] its sign of life, JSON ('' = not this time)
--- returns {'woken', now, {endpoints to hint}, {lost callback, ...}, number of endpoints looked at, number of workers alive}
+-- returns {'woken', now, {endpoints to hint}, {lost callback, ...}, number of endpoints looked at, number of workers alive,
+--   whether somebody watches attempts}
 --   lost callback: {endpoint, its name, eventId, claim number, number of the lost attempt, expires, a1, a2, ...}
 --   its lease ran out; settle it with its claim number (whoever settles first counts)
 -- Works when Redis is full.
@@ -26,11 +27,11 @@ local hints, lost, looked_at = {}, {}, 0
 
 local function add_lost(endpoint, s, id)
   local workspace = s.workspace or ''
-  local h = redis.call('HMGET', event_key(workspace, id), 'claims', 'attempts', 'expires')
+  local h = redis.call('HMGET', event_key(workspace, id), 'claims', 'attempts', 'expires', 'base')
   if not h[1] then return redis.call('ZREM', leased_key(endpoint), id) end -- removed by hand
-  local attempts = tonumber(h[2] or 0)
-  local callback = { endpoint, s.name, id, tonumber(h[1]), attempts + 1, tonumber(h[3]) }
-  for n = 1, attempts do
+  local attempts, base = tonumber(h[2] or 0), tonumber(h[4] or 0)
+  local callback = { endpoint, s.name, id, tonumber(h[1]), attempts - base + 1, tonumber(h[3]) }
+  for n = base + 1, attempts do
     callback[#callback + 1] = redis.call('HGET', event_key(workspace, id), 'a' .. n)
   end
   lost[#lost + 1] = callback
@@ -45,4 +46,4 @@ for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', NOW, 'LI
   reschedule(s)
   looked_at = looked_at + 1
 end
-return { 'woken', now, hints, lost, looked_at, redis.call('ZCARD', WORKERS) }
+return { 'woken', now, hints, lost, looked_at, redis.call('ZCARD', WORKERS), redis.call('EXISTS', TAIL) }

@@ -55,7 +55,42 @@ async def _look(settings: Settings) -> list[Finding]:
         queued, pending = await store.lookup.waiting()
         waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
         workers = _workers(await store.lookup.workers(), Verdict.WARNING)
-        return [*found, _secrets(settings), workers, waiting]
+        broker = await asyncio.to_thread(_broker)
+        return [*found, broker, _secrets(settings), *contradictions(settings), workers, waiting]
+
+
+def _broker() -> Finding:
+    """Whether Celery's broker takes messages."""
+    try:
+        with wiring.celery_connection() as connection:
+            connection.ensure_connection(max_retries=1, timeout=LIVE_SECONDS)
+    except Exception as error:
+        return Finding("celery", Verdict.BAD, f"the broker is not reachable: {error}", "look at BROKER_URL")
+    return Finding("celery", Verdict.OK, "the broker is reachable")
+
+
+def contradictions(settings: Settings) -> list[Finding]:
+    """Settings that are allowed one by one, and together do what nobody wants. Pure."""
+    policy = wiring.policy(settings)
+    waits = [policy.backoff.delay_ms(number, 0.5) / 1000 for number in range(1, policy.max_attempts)]
+    told = []
+    if sum(waits) > settings.expiry_seconds:
+        made = next(n for n in range(len(waits)) if sum(waits[: n + 1]) > settings.expiry_seconds)
+        told.append(
+            f"attempt {made + 2} of {policy.max_attempts} would come after the expiry: raise EXPIRY_SECONDS or lower "
+            "BACKOFF_FACTOR"
+        )
+    if settings.max_concurrency > settings.max_in_flight:
+        told.append("MAX_CONCURRENCY of one endpoint is above MAX_IN_FLIGHT of a whole worker")
+    if settings.delivered_body_seconds > settings.ledger_retention_seconds:
+        told.append(
+            "DELIVERED_BODY_SECONDS is above LEDGER_RETENTION_SECONDS: bodies outlive what they belong to"
+        )
+    if settings.alert_secret and not settings.alert_url:
+        told.append("ALERT_SECRET is set and ALERT_URL is not: nothing is sent")
+    if not told:
+        return [Finding("settings", Verdict.OK, "none contradicts another")]
+    return [Finding("settings", Verdict.WARNING, text, "dispatcher config shows all") for text in told]
 
 
 def _secrets(settings: Settings) -> Finding:

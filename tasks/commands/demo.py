@@ -24,7 +24,8 @@ from rich.text import Text
 
 from config.settings import PREFIX, Settings
 from dispatcher.errors import DispatcherError, InvalidInput, visible
-from dispatcher.lookup import Event, RejectedEntry
+from dispatcher.events import Event
+from dispatcher.lookup import RejectedEntry
 from dispatcher.model import StatusChange
 from tasks import console, wiring
 from tasks.receiver import Received, Receiver, port_of
@@ -48,6 +49,7 @@ SHORTENED = {
 SLOW_SECONDS = 1.5
 DEADLINE_SECONDS = 25.0
 STOP_SECONDS = 15.0
+PICTURE_COLUMNS, PICTURE_ROWS = 132, 14
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _HOST = re.compile(rb"https://([a-z.]+\.example)")
@@ -101,6 +103,12 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the folder with the logs of Redis and the worker.")
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a picture of what is printed, in short, to this SVG file.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """See the main job done here, on real parts.
 
@@ -109,14 +117,22 @@ def demo(
     """
     if not FILE.exists():
         raise DispatcherError(f"{FILE} is missing: run the demo from a checkout of the project")
+    if picture:
+        console.out.record, console.out.width = True, PICTURE_COLUMNS
     with _terminated_as_interrupted(), _folder(keep) as folder:
-        ok = asyncio.run(_Demo(folder).run())
+        ok = asyncio.run(_Demo(folder, short=picture is not None).run())
+    if picture:
+        svg = console.out.export_svg(title="make demo")
+        picture.write_text(
+            re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+        )  # fetched from elsewhere
     raise typer.Exit(console.DONE if ok else console.NO)
 
 
 class _Demo:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, short: bool) -> None:
         self._folder = folder
+        self._short = short
         self._received: list[Received] = []
         self._posts: Counter[str] = Counter()
         self._secrets: list[str] = []
@@ -153,6 +169,9 @@ class _Demo:
                 )
                 await _settled(store, len(queued), process, self._folder)
                 account = await _account(store, queued, self._received)
+        if self._short:
+            console.out.record = True
+            console.out.print("  …")
         return _summary(account)
 
     async def _answer(self, request: web.Request, number: int) -> web.Response:
@@ -171,6 +190,8 @@ class _Demo:
 
     def _show(self, received: Received) -> None:
         self._received.append(received)
+        if self._short:
+            console.out.record = len(self._received) <= PICTURE_ROWS
         verdict = "verified" if received.problem is None else "NOT VERIFIED"
         answer = f"{received.status} {web.Response(status=received.status).reason}"
         cells = (
@@ -292,7 +313,7 @@ async def _settled(store: wiring.Store, lines: int, process: "subprocess.Popen[b
     """Waits until every line has come to its end, or the deadline."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        c = await store.lookup.counters()
+        c = await store.stats.day(await store.lookup.now_ms())
         taken = c["accepted"] + c["duplicate"] + c["noCallback"] + c["rejected"]
         if taken >= lines and c["delivered"] + c["failed"] + c["expired"] >= c["accepted"]:
             return
@@ -315,8 +336,8 @@ async def _account(store: wiring.Store, queued: Queued, received: list[Received]
             except InvalidInput:
                 continue  # shows up as a line that is not accounted for
             ids[change.workspace, change.event_id] = None
-    events = [await store.lookup.event(*key) for key in ids]
-    counters = await store.lookup.counters()
+    events = [await store.events.get(*key) for key in ids]
+    counters = await store.stats.day(await store.lookup.now_ms())
     return Account(len(queued), [event for event in events if event], counters, rejected, received)
 
 

@@ -1,5 +1,6 @@
 """`dispatcher rejected`: queue entries that could not be used."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -10,21 +11,34 @@ from tasks import console, wiring
 
 commands = typer.Typer(help="Queue entries that could not be used, and why.", no_args_is_help=True)
 
+KEPT = 10_000
+"""How many are kept at most."""
+REQUEUED_AT_ONCE = 50
+NOT_USABLE = ("poisoned", "no_event_field")
+
+Reason = Annotated[
+    str | None, typer.Option(help="Of this reason only: invalid, conflict, …", show_default=False)
+]
+Workspace = Annotated[str | None, typer.Option(help="Of this workspace only.", show_default=False)]
+Reveal = Annotated[bool, typer.Option("--reveal", help="With --json: the entries themselves, URLs and all.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 
 @commands.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
-    reveal: Annotated[
-        bool, typer.Option("--reveal", help="With --json: the entries themselves, URLs and all.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=KEPT, help="How many, newest first.")] = 20,
+    reason: Reason = None,
+    workspace: Workspace = None,
+    reveal: Reveal = False,
+    as_json: Json = False,
 ) -> None:
     """List the newest rejected entries."""
     settings = console.settings()
 
     async def work() -> tuple[list[RejectedEntry], dict[str, int]]:
         async with wiring.store(settings) as store:
-            return await store.lookup.rejected(limit), await store.lookup.rejected_counts()
+            found = await store.lookup.rejected(limit, _matching(reason, workspace))
+            return found, await store.lookup.rejected_counts()
 
     entries, counts = console.run(work())
     if as_json:
@@ -38,3 +52,85 @@ def list_(
         console.out.print(
             "ever rejected: " + ", ".join(f"{count} {reason}" for reason, count in counts.items())
         )
+
+
+@commands.command()
+def show(
+    entry: Annotated[
+        str, typer.Argument(help="Its entry on the queue.", metavar="ENTRY", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show a rejected entry whole, with the URL and all it says."""
+    settings = console.settings()
+
+    async def work() -> list[RejectedEntry]:
+        async with wiring.store(settings) as store:
+            return await store.lookup.rejected(1, lambda one: one.entry == entry)
+
+    shown = console.run(work())
+    if not shown:
+        console.fail(f"no entry {entry} among the rejected ones; `dispatcher rejected list` shows them")
+    (found,) = shown
+    if as_json:
+        console.print_json(found.as_json(reveal=True))
+    else:
+        console.print_table(("field", "value"), list(found.as_json(reveal=True).items()), "")
+
+
+@commands.command()
+def requeue(
+    entry: Annotated[
+        str | None, typer.Argument(help="One entry.", metavar="[ENTRY]", show_default=False)
+    ] = None,
+    reason: Reason = None,
+    workspace: Workspace = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Of many: do it. Without it, only count.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put rejected entries back on the queue as they came, once what they lacked is there.
+
+    One by its entry, or many by reason and workspace: without --yes these are only counted. An
+    eventId that was accepted since then stays a duplicate. --all leaves out what killed its readers
+    (poisoned) and what had no field `event`: name these by --reason.
+
+    Examples:
+
+      dispatcher rejected requeue 1781010297123-0
+
+      dispatcher rejected requeue --reason unknown_workspace --workspace acme --yes
+    """
+    settings = console.settings()
+    if (entry is not None) == bool(reason or workspace or everything):
+        console.fail("say an entry, or --reason, --workspace or --all for many", console.USAGE)
+
+    async def work() -> tuple[int, int, int]:
+        async with wiring.store(settings) as store:
+            match = (lambda e: e.entry == entry) if entry else _requeued(reason, workspace)
+            ids = [e.id for e in await store.lookup.rejected(KEPT, match)]
+            done = left = 0
+            for first in range(0, len(ids) if yes or entry else 0, REQUEUED_AT_ONCE):
+                some = await store.ledger.requeue(ids[first : first + REQUEUED_AT_ONCE])
+                done, left = done + some[0], left + some[1]
+            return len(ids), done, left
+
+    count, requeued, left = console.run(work())
+    if as_json:
+        console.print_json({"entries": count, "requeued": requeued, "left": left})
+    elif entry and not count:
+        console.fail(f"no entry {entry} among the rejected ones; `dispatcher rejected list` shows them")
+    elif not (yes or entry):
+        console.out.print(f"{count} entries; nothing was done: --yes puts them back on the queue")
+    else:
+        kept = f"; {left} were kept only in part or are gone, and stay" if left else ""
+        console.out.print(f"{requeued} entries are on the queue again{kept}")
+
+
+def _matching(reason: str | None, workspace: str | None) -> Callable[[RejectedEntry], bool]:
+    return lambda e: reason in (None, e.reason) and workspace in (None, e.workspace)
+
+
+def _requeued(reason: str | None, workspace: str | None) -> Callable[[RejectedEntry], bool]:
+    match = _matching(reason, workspace)
+    return lambda e: match(e) and (reason is not None or e.reason not in NOT_USABLE)

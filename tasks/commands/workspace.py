@@ -1,13 +1,21 @@
 """`dispatcher workspace`: the customers."""
 
+import secrets
+from collections import defaultdict
 from typing import Annotated, Any
 
 import typer
 
-from dispatcher.addresses import without_query
+from config.settings import Settings
+from dispatcher.addresses import parse_callback_url, without_query
 from dispatcher.dialects import dialects
+from dispatcher.errors import InvalidInput
 from dispatcher.headers import parse_headers
-from dispatcher.model import iso
+from dispatcher.intake import IntakeOptions, NoCallback, render
+from dispatcher.ledger import Claimed
+from dispatcher.model import Callback, StatusChange, iso
+from dispatcher.outcomes import ERRORS, Attempt
+from dispatcher.sender import Sender
 from dispatcher.workspaces import ORDERINGS, Workspace
 from tasks import console, wiring
 
@@ -35,6 +43,8 @@ Header = Annotated[
     list[str] | None,
     typer.Option(help="A header of its own, as 'Name: value'; may be repeated.", show_default=False),
 ]
+MOVED_AT_ONCE = 100
+
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show the URL's query and the headers' values too.")]
 
 
@@ -59,7 +69,14 @@ def add(
     header: Header = None,
     as_json: Json = False,
 ) -> None:
-    """Make a workspace; its secret is shown this once."""
+    """Make a workspace; its secret is shown this once.
+
+    Examples:
+
+      dispatcher workspace add acme --dialect zeckta --callback-url https://hooks.acme.example/messages
+
+      dispatcher workspace add bluefin --dialect sendexa --callback-url https://api.bluefin.example/sms --max-concurrency 5
+    """
     settings = console.settings()
 
     async def work() -> Workspace:
@@ -175,6 +192,15 @@ def update(
     callback_url: Annotated[
         str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
     ] = None,
+    move_waiting: Annotated[
+        bool, typer.Option("--move-waiting", help="With --callback-url: waiting callbacks go there too.")
+    ] = False,
+    move_from: Annotated[
+        str | None,
+        typer.Option(
+            help="With --move-waiting: those to this URL, in place of the one before.", show_default=False
+        ),
+    ] = None,
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
     ordering: Ordering = None,
@@ -189,9 +215,15 @@ def update(
         options = "--callback-url, --max-concurrency, --rate-per-second, --ordering or --header"
         console.fail(f"say what to change: {options}", console.USAGE)
 
-    async def work() -> Workspace:
+    if (move_waiting and not callback_url) or (move_from and not move_waiting):
+        console.fail(
+            "--move-waiting goes with --callback-url, --move-from with --move-waiting", console.USAGE
+        )
+
+    async def work() -> tuple[int, int]:
         async with wiring.store(settings) as store:
-            return await store.workspaces.update(
+            before = move_from or (await store.workspaces.require(workspace)).callback_url
+            await store.workspaces.update(
                 workspace,
                 callback_url=callback_url,
                 max_concurrency=max_concurrency,
@@ -199,9 +231,101 @@ def update(
                 ordering=ordering,
                 headers=parse_headers(header or []),
             )
+            return await _move(store, workspace, before) if move_waiting else (0, 0)
 
-    console.run(work())
-    console.out.print(f"workspace {workspace} is changed", markup=False)
+    moved, left = console.run(work())
+    also = f"; {moved} waiting callbacks go to the new URL" if move_waiting else ""
+    if left:
+        also += f"; {left} are being sent, or go to another URL (--move-from moves those)"
+    console.out.print(f"workspace {workspace} is changed{also}", markup=False)
+
+
+async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, int]:
+    """Moves what waits for a URL to the workspace's, each message's in order of acceptance; how many, and how many not."""
+    url = parse_callback_url((await store.workspaces.require(workspace)).callback_url, allow_http=True)
+    from_url = parse_callback_url(before, allow_http=True).url
+    by_message: defaultdict[str, list[str]] = defaultdict(list)
+    async for event in store.events.waiting(workspace):
+        by_message[event.message_uuid].append(event.event_id)
+    for uuid, ids in by_message.items():
+        if len(ids) > 1:
+            order = [event.event_id for event in await store.events.of_message(workspace, uuid)]
+            ids.sort(key=order.index)
+    waiting = [event_id for ids in by_message.values() for event_id in ids]
+    moved, name = 0, f"{workspace} {url.origin}"
+    for first in range(0, len(waiting), MOVED_AT_ONCE):
+        ids = waiting[first : first + MOVED_AT_ONCE]
+        moved += await store.ledger.move(workspace, from_url, url.url, name, ids)
+    return moved, len(waiting) - moved
+
+
+@commands.command()
+def ping(workspace: Id, as_json: Json = False) -> None:
+    """Send a signed test callback from here, now, and show what came back.
+
+    It is the dialect's callback of a delivered message that does not exist; its eventId starts with
+    `ping_`. It is tried once and not kept in the ledger. Exit code 1 if it was not taken.
+    """
+    settings = console.settings()
+
+    async def work() -> tuple[Callback, Attempt]:
+        async with wiring.store(settings) as store:
+            found, now_ms = await store.workspaces.require(workspace), await store.lookup.now_ms()
+            return await _ping(settings, found, now_ms)
+
+    callback, attempt = console.run(work())
+    taken = attempt.http_status is not None and 200 <= attempt.http_status < 300
+    error = attempt.own_fault or attempt.error
+    document = {
+        "eventId": callback.event_id,
+        "eventType": callback.event_type,
+        "url": without_query(callback.url),
+        "taken": taken,
+        "httpStatus": attempt.http_status,
+        "error": error,
+        "detail": attempt.detail or ERRORS.get(error or "") or None,
+        "durationMs": attempt.duration_ms,
+        "answer": attempt.answer.decode(errors="replace") or None,
+    }
+    if as_json:
+        console.print_json(document)
+    else:
+        console.print_table(("field", "value"), list(document.items()), "")
+    if not taken:
+        raise typer.Exit(console.NO)
+
+
+async def _ping(settings: Settings, workspace: Workspace, now_ms: int) -> tuple[Callback, Attempt]:
+    uuid = secrets.token_hex(8)
+    change = StatusChange.from_dict(
+        {
+            "eventId": f"ping_{uuid}",
+            "workspace": workspace.id,
+            "status": "DELIVERED",
+            "timestamp": iso(now_ms),
+            "message": {"uuid": f"ping-{uuid}", "src": "PING", "dest": "+10000000000", "channel": "SMS"},
+        }
+    )
+    options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
+    callback = render(change, workspace, now_ms, options)
+    if isinstance(callback, NoCallback):
+        raise InvalidInput(f"dialect {workspace.dialect} has no callback for DELIVERED")
+    claimed = Claimed(
+        callback.event_id,
+        1,
+        1,
+        now_ms + callback.ttl_ms,
+        callback.event_type,
+        callback.status,
+        callback.message_uuid,
+        callback.url,
+        callback.body,
+    )
+    transport = wiring.transport(settings)
+    try:
+        return callback, await Sender(transport, wiring.USER_AGENT).send(claimed, workspace, now_ms)
+    finally:
+        await transport.aclose()
 
 
 @commands.command()

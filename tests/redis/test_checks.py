@@ -85,3 +85,21 @@ def test_where_one_may_not_ask(redis_url: str) -> None:
 def test_encryption(redis_url: str, url: str, verdict: Verdict) -> None:
     """A connection that leaves this machine without TLS is a warning."""
     assert verdict == findings(redis_url, url)["encryption"].verdict
+
+
+def test_clock_latency_and_memory(redis_url: str) -> None:
+    """On this machine clock and latency are fine; without a maxmemory the machine's memory is the limit."""
+    found = findings(redis_url)
+    assert [Verdict.OK] * 2 == [found["clock"].verdict, found["latency"].verdict]
+    assert Verdict.WARNING is found["memory"].verdict
+    assert "no maxmemory" in found["memory"].detail
+
+
+@pytest.mark.parametrize(
+    ("ahead", "verdict"), [(0.5, "ok"), (-3.0, "warning"), (61.0, "bad"), (-400.0, "bad")]
+)
+def test_clock(ahead: float, verdict: str) -> None:
+    """A clock that is off is a warning, and where receivers would refuse callbacks for it, bad."""
+    from dispatcher.checks import _clock
+
+    assert verdict == _clock(ahead).verdict

@@ -51,7 +51,7 @@ def test_accept_and_reject_refuse(world: World) -> None:
             world.accept(callback("e1"))
         with pytest.raises(RedisFull):
             world.run(world.ledger.reject(TOKEN, [("1-1", "invalid", "x", "", "")]))
-    assert None is world.run(world.lookup.event("acme", "e1"))
+    assert None is world.run(world.events.get("acme", "e1"))
     assert [] == world.run(world.lookup.rejected())
 
 

@@ -274,10 +274,10 @@ def test_our_own_exception(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> N
     """A bug in a dialect costs the entry it happens on, which is kept, and no other."""
     body = zeckta.body
 
-    def broken(change: object, event_type: str) -> object:
+    def broken(change: object, event_type: str, now_ms: int) -> object:
         if change.event_id == "e2":  # type: ignore[attr-defined]
             raise KeyError("segments")
-        return body(change, event_type)  # type: ignore[arg-type]
+        return body(change, event_type, now_ms)  # type: ignore[arg-type]
 
     monkeypatch.setattr(zeckta, "body", broken)
     ids, rejected = asyncio.run(drained(redis_url, [line(1), line(2), line(3)]))

@@ -38,7 +38,7 @@ def test_only_the_leader_accepts(world: World) -> None:
         world.accept(callback("e1"))
     with pytest.raises(NotLeader):
         world.run(world.ledger.reject(TOKEN, [("1-1", "invalid", "x", "", "")]))
-    assert None is world.run(world.lookup.event("acme", "e1"))
+    assert None is world.run(world.events.get("acme", "e1"))
 
 
 def test_accept_refuses_an_old_workspace(world: World) -> None:
@@ -47,7 +47,7 @@ def test_accept_refuses_an_old_workspace(world: World) -> None:
     with pytest.raises(WorkspaceChanged) as caught:
         world.run(world.ledger.accept(TOKEN, {"acme": "r1"}, [], [("1-1", callback("e1"))]))
     assert ["acme"] == caught.value.workspaces
-    assert None is world.run(world.lookup.event("acme", "e1"))
+    assert None is world.run(world.events.get("acme", "e1"))
 
 
 def test_accept_takes_entries_off_the_queue(world: World) -> None:
@@ -465,7 +465,7 @@ def test_sign_of_life(world: World) -> None:
 
 def _counters(world: World) -> dict[str, int]:
     """The counters of the test's own minute."""
-    key = world.keys.stats(START_MS // 60_000)
+    key = world.keys.stats("minute", START_MS // 60_000)
     return {name.decode(): int(value) for name, value in world.call("hgetall", key).items()}
 
 

@@ -29,7 +29,9 @@ PAIRS = {
     "newest_key('e', 'm')": KEYS.newest("e", "m"),
     "endpoint_key('e')": KEYS.endpoint("e"),
     "workspace_key('w')": KEYS.workspace("w"),
-    "stats_key(7)": KEYS.stats(7),
+    "stats_key('hour', 7)": KEYS.stats("hour", 7),
+    "ended_key('w', 'failed')": KEYS.ended("w", "failed"),
+    "TAIL": KEYS.tail,
     "worker_key('n')": KEYS.worker("n"),
 }
 

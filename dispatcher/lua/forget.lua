@@ -1,0 +1,33 @@
+-- forget: removes callbacks that have ended from the ledger, with their bodies and answers.
+-- KEYS[1] prefix
+-- ARGV[1] now, ms since 1970 ('' = Redis TIME)
+-- ARGV[2] workspace
+-- then for each: eventId
+-- returns {'forgotten', now, number of callbacks}
+-- Works when Redis is full.
+-- include keys
+-- include clock
+redis.call('DEL', P .. 'never')
+local workspace, forgotten = ARGV[2], 0
+
+-- Takes an eventId out of its message's.
+local function forget_of_message(uuid, forgotten_id)
+  local key, kept = message_key(workspace, uuid), {}
+  for id in string.gmatch(redis.call('GET', key) or '', '%S+') do
+    if id ~= forgotten_id then kept[#kept + 1] = id end
+  end
+  if #kept == 0 then return redis.call('DEL', key) end
+  redis.call('SET', key, table.concat(kept, ' '), 'KEEPTTL')
+end
+
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local h = redis.call('HMGET', event_key(workspace, id), 'state', 'ended', 'message')
+  if h[2] then
+    forget_of_message(h[3], id)
+    redis.call('DEL', event_key(workspace, id), body_key(workspace, id), answer_key(workspace, id))
+    redis.call('ZREM', ended_key(workspace, h[1]), id)
+    forgotten = forgotten + 1
+  end
+end
+return { 'forgotten', now, forgotten }

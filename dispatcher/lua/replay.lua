@@ -1,0 +1,70 @@
+-- replay: sends a callback that has ended once more: itself, with fresh attempts after those it had, or a copy of it.
+-- KEYS[1] prefix
+-- ARGV[1] now, ms since 1970 ('' = Redis TIME)
+-- ARGV[2] max_concurrency of a workspace that sets none
+-- ARGV[3] retention, ms
+-- ARGV[4] workspace
+-- ARGV[5] eventId
+-- ARGV[6] eventId of the copy ('' = the callback itself)
+-- ARGV[7] when it is due, ms from now
+-- ARGV[8] how long it has from then to its expiry, ms
+-- ARGV[9] most callbacks that may wait for one endpoint; 0: no limit
+-- returns {'replayed', now, due} or, with nothing done, {'unknown', now}, {'not_ended', now} (or the copy's eventId is
+--   taken), {'no_body', now} where the body is gone, {'superseded', now} where a newer status of its message went
+--   out and the workspace's order is `latest`, {'busy', now} where another callback of its message is under way then,
+--   {'full', now} where half as many wait for the endpoint as may: the rest is for what is new
+-- Where the order is another one it has no place in it: it waits for none of its message, and none waits for it.
+-- Refused when Redis is full (the first write is an HSET).
+-- include keys
+-- include clock
+-- include counts
+-- include endpoint
+local workspace, id, copy = ARGV[4], ARGV[5], ARGV[6]
+local key = event_key(workspace, id)
+local h = redis.call('HMGET', key, 'state', 'endpoint', 'message', 'attempts', 'stamp', 'status', 'type', 'digest')
+local state, endpoint, uuid, stamp = h[1], h[2], h[3], h[5]
+if not state then return { 'unknown', now } end
+local ENDED = { delivered = true, failed = true, expired = true, superseded = true }
+if not ENDED[state] or (copy ~= '' and redis.call('EXISTS', event_key(workspace, copy)) == 1) then return { 'not_ended', now } end
+local body = redis.call('GET', body_key(workspace, id))
+if not body then return { 'no_body', now } end
+local newest = stamp and redis.call('GET', newest_key(endpoint, uuid))
+if newest and stamp < newest then return { 'superseded', now } end
+for other in string.gmatch(stamp and redis.call('GET', message_key(workspace, uuid)) or '', '%S+') do
+  local o = redis.call('HMGET', event_key(workspace, other), 'endpoint', 'ended')
+  if o[1] == endpoint and not o[2] then return { 'busy', now } end
+end
+local waiting, max_waiting = tonumber(redis.call('HGET', endpoint_key(endpoint), 'waiting') or 0), tonumber(ARGV[9])
+if max_waiting > 0 and waiting >= max_waiting / 2 then return { 'full', now } end
+
+local due = string.format('%d', now + ARGV[7])
+local expires = string.format('%d', due + ARGV[8])
+local keep_ms = string.format('%d', expires - now + ARGV[3])
+local fields = { 'state', 'pending', 'expires', expires, stamp and 'stamp' or 'left', stamp or 1 }
+if copy == '' then
+  redis.call('HSET', key, 'base', h[4] or 0, unpack(fields))
+  redis.call('HDEL', key, 'ended', 'suspect', 'cancelled')
+  for _, kept in ipairs({ key, body_key(workspace, id), answer_key(workspace, id) }) do redis.call('PERSIST', kept) end
+  redis.call('ZREM', ended_key(workspace, state), id)
+else
+  redis.call('HSET', key, 'replayed_as', copy)
+  key, id = event_key(workspace, copy), copy
+  redis.call('HSET', key, 'endpoint', endpoint, 'message', uuid, 'accepted', NOW, 'status', h[6], 'type', h[7], 'digest', h[8],
+    'base', 0, 'replay_of', ARGV[5], unpack(fields))
+  redis.call('SET', body_key(workspace, id), body)
+  redis.call('APPEND', message_key(workspace, uuid), ' ' .. id)
+end
+if redis.call('PTTL', message_key(workspace, uuid)) < tonumber(keep_ms) then
+  redis.call('PEXPIRE', message_key(workspace, uuid), keep_ms)
+end
+if stamp then redis.call('RPUSH', chain_key(endpoint, uuid), id) end
+redis.call('ZADD', EXPIRIES, expires, workspace .. ':' .. id)
+redis.call('ZADD', lane_key(endpoint), due, id)
+redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', 1)
+redis.call('ZADD', ENDPOINTS, 'GT', NOW, endpoint)
+local s = load(endpoint)
+if not s.stopped then redis.call('PEXPIRE', endpoint_key(endpoint), MAX_TTL + HOUR + ARGV[3]) end
+reschedule(look(s))
+count('replayed', workspace)
+write_counts()
+return { 'replayed', now, tonumber(due) }

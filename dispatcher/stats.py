@@ -1,0 +1,122 @@
+"""Reads the counters that the scripts keep: rates, ends, latencies. Changes nothing.
+
+Of all, by the minute, for a day; of each workspace, by the hour, and of each endpoint, by the day, for a week
+(lua/counts.lua).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+
+from dispatcher.connection import translated
+from dispatcher.keys import Keys
+
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+LENGTHS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
+WEEK_HOURS, WEEK_DAYS = 168, 7
+ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What happened in some time."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """By name: accepted, duplicate, conflict, noCallback, rejected, replayed, opened, closed, and ends."""
+    durations: Counter[int] = field(default_factory=Counter)
+    """From acceptance to delivery, by the number of their counter (see `duration_ms`)."""
+
+    @property
+    def success_rate(self) -> float | None:
+        """Delivered of all that were delivered, failed or expired; None if there were none."""
+        ended = sum(self.counts[name] for name in ("delivered", "failed", "expired"))
+        return self.counts["delivered"] / ended if ended else None
+
+    def percentile_ms(self, share: float) -> float | None:
+        """The duration that `share` of the delivered ones stay below, give or take 10 %; None if there were none."""
+        left = share * sum(self.durations.values())
+        for number, count in sorted(self.durations.items()):
+            left -= count
+            if left <= 0:
+                return duration_ms(number)
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `stats --json` prints of it."""
+        rate = self.success_rate
+        return {
+            "accepted": self.counts["accepted"],
+            **{name: self.counts[name] for name in ENDS_COUNTED},
+            "duplicates": self.counts["duplicate"],
+            "conflicts": self.counts["conflict"],
+            "rejected": self.counts["rejected"],
+            "noCallback": self.counts["noCallback"],
+            "replayed": self.counts["replayed"],
+            "successRate": None if rate is None else round(rate, 5),
+            "latencyMs": {f"p{round(share * 100)}": self.percentile_ms(share) for share in (0.5, 0.95, 0.99)},
+        }
+
+
+def duration_ms(number: int) -> float:
+    """The middle of a counter of durations: each is 19 % wider than the one before (lua/counts.lua)."""
+    return round(float(2 ** ((number + 0.5) / 4)), 1)
+
+
+class Stats:
+    """Reads one Redis. Every method raises RedisUnavailable."""
+
+    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._url = url
+
+    async def minutes(self, now_ms: int, count: int = 1440) -> list[Counter[str]]:
+        """The counters of all, minute by minute, the last one not over yet; at most a day's."""
+        return [Counter(fields) for fields in await self._read("minute", now_ms, count)]
+
+    async def day(self, now_ms: int) -> Counter[str]:
+        """The counters of all in the last 24 hours."""
+        return sum(await self.minutes(now_ms), Counter())
+
+    async def workspaces(self, now_ms: int, hours: int) -> dict[str, Figures]:
+        """What happened in the last full hours and the one that runs, by workspace; at most a week."""
+        found: dict[str, Figures] = {}
+        for fields in await self._read("hour", now_ms, hours):
+            for name, count in fields.items():
+                workspace, _, what = name.partition(" ")
+                figures = found.setdefault(workspace, Figures())
+                if what[0] == "t" and what[1:].isdigit():
+                    figures.durations[int(what[1:])] += count
+                else:
+                    figures.counts[what] += count
+        return found
+
+    async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
+        """Ends and breaker changes of the last days (UTC) and the one that runs, by endpoint id; at most a week."""
+        found: dict[str, Counter[str]] = {}
+        for fields in await self._read("day", now_ms, days):
+            for name, count in fields.items():
+                endpoint, _, what = name.partition(" ")
+                found.setdefault(endpoint, Counter())[what] += count
+        return found
+
+    async def _read(self, unit: str, now_ms: int, count: int) -> list[Mapping[str, int]]:
+        last = now_ms // LENGTHS[unit]
+        pipe = self._client.pipeline(transaction=False)
+        for number in range(last - count + 1, last + 1):
+            pipe.hgetall(self._keys.stats(unit, number))
+        with translated(self._url):
+            replies = await pipe.execute()
+        return [{name.decode(): int(value) for name, value in fields.items()} for fields in replies]
+
+
+def total(figures: Iterable[Figures]) -> Figures:
+    """All of them together."""
+    together = Figures()
+    for one in figures:
+        together.counts.update(one.counts)
+        together.durations.update(one.durations)
+    return together

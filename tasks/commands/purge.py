@@ -1,0 +1,153 @@
+"""`dispatcher purge`: removes what nobody wants any more, after asking."""
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from itertools import groupby
+from typing import Annotated, TypeVar
+
+import typer
+
+from config.settings import Settings
+from dispatcher.addresses import parse_callback_url
+from dispatcher.events import LISTED, Event
+from dispatcher.keys import endpoint_id
+from dispatcher.outcomes import State
+from tasks import console, wiring
+from tasks.commands.rejected import KEPT
+
+commands = typer.Typer(help="Remove what nobody wants any more, after asking.", no_args_is_help=True)
+
+BATCH = 500
+
+T = TypeVar("T")
+
+Workspace = Annotated[str, typer.Option(help="Whose.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@commands.command()
+def waiting(
+    workspace: Workspace,
+    endpoint: Annotated[
+        str | None, typer.Option(help="To this endpoint only (its URL).", show_default=False)
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """End waiting callbacks as failed (cancelled); what is being sent goes on. They can be replayed.
+
+    Example:
+
+      dispatcher purge waiting --workspace acme --endpoint https://gone.acme.example
+    """
+    settings = console.settings()
+    origin = parse_callback_url(endpoint, allow_http=True).origin if endpoint else None
+    chosen = endpoint_id(f"{workspace} {origin}") if origin else None
+
+    async def find(store: wiring.Store) -> list[Event]:
+        await store.workspaces.require(workspace)
+        return await _all(store.events.waiting(workspace, chosen))
+
+    async def end(store: wiring.Store, events: list[Event]) -> int:
+        def name(event: Event) -> str:
+            return f"{event.workspace} {event.endpoint}"
+
+        done = 0
+        for endpoint_name, group in groupby(sorted(events, key=name), name):
+            for ids in _batched(event.event_id for event in group):
+                done += await store.ledger.cancel(endpoint_id(endpoint_name), ids)
+        return done
+
+    events = console.run(_with(settings, find))
+    if not _sure(f"end {len(events)} waiting callbacks of workspace {workspace} as failed", len(events), yes):
+        return
+    done = console.run(_with(settings, lambda store: end(store, events)))
+    console.out.print(f"{done} callbacks have ended as failed (cancelled)")
+
+
+@commands.command()
+def ended(
+    workspace: Workspace,
+    state: Annotated[
+        str | None,
+        typer.Option(help=f"All in this state: {', '.join(s.value for s in LISTED)}.", show_default=False),
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option(help="All of this message (its uuid).", show_default=False)
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Remove callbacks that have ended from the ledger, with their bodies: as if they had never been.
+
+    Their eventIds can happen again then.
+    """
+    settings = console.settings()
+    if (state is None) == (message is None):
+        console.fail("say --state or --message, one of them", console.USAGE)
+    if state is not None and state not in [s.value for s in LISTED]:
+        console.fail(f"a state is one of {', '.join(s.value for s in LISTED)}, not {state!r}", console.USAGE)
+
+    async def find(store: wiring.Store) -> list[Event]:
+        await store.workspaces.require(workspace)
+        if message:
+            return [event for event in await store.events.of_message(workspace, message) if event.ended]
+        return await _all(store.events.ended([workspace], State(state or "")))
+
+    async def forget(store: wiring.Store, events: list[Event]) -> int:
+        return sum(
+            [await store.ledger.forget(workspace, ids) for ids in _batched(e.event_id for e in events)]
+        )
+
+    events = console.run(_with(settings, find))
+    if not _sure(
+        f"remove {len(events)} callbacks of workspace {workspace} from the ledger", len(events), yes
+    ):
+        return
+    done = console.run(_with(settings, lambda store: forget(store, events)))
+    console.out.print(f"{done} callbacks are removed from the ledger")
+
+
+@commands.command()
+def rejected(
+    reason: Annotated[str | None, typer.Option(help="Of this reason only.", show_default=False)] = None,
+    yes: Yes = False,
+) -> None:
+    """Remove rejected entries."""
+    settings = console.settings()
+
+    async def find(store: wiring.Store) -> list[str]:
+        return [entry.id for entry in await store.lookup.rejected(KEPT) if reason in (None, entry.reason)]
+
+    ids = console.run(_with(settings, find))
+    if not _sure(f"remove {len(ids)} rejected entries", len(ids), yes):
+        return
+    console.run(_with(settings, lambda store: store.lookup.remove_rejected(ids)))
+    console.out.print(f"{len(ids)} rejected entries are removed")
+
+
+async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]) -> T:
+    async with wiring.store(settings) as store:
+        return await work(store)
+
+
+async def _all(events: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in events]
+
+
+def _batched(ids: Iterable[str]) -> Iterable[list[str]]:
+    found = list(ids)
+    return [found[first : first + BATCH] for first in range(0, len(found), BATCH)]
+
+
+def _sure(what: str, count: int, yes: bool) -> bool:
+    """Asks, unless there is nothing to do or nothing to ask."""
+    if count == 0:
+        console.out.print("there is nothing to remove")
+        return False
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        console.fail(f"this would {what}: say --yes", console.USAGE)
+    if typer.confirm(f"This will {what}. Go on?"):
+        return True
+    console.out.print("nothing was done")
+    return False

@@ -1,0 +1,88 @@
+"""`dispatcher tail`: attempts as they are made, on all workers."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from config.settings import Settings
+from dispatcher.addresses import parse_callback_url
+from dispatcher.connection import translated
+from dispatcher.errors import visible
+from dispatcher.tail import WATCH_SECONDS
+from tasks import console, wiring
+
+
+def tail(
+    workspace: Annotated[str | None, typer.Option(help="Of this workspace only.", show_default=False)] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="To this endpoint only (its URL).", show_default=False)
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option(help="Of this message (its uuid) only.", show_default=False)
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those that were not delivered.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each attempt.")] = False,
+) -> None:
+    """Watch attempts live, of all workers. Ctrl-C ends it; it costs nothing while nobody watches.
+
+    Examples:
+
+      dispatcher tail --failed
+
+      dispatcher tail --workspace acme --json
+    """
+    settings = console.settings()
+    if endpoint:
+        endpoint = parse_callback_url(endpoint, allow_http=True).origin
+    filters = {"workspace": workspace, "endpoint": endpoint, "messageId": message}
+    wanted = {name: value for name, value in filters.items() if value is not None}
+    with suppress(KeyboardInterrupt):
+        console.run(_tail(settings, wanted, failed, as_json))
+
+
+async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_json: bool) -> None:
+    async with wiring.store(settings) as store:
+        async for attempt in _watched(store.client, wiring.keys(settings).tail, wiring.redis_url(settings)):
+            _show(attempt, wanted, failed, as_json)
+
+
+async def _watched(client: Any, key: str, url: str) -> AsyncIterator[dict[str, Any]]:
+    """Attempts as workers publish them; says again and again that somebody watches."""
+    with translated(url):
+        async with client.pubsub() as channel:
+            await channel.subscribe(key)
+            renew_at = 0.0
+            while True:
+                if time.monotonic() >= renew_at:
+                    await client.set(key, 1, ex=WATCH_SECONDS)
+                    if not renew_at:
+                        console.err.print("watching attempts; Ctrl-C ends it")
+                    renew_at = time.monotonic() + 1
+                said = await channel.get_message(ignore_subscribe_messages=True, timeout=1.0)
+                for attempt in json.loads(said["data"]) if said else ():
+                    yield attempt
+
+
+def _show(attempt: dict[str, Any], wanted: dict[str, str], failed: bool, as_json: bool) -> None:
+    if any(attempt[name] != value for name, value in wanted.items()):
+        return
+    if failed and attempt["outcome"] == "delivered":
+        return
+    if as_json:
+        print(json.dumps(attempt), flush=True)  # noqa: T201  one line, for programs
+        return
+    said = attempt["httpStatus"] or attempt["error"]
+    style = "" if attempt["outcome"] == "delivered" else "yellow"
+    console.out.print(
+        visible(
+            f"{attempt['at'][11:]}  {attempt['workspace']:<12} {attempt['endpoint']:<40} {attempt['eventType']:<20} "
+            f"{attempt['attempt']}  {said!s:<15} {attempt['durationMs']:>6} ms  {attempt['outcome']:<9} {attempt['eventId']}"
+        ),
+        markup=False,
+        style=style,
+        soft_wrap=True,
+    )

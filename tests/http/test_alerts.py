@@ -1,0 +1,155 @@
+"""What the operator is told, by real POSTs to a real server."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from dispatcher.addresses import AddressPolicy
+from dispatcher.alerts import AlertOptions, Alerts
+from dispatcher.ledger import Ended
+from dispatcher.outcomes import Attempt, State
+from dispatcher.stats import Figures
+from dispatcher.transport import CallbackTransport
+from tasks.receiver import Received, Receiver
+
+SECRET = "whsec_" + "QUJD" * 10
+NOW_MS = 1_800_000_000_000
+FAILED = Ended(
+    "acme",
+    "e1",
+    State.FAILED,
+    "https://a.example:443",
+    "MESSAGE_SENT",
+    Attempt(NOW_MS, 5, 503, "http_503"),
+    "database is gone",
+)
+
+
+def told(work: Callable[[Alerts], Awaitable[None]], statuses: list[int] | None = None) -> list[Received]:
+    """What a server got while alerts did their work; it answers with one status after the other, then 200."""
+    got: list[Received] = []
+    left = list(statuses or [])
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        return web.Response(status=left.pop(0) if left else 200)
+
+    async def main() -> None:
+        receiver = Receiver(lambda _: [SECRET], got.append, answer)
+        port = await receiver.listen("127.0.0.1")
+        transport = CallbackTransport(AddressPolicy.of(["127.0.0.0/8"]), 5.0)
+        options = AlertOptions(f"http://127.0.0.1:{port}/alerts", SECRET, down_seconds=900, success_rate=0.9)
+        try:
+            await work(Alerts("w1", options, transport))
+        finally:
+            await transport.aclose()
+            await receiver.close()
+
+    asyncio.run(main())
+    return got
+
+
+def test_what_ended_is_told_together() -> None:
+    """Callbacks of one endpoint that ended alike are one alert, with how many and the last answer."""
+
+    async def work(alerts: Alerts) -> None:
+        for _ in range(17):
+            alerts.ended(FAILED)
+        await alerts.send(NOW_MS)
+        await alerts.send(NOW_MS)
+
+    (got,) = told(work)
+    document = json.loads(got.body)
+    assert ("dispatcher.alerts", "w1") == (document["type"], document["worker"])
+    assert [
+        {
+            "kind": "callbacks_ended",
+            "workspace": "acme",
+            "endpoint": "https://a.example:443",
+            "state": "failed",
+            "count": 17,
+            "eventId": "e1",
+            "lastStatus": 503,
+            "error": "http_503",
+            "answer": "database is gone",
+        }
+    ] == document["alerts"]
+
+
+def test_alerts_are_signed() -> None:
+    """They verify as callbacks do."""
+
+    async def work(alerts: Alerts) -> None:
+        alerts.ended(FAILED)
+        await alerts.send(round(time.time() * 1000))
+
+    (got,) = told(work)
+    assert None is got.problem
+
+
+def test_what_could_not_be_sent_is_sent_later() -> None:
+    """Where the operator's URL refuses, the alerts stay for the next time."""
+
+    async def work(alerts: Alerts) -> None:
+        alerts.ended(FAILED)
+        await alerts.send(NOW_MS)
+        await alerts.send(NOW_MS)
+
+    first, second = told(work, [503])
+    assert json.loads(first.body)["alerts"] == json.loads(second.body)["alerts"]
+
+
+def test_counts_add_up() -> None:
+    """What came while the operator's URL refused is counted with what was kept."""
+
+    async def work(alerts: Alerts) -> None:
+        for _ in range(5):
+            alerts.ended(FAILED)
+        sending = asyncio.create_task(alerts.send(NOW_MS))
+        await asyncio.sleep(0)
+        alerts.ended(FAILED)
+        await sending
+        await alerts.send(NOW_MS)
+
+    _, second = told(work, [503])
+    assert 6 == json.loads(second.body)["alerts"][0]["count"]
+
+
+def test_superseded_is_no_alert() -> None:
+    """A newer status took its place: nobody has to be told."""
+
+    async def work(alerts: Alerts) -> None:
+        alerts.ended(Ended("acme", "e1", State.SUPERSEDED, "https://a.example:443", "MESSAGE_SENT", None, ""))
+        await alerts.send(NOW_MS)
+
+    assert [] == told(work)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(899, 0), (901, 1)])
+def test_an_endpoint_that_is_down_for_long(seconds: int, count: int) -> None:
+    """It is told once it has been down for long, and then not at each probe."""
+
+    async def work(alerts: Alerts) -> None:
+        for _ in range(3):
+            alerts.down("acme", "https://a.example:443", NOW_MS, NOW_MS + seconds * 1000, "timeout")
+            await alerts.send(NOW_MS)
+
+    found = told(work)
+    assert ["endpoint_down"] * count == [json.loads(one.body)["alerts"][0]["kind"] for one in found]
+
+
+@pytest.mark.parametrize(
+    ("delivered", "failed", "kinds"), [(89, 11, ["success_rate"]), (91, 9, []), (10, 9, [])]
+)
+def test_a_success_rate_that_fell(delivered: int, failed: int, kinds: list[str]) -> None:
+    """It is told where it is below the limit, of enough callbacks to say something."""
+
+    async def work(alerts: Alerts) -> None:
+        alerts.rates({"acme": Figures(Counter(delivered=delivered, failed=failed))})
+        await alerts.send(NOW_MS)
+
+    assert kinds == [one["kind"] for got in told(work) for one in json.loads(got.body)["alerts"]]

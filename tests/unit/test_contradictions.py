@@ -1,0 +1,28 @@
+"""Settings that are allowed one by one, and together do what nobody wants."""
+
+import pytest
+
+from config.settings import Settings
+from dispatcher.checks import Verdict
+from tasks.commands.check import contradictions
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"backoff_base_seconds": 3600}, "attempt 4 of 5 would come after the expiry"),
+        ({"max_attempts": 6}, "attempt 6 of 6 would come after the expiry"),
+        ({"max_concurrency": 50, "max_in_flight": 10}, "MAX_CONCURRENCY"),
+        ({"delivered_body_seconds": 999_999}, "DELIVERED_BODY_SECONDS"),
+        ({"alert_secret": "whsec_" + "QUJD" * 10}, "ALERT_URL is not"),
+    ],
+)
+def test_contradiction(settings: dict[str, object], says: str) -> None:
+    """Each is a warning that names the settings."""
+    (found,) = contradictions(Settings(_env_file=None, **settings))
+    assert (Verdict.WARNING, True) == (found.verdict, says in found.detail)
+
+
+def test_defaults_agree() -> None:
+    """The defaults contradict nothing."""
+    assert [Verdict.OK] == [found.verdict for found in contradictions(Settings(_env_file=None))]
