@@ -13,9 +13,9 @@ from typing import Any
 
 import structlog
 
-from dispatcher.ledger import Ended
 from dispatcher.model import iso
 from dispatcher.outcomes import State
+from dispatcher.replies import Ended
 from dispatcher.sender import Poster
 from dispatcher.signing import key_of, webhook_headers
 from dispatcher.stats import Figures

@@ -17,9 +17,10 @@ from dispatcher.alerts import ALERT_SECONDS
 from dispatcher.decide import decide_lost
 from dispatcher.errors import RedisUnavailable
 from dispatcher.intake import BATCH_BEHIND, Intake
-from dispatcher.ledger import Claim, Ledger, Lost, Settlement
+from dispatcher.ledger import Ledger
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt
+from dispatcher.replies import Claim, Lost, Settlement
 from dispatcher.stats import Stats
 from dispatcher.turn import Turn, TurnParts
 from dispatcher.watch import RedisWatch

@@ -8,10 +8,10 @@ import redis.asyncio
 
 from dispatcher.connection import translated
 from dispatcher.keys import Keys
-from dispatcher.ledger import read_record
 from dispatcher.lookup import Endpoint
 from dispatcher.model import iso
 from dispatcher.outcomes import ENDS, Attempt, State
+from dispatcher.replies import read_record
 
 PAGE = 500
 """Callbacks that are read in one round trip."""

@@ -19,9 +19,10 @@ from dispatcher.addresses import parse_callback_url
 from dispatcher.connection import translated
 from dispatcher.dialects import dialects
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
-from dispatcher.ledger import Claim, Ledger, NotLeader, WorkspaceChanged
+from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
 from dispatcher.metrics import Metrics
 from dispatcher.model import MAX_AHEAD_MS, Callback, StatusChange, encode_json, timestamp_ns
+from dispatcher.replies import Claim
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Argument, Call
 from dispatcher.workspaces import Workspace, WorkspaceCache

@@ -5,13 +5,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.model import Callback
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry, State
+from dispatcher.outcomes import Delivered, Expired, Failed, Released, Retry
+from dispatcher.replies import (
+    Accepted,
+    Claim,
+    Ended,
+    Settled,
+    Settlement,
+    Woken,
+    read_claimed,
+    read_ended,
+    read_lost,
+    write_record,
+)
 from dispatcher.scripts import Scripts
 from dispatcher.wire import Argument, Call
 
@@ -32,119 +43,6 @@ class LedgerOptions:
     breaker_failures: int = 10
     breaker_pause_ms: int = 10_000
     breaker_max_pause_ms: int = 600_000
-
-
-class Claimed(msgspec.Struct, frozen=True):
-    """A callback in this worker's hands until its lease ends."""
-
-    event_id: str
-    claim: int
-    """The fencing token: how many times this callback was claimed."""
-    attempt: int
-    expires_ms: int
-    event_type: str
-    status: str
-    message_uuid: str
-    url: str
-    body: bytes | None
-    """None if it is gone from Redis."""
-    accepted_ms: int = 0
-    """0: it was replayed, and how long it took says nothing."""
-
-    def __repr__(self) -> str:
-        return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """What a claim gave. `more`: the endpoint has more that is due, and room for it."""
-
-    more: bool
-    wait_ms: int
-    """When to claim again, because the next token of the rate is there then; 0: not for that."""
-    workspace: str
-    origin: str
-    """The endpoint's scheme://host:port."""
-    revision: str
-    callbacks: list[Claimed]
-    lease_ends_at: float
-    """Monotonic time of this process."""
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """A callback that a script ended, otherwise than delivered."""
-
-    workspace: str
-    event_id: str
-    state: State
-    endpoint: str
-    """scheme://host:port"""
-    event_type: str
-    last: Attempt | None
-    answer: str
-    """First bytes of the last answer that was no 2xx."""
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """What accept did."""
-
-    hints: list[str]
-    """Endpoints to hint."""
-    words: list[str]
-    """For each callback: accepted, superseded, duplicate, conflict or full."""
-    claims: list[tuple[str, Claim]]
-    """What was leased to this worker at once, by endpoint."""
-
-
-class Settlement(msgspec.Struct, frozen=True):
-    """What became of a claimed callback, ready to be recorded."""
-
-    event_id: str
-    claim: int
-    outcome: Outcome
-    attempt: Attempt | None
-    news: News = News.NONE
-    pace_ms: int = 0
-    """How long the endpoint asks to be left alone."""
-    losses: int = 0
-    """Its worker died, so often by now; the callback keeps its place in its chain."""
-
-
-class Lost(msgspec.Struct, frozen=True):
-    """A callback whose lease ran out."""
-
-    endpoint: str
-    endpoint_name: str
-    event_id: str
-    claim: int
-    attempt: int
-    expires_ms: int
-    lost_before: int
-
-
-class Woken(msgspec.Struct, frozen=True):
-    """What a wake found."""
-
-    hints: list[str]
-    """Endpoints that are ready, and that nobody was told of lately."""
-    lost: list[Lost]
-    looked_at: int
-    """How many endpoints; fewer than the limit: none is left."""
-    workers: int
-    """How many are alive."""
-    watched: bool = False
-    """Whether somebody watches attempts live."""
-
-
-class Settled(msgspec.Struct, frozen=True):
-    """What a settle did. `more`: the endpoint is ready; `counted`: False for one that had lost its lease."""
-
-    more: bool
-    counted: list[bool]
-    breaker: str
-    """opened, closed or same"""
-    paused_until_ms: int
-    down_since_ms: int
-    """0: it answers."""
 
 
 class NotLeader(Exception):
@@ -275,7 +173,7 @@ class Ledger:
             workspace,
             origin,
             revision.decode(),
-            [_claimed(*fields) for fields in given],
+            [read_claimed(*fields) for fields in given],
             sent + self.options.lease_ms / 1000,
         )
 
@@ -290,7 +188,7 @@ class Ledger:
         args += (o.breaker_failures, o.breaker_pause_ms, o.breaker_max_pause_ms)
         for s in settlements:
             word, delay_ms = _word(s)
-            record = _record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
+            record = write_record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
             answer = s.attempt.answer if s.attempt and word != "delivered" else b""
             args += (s.event_id, s.claim, word, delay_ms, record, answer, s.news, s.pace_ms)
         try:
@@ -366,7 +264,7 @@ class Ledger:
         reply, _ = await self._run("wake", self._now(), options.max_concurrency, limit, HINT_MS, worker, sign)
         return Woken(
             [e.decode() for e in reply[2]],
-            [_lost(*fields) for fields in reply[3]],
+            [read_lost(*fields) for fields in reply[3]],
             reply[4],
             reply[5],
             reply[6] == 1,
@@ -381,7 +279,7 @@ class Ledger:
     def _tell(self, ends: Sequence[Sequence[bytes]]) -> None:
         if self._on_end:
             for fields in ends:
-                self._on_end(_ended(*fields))
+                self._on_end(read_ended(*fields))
 
     async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         reply, sent = await self._scripts.run(name, *args)
@@ -405,59 +303,6 @@ class Ledger:
         return self._now(), self.options.max_concurrency, self.options.retention_ms
 
 
-def _claimed(
-    event_id: bytes,
-    claim: int,
-    attempt: int,
-    expires: int,
-    event_type: bytes,
-    status: bytes,
-    uuid: bytes,
-    accepted: int,
-    body: bytes | None = None,
-) -> Claimed:
-    url, _, content = (body or b"").partition(b"\n")
-    return Claimed(
-        event_id.decode(),
-        claim,
-        attempt,
-        expires,
-        event_type.decode(),
-        status.decode(),
-        uuid.decode(),
-        url.decode(),
-        None if body is None else content,
-        accepted,
-    )
-
-
-def _lost(
-    endpoint: bytes, name: bytes, event_id: bytes, claim: int, attempt: int, expires: int, *records: bytes
-) -> Lost:
-    lost_before = sum(record.endswith(b" worker_lost") for record in records)
-    return Lost(endpoint.decode(), name.decode(), event_id.decode(), claim, attempt, expires, lost_before)
-
-
-def _ended(
-    workspace: bytes,
-    event_id: bytes,
-    state: bytes,
-    name: bytes,
-    event_type: bytes,
-    record: bytes,
-    answer: bytes,
-) -> Ended:
-    return Ended(
-        workspace.decode(),
-        event_id.decode(),
-        State(state.decode()),
-        name.decode().partition(" ")[2],
-        event_type.decode(),
-        read_record(record.decode()) if record else None,
-        answer.decode(errors="replace"),
-    )
-
-
 def _word(s: Settlement) -> tuple[str, int]:
     match s.outcome:
         case Delivered():
@@ -470,17 +315,3 @@ def _word(s: Settlement) -> tuple[str, int]:
             return "expired", 0
         case Released(delay_ms):
             return "released", delay_ms
-
-
-def _record(attempt: Attempt) -> str:
-    """One attempt as a short hash field: start, duration, HTTP status, error; `-` for none."""
-    status = "-" if attempt.http_status is None else attempt.http_status
-    return f"{attempt.started_at_ms} {attempt.duration_ms} {status} {attempt.error or '-'}"
-
-
-def read_record(text: str) -> Attempt:
-    """The attempt that `_record` wrote."""
-    started, duration, status, error = text.split(" ")
-    return Attempt(
-        int(started), int(duration), None if status == "-" else int(status), None if error == "-" else error
-    )

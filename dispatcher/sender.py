@@ -10,8 +10,8 @@ from dispatcher.decide import PACED
 from dispatcher.dialects import Signing, dialects
 from dispatcher.errors import InvalidInput
 from dispatcher.exchange import Answer
-from dispatcher.ledger import Claimed
 from dispatcher.outcomes import Attempt
+from dispatcher.replies import Claimed
 from dispatcher.signing import webhook_headers
 from dispatcher.transport import OwnFault, TransportFailure
 from dispatcher.workspaces import Workspace

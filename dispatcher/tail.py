@@ -7,9 +7,9 @@ import structlog
 from redis.exceptions import RedisError
 
 from dispatcher.keys import Keys
-from dispatcher.ledger import Claim, Claimed
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt
+from dispatcher.replies import Claim, Claimed
 from dispatcher.wire import Call
 
 WATCH_SECONDS = 5

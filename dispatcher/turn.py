@@ -11,10 +11,11 @@ import structlog
 from dispatcher.alerts import Alerts
 from dispatcher.decide import Policy, decide, news_of, pace_ms
 from dispatcher.errors import RedisUnavailable
-from dispatcher.ledger import Claim, Claimed, Ledger, Settled, Settlement
+from dispatcher.ledger import Ledger
 from dispatcher.metrics import Metrics
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.replies import Claim, Claimed, Settled, Settlement
 from dispatcher.sender import Sender
 from dispatcher.tail import Tail
 from dispatcher.watch import RedisWatch

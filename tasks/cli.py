@@ -16,6 +16,8 @@ from tasks.commands.demo import demo
 from tasks.commands.enqueue import enqueue
 from tasks.commands.exporter import exporter
 from tasks.commands.listen import listen
+from tasks.commands.ping import ping
+from tasks.commands.replay import replay
 from tasks.commands.stats import stats
 from tasks.commands.tail import tail
 from tasks.commands.worker import worker
@@ -45,6 +47,8 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(demo)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(enqueue)
+event.commands.command()(replay)
+workspace.commands.command()(ping)
 app.add_typer(workspace.commands, name="workspace")
 app.add_typer(event.commands, name="event")
 app.add_typer(endpoint.commands, name="endpoint")

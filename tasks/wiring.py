@@ -20,9 +20,10 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.events import Events
 from dispatcher.intake import Intake, IntakeOptions
 from dispatcher.keys import Keys
-from dispatcher.ledger import Ended, Ledger, LedgerOptions
+from dispatcher.ledger import Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
 from dispatcher.metrics import Metrics
+from dispatcher.replies import Ended
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
 from dispatcher.stats import Stats

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dispatcher.keys import endpoint_id
-from dispatcher.ledger import HINT_MS, Claim, Claimed, Lost
+from dispatcher.ledger import HINT_MS
 from dispatcher.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.replies import Claim, Claimed, Lost
 from dispatcher.wire import Wire
 from dispatcher.workspaces import ORDERINGS
 from tests.leaks import leaked_keys

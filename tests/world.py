@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 
 from dispatcher.events import Event, Events
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import Claim, Ledger, LedgerOptions, Settled, Settlement
+from dispatcher.ledger import Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
 from dispatcher.model import Callback
 from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
+from dispatcher.replies import Claim, Settled, Settlement
 from dispatcher.stats import Stats
 from dispatcher.wire import Wire
 

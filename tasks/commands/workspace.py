@@ -1,21 +1,14 @@
 """`dispatcher workspace`: the customers."""
 
-import secrets
 from collections import defaultdict
 from typing import Annotated, Any
 
 import typer
 
-from config.settings import Settings
 from dispatcher.addresses import parse_callback_url, without_query
 from dispatcher.dialects import dialects
-from dispatcher.errors import InvalidInput
 from dispatcher.headers import parse_headers
-from dispatcher.intake import IntakeOptions, NoCallback, render
-from dispatcher.ledger import Claimed
-from dispatcher.model import Callback, StatusChange, iso
-from dispatcher.outcomes import ERRORS, Attempt
-from dispatcher.sender import Sender
+from dispatcher.model import iso
 from dispatcher.workspaces import ORDERINGS, Workspace
 from tasks import console, wiring
 
@@ -257,75 +250,6 @@ async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, 
         ids = waiting[first : first + MOVED_AT_ONCE]
         moved += await store.ledger.move(workspace, from_url, url.url, name, ids)
     return moved, len(waiting) - moved
-
-
-@commands.command()
-def ping(workspace: Id, as_json: Json = False) -> None:
-    """Send a signed test callback from here, now, and show what came back.
-
-    It is the dialect's callback of a delivered message that does not exist; its eventId starts with
-    `ping_`. It is tried once and not kept in the ledger. Exit code 1 if it was not taken.
-    """
-    settings = console.settings()
-
-    async def work() -> tuple[Callback, Attempt]:
-        async with wiring.store(settings) as store:
-            found, now_ms = await store.workspaces.require(workspace), await store.lookup.now_ms()
-            return await _ping(settings, found, now_ms)
-
-    callback, attempt = console.run(work())
-    taken = attempt.http_status is not None and 200 <= attempt.http_status < 300
-    error = attempt.own_fault or attempt.error
-    document = {
-        "eventId": callback.event_id,
-        "eventType": callback.event_type,
-        "url": without_query(callback.url),
-        "taken": taken,
-        "httpStatus": attempt.http_status,
-        "error": error,
-        "detail": attempt.detail or ERRORS.get(error or "") or None,
-        "durationMs": attempt.duration_ms,
-        "answer": attempt.answer.decode(errors="replace") or None,
-    }
-    if as_json:
-        console.print_json(document)
-    else:
-        console.print_table(("field", "value"), list(document.items()), "")
-    if not taken:
-        raise typer.Exit(console.NO)
-
-
-async def _ping(settings: Settings, workspace: Workspace, now_ms: int) -> tuple[Callback, Attempt]:
-    uuid = secrets.token_hex(8)
-    change = StatusChange.from_dict(
-        {
-            "eventId": f"ping_{uuid}",
-            "workspace": workspace.id,
-            "status": "DELIVERED",
-            "timestamp": iso(now_ms),
-            "message": {"uuid": f"ping-{uuid}", "src": "PING", "dest": "+10000000000", "channel": "SMS"},
-        }
-    )
-    options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
-    callback = render(change, workspace, now_ms, options)
-    if isinstance(callback, NoCallback):
-        raise InvalidInput(f"dialect {workspace.dialect} has no callback for DELIVERED")
-    claimed = Claimed(
-        callback.event_id,
-        1,
-        1,
-        now_ms + callback.ttl_ms,
-        callback.event_type,
-        callback.status,
-        callback.message_uuid,
-        callback.url,
-        callback.body,
-    )
-    transport = wiring.transport(settings)
-    try:
-        return callback, await Sender(transport, wiring.USER_AGENT).send(claimed, workspace, now_ms)
-    finally:
-        await transport.aclose()
 
 
 @commands.command()

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from dispatcher.addresses import AddressPolicy
 from dispatcher.alerts import AlertOptions, Alerts
-from dispatcher.ledger import Ended
 from dispatcher.outcomes import Attempt, State
+from dispatcher.replies import Ended
 from dispatcher.stats import Figures
 from dispatcher.transport import CallbackTransport
 from tasks.receiver import Received, Receiver

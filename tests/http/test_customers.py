@@ -25,8 +25,8 @@ from config.settings import Settings
 from dispatcher.backoff import Backoff
 from dispatcher.dialects import dialects
 from dispatcher.exchange import MAX_ANSWER_BYTES, Answer
-from dispatcher.ledger import Claimed
 from dispatcher.model import Status, StatusChange, encode_json
+from dispatcher.replies import Claimed
 from dispatcher.secrets import Secret
 from dispatcher.sender import ANSWER_BYTES, Sender
 from dispatcher.signing import TOLERANCE_SECONDS, key_of, new_secret, verify, webhook_headers

@@ -20,8 +20,8 @@ from dispatcher import SignatureInvalid, verify
 from dispatcher.addresses import AddressPolicy
 from dispatcher.decide import FINAL_ERRORS
 from dispatcher.errors import InvalidInput
-from dispatcher.ledger import Claimed
 from dispatcher.outcomes import Attempt
+from dispatcher.replies import Claimed
 from dispatcher.secrets import Secret, SecretBox
 from dispatcher.sender import ANSWER_BYTES, Sender, parse_retry_after
 from dispatcher.signing import new_secret

@@ -8,9 +8,9 @@ from typing import Any
 from dispatcher.exchange import Answer
 from dispatcher.intake import IntakeOptions, render
 from dispatcher.keys import endpoint_id
-from dispatcher.ledger import Claimed, Settlement
 from dispatcher.model import Callback, StatusChange
 from dispatcher.outcomes import Attempt, Delivered, News
+from dispatcher.replies import Claimed, Settlement
 from dispatcher.secrets import Secret
 from dispatcher.sender import Sender
 from dispatcher.workspaces import Workspace

@@ -11,8 +11,9 @@ from dispatcher.connection import connect_async
 from dispatcher.dialects import zeckta
 from dispatcher.intake import Intake, IntakeOptions
 from dispatcher.keys import Keys
-from dispatcher.ledger import Claim, Ledger
+from dispatcher.ledger import Ledger
 from dispatcher.lookup import Lookup, RejectedEntry
+from dispatcher.replies import Claim
 from dispatcher.secrets import SecretBox
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Wire

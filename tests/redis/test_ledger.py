@@ -6,8 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import HINT_MS, NotLeader, Settlement, WorkspaceChanged
+from dispatcher.ledger import HINT_MS, NotLeader, WorkspaceChanged
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
+from dispatcher.replies import Settlement
 from tests.world import START_MS, TOKEN, World, callback
 
 A = "acme https://a.example:443"

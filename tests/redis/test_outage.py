@@ -6,8 +6,8 @@ import pytest
 
 from dispatcher.decide import Policy, decide, news_of
 from dispatcher.keys import endpoint_id
-from dispatcher.ledger import Claimed, Settlement
 from dispatcher.outcomes import Attempt
+from dispatcher.replies import Claimed, Settlement
 from tests.world import TOKEN, World, callback
 
 ENDPOINT = "acme https://a.example:443"

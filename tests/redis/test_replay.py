@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from dispatcher.keys import endpoint_id
-from dispatcher.ledger import Ended, Settlement
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry, State
+from dispatcher.replies import Ended, Settlement
 from tests.world import START_MS, World, callback
 
 A = "acme https://a.example:443"

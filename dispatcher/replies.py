@@ -1,0 +1,185 @@
+"""What the scripts give and take, as frozen values, and how they are read from replies."""
+
+import msgspec
+
+from dispatcher.outcomes import Attempt, News, Outcome, State
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A callback in this worker's hands until its lease ends."""
+
+    event_id: str
+    claim: int
+    """The fencing token: how many times this callback was claimed."""
+    attempt: int
+    expires_ms: int
+    event_type: str
+    status: str
+    message_uuid: str
+    url: str
+    body: bytes | None
+    """None if it is gone from Redis."""
+    accepted_ms: int = 0
+    """0: it was replayed, and how long it took says nothing."""
+
+    def __repr__(self) -> str:
+        return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a claim gave. `more`: the endpoint has more that is due, and room for it."""
+
+    more: bool
+    wait_ms: int
+    """When to claim again, because the next token of the rate is there then; 0: not for that."""
+    workspace: str
+    origin: str
+    """The endpoint's scheme://host:port."""
+    revision: str
+    callbacks: list[Claimed]
+    lease_ends_at: float
+    """Monotonic time of this process."""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A callback that a script ended, otherwise than delivered."""
+
+    workspace: str
+    event_id: str
+    state: State
+    endpoint: str
+    """scheme://host:port"""
+    event_type: str
+    last: Attempt | None
+    answer: str
+    """First bytes of the last answer that was no 2xx."""
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """What accept did."""
+
+    hints: list[str]
+    """Endpoints to hint."""
+    words: list[str]
+    """For each callback: accepted, superseded, duplicate, conflict or full."""
+    claims: list[tuple[str, Claim]]
+    """What was leased to this worker at once, by endpoint."""
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What became of a claimed callback, ready to be recorded."""
+
+    event_id: str
+    claim: int
+    outcome: Outcome
+    attempt: Attempt | None
+    news: News = News.NONE
+    pace_ms: int = 0
+    """How long the endpoint asks to be left alone."""
+    losses: int = 0
+    """Its worker died, so often by now; the callback keeps its place in its chain."""
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """A callback whose lease ran out."""
+
+    endpoint: str
+    endpoint_name: str
+    event_id: str
+    claim: int
+    attempt: int
+    expires_ms: int
+    lost_before: int
+
+
+class Woken(msgspec.Struct, frozen=True):
+    """What a wake found."""
+
+    hints: list[str]
+    """Endpoints that are ready, and that nobody was told of lately."""
+    lost: list[Lost]
+    looked_at: int
+    """How many endpoints; fewer than the limit: none is left."""
+    workers: int
+    """How many are alive."""
+    watched: bool = False
+    """Whether somebody watches attempts live."""
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What a settle did. `more`: the endpoint is ready; `counted`: False for one that had lost its lease."""
+
+    more: bool
+    counted: list[bool]
+    breaker: str
+    """opened, closed or same"""
+    paused_until_ms: int
+    down_since_ms: int
+    """0: it answers."""
+
+
+def read_claimed(
+    event_id: bytes,
+    claim: int,
+    attempt: int,
+    expires: int,
+    event_type: bytes,
+    status: bytes,
+    uuid: bytes,
+    accepted: int,
+    body: bytes | None = None,
+) -> Claimed:
+    url, _, content = (body or b"").partition(b"\n")
+    return Claimed(
+        event_id.decode(),
+        claim,
+        attempt,
+        expires,
+        event_type.decode(),
+        status.decode(),
+        uuid.decode(),
+        url.decode(),
+        None if body is None else content,
+        accepted,
+    )
+
+
+def read_lost(
+    endpoint: bytes, name: bytes, event_id: bytes, claim: int, attempt: int, expires: int, *records: bytes
+) -> Lost:
+    lost_before = sum(record.endswith(b" worker_lost") for record in records)
+    return Lost(endpoint.decode(), name.decode(), event_id.decode(), claim, attempt, expires, lost_before)
+
+
+def read_ended(
+    workspace: bytes,
+    event_id: bytes,
+    state: bytes,
+    name: bytes,
+    event_type: bytes,
+    record: bytes,
+    answer: bytes,
+) -> Ended:
+    return Ended(
+        workspace.decode(),
+        event_id.decode(),
+        State(state.decode()),
+        name.decode().partition(" ")[2],
+        event_type.decode(),
+        read_record(record.decode()) if record else None,
+        answer.decode(errors="replace"),
+    )
+
+
+def write_record(attempt: Attempt) -> str:
+    """One attempt as a short hash field: start, duration, HTTP status, error; `-` for none."""
+    status = "-" if attempt.http_status is None else attempt.http_status
+    return f"{attempt.started_at_ms} {attempt.duration_ms} {status} {attempt.error or '-'}"
+
+
+def read_record(text: str) -> Attempt:
+    """The attempt that `write_record` wrote."""
+    started, duration, status, error = text.split(" ")
+    return Attempt(
+        int(started), int(duration), None if status == "-" else int(status), None if error == "-" else error
+    )

@@ -1,0 +1,142 @@
+"""`dispatcher event replay`: what has ended is sent once more."""
+
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from config.settings import Settings
+from dispatcher.events import Event
+from tasks import console, wiring
+from tasks.commands.filters import STATES, Error, Json, Since, Until, Url, Workspace, chosen
+
+WHY_NOT = {
+    "unknown": "the ledger does not have it any more",
+    "not_ended": "it has not ended",
+    "no_body": "its body is not kept any more (DELIVERED_BODY_SECONDS, LEDGER_RETENTION_SECONDS)",
+    "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
+    "full": "too many wait for its endpoint (MAX_WAITING_PER_ENDPOINT): go on when some have gone",
+    "busy": "another callback of its message is under way, and the workspace's order is `latest`: say it again later",
+}
+"""Why a callback is not replayed, by the word of the ledger."""
+
+
+def replay(
+    event_id: Annotated[
+        str | None, typer.Argument(help="One event.", metavar="[EVENT_ID]", show_default=False)
+    ] = None,
+    workspace: Workspace = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help=f"Many: all in this state ({', '.join(STATES[1:])}).", show_default=False),
+    ] = None,
+    endpoint: Url = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    as_new: Annotated[
+        bool, typer.Option("--as-new", help="With a fresh eventId, so that a receiver that dedupes takes it.")
+    ] = False,
+    rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="Of many: how many a second.")] = 50,
+    yes: Annotated[bool, typer.Option("--yes", help="Of many: do it. Without it, only count.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send an event that has ended once more, or many by filter: without --yes these are only counted.
+
+    Each gets fresh attempts and a new expiry. It keeps its eventId, so a receiver that has it ignores
+    it; --as-new gives it another one. Many are spread over time (--rate), so that live callbacks go
+    beside them; interrupted, say the same again: what was replayed is left out.
+
+    Examples:
+
+      dispatcher event replay evt_1 --workspace acme
+
+      dispatcher event replay --state failed --workspace acme --since 6h --error http_503 --yes
+    """
+    settings = console.settings()
+    if (event_id is None) == (state is None):
+        console.fail("say an eventId, or --state for many", console.USAGE)
+    if state is not None and state not in STATES[1:]:
+        console.fail(f"a state to replay is one of {', '.join(STATES[1:])}, not {state!r}", console.USAGE)
+    if event_id:
+        _replay_one(settings, event_id, workspace, as_new, as_json)
+        return
+
+    async def work() -> tuple[Counter[str], Counter[str]]:
+        async with wiring.store(settings) as store:
+            found = chosen(store, state or "", workspace, endpoint, error, since, until)
+            once = {(e.workspace, e.event_id): e async for e in found if not e.replayed_as}
+            events = list(once.values())
+            by_endpoint = Counter(f"{event.workspace} {event.endpoint}" for event in events)
+            words = await _replay_all(store, settings, events, as_new, rate) if yes else Counter[str]()
+            return by_endpoint, words
+
+    by_endpoint, words = console.run(work())
+    count = sum(by_endpoint.values())
+    if as_json:
+        console.print_json({"events": count, "endpoints": by_endpoint, "results": words, "done": yes})
+        return
+    console.print_table(("endpoint", "events"), by_endpoint.most_common(20), "no such events")
+    if count and not yes:
+        took = f"{count / rate / 60:.0f} minutes" if count / rate >= 120 else f"{count / rate:.0f} s"
+        console.out.print(
+            f"{count} events, {took} at {rate:g} a second; nothing was done: --yes replays them"
+        )
+    for word, number in words.items():
+        console.out.print(
+            f"{number} {'replayed' if word == 'replayed' else 'not: ' + WHY_NOT[word]}", markup=False
+        )
+
+
+def _replay_one(
+    settings: Settings, event_id: str, workspace: str | None, as_new: bool, as_json: bool
+) -> None:
+    if workspace is None:
+        console.fail("say --workspace: an eventId is one workspace's", console.USAGE)
+
+    async def work() -> tuple[str, str]:
+        async with wiring.store(settings) as store:
+            return await _replay(store, settings, workspace, event_id, as_new, in_ms=0)
+
+    word, id_ = console.run(work())
+    if word != "replayed":
+        console.fail(f"event {event_id} of workspace {workspace} is not replayed: {WHY_NOT[word]}")
+    if as_json:
+        console.print_json({"eventId": id_, "replayOf": event_id if as_new else None})
+    else:
+        console.out.print(
+            f"event {event_id} is sent once more{f' as {id_}' if as_new else ''}; "
+            f"`dispatcher event show {id_} --workspace {workspace}` shows it",
+            markup=False,
+        )
+
+
+async def _replay_all(
+    store: wiring.Store, settings: Settings, events: Sequence[Event], as_new: bool, rate: float
+) -> Counter[str]:
+    """Each due a little later than the one before it: what is due now goes first, so live traffic is not behind."""
+    words: Counter[str] = Counter()
+    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console.err, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("", total=len(events))
+        for number, event in enumerate(events):
+            in_ms = round(number * 1000 / rate)
+            word, _ = await _replay(store, settings, event.workspace, event.event_id, as_new, in_ms)
+            words[word] += 1
+            progress.advance(task)
+            if word == "full":
+                break
+    return words
+
+
+async def _replay(
+    store: wiring.Store, settings: Settings, workspace: str, event_id: str, as_new: bool, in_ms: int
+) -> tuple[str, str]:
+    copy = f"replay_{secrets.token_hex(12)}" if as_new else ""
+    ttl_ms = settings.expiry_seconds * 1000
+    word = await store.ledger.replay(workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms)
+    return word, copy or event_id
