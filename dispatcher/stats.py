@@ -25,7 +25,7 @@ class Figures:
     """What happened in some time."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """By name: accepted, duplicate, conflict, noCallback, rejected, replayed, opened, closed, and ends."""
+    """By name: accepted, duplicate, conflict, noCallback, rejected, replayed, cancelled, opened, closed, and ends."""
     durations: Counter[int] = field(default_factory=Counter)
     """From acceptance to delivery, by the number of their counter (see `duration_ms`)."""
 
@@ -55,6 +55,7 @@ class Figures:
             "rejected": self.counts["rejected"],
             "noCallback": self.counts["noCallback"],
             "replayed": self.counts["replayed"],
+            "cancelled": self.counts["cancelled"],
             "successRate": None if rate is None else round(rate, 5),
             "latencyMs": {f"p{round(share * 100)}": self.percentile_ms(share) for share in (0.5, 0.95, 0.99)},
         }

@@ -4,12 +4,13 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -56,6 +57,11 @@ def code_of(error: DispatcherError) -> int:
             return USAGE
         case _:
             return NO
+
+
+def progress(steps: Sequence[T], what: str) -> Iterable[T]:
+    """The steps one by one, with a bar on a terminal that shows how many are done."""
+    return track(steps, what, console=err, transient=True, disable=not sys.stderr.isatty())
 
 
 def print_json(value: object) -> None:

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from itertools import groupby
+from operator import attrgetter
 from typing import Annotated, TypeVar
 
 import typer
 
 from config.settings import Settings
 from dispatcher.addresses import parse_callback_url
-from dispatcher.events import LISTED, Event
+from dispatcher.events import LISTED, Event, Pending
 from dispatcher.keys import endpoint_id
 from dispatcher.outcomes import State
 from tasks import console, wiring
@@ -43,19 +44,15 @@ def waiting(
     origin = parse_callback_url(endpoint, allow_http=True).origin if endpoint else None
     chosen = endpoint_id(f"{workspace} {origin}") if origin else None
 
-    async def find(store: wiring.Store) -> list[Event]:
+    async def find(store: wiring.Store) -> list[Pending]:
         await store.workspaces.require(workspace)
-        return await _all(store.events.waiting(workspace, chosen))
+        with console.err.status("reading what waits"):
+            return [one async for one in store.events.pending(workspace, chosen)]
 
-    async def end(store: wiring.Store, events: list[Event]) -> int:
-        def name(event: Event) -> str:
-            return f"{event.workspace} {event.endpoint}"
-
-        done = 0
-        for endpoint_name, group in groupby(sorted(events, key=name), name):
-            for ids in _batched(event.event_id for event in group):
-                done += await store.ledger.cancel(endpoint_id(endpoint_name), ids)
-        return done
+    async def end(store: wiring.Store, found: list[Pending]) -> int:
+        by_endpoint = groupby(sorted(found, key=attrgetter("endpoint")), attrgetter("endpoint"))
+        batches = [(to, ids) for to, group in by_endpoint for ids in _batched(one.event_id for one in group)]
+        return sum([await store.ledger.cancel(to, ids) for to, ids in console.progress(batches, "ending")])
 
     events = console.run(_with(settings, find))
     if not _sure(f"end {len(events)} waiting callbacks of workspace {workspace} as failed", len(events), yes):

@@ -69,7 +69,8 @@ def replay(
     async def work() -> tuple[Counter[str], Counter[str]]:
         async with wiring.store(settings) as store:
             found = chosen(store, state or "", workspace, endpoint, error, since, until)
-            once = {(e.workspace, e.event_id): e async for e in found if not e.replayed_as}
+            with console.err.status("looking for them"):
+                once = {(e.workspace, e.event_id): e async for e in found if not e.replayed_as}
             events = list(once.values())
             by_endpoint = Counter(f"{event.workspace} {event.endpoint}" for event in events)
             words = await _replay_all(store, settings, events, as_new, rate) if yes else Counter[str]()

@@ -238,15 +238,16 @@ async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, 
     url = parse_callback_url((await store.workspaces.require(workspace)).callback_url, allow_http=True)
     from_url = parse_callback_url(before, allow_http=True).url
     by_message: defaultdict[str, list[str]] = defaultdict(list)
-    async for event in store.events.waiting(workspace):
-        by_message[event.message_uuid].append(event.event_id)
-    for uuid, ids in by_message.items():
-        if len(ids) > 1:
-            order = [event.event_id for event in await store.events.of_message(workspace, uuid)]
-            ids.sort(key=order.index)
+    with console.err.status("reading what waits"):
+        async for one in store.events.pending(workspace):
+            by_message[one.message_uuid].append(one.event_id)
+        several = [uuid for uuid, ids in by_message.items() if len(ids) > 1]
+        for uuid, order in (await store.events.order(workspace, several)).items():
+            by_message[uuid].sort(key=order.index)
     waiting = [event_id for ids in by_message.values() for event_id in ids]
     moved, name = 0, f"{workspace} {url.origin}"
-    for first in range(0, len(waiting), MOVED_AT_ONCE):
+    starts = range(0, len(waiting), MOVED_AT_ONCE)
+    for first in console.progress(starts, "moving"):
         ids = waiting[first : first + MOVED_AT_ONCE]
         moved += await store.ledger.move(workspace, from_url, url.url, name, ids)
     return moved, len(waiting) - moved
