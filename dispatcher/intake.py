@@ -21,7 +21,15 @@ from dispatcher.dialects import dialects
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
 from dispatcher.metrics import Metrics
-from dispatcher.model import MAX_AHEAD_MS, Callback, StatusChange, encode_json, timestamp_ns
+from dispatcher.model import (
+    MAX_AHEAD_MS,
+    Callback,
+    Status,
+    StatusChange,
+    encode_json,
+    timestamp_ms,
+    timestamp_ns,
+)
 from dispatcher.replies import Claim
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Argument, Call
@@ -405,4 +413,13 @@ def render(
         digest=change.digest(),
         timestamp_ns=occurred_ns,
         ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
+        to_delivered_ms=_to_delivered_ms(change, occurred_ms),
     )
+
+
+def _to_delivered_ms(change: StatusChange, occurred_ms: int) -> int | None:
+    """How long a message took to its recipient, where the backend says when it was submitted."""
+    submitted = change.message.accepted_at
+    if submitted is None or change.status is not Status.DELIVERED:
+        return None
+    return max(0, occurred_ms - timestamp_ms(submitted))

@@ -132,6 +132,7 @@ class Ledger:
                 f"{max(c.timestamp_ns, 0):022d}",
                 c.ttl_ms,
                 c.url.encode() + b"\n" + c.body,
+                "" if c.to_delivered_ms is None else c.to_delivered_ms,
             )
         reply, sent = await self._run("accept", *self._ending(), *args)
         match reply[0]:

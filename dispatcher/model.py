@@ -270,6 +270,8 @@ class Callback(msgspec.Struct, frozen=True):
     digest: str
     timestamp_ns: int
     ttl_ms: int
+    to_delivered_ms: int | None = None
+    """How long the message took to its recipient, where this status change says so."""
 
     def __repr__(self) -> str:
         return f"Callback({self.workspace!r}, {self.event_id!r})"  # a URL and a body may hold secrets

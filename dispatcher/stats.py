@@ -25,7 +25,7 @@ class Figures:
     """What happened in some time."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """By name: accepted, duplicate, conflict, noCallback, rejected, replayed, cancelled, opened, closed, and ends."""
+    """By name: accepted, duplicate, conflict, noCallback, rejected, replayed, cancelled, opened, closed, ends, and toDelivered(Ms): messages and their time to DELIVERED."""
     durations: Counter[int] = field(default_factory=Counter)
     """From acceptance to delivery, by the number of their counter (see `duration_ms`)."""
 
@@ -34,6 +34,12 @@ class Figures:
         """Delivered of all that were delivered, failed or expired; None if there were none."""
         ended = sum(self.counts[name] for name in ("delivered", "failed", "expired"))
         return self.counts["delivered"] / ended if ended else None
+
+    @property
+    def average_seconds_to_delivered(self) -> float | None:
+        """Of messages, from SUBMITTED (`acceptedAt`) to DELIVERED; None where no status change said so."""
+        messages = self.counts["toDelivered"]
+        return round(self.counts["toDeliveredMs"] / messages / 1000, 3) if messages else None
 
     def percentile_ms(self, share: float) -> float | None:
         """The duration that `share` of the delivered ones stay below, give or take 10 %; None if there were none."""
@@ -57,6 +63,7 @@ class Figures:
             "replayed": self.counts["replayed"],
             "cancelled": self.counts["cancelled"],
             "successRate": None if rate is None else round(rate, 5),
+            "averageSecondsToDelivered": self.average_seconds_to_delivered,
             "latencyMs": {f"p{round(share * 100)}": self.percentile_ms(share) for share in (0.5, 0.95, 0.99)},
         }
 

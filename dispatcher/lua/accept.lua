@@ -11,7 +11,7 @@
 -- ARGV[9] number of workspaces, then for each: workspace, the revision it was rendered with
 -- then: number of entries that cause no callback, then for each: entry
 -- then for each callback: entry workspace eventId digest endpoint endpointName message status type
---   timestamp (ms), timestamp (ns, 22 digits), ttl (ms), body
+--   timestamp (ms), timestamp (ns, 22 digits), ttl (ms), body, time from SUBMITTED to DELIVERED (ms; '' = unknown)
 -- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict|full, ...}, {endpoint, claimed, ...}, ends}
 --   claimed: what claim returns for the endpoint before it
 --      or {'not_leader', now} or {'workspace_changed', now, {workspaces}}; nothing was done then
@@ -166,8 +166,8 @@ local function take_in(workspace, id, endpoint, name, uuid, stamp, expires, fiel
 end
 
 local words = {}
-for i = at + 1, #ARGV, 13 do
-  local entry, workspace, id, digest, endpoint, name, uuid, status, event_type, timestamp, stamp, ttl, body = unpack(ARGV, i, i + 12)
+for i = at + 1, #ARGV, 14 do
+  local entry, workspace, id, digest, endpoint, name, uuid, status, event_type, timestamp, stamp, ttl, body, took = unpack(ARGV, i, i + 13)
   local known = redis.call('HGET', event_key(workspace, id), 'digest')
   local word = known == digest and 'duplicate' or 'conflict'
   if not known and is_full(endpoint) then
@@ -179,6 +179,10 @@ for i = at + 1, #ARGV, 13 do
     local fields = { 'status', status, 'type', event_type, 'digest', digest }
     word = take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
     count('accepted', workspace)
+    if took ~= '' then
+      count_in('hour', workspace .. ' toDelivered', 1)
+      count_in('hour', workspace .. ' toDeliveredMs', tonumber(took))
+    end
   elseif word == 'conflict' then
     keep_rejected(entry, 'conflict', 'eventId ' .. id .. ' was accepted before for another status change; that one stands',
       workspace, id)

@@ -13,6 +13,7 @@ from tasks import console, wiring
 
 WINDOWS = {"this hour": 1, "24 h": 24, "7 d": WEEK_HOURS}
 """Full hours and the one that runs."""
+AVERAGE = "averageSecondsToDelivered"
 NOBODY = "*"
 """Whose entries are that name no workspace."""
 BARS = "▁▂▃▄▅▆▇█"
@@ -155,8 +156,9 @@ def _print(found: dict[str, Any]) -> None:
     )
     columns = ("", *found["windows"])
     windows = list(found["windows"].values())
-    names = [name for name in windows[0] if name not in ("latencyMs", "successRate")]
+    names = [name for name in windows[0] if name not in ("latencyMs", "successRate", AVERAGE)]
     rows: list[Sequence[object]] = [(name, *(f"{w[name]:,}" for w in windows)) for name in names]
+    rows.append(("average SUBMITTED to DELIVERED", *(_duration(_ms(w[AVERAGE])) for w in windows)))
     rows.append(("success rate", *(_percent(w["successRate"]) for w in windows)))
     rows += [
         (f"latency {p}", *(_duration(w["latencyMs"][p]) for w in windows)) for p in ("p50", "p95", "p99")
@@ -178,6 +180,10 @@ def sparkline(values: Sequence[int]) -> str:
 
 def _percent(share: float | None) -> str | None:
     return None if share is None else f"{share:.2%}"
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
 
 
 def _duration(ms: float | None) -> str | None:

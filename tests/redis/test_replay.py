@@ -3,10 +3,12 @@
 import dataclasses
 
 import pytest
+from msgspec import structs
 
 from dispatcher.keys import endpoint_id
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry, State
 from dispatcher.replies import Ended, Settlement
+from dispatcher.stats import Figures
 from tests.world import START_MS, World, callback
 
 A = "acme https://a.example:443"
@@ -358,6 +360,19 @@ def test_stats(world: World) -> None:
     assert 5000 == pytest.approx(figures.percentile_ms(0.99), rel=0.1)
     assert {"delivered": 20, "failed": 1} == world.run(world.stats.endpoints(world.now, 2))[endpoint_id(A)]
     assert (20, 1) == tuple(world.run(world.stats.day(world.now))[name] for name in ("delivered", "failed"))
+
+
+def test_average_time_to_delivered(world: World) -> None:
+    """It is of the messages whose status change says when they were submitted."""
+    took = [
+        structs.replace(callback(f"e{n}", message=f"m{n}"), to_delivered_ms=ms)
+        for n, ms in enumerate((1000, 4000, None))
+    ]
+    world.accept(*took)
+    figures = world.run(world.stats.workspaces(world.now, 1))["acme"]
+    assert 2.5 == figures.average_seconds_to_delivered
+    assert None is Figures().average_seconds_to_delivered
+    world.deliver_all()
 
 
 def test_down_since(world: World) -> None:

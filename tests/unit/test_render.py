@@ -134,3 +134,18 @@ def test_more_than_an_hour_ahead_is_refused(status: str, ahead_ms: int, hours: s
 def test_some_statuses_cause_no_callback(dialect: str, status: str) -> None:
     """A status the platform does not report is NoCallback, not an error."""
     assert NoCallback() == render(status_change(status=status), workspace(dialect), AT, IntakeOptions())
+
+
+@pytest.mark.parametrize(
+    ("status", "accepted_at", "took_ms"),
+    [
+        ("DELIVERED", "2026-06-09T13:04:50Z", 7487),
+        ("DELIVERED", "2026-06-09T14:04:50Z", 0),
+        ("DELIVERED", None, None),
+        ("SENT", "2026-06-09T13:04:50Z", None),
+    ],
+)
+def test_time_to_delivered(status: str, accepted_at: str | None, took_ms: int | None) -> None:
+    """It is from the message's acceptance to DELIVERED, where both are known."""
+    message = {"uuid": "m-1", "src": "ZECKTA", "dest": "+233202007745", "acceptedAt": accepted_at}
+    assert took_ms == callback(status_change(status=status, message=message)).to_delivered_ms
