@@ -31,11 +31,14 @@ class Recorder:
         if alive:
             self.at_once.append(event_id)
         self._under_way[event_id] = [*alive, request]
-        self.most_at_once = max(self.most_at_once, sum(map(bool, self._under_way.values())))
+        self.most_at_once = max(self.most_at_once, len(self._under_way))
 
     def end(self, request: web.Request) -> None:
         """It is to be answered."""
-        self._under_way[request.headers["webhook-id"]].remove(request)
+        event_id = request.headers["webhook-id"]
+        self._under_way[event_id].remove(request)
+        if not self._under_way[event_id]:
+            del self._under_way[event_id]
 
     def note(self, received: Received) -> None:
         """It was answered."""
