@@ -243,7 +243,8 @@ async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, 
             by_message[one.message_uuid].append(one.event_id)
         several = [uuid for uuid, ids in by_message.items() if len(ids) > 1]
         for uuid, order in (await store.events.order(workspace, several)).items():
-            by_message[uuid].sort(key=order.index)
+            place = {event_id: number for number, event_id in enumerate(order)}
+            by_message[uuid].sort(key=lambda event_id, place=place: place.get(event_id, len(place)))  # type: ignore[misc]
     waiting = [event_id for ids in by_message.values() for event_id in ids]
     moved, name = 0, f"{workspace} {url.origin}"
     starts = range(0, len(waiting), MOVED_AT_ONCE)

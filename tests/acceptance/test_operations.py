@@ -145,6 +145,26 @@ def test_stats(stack: Stack, failed: list[str]) -> None:
     assert "success rate" in stack.cli("stats").stdout
 
 
+def test_a_customer_that_moved(stack: Stack) -> None:
+    """What waits for the old URL goes to the new one, in order; what was sent to a URL of its own stays there."""
+    old, own, new = (f"{stack.listen()}/{name}" for name in ("old", "own", "new"))
+    stack.add_workspace("acme", "zeckta", old)
+    stack.start_worker().wait_ready()
+    assert {"delivered": 2} == stack.wait_ended(stack.enqueue(1) + stack.enqueue(1, first=1, callbackUrl=own))
+    for url in (old, own):
+        assert 0 == stack.cli("endpoint", "pause", "acme", url).returncode
+    changes = [stack.enqueue(1, first=2, status=status)[0] for status in ("SUBMITTED", "SENT", "DELIVERED")]
+    (apart,) = stack.enqueue(1, first=3, callbackUrl=own)
+    wait_until(lambda: stack.cli_json("workspace", "show", "acme")["waiting"] == 4)
+    moved = stack.cli("workspace", "update", "acme", "--callback-url", new, "--move-waiting")
+    assert "3 waiting callbacks go to the new URL; 1 are being sent, or go to another URL" in moved.stdout
+    assert {"delivered": 3} == stack.wait_ended(changes)
+    arrived = [received for received in stack.received if received.event_id in changes]
+    assert changes == [received.event_id for received in arrived]
+    assert {new.rpartition(":")[2].partition("/")[0]} == {str(received.port) for received in arrived}
+    assert "pending" == stack.state(apart)
+
+
 def test_purge(stack: Stack) -> None:
     """What waits can be ended, and what has ended removed; without a yes nothing is."""
     url = stack.add_workspace()
