@@ -193,12 +193,6 @@ class Lookup:
             (one for some in found for one in some), key=lambda one: (-one.waiting, one.workspace, one.url)
         )
 
-    async def down(self) -> list[Endpoint]:
-        """Endpoints that do not answer, those that have not for longest first."""
-        return sorted(
-            (one for one in await self.endpoints() if one.is_down), key=lambda one: one.down_since_ms
-        )
-
     async def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of a name (workspace, blank, origin), or None: nothing was accepted for it yet."""
         found = await self._endpoints([endpoint_id(name)])

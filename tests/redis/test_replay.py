@@ -388,10 +388,10 @@ def test_down_since(world: World) -> None:
     (probe,) = world.claim().callbacks
     world.settle(probe.event_id, probe.claim, Retry(DAY_MS), error="timeout", news=News.DOWN)
     assert began == world.settled.down_since_ms
-    assert [began] == [endpoint.down_since_ms for endpoint in world.run(world.lookup.down())]
+    assert [(True, began)] == [(e.is_down, e.down_since_ms) for e in world.run(world.lookup.endpoints())]
     world.now = world.settled.paused_until_ms
     (probe,) = world.claim().callbacks
     world.settle(probe.event_id, probe.claim, news=News.UP)
-    assert [] == world.run(world.lookup.down())
+    assert [False] == [endpoint.is_down for endpoint in world.run(world.lookup.endpoints())]
     world.now += DAY_MS
     world.deliver_all()
