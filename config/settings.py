@@ -80,6 +80,10 @@ class Settings(BaseSettings):
         604_800,
         description="how long the ledger remembers a callback after its end; at least the longest expiry",
     )
+    status_retention_seconds: Annotated[int, Field(ge=0)] = Field(
+        604_800,
+        description="how long the status API knows a message after its last status change; 0: nothing is kept for it",
+    )
     delivered_body_seconds: Annotated[int, Field(ge=0)] = Field(
         3600, description="how long a delivered body is kept"
     )
@@ -103,6 +107,13 @@ class Settings(BaseSettings):
     breaker_max_pause_seconds: Positive = Field(600, description="longest pause of an endpoint")
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         0, description="port at which each worker shows its metrics to Prometheus; 0: none"
+    )
+    api_rate_per_second: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        50, description="calls a second with one API key, where the key sets none"
+    )
+    api_max_queued: Annotated[int, Field(ge=1)] = Field(
+        100_000,
+        description="status changes on the queue above which POST /v1/status-changes takes no more for now (503)",
     )
     alert_url: SecretStr | None = Field(
         None,

@@ -31,6 +31,7 @@ from dispatcher.model import (
     timestamp_ns,
 )
 from dispatcher.replies import Claim
+from dispatcher.status_api.record import Recorder
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Argument, Call
 from dispatcher.workspaces import Workspace, WorkspaceCache
@@ -71,7 +72,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class NoCallback:
-    """The status causes no callback in the workspace's dialect."""
+    """The status causes no callback in the workspace's dialect, or there is no callback URL."""
 
 
 Prepared = Callback | NoCallback | Rejection
@@ -86,6 +87,8 @@ class Batch:
     callbacks: list[tuple[str, Callback]]
     skipped: list[str]
     rejected: list[tuple[str, Rejection]]
+    said: list[list[Argument]]
+    """What the usable ones say about their messages, for the message store."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class Intake:
         watch: RedisWatch,
         turns: Turns,
         *,
+        recorder: Recorder | None = None,
         metrics: Metrics | None = None,
         url: str = "",
         options: IntakeOptions | None = None,
@@ -132,6 +136,7 @@ class Intake:
         self._workspaces = workspaces
         self._watch = watch
         self._turns = turns
+        self._recorder = recorder
         self._metrics = metrics or Metrics()
         self._url = url
         self._options = options or IntakeOptions()
@@ -296,9 +301,10 @@ class Intake:
 
     async def _prepare_all(self, entries: Sequence[Entry]) -> "Batch":
         known: dict[str, Workspace | None] = {}
-        prepared = []
+        prepared: list[tuple[str, Prepared]] = []
+        said: list[list[Argument]] = []
         for number, (entry, fields) in enumerate(entries, 1):
-            prepared.append((entry, await self._prepare(entry, fields, known)))
+            prepared.append((entry, await self._prepare(entry, fields, known, said)))
             if number % PREPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return Batch(
@@ -306,10 +312,12 @@ class Intake:
             [(entry, p) for entry, p in prepared if isinstance(p, Callback)],
             [entry for entry, p in prepared if isinstance(p, NoCallback)],
             [(entry, p) for entry, p in prepared if isinstance(p, Rejection)],
+            said,
         )
 
     async def _accept(self, batch: "Batch") -> bool:
         """False if a workspace changed meanwhile, and the entries have to be rendered again."""
+        recording = await self._begin_recording(batch)
         try:
             if batch.callbacks or batch.skipped:
                 await self._accept_callbacks(batch)
@@ -317,9 +325,20 @@ class Intake:
             for workspace in changed.workspaces:
                 self._workspaces.forget(workspace)
             return False
+        finally:
+            if recording:
+                await recording
         if batch.rejected:
             await self._reject(batch.rejected)
         return True
+
+    async def _begin_recording(self, batch: "Batch") -> "asyncio.Task[None] | None":
+        """Sends what the message store is to keep, before accept: where this worker dies, no accepted one is missing."""
+        if not self._recorder:
+            return None
+        recording = asyncio.create_task(self._recorder.record(batch.said))
+        await asyncio.sleep(0)
+        return recording
 
     async def _accept_callbacks(self, batch: "Batch") -> None:
         reserved, claims = self._turns.reserve(len(batch.callbacks)), []
@@ -345,7 +364,11 @@ class Intake:
         )
 
     async def _prepare(
-        self, entry: str, fields: Sequence[bytes], known: dict[str, Workspace | None]
+        self,
+        entry: str,
+        fields: Sequence[bytes],
+        known: dict[str, Workspace | None],
+        said: list[list[Argument]],
     ) -> Prepared:
         raw = next(
             (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None
@@ -365,7 +388,7 @@ class Intake:
             detail = f"there is no workspace {change.workspace!r}: make it with `dispatcher workspace add`, enqueue again"
             return Rejection("unknown_workspace", detail, change.workspace, change.event_id)
         try:
-            return render(change, workspace, self._ledger.now_ms(), self._options)
+            rendered = render(change, workspace, self._ledger.now_ms(), self._options)
         except InvalidInput as error:
             return Rejection("invalid", str(error), change.workspace, change.event_id)
         except RedisUnavailable:
@@ -374,6 +397,10 @@ class Intake:
             log.exception("intake.internal_error", entry=entry)
             detail = f"{type(error).__name__}: {error}"
             return Rejection("internal_error", detail, change.workspace, change.event_id)
+        if self._recorder:
+            digest = rendered.digest if isinstance(rendered, Callback) else ""
+            said.append(self._recorder.prepare(change, workspace.dialect, digest))
+        return rendered
 
     def _say_full(self, error: RedisFull) -> None:
         if not self._full:
@@ -398,9 +425,10 @@ def render(
         )
     dialect = dialects()[workspace.dialect]
     event_type = dialect.event_type(change)
-    if event_type is None:
+    goes_to = change.callback_url or workspace.callback_url
+    if event_type is None or not goes_to:
         return NoCallback()
-    url = parse_callback_url(change.callback_url or workspace.callback_url, allow_http=options.allow_http)
+    url = parse_callback_url(goes_to, allow_http=options.allow_http)
     return Callback(
         workspace=workspace.id,
         event_id=change.event_id,

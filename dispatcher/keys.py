@@ -7,8 +7,9 @@ scripts; a test compares the two.
 import hashlib
 from dataclasses import dataclass
 
-PERMANENT = ("events", "rejected-counts", "workspaces", "workspace", "endpoints")
-"""What has no time to live once nothing waits: the queue, counts of rejections, workspaces, the list of endpoints."""
+PERMANENT = ("events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys")
+"""What has no time to live once nothing waits: the queue, counts of rejections, workspaces and their API keys, the list of
+endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,46 @@ class Keys:
     def ended(self, workspace: str, state: str) -> str:
         """Zset: eventIds of what ended failed, expired or superseded -> when. Retention, trimmed at each addition."""
         return f"{self.prefix}:ended:{workspace}:{state}"
+
+    def status(self, workspace: str, uuid: str) -> str:
+        """String: what is known of a message (status_api/record.py). STATUS_RETENTION_SECONDS after its last change."""
+        return f"{self.prefix}:status:{workspace}:{uuid}"
+
+    def status_phone(self, workspace: str, number: str) -> str:
+        """Zset: messages to a phone number -> when they were sent. As `status`, and two days."""
+        return f"{self.prefix}:status-phone:{workspace}:{number}"
+
+    def status_reference(self, workspace: str, digest: str) -> str:
+        """Zset: messages with a reference (its digest) -> when they were sent. As `status`, and two days."""
+        return f"{self.prefix}:status-reference:{workspace}:{digest}"
+
+    def status_customer(self, workspace: str, channel: str, id_: str) -> str:
+        """String: the message with a customerMessageId on a channel. As `status`, and two days."""
+        return f"{self.prefix}:status-customer:{workspace}:{channel}:{id_}"
+
+    def status_time(self, workspace: str, channel: str, slot: int) -> str:
+        """List: messages sent on a channel in ten minutes, counted since 1970. As `status`."""
+        return f"{self.prefix}:status-time:{workspace}:{channel}:{slot}"
+
+    def status_campaign(self, workspace: str, campaign: str) -> str:
+        """Hash: status -> how many messages of a campaign have it; started. As `status`, and two days."""
+        return f"{self.prefix}:status-campaign:{workspace}:{campaign}"
+
+    def status_recipients(self, workspace: str, campaign: str) -> str:
+        """List: a campaign's messages. As `status`, and two days."""
+        return f"{self.prefix}:status-recipients:{workspace}:{campaign}"
+
+    def api_key(self, key_id: str) -> str:
+        """Hash: whose API key, its dialect, digest of its secret, name, rate. Permanent."""
+        return f"{self.prefix}:api-key:{key_id}"
+
+    def api_keys(self, workspace: str) -> str:
+        """Set: ids of a workspace's API keys (`*`: of producers). Permanent."""
+        return f"{self.prefix}:api-keys:{workspace}"
+
+    def api_rate(self, key_id: str, second: int) -> str:
+        """String: calls with an API key in one second since 1970. Seconds."""
+        return f"{self.prefix}:api-rate:{key_id}:{second}"
 
     @property
     def tail(self) -> str:

@@ -46,6 +46,8 @@ class Metrics:
     def __init__(self) -> None:
         self.taken: Counter[str] = Counter()
         """Status changes by what accept said: accepted, superseded, duplicate, conflict, full, no_callback."""
+        self.recorded: Counter[str] = Counter(recorded=0, late=0, conflict=0, failed=0)
+        """Status changes by what became of them in the message store."""
         self.rejected: Counter[str] = Counter(dict.fromkeys(REJECTIONS, 0))
         """Entries by reason."""
         self.attempts: Counter[tuple[str, str]] = Counter()

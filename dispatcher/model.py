@@ -296,6 +296,11 @@ _PLAIN = {
 }
 
 
+def iso_seconds(ms: int) -> str:
+    """Milliseconds since 1970 as ISO 8601 in UTC, in whole seconds."""
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def iso(ms: int) -> str:
     """Milliseconds since 1970 as ISO 8601 in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,7 +7,7 @@ from typing import Any, Self
 import redis
 import redis.asyncio
 
-from dispatcher.connection import connect, connect_async, translate
+from dispatcher.connection import connect, connect_async, translate, translated
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.keys import Keys
 from dispatcher.model import StatusChange
@@ -100,6 +100,11 @@ class AsyncDispatcher:
             replies = await self._send(batch, confirmed)
             _confirm(batch, replies, confirmed, self._url)
         return confirmed
+
+    async def queued(self) -> int:
+        """How many status changes are on the queue. Raises RedisUnavailable."""
+        with translated(self._url):
+            return int(await self._client.xlen(self._stream))
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -22,6 +22,7 @@ NAMES = (
     "hurry",
     "lead",
     "move",
+    "record",
     "reject",
     "replay",
     "requeue",

@@ -35,6 +35,7 @@ class Workspace:
     id: str
     dialect: str
     callback_url: str = field(repr=False)
+    """Empty: it has none; only status changes that carry their own cause callbacks."""
     secrets: tuple[Secret, ...]
     created_ms: int
     revision: str
@@ -46,6 +47,8 @@ class Workspace:
     """Callbacks a second to one of its endpoints at most; None or 0: no limit."""
     ordering: str = "first_attempt"
     """Of one message's callbacks to one endpoint: one of ORDERINGS."""
+    webhook_ms: int | None = None
+    """When its customer set the callback URL by the API, if that was so; ms since 1970."""
     problem: str | None = None
     """Why its secrets cannot be opened; they are empty then."""
 
@@ -100,7 +103,7 @@ class Workspaces:
         self,
         workspace: str,
         dialect: str,
-        callback_url: str,
+        callback_url: str = "",
         *,
         now_ms: int,
         secret: str | None = None,
@@ -115,7 +118,8 @@ class Workspaces:
         if dialect not in dialects():
             raise InvalidInput(f"unknown dialect {dialect!r}; there are {', '.join(sorted(dialects()))}")
         fields = {"dialect": dialect, "secrets": self._seal([_new_secret(secret, now_ms)]), "created": now_ms}
-        fields |= self._changeable(callback_url, max_concurrency, rate_per_second, ordering)
+        fields |= {"callback_url": ""}
+        fields |= self._changeable(callback_url or None, max_concurrency, rate_per_second, ordering)
         if headers:
             fields["headers"] = self._seal(check_headers(headers, dialect))
 
@@ -153,6 +157,31 @@ class Workspaces:
             kept = {name: value for name, value in known.headers.items() if name.lower() not in given}
             wanted = kept | {name: value for name, value in headers.items() if value}
             return fields | {"headers": self._seal(check_headers(wanted, known.dialect))}
+
+        return await self._write(workspace, change)
+
+    async def create_callback_url(self, workspace: str, callback_url: str, *, now_ms: int) -> Workspace:
+        """Gives a workspace that has no callback URL one. Raises NotFound, AlreadyExists or InvalidInput."""
+        fields = self._changeable(callback_url, None, None, None) | {"webhook": now_ms}
+
+        def create(there: Workspace | None) -> dict[str, Any]:
+            if _there(there, workspace).callback_url:
+                raise AlreadyExists("there is a callback URL already; change or delete it")
+            return fields
+
+        return await self._write(workspace, create)
+
+    async def replace_callback_url(self, workspace: str, callback_url: str) -> Workspace:
+        """Changes the callback URL of a workspace that has one; empty: it has none from now on.
+
+        Raises NotFound or InvalidInput.
+        """
+        fields = self._changeable(callback_url or None, None, None, None)
+
+        def change(there: Workspace | None) -> dict[str, Any]:
+            if not _there(there, workspace).callback_url:
+                raise NotFound("there is no callback URL; create it first")
+            return fields or {"callback_url": ""}
 
         return await self._write(workspace, change)
 
@@ -222,7 +251,7 @@ class Workspaces:
         return found
 
     async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
-        """Removes a workspace. Raises NotFound, or StillWaiting unless forced.
+        """Removes a workspace, and its API keys. Raises NotFound, or StillWaiting unless forced.
 
         Returns how many callbacks were waiting: they end `failed` (`workspace_removed`) as soon
         as a worker takes them up, which is now.
@@ -237,8 +266,11 @@ class Workspaces:
                 f"{total} callbacks of {workspace!r} wait; let them end, or --force ends them as failed"
             )
         with translated(self._url):
+            members: Any = await self._client.smembers(self._keys.api_keys(workspace))
             async with self._client.pipeline(transaction=True) as pipe:
-                pipe.delete(self._keys.workspace(workspace))
+                pipe.delete(self._keys.workspace(workspace), self._keys.api_keys(workspace))
+                for key in members:
+                    pipe.delete(self._keys.api_key(key.decode()))
                 pipe.srem(self._keys.workspaces, workspace)
                 await pipe.execute()
         for endpoint in waiting:
@@ -287,6 +319,7 @@ class Workspaces:
             int(limit) if limit else None,
             float(rate) if rate else None,
             fields.get(b"ordering", b"first_attempt").decode(),
+            int(fields[b"webhook"]) if b"webhook" in fields else None,
             problem,
         )
 

@@ -9,7 +9,8 @@ import typer
 from dispatcher import __version__
 from dispatcher.errors import DispatcherError, visible
 from tasks import console
-from tasks.commands import endpoint, event, purge, rejected, workspace
+from tasks.commands import api_key, endpoint, event, purge, rejected, workspace
+from tasks.commands.api import api
 from tasks.commands.check import check
 from tasks.commands.config import config
 from tasks.commands.demo import demo
@@ -38,6 +39,7 @@ Examples:
   dispatcher endpoint list                          what waits where, and why
   dispatcher check                                  would this installation lose data?
   dispatcher exporter                               figures for Prometheus
+  dispatcher api                                    status of messages over HTTP, for customers
 
 Settings come from the environment (DISPATCHER_…) and .env; `dispatcher config` shows them.
 Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable.
@@ -49,7 +51,9 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(enqueue)
 event.commands.command()(replay)
 workspace.commands.command()(ping)
+workspace.commands.add_typer(api_key.of_workspaces, name="api-key")
 app.add_typer(workspace.commands, name="workspace")
+app.add_typer(api_key.of_producers, name="producer-key")
 app.add_typer(event.commands, name="event")
 app.add_typer(endpoint.commands, name="endpoint")
 app.add_typer(rejected.commands, name="rejected")
@@ -59,6 +63,7 @@ app.command()(tail)
 app.command()(listen)
 app.command()(check)
 app.command()(exporter)
+app.command()(api)
 app.command()(config)
 
 

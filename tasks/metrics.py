@@ -29,6 +29,12 @@ class WorkerCollector:
             "dispatcher_status_changes", "Status changes taken off the queue, by result", ("result",), m.taken
         )
         yield _counts(
+            "dispatcher_recorded",
+            "Status changes by what became of them in the message store",
+            ("result",),
+            m.recorded,
+        )
+        yield _counts(
             "dispatcher_rejected", "Queue entries that could not be used, by reason", ("reason",), m.rejected
         )
         yield _counts(

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis.asyncio
 from kombu.exceptions import OperationalError
@@ -23,16 +23,23 @@ from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
 from dispatcher.metrics import Metrics
+from dispatcher.producer import AsyncDispatcher
 from dispatcher.replies import Ended
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
 from dispatcher.stats import Stats
+from dispatcher.status_api.api_keys import ApiKeys
+from dispatcher.status_api.messages import Messages
+from dispatcher.status_api.record import Recorder
 from dispatcher.tail import Tail
 from dispatcher.transport import CallbackTransport, tls_context
 from dispatcher.turn import Slots, TurnParts
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Call, Wire
 from dispatcher.workspaces import WorkspaceCache, Workspaces
+
+if TYPE_CHECKING:
+    from dispatcher.status_api.answers import ApiParts
 
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
@@ -106,6 +113,30 @@ def alert_options(settings: Settings) -> AlertOptions:
     )
 
 
+@asynccontextmanager
+async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
+    """What the HTTP API reads and changes; closes it after it."""
+    from dispatcher.status_api.answers import ApiParts  # needs the extra `api`
+
+    url = redis_url(settings)
+    client = connect_async(url)
+    reading = client, keys(settings), url
+    try:
+        yield ApiParts(
+            messages=Messages(*reading, retention_ms=settings.status_retention_seconds * 1000),
+            events=Events(*reading),
+            stats=Stats(*reading),
+            workspaces=workspaces(settings, client),
+            api_keys=ApiKeys(*reading),
+            producer=AsyncDispatcher(client, url, settings.key_prefix),
+            addresses=AddressPolicy.of(settings.allowed_networks, settings.allowed_ports),
+            allow_http=settings.allow_http,
+            max_queued=settings.api_max_queued,
+        )
+    finally:
+        await client.aclose()
+
+
 @dataclass(frozen=True)
 class Store:
     """What commands read and change."""
@@ -116,6 +147,8 @@ class Store:
     lookup: Lookup
     events: Events
     stats: Stats
+    messages: Messages
+    api_keys: ApiKeys
 
 
 @asynccontextmanager
@@ -131,6 +164,8 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Lookup(*reading),
             Events(*reading),
             Stats(*reading),
+            Messages(*reading, retention_ms=settings.status_retention_seconds * 1000),
+            ApiKeys(*reading),
         )
     finally:
         await client.aclose()
@@ -192,10 +227,21 @@ async def engine(
         request_timeout_seconds=settings.request_timeout_seconds,
     )
 
+    retention_ms = settings.status_retention_seconds * 1000
+    recorder = Recorder(wire.call, keys(settings), url, retention_ms, metrics) if retention_ms else None
+
     def make_intake(engine: Engine) -> Intake:
         options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
         return Intake(
-            reading.call, parts.ledger, cache, watch, engine, metrics=metrics, url=url, options=options
+            reading.call,
+            parts.ledger,
+            cache,
+            watch,
+            engine,
+            recorder=recorder,
+            metrics=metrics,
+            url=url,
+            options=options,
         )
 
     try:

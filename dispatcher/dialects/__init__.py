@@ -3,7 +3,7 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -28,6 +28,9 @@ class Signing(msgspec.Struct, frozen=True):
 
 class Dialect(Protocol):
     """What a dialect's module offers; the module itself is the dialect."""
+
+    LOOKED_UP_BY: Collection[str]
+    """What messages can be found by on this platform, beside their id: phone, reference, customer, time, campaign."""
 
     def event_type(self, change: StatusChange) -> str | None:
         """The event's name on this platform; None where it sends no callback for this status."""

@@ -8,11 +8,12 @@ UNDELIVERED.
 """
 
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from dispatcher.dialects import Signing, compact
-from dispatcher.model import Message, MessageError, Status, StatusChange, timestamp_ms
+from dispatcher.model import Message, MessageError, Status, StatusChange, iso_seconds, timestamp_ms
+
+LOOKED_UP_BY = ("phone", "reference")
 
 STATUSES = {
     Status.SENT: "SENT",
@@ -40,12 +41,13 @@ def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
         "id": change.event_id,
         "webhookConfigurationId": message.webhook_configuration_id or _configuration(change),
         "type": event_type,
-        "createdAt": _seconds(now_ms),
+        "createdAt": iso_seconds(now_ms),
         "message": compact(
             {
                 "id": message.uuid,
-                "providerAcceptanceAt": message.accepted_at and _seconds(timestamp_ms(message.accepted_at)),
-                "statusChangedAt": _seconds(timestamp_ms(change.timestamp)),
+                "providerAcceptanceAt": message.accepted_at
+                and iso_seconds(timestamp_ms(message.accepted_at)),
+                "statusChangedAt": iso_seconds(timestamp_ms(change.timestamp)),
                 "reference": message.reference or {},
                 "channel": message.channel,
                 "status": STATUSES[change.status],
@@ -73,7 +75,3 @@ def _provider(message: Message, error: MessageError | None) -> dict[str, Any] | 
 
 def _has_segments(message: Message) -> bool:
     return message.channel == "SMS" and message.segments is not None
-
-
-def _seconds(ms: int) -> str:
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -6,11 +6,12 @@ leave open, and what we chose: EXPIRED and REJECTED are 6; SENT and what comes b
 callback; `description` is the error's message where there is one; timestamps have whole seconds, as in the samples.
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 from dispatcher.dialects import Signing, compact
-from dispatcher.model import Status, StatusChange, timestamp_ms
+from dispatcher.model import Status, StatusChange, iso_seconds, timestamp_ms
+
+LOOKED_UP_BY = ("customer", "time")
 
 CODES = {
     Status.DELIVERED: (3, "Message delivered"),
@@ -44,9 +45,7 @@ def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
             "channel": message.channel,
             "numPart": message.part if code else None,
             "totalParts": message.total_parts if code and message.part is not None else None,
-            "timestamp": datetime.fromtimestamp(timestamp_ms(change.timestamp) // 1000, UTC).strftime(
-                "%Y-%m-%dT%H:%M:%SZ"
-            ),
+            "timestamp": iso_seconds(timestamp_ms(change.timestamp)),
         }
     )
 

@@ -14,6 +14,8 @@ from typing import Any
 from dispatcher.dialects import Signing, compact
 from dispatcher.model import Status, StatusChange, iso
 
+LOOKED_UP_BY = ()
+
 _EVENTS = {
     Status.QUEUED: ("sms.queued", "queued"),
     Status.SENT: ("sms.sent", "sent"),
@@ -25,7 +27,7 @@ _EVENTS = {
 }
 """The other statuses leave Sendexa's projected status as it was, so nothing is sent."""
 
-_DEFAULT_ERRORS = {
+DEFAULT_ERRORS = {
     Status.FAILED: {"code": "E002", "message": "Network temporarily unavailable"},
     Status.UNDELIVERABLE: {"code": "E001", "message": "Invalid destination number"},
     Status.EXPIRED: {"code": "E004", "message": "Message expired"},
@@ -62,7 +64,7 @@ def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
 
 def _error(change: StatusChange) -> dict[str, Any]:
     if change.error is None:
-        return _DEFAULT_ERRORS[change.status]
+        return DEFAULT_ERRORS[change.status]
     return compact({"code": change.error.code, "message": change.error.message})
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from dispatcher.dialects import Signing, compact
 from dispatcher.model import Status, StatusChange
 
+LOOKED_UP_BY = ("campaign",)
+
 EVENT_TYPES = {
     Status.SUBMITTED: "MESSAGE_SUBMITTED",
     Status.SENT: "MESSAGE_SENT",

@@ -15,4 +15,11 @@ local function endpoint_key(endpoint) return P .. 'endpoint:' .. endpoint end
 local function workspace_key(workspace) return P .. 'workspace:' .. workspace end
 local function worker_key(name) return P .. 'worker:' .. name end
 local function stats_key(unit, number) return P .. 'stats:' .. unit .. ':' .. string.format('%d', number) end
+local function status_key(workspace, uuid) return P .. 'status:' .. workspace .. ':' .. uuid end
+local function phone_key(workspace, number) return P .. 'status-phone:' .. workspace .. ':' .. number end
+local function reference_key(workspace, digest) return P .. 'status-reference:' .. workspace .. ':' .. digest end
+local function customer_key(workspace, id) return P .. 'status-customer:' .. workspace .. ':' .. id end
+local function time_key(workspace, slot) return P .. 'status-time:' .. workspace .. ':' .. slot end
+local function campaign_key(workspace, id) return P .. 'status-campaign:' .. workspace .. ':' .. id end
+local function recipients_key(workspace, id) return P .. 'status-recipients:' .. workspace .. ':' .. id end
 local function ended_key(workspace, state) return P .. 'ended:' .. workspace .. ':' .. state end

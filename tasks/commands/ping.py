@@ -69,7 +69,9 @@ async def _ping(settings: Settings, workspace: Workspace, now_ms: int) -> tuple[
     options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
     callback = render(change, workspace, now_ms, options)
     if isinstance(callback, NoCallback):
-        raise InvalidInput(f"dialect {workspace.dialect} has no callback for DELIVERED")
+        raise InvalidInput(
+            f"workspace {workspace.id} has no callback URL; `dispatcher workspace update --callback-url` sets one"
+        )
     claimed = Claimed(
         callback.event_id,
         1,

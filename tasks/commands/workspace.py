@@ -47,7 +47,13 @@ def add(
     dialect: Annotated[
         str, typer.Option(help=f"One of: {', '.join(sorted(dialects()))}.", show_default=False)
     ],
-    callback_url: Annotated[str, typer.Option(help="Where its callbacks go.", show_default=False)],
+    callback_url: Annotated[
+        str,
+        typer.Option(
+            help="Where its callbacks go; left out, only status changes that carry a URL cause callbacks.",
+            show_default=False,
+        ),
+    ] = "",
     secret: Annotated[
         str | None,
         typer.Option(
@@ -153,7 +159,8 @@ def list_(as_json: Json = False) -> None:
         console.print_json([_document(workspace) for workspace in found])
         return
     rows = [
-        (w.id, w.dialect, without_query(w.callback_url), w.max_concurrency, iso(w.created_ms)) for w in found
+        (w.id, w.dialect, without_query(w.callback_url) or None, w.max_concurrency, iso(w.created_ms))
+        for w in found
     ]
     empty = "no workspaces yet; `dispatcher workspace add --help` shows how to make one"
     console.print_table(("workspace", "dialect", "callback URL", "max concurrency", "created"), rows, empty)
@@ -216,6 +223,8 @@ def update(
     async def work() -> tuple[int, int]:
         async with wiring.store(settings) as store:
             before = move_from or (await store.workspaces.require(workspace)).callback_url
+            if move_waiting and not before:
+                console.fail("it had no callback URL: say --move-from", console.USAGE)
             await store.workspaces.update(
                 workspace,
                 callback_url=callback_url,
@@ -283,7 +292,7 @@ def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:
     return {
         "workspace": workspace.id,
         "dialect": workspace.dialect,
-        "callbackUrl": workspace.callback_url if reveal else without_query(workspace.callback_url),
+        "callbackUrl": (workspace.callback_url if reveal else without_query(workspace.callback_url)) or None,
         "headers": {name: value if reveal else "…" for name, value in workspace.headers.items()},
         "maxConcurrency": workspace.max_concurrency,
         "ratePerSecond": workspace.rate_per_second,

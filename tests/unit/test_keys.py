@@ -31,6 +31,13 @@ PAIRS = {
     "workspace_key('w')": KEYS.workspace("w"),
     "stats_key('hour', 7)": KEYS.stats("hour", 7),
     "ended_key('w', 'failed')": KEYS.ended("w", "failed"),
+    "status_key('w', 'i')": KEYS.status("w", "i"),
+    "phone_key('w', '+1')": KEYS.status_phone("w", "+1"),
+    "reference_key('w', 'd')": KEYS.status_reference("w", "d"),
+    "customer_key('w', 'SMS:i')": KEYS.status_customer("w", "SMS", "i"),
+    "time_key('w', 'SMS:7')": KEYS.status_time("w", "SMS", 7),
+    "campaign_key('w', 'c')": KEYS.status_campaign("w", "c"),
+    "recipients_key('w', 'c')": KEYS.status_recipients("w", "c"),
     "TAIL": KEYS.tail,
     "worker_key('n')": KEYS.worker("n"),
 }

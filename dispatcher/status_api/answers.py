@@ -1,0 +1,133 @@
+"""What the platforms' APIs have in common: who asks, how an answer is made, what OpenAPI says of it."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import HTTPException, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from dispatcher.addresses import AddressPolicy
+from dispatcher.errors import InvalidInput
+from dispatcher.events import Events
+from dispatcher.model import encode_json, timestamp_ms
+from dispatcher.producer import AsyncDispatcher
+from dispatcher.stats import Stats
+from dispatcher.status_api.api_keys import ApiKey, ApiKeys, Spent
+from dispatcher.status_api.messages import Messages
+from dispatcher.workspaces import Workspaces
+
+
+@dataclass(frozen=True)
+class ApiParts:
+    """What the API reads and changes."""
+
+    messages: Messages
+    events: Events
+    stats: Stats
+    workspaces: Workspaces
+    api_keys: ApiKeys
+    producer: AsyncDispatcher
+    addresses: AddressPolicy
+    allow_http: bool = False
+    max_queued: int = 100_000
+    """Status changes on the queue above which the HTTP intake takes no more."""
+    now_ms: Callable[[], int] = lambda: round(time.time() * 1000)
+
+
+class Shape(BaseModel):
+    """A JSON object of a platform: snake_case here, camelCase there."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+def parts_of(request: Request) -> ApiParts:
+    """The parts of the app that a request came to."""
+    parts: ApiParts = request.app.state.parts
+    return parts
+
+
+def answer(request: Request, content: object, status: int = 200, *, nulls: bool = False) -> Response:
+    """A JSON answer with what is left of the caller's rate; what is unknown is left out, or null."""
+    headers = rate_headers(request.state.spent) if hasattr(request.state, "spent") else {}
+    return json_response(_dumped(content, nulls), status, headers)
+
+
+def json_response(content: object, status: int, headers: Mapping[str, str]) -> Response:
+    """JSON in which decimals are printed digit for digit."""
+    return Response(encode_json(content), status, dict(headers), "application/json")
+
+
+def documented(text: str, example: object, *, nulls: bool = False, model: object = None) -> dict[str, Any]:
+    """An answer for OpenAPI: its meaning, its schema (the example's, where `model` is not another one), an example."""
+    shown: dict[str, Any] = {"example": _dumped(example, nulls, mode="json")}
+    return {"description": text, "model": model or _type(example), "content": {"application/json": shown}}
+
+
+def _type(example: object) -> Any:
+    return list[type(example[0])] if isinstance(example, list) else type(example)  # type: ignore[misc]
+
+
+def _dumped(content: object, nulls: bool, mode: str = "python") -> Any:
+    if isinstance(content, list):
+        return [_dumped(one, nulls, mode) for one in content]
+    if isinstance(content, BaseModel):
+        return content.model_dump(by_alias=True, exclude_none=not nulls, mode=mode)
+    return content
+
+
+def rate_headers(spent: Spent) -> dict[str, str]:
+    """What a key has left in this second."""
+    return {
+        "X-RateLimit-Limit": str(spent.limit),
+        "X-RateLimit-Remaining": str(max(0, spent.remaining)),
+        "X-RateLimit-Reset": str(spent.reset),
+    }
+
+
+def caller(
+    dialect: str, credentials: Callable[..., Any], denied: int = 401, scheme: str = ""
+) -> Callable[..., Awaitable[ApiKey]]:
+    """A dependency that says whose API key a request has. `credentials` is a dependency that gives the key's text, `scheme` what a 401 asks for.
+
+    Raises HTTPException: `denied` for a key that is missing, wrong or another platform's, 429 for one that asks too often.
+    """
+    from fastapi import Depends
+
+    challenge = {"WWW-Authenticate": scheme} if scheme else None
+
+    async def who(request: Request, text: Annotated[str | None, Depends(credentials)]) -> ApiKey:
+        parts = parts_of(request)
+        key = await parts.api_keys.verify(text or "")
+        if key is None or key.dialect != dialect:
+            raise HTTPException(denied, "the API key is missing or not valid", challenge)
+        spent = await parts.api_keys.spend(key)
+        request.state.spent = spent
+        if spent.remaining < 0:
+            headers = rate_headers(spent) | {"Retry-After": "1"}
+            raise HTTPException(
+                429, f"Rate limit exceeded. {spent.limit} requests a second are allowed.", headers
+            )
+        return key
+
+    return who
+
+
+def _flag(value: object) -> object:
+    if value not in ("true", "false", True, False):
+        raise ValueError("must be true or false")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+"""A boolean in a query: `true` or `false`."""
+
+
+def moment_ms(name: str, text: str) -> int:
+    """A query's time in ms since 1970; a `+` that came as a blank is put back. Raises InvalidInput."""
+    try:
+        return timestamp_ms(text.replace(" ", "+"))
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"{name}: {error}") from None

@@ -1,0 +1,134 @@
+"""API keys: who asks. Shown once, kept as digests; each has a rate.
+
+A key is `<id>.<secret>`: an id that finds it, and 32 random bytes that prove it. Because the secret is random, its plain
+SHA-256 is enough of a digest.
+"""
+
+import hmac
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import redis.asyncio
+
+from dispatcher.connection import translated
+from dispatcher.errors import InvalidInput, NotFound
+from dispatcher.keys import Keys
+
+PRODUCERS = "*"
+"""Stands for workspace and dialect where a key enqueues, for all of them."""
+MAX_RATE = 10_000
+MAX_NAME = 64
+_NOBODY = sha256(b"nobody").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Whose key it is and what it may; never its secret."""
+
+    id: str
+    workspace: str
+    """PRODUCERS: it enqueues."""
+    dialect: str
+    """Whose API it opens."""
+    name: str
+    created_ms: int
+    rate_per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What is left of a key's rate after a call."""
+
+    limit: int
+    remaining: int
+    """Calls in this second; below 0: this one is too many."""
+    reset: int
+    """When the next second begins, in seconds since 1970."""
+
+
+class ApiKeys:
+    """Reads and changes API keys in Redis. Every method raises RedisUnavailable."""
+
+    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._url = url
+
+    async def add(
+        self, workspace: str, dialect: str, name: str, *, now_ms: int, rate_per_second: int
+    ) -> tuple[ApiKey, str]:
+        """Makes a key; returns it with its text, which is not kept. Raises InvalidInput."""
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise InvalidInput(f"an API key's name is 1 to {MAX_NAME} characters that can be printed")
+        if not 1 <= rate_per_second <= MAX_RATE:
+            raise InvalidInput(
+                f"an API key's rate is 1 to {MAX_RATE:,} calls a second, not {rate_per_second}"
+            )
+        id_, secret = f"key_{secrets.token_hex(6)}", secrets.token_urlsafe(32)
+        fields = {
+            "workspace": workspace,
+            "dialect": dialect,
+            "name": name,
+            "created": now_ms,
+            "rate": rate_per_second,
+            "digest": _digest(secret),
+        }
+        with translated(self._url):
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.hset(self._keys.api_key(id_), mapping=fields)
+                pipe.sadd(self._keys.api_keys(workspace), id_)
+                await pipe.execute()
+        return ApiKey(id_, workspace, dialect, name, now_ms, rate_per_second), f"{id_}.{secret}"
+
+    async def list(self, workspace: str) -> "list[ApiKey]":
+        """A workspace's keys, the oldest first."""
+        with translated(self._url):
+            ids = [id_.decode() for id_ in await self._client.smembers(self._keys.api_keys(workspace))]
+            found = [(id_, await self._client.hgetall(self._keys.api_key(id_))) for id_ in ids]
+        return sorted((_read(id_, h) for id_, h in found if h), key=lambda key: (key.created_ms, key.id))
+
+    async def revoke(self, workspace: str, id_: str) -> None:
+        """Ends a key of a workspace, from the next call on. Raises NotFound."""
+        with translated(self._url):
+            if not await self._client.srem(self._keys.api_keys(workspace), id_):
+                raise NotFound(f"there is no such API key: {id_}")
+            await self._client.delete(self._keys.api_key(id_))
+
+    async def verify(self, text: str) -> ApiKey | None:
+        """The key of this text, or None. Takes as long whether the id, the secret or nothing of it is right."""
+        id_, _, secret = text.partition(".")
+        with translated(self._url):
+            h = await self._client.hgetall(self._keys.api_key(id_[:MAX_NAME]))
+        digest = h.get(b"digest", _NOBODY.encode()).decode()
+        proved = hmac.compare_digest(digest, _digest(secret))
+        return _read(id_, h) if proved and h else None
+
+    async def spend(self, key: ApiKey) -> Spent:
+        """Counts a call against a key's rate, over all servers; a second at a time."""
+        second = int(time.time())
+        counted = self._keys.api_rate(key.id, second)
+        with translated(self._url):
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.incr(counted)
+                pipe.expire(counted, 5)
+                calls, _ = await pipe.execute()
+        return Spent(key.rate_per_second, key.rate_per_second - calls, second + 1)
+
+
+def _digest(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+def _read(id_: str, h: Mapping[bytes, bytes]) -> ApiKey:
+    return ApiKey(
+        id_,
+        h[b"workspace"].decode(),
+        h[b"dialect"].decode(),
+        h[b"name"].decode(),
+        int(h[b"created"]),
+        int(h[b"rate"]),
+    )

@@ -1,0 +1,123 @@
+"""The HTTP API: the status API of each platform, and the intake. Each path's errors are in its platform's own form."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from dispatcher import __version__
+from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.model import StatusChange
+from dispatcher.status_api import namirial, qlara, sendexa, status_changes, zeckta
+from dispatcher.status_api.answers import ApiParts, Shape, answer
+
+log = structlog.get_logger()
+
+
+class Platform(Protocol):
+    """What a platform's module offers."""
+
+    PREFIX: str
+    """What its paths start with."""
+    router: APIRouter
+
+    def failure(self, status: int, text: str) -> Shape:
+        """An error in the platform's form."""
+
+
+PLATFORMS: tuple[Platform, ...] = (zeckta, sendexa, namirial, qlara, status_changes)
+DESCRIPTION = """Status of messages for customers, in the form of the platform they know: each workspace's API keys open the
+paths of its dialect. `POST /v1/status-changes` is for backends. What a workspace does not have is not found, whoever has it."""
+
+Parts = Callable[[], AbstractAsyncContextManager[ApiParts]]
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The ASGI application; `parts` are there while it runs."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with parts() as app.state.parts:
+            yield
+
+    app = FastAPI(
+        title="Callback dispatcher",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    for platform in PLATFORMS:
+        app.include_router(platform.router)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(InvalidInput, _invalid)
+    app.add_exception_handler(RedisUnavailable, _away)
+    app.add_exception_handler(Exception, _broken)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _failed(request, error.status_code, str(error.detail), error.headers)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        wrong = [f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()]
+        return _failed(request, 400, "; ".join(wrong))
+    return _failed(request, 400, str(error))
+
+
+def _away(request: Request, error: Exception) -> Response:
+    log.error("api.redis_away", problem=str(error))
+    return _failed(request, 503, "not available now, try again", {"Retry-After": "5"})
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    log.error("api.internal_error", path=request.url.path, exc_info=error)
+    return _failed(request, 500, "internal error")
+
+
+def _failed(request: Request, status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    path = request.url.path
+    platform = next((one for one in PLATFORMS if path.startswith(one.PREFIX)), status_changes)
+    response = answer(request, platform.failure(status, text), status)
+    response.headers.update(headers or {})
+    return response
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: without the answers that FastAPI has by itself and our handlers replace."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path != status_changes.PREFIX:
+                operation["responses"].pop("422", None)
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    change = StatusChange.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+    schemas |= change.pop("$defs") | {"StatusChange": change}
+    app.openapi_schema = json.loads(_LONG_NAME.sub(_short_name, json.dumps(document)))
+    return app.openapi_schema
+
+
+_LONG_NAME = re.compile(r"dispatcher__status_api__(\w+?)__(\w+)")
+"""What FastAPI calls a shape whose name two platforms have."""
+
+
+def _short_name(match: re.Match[str]) -> str:
+    return match[1].title().replace("_", "") + match[2]

@@ -1,0 +1,162 @@
+"""The HTTP intake: status changes from backends that cannot reach Redis."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from dispatcher.errors import EnqueueInterrupted, InvalidInput
+from dispatcher.model import StatusChange, decode_json
+from dispatcher.status_api.answers import Shape, answer, caller, documented, parts_of
+from dispatcher.status_api.api_keys import PRODUCERS, ApiKey
+
+PREFIX = "/v1/status-changes"
+MAX_CHANGES = 1000
+MAX_BYTES = 8 * 1024 * 1024
+RETRY_AFTER_SECONDS = 5
+
+
+class Result(Shape):
+    """What became of one status change, in the order in which they were given."""
+
+    event_id: str | None = None
+    result: Literal["queued", "invalid", "unconfirmed"]
+    """queued: it is on the queue; invalid: see `problem`; unconfirmed: it may be, enqueue it again."""
+    problem: str | None = None
+
+
+class Results(Shape):
+    """What became of all of them."""
+
+    queued: int
+    results: list[Result]
+
+
+class Failure(Shape):
+    """Why nothing was enqueued."""
+
+    error: str
+
+
+def failure(status: int, text: str) -> Failure:
+    """An error in our own form."""
+    return Failure(error=text)
+
+
+RESULTS = Results(
+    queued=1,
+    results=[
+        Result(event_id="evt_1", result="queued"),
+        Result(result="invalid", problem="message.dest: is required"),
+    ],
+)
+FAILED = Results(queued=0, results=[Result(result="invalid", problem="message.dest: is required")])
+CUT = Results(queued=0, results=[Result(event_id="evt_1", result="unconfirmed")])
+CHANGE = {
+    "eventId": "evt_1",
+    "workspace": "acme",
+    "status": "DELIVERED",
+    "timestamp": "2026-06-09T13:04:57.487133482Z",
+    "message": {"uuid": "b6e0c4de-6f2d-4d3a-9a39-0d7a2a1f8f11", "src": "ACME", "dest": "+233202007745"},
+}
+
+bearer = HTTPBearer(
+    auto_error=False, scheme_name="Producer", description="`Authorization: Bearer <producer key>`"
+)
+
+
+def _token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str | None:
+    return given.credentials if given else None
+
+
+Caller = Annotated[ApiKey, Depends(caller(PRODUCERS, _token, scheme="Bearer"))]
+router = APIRouter(tags=["HTTP intake"])
+
+
+def body_schema() -> dict[str, Any]:
+    """What may be posted: one status change, or up to 1,000."""
+    one = {"$ref": "#/components/schemas/StatusChange"}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_CHANGES}
+    examples = {"one": {"value": CHANGE}, "several": {"value": [CHANGE]}}
+    content = {"application/json": {"schema": {"oneOf": [one, many]}, "examples": examples}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    PREFIX,
+    status_code=202,
+    openapi_extra=body_schema(),
+    responses={
+        202: documented("Those that are valid are on the queue.", RESULTS),
+        400: documented("The body is no JSON, or no status changes.", failure(400, "not valid JSON: …")),
+        401: documented("No valid producer key.", failure(401, "the API key is missing or not valid")),
+        413: documented("The body is too long.", failure(413, f"the limit is {MAX_BYTES:,} bytes")),
+        422: documented("None of them is valid; none is on the queue.", FAILED),
+        429: documented("Too often.", failure(429, "Rate limit exceeded. …")),
+        503: documented(
+            "Redis is away or full, or the queue is long: again after `Retry-After`.",
+            CUT,
+            model=Results | Failure,
+        ),
+    },
+)
+async def enqueue(request: Request, key: Caller) -> Response:
+    """Enqueues status changes. Repeating a call is safe where they have an eventId, or all their fields are the same."""
+    parts = parts_of(request)
+    given = decode_json(await _body(request))
+    changes = given if isinstance(given, list) else [given]
+    if not 1 <= len(changes) <= MAX_CHANGES:
+        raise InvalidInput(f"give 1 to {MAX_CHANGES:,} status changes at once, not {len(changes):,}")
+    await _refuse_while_full(request)
+    results = [_looked_at(one) for one in changes]
+    valid = [change for change, _ in results if change]
+    confirmed, status = {change.event_id for change in valid}, 202
+    try:
+        await parts.producer.enqueue_many(valid)
+    except EnqueueInterrupted as error:
+        confirmed, status = set(error.confirmed), 503
+    if not valid:
+        status = 422
+    answered = answer(request, _results([_said(*one, confirmed) for one in results]), status)
+    if status == 503:
+        answered.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return answered
+
+
+async def _refuse_while_full(request: Request) -> None:
+    parts = parts_of(request)
+    if await parts.producer.queued() > parts.max_queued:
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        raise HTTPException(503, f"more than {parts.max_queued:,} status changes are on the queue", headers)
+
+
+async def _body(request: Request) -> bytes:
+    """The body, as far as it may be long. Raises HTTPException 413."""
+    read = bytearray()
+    async for some in request.stream():
+        read += some
+        if len(read) > MAX_BYTES:
+            raise HTTPException(413, f"the limit is {MAX_BYTES:,} bytes", {"Connection": "close"})
+    return bytes(read)
+
+
+def _looked_at(given: object) -> tuple[StatusChange | None, str]:
+    """A status change; or what is wrong with it."""
+    try:
+        change = StatusChange.from_dict(given)
+        change.to_json()
+    except InvalidInput as error:
+        return None, str(error)
+    return change, ""
+
+
+def _said(change: StatusChange | None, problem: str, confirmed: set[str]) -> Result:
+    if change is None:
+        return Result(result="invalid", problem=problem)
+    return Result(
+        event_id=change.event_id, result="queued" if change.event_id in confirmed else "unconfirmed"
+    )
+
+
+def _results(results: list[Result]) -> Results:
+    return Results(queued=sum(one.result == "queued" for one in results), results=results)

@@ -1,0 +1,11 @@
+"""The HTTP API for an ASGI server: `uvicorn tasks.asgi:app`, or `dispatcher api`."""
+
+from config import logs
+from config.settings import load
+from dispatcher.status_api.app import create_app
+from tasks import wiring
+
+_settings = load()
+logs.configure(_settings.log_level, _settings.log_format)
+
+app = create_app(lambda: wiring.api(_settings))

@@ -1,0 +1,46 @@
+"""`dispatcher api`: status of messages for customers, and status changes from backends, over HTTP."""
+
+from typing import Annotated
+
+import typer
+
+from tasks import console
+
+PORT = 8080
+EXTRA = "the API needs more packages: pip install 'callback-dispatcher[api]'"
+
+
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen.", min=0, max=65_535)] = PORT,
+    workers: Annotated[int, typer.Option(help="Processes that serve it.", min=1, max=64)] = 1,
+) -> None:
+    """Serve the status API and the HTTP intake; put a proxy that speaks TLS in front of it.
+
+    docs/status-api.md shows each path; /docs and /openapi.json do, too.
+
+    Examples:
+
+      dispatcher workspace api-key add acme        a key for a customer
+
+      dispatcher producer-key add billing          a key for a backend
+
+      dispatcher api --host 0.0.0.0 --workers 2
+    """
+    settings = console.settings()
+    try:
+        import uvicorn
+    except ImportError:
+        console.fail(EXTRA, console.USAGE)
+    if not settings.status_retention_seconds:
+        console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
+    level = settings.log_level.lower()
+    uvicorn.run(
+        "tasks.asgi:app",
+        host=host,
+        port=port,
+        workers=workers,
+        log_level=level,
+        access_log=False,
+        log_config=None,
+    )

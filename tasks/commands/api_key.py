@@ -1,0 +1,131 @@
+"""`dispatcher workspace api-key` and `dispatcher producer-key`: who may ask the API, and who may enqueue by it."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from dispatcher.model import iso
+from dispatcher.status_api.api_keys import PRODUCERS, ApiKey
+from tasks import console, wiring
+
+of_workspaces = typer.Typer(help="API keys of a workspace, for its customer's queries.", no_args_is_help=True)
+of_producers = typer.Typer(help="API keys of backends, for POST /v1/status-changes.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(help="The workspace's name.", metavar="ID", show_default=False)]
+KeyId = Annotated[str, typer.Argument(help="The key's id (key_…).", metavar="KEY", show_default=False)]
+Rate = Annotated[
+    int | None,
+    typer.Option(help="Calls a second it may make; else API_RATE_PER_SECOND.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@of_workspaces.command("add")
+def add(
+    workspace: Id,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "default",
+    rate_per_second: Rate = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key for a workspace; it is shown this once."""
+    _add(workspace, name, rate_per_second, as_json)
+
+
+@of_workspaces.command("list")
+def list_(workspace: Id, as_json: Json = False) -> None:
+    """List a workspace's keys, never their secrets."""
+    _list(workspace, as_json, f"no API keys yet; `dispatcher workspace api-key add {workspace}` makes one")
+
+
+@of_workspaces.command("revoke")
+def revoke(workspace: Id, key: KeyId) -> None:
+    """End a key, from its next call on."""
+    _revoke(workspace, key)
+
+
+@of_producers.command("add")
+def add_producer(
+    name: Annotated[str, typer.Argument(help="Which backend it is for.", metavar="NAME", show_default=False)],
+    rate_per_second: Rate = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key with which a backend enqueues for any workspace; it is shown this once."""
+    _add(PRODUCERS, name, rate_per_second, as_json)
+
+
+@of_producers.command("list")
+def list_producers(as_json: Json = False) -> None:
+    """List backends' keys, never their secrets."""
+    _list(PRODUCERS, as_json, "no producer keys yet; `dispatcher producer-key add NAME` makes one")
+
+
+@of_producers.command("revoke")
+def revoke_producer(key: KeyId) -> None:
+    """End a backend's key, from its next call on."""
+    _revoke(PRODUCERS, key)
+
+
+def _add(workspace: str, name: str, rate: int | None, as_json: bool) -> None:
+    settings = console.settings()
+
+    async def work() -> tuple[ApiKey, str]:
+        async with wiring.store(settings) as store:
+            dialect = PRODUCERS
+            if workspace != PRODUCERS:
+                dialect = (await store.workspaces.require(workspace)).dialect
+            return await store.api_keys.add(
+                workspace,
+                dialect,
+                name,
+                now_ms=await store.lookup.now_ms(),
+                rate_per_second=rate or settings.api_rate_per_second,
+            )
+
+    key, text = console.run(work())
+    user, _, password = text.partition(".")
+    basic = {"user": user, "password": password} if key.dialect == "sendexa" else {}
+    if as_json:
+        console.print_json(_document(key) | {"apiKey": text} | basic)
+        return
+    console.out.print(f"API key {key.id} is made, shown only now:\n{text}", markup=False)
+    if basic:
+        console.out.print(f"as a Basic credential: {user}:{password}", markup=False)
+
+
+def _list(workspace: str, as_json: bool, empty: str) -> None:
+    settings = console.settings()
+
+    async def work() -> Sequence[ApiKey]:
+        async with wiring.store(settings) as store:
+            if workspace != PRODUCERS:
+                await store.workspaces.require(workspace)
+            return await store.api_keys.list(workspace)
+
+    found = console.run(work())
+    if as_json:
+        console.print_json([_document(key) for key in found])
+        return
+    rows = [(key.id, key.name, key.rate_per_second, iso(key.created_ms)) for key in found]
+    console.print_table(("key", "name", "calls a second", "created"), rows, empty)
+
+
+def _revoke(workspace: str, key: str) -> None:
+    settings = console.settings()
+
+    async def work() -> None:
+        async with wiring.store(settings) as store:
+            await store.api_keys.revoke(workspace, key.partition(".")[0])
+
+    console.run(work())
+    console.out.print(f"API key {key.partition('.')[0]} is revoked", markup=False)
+
+
+def _document(key: ApiKey) -> dict[str, Any]:
+    return {
+        "key": key.id,
+        "workspace": None if key.workspace == PRODUCERS else key.workspace,
+        "name": key.name,
+        "ratePerSecond": key.rate_per_second,
+        "createdAt": iso(key.created_ms),
+    }

@@ -1,0 +1,159 @@
+"""The HTTP API on a real Redis, with two workspaces of each platform; the clock is in the test's hands."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx
+from fastapi import FastAPI
+
+from dispatcher.addresses import AddressPolicy
+from dispatcher.connection import connect_async
+from dispatcher.dialects import dialects
+from dispatcher.events import Events
+from dispatcher.intake import Callback, IntakeOptions, render
+from dispatcher.keys import Keys, endpoint_id
+from dispatcher.ledger import Ledger
+from dispatcher.model import StatusChange
+from dispatcher.outcomes import Attempt, Retry
+from dispatcher.producer import AsyncDispatcher
+from dispatcher.replies import Settlement
+from dispatcher.secrets import SecretBox
+from dispatcher.stats import Stats
+from dispatcher.status_api.answers import ApiParts
+from dispatcher.status_api.api_keys import PRODUCERS, ApiKeys
+from dispatcher.status_api.app import create_app
+from dispatcher.status_api.messages import Messages
+from dispatcher.status_api.record import Recorder
+from dispatcher.workspaces import Workspaces
+from tests.messages import change
+
+T = TypeVar("T")
+
+AT = 1_800_000_000_000
+"""2027-01-15T08:00:00Z"""
+PLATFORMS = sorted(dialects())
+
+
+def messages_of(workspace: str) -> list[StatusChange]:
+    """What a workspace's messages went through; ids are `m-…` for `acme-…`, and the same behind `r` for `rival-…`."""
+    prefix, dialect = workspace.split("-")
+    p = "" if prefix == "acme" else "r"
+    told = {
+        "segments": 1,
+        "units": 1,
+        "attempts": 1,
+        "network": "MTN",
+        "accepted_at": "2027-01-15T07:59:58Z",
+        "campaign_id": f"{p}spring",
+        "customer_message_id": f"{p}order-1",
+        "reference": {"service": "SHOP", "action": "PAID", "key": f"{p}invoice 7"},
+        "provider": {"name": "mtn_ghana", "id": "p-1", "status": "delivered", "code": "0"},
+    }
+    one = {"workspace": workspace, "dest": "+233202007745" if not p else "+390000000001"}
+    cost = {"cost": "0.0350", "currency": "GHS"}
+    return [
+        change("SUBMITTED", f"{p}m-1", at_ms=AT, **one, **told),
+        change("SENT", f"{p}m-1", at_ms=AT + 1000, **one),
+        change("DELIVERED", f"{p}m-1", at_ms=AT + 7000, event_id=f"{p}evt-{dialect}", **one, **cost),
+        change("QUEUED", f"{p}m-2", at_ms=AT + 60_000, campaign_id=f"{p}spring", **one),
+        change("SENT", f"{p}m-3", at_ms=AT + 120_000, campaign_id=f"{p}spring", **one),
+        change("EXPIRED", f"{p}m-4", at_ms=AT + 180_000, campaign_id=f"{p}spring", **one),
+        change(
+            "FAILED", f"{p}m-5", at_ms=AT + 240_000, error={"code": "E003", "message": "No credits"}, **one
+        ),
+        change(
+            "BUFFERED", f"{p}m-6", at_ms=AT + 300_000, channel="RCS", customer_message_id=f"{p}order-6", **one
+        ),
+        change("READ", f"{p}m-6", at_ms=AT + 400_000, channel="RCS", **one),
+    ]
+
+
+class Api:
+    """The application, asked without sockets; what is behind it is real."""
+
+    def __init__(self, url: str, *, redis_away: bool = False) -> None:
+        self.url = url
+        self.keys = Keys()
+        self.now = AT + 3_600_000
+        self.api_keys: dict[str, str] = {}
+        self.client = connect_async("redis://127.0.0.1:1" if redis_away else url)
+        self._runner = asyncio.Runner()
+        self.app: FastAPI = create_app(self._parts)
+        self.parts = ApiParts(
+            messages=Messages(self.client, self.keys, url),
+            events=Events(self.client, self.keys, url),
+            stats=Stats(self.client, self.keys, url),
+            workspaces=Workspaces(self.client, self.keys, SecretBox()),
+            api_keys=ApiKeys(self.client, self.keys, url),
+            producer=AsyncDispatcher(self.client, url),
+            addresses=AddressPolicy(),
+            max_queued=5,
+            now_ms=lambda: self.now,
+        )
+        self.app.state.parts = self.parts
+        if not redis_away:
+            self.run(self._fill())
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result."""
+        return self._runner.run(coroutine)
+
+    def ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, content: Any = None
+    ) -> httpx.Response:
+        """One request."""
+
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+                return await client.request(method, path, headers=headers, content=content)
+
+        return self.run(ask())
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.run(self.client.aclose())
+        self._runner.close()
+
+    @asynccontextmanager
+    async def _parts(self) -> AsyncIterator[ApiParts]:
+        yield self.parts
+
+    async def _fill(self) -> None:
+        parts = self.parts
+        for dialect in PLATFORMS:
+            for workspace in (f"acme-{dialect}", f"rival-{dialect}"):
+                url = "" if workspace == "acme-qlara" else f"https://{workspace}.example/hooks"
+                await parts.workspaces.add(workspace, dialect, url, now_ms=AT)
+                _, text = await parts.api_keys.add(
+                    workspace, dialect, "test", now_ms=AT, rate_per_second=5000
+                )
+                self.api_keys[workspace] = text
+                await self._record(workspace, dialect)
+        _, text = await parts.api_keys.add(PRODUCERS, PRODUCERS, "billing", now_ms=AT, rate_per_second=5000)
+        self.api_keys["producer"] = text
+        _, text = await parts.api_keys.add("acme-zeckta", "zeckta", "slow", now_ms=AT, rate_per_second=1)
+        self.api_keys["slow"] = text
+
+    async def _record(self, workspace: str, dialect: str) -> None:
+        recorder = Recorder(
+            self.client.execute_command, self.keys, self.url, 604_800_000, clock=lambda: self.now
+        )
+        changes = messages_of(workspace)
+        await recorder.record([recorder.prepare(one, dialect, one.digest()) for one in changes])
+        found = await self.parts.workspaces.require(workspace)
+        callback = render(changes[2], found, AT, IntakeOptions())
+        if isinstance(callback, Callback):
+            await self._attempt(callback)
+
+    async def _attempt(self, callback: Callback) -> None:
+        """Accepts a callback and lets its first attempt fail."""
+        ledger = Ledger(self.client.execute_command, self.keys, clock=lambda: AT + 7000)
+        await ledger.lead("token", 10_000_000)
+        await ledger.accept("token", {}, [], [("1-1", callback)])
+        endpoint = endpoint_id(callback.endpoint)
+        (claimed,) = (await ledger.claim(endpoint, 1)).callbacks
+        attempt = Attempt(AT + 7012, 30, 503, "http_503")
+        await ledger.settle(endpoint, [Settlement(claimed.event_id, claimed.claim, Retry(15_000), attempt)])

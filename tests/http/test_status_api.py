@@ -1,0 +1,345 @@
+"""Each platform's API, by golden requests and answers; and that no workspace learns of another's."""
+
+import base64
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from dispatcher.errors import EnqueueInterrupted, NotFound
+from dispatcher.ledger import Ledger
+from dispatcher.model import StatusChange
+from tasks.redis_server import RedisServer
+from tests.http.api import PLATFORMS, Api
+from tests.messages import change
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = sorted(str(file.relative_to(GOLDEN))[:-5] for file in GOLDEN.rglob("*.http"))
+VARYING = re.compile(r'("requestId": |"code": "[A-Z_]+",\n  "message": ".*",\n  "timestamp": )"[^"]*"')
+SHOWN_HEADERS = ("content-type", "www-authenticate", "retry-after", "allow", "x-ratelimit-limit")
+
+
+@pytest.fixture(scope="module")
+def api(redis_server: RedisServer) -> Iterator[Api]:
+    """The API with its messages; tests that change them put them back."""
+    api = Api(fresh(redis_server))
+    yield api
+    api.close()
+
+
+def fresh(server: RedisServer) -> str:
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+    return server.url
+
+
+def credential(api: Api, name: str) -> dict[str, str]:
+    """The header by which a workspace (or `producer`) shows its key."""
+    text = api.api_keys[name]
+    match name.partition("-")[2]:
+        case "namirial" | "qlara":
+            return {"X-Api-Key": text}
+        case "sendexa":
+            return {"Authorization": "Basic " + base64.b64encode(text.replace(".", ":", 1).encode()).decode()}
+    return {"Authorization": f"Bearer {text}"}
+
+
+def shown(api: Api, request: str) -> str:
+    """What a golden file has after its request: the answer's status, headers and body."""
+    head, _, body = request.partition("\n\n")
+    line, *rest = head.splitlines()
+    method, _, path = line.partition(" ")
+    headers: dict[str, str] = {}
+    for name, value in (one.split(": ", 1) for one in rest):
+        headers |= credential(api, value) if name == "As" else {name: value}
+    answer = api.ask(method, path, headers, body.strip().encode() or None)
+    kept = "".join(f"{name}: {answer.headers[name]}\n" for name in SHOWN_HEADERS if name in answer.headers)
+    text = (
+        json.dumps(json.loads(answer.text, parse_float=_Digits), indent=2, ensure_ascii=False)
+        if answer.text
+        else ""
+    )
+    return f"{answer.status_code}\n{kept}\n{VARYING.sub(_varies, text)}\n".replace('"<', "").replace('>"', "")
+
+
+def _Digits(text: str) -> str:  # noqa: N802  stands for a type
+    return f"<{text}>"
+
+
+def _varies(match: re.Match[str]) -> str:
+    return f'{match[1]}"…"'
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(api: Api, case: str) -> None:
+    """The answer is the one on file."""
+    file = GOLDEN / f"{case}.http"
+    request, _, expected = file.read_text().partition("\n--- \n")
+    found = shown(api, request)
+    if os.environ.get("WRITE_GOLDEN"):
+        file.write_text(f"{request}\n--- \n{found}")
+    else:
+        assert expected == found
+
+
+@pytest.mark.parametrize("dialect", PLATFORMS)
+def test_every_path_has_golden_answers(api: Api, dialect: str) -> None:
+    """Every operation of every platform is asked for by some golden request that succeeds."""
+    requests = [(GOLDEN / f"{case}.http").read_text() for case in CASES]
+    asked = [text.splitlines()[0] for text in requests if re.search(r"\n--- \n2\d\d\n", text)]
+    for path, operations in api.app.openapi()["paths"].items():
+        pattern = re.sub(r"\{\w+\}", "[^/?]+", path)
+        for method in operations:
+            assert any(re.fullmatch(rf"{method.upper()} {pattern}(\?.*)?", line) for line in asked), (
+                method,
+                path,
+            )
+
+
+OWN = {
+    "zeckta": ["/v1/messaging/sms/messages/{}m-1", "/v1/messaging/sms/campaigns/{}spring"],
+    "sendexa": ["/v1/sms/status/{}m-1", "/v1/sms/status/{}m-1?includeHistory=true&webhookStatus=true"],
+    "namirial": ["/api/messagestatus/{}m-1"],
+    "qlara": ["/partner-gateway/v1/messages/status/{}order-1?channel=SMS"],
+}
+LISTS = {
+    "namirial": [
+        "/api/messagestatus/phonenumber/+390000000001",
+        "/api/messagestatus/reference/rinvoice 7",
+    ],
+    "qlara": [
+        "/partner-gateway/v1/messages/status?ids=rorder-1,rm-2,rm-3&channel=SMS",
+        "/partner-gateway/v1/messages/history?channel=SMS&from=2027-01-15T00:00:00Z&to=2027-01-16T00:00:00Z",
+    ],
+}
+
+
+def without_what_varies(text: str) -> str:
+    return re.sub(r'"(requestId|timestamp)":"[^"]*"', "", text)
+
+
+@pytest.mark.parametrize(("dialect", "path"), [(name, path) for name, paths in OWN.items() for path in paths])
+def test_anothers_is_like_unknown(api: Api, dialect: str, path: str) -> None:
+    """An id of another workspace is answered in every byte like one that nobody has; its owner finds it."""
+    acme, rival = credential(api, f"acme-{dialect}"), credential(api, f"rival-{dialect}")
+    assert (
+        200
+        == api.ask("GET", path.format("r"), rival).status_code
+        == api.ask("GET", path.format(""), acme).status_code
+    )
+    anothers, nobodys = api.ask("GET", path.format("r"), acme), api.ask("GET", path.format("x"), acme)
+    assert (404, 404) == (anothers.status_code, nobodys.status_code)
+    assert without_what_varies(nobodys.text) == without_what_varies(anothers.text)
+    assert sorted(nobodys.headers) == sorted(anothers.headers)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path"), [(name, path) for name, paths in LISTS.items() for path in paths]
+)
+def test_lists_have_only_ones_own(api: Api, dialect: str, path: str) -> None:
+    """A list has nothing of another workspace; for its owner it has something."""
+    acme, rival = (api.ask("GET", path, credential(api, f"{name}-{dialect}")) for name in ("acme", "rival"))
+    assert (200, 200) == (acme.status_code, rival.status_code)
+    assert ("rm-1" in rival.text, "rm-" in acme.text) == (True, False)
+
+
+def test_analytics_are_ones_own(api: Api) -> None:
+    """Figures are of the caller's workspace."""
+    api.run(
+        api.client.hincrby(api.keys.stats("hour", api.now // 3_600_000), "rival-sendexa messagesFailed", 7)
+    )
+    failed = [
+        api.ask("GET", "/v1/sms/analytics", credential(api, f"{name}-sendexa")).json()["data"]["failed"]
+        for name in ("acme", "rival")
+    ]
+    assert [2, 9] == failed
+
+
+def test_webhook_is_ones_own(api: Api) -> None:
+    """Creating, changing and deleting one's webhook leaves another's as it is."""
+    path, acme, rival = "/partner-gateway/v1/webhooks/delivery-status", "acme-qlara", "rival-qlara"
+    before = api.ask("GET", path, credential(api, rival)).json()
+    for method in ("POST", "PUT", "DELETE"):
+        content = None if method == "DELETE" else b'{"callbackUrl":"https://new.example/"}'
+        headers = credential(api, acme) | {"Content-Type": "application/json"}
+        assert api.ask(method, path, headers, content).is_success
+        assert before == api.ask("GET", path, credential(api, rival)).json()
+
+
+FIRST_ASKED = {
+    "zeckta": ("Rate limit exceeded. 1 requests a second are allowed.", "message"),
+    "sendexa": ("RATE_LIMIT_EXCEEDED", "code"),
+    "namirial": (429, "code"),
+    "qlara": (1, "retryAfter"),
+}
+
+
+@pytest.mark.parametrize("dialect", PLATFORMS)
+def test_rate_limit(api: Api, dialect: str) -> None:
+    """A key that asks too often is told so, in its platform's form, and when it may ask again."""
+    made = api.parts.api_keys.add(f"acme-{dialect}", dialect, "slow", now_ms=1, rate_per_second=1)
+    _, text = api.run(made)
+    before, api.api_keys[f"acme-{dialect}"] = api.api_keys[f"acme-{dialect}"], text
+    headers = credential(api, f"acme-{dialect}")
+    api.api_keys[f"acme-{dialect}"] = before
+    answers = [api.ask("GET", OWN[dialect][0].format(""), headers) for _ in range(4)]
+    refused = [one for one in answers if one.status_code == 429]
+    assert (200, True) == (answers[0].status_code, len(refused) >= 2)  # a second may end between two
+    expected, field = FIRST_ASKED[dialect]
+    assert expected == refused[0].json()[field]
+    names = ("Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining")
+    assert ["1", "1", "0"] == [refused[0].headers[name] for name in names]
+    assert 0 <= int(refused[0].headers["X-RateLimit-Reset"]) - time.time() + 1 <= 2
+
+
+@pytest.mark.parametrize("dialect", PLATFORMS)
+def test_redis_away(api: Api, dialect: str) -> None:
+    """While Redis is away, each platform's answer is 503 in its form, and says nothing of our insides."""
+    away = Api(api.url, redis_away=True)
+    away.api_keys = api.api_keys
+    answer = away.ask("GET", OWN[dialect][0].format(""), credential(api, f"acme-{dialect}"))
+    away.close()
+    assert (503, "5") == (answer.status_code, answer.headers["Retry-After"])
+    assert answer.json()["message"] == "not available now, try again"
+
+
+def test_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What breaks inside is 500 in the platform's form, without a word of why."""
+    monkeypatch.setattr(type(api.parts.messages), "get", lambda *_: 1 / 0)
+    answer = api.ask("GET", "/v1/sms/status/m-1", credential(api, "acme-sendexa"))
+    assert (500, "SERVER_ERROR", "internal error") == (
+        answer.status_code,
+        answer.json()["code"],
+        answer.json()["message"],
+    )
+
+
+def enqueue(api: Api, content: bytes) -> tuple[int, object]:
+    headers = credential(api, "producer") | {"Content-Type": "application/json"}
+    answer = api.ask("POST", "/v1/status-changes", headers, content)
+    return answer.status_code, answer.json()
+
+
+CHANGE = change(uuid="h-1", workspace="acme-zeckta", event_id="h-1", cost="0.100000000001")
+
+
+def test_enqueued_as_it_came(api: Api) -> None:
+    """What is posted is on the queue with every digit."""
+    api.run(api.client.delete(api.keys.events))
+    assert 202 == enqueue(api, CHANGE.to_json())[0]
+    ((_, fields),) = api.run(api.client.xrange(api.keys.events))
+    assert CHANGE == StatusChange.from_json(fields[b"event"])
+
+
+def test_back_pressure(api: Api) -> None:
+    """While the queue is long, nothing more is taken, and when to come again is said."""
+    api.run(api.client.delete(api.keys.events))
+    many = b"[" + b",".join([CHANGE.to_json()] * (api.parts.max_queued + 1)) + b"]"
+    assert 202 == enqueue(api, many)[0]
+    headers = credential(api, "producer") | {"Content-Type": "application/json"}
+    answer = api.ask("POST", "/v1/status-changes", headers, CHANGE.to_json())
+    assert (503, "5") == (answer.status_code, answer.headers["Retry-After"])
+    assert api.parts.max_queued + 1 == api.run(api.client.xlen(api.keys.events))
+    api.run(api.client.delete(api.keys.events))
+
+
+def test_too_many_and_too_long(api: Api) -> None:
+    """More than 1,000 at once are refused, and so are more than 8 MB; nothing is taken of them."""
+    api.run(api.client.delete(api.keys.events))
+    many = b"[" + b",".join([CHANGE.to_json()] * 1001) + b"]"
+    assert (400, {"error": "give 1 to 1,000 status changes at once, not 1,001"}) == enqueue(api, many)
+    assert 413 == enqueue(api, b"[" + b" " * (8 * 1024 * 1024) + b"]")[0]
+    assert 0 == api.run(api.client.xlen(api.keys.events))
+
+
+def test_cut_connection(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Redis goes away in the middle, what is on the queue for certain is told from what may be."""
+
+    async def cut(*_: object) -> list[str]:
+        raise EnqueueInterrupted("cut", ["h-1"])
+
+    monkeypatch.setattr(type(api.parts.producer), "enqueue_many", cut)
+    other = change(uuid="h-2", workspace="acme-zeckta", event_id="h-2")
+    status, body = enqueue(api, b"[" + CHANGE.to_json() + b"," + other.to_json() + b"]")
+    results = [{"eventId": "h-1", "result": "queued"}, {"eventId": "h-2", "result": "unconfirmed"}]
+    assert (503, {"queued": 1, "results": results}) == (status, body)
+
+
+@pytest.mark.parametrize("dialect", PLATFORMS)
+def test_key_of_another_platform(api: Api, dialect: str) -> None:
+    """A platform's paths open only for the keys of its own workspaces, however they are shown."""
+    path = OWN[dialect][0].format("")
+    for other in (*PLATFORMS, "producer"):
+        name = f"acme-{other}" if other != "producer" else other
+        text = api.api_keys[name]
+        basic = base64.b64encode(text.replace(".", ":", 1).encode()).decode()
+        for headers in (
+            {"X-Api-Key": text},
+            {"Authorization": f"Bearer {text}"},
+            {"Authorization": f"Basic {basic}"},
+        ):
+            status = api.ask("GET", path, headers).status_code
+            right = other == dialect and headers == credential(api, name)
+            assert (200 if right else 403 if dialect == "namirial" else 401) == status
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "key_",
+        "{id}",
+        "{id}.",
+        "{id}.wrong",
+        "{secret}",
+        ".{secret}",
+        "{id}.{secret}x",
+        "é",
+        "*",
+        "{id}.\x00",
+    ],
+)
+def test_wrong_keys(api: Api, text: str) -> None:
+    """Neither an id without its secret, nor a secret without its id, nor nonsense opens anything."""
+    id_, _, secret = api.api_keys["acme-zeckta"].partition(".")
+    given = text.replace("{id}", id_).replace("{secret}", secret)
+    found = api.run(api.parts.api_keys.verify(given))
+    assert None is found
+
+
+def test_key_is_kept_as_a_digest(api: Api) -> None:
+    """The secret is nowhere in Redis, in no list, in no repr."""
+    id_, _, secret = api.api_keys["acme-zeckta"].partition(".")
+    kept = api.run(api.client.hgetall(api.keys.api_key(id_)))
+    listed = api.run(api.parts.api_keys.list("acme-zeckta"))
+    assert secret.encode() not in b" ".join(kept.values())
+    assert secret not in repr(listed)
+    assert {"acme-zeckta"} == {key.workspace for key in listed}
+
+
+def test_revoked_key(api: Api) -> None:
+    """A key that is revoked opens nothing from the next call on; another workspace cannot revoke it."""
+    keys = api.parts.api_keys
+    key, text = api.run(keys.add("acme-zeckta", "zeckta", "short", now_ms=1, rate_per_second=10))
+    with pytest.raises(NotFound):
+        api.run(keys.revoke("rival-zeckta", key.id))
+    assert key == api.run(keys.verify(text))
+    api.run(keys.revoke("acme-zeckta", key.id))
+    assert None is api.run(keys.verify(text))
+
+
+def test_keys_go_with_their_workspace(redis_server: RedisServer) -> None:
+    """A workspace that is made anew under an old name does not open for the old keys."""
+    api = Api(fresh(redis_server))
+    ledger = Ledger(api.client.execute_command, api.keys)
+    text = api.api_keys["acme-qlara"]
+    api.run(api.parts.workspaces.remove("acme-qlara", ledger, force=True))
+    api.run(api.parts.workspaces.add("acme-qlara", "qlara", now_ms=1))
+    assert None is api.run(api.parts.api_keys.verify(text))
+    api.close()

@@ -1,0 +1,71 @@
+"""A message store on a real server, driven without `await`."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import redis
+
+from dispatcher.connection import connect_async
+from dispatcher.keys import Keys
+from dispatcher.metrics import Metrics
+from dispatcher.model import StatusChange, iso
+from dispatcher.status_api.messages import Messages, StoredMessage
+from dispatcher.status_api.record import Recorder
+
+T = TypeVar("T")
+
+RETENTION_MS = 604_800_000
+
+
+def change(
+    status: str = "SENT",
+    uuid: str = "m1",
+    *,
+    at_ms: int = 1_800_000_000_000,
+    workspace: str = "acme",
+    **message: Any,
+) -> StatusChange:
+    """A status change of a message; `error` and `event_id` are its own, what else is named is the message's."""
+    own = {name: message.pop(name) for name in ("error", "event_id") if name in message}
+    told = {"uuid": uuid, "src": "ACME", "dest": "+233200000001"} | message
+    return StatusChange(workspace=workspace, status=status, timestamp=iso(at_ms), message=told, **own)
+
+
+class Store:
+    """Records and reads."""
+
+    def __init__(self, url: str, retention_ms: int = RETENTION_MS) -> None:
+        self.keys = Keys()
+        self.plain = redis.Redis.from_url(url)
+        self.metrics = Metrics()
+        self._client = connect_async(url)
+        self._recorder = Recorder(self._client.execute_command, self.keys, url, retention_ms, self.metrics)
+        self.messages = Messages(self._client, self.keys, url, retention_ms)
+        self._runner = asyncio.Runner()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result."""
+        return self._runner.run(coroutine)
+
+    def record(self, *changes: StatusChange, dialect: str = "zeckta") -> dict[str, int]:
+        """Records status changes; how many were recorded, late, in conflict and failed, ever."""
+        said = [self._recorder.prepare(one, dialect, one.digest()) for one in changes]
+        self.run(self._recorder.record(said))
+        return {name: count for name, count in self.metrics.recorded.items() if count}
+
+    def get(self, uuid: str = "m1", workspace: str = "acme") -> StoredMessage:
+        """A message that must be there."""
+        found = self.run(self.messages.get(workspace, uuid))
+        assert found
+        return found
+
+    def statuses(self, uuid: str = "m1") -> list[str]:
+        """The statuses a message went through."""
+        return [status.value for status, _ in self.get(uuid).history]
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.plain.close()
+        self.run(self._client.aclose())
+        self._runner.close()

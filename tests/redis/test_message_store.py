@@ -1,0 +1,306 @@
+"""The message store on a real server: the latest status by rank, what is told, and every look-up."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dispatcher.errors import InvalidInput
+from dispatcher.model import Status
+from dispatcher.status_api import messages as module
+from dispatcher.status_api.messages import StoredMessage
+from dispatcher.status_api.record import Record, record_of
+from tests.messages import RETENTION_MS, Store, change
+
+AT = 1_800_000_000_000
+RANK = {
+    "UNKNOWN": -1, "SCHEDULED": 0, "QUEUED": 10, "PROCESSING": 20, "SUBMITTED": 30, "SENT": 40, "BUFFERED": 40,
+    "DELIVERED": 100, "FAILED": 100, "UNDELIVERABLE": 100, "EXPIRED": 100, "REJECTED": 100, "READ": 110,
+}  # fmt: skip
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    """A store; afterwards every key of it has a time to live."""
+    store = Store(redis_url)
+    yield store
+    assert [] == [key for key in store.plain.keys("*:status*") if store.plain.pttl(key) < 0]
+    store.close()
+
+
+def expected_history(statuses: list[str], channel: str) -> list[str]:
+    """What PROVIDERS.md 6.1 says: only to a higher rank, SENT and BUFFERED freely, the first final stays, then READ."""
+    history: list[str] = []
+    for status in statuses:
+        if status == "READ" and channel == "SMS":
+            continue
+        before = history[-1] if history else None
+        if before is None:
+            follows = True
+        elif RANK[before] >= 100:
+            follows = (before, status) == ("DELIVERED", "READ")
+        else:
+            follows = RANK[status] > RANK[before] or {before, status} == {"SENT", "BUFFERED"}
+        if follows:
+            history.append(status)
+    return history
+
+
+@given(
+    statuses=st.lists(st.sampled_from([status.value for status in Status]), min_size=1, max_size=12),
+    channel=st.sampled_from(["SMS", "RCS", "WHATSAPP"]),
+    together=st.booleans(),
+)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_history_follows_the_ranks(store: Store, statuses: list[str], channel: str, together: bool) -> None:
+    """Whatever comes in whatever order, in one batch or many: the history is what the ranks allow."""
+    store.plain.flushall()
+    changes = [
+        change(status, at_ms=AT + number, channel=channel, event_id=f"e{number}")
+        for number, status in enumerate(statuses)
+    ]
+    for batch in [changes] if together else [[one] for one in changes]:
+        store.record(*batch)
+    expected = expected_history(statuses, channel)
+    found = store.run(store.messages.get("acme", "m1"))
+    assert expected == ([status.value for status, _ in found.history] if found else [])
+    if found:
+        assert expected[-1] == found.status.value
+        assert all(changes[at - AT].status is status for status, at in found.history)
+
+
+def test_fields_are_kept_and_completed(store: Store) -> None:
+    """Each change adds what it tells; what it does not tell stays."""
+    store.record(
+        change("SUBMITTED", at_ms=AT, segments=2, network="MTN", accepted_at="2027-01-15T07:59:00Z"),
+        change(
+            "DELIVERED", at_ms=AT + 5000, cost="0.0350", currency="GHS", provider={"name": "P", "code": "0"}
+        ),
+    )
+    found = store.get()
+    assert (2, "MTN", Decimal("0.0350"), "GHS") == (found.segments, found.network, found.cost, found.currency)
+    assert ({"name": "P", "code": "0"}, {}) == (found.provider, found.reference)
+    assert 1_799_999_940_000 == found.sent_ms == found.accepted_ms
+    assert AT + 5000 == found.first(Status.DELIVERED)
+
+
+def test_late_and_repeated_changes_change_nothing(store: Store) -> None:
+    """After a final status not even a field of it changes."""
+    store.record(change("DELIVERED", at_ms=AT, segments=1))
+    before = store.get()
+    found = store.record(
+        change("SENT", at_ms=AT - 1, segments=9),
+        change("DELIVERED", at_ms=AT + 1, segments=9),
+        change("FAILED"),
+    )
+    assert ({"recorded": 1, "late": 3}, before) == (found, store.get())
+
+
+def test_error_of_a_failure(store: Store) -> None:
+    """The error's code and message are kept."""
+    store.record(change("FAILED", error={"code": "E002", "message": "Network down"}))
+    assert ("E002", "Network down") == (store.get().error_code, store.get().error_message)
+
+
+def test_conflict_is_not_recorded(store: Store) -> None:
+    """Of two status changes with one eventId the first one stands, in a batch as in the ledger."""
+    store.plain.hset(store.keys.event("acme", "known"), "digest", "another")
+    store.record(
+        change("SENT", event_id="e1"),
+        change("FAILED", event_id="e1"),
+        change("DELIVERED", event_id="known"),
+    )
+    assert ["SENT"] == store.statuses()
+    assert {"recorded": 1, "conflict": 2} == {k: v for k, v in store.metrics.recorded.items() if v}
+    store.plain.delete(store.keys.event("acme", "known"))
+
+
+def test_history_is_bounded(store: Store) -> None:
+    """SENT and BUFFERED taking turns for ever do not fill memory."""
+    store.record(*(change(("SENT", "BUFFERED")[n % 2], at_ms=AT + n, event_id=f"e{n}") for n in range(200)))
+    assert (32, "BUFFERED", AT + 199) == (
+        len(store.get().history),
+        store.get().status,
+        store.get().history[-1][1],
+    )
+
+
+def test_broken_record_is_replaced(store: Store) -> None:
+    """What cannot be read does not hold up what comes."""
+    store.plain.set(store.keys.status("acme", "m1"), b"\xc1nonsense")
+    store.record(change("SENT"))
+    assert ["SENT"] == store.statuses()
+
+
+def test_fields_in_the_order_of_the_script() -> None:
+    """lua/record.lua counts fields as Record has them."""
+    fields = list(Record.__struct_fields__)
+    places = {"status": 1, "steps": 2, "sent_ms": 3, "channel": 6, "campaign_id": 12}
+    places |= {"customer_message_id": 13, "reference": 18}
+    assert places == {name: fields.index(name) + 1 for name in places}
+
+
+def test_every_field_but_times_is_text() -> None:
+    """The script merges texts; an untold one is empty."""
+    values = [getattr(record_of(change(), ()), name) for name in Record.__struct_fields__[3:]]
+    assert all(isinstance(value, str) for value in values)
+
+
+def everything(_: StoredMessage) -> bool:
+    return True
+
+
+def test_by_phone_latest_first(store: Store) -> None:
+    """The latest messages to a number, before a time, so many."""
+    for number in range(5):
+        store.record(change(uuid=f"m{number}", at_ms=AT + number * 1000), dialect="namirial")
+    store.record(change(uuid="other", dest="+39000"), dialect="namirial")
+
+    def ask(before: int, count: int) -> list[str]:
+        found = store.run(store.messages.to_phone("acme", "+233200000001", before, count, everything))
+        return [one.uuid for one in found]
+
+    assert ["m4", "m3", "m2", "m1", "m0"] == ask(AT + 10_000, 50)
+    assert ["m4", "m3"] == ask(AT + 10_000, 2)
+    assert ["m1", "m0"] == ask(AT + 2000, 50)
+    assert [] == ask(AT, 50)
+
+
+def test_by_phone_looks_on_behind_what_is_left_out(store: Store) -> None:
+    """What is forgotten or not to be kept does not count."""
+    for number in range(6):
+        store.record(change(uuid=f"m{number}", at_ms=AT + number), dialect="namirial")
+    store.plain.delete(store.keys.status("acme", "m5"))
+    found = store.run(
+        store.messages.to_phone("acme", "+233200000001", AT + 99, 2, lambda one: one.uuid not in ("m4", "m3"))
+    )
+    assert ["m2", "m1"] == [one.uuid for one in found]
+
+
+def test_by_reference_told_later(store: Store) -> None:
+    """A reference that only a later change tells is found too, whatever its length."""
+    long = "order " + "x" * 500
+    store.record(
+        change("SUBMITTED"), change("SENT", reference={"service": "S", "key": long}), dialect="namirial"
+    )
+    found = store.run(store.messages.with_reference("acme", long, AT + 1, 50, everything))
+    assert ["m1"] == [one.uuid for one in found]
+    assert [] == store.run(store.messages.with_reference("acme", "order", AT + 1, 50, everything))
+
+
+def test_by_customer_message_id(store: Store) -> None:
+    """By the customer's id on the channel it was sent on; by the message's own id where it has none."""
+    store.record(
+        change(uuid="m1", customer_message_id="order-1"),
+        change(uuid="m2"),
+        change(uuid="m3", channel="RCS", customer_message_id="order-3"),
+        dialect="qlara",
+    )
+
+    def ask(channel: str, *ids: str) -> dict[str, str]:
+        found = store.run(store.messages.of_customer("acme", channel, ids))
+        return {id_: one.uuid for id_, one in found.items()}
+
+    assert {"order-1": "m1", "m2": "m2"} == ask("SMS", "order-1", "m1", "m2", "order-3", "none")
+    assert {"order-3": "m3"} == ask("RCS", "order-1", "order-3")
+
+
+def test_campaign_totals_move(store: Store) -> None:
+    """A campaign counts its messages by their status now; a change that says no campaign is counted too."""
+    for number in range(3):
+        store.record(change("QUEUED", f"m{number}", campaign_id="spring"))
+    store.record(change("SENT", "m0", campaign_id="spring"), change("SENT", "m1"), change("DELIVERED", "m1"))
+    store.record(change("QUEUED", "m9"), change("SENT", "m9", campaign_id="spring"), change("QUEUED", "m0"))
+    found = store.run(store.messages.campaign("acme", "spring"))
+    assert found
+    assert ({Status.QUEUED: 1, Status.SENT: 2, Status.DELIVERED: 1}, 4, AT) == (
+        found.counts, found.recipients, found.started_ms,
+    )  # fmt: skip
+    listed = store.run(store.messages.recipients("acme", "spring", 1, 2))
+    assert ["m1", "m2"] == [one.uuid for one in listed]
+
+
+@pytest.mark.parametrize("skip", [0, 1, 7, 24, 30])
+def test_sent_between(store: Store, skip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages over slots, with both ends inclusive, are the same as one long list."""
+    monkeypatch.setattr(module, "PAGE", 3)
+    now = AT + 3_600_000
+    times = [AT + number * 120_000 for number in range(30)]
+    for number, at in enumerate(times):
+        store.record(change(("SENT", "DELIVERED")[number % 2], f"m{number:02}", at_ms=at), dialect="qlara")
+
+    def ask(first: int, last: int, skip: int, count: int, final: bool = False) -> list[str]:
+        found = store.run(
+            store.messages.sent_between(
+                "acme", "SMS", first, last, now_ms=now, skip=skip, count=count,
+                keep=(lambda one: one.status is Status.DELIVERED) if final else None,
+            )
+        )  # fmt: skip
+        return [one.uuid for one in found]
+
+    names = [f"m{number:02}" for number in range(30)]
+    assert names[skip : skip + 10] == ask(AT, now, skip, 10)
+    assert names[3:20][skip:][:10] == ask(times[3], times[19], skip, 10)
+    assert names[1::2][skip:][:4] == ask(AT, now, skip, 4, final=True)
+    assert [] == ask(times[5], times[4], skip, 10)
+
+
+def test_sent_between_says_where_it_would_look_at_too_many(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question that would hold up Redis is refused."""
+    monkeypatch.setattr(module, "MAX_LOOKED_AT", 5)
+    for number in range(10):
+        store.record(change(uuid=f"m{number}"), dialect="qlara")
+    asked = store.messages.sent_between(
+        "acme", "SMS", AT - 1, AT + 1, now_ms=AT, skip=0, count=5, keep=lambda _: False
+    )
+    with pytest.raises(InvalidInput, match="narrow it"):
+        store.run(asked)
+
+
+def test_no_other_workspace(store: Store) -> None:
+    """Nothing of one workspace is found by another one, by whatever it asks."""
+    told = {"campaign_id": "c", "customer_message_id": "o", "reference": {"key": "k"}}
+    for dialect in ("zeckta", "namirial", "qlara"):
+        store.record(change(uuid=f"m-{dialect}", workspace=f"of-{dialect}", **told), dialect=dialect)
+    messages, number = store.messages, "+233200000001"
+    assert [] == store.run(messages.get_many("spy", ["m-zeckta", "m-namirial", "m-qlara"]))
+    assert None is store.run(messages.campaign("spy", "c"))
+    assert [] == store.run(messages.recipients("spy", "c", 0, 9))
+    assert [] == store.run(messages.to_phone("spy", number, AT + 1, 9, everything))
+    assert [] == store.run(messages.with_reference("spy", "k", AT + 1, 9, everything))
+    assert {} == store.run(messages.of_customer("spy", "SMS", ["o", "m-qlara"]))
+    assert [] == store.run(messages.sent_between("spy", "SMS", 0, AT + 9, now_ms=AT, skip=0, count=9))
+
+
+def test_retention_is_of_the_last_change(redis_url: str) -> None:
+    """A message is forgotten so long after its last change, and what leads to it two days later."""
+    store = Store(redis_url, retention_ms=60_000)
+    store.record(change("SENT"), dialect="namirial")
+    lives = [store.plain.pttl(key) for key in sorted(store.plain.keys("*:status*"))]
+    assert [True, True] == [59_000 < lives[1] <= 60_000, 172_000_000 < lives[0] <= 172_860_000]
+    store.close()
+
+
+def test_only_what_the_platform_looks_up_by(store: Store) -> None:
+    """Memory is spent only on look-ups that somebody can make."""
+    told = {"campaign_id": "c", "customer_message_id": "o", "reference": {"key": "k"}}
+    kinds = {}
+    for dialect in ("zeckta", "sendexa", "namirial", "qlara"):
+        store.plain.flushall()
+        store.record(change(**told), dialect=dialect)
+        kinds[dialect] = sorted(key.decode().split(":")[1] for key in store.plain.keys("*:status*"))
+    assert {
+        "zeckta": ["status", "status-campaign", "status-recipients"],
+        "sendexa": ["status"],
+        "namirial": ["status", "status-phone", "status-reference"],
+        "qlara": ["status", "status-customer", "status-time"],
+    } == kinds
+
+
+def test_retention_of_a_week() -> None:
+    """The tests' retention is the default."""
+    assert 7 * 86_400_000 == RETENTION_MS
