@@ -10,7 +10,7 @@ import redis
 
 from dispatcher.errors import DispatcherError
 
-START_SECONDS = 15
+START_SECONDS = 60
 NAMES = ("redis-server", "valkey-server")
 
 
