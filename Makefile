@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-isolation bench-drain faults soak fuzz check format docs picture clean
+.PHONY: help demo test bench bench-isolation bench-drain bench-store faults soak fuzz check format docs picture clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ bench-isolation: $(INSTALLED) ## what bad endpoints, a burst and an outage cost 
 
 bench-drain: $(INSTALLED) ## how fast 10,000 to 1,000,000 waiting callbacks go out (7 min; QUICK=1: 1 min)
 	@$(BIN)/python -m bench.drain $(if $(QUICK),--quick,--keep)
+
+bench-store: $(INSTALLED) ## what the message store costs, and how fast the API answers (20 min; QUICK=1: 5 min)
+	@$(BIN)/python -m bench.store $(if $(QUICK),--quick,--keep)
 
 faults: $(INSTALLED) ## every fault of the catalogue, workers and Redis killed 200 times (30 min; QUICK=1: 5 min)
 	@$(BIN)/python -m tests.faults $(if $(QUICK),--short,--keep)

@@ -46,12 +46,21 @@ class Contenders:
         self.note = 0
         """Bytes by which bodies are longer; ours are of a dialect that passes them on then."""
 
-    def ours(self, urls: Sequence[str], *, workers: int = 1, aof: str = "everysec", count: int = 0) -> Group:
+    def ours(
+        self,
+        urls: Sequence[str],
+        *,
+        workers: int = 1,
+        aof: str = "everysec",
+        dialect: str = "",
+        statuses: Sequence[str] = ("DELIVERED",),
+        **settings: str,
+    ) -> Group:
         """Our workers, the queue filled before they start."""
-        count = count or self.size.ours
-        with running(workers=0, aof=aof) as stack:
-            stack.load.note = self.note
-            made = customers(stack, urls, "namirial" if self.note else "zeckta")
+        count = self.size.ours
+        with running(workers=0, aof=aof, **settings) as stack:
+            stack.load.note, stack.load.statuses, stack.load.each = self.note, statuses, len(statuses)
+            made = customers(stack, urls, dialect or ("namirial" if self.note else "zeckta"))
             stack.load.burst("b", made, count)
             for _ in range(workers):
                 stack.start()

@@ -20,7 +20,7 @@ def drain(contenders: Contenders, count: int) -> list[float]:
     progress, receiver = contenders.progress, contenders.receiver
     with running(workers=0) as stack:
         made = customers(stack, contenders.urls(ENDPOINTS))
-        _limit(stack, "0.001")
+        limit(stack, "0.001")
         progress.start(f"{count:,} are enqueued")
         stack.start()
         before = stack.client.info("memory")["used_memory"]
@@ -32,7 +32,7 @@ def drain(contenders: Contenders, count: int) -> list[float]:
         each = (stack.client.info("memory")["used_memory"] - before) / count
         progress.start(f"{count:,} go out")
         receiver.take()
-        _limit(stack, "0")
+        limit(stack, "0")
         _look_now(stack)
         began = time.monotonic()
         wait_until(
@@ -46,7 +46,8 @@ def drain(contenders: Contenders, count: int) -> list[float]:
     return [accepted, each, rate]
 
 
-def _limit(stack: Stack, rate: str) -> None:
+def limit(stack: Stack, rate: str) -> None:
+    """Lets all endpoints have so many callbacks a second, at most."""
     for key in stack.client.scan_iter("dispatcher:workspace:*"):
         stack.client.hset(key, mapping={"rate_per_second": rate, "revision": rate})
 

@@ -30,6 +30,8 @@ class Load:
     """Bytes of a `reference` in each, for dialects that pass it on."""
     each = 1
     """How many status changes a message has."""
+    statuses: Sequence[str] = ("DELIVERED",)
+    """Theirs, in turn."""
 
     def __init__(self, client: Any, stream: str = "dispatcher:events") -> None:
         self._client = client
@@ -55,7 +57,7 @@ class Load:
             {
                 "eventId": f"{group}-{time.time_ns() // 1000}-{number}",
                 "workspace": customer.workspace,
-                "status": "DELIVERED",
+                "status": self.statuses[number % len(self.statuses)],
                 "timestamp": self._stamp,
                 "callbackUrl": customer.url,
                 "message": message,

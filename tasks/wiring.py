@@ -120,20 +120,23 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
 
     url = redis_url(settings)
     client = connect_async(url)
+    wire = Wire(client)
     reading = client, keys(settings), url
+    retention_ms = settings.status_retention_seconds * 1000
     try:
         yield ApiParts(
-            messages=Messages(*reading, retention_ms=settings.status_retention_seconds * 1000),
+            messages=Messages(wire.call, keys(settings), url, retention_ms),
             events=Events(*reading),
             stats=Stats(*reading),
             workspaces=workspaces(settings, client),
-            api_keys=ApiKeys(*reading),
+            api_keys=ApiKeys(wire.call, keys(settings), url),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
             addresses=AddressPolicy.of(settings.allowed_networks, settings.allowed_ports),
             allow_http=settings.allow_http,
             max_queued=settings.api_max_queued,
         )
     finally:
+        await wire.close()
         await client.aclose()
 
 
@@ -147,7 +150,6 @@ class Store:
     lookup: Lookup
     events: Events
     stats: Stats
-    messages: Messages
     api_keys: ApiKeys
 
 
@@ -155,6 +157,7 @@ class Store:
 async def store(settings: Settings) -> AsyncIterator[Store]:
     """Ledger, workspaces and lookup on a connection that is closed after it."""
     client = connect_async(redis_url(settings))
+    wire = Wire(client)
     reading = client, keys(settings), redis_url(settings)
     try:
         yield Store(
@@ -164,10 +167,10 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Lookup(*reading),
             Events(*reading),
             Stats(*reading),
-            Messages(*reading, retention_ms=settings.status_retention_seconds * 1000),
-            ApiKeys(*reading),
+            ApiKeys(wire.call, *reading[1:]),
         )
     finally:
+        await wire.close()
         await client.aclose()
 
 

@@ -12,6 +12,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.model import StatusChange, iso
 from dispatcher.status_api.messages import Messages, StoredMessage
 from dispatcher.status_api.record import Recorder
+from dispatcher.wire import Wire
 
 T = TypeVar("T")
 
@@ -40,8 +41,9 @@ class Store:
         self.plain = redis.Redis.from_url(url)
         self.metrics = Metrics()
         self._client = connect_async(url)
-        self._recorder = Recorder(self._client.execute_command, self.keys, url, retention_ms, self.metrics)
-        self.messages = Messages(self._client, self.keys, url, retention_ms)
+        self._wire = Wire(self._client)
+        self._recorder = Recorder(self._wire.call, self.keys, url, retention_ms, self.metrics)
+        self.messages = Messages(self._wire.call, self.keys, url, retention_ms)
         self._runner = asyncio.Runner()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -67,5 +69,6 @@ class Store:
     def close(self) -> None:
         """Closes the connections."""
         self.plain.close()
+        self.run(self._wire.close())
         self.run(self._client.aclose())
         self._runner.close()

@@ -4,19 +4,18 @@ A key is `<id>.<secret>`: an id that finds it, and 32 random bytes that prove it
 SHA-256 is enough of a digest.
 """
 
+import asyncio
 import hmac
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
-
-import redis.asyncio
 
 from dispatcher.connection import translated
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.keys import Keys
+from dispatcher.wire import Call
 
 PRODUCERS = "*"
 """Stands for workspace and dialect where a key enqueues, for all of them."""
@@ -53,8 +52,8 @@ class Spent:
 class ApiKeys:
     """Reads and changes API keys in Redis. Every method raises RedisUnavailable."""
 
-    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
-        self._client: Any = client
+    def __init__(self, call: Call, keys: Keys, url: str = "") -> None:
+        self._call = call
         self._keys = keys
         self._url = url
 
@@ -69,40 +68,32 @@ class ApiKeys:
                 f"an API key's rate is 1 to {MAX_RATE:,} calls a second, not {rate_per_second}"
             )
         id_, secret = f"key_{secrets.token_hex(6)}", secrets.token_urlsafe(32)
-        fields = {
-            "workspace": workspace,
-            "dialect": dialect,
-            "name": name,
-            "created": now_ms,
-            "rate": rate_per_second,
-            "digest": _digest(secret),
-        }
+        named = ("workspace", workspace, "dialect", dialect, "name", name)
+        counted = ("created", now_ms, "rate", rate_per_second, "digest", _digest(secret))
         with translated(self._url):
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.hset(self._keys.api_key(id_), mapping=fields)
-                pipe.sadd(self._keys.api_keys(workspace), id_)
-                await pipe.execute()
+            await self._call("SADD", self._keys.api_keys(workspace), id_)
+            await self._call("HSET", self._keys.api_key(id_), *named, *counted)
         return ApiKey(id_, workspace, dialect, name, now_ms, rate_per_second), f"{id_}.{secret}"
 
     async def list(self, workspace: str) -> "list[ApiKey]":
         """A workspace's keys, the oldest first."""
         with translated(self._url):
-            ids = [id_.decode() for id_ in await self._client.smembers(self._keys.api_keys(workspace))]
-            found = [(id_, await self._client.hgetall(self._keys.api_key(id_))) for id_ in ids]
+            ids = [id_.decode() for id_ in await self._call("SMEMBERS", self._keys.api_keys(workspace))]
+            found = [(id_, _fields(await self._call("HGETALL", self._keys.api_key(id_)))) for id_ in ids]
         return sorted((_read(id_, h) for id_, h in found if h), key=lambda key: (key.created_ms, key.id))
 
     async def revoke(self, workspace: str, id_: str) -> None:
         """Ends a key of a workspace, from the next call on. Raises NotFound."""
         with translated(self._url):
-            if not await self._client.srem(self._keys.api_keys(workspace), id_):
+            if not await self._call("SREM", self._keys.api_keys(workspace), id_):
                 raise NotFound(f"there is no such API key: {id_}")
-            await self._client.delete(self._keys.api_key(id_))
+            await self._call("DEL", self._keys.api_key(id_))
 
     async def verify(self, text: str) -> ApiKey | None:
         """The key of this text, or None. Takes as long whether the id, the secret or nothing of it is right."""
         id_, _, secret = text.partition(".")
         with translated(self._url):
-            h = await self._client.hgetall(self._keys.api_key(id_[:MAX_NAME]))
+            h = _fields(await self._call("HGETALL", self._keys.api_key(id_[:MAX_NAME])))
         digest = h.get(b"digest", _NOBODY.encode()).decode()
         proved = hmac.compare_digest(digest, _digest(secret))
         return _read(id_, h) if proved and h else None
@@ -112,15 +103,16 @@ class ApiKeys:
         second = int(time.time())
         counted = self._keys.api_rate(key.id, second)
         with translated(self._url):
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.incr(counted)
-                pipe.expire(counted, 5)
-                calls, _ = await pipe.execute()
+            calls, _ = await asyncio.gather(self._call("INCR", counted), self._call("EXPIRE", counted, 5))
         return Spent(key.rate_per_second, key.rate_per_second - calls, second + 1)
 
 
 def _digest(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
+
+
+def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _read(id_: str, h: Mapping[bytes, bytes]) -> ApiKey:

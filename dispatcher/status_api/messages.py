@@ -1,26 +1,30 @@
 """Reads the message store: one message, those to a number or with a reference, a campaign, a stretch of time."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
-
-import msgspec
-import redis.asyncio
 
 from dispatcher.connection import translated
 from dispatcher.errors import InvalidInput
 from dispatcher.keys import Keys
 from dispatcher.model import Status, decode_json
-from dispatcher.status_api.record import SLOT_MS, Record, reference_digest
+from dispatcher.status_api.record import SLOT_MS, STATUSES, read_record, reference_digest
+from dispatcher.wire import Argument, Call
 
 PAGE = 500
 """Messages that are read in one round trip."""
 MAX_LOOKED_AT = 100_000
 """Messages that one question may look at; it says so where that is not enough."""
 MAX_AHEAD_MS = 3_600_000
+SLOTS_AT_ONCE = 144
+"""A day's."""
 
-_unpack = msgspec.msgpack.Decoder(Record).decode
+Filter = Callable[["StoredMessage"], bool]
+"""Whether a message is wanted."""
+Row = tuple[int, int, int]
+"""Part of a slot's list: the slot, the first place, the place after the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +86,8 @@ class Campaign:
 class Messages:
     """Reads one Redis; knows only what its workspace's keys lead to. Every method raises RedisUnavailable."""
 
-    def __init__(
-        self, client: "redis.asyncio.Redis", keys: Keys, url: str = "", retention_ms: int = 604_800_000
-    ) -> None:
-        self._client: Any = client
+    def __init__(self, call: Call, keys: Keys, url: str = "", retention_ms: int = 604_800_000) -> None:
+        self._call = call
         self._keys = keys
         self._url = url
         self._retention_ms = retention_ms
@@ -99,26 +101,23 @@ class Messages:
         """Those of the messages that are known, in the order asked for."""
         if not uuids:
             return []
-        with translated(self._url):
-            raw = await self._client.mget([self._keys.status(workspace, uuid) for uuid in uuids])
+        raw = await self._ask("MGET", *(self._keys.status(workspace, uuid) for uuid in uuids))
         return [_stored(uuid, one) for uuid, one in zip(uuids, raw, strict=True) if one]
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
         """Messages of a channel by customerMessageId, or by their own id where they have none; unknown ones are left out."""
         if not ids:
             return {}
-        with translated(self._url):
-            keys = [self._keys.status_customer(workspace, channel, one) for one in ids]
-            uuids = [
-                raw.decode() if raw else one
-                for one, raw in zip(ids, await self._client.mget(keys), strict=True)
-            ]
+        listed = await self._ask(
+            "MGET", *(self._keys.status_customer(workspace, channel, one) for one in ids)
+        )
+        uuids = [raw.decode() if raw else one for one, raw in zip(ids, listed, strict=True)]
         known = {one.uuid: one for one in await self.get_many(workspace, uuids) if one.channel == channel}
         found = {one: known[uuid] for one, uuid in zip(ids, uuids, strict=True) if uuid in known}
         return {one: message for one, message in found.items() if message.customer_message_id in (None, one)}
 
     async def to_phone(
-        self, workspace: str, number: str, before_ms: int, count: int, keep: Callable[[StoredMessage], bool]
+        self, workspace: str, number: str, before_ms: int, count: int, keep: Filter
     ) -> list[StoredMessage]:
         """The latest messages to a number that were sent before a time, the latest first; of those that are to be kept."""
         return await self._latest(
@@ -126,7 +125,7 @@ class Messages:
         )
 
     async def with_reference(
-        self, workspace: str, key: str, before_ms: int, count: int, keep: Callable[[StoredMessage], bool]
+        self, workspace: str, key: str, before_ms: int, count: int, keep: Filter
     ) -> list[StoredMessage]:
         """The same of messages with a reference key."""
         zset = self._keys.status_reference(workspace, reference_digest(key))
@@ -136,18 +135,17 @@ class Messages:
 
     async def campaign(self, workspace: str, campaign: str) -> Campaign | None:
         """A campaign's counts, or None: unknown to this workspace, or forgotten."""
-        with translated(self._url):
-            fields = await self._client.hgetall(self._keys.status_campaign(workspace, campaign))
-        if not fields:
+        flat = await self._ask("HGETALL", self._keys.status_campaign(workspace, campaign))
+        if not flat:
             return None
-        started = int(fields.pop(b"started", 0))
-        return Campaign(campaign, started, {Status(s.decode()): int(n) for s, n in fields.items() if int(n)})
+        fields = {name: int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        started = fields.pop(b"started", 0)
+        return Campaign(campaign, started, {STATUSES[letter]: n for letter, n in fields.items() if n})
 
     async def recipients(self, workspace: str, campaign: str, skip: int, count: int) -> list[StoredMessage]:
         """Some of a campaign's messages, in the order in which they were first heard of; forgotten ones are left out."""
-        with translated(self._url):
-            key = self._keys.status_recipients(workspace, campaign)
-            uuids = await self._client.lrange(key, skip, skip + count - 1)
+        key = self._keys.status_recipients(workspace, campaign)
+        uuids = await self._ask("LRANGE", key, skip, skip + count - 1)
         return await self.get_many(workspace, [uuid.decode() for uuid in uuids])
 
     async def sent_between(
@@ -160,7 +158,7 @@ class Messages:
         now_ms: int,
         skip: int,
         count: int,
-        keep: Callable[[StoredMessage], bool] | None = None,
+        keep: Filter | None = None,
     ) -> list[StoredMessage]:
         """Some of the messages of a channel that were sent between two times (both inclusive), the earliest ten minutes first.
 
@@ -168,64 +166,65 @@ class Messages:
         retention. Raises InvalidInput where it would have to look at too many.
         """
         from_ms, to_ms = max(from_ms, now_ms - self._retention_ms), min(to_ms, now_ms + MAX_AHEAD_MS)
-        if from_ms > to_ms:
-            return []
-        slots = await self._slots(workspace, channel, range(from_ms // SLOT_MS, to_ms // SLOT_MS + 1))
         found: list[StoredMessage] = []
         looked_at = 0
-        for slot, length in slots:
-            whole = from_ms <= slot * SLOT_MS and (slot + 1) * SLOT_MS <= to_ms
-            start = min(skip, length) if whole and keep is None else 0
+        rows: list[Row] = []
+        async for slot, length in self._slots(
+            workspace, channel, range(from_ms // SLOT_MS, to_ms // SLOT_MS + 1)
+        ):
+            whole = keep is None and from_ms <= slot * SLOT_MS and (slot + 1) * SLOT_MS <= to_ms
+            start = min(skip, length) if whole else 0  # of others it shows only when they are read
             skip -= start
-            async for one in self._of_slot(workspace, channel, slot, start):
+            rows += [(slot, first, min(first + PAGE, length)) for first in range(start, length, PAGE)]
+            if whole and sum(end - first for _, first, end in rows) < PAGE:
+                continue
+            async for one in self._read(workspace, channel, rows):
                 looked_at += 1
-                if not from_ms <= one.sent_ms <= to_ms or (keep and not keep(one)):
-                    continue
-                if skip:
-                    skip -= 1
-                    continue
-                found.append(one)
-                if len(found) == count:
-                    return found
-            if looked_at > MAX_LOOKED_AT:
-                raise InvalidInput(
-                    f"more than {MAX_LOOKED_AT:,} messages lie in that time before what was asked for: narrow it"
-                )
-        return found
+                if looked_at > MAX_LOOKED_AT:
+                    raise InvalidInput(
+                        f"more than {MAX_LOOKED_AT:,} messages lie in that time before what was asked for: narrow it"
+                    )
+                if from_ms <= one.sent_ms <= to_ms and (keep is None or keep(one)):
+                    found += [one] if not skip else []
+                    skip -= bool(skip)
+                    if len(found) == count:
+                        return found
+            rows = []
+        return (found + [one async for one in self._read(workspace, channel, rows)])[:count]
 
-    async def _slots(self, workspace: str, channel: str, slots: Iterable[int]) -> list[tuple[int, int]]:
+    async def _slots(self, workspace: str, channel: str, slots: range) -> AsyncIterator[tuple[int, int]]:
         """Those that have messages, with how many."""
-        slots = list(slots)
-        pipe = self._client.pipeline(transaction=False)
-        for slot in slots:
-            pipe.llen(self._keys.status_time(workspace, channel, slot))
-        with translated(self._url):
-            lengths = await pipe.execute()
-        return [(slot, length) for slot, length in zip(slots, lengths, strict=True) if length]
+        for first in range(0, len(slots), SLOTS_AT_ONCE):
+            some = slots[first : first + SLOTS_AT_ONCE]
+            calls = [self._ask("LLEN", self._keys.status_time(workspace, channel, slot)) for slot in some]
+            for slot, length in zip(some, await asyncio.gather(*calls), strict=True):
+                if length:
+                    yield slot, length
 
-    async def _of_slot(
-        self, workspace: str, channel: str, slot: int, start: int
-    ) -> AsyncIterator[StoredMessage]:
-        key = self._keys.status_time(workspace, channel, slot)
-        while True:
-            with translated(self._url):
-                uuids = await self._client.lrange(key, start, start + PAGE - 1)
-            for one in await self.get_many(workspace, [uuid.decode() for uuid in uuids]):
+    async def _read(self, workspace: str, channel: str, rows: Sequence[Row]) -> AsyncIterator[StoredMessage]:
+        """The messages of rows, some at a time."""
+        some: list[Row] = []
+        for number, row in enumerate(rows, 1):
+            some.append(row)
+            if number < len(rows) and sum(end - first for _, first, end in some) < PAGE:
+                continue
+            calls = [
+                self._ask("LRANGE", self._keys.status_time(workspace, channel, slot), first, end - 1)
+                for slot, first, end in some
+            ]
+            uuids = [uuid.decode() for listed in await asyncio.gather(*calls) for uuid in listed]
+            for one in await self.get_many(workspace, uuids):
                 yield one
-            if len(uuids) < PAGE:
-                return
-            start += PAGE
+            some = []
 
     async def _latest(
-        self, workspace: str, zset: str, before_ms: int, count: int, keep: Callable[[StoredMessage], bool]
+        self, workspace: str, zset: str, before_ms: int, count: int, keep: Filter
     ) -> list[StoredMessage]:
         found: list[StoredMessage] = []
         start = 0
         while len(found) < count and start < MAX_LOOKED_AT:
-            with translated(self._url):
-                uuids = await self._client.zrevrangebyscore(
-                    zset, f"({before_ms}", "-inf", start=start, num=PAGE if start else count
-                )
+            limit = PAGE if start else count
+            uuids = await self._ask("ZREVRANGEBYSCORE", zset, f"({before_ms}", "-inf", "LIMIT", start, limit)
             if not uuids:
                 break
             start += len(uuids)
@@ -233,33 +232,37 @@ class Messages:
             found += [one for one in known if keep(one)]
         return found[:count]
 
+    async def _ask(self, *command: Argument) -> Any:
+        with translated(self._url):
+            return await self._call(*command)
+
 
 def _stored(uuid: str, raw: bytes) -> StoredMessage:
-    r = _unpack(raw)
-    steps = [(Status(str(s)), int(at)) for s, at in zip(r.steps[::2], r.steps[1::2], strict=True)]
+    record = read_record(raw)
+    told = record.told
     return StoredMessage(
         uuid,
-        Status(r.status),
-        steps,
-        r.sent_ms,
-        r.src,
-        r.dest,
-        r.channel,
-        _int(r.segments),
-        _int(r.units),
-        _int(r.attempts),
-        Decimal(r.cost) if r.cost else None,
-        r.currency or None,
-        r.campaign_id or None,
-        r.customer_message_id or None,
-        r.network or None,
-        _int(r.part),
-        _int(r.total_parts),
-        _int(r.accepted_ms),
-        decode_json(r.reference.encode()) if r.reference else {},
-        decode_json(r.provider.encode()) if r.provider else {},
-        r.error_code or None,
-        r.error_message or None,
+        record.status,
+        record.history,
+        record.sent_ms,
+        told.src,
+        told.dest,
+        told.channel,
+        _int(told.segments),
+        _int(told.units),
+        _int(told.attempts),
+        Decimal(told.cost) if told.cost else None,
+        told.currency or None,
+        record.campaign_id or None,
+        told.customer_message_id or None,
+        told.network or None,
+        _int(told.part),
+        _int(told.total_parts),
+        _int(told.accepted_ms),
+        decode_json(told.reference.encode()) if told.reference else {},
+        decode_json(told.provider.encode()) if told.provider else {},
+        told.error_code or None,
+        told.error_message or None,
     )
 
 

@@ -1,5 +1,7 @@
 """Keeps what status changes say about their messages, beside the ledger; callbacks never wait for it."""
 
+import re
+import struct
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2s
 
@@ -10,7 +12,7 @@ from dispatcher.dialects import dialects
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys
 from dispatcher.metrics import Metrics
-from dispatcher.model import StatusChange, encode_json, timestamp_ms
+from dispatcher.model import Status, StatusChange, encode_json, timestamp_ms
 from dispatcher.scripts import Scripts
 from dispatcher.wire import Argument, Call
 
@@ -20,14 +22,35 @@ SLOT_MS = 600_000
 log = structlog.get_logger()
 
 
-class Record(msgspec.Struct, array_like=True, frozen=True):
-    """What is kept of a message, as one msgpack array; `""`: nobody told. lua/record.lua knows the order."""
+LETTERS = {
+    Status.UNKNOWN: "u",
+    Status.SCHEDULED: "c",
+    Status.QUEUED: "q",
+    Status.PROCESSING: "p",
+    Status.SUBMITTED: "m",
+    Status.SENT: "s",
+    Status.BUFFERED: "b",
+    Status.DELIVERED: "d",
+    Status.FAILED: "f",
+    Status.UNDELIVERABLE: "n",
+    Status.EXPIRED: "e",
+    Status.REJECTED: "j",
+    Status.READ: "r",
+}
+"""What stands for a status in Redis; lua/record.lua has their ranks."""
+STATUSES = {letter.encode(): status for status, letter in LETTERS.items()}
+READ_ON = ("RCS", "WHATSAPP")
+"""Channels on which a message can be read."""
+MAX_TOLD = 16_000
+"""Bytes; where more is told, `reference` and `provider` are not kept."""
+MAX_SENT_MS = 9_999_999_999_999
+"""Thirteen digits: the year 2286."""
+_HEAD, _STEP = re.compile(rb"(.)(\d{13})\d{5}(\d{4})", re.DOTALL), struct.Struct(">cqH")
 
-    status: str
-    steps: list[str | int]
-    """Statuses that it went through, each followed by when (ms since 1970)."""
-    sent_ms: int
-    """When it was sent: `acceptedAt` where the first status change says it, else when that happened."""
+
+class Told(msgspec.Struct, array_like=True, frozen=True):
+    """What a status change says of its message, kept as one msgpack array; `""`: nobody told."""
+
     src: str
     dest: str
     channel: str
@@ -36,8 +59,6 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     attempts: str = ""
     cost: str = ""
     currency: str = ""
-    campaign_id: str = ""
-    """Where the platform looks messages up by it."""
     customer_message_id: str = ""
     network: str = ""
     part: str = ""
@@ -51,17 +72,28 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     error_message: str = ""
 
 
+class Record(msgspec.Struct, frozen=True):
+    """What is kept of a message."""
+
+    status: Status
+    history: list[tuple[Status, int]]
+    """The statuses it went through, with when (ms since 1970)."""
+    sent_ms: int
+    """When it was sent: `acceptedAt` where the first status change says it, else when that happened."""
+    campaign_id: str
+    """Where the platform looks messages up by it."""
+    told: Told
+    """All that was told, the latest last."""
+
+
 _pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Told).decode
 
 
-def record_of(change: StatusChange, looked_up_by: Collection[str]) -> Record:
-    """What a status change says about its message."""
-    message, error, at = change.message, change.error, timestamp_ms(change.timestamp)
-    accepted = timestamp_ms(message.accepted_at) if message.accepted_at else None
-    return Record(
-        change.status.value,
-        [change.status.value, at],
-        accepted or at,
+def told_by(change: StatusChange) -> Told:
+    """What a status change says of its message."""
+    message, error = change.message, change.error
+    return Told(
         message.src,
         message.dest,
         message.channel,
@@ -70,17 +102,36 @@ def record_of(change: StatusChange, looked_up_by: Collection[str]) -> Record:
         _text(message.attempts),
         "" if message.cost is None else format(message.cost, "f"),
         message.currency or "",
-        (message.campaign_id or "") if "campaign" in looked_up_by else "",
         message.customer_message_id or "",
         message.network or "",
         _text(message.part),
         _text(message.total_parts),
-        _text(accepted),
+        str(timestamp_ms(message.accepted_at)) if message.accepted_at else "",
         encode_json(message.reference).decode() if message.reference else "",
         encode_json(message.provider).decode() if message.provider else "",
         error.code if error else "",
         (error.message or "") if error else "",
     )
+
+
+def read_record(raw: bytes) -> Record:
+    """What the script wrote. Raises ValueError for anything else."""
+    match = _HEAD.match(raw)
+    if not match:
+        raise ValueError("no record of a message")
+    place = match.end() + int(match[3])
+    campaign = raw[match.end() : place].decode()
+    history: list[tuple[Status, int]] = []
+    known: dict[str, str] = {}
+    while place < len(raw):
+        letter, at, length = _STEP.unpack_from(raw, place)
+        place += _STEP.size
+        history.append((STATUSES[letter], at))
+        if length:
+            told = msgspec.structs.asdict(_unpack(raw[place : place + length]))
+            known |= {name: value for name, value in told.items() if value}
+        place += length
+    return Record(STATUSES[match[1]], history, int(match[2]), campaign, Told(**known))
 
 
 def reference_digest(key: str) -> str:
@@ -89,29 +140,38 @@ def reference_digest(key: str) -> str:
 
 
 def arguments(change: StatusChange, dialect: str, digest: str) -> list[Argument]:
-    """A status change as the script takes it, with what its platform looks messages up by.
+    """A status change as the script takes it, with what its platform looks messages up by; nothing, where it says nothing.
 
     `digest` is the ledger's; empty where the ledger does not take the change, because it causes no callback.
     """
-    by = dialects()[dialect].LOOKED_UP_BY
-    record, message = record_of(change, by), change.message
-    key = message.reference.get("key") if message.reference and "reference" in by else None
-    customer = message.customer_message_id if "customer" in by else None
-    return [
-        change.workspace,
-        change.event_id,
-        digest,
-        message.uuid,
-        record.status,
-        record.steps[1],
-        record.sent_ms,
-        _pack(record),
-        message.dest if "phone" in by else "",
-        reference_digest(key) if isinstance(key, str) and key else "",
-        f"{message.channel}:{customer}" if customer else "",
-        f"{message.channel}:{record.sent_ms // SLOT_MS}" if "time" in by else "",
-        record.campaign_id,
-    ]
+    message, at, letter = change.message, timestamp_ms(change.timestamp), LETTERS[change.status]
+    if change.status is Status.READ and message.channel not in READ_ON:
+        return []
+    sent = min(max(0, timestamp_ms(message.accepted_at) if message.accepted_at else at), MAX_SENT_MS)
+    told = _pack(told_by(change))
+    if len(told) > MAX_TOLD:
+        told = _pack(msgspec.structs.replace(told_by(change), reference="", provider=""))
+    by = looked_up_by(change, dialects()[dialect].LOOKED_UP_BY, sent)
+    step = _STEP.pack(letter.encode(), at, len(told))
+    name, id_, uuid = change.workspace, change.event_id, message.uuid
+    return [name, id_, digest, uuid, letter, at, sent, step[:-2], step[-2:] + told, len(by) // 2, *by]
+
+
+def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> list[str]:
+    """What a message is looked up by, and which, in turn."""
+    message, by = change.message, []
+    if "phone" in what:
+        by += ["phone", message.dest]
+    key = message.reference.get("key") if message.reference and "reference" in what else None
+    if isinstance(key, str) and key:
+        by += ["reference", reference_digest(key)]
+    if message.customer_message_id and "customer" in what:
+        by += ["customer", f"{message.channel}:{message.customer_message_id}"]
+    if "time" in what:
+        by += ["time", f"{message.channel}:{sent_ms // SLOT_MS}"]
+    if message.campaign_id and "campaign" in what:
+        by += ["campaign", message.campaign_id]
+    return by
 
 
 class Recorder:
@@ -136,7 +196,7 @@ class Recorder:
         self._fails = False
 
     def prepare(self, change: StatusChange, dialect: str, digest: str) -> list[Argument]:
-        """What `record` takes of one status change; nothing, where that breaks."""
+        """What `record` takes of one status change; nothing, where that breaks or there is nothing to keep."""
         try:
             return arguments(change, dialect, digest)
         except Exception:

@@ -194,7 +194,7 @@ basic = HTTPBasic(
 )
 
 
-def _text(given: Annotated[HTTPBasicCredentials | None, Depends(basic)]) -> str | None:
+async def _text(given: Annotated[HTTPBasicCredentials | None, Depends(basic)]) -> str | None:
     return f"{given.username}.{given.password}" if given else None
 
 

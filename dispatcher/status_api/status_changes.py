@@ -65,7 +65,7 @@ bearer = HTTPBearer(
 )
 
 
-def _token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str | None:
+async def _token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str | None:
     return given.credentials if given else None
 
 

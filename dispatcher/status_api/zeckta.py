@@ -163,7 +163,7 @@ CAMPAIGN = CampaignAnswer(
 bearer = HTTPBearer(auto_error=False, scheme_name="Zeckta", description="`Authorization: Bearer <API key>`")
 
 
-def _token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str | None:
+async def _token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str | None:
     return given.credentials if given else None
 
 

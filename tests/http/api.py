@@ -26,6 +26,7 @@ from dispatcher.status_api.api_keys import PRODUCERS, ApiKeys
 from dispatcher.status_api.app import create_app
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.wire import Wire
 from dispatcher.workspaces import Workspaces
 from tests.messages import change
 
@@ -79,14 +80,15 @@ class Api:
         self.now = AT + 3_600_000
         self.api_keys: dict[str, str] = {}
         self.client = connect_async("redis://127.0.0.1:1" if redis_away else url)
+        self.wire = Wire(self.client)
         self._runner = asyncio.Runner()
         self.app: FastAPI = create_app(self._parts)
         self.parts = ApiParts(
-            messages=Messages(self.client, self.keys, url),
+            messages=Messages(self.wire.call, self.keys, url),
             events=Events(self.client, self.keys, url),
             stats=Stats(self.client, self.keys, url),
             workspaces=Workspaces(self.client, self.keys, SecretBox()),
-            api_keys=ApiKeys(self.client, self.keys, url),
+            api_keys=ApiKeys(self.wire.call, self.keys, url),
             producer=AsyncDispatcher(self.client, url),
             addresses=AddressPolicy(),
             max_queued=5,
@@ -114,6 +116,7 @@ class Api:
 
     def close(self) -> None:
         """Closes the connection."""
+        self.run(self.wire.close())
         self.run(self.client.aclose())
         self._runner.close()
 

@@ -1,5 +1,6 @@
 """The message store on a real server: the latest status by rank, what is told, and every look-up."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import Status
+from dispatcher.scripts import source
 from dispatcher.status_api import messages as module
 from dispatcher.status_api.messages import StoredMessage
-from dispatcher.status_api.record import Record, record_of
+from dispatcher.status_api.record import LETTERS
 from tests.messages import RETENTION_MS, Store, change
 
 AT = 1_800_000_000_000
@@ -118,13 +120,17 @@ def test_conflict_is_not_recorded(store: Store) -> None:
 
 
 def test_history_is_bounded(store: Store) -> None:
-    """SENT and BUFFERED taking turns for ever do not fill memory."""
-    store.record(*(change(("SENT", "BUFFERED")[n % 2], at_ms=AT + n, event_id=f"e{n}") for n in range(200)))
-    assert (32, "BUFFERED", AT + 199) == (
-        len(store.get().history),
-        store.get().status,
-        store.get().history[-1][1],
-    )
+    """SENT and BUFFERED taking turns for ever do not fill memory, and do not keep the end from being seen."""
+    for first in range(0, 3000, 500):
+        store.record(
+            *(
+                change(("SENT", "BUFFERED")[n % 2], at_ms=AT + n, event_id=f"e{n}")
+                for n in range(first, first + 500)
+            )
+        )
+    store.record(change("DELIVERED", at_ms=AT + 5000))
+    assert 16_300 < store.plain.strlen(store.keys.status("acme", "m1")) < 16_500
+    assert Status.DELIVERED is store.get().status
 
 
 def test_broken_record_is_replaced(store: Store) -> None:
@@ -134,18 +140,37 @@ def test_broken_record_is_replaced(store: Store) -> None:
     assert ["SENT"] == store.statuses()
 
 
-def test_fields_in_the_order_of_the_script() -> None:
-    """lua/record.lua counts fields as Record has them."""
-    fields = list(Record.__struct_fields__)
-    places = {"status": 1, "steps": 2, "sent_ms": 3, "channel": 6, "campaign_id": 12}
-    places |= {"customer_message_id": 13, "reference": 18}
-    assert places == {name: fields.index(name) + 1 for name in places}
+def test_what_was_told_before_is_kept_once(store: Store) -> None:
+    """A change that tells nothing new takes eleven bytes; one that takes something back is heard."""
+    lengths = []
+    for number, (status, attempts) in enumerate([("QUEUED", 1), ("SENT", 1), ("BUFFERED", 2), ("SENT", 1)]):
+        store.record(change(status, at_ms=AT + number, attempts=attempts, event_id=f"e{number}"))
+        lengths.append(store.plain.strlen(store.keys.status("acme", "m1")))
+    assert (11, True) == (lengths[1] - lengths[0], lengths[2] - lengths[1] > 11)
+    assert 1 == store.get().attempts
 
 
-def test_every_field_but_times_is_text() -> None:
-    """The script merges texts; an untold one is empty."""
-    values = [getattr(record_of(change(), ()), name) for name in Record.__struct_fields__[3:]]
-    assert all(isinstance(value, str) for value in values)
+def test_every_status_has_a_letter_and_a_rank() -> None:
+    """Python's letters are those of the script."""
+    ranks = re.search(r"RANK = \{(.*?)\}", source("record"), re.S)
+    assert ranks
+    assert {letter: RANK[status.value] for status, letter in LETTERS.items()} == {
+        letter: int(rank) for letter, rank in re.findall(r"(\w) = (-?\d+)", ranks[1])
+    }
+    assert set(Status) == set(LETTERS)
+
+
+def test_far_times_and_long_tellings(store: Store) -> None:
+    """A time beyond all sense, and a reference that is too long to keep, do not break what is kept."""
+    store.record(
+        change(
+            "SENT", accepted_at="9999-12-31T23:59:59Z", reference={"key": "k" * 20_000}, campaign_id="ä" * 256
+        ),
+        change("DELIVERED", at_ms=-5, accepted_at="0001-01-01T00:00:00Z"),
+    )
+    found = store.get()
+    assert (9_999_999_999_999, {}, "ä" * 256) == (found.sent_ms, found.reference, found.campaign_id)
+    assert [(Status.SENT, AT), (Status.DELIVERED, -5)] == found.history
 
 
 def everything(_: StoredMessage) -> bool:

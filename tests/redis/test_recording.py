@@ -36,7 +36,7 @@ def test_statuses_without_a_callback_are_kept_too(redis_url: str) -> None:
 
     async def work() -> tuple[list[str], list[Status]]:
         reader, _ = await intake(redis_url, line(1, status="QUEUED"), line(2), line(3, status="NONSENSE"))
-        found = await Messages(reader.client, KEYS).get_many("acme", ["m1", "m2", "m3"])
+        found = await Messages(reader.wire.call, KEYS).get_many("acme", ["m1", "m2", "m3"])
         ids = await accepted(reader)
         await reader.close()
         return ids, [one.status for one in found]
@@ -60,7 +60,7 @@ def test_broken_store_is_nothing_to_callbacks(redis_url: str) -> None:
 
 def test_unpreparable_change_is_nothing_to_callbacks(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a change cannot even be prepared for the store, its callback is accepted."""
-    monkeypatch.setattr("dispatcher.status_api.record.record_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("dispatcher.status_api.record.told_by", lambda *_: 1 / 0)
 
     async def work() -> tuple[list[str], int]:
         reader, metrics = await intake(redis_url, line(1))
