@@ -1,11 +1,11 @@
-# The worker and the command line in one image: `docker run … dispatcher --help`.
+# Worker, API and command line in one image: `docker run … dispatcher --help`.
 FROM python:3.12-slim AS build
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md ./
 COPY dispatcher dispatcher
 COPY config config
 COPY tasks tasks
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -c constraints.txt .
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -c constraints.txt '.[api]'
 
 FROM python:3.12-slim
 RUN useradd --system --uid 10001 --no-create-home dispatcher

@@ -60,4 +60,4 @@ def parse_headers(lines: Iterable[str]) -> dict[str, str]:
 
 
 def _headers_of(dialect: str) -> Mapping[str, str]:
-    return dialects()[dialect].headers(Signing("e", b"", ["s"], 0, 1))
+    return dialects()[dialect].headers(Signing("e", b"", ["s"], 0, 2))

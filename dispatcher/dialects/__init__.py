@@ -3,7 +3,7 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -42,13 +42,33 @@ class Dialect(Protocol):
         """The platform's own headers, beside those of Standard Webhooks."""
 
 
+class Variant(msgspec.Struct, frozen=True):
+    """Another shape that a platform documents: a dialect `<platform>-<variant>`, in its `VARIANTS`."""
+
+    event_type: Callable[[StatusChange], str | None]
+    body: Callable[[StatusChange, str, int], dict[str, Any]]
+    headers: Callable[[Signing], dict[str, str]]
+    LOOKED_UP_BY: Collection[str] = ()
+
+
 @functools.cache
 def dialects() -> Mapping[str, Dialect]:
-    """All dialects by name: the modules of this package."""
-    return {
+    """All dialects by name: the modules of this package, and their variants."""
+    modules = {
         module.name: importlib.import_module(f"{__name__}.{module.name}")
         for module in pkgutil.iter_modules(__path__)
     }
+    variants: dict[str, Dialect] = {
+        f"{name}-{variant}": shape
+        for name, module in modules.items()
+        for variant, shape in getattr(module, "VARIANTS", {}).items()
+    }
+    return modules | variants
+
+
+def platform_of(dialect: str) -> str:
+    """Whose dialect it is, variant or not."""
+    return dialect.partition("-")[0]
 
 
 def compact(fields: dict[str, Any]) -> dict[str, Any]:

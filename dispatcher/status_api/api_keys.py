@@ -32,7 +32,7 @@ class ApiKey:
     workspace: str
     """PRODUCERS: it enqueues."""
     dialect: str
-    """Whose API it opens."""
+    """The platform whose API it opens."""
     name: str
     created_ms: int
     rate_per_second: int

@@ -29,6 +29,7 @@ def api(
     """
     settings = console.settings()
     try:
+        import fastapi  # noqa: F401  the app needs it
         import uvicorn
     except ImportError:
         console.fail(EXTRA, console.USAGE)

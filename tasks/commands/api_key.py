@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dispatcher.dialects import platform_of
 from dispatcher.model import iso
 from dispatcher.status_api.api_keys import PRODUCERS, ApiKey
 from tasks import console, wiring
@@ -73,7 +74,7 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool) -> None:
         async with wiring.store(settings) as store:
             dialect = PRODUCERS
             if workspace != PRODUCERS:
-                dialect = (await store.workspaces.require(workspace)).dialect
+                dialect = platform_of((await store.workspaces.require(workspace)).dialect)
             return await store.api_keys.add(
                 workspace,
                 dialect,

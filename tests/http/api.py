@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from dispatcher.addresses import AddressPolicy
 from dispatcher.connection import connect_async
-from dispatcher.dialects import dialects
+from dispatcher.dialects import dialects, platform_of
 from dispatcher.events import Events
 from dispatcher.intake import Callback, IntakeOptions, render
 from dispatcher.keys import Keys, endpoint_id
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 AT = 1_800_000_000_000
 """2027-01-15T08:00:00Z"""
-PLATFORMS = sorted(dialects())
+PLATFORMS = sorted({platform_of(dialect) for dialect in dialects()})
 
 
 def messages_of(workspace: str) -> list[StatusChange]:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import dispatcher.dialects
-from dispatcher.dialects import Signing, dialects
+from dispatcher.dialects import Signing, dialects, platform_of
 from dispatcher.model import Status, StatusChange, encode_json
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -292,6 +293,47 @@ def test_bodies_are_compact_utf8(dialect: str, change: StatusChange) -> None:
     assert raw.decode() == json.dumps(json.loads(raw), ensure_ascii=False, separators=(",", ":"))
 
 
+VARIANTS = {
+    "sendexa-distinct": ("sms.delivered", "sms.failed", "sms.expired"),
+    "sendexa-plain": ("sms.delivered", "sms.failed", "sms.failed"),
+    "sendexa-snake": ("sms.delivered", "sms.failed", "sms.failed"),
+    "sendexa-short": ("sms.delivery", "sms.delivery", "sms.delivery"),
+    "sendexa-sdk": ("message.delivered", "message.failed", "message.failed"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_golden_variants(variant: str) -> None:
+    """Each of Sendexa's other shapes is the one on file, for a delivered, a failed and an expired message."""
+    for status, event in zip(("DELIVERED", "FAILED", "EXPIRED"), VARIANTS[variant], strict=True):
+        change = status_change(status)
+        assert event == dialects()[variant].event_type(change)
+        expected = (GOLDEN / variant / f"{status}.json").read_bytes()
+        assert expected == body(variant, change) + b"\n"
+
+
+def test_every_variant_is_tested() -> None:
+    """No variant is without a golden file."""
+    assert set(VARIANTS) == {name for name in dialects() if "-" in name}
+
+
+@pytest.mark.parametrize("variant", ["sendexa-snake", "sendexa-sdk"])
+def test_older_shapes_have_no_queued(variant: str) -> None:
+    """The older pages list sent, delivered and failed."""
+    assert None is dialects()[variant].event_type(status_change("QUEUED"))
+
+
+def test_older_headers() -> None:
+    """The older pages' signature is the bare HMAC; delivery id and attempt come with retries, the id always the same."""
+    headers = dialects()["sendexa-sdk"].headers
+    digest = hmac.new(SIGNING.secrets[0].encode(), SIGNING.body, hashlib.sha256).hexdigest()
+    first, third = headers(msgspec.structs.replace(SIGNING, attempt=1)), headers(SIGNING)
+    assert {"X-Sendexa-Signature": digest} == first
+    assert (
+        first | {"X-Sendexa-Delivery-ID": "del_2428d3a27fbaa13f", "X-Sendexa-Delivery-Attempt": "3"} == third
+    )
+
+
 SIGNING = Signing(
     event_id="event-1",
     body='{"event":"sms.sent","from":"Zürich"}'.encode(),
@@ -334,7 +376,8 @@ def test_dialects_are_the_modules_of_the_package() -> None:
     """Every file of the package is a dialect, and nothing else is."""
     folder = Path(dispatcher.dialects.__file__).parent
     files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
-    assert files == set(dialects())
+    assert files == {platform_of(name) for name in dialects()}
+    assert files == {name for name in dialects() if "-" not in name}
     assert {"sendexa", "zeckta"} <= files
 
 

@@ -46,3 +46,14 @@ def test_error_tree() -> None:
     found = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)]
     assert all(issubclass(one, errors.DispatcherError) for one in found)
     assert [] == [one.__name__ for one in found if one.__name__ not in (errors.__doc__ or "")]
+
+
+def test_without_the_extra_api() -> None:
+    """Without FastAPI everything but `dispatcher api` works, and that says in one line what to install."""
+    code = (
+        "import sys; sys.modules |= {'fastapi': None, 'uvicorn': None, 'starlette': None}; "
+        "sys.argv = ['dispatcher', 'api']; import tasks.worker, tasks.wiring; from tasks.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (2, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)
+    assert "pip install 'callback-dispatcher[api]'" in done.stderr
