@@ -85,6 +85,7 @@ local function is_conflict(workspace, id, digest)
   return digests[key] ~= digest
 end
 
+local NOTHING = {}
 local function record(workspace, uuid, status, at, sent, step, told, by, campaign)
   local key = status_key(workspace, uuid)
   local kept, before, known = redis.call('GET', key), nil, ''
@@ -115,7 +116,7 @@ local function record(workspace, uuid, status, at, sent, step, told, by, campaig
   return 'recorded'
 end
 
-local words, i, last, NOTHING = {}, 3, #ARGV, {}
+local words, i, last = {}, 3, #ARGV
 while i <= last do
   local workspace, id, digest, uuid, status, at, sent, step, told, looked_up_by = unpack(ARGV, i, i + 9)
   local by = looked_up_by == '0' and NOTHING or {}
