@@ -60,6 +60,7 @@ class Contenders:
         count = self.size.ours
         with running(workers=0, aof=aof, **settings) as stack:
             stack.load.note, stack.load.statuses, stack.load.each = self.note, statuses, len(statuses)
+            stack.load.named = bool(dialect)
             made = customers(stack, urls, dialect or ("namirial" if self.note else "zeckta"))
             stack.load.burst("b", made, count)
             for _ in range(workers):

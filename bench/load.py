@@ -28,6 +28,8 @@ class Load:
     """Bytes by which each status change, and each body, is longer."""
     note = 0
     """Bytes of a `reference` in each, for dialects that pass it on."""
+    named = False
+    """Whether a message has all by which some platform looks it up."""
     each = 1
     """How many status changes a message has."""
     statuses: Sequence[str] = ("DELIVERED",)
@@ -45,12 +47,19 @@ class Load:
         message: dict[str, Any] = {
             "uuid": f"m{number // self.each:08d}-6a5ad0ba-b5a9-11ef-b8d9",
             "src": "ZECKTA" + "x" * self.pad,
-            "dest": f"+2332{number % 100_000_000:08d}",
+            "dest": f"+2332{number // self.each % 100_000_000:08d}",
             "segments": 1,
             "units": 1,
             "attempts": 1,
             "cost": 0.05,
         }
+        if self.named:
+            message |= {"campaignId": "spring", "customerMessageId": f"order-{number // self.each}"}
+            message["reference"] = {
+                "service": "SHOP",
+                "action": "PAID",
+                "key": f"order-{number // self.each}",
+            }
         if self.note:
             message["reference"] = {"note": "x" * self.note}
         return msgspec.json.encode(

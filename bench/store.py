@@ -23,6 +23,7 @@ from bench.report import Progress, keep, machine, percentile, spread, table
 from bench.stack import Stack, running, wait_until
 from dispatcher.connection import connect_async
 from dispatcher.keys import Keys
+from dispatcher.metrics import Metrics
 from dispatcher.model import StatusChange, iso
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.record import Recorder
@@ -71,7 +72,7 @@ def intake(contenders: Contenders, count: int) -> str:
             with running(workers=0, **settings) as stack:
                 made = customers(stack, contenders.urls(100))
                 limit(stack, "0.001")
-                stack.load.statuses, stack.load.each = LIFE, len(LIFE)
+                stack.load.statuses, stack.load.each, stack.load.named = LIFE, len(LIFE), True
                 stack.load.burst("b", made, count)
                 began = time.monotonic()
                 stack.start()
@@ -114,7 +115,8 @@ async def fill(url: str, dialect: str, count: int, retention_ms: int = WEEK_MS) 
     """Messages of three status changes each, spread over the last week."""
     client = connect_async(url)
     now = time.time_ns() // 1_000_000
-    recorder = Recorder(client.execute_command, Keys(), url, retention_ms)
+    metrics = Metrics()
+    recorder = Recorder(client.execute_command, Keys(), url, retention_ms, metrics)
     for first in range(0, count, AT_ONCE):
         prepared = []
         for number in range(first, min(first + AT_ONCE, count)):
@@ -124,6 +126,7 @@ async def fill(url: str, dialect: str, count: int, retention_ms: int = WEEK_MS) 
                     recorder.prepare(change(dialect, number, status, at + 2000 * after), dialect, "")
                 )
         await recorder.record(prepared)
+    assert metrics.recorded["failed"] == 0, metrics.recorded
     await client.aclose()
 
 
@@ -171,7 +174,7 @@ PATHS = {
         "qlara",
         "/partner-gateway/v1/messages/history?channel=SMS&from={week}&to={now}&limit=100&page={last}",
     ),
-    "Qlara, history, a day, only ERROR (none)": (
+    "Qlara, history, half a day, only ERROR (none)": (
         "qlara",
         "/partner-gateway/v1/messages/history?channel=SMS&from={half}&to={now}&status=ERROR",
     ),

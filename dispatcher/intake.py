@@ -142,7 +142,7 @@ class Intake:
         self._options = options or IntakeOptions()
         self._token = secrets.token_hex(8)
         self._held: list[Entry] = []
-        self._full = self._behind = False
+        self._full = self._behind = self._recorder_is_ready = False
         self._stop = asyncio.Event()
         self.leading = False
 
@@ -165,6 +165,7 @@ class Intake:
             except RedisUnavailable as error:
                 self._say_behind(False)
                 self._watch.failed(error)
+                self._recorder_is_ready = False
                 await self._pause(FOLLOW_SECONDS)
         await self._resign()
 
@@ -176,6 +177,9 @@ class Intake:
             self._follow()
             await self._pause(FOLLOW_SECONDS)
             return
+        if self._recorder and not self._recorder_is_ready:
+            await self._recorder.load()
+            self._recorder_is_ready = True
         if not self.leading:
             log.info("intake.leading", pending=pending)
         self.leading = True

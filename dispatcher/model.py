@@ -31,6 +31,9 @@ MAX_ENTRY_BYTES = 64 * 1024
 MAX_AHEAD_MS = 3_600_000
 """How far a status change's timestamp may lie in the future."""
 
+MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
+"""What Python can print: the years 1 to 9999, in seconds since 1970."""
+
 MAX_COST, COST_DIGITS = 10**12, 12
 
 WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -96,6 +99,8 @@ def timestamp_ns(text: str) -> int:
         )
     whole, fraction, zone = match.groups()
     seconds = datetime.fromisoformat(whole + ("+00:00" if zone in "Zz" else zone)).timestamp()
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise ValueError("must lie in the years 1 to 9999, in UTC")
     return int(seconds) * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
 
 
@@ -277,9 +282,14 @@ class Callback(msgspec.Struct, frozen=True):
         return f"Callback({self.workspace!r}, {self.event_id!r})"  # a URL and a body may hold secrets
 
 
+MAX_DESCRIBED = 10
+
+
 def describe(error: ValidationError) -> str:
     """One line for everything pydantic found wrong, in the words of the JSON."""
-    return "; ".join(_describe_one(item) for item in error.errors(include_url=False))
+    found = error.errors(include_url=False, include_input=False)
+    more = f"; and {len(found) - MAX_DESCRIBED} more" if len(found) > MAX_DESCRIBED else ""
+    return "; ".join(_describe_one(item) for item in found[:MAX_DESCRIBED]) + more
 
 
 def _describe_one(item: Any) -> str:
@@ -298,7 +308,7 @@ _PLAIN = {
 
 def iso_seconds(ms: int) -> str:
     """Milliseconds since 1970 as ISO 8601 in UTC, in whole seconds."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(ms // 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def iso(ms: int) -> str:

@@ -55,6 +55,11 @@ class Scripts:
         self._root = keys.root
         self._url = url
 
+    async def load(self, name: str) -> None:
+        """Has Redis know a script. Raises RedisUnavailable."""
+        with translated(self._url):
+            await self._call("SCRIPT", "LOAD", source(name))
+
     async def run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         """The script's reply, and the monotonic time at which it was sent.
 
@@ -66,6 +71,6 @@ class Scripts:
             try:
                 return await self._call("EVALSHA", sha(name), 1, self._root, *args), sent
             except NoScriptError:  # Redis was restarted, or its scripts flushed
-                await self._call("SCRIPT", "LOAD", source(name))
+                await self.load(name)
                 sent = time.monotonic()
                 return await self._call("EVALSHA", sha(name), 1, self._root, *args), sent

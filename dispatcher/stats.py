@@ -20,6 +20,12 @@ WEEK_HOURS, WEEK_DAYS = 168, 7
 ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
 
 
+COUNTED = ("messagesDelivered", "messagesFailed", "messagesTimed", "messagesTimedMs")
+"""What is counted of a workspace's messages, for the status API."""
+DURATIONS = 4 * 30 + 1
+"""Counters of durations: up to 2^30 ms, twelve days (lua/counts.lua)."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """What happened in some time."""
@@ -101,6 +107,19 @@ class Stats:
                 else:
                     figures.counts[what] += count
         return found
+
+    async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
+        """The same of one workspace, and nothing is read of the others."""
+        names = [*COUNTED, *(f"t{number}" for number in range(DURATIONS))]
+        fields = [f"{workspace} {name}" for name in names]
+        figures, last = Figures(), now_ms // LENGTHS["hour"]
+        for number in range(last - hours + 1, last + 1):
+            with translated(self._url):
+                values = await self._client.hmget(self._keys.stats("hour", number), fields)
+            counts = [int(value or 0) for value in values]
+            figures.counts.update(dict(zip(COUNTED, counts, strict=False)))
+            figures.durations.update({n: count for n, count in enumerate(counts[len(COUNTED) :]) if count})
+        return figures
 
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
         """Ends and breaker changes of the last days (UTC) and the one that runs, by endpoint id; at most a week."""

@@ -8,7 +8,7 @@
 -- returns {'recorded', now, {recorded|late|conflict, ...}}
 --   late: the message has that status or a later one, nothing was changed; conflict: the ledger has another status change
 --   of that eventId (its digest is another one; '' = the ledger does not take it)
--- What is kept of a message: its status, when it was sent (13 digits), where in this what was told last begins (5 digits),
+-- What is kept of a message: its status, when it was sent (13 digits), where in this what was told last begins (6 digits),
 -- how long its campaign is (4 digits), its campaign, and then for each status: step, and what was told with it, or two
 -- zero bytes where that was what was told before. dispatcher/status_api/record.py makes steps and tellings, and reads this.
 -- Changes nothing that callbacks need. Refused when Redis is full.
@@ -19,39 +19,47 @@
 -- What may follow what, by the letters of record.py. `u`, UNKNOWN, stands only where nothing else is known; the first
 -- final status stays, but for `r`, READ, after `d`, DELIVERED.
 local RANK = { u = -1, c = 0, q = 10, p = 20, m = 30, s = 40, b = 40, d = 100, f = 100, n = 100, e = 100, j = 100, r = 110 }
-local HEAD, MAX_LENGTH = 23, 16384 -- `s` and `b`, SENT and BUFFERED, may take turns for ever
+local HEAD, MAX_LENGTH = 24, 16384 -- `s` and `b`, SENT and BUFFERED, may take turns for ever, but for this
 local LIFE = string.format('%d', ARGV[2] + 2 * DAY) -- of what leads to a message: its last change may come so much later
 
-local function may_follow(before, status)
+local function may_follow(before, status, step, kept)
   if RANK[before] >= 100 then return before == 'd' and status == 'r' end
-  return RANK[status] > RANK[before] or (RANK[status] == RANK[before] and status ~= before)
+  if RANK[status] ~= RANK[before] then return RANK[status] > RANK[before] end
+  return status ~= before and #kept < MAX_LENGTH and not string.find(kept, step, HEAD + 1, true)
 end
 
--- Finals, for success rates and the average time to the handset.
+-- Finals, for success rates and the average time to the handset, where somebody said when it was sent.
 local function count_final(workspace, before, status, took)
   if before == 'd' or RANK[status] < 100 then return end
   if status == 'd' or status == 'r' then
     count_in('hour', workspace .. ' messagesDelivered', 1)
-    count_in('hour', workspace .. ' messagesDeliveredMs', math.max(took, 0))
+    if before or took > 0 then
+      count_in('hour', workspace .. ' messagesTimed', 1)
+      count_in('hour', workspace .. ' messagesTimedMs', math.max(took, 0))
+    end
   else
     count_in('hour', workspace .. ' messagesFailed', 1)
   end
 end
 
--- A zset of messages by when they were sent, without those that are long gone.
+-- A zset of messages by when they were sent, without those that are long gone; some at a time.
 local function list_by_time(key, uuid, sent)
   redis.call('ZADD', key, 'NX', sent, uuid)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now - LIFE)
+  local gone = redis.call('ZRANGEBYSCORE', key, '-inf', now - LIFE, 'LIMIT', 0, 100)
+  if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
   redis.call('PEXPIRE', key, LIFE)
 end
 
--- What leads to a message; whatever is told again changes nothing.
+-- What leads to a message. `before` is what was kept of it.
 local LIST = {
   phone = function(workspace, number, uuid, sent) list_by_time(phone_key(workspace, number), uuid, sent) end,
   reference = function(workspace, digest, uuid, sent) list_by_time(reference_key(workspace, digest), uuid, sent) end,
-  customer = function(workspace, id, uuid) redis.call('SET', customer_key(workspace, id), uuid, 'PX', LIFE) end,
-  time = function(workspace, slot, uuid, _, first)
-    if not first then return end
+  customer = function(workspace, id, uuid, _, before) -- of a later message, where both have one
+    if before and string.find(before, string.match(id, ':(.*)'), 1, true) then return end
+    redis.call('SET', customer_key(workspace, id), uuid, 'PX', LIFE)
+  end,
+  time = function(workspace, slot, uuid, _, before)
+    if before then return end
     redis.call('RPUSH', time_key(workspace, slot), uuid)
     redis.call('PEXPIRE', time_key(workspace, slot), ARGV[2])
   end,
@@ -73,7 +81,7 @@ local function count_in_campaign(workspace, campaign, uuid, sent, before, status
 end
 
 local function head(status, sent, told_at, campaign)
-  return string.format('%s%013d%05d%04d%s', status, sent, told_at, #campaign, campaign)
+  return status .. string.format('%013d%06d%04d', sent, told_at, #campaign) .. campaign
 end
 
 -- Whether the ledger, or this batch, has another status change of this eventId.
@@ -89,28 +97,23 @@ local NOTHING = {}
 local function record(workspace, uuid, status, at, sent, step, told, by, campaign)
   local key = status_key(workspace, uuid)
   local kept, before, known = redis.call('GET', key), nil, ''
-  local told_at = kept and tonumber(string.sub(kept, 15, 19))
-  local is_new = false
+  local told_at, steps = kept and tonumber(string.sub(kept, 15, 20)), ''
   if not told_at then
-    kept = head(status, sent, HEAD + #campaign + #step + 1, campaign) .. step .. told
-    is_new = true
+    kept, told_at = nil, HEAD + #campaign + #step + 1
   else
     before, sent = string.sub(kept, 1, 1), tonumber(string.sub(kept, 2, 14))
-    if not may_follow(before, status) or (#kept > MAX_LENGTH and RANK[status] < 100) then return 'late' end
-    local length = tonumber(string.sub(kept, 20, 23))
-    known = string.sub(kept, HEAD + 1, HEAD + length)
+    if not may_follow(before, status, step, kept) then return 'late' end
+    local length = tonumber(string.sub(kept, 21, 24))
+    known, steps = string.sub(kept, HEAD + 1, HEAD + length), string.sub(kept, HEAD + length + 1)
     if known ~= '' then campaign = known end
-    local steps = string.sub(kept, HEAD + length + 1)
-    told_at = told_at + #campaign - length
-    if string.find(kept, told, told_at - #campaign + length, true) then
-      told, by = '\0\0', NOTHING
+    if string.find(kept, told, told_at, true) then
+      told, by, told_at = '\0\0', NOTHING, told_at + #campaign - length
     else
       told_at = HEAD + #campaign + #steps + #step + 1
     end
-    kept = head(status, sent, told_at, campaign) .. steps .. step .. told
   end
-  redis.call('SET', key, kept, 'PX', ARGV[2])
-  for what, which in pairs(by) do LIST[what](workspace, which, uuid, sent, is_new) end
+  redis.call('SET', key, head(status, sent, told_at, campaign) .. steps .. step .. told, 'PX', ARGV[2])
+  for what, which in pairs(by) do LIST[what](workspace, which, uuid, sent, kept) end
   count_in_campaign(workspace, campaign, uuid, sent, known ~= '' and before or nil, status)
   count_final(workspace, before, status, at - sent)
   return 'recorded'

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
+from starlette.requests import ClientDisconnect
 
 from dispatcher.addresses import AddressPolicy
 from dispatcher.errors import InvalidInput
@@ -32,6 +33,8 @@ class ApiParts:
     producer: AsyncDispatcher
     addresses: AddressPolicy
     allow_http: bool = False
+    searches: set[str] = field(default_factory=set)
+    """Ids of the keys that have a search under way: one at a time."""
     max_queued: int = 100_000
     """Status changes on the queue above which the HTTP intake takes no more."""
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000)
@@ -113,6 +116,19 @@ def caller(
         return key
 
     return who
+
+
+async def body_of(request: Request, max_bytes: int) -> bytes:
+    """A request's body, read only now. Raises HTTPException: 413 where it is too long, 400 where it breaks off."""
+    read = bytearray()
+    try:
+        async for some in request.stream():
+            read += some
+            if len(read) > max_bytes:
+                raise HTTPException(413, f"the limit is {max_bytes:,} bytes", {"Connection": "close"})
+    except ClientDisconnect:
+        raise HTTPException(400, "the body broke off") from None
+    return bytes(read)
 
 
 def _flag(value: object) -> object:

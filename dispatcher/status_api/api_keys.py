@@ -6,6 +6,7 @@ SHA-256 is enough of a digest.
 
 import asyncio
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from dispatcher.connection import translated
-from dispatcher.errors import InvalidInput, NotFound
+from dispatcher.errors import InvalidInput, NotFound, RedisFull
 from dispatcher.keys import Keys
 from dispatcher.wire import Call
 
@@ -21,6 +22,7 @@ PRODUCERS = "*"
 """Stands for workspace and dialect where a key enqueues, for all of them."""
 MAX_RATE = 10_000
 MAX_NAME = 64
+_FORM = re.compile(r"key_[0-9a-f]{12}\.[A-Za-z0-9_-]{43}")
 _NOBODY = sha256(b"nobody").hexdigest()
 
 
@@ -56,6 +58,7 @@ class ApiKeys:
         self._call = call
         self._keys = keys
         self._url = url
+        self._here: dict[str, int] = {}
 
     async def add(
         self, workspace: str, dialect: str, name: str, *, now_ms: int, rate_per_second: int
@@ -73,6 +76,9 @@ class ApiKeys:
         with translated(self._url):
             await self._call("SADD", self._keys.api_keys(workspace), id_)
             await self._call("HSET", self._keys.api_key(id_), *named, *counted)
+            if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
+                await self._call("DEL", self._keys.api_key(id_))
+                raise NotFound(f"workspace {workspace!r} was removed meanwhile")
         return ApiKey(id_, workspace, dialect, name, now_ms, rate_per_second), f"{id_}.{secret}"
 
     async def list(self, workspace: str) -> "list[ApiKey]":
@@ -85,15 +91,18 @@ class ApiKeys:
     async def revoke(self, workspace: str, id_: str) -> None:
         """Ends a key of a workspace, from the next call on. Raises NotFound."""
         with translated(self._url):
-            if not await self._call("SREM", self._keys.api_keys(workspace), id_):
+            if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
                 raise NotFound(f"there is no such API key: {id_}")
             await self._call("DEL", self._keys.api_key(id_))
+            await self._call("SREM", self._keys.api_keys(workspace), id_)
 
     async def verify(self, text: str) -> ApiKey | None:
-        """The key of this text, or None. Takes as long whether the id, the secret or nothing of it is right."""
+        """The key of this text, or None. Of what looks like a key it takes as long, whatever of it is right."""
+        if not _FORM.fullmatch(text):
+            return None
         id_, _, secret = text.partition(".")
         with translated(self._url):
-            h = _fields(await self._call("HGETALL", self._keys.api_key(id_[:MAX_NAME])))
+            h = _fields(await self._call("HGETALL", self._keys.api_key(id_)))
         digest = h.get(b"digest", _NOBODY.encode()).decode()
         proved = hmac.compare_digest(digest, _digest(secret))
         return _read(id_, h) if proved and h else None
@@ -102,8 +111,12 @@ class ApiKeys:
         """Counts a call against a key's rate, over all servers; a second at a time."""
         second = int(time.time())
         counted = self._keys.api_rate(key.id, second)
-        with translated(self._url):
-            calls, _ = await asyncio.gather(self._call("INCR", counted), self._call("EXPIRE", counted, 5))
+        try:
+            with translated(self._url):
+                calls, _ = await asyncio.gather(self._call("INCR", counted), self._call("EXPIRE", counted, 5))
+        except RedisFull:  # which answers questions still: counted here, then
+            calls = self._here[counted] = self._here.get(counted, 0) + 1
+            self._here = {one: n for one, n in self._here.items() if one.endswith(f":{second}")}
         return Spent(key.rate_per_second, key.rate_per_second - calls, second + 1)
 
 

@@ -36,6 +36,9 @@ PLATFORMS: tuple[Platform, ...] = (zeckta, sendexa, namirial, qlara, status_chan
 DESCRIPTION = """Status of messages for customers, in the form of the platform they know: each workspace's API keys open the
 paths of its dialect. `POST /v1/status-changes` is for backends. What a workspace does not have is not found, whoever has it."""
 
+BASE = "/api"
+"""Part of Qlara's documented base URL."""
+
 Parts = Callable[[], AbstractAsyncContextManager[ApiParts]]
 
 
@@ -56,6 +59,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     for platform in PLATFORMS:
         app.include_router(platform.router)
+    app.include_router(qlara.router, prefix=BASE, include_in_schema=False)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InvalidInput, _invalid)
@@ -72,9 +76,14 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
-        wrong = [f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()]
+        wrong = [_said(one) for one in error.errors()]
         return _failed(request, 400, "; ".join(wrong))
     return _failed(request, 400, str(error))
+
+
+def _said(wrong: dict[str, Any]) -> str:
+    text = str(wrong["msg"]).removeprefix("Value error, ")
+    return "the body is not valid JSON" if wrong["type"] == "json_invalid" else f"{wrong['loc'][-1]}: {text}"
 
 
 def _away(request: Request, error: Exception) -> Response:
@@ -83,12 +92,13 @@ def _away(request: Request, error: Exception) -> Response:
 
 
 def _broken(request: Request, error: Exception) -> Response:
-    log.error("api.internal_error", path=request.url.path, exc_info=error)
+    log.error("api.internal_error", path=request.scope["path"], exc_info=error)
     return _failed(request, 500, "internal error")
 
 
 def _failed(request: Request, status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    path = request.url.path
+    path = str(request.scope["path"])
+    path = path.removeprefix(BASE) if path.startswith(BASE + qlara.PREFIX) else path
     platform = next((one for one in PLATFORMS if path.startswith(one.PREFIX)), status_changes)
     response = answer(request, platform.failure(status, text), status)
     response.headers.update(headers or {})

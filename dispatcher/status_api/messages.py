@@ -1,10 +1,13 @@
 """Reads the message store: one message, those to a number or with a reference, a campaign, a stretch of time."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+import structlog
 
 from dispatcher.connection import translated
 from dispatcher.errors import InvalidInput
@@ -15,11 +18,13 @@ from dispatcher.wire import Argument, Call
 
 PAGE = 500
 """Messages that are read in one round trip."""
-MAX_LOOKED_AT = 100_000
+MAX_LOOKED_AT = 20_000
 """Messages that one question may look at; it says so where that is not enough."""
 MAX_AHEAD_MS = 3_600_000
 SLOTS_AT_ONCE = 144
 """A day's."""
+
+log = structlog.get_logger()
 
 Filter = Callable[["StoredMessage"], bool]
 """Whether a message is wanted."""
@@ -102,7 +107,8 @@ class Messages:
         if not uuids:
             return []
         raw = await self._ask("MGET", *(self._keys.status(workspace, uuid) for uuid in uuids))
-        return [_stored(uuid, one) for uuid, one in zip(uuids, raw, strict=True) if one]
+        found = [_stored(uuid, one) for uuid, one in zip(uuids, raw, strict=True) if one]
+        return [one for one in found if one]
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
         """Messages of a channel by customerMessageId, or by their own id where they have none; unknown ones are left out."""
@@ -222,7 +228,11 @@ class Messages:
     ) -> list[StoredMessage]:
         found: list[StoredMessage] = []
         start = 0
-        while len(found) < count and start < MAX_LOOKED_AT:
+        while len(found) < count:
+            if start >= MAX_LOOKED_AT:
+                raise InvalidInput(
+                    f"more than {MAX_LOOKED_AT:,} messages would have to be looked at: say an earlier sendDate"
+                )
             limit = PAGE if start else count
             uuids = await self._ask("ZREVRANGEBYSCORE", zset, f"({before_ms}", "-inf", "LIMIT", start, limit)
             if not uuids:
@@ -237,8 +247,12 @@ class Messages:
             return await self._call(*command)
 
 
-def _stored(uuid: str, raw: bytes) -> StoredMessage:
-    record = read_record(raw)
+def _stored(uuid: str, raw: bytes) -> StoredMessage | None:
+    try:
+        record = read_record(raw)
+    except (ValueError, LookupError, struct.error):
+        log.error("status.unreadable", message=uuid)
+        return None
     told = record.told
     return StoredMessage(
         uuid,

@@ -2,8 +2,8 @@
 
 The message object is that of the callbacks. What the pages leave open, and what we chose: a `count` below 1 or no number
 is 400; errors look like those of the send API (`code`, `message`, `details`), with the HTTP status as their code; of what
-nobody told, nothing is there; `providerAcceptanceAt` is when the message was sent, as far as anybody told, and it is what
-`sendDate` is compared with. Before the provider has accepted it there is no message.
+nobody told, nothing is there; `providerAcceptanceAt` is when the message was sent, as the first status change that told of
+it said, and it is what `sendDate` is compared with. Before the provider has accepted it there is no message.
 
 Times have whole seconds, and `sendDate` means before: who pages by the oldest `providerAcceptanceAt` seen passes the
 second after it, so that no message of that second is missed, and leaves out what comes twice.
@@ -117,7 +117,7 @@ async def message(
 
 
 @router.get(
-    "/phonenumber/{phonenumber}",
+    "/phonenumber/{phonenumber:path}",
     responses={200: documented("The messages; none: an empty list.", MESSAGES), 400: FAILURES[400]},
 )
 async def to_phone_number(
@@ -135,7 +135,7 @@ async def to_phone_number(
 
 
 @router.get(
-    "/reference/{referencekey}",
+    "/reference/{referencekey:path}",
     responses={200: documented("The messages; none: an empty list.", MESSAGES), 400: FAILURES[400]},
 )
 async def with_reference(
@@ -164,7 +164,7 @@ def _answer(found: StoredMessage) -> dict[str, Any]:
     segments = found.segments if found.channel == "SMS" else None
     fields = {
         "id": found.uuid,
-        "providerAcceptanceAt": iso_seconds(found.accepted_ms or found.sent_ms),
+        "providerAcceptanceAt": iso_seconds(found.sent_ms),
         "statusChangedAt": iso_seconds(changed_ms),
         "reference": found.reference,
         "channel": found.channel,

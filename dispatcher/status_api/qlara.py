@@ -2,9 +2,10 @@
 
 What the pages leave open, and what we chose: fields beside the three documented ones; a message without a
 customerMessageId has its own id as one ("assigned by the platform"); the history is the oldest ten minutes first, `limit`
-goes to 100, `page` so far that 100,000 messages are looked at, and it has the fields of the use case UC-019 that we know;
+goes to 100, `page` so far that 20,000 messages are looked at, for one history of a key at a time, and it has the fields of the use case UC-019 that we know;
 RECEIVED may be asked for, too; errors look like the rate limit's (`status`, `error`, `message`). Of the pages that differ,
-the API reference holds: `ids`, and 409 for a second webhook.
+the API reference holds: `ids`, and 409 for a second webhook. The paths are there under `/api`, too, for that is in the
+documented base URL.
 """
 
 from decimal import Decimal
@@ -15,15 +16,15 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.security import APIKeyHeader
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from dispatcher.addresses import is_address, parse_callback_url
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound
-from dispatcher.model import Status, iso_seconds
+from dispatcher.model import Status, describe, iso_seconds
 from dispatcher.status_api.answers import (
-    ApiParts,
     Shape,
     answer,
+    body_of,
     caller,
     documented,
     moment_ms,
@@ -34,7 +35,7 @@ from dispatcher.status_api.messages import StoredMessage
 from dispatcher.workspaces import Workspace
 
 PREFIX = "/partner-gateway/v1"
-MAX_IDS = 1000
+MAX_IDS, MAX_BYTES = 1000, 16_384
 STATUSES = {
     Status.SCHEDULED: "UNKNOWN",
     Status.QUEUED: "UNKNOWN",
@@ -155,6 +156,18 @@ SENT = Sent(
 WEBHOOK = Webhook(
     id="wh-3f9c2a7b", callback_url="https://hooks.acme.example/qlara", created_at="2026-04-09T09:00:00Z"
 )
+TOO_LONG = documented("The body is too long.", failure(413, "the limit is 16,384 bytes"))
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": CallbackUrl.model_json_schema(by_alias=True),
+                "example": {"callbackUrl": "https://hooks.acme.example/qlara"},
+            }
+        },
+    }
+}
 NO_WEBHOOK = documented("There is none.", failure(404, "there is no callback URL; create it first"))
 
 header = APIKeyHeader(name="X-Api-Key", auto_error=False, scheme_name="Qlara", description="the API key")
@@ -164,7 +177,7 @@ router = APIRouter(prefix=PREFIX, tags=["Qlara"], responses={n: FAILURES[n] for 
 
 
 @router.get(
-    "/messages/status/{customerMessageId}",
+    "/messages/status/{customerMessageId:path}",
     responses={200: documented("The status.", STATUS), 404: FAILURES[404]},
 )
 async def status(
@@ -227,38 +240,48 @@ async def history(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Response:
     """The messages of a channel that were sent between two times; a page that is not full is the last."""
-    parts = parts_of(request)
-    found = await parts.messages.sent_between(
-        key.workspace,
-        channel,
-        moment_ms("from", since),
-        moment_ms("to", until),
-        now_ms=parts.now_ms(),
-        skip=page * limit,
-        count=limit,
-        keep=(lambda one: STATUSES[one.status] == status) if status else None,
-    )
+    parts, first, last = parts_of(request), moment_ms("from", since), moment_ms("to", until)
+    if key.id in parts.searches:
+        raise HTTPException(429, "one history at a time: wait for the one before", {"Retry-After": "1"})
+    parts.searches.add(key.id)
+    try:
+        found = await parts.messages.sent_between(
+            key.workspace,
+            channel,
+            first,
+            last,
+            now_ms=parts.now_ms(),
+            skip=page * limit,
+            count=limit,
+            keep=(lambda one: STATUSES[one.status] == status) if status else None,
+        )
+    finally:
+        parts.searches.discard(key.id)
     return answer(request, [_sent(one) for one in found])
 
 
 @router.post(
     "/webhooks/delivery-status",
     status_code=201,
+    openapi_extra=BODY,
     responses={
         201: documented("It is set.", WEBHOOK),
+        413: TOO_LONG,
         409: documented(
             "There is one.", failure(409, "there is a callback URL already; change or delete it")
         ),
     },
 )
-async def create_webhook(request: Request, key: Caller, given: CallbackUrl) -> Response:
+async def create_webhook(request: Request, key: Caller) -> Response:
     """Sets the callback URL of a workspace that has none."""
     parts = parts_of(request)
-    url = _checked(parts, given.callback_url)
+    url = await _callback_url(request)
     try:
         made = await parts.workspaces.create_callback_url(key.workspace, url, now_ms=parts.now_ms())
     except AlreadyExists as error:
         raise HTTPException(409, str(error)) from None
+    except NotFound:
+        raise HTTPException(404, "there is no such workspace any more") from None
     return answer(request, _webhook(made), 201)
 
 
@@ -274,12 +297,13 @@ async def show_webhook(request: Request, key: Caller) -> Response:
 
 
 @router.put(
-    "/webhooks/delivery-status", responses={200: documented("It is changed.", WEBHOOK), 404: NO_WEBHOOK}
+    "/webhooks/delivery-status",
+    openapi_extra=BODY,
+    responses={200: documented("It is changed.", WEBHOOK), 404: NO_WEBHOOK, 413: TOO_LONG},
 )
-async def replace_webhook(request: Request, key: Caller, given: CallbackUrl) -> Response:
+async def replace_webhook(request: Request, key: Caller) -> Response:
     """Changes the callback URL, for status changes that are accepted from now on."""
-    url = _checked(parts_of(request), given.callback_url)
-    return answer(request, _webhook(await _replace(request, key, url)))
+    return answer(request, _webhook(await _replace(request, key, await _callback_url(request))))
 
 
 @router.delete(
@@ -296,12 +320,17 @@ async def delete_webhook(request: Request, key: Caller) -> Response:
 async def _replace(request: Request, key: ApiKey, url: str) -> Workspace:
     try:
         return await parts_of(request).workspaces.replace_callback_url(key.workspace, url)
-    except NotFound as error:
-        raise HTTPException(404, str(error)) from None
+    except NotFound:
+        raise HTTPException(404, "there is no callback URL; create it first") from None
 
 
-def _checked(parts: ApiParts, url: str) -> str:
-    """A callback URL that may be used; names are looked up when they are. Raises InvalidInput."""
+async def _callback_url(request: Request) -> str:
+    """The one in a request's body, if it may be used; names are looked up when they are. Raises InvalidInput."""
+    parts = parts_of(request)
+    try:
+        url = CallbackUrl.model_validate_json(await body_of(request, MAX_BYTES)).callback_url
+    except ValidationError as error:
+        raise InvalidInput(describe(error)) from None
     try:
         parse_callback_url(url, allow_http=parts.allow_http)
     except InvalidInput as error:  # whose hint at a setting is for the operator

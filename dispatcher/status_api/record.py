@@ -22,6 +22,8 @@ SLOT_MS = 600_000
 log = structlog.get_logger()
 
 
+MAX_REFERENCE_KEY = 1024
+"""Characters; a message is not looked up by a longer one."""
 LETTERS = {
     Status.UNKNOWN: "u",
     Status.SCHEDULED: "c",
@@ -42,10 +44,12 @@ STATUSES = {letter.encode(): status for status, letter in LETTERS.items()}
 READ_ON = ("RCS", "WHATSAPP")
 """Channels on which a message can be read."""
 MAX_TOLD = 16_000
-"""Bytes; where more is told, `reference` and `provider` are not kept."""
+"""Bytes; where more is told, `provider` is not kept, and if need be `reference` neither."""
+OF_THE_STATUS = ("error_code", "error_message")
+"""What is told of a status alone: the next one starts without it."""
 MAX_SENT_MS = 9_999_999_999_999
 """Thirteen digits: the year 2286."""
-_HEAD, _STEP = re.compile(rb"(.)(\d{13})\d{5}(\d{4})", re.DOTALL), struct.Struct(">cqH")
+_HEAD, _STEP = re.compile(rb"(.)(\d{13})\d{6}(\d{4})", re.DOTALL), struct.Struct(">cqH")
 
 
 class Told(msgspec.Struct, array_like=True, frozen=True):
@@ -129,9 +133,16 @@ def read_record(raw: bytes) -> Record:
         history.append((STATUSES[letter], at))
         if length:
             told = msgspec.structs.asdict(_unpack(raw[place : place + length]))
-            known |= {name: value for name, value in told.items() if value}
+            known |= {name: value for name, value in told.items() if value or name in OF_THE_STATUS}
         place += length
     return Record(STATUSES[match[1]], history, int(match[2]), campaign, Told(**known))
+
+
+def _shorter(told: Told) -> bytes:
+    without_provider = _pack(msgspec.structs.replace(told, provider=""))
+    if len(without_provider) <= MAX_TOLD:
+        return without_provider
+    return _pack(msgspec.structs.replace(told, provider="", reference=""))
 
 
 def reference_digest(key: str) -> str:
@@ -148,10 +159,10 @@ def arguments(change: StatusChange, dialect: str, digest: str) -> list[Argument]
     if change.status is Status.READ and message.channel not in READ_ON:
         return []
     sent = min(max(0, timestamp_ms(message.accepted_at) if message.accepted_at else at), MAX_SENT_MS)
+    by = looked_up_by(change, dialects()[dialect].LOOKED_UP_BY, sent)
     told = _pack(told_by(change))
     if len(told) > MAX_TOLD:
-        told = _pack(msgspec.structs.replace(told_by(change), reference="", provider=""))
-    by = looked_up_by(change, dialects()[dialect].LOOKED_UP_BY, sent)
+        told = _shorter(told_by(change))
     step = _STEP.pack(letter.encode(), at, len(told))
     name, id_, uuid = change.workspace, change.event_id, message.uuid
     return [name, id_, digest, uuid, letter, at, sent, step[:-2], step[-2:] + told, len(by) // 2, *by]
@@ -163,7 +174,7 @@ def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> l
     if "phone" in what:
         by += ["phone", message.dest]
     key = message.reference.get("key") if message.reference and "reference" in what else None
-    if isinstance(key, str) and key:
+    if isinstance(key, str) and 0 < len(key) <= MAX_REFERENCE_KEY:
         by += ["reference", reference_digest(key)]
     if message.customer_message_id and "customer" in what:
         by += ["customer", f"{message.channel}:{message.customer_message_id}"]
@@ -204,6 +215,10 @@ class Recorder:
             self._metrics.recorded["failed"] += 1
             return []
 
+    async def load(self) -> None:
+        """Has Redis know the script, so that what is recorded is never behind what is accepted. Raises RedisUnavailable."""
+        await self._scripts.load("record")
+
     async def record(self, prepared: Sequence[Sequence[Argument]]) -> None:
         """Keeps what status changes say. Raises nothing."""
         args = [argument for one in prepared for argument in one]
@@ -214,9 +229,11 @@ class Recorder:
             reply, _ = await self._scripts.run("record", now, self._retention_ms, *args)
             self._metrics.recorded.update(word.decode() for word in reply[2])
             self._fails = False
+        except RedisUnavailable:
+            return  # nothing is accepted then either, and it comes again
         except Exception as error:
             self._metrics.recorded["failed"] += len(prepared)
-            if not self._fails and not isinstance(error, RedisUnavailable):  # of that intake speaks
+            if not self._fails:
                 log.error("status.unrecorded", problem=str(error), action="callbacks go on")
             self._fails = True
 

@@ -16,7 +16,6 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from dispatcher.dialects.sendexa import DEFAULT_ERRORS
 from dispatcher.events import Event
 from dispatcher.model import Status, iso, iso_seconds
-from dispatcher.stats import Figures
 from dispatcher.status_api.answers import Flag, Shape, answer, caller, documented, parts_of
 from dispatcher.status_api.api_keys import ApiKey
 from dispatcher.status_api.messages import StoredMessage
@@ -236,16 +235,15 @@ async def analytics(
 ) -> Response:
     """How the messages and callbacks of the last hours went: the hour that runs, and so many before it."""
     parts = parts_of(request)
-    by_workspace = await parts.stats.workspaces(parts.now_ms(), hours + 1)
-    figures = by_workspace.get(key.workspace, Figures())
+    figures = await parts.stats.workspace(key.workspace, parts.now_ms(), hours + 1)
     delivered, failed = figures.counts["messagesDelivered"], figures.counts["messagesFailed"]
-    took_ms = figures.counts["messagesDeliveredMs"]
+    timed, took_ms = figures.counts["messagesTimed"], figures.counts["messagesTimedMs"]
     data = Analytics(
         hours=hours,
         delivered=delivered,
         failed=failed,
         success_rate=round(delivered / (delivered + failed), 5) if delivered + failed else None,
-        average_delivery_seconds=round(took_ms / delivered / 1000, 3) if delivered else None,
+        average_delivery_seconds=round(took_ms / timed / 1000, 3) if timed else None,
         callback_latency_ms_p95=figures.percentile_ms(0.95),
     )
     return answer(request, AnalyticsAnswer(data=data), nulls=True)

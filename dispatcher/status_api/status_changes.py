@@ -1,13 +1,15 @@
 """The HTTP intake: status changes from backends that cannot reach Redis."""
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from dispatcher.errors import EnqueueInterrupted, InvalidInput
-from dispatcher.model import StatusChange, decode_json
-from dispatcher.status_api.answers import Shape, answer, caller, documented, parts_of
+from dispatcher.model import StatusChange
+from dispatcher.status_api.answers import Shape, answer, body_of, caller, documented, parts_of
 from dispatcher.status_api.api_keys import PRODUCERS, ApiKey
 
 PREFIX = "/v1/status-changes"
@@ -103,21 +105,22 @@ def body_schema() -> dict[str, Any]:
 async def enqueue(request: Request, key: Caller) -> Response:
     """Enqueues status changes. Repeating a call is safe where they have an eventId, or all their fields are the same."""
     parts = parts_of(request)
-    given = decode_json(await _body(request))
-    changes = given if isinstance(given, list) else [given]
+    changes = _split(await body_of(request, MAX_BYTES))
     if not 1 <= len(changes) <= MAX_CHANGES:
         raise InvalidInput(f"give 1 to {MAX_CHANGES:,} status changes at once, not {len(changes):,}")
     await _refuse_while_full(request)
     results = [_looked_at(one) for one in changes]
     valid = [change for change, _ in results if change]
-    confirmed, status = {change.event_id for change in valid}, 202
+    given_ids, status = Counter(change.event_id for change in valid), 202
+    confirmed = given_ids
     try:
         await parts.producer.enqueue_many(valid)
     except EnqueueInterrupted as error:
-        confirmed, status = set(error.confirmed), 503
+        confirmed, status = Counter(error.confirmed), 503
     if not valid:
         status = 422
-    answered = answer(request, _results([_said(*one, confirmed) for one in results]), status)
+    queued = {id_ for id_, times in given_ids.items() if confirmed[id_] == times}
+    answered = answer(request, _results([_said(*one, queued) for one in results]), status)
     if status == 503:
         answered.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answered
@@ -130,32 +133,30 @@ async def _refuse_while_full(request: Request) -> None:
         raise HTTPException(503, f"more than {parts.max_queued:,} status changes are on the queue", headers)
 
 
-async def _body(request: Request) -> bytes:
-    """The body, as far as it may be long. Raises HTTPException 413."""
-    read = bytearray()
-    async for some in request.stream():
-        read += some
-        if len(read) > MAX_BYTES:
-            raise HTTPException(413, f"the limit is {MAX_BYTES:,} bytes", {"Connection": "close"})
-    return bytes(read)
+def _split(body: bytes) -> list[bytes]:
+    """The JSON of each status change. Raises InvalidInput."""
+    try:
+        if body.lstrip(b" \t\r\n").startswith(b"["):
+            return [bytes(one) for one in msgspec.json.decode(body, type=list[msgspec.Raw])]
+        return [bytes(msgspec.json.decode(body, type=msgspec.Raw))]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInput(f"not valid JSON: {error}") from None
 
 
-def _looked_at(given: object) -> tuple[StatusChange | None, str]:
+def _looked_at(given: bytes) -> tuple[StatusChange | None, str]:
     """A status change; or what is wrong with it."""
     try:
-        change = StatusChange.from_dict(given)
+        change = StatusChange.from_json(given)
         change.to_json()
     except InvalidInput as error:
         return None, str(error)
     return change, ""
 
 
-def _said(change: StatusChange | None, problem: str, confirmed: set[str]) -> Result:
+def _said(change: StatusChange | None, problem: str, queued: set[str]) -> Result:
     if change is None:
         return Result(result="invalid", problem=problem)
-    return Result(
-        event_id=change.event_id, result="queued" if change.event_id in confirmed else "unconfirmed"
-    )
+    return Result(event_id=change.event_id, result="queued" if change.event_id in queued else "unconfirmed")
 
 
 def _results(results: list[Result]) -> Results:

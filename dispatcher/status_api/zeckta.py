@@ -185,7 +185,7 @@ async def message(
 
 
 @router.get(
-    "/sms/campaigns/{campaignId}",
+    "/sms/campaigns/{campaignId:path}",
     responses={200: documented("The campaign.", CAMPAIGN), 400: FAILURES[400], 404: FAILURES[404]},
 )
 async def campaign(

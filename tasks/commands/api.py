@@ -43,5 +43,6 @@ def api(
         workers=workers,
         log_level=level,
         access_log=False,
+        http="h11",  # which bounds what comes before a body
         log_config=None,
     )

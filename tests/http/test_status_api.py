@@ -14,6 +14,7 @@ import redis
 from dispatcher.errors import EnqueueInterrupted, NotFound
 from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
+from dispatcher.wire import Argument
 from tasks.redis_server import RedisServer
 from tests.http.api import PLATFORMS, Api
 from tests.messages import change
@@ -334,12 +335,90 @@ def test_revoked_key(api: Api) -> None:
     assert None is api.run(keys.verify(text))
 
 
-def test_keys_go_with_their_workspace(redis_server: RedisServer) -> None:
+def test_keys_go_with_their_workspace(api: Api) -> None:
     """A workspace that is made anew under an old name does not open for the old keys."""
-    api = Api(fresh(redis_server))
-    ledger = Ledger(api.client.execute_command, api.keys)
-    text = api.api_keys["acme-qlara"]
-    api.run(api.parts.workspaces.remove("acme-qlara", ledger, force=True))
-    api.run(api.parts.workspaces.add("acme-qlara", "qlara", now_ms=1))
-    assert None is api.run(api.parts.api_keys.verify(text))
-    api.close()
+    ledger, keys = Ledger(api.client.execute_command, api.keys), api.parts.api_keys
+    api.run(api.parts.workspaces.add("passing", "qlara", now_ms=1))
+    _, text = api.run(keys.add("passing", "qlara", "k", now_ms=1, rate_per_second=1))
+    assert api.run(keys.verify(text))
+    api.run(api.parts.workspaces.remove("passing", ledger))
+    api.run(api.parts.workspaces.add("passing", "qlara", now_ms=1))
+    assert None is api.run(keys.verify(text))
+    assert [] == api.run(keys.list("passing"))
+    api.run(api.parts.workspaces.remove("passing", ledger))
+
+
+def test_key_that_is_added_while_its_workspace_goes(api: Api) -> None:
+    """A key whose workspace was removed meanwhile is not left behind."""
+    keys = api.parts.api_keys
+    call = keys._call
+
+    async def removed(*command: Argument) -> object:
+        answer = await call(*command)
+        if command[0] == "SADD":
+            await call("DEL", command[1])
+        return answer
+
+    keys._call = removed  # type: ignore[method-assign]
+    try:
+        with pytest.raises(NotFound):
+            api.run(keys.add("gone", "zeckta", "k", now_ms=1, rate_per_second=1))
+    finally:
+        keys._call = call  # type: ignore[method-assign]
+    found = api.run(api.client.keys("*api-key:*"))
+    assert len(found) == sum(
+        len(api.run(keys.list(w))) for w in [*api.api_keys, "*"] if w not in ("producer", "slow")
+    )
+
+
+def test_questions_are_answered_while_redis_is_full(api: Api) -> None:
+    """Redis that takes nothing more still answers; the rate is counted here, then."""
+    api.run(api.client.config_set("maxmemory", 1))
+    try:
+        _, text = "", api.api_keys["slow"]
+        headers = {"Authorization": f"Bearer {text}"}
+        answers = [api.ask("GET", OWN["zeckta"][0].format(""), headers).status_code for _ in range(4)]
+    finally:
+        api.run(api.client.config_set("maxmemory", 0))
+    assert (200, True) == (answers[0], answers.count(429) >= 2)
+
+
+def test_body_is_read_only_for_who_has_a_key(api: Api) -> None:
+    """Without a key a body is not even looked at; with one, only so much of it."""
+    path, headers = "/partner-gateway/v1/webhooks/delivery-status", {"Content-Type": "application/json"}
+    assert 401 == api.ask("POST", path, headers, b"{nonsense" * 100_000).status_code
+    assert 413 == api.ask("POST", path, headers | credential(api, "rival-qlara"), b" " * 20_000).status_code
+
+
+def test_one_search_at_a_time(api: Api) -> None:
+    """While a key's history is looked for, its next one is told to wait, and nobody else's."""
+    key = api.api_keys["acme-qlara"].partition(".")[0]
+    api.parts.searches.add(key)
+    path = (
+        "/partner-gateway/v1/messages/history?channel=SMS&from=2027-01-15T00:00:00Z&to=2027-01-16T00:00:00Z"
+    )
+    statuses = [
+        api.ask("GET", path, credential(api, name)).status_code for name in ("acme-qlara", "rival-qlara")
+    ]
+    api.parts.searches.discard(key)
+    assert ([429, 200], 200) == (statuses, api.ask("GET", path, credential(api, "acme-qlara")).status_code)
+    assert set() == api.parts.searches
+
+
+def test_documented_base_url_of_qlara(api: Api) -> None:
+    """The paths are there under /api, too, with the platform's errors."""
+    path, headers = "/partner-gateway/v1/messages/status/{}?channel=SMS", credential(api, "acme-qlara")
+    assert (
+        api.ask("GET", path.format("order-1"), headers).json()
+        == api.ask("GET", "/api" + path.format("order-1"), headers).json()
+    )
+    assert {"status": 404, "error": "Not Found"}.items() <= api.ask(
+        "GET", "/api" + path.format("x"), headers
+    ).json().items()
+
+
+@pytest.mark.parametrize("slash", ["/", "%2F"])
+def test_ids_with_a_slash(api: Api, slash: str) -> None:
+    """A reference key may hold what a path is made of."""
+    path = f"/api/messagestatus/reference/2027{slash}1"
+    assert {"messages": []} == api.ask("GET", path, credential(api, "acme-namirial")).json()

@@ -133,6 +133,64 @@ def test_history_is_bounded(store: Store) -> None:
     assert Status.DELIVERED is store.get().status
 
 
+def test_batch_that_comes_again_changes_nothing(store: Store) -> None:
+    """A worker that dies between recording and accepting has its batch recorded twice."""
+    batch = [
+        change(status, at_ms=AT + n) for n, status in enumerate(("SENT", "BUFFERED", "SENT", "BUFFERED"))
+    ]
+    store.record(*batch)
+    before = store.get()
+    store.record(*batch)
+    store.record(batch[0])
+    assert before == store.get()
+    assert ["SENT", "BUFFERED", "SENT", "BUFFERED"] == store.statuses()
+
+
+def test_error_is_of_its_status(store: Store) -> None:
+    """An error told with one status is not that of the next one, nor is its text that of another code."""
+    store.record(change("SENT", error={"code": "E005", "message": "Phone off"}))
+    store.record(change("BUFFERED", error={"code": "E006"}))
+    assert ("E006", None) == (store.get().error_code, store.get().error_message)
+    store.record(change("DELIVERED"))
+    assert None is store.get().error_code
+
+
+def test_long_provider_does_not_stop_the_status(store: Store) -> None:
+    """Whatever was told before, the next status is kept."""
+    for n, status in enumerate(("QUEUED", "PROCESSING", "SUBMITTED", "SENT", "DELIVERED", "READ")):
+        store.record(change(status, at_ms=AT + n, channel="RCS", provider={"text": f"{n}" * 15_000}))
+    assert (Status.READ, 6) == (store.get().status, len(store.get().history))
+    assert "5" * 15_000 == store.get().provider["text"]
+
+
+def test_customer_message_id_that_is_used_again(store: Store) -> None:
+    """The later message has it, also after a change of the earlier one."""
+    store.record(
+        change("SENT", "m1", customer_message_id="order-1"),
+        change("SENT", "m2", customer_message_id="order-1"),
+        change("DELIVERED", "m1", customer_message_id="order-1", cost="1"),
+        dialect="qlara",
+    )
+    found = store.run(store.messages.of_customer("acme", "SMS", ["order-1"]))
+    assert "m2" == found["order-1"].uuid
+
+
+def test_nul_in_a_campaign(store: Store) -> None:
+    """A zero byte in what is told is a byte like any other."""
+    store.record(change("QUEUED", campaign_id="a\0b"), change("SENT", campaign_id="a\0b"))
+    found = store.run(store.messages.campaign("acme", "a\0b"))
+    assert (["QUEUED", "SENT"], "a\0b") == (store.statuses(), store.get().campaign_id)
+    assert found
+    assert {Status.SENT: 1} == found.counts
+
+
+def test_unreadable_record_is_left_out(store: Store) -> None:
+    """What cannot be read is like what is not there, and does not hide the others."""
+    store.record(change("SENT", "m1"), change("SENT", "m2"))
+    store.plain.setrange(store.keys.status("acme", "m1"), 24, b"\xff" * 30)
+    assert ["m2"] == [one.uuid for one in store.run(store.messages.get_many("acme", ["m1", "m2"]))]
+
+
 def test_broken_record_is_replaced(store: Store) -> None:
     """What cannot be read does not hold up what comes."""
     store.plain.set(store.keys.status("acme", "m1"), b"\xc1nonsense")
