@@ -97,7 +97,8 @@ local NOTHING = {}
 local function record(workspace, uuid, status, at, sent, step, told, by, campaign)
   local key = status_key(workspace, uuid)
   local kept, before, known = redis.call('GET', key), nil, ''
-  local told_at, steps = kept and tonumber(string.sub(kept, 15, 20)), ''
+  local readable = kept and RANK[string.sub(kept, 1, 1)] and tonumber(string.sub(kept, 2, 24))
+  local told_at, steps = readable and tonumber(string.sub(kept, 15, 20)), ''
   if not told_at then
     kept, told_at = nil, HEAD + #campaign + #step + 1
   else

@@ -422,3 +422,27 @@ def test_ids_with_a_slash(api: Api, slash: str) -> None:
     """A reference key may hold what a path is made of."""
     path = f"/api/messagestatus/reference/2027{slash}1"
     assert {"messages": []} == api.ask("GET", path, credential(api, "acme-namirial")).json()
+
+
+def test_every_path_is_tried_by_two_workspaces(api: Api) -> None:
+    """No path of a customer is without a test of isolation."""
+    tried = [path for paths in (*OWN.values(), *LISTS.values()) for path in paths]
+    tried += ["/v1/sms/analytics", "/partner-gateway/v1/webhooks/delivery-status"]
+    for path in set(api.app.openapi()["paths"]) - {"/v1/status-changes"}:
+        pattern = re.sub(r"\\\{\w+\\\}", "[^?]+", re.escape(path))
+        assert any(re.fullmatch(rf"{pattern}(\?.*)?", one) for one in tried), path
+
+
+def test_every_answer_has_an_example(api: Api) -> None:
+    """Each answer of each operation, and each body, is shown in the OpenAPI document."""
+    for path, operations in api.app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], (method, path)
+            bodies = [*operation["responses"].values(), operation.get("requestBody", {"description": ""})]
+            for answer in (
+                one for one in bodies if one.get("description") != "It is gone." and "content" in one
+            ):
+                content = answer["content"]["application/json"]
+                assert {"example", "examples"} & set(content), (method, path)
+            assert {"401", "403"} & set(operation["responses"]), (method, path)
+            assert {"429", "503"} <= set(operation["responses"]), (method, path)

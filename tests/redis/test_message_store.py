@@ -193,9 +193,10 @@ def test_unreadable_record_is_left_out(store: Store) -> None:
 
 def test_broken_record_is_replaced(store: Store) -> None:
     """What cannot be read does not hold up what comes."""
-    store.plain.set(store.keys.status("acme", "m1"), b"\xc1nonsense")
-    store.record(change("SENT"))
-    assert ["SENT"] == store.statuses()
+    for nonsense in (b"\xc1nonsense", b"", b"s", b"z" + b"0" * 40, b"s" + b"x" * 40):
+        store.plain.set(store.keys.status("acme", "m1"), nonsense)
+        store.record(change("SENT"))
+        assert ["SENT"] == store.statuses()
 
 
 def test_what_was_told_before_is_kept_once(store: Store) -> None:
