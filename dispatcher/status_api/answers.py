@@ -69,6 +69,19 @@ def documented(text: str, example: object, *, nulls: bool = False, model: object
     return {"description": text, "model": model or _type(example), "content": {"application/json": shown}}
 
 
+def failures(example: Callable[[int, str], Shape], denied: int = 401) -> dict[int, Any]:
+    """What every platform may answer in place of what was asked for, in its own form; each operation takes what it needs."""
+    return {
+        400: documented(
+            "The question is wrong.", example(400, "limit: Input should be less than or equal to 100")
+        ),
+        denied: documented("No valid API key.", example(denied, "the API key is missing or not valid")),
+        404: documented("This workspace has none of that id.", example(404, "no such message")),
+        429: documented("Too often.", example(429, "Rate limit exceeded. 50 requests a second are allowed.")),
+        503: documented("Ask again soon.", example(503, "not available now, try again")),
+    }
+
+
 def _type(example: object) -> Any:
     return list[type(example[0])] if isinstance(example, list) else type(example)  # type: ignore[misc]
 

@@ -17,7 +17,7 @@ from fastapi.security import APIKeyHeader
 from dispatcher.dialects import compact
 from dispatcher.dialects import namirial as dialect
 from dispatcher.model import Status, iso_seconds
-from dispatcher.status_api.answers import Shape, answer, caller, documented, moment_ms, parts_of
+from dispatcher.status_api.answers import Shape, answer, caller, documented, failures, moment_ms, parts_of
 from dispatcher.status_api.api_keys import ApiKey
 from dispatcher.status_api.messages import StoredMessage
 
@@ -70,13 +70,7 @@ def failure(status: int, text: str) -> Failure:
     return Failure(code=status, message=text)
 
 
-FAILURES = {
-    400: documented("The question is wrong.", failure(400, "count: must be at least 1")),
-    403: documented("No valid API key.", failure(403, "the API key is missing or not valid")),
-    404: documented("This workspace has none of that id.", failure(404, "no such message")),
-    429: documented("Too often.", failure(429, "Rate limit exceeded. …")),
-    503: documented("Ask again soon.", failure(503, "not available now, try again")),
-}
+FAILURES = failures(failure, denied=403)
 MESSAGE = MessageAnswer(
     message=Message(
         id="b6e0c4de-6f2d-4d3a-9a39-0d7a2a1f8f11",

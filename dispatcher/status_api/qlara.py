@@ -27,6 +27,7 @@ from dispatcher.status_api.answers import (
     body_of,
     caller,
     documented,
+    failures,
     moment_ms,
     parts_of,
 )
@@ -125,13 +126,7 @@ def failure(status: int, text: str) -> Failure:
     )
 
 
-FAILURES = {
-    400: documented("The question is wrong.", failure(400, "from: must be ISO 8601 with seconds, …")),
-    401: documented("No valid API key.", failure(401, "the API key is missing or not valid")),
-    404: documented("This workspace has none of that id on this channel.", failure(404, "no such message")),
-    429: documented("Too often.", failure(429, "Rate limit exceeded. …")),
-    503: documented("Ask again soon.", failure(503, "not available now, try again")),
-}
+FAILURES = failures(failure)
 STATUS = DeliveryStatus(
     customer_message_id="order-12345",
     delivery_status="DELIVERED",

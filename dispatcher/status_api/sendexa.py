@@ -16,7 +16,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from dispatcher.dialects.sendexa import DEFAULT_ERRORS
 from dispatcher.events import Event
 from dispatcher.model import Status, iso, iso_seconds
-from dispatcher.status_api.answers import Flag, Shape, answer, caller, documented, parts_of
+from dispatcher.status_api.answers import Flag, Shape, answer, caller, documented, failures, parts_of
 from dispatcher.status_api.api_keys import ApiKey
 from dispatcher.status_api.messages import StoredMessage
 
@@ -132,17 +132,9 @@ def failure(status: int, text: str) -> Failure:
     return Failure(code=CODES.get(status, "SERVER_ERROR"), message=text, timestamp=now)
 
 
-def _example(status: int, text: str) -> Failure:
-    return failure(status, text).model_copy(update={"timestamp": "2026-06-09T13:05:00Z"})
-
-
-FAILURES = {
-    400: documented("The question is wrong.", _example(400, "hours: must be at most 168")),
-    401: documented("No valid API key.", _example(401, "the API key is missing or not valid")),
-    404: documented("This workspace has none of that id.", _example(404, "no such message")),
-    429: documented("Too often.", _example(429, "Rate limit exceeded. …")),
-    503: documented("Ask again soon.", _example(503, "not available now, try again")),
-}
+FAILURES = failures(
+    lambda status, text: failure(status, text).model_copy(update={"timestamp": "2026-06-09T13:05:00Z"})
+)
 MESSAGE = MessageAnswer(
     data=MessageWithMore(
         message_id="exa_api_01",

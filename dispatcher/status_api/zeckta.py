@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import Field
 
 from dispatcher.model import Status, iso
-from dispatcher.status_api.answers import Shape, answer, caller, documented, parts_of
+from dispatcher.status_api.answers import Shape, answer, caller, documented, failures, parts_of
 from dispatcher.status_api.api_keys import ApiKey
 from dispatcher.status_api.messages import Campaign, StoredMessage
 
@@ -118,19 +118,7 @@ class Failure(Shape):
 
 
 ID, REQUEST = "b6e0c4de-6f2d-4d3a-9a39-0d7a2a1f8f11", "5f0c9a52-9b0a-4c53-8f0e-1f5a3c1a7d20"
-FAILURES = {
-    400: documented(
-        "The question is wrong.", Failure(message="page: must be at least 1", request_id=REQUEST)
-    ),
-    401: documented(
-        "No valid API key.", Failure(message="the API key is missing or not valid", request_id=REQUEST)
-    ),
-    404: documented(
-        "This workspace has none of that id.", Failure(message="no such message", request_id=REQUEST)
-    ),
-    429: documented("Too often.", Failure(message="Rate limit exceeded. …", request_id=REQUEST)),
-    503: documented("Ask again soon.", Failure(message="not available now, try again", request_id=REQUEST)),
-}
+FAILURES = failures(lambda _, text: Failure(message=text, request_id=REQUEST))
 MESSAGE = MessageAnswer(
     data=Message(
         message_id=ID,
