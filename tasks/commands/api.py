@@ -1,5 +1,6 @@
 """`dispatcher api`: status of messages for customers, and status changes from backends, over HTTP."""
 
+import socket
 from typing import Annotated
 
 import typer
@@ -33,6 +34,10 @@ def api(
         import uvicorn
     except ImportError:
         console.fail(EXTRA, console.USAGE)
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        console.fail(f"cannot listen at {host}:{port}: {error.strerror}", console.USAGE)
     if not settings.status_retention_seconds:
         console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
     level = settings.log_level.lower()

@@ -110,6 +110,13 @@ def test_every_path_is_in_the_document(api: dict[str, str]) -> None:
             assert any(wanted in c and not re.search(by_method, c) for c in shown), (method, path)
 
 
+def test_port_that_is_taken(stack: Stack, api: dict[str, str]) -> None:
+    """Where somebody listens already, one line says so."""
+    done = stack.cli("api", "--port", api["API"].rpartition(":")[2])
+    assert (2, 1) == (done.returncode, len(done.stderr.splitlines()))
+    assert "cannot listen at 127.0.0.1" in done.stderr
+
+
 def test_no_secret_in_the_log(stack: Stack, api: dict[str, str]) -> None:
     """Neither keys nor bodies come into the API's log."""
     for name in ("ZECKTA_KEY", "PRODUCER_KEY"):
