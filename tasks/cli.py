@@ -86,7 +86,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        console.err.print(f"error: {error.format_message()}", markup=False)
+        text = error.format_message()  # of a group without its command: its help
+        console.err.print(text if text.startswith("Usage:") else f"error: {text}", markup=False)
         code = error.exit_code
     except typer.Abort:
         code = 130

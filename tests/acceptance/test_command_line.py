@@ -27,6 +27,14 @@ def test_bare_command() -> None:
     assert all(word in done.stdout for word in ("demo", "worker", "enqueue", "Examples:", "Exit codes"))
 
 
+@pytest.mark.parametrize("group", ["workspace", "event", "endpoint", "rejected", "purge", "producer-key"])
+def test_bare_group(group: str) -> None:
+    """A group of commands without one shows what there is, as no error."""
+    done = run(group)
+    assert (2, "Usage:") == (done.returncode, done.stderr.split()[0])
+    assert "Commands:" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "args", "says"),
     [
