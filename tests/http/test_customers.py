@@ -144,7 +144,7 @@ def test_every_event_is_named() -> None:
     """The document names every event of all platforms, and no other."""
     changes = [change(status, channel) for status in Status for channel in ("SMS", "RCS", "WHATSAPP")]
     events = {dialect.event_type(one) for dialect in dialects().values() for one in changes}
-    named = r"`(MESSAGE_[A-Z]+|sms\.[a-z]+|STATUS_UPDATE|DELIVERY|READ)`"
+    named = r"`(MESSAGE_[A-Z]+|(?:sms|message)\.[a-z]+|STATUS_UPDATE|DELIVERY|READ)`"
     assert events - {None} == set(re.findall(named, TEXT))
 
 
