@@ -93,6 +93,8 @@ def add(
             )
 
     _show_secret(console.run(work()), "is made; its signing secret", as_json)
+    if not callback_url:
+        console.err.print("it has no callback URL: only status changes that carry one cause callbacks")
 
 
 @commands.command()

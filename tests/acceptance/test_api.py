@@ -185,7 +185,8 @@ def test_api_keys_by_the_command_line(stack: Stack) -> None:
 
 def test_workspace_without_a_callback_url(stack: Stack) -> None:
     """It causes callbacks only where a status change carries a URL, and says so where somebody pings it."""
-    stack.cli_json("workspace", "add", "quiet", "--dialect", "zeckta")
+    made = stack.cli("workspace", "add", "quiet", "--dialect", "zeckta", "--json")
+    assert (0, True) == (made.returncode, "it has no callback URL" in made.stderr)
     assert None is stack.cli_json("workspace", "show", "quiet")["callbackUrl"]
     assert "has no callback URL" in stack.cli("workspace", "ping", "quiet").stderr
     stack.start_worker().wait_ready()
