@@ -144,7 +144,7 @@ class Keys:
         return f"{self.prefix}:status-recipients:{workspace}:{campaign}"
 
     def api_key(self, key_id: str) -> str:
-        """Hash: whose API key, its dialect, digest of its secret, name, rate. Permanent."""
+        """Hash: whose API key, its platform, digest of its secret, name, rate. Permanent."""
         return f"{self.prefix}:api-key:{key_id}"
 
     def api_keys(self, workspace: str) -> str:

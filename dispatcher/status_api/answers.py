@@ -1,11 +1,11 @@
 """What the platforms' APIs have in common: who asks, how an answer is made, what OpenAPI says of it."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 from starlette.requests import ClientDisconnect
@@ -55,12 +55,7 @@ def parts_of(request: Request) -> ApiParts:
 def answer(request: Request, content: object, status: int = 200, *, nulls: bool = False) -> Response:
     """A JSON answer with what is left of the caller's rate; what is unknown is left out, or null."""
     headers = rate_headers(request.state.spent) if hasattr(request.state, "spent") else {}
-    return json_response(_dumped(content, nulls), status, headers)
-
-
-def json_response(content: object, status: int, headers: Mapping[str, str]) -> Response:
-    """JSON in which decimals are printed digit for digit."""
-    return Response(encode_json(content), status, dict(headers), "application/json")
+    return Response(encode_json(_dumped(content, nulls)), status, headers, "application/json")
 
 
 def documented(text: str, example: object, *, nulls: bool = False, model: object = None) -> dict[str, Any]:
@@ -104,20 +99,18 @@ def rate_headers(spent: Spent) -> dict[str, str]:
 
 
 def caller(
-    dialect: str, credentials: Callable[..., Any], denied: int = 401, scheme: str = ""
+    platform: str, credentials: Callable[..., Any], denied: int = 401, scheme: str = ""
 ) -> Callable[..., Awaitable[ApiKey]]:
     """A dependency that says whose API key a request has. `credentials` is a dependency that gives the key's text, `scheme` what a 401 asks for.
 
     Raises HTTPException: `denied` for a key that is missing, wrong or another platform's, 429 for one that asks too often.
     """
-    from fastapi import Depends
-
     challenge = {"WWW-Authenticate": scheme} if scheme else None
 
     async def who(request: Request, text: Annotated[str | None, Depends(credentials)]) -> ApiKey:
         parts = parts_of(request)
         key = await parts.api_keys.verify(text or "")
-        if key is None or key.dialect != dialect:
+        if key is None or key.platform != platform:
             raise HTTPException(denied, "the API key is missing or not valid", challenge)
         spent = await parts.api_keys.spend(key)
         request.state.spent = spent
@@ -158,5 +151,5 @@ def moment_ms(name: str, text: str) -> int:
     """A query's time in ms since 1970; a `+` that came as a blank is put back. Raises InvalidInput."""
     try:
         return timestamp_ms(text.replace(" ", "+"))
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise InvalidInput(f"{name}: {error}") from None

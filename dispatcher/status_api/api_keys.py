@@ -19,7 +19,7 @@ from dispatcher.keys import Keys
 from dispatcher.wire import Call
 
 PRODUCERS = "*"
-"""Stands for workspace and dialect where a key enqueues, for all of them."""
+"""Stands for workspace and platform where a key enqueues, for all of them."""
 MAX_RATE = 10_000
 MAX_NAME = 64
 _FORM = re.compile(r"key_[0-9a-f]{12}\.[A-Za-z0-9_-]{43}")
@@ -33,8 +33,8 @@ class ApiKey:
     id: str
     workspace: str
     """PRODUCERS: it enqueues."""
-    dialect: str
-    """The platform whose API it opens."""
+    platform: str
+    """The one whose API it opens."""
     name: str
     created_ms: int
     rate_per_second: int
@@ -61,9 +61,9 @@ class ApiKeys:
         self._here: dict[str, int] = {}
 
     async def add(
-        self, workspace: str, dialect: str, name: str, *, now_ms: int, rate_per_second: int
+        self, workspace: str, platform: str, name: str, *, now_ms: int, rate_per_second: int
     ) -> tuple[ApiKey, str]:
-        """Makes a key; returns it with its text, which is not kept. Raises InvalidInput."""
+        """Makes a key; returns it with its text, which is not kept. Raises InvalidInput, or NotFound where the workspace goes meanwhile."""
         if not 0 < len(name) <= MAX_NAME or not name.isprintable():
             raise InvalidInput(f"an API key's name is 1 to {MAX_NAME} characters that can be printed")
         if not 1 <= rate_per_second <= MAX_RATE:
@@ -71,7 +71,7 @@ class ApiKeys:
                 f"an API key's rate is 1 to {MAX_RATE:,} calls a second, not {rate_per_second}"
             )
         id_, secret = f"key_{secrets.token_hex(6)}", secrets.token_urlsafe(32)
-        named = ("workspace", workspace, "dialect", dialect, "name", name)
+        named = ("workspace", workspace, "platform", platform, "name", name)
         counted = ("created", now_ms, "rate", rate_per_second, "digest", _digest(secret))
         with translated(self._url):
             await self._call("SADD", self._keys.api_keys(workspace), id_)
@@ -79,7 +79,7 @@ class ApiKeys:
             if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
                 await self._call("DEL", self._keys.api_key(id_))
                 raise NotFound(f"workspace {workspace!r} was removed meanwhile")
-        return ApiKey(id_, workspace, dialect, name, now_ms, rate_per_second), f"{id_}.{secret}"
+        return ApiKey(id_, workspace, platform, name, now_ms, rate_per_second), f"{id_}.{secret}"
 
     async def list(self, workspace: str) -> "list[ApiKey]":
         """A workspace's keys, the oldest first."""
@@ -132,7 +132,7 @@ def _read(id_: str, h: Mapping[bytes, bytes]) -> ApiKey:
     return ApiKey(
         id_,
         h[b"workspace"].decode(),
-        h[b"dialect"].decode(),
+        h[b"platform"].decode(),
         h[b"name"].decode(),
         int(h[b"created"]),
         int(h[b"rate"]),

@@ -82,8 +82,7 @@ def _invalid(request: Request, error: Exception) -> Response:
 
 
 def _said(wrong: dict[str, Any]) -> str:
-    text = str(wrong["msg"]).removeprefix("Value error, ")
-    return "the body is not valid JSON" if wrong["type"] == "json_invalid" else f"{wrong['loc'][-1]}: {text}"
+    return f"{wrong['loc'][-1]}: {str(wrong['msg']).removeprefix('Value error, ')}"
 
 
 def _away(request: Request, error: Exception) -> Response:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import structlog
 
 from dispatcher.connection import translated
 from dispatcher.errors import InvalidInput
 from dispatcher.keys import Keys
-from dispatcher.model import Status, decode_json
+from dispatcher.model import MAX_AHEAD_MS, Status, decode_json
 from dispatcher.status_api.record import SLOT_MS, STATUSES, read_record, reference_digest
 from dispatcher.wire import Argument, Call
 
@@ -20,7 +21,6 @@ PAGE = 500
 """Messages that are read in one round trip."""
 MAX_LOOKED_AT = 20_000
 """Messages that one question may look at; it says so where that is not enough."""
-MAX_AHEAD_MS = 3_600_000
 SLOTS_AT_ONCE = 144
 """A day's."""
 
@@ -52,9 +52,7 @@ class StoredMessage:
     campaign_id: str | None
     customer_message_id: str | None
     network: str | None
-    part: int | None
     total_parts: int | None
-    accepted_ms: int | None
     reference: Mapping[str, Any] = field(default_factory=dict)
     provider: Mapping[str, Any] = field(default_factory=dict)
     error_code: str | None = None
@@ -250,7 +248,7 @@ class Messages:
 def _stored(uuid: str, raw: bytes) -> StoredMessage | None:
     try:
         record = read_record(raw)
-    except (ValueError, LookupError, struct.error):
+    except (ValueError, LookupError, TypeError, struct.error, msgspec.MsgspecError):
         log.error("status.unreadable", message=uuid)
         return None
     told = record.told
@@ -270,9 +268,7 @@ def _stored(uuid: str, raw: bytes) -> StoredMessage | None:
         record.campaign_id or None,
         told.customer_message_id or None,
         told.network or None,
-        _int(told.part),
         _int(told.total_parts),
-        _int(told.accepted_ms),
         decode_json(told.reference.encode()) if told.reference else {},
         decode_json(told.provider.encode()) if told.provider else {},
         told.error_code or None,

@@ -21,7 +21,6 @@ SLOT_MS = 600_000
 
 log = structlog.get_logger()
 
-
 MAX_REFERENCE_KEY = 1024
 """Characters; a message is not looked up by a longer one."""
 LETTERS = {
@@ -65,9 +64,7 @@ class Told(msgspec.Struct, array_like=True, frozen=True):
     currency: str = ""
     customer_message_id: str = ""
     network: str = ""
-    part: str = ""
     total_parts: str = ""
-    accepted_ms: str = ""
     reference: str = ""
     """JSON."""
     provider: str = ""
@@ -108,9 +105,7 @@ def told_by(change: StatusChange) -> Told:
         message.currency or "",
         message.customer_message_id or "",
         message.network or "",
-        _text(message.part),
         _text(message.total_parts),
-        str(timestamp_ms(message.accepted_at)) if message.accepted_at else "",
         encode_json(message.reference).decode() if message.reference else "",
         encode_json(message.provider).decode() if message.provider else "",
         error.code if error else "",
@@ -216,8 +211,13 @@ class Recorder:
             return []
 
     async def load(self) -> None:
-        """Has Redis know the script, so that what is recorded is never behind what is accepted. Raises RedisUnavailable."""
-        await self._scripts.load("record")
+        """Has Redis know the script, so that what is recorded is not behind what is accepted. Raises RedisUnavailable."""
+        try:
+            await self._scripts.load("record")
+        except RedisUnavailable:
+            raise
+        except Exception as error:
+            self._say(error)
 
     async def record(self, prepared: Sequence[Sequence[Argument]]) -> None:
         """Keeps what status changes say. Raises nothing."""
@@ -233,9 +233,12 @@ class Recorder:
             return  # nothing is accepted then either, and it comes again
         except Exception as error:
             self._metrics.recorded["failed"] += len(prepared)
-            if not self._fails:
-                log.error("status.unrecorded", problem=str(error), action="callbacks go on")
-            self._fails = True
+            self._say(error)
+
+    def _say(self, error: Exception) -> None:
+        if not self._fails:
+            log.error("status.unrecorded", problem=str(error), action="callbacks go on")
+        self._fails = True
 
 
 def _text(number: int | None) -> str:

@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from dispatcher.errors import EnqueueInterrupted, InvalidInput
 from dispatcher.model import StatusChange
-from dispatcher.status_api.answers import Shape, answer, body_of, caller, documented, parts_of
+from dispatcher.status_api.answers import Shape, answer, body_of, caller, documented, failures, parts_of
 from dispatcher.status_api.api_keys import PRODUCERS, ApiKey
 
 PREFIX = "/v1/status-changes"
@@ -45,6 +45,7 @@ def failure(status: int, text: str) -> Failure:
     return Failure(error=text)
 
 
+FAILURES = failures(failure)
 RESULTS = Results(
     queued=1,
     results=[
@@ -90,11 +91,9 @@ def body_schema() -> dict[str, Any]:
     openapi_extra=body_schema(),
     responses={
         202: documented("Those that are valid are on the queue.", RESULTS),
-        400: documented("The body is no JSON, or no status changes.", failure(400, "not valid JSON: …")),
-        401: documented("No valid producer key.", failure(401, "the API key is missing or not valid")),
+        **{number: FAILURES[number] for number in (400, 401, 429)},
         413: documented("The body is too long.", failure(413, f"the limit is {MAX_BYTES:,} bytes")),
         422: documented("None of them is valid; none is on the queue.", FAILED),
-        429: documented("Too often.", failure(429, "Rate limit exceeded. …")),
         503: documented(
             "Redis is away or full, or the queue is long: again after `Retry-After`.",
             CUT,

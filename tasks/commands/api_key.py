@@ -72,12 +72,12 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool) -> None:
 
     async def work() -> tuple[ApiKey, str]:
         async with wiring.store(settings) as store:
-            dialect = PRODUCERS
+            platform = PRODUCERS
             if workspace != PRODUCERS:
-                dialect = platform_of((await store.workspaces.require(workspace)).dialect)
+                platform = platform_of((await store.workspaces.require(workspace)).dialect)
             return await store.api_keys.add(
                 workspace,
-                dialect,
+                platform,
                 name,
                 now_ms=await store.lookup.now_ms(),
                 rate_per_second=rate or settings.api_rate_per_second,
@@ -85,7 +85,7 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool) -> None:
 
     key, text = console.run(work())
     user, _, password = text.partition(".")
-    basic = {"user": user, "password": password} if key.dialect == "sendexa" else {}
+    basic = {"user": user, "password": password} if key.platform == "sendexa" else {}
     if as_json:
         console.print_json(_document(key) | {"apiKey": text} | basic)
         return

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from redis.exceptions import ResponseError
 
 from dispatcher.keys import Keys
 from dispatcher.metrics import Metrics
@@ -93,3 +94,28 @@ def test_what_was_accepted_was_recorded(redis_url: str) -> None:
 
     asyncio.run(work())
     assert ["record", "accept"] == order
+
+
+def test_script_that_cannot_be_loaded_is_nothing_to_callbacks(redis_url: str) -> None:
+    """A Redis that will not have the script has the callbacks all the same."""
+
+    async def work() -> list[str]:
+        reader, _ = await intake(redis_url)
+        call = reader.wire.call
+
+        async def refusing(*command: Argument) -> object:
+            if command[:2] == ("SCRIPT", "LOAD"):
+                raise ResponseError("ERR Error compiling script")
+            return await call(*command)
+
+        reader.intake._recorder = Recorder(refusing, KEYS, redis_url, 60_000)
+        reader.intake._recorder_is_ready = False
+        reader.intake._stop.clear()
+        await reader.client.script_flush()
+        await reader.client.xadd(KEYS.events, {"event": line(1)})
+        await reader.drain()
+        ids = await accepted(reader)
+        await reader.close()
+        return ids
+
+    assert ["e1"] == asyncio.run(work())
