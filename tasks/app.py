@@ -7,11 +7,12 @@ from celery.signals import setup_logging
 
 from config import logs
 from config.settings import Settings
-from tasks.worker import EngineStep
+from tasks.worker import EngineStep, LostConnectionStep
 
 app = Celery("dispatcher")
 app.config_from_object("config.celeryconfig")
 app.steps["worker"].add(EngineStep)
+app.steps["consumer"].add(LostConnectionStep)
 
 
 @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery ships no types

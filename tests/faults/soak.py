@@ -8,7 +8,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bench.report import bars, machine, percentile, put_between_marks, table
 from dispatcher.connection import connect_async
@@ -28,6 +30,18 @@ def rss_mb(pid: int) -> float:
     """Memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4096 / 1e6
+
+
+def descriptors(pid: int, port: int) -> tuple[int, int]:
+    """Open connections of a process to a port, and its other descriptors."""
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    there = {f"socket:[{row[9]}]" for row in rows if int(row[2].split(":")[1], 16) == port}
+    opened = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened.append(str(link.readlink()))
+    connections = sum(one in there for one in opened)
+    return connections, len(opened) - connections
 
 
 class Soak:
@@ -54,7 +68,8 @@ class Soak:
 
     def run(self) -> list[list[str]]:
         """A row for each minute."""
-        self._scene.stack.add_workspace("acme", "zeckta", "", "--max-concurrency", "50")
+        url = self._scene.stack.add_workspace("acme", "zeckta", "", "--max-concurrency", "50")
+        self._port = urlsplit(url).port or 0
         workers = [self._scene.worker(**SETTINGS), self._scene.worker(**SETTINGS)]
         steady = workers[0]  # never killed: its memory is looked at
         thread = threading.Thread(target=self._load)
@@ -115,11 +130,13 @@ class Soak:
     def _row(self, minute: int, worker: Worker, faults: list[str]) -> list[str]:
         pid = worker.process.pid
         used = self._scene.stack.redis.info("memory")["used_memory"] / 1e6
+        connections, others = descriptors(pid, self._port)
         latencies = [one * 1000 for one in list(self._latencies)]
         return [
             str(minute),
             f"{rss_mb(pid):.1f}",
-            str(len(list(Path(f"/proc/{pid}/fd").iterdir()))),
+            str(connections),
+            str(others),
             f"{used:.1f}",
             f"{len(latencies):,}",
             f"{percentile(latencies, 0.5):.0f}",
@@ -141,7 +158,18 @@ def main(arguments: Sequence[str]) -> int:
         left = stack.redis.xlen("dispatcher:events") + stack.redis.zcard("dispatcher:expiries")
     for row, bar in zip(rows, bars([float(row[1]) for row in rows], 20), strict=True):
         row.insert(2, bar)
-    head = ["minute", "worker MB", "", "descriptors", "Redis MB", "callbacks", "p50 ms", "p95 ms", "faults"]
+    head = [
+        "minute",
+        "worker MB",
+        "",
+        "connections",
+        "other descriptors",
+        "Redis MB",
+        "callbacks",
+        "p50 ms",
+        "p95 ms",
+        "faults",
+    ]
     text = (
         f"{RATE} status changes a second, 5 % of the POSTs answered 503, two workers, one of them never killed: its memory is shown. "
         f"On {machine()}; `make soak` repeats it. {left} status changes were left at the end.\n\n{table(head, rows)}"

@@ -1,0 +1,33 @@
+"""Connections to Redis that break leave nothing behind in a worker."""
+
+import sys
+
+from tests.acceptance.stack import Stack, wait_until
+
+COUNTING = """
+import os
+from celery import bootsteps
+from tasks.app import app
+
+class Count(bootsteps.StartStopStep):
+    def start(self, consumer):
+        consumer.hub.call_soon(lambda: os.write(1, b"callbacks %d\\n" % len(consumer.hub.on_tick)))
+
+app.steps["consumer"].add(Count)
+app.worker_main(["worker"])
+"""
+"""A worker that says how many callbacks its event loop has, each time it has connected."""
+
+
+def test_callbacks_of_lost_connections_go(stack: Stack) -> None:
+    """After each of three cuts the event loop of Celery has as many callbacks as at first."""
+    worker = stack.start_worker(sys.executable, "-c", COUNTING)
+
+    def said() -> list[str]:
+        return [line for line in worker.log.splitlines() if line.startswith("callbacks")]
+
+    for connected in range(1, 4):
+        wait_until(lambda: len(said()) == connected, what=f"{connected} connections")
+        stack.redis.client_kill_filter(_type="normal", skipme=True)
+    wait_until(lambda: len(said()) == 4, what="the last connection")
+    assert ["callbacks 1"] * 4 == said()
