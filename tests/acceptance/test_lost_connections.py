@@ -26,8 +26,11 @@ def test_callbacks_of_lost_connections_go(stack: Stack) -> None:
     def said() -> list[str]:
         return [line for line in worker.log.splitlines() if line.startswith("callbacks")]
 
-    for connected in range(1, 4):
-        wait_until(lambda: len(said()) == connected, what=f"{connected} connections")
+    def wait_connected(times: int) -> None:
+        wait_until(lambda: len(said()) == times, what=f"connection {times}")
+
+    for times in range(1, 4):
+        wait_connected(times)
         stack.redis.client_kill_filter(_type="normal", skipme=True)
-    wait_until(lambda: len(said()) == 4, what="the last connection")
+    wait_connected(4)
     assert ["callbacks 1"] * 4 == said()

@@ -21,7 +21,7 @@ from tests.faults.__main__ import DOCUMENT
 from tests.faults.scene import Scene
 
 RATE = 100
-SETTINGS = {"DELIVERED_BODY_SECONDS": "10", "EXPIRY_SECONDS": "60"}
+SETTINGS = {"DELIVERED_BODY_SECONDS": "10", "STATUS_RETENTION_SECONDS": "10", "EXPIRY_SECONDS": "60"}
 """So short that a minute's callbacks have ended in the next. Then they are forgotten, as after the retention: what
 grows is a leak."""
 
