@@ -170,9 +170,12 @@ class LostConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # cele
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, consumer: Any) -> None:
-        """Called by Celery when it has connected, before the new connection's callback comes."""
+        """Called by Celery when it has connected."""
+        gc.collect()  # what was there when the engine started is frozen: a few ms
+
+    def stop(self, consumer: Any) -> None:
+        """Called by Celery when the connection broke; the next one brings its own callback."""
         consumer.hub.on_tick.clear()
-        gc.collect()  # what was there at the start is frozen: a few ms
 
 
 def usable_descriptors(max_in_flight: int) -> int:
