@@ -4,6 +4,7 @@
 scripts; a test compares the two.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass
 
@@ -175,6 +176,7 @@ class Keys:
         return f"{self.prefix}:workers"
 
 
+@functools.lru_cache(maxsize=4096)
 def endpoint_id(name: str) -> str:
     """The 16 characters that stand for an endpoint in keys; long host names would cost memory in each."""
     return hashlib.blake2s(name.encode(), digest_size=8).hexdigest()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from hashlib import blake2s
+from operator import attrgetter
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -238,14 +239,17 @@ class StatusChange(_Model):
 
     def digest(self) -> str:
         """Tells two status changes with the same eventId apart: 16 hex digits of their canonical form."""
-        if self.message.reference or self.message.provider:  # whose keys may come in any order
-            canonical = _encode_canonical(self._fields())
-        else:
-            canonical = self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
+        error = _values_of_error(self.error) if self.error else None
+        canonical = _encode_canonical((_values_of_change(self), _values_of_message(self.message), error))
         return blake2s(canonical, digest_size=8).hexdigest()
 
     def _fields(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)
+
+
+_values_of_message = attrgetter(*Message.model_fields)
+_values_of_error = attrgetter(*MessageError.model_fields)
+_values_of_change = attrgetter(*(f for f in StatusChange.model_fields if f not in ("message", "error")))
 
 
 def _refuse_what_json_lacks(values: list[Any]) -> None:

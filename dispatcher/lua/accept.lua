@@ -15,7 +15,7 @@
 -- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict|full, ...}, {endpoint, claimed, ...}, ends}
 --   claimed: what claim returns for the endpoint before it
 --      or {'not_leader', now} or {'workspace_changed', now, {workspaces}}; nothing was done then
--- Refused when Redis is full (the first write is an HSET).
+-- Refused when Redis is full (the first write needs memory).
 -- include keys
 -- include clock
 -- include counts
@@ -42,13 +42,33 @@ local done = {}
 for i = 1, tonumber(take()) do done[i] = take() end
 if #done > 0 then count('noCallback', '*', nil, #done) end
 
-local touched, order = {}, {}
-local function touch(endpoint, name, added)
-  if not touched[endpoint] then
-    touched[endpoint] = { name = name, added = 0 }
-    order[#order + 1] = endpoint
+-- The endpoint's record outlives all it is named by; kept fresh once an hour.
+local function keep(s, name)
+  if now - s.seen < HOUR and s.workspace then return s end
+  redis.call('HSET', endpoint_key(s.id), 'name', name, 'seen', NOW)
+  redis.call('ZADD', ENDPOINTS, 'GT', NOW, s.id)
+  if not s.stopped then redis.call('PEXPIRE', endpoint_key(s.id), MAX_TTL + HOUR + ARGV[3]) end
+  return s.workspace and s or load(s.id)
+end
+
+-- Endpoints that something was accepted for; `given` goes to the caller at once, `added` all that waits since.
+local touched, order, left_to_give = {}, {}, tonumber(ARGV[6])
+local function touch(endpoint, name)
+  local s = touched[endpoint]
+  if not s then
+    s = keep(load(endpoint), name)
+    s.given, s.added = {}, 0
+    s.lane_is_empty = left_to_give > 0 and redis.call('EXISTS', lane_key(endpoint)) == 0
+    touched[endpoint], order[#order + 1] = s, endpoint
   end
-  touched[endpoint].added = touched[endpoint].added + added
+  return s
+end
+
+-- Whether a callback that need not wait can be given to the caller without going through the lane: nothing is before
+-- it, and nothing but the window limits the endpoint.
+local function can_give(s)
+  return left_to_give > 0 and s.lane_is_empty and s.window > s.leased + #s.given and s.hinted_until <= now
+    and s.pause == 0 and s.rate == 0 and not s.stopped
 end
 
 -- Whether as many wait for the endpoint as may, those in chains and in workers' hands counted.
@@ -57,16 +77,6 @@ local function is_full(endpoint)
   if max_waiting == 0 then return false end
   waiting[endpoint] = waiting[endpoint] or tonumber(redis.call('HGET', endpoint_key(endpoint), 'waiting') or 0)
   return waiting[endpoint] + (touched[endpoint] and touched[endpoint].added or 0) >= max_waiting
-end
-
--- The endpoint's record outlives all it is named by; kept fresh once an hour.
-local function keep(s)
-  if now - s.seen < HOUR and s.workspace then return s end
-  local name = touched[s.id].name
-  redis.call('HSET', endpoint_key(s.id), 'name', name, 'seen', NOW)
-  redis.call('ZADD', ENDPOINTS, 'GT', NOW, s.id)
-  if not s.stopped then redis.call('PEXPIRE', endpoint_key(s.id), MAX_TTL + HOUR + ARGV[3]) end
-  return s.workspace and s or load(s.id)
 end
 
 -- What a batch adds to bodies, the expiries and to lanes, written in one call each.
@@ -131,36 +141,44 @@ local function wait_in_chain(workspace, id, endpoint, uuid, length)
   return true
 end
 
--- Into the ledger, its chain and its lane; or, for `latest`, to its end if a newer one was here before.
-local function take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
-  local key, ordering = event_key(workspace, id), workspace_of(workspace).ordering
-  local keep_ms = string.format('%d', math.max(expires - now, 0) + ARGV[3])
-  expires = string.format('%d', expires)
-  redis.call('HSET', key, 'state', 'pending', 'endpoint', endpoint, 'message', uuid, 'accepted', NOW, 'expires', expires,
-    unpack(fields))
-  local length = remember_message(workspace, uuid, id, keep_ms)
+-- Into the ledger, and to the caller, its chain or its lane; or, for `latest`, to its end if a newer one was here before.
+local function take_in(workspace, id, endpoint, name, uuid, stamp, expires_at, status, event_type, digest, body)
+  local key, ordering, s = event_key(workspace, id), workspace_of(workspace).ordering, touch(endpoint, name)
+  local expires, keep_ms = string.format('%d', expires_at), string.format('%d', math.max(expires_at - now, 0) + ARGV[3])
+  local function write(state, more)
+    redis.call('HSET', key, 'state', state, 'endpoint', endpoint, 'message', uuid, 'accepted', NOW, 'expires', expires,
+      'status', status, 'type', event_type, 'digest', digest, unpack(more))
+  end
+  local length, more = remember_message(workspace, uuid, id, keep_ms), {}
   if ordering == 'latest' then
     local newest_of = newest_key(endpoint, uuid)
     local newest = redis.call('GET', newest_of)
-    redis.call('HSET', key, 'stamp', stamp)
     if newest and stamp < newest then
-      touch(endpoint, name, 0)
-      redis.call('HSET', key, 'state', 'superseded', 'ended', NOW)
+      write('superseded', { 'stamp', stamp, 'ended', NOW })
       redis.call('PEXPIRE', key, ARGV[3])
       list_end(workspace, id, endpoint, 'superseded')
       return 'superseded'
     end
     redis.call('SET', newest_of, stamp, 'PX', keep_ms)
+    more, s.lane_is_empty = { 'stamp', stamp }, false -- for those that it supersedes may let others into the lane
   elseif ordering == 'strict' then
-    redis.call('HSET', key, 'strict', 1)
+    more = { 'strict', 1 }
   end
-  touch(endpoint, name, 1)
-  add(bodies, body_key(workspace, id), body)
-  add(expiries, expires, workspace .. ':' .. id)
-  if not wait_in_chain(workspace, id, endpoint, uuid, length) then
+  local waits = wait_in_chain(workspace, id, endpoint, uuid, length)
+  local at_once = not waits and expires_at > now and can_give(s)
+  if at_once then
+    more[#more + 1], more[#more + 2] = 'claims', 1
+    s.given[#s.given + 1] = { id, 1, 1, expires_at, event_type, status, uuid, now, body }
+    left_to_give = left_to_give - 1
+  elseif not waits then
+    s.lane_is_empty = false
     lanes[endpoint] = lanes[endpoint] or {}
     add(lanes[endpoint], NOW, id)
   end
+  write(at_once and 'sending' or 'pending', more)
+  s.added = s.added + 1
+  add(bodies, body_key(workspace, id), body)
+  add(expiries, expires, workspace .. ':' .. id)
   if ordering == 'latest' then supersede_older(workspace, endpoint, uuid, stamp) end
   return 'accepted'
 end
@@ -176,8 +194,7 @@ for i = at + 1, #ARGV, 14 do
       ' (MAX_WAITING_PER_ENDPOINT); enqueue again when some have gone', workspace, id)
   elseif not known then
     local expires = math.min(tonumber(timestamp), now) + tonumber(ttl)
-    local fields = { 'status', status, 'type', event_type, 'digest', digest }
-    word = take_in(workspace, id, endpoint, name, uuid, stamp, expires, fields, body)
+    word = take_in(workspace, id, endpoint, name, uuid, stamp, expires, status, event_type, digest, body)
     count('accepted', workspace)
     if took ~= '' then
       count_in('hour', workspace .. ' toDelivered', 1)
@@ -198,13 +215,14 @@ for first = 1, #done, 500 do
 end
 
 write_added()
-local hints, claims, left_to_give = {}, {}, tonumber(ARGV[6])
+local hints, claims = {}, {}
 for _, endpoint in ipairs(order) do
-  local s = keep(load(endpoint))
-  redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', touched[endpoint].added)
-  if left_to_give > 0 and s.hinted_until <= now then
-    local claimed = claim(s, left_to_give, tonumber(ARGV[7]), ARGV[5])
-    left_to_give = left_to_give - #claimed[5]
+  local s = touched[endpoint]
+  redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', s.added)
+  if #s.given > 0 or left_to_give > 0 and s.hinted_until <= now then
+    local given = #s.given
+    local claimed = claim(s, left_to_give, tonumber(ARGV[7]), ARGV[5], s.given)
+    left_to_give = left_to_give - (#claimed[5] - given)
     if #claimed[5] > 0 or claimed[1] == 'more' or claimed[2] > 0 then
       claims[#claims + 1] = endpoint
       claims[#claims + 1] = claimed

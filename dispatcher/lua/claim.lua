@@ -21,6 +21,6 @@
 -- include ending
 -- include claiming
 redis.call('DEL', P .. 'never')
-local claimed = claim(load(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7])
+local claimed = claim(load(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], {})
 write_counts()
 return { 'claimed', now, claimed, ends }

@@ -1,14 +1,16 @@
 -- Leases due callbacks of one endpoint (`s`, loaded) to a worker: what claim does, and accept for what is ready at once.
+-- `given` are those that accept gives without the lane.
 -- One whose worker died with it twice (`suspect`) is given when nothing else of its endpoint is in flight, and the
 -- window starts over at one: if it dies again, nothing dies beside it.
 -- Returns {'more'|'rest', wait, endpoint's name, workspace's revision, {callback, ...}} as claim's contract says.
-local function claim(s, wanted, lease_ms, hint_ms)
+local function claim(s, wanted, lease_ms, hint_ms, given)
   local endpoint, lane = s.id, lane_key(s.id)
   look_at_rate(s)
   local probing = s.pause > 0
-  wanted = math.min(wanted, s.window - s.leased, s.tokens, probing and 1 or 1000000)
+  local ended, alone = 0, false
+  wanted = math.min(wanted, s.window - s.leased - #given, s.tokens, probing and 1 or 1000000)
   if s.stopped or s.pause > now or not s.workspace then wanted = 0 end
-  local given, ended, taken, alone = {}, 0, {}, false
+  wanted = wanted + #given
 
   local function give(id)
     local key = event_key(s.workspace, id)
@@ -27,8 +29,6 @@ local function claim(s, wanted, lease_ms, hint_ms)
     end
     local claims = (h[2] or 0) + 1
     redis.call('HSET', key, 'claims', claims, 'state', 'sending')
-    taken[#taken + 1] = now + lease_ms
-    taken[#taken + 1] = id
     given[#given + 1] = { id, claims, (h[3] or 0) - (h[9] or 0) + 1, tonumber(h[1]), h[4], h[5], h[6], h[9] and 0 or tonumber(h[7]),
       redis.call('GET', body_key(s.workspace, id)) }
   end
@@ -42,7 +42,7 @@ local function claim(s, wanted, lease_ms, hint_ms)
   -- What has been due longest, as many as are still wanted; the first time with the newest before them.
   local function due() return redis.call('ZRANGEBYSCORE', lane, '-inf', NOW, 'LIMIT', 0, wanted - #given) end
 
-  local backlog = wanted > 0 and due() or {}
+  local backlog = wanted > #given and not s.lane_is_empty and due() or {}
   if #backlog == wanted and wanted >= 4 then
     give_all(redis.call('ZREVRANGEBYSCORE', lane, NOW, '-inf', 'LIMIT', 0, math.floor(wanted / 4)))
     backlog = due()
@@ -59,7 +59,10 @@ local function claim(s, wanted, lease_ms, hint_ms)
     redis.call('HSET', endpoint_key(endpoint), 'window', 1)
   end
   if #given > 0 then
+    local taken, lease_end = {}, now + lease_ms
+    for i, one in ipairs(given) do taken[2 * i - 1], taken[2 * i] = lease_end, one[1] end
     redis.call('ZADD', leased_key(endpoint), unpack(taken))
+    if s.leased == 0 then s.lease_end = lease_end end
     s.leased = s.leased + #given
     if probing then
       s.pause = now + lease_ms

@@ -43,7 +43,7 @@ end
 local function look(s)
   look_at_rate(s)
   s.room = s.window - s.leased
-  local first = redis.call('ZRANGE', lane_key(s.id), 0, 0, 'WITHSCORES')
+  local first = s.lane_is_empty and {} or redis.call('ZRANGE', lane_key(s.id), 0, 0, 'WITHSCORES')
   s.from = first[2] and math.max(tonumber(first[2]), s.pause, s.token_at)
   local open = first[2] and s.room > 0 and not s.stopped and math.max(tonumber(first[2]), s.pause) <= now
   s.ready = open and s.token_at <= now
@@ -70,8 +70,7 @@ end
 
 -- The invariant: what has something in its lane or leased is in `schedule`, unless the operator stopped it.
 local function reschedule(s)
-  local first = s.leased > 0 and redis.call('ZRANGE', leased_key(s.id), 0, 0, 'WITHSCORES') or {}
-  local at = first[2] and tonumber(first[2])
+  local at = s.leased > 0 and (s.lease_end or tonumber(redis.call('ZRANGE', leased_key(s.id), 0, 0, 'WITHSCORES')[2]))
   if s.from and s.room > 0 and not s.stopped then
     local from = s.short_of_token and math.min(s.from, now + LOOK_AGAIN_MS) or s.from -- the rate may change meanwhile
     local open = math.max(from, s.hinted_until)
