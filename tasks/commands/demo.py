@@ -268,8 +268,6 @@ def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
         "tasks",
         "--quiet",
         "worker",
-        "--without-gossip",
-        "--without-mingle",
     ]
     with (folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603

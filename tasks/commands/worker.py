@@ -7,7 +7,7 @@ import typer
 
 from tasks import console
 
-CELERY = ("-m", "celery", "-A", "tasks", "--quiet", "worker", "--without-gossip", "--without-mingle")
+CELERY = ("-m", "celery", "-A", "tasks", "--quiet", "worker")
 
 
 def worker(context: typer.Context) -> None:
