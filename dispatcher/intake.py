@@ -15,21 +15,12 @@ from typing import Protocol
 import structlog
 from redis.exceptions import ResponseError
 
-from dispatcher.addresses import parse_callback_url
 from dispatcher.connection import translated
-from dispatcher.dialects import dialects
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
 from dispatcher.metrics import Metrics
-from dispatcher.model import (
-    MAX_AHEAD_MS,
-    Callback,
-    Status,
-    StatusChange,
-    encode_json,
-    timestamp_ms,
-    timestamp_ns,
-)
+from dispatcher.model import Callback, StatusChange
+from dispatcher.render import NoCallback, RenderOptions, render
 from dispatcher.replies import Claim
 from dispatcher.status_api.record import Recorder
 from dispatcher.watch import RedisWatch
@@ -70,11 +61,6 @@ class Rejection:
     event_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NoCallback:
-    """The status causes no callback in the workspace's dialect, or there is no callback URL."""
-
-
 Prepared = Callback | NoCallback | Rejection
 
 
@@ -89,14 +75,6 @@ class Batch:
     rejected: list[tuple[str, Rejection]]
     recording: "asyncio.Task[None] | None"
     """What the usable ones say about their messages is on its way to the message store."""
-
-
-@dataclass(frozen=True)
-class IntakeOptions:
-    """What intake needs to know from the settings."""
-
-    allow_http: bool = False
-    expiry_ms: int = 172_800_000
 
 
 class Turns(Protocol):
@@ -129,7 +107,7 @@ class Intake:
         recorder: Recorder | None = None,
         metrics: Metrics | None = None,
         url: str = "",
-        options: IntakeOptions | None = None,
+        options: RenderOptions | None = None,
     ) -> None:
         self._call = call
         self._ledger = ledger
@@ -139,7 +117,7 @@ class Intake:
         self._recorder = recorder
         self._metrics = metrics or Metrics()
         self._url = url
-        self._options = options or IntakeOptions()
+        self._options = options or RenderOptions()
         self._token = secrets.token_hex(8)
         self._held: list[Entry] = []
         self._full = self._behind = self._recorder_is_ready = False
@@ -418,43 +396,3 @@ class Intake:
         if self._full:
             log.info("intake.resumed")
         self._full = False
-
-
-def render(
-    change: StatusChange, workspace: Workspace, now_ms: int, options: IntakeOptions
-) -> Callback | NoCallback:
-    """A status change as the workspace's callback. Pure. Raises InvalidInput."""
-    occurred_ns = timestamp_ns(change.timestamp)
-    occurred_ms = occurred_ns // 1_000_000
-    if occurred_ms > now_ms + MAX_AHEAD_MS:
-        raise InvalidInput(
-            f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed"
-        )
-    dialect = dialects()[workspace.dialect]
-    event_type = dialect.event_type(change)
-    goes_to = change.callback_url or workspace.callback_url
-    if event_type is None or not goes_to:
-        return NoCallback()
-    url = parse_callback_url(goes_to, allow_http=options.allow_http)
-    return Callback(
-        workspace=workspace.id,
-        event_id=change.event_id,
-        event_type=event_type,
-        status=change.status.value,
-        message_uuid=change.message.uuid,
-        url=url.url,
-        endpoint=f"{workspace.id} {url.origin}",
-        body=encode_json(dialect.body(change, event_type, now_ms)),
-        digest=change.digest(),
-        timestamp_ns=occurred_ns,
-        ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
-        to_delivered_ms=_to_delivered_ms(change, occurred_ms),
-    )
-
-
-def _to_delivered_ms(change: StatusChange, occurred_ms: int) -> int | None:
-    """How long a message took to its recipient, where the backend says when it was submitted."""
-    submitted = change.message.accepted_at
-    if submitted is None or change.status is not Status.DELIVERED:
-        return None
-    return max(0, occurred_ms - timestamp_ms(submitted))

@@ -18,12 +18,13 @@ from dispatcher.decide import Policy
 from dispatcher.engine import Engine
 from dispatcher.errors import RedisUnavailable
 from dispatcher.events import Events
-from dispatcher.intake import Intake, IntakeOptions
+from dispatcher.intake import Intake
 from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
 from dispatcher.metrics import Metrics
 from dispatcher.producer import AsyncDispatcher
+from dispatcher.render import RenderOptions
 from dispatcher.replies import Ended
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
@@ -234,7 +235,7 @@ async def engine(
     recorder = Recorder(wire.call, keys(settings), url, retention_ms, metrics) if retention_ms else None
 
     def make_intake(engine: Engine) -> Intake:
-        options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
+        options = RenderOptions(settings.allow_http, settings.expiry_seconds * 1000)
         return Intake(
             reading.call,
             parts.ledger,

@@ -8,9 +8,9 @@ import typer
 from config.settings import Settings
 from dispatcher.addresses import without_query
 from dispatcher.errors import InvalidInput
-from dispatcher.intake import IntakeOptions, NoCallback, render
 from dispatcher.model import Callback, StatusChange, iso
 from dispatcher.outcomes import ERRORS, Attempt
+from dispatcher.render import NoCallback, RenderOptions, render
 from dispatcher.replies import Claimed
 from dispatcher.sender import Sender
 from dispatcher.workspaces import Workspace
@@ -66,7 +66,7 @@ async def _ping(settings: Settings, workspace: Workspace, now_ms: int) -> tuple[
             "message": {"uuid": f"ping-{uuid}", "src": "PING", "dest": "+10000000000", "channel": "SMS"},
         }
     )
-    options = IntakeOptions(settings.allow_http, settings.expiry_seconds * 1000)
+    options = RenderOptions(settings.allow_http, settings.expiry_seconds * 1000)
     callback = render(change, workspace, now_ms, options)
     if isinstance(callback, NoCallback):
         raise InvalidInput(

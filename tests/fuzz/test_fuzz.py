@@ -14,8 +14,8 @@ from dispatcher.addresses import AddressPolicy, parse_callback_url
 from dispatcher.errors import InvalidInput
 from dispatcher.exchange import Answer, Connection, NoAnswer
 from dispatcher.headers import check_headers, parse_headers
-from dispatcher.intake import IntakeOptions, render
 from dispatcher.model import Callback, Status, StatusChange, encode_json
+from dispatcher.render import RenderOptions, render
 from dispatcher.secrets import Secret
 from dispatcher.sender import parse_retry_after
 from dispatcher.signing import webhook_headers
@@ -74,7 +74,7 @@ def used(change: StatusChange) -> None:
     for dialect in ("zeckta", "sendexa"):
         workspace = Workspace("acme", dialect, "https://a.example/hooks", (SECRET,), NOW_MS, "r")
         with contextlib.suppress(InvalidInput):
-            callback = render(change, workspace, NOW_MS, IntakeOptions())
+            callback = render(change, workspace, NOW_MS, RenderOptions())
             if isinstance(callback, Callback):
                 head = webhook_headers([SECRET.key], callback.event_id, NOW_MS // 1000, callback.body)
                 assert all(value.isascii() and value.isprintable() for value in head.values())

@@ -12,12 +12,12 @@ from dispatcher.addresses import AddressPolicy
 from dispatcher.connection import connect_async
 from dispatcher.dialects import dialects, platform_of
 from dispatcher.events import Events
-from dispatcher.intake import Callback, IntakeOptions, render
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import Ledger
-from dispatcher.model import StatusChange
+from dispatcher.model import Callback, StatusChange
 from dispatcher.outcomes import Attempt, Retry
 from dispatcher.producer import AsyncDispatcher
+from dispatcher.render import RenderOptions, render
 from dispatcher.replies import Settlement
 from dispatcher.secrets import SecretBox
 from dispatcher.stats import Stats
@@ -147,7 +147,7 @@ class Api:
         changes = messages_of(workspace)
         await recorder.record([recorder.prepare(one, dialect, one.digest()) for one in changes])
         found = await self.parts.workspaces.require(workspace)
-        callback = render(changes[2], found, AT, IntakeOptions())
+        callback = render(changes[2], found, AT, RenderOptions())
         if isinstance(callback, Callback):
             await self._attempt(callback)
 

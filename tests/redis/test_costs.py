@@ -6,10 +6,10 @@ from types import FrameType
 from typing import Any
 
 from dispatcher.exchange import Answer
-from dispatcher.intake import IntakeOptions, render
 from dispatcher.keys import endpoint_id
 from dispatcher.model import Callback, StatusChange
 from dispatcher.outcomes import Attempt, Delivered, News
+from dispatcher.render import RenderOptions, render
 from dispatcher.replies import Claimed, Settlement
 from dispatcher.secrets import Secret
 from dispatcher.sender import Sender
@@ -50,7 +50,7 @@ def deliver(world: World, callbacks: list[Callback]) -> int:
 def test_redis_calls_of_one(world: World) -> None:
     """One callback alone, its endpoint known: two scripts, and so many commands in them."""
     deliver(world, [callback("e0", message="m0")])
-    assert deliver(world, [callback("e1", message="m1")]) <= 42 * MARGIN
+    assert deliver(world, [callback("e1", message="m1")]) <= 39 * MARGIN
 
 
 def test_redis_calls_of_many(world: World) -> None:
@@ -58,7 +58,7 @@ def test_redis_calls_of_many(world: World) -> None:
     deliver(world, [callback("e0", message="m0")])
     world.call("hset", world.keys.endpoint(endpoint_id(ENDPOINT)), "window", 20)
     calls = deliver(world, [callback(f"b{n}", message=f"b{n}") for n in range(20)])
-    assert calls / 20 <= 17 * MARGIN
+    assert calls / 20 <= 12.4 * MARGIN
 
 
 def python_calls(work: Callable[[], object]) -> int:
@@ -80,7 +80,7 @@ def python_calls(work: Callable[[], object]) -> int:
 
 def test_python_calls_of_intake() -> None:
     """From an entry's bytes to the rendered callback."""
-    calls = python_calls(lambda: render(StatusChange.from_json(RAW), WORKSPACE, START_MS, IntakeOptions()))
+    calls = python_calls(lambda: render(StatusChange.from_json(RAW), WORKSPACE, START_MS, RenderOptions()))
     assert calls <= 43 * MARGIN
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from dispatcher.connection import connect_async
 from dispatcher.dialects import zeckta
-from dispatcher.intake import Intake, IntakeOptions
+from dispatcher.intake import Intake
 from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger
 from dispatcher.lookup import Lookup, RejectedEntry
+from dispatcher.render import RenderOptions
 from dispatcher.replies import Claim
 from dispatcher.secrets import SecretBox
 from dispatcher.watch import RedisWatch
@@ -47,7 +48,7 @@ class Reader:
         self.hints: list[str] = []
         cache = WorkspaceCache(self.workspaces)
         self.intake = Intake(
-            self.reading.call, self.ledger, cache, RedisWatch(), self, url=url, options=IntakeOptions()
+            self.reading.call, self.ledger, cache, RedisWatch(), self, url=url, options=RenderOptions()
         )
 
     def hint(self, endpoints: Iterable[str]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import InvalidInput
-from dispatcher.intake import IntakeOptions, NoCallback, render
 from dispatcher.model import Callback, StatusChange
+from dispatcher.render import NoCallback, RenderOptions, render
 from dispatcher.workspaces import Workspace
 
 AT = 1_781_010_297_487
@@ -35,7 +35,7 @@ def workspace(dialect: str = "zeckta", callback_url: str = "https://example.com/
 def callback(
     change: StatusChange, customer: Workspace | None = None, now_ms: int = AT, **options: Any
 ) -> Callback:
-    rendered = render(change, customer or workspace(), now_ms, IntakeOptions(**options))
+    rendered = render(change, customer or workspace(), now_ms, RenderOptions(**options))
     assert isinstance(rendered, Callback)
     return rendered
 
@@ -121,7 +121,7 @@ def test_an_hour_ahead_is_tolerated(now_ms: int) -> None:
 def test_more_than_an_hour_ahead_is_refused(status: str, ahead_ms: int, hours: str) -> None:
     """A timestamp further ahead is an error that names the field, also where no callback would follow."""
     with pytest.raises(InvalidInput, match=rf"^timestamp: lies {hours} h ahead; at most 1 h is allowed$"):
-        render(status_change(status=status), workspace(), AT - ahead_ms, IntakeOptions())
+        render(status_change(status=status), workspace(), AT - ahead_ms, RenderOptions())
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_more_than_an_hour_ahead_is_refused(status: str, ahead_ms: int, hours: s
 )
 def test_some_statuses_cause_no_callback(dialect: str, status: str) -> None:
     """A status the platform does not report is NoCallback, not an error."""
-    assert NoCallback() == render(status_change(status=status), workspace(dialect), AT, IntakeOptions())
+    assert NoCallback() == render(status_change(status=status), workspace(dialect), AT, RenderOptions())
 
 
 @pytest.mark.parametrize(
