@@ -178,8 +178,8 @@ class Ledger:
             sent + self.options.lease_ms / 1000,
         )
 
-    async def settle(self, endpoint: str, settlements: Sequence[Settlement]) -> Settled:
-        """Records outcomes.
+    async def settle(self, endpoint: str, settlements: Sequence[Settlement], claim: int = 0) -> Settled:
+        """Records outcomes; then leases up to `claim` due callbacks of the endpoint to this worker, if nobody else was hinted.
 
         One that did not count had lost its lease: somebody else has the callback, or had it. Sent
         again while Redis is away, for as long as a lease lasts; then raises RedisUnavailable.
@@ -187,18 +187,20 @@ class Ledger:
         o = self.options
         args: list[Argument] = [endpoint, HINT_MS, o.delivered_body_ms]
         args += (o.breaker_failures, o.breaker_pause_ms, o.breaker_max_pause_ms)
+        outcomes: list[Argument] = []
         for s in settlements:
             word, delay_ms = _word(s)
             record = write_record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
             answer = s.attempt.answer if s.attempt and word != "delivered" else b""
-            args += (s.event_id, s.claim, word, delay_ms, record, answer, s.news, s.pace_ms)
+            outcomes += (s.event_id, s.claim, word, delay_ms, record, answer, s.news, s.pace_ms)
         try:
-            reply, _ = await self._run("settle", *self._ending(), *args)
+            reply, sent = await self._run("settle", *self._ending(), *args, claim, o.lease_ms, *outcomes)
         except RedisUnavailable:
-            reply, _ = await self._run_again("settle", *self._ending(), *args)
+            reply, sent = await self._run_again("settle", *self._ending(), *args, 0, o.lease_ms, *outcomes)
         self._tell(reply[7])
         counted = [word == b"ok" for word in reply[3]]
-        return Settled(reply[2] == b"more", counted, reply[4].decode(), reply[5], reply[6])
+        claimed = self._claim(reply[8], sent) if reply[8] else None
+        return Settled(reply[2] == b"more", counted, reply[4].decode(), reply[5], reply[6], claimed)
 
     async def replay(
         self, workspace: str, event_id: str, *, copy: str = "", in_ms: int = 0, ttl_ms: int = 172_800_000

@@ -116,6 +116,8 @@ class Settled(msgspec.Struct, frozen=True):
     paused_until_ms: int
     down_since_ms: int
     """0: it answers."""
+    claim: Claim | None = None
+    """What was claimed in the same call."""
 
 
 def read_claimed(

@@ -206,14 +206,20 @@ class Turn:
 
     async def _settle(self) -> None:
         settlements, self._finished = self._finished, []
+        slots = self._parts.slots
+        taken = slots.take(self.endpoint, len(settlements)) if self._has_time() else 0
         try:
-            settled = await self._parts.ledger.settle(self.endpoint, settlements)
+            settled = await self._parts.ledger.settle(self.endpoint, settlements, taken)
         except Exception as error:
+            slots.not_needed(taken)
             self._lost_reply(
                 error, f"{len(settlements)} results are not recorded: sent again after their lease"
             )
             return
+        slots.not_needed(taken - (len(settled.claim.callbacks) if settled.claim else 0))
         self._more = self._more or settled.more
+        if settled.claim:
+            self.take(settled.claim)
         for settlement, ok in zip(settlements, settled.counted, strict=True):
             if not ok:
                 self._parts.metrics.lease_losses += 1

@@ -263,12 +263,13 @@ class LedgerMachine(RuleBasedStateMachine):
         data=st.data(),
         results=st.lists(RESULTS, min_size=1, max_size=4),
         end=st.sampled_from(["settled", "settled", "settled", "reply lost", "worker died"]),
+        claim_next=st.integers(0, 3),
     )
-    def settle(self, data: st.DataObject, results: list[Result], end: str) -> None:
+    def settle(self, data: st.DataObject, results: list[Result], end: str, claim_next: int) -> None:
         for result in results[: len(self.hands)]:
             hand = data.draw(st.sampled_from(self.hands))
             if end != "worker died":
-                self.record(hand, result)
+                self.record(hand, result, claim_next)
             if end != "reply lost":  # else it is sent again
                 self.hands.remove(hand)
 
@@ -297,8 +298,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.record(hand, (Retry(delay), News.NONE, 0))
             self.hands.clear()
 
-    def record(self, hand: tuple[str, Claimed | Lost], result: Result) -> None:
-        """Settles one, and checks whether it counted."""
+    def record(self, hand: tuple[str, Claimed | Lost], result: Result, claim_next: int = 0) -> None:
+        """Settles one, and checks whether it counted, and what was claimed with it."""
         endpoint, one = hand
         outcome, bad, pace_ms = result
         if isinstance(one, Lost):
@@ -321,6 +322,7 @@ class LedgerMachine(RuleBasedStateMachine):
             news=news,
             pace_ms=pace_ms,
             losses=losses,
+            claim_next=claim_next,
         )
         assert valid == counted
         if valid:
@@ -331,6 +333,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.apply(modelled, outcome, losses)
         if more:
             self.take_hints([endpoint_id(endpoint)])
+        if claim := self.world.settled.claim:
+            self.take_claim(endpoint, claim, min(self.room(endpoint), claim_next))
 
     def apply(self, modelled: Modelled, outcome: Outcome, losses: int) -> None:
         """What a counted outcome changes."""

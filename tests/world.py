@@ -106,13 +106,14 @@ class World:
         news: News = News.NONE,
         pace_ms: int = 0,
         losses: int = 0,
+        claim_next: int = 0,
     ) -> tuple[bool, bool]:
         """Records one outcome: whether the endpoint has more, and whether it counted."""
         attempt = (
             None if isinstance(outcome, Released) else Attempt(self.now, 5, None if error else 200, error)
         )
         one = Settlement(event_id, claim, outcome or Delivered(), attempt, news, pace_ms, losses)
-        self.settled = self.run(self.ledger.settle(endpoint_id(endpoint), [one]))
+        self.settled = self.run(self.ledger.settle(endpoint_id(endpoint), [one], claim_next))
         return self.settled.more, self.settled.counted[0]
 
     def event(self, event_id: str, workspace: str = "acme") -> Event:

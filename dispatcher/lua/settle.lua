@@ -9,11 +9,14 @@
 -- ARGV[7] failures in a row after which the endpoint pauses
 -- ARGV[8] first pause, ms; doubles with each probe that fails
 -- ARGV[9] longest pause, ms
+-- ARGV[10] most callbacks to give to the caller at once, as claim does, if the endpoint is ready and nobody was hinted
+-- ARGV[11] lease of those, ms
 -- then for each: eventId, claim number, delivered|failed|expired|retry|lost|suspect|released, delay (ms),
 --   record of the attempt ('' = none was made), first bytes of the answer,
 --   news of the endpoint: up|answered|down|none, how long it asks to be left alone (Retry-After, ms; 0 = it does not)
 -- returns {'settled', now, 'more'|'rest', {ok|stale, ...}, same|opened|closed, end of pause,
---   since when it does not answer (ms since 1970; 0: it does), ends}
+--   since when it does not answer (ms since 1970; 0: it does), ends, claimed}
+--   claimed: what claim returns for an endpoint; empty if nothing was given
 --   'more': the endpoint is ready, claim or hint; stale: the lease is another worker's or gone; nothing was recorded
 --   lost: its worker died; suspect: not for the first time, so claim gives it alone
 -- A callback that would be due at its expiry or later ends `expired`; one that would wait behind a newer one of its
@@ -23,6 +26,7 @@
 -- include counts
 -- include endpoint
 -- include ending
+-- include claiming
 redis.call('DEL', P .. 'never')
 local endpoint, leased = ARGV[4], leased_key(ARGV[4])
 local s = load(endpoint)
@@ -112,7 +116,7 @@ local function learn(news, pace, probe)
 end
 
 local words = {}
-for i = 10, #ARGV, 8 do
+for i = 12, #ARGV, 8 do
   local lease_end = pause > 0 and tonumber(redis.call('ZSCORE', leased, ARGV[i]) or 0)
   local word = s.workspace and settle(unpack(ARGV, i, i + 5)) or 'stale'
   words[#words + 1] = word
@@ -135,7 +139,13 @@ if #fields > 0 and s.workspace then redis.call('HSET', endpoint_key(endpoint), u
 s.window, s.pause = window, pause
 if change ~= 'same' then count(change, s.workspace, endpoint) end
 
-local more = take_hint(look(s), ARGV[5])
-reschedule(s)
+local more, claimed, wanted = false, {}, tonumber(ARGV[10])
+look(s)
+if wanted > 0 and s.ready and s.hinted_until <= now then
+  claimed = claim(s, wanted, tonumber(ARGV[11]), ARGV[5], {})
+else
+  more = take_hint(s, ARGV[5])
+  reschedule(s)
+end
 write_counts()
-return { 'settled', now, more and 'more' or 'rest', words, change, pause, down_since, ends }
+return { 'settled', now, more and 'more' or 'rest', words, change, pause, down_since, ends, claimed }

@@ -112,6 +112,32 @@ def test_settle_says_more(world: World) -> None:
     world.deliver_all()
 
 
+def test_accept_gives_what_is_ready(world: World) -> None:
+    """Up to its window an endpoint's callbacks are leased as they are accepted; the others wait in its lane."""
+    hints, _ = world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(3)], claim=3)
+    [(_, claim)] = world.claims
+    assert (["e0", "e1"], []) == ([one.event_id for one in claim.callbacks], hints)
+    assert ["sending", "sending", "pending"] == [world.event(f"e{n}").state for n in range(3)]
+    assert 1 == world.call("zcard", world.keys.lane(endpoint_id(A)))
+    world.settle("e0", 1)
+    world.settle("e1", 1)
+    assert ["e2"] == world.deliver_all()
+
+
+def test_settle_gives_the_next(world: World) -> None:
+    """A settle claims as many as its caller asks for, where the window has room and nobody else was hinted."""
+    world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(5)])
+    one, two = world.claim().callbacks
+    world.settle(one.event_id, one.claim, claim_next=3)
+    assert world.settled.claim
+    [three] = world.settled.claim.callbacks
+    assert "e2" == three.event_id
+    assert (True, True) == world.settle(two.event_id, two.claim)
+    assert (False, True) == world.settle(three.event_id, three.claim, claim_next=3)
+    assert world.settled.claim is None
+    world.deliver_all()
+
+
 def test_stale_settle(world: World) -> None:
     """A result whose lease was settled as lost is refused; the new owner's counts."""
     world.accept(callback("e1"))
