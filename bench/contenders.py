@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from celery import Celery
 from kombu import Connection
 
 from bench.load import Customer
-from bench.plain_celery import app, deliver
+from bench.plain_celery import app, body_of, deliver
 from bench.receiver import Group, Receiver
 from bench.report import Progress, bars, median, spread, table
 from bench.stack import CELERY, ROOT, Stack, running, wait_until
@@ -19,8 +20,11 @@ Contender = Callable[[], Group]
 """Delivers callbacks; what the receiver saw."""
 
 BARE = "bare aiohttp loop"
+PREFORK = "plain Celery, prefork 2"
+DJANGO = "django-webhook, prefork 2"
+DJANGO_TASK = "django_webhook.tasks.fire_webhook"
 POOLS = {
-    "plain Celery, prefork 2": ("-P", "prefork", "-c", "2"),
+    PREFORK: ("-P", "prefork", "-c", "2"),
     "plain Celery, threads 20": ("-P", "threads", "-c", "20"),
     "plain Celery, gevent 100": ("-P", "gevent", "-c", "100"),
 }
@@ -78,6 +82,33 @@ class Contenders:
             stack.start(*CELERY, "-A", "bench.plain_celery", "worker", "-l", "INFO", *pool)
             return self._arrived(count)
 
+    def django_webhook(self, urls: Sequence[str]) -> Group:
+        """django-webhook, its queue filled before its worker starts."""
+        count = self.size.plain
+        with running(workers=0) as stack:
+            broker = stack.server.url.replace("unix://", "redis+socket://")
+            stack.environment |= {
+                "PLAIN_REDIS_URL": broker,
+                "PEER_DATABASE": str(stack.folder / "peer.sqlite3"),
+            }
+            command = [sys.executable, "-m", "bench.django_webhook"]
+            subprocess.run(
+                command,
+                input=json.dumps(urls),
+                env=stack.environment | {"PYTHONWARNINGS": "ignore"},
+                cwd=ROOT,
+                text=True,
+                check=True,
+            )
+            with Celery(broker=broker) as client, client.connection() as connection:
+                producer = client.amqp.Producer(connection)
+                for number in range(count):
+                    which = number % len(urls)
+                    change = json.loads(stack.load.change("b", Customer("w", urls[which])))
+                    client.send_task(DJANGO_TASK, (which + 1, body_of(change)), producer=producer)
+            stack.start(*CELERY, "-A", "bench.django_webhook", "worker", "-l", "INFO", *POOLS[PREFORK])
+            return self._arrived(count)
+
     def bare(self, urls: Sequence[str], *, concurrency: int = 100, count: int = 0) -> Group:
         """An aiohttp loop that does nothing else."""
         count = count or self.size.ours
@@ -117,6 +148,8 @@ class Contenders:
         }
         for plain in pools:
             contenders[plain] = lambda pool=POOLS[plain]: self.plain(urls, pool)  # type: ignore[misc]
+        if endpoints == 100:
+            contenders[DJANGO] = lambda: self.django_webhook(urls)
         contenders[BARE] = lambda: self.bare(urls)
         rates = self.rates(name, contenders)
         best = max(pools, key=lambda plain: median(rates[plain]))

@@ -44,6 +44,25 @@ def _key() -> bytes:
     return key_of(SECRET)
 
 
+def body_of(change: dict[str, Any]) -> str:
+    """The callback's JSON."""
+    message = change["message"]
+    told = ("segments", "units", "attempts", "cost", "reference")
+    document = {
+        "eventId": change["eventId"],
+        "eventType": f"MESSAGE_{change['status']}",
+        "timestamp": change["timestamp"],
+        "message": {
+            "uuid": message["uuid"],
+            "src": message["src"],
+            "dest": message["dest"],
+            "status": change["status"],
+        }
+        | {name: message[name] for name in told if name in message},
+    }
+    return json.dumps(document, separators=(",", ":"))
+
+
 @app.task(
     bind=True, autoretry_for=(httpx.HTTPError,), retry_backoff=15, retry_backoff_max=61_440, max_retries=4
 )  # type: ignore[untyped-decorator]
@@ -52,26 +71,7 @@ def deliver(task: Any, change: dict[str, Any]) -> None:
     ledger = f"event:{change['workspace']}:{change['eventId']}"
     if task.request.retries == 0 and not _redis().set(ledger, "pending", nx=True, ex=KEPT_SECONDS):
         return
-    message = change["message"]
-    body = json.dumps(
-        {
-            "eventId": change["eventId"],
-            "eventType": f"MESSAGE_{change['status']}",
-            "timestamp": change["timestamp"],
-            "message": {
-                "uuid": message["uuid"],
-                "src": message["src"],
-                "dest": message["dest"],
-                "status": change["status"],
-            }
-            | {
-                name: message[name]
-                for name in ("segments", "units", "attempts", "cost", "reference")
-                if name in message
-            },
-        },
-        separators=(",", ":"),
-    ).encode()
+    body = body_of(change).encode()
     headers = webhook_headers([_key()], change["eventId"], int(time.time()), body)
     answer = _client().post(
         change["callbackUrl"], content=body, headers={"content-type": "application/json"} | headers

@@ -83,8 +83,8 @@ class _Connection(asyncio.Protocol):
             whole = end + 4 + int(_header(head, b"content-length: "))
             if len(self._buffer) < whole:
                 return
-            self._buffer = self._buffer[whole:]
-            event_id = _header(head, b"webhook-id: ")
+            body, self._buffer = self._buffer[end + 4 : whole], self._buffer[whole:]
+            event_id = _header(head, b"webhook-id: ") if b"webhook-id: " in head else _event_id(body)
             group, _, rest = event_id.partition(b"-")
             self._seen[group].add(event_id, int(rest.partition(b"-")[0]))
             self._answer()
@@ -115,6 +115,12 @@ def _header(head: bytes, name: bytes) -> bytes:
     start = head.index(name) + len(name)
     end = head.find(b"\r", start)
     return head[start:] if end < 0 else head[start:end]
+
+
+def _event_id(body: bytes) -> bytes:
+    """Of who has no such header."""
+    start = body.index(b'"eventId":"') + 11
+    return body[start : body.index(b'"', start)]
 
 
 def _serve(pipe: Connection, kinds: list[str]) -> None:
