@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -215,13 +216,13 @@ class CallbackTransport(httpx.AsyncBaseTransport):
             async with asyncio.timeout_at(deadline):
                 if self._proxy:
                     return await self._connect_by_proxy(self._proxy, target)
-                found = await self._open(target.host, target.port)
-                return await self._wrap(found, target.host if target.encrypted else None)
+                connection = await self._open(target.host, target.port)
+                return await self._encrypted(connection, target.host) if target.encrypted else connection
         except TimeoutError:
             raise TransportFailure("timeout", "not connected in time") from None
 
-    async def _open(self, host: str, port: int) -> socket.socket:
-        """A connected socket."""
+    async def _open(self, host: str, port: int) -> Connection:
+        """A connection to one of a name's addresses."""
         try:
             addresses = await self._names.addresses(host, port)
         except OSError as error:
@@ -229,38 +230,53 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         if not addresses:
             raise TransportFailure("dns", f"{host} has no address")
         try:
-            return await start_connection(
-                addresses,
-                happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
-                interleave=1,
-                socket_factory=self._open_socket,
-            )
+            return await self._open_first(*addresses)
         except OSError as error:
             raise _failure(error, "connect") from error
 
-    def _open_socket(self, info: AddrInfoType) -> socket.socket:
+    async def _open_first(self, first: AddrInfoType, *others: AddrInfoType) -> Connection:
+        """To the first address, or if that takes long or fails, to whichever of them answers first.
+
+        The first one is tried as uvloop does it itself: a quarter of the CPU.
+        """
+        with suppress(OSError) if others else nullcontext():
+            async with asyncio.timeout(NEXT_ADDRESS_SECONDS if others else None):
+                self._check(first)
+                host, port = str(first[4][0]), int(first[4][1])
+                _, connection = await self._loop.create_connection(Connection, host, port)
+                return connection
+        found = await start_connection(
+            [*others, first],
+            happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
+            interleave=1,
+            socket_factory=self._open_socket,
+        )
+        _, connection = await self._loop.create_connection(Connection, sock=found)
+        return connection
+
+    def _check(self, info: AddrInfoType) -> None:
         """The check that counts: the final address of every connection. A proxy is the operator's own."""
-        family, kind, protocol, _, address = info
-        refusal = self._policy.refusal(str(address[0]), int(address[1]))
+        refusal = self._policy.refusal(str(info[4][0]), int(info[4][1]))
         if refusal and not self._proxy:
             raise BlockedAddress(refusal)
+
+    def _open_socket(self, info: AddrInfoType) -> socket.socket:
+        self._check(info)
+        family, kind, protocol, _, _ = info
         return socket.socket(family, kind, protocol)
 
-    async def _wrap(self, found: socket.socket, name: str | None) -> Connection:
-        """A connection on a connected socket; encrypted, and its certificate checked, where a name is given."""
+    async def _encrypted(self, connection: Connection, name: str) -> Connection:
+        """The connection, encrypted, to a server whose certificate is that name's."""
         try:
-            _, connection = await self._loop.create_connection(
-                Connection, sock=found, ssl=self._tls if name else None, server_hostname=name
-            )
+            return await connection.encrypted(self._tls, name)
         except OSError as error:
-            found.close()
-            raise _failure(error, "tls_handshake" if name else "connect") from error
-        return connection
+            raise _failure(error, "tls_handshake") from error
 
     async def _connect_by_proxy(self, proxy: _Proxy, target: _Target) -> Connection:
         try:
-            found = await self._open(proxy.host, proxy.port)
-            connection = await self._wrap(found, proxy.host if proxy.encrypted else None)
+            connection = await self._open(proxy.host, proxy.port)
+            if proxy.encrypted:
+                connection = await self._encrypted(connection, proxy.host)
         except TransportFailure as error:
             raise TransportFailure("proxy", str(error)) from error
         return await self._tunnel(connection, proxy, target) if target.encrypted else connection
@@ -277,10 +293,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         if not 200 <= answer.status < 300:
             connection.close()
             raise TransportFailure("proxy", f"the proxy answered {answer.status}")
-        try:
-            return await connection.encrypted(self._tls, target.host)
-        except OSError as error:
-            raise _failure(error, "tls_handshake") from error
+        return await self._encrypted(connection, target.host)
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
