@@ -8,10 +8,11 @@ import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -789,6 +790,31 @@ def test_a_name_whose_allowed_address_is_down_is_not_blocked(run: Run[str], addr
                 return await word_of(post(transport, f"http://mixed.test:{unused.getsockname()[1]}/"))
 
     assert run(scene()) == "connect"
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refuses", "does not answer"])
+def test_a_name_whose_first_address_is_down_is_reached(run: Run[None], silent: bool) -> None:
+    """The next address is tried, at once or after a quarter of a second."""
+
+    async def scene() -> None:
+        async with (
+            serving(answers(answer())) as server,
+            sending(AddressPolicy.of(["127.0.0.0/8"]), resolver=names("127.0.0.9", "127.0.0.1")) as transport,
+        ):
+            url = server.url_at("two.test")
+            with ExitStack() as stack:
+                if silent:  # whose backlog is full: what more comes gets no answer
+                    full = stack.enter_context(socket.socket())
+                    full.bind(("127.0.0.9", urlsplit(url).port or 0))
+                    full.listen(0)
+                    for _ in range(2):
+                        waits = stack.enter_context(socket.socket())
+                        waits.setblocking(False)
+                        waits.connect_ex(full.getsockname())
+                assert (await post(transport, url)).status == 200
+            assert server.accepted == 1
+
+    run(scene())
 
 
 # ---- names
