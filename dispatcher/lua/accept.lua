@@ -218,7 +218,7 @@ write_added()
 local hints, claims = {}, {}
 for _, endpoint in ipairs(order) do
   local s = touched[endpoint]
-  redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', s.added)
+  count_waiting(endpoint, s.added)
   if #s.given > 0 or left_to_give > 0 and s.hinted_until <= now then
     local given = #s.given
     local claimed = claim(s, left_to_give, tonumber(ARGV[7]), ARGV[5], s.given)

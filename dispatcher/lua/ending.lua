@@ -44,7 +44,7 @@ local function finish(workspace, id, endpoint, uuid, state, fields, body_ms, ans
   if answered ~= false then redis.call('PEXPIRE', answer_key(workspace, id), retention) end
   redis.call('ZREM', EXPIRIES, workspace .. ':' .. id)
   leave_chain(endpoint, uuid, id)
-  redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', -1)
+  count_waiting(endpoint, -1)
   if state ~= 'delivered' then list_end(workspace, id, endpoint, state) end
   count(counted or state, workspace, endpoint)
 end

@@ -51,8 +51,8 @@ local function move(id, old, uuid, left, stamp)
   local due = redis.call('ZSCORE', lane_key(old), id) or NOW
   redis.call('ZREM', lane_key(old), id)
   leave_chain(old, uuid, id)
-  redis.call('HINCRBY', endpoint_key(old), 'waiting', -1)
-  redis.call('HINCRBY', endpoint_key(new), 'waiting', 1)
+  count_waiting(old, -1)
+  count_waiting(new, 1)
   redis.call('HSET', event_key(workspace, id), 'endpoint', new)
   local newest, known = redis.call('GET', newest_key(old, uuid)), redis.call('GET', newest_key(new, uuid))
   if newest and (not known or known < newest) then

@@ -60,7 +60,7 @@ end
 if stamp then redis.call('RPUSH', chain_key(endpoint, uuid), id) end
 redis.call('ZADD', EXPIRIES, expires, workspace .. ':' .. id)
 redis.call('ZADD', lane_key(endpoint), due, id)
-redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', 1)
+count_waiting(endpoint, 1)
 redis.call('ZADD', ENDPOINTS, 'GT', NOW, endpoint)
 local s = load(endpoint)
 if not s.stopped then redis.call('PEXPIRE', endpoint_key(endpoint), MAX_TTL + HOUR + ARGV[3]) end
