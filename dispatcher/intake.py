@@ -73,8 +73,8 @@ class Batch:
     callbacks: list[tuple[str, Callback]]
     skipped: list[str]
     rejected: list[tuple[str, Rejection]]
-    recording: "asyncio.Task[None] | None"
-    """What the usable ones say about their messages is on its way to the message store."""
+    said: list[list[Argument]]
+    """What the usable ones say about their messages, for the message store."""
 
 
 class Turns(Protocol):
@@ -289,17 +289,17 @@ class Intake:
             prepared.append((entry, await self._prepare(entry, fields, known, said)))
             if number % PREPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        recording = await self._begin_recording(said)
         return Batch(
             {workspace.id: workspace.revision for workspace in known.values() if workspace},
             [(entry, p) for entry, p in prepared if isinstance(p, Callback)],
             [entry for entry, p in prepared if isinstance(p, NoCallback)],
             [(entry, p) for entry, p in prepared if isinstance(p, Rejection)],
-            recording,
+            said,
         )
 
     async def _accept(self, batch: "Batch") -> bool:
         """False if a workspace changed meanwhile, and the entries have to be rendered again."""
+        recording = await self._begin_recording(batch)
         try:
             if batch.callbacks or batch.skipped:
                 await self._accept_callbacks(batch)
@@ -308,20 +308,17 @@ class Intake:
                 self._workspaces.forget(workspace)
             return False
         finally:
-            if batch.recording:
-                await batch.recording
+            if recording:
+                await recording
         if batch.rejected:
             await self._reject(batch.rejected)
         return True
 
-    async def _begin_recording(self, said: list[list[Argument]]) -> "asyncio.Task[None] | None":
-        """Sends what the message store is to keep, before accept: where this worker dies, no accepted one is missing.
-
-        While the batch before is being accepted: so Redis has work while this one's accept is made.
-        """
+    async def _begin_recording(self, batch: "Batch") -> "asyncio.Task[None] | None":
+        """Sends what the message store is to keep, before accept: where this worker dies, no accepted one is missing."""
         if not self._recorder:
             return None
-        recording = asyncio.create_task(self._recorder.record(said))
+        recording = asyncio.create_task(self._recorder.record(batch.said))
         await asyncio.sleep(0)
         return recording
 
