@@ -89,6 +89,7 @@ class Stack:
         self.answer: Answer = answer_ok
         self.secrets: dict[str, str] = {}
         self.workers: list[Worker] = []
+        self._bound: list[socket.socket] = []
         self.redis = redis.Redis.from_url(server.url)
         self._loop = asyncio.new_event_loop()
         self._receiver = Receiver(lambda _: list(self.secrets.values()), self.received.append, self._answer)
@@ -110,6 +111,13 @@ class Stack:
         """A new port of the receiver: the URL of a new endpoint."""
         port = asyncio.run_coroutine_threadsafe(self._receiver.listen(host), self._loop).result(10)
         return f"http://127.0.0.1:{port}"
+
+    def refusing_url(self) -> str:
+        """The URL of a new endpoint that refuses connections; nothing else gets its port."""
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        self._bound.append(bound)
+        return f"http://127.0.0.1:{bound.getsockname()[1]}/"
 
     def cli(self, *args: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """Runs a command of `dispatcher`."""
@@ -175,6 +183,8 @@ class Stack:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        for bound in self._bound:
+            bound.close()
         self.redis.close()
 
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from dispatcher.intake import BATCH_BEHIND
-from tests.acceptance.stack import Stack, free_port, wait_until
+from tests.acceptance.stack import Stack, wait_until
 
 
 def test_outage_and_recovery(stack: Stack) -> None:
@@ -84,7 +84,7 @@ def test_concurrency_holds_across_workers(stack: Stack) -> None:
 def test_many_dead_endpoints(stack: Stack) -> None:
     """Endpoints that refuse connections cost the healthy ones nothing, and their own callbacks no attempt in a pause."""
     stack.add_workspace()
-    dead = [f"http://127.0.0.1:{free_port()}/" for _ in range(30)]
+    dead = [stack.refusing_url() for _ in range(30)]
     stack.start_worker(DISPATCHER_BREAKER_FAILURES="2", DISPATCHER_BACKOFF_BASE_SECONDS="600").wait_ready()
     waiting = [e for n, url in enumerate(dead) for e in stack.enqueue(20, first=n * 20, callbackUrl=url)]
     healthy = stack.enqueue(50, first=10_000)

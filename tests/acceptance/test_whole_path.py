@@ -9,7 +9,7 @@ from collections import Counter
 from aiohttp import web
 
 from dispatcher import Dispatcher
-from tests.acceptance.stack import CLI, Stack, change, free_port, wait_until
+from tests.acceptance.stack import CLI, Stack, change, wait_until
 
 
 def test_a_status_change_becomes_a_signed_callback(stack: Stack) -> None:
@@ -116,7 +116,7 @@ def test_retries(stack: Stack) -> None:
 
 def test_expiry(stack: Stack) -> None:
     """A callback whose time is over ends `expired`, and is not posted after that."""
-    stack.add_workspace(url=f"http://127.0.0.1:{free_port()}/")
+    stack.add_workspace(url=stack.refusing_url())
     stack.start_worker(DISPATCHER_BACKOFF_BASE_SECONDS="0.8", DISPATCHER_BACKOFF_FACTOR="1").wait_ready()
     (event_id,) = stack.enqueue(ttlSeconds=3)  # its timestamp has whole seconds: 2 to 3 are left
     assert {"expired": 1} == stack.wait_ended([event_id])
@@ -146,7 +146,7 @@ def test_hung_endpoints_hold_nobody_up(stack: Stack) -> None:
 
 def test_removed_workspace(stack: Stack) -> None:
     """Removing a workspace by force ends its waiting callbacks as failed, with the reason."""
-    stack.add_workspace(url=f"http://127.0.0.1:{free_port()}/")
+    stack.add_workspace(url=stack.refusing_url())
     stack.start_worker(DISPATCHER_BACKOFF_BASE_SECONDS="600").wait_ready()
     (event_id,) = stack.enqueue()
     wait_until(lambda: stack.state(event_id) == "retrying")
