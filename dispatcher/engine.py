@@ -294,7 +294,7 @@ class Engine:
                     callback.event_id, callback.claim, outcome, attempt, losses=callback.lost_before + 1
                 )
             )
-        settled = await self._ledger.settle(endpoint, settlements)
+        settled = await self._parts.settler.settle(endpoint, settlements)
         for callback, ok in zip(lost, settled.counted, strict=True):
             if ok:
                 log.warning(

@@ -301,16 +301,17 @@ def _event(
     lease_end: float | None,
     answer: bytes | None,
 ) -> Event:
+    _digest, event_type, status, accepted_ms = h["about"].split(" ")
     return Event(
         event_id=event_id,
         workspace=workspace,
         endpoint=name.decode().partition(" ")[2] if name else h["endpoint"],
         message_uuid=h["message"],
-        status=h["status"],
-        event_type=h["type"],
+        status=status,
+        event_type=event_type,
         state=State(h["state"]),
         attempts=[read_record(h[f"a{n}"]) for n in range(1, int(h.get("attempts", 0)) + 1)],
-        accepted_ms=int(h["accepted"]),
+        accepted_ms=int(accepted_ms),
         expires_ms=int(h["expires"]),
         next_attempt_ms=None if due is None else int(due),
         ended_ms=int(h["ended"]) if "ended" in h else None,

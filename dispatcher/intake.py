@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from dispatcher.connection import translated
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
-from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
+from dispatcher.ledger import Ledger, NotLeader, ToAccept, WorkspaceChanged
 from dispatcher.metrics import Metrics
 from dispatcher.model import Callback, StatusChange
 from dispatcher.render import NoCallback, RenderOptions, render
@@ -49,6 +49,7 @@ log = structlog.get_logger()
 
 Entry = tuple[str, Sequence[bytes]]
 """Its id; names and values in turn."""
+Reading = asyncio.Task[list[Entry]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Batch:
 
     revisions: dict[str, str]
     """Of the workspaces they were rendered for."""
-    callbacks: list[tuple[str, Callback]]
+    callbacks: ToAccept
     skipped: list[str]
     rejected: list[tuple[str, Rejection]]
     said: list[list[Argument]]
@@ -178,24 +179,35 @@ class Intake:
     async def _take_new(self, entries: list[Entry], until: float) -> None:
         """Takes a batch; while Redis accepts it, the next one is read and rendered."""
         batch: Batch | None = None
-        while entries:
-            more = len(entries) >= READ_AHEAD_FROM and self._goes_on(until)
-            ahead = asyncio.create_task(self._read_ahead()) if more else None
-            self._held = entries
-            try:
-                await self._take(entries, batch)
-                self._done()
-                self._say_behind(self._is_behind(entries))
-            finally:
-                entries, batch = await ahead if ahead else ([], None)
-                self._held = [*self._held, *entries]
-
-    async def _read_ahead(self) -> "tuple[list[Entry], Batch | None]":
-        entries = await self._read_new()
+        reading: Reading | None = None
         try:
-            return entries, await self._prepare_all(entries)
+            while entries:
+                if not reading and len(entries) >= READ_AHEAD_FROM and self._goes_on(until):
+                    reading = asyncio.create_task(self._read_new())
+                ahead = asyncio.create_task(self._look_ahead(reading, until)) if reading else None
+                self._held = entries
+                try:
+                    await self._take(entries, batch)
+                    self._done()
+                    self._say_behind(self._is_behind(entries))
+                finally:
+                    entries, batch, reading = await ahead if ahead else ([], None, None)
+                    self._held = [*self._held, *entries]
+        finally:
+            if reading:  # something broke
+                self._held = [*self._held, *await reading]
+
+    async def _look_ahead(
+        self, reading: Reading, until: float
+    ) -> tuple[list[Entry], Batch | None, Reading | None]:
+        """Renders what is being read; while intake is behind, those after it are read meanwhile."""
+        entries = await reading
+        more = self._behind and bool(entries) and self._goes_on(until)
+        further = asyncio.create_task(self._read_new()) if more else None
+        try:
+            return entries, await self._prepare_all(entries), further
         except Exception:  # looked into when they are taken
-            return entries, None
+            return entries, None, further
 
     def _say_behind(self, behind: bool) -> None:
         self._behind = behind
@@ -283,25 +295,25 @@ class Intake:
 
     async def _prepare_all(self, entries: Sequence[Entry]) -> "Batch":
         known: dict[str, Workspace | None] = {}
-        prepared: list[tuple[str, Prepared]] = []
-        said: list[list[Argument]] = []
+        batch = Batch({}, ToAccept(), [], [], [])
         for number, (entry, fields) in enumerate(entries, 1):
-            prepared.append((entry, await self._prepare(entry, fields, known, said)))
+            match await self._prepare(entry, fields, known, batch.said):
+                case Callback() as callback:
+                    batch.callbacks.add(entry, callback)
+                case NoCallback():
+                    batch.skipped.append(entry)
+                case Rejection() as rejection:
+                    batch.rejected.append((entry, rejection))
             if number % PREPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        return Batch(
-            {workspace.id: workspace.revision for workspace in known.values() if workspace},
-            [(entry, p) for entry, p in prepared if isinstance(p, Callback)],
-            [entry for entry, p in prepared if isinstance(p, NoCallback)],
-            [(entry, p) for entry, p in prepared if isinstance(p, Rejection)],
-            said,
-        )
+        batch.revisions.update({one.id: one.revision for one in known.values() if one})
+        return batch
 
     async def _accept(self, batch: "Batch") -> bool:
         """False if a workspace changed meanwhile, and the entries have to be rendered again."""
         recording = await self._begin_recording(batch)
         try:
-            if batch.callbacks or batch.skipped:
+            if batch.callbacks.count or batch.skipped:
                 await self._accept_callbacks(batch)
         except WorkspaceChanged as changed:
             for workspace in changed.workspaces:
@@ -323,7 +335,7 @@ class Intake:
         return recording
 
     async def _accept_callbacks(self, batch: "Batch") -> None:
-        reserved, claims = self._turns.reserve(len(batch.callbacks)), []
+        reserved, claims = self._turns.reserve(batch.callbacks.count), []
         try:
             accepted = await self._ledger.accept(
                 self._token, batch.revisions, batch.skipped, batch.callbacks, reserved
@@ -331,8 +343,8 @@ class Intake:
             claims = accepted.claims
             self._metrics.taken.update(accepted.words)
             self._metrics.taken["no_callback"] += len(batch.skipped)
-        finally:
-            self._turns.take_up(claims, reserved)
+        finally:  # not at once: first the next batch, if there is one, goes to Redis
+            asyncio.get_running_loop().call_soon(self._turns.take_up, claims, reserved)
         self._turns.hint(accepted.hints)
 
     async def _reject(self, rejected: Sequence[tuple[str, Rejection]]) -> None:

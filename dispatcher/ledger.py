@@ -1,11 +1,10 @@
 """The ledger: one typed method per Lua script. What is true about callbacks is decided in there."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
@@ -17,6 +16,7 @@ from dispatcher.replies import (
     Ended,
     Settled,
     Settlement,
+    ToSettle,
     Woken,
     read_claimed,
     read_ended,
@@ -45,6 +45,35 @@ class LedgerOptions:
     breaker_max_pause_ms: int = 600_000
 
 
+class ToAccept:
+    """Callbacks with their queue entries, as the script takes them."""
+
+    def __init__(self, callbacks: Iterable[tuple[str, Callback]] = ()) -> None:
+        self.count = 0
+        self.endpoints: dict[str, str] = {}
+        """By their names."""
+        self.arguments: list[Argument] = []
+        for entry, callback in callbacks:
+            self.add(entry, callback)
+
+    def add(self, entry: str, callback: Callback) -> None:
+        """One more."""
+        self.count += 1
+        endpoint = self.endpoints[callback.endpoint] = endpoint_id(callback.endpoint)
+        self.arguments += (
+            entry,
+            callback.workspace,
+            callback.event_id,
+            f"{callback.digest} {callback.event_type} {callback.status}",
+            endpoint,
+            callback.message_uuid,
+            f"{max(callback.timestamp_ns, 0):022d}",
+            callback.ttl_ms,
+            callback.url.encode() + b"\n" + callback.body,
+            "" if callback.to_delivered_ms is None else callback.to_delivered_ms,
+        )
+
+
 class NotLeader(Exception):
     """Another worker leads intake now; nothing was done."""
 
@@ -55,6 +84,10 @@ class WorkspaceChanged(Exception):
     def __init__(self, workspaces: list[str]) -> None:
         super().__init__(", ".join(workspaces))
         self.workspaces = workspaces
+
+
+class EndpointBroken(Exception):
+    """A script broke on the keys of one endpoint; what it had done before that stands."""
 
 
 class Ledger:
@@ -101,7 +134,7 @@ class Ledger:
         token: str,
         revisions: dict[str, str],
         skipped: Sequence[str],
-        callbacks: Iterable[tuple[str, Callback]],
+        callbacks: ToAccept,
         claim: int = 0,
     ) -> Accepted:
         """Takes callbacks (with their queue entries) into the ledger, and `skipped` entries off the queue.
@@ -115,37 +148,23 @@ class Ledger:
             args += (workspace, revision)
         args.append(len(skipped))
         args += skipped
-        for entry, c in callbacks:
-            args += (
-                entry,
-                c.workspace,
-                c.event_id,
-                c.digest,
-                endpoint_id(c.endpoint),
-                c.endpoint,
-                c.message_uuid,
-            )
-            args += (
-                c.status,
-                c.event_type,
-                c.timestamp_ns // 1_000_000,
-                f"{max(c.timestamp_ns, 0):022d}",
-                c.ttl_ms,
-                c.url.encode() + b"\n" + c.body,
-                "" if c.to_delivered_ms is None else c.to_delivered_ms,
-            )
+        args.append(len(callbacks.endpoints))
+        for name, endpoint in callbacks.endpoints.items():
+            args += (endpoint, name)
+        args += callbacks.arguments
         reply, sent = await self._run("accept", *self._ending(), *args)
         match reply[0]:
             case b"accepted":
-                self._tell(reply[5])
-                claims = zip(reply[4][::2], reply[4][1::2], strict=True)
+                rest = iter(reply[5:])
+                claims = [self._claim(rest, sent) for _ in range(reply[4])]
+                self._tell(rest)
                 return Accepted(
-                    [e.decode() for e in reply[2]],
-                    [w.decode() for w in reply[3]],
-                    [(endpoint.decode(), self._claim(claimed, sent)) for endpoint, claimed in claims],
+                    reply[2].decode().split(),
+                    reply[3].decode().split(),
+                    [(e, claim) for e, claim in claims if claim.callbacks or claim.more or claim.wait_ms],
                 )
             case b"workspace_changed":
-                raise WorkspaceChanged([w.decode() for w in reply[2]])
+                raise WorkspaceChanged([w.decode() for w in reply[2:]])
             case b"not_leader":
                 raise NotLeader
         raise AssertionError(f"accept returned {reply[0]!r}")
@@ -162,45 +181,48 @@ class Ledger:
         reply, sent = await self._run(
             "claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS
         )
-        self._tell(reply[3])
-        return self._claim(reply[2], sent)
+        rest = iter(reply[2:])
+        _, claimed = self._claim(rest, sent)
+        self._tell(rest)
+        return claimed
 
-    def _claim(self, claimed: list[Any], sent: float) -> Claim:
-        more, wait_ms, name, revision, given = claimed
-        workspace, _, origin = name.decode().partition(" ")
-        return Claim(
-            more == b"more",
-            wait_ms,
-            workspace,
-            origin,
-            revision.decode(),
-            [read_claimed(*fields) for fields in given],
-            sent + self.options.lease_ms / 1000,
+    def _claim(self, values: Iterator[bytes], sent: float) -> tuple[str, Claim]:
+        """What lua/claiming.lua gave: the endpoint, and its callbacks."""
+        endpoint, more, wait_ms, count, revision, name = next(values).decode().split(" ", 5)
+        workspace, _, origin = name.partition(" ")
+        callbacks = [read_claimed(next(values), next(values)) for _ in range(int(count))]
+        lease_ends_at = sent + self.options.lease_ms / 1000
+        return endpoint, Claim(
+            more == "more", int(wait_ms), workspace, origin, revision, callbacks, lease_ends_at
         )
 
-    async def settle(self, endpoint: str, settlements: Sequence[Settlement], claim: int = 0) -> Settled:
-        """Records outcomes; then leases up to `claim` due callbacks of the endpoint to this worker, if nobody else was hinted.
-
-        One that did not count had lost its lease: somebody else has the callback, or had it. Sent
-        again while Redis is away, for as long as a lease lasts; then raises RedisUnavailable.
-        """
+    async def settle(self, asked: Sequence[ToSettle]) -> list[Settled | EndpointBroken]:
+        """Records outcomes of several endpoints at once, in one call. Raises RedisUnavailable: it may have been done then."""
         o = self.options
-        args: list[Argument] = [endpoint, HINT_MS, o.delivered_body_ms]
-        args += (o.breaker_failures, o.breaker_pause_ms, o.breaker_max_pause_ms)
-        outcomes: list[Argument] = []
-        for s in settlements:
-            word, delay_ms = _word(s)
-            record = write_record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
-            answer = s.attempt.answer if s.attempt and word != "delivered" else b""
-            outcomes += (s.event_id, s.claim, word, delay_ms, record, answer, s.news, s.pace_ms)
-        try:
-            reply, sent = await self._run("settle", *self._ending(), *args, claim, o.lease_ms, *outcomes)
-        except RedisUnavailable:
-            reply, sent = await self._run_again("settle", *self._ending(), *args, 0, o.lease_ms, *outcomes)
-        self._tell(reply[7])
-        counted = [word == b"ok" for word in reply[3]]
-        claimed = self._claim(reply[8], sent) if reply[8] else None
-        return Settled(reply[2] == b"more", counted, reply[4].decode(), reply[5], reply[6], claimed)
+        args: list[Argument] = [HINT_MS, o.delivered_body_ms, o.breaker_failures, o.breaker_pause_ms]
+        args += (o.breaker_max_pause_ms, o.lease_ms)
+        for one in asked:
+            args += (one.endpoint, one.claim, len(one.settlements))
+            for s in one.settlements:
+                word, delay_ms = _word(s)
+                record = write_record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
+                answer = s.attempt.answer if s.attempt and word != "delivered" else b""
+                args += (s.event_id, s.claim, word, delay_ms, record, answer, s.news, s.pace_ms)
+        reply, sent = await self._run("settle", *self._ending(), *args)
+        rest = iter(reply[2:])
+        settled = [self._settled(rest, sent) for _ in asked]
+        self._tell(rest)
+        return settled
+
+    def _settled(self, values: Iterator[bytes], sent: float) -> Settled | EndpointBroken:
+        what, _, rest = next(values).decode().partition(" ")
+        if what == "broken":
+            return EndpointBroken(rest)
+        breaker, pause, down_since, *words = rest.split(" ")
+        claim = self._claim(values, sent)[1] if what == "claimed" else None
+        return Settled(
+            what == "more", [word == "ok" for word in words], breaker, int(pause), int(down_since), claim
+        )
 
     async def replay(
         self, workspace: str, event_id: str, *, copy: str = "", in_ms: int = 0, ttl_ms: int = 172_800_000
@@ -217,7 +239,7 @@ class Ledger:
     async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
         """Ends callbacks of one endpoint that wait, as failed; how many. Those in a worker's hands are left alone."""
         reply, _ = await self._run("cancel", *self._ending(), endpoint, *event_ids)
-        self._tell(reply[3])
+        self._tell(iter(reply[3:]))
         return int(reply[2])
 
     async def forget(self, workspace: str, event_ids: Sequence[str]) -> int:
@@ -234,7 +256,7 @@ class Ledger:
         """
         args = workspace, url, endpoint_id(endpoint), endpoint, from_url, *event_ids
         reply, _ = await self._run("move", *self._ending(), *args)
-        self._tell(reply[3])
+        self._tell(iter(reply[3:]))
         return int(reply[2])
 
     async def requeue(self, ids: Sequence[str]) -> tuple[int, int]:
@@ -276,12 +298,13 @@ class Ledger:
     async def expire(self, limit: int = 500) -> int:
         """Ends what is past its expiry; returns how many were looked at (fewer than `limit`: none left)."""
         reply, _ = await self._run("expire", *self._ending(), limit)
-        self._tell(reply[3])
+        self._tell(iter(reply[3:]))
         return int(reply[2])
 
-    def _tell(self, ends: Sequence[Sequence[bytes]]) -> None:
-        if self._on_end:
-            for fields in ends:
+    def _tell(self, ends: Iterator[bytes]) -> None:
+        """Of what ended otherwise than delivered: seven values each, the last of a reply."""
+        for fields in iter(lambda: tuple(islice(ends, 7)), ()):
+            if self._on_end:
                 self._on_end(read_ended(*fields))
 
     async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
@@ -289,15 +312,6 @@ class Ledger:
         if self._clock is None:
             self._redis_minus_monotonic = reply[1] - sent * 1000
         return reply, sent
-
-    async def _run_again(self, name: str, *args: Argument) -> tuple[list[Any], float]:
-        again = AsyncRetrying(
-            retry=retry_if_exception_type(RedisUnavailable),
-            wait=wait_random_exponential(0.1, max=2),
-            stop=stop_after_delay(self.options.lease_ms / 1000),
-            reraise=True,
-        )
-        return await again(self._run, name, *args)
 
     def _now(self) -> Argument:
         return self._clock() if self._clock else ""

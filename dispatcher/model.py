@@ -238,10 +238,10 @@ class StatusChange(_Model):
         return raw
 
     def digest(self) -> str:
-        """Tells two status changes with the same eventId apart: 16 hex digits of their canonical form."""
+        """Tells two status changes with the same eventId apart: 14 hex digits of their canonical form."""
         error = _values_of_error(self.error) if self.error else None
         canonical = _encode_canonical((_values_of_change(self), _values_of_message(self.message), error))
-        return blake2s(canonical, digest_size=8).hexdigest()
+        return blake2s(canonical, digest_size=7).hexdigest()
 
     def _fields(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)

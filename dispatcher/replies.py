@@ -1,5 +1,7 @@
 """What the scripts give and take, as frozen values, and how they are read from replies."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from dispatcher.outcomes import Attempt, News, Outcome, State
@@ -80,6 +82,15 @@ class Settlement(msgspec.Struct, frozen=True):
     """Its worker died, so often by now; the callback keeps its place in its chain."""
 
 
+class ToSettle(msgspec.Struct, frozen=True):
+    """What became of callbacks of one endpoint."""
+
+    endpoint: str
+    settlements: Sequence[Settlement]
+    claim: int = 0
+    """How many due callbacks of the endpoint to lease to this worker then, if nobody else was hinted."""
+
+
 class Lost(msgspec.Struct, frozen=True):
     """A callback whose lease ran out."""
 
@@ -120,29 +131,21 @@ class Settled(msgspec.Struct, frozen=True):
     """What was claimed in the same call."""
 
 
-def read_claimed(
-    event_id: bytes,
-    claim: int,
-    attempt: int,
-    expires: int,
-    event_type: bytes,
-    status: bytes,
-    uuid: bytes,
-    accepted: int,
-    body: bytes | None = None,
-) -> Claimed:
-    url, _, content = (body or b"").partition(b"\n")
+def read_claimed(about: bytes, body: bytes) -> Claimed:
+    """One callback as lua/claiming.lua gives it."""
+    event_id, claim, attempt, expires, uuid, _digest, event_type, status, accepted = about.decode().split(" ")
+    url, _, content = body.partition(b"\n")
     return Claimed(
-        event_id.decode(),
-        claim,
-        attempt,
-        expires,
-        event_type.decode(),
-        status.decode(),
-        uuid.decode(),
+        event_id,
+        int(claim),
+        int(attempt),
+        int(expires),
+        event_type,
+        status,
+        uuid,
         url.decode(),
-        None if body is None else content,
-        accepted,
+        content if body else None,
+        int(accepted),
     )
 
 

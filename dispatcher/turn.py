@@ -17,6 +17,7 @@ from dispatcher.model import iso
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.replies import Claim, Claimed, Settled, Settlement
 from dispatcher.sender import Sender
+from dispatcher.settler import Settler
 from dispatcher.tail import Tail
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import WorkspaceCache
@@ -94,6 +95,7 @@ class TurnParts:
     """What turns share in a worker."""
 
     ledger: Ledger
+    settler: Settler
     sender: Sender
     workspaces: WorkspaceCache
     watch: RedisWatch
@@ -209,7 +211,7 @@ class Turn:
         slots = self._parts.slots
         taken = slots.take(self.endpoint, len(settlements)) if self._has_time() else 0
         try:
-            settled = await self._parts.ledger.settle(self.endpoint, settlements, taken)
+            settled = await self._parts.settler.settle(self.endpoint, settlements, taken)
         except Exception as error:
             slots.not_needed(taken)
             self._lost_reply(

@@ -62,16 +62,13 @@ class _Link(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._reader = hiredis.Reader(replyError=_error)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._out: list[bytes] = []
         self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_late_ones)
         self._why: Exception = ConnectionError("Redis closed the connection")
         self.is_open = True
 
     def call(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]:
-        """Sends a command with all others of this turn of the loop."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub says one
+        """Sends a command; uvloop writes all of one turn of the loop together."""
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub says one
         reply = self._loop.create_future()
         self._waiting.append((reply, self._loop.time() + SOCKET_TIMEOUT_SECONDS))
         return reply
@@ -80,11 +77,6 @@ class _Link(asyncio.Protocol):
         self._transport.abort()
         self.connection_lost(None)
         await self._connection.disconnect(nowait=True)
-
-    def _flush(self) -> None:
-        if self.is_open:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
 
     def _look_for_late_ones(self) -> None:
         if self._waiting and self._waiting[0][1] < self._loop.time():

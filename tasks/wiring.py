@@ -28,6 +28,7 @@ from dispatcher.render import RenderOptions
 from dispatcher.replies import Ended
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
+from dispatcher.settler import Settler
 from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.messages import Messages
@@ -217,8 +218,10 @@ async def engine(
         metrics.ended[one.state.value] += 1
         alerts.ended(one)
 
+    of_turns = ledger(settings, wire.call, ended)
     parts = TurnParts(
-        ledger=ledger(settings, wire.call, ended),
+        ledger=of_turns,
+        settler=Settler(of_turns),
         sender=Sender(http, USER_AGENT),
         workspaces=cache,
         watch=watch,

@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 from dispatcher.events import Event, Events
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import Ledger, LedgerOptions
+from dispatcher.ledger import Ledger, LedgerOptions, ToAccept
 from dispatcher.lookup import Lookup
 from dispatcher.model import Callback
 from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
-from dispatcher.replies import Claim, Settled, Settlement
+from dispatcher.replies import Claim, Settled, Settlement, ToSettle
 from dispatcher.stats import Stats
 from dispatcher.wire import Wire
 
@@ -85,9 +85,8 @@ class World:
         self, *callbacks: Callback, skipped: Sequence[str] = (), claim: int = 0
     ) -> tuple[list[str], list[str]]:
         """Endpoints to hint, and a word for each callback."""
-        accepted = self.run(
-            self.ledger.accept(TOKEN, {}, skipped, [("1-1", one) for one in callbacks], claim)
-        )
+        batch = ToAccept(("1-1", one) for one in callbacks)
+        accepted = self.run(self.ledger.accept(TOKEN, {}, skipped, batch, claim))
         self.claims = accepted.claims
         return accepted.hints, accepted.words
 
@@ -113,7 +112,7 @@ class World:
             None if isinstance(outcome, Released) else Attempt(self.now, 5, None if error else 200, error)
         )
         one = Settlement(event_id, claim, outcome or Delivered(), attempt, news, pace_ms, losses)
-        self.settled = self.run(self.ledger.settle(endpoint_id(endpoint), [one], claim_next))
+        [self.settled] = self.run(self.ledger.settle([ToSettle(endpoint_id(endpoint), [one], claim_next)]))
         return self.settled.more, self.settled.counted[0]
 
     def event(self, event_id: str, workspace: str = "acme") -> Event:

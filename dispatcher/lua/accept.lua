@@ -10,20 +10,22 @@
 -- ARGV[8] most callbacks that may wait for one endpoint; 0: no limit
 -- ARGV[9] number of workspaces, then for each: workspace, the revision it was rendered with
 -- then: number of entries that cause no callback, then for each: entry
--- then for each callback: entry workspace eventId digest endpoint endpointName message status type
---   timestamp (ms), timestamp (ns, 22 digits), ttl (ms), body, time from SUBMITTED to DELIVERED (ms; '' = unknown)
--- returns {'accepted', now, {endpoints to hint}, {accepted|superseded|duplicate|conflict|full, ...}, {endpoint, claimed, ...}, ends}
---   claimed: what claim returns for the endpoint before it
---      or {'not_leader', now} or {'workspace_changed', now, {workspaces}}; nothing was done then
+-- then: number of endpoints, then for each: endpoint, its name
+-- then for each callback: entry workspace eventId about (digest, type and status between blanks) endpoint message
+--   timestamp (ns, 22 digits), ttl (ms), body, time from SUBMITTED to DELIVERED (ms; '' = unknown)
+-- returns {'accepted', now, endpoints to hint, accepted|superseded|duplicate|conflict|full for each callback (both between
+--   blanks), number of endpoints of which some were given, what was given (claiming.lua) ..., ends ...}
+--   or {'not_leader', now} or {'workspace_changed', now, workspace, ...}; nothing was done then
 -- Refused when Redis is full (the first write needs memory).
 -- include keys
 -- include clock
 -- include counts
+-- include about
 -- include endpoint
 -- include ending
 -- include claiming
 -- include rejecting
-if redis.call('GET', INTAKE) ~= ARGV[4] then return { 'not_leader', now } end
+if redis.call('GET', key_of('intake')) ~= ARGV[4] then return { 'not_leader', now } end
 
 local at = 9
 local function take()
@@ -36,29 +38,31 @@ for _ = 1, tonumber(ARGV[9]) do
   local workspace, revision = take(), take()
   if workspace_of(workspace).revision ~= revision then changed[#changed + 1] = workspace end
 end
-if #changed > 0 then return { 'workspace_changed', now, changed } end
+if #changed > 0 then return { 'workspace_changed', now, unpack(changed) } end
 
 local done = {}
 for i = 1, tonumber(take()) do done[i] = take() end
 if #done > 0 then count('noCallback', '*', nil, #done) end
+local names = {}
+for _ = 1, tonumber(take()) do names[take()] = take() end
 
 -- The endpoint's record outlives all it is named by; kept fresh once an hour.
 local function keep(s, name)
   if now - s.seen < HOUR and s.workspace then return s end
-  redis.call('HSET', endpoint_key(s.id), 'name', name, 'seen', NOW)
-  redis.call('ZADD', ENDPOINTS, 'GT', NOW, s.id)
-  if not s.stopped then redis.call('PEXPIRE', endpoint_key(s.id), MAX_TTL + HOUR + ARGV[3]) end
+  redis.call('HSET', key_of('endpoint', s.id), 'name', name, 'seen', NOW)
+  redis.call('ZADD', key_of('endpoints'), 'GT', NOW, s.id)
+  if not s.stopped then redis.call('PEXPIRE', key_of('endpoint', s.id), MAX_TTL + HOUR + ARGV[3]) end
   return s.workspace and s or load(s.id)
 end
 
 -- Endpoints that something was accepted for; `given` goes to the caller at once, `added` all that waits since.
 local touched, order, left_to_give = {}, {}, tonumber(ARGV[6])
-local function touch(endpoint, name)
+local function touch(endpoint)
   local s = touched[endpoint]
   if not s then
-    s = keep(load(endpoint), name)
-    s.given, s.added = {}, 0
-    s.lane_is_empty = left_to_give > 0 and redis.call('EXISTS', lane_key(endpoint)) == 0
+    s = keep(load(endpoint), names[endpoint])
+    s.given, s.told, s.added = {}, {}, 0
+    s.lane_is_empty = left_to_give > 0 and redis.call('EXISTS', key_of('lane', endpoint)) == 0
     touched[endpoint], order[#order + 1] = s, endpoint
   end
   return s
@@ -75,7 +79,7 @@ end
 local waiting, max_waiting = {}, tonumber(ARGV[8])
 local function is_full(endpoint)
   if max_waiting == 0 then return false end
-  waiting[endpoint] = waiting[endpoint] or tonumber(redis.call('HGET', endpoint_key(endpoint), 'waiting') or 0)
+  waiting[endpoint] = waiting[endpoint] or tonumber(redis.call('HGET', key_of('endpoint', endpoint), 'waiting') or 0)
   return waiting[endpoint] + (touched[endpoint] and touched[endpoint].added or 0) >= max_waiting
 end
 
@@ -88,19 +92,19 @@ end
 local function write_added()
   if #expiries > 0 then
     redis.call('MSET', unpack(bodies))
-    redis.call('ZADD', EXPIRIES, unpack(expiries))
+    redis.call('ZADD', key_of('expiries'), unpack(expiries))
   end
-  for endpoint, added in pairs(lanes) do redis.call('ZADD', lane_key(endpoint), unpack(added)) end
+  for endpoint, added in pairs(lanes) do redis.call('ZADD', key_of('lane', endpoint), unpack(added)) end
   bodies, expiries, lanes = {}, {}, {}
 end
 
 -- For `latest`: what is older than this and in nobody's hands ends now.
 local function supersede_older(workspace, endpoint, uuid, stamp)
   write_added()
-  for _, id in ipairs(redis.call('LRANGE', chain_key(endpoint, uuid), 0, -1)) do
-    local other = redis.call('HGET', event_key(workspace, id), 'stamp')
-    if other and other < stamp and not redis.call('ZSCORE', leased_key(endpoint), id) then
-      redis.call('ZREM', lane_key(endpoint), id)
+  for _, id in ipairs(redis.call('LRANGE', key_of('chain', endpoint, uuid), 0, -1)) do
+    local other = redis.call('HGET', key_of('event', workspace, id), 'stamp')
+    if other and other < stamp and not redis.call('ZSCORE', key_of('leased', endpoint), id) then
+      redis.call('ZREM', key_of('lane', endpoint), id)
       finish(workspace, id, endpoint, uuid, 'superseded')
     end
   end
@@ -109,7 +113,7 @@ end
 -- The eventIds of a message, between blanks; a string, because a list takes twice the memory. Returns the length of
 -- what was there before.
 local function remember_message(workspace, uuid, id, keep_ms)
-  local key = message_key(workspace, uuid)
+  local key = key_of('message', workspace, uuid)
   if redis.call('SET', key, id, 'PX', keep_ms, 'NX') then return 0 end
   local length = redis.call('APPEND', key, ' ' .. id)
   if redis.call('PTTL', key) < tonumber(keep_ms) then redis.call('PEXPIRE', key, keep_ms) end
@@ -118,13 +122,12 @@ end
 
 -- The callback that another one of its message to this endpoint has to wait for, where no chain says it: the one before
 -- it, if that is pending and has not left its place. `length` as above.
-local PENDING = { pending = true, sending = true, retrying = true }
 local function one_before(workspace, own, endpoint, uuid, length)
   while length > 0 do
-    local id = string.match(redis.call('GETRANGE', message_key(workspace, uuid), math.max(0, length - 128), length - 1), '%S+$')
-    local h = redis.call('HMGET', event_key(workspace, id), 'endpoint', 'state', 'left', 'replay_of')
+    local id = string.match(redis.call('GETRANGE', key_of('message', workspace, uuid), math.max(0, length - 128), length - 1), '%S+$')
+    local h = redis.call('HMGET', key_of('event', workspace, id), 'endpoint', 'state', 'left', 'replay_of')
     if id ~= own and h[1] == endpoint and h[2] ~= 'superseded' and not h[4] then
-      return PENDING[h[2]] and not h[3] and id
+      return (h[2] == 'pending' or h[2] == 'sending' or h[2] == 'retrying') and not h[3] and id
     end
     length = length - #id - 1
   end
@@ -133,7 +136,7 @@ end
 -- Whether it has to wait for another one of its message. The chain is written when the second one waits.
 local function wait_in_chain(workspace, id, endpoint, uuid, length)
   if length == 0 then return false end
-  local chain = chain_key(endpoint, uuid)
+  local chain = key_of('chain', endpoint, uuid)
   if redis.call('RPUSHX', chain, id) > 0 then return true end
   local before = one_before(workspace, id, endpoint, uuid, length)
   if not before then return false end
@@ -142,16 +145,16 @@ local function wait_in_chain(workspace, id, endpoint, uuid, length)
 end
 
 -- Into the ledger, and to the caller, its chain or its lane; or, for `latest`, to its end if a newer one was here before.
-local function take_in(workspace, id, endpoint, name, uuid, stamp, expires_at, status, event_type, digest, body)
-  local key, ordering, s = event_key(workspace, id), workspace_of(workspace).ordering, touch(endpoint, name)
-  local expires, keep_ms = string.format('%d', expires_at), string.format('%d', math.max(expires_at - now, 0) + ARGV[3])
+local function take_in(workspace, id, about, endpoint, uuid, stamp, expires_at, body)
+  local key, ordering, s = key_of('event', workspace, id), workspace_of(workspace).ordering, touch(endpoint)
+  local expires, keep_ms = int(expires_at), int(math.max(expires_at - now, 0) + ARGV[3])
+  about = about .. ' ' .. NOW
   local function write(state, more)
-    redis.call('HSET', key, 'state', state, 'endpoint', endpoint, 'message', uuid, 'accepted', NOW, 'expires', expires,
-      'status', status, 'type', event_type, 'digest', digest, unpack(more))
+    redis.call('HSET', key, 'state', state, 'endpoint', endpoint, 'message', uuid, 'expires', expires, 'about', about, unpack(more))
   end
   local length, more = remember_message(workspace, uuid, id, keep_ms), {}
   if ordering == 'latest' then
-    local newest_of = newest_key(endpoint, uuid)
+    local newest_of = key_of('newest', endpoint, uuid)
     local newest = redis.call('GET', newest_of)
     if newest and stamp < newest then
       write('superseded', { 'stamp', stamp, 'ended', NOW })
@@ -162,13 +165,13 @@ local function take_in(workspace, id, endpoint, name, uuid, stamp, expires_at, s
     redis.call('SET', newest_of, stamp, 'PX', keep_ms)
     more, s.lane_is_empty = { 'stamp', stamp }, false -- for those that it supersedes may let others into the lane
   elseif ordering == 'strict' then
-    more = { 'strict', 1 }
+    more = { 'strict', '1' }
   end
   local waits = wait_in_chain(workspace, id, endpoint, uuid, length)
   local at_once = not waits and expires_at > now and can_give(s)
   if at_once then
-    more[#more + 1], more[#more + 2] = 'claims', 1
-    s.given[#s.given + 1] = { id, 1, 1, expires_at, event_type, status, uuid, now, body }
+    more[#more + 1], more[#more + 2] = 'claims', '1'
+    hand_over(s, id, '1', '1', expires, uuid, about, body)
     left_to_give = left_to_give - 1
   elseif not waits then
     s.lane_is_empty = false
@@ -177,24 +180,24 @@ local function take_in(workspace, id, endpoint, name, uuid, stamp, expires_at, s
   end
   write(at_once and 'sending' or 'pending', more)
   s.added = s.added + 1
-  add(bodies, body_key(workspace, id), body)
+  add(bodies, key_of('body', workspace, id), body)
   add(expiries, expires, workspace .. ':' .. id)
   if ordering == 'latest' then supersede_older(workspace, endpoint, uuid, stamp) end
   return 'accepted'
 end
 
 local words = {}
-for i = at + 1, #ARGV, 14 do
-  local entry, workspace, id, digest, endpoint, name, uuid, status, event_type, timestamp, stamp, ttl, body, took = unpack(ARGV, i, i + 13)
-  local known = redis.call('HGET', event_key(workspace, id), 'digest')
-  local word = known == digest and 'duplicate' or 'conflict'
+for i = at + 1, #ARGV, 10 do
+  local entry, workspace, id, about, endpoint, uuid, stamp, ttl, body, took = unpack(ARGV, i, i + 9)
+  local known = redis.call('HGET', key_of('event', workspace, id), 'about')
+  local word = known and digest_of(known) == digest_of(about) and 'duplicate' or 'conflict'
   if not known and is_full(endpoint) then
     word = 'full'
-    keep_rejected(entry, 'endpoint_full', max_waiting .. ' callbacks wait for ' .. name ..
+    keep_rejected(entry, 'endpoint_full', max_waiting .. ' callbacks wait for ' .. names[endpoint] ..
       ' (MAX_WAITING_PER_ENDPOINT); enqueue again when some have gone', workspace, id)
   elseif not known then
-    local expires = math.min(tonumber(timestamp), now) + tonumber(ttl)
-    word = take_in(workspace, id, endpoint, name, uuid, stamp, expires, status, event_type, digest, body)
+    local timestamp = tonumber(string.sub(stamp, 1, 16))
+    word = take_in(workspace, id, about, endpoint, uuid, stamp, math.min(timestamp, now) + ttl, body)
     count('accepted', workspace)
     if took ~= '' then
       count_in('hour', workspace .. ' toDelivered', 1)
@@ -210,27 +213,24 @@ end
 
 for first = 1, #done, 500 do
   local last = math.min(first + 499, #done)
-  redis.call('XACK', EVENTS, GROUP, unpack(done, first, last))
-  redis.call('XDEL', EVENTS, unpack(done, first, last))
+  redis.call('XACK', key_of('events'), GROUP, unpack(done, first, last))
+  redis.call('XDEL', key_of('events'), unpack(done, first, last))
 end
 
 write_added()
-local hints, claims = {}, {}
+local hints, reply = {}, { 'accepted', now, '', '', 0 }
 for _, endpoint in ipairs(order) do
   local s = touched[endpoint]
   count_waiting(endpoint, s.added)
   if #s.given > 0 or left_to_give > 0 and s.hinted_until <= now then
     local given = #s.given
-    local claimed = claim(s, left_to_give, tonumber(ARGV[7]), ARGV[5], s.given)
-    left_to_give = left_to_give - (#claimed[5] - given)
-    if #claimed[5] > 0 or claimed[1] == 'more' or claimed[2] > 0 then
-      claims[#claims + 1] = endpoint
-      claims[#claims + 1] = claimed
-    end
+    claim(reply, s, left_to_give, tonumber(ARGV[7]), ARGV[5])
+    left_to_give, reply[5] = left_to_give - (#s.given - given), reply[5] + 1
   else
     if take_hint(look(s), ARGV[5]) then hints[#hints + 1] = endpoint end
     reschedule(s)
   end
 end
 write_counts()
-return { 'accepted', now, hints, words, claims, ends }
+reply[3], reply[4] = table.concat(hints, ' '), table.concat(words, ' ')
+return with_ends(reply)

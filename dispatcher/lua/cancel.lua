@@ -5,7 +5,7 @@
 -- ARGV[3] retention, ms
 -- ARGV[4] endpoint
 -- then for each: eventId
--- returns {'cancelled', now, number of callbacks, ends}
+-- returns {'cancelled', now, number of callbacks, ends ...}
 -- Works when Redis is full.
 -- include keys
 -- include clock
@@ -17,13 +17,13 @@ local endpoint, cancelled = ARGV[4], 0
 local s = load(endpoint)
 for i = 5, #ARGV do
   local id = ARGV[i]
-  local h = redis.call('HMGET', event_key(s.workspace or '', id), 'endpoint', 'message', 'ended')
-  if h[1] == endpoint and not h[3] and not redis.call('ZSCORE', leased_key(endpoint), id) then
-    redis.call('ZREM', lane_key(endpoint), id)
+  local h = redis.call('HMGET', key_of('event', s.workspace or '', id), 'endpoint', 'message', 'ended')
+  if h[1] == endpoint and not h[3] and not redis.call('ZSCORE', key_of('leased', endpoint), id) then
+    redis.call('ZREM', key_of('lane', endpoint), id)
     finish(s.workspace, id, endpoint, h[2], 'failed', { 'cancelled', 1 }, nil, nil, 'cancelled')
     cancelled = cancelled + 1
   end
 end
 reschedule(look(s))
 write_counts()
-return { 'cancelled', now, cancelled, ends }
+return with_ends({ 'cancelled', now, cancelled })

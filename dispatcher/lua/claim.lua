@@ -7,10 +7,7 @@
 -- ARGV[5] most callbacks to give
 -- ARGV[6] lease, ms
 -- ARGV[7] how long a hint holds, ms
--- returns {'claimed', now, {'more'|'rest', wait, endpoint's name, workspace's revision, {callback, ...}}, ends}
---   'more': claim again at once; wait: claim again after so many ms, when the next token is there (0 = not for that)
---   callback: {eventId, claim number (the fencing token), number of this attempt, expires, type, status, message,
---     accepted (0: it was replayed), body}
+-- returns {'claimed', now, what was given (claiming.lua) ..., ends ...}
 -- After a pause's end gives one callback and moves the pause's end to that lease's end: the probe.
 -- A quarter goes to what became due last, so that fresh ones are not stuck behind a backlog.
 -- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 a call.
@@ -21,6 +18,7 @@
 -- include ending
 -- include claiming
 redis.call('DEL', P .. 'never')
-local claimed = claim(load(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], {})
+local reply = { 'claimed', now }
+claim(reply, load(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7])
 write_counts()
-return { 'claimed', now, claimed, ends }
+return with_ends(reply)

@@ -1,81 +1,103 @@
--- Leases due callbacks of one endpoint (`s`, loaded) to a worker: what claim does, and accept for what is ready at once.
--- `given` are those that accept gives without the lane.
+-- Leases due callbacks of one endpoint to a worker: what claim does, accept for what is ready at once, and settle for
+-- what is next.
+-- What is given is told in few, flat values: a table in a reply takes Redis longer than the text of its parts. For the
+-- endpoint: `endpoint more|rest wait number revision name`; then, for each of its callbacks: `eventId claim attempt
+-- expires message about`, and its body.
+--   more: claim again at once; wait: claim again after so many ms, when the next token is there (0: not for that)
+--   claim: the fencing token; attempt: the number of this one; about: digest, type, status, and when it was accepted (0:
+--   it was replayed); body: '' if it is gone
+
+-- Hands one to the caller. `s.given` are eventIds, `s.told` what the caller gets.
+local function hand_over(s, id, claim, attempt, expires, uuid, about, body)
+  local n = #s.given
+  s.given[n + 1], s.told[2 * n + 2] = id, body
+  s.told[2 * n + 1] = id .. ' ' .. claim .. ' ' .. attempt .. ' ' .. expires .. ' ' .. uuid .. ' ' .. about
+end
+
 -- One whose worker died with it twice (`suspect`) is given when nothing else of its endpoint is in flight, and the
 -- window starts over at one: if it dies again, nothing dies beside it.
--- Returns {'more'|'rest', wait, endpoint's name, workspace's revision, {callback, ...}} as claim's contract says.
-local function claim(s, wanted, lease_ms, hint_ms, given)
-  local endpoint, lane = s.id, lane_key(s.id)
-  look_at_rate(s)
-  local probing = s.pause > 0
-  local ended, alone = 0, false
-  wanted = math.min(wanted, s.window - s.leased - #given, s.tokens, probing and 1 or 1000000)
-  if s.stopped or s.pause > now or not s.workspace then wanted = 0 end
-  wanted = wanted + #given
-
-  local function give(id)
-    local key = event_key(s.workspace, id)
-    local h = redis.call('HMGET', key, 'expires', 'claims', 'attempts', 'type', 'status', 'message', 'accepted', 'suspect', 'base')
-    local is_over = not h[1] or tonumber(h[1]) <= now
-    if h[8] and not is_over then
-      alone = true
-      if s.leased + #given > 0 then return end
-    end
-    redis.call('ZREM', lane, id)
-    if not h[1] then return end -- removed by hand: nothing to send
-    if is_over then
-      finish(s.workspace, id, endpoint, h[6], 'expired')
-      ended = ended + 1
-      return
-    end
-    local claims = (h[2] or 0) + 1
-    redis.call('HSET', key, 'claims', claims, 'state', 'sending')
-    given[#given + 1] = { id, claims, (h[3] or 0) - (h[9] or 0) + 1, tonumber(h[1]), h[4], h[5], h[6], h[9] and 0 or tonumber(h[7]),
-      redis.call('GET', body_key(s.workspace, id)) }
+local function give(s, id)
+  local entry = key_of('event', s.workspace, id)
+  local h = redis.call('HMGET', entry, 'expires', 'message', 'about', 'claims', 'attempts', 'suspect', 'base')
+  local is_over = not h[1] or tonumber(h[1]) <= now
+  if h[6] and not is_over then
+    s.alone = true
+    if s.leased + #s.given > 0 then return end
   end
-
-  local function give_all(ids)
-    for _, id in ipairs(ids) do
-      if not alone then give(id) end
-    end
+  redis.call('ZREM', key_of('lane', s.id), id)
+  if not h[1] then return end -- removed by hand: nothing to send
+  if is_over then
+    finish(s.workspace, id, s.id, h[2], 'expired')
+    s.ended = s.ended + 1
+    return
   end
+  local claims, attempt = int((h[4] or 0) + 1), int((h[5] or 0) - (h[7] or 0) + 1)
+  redis.call('HSET', entry, 'claims', claims, 'state', 'sending')
+  local about = string.gsub(h[3], h[7] and '%d+$' or '^$', '0')
+  hand_over(s, id, claims, attempt, h[1], h[2], about, redis.call('GET', key_of('body', s.workspace, id)) or '')
+end
 
-  -- What has been due longest, as many as are still wanted; the first time with the newest before them.
-  local function due() return redis.call('ZRANGEBYSCORE', lane, '-inf', NOW, 'LIMIT', 0, wanted - #given) end
+local function give_all(s, ids)
+  for _, id in ipairs(ids) do
+    if not s.alone then give(s, id) end
+  end
+end
 
-  local backlog = wanted > #given and not s.lane_is_empty and due() or {}
+-- What has been due longest.
+local function due(s, count)
+  return redis.call('ZRANGEBYSCORE', key_of('lane', s.id), '-inf', NOW, 'LIMIT', 0, int(count))
+end
+
+-- As many as are wanted: the longest due; the first time with the newest before them.
+local function give_due(s, wanted)
+  local backlog = due(s, wanted - #s.given)
   if #backlog == wanted and wanted >= 4 then
-    give_all(redis.call('ZREVRANGEBYSCORE', lane, NOW, '-inf', 'LIMIT', 0, math.floor(wanted / 4)))
-    backlog = due()
+    give_all(s, redis.call('ZREVRANGEBYSCORE', key_of('lane', s.id), NOW, '-inf', 'LIMIT', 0, int(wanted / 4)))
+    backlog = due(s, wanted - #s.given)
   end
   while #backlog > 0 do
-    local asked, ended_before = wanted - #given, ended
-    give_all(backlog)
-    local is_more = #backlog == asked or ended > ended_before -- an end may have put another one there
-    backlog = is_more and not alone and #given < wanted and ended < 100 and due() or {}
+    local asked, ended_before = wanted - #s.given, s.ended
+    give_all(s, backlog)
+    local is_more = #backlog == asked or s.ended > ended_before -- an end may have put another one there
+    backlog = is_more and not s.alone and #s.given < wanted and s.ended < 100 and due(s, wanted - #s.given) or {}
   end
+end
 
-  if alone and s.window > 1 then
+-- Leases what was given.
+local function lease(s, lease_ms, probing)
+  local taken, lease_end = {}, now + lease_ms
+  for i, id in ipairs(s.given) do taken[2 * i - 1], taken[2 * i] = int(lease_end), id end
+  redis.call('ZADD', key_of('leased', s.id), unpack(taken))
+  if s.leased == 0 then s.lease_end = lease_end end
+  s.leased = s.leased + #s.given
+  if probing then
+    s.pause = lease_end
+    redis.call('HSET', key_of('endpoint', s.id), 'pause', int(lease_end))
+  end
+  if s.interval then
+    s.tat = s.tat + #s.given * s.interval
+    redis.call('HSET', key_of('endpoint', s.id), 'tat', string.format('%.3f', s.tat))
+  end
+end
+
+-- Gives up to `wanted` callbacks of an endpoint (`s`, loaded) and adds them to `reply`; what accept gave to the caller
+-- without the lane is in `s.given` and `s.told` already.
+local function claim(reply, s, wanted, lease_ms, hint_ms)
+  s.given, s.told, s.ended = s.given or {}, s.told or {}, 0
+  look_at_rate(s)
+  local probing = s.pause > 0
+  wanted = math.min(wanted, s.window - s.leased - #s.given, s.tokens, probing and 1 or 1000000)
+  if s.stopped or s.pause > now or not s.workspace then wanted = 0 end
+  if wanted > 0 and not s.lane_is_empty then give_due(s, wanted + #s.given) end
+  if s.alone and s.window > 1 then
     s.window = 1
-    redis.call('HSET', endpoint_key(endpoint), 'window', 1)
+    redis.call('HSET', key_of('endpoint', s.id), 'window', '1')
   end
-  if #given > 0 then
-    local taken, lease_end = {}, now + lease_ms
-    for i, one in ipairs(given) do taken[2 * i - 1], taken[2 * i] = lease_end, one[1] end
-    redis.call('ZADD', leased_key(endpoint), unpack(taken))
-    if s.leased == 0 then s.lease_end = lease_end end
-    s.leased = s.leased + #given
-    if probing then
-      s.pause = now + lease_ms
-      redis.call('HSET', endpoint_key(endpoint), 'pause', s.pause)
-    end
-    if s.interval then
-      s.tat = s.tat + #given * s.interval
-      redis.call('HSET', endpoint_key(endpoint), 'tat', string.format('%.3f', s.tat))
-    end
-  end
-
+  if #s.given > 0 then lease(s, lease_ms, probing) end
   look(s)
   set_hinted(s, (s.ready or s.short_of_token) and now + hint_ms or 0)
   reschedule(s)
-  return { s.ready and 'more' or 'rest', s.short_of_token and s.token_at - now or 0, s.name, s.revision, given }
+  local wait = s.short_of_token and int(s.token_at - now) or '0'
+  reply[#reply + 1] = table.concat({ s.id, s.ready and 'more' or 'rest', wait, int(#s.given), s.revision, s.name }, ' ')
+  for _, told in ipairs(s.told) do reply[#reply + 1] = told end
 end

@@ -1,6 +1,5 @@
 -- Counters, gathered during a script and written once at its end: of this minute for all, of this hour for each
 -- workspace (`*`: nobody's), of this day for each endpoint.
-local COUNTED = { minute = { 60000, DAY }, hour = { 3600000, 8 * DAY }, day = { DAY, 8 * DAY } } -- length, life; ms
 local counts = { minute = {}, hour = {}, day = {} }
 local function count_in(unit, field, n) counts[unit][field] = (counts[unit][field] or 0) + n end
 local function count(name, workspace, endpoint, n)
@@ -18,15 +17,33 @@ local function count_duration(workspace, ms)
   count_in('hour', workspace .. ' t' .. math.floor(4 * math.log(math.max(ms, 1)) / math.log(2) + 0.000001), 1)
 end
 
+-- The same of one endpoint, for a caller that writes it itself.
+local function take_waiting(endpoint)
+  local n = waiting_changes[endpoint] or 0
+  waiting_changes[endpoint] = nil
+  return n
+end
+
+-- Has Redis look counters of a new hash up in a table: in a list, as it keeps short ones, it would compare up to 512.
+local LONG = string.rep('-', 65)
+local function use_table(key)
+  if redis.call('HLEN', key) > 1 then return end
+  redis.call('HSET', key, LONG, '')
+  redis.call('HDEL', key, LONG)
+end
+
 local function write_counts()
   for endpoint, n in pairs(waiting_changes) do
-    if n ~= 0 then redis.call('HINCRBY', endpoint_key(endpoint), 'waiting', n) end
+    if n ~= 0 then redis.call('HINCRBY', key_of('endpoint', endpoint), 'waiting', int(n)) end
   end
   for unit, fields in pairs(counts) do
-    local length, life = unpack(COUNTED[unit])
-    local key = stats_key(unit, math.floor(now / length))
+    local length = unit == 'minute' and 60000 or unit == 'hour' and 3600000 or DAY -- ms
+    local key, life = key_of('stats', unit, math.floor(now / length)), unit == 'minute' and DAY or 8 * DAY
     for field, n in pairs(fields) do
-      if redis.call('HINCRBY', key, field, n) == n then redis.call('PEXPIRE', key, life) end
+      if redis.call('HINCRBY', key, field, int(n)) == n then
+        if unit ~= 'minute' then use_table(key) end
+        redis.call('PEXPIRE', key, int(life))
+      end
     end
   end
 end

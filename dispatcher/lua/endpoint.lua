@@ -5,7 +5,7 @@ local START_WINDOW, BUCKET_SECONDS, HOUR, LOOK_AGAIN_MS = 2, 0.1, 3600000, 5000
 local workspaces = {}
 local function workspace_of(id)
   if not workspaces[id] then
-    local h = redis.call('HMGET', workspace_key(id), 'revision', 'ordering', 'max_concurrency', 'rate_per_second')
+    local h = redis.call('HMGET', key_of('workspace', id), 'revision', 'ordering', 'max_concurrency', 'rate_per_second')
     workspaces[id] = { revision = h[1], ordering = h[2] or 'first_attempt', max = tonumber(h[3] or ARGV[2]), rate = tonumber(h[4] or 0) }
   end
   return workspaces[id]
@@ -13,8 +13,8 @@ end
 
 -- What is kept of an endpoint.
 local function load(endpoint)
-  local h = redis.call('HMGET', endpoint_key(endpoint), 'name', 'window', 'hinted_until', 'pause', 'stopped', 'tat', 'seen',
-    'failures', 'pause_ms', 'p95', 'down_since')
+  local h = redis.call('HMGET', key_of('endpoint', endpoint), 'name', 'window', 'hinted_until', 'pause', 'stopped', 'tat', 'seen',
+    'failures', 'pause_ms', 'p95', 'down_since', 'waiting')
   local workspace = h[1] and string.match(h[1], '^%S+')
   local limits = workspace and workspace_of(workspace) or { max = tonumber(ARGV[2]), rate = 0 }
   return {
@@ -22,8 +22,8 @@ local function load(endpoint)
     rate = limits.rate, window = math.min(tonumber(h[2] or START_WINDOW), limits.max), hinted_until = tonumber(h[3] or 0),
     pause = tonumber(h[4] or 0), stopped = h[5] ~= false, tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0),
     failures = tonumber(h[8] or 0), pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]),
-    down_since = tonumber(h[11] or 0),
-    leased = redis.call('ZCARD', leased_key(endpoint)),
+    down_since = tonumber(h[11] or 0), waiting = tonumber(h[12] or 0),
+    leased = redis.call('ZCARD', key_of('leased', endpoint)),
   }
 end
 
@@ -43,7 +43,7 @@ end
 local function look(s)
   look_at_rate(s)
   s.room = s.window - s.leased
-  local first = s.lane_is_empty and {} or redis.call('ZRANGE', lane_key(s.id), 0, 0, 'WITHSCORES')
+  local first = s.lane_is_empty and {} or redis.call('ZRANGE', key_of('lane', s.id), '0', '0', 'WITHSCORES')
   s.from = first[2] and math.max(tonumber(first[2]), s.pause, s.token_at)
   local open = first[2] and s.room > 0 and not s.stopped and math.max(tonumber(first[2]), s.pause) <= now
   s.ready = open and s.token_at <= now
@@ -55,9 +55,9 @@ local function set_hinted(s, at)
   if s.hinted_until == at then return end
   s.hinted_until = at
   if at == 0 then
-    redis.call('HDEL', endpoint_key(s.id), 'hinted_until')
+    redis.call('HDEL', key_of('endpoint', s.id), 'hinted_until')
   else
-    redis.call('HSET', endpoint_key(s.id), 'hinted_until', at)
+    redis.call('HSET', key_of('endpoint', s.id), 'hinted_until', int(at))
   end
 end
 
@@ -70,15 +70,15 @@ end
 
 -- The invariant: what has something in its lane or leased is in `schedule`, unless the operator stopped it.
 local function reschedule(s)
-  local at = s.leased > 0 and (s.lease_end or tonumber(redis.call('ZRANGE', leased_key(s.id), 0, 0, 'WITHSCORES')[2]))
+  local at = s.leased > 0 and (s.lease_end or tonumber(redis.call('ZRANGE', key_of('leased', s.id), '0', '0', 'WITHSCORES')[2]))
   if s.from and s.room > 0 and not s.stopped then
     local from = s.short_of_token and math.min(s.from, now + LOOK_AGAIN_MS) or s.from -- the rate may change meanwhile
     local open = math.max(from, s.hinted_until)
     at = at and math.min(at, open) or open
   end
   if at then
-    redis.call('ZADD', SCHEDULE, at, s.id)
+    redis.call('ZADD', key_of('schedule'), int(at), s.id)
   else
-    redis.call('ZREM', SCHEDULE, s.id)
+    redis.call('ZREM', key_of('schedule'), s.id)
   end
 end

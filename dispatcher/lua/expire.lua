@@ -4,7 +4,7 @@
 -- ARGV[2] max_concurrency of a workspace that sets none
 -- ARGV[3] retention, ms
 -- ARGV[4] most callbacks to look at
--- returns {'expired', now, number looked at, ends}
+-- returns {'expired', now, number looked at, ends ...}
 -- Works when Redis is full.
 -- include keys
 -- include clock
@@ -13,22 +13,22 @@
 -- include ending
 redis.call('DEL', P .. 'never')
 local touched = {}
-local members = redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', NOW, 'LIMIT', 0, ARGV[4])
+local members = redis.call('ZRANGEBYSCORE', key_of('expiries'), '-inf', NOW, 'LIMIT', 0, ARGV[4])
 for _, member in ipairs(members) do
   local workspace, id = string.match(member, '^([^:]+):(.+)$')
-  local h = redis.call('HMGET', event_key(workspace, id), 'endpoint', 'message')
-  local lease_end = h[1] and redis.call('ZSCORE', leased_key(h[1]), id)
+  local h = redis.call('HMGET', key_of('event', workspace, id), 'endpoint', 'message')
+  local lease_end = h[1] and redis.call('ZSCORE', key_of('leased', h[1]), id)
   if not h[1] then
-    redis.call('ZREM', EXPIRIES, member) -- removed by hand
+    redis.call('ZREM', key_of('expiries'), member) -- removed by hand
   elseif lease_end then
-    redis.call('ZADD', EXPIRIES, math.max(tonumber(lease_end), now) + 1000, member)
+    redis.call('ZADD', key_of('expiries'), math.max(tonumber(lease_end), now) + 1000, member)
   else
-    redis.call('ZREM', lane_key(h[1]), id)
+    redis.call('ZREM', key_of('lane', h[1]), id)
     finish(workspace, id, h[1], h[2], 'expired')
     touched[h[1]] = true
   end
 end
-redis.call('ZREMRANGEBYSCORE', ENDPOINTS, '-inf', now - ARGV[3] - HOUR)
+redis.call('ZREMRANGEBYSCORE', key_of('endpoints'), '-inf', now - ARGV[3] - HOUR)
 for endpoint in pairs(touched) do reschedule(look(load(endpoint))) end
 write_counts()
-return { 'expired', now, #members, ends }
+return with_ends({ 'expired', now, #members })

@@ -12,7 +12,7 @@ local workspace, forgotten = ARGV[2], 0
 
 -- Takes an eventId out of its message's.
 local function forget_of_message(uuid, forgotten_id)
-  local key, kept = message_key(workspace, uuid), {}
+  local key, kept = key_of('message', workspace, uuid), {}
   for id in string.gmatch(redis.call('GET', key) or '', '%S+') do
     if id ~= forgotten_id then kept[#kept + 1] = id end
   end
@@ -22,11 +22,11 @@ end
 
 for i = 3, #ARGV do
   local id = ARGV[i]
-  local h = redis.call('HMGET', event_key(workspace, id), 'state', 'ended', 'message')
+  local h = redis.call('HMGET', key_of('event', workspace, id), 'state', 'ended', 'message')
   if h[2] then
     forget_of_message(h[3], id)
-    redis.call('DEL', event_key(workspace, id), body_key(workspace, id), answer_key(workspace, id))
-    redis.call('ZREM', ended_key(workspace, h[1]), id)
+    redis.call('DEL', key_of('event', workspace, id), key_of('body', workspace, id), key_of('answer', workspace, id))
+    redis.call('ZREM', key_of('ended', workspace, h[1]), id)
     forgotten = forgotten + 1
   end
 end

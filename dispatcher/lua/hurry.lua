@@ -11,10 +11,10 @@
 -- include clock
 -- include endpoint
 redis.call('DEL', P .. 'never')
-local key = endpoint_key(ARGV[4])
+local key = key_of('endpoint', ARGV[4])
 if redis.call('HDEL', key, 'stopped') == 1 then redis.call('PEXPIRE', key, MAX_TTL + ARGV[3]) end
 redis.call('HDEL', key, 'pause', 'pause_ms', 'failures', 'down_since')
-local lane = lane_key(ARGV[4])
+local lane = key_of('lane', ARGV[4])
 local later = redis.call('ZRANGEBYSCORE', lane, '(' .. now, '+inf')
 for _, id in ipairs(later) do redis.call('ZADD', lane, NOW, id) end
 reschedule(look(load(ARGV[4])))

@@ -8,13 +8,13 @@
 -- include keys
 -- include clock
 redis.call('DEL', P .. 'never') -- works when Redis is full: the first write decides
-local holder = redis.call('GET', INTAKE)
+local holder = redis.call('GET', key_of('intake'))
 if holder and holder ~= ARGV[2] then return { 'following', now } end
 if ARGV[3] == '0' then
-  redis.call('DEL', INTAKE)
+  redis.call('DEL', key_of('intake'))
   return { 'following', now }
 end
-redis.call('SET', INTAKE, ARGV[2], 'PX', ARGV[3])
-if ARGV[4] == '1' then redis.call('SET', FULL, '1', 'PX', ARGV[3]) end
-redis.pcall('XGROUP', 'CREATE', EVENTS, GROUP, '0', 'MKSTREAM')
-return { 'leading', now, redis.call('XPENDING', EVENTS, GROUP)[1] }
+redis.call('SET', key_of('intake'), ARGV[2], 'PX', ARGV[3])
+if ARGV[4] == '1' then redis.call('SET', key_of('full'), '1', 'PX', ARGV[3]) end
+redis.pcall('XGROUP', 'CREATE', key_of('events'), GROUP, '0', 'MKSTREAM')
+return { 'leading', now, redis.call('XPENDING', key_of('events'), GROUP)[1] }

@@ -9,7 +9,7 @@
 -- ARGV[7] the endpoint's name
 -- ARGV[8] the URL that they have now; others are left alone
 -- then for each, in order of acceptance: eventId
--- returns {'moved', now, number of callbacks, ends}
+-- returns {'moved', now, number of callbacks, ends ...}
 -- Each keeps its due time, its attempts, and its place in the order of its message; where that is `latest` and a newer
 -- status went to the new endpoint already, it ends superseded.
 -- Refused when Redis is full (the first write is a SET).
@@ -22,63 +22,63 @@ local workspace, url, new, moved, touched = ARGV[4], ARGV[5], ARGV[6], 0, {}
 
 -- The one callback of a message that waits at the new endpoint where no chain says so.
 local function lone(uuid, id)
-  for other in string.gmatch(redis.call('GET', message_key(workspace, uuid)) or '', '%S+') do
-    local o = redis.call('HMGET', event_key(workspace, other), 'endpoint', 'ended', 'left')
+  for other in string.gmatch(redis.call('GET', key_of('message', workspace, uuid)) or '', '%S+') do
+    local o = redis.call('HMGET', key_of('event', workspace, other), 'endpoint', 'ended', 'left')
     if other ~= id and o[1] == new and not o[2] and not o[3] then return other end
   end
 end
 
 local function place(id, uuid, due)
-  local chain = chain_key(new, uuid)
+  local chain = key_of('chain', new, uuid)
   if redis.call('RPUSHX', chain, id) > 0 then return end
   local before = lone(uuid, id)
   if before then return redis.call('RPUSH', chain, before, id) end
   redis.call('RPUSH', chain, id)
-  redis.call('ZADD', lane_key(new), due, id)
+  redis.call('ZADD', key_of('lane', new), due, id)
 end
 
 local function is_superseded(uuid, stamp)
-  local newest = stamp and redis.call('GET', newest_key(new, uuid))
+  local newest = stamp and redis.call('GET', key_of('newest', new, uuid))
   return newest and stamp < newest
 end
 
 local function move(id, old, uuid, left, stamp)
   touched[old] = true
   if old ~= new and is_superseded(uuid, stamp) then
-    redis.call('ZREM', lane_key(old), id)
+    redis.call('ZREM', key_of('lane', old), id)
     return finish(workspace, id, old, uuid, 'superseded')
   end
-  local due = redis.call('ZSCORE', lane_key(old), id) or NOW
-  redis.call('ZREM', lane_key(old), id)
+  local due = redis.call('ZSCORE', key_of('lane', old), id) or NOW
+  redis.call('ZREM', key_of('lane', old), id)
   leave_chain(old, uuid, id)
   count_waiting(old, -1)
   count_waiting(new, 1)
-  redis.call('HSET', event_key(workspace, id), 'endpoint', new)
-  local newest, known = redis.call('GET', newest_key(old, uuid)), redis.call('GET', newest_key(new, uuid))
+  redis.call('HSET', key_of('event', workspace, id), 'endpoint', new)
+  local newest, known = redis.call('GET', key_of('newest', old, uuid)), redis.call('GET', key_of('newest', new, uuid))
   if newest and (not known or known < newest) then
-    redis.call('SET', newest_key(new, uuid), newest, 'PX', math.max(redis.call('PTTL', newest_key(old, uuid)), 1))
+    redis.call('SET', key_of('newest', new, uuid), newest, 'PX', math.max(redis.call('PTTL', key_of('newest', old, uuid)), 1))
   end
-  if left then redis.call('ZADD', lane_key(new), due, id) else place(id, uuid, due) end
+  if left then redis.call('ZADD', key_of('lane', new), due, id) else place(id, uuid, due) end
 end
 
 for i = 9, #ARGV do
   local id = ARGV[i]
-  local h = redis.call('HMGET', event_key(workspace, id), 'endpoint', 'message', 'ended', 'left', 'stamp')
-  local body = h[1] and not h[3] and not redis.call('ZSCORE', leased_key(h[1]), id) and redis.call('GET', body_key(workspace, id))
+  local h = redis.call('HMGET', key_of('event', workspace, id), 'endpoint', 'message', 'ended', 'left', 'stamp')
+  local body = h[1] and not h[3] and not redis.call('ZSCORE', key_of('leased', h[1]), id) and redis.call('GET', key_of('body', workspace, id))
   if body and string.match(body, '^[^\n]*') == ARGV[8] then
-    redis.call('SET', body_key(workspace, id), url .. string.match(body, '\n.*$'))
+    redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'))
     if h[1] ~= new then move(id, h[1], h[2], h[4], h[5]) end
     moved = moved + 1
   end
 end
 if next(touched) then
-  redis.call('HSET', endpoint_key(new), 'name', ARGV[7], 'seen', NOW)
-  redis.call('ZADD', ENDPOINTS, 'GT', NOW, new)
-  if redis.call('HEXISTS', endpoint_key(new), 'stopped') == 0 then
-    redis.call('PEXPIRE', endpoint_key(new), MAX_TTL + HOUR + ARGV[3])
+  redis.call('HSET', key_of('endpoint', new), 'name', ARGV[7], 'seen', NOW)
+  redis.call('ZADD', key_of('endpoints'), 'GT', NOW, new)
+  if redis.call('HEXISTS', key_of('endpoint', new), 'stopped') == 0 then
+    redis.call('PEXPIRE', key_of('endpoint', new), MAX_TTL + HOUR + ARGV[3])
   end
   for endpoint in pairs(touched) do reschedule(look(load(endpoint))) end
   reschedule(look(load(new)))
 end
 write_counts()
-return { 'moved', now, moved, ends }
+return with_ends({ 'moved', now, moved })

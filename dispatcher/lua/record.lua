@@ -5,7 +5,7 @@
 -- then for each status change: workspace eventId digest message status (its letter), when it happened (ms), when the
 --   message was sent (ms), step, told, and how many things the message is looked up by; then for each of them:
 --   phone|reference|customer|time|campaign and which
--- returns {'recorded', now, {recorded|late|conflict, ...}}
+-- returns {'recorded', now, recorded|late|conflict for each (between blanks)}
 --   late: the message has that status or a later one, nothing was changed; conflict: the ledger has another status change
 --   of that eventId (its digest is another one; '' = the ledger does not take it)
 -- What is kept of a message: its status, when it was sent (13 digits), where in this what was told last begins (6 digits),
@@ -15,6 +15,7 @@
 -- include keys
 -- include clock
 -- include counts
+-- include about
 
 -- What may follow what, by the letters of record.py. `u`, UNKNOWN, stands only where nothing else is known; the first
 -- final status stays, but for `r`, READ, after `d`, DELIVERED.
@@ -52,23 +53,23 @@ end
 
 -- What leads to a message. `before` is what was kept of it.
 local LIST = {
-  phone = function(workspace, number, uuid, sent) list_by_time(phone_key(workspace, number), uuid, sent) end,
-  reference = function(workspace, digest, uuid, sent) list_by_time(reference_key(workspace, digest), uuid, sent) end,
+  phone = function(workspace, number, uuid, sent) list_by_time(key_of('status-phone', workspace, number), uuid, sent) end,
+  reference = function(workspace, digest, uuid, sent) list_by_time(key_of('status-reference', workspace, digest), uuid, sent) end,
   customer = function(workspace, id, uuid, _, before) -- of a later message, where both have one
     if before and string.find(before, string.match(id, ':(.*)'), 1, true) then return end
-    redis.call('SET', customer_key(workspace, id), uuid, 'PX', LIFE)
+    redis.call('SET', key_of('status-customer', workspace, id), uuid, 'PX', LIFE)
   end,
   time = function(workspace, slot, uuid, _, before)
     if before then return end
-    redis.call('RPUSH', time_key(workspace, slot), uuid)
-    redis.call('PEXPIRE', time_key(workspace, slot), ARGV[2])
+    redis.call('RPUSH', key_of('status-time', workspace, slot), uuid)
+    redis.call('PEXPIRE', key_of('status-time', workspace, slot), ARGV[2])
   end,
 }
 
 -- `before` is the status that the campaign has counted the message by, if it has.
 local function count_in_campaign(workspace, campaign, uuid, sent, before, status)
   if campaign == '' then return end
-  local key, recipients = campaign_key(workspace, campaign), recipients_key(workspace, campaign)
+  local key, recipients = key_of('status-campaign', workspace, campaign), key_of('status-recipients', workspace, campaign)
   redis.call('HINCRBY', key, status, 1)
   if before then
     redis.call('HINCRBY', key, before, -1)
@@ -88,14 +89,17 @@ end
 local digests = {}
 local function is_conflict(workspace, id, digest)
   if digest == '' then return false end
-  local key = event_key(workspace, id)
-  digests[key] = digests[key] or redis.call('HGET', key, 'digest') or digest
+  local key = key_of('event', workspace, id)
+  if not digests[key] then
+    local known = redis.call('HGET', key, 'about')
+    digests[key] = known and digest_of(known) or digest
+  end
   return digests[key] ~= digest
 end
 
 local NOTHING = {}
 local function record(workspace, uuid, status, at, sent, step, told, by, campaign)
-  local key = status_key(workspace, uuid)
+  local key = key_of('status', workspace, uuid)
   local kept, before, known = redis.call('GET', key), nil, ''
   local readable = kept and RANK[string.sub(kept, 1, 1)] and tonumber(string.sub(kept, 2, 24))
   local told_at, steps = readable and tonumber(string.sub(kept, 15, 20)), ''
@@ -132,4 +136,4 @@ while i <= last do
     or record(workspace, uuid, status, tonumber(at), tonumber(sent), step, told, by, campaign)
 end
 write_counts()
-return { 'recorded', now, words }
+return { 'recorded', now, table.concat(words, ' ') }

@@ -10,11 +10,11 @@
 -- include clock
 -- include counts
 -- include rejecting
-if redis.call('GET', INTAKE) ~= ARGV[2] then return { 'not_leader', now } end
+if redis.call('GET', key_of('intake')) ~= ARGV[2] then return { 'not_leader', now } end
 for i = 4, #ARGV, 5 do
   keep_rejected(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
-  redis.call('XACK', EVENTS, GROUP, ARGV[i])
-  redis.call('XDEL', EVENTS, ARGV[i])
+  redis.call('XACK', key_of('events'), GROUP, ARGV[i])
+  redis.call('XDEL', key_of('events'), ARGV[i])
 end
 write_counts()
 return { 'rejected', now }

@@ -3,7 +3,7 @@ local MAX_REJECTED, MAX_RAW = 10000, 65536
 
 -- The entry's `event` field; if it has none, all it has.
 local function raw_of(entry)
-  local found = redis.call('XRANGE', EVENTS, entry, entry)
+  local found = redis.call('XRANGE', key_of('events'), entry, entry)
   if not found[1] then return '' end
   local fields = found[1][2]
   for i = 1, #fields, 2 do
@@ -14,9 +14,9 @@ end
 
 local function keep_rejected(entry, reason, detail, workspace, id)
   local raw = raw_of(entry)
-  redis.call('XADD', REJECTED, 'MAXLEN', MAX_REJECTED, '*', 'entry', entry, 'at', NOW, 'reason', reason,
+  redis.call('XADD', key_of('rejected'), 'MAXLEN', MAX_REJECTED, '*', 'entry', entry, 'at', NOW, 'reason', reason,
     'detail', detail, 'raw', string.sub(raw, 1, MAX_RAW), 'workspace', workspace, 'eventId', id, 'cut', #raw > MAX_RAW and 1 or 0)
-  redis.call('PEXPIRE', REJECTED, ARGV[3])
-  redis.call('HINCRBY', REJECTED_COUNTS, reason, 1)
+  redis.call('PEXPIRE', key_of('rejected'), ARGV[3])
+  redis.call('HINCRBY', key_of('rejected-counts'), reason, 1)
   count('rejected', workspace ~= '' and workspace or '*')
 end

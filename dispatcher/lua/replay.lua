@@ -20,23 +20,24 @@
 -- include counts
 -- include endpoint
 local workspace, id, copy = ARGV[4], ARGV[5], ARGV[6]
-local key = event_key(workspace, id)
-local h = redis.call('HMGET', key, 'state', 'endpoint', 'message', 'attempts', 'stamp', 'status', 'type', 'digest')
+local key = key_of('event', workspace, id)
+local h = redis.call('HMGET', key, 'state', 'endpoint', 'message', 'attempts', 'stamp', 'about')
 local state, endpoint, uuid, stamp = h[1], h[2], h[3], h[5]
 if not state then return { 'unknown', now } end
 local ENDED = { delivered = true, failed = true, expired = true, superseded = true }
-if not ENDED[state] or (copy ~= '' and redis.call('EXISTS', event_key(workspace, copy)) == 1) then return { 'not_ended', now } end
-local body = redis.call('GET', body_key(workspace, id))
+if not ENDED[state] or (copy ~= '' and redis.call('EXISTS', key_of('event', workspace, copy)) == 1) then return { 'not_ended', now } end
+local body = redis.call('GET', key_of('body', workspace, id))
 if not body then return { 'no_body', now } end
-local newest = stamp and redis.call('GET', newest_key(endpoint, uuid))
+local newest = stamp and redis.call('GET', key_of('newest', endpoint, uuid))
 if newest and stamp < newest then return { 'superseded', now } end
-for other in string.gmatch(stamp and redis.call('GET', message_key(workspace, uuid)) or '', '%S+') do
-  local o = redis.call('HMGET', event_key(workspace, other), 'endpoint', 'ended')
+for other in string.gmatch(stamp and redis.call('GET', key_of('message', workspace, uuid)) or '', '%S+') do
+  local o = redis.call('HMGET', key_of('event', workspace, other), 'endpoint', 'ended')
   if o[1] == endpoint and not o[2] then return { 'busy', now } end
 end
-local waiting, max_waiting = tonumber(redis.call('HGET', endpoint_key(endpoint), 'waiting') or 0), tonumber(ARGV[9])
+local waiting, max_waiting = tonumber(redis.call('HGET', key_of('endpoint', endpoint), 'waiting') or 0), tonumber(ARGV[9])
 if max_waiting > 0 and waiting >= max_waiting / 2 then return { 'full', now } end
 
+local about = string.gsub(h[6], '%d+$', NOW)
 local due = string.format('%d', now + ARGV[7])
 local expires = string.format('%d', due + ARGV[8])
 local keep_ms = string.format('%d', expires - now + ARGV[3])
@@ -44,26 +45,26 @@ local fields = { 'state', 'pending', 'expires', expires, stamp and 'stamp' or 'l
 if copy == '' then
   redis.call('HSET', key, 'base', h[4] or 0, unpack(fields))
   redis.call('HDEL', key, 'ended', 'suspect', 'cancelled')
-  for _, kept in ipairs({ key, body_key(workspace, id), answer_key(workspace, id) }) do redis.call('PERSIST', kept) end
-  redis.call('ZREM', ended_key(workspace, state), id)
+  for _, kept in ipairs({ key, key_of('body', workspace, id), key_of('answer', workspace, id) }) do redis.call('PERSIST', kept) end
+  redis.call('ZREM', key_of('ended', workspace, state), id)
 else
   redis.call('HSET', key, 'replayed_as', copy)
-  key, id = event_key(workspace, copy), copy
-  redis.call('HSET', key, 'endpoint', endpoint, 'message', uuid, 'accepted', NOW, 'status', h[6], 'type', h[7], 'digest', h[8],
-    'base', 0, 'replay_of', ARGV[5], unpack(fields))
-  redis.call('SET', body_key(workspace, id), body)
-  redis.call('APPEND', message_key(workspace, uuid), ' ' .. id)
+  key, id = key_of('event', workspace, copy), copy
+  redis.call('HSET', key, 'endpoint', endpoint, 'message', uuid, 'about', about, 'base', 0,
+    'replay_of', ARGV[5], unpack(fields))
+  redis.call('SET', key_of('body', workspace, id), body)
+  redis.call('APPEND', key_of('message', workspace, uuid), ' ' .. id)
 end
-if redis.call('PTTL', message_key(workspace, uuid)) < tonumber(keep_ms) then
-  redis.call('PEXPIRE', message_key(workspace, uuid), keep_ms)
+if redis.call('PTTL', key_of('message', workspace, uuid)) < tonumber(keep_ms) then
+  redis.call('PEXPIRE', key_of('message', workspace, uuid), keep_ms)
 end
-if stamp then redis.call('RPUSH', chain_key(endpoint, uuid), id) end
-redis.call('ZADD', EXPIRIES, expires, workspace .. ':' .. id)
-redis.call('ZADD', lane_key(endpoint), due, id)
+if stamp then redis.call('RPUSH', key_of('chain', endpoint, uuid), id) end
+redis.call('ZADD', key_of('expiries'), expires, workspace .. ':' .. id)
+redis.call('ZADD', key_of('lane', endpoint), due, id)
 count_waiting(endpoint, 1)
-redis.call('ZADD', ENDPOINTS, 'GT', NOW, endpoint)
+redis.call('ZADD', key_of('endpoints'), 'GT', NOW, endpoint)
 local s = load(endpoint)
-if not s.stopped then redis.call('PEXPIRE', endpoint_key(endpoint), MAX_TTL + HOUR + ARGV[3]) end
+if not s.stopped then redis.call('PEXPIRE', key_of('endpoint', endpoint), MAX_TTL + HOUR + ARGV[3]) end
 reschedule(look(s))
 count('replayed', workspace)
 write_counts()

@@ -8,12 +8,12 @@
 -- include clock
 local requeued, left = 0, 0
 for i = 2, #ARGV do
-  local found = redis.call('XRANGE', REJECTED, ARGV[i], ARGV[i])[1]
+  local found = redis.call('XRANGE', key_of('rejected'), ARGV[i], ARGV[i])[1]
   local fields = {}
   for n = 1, found and #found[2] or 0, 2 do fields[found[2][n]] = found[2][n + 1] end
   if found and fields.cut == '0' then
-    redis.call('XADD', EVENTS, '*', 'event', fields.raw)
-    redis.call('XDEL', REJECTED, ARGV[i])
+    redis.call('XADD', key_of('events'), '*', 'event', fields.raw)
+    redis.call('XDEL', key_of('rejected'), ARGV[i])
     requeued = requeued + 1
   else
     left = left + 1

@@ -11,15 +11,15 @@
 -- include clock
 -- include endpoint
 redis.call('DEL', P .. 'never')
-local endpoint, key = ARGV[4], endpoint_key(ARGV[4])
+local endpoint, key = ARGV[4], key_of('endpoint', ARGV[4])
 if redis.call('EXISTS', key) == 0 then return { 'unknown', now } end
 if ARGV[5] == '1' then
   redis.call('HSET', key, 'stopped', NOW)
   redis.call('PERSIST', key)
-  redis.call('ZADD', ENDPOINTS, 'inf', endpoint) -- stays listed
+  redis.call('ZADD', key_of('endpoints'), 'inf', endpoint) -- stays listed
 else
   redis.call('HDEL', key, 'stopped')
-  redis.call('ZADD', ENDPOINTS, NOW, endpoint)
+  redis.call('ZADD', key_of('endpoints'), NOW, endpoint)
   redis.call('PEXPIRE', key, MAX_TTL + ARGV[3])
 end
 local s = look(load(endpoint))

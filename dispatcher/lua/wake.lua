@@ -17,33 +17,33 @@
 redis.call('DEL', P .. 'never')
 local ALIVE_MS = 15000
 if ARGV[6] ~= '' then
-  redis.call('SET', worker_key(ARGV[5]), ARGV[6], 'PX', ALIVE_MS)
-  redis.call('ZADD', WORKERS, NOW, ARGV[5])
-  redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now - ALIVE_MS)
-  redis.call('PEXPIRE', WORKERS, ALIVE_MS)
+  redis.call('SET', key_of('worker', ARGV[5]), ARGV[6], 'PX', ALIVE_MS)
+  redis.call('ZADD', key_of('workers'), NOW, ARGV[5])
+  redis.call('ZREMRANGEBYSCORE', key_of('workers'), '-inf', now - ALIVE_MS)
+  redis.call('PEXPIRE', key_of('workers'), ALIVE_MS)
 end
 
 local hints, lost, looked_at = {}, {}, 0
 
 local function add_lost(endpoint, s, id)
   local workspace = s.workspace or ''
-  local h = redis.call('HMGET', event_key(workspace, id), 'claims', 'attempts', 'expires', 'base')
-  if not h[1] then return redis.call('ZREM', leased_key(endpoint), id) end -- removed by hand
+  local h = redis.call('HMGET', key_of('event', workspace, id), 'claims', 'attempts', 'expires', 'base')
+  if not h[1] then return redis.call('ZREM', key_of('leased', endpoint), id) end -- removed by hand
   local attempts, base = tonumber(h[2] or 0), tonumber(h[4] or 0)
   local callback = { endpoint, s.name, id, tonumber(h[1]), attempts - base + 1, tonumber(h[3]) }
   for n = base + 1, attempts do
-    callback[#callback + 1] = redis.call('HGET', event_key(workspace, id), 'a' .. n)
+    callback[#callback + 1] = redis.call('HGET', key_of('event', workspace, id), 'a' .. n)
   end
   lost[#lost + 1] = callback
 end
 
-for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', NOW, 'LIMIT', 0, ARGV[3])) do
+for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', key_of('schedule'), '-inf', NOW, 'LIMIT', 0, ARGV[3])) do
   local s = look(load(endpoint))
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leased_key(endpoint), '-inf', NOW, 'LIMIT', 0, 100)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_of('leased', endpoint), '-inf', NOW, 'LIMIT', 0, 100)) do
     add_lost(endpoint, s, id)
   end
   if take_hint(s, ARGV[4]) then hints[#hints + 1] = endpoint end
   reschedule(s)
   looked_at = looked_at + 1
 end
-return { 'woken', now, hints, lost, looked_at, redis.call('ZCARD', WORKERS), redis.call('EXISTS', TAIL) }
+return { 'woken', now, hints, lost, looked_at, redis.call('ZCARD', key_of('workers')), redis.call('EXISTS', key_of('tail')) }

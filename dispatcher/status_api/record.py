@@ -227,7 +227,7 @@ class Recorder:
         now: Argument = self._clock() if self._clock else ""
         try:
             reply, _ = await self._scripts.run("record", now, self._retention_ms, *args)
-            self._metrics.recorded.update(word.decode() for word in reply[2])
+            self._metrics.recorded.update(reply[2].decode().split())
             self._fails = False
         except RedisUnavailable:
             return  # nothing is accepted then either, and it comes again

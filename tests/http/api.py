@@ -13,12 +13,12 @@ from dispatcher.connection import connect_async
 from dispatcher.dialects import dialects, platform_of
 from dispatcher.events import Events
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import Ledger
+from dispatcher.ledger import Ledger, ToAccept
 from dispatcher.model import Callback, StatusChange
 from dispatcher.outcomes import Attempt, Retry
 from dispatcher.producer import AsyncDispatcher
 from dispatcher.render import RenderOptions, render
-from dispatcher.replies import Settlement
+from dispatcher.replies import Settlement, ToSettle
 from dispatcher.secrets import SecretBox
 from dispatcher.stats import Stats
 from dispatcher.status_api.answers import ApiParts
@@ -155,8 +155,9 @@ class Api:
         """Accepts a callback and lets its first attempt fail."""
         ledger = Ledger(self.client.execute_command, self.keys, clock=lambda: AT + 7000)
         await ledger.lead("token", 10_000_000)
-        await ledger.accept("token", {}, [], [("1-1", callback)])
+        await ledger.accept("token", {}, [], ToAccept([("1-1", callback)]))
         endpoint = endpoint_id(callback.endpoint)
         (claimed,) = (await ledger.claim(endpoint, 1)).callbacks
         attempt = Attempt(AT + 7012, 30, 503, "http_503")
-        await ledger.settle(endpoint, [Settlement(claimed.event_id, claimed.claim, Retry(15_000), attempt)])
+        settlement = Settlement(claimed.event_id, claimed.claim, Retry(15_000), attempt)
+        await ledger.settle([ToSettle(endpoint, [settlement])])

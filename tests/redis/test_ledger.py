@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import HINT_MS, NotLeader, WorkspaceChanged
+from dispatcher.ledger import HINT_MS, NotLeader, ToAccept, WorkspaceChanged
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
-from dispatcher.replies import Settlement
+from dispatcher.replies import Settlement, ToSettle
 from tests.world import START_MS, TOKEN, World, callback
 
 A = "acme https://a.example:443"
@@ -46,7 +46,7 @@ def test_accept_refuses_an_old_workspace(world: World) -> None:
     """A batch that was rendered before its workspace changed is refused whole."""
     world.call("hset", world.keys.workspace("acme"), "revision", "r2")
     with pytest.raises(WorkspaceChanged) as caught:
-        world.run(world.ledger.accept(TOKEN, {"acme": "r1"}, [], [("1-1", callback("e1"))]))
+        world.run(world.ledger.accept(TOKEN, {"acme": "r1"}, [], ToAccept([("1-1", callback("e1"))])))
     assert ["acme"] == caught.value.workspaces
     assert None is world.run(world.events.get("acme", "e1"))
 
@@ -55,7 +55,7 @@ def test_accept_takes_entries_off_the_queue(world: World) -> None:
     """Accepted, skipped and rejected entries leave the stream and the group's pending list."""
     entries = [world.call("xadd", world.keys.events, {"event": "x"}).decode() for _ in range(3)]
     world.call("xreadgroup", "workers", "intake", {world.keys.events: ">"})
-    world.run(world.ledger.accept(TOKEN, {}, [entries[0]], [(entries[1], callback("e1"))]))
+    world.run(world.ledger.accept(TOKEN, {}, [entries[0]], ToAccept([(entries[1], callback("e1"))])))
     world.run(world.ledger.reject(TOKEN, [(entries[2], "invalid", "why", "acme", "e2")]))
     assert 0 == world.call("xlen", world.keys.events)
     assert 0 == world.call("xpending", world.keys.events, "workers")["pending"]
@@ -504,7 +504,7 @@ def test_p95_follows_the_attempts(world: World) -> None:
         took = 1000 if number % 50 == 0 else 100 + number % 10
         attempt = Attempt(world.now, took, 200)
         settlement = Settlement(one.event_id, one.claim, Delivered(), attempt, News.UP)
-        world.run(world.ledger.settle(endpoint_id(A), [settlement]))
+        world.run(world.ledger.settle([ToSettle(endpoint_id(A), [settlement])]))
     [endpoint] = world.run(world.lookup.endpoints())
     assert endpoint.p95_ms is not None
     assert 95 <= endpoint.p95_ms <= 140

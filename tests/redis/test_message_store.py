@@ -108,7 +108,7 @@ def test_error_of_a_failure(store: Store) -> None:
 
 def test_conflict_is_not_recorded(store: Store) -> None:
     """Of two status changes with one eventId the first one stands, in a batch as in the ledger."""
-    store.plain.hset(store.keys.event("acme", "known"), "digest", "another")
+    store.plain.hset(store.keys.event("acme", "known"), "about", "another MESSAGE_SENT SENT 1")
     store.record(
         change("SENT", event_id="e1"),
         change("FAILED", event_id="e1"),

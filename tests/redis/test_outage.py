@@ -6,8 +6,9 @@ import pytest
 
 from dispatcher.decide import Policy, decide, news_of
 from dispatcher.keys import endpoint_id
+from dispatcher.ledger import ToAccept
 from dispatcher.outcomes import Attempt
-from dispatcher.replies import Claimed, Settlement
+from dispatcher.replies import Claimed, Settlement, ToSettle
 from tests.world import TOKEN, World, callback
 
 ENDPOINT = "acme https://a.example:443"
@@ -43,7 +44,9 @@ class Endpoint:
             more = claim.more or claim.wait_ms > 0
             if claim.callbacks:
                 settlements = [self._settlement(one) for one in claim.callbacks]
-                more |= self.world.run(self.world.ledger.settle(endpoint_id(ENDPOINT), settlements)).more
+                asked = ToSettle(endpoint_id(ENDPOINT), settlements)
+                [settled] = self.world.run(self.world.ledger.settle([asked]))
+                more |= settled.more
 
     def sleep(self, until: int) -> None:
         """Attends to whatever is due until then."""
@@ -77,7 +80,7 @@ def enqueue(world: World, prefix: str, count: int, ttl_ms: int) -> list[str]:
     ]
     for first in range(0, count, 500):
         batch = [("1-1", one) for one in made[first : first + 500]]
-        world.run(world.ledger.accept(TOKEN, {}, (), batch))
+        world.run(world.ledger.accept(TOKEN, {}, (), ToAccept(batch)))
     return [one.event_id for one in made]
 
 

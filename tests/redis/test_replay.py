@@ -7,7 +7,7 @@ from msgspec import structs
 
 from dispatcher.keys import endpoint_id
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry, State
-from dispatcher.replies import Ended, Settlement
+from dispatcher.replies import Ended, Settlement, ToSettle
 from dispatcher.stats import Figures
 from tests.world import START_MS, World, callback
 
@@ -325,7 +325,7 @@ def test_an_answer_does_not_stay_for_ever(world: World) -> None:
     (one,) = world.claim().callbacks
     attempt = Attempt(world.now, 5, 500, "http_500", answer=b"no")
     first = Settlement("e1", one.claim, Retry(1000), attempt, News.NONE)
-    world.run(world.ledger.settle(endpoint_id(A), [first]))
+    world.run(world.ledger.settle([ToSettle(endpoint_id(A), [first])]))
     world.now += 1000
     (again,) = world.claim().callbacks
     world.settle("e1", again.claim, Released(20_000))

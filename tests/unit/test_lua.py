@@ -54,7 +54,7 @@ def test_arguments(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_returned_words(name: str) -> None:
     """Every word that a script returns first is in its header."""
-    words = set(re.findall(r"return \{ '(\w+)'", text_of(name)))
+    words = set(re.findall(r"\{ '(\w+)', now", text_of(name)))
     assert words
     assert words == set(re.findall(r"\{'(\w+)', now", header_of(name)))
 

@@ -1,0 +1,130 @@
+"""The settler on real Redis: what goes out together, and what of it is whose."""
+
+import asyncio
+from pathlib import Path
+
+from dispatcher.connection import connect_async
+from dispatcher.errors import RedisUnavailable
+from dispatcher.keys import endpoint_id
+from dispatcher.ledger import EndpointBroken, ToAccept
+from dispatcher.outcomes import Attempt, Delivered, News, State
+from dispatcher.replies import Settled, Settlement, ToSettle
+from dispatcher.settler import AT_ONCE, Settler
+from dispatcher.wire import Wire
+from tasks.redis_server import RedisServer
+from tests.world import TOKEN, World, callback
+
+
+def claimed(world: World, endpoints: int) -> dict[str, list[Settlement]]:
+    """One callback of each endpoint in hand; what there is to record of it."""
+    names = [f"acme https://{n}.example:443" for n in range(endpoints)]
+    batch = [("1-1", callback(f"e{n}", endpoint=name, message=f"m{n}")) for n, name in enumerate(names)]
+    accepted = world.run(world.ledger.accept(TOKEN, {}, [], ToAccept(batch), endpoints))
+    assert endpoints == len(accepted.claims)
+    attempt = Attempt(world.now, 5, 200)
+    return {
+        endpoint: [
+            Settlement(one.event_id, one.claim, Delivered(), attempt, News.UP) for one in claim.callbacks
+        ]
+        for endpoint, claim in accepted.claims
+    }
+
+
+def settle(world: World, asked: dict[str, list[Settlement]]) -> list[Settled | BaseException]:
+    """All at the same moment."""
+    settler = Settler(world.ledger)
+
+    async def run() -> list[Settled | BaseException]:
+        return await asyncio.gather(*(settler.settle(*one) for one in asked.items()), return_exceptions=True)
+
+    return world.run(run())
+
+
+def scripts(world: World) -> int:
+    """How many were run so far."""
+    return int(world.call("info", "commandstats")["cmdstat_evalsha"]["calls"])
+
+
+def test_one_call_for_all(world: World) -> None:
+    """Results of one moment are recorded in one call."""
+    settle(world, {endpoint_id("acme https://0.example:443"): []})  # Redis knows the script
+    asked = claimed(world, 10)
+    before = scripts(world)
+    settled = settle(world, asked)
+    assert [[True]] * 10 == [one.counted for one in settled if isinstance(one, Settled)]
+    assert 1 == scripts(world) - before
+    assert all(world.event(f"e{n}").state is State.DELIVERED for n in range(10))
+
+
+def test_not_too_many_in_one_call(world: World) -> None:
+    """Redis is not held up by a call that never ends."""
+    settle(world, {endpoint_id("acme https://0.example:443"): []})
+    asked = claimed(world, 2 * AT_ONCE)
+    before = scripts(world)
+    settle(world, asked)
+    assert 2 == scripts(world) - before
+
+
+def test_what_breaks_is_one_endpoints(world: World) -> None:
+    """Where a script breaks on one endpoint's keys, the others' results are recorded all the same."""
+    asked = claimed(world, 3)
+    key = world.keys.endpoint(endpoint_id("acme https://1.example:443"))
+    world.call("delete", key)
+    world.call("set", key, "no hash", px=1000)
+    settled = settle(world, asked)
+    assert isinstance(settled[1], EndpointBroken)
+    assert "WRONGTYPE" in str(settled[1])
+    assert [[True], [True]] == [one.counted for one in settled if isinstance(one, Settled)]
+    states = [world.call("hget", world.keys.event("acme", f"e{n}"), "state") for n in range(3)]
+    assert [b"delivered", b"sending", b"delivered"] == states
+
+
+def test_one_endpoint_twice_in_a_call(world: World) -> None:
+    """A turn and the waker may both have something to record of an endpoint; its figures are right all the same."""
+    world.accept(*(callback(f"e{n}", message=f"m{n}") for n in range(3)), claim=3)
+    [(endpoint, claim)] = world.claims
+    attempt = Attempt(world.now, 5, 200)
+    asked = [
+        ToSettle(endpoint, [Settlement(one.event_id, one.claim, Delivered(), attempt, News.UP)], 3)
+        for one in claim.callbacks
+    ]
+    first, second = world.run(world.ledger.settle(asked))
+    assert (1, 0) == (len(first.claim.callbacks) if first.claim else 0, 1 if second.claim else 0)
+    [found] = [one for one in world.run(world.lookup.endpoints()) if one.id == endpoint]
+    assert (1, 1) == (found.waiting, found.in_flight)
+
+
+def test_redis_comes_back(server_program: None, tmp_path: Path) -> None:
+    """What is to be recorded while Redis is away is recorded when it is back; a claim is not asked for then."""
+    server = RedisServer(tmp_path, "--appendonly", "yes")
+    server.start()
+    client = connect_async(server.url)
+    world = World(client, Wire(client))
+    world.lead()
+    asked = claimed(world, 2)
+    server.stop()
+
+    async def run() -> list[Settled]:
+        settler = Settler(world.ledger)
+        tasks = [asyncio.create_task(settler.settle(*one, 5)) for one in asked.items()]
+        await asyncio.sleep(0.3)
+        assert not any(task.done() for task in tasks)
+        server.start()
+        return await asyncio.gather(*tasks)
+
+    assert [[True], [True]] == [one.counted for one in world.run(run())]
+    world.close()
+    server.stop()
+
+
+def test_redis_stays_away(server_program: None, tmp_path: Path) -> None:
+    """After as long as a lease lasts nobody waits any more."""
+    server = RedisServer(tmp_path)
+    server.start()
+    client = connect_async(server.url)
+    world = World(client, Wire(client), lease_ms=300)
+    world.lead()
+    asked = claimed(world, 2)
+    server.stop()
+    assert all(isinstance(one, RedisUnavailable) for one in settle(world, asked))
+    world.close()
