@@ -1,6 +1,7 @@
 """What about a Redis would lose data, in words. Reads only."""
 
 import ipaddress
+import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -90,7 +91,9 @@ def _latency(seconds: float) -> Finding:
 
 
 def _memory(info: dict[str, Any]) -> Finding:
-    keys = sum(db["keys"] for name, db in info.items() if name[:2] == "db" and isinstance(db, dict))
+    keys = sum(
+        db["keys"] for name, db in info.items() if re.fullmatch(r"db\d+", name)
+    )  # 8.2 has db0_distrib_…
     used, most = info.get("used_memory"), info.get("maxmemory")
     if used is None or most is None:
         return Finding("memory", Verdict.UNKNOWN, "INFO is forbidden", "set a maxmemory")

@@ -7,7 +7,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -114,12 +114,16 @@ def _shown(metrics: Metrics, port: int) -> Iterator[None]:
 
 
 async def _warn_about_redis(settings: Settings) -> None:
-    """Says what about this Redis would lose data; `dispatcher check` says more."""
-    with suppress(RedisUnavailable):  # the engine says so
+    """Says what about this Redis would lose data; `dispatcher check` says more. Never ends the worker."""
+    try:
         async with wiring.store(settings) as store:
             for finding in await look_at_redis(store.client, wiring.redis_url(settings)):
                 if finding.verdict is Verdict.BAD:
                     log.warning("redis.unsafe", problem=finding.detail, action=finding.advice)
+    except RedisUnavailable:
+        pass  # the engine says so
+    except Exception:
+        log.exception("redis.not_looked_at", action="see `dispatcher check`; callbacks go on")
 
 
 _running: EngineThread | None = None

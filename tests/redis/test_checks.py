@@ -2,8 +2,10 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis.asyncio
 
 from dispatcher.checks import Finding, Verdict, look_at_redis
 from dispatcher.connection import connect, connect_async
@@ -93,6 +95,20 @@ def test_clock_latency_and_memory(redis_url: str) -> None:
     assert [Verdict.OK] * 2 == [found["clock"].verdict, found["latency"].verdict]
     assert Verdict.WARNING is found["memory"].verdict
     assert "no maxmemory" in found["memory"].detail
+
+
+def test_more_than_known_in_info(redis_url: str) -> None:
+    """What newer versions say besides is no problem: 8.2 has sizes of a database's values beside its keys."""
+
+    class Newer(redis.asyncio.Redis):
+        async def info(self, *sections: str) -> dict[str, Any]:  # type: ignore[override]
+            return {**await super().info(*sections), "db0_distrib_strings_sizes": "64=1", "dbx": {"1": 2}}
+
+    async def look() -> list[Finding]:
+        async with Newer.from_url(redis_url) as client:
+            return await look_at_redis(client)
+
+    assert "memory" in {finding.subject for finding in asyncio.run(look())}
 
 
 @pytest.mark.parametrize(
