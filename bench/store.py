@@ -23,12 +23,14 @@ from bench.report import Progress, keep, machine, percentile, spread, table
 from bench.stack import Stack, running, wait_until
 from dispatcher.connection import connect_async
 from dispatcher.keys import Keys
+from dispatcher.ledger import Ledger
 from dispatcher.metrics import Metrics
 from dispatcher.model import StatusChange, iso
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.record import Recorder
 from dispatcher.wire import Wire
 from tests.acceptance.stack import free_port
+from tests.messages import TOKEN, tell
 
 FULL, QUICK = Size(5, 8_000, 0, 20), Size(1, 3_000, 0, 3)
 MESSAGES, MESSAGES_QUICK = 1_000_000, 20_000
@@ -116,16 +118,17 @@ async def fill(url: str, dialect: str, count: int, retention_ms: int = WEEK_MS) 
     client = connect_async(url)
     now = time.time_ns() // 1_000_000
     metrics = Metrics()
-    recorder = Recorder(client.execute_command, Keys(), url, retention_ms, metrics)
+    ledger, recorder = Ledger(client.execute_command, Keys(), url), Recorder(retention_ms, metrics)
+    await ledger.lead(TOKEN, WEEK_MS)
     for first in range(0, count, AT_ONCE):
-        prepared = []
+        changes = []
         for number in range(first, min(first + AT_ONCE, count)):
             at = now - WEEK_MS + 60_000 + (WEEK_MS - 120_000) * number // count
-            for after, status in enumerate(LIFE):
-                prepared.append(
-                    recorder.prepare(change(dialect, number, status, at + 2000 * after), dialect, "")
-                )
-        await recorder.record(prepared)
+            changes += [
+                change(dialect, number, status, at + 2000 * after) for after, status in enumerate(LIFE)
+            ]
+        await tell(ledger, recorder, changes, dialect)
+    await ledger.lead(TOKEN, 0)
     assert metrics.recorded["failed"] == 0, metrics.recorded
     await client.aclose()
 

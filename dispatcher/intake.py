@@ -9,23 +9,22 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 from redis.exceptions import ResponseError
 
 from dispatcher.connection import translated
-from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
-from dispatcher.ledger import Ledger, NotLeader, ToAccept, WorkspaceChanged
+from dispatcher.errors import RedisFull, RedisUnavailable
+from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
 from dispatcher.metrics import Metrics
-from dispatcher.model import Callback, StatusChange
-from dispatcher.render import NoCallback, RenderOptions, render
+from dispatcher.prepare import Batch, Entry, Preparer, Rejection
+from dispatcher.render import RenderOptions
 from dispatcher.replies import Claim
 from dispatcher.status_api.record import Recorder
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Argument, Call
-from dispatcher.workspaces import Workspace, WorkspaceCache
+from dispatcher.workspaces import WorkspaceCache
 
 LEASE_MS = 5000
 RENEW_SECONDS = 1.0
@@ -38,8 +37,6 @@ BATCH, BATCH_BEHIND = 64, 512
 while intake is behind, for nobody's next status change gets on then."""
 READ_AHEAD_FROM = 8
 """With fewer in hand, nothing is gained by reading the next ones meanwhile."""
-PREPARED_AT_ONCE = 16
-"""Entries that are rendered before the loop's other work goes on: the batch before must get onto the wire."""
 MAX_DEATHS = 3
 """An entry on which this many readers died is rejected unread."""
 
@@ -47,35 +44,7 @@ GROUP, CONSUMER = "workers", "intake"
 
 log = structlog.get_logger()
 
-Entry = tuple[str, Sequence[bytes]]
-"""Its id; names and values in turn."""
 Reading = asyncio.Task[list[Entry]]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why an entry cannot be used; `detail` says what to do."""
-
-    reason: str
-    detail: str
-    workspace: str = ""
-    event_id: str = ""
-
-
-Prepared = Callback | NoCallback | Rejection
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Entries that were looked at, by what becomes of them."""
-
-    revisions: dict[str, str]
-    """Of the workspaces they were rendered for."""
-    callbacks: ToAccept
-    skipped: list[str]
-    rejected: list[tuple[str, Rejection]]
-    said: list[list[Argument]]
-    """What the usable ones say about their messages, for the message store."""
 
 
 class Turns(Protocol):
@@ -118,10 +87,10 @@ class Intake:
         self._recorder = recorder
         self._metrics = metrics or Metrics()
         self._url = url
-        self._options = options or RenderOptions()
+        self._preparer = Preparer(workspaces, ledger.now_ms, options or RenderOptions(), recorder)
         self._token = secrets.token_hex(8)
         self._held: list[Entry] = []
-        self._full = self._behind = self._recorder_is_ready = False
+        self._full = self._behind = False
         self._stop = asyncio.Event()
         self.leading = False
 
@@ -144,7 +113,6 @@ class Intake:
             except RedisUnavailable as error:
                 self._say_behind(False)
                 self._watch.failed(error)
-                self._recorder_is_ready = False
                 await self._pause(FOLLOW_SECONDS)
         await self._resign()
 
@@ -156,9 +124,6 @@ class Intake:
             self._follow()
             await self._pause(FOLLOW_SECONDS)
             return
-        if self._recorder and not self._recorder_is_ready:
-            await self._recorder.load()
-            self._recorder_is_ready = True
         if not self.leading:
             log.info("intake.leading", pending=pending)
         self.leading = True
@@ -205,7 +170,7 @@ class Intake:
         more = self._behind and bool(entries) and self._goes_on(until)
         further = asyncio.create_task(self._read_new()) if more else None
         try:
-            return entries, await self._prepare_all(entries), further
+            return entries, await self._preparer.prepare(entries), further
         except Exception:  # looked into when they are taken
             return entries, None, further
 
@@ -277,10 +242,10 @@ class Intake:
         [(_, entries)] = reply or [(events, [])]
         return [(entry.decode(), fields or []) for entry, fields in entries]
 
-    async def _take(self, entries: Sequence[Entry], batch: "Batch | None" = None) -> None:
+    async def _take(self, entries: Sequence[Entry], batch: Batch | None = None) -> None:
         """Accepts or rejects entries; what breaks a whole batch is looked for entry by entry."""
         try:
-            while entries and not await self._accept(batch or await self._prepare_all(entries)):
+            while entries and not await self._accept(batch or await self._preparer.prepare(entries)):
                 batch = None
         except (NotLeader, RedisUnavailable):
             raise
@@ -293,25 +258,8 @@ class Intake:
             rejection = Rejection("internal_error", f"{type(error).__name__}: {error}")
             await self._reject([(entries[0][0], rejection)])
 
-    async def _prepare_all(self, entries: Sequence[Entry]) -> "Batch":
-        known: dict[str, Workspace | None] = {}
-        batch = Batch({}, ToAccept(), [], [], [])
-        for number, (entry, fields) in enumerate(entries, 1):
-            match await self._prepare(entry, fields, known, batch.said):
-                case Callback() as callback:
-                    batch.callbacks.add(entry, callback)
-                case NoCallback():
-                    batch.skipped.append(entry)
-                case Rejection() as rejection:
-                    batch.rejected.append((entry, rejection))
-            if number % PREPARED_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        batch.revisions.update({one.id: one.revision for one in known.values() if one})
-        return batch
-
-    async def _accept(self, batch: "Batch") -> bool:
+    async def _accept(self, batch: Batch) -> bool:
         """False if a workspace changed meanwhile, and the entries have to be rendered again."""
-        recording = await self._begin_recording(batch)
         try:
             if batch.callbacks.count or batch.skipped:
                 await self._accept_callbacks(batch)
@@ -319,22 +267,11 @@ class Intake:
             for workspace in changed.workspaces:
                 self._workspaces.forget(workspace)
             return False
-        finally:
-            if recording:
-                await recording
         if batch.rejected:
             await self._reject(batch.rejected)
         return True
 
-    async def _begin_recording(self, batch: "Batch") -> "asyncio.Task[None] | None":
-        """Sends what the message store is to keep, before accept: where this worker dies, no accepted one is missing."""
-        if not self._recorder:
-            return None
-        recording = asyncio.create_task(self._recorder.record(batch.said))
-        await asyncio.sleep(0)
-        return recording
-
-    async def _accept_callbacks(self, batch: "Batch") -> None:
+    async def _accept_callbacks(self, batch: Batch) -> None:
         reserved, claims = self._turns.reserve(batch.callbacks.count), []
         try:
             accepted = await self._ledger.accept(
@@ -343,6 +280,8 @@ class Intake:
             claims = accepted.claims
             self._metrics.taken.update(accepted.words)
             self._metrics.taken["no_callback"] += len(batch.skipped)
+            if self._recorder:
+                self._recorder.count(accepted.recorded, accepted.problem)
         finally:  # not at once: first the next batch, if there is one, goes to Redis
             asyncio.get_running_loop().call_soon(self._turns.take_up, claims, reserved)
         self._turns.hint(accepted.hints)
@@ -356,45 +295,6 @@ class Intake:
         await self._ledger.reject(
             self._token, [(entry, r.reason, r.detail, r.workspace, r.event_id) for entry, r in rejected]
         )
-
-    async def _prepare(
-        self,
-        entry: str,
-        fields: Sequence[bytes],
-        known: dict[str, Workspace | None],
-        said: list[list[Argument]],
-    ) -> Prepared:
-        raw = next(
-            (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None
-        )
-        if raw is None:
-            return Rejection(
-                "no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'"
-            )
-        try:
-            change = StatusChange.from_json(raw)
-        except InvalidInput as error:
-            return Rejection("invalid", str(error))
-        if change.workspace not in known:
-            known[change.workspace] = await self._workspaces.get(change.workspace)
-        workspace = known[change.workspace]
-        if workspace is None:
-            detail = f"there is no workspace {change.workspace!r}: make it with `dispatcher workspace add`, enqueue again"
-            return Rejection("unknown_workspace", detail, change.workspace, change.event_id)
-        try:
-            rendered = render(change, workspace, self._ledger.now_ms(), self._options)
-        except InvalidInput as error:
-            return Rejection("invalid", str(error), change.workspace, change.event_id)
-        except RedisUnavailable:
-            raise
-        except Exception as error:
-            log.exception("intake.internal_error", entry=entry)
-            detail = f"{type(error).__name__}: {error}"
-            return Rejection("internal_error", detail, change.workspace, change.event_id)
-        if self._recorder:
-            digest = rendered.digest if isinstance(rendered, Callback) else ""
-            said.append(self._recorder.prepare(change, workspace.dialect, digest))
-        return rendered
 
     def _say_full(self, error: RedisFull) -> None:
         if not self._full:

@@ -46,13 +46,15 @@ class LedgerOptions:
 
 
 class ToAccept:
-    """Callbacks with their queue entries, as the script takes them."""
+    """Callbacks with their queue entries, and what is said of messages, as the script takes them."""
 
     def __init__(self, callbacks: Iterable[tuple[str, Callback]] = ()) -> None:
         self.count = 0
         self.endpoints: dict[str, str] = {}
         """By their names."""
         self.arguments: list[Argument] = []
+        self.said: list[Argument] = []
+        """Retention, then what status_api/record.py makes of each status change."""
         for entry, callback in callbacks:
             self.add(entry, callback)
 
@@ -151,16 +153,20 @@ class Ledger:
         args.append(len(callbacks.endpoints))
         for name, endpoint in callbacks.endpoints.items():
             args += (endpoint, name)
+        args.append(callbacks.count)
         args += callbacks.arguments
+        args += callbacks.said
         reply, sent = await self._run("accept", *self._ending(), *args)
         match reply[0]:
             case b"accepted":
-                rest = iter(reply[5:])
-                claims = [self._claim(rest, sent) for _ in range(reply[4])]
+                rest = iter(reply[7:])
+                claims = [self._claim(rest, sent) for _ in range(reply[6])]
                 self._tell(rest)
                 return Accepted(
                     reply[2].decode().split(),
                     reply[3].decode().split(),
+                    reply[4].decode().split(),
+                    reply[5].decode(),
                     [(e, claim) for e, claim in claims if claim.callbacks or claim.more or claim.wait_ms],
                 )
             case b"workspace_changed":

@@ -64,6 +64,10 @@ class Accepted(msgspec.Struct, frozen=True):
     """Endpoints to hint."""
     words: list[str]
     """For each callback: accepted, superseded, duplicate, conflict or full."""
+    recorded: list[str]
+    """For each status change that said something of its message: recorded, late, conflict or failed."""
+    problem: str
+    """Why one failed."""
     claims: list[tuple[str, Claim]]
     """What was leased to this worker at once, by endpoint."""
 

@@ -22,7 +22,6 @@ NAMES = (
     "hurry",
     "lead",
     "move",
-    "record",
     "reject",
     "replay",
     "requeue",

@@ -235,7 +235,7 @@ async def engine(
     )
 
     retention_ms = settings.status_retention_seconds * 1000
-    recorder = Recorder(wire.call, keys(settings), url, retention_ms, metrics) if retention_ms else None
+    recorder = Recorder(retention_ms, metrics) if retention_ms else None
 
     def make_intake(engine: Engine) -> Intake:
         options = RenderOptions(settings.allow_http, settings.expiry_seconds * 1000)

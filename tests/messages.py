@@ -1,13 +1,14 @@
 """A message store on a real server, driven without `await`."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 import redis
 
 from dispatcher.connection import connect_async
 from dispatcher.keys import Keys
+from dispatcher.ledger import Ledger, ToAccept
 from dispatcher.metrics import Metrics
 from dispatcher.model import StatusChange, iso
 from dispatcher.status_api.messages import Messages, StoredMessage
@@ -17,6 +18,7 @@ from dispatcher.wire import Wire
 T = TypeVar("T")
 
 RETENTION_MS = 604_800_000
+TOKEN = "leader"
 
 
 def change(
@@ -33,6 +35,17 @@ def change(
     return StatusChange(workspace=workspace, status=status, timestamp=iso(at_ms), message=told, **own)
 
 
+async def tell(
+    ledger: Ledger, recorder: Recorder, changes: Iterable[StatusChange], dialect: str = "zeckta"
+) -> None:
+    """What intake does with status changes that cause no callback."""
+    batch = ToAccept()
+    for one in changes:
+        recorder.add(batch, one, dialect, 0)
+    accepted = await ledger.accept(TOKEN, {}, [], batch)
+    recorder.count(accepted.recorded, accepted.problem)
+
+
 class Store:
     """Records and reads."""
 
@@ -42,7 +55,8 @@ class Store:
         self.metrics = Metrics()
         self._client = connect_async(url)
         self._wire = Wire(self._client)
-        self._recorder = Recorder(self._wire.call, self.keys, url, retention_ms, self.metrics)
+        self._ledger = Ledger(self._wire.call, self.keys, url)
+        self._recorder = Recorder(retention_ms, self.metrics)
         self.messages = Messages(self._wire.call, self.keys, url, retention_ms)
         self._runner = asyncio.Runner()
 
@@ -51,9 +65,9 @@ class Store:
         return self._runner.run(coroutine)
 
     def record(self, *changes: StatusChange, dialect: str = "zeckta") -> dict[str, int]:
-        """Records status changes; how many were recorded, late, in conflict and failed, ever."""
-        said = [self._recorder.prepare(one, dialect, one.digest()) for one in changes]
-        self.run(self._recorder.record(said))
+        """Records status changes; how many were recorded, late and failed, ever."""
+        self.run(self._ledger.lead(TOKEN, 10**9))
+        self.run(tell(self._ledger, self._recorder, changes, dialect))
         return {name: count for name, count in self.metrics.recorded.items() if count}
 
     def get(self, uuid: str = "m1", workspace: str = "acme") -> StoredMessage:

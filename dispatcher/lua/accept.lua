@@ -11,10 +11,12 @@
 -- ARGV[9] number of workspaces, then for each: workspace, the revision it was rendered with
 -- then: number of entries that cause no callback, then for each: entry
 -- then: number of endpoints, then for each: endpoint, its name
--- then for each callback: entry workspace eventId about (digest, type and status between blanks) endpoint message
+-- then: number of callbacks, then for each: entry workspace eventId about (digest, type and status between blanks) endpoint message
 --   timestamp (ns, 22 digits), ttl (ms), body, time from SUBMITTED to DELIVERED (ms; '' = unknown)
--- returns {'accepted', now, endpoints to hint, accepted|superseded|duplicate|conflict|full for each callback (both between
---   blanks), number of endpoints of which some were given, what was given (claiming.lua) ..., ends ...}
+-- then what they and others say about their messages (record.lua), if anything
+-- returns {'accepted', now, endpoints to hint, accepted|superseded|duplicate|conflict|full for each callback, a word for
+--   each that said something (these between blanks), why one of them failed, number of endpoints of which some were given,
+--   what was given (claiming.lua) ..., ends ...}
 --   or {'not_leader', now} or {'workspace_changed', now, workspace, ...}; nothing was done then
 -- Refused when Redis is full (the first write needs memory).
 -- include keys
@@ -25,6 +27,7 @@
 -- include ending
 -- include claiming
 -- include rejecting
+-- include record
 if redis.call('GET', key_of('intake')) ~= ARGV[4] then return { 'not_leader', now } end
 
 local at = 9
@@ -186,8 +189,9 @@ local function take_in(workspace, id, about, endpoint, uuid, stamp, expires_at, 
   return 'accepted'
 end
 
-local words = {}
-for i = at + 1, #ARGV, 10 do
+local words, count_of_callbacks = {}, take()
+local said_at = at + 1 + 10 * count_of_callbacks
+for i = at + 1, said_at - 1, 10 do
   local entry, workspace, id, about, endpoint, uuid, stamp, ttl, body, took = unpack(ARGV, i, i + 9)
   local known = redis.call('HGET', key_of('event', workspace, id), 'about')
   local word = known and digest_of(known) == digest_of(about) and 'duplicate' or 'conflict'
@@ -218,19 +222,20 @@ for first = 1, #done, 500 do
 end
 
 write_added()
-local hints, reply = {}, { 'accepted', now, '', '', 0 }
+local hints, reply = {}, { 'accepted', now, '', '', '', '', 0 }
 for _, endpoint in ipairs(order) do
   local s = touched[endpoint]
   count_waiting(endpoint, s.added)
   if #s.given > 0 or left_to_give > 0 and s.hinted_until <= now then
     local given = #s.given
     claim(reply, s, left_to_give, tonumber(ARGV[7]), ARGV[5])
-    left_to_give, reply[5] = left_to_give - (#s.given - given), reply[5] + 1
+    left_to_give, reply[7] = left_to_give - (#s.given - given), reply[7] + 1
   else
     if take_hint(look(s), ARGV[5]) then hints[#hints + 1] = endpoint end
     reschedule(s)
   end
 end
-write_counts()
 reply[3], reply[4] = table.concat(hints, ' '), table.concat(words, ' ')
+reply[5], reply[6] = record_all(said_at, words)
+write_counts()
 return with_ends(reply)

@@ -1,27 +1,14 @@
--- record: keeps what status changes say about their messages, for those who ask.
--- KEYS[1] prefix
--- ARGV[1] now, ms since 1970 ('' = Redis TIME)
--- ARGV[2] retention after a message's last change, ms
--- then for each status change: workspace eventId digest message status (its letter), when it happened (ms), when the
---   message was sent (ms), step, told, and how many things the message is looked up by; then for each of them:
---   phone|reference|customer|time|campaign and which
--- returns {'recorded', now, recorded|late|conflict for each (between blanks)}
---   late: the message has that status or a later one, nothing was changed; conflict: the ledger has another status change
---   of that eventId (its digest is another one; '' = the ledger does not take it)
+-- Keeps what status changes say about their messages, for those who ask: what accept does last, and nothing that callbacks
+-- need. What breaks it costs that one record.
 -- What is kept of a message: its status, when it was sent (13 digits), where in this what was told last begins (6 digits),
 -- how long its campaign is (4 digits), its campaign, and then for each status: step, and what was told with it, or two
 -- zero bytes where that was what was told before. dispatcher/status_api/record.py makes steps and tellings, and reads this.
--- Changes nothing that callbacks need. Refused when Redis is full.
--- include keys
--- include clock
--- include counts
--- include about
 
 -- What may follow what, by the letters of record.py. `u`, UNKNOWN, stands only where nothing else is known; the first
 -- final status stays, but for `r`, READ, after `d`, DELIVERED.
 local RANK = { u = -1, c = 0, q = 10, p = 20, m = 30, s = 40, b = 40, d = 100, f = 100, n = 100, e = 100, j = 100, r = 110 }
 local HEAD, MAX_LENGTH = 24, 16384 -- `s` and `b`, SENT and BUFFERED, may take turns for ever, but for this
-local LIFE = string.format('%d', ARGV[2] + 2 * DAY) -- of what leads to a message: its last change may come so much later
+local KEPT, LIFE -- after a message's last change; of what leads to a message: its last change may come so much later
 
 local function may_follow(before, status, step, kept)
   if RANK[before] >= 100 then return before == 'd' and status == 'r' end
@@ -62,7 +49,7 @@ local LIST = {
   time = function(workspace, slot, uuid, _, before)
     if before then return end
     redis.call('RPUSH', key_of('status-time', workspace, slot), uuid)
-    redis.call('PEXPIRE', key_of('status-time', workspace, slot), ARGV[2])
+    redis.call('PEXPIRE', key_of('status-time', workspace, slot), KEPT)
   end,
 }
 
@@ -85,18 +72,6 @@ local function head(status, sent, told_at, campaign)
   return status .. string.format('%013d%06d%04d', sent, told_at, #campaign) .. campaign
 end
 
--- Whether the ledger, or this batch, has another status change of this eventId.
-local digests = {}
-local function is_conflict(workspace, id, digest)
-  if digest == '' then return false end
-  local key = key_of('event', workspace, id)
-  if not digests[key] then
-    local known = redis.call('HGET', key, 'about')
-    digests[key] = known and digest_of(known) or digest
-  end
-  return digests[key] ~= digest
-end
-
 local NOTHING = {}
 local function record(workspace, uuid, status, at, sent, step, told, by, campaign)
   local key = key_of('status', workspace, uuid)
@@ -117,23 +92,37 @@ local function record(workspace, uuid, status, at, sent, step, told, by, campaig
       told_at = HEAD + #campaign + #steps + #step + 1
     end
   end
-  redis.call('SET', key, head(status, sent, told_at, campaign) .. steps .. step .. told, 'PX', ARGV[2])
+  redis.call('SET', key, head(status, sent, told_at, campaign) .. steps .. step .. told, 'PX', KEPT)
   for what, which in pairs(by) do LIST[what](workspace, which, uuid, sent, kept) end
   count_in_campaign(workspace, campaign, uuid, sent, known ~= '' and before or nil, status)
   count_final(workspace, before, status, at - sent)
   return 'recorded'
 end
 
-local words, i, last = {}, 3, #ARGV
-while i <= last do
-  local workspace, id, digest, uuid, status, at, sent, step, told, looked_up_by = unpack(ARGV, i, i + 9)
-  local by = looked_up_by == '0' and NOTHING or {}
-  for n = i + 10, i + 8 + 2 * looked_up_by, 2 do by[ARGV[n]] = ARGV[n + 1] end
-  i = i + 10 + 2 * looked_up_by
-  local campaign = by.campaign or ''
-  by.campaign = nil
-  words[#words + 1] = is_conflict(workspace, id, digest) and 'conflict'
-    or record(workspace, uuid, status, tonumber(at), tonumber(sent), step, told, by, campaign)
+-- From ARGV[at] on: retention after a message's last change (ms), and then for each status change: which callback of this
+-- batch it causes (0: none), workspace, message, status (its letter), when it happened (ms), when the message was sent
+-- (ms), step, told, and how many things the message is looked up by; then for each of them:
+--   phone|reference|customer|time|campaign and which
+-- Returns a word for each, between blanks: recorded|late|conflict|failed; and why the last one failed ('': none did)
+--   late: the message has that status or a later one, nothing was changed; conflict: as its callback (`words`)
+local function record_all(at, words)
+  local recorded, problem, i, last = {}, '', at + 1, #ARGV
+  KEPT = ARGV[at]
+  LIFE = KEPT and int(KEPT + 2 * DAY)
+  while i <= last do
+    local callback, workspace, uuid, status, happened, sent, step, told, looked_up_by = unpack(ARGV, i, i + 8)
+    local by = looked_up_by == '0' and NOTHING or {}
+    for n = i + 9, i + 7 + 2 * looked_up_by, 2 do by[ARGV[n]] = ARGV[n + 1] end
+    i = i + 9 + 2 * looked_up_by
+    local campaign = by.campaign or ''
+    by.campaign = nil
+    local word = words[tonumber(callback)] == 'conflict' and 'conflict'
+    if not word then
+      local worked, found = pcall(record, workspace, uuid, status, tonumber(happened), tonumber(sent), step, told, by, campaign)
+      word = worked and found or 'failed'
+      if not worked then problem = tostring(type(found) == 'table' and found.err or found) end
+    end
+    recorded[#recorded + 1] = word
+  end
+  return table.concat(recorded, ' '), problem
 end
-write_counts()
-return { 'recorded', now, table.concat(words, ' ') }

@@ -1,20 +1,18 @@
-"""Keeps what status changes say about their messages, beside the ledger; callbacks never wait for it."""
+"""What status changes say about their messages, as accept keeps it beside the ledger; callbacks do not depend on it."""
 
 import re
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2s
 
 import msgspec
 import structlog
 
 from dispatcher.dialects import dialects
-from dispatcher.errors import RedisUnavailable
-from dispatcher.keys import Keys
+from dispatcher.ledger import ToAccept
 from dispatcher.metrics import Metrics
 from dispatcher.model import Status, StatusChange, encode_json, timestamp_ms
-from dispatcher.scripts import Scripts
-from dispatcher.wire import Argument, Call
+from dispatcher.wire import Argument
 
 SLOT_MS = 600_000
 """Messages are listed by the ten minutes in which they were sent."""
@@ -145,11 +143,8 @@ def reference_digest(key: str) -> str:
     return blake2s(key.encode(), digest_size=8).hexdigest()
 
 
-def arguments(change: StatusChange, dialect: str, digest: str) -> list[Argument]:
-    """A status change as the script takes it, with what its platform looks messages up by; nothing, where it says nothing.
-
-    `digest` is the ledger's; empty where the ledger does not take the change, because it causes no callback.
-    """
+def arguments(change: StatusChange, dialect: str) -> list[Argument]:
+    """A status change as lua/record.lua takes it, with what its platform looks messages up by; nothing, where it says nothing."""
     message, at, letter = change.message, timestamp_ms(change.timestamp), LETTERS[change.status]
     if change.status is Status.READ and message.channel not in READ_ON:
         return []
@@ -159,8 +154,7 @@ def arguments(change: StatusChange, dialect: str, digest: str) -> list[Argument]
     if len(told) > MAX_TOLD:
         told = _shorter(told_by(change))
     step = _STEP.pack(letter.encode(), at, len(told))
-    name, id_, uuid = change.workspace, change.event_id, message.uuid
-    return [name, id_, digest, uuid, letter, at, sent, step[:-2], step[-2:] + told, len(by) // 2, *by]
+    return [change.workspace, message.uuid, letter, at, sent, step[:-2], step[-2:] + told, len(by) // 2, *by]
 
 
 def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> list[str]:
@@ -181,64 +175,32 @@ def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> l
 
 
 class Recorder:
-    """Runs the script; whatever goes wrong is logged and counted, and nothing else.
+    """Has accept keep what status changes say; whatever goes wrong is logged and counted, and nothing else."""
 
-    `clock` replaces Redis's TIME in tests (ms since 1970).
-    """
-
-    def __init__(
-        self,
-        call: Call,
-        keys: Keys,
-        url: str,
-        retention_ms: int,
-        metrics: Metrics | None = None,
-        clock: Callable[[], int] | None = None,
-    ) -> None:
-        self._scripts = Scripts(call, keys, url)
+    def __init__(self, retention_ms: int, metrics: Metrics | None = None) -> None:
         self._retention_ms = retention_ms
         self._metrics = metrics or Metrics()
-        self._clock = clock
         self._fails = False
 
-    def prepare(self, change: StatusChange, dialect: str, digest: str) -> list[Argument]:
-        """What `record` takes of one status change; nothing, where that breaks or there is nothing to keep."""
+    def add(self, batch: ToAccept, change: StatusChange, dialect: str, number: int) -> None:
+        """Adds what a status change says to what is to be accepted; `number` is that of its callback there, 0: it causes none."""
         try:
-            return arguments(change, dialect, digest)
+            said = arguments(change, dialect)
         except Exception:
             log.exception("status.unrecorded", workspace=change.workspace, event_id=change.event_id)
             self._metrics.recorded["failed"] += 1
-            return []
-
-    async def load(self) -> None:
-        """Has Redis know the script, so that what is recorded is not behind what is accepted. Raises RedisUnavailable."""
-        try:
-            await self._scripts.load("record")
-        except RedisUnavailable:
-            raise
-        except Exception as error:
-            self._say(error)
-
-    async def record(self, prepared: Sequence[Sequence[Argument]]) -> None:
-        """Keeps what status changes say. Raises nothing."""
-        args = [argument for one in prepared for argument in one]
-        if not args:
             return
-        now: Argument = self._clock() if self._clock else ""
-        try:
-            reply, _ = await self._scripts.run("record", now, self._retention_ms, *args)
-            self._metrics.recorded.update(reply[2].decode().split())
-            self._fails = False
-        except RedisUnavailable:
-            return  # nothing is accepted then either, and it comes again
-        except Exception as error:
-            self._metrics.recorded["failed"] += len(prepared)
-            self._say(error)
+        if said and not batch.said:
+            batch.said.append(self._retention_ms)
+        if said:
+            batch.said += (number, *said)
 
-    def _say(self, error: Exception) -> None:
-        if not self._fails:
-            log.error("status.unrecorded", problem=str(error), action="callbacks go on")
-        self._fails = True
+    def count(self, words: Sequence[str], problem: str) -> None:
+        """What became of it; `problem` is why some failed."""
+        self._metrics.recorded.update(words)
+        if problem and not self._fails:
+            log.error("status.unrecorded", problem=problem, action="callbacks go on")
+        self._fails = bool(problem)
 
 
 def _text(number: int | None) -> str:

@@ -28,7 +28,7 @@ from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
 from dispatcher.wire import Wire
 from dispatcher.workspaces import Workspaces
-from tests.messages import change
+from tests.messages import TOKEN, change, tell
 
 T = TypeVar("T")
 
@@ -141,11 +141,10 @@ class Api:
         self.api_keys["slow"] = text
 
     async def _record(self, workspace: str, dialect: str) -> None:
-        recorder = Recorder(
-            self.client.execute_command, self.keys, self.url, 604_800_000, clock=lambda: self.now
-        )
+        ledger = Ledger(self.client.execute_command, self.keys, clock=lambda: self.now)
+        await ledger.lead(TOKEN, 10_000_000)
         changes = messages_of(workspace)
-        await recorder.record([recorder.prepare(one, dialect, one.digest()) for one in changes])
+        await tell(ledger, Recorder(604_800_000), changes, dialect)
         found = await self.parts.workspaces.require(workspace)
         callback = render(changes[2], found, AT, RenderOptions())
         if isinstance(callback, Callback):
@@ -154,8 +153,7 @@ class Api:
     async def _attempt(self, callback: Callback) -> None:
         """Accepts a callback and lets its first attempt fail."""
         ledger = Ledger(self.client.execute_command, self.keys, clock=lambda: AT + 7000)
-        await ledger.lead("token", 10_000_000)
-        await ledger.accept("token", {}, [], ToAccept([("1-1", callback)]))
+        await ledger.accept(TOKEN, {}, [], ToAccept([("1-1", callback)]))
         endpoint = endpoint_id(callback.endpoint)
         (claimed,) = (await ledger.claim(endpoint, 1)).callbacks
         attempt = Attempt(AT + 7012, 30, 503, "http_503")

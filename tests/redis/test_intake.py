@@ -13,9 +13,9 @@ from dispatcher.intake import Intake
 from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger
 from dispatcher.lookup import Lookup, RejectedEntry
-from dispatcher.render import RenderOptions
 from dispatcher.replies import Claim
 from dispatcher.secrets import SecretBox
+from dispatcher.status_api.record import Recorder
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Wire
 from dispatcher.workspaces import WorkspaceCache, Workspaces
@@ -40,7 +40,7 @@ def line(number: int = 1, **fields: object) -> bytes:
 class Reader:
     """An intake on a connection of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, recorder: Recorder | None = None) -> None:
         self.client = connect_async(url)
         self.wire, self.reading = Wire(self.client), Wire(self.client)
         self.ledger = Ledger(self.wire.call, KEYS, url)
@@ -48,7 +48,7 @@ class Reader:
         self.hints: list[str] = []
         cache = WorkspaceCache(self.workspaces)
         self.intake = Intake(
-            self.reading.call, self.ledger, cache, RedisWatch(), self, url=url, options=RenderOptions()
+            self.reading.call, self.ledger, cache, RedisWatch(), self, recorder=recorder, url=url
         )
 
     def hint(self, endpoints: Iterable[str]) -> None:

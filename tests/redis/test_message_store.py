@@ -106,19 +106,6 @@ def test_error_of_a_failure(store: Store) -> None:
     assert ("E002", "Network down") == (store.get().error_code, store.get().error_message)
 
 
-def test_conflict_is_not_recorded(store: Store) -> None:
-    """Of two status changes with one eventId the first one stands, in a batch as in the ledger."""
-    store.plain.hset(store.keys.event("acme", "known"), "about", "another MESSAGE_SENT SENT 1")
-    store.record(
-        change("SENT", event_id="e1"),
-        change("FAILED", event_id="e1"),
-        change("DELIVERED", event_id="known"),
-    )
-    assert ["SENT"] == store.statuses()
-    assert {"recorded": 1, "conflict": 2} == {k: v for k, v in store.metrics.recorded.items() if v}
-    store.plain.delete(store.keys.event("acme", "known"))
-
-
 def test_history_is_bounded(store: Store) -> None:
     """SENT and BUFFERED taking turns for ever do not fill memory, and do not keep the end from being seen."""
     for first in range(0, 3000, 500):
@@ -219,7 +206,7 @@ def test_what_was_told_before_is_kept_once(store: Store) -> None:
 
 def test_every_status_has_a_letter_and_a_rank() -> None:
     """Python's letters are those of the script."""
-    ranks = re.search(r"RANK = \{(.*?)\}", source("record"), re.S)
+    ranks = re.search(r"RANK = \{(.*?)\}", source("accept"), re.S)
     assert ranks
     assert {letter: RANK[status.value] for status, letter in LETTERS.items()} == {
         letter: int(rank) for letter, rank in re.findall(r"(\w) = (-?\d+)", ranks[1])

@@ -8,7 +8,6 @@ import pytest
 
 from dispatcher import ledger
 from dispatcher.scripts import NAMES, source
-from dispatcher.status_api.record import Recorder
 
 FOLDER = files("dispatcher") / "lua"
 
@@ -59,12 +58,7 @@ def test_returned_words(name: str) -> None:
     assert words == set(re.findall(r"\{'(\w+)', now", header_of(name)))
 
 
-def test_recorder() -> None:
-    """The message store's script is run by the method of its name."""
-    assert '.run("record"' in inspect.getsource(Recorder.record)
-
-
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"record"}))
+@pytest.mark.parametrize("name", NAMES)
 def test_one_method(name: str) -> None:
     """The ledger has one method of the script's name, and it runs that script."""
     assert f'self._run("{name}"' in inspect.getsource(getattr(ledger.Ledger, name)).replace(
