@@ -246,8 +246,9 @@ def beside_callbacks(contenders: Contenders) -> str:
     for _ in range(contenders.size.rounds):
         for name in ("quiet", "asked"):
             contenders.progress.start(f"callbacks at {CALLBACKS_PER_SECOND}/s, {name}")
-            with running() as stack, api_of(stack) as (url, headers):
+            with running(workers=0) as stack, api_of(stack) as (url, headers):
                 asyncio.run(fill(stack.server.url, "zeckta", 20_000))
+                stack.start()
                 made = customers(stack, contenders.urls(100))
                 stack.load.burst("w", made, 2 * len(made))
                 stack.drained()
