@@ -91,9 +91,8 @@ def _latency(seconds: float) -> Finding:
 
 
 def _memory(info: dict[str, Any]) -> Finding:
-    keys = sum(
-        db["keys"] for name, db in info.items() if re.fullmatch(r"db\d+", name)
-    )  # 8.2 has db0_distrib_…
+    databases = [db for name, db in info.items() if re.fullmatch(r"db\d+", name)]  # 8.2 has db0_distrib_…
+    keys = sum(db["keys"] for db in databases if isinstance(db, dict))
     used, most = info.get("used_memory"), info.get("maxmemory")
     if used is None or most is None:
         return Finding("memory", Verdict.UNKNOWN, "INFO is forbidden", "set a maxmemory")

@@ -18,7 +18,7 @@
 --   each that said something (these between blanks), why one of them failed, number of endpoints of which some were given,
 --   what was given (claiming.lua) ..., ends ...}
 --   or {'not_leader', now} or {'workspace_changed', now, workspace, ...}; nothing was done then
--- Refused when Redis is full (the first write needs memory).
+-- Refused when Redis is full, unless nothing is to be taken in (the first write that takes something in needs memory).
 -- include keys
 -- include clock
 -- include counts
