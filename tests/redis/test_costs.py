@@ -7,6 +7,7 @@ from typing import Any
 
 from dispatcher.exchange import Answer
 from dispatcher.keys import endpoint_id
+from dispatcher.ledger import ToAccept
 from dispatcher.model import Callback, StatusChange
 from dispatcher.outcomes import Attempt, Delivered, News
 from dispatcher.render import RenderOptions, render
@@ -14,8 +15,10 @@ from dispatcher.replies import Claimed, Settlement, ToSettle
 from dispatcher.secrets import Secret
 from dispatcher.sender import Sender
 from dispatcher.stats import LENGTHS
+from dispatcher.status_api.record import Recorder
 from dispatcher.workspaces import Workspace
-from tests.world import START_MS, World, callback
+from tests.messages import change
+from tests.world import START_MS, TOKEN, World, callback
 
 ENDPOINT = "acme https://a.example:443"
 MARGIN = 1.1
@@ -79,6 +82,17 @@ def test_redis_calls_of_many_endpoints(world: World) -> None:
         assert 20 == len(asked)
         world.run(world.ledger.settle(asked))
     assert (redis_calls(world) - before) / 20 <= 25 * MARGIN
+
+
+def test_redis_calls_of_recording(world: World) -> None:
+    """What a status change says of its message takes few commands more."""
+    batch = ToAccept()
+    for number in range(20):
+        Recorder(60_000).add(batch, change("SENT", f"m{number}"), "zeckta", 0)
+    before = redis_calls(world)
+    accepted = world.run(world.ledger.accept(TOKEN, {}, [], batch))
+    assert ["recorded"] * 20 == accepted.recorded
+    assert (redis_calls(world) - before) / 20 <= 2.2 * MARGIN
 
 
 def test_counters_are_found_through_a_table(world: World) -> None:

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 import pytest
 
 from dispatcher.errors import RedisFull
-from dispatcher.ledger import HINT_MS
+from dispatcher.ledger import HINT_MS, ToAccept
 from dispatcher.outcomes import Failed, News, Retry, State
+from dispatcher.status_api.record import Recorder
+from tests.messages import change
 from tests.world import TOKEN, World, callback
 
 
@@ -53,6 +55,16 @@ def test_accept_and_reject_refuse(world: World) -> None:
             world.run(world.ledger.reject(TOKEN, [("1-1", "invalid", "x", "", "")]))
     assert None is world.run(world.events.get("acme", "e1"))
     assert [] == world.run(world.lookup.rejected())
+
+
+def test_what_takes_nothing_in_is_accepted(world: World) -> None:
+    """Entries that cause no callback leave the queue when Redis is full too, and what they say is kept."""
+    batch = ToAccept()
+    Recorder(60_000).add(batch, change("QUEUED"), "zeckta", 0)
+    with full(world):
+        accepted = world.run(world.ledger.accept(TOKEN, {}, ["1-1"], batch))
+    assert ["recorded"] == accepted.recorded
+    assert 1 == world.call("exists", world.keys.status("acme", "m1"))
 
 
 def test_delivered_bodies_make_room(world: World) -> None:
