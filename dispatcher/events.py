@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import redis.asyncio
 
 from dispatcher.connection import translated
+from dispatcher.entry import Entry, read_entry
 from dispatcher.keys import Keys
 from dispatcher.lookup import Endpoint
 from dispatcher.model import iso
 from dispatcher.outcomes import ENDS, Attempt, State
-from dispatcher.replies import read_record
 
 PAGE = 500
 """Callbacks that are read in one round trip."""
@@ -131,21 +131,16 @@ class Events:
     ) -> AsyncIterator[Event]:
         """What has not come to its end, that which expires first first; of one workspace, to one endpoint (its id)."""
         async for ids in self._pages(workspace):
-            for event in await self._read(await self._going_to(endpoint, ids) if endpoint else ids):
+            for event in await self._read(ids, endpoint):
                 if not event.ended:
                     yield event
 
     async def pending(self, workspace: str, endpoint: str | None = None) -> AsyncIterator[Pending]:
-        """The same of a workspace, with no more than it takes to move or cancel them: five times as fast."""
+        """The same of a workspace, with no more than it takes to move or cancel them."""
         async for ids in self._pages(workspace):
-            pipe = self._client.pipeline(transaction=False)
-            for one in ids:
-                pipe.hmget(self._keys.event(*one), "endpoint", "message", "ended")
-            with translated(self._url):
-                found = await pipe.execute() if ids else []
-            for (_, event_id), (to, uuid, ended) in zip(ids, found, strict=True):
-                if to and not ended and endpoint in (None, to.decode()):
-                    yield Pending(event_id, to.decode(), uuid.decode())
+            for (_, event_id), entry in await self._entries(ids):
+                if not entry.ended and endpoint in (None, entry.endpoint):
+                    yield Pending(event_id, entry.endpoint, entry.message_uuid)
 
     async def order(self, workspace: str, uuids: Sequence[str]) -> dict[str, list[str]]:
         """The eventIds of messages, each in order of acceptance."""
@@ -224,35 +219,24 @@ class Events:
             )
         return [(one, at) for one, at in ((member.decode(), at) for member, at in found) if one not in seen]
 
-    async def _going_to(self, endpoint: str, ids: Sequence[Id]) -> list[Id]:
+    async def _entries(self, ids: Sequence[Id]) -> list[tuple[Id, Entry]]:
         if not ids:
             return []
-        pipe = self._client.pipeline(transaction=False)
-        for one in ids:
-            pipe.hget(self._keys.event(*one), "endpoint")
         with translated(self._url):
-            found = await pipe.execute()
-        return [one for one, to in zip(ids, found, strict=True) if to == endpoint.encode()]
+            found = await self._client.mget([self._keys.event(*one) for one in ids])
+        return [(one, read_entry(raw)) for one, raw in zip(ids, found, strict=True) if raw is not None]
 
-    async def _read(self, ids: Sequence[Id]) -> list[Event]:
-        if not ids:
-            return []
+    async def _read(self, ids: Sequence[Id], endpoint: str | None = None) -> list[Event]:
+        entries = [one for one in await self._entries(ids) if endpoint in (None, one[1].endpoint)]
         pipe = self._client.pipeline(transaction=False)
-        for one in ids:
-            pipe.hgetall(self._keys.event(*one))
+        for (workspace, event_id), entry in entries:
+            pipe.hget(self._keys.endpoint(entry.endpoint), "name")
+            pipe.zscore(self._keys.lane(entry.endpoint), event_id)
+            pipe.zscore(self._keys.leased(entry.endpoint), event_id)
+            pipe.get(self._keys.answer(workspace, event_id))
         with translated(self._url):
-            hashes = [
-                (one, {name.decode(): value.decode() for name, value in fields.items()})
-                for one, fields in zip(ids, await pipe.execute(), strict=True)
-                if fields
-            ]
-            for (workspace, event_id), h in hashes:
-                pipe.hget(self._keys.endpoint(h["endpoint"]), "name")
-                pipe.zscore(self._keys.lane(h["endpoint"]), event_id)
-                pipe.zscore(self._keys.leased(h["endpoint"]), event_id)
-                pipe.get(self._keys.answer(workspace, event_id))
-            rest = await pipe.execute()
-        return [_event(*one, h, *four) for (one, h), four in zip(hashes, _batched(rest, 4), strict=True)]
+            rest = await pipe.execute() if entries else []
+        return [_event(*one, *four) for one, four in zip(entries, _batched(rest, 4), strict=True)]
 
 
 def _batched(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -293,34 +277,33 @@ def next_step(event: Event, endpoint: Endpoint, before: int, *, has_body: bool) 
 
 
 def _event(
-    workspace: str,
-    event_id: str,
-    h: dict[str, str],
+    id_: Id,
+    entry: Entry,
     name: bytes | None,
     due: float | None,
     lease_end: float | None,
     answer: bytes | None,
 ) -> Event:
-    _digest, event_type, status, accepted_ms = h["about"].split(" ")
+    workspace, event_id = id_
     return Event(
         event_id=event_id,
         workspace=workspace,
-        endpoint=name.decode().partition(" ")[2] if name else h["endpoint"],
-        message_uuid=h["message"],
-        status=status,
-        event_type=event_type,
-        state=State(h["state"]),
-        attempts=[read_record(h[f"a{n}"]) for n in range(1, int(h.get("attempts", 0)) + 1)],
-        accepted_ms=int(accepted_ms),
-        expires_ms=int(h["expires"]),
+        endpoint=name.decode().partition(" ")[2] if name else entry.endpoint,
+        message_uuid=entry.message_uuid,
+        status=entry.status,
+        event_type=entry.event_type,
+        state=entry.state,
+        attempts=entry.attempts,
+        accepted_ms=entry.accepted_ms,
+        expires_ms=entry.expires_ms,
         next_attempt_ms=None if due is None else int(due),
-        ended_ms=int(h["ended"]) if "ended" in h else None,
+        ended_ms=entry.ended_ms,
         answer=None if answer is None else answer.decode(errors="replace"),
         lease_ends_ms=None if lease_end is None else int(lease_end),
-        attempts_before=int(h.get("base", 0)),
-        replay_of=h.get("replay_of"),
-        replayed_as=h.get("replayed_as"),
-        cancelled="cancelled" in h,
+        attempts_before=entry.attempts_before,
+        replay_of=entry.extra.get("replay_of"),
+        replayed_as=entry.extra.get("replayed_as"),
+        cancelled="cancelled" in entry.extra,
     )
 
 

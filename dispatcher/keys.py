@@ -60,7 +60,7 @@ class Keys:
         return f"{self.prefix}:full"
 
     def event(self, workspace: str, event_id: str) -> str:
-        """Hash: the ledger's entry of one callback. Retention after its end."""
+        """String: the ledger's entry of one callback (lua/entry.lua). Retention after its end."""
         return f"{self.prefix}:event:{workspace}:{event_id}"
 
     def body(self, workspace: str, event_id: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from dispatcher.entry import write_record
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.model import Callback
@@ -21,7 +22,6 @@ from dispatcher.replies import (
     read_claimed,
     read_ended,
     read_lost,
-    write_record,
 )
 from dispatcher.scripts import Scripts
 from dispatcher.wire import Argument, Call
@@ -211,9 +211,10 @@ class Ledger:
             args += (one.endpoint, one.claim, len(one.settlements))
             for s in one.settlements:
                 word, delay_ms = _word(s)
-                record = write_record(s.attempt) if s.attempt and s.attempt.own_fault is None else ""
+                made = s.attempt if s.attempt and s.attempt.own_fault is None else None
+                started, record = (made.started_at_ms, write_record(made)) if made else ("", "")
                 answer = s.attempt.answer if s.attempt and word != "delivered" else b""
-                args += (s.event_id, s.claim, word, delay_ms, record, answer, s.news, s.pace_ms)
+                args += (s.event_id, s.claim, word, delay_ms, started, record, answer, s.news, s.pace_ms)
         reply, sent = await self._run("settle", *self._ending(), *args)
         rest = iter(reply[2:])
         settled = [self._settled(rest, sent) for _ in asked]
@@ -308,8 +309,8 @@ class Ledger:
         return int(reply[2])
 
     def _tell(self, ends: Iterator[bytes]) -> None:
-        """Of what ended otherwise than delivered: seven values each, the last of a reply."""
-        for fields in iter(lambda: tuple(islice(ends, 7)), ()):
+        """Of what ended otherwise than delivered: five values each, the last of a reply."""
+        for fields in iter(lambda: tuple(islice(ends, 5)), ()):
             if self._on_end:
                 self._on_end(read_ended(*fields))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from dispatcher.entry import read_entry
 from dispatcher.outcomes import Attempt, News, Outcome, State
 
 
@@ -153,42 +154,31 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
     )
 
 
-def read_lost(
-    endpoint: bytes, name: bytes, event_id: bytes, claim: int, attempt: int, expires: int, *records: bytes
-) -> Lost:
-    lost_before = sum(record.endswith(b" worker_lost") for record in records)
-    return Lost(endpoint.decode(), name.decode(), event_id.decode(), claim, attempt, expires, lost_before)
-
-
-def read_ended(
-    workspace: bytes,
-    event_id: bytes,
-    state: bytes,
-    name: bytes,
-    event_type: bytes,
-    record: bytes,
-    answer: bytes,
-) -> Ended:
-    return Ended(
-        workspace.decode(),
+def read_lost(endpoint: bytes, name: bytes, event_id: bytes, raw: bytes) -> Lost:
+    """One of those whose leases ran out, as lua/wake.lua gives it."""
+    entry = read_entry(raw)
+    made = entry.attempts[entry.attempts_before :]
+    lost_before = sum(attempt.error == "worker_lost" for attempt in made)
+    return Lost(
+        endpoint.decode(),
+        name.decode(),
         event_id.decode(),
-        State(state.decode()),
-        name.decode().partition(" ")[2],
-        event_type.decode(),
-        read_record(record.decode()) if record else None,
-        answer.decode(errors="replace"),
+        entry.claims,
+        len(made) + 1,
+        entry.expires_ms,
+        lost_before,
     )
 
 
-def write_record(attempt: Attempt) -> str:
-    """One attempt as a short hash field: start, duration, HTTP status, error; `-` for none."""
-    status = "-" if attempt.http_status is None else attempt.http_status
-    return f"{attempt.started_at_ms} {attempt.duration_ms} {status} {attempt.error or '-'}"
-
-
-def read_record(text: str) -> Attempt:
-    """The attempt that `write_record` wrote."""
-    started, duration, status, error = text.split(" ")
-    return Attempt(
-        int(started), int(duration), None if status == "-" else int(status), None if error == "-" else error
+def read_ended(workspace: bytes, event_id: bytes, name: bytes, raw: bytes, answer: bytes) -> Ended:
+    """One of those that a script ended otherwise than delivered, as lua/ending.lua gives it."""
+    entry = read_entry(raw)
+    return Ended(
+        workspace.decode(),
+        event_id.decode(),
+        entry.state,
+        name.decode().partition(" ")[2],
+        entry.event_type,
+        entry.attempts[-1] if entry.attempts else None,
+        answer.decode(errors="replace"),
     )

@@ -1,7 +1,7 @@
 """Finds Redis keys that would stay for ever: neither permanent, nor with a time to live, nor of anything pending."""
 
+from dispatcher.entry import read_entry
 from dispatcher.keys import PERMANENT
-from dispatcher.outcomes import ENDS
 from tests.world import World
 
 
@@ -28,8 +28,8 @@ def _belongs(world: World, key: str) -> bool:
         case _ if kind in PERMANENT:
             return True
         case "event" | "body":
-            state = world.call("hget", f"{world.keys.root}event:{rest}", "state")
-            return state is not None and state.decode() not in ENDS
+            raw = world.call("get", f"{world.keys.root}event:{rest}")
+            return raw is not None and not read_entry(raw).ended
         case "lane" | "leased" | "chain" | "expiries" | "schedule":
             return bool(world.call("zcard", world.keys.expiries))
         case "endpoint":

@@ -22,8 +22,8 @@
 -- include keys
 -- include clock
 -- include counts
--- include about
 -- include endpoint
+-- include entry
 -- include ending
 -- include claiming
 -- include rejecting
@@ -105,10 +105,10 @@ end
 local function supersede_older(workspace, endpoint, uuid, stamp)
   write_added()
   for _, id in ipairs(redis.call('LRANGE', key_of('chain', endpoint, uuid), 0, -1)) do
-    local other = redis.call('HGET', key_of('event', workspace, id), 'stamp')
-    if other and other < stamp and not redis.call('ZSCORE', key_of('leased', endpoint), id) then
+    local other = read_entry(workspace, id)
+    if other and (other.extra.stamp or stamp) < stamp and not redis.call('ZSCORE', key_of('leased', endpoint), id) then
       redis.call('ZREM', key_of('lane', endpoint), id)
-      finish(workspace, id, endpoint, uuid, 'superseded')
+      finish(workspace, id, other, 'superseded')
     end
   end
 end
@@ -128,9 +128,9 @@ end
 local function one_before(workspace, own, endpoint, uuid, length)
   while length > 0 do
     local id = string.match(redis.call('GETRANGE', key_of('message', workspace, uuid), math.max(0, length - 128), length - 1), '%S+$')
-    local h = redis.call('HMGET', key_of('event', workspace, id), 'endpoint', 'state', 'left', 'replay_of')
-    if id ~= own and h[1] == endpoint and h[2] ~= 'superseded' and not h[4] then
-      return (h[2] == 'pending' or h[2] == 'sending' or h[2] == 'retrying') and not h[3] and id
+    local other = id ~= own and read_entry(workspace, id)
+    if other and other.endpoint == endpoint and other.state ~= 'superseded' and not other.extra.replay_of then
+      return not other.ended and not other.extra.left and id
     end
     length = length - #id - 1
   end
@@ -149,39 +149,40 @@ end
 
 -- Into the ledger, and to the caller, its chain or its lane; or, for `latest`, to its end if a newer one was here before.
 local function take_in(workspace, id, about, endpoint, uuid, stamp, expires_at, body)
-  local key, ordering, s = key_of('event', workspace, id), workspace_of(workspace).ordering, touch(endpoint)
+  local ordering, s = workspace_of(workspace).ordering, touch(endpoint)
   local expires, keep_ms = int(expires_at), int(math.max(expires_at - now, 0) + ARGV[3])
-  about = about .. ' ' .. NOW
-  local function write(state, more)
-    redis.call('HSET', key, 'state', state, 'endpoint', endpoint, 'message', uuid, 'expires', expires, 'about', about, unpack(more))
-  end
-  local length, more = remember_message(workspace, uuid, id, keep_ms), {}
+  local e = {
+    about = about .. ' ' .. NOW, accepted = NOW, state = 'pending', claims = '0', endpoint = endpoint, message = uuid,
+    life = int(expires_at - now), extra = {}, attempts = '',
+  }
+  local length = remember_message(workspace, uuid, id, keep_ms)
   if ordering == 'latest' then
     local newest_of = key_of('newest', endpoint, uuid)
     local newest = redis.call('GET', newest_of)
+    e.extra.stamp = stamp
     if newest and stamp < newest then
-      write('superseded', { 'stamp', stamp, 'ended', NOW })
-      redis.call('PEXPIRE', key, ARGV[3])
-      list_end(workspace, id, endpoint, 'superseded')
+      e.state, e.ended = 'superseded', '0'
+      write_entry(workspace, id, e, ARGV[3])
+      list_end(workspace, id, e)
       return 'superseded'
     end
     redis.call('SET', newest_of, stamp, 'PX', keep_ms)
-    more, s.lane_is_empty = { 'stamp', stamp }, false -- for those that it supersedes may let others into the lane
+    s.lane_is_empty = false -- for those that it supersedes may let others into the lane
   elseif ordering == 'strict' then
-    more = { 'strict', '1' }
+    e.extra.strict = '1'
   end
   local waits = wait_in_chain(workspace, id, endpoint, uuid, length)
   local at_once = not waits and expires_at > now and can_give(s)
   if at_once then
-    more[#more + 1], more[#more + 2] = 'claims', '1'
-    hand_over(s, id, '1', '1', expires, uuid, about, body)
+    e.state, e.claims = 'sending', '1'
+    hand_over(s, id, '1', '1', expires, uuid, e.about, body)
     left_to_give = left_to_give - 1
   elseif not waits then
     s.lane_is_empty = false
     lanes[endpoint] = lanes[endpoint] or {}
     add(lanes[endpoint], NOW, id)
   end
-  write(at_once and 'sending' or 'pending', more)
+  write_entry(workspace, id, e)
   s.added = s.added + 1
   add(bodies, key_of('body', workspace, id), body)
   add(expiries, expires, workspace .. ':' .. id)
@@ -193,7 +194,7 @@ local words, count_of_callbacks = {}, take()
 local said_at = at + 1 + 10 * count_of_callbacks
 for i = at + 1, said_at - 1, 10 do
   local entry, workspace, id, about, endpoint, uuid, stamp, ttl, body, took = unpack(ARGV, i, i + 9)
-  local known = redis.call('HGET', key_of('event', workspace, id), 'about')
+  local known = redis.call('GET', key_of('event', workspace, id))
   local word = known and digest_of(known) == digest_of(about) and 'duplicate' or 'conflict'
   if not known and is_full(endpoint) then
     word = 'full'

@@ -11,16 +11,18 @@
 -- include clock
 -- include counts
 -- include endpoint
+-- include entry
 -- include ending
 redis.call('DEL', P .. 'never')
 local endpoint, cancelled = ARGV[4], 0
 local s = load(endpoint)
 for i = 5, #ARGV do
   local id = ARGV[i]
-  local h = redis.call('HMGET', key_of('event', s.workspace or '', id), 'endpoint', 'message', 'ended')
-  if h[1] == endpoint and not h[3] and not redis.call('ZSCORE', key_of('leased', endpoint), id) then
+  local e = read_entry(s.workspace or '', id)
+  if e and e.endpoint == endpoint and not e.ended and not redis.call('ZSCORE', key_of('leased', endpoint), id) then
     redis.call('ZREM', key_of('lane', endpoint), id)
-    finish(s.workspace, id, endpoint, h[2], 'failed', { 'cancelled', 1 }, nil, nil, 'cancelled')
+    e.extra.cancelled = '1'
+    finish(s.workspace, id, e, 'failed', nil, nil, 'cancelled')
     cancelled = cancelled + 1
   end
 end

@@ -15,6 +15,7 @@
 -- include clock
 -- include counts
 -- include endpoint
+-- include entry
 -- include ending
 -- include claiming
 redis.call('DEL', P .. 'never')

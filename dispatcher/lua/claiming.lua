@@ -17,24 +17,24 @@ end
 -- One whose worker died with it twice (`suspect`) is given when nothing else of its endpoint is in flight, and the
 -- window starts over at one: if it dies again, nothing dies beside it.
 local function give(s, id)
-  local entry = key_of('event', s.workspace, id)
-  local h = redis.call('HMGET', entry, 'expires', 'message', 'about', 'claims', 'attempts', 'suspect', 'base')
-  local is_over = not h[1] or tonumber(h[1]) <= now
-  if h[6] and not is_over then
+  local e = read_entry(s.workspace, id)
+  local is_over = not e or expires_of(e) <= now
+  if not is_over and e.extra.suspect then
     s.alone = true
     if s.leased + #s.given > 0 then return end
   end
   redis.call('ZREM', key_of('lane', s.id), id)
-  if not h[1] then return end -- removed by hand: nothing to send
+  if not e then return end -- removed by hand: nothing to send
   if is_over then
-    finish(s.workspace, id, s.id, h[2], 'expired')
+    finish(s.workspace, id, e, 'expired')
     s.ended = s.ended + 1
     return
   end
-  local claims, attempt = int((h[4] or 0) + 1), int((h[5] or 0) - (h[7] or 0) + 1)
-  redis.call('HSET', entry, 'claims', claims, 'state', 'sending')
-  local about = string.gsub(h[3], h[7] and '%d+$' or '^$', '0')
-  hand_over(s, id, claims, attempt, h[1], h[2], about, redis.call('GET', key_of('body', s.workspace, id)) or '')
+  e.claims, e.state = int(e.claims + 1), 'sending'
+  write_entry(s.workspace, id, e)
+  local about = e.extra.base and string.gsub(e.about, '%d+$', '0') or e.about
+  local attempt = int(count_attempts(e) - (e.extra.base or 0) + 1)
+  hand_over(s, id, e.claims, attempt, int(expires_of(e)), e.message, about, redis.call('GET', key_of('body', s.workspace, id)) or '')
 end
 
 local function give_all(s, ids)

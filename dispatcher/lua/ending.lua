@@ -1,7 +1,7 @@
 -- How a callback leaves its chain, and how it ends. ARGV[3] is the retention in ms.
 
--- What ended otherwise than delivered, for the caller's log: for each of them workspace, eventId, state, endpoint's name,
--- type, last attempt ('' = none), answer. They are the last of a reply.
+-- What ended otherwise than delivered, for the caller's log: for each of them workspace, eventId, endpoint's name, entry,
+-- answer ('' = none). They are the last of a reply.
 local ends = {}
 local function with_ends(reply)
   for _, value in ipairs(ends) do reply[#reply + 1] = value end
@@ -24,23 +24,21 @@ local function leave_chain(endpoint, uuid, id)
 end
 
 -- Lists what ended otherwise than delivered, for people and for the log.
-local function list_end(workspace, id, endpoint, state)
-  local key, listed = key_of('event', workspace, id), key_of('ended', workspace, state)
+local function list_end(workspace, id, e)
+  local listed, name = key_of('ended', workspace, e.state), redis.call('HGET', key_of('endpoint', e.endpoint), 'name')
   redis.call('ZADD', listed, NOW, id)
   redis.call('ZREMRANGEBYSCORE', listed, '-inf', now - ARGV[3])
   redis.call('PEXPIRE', listed, ARGV[3])
-  local h = redis.call('HMGET', key, 'about', 'attempts')
-  local name, last = redis.call('HGET', key_of('endpoint', endpoint), 'name'), h[2] and redis.call('HGET', key, 'a' .. h[2])
-  local told = { workspace, id, state, name or '', string.match(h[1], ' (%S+)'), last or '', redis.call('GET', key_of('answer', workspace, id)) or '' }
-  for _, value in ipairs(told) do ends[#ends + 1] = value end
+  local answer = redis.call('GET', key_of('answer', workspace, id))
+  for _, value in ipairs({ workspace, id, name or '', text_of(e), answer or '' }) do ends[#ends + 1] = value end
 end
 
--- `fields` are set with the state; `body_ms` is how long the body stays (nil: the retention); `answered` is false
--- where no answer was kept; `counted` is the name it is counted by, where that is not its state.
-local function finish(workspace, id, endpoint, uuid, state, fields, body_ms, answered, counted)
-  local key, retention = key_of('event', workspace, id), tonumber(ARGV[3])
-  redis.call('HSET', key, 'state', state, 'ended', NOW, unpack(fields or {}))
-  redis.call('PEXPIRE', key, retention)
+-- `body_ms` is how long the body stays (nil: the retention); `answered` is false where no answer was kept; `counted` is
+-- the name it is counted by, where that is not its state.
+local function finish(workspace, id, e, state, body_ms, answered, counted)
+  local retention = ARGV[3]
+  e.state, e.ended = state, int(now - e.accepted)
+  write_entry(workspace, id, e, retention)
   if body_ms == 0 then
     redis.call('DEL', key_of('body', workspace, id))
   else
@@ -48,8 +46,8 @@ local function finish(workspace, id, endpoint, uuid, state, fields, body_ms, ans
   end
   if answered ~= false then redis.call('PEXPIRE', key_of('answer', workspace, id), retention) end
   redis.call('ZREM', key_of('expiries'), workspace .. ':' .. id)
-  leave_chain(endpoint, uuid, id)
-  count_waiting(endpoint, -1)
-  if state ~= 'delivered' then list_end(workspace, id, endpoint, state) end
-  count(counted or state, workspace, endpoint)
+  leave_chain(e.endpoint, e.message, id)
+  count_waiting(e.endpoint, -1)
+  if state ~= 'delivered' then list_end(workspace, id, e) end
+  count(counted or state, workspace, e.endpoint)
 end

@@ -10,22 +10,23 @@
 -- include clock
 -- include counts
 -- include endpoint
+-- include entry
 -- include ending
 redis.call('DEL', P .. 'never')
 local touched = {}
 local members = redis.call('ZRANGEBYSCORE', key_of('expiries'), '-inf', NOW, 'LIMIT', 0, ARGV[4])
 for _, member in ipairs(members) do
   local workspace, id = string.match(member, '^([^:]+):(.+)$')
-  local h = redis.call('HMGET', key_of('event', workspace, id), 'endpoint', 'message')
-  local lease_end = h[1] and redis.call('ZSCORE', key_of('leased', h[1]), id)
-  if not h[1] then
+  local e = read_entry(workspace, id)
+  local lease_end = e and redis.call('ZSCORE', key_of('leased', e.endpoint), id)
+  if not e then
     redis.call('ZREM', key_of('expiries'), member) -- removed by hand
   elseif lease_end then
     redis.call('ZADD', key_of('expiries'), math.max(tonumber(lease_end), now) + 1000, member)
   else
-    redis.call('ZREM', key_of('lane', h[1]), id)
-    finish(workspace, id, h[1], h[2], 'expired')
-    touched[h[1]] = true
+    redis.call('ZREM', key_of('lane', e.endpoint), id)
+    finish(workspace, id, e, 'expired')
+    touched[e.endpoint] = true
   end
 end
 redis.call('ZREMRANGEBYSCORE', key_of('endpoints'), '-inf', now - ARGV[3] - HOUR)

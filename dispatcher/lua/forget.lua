@@ -7,6 +7,7 @@
 -- Works when Redis is full.
 -- include keys
 -- include clock
+-- include entry
 redis.call('DEL', P .. 'never')
 local workspace, forgotten = ARGV[2], 0
 
@@ -22,11 +23,11 @@ end
 
 for i = 3, #ARGV do
   local id = ARGV[i]
-  local h = redis.call('HMGET', key_of('event', workspace, id), 'state', 'ended', 'message')
-  if h[2] then
-    forget_of_message(h[3], id)
+  local e = read_entry(workspace, id)
+  if e and e.ended then
+    forget_of_message(e.message, id)
     redis.call('DEL', key_of('event', workspace, id), key_of('body', workspace, id), key_of('answer', workspace, id))
-    redis.call('ZREM', key_of('ended', workspace, h[1]), id)
+    redis.call('ZREM', key_of('ended', workspace, e.state), id)
     forgotten = forgotten + 1
   end
 end

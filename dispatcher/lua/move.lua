@@ -17,14 +17,15 @@
 -- include clock
 -- include counts
 -- include endpoint
+-- include entry
 -- include ending
 local workspace, url, new, moved, touched = ARGV[4], ARGV[5], ARGV[6], 0, {}
 
 -- The one callback of a message that waits at the new endpoint where no chain says so.
 local function lone(uuid, id)
   for other in string.gmatch(redis.call('GET', key_of('message', workspace, uuid)) or '', '%S+') do
-    local o = redis.call('HMGET', key_of('event', workspace, other), 'endpoint', 'ended', 'left')
-    if other ~= id and o[1] == new and not o[2] and not o[3] then return other end
+    local o = other ~= id and read_entry(workspace, other)
+    if o and o.endpoint == new and not o.ended and not o.extra.left then return other end
   end
 end
 
@@ -42,32 +43,34 @@ local function is_superseded(uuid, stamp)
   return newest and stamp < newest
 end
 
-local function move(id, old, uuid, left, stamp)
+local function move(id, e)
+  local old, uuid = e.endpoint, e.message
   touched[old] = true
-  if old ~= new and is_superseded(uuid, stamp) then
+  if is_superseded(uuid, e.extra.stamp) then
     redis.call('ZREM', key_of('lane', old), id)
-    return finish(workspace, id, old, uuid, 'superseded')
+    return finish(workspace, id, e, 'superseded')
   end
   local due = redis.call('ZSCORE', key_of('lane', old), id) or NOW
   redis.call('ZREM', key_of('lane', old), id)
   leave_chain(old, uuid, id)
   count_waiting(old, -1)
   count_waiting(new, 1)
-  redis.call('HSET', key_of('event', workspace, id), 'endpoint', new)
+  e.endpoint = new
+  write_entry(workspace, id, e)
   local newest, known = redis.call('GET', key_of('newest', old, uuid)), redis.call('GET', key_of('newest', new, uuid))
   if newest and (not known or known < newest) then
     redis.call('SET', key_of('newest', new, uuid), newest, 'PX', math.max(redis.call('PTTL', key_of('newest', old, uuid)), 1))
   end
-  if left then redis.call('ZADD', key_of('lane', new), due, id) else place(id, uuid, due) end
+  if e.extra.left then redis.call('ZADD', key_of('lane', new), due, id) else place(id, uuid, due) end
 end
 
 for i = 9, #ARGV do
   local id = ARGV[i]
-  local h = redis.call('HMGET', key_of('event', workspace, id), 'endpoint', 'message', 'ended', 'left', 'stamp')
-  local body = h[1] and not h[3] and not redis.call('ZSCORE', key_of('leased', h[1]), id) and redis.call('GET', key_of('body', workspace, id))
+  local e = read_entry(workspace, id)
+  local body = e and not e.ended and not redis.call('ZSCORE', key_of('leased', e.endpoint), id) and redis.call('GET', key_of('body', workspace, id))
   if body and string.match(body, '^[^\n]*') == ARGV[8] then
     redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'))
-    if h[1] ~= new then move(id, h[1], h[2], h[4], h[5]) end
+    if e.endpoint ~= new then move(id, e) end
     moved = moved + 1
   end
 end

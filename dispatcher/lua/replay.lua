@@ -14,44 +14,47 @@
 --   out and the workspace's order is `latest`, {'busy', now} where another callback of its message is under way then,
 --   {'full', now} where half as many wait for the endpoint as may: the rest is for what is new
 -- Where the order is another one it has no place in it: it waits for none of its message, and none waits for it.
--- Refused when Redis is full (the first write is an HSET).
+-- Refused when Redis is full (the first write is a SET).
 -- include keys
 -- include clock
 -- include counts
 -- include endpoint
+-- include entry
 local workspace, id, copy = ARGV[4], ARGV[5], ARGV[6]
-local key = key_of('event', workspace, id)
-local h = redis.call('HMGET', key, 'state', 'endpoint', 'message', 'attempts', 'stamp', 'about')
-local state, endpoint, uuid, stamp = h[1], h[2], h[3], h[5]
-if not state then return { 'unknown', now } end
-local ENDED = { delivered = true, failed = true, expired = true, superseded = true }
-if not ENDED[state] or (copy ~= '' and redis.call('EXISTS', key_of('event', workspace, copy)) == 1) then return { 'not_ended', now } end
+local e = read_entry(workspace, id)
+if not e then return { 'unknown', now } end
+local endpoint, uuid, stamp = e.endpoint, e.message, e.extra.stamp
+if not e.ended or (copy ~= '' and redis.call('EXISTS', key_of('event', workspace, copy)) == 1) then return { 'not_ended', now } end
 local body = redis.call('GET', key_of('body', workspace, id))
 if not body then return { 'no_body', now } end
 local newest = stamp and redis.call('GET', key_of('newest', endpoint, uuid))
 if newest and stamp < newest then return { 'superseded', now } end
 for other in string.gmatch(stamp and redis.call('GET', key_of('message', workspace, uuid)) or '', '%S+') do
-  local o = redis.call('HMGET', key_of('event', workspace, other), 'endpoint', 'ended')
-  if o[1] == endpoint and not o[2] then return { 'busy', now } end
+  local o = read_entry(workspace, other)
+  if o and o.endpoint == endpoint and not o.ended then return { 'busy', now } end
 end
 local waiting, max_waiting = tonumber(redis.call('HGET', key_of('endpoint', endpoint), 'waiting') or 0), tonumber(ARGV[9])
 if max_waiting > 0 and waiting >= max_waiting / 2 then return { 'full', now } end
 
-local about = string.gsub(h[6], '%d+$', NOW)
-local due = string.format('%d', now + ARGV[7])
-local expires = string.format('%d', due + ARGV[8])
-local keep_ms = string.format('%d', expires - now + ARGV[3])
-local fields = { 'state', 'pending', 'expires', expires, stamp and 'stamp' or 'left', stamp or 1 }
+local due = int(now + ARGV[7])
+local expires = int(due + ARGV[8])
+local keep_ms = int(expires - now + ARGV[3])
+local state = e.state
 if copy == '' then
-  redis.call('HSET', key, 'base', h[4] or 0, unpack(fields))
-  redis.call('HDEL', key, 'ended', 'suspect', 'cancelled')
-  for _, kept in ipairs({ key, key_of('body', workspace, id), key_of('answer', workspace, id) }) do redis.call('PERSIST', kept) end
+  e.extra.base, e.extra.suspect, e.extra.cancelled = int(count_attempts(e)), nil, nil
+else
+  e.extra.replayed_as = copy
+  redis.call('SET', key_of('event', workspace, id), text_of(e), 'KEEPTTL')
+  e.about, e.accepted, e.attempts = string.gsub(e.about, '%d+$', NOW), NOW, ''
+  e.claims, e.extra, id = '0', { stamp = stamp, base = '0', replay_of = id }, copy
+end
+e.state, e.ended, e.life = 'pending', nil, int(expires - e.accepted)
+if not stamp then e.extra.left = '1' end
+write_entry(workspace, id, e)
+if copy == '' then
+  for _, kind in ipairs({ 'body', 'answer' }) do redis.call('PERSIST', key_of(kind, workspace, id)) end
   redis.call('ZREM', key_of('ended', workspace, state), id)
 else
-  redis.call('HSET', key, 'replayed_as', copy)
-  key, id = key_of('event', workspace, copy), copy
-  redis.call('HSET', key, 'endpoint', endpoint, 'message', uuid, 'about', about, 'base', 0,
-    'replay_of', ARGV[5], unpack(fields))
   redis.call('SET', key_of('body', workspace, id), body)
   redis.call('APPEND', key_of('message', workspace, uuid), ' ' .. id)
 end

@@ -12,7 +12,7 @@
 -- then for each endpoint: endpoint, most callbacks to give to the caller at once, as claim does, if it is ready and
 --   nobody was hinted, and how many callbacks of it follow; then for each of them:
 --   eventId, claim number, delivered|failed|expired|retry|lost|suspect|released, delay (ms),
---   record of the attempt ('' = none was made), first bytes of the answer,
+--   when the attempt was started (ms; '' = none was made), the rest of its record, first bytes of the answer,
 --   news of the endpoint: up|answered|down|none, how long it asks to be left alone (Retry-After, ms; 0 = it does not)
 -- returns {'settled', now, for each endpoint: `more|rest|claimed same|opened|closed pause down ok|stale ...` and, if it was
 --   claimed, what was given (claiming.lua) ...; or `broken problem`; ends ...}
@@ -25,6 +25,7 @@
 -- include clock
 -- include counts
 -- include endpoint
+-- include entry
 -- include ending
 -- include claiming
 redis.call('DEL', P .. 'never')
@@ -33,44 +34,35 @@ local ENDS = { delivered = body_ms, failed = false, expired = false, superseded 
 
 -- Puts a callback back into the lane; after its first recorded attempt it no longer holds up its chain,
 -- unless the order is `strict` or `latest`.
-local function put_back(key, endpoint, id, uuid, delay, attempts, fields, leaves)
-  if leaves then
-    fields[#fields + 1] = 'left'
-    fields[#fields + 1] = '1'
-  end
-  redis.call('HSET', key, 'state', attempts > 0 and 'retrying' or 'pending', unpack(fields))
-  redis.call('ZADD', key_of('lane', endpoint), int(now + delay), id)
-  if leaves then leave_chain(endpoint, uuid, id) end
+local function put_back(s, id, e, delay, leaves)
+  if leaves then e.extra.left = '1' end
+  e.state = e.attempts == '' and 'pending' or 'retrying'
+  write_entry(s.workspace, id, e)
+  redis.call('ZADD', key_of('lane', s.id), int(now + delay), id)
+  if leaves then leave_chain(s.id, e.message, id) end
 end
 
 -- For `latest`: whether a newer one of its message was accepted meanwhile.
-local function is_superseded(endpoint, stamp, uuid)
-  local newest = stamp and redis.call('GET', key_of('newest', endpoint, uuid))
-  return newest and stamp < newest
+local function is_superseded(e)
+  local newest = e.extra.stamp and redis.call('GET', key_of('newest', e.endpoint, e.message))
+  return newest and e.extra.stamp < newest
 end
 
-local function settle(s, id, claim, word, delay, record, answer)
-  local key = key_of('event', s.workspace, id)
-  local h = redis.call('HMGET', key, 'claims', 'attempts', 'message', 'expires', 'stamp', 'strict', 'about', 'base')
-  if h[1] ~= claim or redis.call('ZREM', key_of('leased', s.id), id) == 0 then return 'stale' end
+local function settle(s, id, claim, word, delay, started, record, answer)
+  local e = read_entry(s.workspace, id)
+  if not e or e.claims ~= claim or redis.call('ZREM', key_of('leased', s.id), id) == 0 then return 'stale' end
   s.leased = s.leased - 1
-  local attempts, fields = tonumber(h[2] or 0), {}
-  if record ~= '' then
-    attempts = attempts + 1
-    fields = { 'attempts', int(attempts), 'a' .. int(attempts), record }
-  end
-  if word == 'suspect' then
-    fields[#fields + 1] = 'suspect'
-    fields[#fields + 1] = '1'
-  end
+  local answered = answer ~= '' or e.attempts ~= '' or started == ''
+  if started ~= '' then e.attempts = e.attempts .. '\n' .. int(started - e.accepted) .. ' ' .. record end
+  if word == 'suspect' then e.extra.suspect = '1' end
   if answer ~= '' then redis.call('SET', key_of('answer', s.workspace, id), answer) end
-  if ENDS[word] == nil and now + delay >= tonumber(h[4]) then word = 'expired' end
-  if ENDS[word] == nil and is_superseded(s.id, h[5], h[3]) then word = 'superseded' end
-  if word == 'delivered' and not h[8] then count_duration(s.workspace, now - string.match(h[7], '%d+$')) end
+  if ENDS[word] == nil and now + delay >= expires_of(e) then word = 'expired' end
+  if ENDS[word] == nil and is_superseded(e) then word = 'superseded' end
+  if word == 'delivered' and not e.extra.base then count_duration(s.workspace, now - e.accepted) end
   if ENDS[word] ~= nil then
-    finish(s.workspace, id, s.id, h[3], word, fields, ENDS[word] or nil, answer ~= '' or attempts > 1 or record == '')
+    finish(s.workspace, id, e, word, ENDS[word] or nil, answered)
   else
-    put_back(key, s.id, id, h[3], tonumber(delay), attempts, fields, word == 'retry' and not h[5] and not h[6])
+    put_back(s, id, e, delay, word == 'retry' and not e.extra.stamp and not e.extra.strict)
   end
   return 'ok'
 end
@@ -85,7 +77,7 @@ end
 -- The duration that 95 of 100 attempts stay below, followed in steps: up by 19 % where one took longer, down by 1 %
 -- where it did not. Forgets what lies some 100 attempts back.
 local function time(s, record)
-  local took = tonumber(string.match(record, '^%d+ (%d+)'))
+  local took = tonumber(string.match(record, '^%d+'))
   if took then s.p95 = s.p95 and math.max(s.p95 * (took > s.p95 and 1.19 or 0.99), 0.5) or took end
 end
 
@@ -131,13 +123,13 @@ end
 local function settle_all(s, first, last)
   local words, before = {}, {}
   for _, name in ipairs(LEARNED) do before[name] = s[name] end
-  for i = first, last, 8 do
+  for i = first, last, 9 do
     local lease_end = s.pause > 0 and tonumber(redis.call('ZSCORE', key_of('leased', s.id), ARGV[i]) or 0)
-    local word = s.workspace and settle(s, unpack(ARGV, i, i + 5)) or 'stale'
+    local word = s.workspace and settle(s, unpack(ARGV, i, i + 6)) or 'stale'
     words[#words + 1] = word
     if word == 'ok' then
-      learn(s, ARGV[i + 6], tonumber(ARGV[i + 7]), s.pause > 0 and lease_end == s.pause)
-      time(s, ARGV[i + 4])
+      learn(s, ARGV[i + 7], tonumber(ARGV[i + 8]), s.pause > 0 and lease_end == s.pause)
+      time(s, ARGV[i + 5])
     end
   end
   if s.workspace then write_learned(s, before) end
@@ -161,7 +153,7 @@ end
 
 local reply, i = { 'settled', now }, 10
 while i <= #ARGV do
-  local length, last = #reply, i + 2 + 8 * ARGV[i + 2]
+  local length, last = #reply, i + 2 + 9 * ARGV[i + 2]
   local ok, problem = pcall(settle_endpoint, reply, ARGV[i], tonumber(ARGV[i + 1]), i + 3, last)
   if not ok then -- the others go on
     while #reply > length do reply[#reply] = nil end

@@ -8,7 +8,7 @@
 -- ARGV[6] its sign of life, JSON ('' = not this time)
 -- returns {'woken', now, {endpoints to hint}, {lost callback, ...}, number of endpoints looked at, number of workers alive,
 --   whether somebody watches attempts}
---   lost callback: {endpoint, its name, eventId, claim number, number of the lost attempt, expires, a1, a2, ...}
+--   lost callback: {endpoint, its name, eventId, its entry}
 --   its lease ran out; settle it with its claim number (whoever settles first counts)
 -- Works when Redis is full.
 -- include keys
@@ -26,15 +26,9 @@ end
 local hints, lost, looked_at = {}, {}, 0
 
 local function add_lost(endpoint, s, id)
-  local workspace = s.workspace or ''
-  local h = redis.call('HMGET', key_of('event', workspace, id), 'claims', 'attempts', 'expires', 'base')
-  if not h[1] then return redis.call('ZREM', key_of('leased', endpoint), id) end -- removed by hand
-  local attempts, base = tonumber(h[2] or 0), tonumber(h[4] or 0)
-  local callback = { endpoint, s.name, id, tonumber(h[1]), attempts - base + 1, tonumber(h[3]) }
-  for n = base + 1, attempts do
-    callback[#callback + 1] = redis.call('HGET', key_of('event', workspace, id), 'a' .. n)
-  end
-  lost[#lost + 1] = callback
+  local entry = redis.call('GET', key_of('event', s.workspace or '', id))
+  if not entry then return redis.call('ZREM', key_of('leased', endpoint), id) end -- removed by hand
+  lost[#lost + 1] = { endpoint, s.name, id, entry }
 end
 
 for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', key_of('schedule'), '-inf', NOW, 'LIMIT', 0, ARGV[3])) do

@@ -18,6 +18,7 @@ import redis
 from aiohttp import web
 
 from dispatcher import Dispatcher
+from dispatcher.entry import read_entry
 from tasks.receiver import Answer, Received, Receiver, answer_ok
 from tasks.redis_server import RedisServer
 
@@ -165,7 +166,8 @@ class Stack:
 
     def state(self, event_id: str, workspace: str = "acme") -> str:
         """The ledger's word, read directly."""
-        return (self.redis.hget(f"dispatcher:event:{workspace}:{event_id}", "state") or b"").decode()
+        raw = self.redis.get(f"dispatcher:event:{workspace}:{event_id}")
+        return "" if raw is None else read_entry(raw).state.value
 
     def wait_ended(
         self, event_ids: Sequence[str], workspace: str = "acme", seconds: float = 30

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import redis
 from aiohttp import web
 
+from dispatcher.entry import read_entry
 from dispatcher.outcomes import ENDS
 from tasks.receiver import Received
 
@@ -111,15 +112,18 @@ def check(client: "redis.Redis", event_ids: list[tuple[str, str]], recorder: Rec
 def _states(client: "redis.Redis", event_ids: list[tuple[str, str]]) -> list[str | None]:
     pipe = client.pipeline(transaction=False)
     for workspace, event_id in event_ids:
-        pipe.hget(f"dispatcher:event:{workspace}:{event_id}", "state")
-    return [None if state is None else state.decode() for state in pipe.execute()]
+        pipe.get(f"dispatcher:event:{workspace}:{event_id}")
+    return [None if raw is None else read_entry(raw).state.value for raw in pipe.execute()]
 
 
 def _late_attempts(client: "redis.Redis", workspace: str, event_id: str) -> list[str]:
-    h = client.hgetall(f"dispatcher:event:{workspace}:{event_id}")
-    expires = int(h.get(b"expires", 2**53))
-    attempts = [h[b"a%d" % n] for n in range(1, int(h.get(b"attempts", 0)) + 1)]
-    late = [one for one in attempts if not one.endswith(b"worker_lost") and int(one.split()[0]) >= expires]
+    raw = client.get(f"dispatcher:event:{workspace}:{event_id}")
+    if raw is None:
+        return []
+    entry = read_entry(raw)
+    late = [
+        one for one in entry.attempts if one.error != "worker_lost" and one.started_at_ms >= entry.expires_ms
+    ]
     return [f"{event_id} was attempted after its expiry" for _ in late]
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from dispatcher.decide import Policy, decide, news_of
+from dispatcher.entry import read_entry
 from dispatcher.keys import endpoint_id
 from dispatcher.ledger import ToAccept
 from dispatcher.outcomes import Attempt
@@ -100,9 +101,9 @@ def test_a_day_down(world: World, waiting: int, rate: int) -> None:
 
     counts: Counter[str] = Counter()
     for event_id in short:
-        state, ended = world.call("hmget", world.keys.event("acme", event_id), "state", "ended")
-        counts[state.decode()] += 1
-        assert abs(int(ended) - began - 6 * HOUR_MS) <= POST_MS
+        entry = read_entry(world.call("get", world.keys.event("acme", event_id)))
+        counts[entry.state.value] += 1
+        assert abs((entry.ended_ms or 0) - began - 6 * HOUR_MS) <= POST_MS
     assert {"expired": short_lived} == counts
     day_of_posts = len(receiver.posts)
     assert 100 <= day_of_posts <= 10 + 2 + 24 * 6 + 20, "one probe for each pause, which grows to ten minutes"

@@ -1,0 +1,73 @@
+"""An entry of the ledger, as lua/entry.lua writes it."""
+
+import msgspec
+
+from dispatcher.outcomes import ENDS, Attempt, State
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What the ledger knows of one callback. Times are ms since 1970."""
+
+    event_type: str
+    status: str
+    accepted_ms: int
+    state: State
+    claims: int
+    """How often it was leased."""
+    endpoint: str
+    """Its id."""
+    message_uuid: str
+    expires_ms: int
+    ended_ms: int | None
+    attempts: list[Attempt]
+    """All, with those before a replay."""
+    extra: dict[str, str]
+    """What few have, by the names of lua/entry.lua."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ENDS
+
+    @property
+    def attempts_before(self) -> int:
+        """How many of the attempts were made before it was replayed."""
+        return int(self.extra.get("base", 0))
+
+
+def read_entry(raw: bytes) -> Entry:
+    """The entry under an `event` key."""
+    head, *records = raw.decode().split("\n")
+    _digest, event_type, status, accepted, state, claims, endpoint, message, life, ended, *extra = head.split(
+        " "
+    )
+    accepted_ms = int(accepted)
+    return Entry(
+        event_type,
+        status,
+        accepted_ms,
+        State(state),
+        int(claims),
+        endpoint,
+        message,
+        accepted_ms + int(life),
+        None if ended == "-" else accepted_ms + int(ended),
+        [_read_record(record, accepted_ms) for record in records],
+        dict(one.split("=", 1) for one in extra),
+    )
+
+
+def write_record(attempt: Attempt) -> str:
+    """What an entry keeps of an attempt, but for its start: duration, HTTP status, error; `-` for none."""
+    status = "-" if attempt.http_status is None else attempt.http_status
+    return f"{attempt.duration_ms} {status} {attempt.error or '-'}"
+
+
+def _read_record(text: str, accepted_ms: int) -> Attempt:
+    started, duration, status, error = text.split(" ")
+    return Attempt(
+        accepted_ms + int(started),
+        int(duration),
+        None if status == "-" else int(status),
+        None if error == "-" else error,
+    )
