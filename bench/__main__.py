@@ -139,7 +139,7 @@ def enqueue(contenders: Contenders) -> str:
 def memory(contenders: Contenders) -> str:
     """Bytes of Redis for a callback that waits, that is to be tried again, and that was delivered."""
     rows = []
-    for each in (1, 3):
+    for each in (1, 2, 3):
         contenders.progress.start(f"memory, {each} callbacks a message")
         found = [f"{bytes_:,.0f}" for bytes_ in _memory(contenders, each)]
         rows.append([f"{each} callback{'s' * (each > 1)} a message", *found])

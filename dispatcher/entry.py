@@ -2,6 +2,7 @@
 
 import msgspec
 
+from dispatcher.model import BY_LETTER, Status
 from dispatcher.outcomes import ENDS, Attempt, State
 
 
@@ -9,7 +10,7 @@ class Entry(msgspec.Struct, frozen=True):
     """What the ledger knows of one callback. Times are ms since 1970."""
 
     event_type: str
-    status: str
+    status: Status
     accepted_ms: int
     state: State
     claims: int
@@ -44,9 +45,9 @@ def read_entry(raw: bytes) -> Entry:
     accepted_ms = int(accepted)
     return Entry(
         event_type,
-        status,
+        BY_LETTER[status],
         accepted_ms,
-        State(state),
+        State.DELIVERED if state == "d" else State(state),
         int(claims),
         endpoint,
         message,
@@ -58,16 +59,16 @@ def read_entry(raw: bytes) -> Entry:
 
 
 def write_record(attempt: Attempt) -> str:
-    """What an entry keeps of an attempt, but for its start: duration, HTTP status, error; `-` for none."""
+    """What an entry keeps of an attempt, but for its start: duration, HTTP status (`-` for none), error if any."""
     status = "-" if attempt.http_status is None else attempt.http_status
-    return f"{attempt.duration_ms} {status} {attempt.error or '-'}"
+    return f"{attempt.duration_ms} {status}" + (f" {attempt.error}" if attempt.error else "")
 
 
 def _read_record(text: str, accepted_ms: int) -> Attempt:
-    started, duration, status, error = text.split(" ")
+    started, duration, status, *error = text.split(" ")
     return Attempt(
         accepted_ms + int(started),
         int(duration),
         None if status == "-" else int(status),
-        None if error == "-" else error,
+        error[0] if error else None,
     )

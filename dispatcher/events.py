@@ -10,7 +10,7 @@ from dispatcher.connection import translated
 from dispatcher.entry import Entry, read_entry
 from dispatcher.keys import Keys
 from dispatcher.lookup import Endpoint
-from dispatcher.model import iso
+from dispatcher.model import Status, iso
 from dispatcher.outcomes import ENDS, Attempt, State
 
 PAGE = 500
@@ -34,7 +34,7 @@ class Event:
     endpoint: str
     """Its name: scheme://host:port."""
     message_uuid: str
-    status: str
+    status: Status
     event_type: str
     state: State
     attempts: Sequence[Attempt]

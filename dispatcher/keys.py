@@ -5,8 +5,9 @@ scripts; a test compares the two.
 """
 
 import functools
-import hashlib
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from hashlib import blake2s
 
 PERMANENT = ("events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys")
 """What has no time to live once nothing waits: the queue, counts of rejections, workspaces and their API keys, the list of
@@ -178,5 +179,5 @@ class Keys:
 
 @functools.lru_cache(maxsize=4096)
 def endpoint_id(name: str) -> str:
-    """The 16 characters that stand for an endpoint in keys; long host names would cost memory in each."""
-    return hashlib.blake2s(name.encode(), digest_size=8).hexdigest()
+    """The 12 characters that stand for an endpoint in keys; long host names would cost memory in each."""
+    return urlsafe_b64encode(blake2s(name.encode(), digest_size=9).digest()).decode()

@@ -9,7 +9,7 @@ from typing import Any
 from dispatcher.entry import write_record
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.model import Callback
+from dispatcher.model import LETTERS, Callback
 from dispatcher.outcomes import Delivered, Expired, Failed, Released, Retry
 from dispatcher.replies import (
     Accepted,
@@ -66,7 +66,7 @@ class ToAccept:
             entry,
             callback.workspace,
             callback.event_id,
-            f"{callback.digest} {callback.event_type} {callback.status}",
+            f"{callback.digest} {callback.event_type} {LETTERS[callback.status]}",
             endpoint,
             callback.message_uuid,
             f"{max(callback.timestamp_ns, 0):022d}",

@@ -4,6 +4,7 @@ import functools
 import math
 import re
 import uuid
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -65,6 +66,25 @@ class Status(StrEnum):
     EXPIRED = "EXPIRED"
     REJECTED = "REJECTED"
     UNKNOWN = "UNKNOWN"
+
+
+LETTERS = {
+    Status.UNKNOWN: "u",
+    Status.SCHEDULED: "c",
+    Status.QUEUED: "q",
+    Status.PROCESSING: "p",
+    Status.SUBMITTED: "m",
+    Status.SENT: "s",
+    Status.BUFFERED: "b",
+    Status.DELIVERED: "d",
+    Status.FAILED: "f",
+    Status.UNDELIVERABLE: "n",
+    Status.EXPIRED: "e",
+    Status.REJECTED: "j",
+    Status.READ: "r",
+}
+"""What stands for a status in Redis."""
+BY_LETTER = {letter: status for status, letter in LETTERS.items()}
 
 
 def encode_json(value: object) -> bytes:
@@ -238,10 +258,10 @@ class StatusChange(_Model):
         return raw
 
     def digest(self) -> str:
-        """Tells two status changes with the same eventId apart: 14 hex digits of their canonical form."""
+        """Tells two status changes with the same eventId apart: 8 characters for their canonical form."""
         error = _values_of_error(self.error) if self.error else None
         canonical = _encode_canonical((_values_of_change(self), _values_of_message(self.message), error))
-        return blake2s(canonical, digest_size=7).hexdigest()
+        return urlsafe_b64encode(blake2s(canonical, digest_size=6).digest()).decode()
 
     def _fields(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)
@@ -270,7 +290,7 @@ class Callback(msgspec.Struct, frozen=True):
     workspace: str
     event_id: str
     event_type: str
-    status: str
+    status: Status
     message_uuid: str
     url: str
     endpoint: str

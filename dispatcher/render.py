@@ -50,7 +50,7 @@ def render(
         workspace=workspace.id,
         event_id=change.event_id,
         event_type=event_type,
-        status=change.status.value,
+        status=change.status,
         message_uuid=change.message.uuid,
         url=url.url,
         endpoint=f"{workspace.id} {url.origin}",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dispatcher.entry import read_entry
+from dispatcher.model import BY_LETTER, Status
 from dispatcher.outcomes import Attempt, News, Outcome, State
 
 
@@ -17,7 +18,7 @@ class Claimed(msgspec.Struct, frozen=True):
     attempt: int
     expires_ms: int
     event_type: str
-    status: str
+    status: Status
     message_uuid: str
     url: str
     body: bytes | None
@@ -146,7 +147,7 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
         int(attempt),
         int(expires),
         event_type,
-        status,
+        BY_LETTER[status],
         uuid,
         url.decode(),
         content if body else None,

@@ -8,7 +8,7 @@ from dispatcher.events import Event, Events
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import Ledger, LedgerOptions, ToAccept
 from dispatcher.lookup import Lookup
-from dispatcher.model import Callback
+from dispatcher.model import Callback, Status
 from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
 from dispatcher.replies import Claim, Settled, Settlement, ToSettle
 from dispatcher.stats import Stats
@@ -35,7 +35,7 @@ def callback(
         workspace=endpoint.partition(" ")[0],
         event_id=event_id,
         event_type="MESSAGE_SENT",
-        status="SENT",
+        status=Status.SENT,
         message_uuid=message,
         url="https://a.example/hooks",
         endpoint=endpoint,

@@ -1,13 +1,15 @@
--- An entry of the ledger, as text: two thirds of what a hash of the same takes. First a line of these words:
+-- An entry of the ledger, as text: half the memory of a hash of the same. First a line of these words:
 --   digest type status accepted state claims endpoint message life ended
---   accepted: ms since 1970; life and ended: ms from then to its expiry and to its end (`-` before that); claims: how often
---   it was leased, the fencing token
+--   status: its letter (dispatcher/model.py); accepted: ms since 1970; state: `d` for delivered, which most are that are
+--   kept; claims: how often it was leased, the fencing token; life, ended: ms from accepted to its expiry, and to its end
+--   (`-`: it has not ended)
 -- after which stands, as `name=value`, what few have (`extra`):
 --   stamp: its timestamp (ns), where the order is `latest`; strict: the order is `strict`; left: it left its chain;
 --   suspect: its worker died twice; cancelled: the operator ended it; base: how many attempts it had before it was
 --   replayed; replay_of, replayed_as: eventIds of what it is a copy of, and of its last copy
 -- and then a line for each attempt: start (ms after accepted), and the rest of it (dispatcher/entry.py reads all this).
 local WORDS = '^(%S+ %S+ %S+ (%S+)) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)([^\n]*)(.*)$'
+local SHORT = { delivered = 'd', d = 'delivered' }
 
 local function digest_of(text) return string.match(text, '^%S+') end
 
@@ -21,7 +23,7 @@ local function read_entry(workspace, id)
     for name, value in string.gmatch(rest, '([%l_]+)=(%S+)') do extra[name] = value end
   end
   return {
-    about = about, accepted = accepted, state = state, claims = claims, endpoint = endpoint, message = message, life = life,
+    about = about, accepted = accepted, state = SHORT[state] or state, claims = claims, endpoint = endpoint, message = message, life = life,
     ended = ended ~= '-' and ended, extra = extra, attempts = attempts,
   }
 end
@@ -29,7 +31,7 @@ end
 local function text_of(e)
   local rest = ''
   for name, value in pairs(e.extra) do rest = rest .. ' ' .. name .. '=' .. value end
-  return e.about .. ' ' .. e.state .. ' ' .. e.claims .. ' ' .. e.endpoint .. ' ' .. e.message .. ' ' .. e.life .. ' ' .. (e.ended or '-') .. rest .. e.attempts
+  return e.about .. ' ' .. (SHORT[e.state] or e.state) .. ' ' .. e.claims .. ' ' .. e.endpoint .. ' ' .. e.message .. ' ' .. e.life .. ' ' .. (e.ended or '-') .. rest .. e.attempts
 end
 
 -- `keep_ms`: how long it is kept; nil: until it ends.

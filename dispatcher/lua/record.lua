@@ -4,7 +4,7 @@
 -- how long its campaign is (4 digits), its campaign, and then for each status: step, and what was told with it, or two
 -- zero bytes where that was what was told before. dispatcher/status_api/record.py makes steps and tellings, and reads this.
 
--- What may follow what, by the letters of record.py. `u`, UNKNOWN, stands only where nothing else is known; the first
+-- What may follow what, by the letters of dispatcher/model.py. `u`, UNKNOWN, stands only where nothing else is known; the first
 -- final status stays, but for `r`, READ, after `d`, DELIVERED.
 local RANK = { u = -1, c = 0, q = 10, p = 20, m = 30, s = 40, b = 40, d = 100, f = 100, n = 100, e = 100, j = 100, r = 110 }
 local HEAD, MAX_LENGTH = 24, 16384 -- `s` and `b`, SENT and BUFFERED, may take turns for ever, but for this

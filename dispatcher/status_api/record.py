@@ -11,7 +11,7 @@ import structlog
 from dispatcher.dialects import dialects
 from dispatcher.ledger import ToAccept
 from dispatcher.metrics import Metrics
-from dispatcher.model import Status, StatusChange, encode_json, timestamp_ms
+from dispatcher.model import BY_LETTER, LETTERS, Status, StatusChange, encode_json, timestamp_ms
 from dispatcher.wire import Argument
 
 SLOT_MS = 600_000
@@ -21,23 +21,7 @@ log = structlog.get_logger()
 
 MAX_REFERENCE_KEY = 1024
 """Characters; a message is not looked up by a longer one."""
-LETTERS = {
-    Status.UNKNOWN: "u",
-    Status.SCHEDULED: "c",
-    Status.QUEUED: "q",
-    Status.PROCESSING: "p",
-    Status.SUBMITTED: "m",
-    Status.SENT: "s",
-    Status.BUFFERED: "b",
-    Status.DELIVERED: "d",
-    Status.FAILED: "f",
-    Status.UNDELIVERABLE: "n",
-    Status.EXPIRED: "e",
-    Status.REJECTED: "j",
-    Status.READ: "r",
-}
-"""What stands for a status in Redis; lua/record.lua has their ranks."""
-STATUSES = {letter.encode(): status for status, letter in LETTERS.items()}
+STATUSES = {letter.encode(): status for letter, status in BY_LETTER.items()}
 READ_ON = ("RCS", "WHATSAPP")
 """Channels on which a message can be read."""
 MAX_TOLD = 16_000

@@ -20,6 +20,7 @@ from dispatcher import SignatureInvalid, verify
 from dispatcher.addresses import AddressPolicy
 from dispatcher.decide import FINAL_ERRORS
 from dispatcher.errors import InvalidInput
+from dispatcher.model import Status
 from dispatcher.outcomes import Attempt
 from dispatcher.replies import Claimed
 from dispatcher.secrets import Secret, SecretBox
@@ -48,7 +49,7 @@ def workspace(*secrets: Secret, dialect: str = "zeckta", problem: str | None = N
 
 
 def callback(url: str, *, body: bytes | None = BODY, attempt: int = 1) -> Claimed:
-    return Claimed("e-1", 7, attempt, NOW_MS + 60_000, "MESSAGE_SENT", "SENT", "m-1", url, body)
+    return Claimed("e-1", 7, attempt, NOW_MS + 60_000, "MESSAGE_SENT", Status.SENT, "m-1", url, body)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from dispatcher.exchange import Answer
 from dispatcher.keys import endpoint_id
 from dispatcher.ledger import ToAccept
-from dispatcher.model import Callback, StatusChange
+from dispatcher.model import Callback, Status, StatusChange
 from dispatcher.outcomes import Attempt, Delivered, News
 from dispatcher.render import RenderOptions, render
 from dispatcher.replies import Claimed, Settlement, ToSettle
@@ -138,7 +138,7 @@ class Answers:
 def test_python_calls_of_sending() -> None:
     """Signing, and all that is done for a POST beside the transport."""
     sender = Sender(Answers(), "agent")
-    one = Claimed("e1", 1, 1, 2**53, "MESSAGE_SENT", "SENT", "m1", "https://a.example/hooks", RAW)
+    one = Claimed("e1", 1, 1, 2**53, "MESSAGE_SENT", Status.SENT, "m1", "https://a.example/hooks", RAW)
 
     def send() -> None:
         coroutine = sender.send(one, WORKSPACE, START_MS)

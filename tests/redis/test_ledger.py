@@ -259,9 +259,9 @@ def test_an_entry_is_a_short_text(world: World) -> None:
     world.deliver_all()
     kept = world.call("get", world.keys.event("acme", "e1")).decode()
     assert [
-        f"d MESSAGE_SENT SENT {START_MS} delivered 2 {endpoint_id(A)} m1 172800000 1020 left=1",
+        f"d MESSAGE_SENT s {START_MS} d 2 {endpoint_id(A)} m1 172800000 1020 left=1",
         "20 5 - http_503",
-        "1020 5 200 -",
+        "1020 5 200",
     ] == kept.split("\n")
 
 

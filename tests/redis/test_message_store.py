@@ -9,11 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput
-from dispatcher.model import Status
+from dispatcher.model import LETTERS, Status
 from dispatcher.scripts import source
 from dispatcher.status_api import messages as module
 from dispatcher.status_api.messages import StoredMessage
-from dispatcher.status_api.record import LETTERS
 from tests.messages import RETENTION_MS, Store, change
 
 AT = 1_800_000_000_000

@@ -61,6 +61,6 @@ def test_every_key_is_compared() -> None:
 
 
 def test_endpoint_id_is_short() -> None:
-    """An endpoint stands in keys as 16 characters, whatever its name."""
-    assert [16, 16] == [len(endpoint_id("a https://a.example:443")), len(endpoint_id("b" * 3000))]
+    """An endpoint stands in keys as 12 characters, whatever its name."""
+    assert [12, 12] == [len(endpoint_id("a https://a.example:443")), len(endpoint_id("b" * 3000))]
     assert endpoint_id("a https://x.example:443") != endpoint_id("b https://x.example:443")
