@@ -64,7 +64,7 @@ local function touch(endpoint)
   local s = touched[endpoint]
   if not s then
     s = keep(load(endpoint), names[endpoint])
-    s.given, s.told, s.added = {}, {}, 0
+    s.given, s.handed, s.added = {}, {}, 0
     s.lane_is_empty = left_to_give > 0 and redis.call('EXISTS', key_of('lane', endpoint)) == 0
     touched[endpoint], order[#order + 1] = s, endpoint
   end

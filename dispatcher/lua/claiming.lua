@@ -7,11 +7,11 @@
 --   claim: the fencing token; attempt: the number of this one; about: digest, type, status, and when it was accepted (0:
 --   it was replayed); body: '' if it is gone
 
--- Hands one to the caller. `s.given` are eventIds, `s.told` what the caller gets.
+-- Hands one to the caller. `s.given` are eventIds, `s.handed` what the caller gets.
 local function hand_over(s, id, claim, attempt, expires, uuid, about, body)
   local n = #s.given
-  s.given[n + 1], s.told[2 * n + 2] = id, body
-  s.told[2 * n + 1] = id .. ' ' .. claim .. ' ' .. attempt .. ' ' .. expires .. ' ' .. uuid .. ' ' .. about
+  s.given[n + 1], s.handed[2 * n + 2] = id, body
+  s.handed[2 * n + 1] = id .. ' ' .. claim .. ' ' .. attempt .. ' ' .. expires .. ' ' .. uuid .. ' ' .. about
 end
 
 -- One whose worker died with it twice (`suspect`) is given when nothing else of its endpoint is in flight, and the
@@ -81,9 +81,9 @@ local function lease(s, lease_ms, probing)
 end
 
 -- Gives up to `wanted` callbacks of an endpoint (`s`, loaded) and adds them to `reply`; what accept gave to the caller
--- without the lane is in `s.given` and `s.told` already.
+-- without the lane is in `s.given` and `s.handed` already.
 local function claim(reply, s, wanted, lease_ms, hint_ms)
-  s.given, s.told, s.ended = s.given or {}, s.told or {}, 0
+  s.given, s.handed, s.ended = s.given or {}, s.handed or {}, 0
   look_at_rate(s)
   local probing = s.pause > 0
   wanted = math.min(wanted, s.window - s.leased - #s.given, s.tokens, probing and 1 or 1000000)
@@ -99,5 +99,5 @@ local function claim(reply, s, wanted, lease_ms, hint_ms)
   reschedule(s)
   local wait = s.short_of_token and int(s.token_at - now) or '0'
   reply[#reply + 1] = table.concat({ s.id, s.ready and 'more' or 'rest', wait, int(#s.given), s.revision, s.name }, ' ')
-  for _, told in ipairs(s.told) do reply[#reply + 1] = told end
+  for _, value in ipairs(s.handed) do reply[#reply + 1] = value end
 end

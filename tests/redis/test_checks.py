@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+import structlog
 
+from config.settings import Settings
 from dispatcher.checks import Finding, Verdict, look_at_redis
 from dispatcher.connection import connect, connect_async
+from tasks import worker
 from tasks.redis_server import RedisServer
 
 
@@ -109,6 +112,18 @@ def test_more_than_known_in_info(redis_url: str) -> None:
             return await look_at_redis(client)
 
     assert "memory" in {finding.subject for finding in asyncio.run(look())}
+
+
+def test_a_look_that_breaks_ends_nothing(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose look at its Redis meets what we did not think of says so, and goes on."""
+
+    async def look(*_given: object) -> list[Finding]:
+        raise TypeError("a string has no keys")
+
+    monkeypatch.setattr(worker, "look_at_redis", look)
+    with structlog.testing.capture_logs() as logged:
+        asyncio.run(worker._warn_about_redis(Settings(redis_url=redis_url)))
+    assert ["redis.not_looked_at"] == [line["event"] for line in logged]
 
 
 @pytest.mark.parametrize(
