@@ -88,21 +88,7 @@ def list_(
     if as_json:
         console.print_json([event.as_json() for event in shown])
     else:
-        rows = [
-            (e.event_id, e.workspace, e.endpoint, e.event_type, e.state, len(e.attempts), _last(e), _when(e))
-            for e in shown
-        ]
-        columns = (
-            "eventId",
-            "workspace",
-            "endpoint",
-            "type",
-            "state",
-            "attempts",
-            "last answer",
-            "ended, or next",
-        )
-        console.print_table(columns, rows, f"no events of message {message}" if message else "no such events")
+        _print_many(shown, f"no events of message {message}" if message else "no such events")
     if len(events) > limit:
         console.err.print(f"there are more: --offset {offset + limit} shows them")
 
@@ -142,6 +128,15 @@ def _print(event: Event, next_: str) -> None:
         rows.append((iso(event.ended_ms), event.state.value, "", "", ""))
     console.print_table(("when", "what", "took", "HTTP status", "error"), rows, "")
     console.out.print(f"\nNext: {next_}", markup=False, soft_wrap=True)
+
+
+def _print_many(events: Sequence[Event], none: str) -> None:
+    names = "eventId", "workspace", "endpoint", "type", "state", "attempts", "last answer", "ended, or next"
+    rows = [
+        (e.event_id, e.workspace, e.endpoint, e.event_type, e.state, len(e.attempts), _last(e), _when(e))
+        for e in events
+    ]
+    console.print_table(names, rows, none)
 
 
 def _last(event: Event) -> str | None:

@@ -77,12 +77,17 @@ def replay(
             return by_endpoint, words
 
     by_endpoint, words = console.run(work())
-    count = sum(by_endpoint.values())
     if as_json:
+        count = sum(by_endpoint.values())
         console.print_json({"events": count, "endpoints": by_endpoint, "results": words, "done": yes})
-        return
+    else:
+        _print_many(by_endpoint, words, rate, done=yes)
+
+
+def _print_many(by_endpoint: Counter[str], words: Counter[str], rate: float, *, done: bool) -> None:
+    count = sum(by_endpoint.values())
     console.print_table(("endpoint", "events"), by_endpoint.most_common(20), "no such events")
-    if count and not yes:
+    if count and not done:
         took = f"{count / rate / 60:.0f} minutes" if count / rate >= 120 else f"{count / rate:.0f} s"
         console.out.print(
             f"{count} events, {took} at {rate:g} a second; nothing was done: --yes replays them"
