@@ -35,7 +35,7 @@ bench-drain: $(INSTALLED) ## how fast 10,000 to 1,000,000 waiting callbacks go o
 bench-store: $(INSTALLED) ## what the message store costs, and how fast the API answers (20 min; QUICK=1: 5 min)
 	@$(BIN)/python -m bench.store $(if $(QUICK),--quick,--keep)
 
-faults: $(INSTALLED) ## every fault of the catalogue, workers and Redis killed 200 times (30 min; QUICK=1: 5 min)
+faults: $(INSTALLED) ## every fault of the catalogue, workers and Redis killed 200 times (8 to 30 min; QUICK=1: less than 5)
 	@$(BIN)/python -m tests.faults $(if $(QUICK),--short,--keep)
 
 soak: $(INSTALLED) ## half an hour at a steady rate with random faults (MINUTES=30)
