@@ -2,6 +2,7 @@
 
 import msgspec
 
+from dispatcher.errors import InvalidInput, visible
 from dispatcher.model import BY_LETTER, Status
 from dispatcher.outcomes import ENDS, Attempt, State
 
@@ -37,7 +38,17 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def read_entry(raw: bytes) -> Entry:
-    """The entry under an `event` key."""
+    """The entry under an `event` key. Raises InvalidInput for what no script of ours wrote."""
+    try:
+        return _read(raw)
+    except (ValueError, KeyError):
+        shown = visible(raw[:80].decode(errors="replace"))
+        raise InvalidInput(
+            f"not an entry of the ledger, under one of its `event` keys: {shown!r}; delete that key"
+        ) from None
+
+
+def _read(raw: bytes) -> Entry:
     head, *records = raw.decode().split("\n")
     _digest, event_type, status, accepted, state, claims, endpoint, message, life, ended, *extra = head.split(
         " "

@@ -11,7 +11,7 @@
 -- ARGV[9] number of workspaces, then for each: workspace, the revision it was rendered with
 -- then: number of entries that cause no callback, then for each: entry
 -- then: number of endpoints, then for each: endpoint, its name
--- then: number of callbacks, then for each: entry workspace eventId about (digest, type and status between blanks) endpoint message
+-- then: number of callbacks, then for each: entry workspace eventId about (digest, type, letter of the status) endpoint message
 --   timestamp (ns, 22 digits), ttl (ms), body, time from SUBMITTED to DELIVERED (ms; '' = unknown)
 -- then what they and others say about their messages (record.lua), if anything
 -- returns {'accepted', now, endpoints to hint, accepted|superseded|duplicate|conflict|full for each callback, a word for

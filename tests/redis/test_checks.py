@@ -114,15 +114,13 @@ def test_more_than_known_in_info(redis_url: str) -> None:
     assert "memory" in {finding.subject for finding in asyncio.run(look())}
 
 
-def test_a_look_that_breaks_ends_nothing(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_breaks_ends_nothing(tmp_path: Path) -> None:
     """A worker whose look at its Redis meets what we did not think of says so, and goes on."""
-
-    async def look(*_given: object) -> list[Finding]:
-        raise TypeError("a string has no keys")
-
-    monkeypatch.setattr(worker, "look_at_redis", look)
-    with structlog.testing.capture_logs() as logged:
-        asyncio.run(worker._warn_about_redis(Settings(redis_url=redis_url)))
+    with (
+        RedisServer(tmp_path, "--rename-command", "TIME", "") as server,
+        structlog.testing.capture_logs() as logged,
+    ):
+        asyncio.run(worker._warn_about_redis(Settings(redis_url=server.url)))
     assert ["redis.not_looked_at"] == [line["event"] for line in logged]
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from msgspec.structs import replace
 
+from dispatcher.errors import InvalidInput
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import HINT_MS, NotLeader, ToAccept, WorkspaceChanged
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
@@ -263,6 +264,14 @@ def test_an_entry_is_a_short_text(world: World) -> None:
         "20 5 - http_503",
         "1020 5 200",
     ] == kept.split("\n")
+
+
+def test_what_is_no_entry(world: World) -> None:
+    """What somebody else wrote under a key of the ledger is told as that, with what to do."""
+    world.call("set", world.keys.event("acme", "e1"), "by hand")
+    with pytest.raises(InvalidInput, match=r"not an entry of the ledger.*'by hand'; delete that key"):
+        world.event("e1")
+    world.call("delete", world.keys.event("acme", "e1"))
 
 
 def fail(world: World, count: int = 1, *, pace_ms: int = 0) -> None:
