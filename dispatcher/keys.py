@@ -9,7 +9,16 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from hashlib import blake2s
 
-PERMANENT = ("events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys")
+PERMANENT = (
+    "format",
+    "events",
+    "rejected-counts",
+    "workspaces",
+    "workspace",
+    "endpoints",
+    "api-key",
+    "api-keys",
+)
 """What has no time to live once nothing waits: the queue, counts of rejections, workspaces and their API keys, the list of
 endpoints."""
 
@@ -47,8 +56,17 @@ class Keys:
 
     @property
     def schedule(self) -> str:
-        """Zset: endpoint -> when it next needs attention."""
+        """Zset: workspace (`*`: nobody's) that has a schedule of its own -> when it is to be looked at next."""
         return f"{self.prefix}:schedule"
+
+    def schedule_of(self, workspace: str) -> str:
+        """Zset: endpoint of a workspace -> when it next needs attention. While one does."""
+        return f"{self.prefix}:schedule:{workspace}"
+
+    @property
+    def format(self) -> str:
+        """String: the number of the format of what is in Redis (format.py). Permanent."""
+        return f"{self.prefix}:format"
 
     @property
     def intake(self) -> str:

@@ -1,6 +1,6 @@
 """Settings become objects: the one place where the parts are put together."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,13 @@ import redis.asyncio
 from kombu.exceptions import OperationalError
 
 from config.settings import Settings
-from dispatcher import __version__
+from dispatcher import __version__, format
 from dispatcher.addresses import AddressPolicy
 from dispatcher.alerts import AlertOptions, Alerts
 from dispatcher.backoff import Backoff
 from dispatcher.connection import connect_async
 from dispatcher.decide import Policy
+from dispatcher.dialects import dialects
 from dispatcher.engine import Engine
 from dispatcher.errors import RedisUnavailable
 from dispatcher.events import Events
@@ -25,17 +26,20 @@ from dispatcher.lookup import Lookup
 from dispatcher.metrics import Metrics
 from dispatcher.producer import AsyncDispatcher
 from dispatcher.render import RenderOptions
-from dispatcher.replies import Ended
+from dispatcher.replies import Ended, Hint
 from dispatcher.secrets import SecretBox
+from dispatcher.scripts import read_all
 from dispatcher.sender import Sender
 from dispatcher.settler import Settler
+from dispatcher.slots import Slots
 from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.sweeper import Sweeper
 from dispatcher.tail import Tail
 from dispatcher.transport import CallbackTransport, tls_context
-from dispatcher.turn import Slots, TurnParts
+from dispatcher.turn import TurnParts
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Call, Wire
 from dispatcher.workspaces import WorkspaceCache, Workspaces
@@ -161,12 +165,15 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
     client = connect_async(redis_url(settings))
     wire = Wire(client)
     reading = client, keys(settings), redis_url(settings)
+    found = ledger(settings, client.execute_command)
+    lookup = Lookup(*reading)
     try:
+        await format.agree(found, await lookup.format(), lookup.workers)
         yield Store(
             client,
-            ledger(settings, client.execute_command),
+            found,
             workspaces(settings, client),
-            Lookup(*reading),
+            lookup,
             Events(*reading),
             Stats(*reading),
             ApiKeys(wire.call, *reading[1:]),
@@ -183,11 +190,11 @@ def celery_connection() -> Any:
     return app.connection_for_write()
 
 
-def publish(endpoints: list[str]) -> None:
-    """Sends a hint."""
+def publish(hints: Sequence[Hint]) -> None:
+    """Sends a hint: `endpoint workspace` of each."""
     from tasks.deliver import deliver  # the task needs the worker, which needs this module
 
-    deliver.apply_async((endpoints,), retry=False)
+    deliver.apply_async(([" ".join(hint).rstrip() for hint in hints],), retry=False)
 
 
 def publish_probe(probe: str) -> None:
@@ -206,11 +213,14 @@ async def engine(
 ) -> AsyncIterator[Engine]:
     """An engine with all its parts; closes them after it. `max_in_flight`: what this process has descriptors for."""
     url = redis_url(settings)
+    read_all()
+    dialects()  # with the scripts: files may be away later, while a new version is installed
     client = connect_async(url)
     http = transport(settings)
     wire, reading = Wire(client), Wire(client)  # a read that waits would hold up what is sent behind it
     watch = RedisWatch(metrics)
     cache = WorkspaceCache(workspaces(settings, client))
+    lookup = Lookup(client, keys(settings), url)
     operator = operator_transport(settings)
     alerts = Alerts(name, alert_options(settings), operator)
 
@@ -251,9 +261,23 @@ async def engine(
             options=options,
         )
 
+    async def agree() -> None:
+        found = await lookup.format()
+        await format.agree(of_turns, found, lookup.workers, format.OLDER_SECONDS)
+
     try:
         stats = Stats(client, keys(settings), url)
-        yield Engine(name, parts, make_intake, watch, publish, stats, wake_seconds=settings.wake_seconds)
+        yield Engine(
+            name,
+            parts,
+            make_intake,
+            Sweeper(wire.call, of_turns),
+            agree,
+            watch,
+            publish,
+            stats,
+            wake_seconds=settings.wake_seconds,
+        )
     finally:
         await http.aclose()
         await operator.aclose()

@@ -15,6 +15,7 @@
 -- Refused when Redis is full (the first write is a SET).
 -- include keys
 -- include clock
+-- include guard
 -- include counts
 -- include endpoint
 -- include entry
@@ -29,13 +30,19 @@ local function lone(uuid, id)
   end
 end
 
+local function is_in_chain(chain, id)
+  for _, one in ipairs(redis.call('LRANGE', chain, 0, -1)) do
+    if one == id then return true end
+  end
+end
+
 local function place(id, uuid, due)
   local chain = key_of('chain', new, uuid)
-  if redis.call('RPUSHX', chain, id) > 0 then return end
-  local before = lone(uuid, id)
+  local head = redis.call('LINDEX', chain, 0)
+  local before = not head and lone(uuid, id)
   if before then return redis.call('RPUSH', chain, before, id) end
-  redis.call('RPUSH', chain, id)
-  redis.call('ZADD', key_of('lane', new), due, id)
+  if not head or not is_in_chain(chain, id) then redis.call('RPUSH', chain, id) end
+  if not head or head == id then redis.call('ZADD', key_of('lane', new), due, id) end
 end
 
 local function is_superseded(uuid, stamp)
@@ -43,25 +50,25 @@ local function is_superseded(uuid, stamp)
   return newest and stamp < newest
 end
 
+-- First it is put where it goes, then its entry says so, and then it leaves where it was: wherever that breaks off, it is not lost.
 local function move(id, e)
   local old, uuid = e.endpoint, e.message
-  touched[old] = true
   if is_superseded(uuid, e.extra.stamp) then
     redis.call('ZREM', key_of('lane', old), id)
     return finish(workspace, id, e, 'superseded')
   end
   local due = redis.call('ZSCORE', key_of('lane', old), id) or NOW
-  redis.call('ZREM', key_of('lane', old), id)
-  leave_chain(old, uuid, id)
-  count_waiting(old, -1)
-  count_waiting(new, 1)
-  e.endpoint = new
-  write_entry(workspace, id, e)
   local newest, known = redis.call('GET', key_of('newest', old, uuid)), redis.call('GET', key_of('newest', new, uuid))
   if newest and (not known or known < newest) then
     redis.call('SET', key_of('newest', new, uuid), newest, 'PX', math.max(redis.call('PTTL', key_of('newest', old, uuid)), 1))
   end
   if e.extra.left then redis.call('ZADD', key_of('lane', new), due, id) else place(id, uuid, due) end
+  e.endpoint = new
+  write_entry(workspace, id, e)
+  redis.call('ZREM', key_of('lane', old), id)
+  leave_chain(old, uuid, id)
+  count_waiting(old, -1)
+  count_waiting(new, 1)
 end
 
 for i = 9, #ARGV do
@@ -69,8 +76,9 @@ for i = 9, #ARGV do
   local e = read_entry(workspace, id)
   local body = e and not e.ended and not redis.call('ZSCORE', key_of('leased', e.endpoint), id) and redis.call('GET', key_of('body', workspace, id))
   if body and string.match(body, '^[^\n]*') == ARGV[8] then
-    redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'))
+    touched[e.endpoint] = true
     if e.endpoint ~= new then move(id, e) end
+    redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'), 'KEEPTTL')
     moved = moved + 1
   end
 end

@@ -138,7 +138,7 @@ def test_hung_endpoints_hold_nobody_up(stack: Stack) -> None:
     stack.add_workspace()
     stack.start_worker(DISPATCHER_REQUEST_TIMEOUT_SECONDS="60", DISPATCHER_LEASE_SECONDS="70").wait_ready()
     hung = [stack.enqueue(4, first=n * 4, callbackUrl=f"{stack.listen()}/hangs") for n in range(12)]
-    wait_until(lambda: stack.redis.zcard("dispatcher:schedule") == len(hung))
+    wait_until(lambda: stack.redis.zcard("dispatcher:schedule:acme") == len(hung))
     healthy = stack.enqueue(10, first=1000)
     assert {"delivered": 10} == stack.wait_ended(healthy)
     assert {"sending", "pending"} >= {stack.state(event_id) for ids in hung for event_id in ids}
