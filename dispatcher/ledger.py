@@ -8,6 +8,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from dispatcher.addresses import parse_callback_url
 from dispatcher.entry import write_record
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
@@ -284,7 +285,8 @@ class Ledger:
 
         Returns how many. Those in a worker's hands are left alone. Raises RedisFull.
         """
-        args = workspace, url, endpoint_id(endpoint), endpoint, from_url, *event_ids
+        before = endpoint_id(f"{workspace} {parse_callback_url(from_url, allow_http=True).origin}")
+        args = workspace, url, endpoint_id(endpoint), endpoint, from_url, before, *event_ids
         reply, _ = await self._run("move", *self._ending(), *args)
         self._tell(iter(reply[3:]))
         return int(reply[2])

@@ -65,9 +65,10 @@ for _ = 1, tonumber(take()) do names[take()] = take() end
 -- The endpoint's record outlives all it is named by; kept fresh once an hour.
 local function keep(s, name)
   if now - s.seen < HOUR and s.workspace then return s end
-  redis.call('HSET', key_of('endpoint', s.id), 'name', name, 'seen', NOW)
+  redis.call('HSET', key_of('endpoint', s.id), 'name', name)
   guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, s.id)
   if not s.stopped then redis.call('PEXPIRE', key_of('endpoint', s.id), MAX_TTL + HOUR + ARGV[3]) end
+  redis.call('HSET', key_of('endpoint', s.id), 'seen', NOW) -- last: it says that all of this is done
   return s.workspace and s or load(s.id)
 end
 

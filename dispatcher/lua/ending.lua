@@ -67,16 +67,21 @@ local function finish(workspace, id, e, state, body_ms, answered, counted)
   local retention = ARGV[3]
   e.state, e.ended = state, int(now - e.accepted)
   if state ~= 'delivered' then list_end(workspace, id, e) end
-  write_entry(workspace, id, e, retention)
-  if body_ms == 0 then
-    redis.call('DEL', key_of('body', workspace, id))
-  else
-    redis.call('PEXPIRE', key_of('body', workspace, id), body_ms or retention)
-  end
+  if body_ms ~= 0 then redis.call('PEXPIRE', key_of('body', workspace, id), body_ms or retention) end
   if answered ~= false then redis.call('PEXPIRE', key_of('answer', workspace, id), retention) end
+  write_entry(workspace, id, e, retention)
+  if body_ms == 0 then redis.call('DEL', key_of('body', workspace, id)) end
   leave_chain(e.endpoint, e.message, id)
   if expiries_to_add then expiries_to_add[workspace .. ':' .. id] = nil end
   guarded(redis.call, 'ZREM', key_of('expiries'), workspace .. ':' .. id)
   count_waiting(e.endpoint, -1)
   count(counted or state, workspace, e.endpoint)
+end
+
+-- When an endpoint of which callbacks have ended needs attention next. One with nothing left has nothing waiting, whatever a run that
+-- broke off has counted.
+local function reschedule_after_ends(s)
+  look(s)
+  if s.leased == 0 and not s.from and s.waiting + (waiting_changes[s.id] or 0) ~= 0 then waiting_changes[s.id] = -s.waiting end
+  reschedule(s)
 end

@@ -8,6 +8,7 @@
 -- ARGV[6] its endpoint
 -- ARGV[7] the endpoint's name
 -- ARGV[8] the URL that they have now; others are left alone
+-- ARGV[9] its endpoint
 -- then for each, in order of acceptance: eventId
 -- returns {'moved', now, number of callbacks, ends ...}
 -- Each keeps its due time, its attempts, and its place in the order of its message; where that is `latest` and a newer
@@ -20,7 +21,7 @@
 -- include endpoint
 -- include entry
 -- include ending
-local workspace, url, new, moved, touched = ARGV[4], ARGV[5], ARGV[6], 0, {}
+local workspace, url, new, moved, touched, is_known = ARGV[4], ARGV[5], ARGV[6], 0, { [ARGV[9]] = true }, false
 
 -- The one callback of a message that waits at the new endpoint where no chain says so.
 local function lone(uuid, id)
@@ -50,7 +51,19 @@ local function is_superseded(uuid, stamp)
   return newest and stamp < newest
 end
 
--- First it is put where it goes, then its entry says so, and then it leaves where it was: wherever that breaks off, it is not lost.
+-- The new endpoint's record is there before anything is at it.
+local function know()
+  if is_known then return end
+  redis.call('HSET', key_of('endpoint', new), 'name', ARGV[7], 'seen', NOW)
+  guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, new)
+  if redis.call('HEXISTS', key_of('endpoint', new), 'stopped') == 0 then
+    redis.call('PEXPIRE', key_of('endpoint', new), MAX_TTL + HOUR + ARGV[3])
+  end
+  is_known = true
+end
+
+-- First it is put where it goes, then it leaves where it was, and then its entry says so: wherever that breaks off, the
+-- next one does it again.
 local function move(id, e)
   local old, uuid = e.endpoint, e.message
   if is_superseded(uuid, e.extra.stamp) then
@@ -63,33 +76,29 @@ local function move(id, e)
     redis.call('SET', key_of('newest', new, uuid), newest, 'PX', math.max(redis.call('PTTL', key_of('newest', old, uuid)), 1))
   end
   if e.extra.left then redis.call('ZADD', key_of('lane', new), due, id) else place(id, uuid, due) end
-  e.endpoint = new
-  write_entry(workspace, id, e)
   redis.call('ZREM', key_of('lane', old), id)
   leave_chain(old, uuid, id)
+  e.endpoint = new
+  write_entry(workspace, id, e)
   count_waiting(old, -1)
   count_waiting(new, 1)
 end
 
-for i = 9, #ARGV do
+for i = 10, #ARGV do
   local id = ARGV[i]
   local e = read_entry(workspace, id)
   local body = e and not e.ended and not redis.call('ZSCORE', key_of('leased', e.endpoint), id) and redis.call('GET', key_of('body', workspace, id))
   if body and string.match(body, '^[^\n]*') == ARGV[8] then
+    know()
     touched[e.endpoint] = true
     if e.endpoint ~= new then move(id, e) end
     redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'), 'KEEPTTL')
     moved = moved + 1
   end
 end
-if next(touched) then
-  redis.call('HSET', key_of('endpoint', new), 'name', ARGV[7], 'seen', NOW)
-  redis.call('ZADD', key_of('endpoints'), 'GT', NOW, new)
-  if redis.call('HEXISTS', key_of('endpoint', new), 'stopped') == 0 then
-    redis.call('PEXPIRE', key_of('endpoint', new), MAX_TTL + HOUR + ARGV[3])
-  end
-  for endpoint in pairs(touched) do reschedule(look(load(endpoint))) end
-  reschedule(look(load(new)))
+for endpoint in pairs(touched) do
+  if endpoint ~= new then reschedule_after_ends(load(endpoint)) end
 end
+reschedule(look(load(new)))
 write_counts()
 return with_ends({ 'moved', now, moved })

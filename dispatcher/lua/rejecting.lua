@@ -25,7 +25,7 @@ local function is_kept(entry, id)
 end
 
 local function keep_rejected(entry, reason, detail, workspace, id)
-  if is_kept(entry, id) then return end
+  if is_kept(entry, id) then return redis.call('PEXPIRE', key_of('rejected'), ARGV[3]) end
   local raw = raw_of(entry)
   redis.call('XADD', key_of('rejected'), 'MAXLEN', MAX_REJECTED, '*', 'entry', entry, 'at', NOW, 'reason', reason,
     'detail', detail, 'raw', string.sub(raw, 1, MAX_RAW), 'workspace', workspace, 'eventId', id, 'cut', #raw > MAX_RAW and 1 or 0)

@@ -52,11 +52,11 @@ end
 e.state, e.ended, e.life = 'pending', nil, int(expires - e.accepted)
 if not stamp then e.extra.left = '1' end
 if copy == '' then
-  for _, kind in ipairs({ 'body', 'answer' }) do redis.call('PERSIST', key_of(kind, workspace, id)) end
+  for _, kind in ipairs({ 'body', 'answer' }) do redis.call('PEXPIRE', key_of(kind, workspace, id), keep_ms) end
   guarded(redis.call, 'ZREM', key_of('ended', workspace, state), id)
 else
   local ids = redis.call('GET', key_of('message', workspace, uuid)) or ''
-  redis.call('SET', key_of('body', workspace, id), body)
+  redis.call('SET', key_of('body', workspace, id), body, 'PX', keep_ms)
   if not string.find(' ' .. ids .. ' ', ' ' .. id .. ' ', 1, true) then redis.call('APPEND', key_of('message', workspace, uuid), ' ' .. id) end
 end
 if redis.call('PTTL', key_of('message', workspace, uuid)) < tonumber(keep_ms) then

@@ -164,15 +164,12 @@ local function settle_endpoint(reply, endpoint, wanted, first, last)
   local words = settle_all(s, first, last)
   local what = { s.change, int(s.pause), int(s.down_since), unpack(words) }
   look(s)
-  if s.leased == 0 and not s.from and s.waiting ~= 0 then -- a run that broke off had counted wrongly
-    redis.call('HSET', key_of('endpoint', s.id), 'waiting', '0')
-  end
   if wanted > 0 and s.ready and s.hinted_until <= now then
     reply[#reply + 1] = 'claimed ' .. table.concat(what, ' ')
     claim(reply, s, wanted, tonumber(ARGV[9]), ARGV[4])
   else
     reply[#reply + 1] = (take_hint(s, ARGV[4]) and 'more ' or 'rest ') .. table.concat(what, ' ')
-    reschedule(s)
+    reschedule_after_ends(s)
   end
 end
 
