@@ -83,12 +83,14 @@ def test_where_one_may_not_ask(redis_url: str) -> None:
     ("url", "verdict"),
     [
         ("rediss://redis.example/0", Verdict.OK),
+        ("rediss://redis.example/0?ssl_cert_reqs=none", Verdict.WARNING),
+        ("rediss://redis.example/0?ssl_check_hostname=no", Verdict.WARNING),
         ("redis://localhost:6379/0", Verdict.OK),
         ("redis://redis.example/0", Verdict.WARNING),
     ],
 )
 def test_encryption(redis_url: str, url: str, verdict: Verdict) -> None:
-    """A connection that leaves this machine without TLS is a warning."""
+    """A connection that leaves this machine without TLS, or with TLS that verifies less than all, is a warning."""
     assert verdict == findings(redis_url, url)["encryption"].verdict
 
 
