@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 import structlog
+import yaml
 
 from config.settings import Settings
 from dispatcher.checks import Finding, Verdict, look_at_redis
@@ -58,6 +59,21 @@ def test_password(tmp_path: Path) -> None:
         found = findings(server.url.replace("unix://", "unix://:hush@"))
         client.config_set("requirepass", "")
     assert Verdict.OK == found["access"].verdict
+
+
+def test_redis_of_the_compose_file(tmp_path: Path) -> None:
+    """The Redis that docker-compose.yml starts loses nothing, and lets in who has the password."""
+    compose = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
+    lines = compose["configs"]["redis"]["content"].replace("${REDIS_PASSWORD}", "hush").splitlines()
+    settings = dict(line.split() for line in lines)
+    (password, folder) = settings.pop("requirepass"), settings.pop("dir")
+    options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    with RedisServer(tmp_path, *options) as server, connect(server.url) as client:
+        client.config_set("requirepass", password)  # the server is asked for a sign of life without one
+        found = findings(server.url.replace("unix://", f"unix://:{password}@"))
+        client.config_set("requirepass", "")
+    assert "/data" == folder
+    assert {Verdict.OK} == {found[name].verdict for name in ("persistence", "eviction", "access")}
 
 
 def test_where_one_may_not_ask(redis_url: str) -> None:
