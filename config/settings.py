@@ -193,8 +193,9 @@ class Settings(BaseSettings):
 
     @field_validator("proxy_url", "alert_url")
     @classmethod
-    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = split_url(value.get_secret_value()) if value else None
+    def _proxy(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        hook = info.field_name == "alert_url"
+        parts = split_url(value.get_secret_value(), at_in_path=hook) if value else None
         if parts and not (parts.scheme in ("http", "https") and parts.hostname):
             raise ValueError("must start with http:// or https:// and name a host")
         return value

@@ -131,8 +131,11 @@ def with_authorities(url: str, ca_file: str | None) -> str:
     return f"{url.strip()}{'&' if '?' in url else '?'}ssl_ca_certs={quote(ca_file, '')}"
 
 
-def split_url(text: str) -> SplitResult:
-    """`urlsplit` for URLs that may hold a password. Raises InvalidInput that quotes nothing of it."""
+def split_url(text: str, *, at_in_path: bool = False) -> SplitResult:
+    """`urlsplit` for URLs that may hold a password. Raises InvalidInput that quotes nothing of it.
+
+    An @ behind the host is most often the end of a password with a slash in it; `at_in_path` takes it as it is.
+    """
     url = text.strip()
     if not url.isprintable() or " " in url:
         raise InvalidInput(f"holds a blank or a control character; {ENCODE}")
@@ -143,7 +146,7 @@ def split_url(text: str) -> SplitResult:
         raise InvalidInput(f"is no URL; {ENCODE}") from None
     if port == 0:
         raise InvalidInput("names port 0")
-    if "@" in parts.path + parts.query + parts.fragment:
+    if not at_in_path and "@" in parts.path + parts.query + parts.fragment:
         raise InvalidInput(f"has an @ behind its host; {ENCODE}")
     return parts
 

@@ -46,7 +46,9 @@ def authority(certificates: Certificates) -> str:
 def password(redis_url: str) -> Iterator[None]:
     """There is a user whose password no URL can hold as it is."""
     with redis.Redis.from_url(redis_url) as client:
-        client.acl_setuser("app", enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], categories=["+@all"])
+        client.acl_setuser(
+            "app", enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], channels=["*"], categories=["+@all"]
+        )
         yield
         client.acl_deluser("app")
 
@@ -196,6 +198,26 @@ def test_client_certificate(
 def test_unix_socket(redis_url: str, password: None, ping: Callable[[str, str | None], None]) -> None:
     """A unix socket with a user, a password and a database works with each client, whatever authorities are set."""
     ping(f"{redis_url.replace('//', f'//{LOGIN}')}?db=3", "/not/read")
+
+
+def test_worker(
+    redis_server: RedisServer, password: None, certificates: Certificates, authority: str, tmp_path: Path
+) -> None:
+    """A worker whose engine and Celery both use TLS takes hints and leads intake, and writes its password nowhere."""
+    with Proxy(redis_server.socket, certificates.server("127.0.0.1")) as proxy:
+        settings = {"REDIS_URL": proxy.url.replace("//", f"//{LOGIN}"), "REDIS_CA_FILE": authority}
+        env = os.environ | {f"DISPATCHER_{name}": value for name, value in settings.items()}
+        with (
+            (tmp_path / "log").open("wb") as log,
+            subprocess.Popen([*CLI, "worker"], env=env, stdout=log, stderr=log) as worker,
+        ):
+            live = subprocess.run(
+                [*CLI, "check", "--live"], env=env, capture_output=True, timeout=60, check=False
+            )
+            worker.terminate()
+            assert 0 == worker.wait(30)
+    written = (tmp_path / "log").read_text()
+    assert (0, True, False) == (live.returncode, "intake.leading" in written, "hush" in written), written
 
 
 def checked(**settings: str) -> "subprocess.CompletedProcess[str]":
