@@ -5,11 +5,13 @@ import ssl
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from config import broker
 from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
+from dispatcher.redis_url import RedisUrl, split_url
 from dispatcher.signing import key_of
 
 PREFIX = "DISPATCHER_"
@@ -28,6 +30,10 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis that holds queue and ledger (redis://, rediss://, unix://)",
+    )
+    redis_ca_file: str | None = Field(
+        None,
+        description="file of certificate authorities (PEM) to trust for rediss:// beside the system's; empty: none",
     )
     broker_url: SecretStr | None = Field(None, description="Celery's broker; empty: the same Redis")
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
@@ -145,7 +151,14 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "broker_url", "secret_keys", "proxy_url", "ca_file", "alert_url", "alert_secret", mode="before"
+        "broker_url",
+        "redis_ca_file",
+        "secret_keys",
+        "proxy_url",
+        "ca_file",
+        "alert_url",
+        "alert_secret",
+        mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
@@ -180,13 +193,24 @@ class Settings(BaseSettings):
 
     @field_validator("proxy_url", "alert_url")
     @classmethod
-    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit(value.get_secret_value()) if value else None
+    def _proxy(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        hook = info.field_name == "alert_url"
+        parts = split_url(value.get_secret_value(), at_in_path=hook) if value else None
         if parts and not (parts.scheme in ("http", "https") and parts.hostname):
             raise ValueError("must start with http:// or https:// and name a host")
         return value
 
-    @field_validator("ca_file")
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            url = value.get_secret_value()
+            where = RedisUrl.parse(url) if info.field_name == "redis_url" else broker.redis_of(url)
+            if where:
+                where.check_files()
+        return value
+
+    @field_validator("ca_file", "redis_ca_file")
     @classmethod
     def _authorities(cls, value: str | None) -> str | None:
         if value:
@@ -217,7 +241,7 @@ class Settings(BaseSettings):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if name == "alert_url" and value is not None:  # its path may be what lets in
-                value = safe_url(value.get_secret_value()).partition("://")[2].partition("/")[0]
+                value = safe_url(value.get_secret_value()).partition("://")[2].partition("/")[0] or "********"
             elif name.endswith("_url") and value is not None:
                 value = safe_url(value.get_secret_value())
             elif isinstance(value, SecretStr):
@@ -232,11 +256,18 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = (
-            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
+            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
         )
-        raise InvalidInput(
-            "; ".join(text.replace(f"{PREFIX}: Value error, ", "settings: ") for text in wrong)
-        ) from None
+        raise InvalidInput("; ".join(text.replace(f"{PREFIX}: ", "settings: ") for text in wrong)) from None
+
+
+def load_or_exit() -> Settings:
+    """The settings, for a module that another program imports: wrong ones end it with one line."""
+    try:
+        return load()
+    except InvalidInput as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def rows() -> list[tuple[str, str, str]]:

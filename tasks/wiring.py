@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import redis.asyncio
 from kombu.exceptions import OperationalError
 
+from config import broker
 from config.settings import Settings
 from dispatcher import __version__, format
 from dispatcher.addresses import AddressPolicy
@@ -25,10 +26,11 @@ from dispatcher.ledger import Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
 from dispatcher.metrics import Metrics
 from dispatcher.producer import AsyncDispatcher
+from dispatcher.redis_url import with_authorities
 from dispatcher.render import RenderOptions
 from dispatcher.replies import Ended, Hint
-from dispatcher.secrets import SecretBox
 from dispatcher.scripts import read_all
+from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
 from dispatcher.settler import Settler
 from dispatcher.slots import Slots
@@ -51,8 +53,8 @@ USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
 def redis_url(settings: Settings) -> str:
-    """The ledger's Redis."""
-    return settings.redis_url.get_secret_value()
+    """The ledger's Redis, with the authorities to trust."""
+    return with_authorities(settings.redis_url.get_secret_value(), settings.redis_ca_file)
 
 
 def keys(settings: Settings) -> Keys:
@@ -183,11 +185,11 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
         await client.aclose()
 
 
-def celery_connection() -> Any:
-    """A connection to Celery's broker, for `with`."""
+def celery_broker() -> tuple[str, Any]:
+    """The URL of Celery's broker, with its password, and a connection to it, for `with`."""
     from tasks.app import app
 
-    return app.connection_for_write()
+    return app.conf.broker_url, app.connection_for_write()
 
 
 def publish(hints: Sequence[Hint]) -> None:
@@ -204,7 +206,8 @@ def publish_probe(probe: str) -> None:
     try:
         deliver.apply_async(([],), {"probe": probe}, retry=False)
     except OperationalError as error:
-        raise RedisUnavailable(f"Celery's broker is not reachable: {error}") from error
+        why = broker.problem(error, deliver.app.conf.broker_url)
+        raise RedisUnavailable(f"Celery's broker is not reachable: {why}") from error
 
 
 @asynccontextmanager

@@ -138,9 +138,19 @@ def test_own_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
             load()
 
 
-@pytest.mark.parametrize("url", ["proxy:8080", "socks5://proxy:1080", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    ["proxy:8080", "socks5://proxy:1080", "http://", "http://u:hu/sh@proxy:1", "http://u:12/hush@proxy:1"],
+)
 def test_wrong_proxy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """A proxy URL that is none is refused."""
+    """A proxy URL that is none is refused, and none of it is told."""
     monkeypatch.setenv("DISPATCHER_PROXY_URL", url)
-    with pytest.raises(InvalidInput, match="DISPATCHER_PROXY_URL"):
+    with pytest.raises(InvalidInput, match="DISPATCHER_PROXY_URL") as caught:
         load()
+    assert not [part for part in ("hu", "12", "sh") if part in str(caught.value).partition(";")[0]]
+
+
+def test_alert_url_with_an_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An @ in the path of the operator's own hook is no password, and its path is not shown."""
+    monkeypatch.setenv("DISPATCHER_ALERT_URL", "https://ops.example/@team/hush")
+    assert "hush" not in repr(load().shown())
