@@ -5,9 +5,10 @@ import ssl
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from dispatcher.addresses import parse_callback_url, without_userinfo
 from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
 from dispatcher.signing import key_of
@@ -180,10 +181,18 @@ class Settings(BaseSettings):
 
     @field_validator("proxy_url", "alert_url")
     @classmethod
-    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit(value.get_secret_value()) if value else None
-        if parts and not (parts.scheme in ("http", "https") and parts.hostname):
+    def _http_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if not value:
+            return value
+        url = value.get_secret_value()
+        if info.field_name == "proxy_url":
+            url, _ = without_userinfo(url)
+        if not url.lower().startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https:// and name a host")
+        try:
+            parse_callback_url(url, allow_http=True)
+        except InvalidInput as error:
+            raise ValueError(str(error).removeprefix("callback ")) from None
         return value
 
     @field_validator("ca_file")

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from dispatcher.addresses import AddressPolicy
+from dispatcher.errors import InvalidInput
 from dispatcher.transport import CallbackTransport, TransportFailure
 from tests.http.raw_server import answer, answers, serving
 from tests.http.test_transport import Certificates
@@ -86,6 +87,31 @@ def test_private_literals_do_not_reach_the_proxy(host: str) -> None:
             with pytest.raises(TransportFailure) as caught:
                 await transport.handle_async_request(request(f"http://{host}/"))
             assert ("blocked_address", []) == (caught.value.word, proxy.asked)
+
+    uvloop.run(scene())
+
+
+def test_the_proxy_is_asked_for_the_name_without_its_dot() -> None:
+    """With https the proxy connects to the name that the certificate is checked against."""
+
+    async def scene() -> None:
+        async with proxied(502) as (proxy, transport):
+            with pytest.raises(TransportFailure):
+                await transport.post("https://receiver.test.:8443/a", {}, b"{}")
+            assert ["CONNECT receiver.test:8443 HTTP/1.1"] == proxy.asked
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://1.1.1.1[v1.x]:8080", "http://127.1:8080", "http://u:p@[::1%25lo]:80"]
+)
+def test_a_proxy_whose_host_is_none(url: str) -> None:
+    """The proxy's own host is read as strictly as a callback's."""
+
+    async def scene() -> None:
+        with pytest.raises(InvalidInput):
+            CallbackTransport(AddressPolicy(), 5.0, proxy_url=url)
 
     uvloop.run(scene())
 

@@ -9,6 +9,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from dispatcher.sender import Sender
 from dispatcher.transport import CallbackTransport
 from tests.http.raw_server import RawServer, answer, answers, serving
 from tests.http.test_sender import AGENT, NOW_MS, TLS, callback, workspace
-from tests.http.test_transport import Names, names
+from tests.http.test_transport import Certificates, Names, names
 
 NOTHING_ALLOWED = AddressPolicy()
 HERE = AddressPolicy.of(["127.0.0.1"])
@@ -69,6 +70,7 @@ SPELLINGS = {
     "in brackets": "[127.0.0.1] [127.1] [localhost] [v1.127.0.0.1] [::1]. [::1]x [::1%25lo] [fe80::1%25lo] [::ffff:127.1]",
     "names": "localhost LOCALHOST localhost.localdomain ip6-localhost metadata metadata.google.internal ⓛⓞⓒⓐⓛⓗⓞⓢⓣ",
     "names that hold an address": "127.0.0.1.public.test 127-0-0-1.public.test 7f000001.public.test",
+    "two hosts in one": "1.1.1.1[v1.x] 1.1.1.1[::1] [::1]1.1.1.1 public.test[v1.x] [v1.x]127.0.0.1 1.1.1.1%5bv1.x%5d 127.0.0.1%5d",
     "percent": "127.0.0.1%00 127.0.0.1%00.public.test 127.0.0.1%2f %31%32%37.0.0.1 127.0.0.1%0d%0a 127.0.0.1%lo",
 }
 """What stands for an address that is not public, or for a name of this machine, between // and the port."""
@@ -120,6 +122,12 @@ URLS = [
     "http://[::1]@public.test:{port}/",
     "http://[public.test]@127.0.0.1:{port}/",
     "http://127.0.0.1:{port}/..//public.test/",
+    "http://127.0.0.1[v1.x]:{port}/",
+    "http://[v1.x]@127.0.0.1:{port}/",
+    "http://127.0.0.1[v1.x/:{port}/",
+    "httpſ://127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}１/",
+    "http://127.0.0.1:1_0:{port}/",
 ]
 """Whole URLs that lead here, or that one parser reads otherwise than another."""
 
@@ -250,6 +258,39 @@ def test_the_canary_hears_what_is_allowed(vector: str) -> None:
         async with canary() as server, sending(EVERYTHING, names("127.0.0.1")) as sender:
             assert 200 == await end_of(sender, vector.replace("{port}", str(server.port)))
             assert 1 == len(await heard(server))
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://1.1.1.1[v1.x]:{port}/",
+        "http://public.test[v1.x]:{port}/",
+        "http://127.1:{port}/",
+        "http://127.0.0.1.:{port}/",
+        "http://user@public.test:{port}/",
+        "http://public.test:{port}/#top",
+        "http://pub%6cic.test:{port}/",
+        "http://public..test:{port}/",
+        "ftp://public.test:{port}/",
+        "http://public.test:+{port}/",
+        "not a URL",
+        "",
+    ],
+)
+def test_what_the_ledger_holds_and_we_refuse_now(url: str) -> None:
+    """A stored callback whose URL is refused ends as `blocked_address`: its host is looked up nowhere."""
+
+    async def scene() -> None:
+        resolver = names("127.0.0.1")
+        async with canary() as server, sending(EVERYTHING, resolver) as sender:
+            stored = callback(url.replace("{port}", str(server.port)))
+            made = await sender.send(stored, workspace(), NOW_MS)
+            assert ("blocked_address", None) == (made.error, made.own_fault)
+            assert made.answer.startswith(b"callback URL")
+            assert [] == resolver.asked
+            assert [] == await heard(server)
 
     uvloop.run(scene())
 
@@ -430,6 +471,28 @@ def test_listed_ports_hold_on_allowed_networks_too(host: str) -> None:
             ) as sender:
                 assert 200 == await end_of(sender, url)
                 assert [["POST / HTTP/1.1"]] == await heard(server)
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize("host", ["dotted.test.", "DOTTED.test.", "dotted.test。", "dotted.test"])
+def test_a_dot_at_the_end_changes_nothing(host: str, tmp_path: Path) -> None:
+    """Certificate, name in the handshake (SNI), Host and look-up are the name's without the dot, and so is its endpoint."""
+    certificates, asked = Certificates(tmp_path), []
+    tls = certificates.server("dotted.test")
+    tls.sni_callback = lambda _, name, __: asked.append(name)
+
+    async def scene() -> None:
+        resolver = names("127.0.0.1")
+        transport = CallbackTransport(HERE, 20.0, resolver=resolver, tls=certificates.client())
+        async with serving(answers(answer(204)), tls=tls) as server:
+            read = parse_callback_url(server.url_at(host))
+            made = await Sender(transport, AGENT).send(callback(read.url), workspace(), NOW_MS)
+            assert (204, None) == (made.http_status, made.error)
+            assert f"https://dotted.test:{server.port}" == read.origin
+            assert [f"dotted.test:{server.port}"] == server.received[0].values("host")
+        await transport.aclose()
+        assert (["dotted.test"], ["dotted.test"]) == (asked, resolver.asked)
 
     uvloop.run(scene())
 

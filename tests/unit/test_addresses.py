@@ -107,13 +107,53 @@ def test_nothing_is_public_that_is_not_global(address: Any) -> None:
         ("https://192.0.2.1:8080/", "https://192.0.2.1:8080"),
         ("https://[2606:4700:0:0::1111]/", "https://[2606:4700::1111]:443"),
         ("https://[2606:4700::ABCD]:8443/", "https://[2606:4700::abcd]:8443"),
+        ("https://[::ffff:192.0.2.1]/", "https://[::ffff:c000:201]:443"),
         ("https://" + "a" * 63 + ".example", "https://" + "a" * 63 + ".example:443"),
+        ("https://example.com./", "https://example.com:443"),
+        ("https://example.com.:8443/a", "https://example.com:8443"),
+        ("https://EXAMPLE.com。/a", "https://example.com:443"),
+        ("https://" + "a." * 125 + "bcd.", "https://" + "a." * 125 + "bcd:443"),
     ],
 )
 def test_accepted_urls(url: str, origin: str) -> None:
-    """A URL is kept as it is, but for a name in IDNA form; its origin is lower case and has its port."""
+    """A URL is kept as it is, but for a name in IDNA form; its origin is lower case, has its port and no last dot."""
     kept = url if url.partition("/ü")[0].isascii() else url.replace(url[8:].partition("/")[0], origin[8:-4])
-    assert CallbackUrl(kept, origin) == parse_callback_url(url)
+    read = parse_callback_url(url)
+    assert (kept, origin) == (read.url, read.origin)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "target", "authority", "address"),
+    [
+        ("https://Example.COM", "example.com", 443, "", "example.com", None),
+        ("https://example.com.:443/a?b=ü", "example.com", 443, "/a?b=ü", "example.com", None),
+        ("https://example.com:80?b", "example.com", 80, "?b", "example.com:80", None),
+        ("http://example.com:80/", "example.com", 80, "/", "example.com", None),
+        (
+            "https://bücher.example.:8443/",
+            "xn--bcher-kva.example",
+            8443,
+            "/",
+            "xn--bcher-kva.example:8443",
+            None,
+        ),
+        ("https://１92.0.2.1/", "192.0.2.1", 443, "/", "192.0.2.1", "192.0.2.1"),
+        ("https://[2001:DB8:0::1]:8443/", "2001:db8::1", 8443, "/", "[2001:db8::1]:8443", "2001:db8::1"),
+        ("https://[::FFFF:192.0.2.1]/", "::ffff:c000:201", 443, "/", "[::ffff:c000:201]", "::ffff:c000:201"),
+    ],
+)
+def test_what_is_read(
+    url: str, host: str, port: int, target: str, authority: str, address: str | None
+) -> None:
+    """Host, port and Host header come from one reading, in one spelling for each name and address."""
+    read = parse_callback_url(url, allow_http=True)
+    assert (host, port, target, authority) == (read.host, read.port, read.target, read.authority)
+    assert (ipaddress.ip_address(address) if address else None) == read.address
+
+
+def test_a_url_shows_no_query() -> None:
+    """What a reading prints holds no path and no query, where tokens stand."""
+    assert "hunter2" not in repr(parse_callback_url("https://example.com/hunter2?token=hunter2"))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +166,8 @@ def test_accepted_urls(url: str, origin: str) -> None:
 )
 def test_http_where_it_is_allowed(url: str, origin: str) -> None:
     """Where http is allowed it is another origin than https."""
-    assert CallbackUrl(url, origin) == parse_callback_url(url, allow_http=True)
+    read = parse_callback_url(url, allow_http=True)
+    assert (url, origin) == (read.url, read.origin)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +209,36 @@ def test_http_where_it_is_allowed(url: str, origin: str) -> None:
         ("https://[::1", "cannot be read"),
         ("https://[example.com]/", "cannot be read"),
         ("https://[1.2.3.4]/", "cannot be read"),
-        ("https://ex℀mple.com", "cannot be read"),
+        ("https://ex℀mple.com", "not a valid name"),
+        ("https://1.1.1.1[v1.x]:8080/", "cannot be read"),
+        ("https://example.com[::1]/", "cannot be read"),
+        ("https://[::1]example.com/", "cannot be read"),
+        ("https://[::1].", "cannot be read"),
+        ("https://[v1.x]/", "cannot be read"),
+        ("https://[]/", "cannot be read"),
+        ("https://[::1%25lo]/", "cannot be read"),
+        ("https://[fe80::1%lo]/", "cannot be read"),
+        ("https://[::ffff:127.1]/", "cannot be read"),
+        ("https://2606:4700::1111/", "cannot be read"),
+        ("https://example.com:+443/", "cannot be read"),
+        ("https://example.com:4_43/", "cannot be read"),
+        ("https://example.com:443:443/", "cannot be read"),
+        ("https://1.1.1.1%lo/", "not a valid name"),
+        ("https://1.1.1.1%00/", "not a valid name"),
+        ("https://127.1", "ends in a number and is no IPv4 address"),
+        ("https://2130706433", "ends in a number and is no IPv4 address"),
+        ("https://0x7f.1", "ends in a number and is no IPv4 address"),
+        ("https://0X7F000001", "ends in a number and is no IPv4 address"),
+        ("https://0177.0.0.1", "ends in a number and is no IPv4 address"),
+        ("https://127.0.0.01", "ends in a number and is no IPv4 address"),
+        ("https://127.0.0.1.", "ends in a number and is no IPv4 address"),
+        ("https://127.0.0.1。", "ends in a number and is no IPv4 address"),
+        ("https://1.2.3.256", "ends in a number and is no IPv4 address"),
+        ("https://1.2.3.4.5", "ends in a number and is no IPv4 address"),
+        ("https://example.com.0x", "ends in a number and is no IPv4 address"),
+        ("https://example.１", "ends in a number and is no IPv4 address"),
+        ("httpſ://example.com", "must start with https://"),
+        ("https://example.com/#@", "must not have a fragment"),
         ("https://.example.com", "not a valid name"),
         ("https://a..example", "not a valid name"),
         ("https://example.com..", "not a valid name"),
@@ -247,7 +317,9 @@ def test_any_text_is_accepted_or_refused(url: str) -> None:
         case CallbackUrl(origin=origin):
             assert origin.isascii()
             assert origin.lower() == origin
-            assert CallbackUrl(origin, origin) == parsed(origin)
+            again = parsed(origin)
+            assert again
+            assert (origin, origin) == (again.url, again.origin)
         case None:
             pass
 
@@ -275,6 +347,14 @@ def test_any_text_is_accepted_or_refused(url: str) -> None:
 def test_allowed_networks(networks: list[str], host: str, refused: bool) -> None:
     """Public addresses and those of the allowed networks may be connected to, no others."""
     assert refused is (AddressPolicy.of(networks).refusal(host, 443) is not None)
+
+
+@pytest.mark.parametrize(
+    "host", ["1.1.1.1%5Bv1.x%5D", "1.1.1.1[v1.x]", "example.com", "127.1", "", "1.1.1.1%lo"]
+)
+def test_what_is_no_address_is_refused(host: str) -> None:
+    """A policy that is asked for a text that is no address never says yes."""
+    assert f"{host!r} is no address" == AddressPolicy.of(["0.0.0.0/0", "::/0"]).refusal(host, 443)
 
 
 def test_a_refusal_says_what_would_allow_it() -> None:

@@ -144,3 +144,31 @@ def test_wrong_proxy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("DISPATCHER_PROXY_URL", url)
     with pytest.raises(InvalidInput, match="DISPATCHER_PROXY_URL"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("PROXY_URL", "http://user:hush@127.1:3128"),
+        ("PROXY_URL", "http://user:hush@1.1.1.1[v1.x]:3128"),
+        ("PROXY_URL", "http://user:hush@[::1%25lo]:3128"),
+        ("PROXY_URL", "http://user:hush@proxy℀.example:3128"),
+        ("PROXY_URL", "http://user:hush@proxy.example:99999"),
+        ("ALERT_URL", "https://user:hush@alerts.example/"),
+        ("ALERT_URL", "https://alerts.example/hush#top"),
+        ("ALERT_URL", "https://[v1.x]/hush"),
+    ],
+)
+def test_urls_that_nothing_could_be_sent_to(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    """A URL that the transport would refuse is refused at the start, in one line without what is secret in it."""
+    monkeypatch.setenv(f"DISPATCHER_{name}", url)
+    with pytest.raises(InvalidInput, match=f"DISPATCHER_{name}: Value error, URL") as caught:
+        load()
+    assert "hush" not in str(caught.value)
+    assert 1 == len(str(caught.value).splitlines())
+
+
+def test_a_proxy_with_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """User name and password of a proxy are no part of its host."""
+    monkeypatch.setenv("DISPATCHER_PROXY_URL", "http://user:p%40ss@proxy.example:3128")
+    assert "http://proxy.example:3128" == load().shown()["DISPATCHER_PROXY_URL"]
