@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from dispatcher.addresses import parse_callback_url, without_userinfo
 from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
+from dispatcher.networks import nat64_prefix
 from dispatcher.signing import key_of
 
 PREFIX = "DISPATCHER_"
@@ -55,6 +56,14 @@ class Settings(BaseSettings):
     allowed_networks: Annotated[tuple[str, ...], Commas] = Field(
         (),
         description="networks that may be connected to though they are not public, e.g. 127.0.0.0/8,10.1.0.0/16",
+    )
+    denied_networks: Annotated[tuple[str, ...], Commas] = Field(
+        (),
+        description="networks that no callback may go to, whatever else is allowed, e.g. 203.0.113.0/24,2001:db8:5::/48",
+    )
+    nat64_prefixes: Annotated[tuple[str, ...], Commas] = Field(
+        (),
+        description="prefixes of this network's NAT64 beside 64:ff9b::/96; the IPv4 address inside is what is checked",
     )
     allowed_ports: Annotated[tuple[int, ...], Commas] = Field(
         (), description="ports that may be connected to; empty: any"
@@ -138,7 +147,9 @@ class Settings(BaseSettings):
         "auto", description="console, json, or auto: console on a terminal, else json"
     )
 
-    @field_validator("allowed_networks", "allowed_ports", "dns_servers", mode="before")
+    @field_validator(
+        "allowed_networks", "denied_networks", "nat64_prefixes", "allowed_ports", "dns_servers", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -152,11 +163,18 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("allowed_networks")
+    @field_validator("allowed_networks", "denied_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ipaddress.ip_network(network)
+        return value
+
+    @field_validator("nat64_prefixes")
+    @classmethod
+    def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            nat64_prefix(prefix)
         return value
 
     @field_validator("dns_servers")

@@ -9,18 +9,25 @@ from dataclasses import dataclass, field
 import idna
 
 from dispatcher.errors import InvalidInput
-from dispatcher.networks import Address, Network, as_address, text_of
+from dispatcher.networks import (
+    Address,
+    Network,
+    Prefixes,
+    all_in,
+    as_address,
+    as_network,
+    internal_use,
+    is_public,
+    meant_by,
+    nat64_prefix,
+    text_of,
+)
 
 MAX_URL_LENGTH = 2048
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>[0-9]*))?")
 """Host and port; only what every parser of URLs divides in the same way."""
-
-
-_V4_SPECIAL = [ipaddress.ip_network(n) for n in ("192.0.0.0/24", "192.88.99.0/24")]
-_V6_GLOBAL = ipaddress.ip_network("2000::/3")
-_V6_SPECIAL = [ipaddress.ip_network(n) for n in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,34 +164,31 @@ def _is_name(host: str) -> bool:
     )
 
 
-def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet.
-
-    Stricter than `is_global`, which lets multicast, NAT64 and 6to4 through: IPv4-mapped addresses
-    are unwrapped first; IPv6 counts only inside 2000::/3, less its special ranges (IANA registries).
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return is_public(address.ipv4_mapped)
-        return address in _V6_GLOBAL and not any(address in network for network in _V6_SPECIAL)
-    return (
-        address.is_global
-        and not address.is_multicast
-        and not any(address in network for network in _V4_SPECIAL)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
     """Which addresses and ports may be connected to."""
 
     allowed_networks: tuple[Network, ...] = ()
     allowed_ports: frozenset[int] = frozenset()
+    denied_networks: tuple[Network, ...] = ()
+    nat64_prefixes: Prefixes = ()
+    """Beside the well-known one."""
 
     @classmethod
-    def of(cls, networks: Iterable[str] = (), ports: Iterable[int] = ()) -> "AddressPolicy":
-        """From the settings' texts. Raises ValueError for what is no network."""
-        return cls(tuple(ipaddress.ip_network(n) for n in networks), frozenset(ports))
+    def of(
+        cls,
+        networks: Iterable[str] = (),
+        ports: Iterable[int] = (),
+        denied: Iterable[str] = (),
+        nat64: Iterable[str] = (),
+    ) -> "AddressPolicy":
+        """From the settings' texts. Raises ValueError for what is no network, or no prefix of NAT64."""
+        return cls(
+            tuple(as_network(n) for n in networks),
+            frozenset(ports),
+            tuple(as_network(n) for n in denied),
+            tuple(nat64_prefix(p) for p in nat64),
+        )
 
     def port_refusal(self, port: int) -> str | None:
         """Why this port may not be connected to, wherever; None if it may."""
@@ -197,13 +201,24 @@ class AddressPolicy:
         address = as_address(host)
         if address is None:
             return f"{host!r} is no address"
-        refusal = self.port_refusal(port)
-        if refusal:
-            return refusal
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        if any(address in n for n in self.allowed_networks if n.version == address.version):
+        return self.port_refusal(port) or self._denial(address) or self._address_refusal(address)
+
+    def _denial(self, address: Address) -> str | None:
+        """What the operator has denied wins over all that is allowed, however it is wrapped."""
+        if not self.denied_networks:
             return None
-        if is_public(address):
+        for one in all_in(address, self.nat64_prefixes):
+            for network in self.denied_networks:
+                if one in network:
+                    return f"{one} is in DISPATCHER_DENIED_NETWORKS ({network})"
+        return None
+
+    def _address_refusal(self, address: Address) -> str | None:
+        meant = meant_by(address, self.nat64_prefixes)
+        if meant is None:
+            return f"{address} has a prefix of NAT64, but no IPv4 address inside (RFC 6052 §2.2)"
+        if is_public(meant) or any(meant in network for network in self.allowed_networks):
             return None
-        return f"{address} is not a public address (DISPATCHER_ALLOWED_NETWORKS={address} would allow it)"
+        whose = internal_use(meant)
+        what = f"is for internal use only: {whose}" if whose else "is not a public address"
+        return f"{meant} {what} (DISPATCHER_ALLOWED_NETWORKS={meant} would allow it)"

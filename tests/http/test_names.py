@@ -139,6 +139,7 @@ def test_name_servers_of_the_settings() -> None:
     [
         ("2606:4700:0:0::1111", ("2606:4700::1111", 443, 0, 0)),
         ("::FFFF:8.8.8.8", ("::ffff:808:808", 443, 0, 0)),
+        ("64:ff9b::8.8.8.8", ("64:ff9b::808:808", 443, 0, 0)),
         ("8.8.8.8", ("8.8.8.8", 443)),
     ],
 )
@@ -183,5 +184,21 @@ def test_an_answer_that_is_no_address_is_no_answer(policy: AddressPolicy | None,
         with pytest.raises(OSError, match="is no address"):
             await names.addresses("a.test", 443)
         await names.close()
+
+    uvloop.run(scene())
+
+
+def test_names_behind_nat64() -> None:
+    """Of the answers of a DNS64 those that stand for public IPv4 addresses are used, first of all."""
+
+    async def scene() -> None:
+        answers = ["8.8.8.8", "64:ff9b::10.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b::8.8.8.8"]
+        names = Names(Scripted(answers), AddressPolicy())
+        assert ["64:ff9b::808:808", "8.8.8.8"] == [one[4][0] for one in await names.addresses("a.test", 443)]
+        only_inside = Names(Scripted(answers[1:3]), AddressPolicy())
+        with pytest.raises(BlockedAddress, match=r"10\.0\.0\.1 is not a public address"):
+            await only_inside.addresses("a.test", 443)
+        await names.close()
+        await only_inside.close()
 
     uvloop.run(scene())

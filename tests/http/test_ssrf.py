@@ -39,9 +39,11 @@ ADDRESSES = {
     "IPv4-mapped": "::ffff:127.0.0.1 ::ffff:7f00:1 ::ffff:0.0.0.0 ::ffff:10.0.0.1 ::ffff:a9fe:a9fe",
     "IPv4-compatible": "::127.0.0.1 ::7f00:1 ::169.254.169.254",
     "IPv4-translated": "::ffff:0:127.0.0.1 ::ffff:0:a9fe:a9fe",
-    "NAT64": "64:ff9b::7f00:1 64:ff9b::127.0.0.1 64:ff9b::a9fe:a9fe 64:ff9b:1::1 64:ff9b:1::7f00:1",
+    "NAT64": "64:ff9b::a83f:8110 64:ff9b::7f00:1 64:ff9b::127.0.0.1 64:ff9b::a9fe:a9fe 64:ff9b:1::1 64:ff9b:1::7f00:1",
     "6to4": "2002:7f00:1::1 2002:7f00:1:: 2002:a9fe:a9fe::1 2002:a00:1::1 192.88.99.1",
     "Teredo and its neighbours": "2001::1 2001:0:7f00:1::1 2001:0:53aa:64c::80ff:fffe 2001:10::1 2001:20::1",
+    "ISATAP": "2606:4700::5efe:7f00:1 2606:4700::200:5efe:a9fe:a9fe fe80::5efe:7f00:1",
+    "public by number, internal by use": "168.63.129.16 34.118.224.1 199.36.153.4 199.36.153.8 161.26.0.10 166.9.0.1",
     "link-local": "fe80::1 febf::1 fe80::a9fe:a9fe 169.254.0.1 169.254.255.255",
     "link-local with a zone": "fe80::1%lo fe80::1%1 fe80::1%eth0",
     "site-local and unique local": "fec0::1 fc00::1 fd00::1 fdff:ffff::1",
@@ -290,6 +292,33 @@ def test_what_the_ledger_holds_and_we_refuse_now(url: str) -> None:
             assert ("blocked_address", None) == (made.error, made.own_fault)
             assert made.answer.startswith(b"callback URL")
             assert [] == resolver.asked
+            assert [] == await heard(server)
+
+    uvloop.run(scene())
+
+
+DENIED_HERE = AddressPolicy.of(["0.0.0.0/0", "::/0"], (), ["127.0.0.0/8", "0.0.0.0/8", "::/127"])
+
+
+@pytest.mark.parametrize("vector", REACH_HERE)
+def test_what_is_denied_is_not_reached(vector: str) -> None:
+    """What the operator has denied hears nothing, though all networks are allowed."""
+
+    async def scene() -> None:
+        async with canary() as server, sending(DENIED_HERE, names("127.0.0.1")) as sender:
+            assert "blocked_address" == await end_of(sender, vector.replace("{port}", str(server.port)))
+            assert [] == await heard(server)
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize("address", LIES_HERE)
+def test_a_name_that_leads_to_what_is_denied_is_blocked(address: str) -> None:
+    """A name whose address is denied is `blocked_address`, though all networks are allowed."""
+
+    async def scene() -> None:
+        async with canary() as server, sending(DENIED_HERE, names(address)) as sender:
+            assert "blocked_address" == await end_of(sender, f"http://harmless.test:{server.port}/")
             assert [] == await heard(server)
 
     uvloop.run(scene())

@@ -177,6 +177,7 @@ def test_webhook_is_ones_own(api: Api) -> None:
     [
         "https://1.1.1.1[v1.x]:8080/",
         "https://127.1/",
+        "https://168.63.129.16/",
         "https://[64:ff9b::169.254.169.254]/",
         "https://[2002:a9fe:a9fe::1]/",
         "https://user@a.example/",
