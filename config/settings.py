@@ -9,8 +9,10 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from config import broker
+from dispatcher.addresses import parse_callback_url, without_userinfo
 from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
+from dispatcher.networks import nat64_prefix
 from dispatcher.redis_url import RedisUrl, split_url
 from dispatcher.signing import key_of
 
@@ -60,6 +62,14 @@ class Settings(BaseSettings):
     allowed_networks: Annotated[tuple[str, ...], Commas] = Field(
         (),
         description="networks that may be connected to though they are not public, e.g. 127.0.0.0/8,10.1.0.0/16",
+    )
+    denied_networks: Annotated[tuple[str, ...], Commas] = Field(
+        (),
+        description="networks that no callback may go to, whatever else is allowed, e.g. 203.0.113.0/24,2001:db8:5::/48",
+    )
+    nat64_prefixes: Annotated[tuple[str, ...], Commas] = Field(
+        (),
+        description="prefixes of this network's NAT64 beside 64:ff9b::/96; the IPv4 address inside is what is checked",
     )
     allowed_ports: Annotated[tuple[int, ...], Commas] = Field(
         (), description="ports that may be connected to; empty: any"
@@ -143,7 +153,9 @@ class Settings(BaseSettings):
         "auto", description="console, json, or auto: console on a terminal, else json"
     )
 
-    @field_validator("allowed_networks", "allowed_ports", "dns_servers", mode="before")
+    @field_validator(
+        "allowed_networks", "denied_networks", "nat64_prefixes", "allowed_ports", "dns_servers", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -164,11 +176,18 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("allowed_networks")
+    @field_validator("allowed_networks", "denied_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ipaddress.ip_network(network)
+        return value
+
+    @field_validator("nat64_prefixes")
+    @classmethod
+    def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            nat64_prefix(prefix)
         return value
 
     @field_validator("dns_servers")
@@ -193,11 +212,19 @@ class Settings(BaseSettings):
 
     @field_validator("proxy_url", "alert_url")
     @classmethod
-    def _proxy(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        hook = info.field_name == "alert_url"
-        parts = split_url(value.get_secret_value(), at_in_path=hook) if value else None
-        if parts and not (parts.scheme in ("http", "https") and parts.hostname):
+    def _http_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if not value:
+            return value
+        url = value.get_secret_value()
+        if info.field_name == "proxy_url":
+            split_url(url)
+            url, _ = without_userinfo(url)
+        if not url.lower().startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https:// and name a host")
+        try:
+            parse_callback_url(url, allow_http=True)
+        except InvalidInput as error:
+            raise ValueError(str(error).removeprefix("callback ")) from None
         return value
 
     @field_validator("redis_url", "broker_url")

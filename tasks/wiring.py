@@ -90,12 +90,18 @@ def policy(settings: Settings) -> Policy:
     return Policy(settings.max_attempts, backoff, round(settings.retry_after_max_seconds * 1000))
 
 
+def addresses(settings: Settings) -> AddressPolicy:
+    """Where callbacks may go."""
+    return AddressPolicy.of(
+        settings.allowed_networks, settings.allowed_ports, settings.denied_networks, settings.nat64_prefixes
+    )
+
+
 def transport(settings: Settings) -> CallbackTransport:
     """The HTTP transport; made within a running loop."""
-    addresses = AddressPolicy.of(settings.allowed_networks, settings.allowed_ports)
     proxy = settings.proxy_url
     return CallbackTransport(
-        addresses,
+        addresses(settings),
         settings.request_timeout_seconds,
         dns_servers=settings.dns_servers,
         tls=tls_context(settings.ca_file),
@@ -139,7 +145,7 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
             workspaces=workspaces(settings, client),
             api_keys=ApiKeys(wire.call, keys(settings), url),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
-            addresses=AddressPolicy.of(settings.allowed_networks, settings.allowed_ports),
+            addresses=addresses(settings),
             allow_http=settings.allow_http,
             max_queued=settings.api_max_queued,
         )
