@@ -28,7 +28,7 @@ ERRORS = {
     "tls_handshake": "TLS could not be set up",
     "timeout": "not over within REQUEST_TIMEOUT_SECONDS, look-up and handshake included",
     "maybe_received": "the connection broke after the request was sent, before the answer's head was whole",
-    "protocol": "the answer is not HTTP, or its head is too long",
+    "protocol": "the answer is not HTTP/1, or its head is too long",
     "blocked_address": "the address is not public and not allowed",
     "worker_lost": "the worker died, or stalled longer than its lease; a POST may have been made",
     "body_missing": "the body is gone from Redis",

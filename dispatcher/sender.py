@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import Protocol
 
+from dispatcher.answer import Answer
 from dispatcher.decide import PACED
 from dispatcher.dialects import Signing, dialects
 from dispatcher.errors import InvalidInput
-from dispatcher.exchange import Answer
 from dispatcher.outcomes import Attempt
 from dispatcher.replies import Claimed
 from dispatcher.signing import webhook_headers

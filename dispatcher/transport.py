@@ -22,7 +22,8 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from aiohttp.abc import AbstractResolver
 
 from dispatcher.addresses import AddressPolicy, is_address, is_odd_address
-from dispatcher.exchange import Answer, Connection, NoAnswer
+from dispatcher.answer import Answer
+from dispatcher.exchange import Connection, NoAnswer
 from dispatcher.names import BlockedAddress, Names
 
 KEEP_ALIVE_SECONDS = 4.0
@@ -79,7 +80,7 @@ class _Proxy:
 
 
 class CallbackTransport(httpx.AsyncBaseTransport):
-    """Sends one request and reads its answer's head and at most 64 KiB of its body.
+    """Sends one request and reads its answer's head and at most 16 KiB behind it.
 
     `timeout_seconds` is the total from DNS to the last byte. Raises TransportFailure or OwnFault;
     once the head is read nothing raises any more: what is wrong with a body changes no status.
