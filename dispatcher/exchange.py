@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
         self._reader = Reader()
         self._waiting: asyncio.Future[Answer] | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
+        self._heard = False
         self._over: tuple[str, str] | None = None
         self.reusable = False
         """Whether another request may be sent: the last answer was read to its end, and nothing came behind it."""
@@ -86,12 +87,15 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.reusable = False
         why = error or "closed by the other side"
-        if self._waiting:
+        if not self._heard and isinstance(error, ssl.SSLError) and "alert" in str(error):
+            self._end("tls_handshake", f"refused after the handshake: {why}")  # TLS 1.3: RFC 8446 §4.4.2.4
+        elif self._waiting:
             self._end("maybe_received", f"the connection ended before the answer's head was whole: {why}")
         else:
             self._end("connect", f"the connection ended before anything was sent: {why}")
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         reader, waiting = self._reader, self._waiting
         if waiting is None or waiting.done():
             self._end("protocol", "it sent something before it was asked")

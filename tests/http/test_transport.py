@@ -3,12 +3,14 @@
 import asyncio
 import datetime
 import ipaddress
+import os
 import resource
 import socket
 import ssl
+import threading
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -1119,6 +1121,82 @@ def test_a_failed_handshake_is_told_apart(run: Run[None], content: bytes) -> Non
             assert await word_of(post(transport, url)) == "tls_handshake"
 
     run(scene())
+
+
+@contextmanager
+def handshaking(tls: ssl.SSLContext) -> Iterator[int]:
+    """The port of a server that does one handshake, with its alerts, and then waits until the client has closed.
+
+    Python's own blocking server: asyncio's closes without having sent its alert.
+    """
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer, suppress(OSError):
+            try:
+                tls.wrap_socket(peer, server_side=True, suppress_ragged_eofs=True)
+            except ssl.SSLError:
+                while os.read(peer.fileno(), 65536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        yield listener.getsockname()[1]
+        server.join(20)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+def test_a_server_that_wants_our_certificate_has_failed_the_handshake(
+    run: Run[None], certificates: Certificates, version: ssl.TLSVersion
+) -> None:
+    """Its alert is `tls_handshake` with TLS 1.3 too, where it comes after our side of the handshake (RFC 8446 §4.4.2.4)."""
+    tls = certificates.server("receiver.test", asks=True)
+    tls.minimum_version = tls.maximum_version = version
+
+    async def scene(port: int) -> None:
+        async with sending(resolver=names("127.0.0.1"), tls=certificates.client()) as transport:
+            with pytest.raises(TransportFailure, match="alert") as failure:
+                await post(transport, f"https://receiver.test:{port}/hook")
+            assert failure.value.word == "tls_handshake"
+
+    with handshaking(tls) as port:
+        run(scene(port))
+
+
+ALERT = ssl.SSLError(1, "[SSL: TLSV1_ALERT_ACCESS_DENIED] tlsv1 alert access denied (_ssl.c:2580)")
+NO_ALERT = ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] bad record mac (_ssl.c:2580)")
+
+
+@pytest.mark.parametrize(
+    ("heard", "error", "word"),
+    [
+        (b"", ALERT, "tls_handshake"),
+        (b"", NO_ALERT, "maybe_received"),
+        (b"", ConnectionResetError(), "maybe_received"),
+        (b"", None, "maybe_received"),
+        (HEAD, ALERT, "maybe_received"),
+    ],
+)
+def test_an_alert_is_of_the_handshake_only_before_all_else(
+    run: Run[str], heard: bytes, error: Exception | None, word: str
+) -> None:
+    """An alert is the first that is heard of a server that refused us; any later end may have followed the request."""
+
+    async def scene() -> str:
+        async with serving(hangs) as server:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(ClientConnection, "127.0.0.1", server.port)
+            asked = asyncio.create_task(connection.ask(b"POST / HTTP/1.1\r\n\r\n"))
+            await asyncio.sleep(0)
+            if heard:
+                connection.data_received(heard)
+            connection.connection_lost(error)
+            with pytest.raises(NoAnswer) as failure:
+                await asked
+            return failure.value.word
+
+    assert run(scene()) == word
 
 
 def test_a_handshake_that_hangs_counts_in_the_deadline(run: Run[None]) -> None:
