@@ -3,7 +3,6 @@
 import asyncio
 import datetime
 import ipaddress
-import os
 import resource
 import socket
 import ssl
@@ -1132,11 +1131,11 @@ def handshaking(tls: ssl.SSLContext) -> Iterator[int]:
 
     def serve() -> None:
         peer, _ = listener.accept()
-        with peer, suppress(OSError):
-            try:
-                tls.wrap_socket(peer, server_side=True, suppress_ragged_eofs=True)
-            except ssl.SSLError:
-                while os.read(peer.fileno(), 65536):
+        with peer.dup() as kept:  # a failed handshake closes its own
+            with suppress(ssl.SSLError):
+                tls.wrap_socket(peer, server_side=True)
+            with suppress(ConnectionError):
+                while kept.recv(65536):
                     pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
