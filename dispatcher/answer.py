@@ -95,6 +95,8 @@ def body_of(minor: bytes, status: bytes, fields: tuple[tuple[bytes, bytes], ...]
 class Reader:
     """Takes the bytes of one answer, until it is `done` or nothing more comes."""
 
+    head_only = False
+    """Whether no body follows the head: a proxy's answer to CONNECT has none (RFC 9110 §9.3.6)."""
     answer: Answer | None = None
     """Once a final head was read: with as much of the body as has come."""
     done = False
@@ -109,10 +111,6 @@ class Reader:
     _tidy = True
     _body = Body()
 
-    def __init__(self, *, head_only: bool = False) -> None:
-        """With `head_only` no body follows the head: a proxy's answer to CONNECT has none (RFC 9110 §9.3.6)."""
-        self._head_only = head_only
-
     def feed(self, data: bytes) -> None:
         """Takes the next bytes; of many, no more than the bounds allow."""
         tidy = None if self._pieces else TIDY_HEAD.match(data, 0, MAX_HEAD_BYTES)
@@ -120,6 +118,8 @@ class Reader:
         if tidy and tidy[2] >= b"200":
             end = tidy.end()
             self._take(tidy, data[:end], data[end:])
+            if self.done:
+                return
         else:
             self._rest += data[: MAX_HEAD_BYTES + MAX_ANSWER_BYTES]
             while self.answer is None and self._pieces <= MAX_PIECES and self._read_head():
@@ -173,7 +173,7 @@ class Reader:
         fields = tuple(FRAMING.findall(head.lower()))
         find = body_of if len(head) <= MAX_CACHED_BYTES else body_of.__wrapped__
         body = find(minor, status, fields)
-        if self._head_only:
+        if self.head_only:
             body, self._tidy = Body(0), True
         self.answer = Answer(int(status), head, rest)
         if len(rest) == body.length and len(rest) <= MAX_ANSWER_BYTES:

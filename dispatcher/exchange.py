@@ -45,7 +45,9 @@ class Connection(asyncio.Protocol):
         assert self._transport
         if self._over:
             raise NoAnswer(*self._over)
-        self._reader, self.reusable = Reader(head_only=head_only), False
+        self._reader, self.reusable = Reader(), False
+        if head_only:
+            self._reader.head_only = True
         self._waiting = self._loop.create_future()
         timer = self._loop.call_at(deadline, self._end, "timeout", "no answer in time") if deadline else None
         try:
@@ -102,20 +104,21 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         reader.feed(data)
-        if reader.done:
+        if reader.done and reader.answer:
             self.reusable = reader.reusable
+            waiting.set_result(reader.answer)
+        elif reader.done:
             self._end("protocol", reader.problem)
         elif reader.answer and not self._rest_timer:
             self._rest_timer = self._loop.call_later(REST_SECONDS, self._end, "", "")
 
     def _end(self, word: str, text: str) -> None:
         """Whoever waits gets the answer if its head was read, else is told why there is none; so is who asks next."""
-        answer, waiting = self._reader.answer, self._waiting
-        if waiting is None:
+        if self._waiting is None:
             self._over = self._over or (word, text)
-        elif waiting.done():
+        elif self._waiting.done():
             pass
-        elif answer:
-            waiting.set_result(answer)
+        elif self._reader.answer:
+            self._waiting.set_result(self._reader.answer)
         else:
-            waiting.set_exception(NoAnswer(word, text))
+            self._waiting.set_exception(NoAnswer(word, text))
