@@ -294,6 +294,8 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         if not 200 <= answer.status < 300:
             connection.close()
             raise TransportFailure("proxy", f"the proxy answered {answer.status}")
+        if not connection.reusable:
+            raise TransportFailure("proxy", "the proxy sent something behind its answer")
         return await self._encrypted(connection, target.host)
 
 
