@@ -45,7 +45,7 @@ class Event:
     """None while it is in a worker's hands, behind another one of its message, or at its end."""
     ended_ms: int | None
     answer: str | None
-    """The beginning of the last answer that was no 2xx, or what else somebody has to know to mend it."""
+    """The beginning of the last answer that was no 2xx, or why there was none."""
     lease_ends_ms: int | None = None
     """While it is in a worker's hands."""
     attempts_before: int = 0
