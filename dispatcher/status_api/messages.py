@@ -1,20 +1,19 @@
 """Reads the message store: one message, those to a number or with a reference, a campaign, a stretch of time."""
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import structlog
+from redis.exceptions import ResponseError
 
 from dispatcher.connection import translated
 from dispatcher.errors import InvalidInput
 from dispatcher.keys import Keys
-from dispatcher.model import MAX_AHEAD_MS, Status, decode_json
-from dispatcher.status_api.record import SLOT_MS, STATUSES, read_record, reference_digest
+from dispatcher.model import MAX_AHEAD_MS, Status
+from dispatcher.status_api.record import SLOT_MS, STATUSES, reference_digest
+from dispatcher.status_api.stored_message import StoredMessage, stored
 from dispatcher.wire import Argument, Call
 
 PAGE = 500
@@ -23,53 +22,15 @@ MAX_LOOKED_AT = 20_000
 """Messages that one question may look at; it says so where that is not enough."""
 SLOTS_AT_ONCE = 144
 """A day's."""
+TIME_DIGITS = 13
+"""Of the largest number that a counter has: ms since 1970, up to the year 2286."""
 
 log = structlog.get_logger()
 
-Filter = Callable[["StoredMessage"], bool]
+Filter = Callable[[StoredMessage], bool]
 """Whether a message is wanted."""
 Row = tuple[int, int, int]
 """Part of a slot's list: the slot, the first place, the place after the last."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message as the store knows it; None where nobody told. Times are ms since 1970."""
-
-    uuid: str
-    status: Status
-    history: Sequence[tuple[Status, int]]
-    """The statuses it went through, with when."""
-    sent_ms: int
-    src: str
-    dest: str
-    channel: str
-    segments: int | None
-    units: int | None
-    attempts: int | None
-    cost: Decimal | None
-    currency: str | None
-    campaign_id: str | None
-    customer_message_id: str | None
-    network: str | None
-    total_parts: int | None
-    reference: Mapping[str, Any] = field(default_factory=dict)
-    provider: Mapping[str, Any] = field(default_factory=dict)
-    error_code: str | None = None
-    error_message: str | None = None
-
-    def projected(self, words: Mapping[Status, str]) -> list[tuple[str, int]]:
-        """The history in a platform's own words, each with when it began; what a platform has no word for is left out."""
-        steps: list[tuple[str, int]] = []
-        for status, at in self.history:
-            word = words.get(status)
-            if word and (not steps or steps[-1][0] != word):
-                steps.append((word, at))
-        return steps
-
-    def first(self, *statuses: Status) -> int | None:
-        """When it first had one of these statuses."""
-        return next((at for status, at in self.history if status in statuses), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +66,7 @@ class Messages:
         if not uuids:
             return []
         raw = await self._ask("MGET", *(self._keys.status(workspace, uuid) for uuid in uuids))
-        found = [_stored(uuid, one) for uuid, one in zip(uuids, raw, strict=True) if one]
+        found = [stored(uuid, one) for uuid, one in zip(uuids, raw, strict=True) if one]
         return [one for one in found if one]
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
@@ -115,7 +76,7 @@ class Messages:
         listed = await self._ask(
             "MGET", *(self._keys.status_customer(workspace, channel, one) for one in ids)
         )
-        uuids = [raw.decode() if raw else one for one, raw in zip(ids, listed, strict=True)]
+        uuids = [_text(raw) if raw else one for one, raw in zip(ids, listed, strict=True)]
         known = {one.uuid: one for one in await self.get_many(workspace, uuids) if one.channel == channel}
         found = {one: known[uuid] for one, uuid in zip(ids, uuids, strict=True) if uuid in known}
         return {one: message for one, message in found.items() if message.customer_message_id in (None, one)}
@@ -142,15 +103,16 @@ class Messages:
         flat = await self._ask("HGETALL", self._keys.status_campaign(workspace, campaign))
         if not flat:
             return None
-        fields = {name: int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
-        started = fields.pop(b"started", 0)
-        return Campaign(campaign, started, {STATUSES[letter]: n for letter, n in fields.items() if n})
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        counts = {status: _count(fields[letter]) for letter, status in STATUSES.items() if letter in fields}
+        started = _count(fields.get(b"started", b"0"))
+        return Campaign(campaign, started, {status: n for status, n in counts.items() if n})
 
     async def recipients(self, workspace: str, campaign: str, skip: int, count: int) -> list[StoredMessage]:
         """Some of a campaign's messages, in the order in which they were first heard of; forgotten ones are left out."""
         key = self._keys.status_recipients(workspace, campaign)
         uuids = await self._ask("LRANGE", key, skip, skip + count - 1)
-        return await self.get_many(workspace, [uuid.decode() for uuid in uuids])
+        return await self.get_many(workspace, _texts(uuids))
 
     async def sent_between(
         self,
@@ -216,7 +178,7 @@ class Messages:
                 self._ask("LRANGE", self._keys.status_time(workspace, channel, slot), first, end - 1)
                 for slot, first, end in some
             ]
-            uuids = [uuid.decode() for listed in await asyncio.gather(*calls) for uuid in listed]
+            uuids = [uuid for listed in await asyncio.gather(*calls) for uuid in _texts(listed)]
             for one in await self.get_many(workspace, uuids):
                 yield one
             some = []
@@ -236,45 +198,30 @@ class Messages:
             if not uuids:
                 break
             start += len(uuids)
-            known = await self.get_many(workspace, [uuid.decode() for uuid in uuids])
+            known = await self.get_many(workspace, _texts(uuids))
             found += [one for one in known if keep(one)]
         return found[:count]
 
     async def _ask(self, *command: Argument) -> Any:
-        with translated(self._url):
-            return await self._call(*command)
+        """Redis's reply; None, and a line in the log, where something else is under the key: it hides nothing under others."""
+        try:
+            with translated(self._url):
+                return await self._call(*command)
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            log.error("status.unreadable", key=command[1], action="delete that key")
+            return None
 
 
-def _stored(uuid: str, raw: bytes) -> StoredMessage | None:
-    try:
-        record = read_record(raw)
-    except (ValueError, LookupError, TypeError, struct.error, msgspec.MsgspecError):
-        log.error("status.unreadable", message=uuid)
-        return None
-    told = record.told
-    return StoredMessage(
-        uuid,
-        record.status,
-        record.history,
-        record.sent_ms,
-        told.src,
-        told.dest,
-        told.channel,
-        _int(told.segments),
-        _int(told.units),
-        _int(told.attempts),
-        Decimal(told.cost) if told.cost else None,
-        told.currency or None,
-        record.campaign_id or None,
-        told.customer_message_id or None,
-        told.network or None,
-        _int(told.total_parts),
-        decode_json(told.reference.encode()) if told.reference else {},
-        decode_json(told.provider.encode()) if told.provider else {},
-        told.error_code or None,
-        told.error_message or None,
-    )
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
-def _int(text: str) -> int | None:
-    return int(text) if text else None
+def _texts(listed: Sequence[bytes] | None) -> list[str]:
+    return [_text(one) for one in listed or ()]
+
+
+def _count(text: bytes) -> int:
+    """A counter's value; 0 where it is none, or no time either."""
+    return int(text) if text.isdigit() and len(text) <= TIME_DIGITS else 0

@@ -19,7 +19,7 @@ from dispatcher.dialects import namirial as dialect
 from dispatcher.model import Status, iso_seconds
 from dispatcher.status_api.answers import Shape, answer, caller, documented, failures, moment_ms, parts_of
 from dispatcher.status_api.api_keys import ApiKey
-from dispatcher.status_api.messages import StoredMessage
+from dispatcher.status_api.stored_message import StoredMessage
 
 PREFIX = "/api/messagestatus"
 MAX_COUNT = 100

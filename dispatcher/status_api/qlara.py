@@ -32,7 +32,7 @@ from dispatcher.status_api.answers import (
     parts_of,
 )
 from dispatcher.status_api.api_keys import ApiKey
-from dispatcher.status_api.messages import StoredMessage
+from dispatcher.status_api.stored_message import StoredMessage
 from dispatcher.workspaces import Workspace
 
 PREFIX = "/partner-gateway/v1"

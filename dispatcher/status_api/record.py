@@ -11,7 +11,15 @@ import structlog
 from dispatcher.dialects import dialects
 from dispatcher.ledger import ToAccept
 from dispatcher.metrics import Metrics
-from dispatcher.model import BY_LETTER, LETTERS, Status, StatusChange, encode_json, timestamp_ms
+from dispatcher.model import (
+    BY_LETTER,
+    LETTERS,
+    Status,
+    StatusChange,
+    encode_json,
+    is_time,
+    timestamp_ms,
+)
 from dispatcher.wire import Argument
 
 SLOT_MS = 600_000
@@ -112,6 +120,8 @@ def read_record(raw: bytes) -> Record:
             told = msgspec.structs.asdict(_unpack(raw[place : place + length]))
             known |= {name: value for name, value in told.items() if value or name in OF_THE_STATUS}
         place += length
+    if not history or not all(is_time(at) for _, at in history):
+        raise ValueError("no statuses, or one at no time")
     return Record(STATUSES[match[1]], history, int(match[2]), campaign, Told(**known))
 
 

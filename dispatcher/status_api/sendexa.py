@@ -18,7 +18,7 @@ from dispatcher.events import Event
 from dispatcher.model import Status, iso, iso_seconds
 from dispatcher.status_api.answers import Flag, Shape, answer, caller, documented, failures, parts_of
 from dispatcher.status_api.api_keys import ApiKey
-from dispatcher.status_api.messages import StoredMessage
+from dispatcher.status_api.stored_message import StoredMessage
 
 PREFIX = "/v1/sms"
 STATUSES = {

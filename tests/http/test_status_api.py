@@ -4,10 +4,12 @@ import base64
 import json
 import os
 import re
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 
@@ -16,7 +18,7 @@ from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
 from dispatcher.wire import Argument
 from tasks.redis_server import RedisServer
-from tests.http.api import PLATFORMS, Api
+from tests.http.api import AT, PLATFORMS, Api
 from tests.messages import change
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -218,6 +220,44 @@ def test_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         answer.json()["code"],
         answer.json()["message"],
     )
+
+
+def test_one_deep_record_hides_no_other(api: Api) -> None:
+    """A provider that was told 960 levels deep before that was refused costs itself, not the list it stands in."""
+    path, headers = "/api/messagestatus/phonenumber/+233202007745", credential(api, "acme-namirial")
+    before = api.ask("GET", path, headers).json()
+    key = api.keys.status("acme-namirial", "m-5")
+    kept = api.run(api.client.get(key))
+    deep = msgspec.msgpack.encode(["A", "+1", "SMS", *[""] * 9, '{"x":' * 960 + "{}" + "}" * 960, "", ""])
+    api.run(api.client.set(key, kept[:24] + struct.pack(">cqH", b"f", AT, len(deep)) + deep, keepttl=True))
+    answer = api.ask("GET", path, headers)
+    api.run(api.client.set(key, kept, keepttl=True))
+    assert 200 == answer.status_code
+    found = {one["message"]["id"]: one["message"] for one in answer.json()["messages"]}
+    assert {one["message"]["id"] for one in before["messages"]} == set(found)
+    assert "provider" not in found["m-5"]
+
+
+def test_figures_without_an_hour_that_cannot_be_read(api: Api) -> None:
+    """An hour of counters that somebody wrote over is left out of the figures."""
+    hour = api.keys.stats("hour", api.now // 3_600_000 - 20)
+    api.run(api.client.set(hour, "by hand", ex=60))
+    headers = credential(api, "acme-sendexa")
+    assert 2 == api.ask("GET", "/v1/sms/analytics?hours=24", headers).json()["data"]["failed"]
+    api.run(api.client.delete(hour))
+
+
+def test_callbacks_without_one_that_cannot_be_read(api: Api) -> None:
+    """One entry of the ledger that cannot be read is left out of a message's callbacks."""
+    key = api.keys.message("acme-sendexa", "m-1")
+    kept = api.run(api.client.get(key))
+    broken = api.keys.event("acme-sendexa", "broken")
+    api.run(api.client.set(broken, "by hand", ex=60))
+    api.run(api.client.set(key, b"broken " + kept, keepttl=True))
+    answer = api.ask("GET", "/v1/sms/status/m-1?webhookStatus=true", credential(api, "acme-sendexa"))
+    api.run(api.client.set(key, kept, keepttl=True))
+    api.run(api.client.delete(broken))
+    assert ["evt-sendexa"] == [one["eventId"] for one in answer.json()["data"]["webhookStatus"]]
 
 
 def enqueue(api: Api, content: bytes) -> tuple[int, object]:
