@@ -139,11 +139,12 @@ class Events:
         found = await self._read([(workspace, event_id)], strict=True)
         return found[0] if found else None
 
-    async def of_message(self, workspace: str, uuid: str) -> list[Event]:
-        """All callbacks of one message, in order of acceptance."""
+    async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[Event]:
+        """The callbacks of one message, in order of acceptance: all, or so many of the last."""
         with translated(self._url):
             ids = await self._client.get(self._keys.message(workspace, uuid)) or b""
-        return await self._read([(workspace, event_id) for event_id in dict.fromkeys(ids.decode().split())])
+        once = list(dict.fromkeys(ids.decode(errors="replace").split()))
+        return await self._read([(workspace, event_id) for event_id in once[-last:]])
 
     async def waiting(
         self, workspace: str | None = None, endpoint: str | None = None

@@ -33,6 +33,7 @@ from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.status_api.searches import Searches
 from dispatcher.tail import Tail
 from dispatcher.transport import CallbackTransport, tls_context
 from dispatcher.turn import Slots, TurnParts
@@ -125,13 +126,15 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
     wire = Wire(client)
     reading = client, keys(settings), url
     retention_ms = settings.status_retention_seconds * 1000
+    api_keys = ApiKeys(wire.call, keys(settings), url)
     try:
         yield ApiParts(
             messages=Messages(wire.call, keys(settings), url, retention_ms),
             events=Events(*reading),
             stats=Stats(*reading),
             workspaces=workspaces(settings, client),
-            api_keys=ApiKeys(wire.call, keys(settings), url),
+            api_keys=api_keys,
+            searches=Searches(wire.call, keys(settings), api_keys, url),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
             addresses=AddressPolicy.of(settings.allowed_networks, settings.allowed_ports),
             allow_http=settings.allow_http,

@@ -1,8 +1,9 @@
 """What the platforms' APIs have in common: who asks, how an answer is made, what OpenAPI says of it."""
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
@@ -18,6 +19,7 @@ from dispatcher.producer import AsyncDispatcher
 from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKey, ApiKeys, Spent
 from dispatcher.status_api.messages import Messages
+from dispatcher.status_api.searches import Search, Searches, SearchRefused
 from dispatcher.workspaces import Workspaces
 
 
@@ -32,9 +34,8 @@ class ApiParts:
     api_keys: ApiKeys
     producer: AsyncDispatcher
     addresses: AddressPolicy
+    searches: Searches
     allow_http: bool = False
-    searches: set[str] = field(default_factory=set)
-    """Ids of the keys that have a search under way: one at a time."""
     max_queued: int = 100_000
     """Status changes on the queue above which the HTTP intake takes no more."""
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000)
@@ -122,6 +123,19 @@ def caller(
         return key
 
     return who
+
+
+@asynccontextmanager
+async def searching(request: Request, key: ApiKey) -> AsyncIterator[Search]:
+    """A search for a call, paid for by what it reads. Raises HTTPException 429 where it has to wait."""
+    search = Search(parts_of(request).searches, key)
+    try:
+        yield search
+    except SearchRefused as error:
+        raise HTTPException(429, str(error), {"Retry-After": "1"}) from None
+    finally:
+        await search.close()
+        request.state.spent = search.spent or request.state.spent
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:

@@ -1,7 +1,7 @@
 """Reads the message store: one message, those to a number or with a reference, a campaign, a stretch of time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,14 @@ from dispatcher.connection import translated
 from dispatcher.errors import InvalidInput
 from dispatcher.keys import Keys
 from dispatcher.model import MAX_AHEAD_MS, Status
-from dispatcher.status_api.record import SLOT_MS, STATUSES, reference_digest
+from dispatcher.status_api.record import SLOT_MS, STATUSES, Head, read_head, reference_digest
 from dispatcher.status_api.stored_message import StoredMessage, stored
 from dispatcher.wire import Argument, Call
 
 PAGE = 500
 """Messages that are read in one round trip."""
+AT_A_STRETCH = 50
+"""Messages that are read before others are served."""
 MAX_LOOKED_AT = 20_000
 """Messages that one question may look at; it says so where that is not enough."""
 SLOTS_AT_ONCE = 144
@@ -27,8 +29,10 @@ TIME_DIGITS = 13
 
 log = structlog.get_logger()
 
-Filter = Callable[[StoredMessage], bool]
+Filter = Callable[[Head], bool]
 """Whether a message is wanted."""
+Look = Callable[[int], Awaitable[None]]
+"""Is told how many messages are to be read next, and may have the reader wait, or raise."""
 Row = tuple[int, int, int]
 """Part of a slot's list: the slot, the first place, the place after the last."""
 
@@ -47,6 +51,10 @@ class Campaign:
         return sum(self.counts.values())
 
 
+async def free(_: int) -> None:
+    """A Look that costs nothing."""
+
+
 class Messages:
     """Reads one Redis; knows only what its workspace's keys lead to. Every method raises RedisUnavailable."""
 
@@ -61,13 +69,19 @@ class Messages:
         found = await self.get_many(workspace, [uuid])
         return found[0] if found else None
 
-    async def get_many(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
-        """Those of the messages that are known, in the order asked for."""
-        if not uuids:
-            return []
-        raw = await self._ask("MGET", *(self._keys.status(workspace, uuid) for uuid in uuids))
-        found = [stored(uuid, one) for uuid, one in zip(uuids, raw, strict=True) if one]
-        return [one for one in found if one]
+    async def get_many(
+        self, workspace: str, uuids: Sequence[str], keep: Filter | None = None
+    ) -> list[StoredMessage]:
+        """Those of the messages that are known and to be kept, in the order asked for."""
+        found: list[StoredMessage] = []
+        for first in range(0, len(uuids), PAGE):
+            some = uuids[first : first + PAGE]
+            raw = await self._ask("MGET", *(self._keys.status(workspace, uuid) for uuid in some))
+            for number, (uuid, one) in enumerate(zip(some, raw, strict=True), 1):
+                found += _wanted(uuid, one, keep)
+                if number % AT_A_STRETCH == 0:
+                    await asyncio.sleep(0)  # others are served between
+        return found
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
         """Messages of a channel by customerMessageId, or by their own id where they have none; unknown ones are left out."""
@@ -82,21 +96,18 @@ class Messages:
         return {one: message for one, message in found.items() if message.customer_message_id in (None, one)}
 
     async def to_phone(
-        self, workspace: str, number: str, before_ms: int, count: int, keep: Filter
+        self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free
     ) -> list[StoredMessage]:
         """The latest messages to a number that were sent before a time, the latest first; of those that are to be kept."""
-        return await self._latest(
-            workspace, self._keys.status_phone(workspace, number), before_ms, count, keep
-        )
+        zset = self._keys.status_phone(workspace, number)
+        return await self._latest(workspace, zset, before_ms, count, keep, look)
 
     async def with_reference(
-        self, workspace: str, key: str, before_ms: int, count: int, keep: Filter
+        self, workspace: str, key: str, before_ms: int, count: int, keep: Filter, look: Look = free
     ) -> list[StoredMessage]:
         """The same of messages with a reference key."""
         zset = self._keys.status_reference(workspace, reference_digest(key))
-        return await self._latest(
-            workspace, zset, before_ms, count, lambda one: one.reference.get("key") == key and keep(one)
-        )
+        return await self._latest(workspace, zset, before_ms, count, keep, look, key)
 
     async def campaign(self, workspace: str, campaign: str) -> Campaign | None:
         """A campaign's counts, or None: unknown to this workspace, or forgotten."""
@@ -125,6 +136,7 @@ class Messages:
         skip: int,
         count: int,
         keep: Filter | None = None,
+        look: Look = free,
     ) -> list[StoredMessage]:
         """Some of the messages of a channel that were sent between two times (both inclusive), the earliest ten minutes first.
 
@@ -135,56 +147,77 @@ class Messages:
         found: list[StoredMessage] = []
         looked_at = 0
         rows: list[Row] = []
-        async for slot, length in self._slots(
-            workspace, channel, range(from_ms // SLOT_MS, to_ms // SLOT_MS + 1)
-        ):
-            whole = keep is None and from_ms <= slot * SLOT_MS and (slot + 1) * SLOT_MS <= to_ms
-            start = min(skip, length) if whole else 0  # of others it shows only when they are read
-            skip -= start
-            rows += [(slot, first, min(first + PAGE, length)) for first in range(start, length, PAGE)]
-            if whole and sum(end - first for _, first, end in rows) < PAGE:
-                continue
-            async for one in self._read(workspace, channel, rows):
-                looked_at += 1
+
+        def wanted(head: Head) -> bool:
+            return from_ms <= head.sent_ms <= to_ms and (keep is None or keep(head))
+
+        async def take() -> bool:
+            """Adds the wanted messages of the rows; whether there are enough."""
+            nonlocal skip, looked_at
+            async for length, some in self._read(workspace, channel, rows, wanted, look):
+                found.extend(some[skip:])
+                skip, looked_at = max(0, skip - len(some)), looked_at + length
+                if len(found) >= count:
+                    return True
                 if looked_at > MAX_LOOKED_AT:
                     raise InvalidInput(
                         f"more than {MAX_LOOKED_AT:,} messages lie in that time before what was asked for: narrow it"
                     )
-                if from_ms <= one.sent_ms <= to_ms and (keep is None or keep(one)):
-                    found += [one] if not skip else []
-                    skip -= bool(skip)
-                    if len(found) == count:
-                        return found
-            rows = []
-        return (found + [one async for one in self._read(workspace, channel, rows)])[:count]
+            return False
 
-    async def _slots(self, workspace: str, channel: str, slots: range) -> AsyncIterator[tuple[int, int]]:
+        slots = range(from_ms // SLOT_MS, to_ms // SLOT_MS + 1)
+        async for slot, length in self._slots(workspace, channel, slots, look):
+            whole = keep is None and from_ms <= slot * SLOT_MS and (slot + 1) * SLOT_MS <= to_ms
+            start = min(skip, length) if whole else 0  # of others it shows only when they are read
+            skip -= start
+            rows += [(slot, first, min(first + PAGE, length)) for first in range(start, length, PAGE)]
+            if whole and _length(rows) < PAGE:
+                continue
+            if await take():
+                return found[:count]
+            rows = []
+        await take()
+        return found[:count]
+
+    async def _slots(
+        self, workspace: str, channel: str, slots: range, look: Look
+    ) -> AsyncIterator[tuple[int, int]]:
         """Those that have messages, with how many."""
         for first in range(0, len(slots), SLOTS_AT_ONCE):
             some = slots[first : first + SLOTS_AT_ONCE]
+            await look(len(some))
             calls = [self._ask("LLEN", self._keys.status_time(workspace, channel, slot)) for slot in some]
             for slot, length in zip(some, await asyncio.gather(*calls), strict=True):
                 if length:
                     yield slot, length
 
-    async def _read(self, workspace: str, channel: str, rows: Sequence[Row]) -> AsyncIterator[StoredMessage]:
-        """The messages of rows, some at a time."""
+    async def _read(
+        self, workspace: str, channel: str, rows: Sequence[Row], keep: Filter, look: Look
+    ) -> AsyncIterator[tuple[int, list[StoredMessage]]]:
+        """The messages of rows that are to be kept, some at a time, with how many were looked at."""
         some: list[Row] = []
         for number, row in enumerate(rows, 1):
             some.append(row)
-            if number < len(rows) and sum(end - first for _, first, end in some) < PAGE:
+            if number < len(rows) and _length(some) < PAGE:
                 continue
+            await look(_length(some))
             calls = [
                 self._ask("LRANGE", self._keys.status_time(workspace, channel, slot), first, end - 1)
                 for slot, first, end in some
             ]
             uuids = [uuid for listed in await asyncio.gather(*calls) for uuid in _texts(listed)]
-            for one in await self.get_many(workspace, uuids):
-                yield one
+            yield len(uuids), await self.get_many(workspace, uuids, keep)
             some = []
 
     async def _latest(
-        self, workspace: str, zset: str, before_ms: int, count: int, keep: Filter
+        self,
+        workspace: str,
+        zset: str,
+        before_ms: int,
+        count: int,
+        keep: Filter,
+        look: Look,
+        reference: str | None = None,
     ) -> list[StoredMessage]:
         found: list[StoredMessage] = []
         start = 0
@@ -198,8 +231,9 @@ class Messages:
             if not uuids:
                 break
             start += len(uuids)
-            known = await self.get_many(workspace, _texts(uuids))
-            found += [one for one in known if keep(one)]
+            await look(len(uuids))
+            known = await self.get_many(workspace, _texts(uuids), keep)
+            found += [one for one in known if reference in (None, one.reference.get("key"))]
         return found[:count]
 
     async def _ask(self, *command: Argument) -> Any:
@@ -212,6 +246,21 @@ class Messages:
                 raise
             log.error("status.unreadable", key=command[1], action="delete that key")
             return None
+
+
+def _wanted(uuid: str, raw: bytes | None, keep: Filter | None) -> list[StoredMessage]:
+    """The message, or none: not known, not to be kept, not readable."""
+    if not raw:
+        return []
+    head = read_head(uuid, raw) if keep else None
+    if keep and head and not keep(head):
+        return []
+    message = stored(uuid, raw)
+    return [message] if message else []
+
+
+def _length(rows: Sequence[Row]) -> int:
+    return sum(end - first for _, first, end in rows)
 
 
 def _text(raw: bytes) -> str:

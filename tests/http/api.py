@@ -26,6 +26,7 @@ from dispatcher.status_api.api_keys import PRODUCERS, ApiKeys
 from dispatcher.status_api.app import create_app
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Wire
 from dispatcher.workspaces import Workspaces
 from tests.messages import TOKEN, change, tell
@@ -83,12 +84,14 @@ class Api:
         self.wire = Wire(self.client)
         self._runner = asyncio.Runner()
         self.app: FastAPI = create_app(self._parts)
+        api_keys = ApiKeys(self.wire.call, self.keys, url)
         self.parts = ApiParts(
             messages=Messages(self.wire.call, self.keys, url),
             events=Events(self.client, self.keys, url),
             stats=Stats(self.client, self.keys, url),
             workspaces=Workspaces(self.client, self.keys, SecretBox()),
-            api_keys=ApiKeys(self.wire.call, self.keys, url),
+            api_keys=api_keys,
+            searches=Searches(self.wire.call, self.keys, api_keys, url),
             producer=AsyncDispatcher(self.client, url),
             addresses=AddressPolicy(),
             max_queued=5,

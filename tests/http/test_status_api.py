@@ -16,6 +16,8 @@ import redis
 from dispatcher.errors import EnqueueInterrupted, NotFound
 from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
+from dispatcher.status_api import searches
+from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Argument
 from tasks.redis_server import RedisServer
 from tests.http.api import AT, PLATFORMS, Api
@@ -430,19 +432,131 @@ def test_body_is_read_only_for_who_has_a_key(api: Api) -> None:
     assert 413 == api.ask("POST", path, headers | credential(api, "rival-qlara"), b" " * 20_000).status_code
 
 
-def test_one_search_at_a_time(api: Api) -> None:
-    """While a key's history is looked for, its next one is told to wait, and nobody else's."""
-    key = api.api_keys["acme-qlara"].partition(".")[0]
-    api.parts.searches.add(key)
-    path = (
-        "/partner-gateway/v1/messages/history?channel=SMS&from=2027-01-15T00:00:00Z&to=2027-01-16T00:00:00Z"
-    )
-    statuses = [
-        api.ask("GET", path, credential(api, name)).status_code for name in ("acme-qlara", "rival-qlara")
-    ]
-    api.parts.searches.discard(key)
-    assert ([429, 200], 200) == (statuses, api.ask("GET", path, credential(api, "acme-qlara")).status_code)
-    assert set() == api.parts.searches
+LONG = {
+    "namirial": LISTS["namirial"],
+    "qlara": LISTS["qlara"],
+    "sendexa": ["/v1/sms/analytics"],
+}
+
+
+def another_process(api: Api) -> Searches:
+    """The guard as another process of the API has it."""
+    return Searches(api.wire.call, api.keys, api.parts.api_keys)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path"), [(name, path) for name, paths in LONG.items() for path in paths]
+)
+def test_one_long_search_at_a_time(
+    api: Api, monkeypatch: pytest.MonkeyPatch, dialect: str, path: str
+) -> None:
+    """While a workspace has a long search in any process, its next one is told to wait, and nobody else's."""
+    monkeypatch.setattr(searches, "FREE", 0)
+    other, workspace = another_process(api), f"rival-{dialect}"
+    token = api.run(other.begin(workspace))
+    held = api.ask("GET", path, credential(api, workspace))
+    assert 0 < api.run(api.client.pttl(api.keys.search(workspace))) <= searches.LIFE_MS
+    assert (429, "1") == (held.status_code, held.headers["Retry-After"])
+    assert "wait for the one before" in held.text
+    assert 200 == api.ask("GET", path, credential(api, f"acme-{dialect}")).status_code
+    api.run(other.end(workspace, token))
+    assert 200 == api.ask("GET", path, credential(api, workspace)).status_code
+    assert [] == api.run(api.client.keys(f"{api.keys.root}search:*"))
+
+
+def test_a_short_search_needs_no_guard(api: Api) -> None:
+    """What looks at few messages goes on beside a long search, and beside others of its kind."""
+    token = api.run(another_process(api).begin("rival-namirial"))
+    answer = api.ask("GET", LISTS["namirial"][0], credential(api, "rival-namirial"))
+    api.run(another_process(api).end("rival-namirial", token))
+    assert 200 == answer.status_code
+
+
+def test_only_who_holds_the_guard_ends_it(api: Api) -> None:
+    """A search that lasted longer than its guard does not end the one that came after it."""
+    late, other = another_process(api), another_process(api)
+    token = api.run(late.begin("w"))
+    api.run(api.client.delete(api.keys.search("w")))
+    following = api.run(other.begin("w"))
+    api.run(late.end("w", token))
+    assert (True, "") == (bool(following), api.run(another_process(api).begin("w")))
+    api.run(other.end("w", following))
+    assert 0 == api.run(api.client.exists(api.keys.search("w")))
+
+
+def test_a_long_search_while_redis_is_full(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis that takes no guard still answers; one search at a time is counted here, then."""
+    monkeypatch.setattr(searches, "FREE", 0)
+    path, headers = LISTS["namirial"][0], credential(api, "rival-namirial")
+    api.run(api.client.config_set("maxmemory", 1))
+    try:
+        first = api.ask("GET", path, headers).status_code
+        token = api.run(api.parts.searches.begin("rival-namirial"))
+        second = api.ask("GET", path, headers).status_code
+        api.run(api.parts.searches.end("rival-namirial", token))
+        third = api.ask("GET", path, headers).status_code
+    finally:
+        api.run(api.client.config_set("maxmemory", 0))
+    assert (200, 429, 200) == (first, second, third)
+
+
+def spent_by(api: Api, rate: int, *counts: int) -> tuple[int, int]:
+    """How often a key was counted for a search that looks at so many messages, and in how many seconds."""
+    made = api.parts.api_keys.add("acme-namirial", "namirial", "s", now_ms=1, rate_per_second=rate)
+    key, _ = api.run(made)
+
+    async def look() -> None:
+        search = searches.Search(api.parts.searches, key)
+        try:
+            for count in counts:
+                await search.look_at(count)
+        finally:
+            await search.close()
+
+    api.run(look())
+    seconds = api.run(api.client.keys(f"{api.keys.root}api-rate:{key.id}:*"))
+    return sum(int(api.run(api.client.get(one))) for one in seconds), len(seconds)
+
+
+def test_a_search_is_paid_for_by_what_it_reads(api: Api) -> None:
+    """The first 500 messages are the call's, each further 500 cost as much as another one."""
+    paid = [spent_by(api, 5000, *counts)[0] for counts in ((500,), (100, 400, 1), (500, 500, 500, 1100))]
+    assert [0, 1, 5] == paid
+
+
+def test_a_search_waits_for_its_keys_rate(api: Api) -> None:
+    """A key with one call a second reads on in the next second, and none of its seconds is overdrawn by waiting."""
+    calls, seconds = spent_by(api, 1, 500, 500, 500)
+    assert (2, True) == (seconds, calls <= 4)
+
+
+def test_a_search_that_would_take_too_long(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the key's rate does not let end in time is told so, and gives the guard back."""
+    monkeypatch.setattr(searches, "MAX_SECONDS", 0)
+    with pytest.raises(searches.SearchRefused, match="narrow it"):
+        spent_by(api, 1, *[500] * 5)
+    assert [] == api.run(api.client.keys(f"{api.keys.root}search:*"))
+
+
+def test_what_is_left_after_a_search(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer's rate has the search in it."""
+    monkeypatch.setattr(searches, "A_CALL", 1)
+    answer = api.ask("GET", LISTS["qlara"][0], credential(api, "rival-qlara"))
+    assert int(answer.headers["X-RateLimit-Remaining"]) <= 5000 - 3
+
+
+def test_callbacks_of_a_message_are_the_latest(api: Api) -> None:
+    """Of a message with thousands of callbacks the last 100 are read and shown."""
+    workspace, key = "acme-sendexa", api.keys.message("acme-sendexa", "m-1")
+    before = api.run(api.client.get(key))
+    entry = api.run(api.client.get(api.keys.event(workspace, "evt-sendexa")))
+    ids = [f"many-{number}" for number in range(250)]
+    api.run(api.client.mset({api.keys.event(workspace, id_): entry for id_ in ids}))
+    api.run(api.client.set(key, " ".join(ids), keepttl=True))
+    answer = api.ask("GET", "/v1/sms/status/m-1?webhookStatus=true", credential(api, workspace))
+    api.run(api.client.set(key, before, keepttl=True))
+    api.run(api.client.delete(*(api.keys.event(workspace, id_) for id_ in ids)))
+    assert ids[-100:] == [one["eventId"] for one in answer.json()["data"]["webhookStatus"]]
 
 
 def test_documented_base_url_of_qlara(api: Api) -> None:

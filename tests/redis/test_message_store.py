@@ -1,5 +1,6 @@
 """The message store on a real server: the latest status by rank, what is told, and every look-up."""
 
+import asyncio
 import re
 import struct
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -15,8 +17,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.model import LETTERS, Status
 from dispatcher.scripts import source
 from dispatcher.status_api import messages as module
-from dispatcher.status_api.record import Told
-from dispatcher.status_api.stored_message import StoredMessage
+from dispatcher.status_api.record import Head, Told
 from tests.messages import RETENTION_MS, Store, change
 
 AT = 1_800_000_000_000
@@ -230,7 +231,7 @@ def test_far_times_and_long_tellings(store: Store) -> None:
     assert [(Status.SENT, AT), (Status.DELIVERED, -5)] == found.history
 
 
-def everything(_: StoredMessage) -> bool:
+def everything(_: Head) -> bool:
     return True
 
 
@@ -264,6 +265,7 @@ UNREADABLE = {
     "half of one": kept(TOLD)[:-3],
     "no status": kept(TOLD)[:24],
     "another letter": kept(TOLD, letter=b"?"),
+    "another status in its head": b"d" + kept(TOLD)[1:],
     "no time": kept(TOLD, at_ms=2**62),
     "no msgpack": kept(TOLD)[:-40] + b"\xc1" * 40,
     "no text": kept(replace(TOLD, src=7)),
@@ -430,6 +432,60 @@ def test_sent_between_says_where_it_would_look_at_too_many(
     )
     with pytest.raises(InvalidInput, match="narrow it"):
         store.run(asked)
+
+
+def test_others_are_served_while_many_are_read(store: Store) -> None:
+    """Between two turns of the others no more than 50 messages are looked at, however long the search."""
+    store.record(*(change("QUEUED", f"m{number}") for number in range(1100)), dialect="namirial")
+    looked_at, most = 0, 0
+
+    def keep(_: Head) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return looked_at % 2 == 0
+
+    async def ask() -> None:
+        asked = store.messages.to_phone("acme", "+233200000001", AT + 1, 551, keep)
+        search = asyncio.ensure_future(asked)
+        nonlocal most
+        while not search.done():
+            before = looked_at
+            await asyncio.sleep(0)
+            most = max(most, looked_at - before)
+        assert 550 == len(await search)
+
+    store.run(ask())
+    assert (1100, 50) == (looked_at, most)
+
+
+def test_what_is_not_wanted_is_not_read_whole(store: Store) -> None:
+    """A message that its status rules out costs no more than a look at its first bytes."""
+    broken = kept(TOLD)[:-3]
+    for number in range(3):
+        store.record(change(uuid=f"m{number}"), dialect="namirial")
+        store.plain.set(store.keys.status("acme", f"m{number}"), broken, px=60_000)
+    with structlog.testing.capture_logs() as lines:
+        for keep in (lambda _: False, everything):
+            store.run(store.messages.to_phone("acme", "+233200000001", AT + 1, 9, keep))
+    assert ["m0", "m1", "m2"] == sorted(line["message"] for line in lines)
+
+
+def test_a_search_says_what_it_reads(store: Store) -> None:
+    """Messages, and stretches of ten minutes, are told before they are read."""
+    told: list[int] = []
+
+    async def look(count: int) -> None:
+        told.append(count)
+
+    for number in range(3):
+        store.record(change(uuid=f"n{number}", reference={"key": "k"}), dialect="namirial")
+        store.record(change(uuid=f"q{number}", at_ms=AT + number), dialect="qlara")
+    messages = store.messages
+    store.run(messages.to_phone("acme", "+233200000001", AT + 1, 2, everything, look))
+    store.run(messages.with_reference("acme", "k", AT + 1, 9, everything, look))
+    asked = messages.sent_between("acme", "SMS", AT, AT, now_ms=AT, skip=0, count=9, look=look)
+    store.run(asked)
+    assert [2, 3, 1, 3] == told
 
 
 def test_no_other_workspace(store: Store) -> None:
