@@ -165,17 +165,20 @@ def _shallow(value: dict[str, Any]) -> dict[str, Any]:
 
 def is_deep(value: object) -> bool:
     """Whether lists and objects are nested in each other more than MAX_DEPTH levels; takes no stack, and ends on a circle."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        inner = [_held(one) for one in level if isinstance(one, dict | list | tuple)]
-        if not inner:
+    level = _nesting([value])
+    for _ in range(MAX_DEPTH):
+        level = _nesting(one for some in level for one in (some.values() if type(some) is dict else some))
+        if not level:
             return False
-        level = list({id(one): one for some in inner for one in some}.values())
     return True
 
 
-def _held(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
+def _nesting(values: Iterable[Any]) -> list[Any]:
+    """The lists and objects among values, each once."""
+    return list({id(one): one for one in values if isinstance(one, _NESTS)}.values())
+
+
+_NESTS = (dict, list, tuple)
 
 
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]

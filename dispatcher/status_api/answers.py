@@ -1,9 +1,10 @@
 """What the platforms' APIs have in common: who asks, how an answer is made, what OpenAPI says of it."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
@@ -36,6 +37,8 @@ class ApiParts:
     addresses: AddressPolicy
     searches: Searches
     allow_http: bool = False
+    enqueuing: Counter[str] = field(default_factory=Counter)
+    """Ids of producer keys, with how many calls of each are under way in this process."""
     max_queued: int = 100_000
     """Status changes on the queue above which the HTTP intake takes no more."""
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000)
@@ -139,13 +142,20 @@ async def searching(request: Request, key: ApiKey) -> AsyncIterator[Search]:
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:
-    """A request's body, read only now. Raises HTTPException: 413 where it is too long, 400 where it breaks off."""
+    """A request's body, read only now, and not at all where its length is told and too long.
+
+    Raises HTTPException: 413 where it is too long, 400 where it breaks off.
+    """
+    too_long = HTTPException(413, f"the limit is {max_bytes:,} bytes", {"Connection": "close"})
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and (len(told) > 18 or int(told) > max_bytes):
+        raise too_long
     read = bytearray()
     try:
         async for some in request.stream():
             read += some
             if len(read) > max_bytes:
-                raise HTTPException(413, f"the limit is {max_bytes:,} bytes", {"Connection": "close"})
+                raise too_long
     except ClientDisconnect:
         raise HTTPException(400, "the body broke off") from None
     return bytes(read)

@@ -1,22 +1,25 @@
 """Each platform's API, by golden requests and answers; and that no workspace learns of another's."""
 
+import asyncio
 import base64
 import json
 import os
 import re
 import struct
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import redis
 
-from dispatcher.errors import EnqueueInterrupted, NotFound
+from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
 from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
-from dispatcher.status_api import searches
+from dispatcher.producer import AsyncDispatcher
+from dispatcher.status_api import searches, status_changes
 from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Argument
 from tasks.redis_server import RedisServer
@@ -295,9 +298,111 @@ def test_too_many_and_too_long(api: Api) -> None:
     """More than 1,000 at once are refused, and so are more than 8 MB; nothing is taken of them."""
     api.run(api.client.delete(api.keys.events))
     many = b"[" + b",".join([CHANGE.to_json()] * 1001) + b"]"
-    assert (400, {"error": "give 1 to 1,000 status changes at once, not 1,001"}) == enqueue(api, many)
+    assert (400, {"error": "give 1 to 1,000 status changes at once"}) == enqueue(api, many)
     assert 413 == enqueue(api, b"[" + b" " * (8 * 1024 * 1024) + b"]")[0]
     assert 0 == api.run(api.client.xlen(api.keys.events))
+
+
+@pytest.mark.parametrize("body", [b"[" + b"1," * 4_000_000 + b"1]", b"[" + b"[]," * 2_700_000 + b"1]"])
+def test_what_is_too_many_takes_no_memory(body: bytes) -> None:
+    """A call of 8 MB with millions of things in it is refused once there is one too many."""
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match="1 to 1,000"):
+        status_changes._split(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
+
+
+def test_whitespace_before_many(api: Api) -> None:
+    """An array is one, whatever stands before it."""
+    api.run(api.client.delete(api.keys.events))
+    status, answer = enqueue(api, b" \r\n\t" * 2000 + b"[" + CHANGE.to_json() + b"]")
+    assert (202, 1) == (status, len(answer["results"]))  # type: ignore[index]
+
+
+def test_others_are_served_while_changes_are_looked_at(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 short status changes 50 are looked at between two turns of the others; of long ones, one."""
+    looked_at, look = 0, status_changes._looked_at
+
+    def counted(given: bytes) -> status_changes.Looked:
+        nonlocal looked_at
+        looked_at += 1
+        return look(given)
+
+    monkeypatch.setattr(status_changes, "_looked_at", counted)
+
+    async def most_of(body: bytes) -> int:
+        most = 0
+        call = asyncio.ensure_future(status_changes._enqueue(api.parts, status_changes._split(body)))
+        while not call.done():
+            before = looked_at
+            await asyncio.sleep(0)
+            most = max(most, looked_at - before)
+        return most
+
+    long = change(uuid="h-1", reference={"x": "y" * 60_000}).to_json()
+    short = api.run(most_of(b"[" + b",".join([CHANGE.to_json()] * 1000) + b"]"))
+    wrong = api.run(most_of(b"[" + b",".join([b"{}"] * 1000) + b"]"))
+    api.run(api.client.delete(api.keys.events))
+    assert (50, 50, 1) == (short, wrong, api.run(most_of(b"[" + b",".join([long] * 20) + b"]")))
+    assert 1000 + 1000 + 20 == looked_at
+    api.run(api.client.delete(api.keys.events))
+
+
+class Body:
+    """A request's body that knows whether it was asked for."""
+
+    asked = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.asked = True
+        yield b"[]"
+
+
+def test_back_pressure_before_the_body(api: Api) -> None:
+    """While the queue is long, and where its length says that it is too long, a body is not even read."""
+    api.run(api.client.delete(api.keys.events))
+    headers, first, second = credential(api, "producer"), Body(), Body()
+    too_long = headers | {"Content-Length": str(8 * 1024 * 1024 + 1)}
+    answers = [api.ask("POST", "/v1/status-changes", too_long, first).status_code]
+    many = b"[" + b",".join([CHANGE.to_json()] * (api.parts.max_queued + 1)) + b"]"
+    assert 202 == enqueue(api, many)[0]
+    answers.append(api.ask("POST", "/v1/status-changes", headers, second).status_code)
+    api.run(api.client.delete(api.keys.events))
+    assert ([413, 503], False, False) == (answers, first.asked, second.asked)
+
+
+def test_calls_of_one_key_at_once(api: Api) -> None:
+    """A ninth call of a key while eight hold their bodies is told to come again, and another key's is not."""
+    key = api.api_keys["producer"].partition(".")[0]
+    api.parts.enqueuing[key] = 8
+    answer = api.ask("POST", "/v1/status-changes", credential(api, "producer"), b"[]")
+    del api.parts.enqueuing[key]
+    assert (429, "1") == (answer.status_code, answer.headers["Retry-After"])
+    assert 400 == enqueue(api, b"[]")[0]
+    assert 0 == api.parts.enqueuing[key]
+
+
+def test_redis_that_fills_up_in_the_middle(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken before Redis was full is told from what was not; nothing more is tried then."""
+    monkeypatch.setattr(status_changes, "SLICE", 2)
+    api.run(api.client.delete(api.keys.events))
+    take, calls = type(api.parts.producer).enqueue_many, 0
+
+    async def fills_up(producer: AsyncDispatcher, some: Iterable[StatusChange]) -> list[str]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RedisFull("full")
+        return await take(producer, some)
+
+    monkeypatch.setattr(type(api.parts.producer), "enqueue_many", fills_up)
+    some = [change(uuid=f"h-{n}", workspace="acme-zeckta", event_id=f"h-{n}").to_json() for n in range(6)]
+    status, answer = enqueue(api, b"[" + b",".join(some) + b"]")
+    api.run(api.client.delete(api.keys.events))
+    words = [one["result"] for one in answer["results"]]  # type: ignore[index]
+    assert (503, 2, ["queued"] * 2 + ["unconfirmed"] * 4) == (status, calls, words)
 
 
 def test_cut_connection(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
