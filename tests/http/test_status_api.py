@@ -692,6 +692,56 @@ def test_every_path_is_tried_by_two_workspaces(api: Api) -> None:
         assert any(re.fullmatch(rf"{pattern}(\?.*)?", one) for one in tried), path
 
 
+@pytest.mark.parametrize("path", ["/", "/nothing", "/openapi.json", "/v1/messaging/nothing", "/%ff"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH", "OPTIONS"])
+def test_no_answer_is_kept(api: Api, method: str, path: str) -> None:
+    """Unknown paths and methods, too, are answered with `Cache-Control: no-store`, and nobody need show a key for that."""
+    assert api.ask(method, path).status_code in (200, 404, 405)
+
+
+def test_no_page_of_documentation(api: Api) -> None:
+    """There is none unless the operator asks for it; the OpenAPI document is there."""
+    paths = ("/docs", "/docs/", "/docs/start.js", "/redoc", "/docs/oauth2-redirect", "/openapi.json")
+    assert [404] * 5 + [200] == [api.ask("GET", path).status_code for path in paths]
+
+
+@pytest.fixture(scope="module")
+def documented_api(api: Api) -> Iterator[Api]:
+    """The API with its page, without messages."""
+    documented = Api(api.url, redis_away=True, docs=True)
+    yield documented
+    documented.close()
+
+
+def test_page_of_documentation(documented_api: Api) -> None:
+    """It loads nothing from elsewhere: all that it names is served here, and its policy allows nothing else."""
+    page = documented_api.ask("GET", "/docs")
+    assert (200, "text/html; charset=utf-8") == (page.status_code, page.headers["Content-Type"])
+    named = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert ["data:,", "docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"] == named
+    assert [] == re.findall(r"<script(?! src=)|\bon\w+=|<style|https?:|//", page.text)
+    for name in named[1:]:
+        answer = documented_api.ask("GET", f"/{name}")
+        kind = "text/css" if name.endswith(".css") else "text/javascript"
+        assert (200, kind) == (answer.status_code, answer.headers["Content-Type"].partition(";")[0])
+        assert "nosniff" == answer.headers["X-Content-Type-Options"]
+    policy = dict(one.split(" ", 1) for one in page.headers["Content-Security-Policy"].split("; "))
+    assert ("'none'", "'self'", "'self'") == (
+        policy["default-src"],
+        policy["script-src"],
+        policy["connect-src"],
+    )
+
+
+def test_start_of_the_page(documented_api: Api) -> None:
+    """It shows our document and asks no validator of others; nothing but its own files is under its path."""
+    start = documented_api.ask("GET", "/docs/start.js").text
+    assert 'url: "openapi.json"' in start
+    assert "validatorUrl: null" in start
+    for name in ("redoc.standalone.js", "..%2F__init__.py", "%2e%2e/core.py", "start.js/x"):
+        assert 404 == documented_api.ask("GET", f"/docs/{name}").status_code
+
+
 def test_every_answer_has_an_example(api: Api) -> None:
     """Each answer of each operation, and each body, is shown in the OpenAPI document."""
     for path, operations in api.app.openapi()["paths"].items():
