@@ -1,7 +1,7 @@
 """Reads the message store: one message, those to a number or with a reference, a campaign, a stretch of time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from dispatcher.wire import Argument, Call
 PAGE = 500
 """Messages that are read in one round trip."""
 AT_A_STRETCH = 50
-"""Messages that are read before others are served."""
+"""Messages that all searches of a process together read before others are served."""
 MAX_LOOKED_AT = 20_000
 """Messages that one question may look at; it says so where that is not enough."""
 SLOTS_AT_ONCE = 144
@@ -63,6 +63,7 @@ class Messages:
         self._keys = keys
         self._url = url
         self._retention_ms = retention_ms
+        self._turn = asyncio.Lock()
 
     async def get(self, workspace: str, uuid: str) -> StoredMessage | None:
         """A message, or None: unknown to this workspace, or forgotten."""
@@ -77,9 +78,13 @@ class Messages:
         for first in range(0, len(uuids), PAGE):
             some = uuids[first : first + PAGE]
             raw = await self._ask("MGET", *(self._keys.status(workspace, uuid) for uuid in some))
-            for number, (uuid, one) in enumerate(zip(some, raw, strict=True), 1):
-                found += _wanted(uuid, one, keep)
-                if number % AT_A_STRETCH == 0:
+            pairs = list(zip(some, raw, strict=True))
+            if len(uuids) <= AT_A_STRETCH:
+                found += _wanted(pairs, keep)
+                continue
+            for start in range(0, len(pairs), AT_A_STRETCH):
+                async with self._turn:
+                    found += _wanted(pairs[start : start + AT_A_STRETCH], keep)
                     await asyncio.sleep(0)  # others are served between
         return found
 
@@ -248,15 +253,15 @@ class Messages:
             return None
 
 
-def _wanted(uuid: str, raw: bytes | None, keep: Filter | None) -> list[StoredMessage]:
-    """The message, or none: not known, not to be kept, not readable."""
-    if not raw:
-        return []
+def _wanted(pairs: Iterable[tuple[str, bytes | None]], keep: Filter | None) -> list[StoredMessage]:
+    """The messages without those that are not known, not to be kept, or not readable."""
+    found = (_one_wanted(uuid, raw, keep) for uuid, raw in pairs if raw)
+    return [one for one in found if one]
+
+
+def _one_wanted(uuid: str, raw: bytes, keep: Filter | None) -> StoredMessage | None:
     head = read_head(uuid, raw) if keep else None
-    if keep and head and not keep(head):
-        return []
-    message = stored(uuid, raw)
-    return [message] if message else []
+    return None if keep and head and not keep(head) else stored(uuid, raw)
 
 
 def _length(rows: Sequence[Row]) -> int:
