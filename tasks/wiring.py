@@ -13,7 +13,7 @@ from dispatcher import __version__
 from dispatcher.addresses import AddressPolicy
 from dispatcher.alerts import AlertOptions, Alerts
 from dispatcher.backoff import Backoff
-from dispatcher.connection import connect_async
+from dispatcher.connection import SOCKET_TIMEOUT_SECONDS, connect_async
 from dispatcher.decide import Policy
 from dispatcher.engine import Engine
 from dispatcher.errors import RedisUnavailable
@@ -44,6 +44,8 @@ from dispatcher.workspaces import WorkspaceCache, Workspaces
 if TYPE_CHECKING:
     from dispatcher.status_api.answers import ApiParts
 
+API_CONNECTIONS = 20
+"""Of a process of the API to Redis; one more carries what is most of the calls."""
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
@@ -116,13 +118,25 @@ def alert_options(settings: Settings) -> AlertOptions:
     )
 
 
+def _waiting(client: "redis.asyncio.Redis") -> "redis.asyncio.Redis":
+    """A client whose calls wait for each other's connections, where one of connect_async's own would fail beside a hundred."""
+    pool = client.connection_pool
+    client.connection_pool = redis.asyncio.BlockingConnectionPool(
+        max_connections=API_CONNECTIONS,
+        timeout=SOCKET_TIMEOUT_SECONDS,
+        connection_class=pool.connection_class,
+        **pool.connection_kwargs,
+    )
+    return client
+
+
 @asynccontextmanager
 async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
     """What the HTTP API reads and changes; closes it after it."""
     from dispatcher.status_api.answers import ApiParts  # needs the extra `api`
 
     url = redis_url(settings)
-    client = connect_async(url)
+    client = _waiting(connect_async(url))
     wire = Wire(client)
     reading = client, keys(settings), url
     retention_ms = settings.status_retention_seconds * 1000

@@ -14,7 +14,9 @@ from pathlib import Path
 import msgspec
 import pytest
 import redis
+from pydantic import SecretStr
 
+from config.settings import Settings
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
 from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
@@ -22,6 +24,7 @@ from dispatcher.producer import AsyncDispatcher
 from dispatcher.status_api import searches, status_changes
 from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Argument
+from tasks import wiring
 from tasks.redis_server import RedisServer
 from tests.http.api import AT, PLATFORMS, Api
 from tests.messages import change
@@ -225,6 +228,22 @@ def test_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         answer.json()["code"],
         answer.json()["message"],
     )
+
+
+def test_many_calls_at_once(api: Api) -> None:
+    """However many calls need Redis at once, each is answered: they share a few connections, and wait for each other."""
+
+    async def ask() -> tuple[list[int], list[int], int]:
+        async with wiring.api(Settings(redis_url=SecretStr(api.url))) as parts:
+            found = await asyncio.gather(
+                *(parts.events.of_message("acme-sendexa", "m-1") for _ in range(300))
+            )
+            queued = await asyncio.gather(*(parts.producer.queued() for _ in range(300)))
+            return [len(one) for one in found], queued, len(await api.client.client_list())
+
+    found, queued, connections = api.run(ask())
+    assert ([1] * 300, 300) == (found, len(queued))
+    assert connections <= wiring.API_CONNECTIONS + 5
 
 
 def test_one_deep_record_hides_no_other(api: Api) -> None:
