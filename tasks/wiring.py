@@ -14,7 +14,7 @@ from dispatcher import __version__, format
 from dispatcher.addresses import AddressPolicy
 from dispatcher.alerts import AlertOptions, Alerts
 from dispatcher.backoff import Backoff
-from dispatcher.connection import connect_async
+from dispatcher.connection import SOCKET_TIMEOUT_SECONDS, connect_async
 from dispatcher.decide import Policy
 from dispatcher.dialects import dialects
 from dispatcher.engine import Engine
@@ -38,6 +38,7 @@ from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.status_api.searches import Searches
 from dispatcher.sweeper import Sweeper
 from dispatcher.tail import Tail
 from dispatcher.transport import CallbackTransport, tls_context
@@ -49,6 +50,8 @@ from dispatcher.workspaces import WorkspaceCache, Workspaces
 if TYPE_CHECKING:
     from dispatcher.status_api.answers import ApiParts
 
+API_CONNECTIONS = 20
+"""Of a process of the API to Redis; one more carries what is most of the calls."""
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
@@ -127,23 +130,37 @@ def alert_options(settings: Settings) -> AlertOptions:
     )
 
 
+def _waiting(client: "redis.asyncio.Redis") -> "redis.asyncio.Redis":
+    """A client whose calls wait for each other's connections, where one of connect_async's own would fail beside a hundred."""
+    pool = client.connection_pool
+    client.connection_pool = redis.asyncio.BlockingConnectionPool(
+        max_connections=API_CONNECTIONS,
+        timeout=SOCKET_TIMEOUT_SECONDS,
+        connection_class=pool.connection_class,
+        **pool.connection_kwargs,
+    )
+    return client
+
+
 @asynccontextmanager
 async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
     """What the HTTP API reads and changes; closes it after it."""
     from dispatcher.status_api.answers import ApiParts  # needs the extra `api`
 
     url = redis_url(settings)
-    client = connect_async(url)
+    client = _waiting(connect_async(url))
     wire = Wire(client)
     reading = client, keys(settings), url
     retention_ms = settings.status_retention_seconds * 1000
+    api_keys = ApiKeys(wire.call, keys(settings), url)
     try:
         yield ApiParts(
             messages=Messages(wire.call, keys(settings), url, retention_ms),
             events=Events(*reading),
             stats=Stats(*reading),
             workspaces=workspaces(settings, client),
-            api_keys=ApiKeys(wire.call, keys(settings), url),
+            api_keys=api_keys,
+            searches=Searches(wire.call, keys(settings), api_keys, url),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
             addresses=addresses(settings),
             allow_http=settings.allow_http,
