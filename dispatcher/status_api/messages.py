@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -21,6 +21,8 @@ PAGE = 500
 """Messages that are read in one round trip."""
 MAX_LOOKED_AT = 20_000
 """Messages that one question may look at; it says so where that is not enough."""
+CHANNELS = ("SMS", "RCS", "WHATSAPP")
+"""Those on which messages are looked up by their customer's ids."""
 SLOTS_AT_ONCE = 144
 """A day's."""
 
@@ -57,6 +59,8 @@ class StoredMessage:
     provider: Mapping[str, Any] = field(default_factory=dict)
     error_code: str | None = None
     error_message: str | None = None
+    names: Set[tuple[str, str]] = frozenset()
+    """Each channel and id that its customer knew it by: its customerMessageIds, its own id before one was told."""
 
     def projected(self, words: Mapping[Status, str]) -> list[tuple[str, int]]:
         """The history in a platform's own words, each with when it began; what a platform has no word for is left out."""
@@ -109,16 +113,28 @@ class Messages:
         return [one for one in found if one]
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
-        """Messages of a channel by customerMessageId, or by their own id where they have none; unknown ones are left out."""
+        """Messages by each id that a customer knew them by on a channel; unknown ones are left out.
+
+        Of several that told the same one, the one that told it first last.
+        """
         if not ids:
             return {}
-        listed = await self._ask(
-            "MGET", *(self._keys.status_customer(workspace, channel, one) for one in ids)
-        )
-        uuids = [raw.decode() if raw else one for one, raw in zip(ids, listed, strict=True)]
-        known = {one.uuid: one for one in await self.get_many(workspace, uuids) if one.channel == channel}
-        found = {one: known[uuid] for one, uuid in zip(ids, uuids, strict=True) if uuid in known}
-        return {one: message for one, message in found.items() if message.customer_message_id in (None, one)}
+        channels = list(
+            dict.fromkeys((channel, *CHANNELS))
+        )  # it may have been told before the channel changed
+        key = self._keys.status_customer
+        listed = await self._ask("MGET", *(key(workspace, one, id_) for id_ in ids for one in channels))
+        rows = zip(*[iter(listed)] * len(channels), strict=True)
+        leads = {
+            id_: [raw.decode() for raw in row if raw] + [id_] for id_, row in zip(ids, rows, strict=True)
+        }
+        uuids = list(dict.fromkeys(uuid for some in leads.values() for uuid in some))
+        known = {one.uuid: one for one in await self.get_many(workspace, uuids)}
+        found = {
+            id_: [known[uuid] for uuid in some if uuid in known and (channel, id_) in known[uuid].names]
+            for id_, some in leads.items()
+        }
+        return {id_: some[0] for id_, some in found.items() if some}
 
     async def to_phone(
         self, workspace: str, number: str, before_ms: int, count: int, keep: Filter
@@ -273,6 +289,7 @@ def _stored(uuid: str, raw: bytes) -> StoredMessage | None:
         decode_json(told.provider.encode()) if told.provider else {},
         told.error_code or None,
         told.error_message or None,
+        frozenset((channel, id_ or uuid) for channel, id_ in record.names),
     )
 
 
