@@ -1,5 +1,6 @@
 """Workspaces: the customers, each with a dialect, a callback URL, secrets and limits."""
 
+import asyncio
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -360,24 +361,52 @@ def _unknown(workspace: str) -> NotFound:
 
 
 class WorkspaceCache:
-    """Workspaces as last read; one whose revision differs is read again. An unknown one is not kept."""
+    """Workspaces as last read; one whose revision differs is read again, once for all who wait. An unknown one is not kept."""
 
     def __init__(self, workspaces: Workspaces) -> None:
         self._workspaces = workspaces
-        self._known: dict[str, Workspace] = {}
+        self._known: dict[str, tuple[Workspace, set[str | None]]] = {}
+        """With the revisions that it is at least as new as."""
+        self._reads: dict[str, tuple[str | None, asyncio.Task[Workspace | None]]] = {}
+        """The read of a workspace that is under way, with the revision that it was begun for."""
 
     async def get(self, workspace: str, revision: str | None = None) -> Workspace | None:
-        """The workspace, at least as new as `revision` (None: as last read)."""
-        known = self._known.get(workspace)
-        if known and revision in (None, known.revision):
+        """The workspace, at least as new as `revision` (None: as last read). Raises RedisUnavailable.
+
+        Who asks for the same revision shares a read: it was begun after that revision was there. A read that fails is
+        not kept, and one of those who wait may be cancelled without the others.
+        """
+        known, revisions = self._known.get(workspace, (None, set()))
+        if known and (revision is None or revision in revisions):
             return known
-        found = await self._workspaces.get(workspace)
-        if found is None:
+        begun_for, read = self._reads.get(workspace, (None, None))
+        if read is None or revision not in (None, begun_for):
+            read = asyncio.create_task(self._read(workspace, revision))
+            read.add_done_callback(_looked_at)
+            self._reads[workspace] = revision, read
+        return await asyncio.shield(read)
+
+    async def _read(self, workspace: str, revision: str | None) -> Workspace | None:
+        """Reads it; what is found is kept, unless a later read was begun or it was to be forgotten meanwhile."""
+        try:
+            found = await self._workspaces.get(workspace)
+        finally:
+            is_latest = self._reads.get(workspace, (None, None))[1] is asyncio.current_task()
+            if is_latest:
+                del self._reads[workspace]
+        if is_latest and found:
+            self._known[workspace] = found, {revision, found.revision}
+        elif is_latest:
             self._known.pop(workspace, None)
-        else:
-            self._known[workspace] = found
         return found
 
     def forget(self, workspace: str) -> None:
         """Has the workspace read again at the next `get`."""
         self._known.pop(workspace, None)
+        self._reads.pop(workspace, None)
+
+
+def _looked_at(read: "asyncio.Task[Workspace | None]") -> None:
+    """A failure is for those who waited; where nobody does any more, it is no news."""
+    if not read.cancelled():
+        read.exception()

@@ -1,5 +1,6 @@
 """Each platform's API, by golden requests and answers; and that no workspace learns of another's."""
 
+import asyncio
 import base64
 import json
 import os
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 
@@ -207,6 +209,20 @@ def test_redis_away(api: Api, dialect: str) -> None:
     away.close()
     assert (503, "5") == (answer.status_code, answer.headers["Retry-After"])
     assert answer.json()["message"] == "not available now, try again"
+
+
+def test_many_calls_at_once(api: Api) -> None:
+    """More calls at once than there are connections to Redis wait for one, and are answered."""
+    headers = credential(api, "acme-sendexa")
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+            path = "/v1/sms/status/m-1?webhookStatus=true"
+            answers = await asyncio.gather(*(client.get(path, headers=headers) for _ in range(300)))
+        return [one.status_code for one in answers]
+
+    assert [200] * 300 == api.run(ask())
 
 
 def test_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
