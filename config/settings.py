@@ -115,6 +115,9 @@ class Settings(BaseSettings):
         100_000,
         description="status changes on the queue above which POST /v1/status-changes takes no more for now (503)",
     )
+    webhook_changes_per_minute: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        10, description="changes of a workspace's callback URL by its customer a minute (Qlara's webhook)"
+    )
     alert_url: SecretStr | None = Field(
         None,
         description="the operator's own URL, told once a minute of what ended failed or expired, of endpoints that are "

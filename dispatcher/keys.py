@@ -157,6 +157,10 @@ class Keys:
         """String: calls with an API key in one second since 1970. Seconds."""
         return f"{self.prefix}:api-rate:{key_id}:{second}"
 
+    def webhook_changes(self, workspace: str, minute: int) -> str:
+        """String: changes of a webhook by its customer in one minute since 1970. Two minutes."""
+        return f"{self.prefix}:webhook-changes:{workspace}:{minute}"
+
     @property
     def tail(self) -> str:
         """String: there while somebody watches attempts live; also the channel they are published on. Seconds."""

@@ -31,7 +31,7 @@ MAX_LIVE_SECRETS = 3
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """One customer. `revision` changes with every change of it."""
+    """One customer. `revision` changes with every change of it; what changes nothing changes no revision."""
 
     id: str
     dialect: str
@@ -52,6 +52,8 @@ class Workspace:
     """When its customer set the callback URL by the API, if that was so; ms since 1970."""
     problem: str | None = None
     """Why its secrets cannot be opened; they are empty then."""
+    before: "Workspace | None" = field(default=None, repr=False, compare=False)
+    """What it was before the change that returns it: of the same revision where nothing was changed."""
 
     def live_secrets(self, now_ms: int) -> list[Secret]:
         """The secrets that sign now, oldest first. Raises InvalidInput where there are none to use."""
@@ -221,23 +223,44 @@ class Workspaces:
                 return {"secrets": self._seal(known.secrets), "headers": self._seal(dict(known.headers))}
 
             with suppress(NotFound):  # removed meanwhile
-                await self._write(name, reseal)
+                await self._write(name, reseal, anew=True)
         return len(names)
 
-    async def _write(self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]]) -> Workspace:
-        """Sets the fields that `change` makes of what is there, and a new revision; all or nothing."""
-        key = self._keys.workspace(workspace)
+    async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
+        """Counts a change by the workspace's customer; returns how many that makes in this minute, over all processes."""
+        key = self._keys.webhook_changes(workspace, now_ms // 60_000)
+        with translated(self._url):
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.incr(key)
+                pipe.expire(key, 120)
+                count, _ = await pipe.execute()
+        return int(count)
+
+    async def _write(
+        self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]], *, anew: bool = False
+    ) -> Workspace:
+        """Sets the fields that `change` makes of what is there, and a new revision; all or nothing.
+
+        What they say already is not written, nor a new revision, unless `anew`. Secrets and headers are compared opened:
+        sealed, the same ones differ each time.
+        """
+        key, before = self._keys.workspace(workspace), None
 
         async def write(pipe: Any) -> None:
+            nonlocal before
             there = await pipe.hgetall(key)
-            fields = change(self._read(workspace, there) if there else None)
+            before = self._read(workspace, there) if there else None
+            fields = change(before)
+            if before and not anew and before == self._read(workspace, there | _stored(fields)):
+                await pipe.unwatch()
+                return
             pipe.multi()
             pipe.hset(key, mapping=fields | {"revision": secrets.token_hex(6)})
             pipe.sadd(self._keys.workspaces, workspace)
 
         with translated(self._url):
             await self._client.transaction(write, key)  # again, should the key change meanwhile
-        return await self.require(workspace)
+        return replace(await self.require(workspace), before=before)
 
     async def waiting(self, workspace: str) -> dict[str, int]:
         """The workspace's endpoints that have waiting callbacks, with how many."""
@@ -336,6 +359,14 @@ class Workspaces:
 
     def _seal(self, value: object) -> bytes:
         return self._box.seal(msgspec.json.encode(value))
+
+
+def _stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Fields as Redis gives them back."""
+    return {
+        name.encode(): value if isinstance(value, bytes) else str(value).encode()
+        for name, value in fields.items()
+    }
 
 
 def _new_secret(text: str | None, now_ms: int) -> Secret:

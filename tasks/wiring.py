@@ -136,6 +136,7 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
             addresses=AddressPolicy.of(settings.allowed_networks, settings.allowed_ports),
             allow_http=settings.allow_http,
             max_queued=settings.api_max_queued,
+            webhook_changes_per_minute=settings.webhook_changes_per_minute,
         )
     finally:
         await wire.close()

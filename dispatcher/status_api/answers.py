@@ -37,6 +37,8 @@ class ApiParts:
     """Ids of the keys that have a search under way: one at a time."""
     max_queued: int = 100_000
     """Status changes on the queue above which the HTTP intake takes no more."""
+    webhook_changes_per_minute: int = 10
+    """By one workspace's customer."""
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000)
 
 

@@ -163,6 +163,13 @@ BODY = {
         },
     }
 }
+
+
+def _often(limit: int) -> Failure:
+    return failure(429, f"The webhook may be changed {limit} times a minute.")
+
+
+TOO_MANY = documented("Too often: calls a second, or changes a minute.", _often(10))
 NO_WEBHOOK = documented("There is none.", failure(404, "there is no callback URL; create it first"))
 
 header = APIKeyHeader(name="X-Api-Key", auto_error=False, scheme_name="Qlara", description="the API key")
@@ -265,12 +272,15 @@ async def history(
         409: documented(
             "There is one.", failure(409, "there is a callback URL already; change or delete it")
         ),
+        429: TOO_MANY,
     },
 )
 async def create_webhook(request: Request, key: Caller) -> Response:
     """Sets the callback URL of a workspace that has none."""
     parts = parts_of(request)
     url = await _callback_url(request)
+    if refusal := await _too_many(request, key, url, is_there=False):
+        return refusal
     try:
         made = await parts.workspaces.create_callback_url(key.workspace, url, now_ms=parts.now_ms())
     except AlreadyExists as error:
@@ -294,29 +304,52 @@ async def show_webhook(request: Request, key: Caller) -> Response:
 @router.put(
     "/webhooks/delivery-status",
     openapi_extra=BODY,
-    responses={200: documented("It is changed.", WEBHOOK), 404: NO_WEBHOOK, 413: TOO_LONG},
+    responses={200: documented("It is changed.", WEBHOOK), 404: NO_WEBHOOK, 413: TOO_LONG, 429: TOO_MANY},
 )
 async def replace_webhook(request: Request, key: Caller) -> Response:
     """Changes the callback URL, for status changes that are accepted from now on."""
-    return answer(request, _webhook(await _replace(request, key, await _callback_url(request))))
+    replaced = await _replace(request, key, await _callback_url(request))
+    return replaced if isinstance(replaced, Response) else answer(request, _webhook(replaced))
 
 
 @router.delete(
     "/webhooks/delivery-status",
     status_code=204,
-    responses={204: {"description": "It is gone.", "model": None}, 404: NO_WEBHOOK},
+    responses={204: {"description": "It is gone.", "model": None}, 404: NO_WEBHOOK, 429: TOO_MANY},
 )
 async def delete_webhook(request: Request, key: Caller) -> Response:
     """Removes the callback URL; callbacks that wait still go to it."""
-    await _replace(request, key, "")
-    return Response(status_code=204)
+    replaced = await _replace(request, key, "")
+    return replaced if isinstance(replaced, Response) else Response(status_code=204)
 
 
-async def _replace(request: Request, key: ApiKey, url: str) -> Workspace:
+async def _replace(request: Request, key: ApiKey, url: str) -> Workspace | Response:
+    """The changed workspace; or the answer that refuses to change it."""
+    if refusal := await _too_many(request, key, url, is_there=True):
+        return refusal
     try:
         return await parts_of(request).workspaces.replace_callback_url(key.workspace, url)
     except NotFound:
         raise HTTPException(404, "there is no callback URL; create it first") from None
+
+
+async def _too_many(request: Request, key: ApiKey, url: str, *, is_there: bool) -> Response | None:
+    """Counts a change of the webhook; the answer that refuses it where there were too many in this minute.
+
+    What changes nothing does not count, nor what cannot be: creating one that is there, replacing one that is not.
+    """
+    parts = parts_of(request)
+    known, now_ms = await parts.workspaces.get(key.workspace), parts.now_ms()
+    if known is None or bool(known.callback_url) != is_there or known.callback_url == url:
+        return None
+    limit = parts.webhook_changes_per_minute
+    if await parts.workspaces.count_webhook_change(key.workspace, now_ms) <= limit:
+        return None
+    seconds = 60 - now_ms // 1000 % 60
+    refusal = _often(limit).model_copy(update={"retry_after": seconds})
+    response = answer(request, refusal, 429)
+    response.headers["Retry-After"] = str(seconds)
+    return response
 
 
 async def _callback_url(request: Request) -> str:

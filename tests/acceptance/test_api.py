@@ -51,7 +51,8 @@ def api(stack: Stack) -> Iterator[dict[str, str]]:
     made = stack.cli_json("producer-key", "add", "billing", "--rate-per-second", "10000")
     environment["PRODUCER_KEY"] = made["apiKey"]
     start = [*CLI, "api", "--port", str(port)]
-    server = Worker(stack, start, stack.environment, stack.folder / "api.log")
+    often = {"DISPATCHER_WEBHOOK_CHANGES_PER_MINUTE": "10000"}  # as often as schemathesis likes
+    server = Worker(stack, start, stack.environment | often, stack.folder / "api.log")
     wait_until(lambda: is_up(environment["API"]) or server.process.poll() is not None, what="API up")
     yield environment
     assert server.terminate() in (0, -15)  # it ends by the signal once it has closed

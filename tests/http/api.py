@@ -92,6 +92,7 @@ class Api:
             producer=AsyncDispatcher(self.client, url),
             addresses=AddressPolicy(),
             max_queued=5,
+            webhook_changes_per_minute=1000,
             now_ms=lambda: self.now,
         )
         self.app.state.parts = self.parts

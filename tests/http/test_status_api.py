@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
 from dispatcher.wire import Argument
 from tasks.redis_server import RedisServer
-from tests.http.api import PLATFORMS, Api
+from tests.http.api import AT, PLATFORMS, Api
 from tests.messages import change
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -165,13 +166,64 @@ def test_analytics_are_ones_own(api: Api) -> None:
 
 def test_webhook_is_ones_own(api: Api) -> None:
     """Creating, changing and deleting one's webhook leaves another's as it is."""
-    path, acme, rival = "/partner-gateway/v1/webhooks/delivery-status", "acme-qlara", "rival-qlara"
+    path, acme, rival = WEBHOOK, "acme-qlara", "rival-qlara"
     before = api.ask("GET", path, credential(api, rival)).json()
     for method in ("POST", "PUT", "DELETE"):
         content = None if method == "DELETE" else b'{"callbackUrl":"https://new.example/"}'
         headers = credential(api, acme) | {"Content-Type": "application/json"}
         assert api.ask(method, path, headers, content).is_success
         assert before == api.ask("GET", path, credential(api, rival)).json()
+
+
+WEBHOOK = "/partner-gateway/v1/webhooks/delivery-status"
+
+
+@pytest.fixture
+def changeable(server_program: None, tmp_path: Path) -> Iterator[Api]:
+    """An API of its own, where rival-qlara has a webhook and may change it three times a minute."""
+    with RedisServer(tmp_path) as server:
+        changeable = Api(server.url)
+        changeable.parts = replace(changeable.parts, webhook_changes_per_minute=3)
+        changeable.app.state.parts = changeable.parts
+        yield changeable
+        changeable.close()
+
+
+def change_webhook(api: Api, method: str, url: str = "", workspace: str = "rival-qlara") -> httpx.Response:
+    headers = credential(api, workspace) | {"Content-Type": "application/json"}
+    return api.ask(method, WEBHOOK, headers, json.dumps({"callbackUrl": url}).encode() if url else None)
+
+
+def test_change_that_changes_nothing(changeable: Api) -> None:
+    """A PUT of what is there already changes no revision, and is no change that counts, however often it comes."""
+    before = changeable.run(changeable.parts.workspaces.require("rival-qlara"))
+    answers = [change_webhook(changeable, "PUT", before.callback_url).status_code for _ in range(5)]
+    after = changeable.run(changeable.parts.workspaces.require("rival-qlara"))
+    assert ([200] * 5, before.revision) == (answers, after.revision)
+    assert [] == changeable.run(changeable.client.keys("*:webhook-changes:*"))
+
+
+def test_changes_of_a_minute(changeable: Api) -> None:
+    """The fourth real change of a minute is refused in Qlara's form until the minute is over, whatever it is; another's is not."""
+    changeable.now = AT + 17_000
+    done = [change_webhook(changeable, "PUT", f"https://{n}.example/").status_code for n in range(2)]
+    done += [change_webhook(changeable, "POST", "https://a.example/").status_code]
+    done += [change_webhook(changeable, "DELETE").status_code]
+    assert [200, 200, 409, 204] == done
+    refused = change_webhook(changeable, "POST", "https://a.example/")
+    assert (429, "43", 43) == (
+        refused.status_code, refused.headers["Retry-After"], refused.json()["retryAfter"],
+    )  # fmt: skip
+    assert 404 == change_webhook(changeable, "PUT", "https://a.example/").status_code
+    assert 201 == change_webhook(changeable, "POST", "https://a.example/", "acme-qlara").status_code
+    changeable.now += 43_000
+    assert 201 == change_webhook(changeable, "POST", "https://a.example/").status_code
+    lives = [
+        changeable.run(changeable.client.ttl(key))
+        for key in changeable.run(changeable.client.keys("*:webhook-changes:*"))
+    ]
+    assert lives
+    assert all(0 < life <= 120 for life in lives)
 
 
 FIRST_ASKED = {

@@ -1,6 +1,7 @@
 """Workspaces in a real Redis."""
 
 import asyncio
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -108,6 +109,49 @@ def test_cache(world: World, workspaces: Workspaces) -> None:
     newer = world.run(cache.get("acme", revision))
     assert newer
     assert 3 == newer.max_concurrency
+
+
+SAME: list[dict[str, Any]] = [
+    {},
+    {"callback_url": URL},
+    {"max_concurrency": 7},
+    {"rate_per_second": 2},
+    {"ordering": "strict"},
+    {"headers": {"X-Key": "hush"}},
+    {"headers": {"X-None": ""}},
+    {"callback_url": URL, "max_concurrency": 7, "rate_per_second": 2.0, "headers": {"X-Key": "hush"}},
+]
+OTHER: list[dict[str, Any]] = [
+    {"callback_url": URL + "/2"},
+    {"callback_url": URL, "max_concurrency": 8},
+    {"rate_per_second": 2.5},
+    {"ordering": "latest"},
+    {"headers": {"X-Key": "hush!"}},
+    {"headers": {"X-Key": ""}},
+]
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_revision_changes_with_a_change_only(world: World, sealed: bool) -> None:
+    """What is there already is not written, sealed or not; anything else is, and the change says what was before it."""
+    box = SecretBox([Fernet.generate_key().decode()]) if sealed else SecretBox()
+    there = Workspaces(world.client, world.keys, box)
+    made = world.run(
+        there.add(
+            "acme", "zeckta", URL, now_ms=1, max_concurrency=7, rate_per_second=2.0, ordering="strict",
+            headers={"X-Key": "hush"},
+        )
+    )  # fmt: skip
+    raw = world.call("hgetall", world.keys.workspace("acme"))
+    for given in SAME:
+        same = world.run(there.update("acme", **given))
+        assert (made, made, raw) == (same, same.before, world.call("hgetall", world.keys.workspace("acme")))
+    assert made.revision == world.run(there.replace_callback_url("acme", URL)).revision
+    for given in OTHER:
+        before = world.run(there.require("acme"))
+        after = world.run(there.update("acme", **given))
+        assert before == after.before
+        assert before.revision != after.revision
 
 
 class Held(Workspaces):
