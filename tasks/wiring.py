@@ -1,5 +1,6 @@
 """Settings become objects: the one place where the parts are put together."""
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from config.settings import Settings
 from dispatcher import __version__
 from dispatcher.addresses import AddressPolicy
 from dispatcher.alerts import AlertOptions, Alerts
+from dispatcher.audit import Audit, operator
 from dispatcher.backoff import Backoff
 from dispatcher.connection import connect_async
 from dispatcher.decide import Policy
@@ -33,6 +35,7 @@ from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.status_api.refusals import Refusals
 from dispatcher.tail import Tail
 from dispatcher.transport import CallbackTransport, tls_context
 from dispatcher.turn import Slots, TurnParts
@@ -115,6 +118,12 @@ def alert_options(settings: Settings) -> AlertOptions:
     )
 
 
+def audit(settings: Settings, call: Call, *, quiet: bool = False) -> Audit:
+    """The trail, of what this process's user does."""
+    retention_ms = settings.ledger_retention_seconds * 1000
+    return Audit(call, keys(settings), redis_url(settings), operator(), retention_ms, quiet)
+
+
 @asynccontextmanager
 async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
     """What the HTTP API reads and changes; closes it after it."""
@@ -125,6 +134,7 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
     wire = Wire(client)
     reading = client, keys(settings), url
     retention_ms = settings.status_retention_seconds * 1000
+    refusals = Refusals(wire.call, keys(settings), url)
     try:
         yield ApiParts(
             messages=Messages(wire.call, keys(settings), url, retention_ms),
@@ -132,6 +142,8 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
             stats=Stats(*reading),
             workspaces=workspaces(settings, client),
             api_keys=ApiKeys(wire.call, keys(settings), url),
+            refusals=refusals,
+            audit=audit(settings, wire.call),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
             addresses=AddressPolicy.of(settings.allowed_networks, settings.allowed_ports),
             allow_http=settings.allow_http,
@@ -139,6 +151,7 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
             webhook_changes_per_minute=settings.webhook_changes_per_minute,
         )
     finally:
+        await refusals.close()
         await wire.close()
         await client.aclose()
 
@@ -154,6 +167,8 @@ class Store:
     events: Events
     stats: Stats
     api_keys: ApiKeys
+    refusals: Refusals
+    audit: Audit
 
 
 @asynccontextmanager
@@ -171,6 +186,8 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Events(*reading),
             Stats(*reading),
             ApiKeys(wire.call, *reading[1:]),
+            Refusals(wire.call, *reading[1:]),
+            audit(settings, wire.call, quiet=sys.stderr.isatty()),  # where the command says what it did
         )
     finally:
         await wire.close()

@@ -169,9 +169,9 @@ def test_api_keys_by_the_command_line(stack: Stack) -> None:
     key, _, secret = text.partition(".")
     assert f"as a Basic credential: {key}:{secret}" in made.stdout
     (listed,) = stack.cli_json("workspace", "api-key", "list", "keys")
-    assert {"key": key, "workspace": "keys", "name": "reports", "ratePerSecond": 50} == {
-        name: value for name, value in listed.items() if name != "createdAt"
-    }
+    expected = {"key": key, "workspace": "keys", "name": "reports", "ratePerSecond": 50}
+    expected |= {"readOnly": False, "refusedIn24Hours": 0}
+    assert expected == {name: value for name, value in listed.items() if name != "createdAt"}
     assert secret not in stack.cli("workspace", "api-key", "list", "keys").stdout
     assert 0 == stack.cli("workspace", "api-key", "revoke", "keys", key).returncode
     assert [] == stack.cli_json("workspace", "api-key", "list", "keys")

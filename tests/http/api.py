@@ -9,6 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from dispatcher.addresses import AddressPolicy
+from dispatcher.audit import Audit, Who
 from dispatcher.connection import connect_async
 from dispatcher.dialects import dialects, platform_of
 from dispatcher.events import Events
@@ -26,6 +27,7 @@ from dispatcher.status_api.api_keys import PRODUCERS, ApiKeys
 from dispatcher.status_api.app import create_app
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.status_api.refusals import Refusals
 from dispatcher.wire import Wire
 from dispatcher.workspaces import Workspaces
 from tests.messages import TOKEN, change, tell
@@ -89,6 +91,8 @@ class Api:
             stats=Stats(self.client, self.keys, url),
             workspaces=Workspaces(self.client, self.keys, SecretBox()),
             api_keys=ApiKeys(self.wire.call, self.keys, url),
+            refusals=Refusals(self.wire.call, self.keys, url),
+            audit=Audit(self.wire.call, self.keys, url, Who("api", "nobody")),
             producer=AsyncDispatcher(self.client, url),
             addresses=AddressPolicy(),
             max_queued=5,
@@ -117,6 +121,7 @@ class Api:
 
     def close(self) -> None:
         """Closes the connection."""
+        self.run(self.parts.refusals.close())
         self.run(self.wire.close())
         self.run(self.client.aclose())
         self._runner.close()

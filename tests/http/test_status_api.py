@@ -514,3 +514,89 @@ def test_every_answer_has_an_example(api: Api) -> None:
                 assert {"example", "examples"} & set(content), (method, path)
             assert {"401", "403"} & set(operation["responses"]), (method, path)
             assert {"429", "503"} <= set(operation["responses"]), (method, path)
+
+
+def trail(api: Api, workspace: str) -> list[tuple[str, str, object, object]]:
+    """What the trail has of a workspace, the oldest first: who, what, from, to."""
+    found = api.run(api.parts.audit.latest(100, workspace))
+    return [(one.who.name, one.what, one.before, one.after) for one in reversed(found)]
+
+
+def test_trail_of_a_webhook(changeable: Api) -> None:
+    """Each change by the API is in the trail with its key, from what and to what; what changed nothing is not."""
+    key_id = changeable.api_keys["rival-qlara"].partition(".")[0]
+    before = "https://rival-qlara.example/hooks"
+    for method, url in (
+        ("PUT", before),
+        ("PUT", "https://a.example/x?token=hush"),
+        ("POST", "https://b.example/"),
+        ("DELETE", ""),
+        ("DELETE", ""),
+        ("POST", "https://c.example/"),
+        ("PUT", "https://d.example/"),  # one change too many
+    ):
+        change_webhook(changeable, method, url)
+    who = f"{key_id} (test)"
+    assert [
+        (who, "webhook.replace", {"callbackUrl": before}, {"callbackUrl": "https://a.example/x?…"}),
+        (who, "webhook.delete", {"callbackUrl": "https://a.example/x?…"}, {"callbackUrl": None}),
+        (who, "webhook.create", {"callbackUrl": None}, {"callbackUrl": "https://c.example/"}),
+    ] == trail(changeable, "rival-qlara")
+
+
+def test_key_that_may_only_read(changeable: Api) -> None:
+    """It asks as any other, and changes no webhook, in Qlara's form; keys made before there were such ones change it."""
+    keys = changeable.parts.api_keys
+    key, text = changeable.run(
+        keys.add("rival-qlara", "qlara", "wall", now_ms=1, rate_per_second=100, read_only=True)
+    )
+    assert [True, False] == [one.read_only for one in changeable.run(keys.list("rival-qlara"))]
+    able, changeable.api_keys["rival-qlara"] = changeable.api_keys["rival-qlara"], text
+    assert 200 == changeable.ask("GET", WEBHOOK, {"X-Api-Key": text}).status_code
+    for method in ("POST", "PUT", "DELETE"):
+        answer = change_webhook(changeable, method, "" if method == "DELETE" else "https://a.example/")
+        assert (403, "Forbidden") == (answer.status_code, answer.json()["error"])
+    assert [] == trail(changeable, "rival-qlara")
+    changeable.api_keys["rival-qlara"] = able
+    kept = changeable.run(changeable.client.hgetall(changeable.keys.api_key(able.partition(".")[0])))
+    assert b"read_only" not in kept
+    assert 200 == change_webhook(changeable, "PUT", "https://a.example/").status_code
+    changeable.run(changeable.parts.refusals.close())
+    assert 3 == changeable.run(changeable.parts.refusals.last(changeable.now, 1))["read_only", key.id]
+
+
+def test_refusals_are_counted(changeable: Api) -> None:
+    """By reason, and by key where there is such a key; each platform's alike."""
+    path = OWN["zeckta"][0].format("")
+    id_, _, secret = changeable.api_keys["acme-zeckta"].partition(".")
+    other = changeable.api_keys["acme-sendexa"]
+    for text in ("", "nonsense", f"key_{'0' * 12}.{secret}", f"{id_}.{secret[::-1]}", other):
+        headers = {"Authorization": f"Bearer {text}"} if text else {}
+        assert 401 == changeable.ask("GET", path, headers).status_code
+    slow = {"Authorization": f"Bearer {changeable.api_keys['slow']}"}
+    answers = [changeable.ask("GET", path, slow).status_code for _ in range(5)]
+    changeable.ask("GET", OWN["namirial"][0].format(""), {"X-Api-Key": "wrong"})
+    for number in range(5):
+        change_webhook(changeable, "PUT", f"https://{number}.example/")
+    changeable.run(changeable.parts.refusals.close())
+    slow_id, qlara_id = (changeable.api_keys[name].partition(".")[0] for name in ("slow", "rival-qlara"))
+    assert {
+        ("missing", ""): 1,
+        ("wrong", ""): 3,
+        ("wrong", id_): 1,
+        ("other_platform", other.partition(".")[0]): 1,
+        ("rate", slow_id): answers.count(429),
+        ("webhook_rate", qlara_id): 2,
+    } == changeable.run(changeable.parts.refusals.last(changeable.now, 1))
+    assert answers.count(429) >= 2
+    assert {"missing": 1, "wrong": 4, "other_platform": 1, "rate": answers.count(429), "webhook_rate": 2} == {
+        reason: count for reason, count in changeable.run(changeable.parts.refusals.totals()).items() if count
+    }
+
+
+def test_change_stands_without_its_entry(changeable: Api) -> None:
+    """A trail that cannot be written to does not fail a change."""
+    changeable.run(changeable.client.set(changeable.keys.audit, "no stream", ex=60))
+    assert 200 == change_webhook(changeable, "PUT", "https://a.example/").status_code
+    found = changeable.run(changeable.parts.workspaces.require("rival-qlara"))
+    assert "https://a.example/" == found.callback_url
