@@ -25,6 +25,8 @@ from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.redis_url import RedisUrl, split_url
 
 SOCKET_TIMEOUT_SECONDS = 5.0
+POOL: dict[str, Any] = {"max_connections": 50, "timeout": SOCKET_TIMEOUT_SECONDS}
+"""Connections of one client; who finds them all in use waits, so many seconds at most, then it is RedisUnavailable."""
 
 _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
 
@@ -32,16 +34,20 @@ _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS"
 def connect(url: str) -> "redis.Redis":
     """A blocking client. Raises InvalidInput for a URL that is none."""
     where = _read(url)
-    return redis.Redis.from_url(where.plain, retry=Retry(NoBackoff(), 0), **_options(where))
+    pool = redis.BlockingConnectionPool.from_url(
+        where.plain, retry=Retry(NoBackoff(), 0), **POOL | _options(where)
+    )
+    return redis.Redis.from_pool(pool)
 
 
 def connect_async(url: str) -> "redis.asyncio.Redis":
     """An asyncio client. Raises InvalidInput for a URL that is none."""
     where = _read(url)
-    client = redis.asyncio.Redis.from_url(where.plain, retry=AsyncRetry(NoBackoff(), 0), **_options(where))
-    pool = client.connection_pool
-    pool.connection_class = _packing(pool.connection_class)  # type: ignore[arg-type]  # mypy: types are hashable
-    return client
+    pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
+        where.plain, retry=AsyncRetry(NoBackoff(), 0), **POOL | _options(where)
+    )
+    pool.connection_class = _packing(pool.connection_class)
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 @functools.cache

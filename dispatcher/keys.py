@@ -10,17 +10,10 @@ from dataclasses import dataclass
 from hashlib import blake2s
 
 PERMANENT = (
-    "format",
-    "events",
-    "rejected-counts",
-    "workspaces",
-    "workspace",
-    "endpoints",
-    "api-key",
-    "api-keys",
-)
-"""What has no time to live once nothing waits: the queue, counts of rejections, workspaces and their API keys, the list of
-endpoints."""
+    "format", "events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys", "api-refused",
+)  # fmt: skip
+"""What has no time to live once nothing waits: the queue, counts of rejections and refusals, workspaces and their API keys, the
+list of endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +157,7 @@ class Keys:
         return f"{self.prefix}:status-recipients:{workspace}:{campaign}"
 
     def api_key(self, key_id: str) -> str:
-        """Hash: whose API key, its platform, digest of its secret, name, rate. Permanent."""
+        """Hash: whose API key, its platform, digest of its secret, name, rate, whether it may only read. Permanent."""
         return f"{self.prefix}:api-key:{key_id}"
 
     def api_keys(self, workspace: str) -> str:
@@ -178,6 +171,24 @@ class Keys:
     def search(self, workspace: str) -> str:
         """String: token of the long search that a workspace has under way in the API. At most 30 seconds."""
         return f"{self.prefix}:search:{workspace}"
+
+    @property
+    def api_refused(self) -> str:
+        """Hash: reason -> how many API calls were ever refused for it. Permanent."""
+        return f"{self.prefix}:api-refused"
+
+    def api_refusals(self, hour: int) -> str:
+        """Hash: `reason keyId` -> how many API calls were refused in one hour since 1970. Eight days."""
+        return f"{self.prefix}:api-refusals:{hour}"
+
+    @property
+    def audit(self) -> str:
+        """Stream of some 10,000 changes by API and commands (audit.py). Retention after the last one."""
+        return f"{self.prefix}:audit"
+
+    def webhook_changes(self, workspace: str, minute: int) -> str:
+        """String: changes of a webhook by its customer in one minute since 1970. Two minutes."""
+        return f"{self.prefix}:webhook-changes:{workspace}:{minute}"
 
     @property
     def tail(self) -> str:

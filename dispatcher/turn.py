@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from dispatcher.alerts import Alerts
-from dispatcher.decide import Policy, decide, news_of, pace_ms
+from dispatcher.decide import OWN_FAULT_DELAY_MS, Policy, decide, news_of, pace_ms
 from dispatcher.errors import RedisUnavailable
 from dispatcher.ledger import Ledger
 from dispatcher.metrics import Metrics
@@ -210,6 +210,9 @@ class Turn:
         """One attempt, from claim to outcome; never raises."""
         try:
             attempt = await self._send(callback, claim)
+        except RedisUnavailable as error:  # its workspace could not be read: nothing was sent
+            self._parts.watch.failed(error)
+            return Settlement(callback.event_id, callback.claim, Released(OWN_FAULT_DELAY_MS), None)
         except Exception as error:
             log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)
             attempt = Attempt(0, 0, own_fault=f"{type(error).__name__}: {error}")

@@ -1,5 +1,6 @@
 """Workspaces: the customers, each with a dialect, a callback URL, secrets and limits."""
 
+import asyncio
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ MAX_LIVE_SECRETS = 3
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """One customer. `revision` changes with every change of it."""
+    """One customer. `revision` changes with every change of it; what changes nothing changes no revision."""
 
     id: str
     dialect: str
@@ -51,6 +52,8 @@ class Workspace:
     """When its customer set the callback URL by the API, if that was so; ms since 1970."""
     problem: str | None = None
     """Why its secrets cannot be opened; they are empty then."""
+    before: "Workspace | None" = field(default=None, repr=False, compare=False)
+    """What it was before the change that returns it: of the same revision where nothing was changed."""
 
     def live_secrets(self, now_ms: int) -> list[Secret]:
         """The secrets that sign now, oldest first. Raises InvalidInput where there are none to use."""
@@ -220,23 +223,44 @@ class Workspaces:
                 return {"secrets": self._seal(known.secrets), "headers": self._seal(dict(known.headers))}
 
             with suppress(NotFound):  # removed meanwhile
-                await self._write(name, reseal)
+                await self._write(name, reseal, anew=True)
         return len(names)
 
-    async def _write(self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]]) -> Workspace:
-        """Sets the fields that `change` makes of what is there, and a new revision; all or nothing."""
-        key = self._keys.workspace(workspace)
+    async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
+        """Counts a change by the workspace's customer; returns how many that makes in this minute, over all processes."""
+        key = self._keys.webhook_changes(workspace, now_ms // 60_000)
+        with translated(self._url):
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.incr(key)
+                pipe.expire(key, 120)
+                count, _ = await pipe.execute()
+        return int(count)
+
+    async def _write(
+        self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]], *, anew: bool = False
+    ) -> Workspace:
+        """Sets the fields that `change` makes of what is there, and a new revision; all or nothing.
+
+        What they say already is not written, nor a new revision, unless `anew`. Secrets and headers are compared opened:
+        sealed, the same ones differ each time.
+        """
+        key, before = self._keys.workspace(workspace), None
 
         async def write(pipe: Any) -> None:
+            nonlocal before
             there = await pipe.hgetall(key)
-            fields = change(self._read(workspace, there) if there else None)
+            before = self._read(workspace, there) if there else None
+            fields = change(before)
+            if before and not anew and before == self._read(workspace, there | _stored(fields)):
+                await pipe.unwatch()
+                return
             pipe.multi()
             pipe.hset(key, mapping=fields | {"revision": secrets.token_hex(6)})
             pipe.sadd(self._keys.workspaces, workspace)
 
         with translated(self._url):
             await self._client.transaction(write, key)  # again, should the key change meanwhile
-        return await self.require(workspace)
+        return replace(await self.require(workspace), before=before)
 
     async def waiting(self, workspace: str) -> dict[str, int]:
         """The workspace's endpoints that have waiting callbacks, with how many."""
@@ -337,6 +361,14 @@ class Workspaces:
         return self._box.seal(msgspec.json.encode(value))
 
 
+def _stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Fields as Redis gives them back."""
+    return {
+        name.encode(): value if isinstance(value, bytes) else str(value).encode()
+        for name, value in fields.items()
+    }
+
+
 def _new_secret(text: str | None, now_ms: int) -> Secret:
     """Raises InvalidInput for a malformed one."""
     new = Secret(text or generate_secret(), now_ms)
@@ -360,24 +392,52 @@ def _unknown(workspace: str) -> NotFound:
 
 
 class WorkspaceCache:
-    """Workspaces as last read; one whose revision differs is read again. An unknown one is not kept."""
+    """Workspaces as last read; one whose revision differs is read again, once for all who wait. An unknown one is not kept."""
 
     def __init__(self, workspaces: Workspaces) -> None:
         self._workspaces = workspaces
-        self._known: dict[str, Workspace] = {}
+        self._known: dict[str, tuple[Workspace, set[str | None]]] = {}
+        """With the revisions that it is at least as new as."""
+        self._reads: dict[str, tuple[str | None, asyncio.Task[Workspace | None]]] = {}
+        """The read of a workspace that is under way, with the revision that it was begun for."""
 
     async def get(self, workspace: str, revision: str | None = None) -> Workspace | None:
-        """The workspace, at least as new as `revision` (None: as last read)."""
-        known = self._known.get(workspace)
-        if known and revision in (None, known.revision):
+        """The workspace, at least as new as `revision` (None: as last read). Raises RedisUnavailable.
+
+        Who asks for the same revision shares a read: it was begun after that revision was there. A read that fails is
+        not kept, and one of those who wait may be cancelled without the others.
+        """
+        known, revisions = self._known.get(workspace, (None, set()))
+        if known and (revision is None or revision in revisions):
             return known
-        found = await self._workspaces.get(workspace)
-        if found is None:
+        begun_for, read = self._reads.get(workspace, (None, None))
+        if read is None or revision not in (None, begun_for):
+            read = asyncio.create_task(self._read(workspace, revision))
+            read.add_done_callback(_looked_at)
+            self._reads[workspace] = revision, read
+        return await asyncio.shield(read)
+
+    async def _read(self, workspace: str, revision: str | None) -> Workspace | None:
+        """Reads it; what is found is kept, unless a later read was begun or it was to be forgotten meanwhile."""
+        try:
+            found = await self._workspaces.get(workspace)
+        finally:
+            is_latest = self._reads.get(workspace, (None, None))[1] is asyncio.current_task()
+            if is_latest:
+                del self._reads[workspace]
+        if is_latest and found:
+            self._known[workspace] = found, {revision, found.revision}
+        elif is_latest:
             self._known.pop(workspace, None)
-        else:
-            self._known[workspace] = found
         return found
 
     def forget(self, workspace: str) -> None:
         """Has the workspace read again at the next `get`."""
         self._known.pop(workspace, None)
+        self._reads.pop(workspace, None)
+
+
+def _looked_at(read: "asyncio.Task[Workspace | None]") -> None:
+    """A failure is for those who waited; where nobody does any more, it is no news."""
+    if not read.cancelled():
+        read.exception()

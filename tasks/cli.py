@@ -9,7 +9,7 @@ import typer
 from dispatcher import __version__
 from dispatcher.errors import DispatcherError, visible
 from tasks import console
-from tasks.commands import api_key, endpoint, event, purge, rejected, workspace
+from tasks.commands import api_key, audit, endpoint, event, purge, rejected, workspace
 from tasks.commands.api import api
 from tasks.commands.check import check
 from tasks.commands.config import config
@@ -37,6 +37,7 @@ Examples:
   dispatcher stats                                  rates, ends, latency
   dispatcher tail                                   attempts as they are made
   dispatcher endpoint list                          what waits where, and why
+  dispatcher audit list                             who changed what
   dispatcher check                                  would this installation lose data?
   dispatcher exporter                               figures for Prometheus
   dispatcher api                                    status of messages over HTTP, for customers
@@ -58,6 +59,7 @@ app.add_typer(event.commands, name="event")
 app.add_typer(endpoint.commands, name="endpoint")
 app.add_typer(rejected.commands, name="rejected")
 app.add_typer(purge.commands, name="purge")
+app.add_typer(audit.commands, name="audit")
 app.command()(stats)
 app.command()(tail)
 app.command()(listen)

@@ -106,10 +106,13 @@ class InstallationCollector:
             ("reason",),
             found["rejected"],
         )
+        yield _counts(
+            "dispatcher_api_refused", "API calls ever refused, by reason", ("reason",), found["refused"]
+        )
 
     async def _read(self) -> dict[str, Any]:
         async with wiring.store(self._settings) as store:
-            return await store.lookup.installation()
+            return await store.lookup.installation() | {"refused": await store.refusals.totals()}
 
 
 def serve(port: int, collector: Any, host: str = "0.0.0.0") -> Callable[[], None]:  # noqa: S104  scraped from elsewhere

@@ -1,5 +1,6 @@
 """Settings become objects: the one place where the parts are put together."""
 
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from config.settings import Settings
 from dispatcher import __version__, format
 from dispatcher.addresses import AddressPolicy
 from dispatcher.alerts import AlertOptions, Alerts
+from dispatcher.audit import Audit, operator
 from dispatcher.backoff import Backoff
-from dispatcher.connection import SOCKET_TIMEOUT_SECONDS, connect_async
+from dispatcher.connection import connect_async
 from dispatcher.decide import Policy
 from dispatcher.dialects import dialects
 from dispatcher.engine import Engine
@@ -38,6 +40,7 @@ from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.status_api.refusals import Refusals
 from dispatcher.status_api.searches import Searches
 from dispatcher.sweeper import Sweeper
 from dispatcher.tail import Tail
@@ -50,8 +53,6 @@ from dispatcher.workspaces import WorkspaceCache, Workspaces
 if TYPE_CHECKING:
     from dispatcher.status_api.answers import ApiParts
 
-API_CONNECTIONS = 20
-"""Of a process of the API to Redis; one more carries what is most of the calls."""
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
@@ -130,16 +131,10 @@ def alert_options(settings: Settings) -> AlertOptions:
     )
 
 
-def _waiting(client: "redis.asyncio.Redis") -> "redis.asyncio.Redis":
-    """A client whose calls wait for each other's connections, where one of connect_async's own would fail beside a hundred."""
-    pool = client.connection_pool
-    client.connection_pool = redis.asyncio.BlockingConnectionPool(
-        max_connections=API_CONNECTIONS,
-        timeout=SOCKET_TIMEOUT_SECONDS,
-        connection_class=pool.connection_class,
-        **pool.connection_kwargs,
-    )
-    return client
+def audit(settings: Settings, call: Call, *, quiet: bool = False) -> Audit:
+    """The trail, of what this process's user does."""
+    retention_ms = settings.ledger_retention_seconds * 1000
+    return Audit(call, keys(settings), redis_url(settings), operator(), retention_ms, quiet)
 
 
 @asynccontextmanager
@@ -148,11 +143,12 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
     from dispatcher.status_api.answers import ApiParts  # needs the extra `api`
 
     url = redis_url(settings)
-    client = _waiting(connect_async(url))
+    client = connect_async(url)
     wire = Wire(client)
     reading = client, keys(settings), url
     retention_ms = settings.status_retention_seconds * 1000
     api_keys = ApiKeys(wire.call, keys(settings), url)
+    refusals = Refusals(wire.call, keys(settings), url)
     try:
         yield ApiParts(
             messages=Messages(wire.call, keys(settings), url, retention_ms),
@@ -161,12 +157,16 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
             workspaces=workspaces(settings, client),
             api_keys=api_keys,
             searches=Searches(wire.call, keys(settings), api_keys, url),
+            refusals=refusals,
+            audit=audit(settings, wire.call),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
             addresses=addresses(settings),
             allow_http=settings.allow_http,
             max_queued=settings.api_max_queued,
+            webhook_changes_per_minute=settings.webhook_changes_per_minute,
         )
     finally:
+        await refusals.close()
         await wire.close()
         await client.aclose()
 
@@ -182,6 +182,8 @@ class Store:
     events: Events
     stats: Stats
     api_keys: ApiKeys
+    refusals: Refusals
+    audit: Audit
 
 
 @asynccontextmanager
@@ -202,6 +204,8 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Events(*reading),
             Stats(*reading),
             ApiKeys(wire.call, *reading[1:]),
+            Refusals(wire.call, *reading[1:]),
+            audit(settings, wire.call, quiet=sys.stderr.isatty()),  # where the command says what it did
         )
     finally:
         await wire.close()

@@ -8,12 +8,36 @@
 -- final status stays, but for `r`, READ, after `d`, DELIVERED.
 local RANK = { u = -1, c = 0, q = 10, p = 20, m = 30, s = 40, b = 40, d = 100, f = 100, n = 100, e = 100, j = 100, r = 110 }
 local HEAD, MAX_LENGTH = 24, 16384 -- `s` and `b`, SENT and BUFFERED, may take turns for ever, but for this
+local STEP = 9 -- a letter, and when (ms); behind it two bytes: the length of what was told
+local CHANNEL, CUSTOMER_ID = 3, 9 -- where they stand in what was told
 local KEPT, LIFE -- after a message's last change; of what leads to a message: its last change may come so much later
 
-local function may_follow(before, status, step, kept)
+-- The place of the first of a message's steps that `is_it` accepts: given its place, that of what was told with it, and the
+-- length of that. Nothing is looked for in the bytes as they are: a customer's text could hold any of them.
+local function find_step(steps, is_it)
+  local at = 1
+  while at + STEP < #steps do
+    local high, low = string.byte(steps, at + STEP, at + STEP + 1)
+    local told_at, length = at + STEP + 2, high * 256 + low
+    if is_it(at, told_at, length) then return at end
+    at = told_at + length
+  end
+end
+
+local function may_follow(before, status, step, steps)
   if RANK[before] >= 100 then return before == 'd' and status == 'r' end
   if RANK[status] ~= RANK[before] then return RANK[status] > RANK[before] end
-  return status ~= before and #kept < MAX_LENGTH and not string.find(kept, step, HEAD + 1, true)
+  if status == before or #steps >= MAX_LENGTH then return false end
+  return not find_step(steps, function(at) return string.sub(steps, at, at + STEP - 1) == step end)
+end
+
+-- The step with which a message first told an id on a channel.
+local function step_that_told(steps, channel, id)
+  return find_step(steps, function(_, told_at, length)
+    if length == 0 then return false end
+    local readable, told = pcall(cmsgpack.unpack, string.sub(steps, told_at, told_at + length - 1))
+    return readable and type(told) == 'table' and told[CHANNEL] == channel and told[CUSTOMER_ID] == id
+  end)
 end
 
 -- Finals, for success rates and the average time to the handset, where somebody said when it was sent.
@@ -38,13 +62,17 @@ local function list_by_time(key, uuid, sent)
   redis.call('PEXPIRE', key, LIFE)
 end
 
--- What leads to a message. `before` is what was kept of it.
+-- What leads to a message. `before` are the steps that were kept of it; nil: it is new.
 local LIST = {
   phone = function(workspace, number, uuid, sent) list_by_time(key_of('status-phone', workspace, number), uuid, sent) end,
   reference = function(workspace, digest, uuid, sent) list_by_time(key_of('status-reference', workspace, digest), uuid, sent) end,
-  customer = function(workspace, id, uuid, _, before) -- of a later message, where both have one
-    if before and string.find(before, string.match(id, ':(.*)'), 1, true) then return end
-    redis.call('SET', key_of('status-customer', workspace, id), uuid, 'PX', LIFE)
+  customer = function(workspace, which, uuid, _, before) -- of the message that told it first last
+    local told_at = step_that_told(before or '', string.match(which, '^([^:]*):(.*)$'))
+    if not told_at then
+      redis.call('SET', key_of('status-customer', workspace, which), uuid, 'PX', LIFE)
+    elseif told_at > 1 then -- earlier versions did not always list what a later status told
+      redis.call('SET', key_of('status-customer', workspace, which), uuid, 'PX', LIFE, 'NX')
+    end
   end,
   time = function(workspace, slot, uuid, _, before)
     if before then return end
@@ -82,18 +110,18 @@ local function record(workspace, uuid, status, at, sent, step, told, by, campaig
     kept, told_at = nil, HEAD + #campaign + #step + 1
   else
     before, sent = string.sub(kept, 1, 1), tonumber(string.sub(kept, 2, 14))
-    if not may_follow(before, status, step, kept) then return 'late' end
     local length = tonumber(string.sub(kept, 21, 24))
     known, steps = string.sub(kept, HEAD + 1, HEAD + length), string.sub(kept, HEAD + length + 1)
+    if not may_follow(before, status, step, steps) then return 'late' end
     if known ~= '' then campaign = known end
-    if string.find(kept, told, told_at, true) then
+    if string.sub(kept, told_at, told_at + #told - 1) == told then
       told, by, told_at = '\0\0', NOTHING, told_at + #campaign - length
     else
       told_at = HEAD + #campaign + #steps + #step + 1
     end
   end
   redis.call('SET', key, head(status, sent, told_at, campaign) .. steps .. step .. told, 'PX', KEPT)
-  for what, which in pairs(by) do LIST[what](workspace, which, uuid, sent, kept) end
+  for what, which in pairs(by) do LIST[what](workspace, which, uuid, sent, kept and steps) end
   count_in_campaign(workspace, campaign, uuid, sent, known ~= '' and before or nil, status)
   count_final(workspace, before, status, at - sent)
   return 'recorded'

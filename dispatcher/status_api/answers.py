@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from starlette.requests import ClientDisconnect
 
 from dispatcher.addresses import AddressPolicy
+from dispatcher.audit import Audit
 from dispatcher.errors import InvalidInput
 from dispatcher.events import Events
 from dispatcher.model import encode_json, timestamp_ms
@@ -20,6 +21,7 @@ from dispatcher.producer import AsyncDispatcher
 from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKey, ApiKeys, Spent
 from dispatcher.status_api.messages import Messages
+from dispatcher.status_api.refusals import Refusals
 from dispatcher.status_api.searches import Search, Searches, SearchRefused
 from dispatcher.workspaces import Workspaces
 
@@ -33,6 +35,8 @@ class ApiParts:
     stats: Stats
     workspaces: Workspaces
     api_keys: ApiKeys
+    refusals: Refusals
+    audit: Audit
     producer: AsyncDispatcher
     addresses: AddressPolicy
     searches: Searches
@@ -41,6 +45,8 @@ class ApiParts:
     """Ids of producer keys, with how many calls of each are under way in this process."""
     max_queued: int = 100_000
     """Status changes on the queue above which the HTTP intake takes no more."""
+    webhook_changes_per_minute: int = 10
+    """By one workspace's customer."""
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000)
 
 
@@ -113,12 +119,14 @@ def caller(
 
     async def who(request: Request, text: Annotated[str | None, Depends(credentials)]) -> ApiKey:
         parts = parts_of(request)
-        key = await parts.api_keys.verify(text or "")
+        key, known_id = await parts.api_keys.identify(text or "")
         if key is None or key.platform != platform:
+            refuse(request, "other_platform" if key else "wrong" if text else "missing", known_id)
             raise HTTPException(denied, "the API key is missing or not valid", challenge)
         spent = await parts.api_keys.spend(key)
         request.state.spent = spent
         if spent.remaining < 0:
+            refuse(request, "rate", key.id)
             headers = rate_headers(spent) | {"Retry-After": "1"}
             raise HTTPException(
                 429, f"Rate limit exceeded. {spent.limit} requests a second are allowed.", headers
@@ -139,6 +147,12 @@ async def searching(request: Request, key: ApiKey) -> AsyncIterator[Search]:
     finally:
         await search.close()
         request.state.spent = search.spent or request.state.spent
+
+
+def refuse(request: Request, reason: str, key_id: str) -> None:
+    """Counts a call that is refused; `key_id` is that of a key that there is, if it is known."""
+    parts = parts_of(request)
+    parts.refusals.add(reason, key_id, now_ms=parts.now_ms())
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:

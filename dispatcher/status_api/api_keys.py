@@ -38,6 +38,8 @@ class ApiKey:
     name: str
     created_ms: int
     rate_per_second: int
+    read_only: bool = False
+    """Whether it may only ask, and not change where callbacks go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,14 @@ class ApiKeys:
         self._here: dict[str, int] = {}
 
     async def add(
-        self, workspace: str, platform: str, name: str, *, now_ms: int, rate_per_second: int
+        self,
+        workspace: str,
+        platform: str,
+        name: str,
+        *,
+        now_ms: int,
+        rate_per_second: int,
+        read_only: bool = False,
     ) -> tuple[ApiKey, str]:
         """Makes a key; returns it with its text, which is not kept. Raises InvalidInput, or NotFound where the workspace goes meanwhile."""
         if not 0 < len(name) <= MAX_NAME or not name.isprintable():
@@ -73,13 +82,15 @@ class ApiKeys:
         id_, secret = f"key_{secrets.token_hex(6)}", secrets.token_urlsafe(32)
         named = ("workspace", workspace, "platform", platform, "name", name)
         counted = ("created", now_ms, "rate", rate_per_second, "digest", _digest(secret))
+        limited = ("read_only", 1) if read_only else ()
         with translated(self._url):
             await self._call("SADD", self._keys.api_keys(workspace), id_)
-            await self._call("HSET", self._keys.api_key(id_), *named, *counted)
+            await self._call("HSET", self._keys.api_key(id_), *named, *counted, *limited)
             if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
                 await self._call("DEL", self._keys.api_key(id_))
                 raise NotFound(f"workspace {workspace!r} was removed meanwhile")
-        return ApiKey(id_, workspace, platform, name, now_ms, rate_per_second), f"{id_}.{secret}"
+        made = ApiKey(id_, workspace, platform, name, now_ms, rate_per_second, read_only)
+        return made, f"{id_}.{secret}"
 
     async def list(self, workspace: str) -> "list[ApiKey]":
         """A workspace's keys, the oldest first."""
@@ -98,14 +109,19 @@ class ApiKeys:
 
     async def verify(self, text: str) -> ApiKey | None:
         """The key of this text, or None. Of what looks like a key it takes as long, whatever of it is right."""
+        key, _ = await self.identify(text)
+        return key
+
+    async def identify(self, text: str) -> tuple[ApiKey | None, str]:
+        """As `verify`; and the id of the key that it says to be, where there is one."""
         if not _FORM.fullmatch(text):
-            return None
+            return None, ""
         id_, _, secret = text.partition(".")
         with translated(self._url):
             h = _fields(await self._call("HGETALL", self._keys.api_key(id_)))
         digest = h.get(b"digest", _NOBODY.encode()).decode()
         proved = hmac.compare_digest(digest, _digest(secret))
-        return _read(id_, h) if proved and h else None
+        return _read(id_, h) if proved and h else None, id_ if h else ""
 
     async def spend(self, key: ApiKey) -> Spent:
         """Counts a call against a key's rate, over all servers; a second at a time."""
@@ -136,4 +152,5 @@ def _read(id_: str, h: Mapping[bytes, bytes]) -> ApiKey:
         h[b"name"].decode(),
         int(h[b"created"]),
         int(h[b"rate"]),
+        b"read_only" in h,
     )

@@ -22,6 +22,8 @@ AT_A_STRETCH = 50
 """Messages that all searches of a process together read before others are served."""
 MAX_LOOKED_AT = 20_000
 """Messages that one question may look at; it says so where that is not enough."""
+CHANNELS = ("SMS", "RCS", "WHATSAPP")
+"""Those on which messages are looked up by their customer's ids."""
 SLOTS_AT_ONCE = 144
 """A day's."""
 TIME_DIGITS = 13
@@ -89,16 +91,26 @@ class Messages:
         return found
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
-        """Messages of a channel by customerMessageId, or by their own id where they have none; unknown ones are left out."""
+        """Messages by each id that a customer knew them by on a channel; unknown ones are left out.
+
+        Of several that told the same one, the one that told it first last.
+        """
         if not ids:
             return {}
-        listed = await self._ask(
-            "MGET", *(self._keys.status_customer(workspace, channel, one) for one in ids)
-        )
-        uuids = [_text(raw) if raw else one for one, raw in zip(ids, listed, strict=True)]
-        known = {one.uuid: one for one in await self.get_many(workspace, uuids) if one.channel == channel}
-        found = {one: known[uuid] for one, uuid in zip(ids, uuids, strict=True) if uuid in known}
-        return {one: message for one, message in found.items() if message.customer_message_id in (None, one)}
+        channels = list(
+            dict.fromkeys((channel, *CHANNELS))
+        )  # it may have been told before the channel changed
+        key = self._keys.status_customer
+        listed = await self._ask("MGET", *(key(workspace, one, id_) for id_ in ids for one in channels))
+        rows = zip(*[iter(listed)] * len(channels), strict=True)
+        leads = {id_: [_text(raw) for raw in row if raw] + [id_] for id_, row in zip(ids, rows, strict=True)}
+        uuids = list(dict.fromkeys(uuid for some in leads.values() for uuid in some))
+        known = {one.uuid: one for one in await self.get_many(workspace, uuids)}
+        found = {
+            id_: [known[uuid] for uuid in some if uuid in known and (channel, id_) in known[uuid].names]
+            for id_, some in leads.items()
+        }
+        return {id_: some[0] for id_, some in found.items() if some}
 
     async def to_phone(
         self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free

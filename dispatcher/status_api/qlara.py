@@ -18,6 +18,7 @@ from fastapi.security import APIKeyHeader
 from pydantic import Field, ValidationError
 
 from dispatcher.addresses import parse_callback_url
+from dispatcher.audit import Who, difference, is_changed
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound
 from dispatcher.model import Status, describe, iso_seconds
 from dispatcher.status_api.answers import (
@@ -29,6 +30,7 @@ from dispatcher.status_api.answers import (
     failures,
     moment_ms,
     parts_of,
+    refuse,
     searching,
 )
 from dispatcher.status_api.api_keys import ApiKey
@@ -163,10 +165,30 @@ BODY = {
         },
     }
 }
+
+
+def _often(limit: int) -> Failure:
+    return failure(429, f"The webhook may be changed {limit} times a minute.")
+
+
+READ_ONLY = "this API key may only read, not change the webhook"
+MAY_NOT = documented("The key may only read.", failure(403, READ_ONLY))
+TOO_MANY = documented("Too often: calls a second, or changes a minute.", _often(10))
 NO_WEBHOOK = documented("There is none.", failure(404, "there is no callback URL; create it first"))
 
 header = APIKeyHeader(name="X-Api-Key", auto_error=False, scheme_name="Qlara", description="the API key")
 Caller = Annotated[ApiKey, Depends(caller("qlara", header, scheme="X-Api-Key"))]
+
+
+async def _who_may_redirect(request: Request, key: Caller) -> ApiKey:
+    """Raises HTTPException: 403 for a key that may only read."""
+    if key.read_only:
+        refuse(request, "read_only", key.id)
+        raise HTTPException(403, READ_ONLY)
+    return key
+
+
+Redirector = Annotated[ApiKey, Depends(_who_may_redirect)]
 Channel = Annotated[Literal["SMS", "RCS", "WHATSAPP"], Query(description="The channel it was sent on.")]
 router = APIRouter(prefix=PREFIX, tags=["Qlara"], responses={n: FAILURES[n] for n in (400, 401, 429, 503)})
 
@@ -263,18 +285,23 @@ async def history(
         409: documented(
             "There is one.", failure(409, "there is a callback URL already; change or delete it")
         ),
+        403: MAY_NOT,
+        429: TOO_MANY,
     },
 )
-async def create_webhook(request: Request, key: Caller) -> Response:
+async def create_webhook(request: Request, key: Redirector) -> Response:
     """Sets the callback URL of a workspace that has none."""
     parts = parts_of(request)
     url = await _callback_url(request)
+    if refusal := await _too_many(request, key, url, is_there=False):
+        return refusal
     try:
         made = await parts.workspaces.create_callback_url(key.workspace, url, now_ms=parts.now_ms())
     except AlreadyExists as error:
         raise HTTPException(409, str(error)) from None
     except NotFound:
         raise HTTPException(404, "there is no such workspace any more") from None
+    await _audit(request, key, "webhook.create", made)
     return answer(request, _webhook(made), 201)
 
 
@@ -292,29 +319,72 @@ async def show_webhook(request: Request, key: Caller) -> Response:
 @router.put(
     "/webhooks/delivery-status",
     openapi_extra=BODY,
-    responses={200: documented("It is changed.", WEBHOOK), 404: NO_WEBHOOK, 413: TOO_LONG},
+    responses={
+        200: documented("It is changed.", WEBHOOK),
+        404: NO_WEBHOOK,
+        413: TOO_LONG,
+        403: MAY_NOT,
+        429: TOO_MANY,
+    },
 )
-async def replace_webhook(request: Request, key: Caller) -> Response:
+async def replace_webhook(request: Request, key: Redirector) -> Response:
     """Changes the callback URL, for status changes that are accepted from now on."""
-    return answer(request, _webhook(await _replace(request, key, await _callback_url(request))))
+    replaced = await _replace(request, key, await _callback_url(request))
+    return replaced if isinstance(replaced, Response) else answer(request, _webhook(replaced))
 
 
 @router.delete(
     "/webhooks/delivery-status",
     status_code=204,
-    responses={204: {"description": "It is gone.", "model": None}, 404: NO_WEBHOOK},
+    responses={
+        204: {"description": "It is gone.", "model": None},
+        404: NO_WEBHOOK,
+        403: MAY_NOT,
+        429: TOO_MANY,
+    },
 )
-async def delete_webhook(request: Request, key: Caller) -> Response:
+async def delete_webhook(request: Request, key: Redirector) -> Response:
     """Removes the callback URL; callbacks that wait still go to it."""
-    await _replace(request, key, "")
-    return Response(status_code=204)
+    replaced = await _replace(request, key, "")
+    return replaced if isinstance(replaced, Response) else Response(status_code=204)
 
 
-async def _replace(request: Request, key: ApiKey, url: str) -> Workspace:
+async def _replace(request: Request, key: ApiKey, url: str) -> Workspace | Response:
+    """The changed workspace; or the answer that refuses to change it."""
+    if refusal := await _too_many(request, key, url, is_there=True):
+        return refusal
     try:
-        return await parts_of(request).workspaces.replace_callback_url(key.workspace, url)
+        replaced = await parts_of(request).workspaces.replace_callback_url(key.workspace, url)
     except NotFound:
         raise HTTPException(404, "there is no callback URL; create it first") from None
+    await _audit(request, key, "webhook.replace" if url else "webhook.delete", replaced)
+    return replaced
+
+
+async def _audit(request: Request, key: ApiKey, what: str, workspace: Workspace) -> None:
+    if is_changed(workspace):
+        trail = parts_of(request).audit.by(Who("api", f"{key.id} ({key.name})"))
+        await trail.add(what, workspace.id, *difference(workspace))
+
+
+async def _too_many(request: Request, key: ApiKey, url: str, *, is_there: bool) -> Response | None:
+    """Counts a change of the webhook; the answer that refuses it where there were too many in this minute.
+
+    What changes nothing does not count, nor what cannot be: creating one that is there, replacing one that is not.
+    """
+    parts = parts_of(request)
+    known, now_ms = await parts.workspaces.get(key.workspace), parts.now_ms()
+    if known is None or bool(known.callback_url) != is_there or known.callback_url == url:
+        return None
+    limit = parts.webhook_changes_per_minute
+    if await parts.workspaces.count_webhook_change(key.workspace, now_ms) <= limit:
+        return None
+    refuse(request, "webhook_rate", key.id)
+    seconds = 60 - now_ms // 1000 % 60
+    refusal = _often(limit).model_copy(update={"retry_after": seconds})
+    response = answer(request, refusal, 429)
+    response.headers["Retry-After"] = str(seconds)
+    return response
 
 
 async def _callback_url(request: Request) -> str:

@@ -76,6 +76,8 @@ class Record(msgspec.Struct, frozen=True):
     """Where the platform looks messages up by it."""
     told: Told
     """All that was told, the latest last."""
+    names: frozenset[tuple[str, str]]
+    """Each channel and customerMessageId that it went by (`""`: before one was told)."""
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -127,6 +129,7 @@ def read_record(raw: bytes) -> Record:
     campaign = raw[match.end() : place].decode()
     history: list[tuple[Status, int]] = []
     known: dict[str, str] = {}
+    names: set[tuple[str, str]] = set()
     while place < len(raw):
         letter, at, length = _STEP.unpack_from(raw, place)
         place += _STEP.size
@@ -134,11 +137,12 @@ def read_record(raw: bytes) -> Record:
         if length:
             told = msgspec.structs.asdict(_unpack(raw[place : place + length]))
             known |= {name: value for name, value in told.items() if value or name in OF_THE_STATUS}
+            names.add((known.get("channel", ""), known.get("customer_message_id", "")))
         place += length
     status = STATUSES[match[1]]
     if not history or history[-1][0] is not status or not all(is_time(at) for _, at in history):
         raise ValueError("no statuses, or one at no time")
-    return Record(status, history, int(match[2]), campaign, Told(**known))
+    return Record(status, history, int(match[2]), campaign, Told(**known), frozenset(names))
 
 
 def _shorter(told: Told) -> bytes:
@@ -175,7 +179,7 @@ def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> l
     key = message.reference.get("key") if message.reference and "reference" in what else None
     if isinstance(key, str) and 0 < len(key) <= MAX_REFERENCE_KEY:
         by += ["reference", reference_digest(key)]
-    if message.customer_message_id and "customer" in what:
+    if message.customer_message_id and "customer" in what and ":" not in message.channel:
         by += ["customer", f"{message.channel}:{message.customer_message_id}"]
     if "time" in what:
         by += ["time", f"{message.channel}:{sent_ms // SLOT_MS}"]

@@ -1,7 +1,7 @@
 """A message as the store knows it, and how what is kept of it is read."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -44,6 +44,8 @@ class StoredMessage:
     provider: Mapping[str, Any] = field(default_factory=dict)
     error_code: str | None = None
     error_message: str | None = None
+    names: Set[tuple[str, str]] = frozenset()
+    """Each channel and id that its customer knew it by: its customerMessageIds, its own id before one was told."""
 
     def projected(self, words: Mapping[Status, str]) -> list[tuple[str, int]]:
         """The history in a platform's own words, each with when it began; what a platform has no word for is left out."""
@@ -91,6 +93,7 @@ def _message(uuid: str, record: Record) -> StoredMessage:
         _free(uuid, told.provider),
         told.error_code or None,
         told.error_message or None,
+        frozenset((channel, id_ or uuid) for channel, id_ in record.names),
     )
 
 

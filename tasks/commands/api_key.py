@@ -1,5 +1,6 @@
 """`dispatcher workspace api-key` and `dispatcher producer-key`: who may ask the API, and who may enqueue by it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -27,10 +28,13 @@ def add(
     workspace: Id,
     name: Annotated[str, typer.Option(help="What it is for.")] = "default",
     rate_per_second: Rate = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="It may only ask, not change the webhook (Qlara).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a key for a workspace; it is shown this once."""
-    _add(workspace, name, rate_per_second, as_json)
+    _add(workspace, name, rate_per_second, as_json, read_only=read_only)
 
 
 @of_workspaces.command("list")
@@ -67,7 +71,7 @@ def revoke_producer(key: KeyId) -> None:
     _revoke(PRODUCERS, key)
 
 
-def _add(workspace: str, name: str, rate: int | None, as_json: bool) -> None:
+def _add(workspace: str, name: str, rate: int | None, as_json: bool, *, read_only: bool = False) -> None:
     settings = console.settings()
 
     async def work() -> tuple[ApiKey, str]:
@@ -75,13 +79,16 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool) -> None:
             platform = PRODUCERS
             if workspace != PRODUCERS:
                 platform = platform_of((await store.workspaces.require(workspace)).dialect)
-            return await store.api_keys.add(
+            key, text = await store.api_keys.add(
                 workspace,
                 platform,
                 name,
                 now_ms=await store.lookup.now_ms(),
                 rate_per_second=rate or settings.api_rate_per_second,
+                read_only=read_only,
             )
+            await store.audit.add(*_audited("add", workspace), after=_document(key))
+            return key, text
 
     key, text = console.run(work())
     user, _, password = text.partition(".")
@@ -97,18 +104,26 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool) -> None:
 def _list(workspace: str, as_json: bool, empty: str) -> None:
     settings = console.settings()
 
-    async def work() -> Sequence[ApiKey]:
+    async def work() -> tuple[Sequence[ApiKey], Counter[str]]:
         async with wiring.store(settings) as store:
             if workspace != PRODUCERS:
                 await store.workspaces.require(workspace)
-            return await store.api_keys.list(workspace)
+            found = await store.api_keys.list(workspace)
+            refused: Counter[str] = Counter()
+            for (_, key), count in (await store.refusals.last(await store.lookup.now_ms(), 24)).items():
+                refused[key] += count
+            return found, refused
 
-    found = console.run(work())
+    found, refused = console.run(work())
     if as_json:
-        console.print_json([_document(key) for key in found])
+        console.print_json([_document(key) | {"refusedIn24Hours": refused[key.id]} for key in found])
         return
-    rows = [(key.id, key.name, key.rate_per_second, iso(key.created_ms)) for key in found]
-    console.print_table(("key", "name", "calls a second", "created"), rows, empty)
+    rows = [
+        (key.id, key.name, _may(key), key.rate_per_second, refused[key.id], iso(key.created_ms))
+        for key in found
+    ]
+    columns = ("key", "name", "may", "calls a second", "refused in 24 h", "created")
+    console.print_table(columns, rows, empty)
 
 
 def _revoke(workspace: str, key: str) -> None:
@@ -116,10 +131,24 @@ def _revoke(workspace: str, key: str) -> None:
 
     async def work() -> None:
         async with wiring.store(settings) as store:
-            await store.api_keys.revoke(workspace, key.partition(".")[0])
+            id_ = key.partition(".")[0]
+            known = [_document(one) for one in await store.api_keys.list(workspace) if one.id == id_]
+            await store.api_keys.revoke(workspace, id_)
+            await store.audit.add(*_audited("revoke", workspace), before=known[0] if known else {"key": id_})
 
     console.run(work())
     console.out.print(f"API key {key.partition('.')[0]} is revoked", markup=False)
+
+
+def _audited(what: str, workspace: str) -> tuple[str, str]:
+    """What the trail calls it, and whose key it is."""
+    return (f"producer_key.{what}", "") if workspace == PRODUCERS else (f"api_key.{what}", workspace)
+
+
+def _may(key: ApiKey) -> str:
+    if key.workspace == PRODUCERS:
+        return "enqueue"
+    return "ask, change the webhook" if key.platform == "qlara" and not key.read_only else "ask"
 
 
 def _document(key: ApiKey) -> dict[str, Any]:
@@ -128,5 +157,6 @@ def _document(key: ApiKey) -> dict[str, Any]:
         "workspace": None if key.workspace == PRODUCERS else key.workspace,
         "name": key.name,
         "ratePerSecond": key.rate_per_second,
+        "readOnly": key.read_only,
         "createdAt": iso(key.created_ms),
     }

@@ -115,7 +115,11 @@ def _stop(workspace: str, url: str, *, going: bool) -> None:
 
     async def work() -> bool:
         async with wiring.store(settings) as store:
-            return await store.ledger.stop(endpoint_id(name), going=going)
+            known = await store.ledger.stop(endpoint_id(name), going=going)
+            if known:
+                what = "endpoint.resume" if going else "endpoint.pause"
+                await store.audit.add(what, workspace, after={"endpoint": name.partition(" ")[2]})
+            return known
 
     if not console.run(work()):
         raise _unknown(name)

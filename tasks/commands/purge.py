@@ -52,7 +52,12 @@ def waiting(
     async def end(store: wiring.Store, found: list[Pending]) -> int:
         by_endpoint = groupby(sorted(found, key=attrgetter("endpoint")), attrgetter("endpoint"))
         batches = [(to, ids) for to, group in by_endpoint for ids in _batched(one.event_id for one in group)]
-        return sum([await store.ledger.cancel(to, ids) for to, ids in console.progress(batches, "ending")])
+        count = 0
+        async with store.audit.steps("callbacks.cancel", workspace, endpoint=origin) as done:
+            for to, ids in console.progress(batches, "ending"):
+                count += await store.ledger.cancel(to, ids)
+                done["cancelled"] = count
+        return count
 
     events = console.run(_with(settings, find))
     if not _sure(f"end {len(events)} waiting callbacks of workspace {workspace} as failed", len(events), yes):
@@ -90,9 +95,12 @@ def ended(
         return await _all(store.events.ended([workspace], State(state or "")))
 
     async def forget(store: wiring.Store, events: list[Event]) -> int:
-        return sum(
-            [await store.ledger.forget(workspace, ids) for ids in _batched(e.event_id for e in events)]
-        )
+        count = 0
+        async with store.audit.steps("callbacks.forget", workspace, state=state, message=message) as done:
+            for ids in _batched(e.event_id for e in events):
+                count += await store.ledger.forget(workspace, ids)
+                done["forgotten"] = count
+        return count
 
     events = console.run(_with(settings, find))
     if not _sure(
@@ -117,7 +125,12 @@ def rejected(
     ids = console.run(_with(settings, find))
     if not _sure(f"remove {len(ids)} rejected entries", len(ids), yes):
         return
-    console.run(_with(settings, lambda store: store.lookup.remove_rejected(ids)))
+
+    async def remove(store: wiring.Store) -> None:
+        await store.lookup.remove_rejected(ids)
+        await store.audit.add("rejected.purge", after={"reason": reason, "removed": len(ids)})
+
+    console.run(_with(settings, remove))
     console.out.print(f"{len(ids)} rejected entries are removed")
 
 

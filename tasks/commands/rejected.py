@@ -110,9 +110,12 @@ def requeue(
             match = (lambda e: e.entry == entry) if entry else _requeued(reason, workspace)
             ids = [e.id for e in await store.lookup.rejected(KEPT, match)]
             done = left = 0
-            for first in range(0, len(ids) if yes or entry else 0, REQUEUED_AT_ONCE):
-                some = await store.ledger.requeue(ids[first : first + REQUEUED_AT_ONCE])
-                done, left = done + some[0], left + some[1]
+            about = {"entry": entry, "reason": reason}
+            async with store.audit.steps("rejected.requeue", workspace or "", **about) as steps:
+                for first in range(0, len(ids) if yes or entry else 0, REQUEUED_AT_ONCE):
+                    some = await store.ledger.requeue(ids[first : first + REQUEUED_AT_ONCE])
+                    done, left = done + some[0], left + some[1]
+                    steps["requeued"] = done
             return len(ids), done, left
 
     count, requeued, left = console.run(work())

@@ -4,12 +4,13 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from config.settings import Settings
+from dispatcher.addresses import parse_callback_url
 from dispatcher.events import Event
 from tasks import console, wiring
 from tasks.commands.filters import STATES, Error, Json, Since, Until, Url, Workspace, chosen
@@ -66,6 +67,8 @@ def replay(
         _replay_one(settings, event_id, workspace, as_new, as_json)
         return
 
+    origin = parse_callback_url(endpoint, allow_http=True).origin if endpoint else None
+
     async def work() -> tuple[Counter[str], Counter[str]]:
         async with wiring.store(settings) as store:
             found = chosen(store, state or "", workspace, endpoint, error, since, until)
@@ -73,8 +76,11 @@ def replay(
                 once = {(e.workspace, e.event_id): e async for e in found if not e.replayed_as}
             events = list(once.values())
             by_endpoint = Counter(f"{event.workspace} {event.endpoint}" for event in events)
-            words = await _replay_all(store, settings, events, as_new, rate) if yes else Counter[str]()
-            return by_endpoint, words
+            if not yes:
+                return by_endpoint, Counter()
+            about = {"state": state, "endpoint": origin, "error": error, "since": since, "until": until}
+            async with store.audit.steps("event.replay", workspace or "", **about) as done:
+                return by_endpoint, await _replay_all(store, settings, events, as_new, rate, done)
 
     by_endpoint, words = console.run(work())
     if as_json:
@@ -106,7 +112,11 @@ def _replay_one(
 
     async def work() -> tuple[str, str]:
         async with wiring.store(settings) as store:
-            return await _replay(store, settings, workspace, event_id, as_new, in_ms=0)
+            word, id_ = await _replay(store, settings, workspace, event_id, as_new, in_ms=0)
+            if word == "replayed":
+                about = {"eventId": event_id} | ({"as": id_} if as_new else {})
+                await store.audit.add("event.replay", workspace, after=about)
+            return word, id_
 
     word, id_ = console.run(work())
     if word != "replayed":
@@ -122,9 +132,17 @@ def _replay_one(
 
 
 async def _replay_all(
-    store: wiring.Store, settings: Settings, events: Sequence[Event], as_new: bool, rate: float
+    store: wiring.Store,
+    settings: Settings,
+    events: Sequence[Event],
+    as_new: bool,
+    rate: float,
+    done: dict[str, Any],
 ) -> Counter[str]:
-    """Each due a little later than the one before it: what is due now goes first, so live traffic is not behind."""
+    """Each due a little later than the one before it: what is due now goes first, so live traffic is not behind.
+
+    `done` is told how many were replayed so far.
+    """
     words: Counter[str] = Counter()
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console.err, transient=True, disable=not sys.stderr.isatty()) as progress:
@@ -133,6 +151,7 @@ async def _replay_all(
             in_ms = round(number * 1000 / rate)
             word, _ = await _replay(store, settings, event.workspace, event.event_id, as_new, in_ms)
             words[word] += 1
+            done["replayed"] = words["replayed"]
             progress.advance(task)
             if word == "full":
                 break

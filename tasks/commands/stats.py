@@ -9,6 +9,7 @@ import typer
 from dispatcher.lookup import Endpoint
 from dispatcher.model import iso
 from dispatcher.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
+from dispatcher.status_api.refusals import REASONS
 from tasks import console, wiring
 
 WINDOWS = {"this hour": 1, "24 h": 24, "7 d": WEEK_HOURS}
@@ -77,6 +78,7 @@ async def _overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]
     for name, hours in WINDOWS.items():
         found = await store.stats.workspaces(now_ms, hours)
         windows[name] = total(f for w, f in found.items() if workspace in (None, w)).as_json()
+    refused = {name: await _refused(store, now_ms, hours) for name, hours in WINDOWS.items()}
     queued, _ = await store.lookup.waiting()
     endpoints = [e for e in await store.lookup.endpoints() if workspace in (None, e.workspace)]
     due = [e.oldest_due_ms for e in endpoints if e.oldest_due_ms is not None]
@@ -91,9 +93,18 @@ async def _overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]
             "endpoints": Counter(e.state for e in endpoints),
         },
         "windows": windows,
+        "apiRefused": {} if workspace else refused,
         "minutes": _rows(minutes[-SPARK_MINUTES:], 1),
         "hours": _rows(minutes, 60),
     }
+
+
+async def _refused(store: wiring.Store, now_ms: int, hours: int) -> dict[str, int]:
+    """API calls that were refused, by reason."""
+    counts: Counter[str] = Counter()
+    for (reason, _), count in (await store.refusals.last(now_ms, hours)).items():
+        counts[reason] += count
+    return dict(sorted(counts.items()))
 
 
 def _rows(minutes: Sequence[Counter[str]], together: int) -> dict[str, list[int]]:
@@ -162,6 +173,12 @@ def _print(found: dict[str, Any]) -> None:
     rows.append(("success rate", *(_percent(w["successRate"]) for w in windows)))
     rows += [
         (f"latency {p}", *(_duration(w["latencyMs"][p]) for w in windows)) for p in ("p50", "p95", "p99")
+    ]
+    refused = found["apiRefused"]
+    rows += [
+        (f"API calls refused: {reason}", *(f"{refused[w].get(reason, 0):,}" for w in found["windows"]))
+        for reason in REASONS
+        if any(reason in counts for counts in refused.values())
     ]
     console.print_table(columns, rows, "")
     for unit, title in (("minutes", "the last 60 minutes"), ("hours", "the last 24 hours")):

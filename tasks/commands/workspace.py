@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dispatcher.addresses import parse_callback_url, without_query
+from dispatcher.audit import described, difference, is_changed, shown_url
 from dispatcher.dialects import dialects
 from dispatcher.headers import parse_headers
 from dispatcher.model import iso
@@ -80,7 +81,7 @@ def add(
 
     async def work() -> Workspace:
         async with wiring.store(settings) as store:
-            return await store.workspaces.add(
+            made = await store.workspaces.add(
                 workspace,
                 dialect,
                 callback_url,
@@ -91,6 +92,8 @@ def add(
                 ordering=ordering,
                 headers=parse_headers(header or []),
             )
+            await store.audit.add("workspace.add", workspace, *difference(made))
+            return made
 
     _show_secret(console.run(work()), "is made; its signing secret", as_json)
     if not callback_url:
@@ -123,9 +126,11 @@ def rotate_secret(
     async def work() -> Workspace:
         async with wiring.store(settings) as store:
             now_ms = await store.lookup.now_ms()
-            return await store.workspaces.rotate_secret(
+            rotated = await store.workspaces.rotate_secret(
                 workspace, now_ms=now_ms, grace_ms=grace * 1000, secret=secret
             )
+            await store.audit.add("workspace.rotate_secret", workspace, *difference(rotated))
+            return rotated
 
     _show_secret(
         console.run(work()), f"has a new signing secret (the old one signs for {grace} s more)", as_json
@@ -141,7 +146,9 @@ def rotate_encryption() -> None:
 
     async def work() -> int:
         async with wiring.store(settings) as store:
-            return await store.workspaces.rotate_encryption()
+            count = await store.workspaces.rotate_encryption()
+            await store.audit.add("workspace.rotate_encryption", after={"workspaces": count})
+            return count
 
     console.out.print(f"the secrets of {console.run(work())} workspaces are encrypted under the newest key")
 
@@ -222,12 +229,12 @@ def update(
             "--move-waiting goes with --callback-url, --move-from with --move-waiting", console.USAGE
         )
 
-    async def work() -> tuple[int, int]:
+    async def work() -> tuple[bool, int, int]:
         async with wiring.store(settings) as store:
             before = move_from or (await store.workspaces.require(workspace)).callback_url
             if move_waiting and not before:
                 console.fail("it had no callback URL: say --move-from", console.USAGE)
-            await store.workspaces.update(
+            updated = await store.workspaces.update(
                 workspace,
                 callback_url=callback_url,
                 max_concurrency=max_concurrency,
@@ -235,13 +242,16 @@ def update(
                 ordering=ordering,
                 headers=parse_headers(header or []),
             )
-            return await _move(store, workspace, before) if move_waiting else (0, 0)
+            if changed := is_changed(updated):
+                await store.audit.add("workspace.update", workspace, *difference(updated))
+            return changed, *(await _move(store, workspace, before) if move_waiting else (0, 0))
 
-    moved, left = console.run(work())
+    changed, moved, left = console.run(work())
     also = f"; {moved} waiting callbacks go to the new URL" if move_waiting else ""
     if left:
         also += f"; {left} are being sent, or go to another URL (--move-from moves those)"
-    console.out.print(f"workspace {workspace} is changed{also}", markup=False)
+    done = "is changed" if changed else "was like that already"
+    console.out.print(f"workspace {workspace} {done}{also}", markup=False)
 
 
 async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, int]:
@@ -259,9 +269,12 @@ async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, 
     waiting = [event_id for ids in by_message.values() for event_id in ids]
     moved, name = 0, f"{workspace} {url.origin}"
     starts = range(0, len(waiting), MOVED_AT_ONCE)
-    for first in console.progress(starts, "moving"):
-        ids = waiting[first : first + MOVED_AT_ONCE]
-        moved += await store.ledger.move(workspace, from_url, url.url, name, ids)
+    about = {"from": shown_url(from_url), "to": shown_url(url.url)}
+    async with store.audit.steps("callbacks.move", workspace, **about) as done:
+        for first in console.progress(starts, "moving"):
+            ids = waiting[first : first + MOVED_AT_ONCE]
+            moved += await store.ledger.move(workspace, from_url, url.url, name, ids)
+            done["moved"] = moved
     return moved, len(waiting) - moved
 
 
@@ -275,7 +288,10 @@ def remove(
 
     async def work() -> int:
         async with wiring.store(settings) as store:
-            return await store.workspaces.remove(workspace, store.ledger, force=force)
+            before = await store.workspaces.require(workspace)
+            ended = await store.workspaces.remove(workspace, store.ledger, force=force)
+            await store.audit.add("workspace.remove", workspace, described(before), {"ended": ended})
+            return ended
 
     waiting = console.run(work())
     ended = f"; {waiting} waiting callbacks end as failed (workspace_removed)" if waiting else ""

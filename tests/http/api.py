@@ -9,6 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from dispatcher.addresses import AddressPolicy
+from dispatcher.audit import Audit, Who
 from dispatcher.connection import connect_async
 from dispatcher.dialects import dialects, platform_of
 from dispatcher.events import Events
@@ -26,6 +27,7 @@ from dispatcher.status_api.api_keys import PRODUCERS, ApiKeys
 from dispatcher.status_api.app import create_app
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.status_api.refusals import Refusals
 from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Wire
 from dispatcher.workspaces import Workspaces
@@ -92,9 +94,12 @@ class Api:
             workspaces=Workspaces(self.client, self.keys, SecretBox()),
             api_keys=api_keys,
             searches=Searches(self.wire.call, self.keys, api_keys, url),
+            refusals=Refusals(self.wire.call, self.keys, url),
+            audit=Audit(self.wire.call, self.keys, url, Who("api", "nobody")),
             producer=AsyncDispatcher(self.client, url),
             addresses=AddressPolicy(),
             max_queued=5,
+            webhook_changes_per_minute=1000,
             now_ms=lambda: self.now,
         )
         self.app.state.parts = self.parts
@@ -121,6 +126,7 @@ class Api:
 
     def close(self) -> None:
         """Closes the connection."""
+        self.run(self.parts.refusals.close())
         self.run(self.wire.close())
         self.run(self.client.aclose())
         self._runner.close()

@@ -9,14 +9,17 @@ import struct
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 import redis
 from pydantic import SecretStr
 
 from config.settings import Settings
+from dispatcher.connection import POOL
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
 from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
@@ -173,7 +176,7 @@ def test_analytics_are_ones_own(api: Api) -> None:
 
 def test_webhook_is_ones_own(api: Api) -> None:
     """Creating, changing and deleting one's webhook leaves another's as it is."""
-    path, acme, rival = "/partner-gateway/v1/webhooks/delivery-status", "acme-qlara", "rival-qlara"
+    path, acme, rival = WEBHOOK, "acme-qlara", "rival-qlara"
     before = api.ask("GET", path, credential(api, rival)).json()
     for method in ("POST", "PUT", "DELETE"):
         content = None if method == "DELETE" else b'{"callbackUrl":"https://new.example/"}'
@@ -201,6 +204,57 @@ def test_a_webhook_is_read_as_every_callback_url(api: Api, url: str) -> None:
     refused = api.ask("PUT", path, headers, json.dumps({"callbackUrl": url}))
     assert (400, "DISPATCHER_" in refused.text) == (refused.status_code, False)
     assert before == api.ask("GET", path, credential(api, rival)).json()
+
+
+WEBHOOK = "/partner-gateway/v1/webhooks/delivery-status"
+
+
+@pytest.fixture
+def changeable(server_program: None, tmp_path: Path) -> Iterator[Api]:
+    """An API of its own, where rival-qlara has a webhook and may change it three times a minute."""
+    with RedisServer(tmp_path) as server:
+        changeable = Api(server.url)
+        changeable.parts = replace(changeable.parts, webhook_changes_per_minute=3)
+        changeable.app.state.parts = changeable.parts
+        yield changeable
+        changeable.close()
+
+
+def change_webhook(api: Api, method: str, url: str = "", workspace: str = "rival-qlara") -> httpx.Response:
+    headers = credential(api, workspace) | {"Content-Type": "application/json"}
+    return api.ask(method, WEBHOOK, headers, json.dumps({"callbackUrl": url}).encode() if url else None)
+
+
+def test_change_that_changes_nothing(changeable: Api) -> None:
+    """A PUT of what is there already changes no revision, and is no change that counts, however often it comes."""
+    before = changeable.run(changeable.parts.workspaces.require("rival-qlara"))
+    answers = [change_webhook(changeable, "PUT", before.callback_url).status_code for _ in range(5)]
+    after = changeable.run(changeable.parts.workspaces.require("rival-qlara"))
+    assert ([200] * 5, before.revision) == (answers, after.revision)
+    assert [] == changeable.run(changeable.client.keys("*:webhook-changes:*"))
+
+
+def test_changes_of_a_minute(changeable: Api) -> None:
+    """The fourth real change of a minute is refused in Qlara's form until the minute is over, whatever it is; another's is not."""
+    changeable.now = AT + 17_000
+    done = [change_webhook(changeable, "PUT", f"https://{n}.example/").status_code for n in range(2)]
+    done += [change_webhook(changeable, "POST", "https://a.example/").status_code]
+    done += [change_webhook(changeable, "DELETE").status_code]
+    assert [200, 200, 409, 204] == done
+    refused = change_webhook(changeable, "POST", "https://a.example/")
+    assert (429, "43", 43) == (
+        refused.status_code, refused.headers["Retry-After"], refused.json()["retryAfter"],
+    )  # fmt: skip
+    assert 404 == change_webhook(changeable, "PUT", "https://a.example/").status_code
+    assert 201 == change_webhook(changeable, "POST", "https://a.example/", "acme-qlara").status_code
+    changeable.now += 43_000
+    assert 201 == change_webhook(changeable, "POST", "https://a.example/").status_code
+    lives = [
+        changeable.run(changeable.client.ttl(key))
+        for key in changeable.run(changeable.client.keys("*:webhook-changes:*"))
+    ]
+    assert lives
+    assert all(0 < life <= 120 for life in lives)
 
 
 FIRST_ASKED = {
@@ -240,6 +294,20 @@ def test_redis_away(api: Api, dialect: str) -> None:
     assert answer.json()["message"] == "not available now, try again"
 
 
+def test_many_calls_at_once(api: Api) -> None:
+    """More calls at once than there are connections to Redis wait for one, and are answered."""
+    headers = credential(api, "acme-sendexa")
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+            path = "/v1/sms/status/m-1?webhookStatus=true"
+            answers = await asyncio.gather(*(client.get(path, headers=headers) for _ in range(300)))
+        return [one.status_code for one in answers]
+
+    assert [200] * 300 == api.run(ask())
+
+
 def test_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """What breaks inside is 500 in the platform's form, without a word of why."""
     monkeypatch.setattr(type(api.parts.messages), "get", lambda *_: 1 / 0)
@@ -251,7 +319,7 @@ def test_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_many_calls_at_once(api: Api) -> None:
+def test_many_calls_share_connections(api: Api) -> None:
     """However many calls need Redis at once, each is answered: they share a few connections, and wait for each other."""
 
     async def ask() -> tuple[list[int], list[int], int]:
@@ -264,7 +332,7 @@ def test_many_calls_at_once(api: Api) -> None:
 
     found, queued, connections = api.run(ask())
     assert ([1] * 300, 300) == (found, len(queued))
-    assert connections <= wiring.API_CONNECTIONS + 5
+    assert connections <= POOL["max_connections"] + 5
 
 
 def test_one_deep_record_hides_no_other(api: Api) -> None:
@@ -795,3 +863,89 @@ def test_every_answer_has_an_example(api: Api) -> None:
                 assert {"example", "examples"} & set(content), (method, path)
             assert {"401", "403"} & set(operation["responses"]), (method, path)
             assert {"429", "503"} <= set(operation["responses"]), (method, path)
+
+
+def trail(api: Api, workspace: str) -> list[tuple[str, str, object, object]]:
+    """What the trail has of a workspace, the oldest first: who, what, from, to."""
+    found = api.run(api.parts.audit.latest(100, workspace))
+    return [(one.who.name, one.what, one.before, one.after) for one in reversed(found)]
+
+
+def test_trail_of_a_webhook(changeable: Api) -> None:
+    """Each change by the API is in the trail with its key, from what and to what; what changed nothing is not."""
+    key_id = changeable.api_keys["rival-qlara"].partition(".")[0]
+    before = "https://rival-qlara.example/hooks"
+    for method, url in (
+        ("PUT", before),
+        ("PUT", "https://a.example/x?token=hush"),
+        ("POST", "https://b.example/"),
+        ("DELETE", ""),
+        ("DELETE", ""),
+        ("POST", "https://c.example/"),
+        ("PUT", "https://d.example/"),  # one change too many
+    ):
+        change_webhook(changeable, method, url)
+    who = f"{key_id} (test)"
+    assert [
+        (who, "webhook.replace", {"callbackUrl": before}, {"callbackUrl": "https://a.example/x?…"}),
+        (who, "webhook.delete", {"callbackUrl": "https://a.example/x?…"}, {"callbackUrl": None}),
+        (who, "webhook.create", {"callbackUrl": None}, {"callbackUrl": "https://c.example/"}),
+    ] == trail(changeable, "rival-qlara")
+
+
+def test_key_that_may_only_read(changeable: Api) -> None:
+    """It asks as any other, and changes no webhook, in Qlara's form; keys made before there were such ones change it."""
+    keys = changeable.parts.api_keys
+    key, text = changeable.run(
+        keys.add("rival-qlara", "qlara", "wall", now_ms=1, rate_per_second=100, read_only=True)
+    )
+    assert [True, False] == [one.read_only for one in changeable.run(keys.list("rival-qlara"))]
+    able, changeable.api_keys["rival-qlara"] = changeable.api_keys["rival-qlara"], text
+    assert 200 == changeable.ask("GET", WEBHOOK, {"X-Api-Key": text}).status_code
+    for method in ("POST", "PUT", "DELETE"):
+        answer = change_webhook(changeable, method, "" if method == "DELETE" else "https://a.example/")
+        assert (403, "Forbidden") == (answer.status_code, answer.json()["error"])
+    assert [] == trail(changeable, "rival-qlara")
+    changeable.api_keys["rival-qlara"] = able
+    kept = changeable.run(changeable.client.hgetall(changeable.keys.api_key(able.partition(".")[0])))
+    assert b"read_only" not in kept
+    assert 200 == change_webhook(changeable, "PUT", "https://a.example/").status_code
+    changeable.run(changeable.parts.refusals.close())
+    assert 3 == changeable.run(changeable.parts.refusals.last(changeable.now, 1))["read_only", key.id]
+
+
+def test_refusals_are_counted(changeable: Api) -> None:
+    """By reason, and by key where there is such a key; each platform's alike."""
+    path = OWN["zeckta"][0].format("")
+    id_, _, secret = changeable.api_keys["acme-zeckta"].partition(".")
+    other = changeable.api_keys["acme-sendexa"]
+    for text in ("", "nonsense", f"key_{'0' * 12}.{secret}", f"{id_}.{secret[::-1]}", other):
+        headers = {"Authorization": f"Bearer {text}"} if text else {}
+        assert 401 == changeable.ask("GET", path, headers).status_code
+    slow = {"Authorization": f"Bearer {changeable.api_keys['slow']}"}
+    answers = [changeable.ask("GET", path, slow).status_code for _ in range(5)]
+    changeable.ask("GET", OWN["namirial"][0].format(""), {"X-Api-Key": "wrong"})
+    for number in range(5):
+        change_webhook(changeable, "PUT", f"https://{number}.example/")
+    changeable.run(changeable.parts.refusals.close())
+    slow_id, qlara_id = (changeable.api_keys[name].partition(".")[0] for name in ("slow", "rival-qlara"))
+    assert {
+        ("missing", ""): 1,
+        ("wrong", ""): 3,
+        ("wrong", id_): 1,
+        ("other_platform", other.partition(".")[0]): 1,
+        ("rate", slow_id): answers.count(429),
+        ("webhook_rate", qlara_id): 2,
+    } == changeable.run(changeable.parts.refusals.last(changeable.now, 1))
+    assert answers.count(429) >= 2
+    assert {"missing": 1, "wrong": 4, "other_platform": 1, "rate": answers.count(429), "webhook_rate": 2} == {
+        reason: count for reason, count in changeable.run(changeable.parts.refusals.totals()).items() if count
+    }
+
+
+def test_change_stands_without_its_entry(changeable: Api) -> None:
+    """A trail that cannot be written to does not fail a change."""
+    changeable.run(changeable.client.set(changeable.keys.audit, "no stream", ex=60))
+    assert 200 == change_webhook(changeable, "PUT", "https://a.example/").status_code
+    found = changeable.run(changeable.parts.workspaces.require("rival-qlara"))
+    assert "https://a.example/" == found.callback_url

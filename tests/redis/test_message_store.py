@@ -166,6 +166,121 @@ def test_customer_message_id_that_is_used_again(store: Store) -> None:
     assert "m2" == found["order-1"].uuid
 
 
+def asked(store: Store, *ids: str, channel: str = "SMS") -> dict[str, str]:
+    """The messages that an id leads to."""
+    found = store.run(store.messages.of_customer("acme", channel, ids))
+    return {id_: one.uuid for id_, one in found.items()}
+
+
+@pytest.mark.parametrize("id_", ["ACME", "2332", "SMS", "x", "S", "7", "order 7 of 70"])
+def test_customer_message_id_that_comes_later(store: Store, id_: str) -> None:
+    """It is found although its text stands elsewhere in what is kept; so is the message's own id, as before."""
+    store.record(
+        change("SUBMITTED", at_ms=AT, provider={"id": "order 7 of 70", "x": "2332"}),
+        change("SENT", at_ms=AT + 1, customer_message_id=id_),
+        dialect="qlara",
+    )
+    assert {id_: "m1", "m1": "m1"} == asked(store, id_, "m1")
+
+
+def test_customer_message_id_that_is_corrected(store: Store) -> None:
+    """The last one told is found, and so are those before it, each a part of another or not."""
+    ids = ["order-10", "order-1", "order", "1"]
+    for number, (status, id_) in enumerate(
+        zip(("QUEUED", "SUBMITTED", "SENT", "DELIVERED"), ids, strict=True)
+    ):
+        store.record(change(status, at_ms=AT + number, customer_message_id=id_), dialect="qlara")
+        assert dict.fromkeys(ids[: number + 1], "m1") == asked(store, *ids)
+
+
+def test_customer_message_id_of_a_later_message(store: Store) -> None:
+    """The message that told it first last has it, also after the one before tells it again, and though that has others."""
+    store.record(
+        change("SUBMITTED", "m1", customer_message_id="order-1"),
+        change("SUBMITTED", "m2", customer_message_id="order-12"),
+        change("SENT", "m2", customer_message_id="order-1"),
+        change("SENT", "m1", customer_message_id="order-2"),
+        change("DELIVERED", "m1", customer_message_id="order-1", cost="1"),
+        dialect="qlara",
+    )
+    assert {"order-1": "m2", "order-12": "m2", "order-2": "m1"} == asked(
+        store, "order-1", "order-12", "order-2"
+    )
+
+
+def test_customer_message_id_on_another_channel(store: Store) -> None:
+    """A message that goes on by another channel is found on each of its channels, told again there or not."""
+    store.record(
+        change("SUBMITTED", "m1", channel="RCS", customer_message_id="order-1"),
+        change("SENT", "m1", channel="SMS"),
+        change("SUBMITTED", "m2", channel="RCS", customer_message_id="order-2"),
+        change("SENT", "m2", channel="SMS", customer_message_id="order-2"),
+        dialect="qlara",
+    )
+    for channel, found in (("RCS", ["m1", "m2"]), ("SMS", ["m1", "m2"]), ("WHATSAPP", [])):
+        assert found == list(asked(store, "order-1", "order-2", channel=channel).values())
+    assert b"m2" == store.plain.get(store.keys.status_customer("acme", "SMS", "order-2"))
+
+
+def test_channel_with_a_colon(store: Store) -> None:
+    """A channel's name and an id do not run together into those of another message."""
+    store.record(
+        change(uuid="m1", customer_message_id="x:y"),
+        change(uuid="m2", channel="SMS:x", customer_message_id="y"),
+        dialect="qlara",
+    )
+    assert {"x:y": "m1"} == asked(store, "x:y")
+
+
+def test_id_that_an_earlier_version_did_not_list(store: Store) -> None:
+    """Its message's next change lists it, unless another message has it by now."""
+    for uuid in ("m1", "m2"):
+        store.record(change("SUBMITTED", uuid), dialect="qlara")
+        store.record(change("SENT", uuid, customer_message_id="ACME"), dialect="qlara")
+        store.plain.delete(store.keys.status_customer("acme", "SMS", "ACME"))
+    for uuid in ("m1", "m2"):
+        store.record(change("DELIVERED", uuid, customer_message_id="ACME", cost="1"), dialect="qlara")
+        assert {"ACME": "m1"} == asked(store, "ACME")
+
+
+def test_record_of_the_version_before(store: Store) -> None:
+    """A record, byte for byte as it was written, is read, found and gone on with."""
+    told = bytes.fromhex(
+        "9fa441434d45ad2b323333323030303030303031a3534d53a0a0a0a0a0a76f726465722d31a0a0a0a0a0a0"
+    )
+    head = b"m%013d%06d%04d" % (AT, 24 + 10, 0)
+    step = b"m" + AT.to_bytes(8, "big")
+    store.plain.set(
+        store.keys.status("acme", "m1"), head + step + len(told).to_bytes(2, "big") + told, px=99_999
+    )
+    store.plain.set(store.keys.status_customer("acme", "SMS", "order-1"), "m1", px=99_999)
+    assert {"order-1": "m1"} == asked(store, "order-1")
+    store.record(change("SENT", at_ms=AT + 1, customer_message_id="order"), dialect="qlara")
+    assert (["SUBMITTED", "SENT"], {"order-1": "m1", "order": "m1"}) == (
+        store.statuses(), asked(store, "order-1", "order"),
+    )  # fmt: skip
+
+
+def test_step_that_stands_in_a_text(store: Store) -> None:
+    """A status is not taken for a repeated one because a text holds the bytes that it is kept as."""
+    at = 0x178_4141_4141
+    text = "s\x00\x00\x01xAAAA"
+    store.record(change("SENT", at_ms=1), change("BUFFERED", at_ms=2, error={"code": "E1", "message": text}))
+    assert b"s" + at.to_bytes(8, "big") in store.plain.get(store.keys.status("acme", "m1"))
+    store.record(change("SENT", at_ms=at))
+    assert [("SENT", 1), ("BUFFERED", 2), ("SENT", at)] == [
+        (s.value, when) for s, when in store.get().history
+    ]
+
+
+def test_places_of_what_is_told() -> None:
+    """The script looks for channel and customerMessageId where they stand."""
+    found = re.search(r"CHANNEL, CUSTOMER_ID = (\d+), (\d+)", source("accept"))
+    assert found
+    names = [field.name for field in msgspec.structs.fields(Told)]
+    assert ["channel", "customer_message_id"] == [names[int(number) - 1] for number in found.groups()]
+
+
 def test_nul_in_a_campaign(store: Store) -> None:
     """A zero byte in what is told is a byte like any other."""
     store.record(change("QUEUED", campaign_id="a\0b"), change("SENT", campaign_id="a\0b"))

@@ -1,12 +1,28 @@
 """Workspaces in a real Redis."""
 
+import asyncio
+from typing import Any
+from unittest.mock import Mock
+
 import pytest
 from cryptography.fernet import Fernet
 
-from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher import Dispatcher, connection
+from dispatcher.connection import POOL, connect, connect_async
+from dispatcher.decide import Policy
+from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, RedisUnavailable, StillWaiting
+from dispatcher.keys import Keys
 from dispatcher.ledger import endpoint_id
+from dispatcher.metrics import Metrics
+from dispatcher.outcomes import State
+from dispatcher.replies import Hint
 from dispatcher.secrets import SecretBox
-from dispatcher.workspaces import WorkspaceCache, Workspaces
+from dispatcher.settler import Settler
+from dispatcher.slots import Slots
+from dispatcher.turn import Turn, TurnParts
+from dispatcher.watch import RedisWatch
+from dispatcher.workspaces import Workspace, WorkspaceCache, Workspaces
+from tests.messages import change
 from tests.world import World, callback
 
 URL = "https://a.example/hooks"
@@ -95,6 +111,239 @@ def test_cache(world: World, workspaces: Workspaces) -> None:
     newer = world.run(cache.get("acme", revision))
     assert newer
     assert 3 == newer.max_concurrency
+
+
+SAME: list[dict[str, Any]] = [
+    {},
+    {"callback_url": URL},
+    {"max_concurrency": 7},
+    {"rate_per_second": 2},
+    {"ordering": "strict"},
+    {"headers": {"X-Key": "hush"}},
+    {"headers": {"X-None": ""}},
+    {"callback_url": URL, "max_concurrency": 7, "rate_per_second": 2.0, "headers": {"X-Key": "hush"}},
+]
+OTHER: list[dict[str, Any]] = [
+    {"callback_url": URL + "/2"},
+    {"callback_url": URL, "max_concurrency": 8},
+    {"rate_per_second": 2.5},
+    {"ordering": "latest"},
+    {"headers": {"X-Key": "hush!"}},
+    {"headers": {"X-Key": ""}},
+]
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_revision_changes_with_a_change_only(world: World, sealed: bool) -> None:
+    """What is there already is not written, sealed or not; anything else is, and the change says what was before it."""
+    box = SecretBox([Fernet.generate_key().decode()]) if sealed else SecretBox()
+    there = Workspaces(world.client, world.keys, box)
+    made = world.run(
+        there.add(
+            "acme", "zeckta", URL, now_ms=1, max_concurrency=7, rate_per_second=2.0, ordering="strict",
+            headers={"X-Key": "hush"},
+        )
+    )  # fmt: skip
+    raw = world.call("hgetall", world.keys.workspace("acme"))
+    for given in SAME:
+        same = world.run(there.update("acme", **given))
+        assert (made, made, raw) == (same, same.before, world.call("hgetall", world.keys.workspace("acme")))
+    assert made.revision == world.run(there.replace_callback_url("acme", URL)).revision
+    for given in OTHER:
+        before = world.run(there.require("acme"))
+        after = world.run(there.update("acme", **given))
+        assert before == after.before
+        assert before.revision != after.revision
+
+
+class Held(Workspaces):
+    """Workspaces whose reads are held up on their way back, until the test lets them go; it counts them."""
+
+    reads = 0
+
+    def hold(self) -> None:
+        self.go = asyncio.Event()
+
+    async def get(self, workspace: str) -> Workspace | None:
+        """What was there when it was asked for."""
+        self.reads += 1
+        found = await super().get(workspace)
+        await self.go.wait()
+        return found
+
+
+def held(world: World) -> tuple[Held, WorkspaceCache]:
+    found = Held(world.client, world.keys, SecretBox(), allow_http=True)
+    found.hold()
+    return found, WorkspaceCache(found)
+
+
+async def settled(reads: Held, count: int) -> None:
+    """So many reads have begun."""
+    async with asyncio.timeout(5):
+        while reads.reads < count:
+            await asyncio.sleep(0)
+
+
+def test_one_read_for_all_who_wait(world: World, workspaces: Workspaces) -> None:
+    """A thousand callbacks of a workspace that changed read it once; each gets what is there now, those of the change before it too."""
+    world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
+    cache = WorkspaceCache(workspaces)
+    first = world.run(cache.get("acme"))
+    older = world.run(workspaces.update("acme", max_concurrency=3)).revision
+    changed = world.run(workspaces.update("acme", max_concurrency=4))
+    before = world.call("info", "commandstats")["cmdstat_hgetall"]["calls"]
+
+    async def ask() -> list[Workspace | None]:
+        found = await asyncio.gather(*(cache.get("acme", older) for _ in range(1000)))
+        return [*found, await cache.get("acme", older), await cache.get("acme", changed.revision)]
+
+    assert [changed] * 1002 == world.run(ask())
+    assert 1 == world.call("info", "commandstats")["cmdstat_hgetall"]["calls"] - before
+    assert first != changed
+
+
+def test_read_begun_before_the_change_is_not_shared(world: World, workspaces: Workspaces) -> None:
+    """Who knows of a newer revision does not get what was read before it, and neither does who asks after it."""
+    world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
+    reads, cache = held(world)
+
+    async def work() -> list[int | None]:
+        old = asyncio.create_task(cache.get("acme"))
+        await settled(reads, 1)
+        changed = await workspaces.update("acme", max_concurrency=3)
+        newer = asyncio.create_task(cache.get("acme", changed.revision))
+        await settled(reads, 2)
+        reads.go.set()
+        found = [await newer, await old, await cache.get("acme", changed.revision)]
+        return [one.max_concurrency if one else None for one in found]
+
+    assert [3, None, 3] == world.run(work())
+    assert 2 == reads.reads
+
+
+def test_read_begun_before_it_was_forgotten_is_not_kept(world: World, workspaces: Workspaces) -> None:
+    """What accept refused is not brought back by a read that was under way."""
+    world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
+    reads, cache = held(world)
+
+    async def work() -> int | None:
+        old = asyncio.create_task(cache.get("acme"))
+        await settled(reads, 1)
+        await workspaces.update("acme", max_concurrency=3)
+        cache.forget("acme")
+        reads.go.set()
+        await old
+        found = await cache.get("acme")
+        return found.max_concurrency if found else None
+
+    assert 3 == world.run(work())
+
+
+def test_one_who_waits_is_cancelled(world: World, workspaces: Workspaces) -> None:
+    """The others get what they wait for."""
+    made = world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
+    reads, cache = held(world)
+
+    async def work() -> Workspace | None:
+        first, second = (asyncio.create_task(cache.get("acme", made.revision)) for _ in range(2))
+        await settled(reads, 1)
+        first.cancel()
+        await asyncio.wait([first])
+        reads.go.set()
+        return await second
+
+    assert (made, 1) == (world.run(work()), reads.reads)
+
+
+def test_failed_read_is_not_kept(redis_url: str) -> None:
+    """All who wait are told that Redis is away; who asks next asks it again, and what was known stays known."""
+
+    async def work() -> tuple[list[type[BaseException]], Workspace | None, Workspace | None]:
+        client = connect_async(redis_url)
+        there = Workspaces(client, Keys(), SecretBox())
+        made = await there.add("acme", "zeckta", URL, now_ms=1)
+        cache = WorkspaceCache(there)
+        await cache.get("acme")
+        in_the_way = connect_async(redis_url)
+        await in_the_way.config_set("maxclients", 1)
+        await client.connection_pool.disconnect()
+        asked = (cache.get("acme", "newer") for _ in range(5))
+        failed = await asyncio.gather(*asked, return_exceptions=True)
+        known = await cache.get("acme")
+        await in_the_way.config_set("maxclients", 1000)
+        again = await cache.get("acme", "newer")
+        await client.aclose()
+        await in_the_way.aclose()
+        assert made == again
+        return [type(one) for one in failed], known, again
+
+    failed, known, again = asyncio.run(work())
+    assert [RedisUnavailable] * 5 == failed
+    assert known == again
+
+
+def test_many_at_once_wait_for_a_connection(world: World, workspaces: Workspaces) -> None:
+    """More reads at once than a client has connections end well, each of another workspace."""
+    names = [f"w{number}" for number in range(4 * POOL["max_connections"])]
+    for name in names:
+        world.run(workspaces.add(name, "zeckta", URL, now_ms=1))
+    cache = WorkspaceCache(workspaces)
+
+    async def ask() -> list[Workspace | None]:
+        return await asyncio.gather(*(cache.get(name) for name in names))
+
+    assert names == [one.id for one in world.run(ask()) if one]
+
+
+def test_no_connection_in_time_is_redis_unavailable(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a connection for too long is told so, by the asyncio client and by the other one."""
+    monkeypatch.setitem(connection.POOL, "max_connections", 1)
+    monkeypatch.setitem(connection.POOL, "timeout", 0.01)
+
+    async def work() -> None:
+        client = connect_async(redis_url)
+        async with client.pipeline() as pipe:
+            await pipe.watch("x")  # has the connection
+            with pytest.raises(RedisUnavailable):
+                await Workspaces(client, Keys(), SecretBox()).get("acme")
+        await client.aclose()
+
+    asyncio.run(work())
+    with connect(redis_url) as client, client.pipeline() as pipe:
+        pipe.watch("x")
+        with pytest.raises(RedisUnavailable):
+            Dispatcher(client).enqueue(change())
+
+
+def test_callback_whose_workspace_cannot_be_read(world: World) -> None:
+    """It goes back unsent, without an attempt, and it is Redis that was away: no fault of the callback's."""
+    world.accept(callback("e1"))
+    metrics = Metrics()
+
+    async def work() -> None:
+        away = connect_async("redis://127.0.0.1:1")
+        parts = TurnParts(
+            ledger=world.ledger,
+            settler=Settler(world.ledger),
+            sender=Mock(),  # nothing is sent
+            workspaces=WorkspaceCache(Workspaces(away, world.keys, SecretBox())),
+            watch=RedisWatch(metrics),
+            policy=Policy(),
+            slots=Slots(10),
+            alerts=Mock(),
+            tail=Mock(),
+            metrics=metrics,
+        )
+        await Turn(Hint(endpoint_id("acme https://a.example:443"), "acme"), parts).run()
+        await away.aclose()
+
+    world.run(work())
+    assert (State.PENDING, ()) == (world.event("e1").state, tuple(world.event("e1").attempts))
+    assert world.now + 1000 == world.event("e1").next_attempt_ms
+    assert ({}, True) == (dict(metrics.attempts), metrics.redis_errors > 0)
+    world.now += 1000
+    world.deliver_all()
 
 
 def test_remove(world: World, workspaces: Workspaces) -> None:

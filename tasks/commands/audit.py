@@ -1,0 +1,57 @@
+"""`dispatcher audit`: who changed what, by the API or by a command, at whichever host."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from dispatcher.audit import KEPT, Entry
+from dispatcher.model import iso
+from tasks import console, wiring
+
+commands = typer.Typer(help="Who changed what, by the API or by a command.", no_args_is_help=True)
+
+
+@commands.command("list")
+def list_(
+    workspace: Annotated[str | None, typer.Option(help="Of this workspace only.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=KEPT, help="How many, newest first.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the newest changes: of workspaces, keys, endpoints and webhooks, and what was replayed, moved or removed.
+
+    Some 10,000 are kept, for LEDGER_RETENTION_SECONDS after the last one. Secrets, headers' values and URLs' queries are in none.
+
+    Examples:
+
+      dispatcher audit list --workspace acme
+
+      dispatcher audit list --limit 1000 --json
+    """
+    settings = console.settings()
+
+    async def work() -> list[Entry]:
+        async with wiring.store(settings) as store:
+            return await store.audit.latest(limit, workspace)
+
+    entries = console.run(work())
+    if as_json:
+        console.print_json([entry.as_json() for entry in entries])
+        return
+    rows = [
+        (iso(e.at_ms), e.who.via, e.who.name, e.what, e.workspace or None, _shown(e.before), _shown(e.after))
+        for e in entries
+    ]
+    columns = ("at", "via", "who", "what", "workspace", "from", "to")
+    console.print_table(columns, rows, "nothing was changed yet")
+
+
+def _shown(facts: Mapping[str, Any]) -> str | None:
+    """Facts on one line."""
+    told = (
+        f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in facts.items()
+        if value is not None
+    )
+    return ", ".join(told) or None
