@@ -15,6 +15,7 @@ import uvloop
 from celery import bootsteps
 from celery.concurrency.thread import TaskPool
 
+from config import logs
 from config.settings import Settings
 from dispatcher.checks import Verdict, look_at_redis
 from dispatcher.engine import Engine
@@ -80,10 +81,13 @@ class EngineThread:
                 self._loop = runner.get_loop()
                 runner.run(self._main())
         except BaseException:
-            log.critical(
-                "engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True
-            )
-            os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
+            try:
+                log.critical(
+                    "engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True
+                )
+                logs.flush()
+            finally:
+                os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
 
     async def _main(self) -> None:
         max_in_flight = usable_descriptors(self._settings.max_in_flight)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from config import logs
 from tasks import console
 
 PORT = 8080
@@ -40,6 +41,7 @@ def api(
         console.fail(f"cannot listen at {host}:{port}: {error.strerror}", console.USAGE)
     if not settings.status_retention_seconds:
         console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
+    logs.guard_standard_streams()
     level = settings.log_level.lower()
     uvicorn.run(
         "tasks.asgi:app",

@@ -18,6 +18,7 @@ from dispatcher import Dispatcher
 from dispatcher.errors import RedisFull
 from dispatcher.keys import endpoint_id
 from tasks.redis_server import RedisServer
+from tests.acceptance.outputs import BAD_OUTPUTS
 from tests.acceptance.stack import change, wait_until
 from tests.faults.checker import Counts
 from tests.faults.proxy import Proxy
@@ -570,6 +571,31 @@ def secret_rotated(scene: Scene) -> Counts:
         scene.enqueue(40)
     counts = scene.counted()
     counts.problems += ["nothing changed"] * (old == rotated["secret"])
+    return counts
+
+
+@fault(
+    30,
+    "The log cannot be written (a full disk, its reader gone, a pipe nobody reads): lines are lost, nothing else; a worker "
+    "whose engine dies ends with 70.",
+    duplicates=in_flight,
+)
+def log_not_writable(scene: Scene) -> Counts:
+    scene.stack.add_workspace()
+    problems: list[str] = []
+    for bad_output in BAD_OUTPUTS:
+        with bad_output() as output:
+            scene.worker(ready=False, output=output)
+            scene.stack.wait_ended(scene.enqueue(10))
+            codes = [scene.stack.workers[-1].terminate()]
+            scene.worker("loop_dies", "4", ready=False, output=output)
+            scene.enqueue(10)
+            codes.append(scene.stack.workers[-1].process.wait(30))
+            scene.allowed += scene.leased()
+        problems += [f"{bad_output.__name__}: exit codes {codes}"] * (codes != [0, 70])
+    scene.worker(ready=False)
+    counts = scene.counted()
+    counts.problems += problems
     return counts
 
 
