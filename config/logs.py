@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from config.lines import Lines, LinesStream, descriptor_of, errors
+from config.lines import FLUSH_SECONDS, Lines, LinesStream, descriptor_of, errors
 
 QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp")
 """Loggers that repeat what our own lines say, or print whole URLs: warnings and worse only."""
@@ -85,9 +85,9 @@ def lost() -> int:
     return errors.lost
 
 
-def flush() -> None:
-    """Waits, a second at most, until what was logged is written."""
-    errors.flush()
+def flush(seconds: float = FLUSH_SECONDS) -> None:
+    """Waits, at most so long, until what was logged is written."""
+    errors.flush(seconds)
 
 
 class _LineHandler(logging.Handler):

@@ -7,7 +7,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from dispatcher.engine import Engine
 from dispatcher.errors import RedisUnavailable
 from dispatcher.metrics import Metrics
 from tasks import wiring
+from tasks.ending import Ending
 from tasks.metrics import WorkerCollector, serve
 
 EX_SOFTWARE = 70
@@ -53,9 +54,23 @@ class EngineThread:
 
     def stop(self) -> None:
         """Ends the engine: POSTs in flight end and are recorded."""
-        if self._loop and self._engine and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._engine.stop)
+        self.ask_to_stop()
         self._thread.join()
+
+    def ask_to_stop(self) -> None:
+        """Has the engine end; may be called again."""
+        if self._loop and self._engine:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._engine.stop)
+
+    def join(self, seconds: float) -> bool:
+        """Waits for the engine's end, at most so long; whether it has ended."""
+        self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def endpoints_served(self) -> int:
+        """How many endpoints have something in flight, or not recorded, here."""
+        return self._engine.turns if self._engine else 0
 
     def hand_over(self, endpoints: list[str], probe: str = "") -> None:
         """Gives endpoints to the engine; waits only while it is at its limit.
@@ -163,6 +178,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         gc.set_threshold(*GARBAGE_THRESHOLDS)
         _running = EngineThread(f"{worker.hostname}/{os.getpid()}", settings)
         _running.start()
+        Ending(_running, settings.request_timeout_seconds).watch()
 
     def stop(self, worker: Any) -> None:
         """Called by Celery when the worker stops."""
