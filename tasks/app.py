@@ -4,11 +4,14 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import celeryd_init, setup_logging
+from kombu.transport import redis
 
 from config import logs
 from config.settings import Settings
+from tasks.hints import HintChannel
 from tasks.worker import EngineStep, LostConnectionStep
 
+redis.Transport.Channel = HintChannel
 app = Celery("dispatcher")
 app.config_from_object("config.celeryconfig")
 app.steps["worker"].add(EngineStep)

@@ -167,8 +167,8 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
                 f"the dispatcher runs in Celery's pool `threads`, not in {worker.pool_cls.__module__}: "
                 "leave out -P/--pool, or say --pool threads"
             )
-        # We need neither; kombu 5.7 loses a connection of gossip's with each that breaks, mingle waits for a second.
-        worker.options |= {"without_gossip": True, "without_mingle": True}
+        # We need none of them; kombu 5.7 loses a connection of gossip's with each that breaks, mingle waits for a second.
+        worker.options |= {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
 
     def start(self, worker: Any) -> None:
         """Called by Celery when the worker starts."""
