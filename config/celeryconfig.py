@@ -37,3 +37,4 @@ worker_prefetch_multiplier = 1
 worker_hijack_root_logger = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_send_task_events = False
+worker_enable_remote_control = _settings.remote_control

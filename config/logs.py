@@ -1,14 +1,23 @@
-"""Logging by structlog: one line per event, readable on a terminal, JSON elsewhere."""
+"""Logging by structlog: one line per event, readable on a terminal, JSON elsewhere.
 
+No log call raises or waits (`config/lines.py`): what cannot be written, or cannot be shown, is lost and counted.
+"""
+
+import atexit
 import json
 import logging
 import sys
+from typing import Any
 
 import msgspec
 import structlog
 
+from config.lines import FLUSH_SECONDS, Lines, LinesStream, descriptor_of, errors
+
 QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp")
 """Loggers that repeat what our own lines say, or print whole URLs: warnings and worse only."""
+UVICORNS = ("uvicorn", "uvicorn.error", "uvicorn.access")
+"""Loggers with handlers of their own where `uvicorn` was called and not `dispatcher api`; they could wait or raise."""
 
 
 def configure(level: str = "INFO", form: str = "auto") -> None:
@@ -16,7 +25,8 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
 
     Ours are written without a detour through `logging`, which took four times as long.
     """
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    colors = LinesStream(errors, sys.__stderr__).isatty()
+    console = form == "console" or (form == "auto" and colors)
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -25,17 +35,19 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
     if console:
         last = [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
+                colors=colors,
                 exception_formatter=structlog.dev.plain_traceback,  # rich ones show locals, and with them secrets
             )
         ]
+    ours = [*shared, _drop_none, *last]
     structlog.configure(
-        processors=[*shared, _drop_none, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        processors=ours,
+        wrapper_class=_to_lines(structlog.make_filtering_bound_logger(level)),
+        logger_factory=structlog.ReturnLoggerFactory(),  # not reached
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler()
+    errors.lost_notice = lambda count: _rendered(ours, "log.lines_lost", count)
+    handler = _LineHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -48,13 +60,81 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in UVICORNS:
+        logging.getLogger(name).handlers = []
+
+
+def guard_standard_streams() -> None:
+    """Whatever prints in this process, Celery's signal handlers too, neither raises nor waits from now on."""
+    if isinstance(sys.stderr, LinesStream):
+        return
+    sys.stderr = sys.__stderr__ = LinesStream(errors, sys.stderr)  # type: ignore[assignment,misc]
+    output = Lines(descriptor_of(sys.stdout))
+    atexit.register(output.flush)
+    sys.stdout = sys.__stdout__ = LinesStream(output, sys.stdout)  # type: ignore[assignment,misc]
+
+
+def guard_standard_error() -> None:
+    """The same for a command's standard error alone: its output is what it is for, and must not be lost in silence."""
+    if not isinstance(sys.stderr, LinesStream):
+        sys.stderr = LinesStream(errors, sys.stderr)
+
+
+def lost() -> int:
+    """Log lines of this process that could not be written."""
+    return errors.lost
+
+
+def flush(seconds: float = FLUSH_SECONDS) -> None:
+    """Waits, at most so long, until what was logged is written."""
+    errors.flush(seconds)
+
+
+class _LineHandler(logging.Handler):
+    """The same for the libraries' lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            errors.lose()
+        else:
+            errors.put(line + "\n")
+
+
+def _to_lines(bound: Any) -> Any:
+    """A bound logger that writes to `errors`; a line that cannot be made is lost."""
+
+    class ToLines(bound):  # type: ignore[misc]
+        def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> None:
+            try:
+                (line,), _ = self._process_event(method_name, event, fields)
+                errors.put(line + "\n")
+            except Exception:
+                errors.lose()
+
+    return ToLines
+
+
+def _rendered(processors: list[structlog.typing.Processor], event: str, count: int) -> str:
+    line: Any = {"event": event, "count": count}
+    for processor in processors:
+        line = processor(None, "warning", line)
+    return f"{line}\n"
 
 
 def _as_json(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
     try:
         return msgspec.json.encode(event, enc_hook=repr).decode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(event, default=repr)
+    except Exception:  # a lone surrogate, a number of 65 bits, a repr that raises
+        return json.dumps({name: _showable(value) for name, value in event.items()})
+
+
+def _showable(value: object) -> object:
+    try:
+        return json.loads(json.dumps(value, default=repr))
+    except Exception:
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _drop_none(

@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         10, description="first pause of an endpoint; each failed probe doubles it"
     )
     breaker_max_pause_seconds: Positive = Field(600, description="longest pause of an endpoint")
+    remote_control: bool = Field(
+        False,
+        description="let Celery's remote control (celery inspect, celery control) reach workers; whoever can write to the "
+        "broker can then stop them",
+    )
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         0, description="port at which each worker shows its metrics to Prometheus; 0: none"
     )

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby, islice
 from operator import attrgetter
 
@@ -42,6 +43,8 @@ OF_ONE = 16
 AGREE_SECONDS = 0.5
 """How often a worker that starts looks whether Redis is there."""
 SIGN_SECONDS = 1.0
+LAST_SECONDS = 1.0
+"""What the last alerts, and the last hints, have at the end."""
 ACCEPTED_FOR_ONE = 16
 BUSY = 0.7
 """Share of a core above which a worker leaves endpoints to others, if there are any."""
@@ -119,14 +122,22 @@ class Engine:
         self._intake.stop()
         await intake
         await waker
+        with suppress(RedisUnavailable):  # then its sign of life ends by itself
+            await self._ledger.leave(self.name)
         while self._tasks:
             await asyncio.wait(self._tasks)
         for task in (publisher, alerts, sweeper):
             task.cancel()
-        await self._send_alerts()
-        await self._publish_rest()
-        self._publisher.shutdown()
+        for last in (self._send_alerts(), self._publish_rest()):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(last, LAST_SECONDS)
+        self._publisher.shutdown(wait=False, cancel_futures=True)  # its call may wait for a silent broker
         log.info("engine.stopped", worker=self.name)
+
+    @property
+    def turns(self) -> int:
+        """Endpoints that are served now."""
+        return len(self._turns)
 
     async def _agree_on_format(self) -> None:
         """Waits for Redis, if need be. Raises OtherFormat."""
@@ -353,7 +364,7 @@ class Engine:
             self._hinted.clear()
             while self._hints:
                 batch = self._next_hints()
-                if not await self._published(batch):
+                if not await self._published(batch) and not self._stopping.is_set():
                     self._start(self.serve(batch))
 
     async def _publish_rest(self) -> None:

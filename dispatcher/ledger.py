@@ -330,6 +330,10 @@ class Ledger:
             reply[9] == 1,
         )
 
+    async def leave(self, worker: str) -> None:
+        """Takes back the sign of life of a worker that ends."""
+        await self._run("leave", self._now(), worker)
+
     async def expire(self, limit: int = 500) -> int:
         """Ends what is past its expiry; returns how many were looked at (fewer than `limit`: none left)."""
         reply, _ = await self._run("expire", *self._ending(), limit)

@@ -189,11 +189,16 @@ class Lookup:
         return {reason.decode(): int(count) for reason, count in sorted(counts.items())}
 
     async def workers(self) -> dict[str, dict[str, Any]]:
-        """Workers that gave a sign of life in the last 15 s, by name."""
+        """Workers that gave a sign of life in the last 15 s, by name; `signedMs`: when, ms since 1970 by Redis's clock."""
         with translated(self._url):
-            names = [name.decode() for name in await self._client.zrange(self._keys.workers, 0, -1)]
+            found = await self._client.zrange(self._keys.workers, 0, -1, withscores=True)
+            names = [name.decode() for name, _ in found]
             signs = await self._client.mget([self._keys.worker(name) for name in names]) if names else []
-        return {name: json.loads(sign) for name, sign in sorted(zip(names, signs, strict=True)) if sign}
+        return {
+            name: json.loads(sign) | {"signedMs": int(at)}
+            for name, sign, (_, at) in sorted(zip(names, signs, found, strict=True))
+            if sign
+        }
 
     async def endpoints(self) -> list[Endpoint]:
         """All endpoints that were used within the retention, those with the most waiting first."""

@@ -21,6 +21,7 @@ NAMES = (
     "forget",
     "hurry",
     "lead",
+    "leave",
     "mend",
     "migrate",
     "move",

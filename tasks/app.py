@@ -3,16 +3,25 @@
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import celeryd_init, setup_logging
+from kombu.transport import redis
 
 from config import logs
 from config.settings import load_or_exit
+from tasks.hints import HintChannel
 from tasks.worker import EngineStep, LostConnectionStep
 
+redis.Transport.Channel = HintChannel
 app = Celery("dispatcher")
 app.config_from_object("config.celeryconfig")
 app.steps["worker"].add(EngineStep)
 app.steps["consumer"].add(LostConnectionStep)
+
+
+@celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _guard(**_: Any) -> None:
+    """Before Celery's first warning and its banner."""
+    logs.guard_standard_streams()
 
 
 @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery ships no types

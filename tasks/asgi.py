@@ -7,5 +7,6 @@ from tasks import wiring
 
 _settings = load_or_exit()
 logs.configure(_settings.log_level, _settings.log_format)
+logs.guard_standard_streams()
 
 app = create_app(lambda: wiring.api(_settings), docs=_settings.api_docs)

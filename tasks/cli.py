@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from config import logs
 from dispatcher import __version__
 from dispatcher.errors import DispatcherError, visible
 from tasks import console
@@ -85,8 +86,11 @@ def start(
 
 def main() -> None:
     """Runs a command: errors become one line and an exit code."""
+    logs.guard_standard_error()
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  began with it closed
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:
         text = error.format_message()  # of a group without its command: its help
         console.err.print(text if text.startswith("Usage:") else f"error: {text}", markup=False)
@@ -96,9 +100,18 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # whoever read has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so at its end
+        _write_no_more()
         code = console.DONE
+    except OSError as error:
+        _write_no_more()
+        console.err.print(f"error: {visible(error)}", markup=False)
+        code = console.NO
     except DispatcherError as error:
         console.err.print(f"error: {visible(error)}", markup=False)
         code = console.code_of(error)
     sys.exit(code)
+
+
+def _write_no_more() -> None:
+    """Drops what standard output still holds, or Python tries to write it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

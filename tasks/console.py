@@ -26,7 +26,7 @@ T = TypeVar("T")
 WIDE = 250
 """Columns where standard output is no terminal: lines stay whole for grep."""
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+out = Console(highlight=False, width=None if sys.stdout and sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from config import logs
 from config.settings import Settings
 from dispatcher.errors import DispatcherError
 from dispatcher.metrics import Histogram, Metrics
@@ -54,6 +55,7 @@ class WorkerCollector:
         yield _counter(
             "dispatcher_late_results", "Results refused because their lease was over", m.lease_losses
         )
+        yield _counter("dispatcher_log_lines_lost", "Log lines that could not be written", logs.lost())
         yield _gauge("dispatcher_turns", "Endpoints that this worker serves now", m.turns)
         yield _gauge("dispatcher_in_flight", "POSTs under way in this worker", m.in_flight)
         yield _gauge("dispatcher_loop_lag_seconds", "How late this worker's loop woke up", m.loop_lag_seconds)

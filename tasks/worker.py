@@ -7,7 +7,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -15,17 +15,22 @@ import uvloop
 from celery import bootsteps
 from celery.concurrency.thread import TaskPool
 
+from config import logs
 from config.settings import Settings
 from dispatcher.checks import Verdict, look_at_redis
 from dispatcher.engine import Engine
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.metrics import Metrics
 from dispatcher.replies import Hint
 from tasks import wiring
+from tasks.ending import Ending
 from tasks.metrics import WorkerCollector, serve
 
 EX_SOFTWARE = 70
 """Exit code when the engine dies: the supervisor starts the worker anew."""
+
+EX_CONFIG = 78
+"""Exit code where what is in Redis is of another version's format."""
 
 GARBAGE_THRESHOLDS = 10_000, 20, 50
 
@@ -53,9 +58,23 @@ class EngineThread:
 
     def stop(self) -> None:
         """Ends the engine: POSTs in flight end and are recorded."""
-        if self._loop and self._engine and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._engine.stop)
+        self.ask_to_stop()
         self._thread.join()
+
+    def ask_to_stop(self) -> None:
+        """Has the engine end; may be called again."""
+        if self._loop and self._engine:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._engine.stop)
+
+    def join(self, seconds: float) -> bool:
+        """Waits for the engine's end, at most so long; whether it has ended."""
+        self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def endpoints_served(self) -> int:
+        """How many endpoints have something in flight, or not recorded, here."""
+        return self._engine.turns if self._engine else 0
 
     def hand_over(self, endpoints: list[str], probe: str = "") -> None:
         """Gives endpoints to the engine; waits only while it is at its limit.
@@ -64,7 +83,7 @@ class EngineThread:
         """
         assert self._engine
         assert self._loop
-        serving = self._engine.serve(read_hint(one) for one in endpoints)
+        serving = self._engine.serve(hint_of(one) for one in endpoints)
         try:
             if probe:
                 self._loop.call_soon_threadsafe(self._engine.answer, probe)
@@ -80,11 +99,20 @@ class EngineThread:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._main())
+        except OtherFormat as refused:
+            try:
+                log.critical("worker.refused", problem=str(refused))
+                logs.flush()
+            finally:
+                os._exit(EX_CONFIG)
         except BaseException:
-            log.critical(
-                "engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True
-            )
-            os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
+            try:
+                log.critical(
+                    "engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True
+                )
+                logs.flush()
+            finally:
+                os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
 
     async def _main(self) -> None:
         max_in_flight = usable_descriptors(self._settings.max_in_flight)
@@ -127,7 +155,7 @@ async def _warn_about_redis(settings: Settings) -> None:
         log.exception("redis.not_looked_at", action="see `dispatcher check`; callbacks go on")
 
 
-def read_hint(text: str) -> Hint:
+def hint_of(text: str) -> Hint:
     """`endpoint workspace`, as it is in a Celery message; older versions say the endpoint alone."""
     endpoint, _, workspace = text.partition(" ")
     return Hint(endpoint, workspace)
@@ -155,8 +183,8 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
                 f"the dispatcher runs in Celery's pool `threads`, not in {worker.pool_cls.__module__}: "
                 "leave out -P/--pool, or say --pool threads"
             )
-        # We need neither; kombu 5.7 loses a connection of gossip's with each that breaks, mingle waits for a second.
-        worker.options |= {"without_gossip": True, "without_mingle": True}
+        # We need none of them; kombu 5.7 loses a connection of gossip's with each that breaks, mingle waits for a second.
+        worker.options |= {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
 
     def start(self, worker: Any) -> None:
         """Called by Celery when the worker starts."""
@@ -166,6 +194,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         gc.set_threshold(*GARBAGE_THRESHOLDS)
         _running = EngineThread(f"{worker.hostname}/{os.getpid()}", settings)
         _running.start()
+        Ending(_running, settings.request_timeout_seconds).watch()
 
     def stop(self, worker: Any) -> None:
         """Called by Celery when the worker stops."""

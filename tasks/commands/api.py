@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from config import logs
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from tasks import console, wiring
@@ -50,6 +51,7 @@ def api(
         console.fail(f"cannot listen at {host}:{port}: {error.strerror}", console.USAGE)
     if not settings.status_retention_seconds:
         console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
+    logs.guard_standard_streams()
     level = settings.log_level.lower()
     limits = Limits(settings.api_request_seconds, settings.api_max_connections)
     uvicorn.run(

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +15,8 @@ from dispatcher.lookup import Lookup
 from tasks import console, wiring
 
 LIVE_SECONDS = 10.0
+SIGN_SECONDS = 3.0
+"""How long a worker that gave a sign of life before is waited for: signs come every second."""
 LOOK = "look at the workers' logs"
 
 
@@ -126,17 +127,15 @@ def _secrets(settings: Settings) -> Finding:
 def _workers(workers: dict[str, Any], otherwise: Verdict) -> Finding:
     if workers:
         return Finding("workers", Verdict.OK, f"{len(workers)} alive: {', '.join(workers)}")
-    return Finding(
-        "workers", otherwise, "none gave a sign of life in the last 15 s", "start one: dispatcher worker"
-    )
+    return Finding("workers", otherwise, "none gives a sign of life", "start one: dispatcher worker")
 
 
 async def _look_live(settings: Settings, here: bool) -> list[Finding]:
     probe = secrets.token_hex(8)
     async with wiring.store(settings) as store:
-        await store.lookup.now_ms()  # says in one line if Redis is away
+        since_ms = await store.lookup.now_ms()  # says in one line if Redis is away
         await asyncio.to_thread(wiring.publish_probe, probe)
-        workers = await _wait(store.lookup, lambda found: _answered(found, probe) and _leader(found))
+        workers = await _signs_since(store.lookup, since_ms, probe)
     who, leader = _answered(workers, probe), _leader(workers)
     asked = (
         {name: sign for name, sign in workers.items() if f"@{socket.gethostname()}/" in name}
@@ -154,12 +153,16 @@ async def _look_live(settings: Settings, here: bool) -> list[Finding]:
     ]
 
 
-async def _wait(lookup: Lookup, good: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    deadline = time.monotonic() + LIVE_SECONDS
+async def _signs_since(lookup: Lookup, since_ms: int, probe: str) -> dict[str, Any]:
+    """The signs of life that were given since then: what a worker said before says nothing of now."""
+    began = time.monotonic()
     while True:
-        workers = await lookup.workers()
-        if good(workers) or time.monotonic() > deadline:
-            return workers
+        known = await lookup.workers()
+        given = {name: sign for name, sign in known.items() if sign["signedMs"] >= since_ms}
+        waited = time.monotonic() - began
+        whole = len(given) == len(known) or waited > SIGN_SECONDS
+        if (whole and _answered(given, probe) and _leader(given)) or waited > LIVE_SECONDS:
+            return given
         await asyncio.sleep(0.1)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from config import logs
 from tasks import console
 from tasks.metrics import InstallationCollector, serve
 
@@ -20,6 +21,7 @@ def exporter(
     Workers show their own figures at METRICS_PORT; docs/metrics.md lists them all.
     """
     settings = console.settings()
+    logs.guard_standard_streams()
     try:
         end = serve(port, InstallationCollector(settings), host)
     except OSError as error:

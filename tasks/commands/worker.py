@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from config import logs
 from tasks import console
 
 CELERY = ("-m", "celery", "-A", "tasks", "--quiet", "worker")
@@ -19,6 +20,7 @@ def worker(context: typer.Context) -> None:
     console.settings()  # says in one line what is wrong with them
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
     sys.stdout.flush()
+    logs.flush()
     os.execv(sys.executable, [sys.executable, *CELERY, *node, *context.args])  # noqa: S606  becomes the worker
 
 

@@ -45,12 +45,22 @@ class Worker:
     """One worker process."""
 
     def __init__(
-        self, stack: "Stack", command: Sequence[str], environment: dict[str, str], log: Path
+        self,
+        stack: "Stack",
+        command: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        output: int | None = None,
     ) -> None:
         self.log_path = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                command, cwd=stack.folder, env=environment, stdout=file, stderr=file, start_new_session=True
+                command,
+                cwd=stack.folder,
+                env=environment,
+                stdout=file if output is None else output,
+                stderr=file if output is None else output,
+                start_new_session=True,
             )
 
     @property
@@ -146,11 +156,14 @@ class Stack:
         self.secrets[name] = made["secret"]
         return url
 
-    def start_worker(self, *command: str, **settings: str) -> Worker:
-        """Starts a worker; by default as `celery -A tasks worker`, with no more flags."""
+    def start_worker(self, *command: str, output: int | None = None, **settings: str) -> Worker:
+        """Starts a worker; by default as `celery -A tasks worker`, with no more flags.
+
+        `output`: what it writes to in place of its log file.
+        """
         environment = self.environment | settings
         log = self.folder / f"worker-{len(self.workers)}.log"
-        worker = Worker(self, command or CELERY, environment, log)
+        worker = Worker(self, command or CELERY, environment, log, output)
         self.workers.append(worker)
         return worker
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from tests.acceptance.redis_users import denied, make_users, url_as
 from tests.acceptance.stack import CLI, Stack, Worker, free_port, running_stack, wait_until
 
 TEXT = (Path(__file__).parents[2] / "docs/status-api.md").read_text()
@@ -51,12 +52,15 @@ def api(stack: Stack) -> Iterator[dict[str, str]]:
     made = stack.cli_json("producer-key", "add", "billing", "--rate-per-second", "10000")
     environment["PRODUCER_KEY"] = made["apiKey"]
     start = [*CLI, "api", "--port", str(port)]
+    make_users(stack.redis)
     often = {"DISPATCHER_WEBHOOK_CHANGES_PER_MINUTE": "10000"}  # as often as schemathesis likes
-    server = Worker(stack, start, stack.environment | often, stack.folder / "api.log")
+    as_api = stack.environment | often | {"DISPATCHER_REDIS_URL": url_as(stack, "api")}
+    server = Worker(stack, start, as_api, stack.folder / "api.log")
     wait_until(lambda: is_up(environment["API"]) or server.process.poll() is not None, what="API up")
     yield environment
     assert server.terminate() in (0, -15)  # it ends by the signal once it has closed
     assert [] == [line for line in server.log.splitlines() if "rror" in line]
+    assert set() == denied(stack.redis)  # Redis user and all: docs/operations.md
 
 
 def is_up(url: str) -> bool:

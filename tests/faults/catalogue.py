@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from zlib import crc32
 
 import redis
@@ -18,12 +19,13 @@ from dispatcher import Dispatcher
 from dispatcher.errors import RedisFull
 from dispatcher.keys import endpoint_id
 from tasks.redis_server import RedisServer
+from tests.acceptance.outputs import BAD_OUTPUTS
 from tests.acceptance.stack import change, wait_until
 from tests.faults.checker import Counts
 from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
 
-LEASE_SECONDS = 4.0
+REQUEST_TIMEOUT_SECONDS, LEASE_SECONDS = 2.0, 4.0
 """Of the stack's workers."""
 
 
@@ -570,6 +572,78 @@ def secret_rotated(scene: Scene) -> Counts:
         scene.enqueue(40)
     counts = scene.counted()
     counts.problems += ["nothing changed"] * (old == rotated["secret"])
+    return counts
+
+
+@fault(
+    32,
+    "TERM while Redis or the broker, or both, are silent or refuse: ends within REQUEST_TIMEOUT_SECONDS + 5 s, exit code 0; "
+    "nothing is lost, repeated at most what was in flight.",
+    duplicates=in_flight,
+)
+def term_while_redis_is_silent(scene: Scene) -> Counts:
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        await asyncio.sleep(0.5)
+        return web.Response()
+
+    scene.answer = answer
+    scene.stack.add_workspace()
+    signals = [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]][: 1 if scene.short else 2]
+    cases = list(product([(True, False), (False, True), (True, True)], [False, True], signals))
+    codes = [_end_while_away(scene, *case) for case in cases]
+    scene.worker(ready=False)
+    counts = scene.counted()
+    counts.problems += [f"{case}: {code}" for case, code in zip(cases, codes, strict=True) if code]
+    return counts
+
+
+def _end_while_away(
+    scene: Scene, away: tuple[bool, bool], refuses: bool, signals: Sequence[signal.Signals]
+) -> int | str:
+    """Ends a worker with POSTs in flight while the ledger's Redis, the broker's, or both, are away; its exit code."""
+    socket = scene.stack.server.socket
+    with Proxy(socket) as ledger, Proxy(socket) as broker:
+        worker = scene.worker(REDIS_URL=ledger.url, BROKER_URL=broker.url)
+        posts = len(scene.recorder.received)
+        scene.enqueue(8)
+        wait_until(lambda: len(scene.recorder.received) > posts, 20, "POSTs")
+        for proxy, is_away in zip((ledger, broker), away, strict=True):
+            proxy.silent = is_away and not refuses
+            if is_away and refuses:
+                proxy.target = scene.stack.folder / "nobody"
+                proxy.cut()
+        scene.allowed += 8
+        for number in signals:
+            worker.process.send_signal(number)
+        try:
+            return worker.process.wait(REQUEST_TIMEOUT_SECONDS + 5)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            return "does not end"
+
+
+@fault(
+    30,
+    "The log cannot be written (a full disk, its reader gone, a pipe nobody reads): lines are lost, nothing else; a worker "
+    "whose engine dies ends with 70.",
+    duplicates=in_flight,
+)
+def log_not_writable(scene: Scene) -> Counts:
+    scene.stack.add_workspace()
+    problems: list[str] = []
+    for bad_output in BAD_OUTPUTS:
+        with bad_output() as output:
+            scene.worker(ready=False, output=output)
+            scene.stack.wait_ended(scene.enqueue(10))
+            codes = [scene.stack.workers[-1].terminate()]
+            scene.worker("loop_dies", "4", ready=False, output=output)
+            scene.enqueue(10)
+            codes.append(scene.stack.workers[-1].process.wait(30))
+            scene.allowed += scene.leased()
+        problems += [f"{bad_output.__name__}: exit codes {codes}"] * (codes != [0, 70])
+    scene.worker(ready=False)
+    counts = scene.counted()
+    counts.problems += problems
     return counts
 
 

@@ -56,12 +56,20 @@ class Scene:
         self.event_ids += [(workspace, event_id) for event_id in made]
         return made
 
-    def worker(self, fault: str = "", argument: str = "", *, ready: bool = True, **settings: str) -> Worker:
-        """Starts a worker, with a fault built in if one is named."""
+    def worker(
+        self,
+        fault: str = "",
+        argument: str = "",
+        *,
+        ready: bool = True,
+        output: int | None = None,
+        **settings: str,
+    ) -> Worker:
+        """Starts a worker, with a fault built in if one is named; `output`: what it writes to in place of its log."""
         environment = {f"DISPATCHER_{name}": value for name, value in settings.items()}
         if fault:
             environment |= {"PYTHONPATH": str(HOOKS), "FAULT": fault, "FAULT_ARGUMENT": argument}
-        worker = self.stack.start_worker(**environment)
+        worker = self.stack.start_worker(output=output, **environment)
         return worker.wait_ready() if ready else worker
 
     def leased(self) -> int:

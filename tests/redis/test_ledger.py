@@ -540,9 +540,14 @@ def test_hurry(world: World) -> None:
 
 
 def test_sign_of_life(world: World) -> None:
-    """A worker's sign of life is kept for a while, and listed."""
-    world.run(world.ledger.wake(100, "w1", '{"pid":1}'))
-    assert {"w1": {"pid": 1}} == world.run(world.lookup.workers())
+    """A worker's sign of life is kept for a while, and listed, until the worker takes it back."""
+    for name in ("w1", "w2"):
+        world.run(world.ledger.wake(100, name, '{"pid":1}'))
+    sign = {"pid": 1, "signedMs": world.now}
+    assert {"w1": sign, "w2": sign} == world.run(world.lookup.workers())
+    world.run(world.ledger.leave("w1"))
+    assert {"w2": sign} == world.run(world.lookup.workers())
+    assert 1 == world.run(world.ledger.wake()).workers
 
 
 def _counters(world: World) -> dict[str, int]:

@@ -1,0 +1,144 @@
+"""Each role runs as the Redis user that docs/operations.md makes for it, and what it should not do is refused."""
+
+import json
+import shlex
+import time
+
+import pytest
+import redis
+from aiohttp import web
+
+from dispatcher import Dispatcher
+from tests.acceptance.redis_users import LINES, denied, make_users, url_as
+from tests.acceptance.stack import CLI, Stack, Worker, change, free_port, wait_until
+from tests.acceptance.test_metrics import scrape
+
+SECRETS = (
+    "HGETALL dispatcher:workspace:acme",
+    "HSET dispatcher:workspace:acme callback_url http://evil.example/",
+    "DEL dispatcher:workspace:acme",
+    "CONFIG GET requirepass",
+    "ACL LIST",
+    "FLUSHALL",
+    "KEYS *",
+    "MONITOR",
+    "SCRIPT FLUSH",
+    "SHUTDOWN NOSAVE",
+    "CLIENT KILL TYPE normal",
+    "REPLICAOF evil.example 6379",
+    "SET other-application 1",
+)
+REFUSED = {
+    "producer": (
+        *SECRETS,
+        "XRANGE dispatcher:events - +",
+        "XTRIM dispatcher:events MAXLEN 0",
+        "XDEL dispatcher:events 1-1",
+        "XADD dispatcher:rejected * a b",
+        "LPUSH dispatcher:celery:dispatcher x",
+        "EVAL 'return 1' 0",
+        "SMEMBERS dispatcher:workspaces",
+        "SUBSCRIBE dispatcher:tail",
+    ),
+    "worker": (*SECRETS[3:], "SUBSCRIBE /0.celery.pidbox"),
+    "broker": (
+        *SECRETS,
+        "XADD dispatcher:events * event x",
+        "GET dispatcher:body:acme:e1",
+        "SUBSCRIBE dispatcher:tail",
+    ),
+    "api": (
+        *SECRETS[3:],
+        "GET dispatcher:body:acme:e1",
+        "LPUSH dispatcher:celery:dispatcher x",
+        "SUBSCRIBE dispatcher:tail",
+    ),
+    "exporter": (
+        *SECRETS,
+        "GET dispatcher:status:acme:m1",
+        "HGETALL dispatcher:api-key:a",
+        "XADD dispatcher:events * event x",
+    ),
+}
+LOOKS = {
+    ("dispatcher-worker", "config"),
+    ("dispatcher-worker", "acl"),
+    ("dispatcher-worker", "config|get"),
+    ("dispatcher-worker", "acl|getuser"),
+}
+"""By which a worker warns at its start."""
+
+
+@pytest.fixture
+def users(stack: Stack) -> Stack:
+    """The stack, with a user for each role, and a workspace."""
+    make_users(stack.redis)
+    stack.add_workspace()
+    return stack
+
+
+def start_worker(stack: Stack) -> Worker:
+    """A worker with the users of its two connections."""
+    return stack.start_worker(
+        DISPATCHER_REDIS_URL=url_as(stack, "worker"), DISPATCHER_BROKER_URL=url_as(stack, "broker")
+    ).wait_ready()
+
+
+def test_every_role_has_a_line() -> None:
+    """The document has a line for each role that is tested here."""
+    assert [f"dispatcher-{role}" for role in REFUSED] == [line.split()[2] for line in LINES]
+
+
+def test_callbacks_go_their_whole_way(users: Stack) -> None:
+    """A producer enqueues, workers deliver, retry, end and tell, the exporter counts: no user is refused anything."""
+    answers = iter([503, 410])
+
+    async def answer(_request: web.Request, number: int) -> web.Response:
+        return web.Response(status=next(answers, 200) if number <= 1 else 200)
+
+    users.answer = answer
+    workers = [start_worker(users), start_worker(users)]
+    with Dispatcher.from_url(url_as(users, "producer")) as dispatcher:
+        event_ids = dispatcher.enqueue_many(change(number) for number in range(40))
+        dispatcher.enqueue(change(100, workspace="nobody"))
+    ends = users.wait_ended(event_ids)
+    assert {"delivered", "failed"} == set(ends)
+    wait_until(lambda: users.cli_json("rejected", "list"), what="the rejected entry")
+    assert {"ok"} == {one["verdict"] for one in users.cli_json("check", "--live")}
+    port = free_port()
+    users.start_worker(*CLI, "exporter", "--port", str(port), DISPATCHER_REDIS_URL=url_as(users, "exporter"))
+    wait_until(lambda: is_up(port), what="the exporter")
+    assert (1, 2) == (scrape(port)["dispatcher_redis_up"], scrape(port)["dispatcher_workers"])
+    time.sleep(11)  # kombu looks every 10 s for what was not acknowledged
+    assert [0, 0] == [worker.terminate() for worker in workers]
+    assert set() == denied(users.redis) - LOOKS
+
+
+def is_up(port: int) -> bool:
+    """Whether figures are shown there."""
+    try:
+        return bool(scrape(port))
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("role", REFUSED)
+def test_refused(users: Stack, role: str) -> None:
+    """A role cannot do what is not its own."""
+    done = []
+    with redis.Redis.from_url(url_as(users, role)) as client:
+        for command in REFUSED[role]:
+            try:
+                done.append((command, client.execute_command(*shlex.split(command))))
+            except redis.exceptions.NoPermissionError:
+                continue
+    assert [] == done
+
+
+def test_producer_cannot_use_scripts_to_reach_further(users: Stack) -> None:
+    """What a producer's own status change holds is all that reaches Redis from it: it goes to `rejected` as text."""
+    worker = start_worker(users)
+    with redis.Redis.from_url(url_as(users, "producer")) as client:
+        client.xadd("dispatcher:events", {"event": json.dumps({"workspace": "acme", "redis": "FLUSHALL"})})
+    wait_until(lambda: users.cli_json("rejected", "list"), what="the entry to be rejected")
+    assert None is worker.process.poll()
