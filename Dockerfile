@@ -1,13 +1,17 @@
 # Worker, API and command line in one image: `docker run … dispatcher --help`.
-FROM python:3.12-slim AS build
+ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md ./
+RUN python -m venv /venv
+COPY requirements.txt ./
+RUN /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
+COPY pyproject.toml README.md ./
 COPY dispatcher dispatcher
 COPY config config
 COPY tasks tasks
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -c constraints.txt '.[api]'
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
-FROM python:3.12-slim
+FROM ${PYTHON_IMAGE}
 RUN useradd --system --uid 10001 --no-create-home dispatcher
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 DISPATCHER_LOG_FORMAT=json

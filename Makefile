@@ -2,19 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt --custom-compile-command 'make lock'
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-isolation bench-drain bench-store faults soak fuzz check format docs picture clean
+.PHONY: help demo test bench bench-isolation bench-drain bench-store faults soak fuzz check format docs picture lock digests clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "installing into .venv (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(INSTALLED) ## run the main job here: Redis, worker, receivers, 70 status changes
@@ -62,6 +64,14 @@ docs: $(INSTALLED) ## write .env.example and the README's table of settings anew
 
 picture: $(INSTALLED) ## draw docs/demo.svg anew, from a run of the demo
 	@$(BIN)/dispatcher demo --picture docs/demo.svg
+
+lock: $(INSTALLED) ## write requirements*.txt anew: the versions of constraints.txt with the hashes of all their files
+	@$(LOCK) --extra api --extra build -o requirements.txt pyproject.toml
+	@$(LOCK) --extra dev -o requirements-dev.txt pyproject.toml
+
+digests: ## print the images of docker-compose.yml by digest, as lines for .env (asks their registries by docker)
+	@grep -oE '[A-Z]+_IMAGE:-[^}]+' docker-compose.yml | sort -u | sed 's/:-/ /' | while read name image; do \
+	  digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $$image) || exit 1; echo "$$name=$$image@$$digest"; done
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

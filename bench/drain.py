@@ -54,9 +54,11 @@ def limit(stack: Stack, rate: str) -> None:
 
 def _look_now(stack: Stack) -> None:
     """Has the workers look at all endpoints at once, not when they would have had a token."""
-    for endpoint in stack.client.zrange("dispatcher:schedule", 0, -1):
-        stack.client.hdel(b"dispatcher:endpoint:" + endpoint, "hinted_until")
-        stack.client.zadd("dispatcher:schedule", {endpoint: 0})
+    for workspace in stack.client.zrange("dispatcher:schedule", 0, -1):
+        for endpoint in stack.client.zrange(b"dispatcher:schedule:" + workspace, 0, -1):
+            stack.client.hdel(b"dispatcher:endpoint:" + endpoint, "hinted_until")
+            stack.client.zadd(b"dispatcher:schedule:" + workspace, {endpoint: 0})
+        stack.client.zadd("dispatcher:schedule", {workspace: 0})
 
 
 def main(arguments: Sequence[str]) -> None:

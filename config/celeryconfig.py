@@ -1,15 +1,16 @@
 """Celery's settings: messages are hints, so nothing here has to be durable, only quick and steady."""
 
-from config.settings import load
+from config.broker import of as _broker
+from config.settings import load_or_exit
 from dispatcher.errors import InvalidInput
 
+_settings = load_or_exit()
 try:
-    _settings = load()
+    broker_url, broker_use_ssl, _options = _broker(
+        (_settings.broker_url or _settings.redis_url).get_secret_value(), _settings.redis_ca_file
+    )
 except InvalidInput as error:
     raise SystemExit(f"error: {error}") from None
-_redis_url = (_settings.broker_url or _settings.redis_url).get_secret_value()
-
-broker_url = _redis_url.replace("unix://", "redis+socket://", 1)
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker waits for Redis as long as it takes
 broker_channel_error_retry = True  # else a READONLY reply ends the worker
@@ -19,6 +20,7 @@ broker_transport_options = {
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
     "health_check_interval": 10,
+    **_options,
 }
 
 imports = ("tasks.deliver",)

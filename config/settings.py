@@ -5,11 +5,15 @@ import ssl
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from config import broker
+from dispatcher.addresses import parse_callback_url, without_userinfo
 from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
+from dispatcher.networks import nat64_prefix
+from dispatcher.redis_url import RedisUrl, split_url
 from dispatcher.signing import key_of
 
 PREFIX = "DISPATCHER_"
@@ -28,6 +32,10 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis that holds queue and ledger (redis://, rediss://, unix://)",
+    )
+    redis_ca_file: str | None = Field(
+        None,
+        description="file of certificate authorities (PEM) to trust for rediss:// beside the system's; empty: none",
     )
     broker_url: SecretStr | None = Field(None, description="Celery's broker; empty: the same Redis")
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
@@ -54,6 +62,14 @@ class Settings(BaseSettings):
     allowed_networks: Annotated[tuple[str, ...], Commas] = Field(
         (),
         description="networks that may be connected to though they are not public, e.g. 127.0.0.0/8,10.1.0.0/16",
+    )
+    denied_networks: Annotated[tuple[str, ...], Commas] = Field(
+        (),
+        description="networks that no callback may go to, whatever else is allowed, e.g. 203.0.113.0/24,2001:db8:5::/48",
+    )
+    nat64_prefixes: Annotated[tuple[str, ...], Commas] = Field(
+        (),
+        description="prefixes of this network's NAT64 beside 64:ff9b::/96; the IPv4 address inside is what is checked",
     )
     allowed_ports: Annotated[tuple[int, ...], Commas] = Field(
         (), description="ports that may be connected to; empty: any"
@@ -140,7 +156,9 @@ class Settings(BaseSettings):
         "auto", description="console, json, or auto: console on a terminal, else json"
     )
 
-    @field_validator("allowed_networks", "allowed_ports", "dns_servers", mode="before")
+    @field_validator(
+        "allowed_networks", "denied_networks", "nat64_prefixes", "allowed_ports", "dns_servers", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -148,17 +166,31 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "broker_url", "secret_keys", "proxy_url", "ca_file", "alert_url", "alert_secret", mode="before"
+        "broker_url",
+        "redis_ca_file",
+        "secret_keys",
+        "proxy_url",
+        "ca_file",
+        "alert_url",
+        "alert_secret",
+        mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("allowed_networks")
+    @field_validator("allowed_networks", "denied_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ipaddress.ip_network(network)
+        return value
+
+    @field_validator("nat64_prefixes")
+    @classmethod
+    def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            nat64_prefix(prefix)
         return value
 
     @field_validator("dns_servers")
@@ -183,13 +215,32 @@ class Settings(BaseSettings):
 
     @field_validator("proxy_url", "alert_url")
     @classmethod
-    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit(value.get_secret_value()) if value else None
-        if parts and not (parts.scheme in ("http", "https") and parts.hostname):
+    def _http_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if not value:
+            return value
+        url = value.get_secret_value()
+        if info.field_name == "proxy_url":
+            split_url(url)
+            url, _ = without_userinfo(url)
+        if not url.lower().startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https:// and name a host")
+        try:
+            parse_callback_url(url, allow_http=True)
+        except InvalidInput as error:
+            raise ValueError(str(error).removeprefix("callback ")) from None
         return value
 
-    @field_validator("ca_file")
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            url = value.get_secret_value()
+            where = RedisUrl.parse(url) if info.field_name == "redis_url" else broker.redis_of(url)
+            if where:
+                where.check_files()
+        return value
+
+    @field_validator("ca_file", "redis_ca_file")
     @classmethod
     def _authorities(cls, value: str | None) -> str | None:
         if value:
@@ -220,7 +271,7 @@ class Settings(BaseSettings):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if name == "alert_url" and value is not None:  # its path may be what lets in
-                value = safe_url(value.get_secret_value()).partition("://")[2].partition("/")[0]
+                value = safe_url(value.get_secret_value()).partition("://")[2].partition("/")[0] or "********"
             elif name.endswith("_url") and value is not None:
                 value = safe_url(value.get_secret_value())
             elif isinstance(value, SecretStr):
@@ -235,11 +286,18 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = (
-            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
+            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
         )
-        raise InvalidInput(
-            "; ".join(text.replace(f"{PREFIX}: Value error, ", "settings: ") for text in wrong)
-        ) from None
+        raise InvalidInput("; ".join(text.replace(f"{PREFIX}: ", "settings: ") for text in wrong)) from None
+
+
+def load_or_exit() -> Settings:
+    """The settings, for a module that another program imports: wrong ones end it with one line."""
+    try:
+        return load()
+    except InvalidInput as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def rows() -> list[tuple[str, str, str]]:

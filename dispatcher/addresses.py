@@ -4,67 +4,109 @@ import functools
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
 
 import idna
 
 from dispatcher.errors import InvalidInput
+from dispatcher.networks import (
+    Address,
+    Network,
+    Prefixes,
+    all_in,
+    as_address,
+    as_network,
+    internal_use,
+    is_public,
+    meant_by,
+    nat64_prefix,
+    text_of,
+)
 
 MAX_URL_LENGTH = 2048
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-_V4_SPECIAL = [ipaddress.ip_network(n) for n in ("192.0.0.0/24", "192.88.99.0/24")]
-_V6_GLOBAL = ipaddress.ip_network("2000::/3")
-_V6_SPECIAL = [ipaddress.ip_network(n) for n in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>[0-9]*))?")
+"""Host and port; only what every parser of URLs divides in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackUrl:
-    """A callback URL that was looked at: the URL itself and the origin that names its endpoint."""
+    """A callback URL that was read, once: what is checked, connected to and sent as Host is taken from here."""
 
-    url: str
+    url: str = field(repr=False)
+    """As it was given, but for a host that is not ASCII, which is in IDNA form."""
+    scheme: str
+    host: str
+    """A name in IDNA form, lower case, without a dot at its end; or an address in its usual spelling."""
+    port: int
+    target: str = field(repr=False)
+    """Path and query, as they were given."""
+    address: Address | None
+    """The host, if it is an address."""
     origin: str
-    """scheme://host:port, lower case, host in IDNA form, port explicit."""
+    """scheme://host:port, which names the endpoint."""
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the header Host has them (RFC 9110 §7.2)."""
+        host = _in_url(self.host)
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 @functools.lru_cache(maxsize=1024)  # customers choose the URLs: few are kept
 def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
-    """Checks a callback URL. Raises InvalidInput with the reason and what to do."""
-    if len(url) > MAX_URL_LENGTH:
-        raise InvalidInput(f"callback URL is {len(url)} characters long; the limit is {MAX_URL_LENGTH}")
-    if not url.isascii() and not _is_utf8(url):
-        raise InvalidInput("callback URL is not valid Unicode")
-    if any(c in ' \\"<>^`{|}' or not c.isprintable() for c in url):
-        raise InvalidInput("callback URL has a blank, control or unsafe character; percent-encode it")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise InvalidInput("callback URL cannot be read: its host or port is none") from None
-    scheme = parts.scheme.lower()
-    if scheme not in ("http", "https"):
-        raise InvalidInput("callback URL must start with https://")
+    """Reads a callback URL. Raises InvalidInput with the reason and what to do.
+
+    Strict: what urllib, httpx and browsers (WHATWG) do not all read in the same way is refused.
+    """
+    scheme, authority, target = _divided(url)
     if scheme == "http" and not allow_http:
         raise InvalidInput("callback URL must be https (DISPATCHER_ALLOW_HTTP=true allows http)")
-    if parts.username is not None or parts.password is not None:
-        raise InvalidInput("callback URL must not carry a user name or password")
-    if "#" in url:
-        raise InvalidInput("callback URL must not have a fragment (#…)")
+    found = _AUTHORITY.fullmatch(authority)
+    port = int(found["port"] or DEFAULT_PORTS[scheme]) if found else 0
+    if not found or port > 65_535:
+        raise InvalidInput("callback URL cannot be read: its host or port is none")
     if port == 0:
         raise InvalidInput("callback URL has port 0")
-    host = _host(parts.hostname or "")
-    if not parts.netloc.isascii():  # httpx knows fewer of its spellings than browsers do
-        url = url.replace(parts.netloc, f"{host}:{port}" if port else host, 1)
-    return CallbackUrl(url, f"{scheme}://{host}:{port or (443 if scheme == 'https' else 80)}")
+    host, address = _host(found["host"])
+    if not authority.isascii():  # other parsers know fewer of its spellings than browsers do
+        url = f"{scheme}://{_in_url(host)}{authority[len(found['host']) :]}{target}"
+    return CallbackUrl(url, scheme, host, port, target, address, f"{scheme}://{_in_url(host)}:{port}")
 
 
 def without_query(url: str) -> str:
     """A callback URL as it may be shown: queries often hold tokens."""
     before, question_mark, _ = url.partition("?")
     return f"{before}?…" if question_mark else before
+
+
+def without_userinfo(url: str) -> tuple[str, str]:
+    """The URL of a proxy without its user name and password; and these, as they were given."""
+    before, at, after = url.rpartition("@")
+    scheme, slashes, userinfo = before.partition("://")
+    return (f"{scheme}{slashes}{after}", userinfo) if at else (url, "")
+
+
+def _divided(url: str) -> tuple[str, str, str]:
+    """Scheme, authority, and path with query."""
+    if len(url) > MAX_URL_LENGTH:
+        raise InvalidInput(f"callback URL is {len(url)} characters long; the limit is {MAX_URL_LENGTH}")
+    if not url.isascii() and not _is_utf8(url):
+        raise InvalidInput("callback URL is not valid Unicode")
+    if any(c in ' \\"<>^`{|}' or not c.isprintable() for c in url):
+        raise InvalidInput("callback URL has a blank, control or unsafe character; percent-encode it")
+    scheme, _, rest = url.partition(":")
+    if scheme.lower() not in DEFAULT_PORTS:
+        raise InvalidInput("callback URL must start with https://")
+    if "#" in url:
+        raise InvalidInput("callback URL must not have a fragment (#…)")
+    authority = re.split("[/?]", rest[2:], maxsplit=1)[0] if rest.startswith("//") else ""
+    if "@" in authority:
+        raise InvalidInput("callback URL must not carry a user name or password")
+    if not authority.partition(":")[0]:
+        raise InvalidInput("callback URL has no host")
+    return scheme.lower(), authority, rest[2 + len(authority) :]
 
 
 def _is_utf8(text: str) -> bool:
@@ -75,67 +117,51 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _host(host: str) -> str:
-    if not host:
-        raise InvalidInput("callback URL has no host")
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _host(text: str) -> tuple[str, Address | None]:
+    """A host as a name or an address. Raises InvalidInput."""
+    if text.startswith("["):
+        address = as_address(text[1:-1])
+        if not isinstance(address, ipaddress.IPv6Address):
+            raise InvalidInput("callback URL cannot be read: what stands in brackets is no IPv6 address")
+        return text_of(address), address
+    ascii_text = _in_ascii(text)
+    name = ascii_text.removesuffix(".")
+    if _ends_in_a_number(name):
+        address = as_address(ascii_text)
+        if address is None:
+            raise InvalidInput(
+                "callback URL's host ends in a number and is no IPv4 address in its usual spelling, such as 192.0.2.1"
+            )
+        return text_of(address), address
+    if not _is_name(name):
+        raise InvalidInput("callback URL's host is not a valid name")
+    return name, None
+
+
+def _in_ascii(host: str) -> str:
+    if host.isascii() and "xn--" not in host.lower():
+        return host.lower()
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        return f"[{address}]" if address.version == 6 else str(address)
-    try:
-        if not host.isascii() or "xn--" in host.lower():
-            return idna.encode(host, uts46=True).decode()
+        return idna.encode(host, uts46=True).decode().lower()
     except idna.IDNAError as error:
         raise InvalidInput(f"callback URL's host is not a valid name: {error}") from None
-    if not _is_name(host):
-        raise InvalidInput("callback URL's host is not a valid name")
-    return host.lower()
+
+
+def _ends_in_a_number(name: str) -> bool:
+    """Whether it is meant as an IPv4 address: 127.1, 2130706433, 0x7f.1, 0177.0.0.1 (WHATWG URL, "ends in a number")."""
+    last = name.rpartition(".")[2]
+    return (last.isascii() and last.isdigit()) or re.fullmatch("0x[0-9a-f]*", last) is not None
 
 
 def _is_name(host: str) -> bool:
-    labels = host.removesuffix(".").split(".")
     return len(host) <= 253 and all(
-        0 < len(label) <= 63 and label.replace("-", "a").replace("_", "a").isalnum() for label in labels
+        0 < len(label) <= 63 and label.replace("-", "a").replace("_", "a").isalnum()
+        for label in host.split(".")
     )
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet.
-
-    Stricter than `is_global`, which lets multicast, NAT64 and 6to4 through: IPv4-mapped addresses
-    are unwrapped first; IPv6 counts only inside 2000::/3, less its special ranges (IANA registries).
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return is_public(address.ipv4_mapped)
-        return address in _V6_GLOBAL and not any(address in network for network in _V6_SPECIAL)
-    return (
-        address.is_global
-        and not address.is_multicast
-        and not any(address in network for network in _V4_SPECIAL)
-    )
-
-
-def is_address(host: str) -> bool:
-    """Whether a host is an address in its usual spelling."""
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
-
-
-def is_odd_address(host: str) -> bool:
-    """Whether a host is an address in a spelling that only some resolvers take for one.
-
-    Such as 127.1, 2130706433, 0x7f.0.0.1, 0177.0.0.1 or 127.0.0.1. (WHATWG URL, "ends in a number").
-    """
-    last = host.rstrip(".").rpartition(".")[2].lower()
-    if not (last.isascii() and last.isdigit()) and not re.fullmatch(r"0x[0-9a-f]*", last):
-        return False
-    return not is_address(host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +170,25 @@ class AddressPolicy:
 
     allowed_networks: tuple[Network, ...] = ()
     allowed_ports: frozenset[int] = frozenset()
+    denied_networks: tuple[Network, ...] = ()
+    nat64_prefixes: Prefixes = ()
+    """Beside the well-known one."""
 
     @classmethod
-    def of(cls, networks: Iterable[str] = (), ports: Iterable[int] = ()) -> "AddressPolicy":
-        """From the settings' texts. Raises ValueError for what is no network."""
-        return cls(tuple(ipaddress.ip_network(n) for n in networks), frozenset(ports))
+    def of(
+        cls,
+        networks: Iterable[str] = (),
+        ports: Iterable[int] = (),
+        denied: Iterable[str] = (),
+        nat64: Iterable[str] = (),
+    ) -> "AddressPolicy":
+        """From the settings' texts. Raises ValueError for what is no network, or no prefix of NAT64."""
+        return cls(
+            tuple(as_network(n) for n in networks),
+            frozenset(ports),
+            tuple(as_network(n) for n in denied),
+            tuple(nat64_prefix(p) for p in nat64),
+        )
 
     def port_refusal(self, port: int) -> str | None:
         """Why this port may not be connected to, wherever; None if it may."""
@@ -158,14 +198,27 @@ class AddressPolicy:
 
     def refusal(self, host: str, port: int) -> str | None:
         """Why this address (numeric) and port may not be connected to; None if they may."""
-        refusal = self.port_refusal(port)
-        if refusal:
-            return refusal
-        address = ipaddress.ip_address(host.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        if any(address in n for n in self.allowed_networks if n.version == address.version):
+        address = as_address(host)
+        if address is None:
+            return f"{host!r} is no address"
+        return self.port_refusal(port) or self._denial(address) or self._address_refusal(address)
+
+    def _denial(self, address: Address) -> str | None:
+        """What the operator has denied wins over all that is allowed, however it is wrapped."""
+        if not self.denied_networks:
             return None
-        if is_public(address):
+        for one in all_in(address, self.nat64_prefixes):
+            for network in self.denied_networks:
+                if one in network:
+                    return f"{one} is in DISPATCHER_DENIED_NETWORKS ({network})"
+        return None
+
+    def _address_refusal(self, address: Address) -> str | None:
+        meant = meant_by(address, self.nat64_prefixes)
+        if meant is None:
+            return f"{address} has a prefix of NAT64, but no IPv4 address inside (RFC 6052 §2.2)"
+        if is_public(meant) or any(meant in network for network in self.allowed_networks):
             return None
-        return f"{address} is not a public address (DISPATCHER_ALLOWED_NETWORKS={address} would allow it)"
+        whose = internal_use(meant)
+        what = f"is for internal use only: {whose}" if whose else "is not a public address"
+        return f"{meant} {what} (DISPATCHER_ALLOWED_NETWORKS={meant} would allow it)"

@@ -2,17 +2,19 @@
 
 import ipaddress
 import re
+import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.exceptions import NoPermissionError, ResponseError
 
 from dispatcher.connection import translated
+from dispatcher.redis_url import RedisUrl
 
 MIN_VERSION = (6, 2)
 LOOKS = 9
@@ -53,7 +55,7 @@ async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Fi
         _persistence(info, config),
         _eviction(info),
         _access(config, user),
-        _encryption(url),
+        *_own_encryption(url),
         clock,
         latency,
         _memory(info),
@@ -196,16 +198,41 @@ def _access(config: dict[str, Any], user: dict[str, Any]) -> Finding:
     )
 
 
-def _encryption(url: str) -> Finding:
-    parts = urlsplit(url)
-    if parts.scheme in ("rediss", "unix"):
-        return Finding("encryption", Verdict.OK, parts.scheme)
-    if _is_local(parts.hostname or ""):
-        return Finding("encryption", Verdict.OK, "none, on this machine")
+def _own_encryption(url: str) -> list[Finding]:
+    where = RedisUrl.parse(url) if url else None
+    return [encryption("encryption", where.host, where.tls)] if where else []
+
+
+def encryption(subject: str, host: str, tls: Mapping[str, Any]) -> Finding:
+    """What TLS a connection speaks to a host (empty: a unix socket); `tls` by redis-py's names, empty: none."""
+    if not tls:
+        return _in_clear(subject, host)
+    if tls.get("ssl_cert_reqs") is ssl.CERT_NONE:
+        return Finding(
+            subject,
+            Verdict.WARNING,
+            "TLS, certificate not verified (ssl_cert_reqs=none): whoever stands between reads the password",
+            "take ssl_cert_reqs out of the URL, and set DISPATCHER_REDIS_CA_FILE for a private authority",
+        )
+    if not tls.get("ssl_check_hostname", True):
+        return Finding(
+            subject,
+            Verdict.WARNING,
+            "TLS, certificate verified, but not its name (ssl_check_hostname=false)",
+            "take ssl_check_hostname out of the URL, and connect by the name that the certificate has",
+        )
+    return Finding(subject, Verdict.OK, "TLS, certificate and name verified")
+
+
+def _in_clear(subject: str, host: str) -> Finding:
+    if not host:
+        return Finding(subject, Verdict.OK, "none, a unix socket")
+    if _is_local(host):
+        return Finding(subject, Verdict.OK, "none, on this machine")
     return Finding(
-        "encryption",
+        subject,
         Verdict.WARNING,
-        "the connection to Redis is not encrypted: secrets and callbacks can be read on the way",
+        "the connection is not encrypted: password, secrets and callbacks can be read on the way",
         "use rediss://, unless the network is your own",
     )
 

@@ -1,10 +1,10 @@
 """Connecting to Redis, and what its errors mean to us. Retries are ours to make, never redis-py's."""
 
 import functools
+import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -22,6 +22,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
+from dispatcher.redis_url import RedisUrl, split_url
 
 SOCKET_TIMEOUT_SECONDS = 5.0
 POOL: dict[str, Any] = {"max_connections": 50, "timeout": SOCKET_TIMEOUT_SECONDS}
@@ -32,17 +33,19 @@ _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS"
 
 def connect(url: str) -> "redis.Redis":
     """A blocking client. Raises InvalidInput for a URL that is none."""
-    with _readable(url):
-        pool = redis.BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **_options(), **POOL)
+    where = _read(url)
+    retry = Retry(NoBackoff(), 0)
+    pool = redis.BlockingConnectionPool.from_url(where.plain, retry=retry, **_options(where), **POOL)
     return redis.Redis.from_pool(pool)
 
 
 def connect_async(url: str) -> "redis.asyncio.Redis":
     """An asyncio client. Raises InvalidInput for a URL that is none."""
-    with _readable(url):
-        pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
-            url, retry=AsyncRetry(NoBackoff(), 0), **_options(), **POOL
-        )
+    where = _read(url)
+    retry = AsyncRetry(NoBackoff(), 0)
+    pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
+        where.plain, retry=retry, **_options(where), **POOL
+    )
     pool.connection_class = _packing(pool.connection_class)
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -61,30 +64,31 @@ def _packing(kind: type[Any]) -> type[Any]:
     return Packing
 
 
-def _options() -> dict[str, Any]:
+def _options(where: RedisUrl) -> dict[str, Any]:
     return {
         "socket_timeout": SOCKET_TIMEOUT_SECONDS,
         "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
         "protocol": 2,
+        **where.others,
+        **where.tls,
     }
 
 
-@contextmanager
-def _readable(url: str) -> Iterator[None]:
+def _read(url: str) -> RedisUrl:
     try:
-        yield
-    except ValueError as error:
-        raise InvalidInput(f"{safe_url(url)} is not a Redis URL: {error}") from None
+        return RedisUrl.parse(url)
+    except InvalidInput as error:
+        raise InvalidInput(f"the Redis URL {error}") from None
 
 
 def safe_url(url: str) -> str:
-    """A Redis URL without user name, password and query, for messages and logs."""
+    """A URL without user name, password and query, for messages and logs; of one that is none, nothing at all."""
     try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "the Redis URL"
+        parts = split_url(url)
+    except InvalidInput:
+        return "the URL that is set"
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
 
 
@@ -109,10 +113,30 @@ def translate(error: Exception, url: str) -> Exception:
             f"Redis at {safe_url(url)} refuses us: {text}. Check user and password in the URL"
         )
     if isinstance(error, ConnectionError | TimeoutError | OSError):
-        return RedisUnavailable(_away(url, error))
+        return RedisUnavailable(tls_problem(error, safe_url(url)) or _away(url, error))
     if isinstance(error, ResponseError) and any(word in text for word in _NOT_NOW):
         return RedisUnavailable(f"Redis at {safe_url(url)} cannot serve now: {text}")
     return error
+
+
+def tls_problem(error: BaseException, shown: str) -> str:
+    """What went wrong with TLS to the server that is `shown` so, in one line; empty if it was not TLS."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"the certificate of {shown} is refused ({cause.verify_message.rstrip('.')}), and no password was "
+                "sent. Is it the right server? A private authority belongs into DISPATCHER_REDIS_CA_FILE, or "
+                "ssl_ca_certs= in the URL"
+            )
+        case ssl.SSLError():
+            why = (cause.reason or str(cause)).lower().replace("_", " ")
+            return (
+                f"no TLS with {shown} ({why}). Does it speak TLS at this port, or want a certificate of ours?"
+            )
+    return ""
 
 
 def _away(url: str, error: Exception) -> str:

@@ -6,30 +6,41 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 
 import structlog
 
 from dispatcher.alerts import ALERT_SECONDS
 from dispatcher.decide import decide_lost
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.format import FORMAT, require_format
 from dispatcher.intake import BATCH_BEHIND, Intake
-from dispatcher.ledger import Ledger
+from dispatcher.ledger import Ledger, Room
 from dispatcher.model import iso
 from dispatcher.outcomes import Attempt
-from dispatcher.replies import Claim, Lost, Settlement
+from dispatcher.ready import Ready
+from dispatcher.replies import Claim, Hint, Lost, Settlement
 from dispatcher.stats import Stats
+from dispatcher.sweeper import Sweeper
 from dispatcher.turn import Turn, TurnParts
 from dispatcher.watch import RedisWatch
 
 HINT_ENDPOINTS = 16
 """Endpoints in one Celery message."""
-WAKE_LIMIT, WAKE_PAUSE_SECONDS, EXPIRE_LIMIT = 16, 0.01, 500
-"""Endpoints that are woken at once, with a pause before the next: many whose pauses end together (they went down
-together) would hold up those that are served."""
+WAKE_LIMIT, WAKE_PAUSE_SECONDS, EXPIRE_LIMIT = 16, 0.01, 64
+"""Endpoints that are woken, and callbacks that are ended, at once, with a pause before the next: many that are due together
+(they went down together) would hold up those that are served."""
+BEGIN_AT_ONCE = 8
+"""Turns whose first claim is under way: what waits does so here, where workspaces have their turn, and not in Redis."""
+READY = 64
+"""Endpoints that wait to be served, from which on the waker brings no more, and others may have them."""
+OF_ONE = 16
+"""Callbacks of one workspace that accept gives at once, and endpoints that it hints, while others want slots."""
+AGREE_SECONDS = 0.5
+"""How often a worker that starts looks whether Redis is there."""
 SIGN_SECONDS = 1.0
 ACCEPTED_FOR_ONE = 16
 BUSY = 0.7
@@ -37,17 +48,22 @@ BUSY = 0.7
 
 log = structlog.get_logger()
 
-Publish = Callable[[list[str]], None]
+Publish = Callable[[Sequence[Hint]], None]
 
 
 class Engine:
-    """One worker's engine. `publish` (called in a thread) sends a hint to some worker, maybe this one."""
+    """One worker's engine. `publish` (called in a thread) sends a hint to some worker, maybe this one.
+
+    `agree` sees to it that what is in Redis has this version's format.
+    """
 
     def __init__(
         self,
         name: str,
         parts: TurnParts,
         make_intake: Callable[["Engine"], Intake],
+        sweeper: Sweeper,
+        agree: Callable[[], Awaitable[None]],
         watch: RedisWatch,
         publish: Publish,
         stats: Stats,
@@ -58,6 +74,8 @@ class Engine:
         self._ledger: Ledger = parts.ledger
         self._parts = parts
         self._intake = make_intake(self)
+        self._sweeper = sweeper
+        self._agree = agree
         self._watch = watch
         self._publish = publish
         self._stats = stats
@@ -65,11 +83,12 @@ class Engine:
         self._wake_seconds = wake_seconds
         self._turns: dict[str, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._hints: dict[str, None] = {}
-        self._later: dict[bool, dict[str, None]] = {True: {}, False: {}}
-        """Endpoints that wait for room: good ones, and others."""
+        self._hints = Ready()
+        """For other workers."""
+        self._ready = Ready()
+        """For this one."""
+        self._beginning = 0
         self._hinted = asyncio.Event()
-        self._turn_ended = asyncio.Event()
         self._stopping = asyncio.Event()
         self._publisher = ThreadPoolExecutor(1, "hints")  # kombu's producers are not thread-safe
         self._publishing_fails = False
@@ -85,13 +104,15 @@ class Engine:
     async def run(self) -> None:
         """Runs until `stop`; then ends in order: intake, turns with their POSTs, hints."""
         log.info("engine.started", worker=self.name, max_in_flight=self._slots.limit)
+        await self._agree_on_format()
         waker = asyncio.create_task(self._wake_loop())
         publisher = asyncio.create_task(self._publish_loop())
         intake = asyncio.create_task(self._intake.run())
         alerts = asyncio.create_task(self._alert_loop())
+        sweeper = asyncio.create_task(self._sweeper.run(lambda: self._intake.leading))
         stopped = asyncio.create_task(self._stopping.wait())
         done, _ = await asyncio.wait(
-            {waker, publisher, intake, alerts, stopped}, return_when=asyncio.FIRST_COMPLETED
+            {waker, publisher, intake, alerts, sweeper, stopped}, return_when=asyncio.FIRST_COMPLETED
         )
         for task in done - {stopped}:
             task.result()  # raises: none of them ends by itself
@@ -100,100 +121,98 @@ class Engine:
         await waker
         while self._tasks:
             await asyncio.wait(self._tasks)
-        publisher.cancel()
-        alerts.cancel()
+        for task in (publisher, alerts, sweeper):
+            task.cancel()
         await self._send_alerts()
         await self._publish_rest()
         self._publisher.shutdown()
         log.info("engine.stopped", worker=self.name)
 
+    async def _agree_on_format(self) -> None:
+        """Waits for Redis, if need be. Raises OtherFormat."""
+        while not self._stopping.is_set():
+            try:
+                await self._agree()
+                return
+            except RedisUnavailable as error:
+                self._watch.failed(error)
+                await asyncio.sleep(AGREE_SECONDS)
+
     def stop(self) -> None:
         """Ends `run`; call it on the loop."""
         self._stopping.set()
         self._slots.close()
-        self._turn_ended.set()
-        for waiting in self._later.values():
-            self.hint(waiting)
-            waiting.clear()
+        self.hint(self._ready.take_all())
         for turn in self._turns.values():
             turn.nudge()  # it may wait for a token of its endpoint's rate
 
-    def hint(self, endpoints: Iterable[str]) -> None:
+    def hint(self, hints: Iterable[Hint]) -> None:
         """Has endpoints served soon: here, or by some worker where this one has its hands full."""
-        for endpoint in endpoints:
+        for hint in hints:
             alone = self._workers < 2
-            if self._stopping.is_set() or not (alone or self._has_time(endpoint)):
-                self._hints[endpoint] = None
+            if self._stopping.is_set() or not (alone or self._has_time(hint)):
+                self._hints.add(hint)
                 self._hinted.set()
             else:
-                self._serve_soon(endpoint)
+                self._serve_soon(hint)
 
-    def _has_time(self, endpoint: str) -> bool:
-        return self._share_of_core < BUSY and self._slots.free(endpoint) > 0
+    def _has_time(self, hint: Hint) -> bool:
+        return self._share_of_core < BUSY and len(self._ready) < READY and self._slots.free(*hint) > 0
 
-    def reserve(self, count: int) -> int:
-        """Takes slots for what accept may give to this worker at once; how many."""
-        if self._stopping.is_set() or (self._workers > 1 and self._share_of_core > BUSY):
-            return 0
-        return self._slots.take("", count)
+    def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
+        """Takes slots for what accept may give to this worker at once; how many, and of whom."""
+        busy = self._workers > 1 and self._share_of_core > BUSY
+        claims = 0 if busy or self._stopping.is_set() else self._slots.reserve(count)
+        if not self._slots.are_shared():
+            return Room(claims)
+        return Room(claims, {one: min(OF_ONE, self._slots.free("", one)) for one in workspaces}, OF_ONE)
 
     def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
         """Serves what accept gave; `reserved` slots were taken for it."""
-        self._slots.not_needed(reserved - sum(len(claim.callbacks) for _, claim in claims))
+        self._slots.release(reserved, sum(len(claim.callbacks) for _, claim in claims))
         for endpoint, claim in claims:
+            self._slots.hold(claim.workspace, len(claim.callbacks))
             if endpoint in self._turns:
                 self._turns[endpoint].take(claim)
             else:
-                self._begin(Turn(endpoint, self._parts, claim))
+                self._begin(Turn(Hint(endpoint, claim.workspace), self._parts, claim))
 
     def give_precedence(self, behind: bool) -> None:
         """While intake is behind, only one callback starts for so many that are accepted."""
         self._slots.ration(BATCH_BEHIND // ACCEPTED_FOR_ONE if behind else None)
-        self._turn_ended.set()  # a hint that waits looks again
-        self._serve_later()
-
-    def _serve(self, endpoint: str) -> None:
-        if endpoint in self._turns:
-            self._turns[endpoint].nudge()
-        else:
-            self._begin(Turn(endpoint, self._parts))
+        self._serve_ready()
 
     def _begin(self, turn: Turn) -> None:
         self._turns[turn.endpoint] = turn
         self._start(self._serve_turn(turn))
 
-    async def serve(self, endpoints: Iterable[str]) -> None:
-        """Starts a turn for each endpoint; waits only for the slots of good ones, while this worker is at its limit.
+    async def serve(self, hints: Iterable[Hint]) -> None:
+        """Serves endpoints that another worker hinted. While stopping, they go back to the queue."""
+        if self._stopping.is_set():
+            self.hint(hints)
+            return
+        for hint in hints:
+            self._serve_soon(hint)
 
-        Others are served when there is room for them: waiting for that, they would hold up the good ones behind
-        them. While stopping, hints go back to the queue.
-        """
-        for endpoint in endpoints:
-            while (
-                not self._stopping.is_set()
-                and self._slots.is_good(endpoint)
-                and not self._slots.free(endpoint)
-            ):
-                self._turn_ended.clear()
-                await self._turn_ended.wait()
-            if self._stopping.is_set():
-                self.hint([endpoint])
-            else:
-                self._serve_soon(endpoint)
-
-    def _serve_soon(self, endpoint: str) -> None:
-        """Starts a turn, or has the endpoint wait for room."""
-        if self._slots.free(endpoint):
-            self._serve(endpoint)
+    def _serve_soon(self, hint: Hint) -> None:
+        """Starts a turn, as soon as it is the endpoint's workspace's turn and there is room."""
+        if hint.endpoint in self._turns:
+            self._turns[hint.endpoint].nudge()
         else:
-            self._later[self._slots.is_good(endpoint)][endpoint] = None
+            self._ready.add(hint)
+            self._serve_ready()
 
-    def _serve_later(self) -> None:
-        """Starts turns for endpoints that waited, as far as there is room: good ones first."""
-        for waiting in (self._later[True], self._later[False]):
-            while waiting and self._slots.free(endpoint := next(iter(waiting))):
-                del waiting[endpoint]
-                self._serve(endpoint)
+    def _serve_ready(self) -> None:
+        """Starts turns for endpoints that wait, as far as there is room."""
+        while self._beginning < BEGIN_AT_ONCE and (hint := self._ready.take(self._has_room)):
+            if hint.endpoint in self._turns:
+                self._turns[hint.endpoint].nudge()
+            else:
+                self._beginning += 1
+                self._begin(Turn(hint, self._parts))
+
+    def _has_room(self, hint: Hint) -> bool:
+        return hint.endpoint in self._turns or self._slots.free(*hint) > 0
 
     def answer(self, probe: str) -> None:
         """Shows `check --live` that a hint came through Celery to this engine: the next sign of life names it."""
@@ -207,13 +226,18 @@ class Engine:
 
     async def _serve_turn(self, turn: Turn) -> None:
         try:
+            if turn.is_new:
+                try:
+                    await turn.begin()
+                finally:
+                    self._beginning -= 1
+                    self._serve_ready()
             more = await turn.run()
         finally:
             del self._turns[turn.endpoint]
-            self._turn_ended.set()
-            self._serve_later()
+            self._serve_ready()
         if more:
-            self.hint([turn.endpoint])
+            self.hint([Hint(turn.endpoint, turn.workspace)])
 
     async def _wake_loop(self) -> None:
         while not self._stopping.is_set():
@@ -223,6 +247,8 @@ class Engine:
                 self._watch.worked()
             except RedisUnavailable as error:
                 self._watch.failed(error)
+            except OtherFormat:
+                raise
             except Exception:
                 log.exception("waker.internal_error")
             self._planned = time.monotonic() + self._wake_seconds
@@ -242,17 +268,18 @@ class Engine:
         self._looked = used, now
 
     async def _wake(self) -> None:
-        """Ends what expired, hints what is due or was forgotten, settles leases that ran out."""
-        while await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT:
-            pass
+        """Ends what expired, hints what is due or was forgotten, settles leases that ran out: some at a time."""
         while True:
-            woken = await self._ledger.wake(WAKE_LIMIT, self.name, self._sign_of_life())
+            more = await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT
+            limit = min(WAKE_LIMIT, max(0, READY - len(self._ready)))
+            woken = await self._ledger.wake(limit, self.name, self._sign_of_life())
+            require_format(woken.format)
             self._workers = woken.workers
             self.hint(woken.hints)
             for endpoint, group in groupby(woken.lost, attrgetter("endpoint")):
                 await self._settle_lost(endpoint, list(group))
             await self._parts.tail.publish(watched=woken.watched)
-            if woken.looked_at < WAKE_LIMIT or self._stopping.is_set():
+            if self._stopping.is_set() or not (more or woken.more):
                 return
             await asyncio.sleep(WAKE_PAUSE_SECONDS)
 
@@ -301,7 +328,7 @@ class Engine:
                     "callback.worker_lost", event_id=callback.event_id, endpoint=callback.endpoint_name
                 )
         if settled.more:
-            self.hint([endpoint])
+            self.hint([Hint(endpoint, lost[0].endpoint_name.partition(" ")[0])])
 
     def _sign_of_life(self) -> str:
         """What others see of this worker; at most once a second."""
@@ -311,6 +338,7 @@ class Engine:
         return json.dumps(
             {
                 "pid": os.getpid(),
+                "format": FORMAT,
                 "startedAt": iso(self._started_ms),
                 "leadsIntake": self._intake.leading,
                 "turns": len(self._turns),
@@ -332,13 +360,10 @@ class Engine:
         while self._hints and await self._published(self._next_hints()):
             pass
 
-    def _next_hints(self) -> list[str]:
-        batch = list(self._hints)[:HINT_ENDPOINTS]
-        for endpoint in batch:
-            del self._hints[endpoint]
-        return batch
+    def _next_hints(self) -> list[Hint]:
+        return list(islice(iter(self._hints.take, None), HINT_ENDPOINTS))
 
-    async def _published(self, batch: list[str]) -> bool:
+    async def _published(self, batch: Sequence[Hint]) -> bool:
         try:
             await asyncio.get_running_loop().run_in_executor(self._publisher, self._publish, batch)
         except Exception as error:

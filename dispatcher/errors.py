@@ -5,6 +5,7 @@ DispatcherError
 ├── NotFound             no such workspace or event
 ├── AlreadyExists        a workspace of that name is there
 ├── StillWaiting         a workspace with waiting callbacks is not removed
+├── OtherFormat          what is in Redis is of another version's format
 ├── SignatureInvalid     a callback that does not verify
 └── RedisUnavailable     Redis does not answer
     ├── RedisFull        Redis answers that its memory is full
@@ -44,6 +45,10 @@ class AlreadyExists(DispatcherError):
 
 class StillWaiting(DispatcherError):
     """A workspace that has waiting callbacks is removed only by force."""
+
+
+class OtherFormat(DispatcherError):
+    """What is in Redis has another format than this version's, or is being written in another one."""
 
 
 class SignatureInvalid(DispatcherError):

@@ -7,7 +7,7 @@ into a request by a line end.
 import re
 from collections.abc import Iterable, Mapping
 
-from dispatcher.dialects import Signing, dialects
+from dispatcher.dialects import Signing, dialect_of
 from dispatcher.errors import InvalidInput
 
 MAX_HEADERS = 20
@@ -60,4 +60,4 @@ def parse_headers(lines: Iterable[str]) -> dict[str, str]:
 
 
 def _headers_of(dialect: str) -> Mapping[str, str]:
-    return dialects()[dialect].headers(Signing("e", b"", ["s"], 0, 2))
+    return dialect_of(dialect).headers(Signing("e", b"", ["s"], 0, 2))

@@ -7,7 +7,7 @@ read again, one entry at a time, so that an entry that kills its reader is found
 import asyncio
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -16,11 +16,12 @@ from redis.exceptions import ResponseError
 
 from dispatcher.connection import translated
 from dispatcher.errors import RedisFull, RedisUnavailable
-from dispatcher.ledger import Ledger, NotLeader, WorkspaceChanged
+from dispatcher.ledger import Ledger, NotLeader, Room
 from dispatcher.metrics import Metrics
-from dispatcher.prepare import Batch, Entry, Preparer, Rejection
+from dispatcher.prepare import Batch, Entry, Fault, Preparer, Rejection
+from dispatcher.put_off import PutOff
 from dispatcher.render import RenderOptions
-from dispatcher.replies import Claim
+from dispatcher.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
 from dispatcher.status_api.record import Recorder
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Argument, Call
@@ -39,8 +40,12 @@ READ_AHEAD_FROM = 8
 """With fewer in hand, nothing is gained by reading the next ones meanwhile."""
 MAX_DEATHS = 3
 """An entry on which this many readers died is rejected unread."""
+RENDERED_AGAIN = 2
+"""How often entries are rendered again at once, where their workspace is changed meanwhile, before they are put off."""
 
 GROUP, CONSUMER = "workers", "intake"
+
+BROKEN = Fault("a key of its endpoint in Redis is not of the type it should be")
 
 log = structlog.get_logger()
 
@@ -50,14 +55,14 @@ Reading = asyncio.Task[list[Entry]]
 class Turns(Protocol):
     """Who serves endpoints: the engine."""
 
-    def hint(self, endpoints: Iterable[str]) -> None:
+    def hint(self, hints: Iterable[Hint]) -> None:
         """These have work."""
 
     def give_precedence(self, behind: bool) -> None:
         """Whether more waits on the queue: turns make way then."""
 
-    def reserve(self, count: int) -> int:
-        """Takes slots for what accept may give to this worker at once; how many."""
+    def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
+        """Takes slots for what accept may give to this worker at once; how many, and of whom."""
 
     def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
         """Serves what accept gave; `reserved` slots were taken for it."""
@@ -87,9 +92,14 @@ class Intake:
         self._recorder = recorder
         self._metrics = metrics or Metrics()
         self._url = url
-        self._preparer = Preparer(workspaces, ledger.now_ms, options or RenderOptions(), recorder)
+        self._put_off = PutOff()
+        self._preparer = Preparer(
+            workspaces, ledger.now_ms, options or RenderOptions(), recorder, self._put_off.holds
+        )
         self._token = secrets.token_hex(8)
         self._held: list[Entry] = []
+        self._reread_to: str | None = "0"
+        """Up to where what was read and not accepted was read again; None: all of it."""
         self._full = self._behind = False
         self._stop = asyncio.Event()
         self.leading = False
@@ -113,6 +123,7 @@ class Intake:
             except RedisUnavailable as error:
                 self._say_behind(False)
                 self._watch.failed(error)
+                self._reread_to = "0"  # the reply to a read may be lost
                 await self._pause(FOLLOW_SECONDS)
         await self._resign()
 
@@ -128,15 +139,30 @@ class Intake:
             log.info("intake.leading", pending=pending)
         self.leading = True
         until = time.monotonic() + RENEW_SECONDS
-        while pending and self._goes_on(until):
+        if not pending:
+            self._reread_to = None
+        while (self._held or self._reread_to is not None) and self._goes_on(until):
             self._held = self._held or await self._reread()
-            pending = len(self._held)
-            await self._take(self._held)
-            self._done()
+            if self._held:
+                await self._take(self._held)
+                self._done()
         while self._goes_on(until):
+            await self._try_again()
+            if self._put_off.is_full:
+                await self._pause(RENEW_SECONDS)
+                break
             entries = await self._read()
             self._say_behind(self._behind and bool(entries))
             await self._take_new(entries, until)
+
+    async def _try_again(self) -> None:
+        """What was put off, as far as it is due: of each workspace as many as go on."""
+        while (workspace := self._put_off.due()) is not None and not self._stop.is_set():
+            entries = self._put_off.next(workspace, BATCH)
+            taken = await self._take(entries, trying=workspace)
+            self._put_off.taken(workspace, taken)
+            if not taken:
+                self._put_off.try_later(workspace)
 
     def _goes_on(self, until: float) -> bool:
         return not self._stop.is_set() and time.monotonic() < until
@@ -186,7 +212,8 @@ class Intake:
         if self.leading:
             log.warning("intake.lost_lead", held=len(self._held))
         self.leading = False
-        self._held = []
+        self._held, self._reread_to = [], "0"
+        self._put_off.clear()
 
     async def _resign(self) -> None:
         """Makes way for the next leader at once."""
@@ -200,8 +227,9 @@ class Intake:
             await asyncio.wait_for(self._stop.wait(), seconds)
 
     async def _read(self) -> list[Entry]:
-        """New entries; waits up to a second for some, unless there were many just now."""
-        return await self._read_new(block_ms=None if self._behind else 1000)
+        """New entries; waits up to a second for some, unless there were many just now, or others are to be tried again."""
+        block_ms = 100 if len(self._put_off) else 1000
+        return await self._read_new(block_ms=None if self._behind else block_ms)
 
     async def _read_new(self, block_ms: int | None = None) -> list[Entry]:
         return await self._xreadgroup(">", BATCH_BEHIND if self._behind else BATCH, block_ms)
@@ -212,20 +240,23 @@ class Intake:
         return len(entries) >= BATCH and self._ledger.now_ms() - enqueued_ms > BEHIND_MS
 
     async def _reread(self) -> list[Entry]:
-        """The first entry that was read but not accepted, unless its readers keep dying."""
-        events = self._ledger.keys.events
+        """The next entry that was read but not accepted, unless its readers keep dying; none: those were all."""
+        events, after = self._ledger.keys.events, self._reread_to or "0"
         with translated(self._url):
-            found = await self._call("XPENDING", events, GROUP, "-", "+", 1)
+            found = await self._call("XPENDING", events, GROUP, f"({after}", "+", 1)
         if not found:
+            self._reread_to = None
             return []
         [(id_, _consumer, _idle, deaths)] = found
-        entry = id_.decode()
+        entry = self._reread_to = id_.decode()
+        if entry in self._put_off:
+            return []
         if deaths >= MAX_DEATHS:
             detail = f"{deaths} workers died on this entry; it was set aside unread"
             log.error("intake.poisoned", entry=entry, deaths=deaths)
             await self._ledger.reject(self._token, [(entry, "poisoned", detail, "", "")])
-            return await self._reread()
-        return await self._xreadgroup("0", 1)
+            return []
+        return await self._xreadgroup(after, 1)
 
     async def _xreadgroup(self, after: str, count: int, block_ms: int | None = None) -> list[Entry]:
         block: tuple[Argument, ...] = ("BLOCK", block_ms) if block_ms else ()
@@ -242,59 +273,103 @@ class Intake:
         [(_, entries)] = reply or [(events, [])]
         return [(entry.decode(), fields or []) for entry, fields in entries]
 
-    async def _take(self, entries: Sequence[Entry], batch: Batch | None = None) -> None:
-        """Accepts or rejects entries; what breaks a whole batch is looked for entry by entry."""
+    async def _take(
+        self, entries: Sequence[Entry], batch: Batch | None = None, *, trying: str | None = None
+    ) -> list[str]:
+        """Accepts, rejects or puts off entries; the ids of those that are off the queue now.
+
+        Those of a workspace that has changed meanwhile are rendered again, and nobody else's. What breaks a whole batch
+        is looked for entry by entry.
+        """
+        taken: list[str] = []
         try:
-            while entries and not await self._accept(batch or await self._preparer.prepare(entries)):
-                batch = None
+            for _ in range(1 + RENDERED_AGAIN):
+                if batch is None or (trying is None and self._put_off.concerns(batch.workspaces)):
+                    batch = await self._preparer.prepare(entries, trying)
+                changed = await self._accept(batch, taken)
+                if not changed:
+                    return taken
+                entries, batch = [entry for entry, _ in changed], None
+            for entry, workspace in changed:
+                await self._delay(workspace, [entry], None, taken)
         except (NotLeader, RedisUnavailable):
             raise
         except Exception as error:
             if len(entries) > 1:
-                for entry in entries:
-                    await self._take([entry])
-                return
-            log.exception("intake.internal_error", entry=entries[0][0])
-            rejection = Rejection("internal_error", f"{type(error).__name__}: {error}")
-            await self._reject([(entries[0][0], rejection)])
+                return taken + [id_ for entry in entries for id_ in await self._take([entry], trying=trying)]
+            workspace = next(iter(batch.workspaces), "") if batch else ""
+            await self._delay(workspace, entries, Fault.of(error), taken)
+        return taken
 
-    async def _accept(self, batch: Batch) -> bool:
-        """False if a workspace changed meanwhile, and the entries have to be rendered again."""
-        try:
-            if batch.callbacks.count or batch.skipped:
-                await self._accept_callbacks(batch)
-        except WorkspaceChanged as changed:
-            for workspace in changed.workspaces:
+    async def _accept(self, batch: Batch, taken: list[str]) -> list[tuple[Entry, str]]:
+        """Has the ledger take what it can; the entries whose workspace (beside them) has changed since they were rendered."""
+        changed: list[tuple[Entry, str]] = []
+        if batch.callbacks.count or batch.skipped:
+            accepted = await self._accept_callbacks(batch)
+            for entry, workspace, word in _words(batch, accepted):
+                if word == "changed":
+                    changed.append((entry, workspace))
+                elif word == "broken":
+                    await self._delay(workspace, [entry], BROKEN, taken)
+                else:
+                    taken.append(entry[0])
+            for workspace in accepted.changed:
                 self._workspaces.forget(workspace)
-            return False
         if batch.rejected:
-            await self._reject(batch.rejected)
-        return True
+            await self._reject(batch.rejected, taken)
+        for workspace, later in batch.later.items():
+            await self._delay(workspace, later.entries, later.fault, taken)
+        return sorted(changed, key=lambda one: _place(one[0]))
 
-    async def _accept_callbacks(self, batch: Batch) -> None:
-        reserved, claims = self._turns.reserve(batch.callbacks.count), []
+    async def _accept_callbacks(self, batch: Batch) -> Accepted:
+        room, claims = self._turns.reserve(batch.callbacks.count, batch.workspaces), []
+        skipped = [(entry[0], workspace) for entry, workspace in batch.skipped]
         try:
-            accepted = await self._ledger.accept(
-                self._token, batch.revisions, batch.skipped, batch.callbacks, reserved
-            )
+            accepted = await self._ledger.accept(self._token, batch.revisions, skipped, batch.callbacks, room)
             claims = accepted.claims
-            self._metrics.taken.update(accepted.words)
-            self._metrics.taken["no_callback"] += len(batch.skipped)
-            if self._recorder:
-                self._recorder.count(accepted.recorded, accepted.problem)
         finally:  # not at once: first the next batch, if there is one, goes to Redis
-            asyncio.get_running_loop().call_soon(self._turns.take_up, claims, reserved)
+            asyncio.get_running_loop().call_soon(self._turns.take_up, claims, room.claims)
+        self._count(batch, accepted)
         self._turns.hint(accepted.hints)
+        return accepted
 
-    async def _reject(self, rejected: Sequence[tuple[str, Rejection]]) -> None:
-        self._metrics.rejected.update(r.reason for _, r in rejected)
-        for entry, r in rejected:
-            log.warning(
-                "event.rejected", entry=entry, reason=r.reason, workspace=r.workspace, event_id=r.event_id
+    def _count(self, batch: Batch, accepted: Accepted) -> None:
+        self._metrics.taken.update(word for word in accepted.words if word not in LEFT_ON_THE_QUEUE)
+        self._metrics.taken["no_callback"] += sum(w not in accepted.changed for _, w in batch.skipped)
+        if self._recorder:
+            self._recorder.count(accepted.recorded, accepted.problem)
+
+    async def _delay(
+        self, workspace: str, entries: Sequence[Entry], fault: Fault | None, taken: list[str]
+    ) -> None:
+        """Puts entries off; the first one is rejected instead, where it broke our code again and again."""
+        rejection = self._put_off.add(workspace, entries, fault)
+        ids = [entry[0] for entry in entries]
+        with translated(self._url):  # whoever reads them again is not told that their readers died
+            await self._call(
+                "XCLAIM", self._ledger.keys.events, GROUP, CONSUMER, 0, *ids, "RETRYCOUNT", 0, "JUSTID"
             )
-        await self._ledger.reject(
-            self._token, [(entry, r.reason, r.detail, r.workspace, r.event_id) for entry, r in rejected]
+        if rejection:
+            await self._reject([(entries[0], rejection)], taken)
+
+    async def _reject(self, rejected: Sequence[tuple[Entry, Rejection]], taken: list[str]) -> None:
+        """Keeps entries in `rejected`; those that could not be kept are put off."""
+        left = await self._ledger.reject(
+            self._token, [(e[0], r.reason, r.detail, r.workspace, r.event_id) for e, r in rejected]
         )
+        for entry, r in rejected:
+            if entry[0] in left:
+                await self._delay(r.workspace, [entry], BROKEN, taken)
+                continue
+            taken.append(entry[0])
+            self._metrics.rejected[r.reason] += 1
+            log.warning(
+                "event.rejected",
+                entry=entry[0],
+                reason=r.reason,
+                workspace=r.workspace,
+                event_id=r.event_id,
+            )
 
     def _say_full(self, error: RedisFull) -> None:
         if not self._full:
@@ -305,3 +380,17 @@ class Intake:
         if self._full:
             log.info("intake.resumed")
         self._full = False
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    """Of an entry on the queue."""
+    ms, _, number = entry[0].partition("-")
+    return int(ms), int(number)
+
+
+def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[Entry, str, str]]:
+    """What became of each entry, and whose it is."""
+    for (entry, workspace), word in zip(batch.rendered, accepted.words, strict=True):
+        yield entry, workspace, word
+    for entry, workspace in batch.skipped:
+        yield entry, workspace, "changed" if workspace in accepted.changed else "skipped"

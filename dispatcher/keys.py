@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from hashlib import blake2s
 
 PERMANENT = (
-    "events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys", "api-refused",
-)  # fmt: skip
+    "format",
+    "events",
+    "rejected-counts",
+    "workspaces",
+    "workspace",
+    "endpoints",
+    "api-key",
+    "api-keys",
+    "api-refused",
+)
 """What has no time to live once nothing waits: the queue, counts of rejections and refusals, workspaces and their API keys, the
 list of endpoints."""
 
@@ -49,8 +57,17 @@ class Keys:
 
     @property
     def schedule(self) -> str:
-        """Zset: endpoint -> when it next needs attention."""
+        """Zset: workspace (`*`: nobody's) that has a schedule of its own -> when it is to be looked at next."""
         return f"{self.prefix}:schedule"
+
+    def schedule_of(self, workspace: str) -> str:
+        """Zset: endpoint of a workspace -> when it next needs attention. While one does."""
+        return f"{self.prefix}:schedule:{workspace}"
+
+    @property
+    def format(self) -> str:
+        """String: the number of the format of what is in Redis (format.py). Permanent."""
+        return f"{self.prefix}:format"
 
     @property
     def intake(self) -> str:

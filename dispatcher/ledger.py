@@ -1,11 +1,14 @@
 """The ledger: one typed method per Lua script. What is true about callbacks is decided in there."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from redis.exceptions import ResponseError
+
+from dispatcher.addresses import parse_callback_url
 from dispatcher.entry import write_record
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
@@ -17,10 +20,12 @@ from dispatcher.replies import (
     Ended,
     Settled,
     Settlement,
+    Swept,
     ToSettle,
     Woken,
     read_claimed,
     read_ended,
+    read_hints,
     read_lost,
 )
 from dispatcher.scripts import Scripts
@@ -76,16 +81,20 @@ class ToAccept:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of what accept takes in this worker can serve at once."""
+
+    claims: int = 0
+    """Callbacks to lease to it."""
+    of_each: Mapping[str, int] = field(default_factory=dict)
+    """Most of those of a workspace; one that is not there: any."""
+    hints: int = 1_000_000
+    """Endpoints to hint; the waker finds the others."""
+
+
 class NotLeader(Exception):
     """Another worker leads intake now; nothing was done."""
-
-
-class WorkspaceChanged(Exception):
-    """Workspaces changed since the batch was rendered; nothing was done."""
-
-    def __init__(self, workspaces: list[str]) -> None:
-        super().__init__(", ".join(workspaces))
-        self.workspaces = workspaces
 
 
 class EndpointBroken(Exception):
@@ -113,6 +122,8 @@ class Ledger:
         self._scripts = Scripts(call, keys, url)
         self._clock = clock
         self._on_end = on_end
+        self.on_broken: Callable[[str], None] = lambda _: None
+        """Is told what Redis said of a key that is not of the type it should be."""
         self._redis_minus_monotonic: float | None = None
 
     def now_ms(self) -> int:
@@ -135,21 +146,30 @@ class Ledger:
         self,
         token: str,
         revisions: dict[str, str],
-        skipped: Sequence[str],
+        skipped: Sequence[tuple[str, str]],
         callbacks: ToAccept,
-        claim: int = 0,
+        room: Room | None = None,
     ) -> Accepted:
-        """Takes callbacks (with their queue entries) into the ledger, and `skipped` entries off the queue.
+        """Takes callbacks (with their queue entries) into the ledger, and `skipped` entries (with their workspaces) off the queue.
 
-        Leases up to `claim` callbacks of endpoints that are ready to this worker at once.
-        Raises NotLeader, WorkspaceChanged, RedisFull, RedisUnavailable.
+        Leases callbacks of endpoints that are ready to this worker at once, as far as there is room.
+        Raises NotLeader, RedisFull, RedisUnavailable.
         """
-        options = self.options
-        args: list[Argument] = [token, HINT_MS, claim, options.lease_ms, options.max_waiting, len(revisions)]
+        options, room = self.options, room or Room()
+        args: list[Argument] = [
+            token,
+            HINT_MS,
+            room.claims,
+            options.lease_ms,
+            room.hints,
+            options.max_waiting,
+        ]
+        args.append(len(revisions))
         for workspace, revision in revisions.items():
-            args += (workspace, revision)
+            args += (workspace, revision, room.of_each.get(workspace, room.claims))
         args.append(len(skipped))
-        args += skipped
+        for entry, workspace in skipped:
+            args += (entry, workspace)
         args.append(len(callbacks.endpoints))
         for name, endpoint in callbacks.endpoints.items():
             args += (endpoint, name)
@@ -157,30 +177,33 @@ class Ledger:
         args += callbacks.arguments
         args += callbacks.said
         reply, sent = await self._run("accept", *self._ending(), *args)
-        match reply[0]:
-            case b"accepted":
-                rest = iter(reply[7:])
-                claims = [self._claim(rest, sent) for _ in range(reply[6])]
-                self._tell(rest)
-                return Accepted(
-                    reply[2].decode().split(),
-                    reply[3].decode().split(),
-                    reply[4].decode().split(),
-                    reply[5].decode(),
-                    [(e, claim) for e, claim in claims if claim.callbacks or claim.more or claim.wait_ms],
-                )
-            case b"workspace_changed":
-                raise WorkspaceChanged([w.decode() for w in reply[2:]])
-            case b"not_leader":
-                raise NotLeader
-        raise AssertionError(f"accept returned {reply[0]!r}")
+        if reply[0] != b"accepted":
+            raise NotLeader
+        _, _, hints, words, recorded, problem, changed, broken, given = reply[:9]
+        rest = iter(reply[9:])
+        claims = [self._claim(rest, sent) for _ in range(given)]
+        self._tell(rest)
+        self._tell_broken(broken)
+        return Accepted(
+            read_hints(hints.split()),
+            words.decode().split(),
+            recorded.decode().split(),
+            problem.decode(),
+            [(e, claim) for e, claim in claims if claim.callbacks or claim.more or claim.wait_ms],
+            changed.decode().split(),
+        )
 
-    async def reject(self, token: str, entries: Iterable[tuple[str, str, str, str, str]]) -> None:
-        """Keeps entries in `rejected`: (entry, reason, detail, workspace, eventId) each. Raises NotLeader."""
+    async def reject(self, token: str, entries: Iterable[tuple[str, str, str, str, str]]) -> list[str]:
+        """Keeps entries in `rejected`: (entry, reason, detail, workspace, eventId) each. Raises NotLeader.
+
+        Returns those that could not be kept, and stay on the queue.
+        """
         args = [field for entry in entries for field in entry]
         reply, _ = await self._run("reject", self._now(), token, self.options.retention_ms, *args)
         if reply[0] != b"rejected":
             raise NotLeader
+        self._tell_broken(reply[3])
+        return [entry.decode() for entry in reply[2].split()]
 
     async def claim(self, endpoint: str, count: int) -> Claim:
         """Leases up to `count` due callbacks of an endpoint to this worker."""
@@ -224,6 +247,7 @@ class Ledger:
     def _settled(self, values: Iterator[bytes], sent: float) -> Settled | EndpointBroken:
         what, _, rest = next(values).decode().partition(" ")
         if what == "broken":
+            self._tell_broken(rest.encode() if "WRONGTYPE" in rest else b"")
             return EndpointBroken(rest)
         breaker, pause, down_since, *words = rest.split(" ")
         claim = self._claim(values, sent)[1] if what == "claimed" else None
@@ -261,7 +285,8 @@ class Ledger:
 
         Returns how many. Those in a worker's hands are left alone. Raises RedisFull.
         """
-        args = workspace, url, endpoint_id(endpoint), endpoint, from_url, *event_ids
+        before = endpoint_id(f"{workspace} {parse_callback_url(from_url, allow_http=True).origin}")
+        args = workspace, url, endpoint_id(endpoint), endpoint, from_url, before, *event_ids
         reply, _ = await self._run("move", *self._ending(), *args)
         self._tell(iter(reply[3:]))
         return int(reply[2])
@@ -294,19 +319,40 @@ class Ledger:
         """
         options = self.options
         reply, _ = await self._run("wake", self._now(), options.max_concurrency, limit, HINT_MS, worker, sign)
+        self._tell_broken(reply[8])
         return Woken(
-            [e.decode() for e in reply[2]],
+            read_hints(reply[2]),
             [read_lost(*fields) for fields in reply[3]],
             reply[4],
             reply[5],
             reply[6] == 1,
+            reply[7].decode(),
+            reply[9] == 1,
         )
 
     async def expire(self, limit: int = 500) -> int:
         """Ends what is past its expiry; returns how many were looked at (fewer than `limit`: none left)."""
         reply, _ = await self._run("expire", *self._ending(), limit)
-        self._tell(iter(reply[3:]))
+        self._tell_broken(reply[3])
+        self._tell(iter(reply[4:]))
         return int(reply[2])
+
+    async def sweep(self, cursor: str, count: int) -> Swept:
+        """Puts back what is pending and nowhere, of some `count` keys from `cursor` on (`0`: from the start)."""
+        reply, _ = await self._run("sweep", *self._ending(), cursor, count)
+        values = iter([value.decode() for value in reply[5:]])
+        found, nameless = ([(next(values), next(values)) for _ in range(count)] for count in reply[3:5])
+        return Swept(reply[2].decode(), found, nameless, list(values))
+
+    async def mend(self) -> list[str]:
+        """Sets keys aside that all endpoints share and that are not of the type they should be; which."""
+        reply, _ = await self._run("mend", self._now())
+        return [key.decode() for key in reply[2:]]
+
+    async def migrate(self, limit: int, format_: int) -> tuple[int, str]:
+        """Brings what is in Redis to this format: how many endpoints are left to move, and the format that is there now."""
+        reply, _ = await self._run("migrate", self._now(), limit, format_)
+        return reply[2], reply[3].decode()
 
     def _tell(self, ends: Iterator[bytes]) -> None:
         """Of what ended otherwise than delivered: five values each, the last of a reply."""
@@ -314,8 +360,18 @@ class Ledger:
             if self._on_end:
                 self._on_end(read_ended(*fields))
 
+    def _tell_broken(self, problem: bytes) -> None:
+        if problem:
+            self.on_broken(problem.decode(errors="replace"))
+
     async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
-        reply, sent = await self._scripts.run(name, *args)
+        try:
+            reply, sent = await self._scripts.run(name, *args)
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            self.on_broken(str(error))  # a key that all share: until it is mended nobody gets on
+            raise RedisUnavailable(f"a key in Redis is not of the type it should be: {error}") from error
         if self._clock is None:
             self._redis_minus_monotonic = reply[1] - sent * 1000
         return reply, sent

@@ -114,6 +114,12 @@ class Lookup:
             seconds, microseconds = await self._client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
+    async def format(self) -> str:
+        """The number of the format of what is in Redis; empty where there is none."""
+        with translated(self._url):
+            found = await self._client.get(self._keys.format)
+        return (found or b"").decode()
+
     async def waiting(self) -> tuple[int, int]:
         """How many status changes are on the queue, and how many callbacks have not come to their end."""
         pipe = self._client.pipeline(transaction=False)

@@ -258,10 +258,14 @@ class StatusChange(_Model):
         return raw
 
     def digest(self) -> str:
-        """Tells two status changes with the same eventId apart: 8 characters for their canonical form."""
+        """Tells two status changes with the same eventId apart: 16 characters for their canonical form.
+
+        The first 8 are all that format 1 kept; the others are of another hash, of as many bits.
+        """
         error = _values_of_error(self.error) if self.error else None
         canonical = _encode_canonical((_values_of_change(self), _values_of_message(self.message), error))
-        return urlsafe_b64encode(blake2s(canonical, digest_size=6).digest()).decode()
+        short, long = blake2s(canonical, digest_size=6), blake2s(canonical, digest_size=16)
+        return urlsafe_b64encode(short.digest() + long.digest()[:6]).decode()
 
     def _fields(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)

@@ -6,7 +6,8 @@ import socket
 from aiohappyeyeballs import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from dispatcher.addresses import AddressPolicy, is_address
+from dispatcher.addresses import AddressPolicy
+from dispatcher.networks import as_address, text_of
 
 KEPT_SECONDS = 10.0
 MAX_KEPT = 10_000
@@ -30,9 +31,8 @@ class Names:
 
     async def addresses(self, host: str, port: int) -> list[AddrInfoType]:
         """Where a name's connections go. Raises BlockedAddress where none is allowed, or OSError."""
-        if is_address(host):
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return [_info(family, host, port)]
+        if as_address(host):
+            return [_info(host, port)]
         key = (host, port)
         until, found = self._known.get(key, (0.0, []))
         if asyncio.get_running_loop().time() < until:
@@ -60,9 +60,7 @@ class Names:
         found = await self._resolver.resolve(host, port, socket.AF_UNSPEC)
         allowed = self._allowed(host, found)
         families = ([one for one in allowed if one["family"] == f] for f in (socket.AF_INET6, socket.AF_INET))
-        return [
-            _info(one["family"], one["host"], port) for group in families for one in group[:MAX_ADDRESSES]
-        ]
+        return [_info(one["host"], port) for group in families for one in group[:MAX_ADDRESSES]]
 
     def _allowed(self, host: str, found: list[ResolveResult]) -> list[ResolveResult]:
         """Leaves out what is refused, so that a name with mixed answers works.
@@ -77,9 +75,12 @@ class Names:
         return [one for one, refusal in zip(found, refusals, strict=True) if refusal is None]
 
 
-def _info(family: int, address: str, port: int) -> AddrInfoType:
-    there: tuple[str, int] | tuple[str, int, int, int] = (address, port)
-    if family == socket.AF_INET6:
-        host, _, scope = address.partition("%")
-        there = (host, port, 0, int(scope) if scope.isdigit() else 0)
-    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", there
+def _info(host: str, port: int) -> AddrInfoType:
+    """An address to connect to: written anew from its number, so that no resolver has to read it again."""
+    address = as_address(host)
+    if address is None:
+        raise OSError(f"{host!r} is no address")
+    there, stream = text_of(address), (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    if address.version == 6:
+        return socket.AF_INET6, *stream, (there, port, 0, 0)
+    return socket.AF_INET, *stream, (there, port)

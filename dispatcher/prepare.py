@@ -1,10 +1,8 @@
-"""Queue entries made ready to be accepted: validated, rendered, or rejected with the reason."""
+"""Queue entries made ready to be accepted: validated, rendered, rejected with the reason, or put off."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-import structlog
 
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.ledger import ToAccept
@@ -16,7 +14,8 @@ from dispatcher.workspaces import Workspace, WorkspaceCache
 PREPARED_AT_ONCE = 16
 """Entries that are rendered before the loop's other work goes on: the batch before must get onto the wire."""
 
-log = structlog.get_logger()
+OF_THE_MACHINE = (OSError, MemoryError, ImportError)
+"""What breaks whatever comes: no descriptors, no memory, a module that is being replaced."""
 
 Entry = tuple[str, Sequence[bytes]]
 """Its id; names and values in turn."""
@@ -33,24 +32,59 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What broke on an entry, and was not its fault."""
+
+    text: str
+    of_the_machine: bool = True
+    """Or of our code, which may break on this entry alone."""
+    error: Exception | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, error: Exception) -> "Fault":
+        """What an exception says."""
+        return cls(f"{type(error).__name__}: {error}", isinstance(error, OF_THE_MACHINE), error)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(slots=True)
+class Later:
+    """Entries of a workspace that are put off."""
+
+    entries: list[Entry] = field(default_factory=list)
+    fault: Fault | None = None
+    """What the first one broke on; None: it waits behind others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Entries that were looked at, by what becomes of them."""
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
     """That they name; None where there is none of that name."""
     callbacks: ToAccept = field(default_factory=ToAccept)
-    skipped: list[str] = field(default_factory=list)
-    """Those that cause no callback."""
-    rejected: list[tuple[str, Rejection]] = field(default_factory=list)
+    rendered: list[tuple[Entry, str]] = field(default_factory=list)
+    """Those that cause a callback, in the order of `callbacks`, with their workspaces."""
+    skipped: list[tuple[Entry, str]] = field(default_factory=list)
+    """Those that cause none, with theirs."""
+    rejected: list[tuple[Entry, Rejection]] = field(default_factory=list)
+    later: dict[str, Later] = field(default_factory=dict)
+    """Those that are put off, by workspace (empty: it is not known)."""
 
     @property
     def revisions(self) -> dict[str, str]:
         """Of the workspaces they were rendered for."""
         return {one.id: one.revision for one in self.workspaces.values() if one}
 
+    def put_off(self, workspace: str, entry: Entry, fault: Fault | None = None) -> None:
+        """One that cannot be taken now."""
+        self.later.setdefault(workspace, Later(fault=fault)).entries.append(entry)
+
 
 class Preparer:
-    """Prepares batches. `now_ms` is Redis's clock."""
+    """Prepares batches. `now_ms` is Redis's clock; `is_held` says of which workspaces entries wait already."""
 
     def __init__(
         self,
@@ -58,35 +92,47 @@ class Preparer:
         now_ms: Callable[[], int],
         options: RenderOptions,
         recorder: Recorder | None = None,
+        is_held: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._workspaces = workspaces
         self._now_ms = now_ms
         self._options = options
         self._recorder = recorder
+        self._is_held = is_held
 
-    async def prepare(self, entries: Sequence[Entry]) -> Batch:
-        """All of them, in their order. Raises RedisUnavailable."""
+    async def prepare(self, entries: Sequence[Entry], trying: str | None = None) -> Batch:
+        """All of them, in their order; `trying` is a workspace whose entries are tried again. Raises RedisUnavailable."""
         batch = Batch()
-        for number, (entry, fields) in enumerate(entries, 1):
-            if rejection := await self._add(batch, entry, fields):
-                batch.rejected.append((entry, rejection))
+        for number, entry in enumerate(entries, 1):
+            await self._add(batch, entry, trying)
             if number % PREPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return batch
 
-    async def _add(self, batch: Batch, entry: str, fields: Sequence[bytes]) -> Rejection | None:
-        """Adds what an entry causes; or says why it cannot be used."""
-        raw = next(
-            (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None
-        )
-        if raw is None:
-            return Rejection(
-                "no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'"
-            )
+    async def _add(self, batch: Batch, entry: Entry, trying: str | None) -> None:
+        """Adds an entry to those that have the same in store."""
         try:
-            change = StatusChange.from_json(raw)
-        except InvalidInput as error:
-            return Rejection("invalid", str(error))
+            change = _read(entry)
+        except Exception as error:
+            batch.put_off("", entry, Fault.of(error))
+            return
+        if isinstance(change, Rejection):
+            batch.rejected.append((entry, change))
+            return
+        workspace = change.workspace
+        if workspace in batch.later or (workspace != trying and self._is_held(workspace)):
+            batch.put_off(workspace, entry)
+            return
+        try:
+            if rejection := await self._render(batch, entry, change):
+                batch.rejected.append((entry, rejection))
+        except RedisUnavailable:
+            raise
+        except Exception as error:
+            batch.put_off(workspace, entry, Fault.of(error))
+
+    async def _render(self, batch: Batch, entry: Entry, change: StatusChange) -> Rejection | None:
+        """Adds what an entry causes; or says why it cannot be used."""
         if change.workspace not in batch.workspaces:
             batch.workspaces[change.workspace] = await self._workspaces.get(change.workspace)
         workspace = batch.workspaces[change.workspace]
@@ -97,17 +143,28 @@ class Preparer:
             rendered = render(change, workspace, self._now_ms(), self._options)
         except InvalidInput as error:
             return Rejection("invalid", str(error), change.workspace, change.event_id)
-        except RedisUnavailable:
-            raise
-        except Exception as error:
-            log.exception("intake.internal_error", entry=entry)
-            detail = f"{type(error).__name__}: {error}"
-            return Rejection("internal_error", detail, change.workspace, change.event_id)
         if isinstance(rendered, Callback):
-            batch.callbacks.add(entry, rendered)
+            batch.callbacks.add(entry[0], rendered)
+            batch.rendered.append((entry, workspace.id))
         else:
-            batch.skipped.append(entry)
+            batch.skipped.append((entry, workspace.id))
         if self._recorder:
             number = batch.callbacks.count if isinstance(rendered, Callback) else 0
             self._recorder.add(batch.callbacks, change, workspace.dialect, number)
         return None
+
+
+def _read(entry: Entry) -> StatusChange | Rejection:
+    """The status change of an entry, or why there is none."""
+    fields = entry[1]
+    raw = next(
+        (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None
+    )
+    if raw is None:
+        return Rejection(
+            "no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'"
+        )
+    try:
+        return StatusChange.from_json(raw)
+    except InvalidInput as error:
+        return Rejection("invalid", str(error))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from dispatcher.addresses import parse_callback_url
-from dispatcher.dialects import dialects
+from dispatcher.dialects import dialect_of
 from dispatcher.errors import InvalidInput
 from dispatcher.model import (
     MAX_AHEAD_MS,
@@ -40,7 +40,7 @@ def render(
         raise InvalidInput(
             f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed"
         )
-    dialect = dialects()[workspace.dialect]
+    dialect = dialect_of(workspace.dialect)
     event_type = dialect.event_type(change)
     goes_to = change.callback_url or workspace.callback_url
     if event_type is None or not goes_to:

@@ -1,6 +1,7 @@
 """What the scripts give and take, as frozen values, and how they are read from replies."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -59,19 +60,33 @@ class Ended(msgspec.Struct, frozen=True):
     """First bytes of the last answer that was no 2xx."""
 
 
+class Hint(NamedTuple):
+    """An endpoint that has work."""
+
+    endpoint: str
+    """Its id."""
+    workspace: str = ""
+    """Whose it is; empty where whoever hints does not know."""
+
+
+LEFT_ON_THE_QUEUE = ("changed", "broken")
+"""Words of accept for callbacks that it did not take in."""
+
+
 class Accepted(msgspec.Struct, frozen=True):
     """What accept did."""
 
-    hints: list[str]
-    """Endpoints to hint."""
+    hints: list[Hint]
     words: list[str]
-    """For each callback: accepted, superseded, duplicate, conflict or full."""
+    """For each callback: accepted, superseded, duplicate, conflict or full; or one of LEFT_ON_THE_QUEUE."""
     recorded: list[str]
-    """For each status change that said something of its message: recorded, late, conflict or failed."""
+    """For each status change that said something of its message: recorded, late, conflict, again or failed."""
     problem: str
     """Why one failed."""
     claims: list[tuple[str, Claim]]
     """What was leased to this worker at once, by endpoint."""
+    changed: list[str] = []
+    """Workspaces that were changed since their entries were rendered; nothing of theirs was taken in."""
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -112,15 +127,32 @@ class Lost(msgspec.Struct, frozen=True):
 class Woken(msgspec.Struct, frozen=True):
     """What a wake found."""
 
-    hints: list[str]
-    """Endpoints that are ready, and that nobody was told of lately."""
+    hints: list[Hint]
+    """Endpoints that are ready, and that nobody was told of lately; workspaces in turn."""
     lost: list[Lost]
     looked_at: int
-    """How many endpoints; fewer than the limit: none is left."""
+    """How many endpoints."""
     workers: int
     """How many are alive."""
     watched: bool = False
     """Whether somebody watches attempts live."""
+    format: str = ""
+    """The number of the format of what is in Redis; empty: none is there."""
+    more: bool = False
+    """Whether more endpoints are due."""
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What a sweep found."""
+
+    cursor: str
+    """Where the next one begins; `0`: all was looked at."""
+    put_back: list[tuple[str, str]]
+    """Workspace and eventId of callbacks that were pending and nowhere."""
+    nameless: list[tuple[str, str]]
+    """Endpoints whose record is gone, and `workspace:eventId` of a callback of each."""
+    set_aside: list[str]
+    """Keys that were not of the type they should be."""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -153,6 +185,11 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
         content if body else None,
         int(accepted),
     )
+
+
+def read_hints(flat: Sequence[bytes]) -> list[Hint]:
+    """Endpoints and their workspaces, in turn, as scripts give them."""
+    return [Hint(flat[n].decode(), flat[n + 1].decode()) for n in range(0, len(flat), 2)]
 
 
 def read_lost(endpoint: bytes, name: bytes, event_id: bytes, raw: bytes) -> Lost:

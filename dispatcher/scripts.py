@@ -21,12 +21,15 @@ NAMES = (
     "forget",
     "hurry",
     "lead",
+    "mend",
+    "migrate",
     "move",
     "reject",
     "replay",
     "requeue",
     "settle",
     "stop",
+    "sweep",
     "wake",
 )
 
@@ -46,6 +49,12 @@ def sha(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
+def read_all() -> None:
+    """Reads every script, so that none is missing later, when the files are being replaced. Raises OSError."""
+    for name in NAMES:
+        sha(name)
+
+
 class Scripts:
     """Runs scripts on one Redis; many coroutines may call at once."""
 
@@ -53,11 +62,6 @@ class Scripts:
         self._call = call
         self._root = keys.root
         self._url = url
-
-    async def load(self, name: str) -> None:
-        """Has Redis know a script. Raises RedisUnavailable."""
-        with translated(self._url):
-            await self._call("SCRIPT", "LOAD", source(name))
 
     async def run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         """The script's reply, and the monotonic time at which it was sent.
@@ -69,7 +73,6 @@ class Scripts:
         with translated(self._url):
             try:
                 return await self._call("EVALSHA", sha(name), 1, self._root, *args), sent
-            except NoScriptError:  # Redis was restarted, or its scripts flushed
-                await self.load(name)
+            except NoScriptError:  # Redis was restarted, or its scripts flushed; the whole text always works
                 sent = time.monotonic()
-                return await self._call("EVALSHA", sha(name), 1, self._root, *args), sent
+                return await self._call("EVAL", source(name), 1, self._root, *args), sent

@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import Protocol
 
 from dispatcher.decide import PACED
-from dispatcher.dialects import Signing, dialects
+from dispatcher.dialects import Signing, dialect_of
 from dispatcher.errors import InvalidInput
 from dispatcher.exchange import Answer
 from dispatcher.outcomes import Attempt
@@ -58,7 +58,7 @@ class Sender:
         return {
             **self._headers,
             **workspace.headers,
-            **dialects()[workspace.dialect].headers(signing),
+            **dialect_of(workspace.dialect).headers(signing),
             **webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body),
         }
 

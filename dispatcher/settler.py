@@ -29,7 +29,8 @@ class Settler:
         """Records outcomes; then leases up to `claim` due callbacks of the endpoint to this worker, if nobody else was hinted.
 
         One that did not count had lost its lease: somebody else has the callback, or had it. Sent
-        again while Redis is away, for as long as a lease lasts; then raises RedisUnavailable. Raises EndpointBroken.
+        again while Redis is away, or the script breaks on the endpoint's keys, for as long as a lease lasts; then raises
+        RedisUnavailable or EndpointBroken.
         """
         settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         self._waiting.append((ToSettle(endpoint, settlements, claim), settled))
@@ -59,35 +60,47 @@ class Settler:
 
     async def _send(self, batch: Sequence[Waiting]) -> None:
         try:
-            _answer(batch, await self._ledger.settle([one for one, _ in batch]))
+            broken = _answer(batch, await self._ledger.settle([one for one, _ in batch]))
         except RedisUnavailable:
-            self._start(self._send_again(batch))
+            broken = list(batch)
         except Exception as error:
             _fail(batch, error)
+            return
+        if broken:
+            self._start(self._send_again(broken))
 
     async def _send_again(self, batch: Sequence[Waiting]) -> None:
         """Claims nothing any more: what it claimed before, if Redis heard it, comes back when its lease ends."""
         again = AsyncRetrying(
-            retry=retry_if_exception_type(RedisUnavailable),
+            retry=retry_if_exception_type((RedisUnavailable, EndpointBroken)),
             wait=wait_random_exponential(0.1, max=2),
             stop=stop_after_delay(self._ledger.options.lease_ms / 1000),
             reraise=True,
         )
-        asked = [ToSettle(one.endpoint, one.settlements) for one, _ in batch]
         try:
-            _answer(batch, await again(self._ledger.settle, asked))
+            await again(self._settle_rest, list(batch))
         except Exception as error:
             _fail(batch, error)
 
+    async def _settle_rest(self, batch: list[Waiting]) -> None:
+        """Records what is not recorded yet. Raises RedisUnavailable, or EndpointBroken where some of it is not."""
+        asked = [ToSettle(one.endpoint, one.settlements) for one, _ in batch]
+        settled = await self._ledger.settle(asked)
+        batch[:] = _answer(batch, settled)
+        for one in settled:
+            if isinstance(one, EndpointBroken):
+                raise one
 
-def _answer(batch: Sequence[Waiting], settled: Sequence[Settled | EndpointBroken]) -> None:
-    for (_, waiting), one in zip(batch, settled, strict=True):
-        if waiting.done():  # whoever waited has gone
-            continue
+
+def _answer(batch: Sequence[Waiting], settled: Sequence[Settled | EndpointBroken]) -> list[Waiting]:
+    """Tells who waits; returns those whose endpoint is broken, for now."""
+    broken = []
+    for (asked, waiting), one in zip(batch, settled, strict=True):
         if isinstance(one, EndpointBroken):
-            waiting.set_exception(one)
-        else:
+            broken.append((asked, waiting))
+        elif not waiting.done():  # else whoever waited has gone
             waiting.set_result(one)
+    return broken
 
 
 def _fail(batch: Sequence[Waiting], error: Exception) -> None:

@@ -14,14 +14,15 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import aiohttp
 import httpx
 from aiohappyeyeballs import AddrInfoType, start_connection
 from aiohttp.abc import AbstractResolver
 
-from dispatcher.addresses import AddressPolicy, is_address, is_odd_address
+from dispatcher.addresses import AddressPolicy, CallbackUrl, parse_callback_url, without_userinfo
+from dispatcher.errors import InvalidInput
 from dispatcher.exchange import Answer, Connection, NoAnswer
 from dispatcher.names import BlockedAddress, Names
 
@@ -126,8 +127,8 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         deadline = self._loop.time() + self._timeout_seconds
         try:
             target = self._target(url)
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise TransportFailure("blocked_address", "its host is neither a name nor an address") from error
+        except InvalidInput as error:  # it was stored before that was refused
+            raise TransportFailure("blocked_address", str(error)) from error
         if target.refusal:
             raise TransportFailure("blocked_address", target.refusal)
         message = _message(target, headers, body)
@@ -153,28 +154,25 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         await asyncio.sleep(0)  # lets the loop close them
 
     def _read_url(self, text: str) -> _Target:
-        url = httpx.URL(text)
-        url.host.isascii()  # decodes it: raises for a name that is none
-        encrypted = url.scheme == "https"
-        port = url.port or (443 if encrypted else 80)
-        path = url.raw_path
-        start = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (path, url.netloc)
+        """What is known of a URL without a look-up. Raises InvalidInput."""
+        url = parse_callback_url(text, allow_http=True)
+        encrypted, host = url.scheme == "https", url.authority.encode()
+        path = httpx.URL(f"http://host{url.target}").raw_path  # escapes what is not ASCII
+        start = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (path, host)
         if self._proxy and not encrypted:
             start = b"POST http://%b%b HTTP/1.1\r\nHost: %b\r\n%b" % (
-                url.netloc,
+                host,
                 path,
-                url.netloc,
+                host,
                 self._proxy.authorization,
             )
-        return _Target(
-            url.raw_host.decode(), port, encrypted, start, self._refusal(url.raw_host.decode(), port)
-        )
+        return _Target(url.host, url.port, encrypted, start, self._refusal(url))
 
-    def _refusal(self, host: str, port: int) -> str | None:
+    def _refusal(self, url: CallbackUrl) -> str | None:
         """An address in place of a name is checked before all else, also where a proxy connects."""
-        if is_odd_address(host):
-            return self._policy.port_refusal(port) or f"{host} is an address in an odd spelling"
-        return self._policy.refusal(host, port) if is_address(host) else self._policy.port_refusal(port)
+        if url.address:
+            return self._policy.refusal(url.host, url.port)
+        return self._policy.port_refusal(url.port)
 
     # Connections that are kept.
 
@@ -317,13 +315,14 @@ def _message(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
 
 
 def _proxy(url: str) -> _Proxy:
-    parts = urlsplit(url)
-    encrypted = parts.scheme == "https"
-    authorization = b""
-    if parts.username:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(user.encode())
-    return _Proxy(parts.hostname or "", parts.port or (443 if encrypted else 80), encrypted, authorization)
+    """The operator's proxy. Raises InvalidInput for what is none."""
+    plain, userinfo = without_userinfo(url)
+    read, authorization = parse_callback_url(plain, allow_http=True), b""
+    if userinfo:
+        user, _, password = userinfo.partition(":")
+        token = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode())
+        authorization = b"Proxy-Authorization: Basic %b\r\n" % token
+    return _Proxy(read.host, read.port, read.scheme == "https", authorization)
 
 
 def _failure(error: OSError, word: str) -> httpx.TransportError:

@@ -14,10 +14,11 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.ledger import Ledger
 from dispatcher.metrics import Metrics
 from dispatcher.model import iso
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
-from dispatcher.replies import Claim, Claimed, Settled, Settlement
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.replies import Claim, Claimed, Hint, Settled, Settlement
 from dispatcher.sender import Sender
 from dispatcher.settler import Settler
+from dispatcher.slots import Slots
 from dispatcher.tail import Tail
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import WorkspaceCache
@@ -26,68 +27,7 @@ FIRST_CLAIM, CLAIM_BATCH = 4, 32
 """How many callbacks a turn's first claim asks for, and any: twice as many each time. Slots are taken for all
 of them until the reply is there."""
 
-MAX_GOOD = 100_000
-"""How many endpoints a worker remembers as good."""
-
 log = structlog.get_logger()
-
-
-class Slots:
-    """How many POSTs a worker may have under way.
-
-    A quarter of them is for endpoints that took their last callback, so that no number of others that
-    hang, of however many customers, leaves those without.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
-        self._ration: int | None = None
-        self._good: dict[str, None] = {}
-
-    def free(self, endpoint: str) -> int:
-        """How many more may start to this endpoint now."""
-        reserved = 0 if endpoint in self._good else self.limit // 4
-        free = max(0, self.limit - reserved - self.taken)
-        return free if self._ration is None else min(free, self._ration)
-
-    def ration(self, count: int | None) -> None:
-        """Lets only so many more start, until it is called again; None: no such limit."""
-        self._ration = count
-
-    def is_good(self, endpoint: str) -> bool:
-        """Whether the endpoint took its last callback."""
-        return endpoint in self._good
-
-    def learn(self, endpoint: str, news: News) -> None:
-        """An attempt to this endpoint has ended."""
-        self._good.pop(endpoint, None)
-        if news is News.UP:
-            self._good[endpoint] = None
-            if len(self._good) > MAX_GOOD:
-                del self._good[next(iter(self._good))]
-
-    def take(self, endpoint: str, wanted: int) -> int:
-        """Takes up to `wanted`; returns how many."""
-        taken = min(wanted, self.free(endpoint))
-        self.taken += taken
-        if self._ration is not None:
-            self._ration -= taken
-        return taken
-
-    def give_back(self, count: int) -> None:
-        """They are free again."""
-        self.taken -= count
-
-    def not_needed(self, count: int) -> None:
-        """So many were taken, and not used."""
-        self.give_back(count)
-        if self._ration is not None:
-            self._ration += count
-
-    def close(self) -> None:
-        """Lets none start any more."""
-        self.limit = 0
 
 
 @dataclass(frozen=True)
@@ -111,9 +51,9 @@ class TurnParts:
 class Turn:
     """Serves one endpoint until it has nothing more to claim, or the turn's time is over."""
 
-    def __init__(self, endpoint: str, parts: TurnParts, claim: Claim | None = None) -> None:
-        self.endpoint = endpoint
-        self._name = endpoint
+    def __init__(self, hint: Hint, parts: TurnParts, claim: Claim | None = None) -> None:
+        self.endpoint, self.workspace = hint
+        self._name = hint.endpoint
         self.in_flight = 0
         self._parts = parts
         self._until = time.monotonic() + parts.turn_seconds
@@ -122,18 +62,25 @@ class Turn:
         self._token_at: float | None = None
         self._finished: list[Settlement] = []
         self._news = asyncio.Event()
+        self.is_new = claim is None
+        """Whether nothing was claimed for it yet."""
         self._taken = 0
         """Slots for the next claim. Taken at once, so that whoever starts turns sees what is left."""
         if claim:
             self._more = False
             self.take(claim)
         else:
-            self._taken = parts.slots.take(endpoint, FIRST_CLAIM)
+            self._taken = parts.slots.take(self.endpoint, self.workspace, FIRST_CLAIM)
 
     def nudge(self) -> None:
         """The endpoint was hinted again: claim once more."""
         self._more = True
         self._news.set()
+
+    async def begin(self) -> None:
+        """The first claim, where nothing was given: what comes then waits for the receiver, and not for Redis."""
+        if self._may_claim():
+            await self._claim()
 
     async def run(self) -> bool:
         """Serves; returns whether the endpoint was left with work, and has to be hinted."""
@@ -148,21 +95,21 @@ class Turn:
                 else:
                     return self._more or self._token_at is not None
         finally:
-            self._parts.slots.not_needed(self._taken)
+            self._parts.slots.not_needed(self.workspace, self._taken)
+
+    def _free(self) -> int:
+        return self._parts.slots.free(self.endpoint, self.workspace)
 
     def _may_claim(self) -> bool:
         return (
-            self._more
-            and not self._finished
-            and self._has_time()
-            and (self._taken > 0 or self._parts.slots.free(self.endpoint) > 0)
+            self._more and not self._finished and self._has_time() and (self._taken > 0 or self._free() > 0)
         )
 
     def _has_time(self) -> bool:
         return time.monotonic() < self._until
 
     def _waits_for_token(self) -> bool:
-        return self._token_at is not None and self._has_time() and self._parts.slots.free(self.endpoint) > 0
+        return self._token_at is not None and self._has_time() and self._free() > 0
 
     async def _news_or_token(self) -> None:
         """Waits until an attempt has ended, or the next token of the endpoint's rate is there."""
@@ -177,15 +124,15 @@ class Turn:
     async def _claim(self) -> None:
         self._more = False
         slots = self._parts.slots
-        taken, self._taken = self._taken or slots.take(self.endpoint, self._batch), 0
+        taken, self._taken = self._taken or slots.take(self.endpoint, self.workspace, self._batch), 0
         self._batch = min(self._batch * 2, CLAIM_BATCH)
         try:
             claim = await self._parts.ledger.claim(self.endpoint, taken)
         except Exception as error:
-            slots.not_needed(taken)
+            slots.not_needed(self.workspace, taken)
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
-        slots.not_needed(taken - len(claim.callbacks))
+        slots.not_needed(self.workspace, taken - len(claim.callbacks))
         self.take(claim)
 
     def take(self, claim: Claim) -> None:
@@ -201,24 +148,25 @@ class Turn:
     def _attempted(self, task: "asyncio.Task[Settlement]") -> None:
         self.in_flight -= 1
         settlement = task.result()
-        self._parts.slots.give_back(1)
-        self._parts.slots.learn(self.endpoint, settlement.news)
+        took_ms = settlement.attempt.duration_ms if settlement.attempt else 0
+        self._parts.slots.give_back(self.workspace, 1)
+        self._parts.slots.learn(self.endpoint, self.workspace, settlement.news, took_ms)
         self._finished.append(settlement)
         self._news.set()
 
     async def _settle(self) -> None:
         settlements, self._finished = self._finished, []
         slots = self._parts.slots
-        taken = slots.take(self.endpoint, len(settlements)) if self._has_time() else 0
+        taken = slots.take(self.endpoint, self.workspace, len(settlements)) if self._has_time() else 0
         try:
             settled = await self._parts.settler.settle(self.endpoint, settlements, taken)
         except Exception as error:
-            slots.not_needed(taken)
+            slots.not_needed(self.workspace, taken)
             self._lost_reply(
                 error, f"{len(settlements)} results are not recorded: sent again after their lease"
             )
             return
-        slots.not_needed(taken - (len(settled.claim.callbacks) if settled.claim else 0))
+        slots.not_needed(self.workspace, taken - (len(settled.claim.callbacks) if settled.claim else 0))
         self._more = self._more or settled.more
         if settled.claim:
             self.take(settled.claim)

@@ -6,7 +6,7 @@ from celery import Celery
 from celery.signals import setup_logging
 
 from config import logs
-from config.settings import Settings
+from config.settings import load_or_exit
 from tasks.worker import EngineStep, LostConnectionStep
 
 app = Celery("dispatcher")
@@ -17,5 +17,5 @@ app.steps["consumer"].add(LostConnectionStep)
 
 @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery ships no types
 def _logging(**_: Any) -> None:
-    settings = Settings()
+    settings = load_or_exit()
     logs.configure(settings.log_level, settings.log_format)

@@ -1,7 +1,7 @@
 """Settings become objects: the one place where the parts are put together."""
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import redis.asyncio
 from kombu.exceptions import OperationalError
 
+from config import broker
 from config.settings import Settings
-from dispatcher import __version__
+from dispatcher import __version__, format
 from dispatcher.addresses import AddressPolicy
 from dispatcher.alerts import AlertOptions, Alerts
 from dispatcher.audit import Audit, operator
 from dispatcher.backoff import Backoff
 from dispatcher.connection import connect_async
 from dispatcher.decide import Policy
+from dispatcher.dialects import dialects
 from dispatcher.engine import Engine
 from dispatcher.errors import RedisUnavailable
 from dispatcher.events import Events
@@ -26,19 +28,23 @@ from dispatcher.ledger import Ledger, LedgerOptions
 from dispatcher.lookup import Lookup
 from dispatcher.metrics import Metrics
 from dispatcher.producer import AsyncDispatcher
+from dispatcher.redis_url import with_authorities
 from dispatcher.render import RenderOptions
-from dispatcher.replies import Ended
+from dispatcher.replies import Ended, Hint
+from dispatcher.scripts import read_all
 from dispatcher.secrets import SecretBox
 from dispatcher.sender import Sender
 from dispatcher.settler import Settler
+from dispatcher.slots import Slots
 from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
 from dispatcher.status_api.refusals import Refusals
+from dispatcher.sweeper import Sweeper
 from dispatcher.tail import Tail
 from dispatcher.transport import CallbackTransport, tls_context
-from dispatcher.turn import Slots, TurnParts
+from dispatcher.turn import TurnParts
 from dispatcher.watch import RedisWatch
 from dispatcher.wire import Call, Wire
 from dispatcher.workspaces import WorkspaceCache, Workspaces
@@ -50,8 +56,8 @@ USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
 def redis_url(settings: Settings) -> str:
-    """The ledger's Redis."""
-    return settings.redis_url.get_secret_value()
+    """The ledger's Redis, with the authorities to trust."""
+    return with_authorities(settings.redis_url.get_secret_value(), settings.redis_ca_file)
 
 
 def keys(settings: Settings) -> Keys:
@@ -87,12 +93,18 @@ def policy(settings: Settings) -> Policy:
     return Policy(settings.max_attempts, backoff, round(settings.retry_after_max_seconds * 1000))
 
 
+def addresses(settings: Settings) -> AddressPolicy:
+    """Where callbacks may go."""
+    return AddressPolicy.of(
+        settings.allowed_networks, settings.allowed_ports, settings.denied_networks, settings.nat64_prefixes
+    )
+
+
 def transport(settings: Settings) -> CallbackTransport:
     """The HTTP transport; made within a running loop."""
-    addresses = AddressPolicy.of(settings.allowed_networks, settings.allowed_ports)
     proxy = settings.proxy_url
     return CallbackTransport(
-        addresses,
+        addresses(settings),
         settings.request_timeout_seconds,
         dns_servers=settings.dns_servers,
         tls=tls_context(settings.ca_file),
@@ -145,7 +157,7 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
             refusals=refusals,
             audit=audit(settings, wire.call),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
-            addresses=AddressPolicy.of(settings.allowed_networks, settings.allowed_ports),
+            addresses=addresses(settings),
             allow_http=settings.allow_http,
             max_queued=settings.api_max_queued,
             webhook_changes_per_minute=settings.webhook_changes_per_minute,
@@ -177,12 +189,15 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
     client = connect_async(redis_url(settings))
     wire = Wire(client)
     reading = client, keys(settings), redis_url(settings)
+    found = ledger(settings, client.execute_command)
+    lookup = Lookup(*reading)
     try:
+        await format.agree(found, await lookup.format(), lookup.workers)
         yield Store(
             client,
-            ledger(settings, client.execute_command),
+            found,
             workspaces(settings, client),
-            Lookup(*reading),
+            lookup,
             Events(*reading),
             Stats(*reading),
             ApiKeys(wire.call, *reading[1:]),
@@ -194,18 +209,18 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
         await client.aclose()
 
 
-def celery_connection() -> Any:
-    """A connection to Celery's broker, for `with`."""
+def celery_broker() -> tuple[str, Any]:
+    """The URL of Celery's broker, with its password, and a connection to it, for `with`."""
     from tasks.app import app
 
-    return app.connection_for_write()
+    return app.conf.broker_url, app.connection_for_write()
 
 
-def publish(endpoints: list[str]) -> None:
-    """Sends a hint."""
+def publish(hints: Sequence[Hint]) -> None:
+    """Sends a hint: `endpoint workspace` of each."""
     from tasks.deliver import deliver  # the task needs the worker, which needs this module
 
-    deliver.apply_async((endpoints,), retry=False)
+    deliver.apply_async(([" ".join(hint).rstrip() for hint in hints],), retry=False)
 
 
 def publish_probe(probe: str) -> None:
@@ -215,7 +230,8 @@ def publish_probe(probe: str) -> None:
     try:
         deliver.apply_async(([],), {"probe": probe}, retry=False)
     except OperationalError as error:
-        raise RedisUnavailable(f"Celery's broker is not reachable: {error}") from error
+        why = broker.problem(error, deliver.app.conf.broker_url)
+        raise RedisUnavailable(f"Celery's broker is not reachable: {why}") from error
 
 
 @asynccontextmanager
@@ -224,11 +240,14 @@ async def engine(
 ) -> AsyncIterator[Engine]:
     """An engine with all its parts; closes them after it. `max_in_flight`: what this process has descriptors for."""
     url = redis_url(settings)
+    read_all()
+    dialects()  # with the scripts: files may be away later, while a new version is installed
     client = connect_async(url)
     http = transport(settings)
     wire, reading = Wire(client), Wire(client)  # a read that waits would hold up what is sent behind it
     watch = RedisWatch(metrics)
     cache = WorkspaceCache(workspaces(settings, client))
+    lookup = Lookup(client, keys(settings), url)
     operator = operator_transport(settings)
     alerts = Alerts(name, alert_options(settings), operator)
 
@@ -269,9 +288,23 @@ async def engine(
             options=options,
         )
 
+    async def agree() -> None:
+        found = await lookup.format()
+        await format.agree(of_turns, found, lookup.workers, format.OLDER_SECONDS)
+
     try:
         stats = Stats(client, keys(settings), url)
-        yield Engine(name, parts, make_intake, watch, publish, stats, wake_seconds=settings.wake_seconds)
+        yield Engine(
+            name,
+            parts,
+            make_intake,
+            Sweeper(wire.call, of_turns),
+            agree,
+            watch,
+            publish,
+            stats,
+            wake_seconds=settings.wake_seconds,
+        )
     finally:
         await http.aclose()
         await operator.aclose()

@@ -20,6 +20,7 @@ from dispatcher.checks import Verdict, look_at_redis
 from dispatcher.engine import Engine
 from dispatcher.errors import RedisUnavailable
 from dispatcher.metrics import Metrics
+from dispatcher.replies import Hint
 from tasks import wiring
 from tasks.metrics import WorkerCollector, serve
 
@@ -63,7 +64,7 @@ class EngineThread:
         """
         assert self._engine
         assert self._loop
-        serving = self._engine.serve(endpoints)
+        serving = self._engine.serve(read_hint(one) for one in endpoints)
         try:
             if probe:
                 self._loop.call_soon_threadsafe(self._engine.answer, probe)
@@ -124,6 +125,12 @@ async def _warn_about_redis(settings: Settings) -> None:
         pass  # the engine says so
     except Exception:
         log.exception("redis.not_looked_at", action="see `dispatcher check`; callbacks go on")
+
+
+def read_hint(text: str) -> Hint:
+    """`endpoint workspace`, as it is in a Celery message; older versions say the endpoint alone."""
+    endpoint, _, workspace = text.partition(" ")
+    return Hint(endpoint, workspace)
 
 
 _running: EngineThread | None = None

@@ -388,7 +388,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def wake(self) -> None:
         woken = self.world.run(self.world.ledger.wake())
-        hints, lost = woken.hints, woken.lost
+        hints, lost = [hint.endpoint for hint in woken.hints], woken.lost
         self.take_hints(hints)
         self.hands += [(one.endpoint_name, one) for one in lost]
 
@@ -478,7 +478,11 @@ class LedgerMachine(RuleBasedStateMachine):
         call, keys, now = self.world.call, self.world.keys, self.world.now
         for endpoint in ENDPOINTS:
             id_ = endpoint_id(endpoint)
-            at = call("zscore", keys.schedule, id_)
+            workspace = endpoint.partition(" ")[0]
+            at = call("zscore", keys.schedule_of(workspace), id_)
+            first = call("zscore", keys.schedule, workspace)
+            assert (at is None) == (first is None)
+            assert at is None or first <= max(at, now)
             leased, breaker = self.count(endpoint, "leased"), self.breakers[endpoint]
             room = leased < self.windows[endpoint] and not breaker.stopped
             assert (leased > 0 or (room and bool(self.in_lane(endpoint)))) == (at is not None)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from dispatcher.events import Event, Events
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import Ledger, LedgerOptions, ToAccept
+from dispatcher.ledger import Ledger, LedgerOptions, Room, ToAccept
 from dispatcher.lookup import Lookup
 from dispatcher.model import Callback, Status
 from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
@@ -82,13 +82,14 @@ class World:
         return self.run(self.ledger.lead(token, lease_ms, full=full))
 
     def accept(
-        self, *callbacks: Callback, skipped: Sequence[str] = (), claim: int = 0
+        self, *callbacks: Callback, skipped: Sequence[str] = (), claim: int = 0, room: Room | None = None
     ) -> tuple[list[str], list[str]]:
         """Endpoints to hint, and a word for each callback."""
         batch = ToAccept(("1-1", one) for one in callbacks)
-        accepted = self.run(self.ledger.accept(TOKEN, {}, skipped, batch, claim))
+        without = [(entry, "acme") for entry in skipped]
+        accepted = self.run(self.ledger.accept(TOKEN, {}, without, batch, room or Room(claim)))
         self.claims = accepted.claims
-        return accepted.hints, accepted.words
+        return [hint.endpoint for hint in accepted.hints], accepted.words
 
     def claim(self, endpoint: str = "acme https://a.example:443", count: int = 50) -> Claim:
         """What one claim gives, by the endpoint's name."""

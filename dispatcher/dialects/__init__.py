@@ -53,17 +53,32 @@ class Variant(msgspec.Struct, frozen=True):
 
 @functools.cache
 def dialects() -> Mapping[str, Dialect]:
-    """All dialects by name: the modules of this package, and their variants."""
+    """All dialects by name: the modules of this package, and their variants.
+
+    Read once, at the start: the files may be replaced while a worker runs. Raises ImportError where there are none.
+    """
     modules = {
         module.name: importlib.import_module(f"{__name__}.{module.name}")
         for module in pkgutil.iter_modules(__path__)
     }
+    if not modules:
+        raise ImportError(f"no dialect is in {', '.join(__path__)}: is this installation being replaced?")
     variants: dict[str, Dialect] = {
         f"{name}-{variant}": shape
         for name, module in modules.items()
         for variant, shape in getattr(module, "VARIANTS", {}).items()
     }
     return modules | variants
+
+
+def dialect_of(name: str) -> Dialect:
+    """The dialect of a workspace. Raises ImportError where this installation has none of that name."""
+    found = dialects().get(name)
+    if found is None:
+        raise ImportError(
+            f"this installation has no dialect {name!r}; there are {', '.join(sorted(dialects()))}"
+        )
+    return found
 
 
 def platform_of(dialect: str) -> str:

@@ -9,6 +9,7 @@
 -- Works when Redis is full.
 -- include keys
 -- include clock
+-- include guard
 -- include counts
 -- include endpoint
 -- include entry
@@ -19,13 +20,15 @@ local s = load(endpoint)
 for i = 5, #ARGV do
   local id = ARGV[i]
   local e = read_entry(s.workspace or '', id)
-  if e and e.endpoint == endpoint and not e.ended and not redis.call('ZSCORE', key_of('leased', endpoint), id) then
-    redis.call('ZREM', key_of('lane', endpoint), id)
+  local waits = e and e.endpoint == endpoint and not e.ended and not redis.call('ZSCORE', key_of('leased', endpoint), id)
+  local is_begun = e and e.ended and e.extra.cancelled and redis.call('ZSCORE', key_of('expiries'), s.workspace .. ':' .. id)
+  if waits or is_begun then
     e.extra.cancelled = '1'
+    redis.call('ZREM', key_of('lane', endpoint), id)
     finish(s.workspace, id, e, 'failed', nil, nil, 'cancelled')
     cancelled = cancelled + 1
   end
 end
-reschedule(look(s))
+reschedule_after_ends(load(endpoint))
 write_counts()
 return with_ends({ 'cancelled', now, cancelled })

@@ -13,6 +13,7 @@
 -- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 a call.
 -- include keys
 -- include clock
+-- include guard
 -- include counts
 -- include endpoint
 -- include entry

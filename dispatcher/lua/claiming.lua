@@ -14,33 +14,51 @@ local function hand_over(s, id, claim, attempt, expires, uuid, about, body)
   s.handed[2 * n + 1] = id .. ' ' .. claim .. ' ' .. attempt .. ' ' .. expires .. ' ' .. uuid .. ' ' .. about
 end
 
+-- Leases what was given since the last time; first of all, so that what a run that breaks off has begun is found again when
+-- the lease is over.
+local function lease(s)
+  local taken = {}
+  for i = s.leased_of_given + 1, #s.given do
+    taken[#taken + 1], taken[#taken + 2] = int(s.new_lease_end), s.given[i]
+  end
+  if #taken == 0 then return end
+  redis.call('ZADD', key_of('leased', s.id), unpack(taken))
+  s.leased_of_given = #s.given
+end
+
 -- One whose worker died with it twice (`suspect`) is given when nothing else of its endpoint is in flight, and the
--- window starts over at one: if it dies again, nothing dies beside it.
+-- window starts over at one: if it dies again, nothing dies beside it. Returns the entry of one that is given.
 local function give(s, id)
   local e = read_entry(s.workspace, id)
-  local is_over = not e or expires_of(e) <= now
-  if not is_over and e.extra.suspect then
+  local is_here = e and not e.ended and e.endpoint == s.id
+  local is_over = is_here and expires_of(e) <= now
+  if is_here and not is_over and e.extra.suspect then
     s.alone = true
     if s.leased + #s.given > 0 then return end
   end
-  redis.call('ZREM', key_of('lane', s.id), id)
-  if not e then return end -- removed by hand: nothing to send
-  if is_over then
-    finish(s.workspace, id, e, 'expired')
+  if not is_here or is_over then -- removed by hand, or left here by a run that broke off: nothing to send
+    if is_over then finish(s.workspace, id, e, 'expired') end
     s.ended = s.ended + 1
+    redis.call('ZREM', key_of('lane', s.id), id)
     return
   end
   e.claims, e.state = int(e.claims + 1), 'sending'
-  write_entry(s.workspace, id, e)
   local about = e.extra.base and string.gsub(e.about, '%d+$', '0') or e.about
   local attempt = int(count_attempts(e) - (e.extra.base or 0) + 1)
   hand_over(s, id, e.claims, attempt, int(expires_of(e)), e.message, about, redis.call('GET', key_of('body', s.workspace, id)) or '')
+  return e
 end
 
 local function give_all(s, ids)
+  local entries, taken = {}, {}
   for _, id in ipairs(ids) do
-    if not s.alone then give(s, id) end
+    local e = not s.alone and give(s, id)
+    if e then entries[id], taken[#taken + 1] = e, id end
   end
+  if #taken == 0 then return end
+  lease(s)
+  for _, id in ipairs(taken) do write_entry(s.workspace, id, entries[id]) end
+  redis.call('ZREM', key_of('lane', s.id), unpack(taken))
 end
 
 -- What has been due longest.
@@ -63,16 +81,13 @@ local function give_due(s, wanted)
   end
 end
 
--- Leases what was given.
-local function lease(s, lease_ms, probing)
-  local taken, lease_end = {}, now + lease_ms
-  for i, id in ipairs(s.given) do taken[2 * i - 1], taken[2 * i] = int(lease_end), id end
-  redis.call('ZADD', key_of('leased', s.id), unpack(taken))
-  if s.leased == 0 then s.lease_end = lease_end end
+-- What the lease of those that were given means to their endpoint.
+local function note_lease(s, probing)
+  if s.leased == 0 then s.lease_end = s.new_lease_end end
   s.leased = s.leased + #s.given
   if probing then
-    s.pause = lease_end
-    redis.call('HSET', key_of('endpoint', s.id), 'pause', int(lease_end))
+    s.pause = s.new_lease_end
+    redis.call('HSET', key_of('endpoint', s.id), 'pause', int(s.pause))
   end
   if s.interval then
     s.tat = s.tat + #s.given * s.interval
@@ -83,7 +98,8 @@ end
 -- Gives up to `wanted` callbacks of an endpoint (`s`, loaded) and adds them to `reply`; what accept gave to the caller
 -- without the lane is in `s.given` and `s.handed` already.
 local function claim(reply, s, wanted, lease_ms, hint_ms)
-  s.given, s.handed, s.ended = s.given or {}, s.handed or {}, 0
+  s.given, s.handed, s.ended, s.leased_of_given, s.new_lease_end = s.given or {}, s.handed or {}, 0, 0, now + lease_ms
+  lease(s)
   look_at_rate(s)
   local probing = s.pause > 0
   wanted = math.min(wanted, s.window - s.leased - #s.given, s.tokens, probing and 1 or 1000000)
@@ -93,7 +109,7 @@ local function claim(reply, s, wanted, lease_ms, hint_ms)
     s.window = 1
     redis.call('HSET', key_of('endpoint', s.id), 'window', '1')
   end
-  if #s.given > 0 then lease(s, lease_ms, probing) end
+  if #s.given > 0 then note_lease(s, probing) end
   look(s)
   set_hinted(s, (s.ready or s.short_of_token) and now + hint_ms or 0)
   reschedule(s)

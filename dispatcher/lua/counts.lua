@@ -32,18 +32,22 @@ local function use_table(key)
   redis.call('HDEL', key, LONG)
 end
 
+local function write_counter(key, field, n, life, in_table)
+  if redis.call('HINCRBY', key, field, int(n)) ~= n then return end
+  if in_table then use_table(key) end
+  redis.call('PEXPIRE', key, int(life))
+end
+
+-- No callback waits for a counter: one that cannot be written is lost.
 local function write_counts()
   for endpoint, n in pairs(waiting_changes) do
-    if n ~= 0 then redis.call('HINCRBY', key_of('endpoint', endpoint), 'waiting', int(n)) end
+    if n ~= 0 then guarded(redis.call, 'HINCRBY', key_of('endpoint', endpoint), 'waiting', int(n)) end
   end
   for unit, fields in pairs(counts) do
     local length = unit == 'minute' and 60000 or unit == 'hour' and 3600000 or DAY -- ms
     local key, life = key_of('stats', unit, math.floor(now / length)), unit == 'minute' and DAY or 8 * DAY
     for field, n in pairs(fields) do
-      if redis.call('HINCRBY', key, field, int(n)) == n then
-        if unit ~= 'minute' then use_table(key) end
-        redis.call('PEXPIRE', key, int(life))
-      end
+      if not guarded(write_counter, key, field, n, life, unit ~= 'minute') then break end
     end
   end
 end

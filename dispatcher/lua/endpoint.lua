@@ -68,17 +68,24 @@ local function take_hint(s, hint_ms)
   return true
 end
 
--- The invariant: what has something in its lane or leased is in `schedule`, unless the operator stopped it.
+-- The invariant: what has something in its lane or leased is in its workspace's schedule, unless the operator stopped it;
+-- and a workspace is in `schedule` while its own has something, by when it is to be looked at next. So wake can go round
+-- by workspace: one with many endpoints that are due holds up its own.
+local NOBODY = '*' -- where no name is known any more
+local function unschedule(workspace, endpoint)
+  if redis.call('ZREM', key_of('schedule', workspace), endpoint) == 0 then return end
+  if redis.call('EXISTS', key_of('schedule', workspace)) == 0 then redis.call('ZREM', key_of('schedule'), workspace) end
+end
+
 local function reschedule(s)
+  local workspace = s.workspace or NOBODY
   local at = s.leased > 0 and (s.lease_end or tonumber(redis.call('ZRANGE', key_of('leased', s.id), '0', '0', 'WITHSCORES')[2]))
   if s.from and s.room > 0 and not s.stopped then
     local from = s.short_of_token and math.min(s.from, now + LOOK_AGAIN_MS) or s.from -- the rate may change meanwhile
     local open = math.max(from, s.hinted_until)
     at = at and math.min(at, open) or open
   end
-  if at then
-    redis.call('ZADD', key_of('schedule'), int(at), s.id)
-  else
-    redis.call('ZREM', key_of('schedule'), s.id)
-  end
+  if not at then return unschedule(workspace, s.id) end
+  redis.call('ZADD', key_of('schedule', workspace), int(at), s.id)
+  redis.call('ZADD', key_of('schedule'), 'LT', int(math.max(at, now)), workspace) -- not before those that wait for longer
 end

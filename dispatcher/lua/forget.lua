@@ -7,6 +7,7 @@
 -- Works when Redis is full.
 -- include keys
 -- include clock
+-- include guard
 -- include entry
 redis.call('DEL', P .. 'never')
 local workspace, forgotten = ARGV[2], 0
@@ -26,8 +27,8 @@ for i = 3, #ARGV do
   local e = read_entry(workspace, id)
   if e and e.ended then
     forget_of_message(e.message, id)
-    redis.call('DEL', key_of('event', workspace, id), key_of('body', workspace, id), key_of('answer', workspace, id))
-    redis.call('ZREM', key_of('ended', workspace, e.state), id)
+    guarded(redis.call, 'ZREM', key_of('ended', workspace, e.state), id)
+    redis.call('DEL', key_of('body', workspace, id), key_of('answer', workspace, id), key_of('event', workspace, id))
     forgotten = forgotten + 1
   end
 end

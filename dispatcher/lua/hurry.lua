@@ -9,6 +9,7 @@
 -- Works when Redis is full.
 -- include keys
 -- include clock
+-- include guard
 -- include endpoint
 redis.call('DEL', P .. 'never')
 local key = key_of('endpoint', ARGV[4])

@@ -131,8 +131,10 @@ end
 -- batch it causes (0: none), workspace, message, status (its letter), when it happened (ms), when the message was sent
 -- (ms), step, told, and how many things the message is looked up by; then for each of them:
 --   phone|reference|customer|time|campaign and which
--- Returns a word for each, between blanks: recorded|late|conflict|failed; and why the last one failed ('': none did)
---   late: the message has that status or a later one, nothing was changed; conflict: as its callback (`words`)
+-- Returns a word for each, between blanks: recorded|late|conflict|again|failed; and why the last one failed ('': none did)
+--   late: the message has that status or a later one, nothing was changed; conflict: as its callback (`words`);
+--   again: its callback was not taken in, it comes again
+local NOT_RECORDED = { conflict = 'conflict', changed = 'again', broken = 'again' }
 local function record_all(at, words)
   local recorded, problem, i, last = {}, '', at + 1, #ARGV
   KEPT = ARGV[at]
@@ -144,7 +146,7 @@ local function record_all(at, words)
     i = i + 9 + 2 * looked_up_by
     local campaign = by.campaign or ''
     by.campaign = nil
-    local word = words[tonumber(callback)] == 'conflict' and 'conflict'
+    local word = NOT_RECORDED[words[tonumber(callback)]]
     if not word then
       local worked, found = pcall(record, workspace, uuid, status, tonumber(happened), tonumber(sent), step, told, by, campaign)
       word = worked and found or 'failed'

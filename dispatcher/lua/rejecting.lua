@@ -12,11 +12,25 @@ local function raw_of(entry)
   return table.concat(fields, ' ')
 end
 
+-- Whether an entry is among those that were kept last: then a run that broke off behind it is repeated.
+local kept
+local function is_kept(entry, id)
+  if not kept then
+    kept = {}
+    for _, found in ipairs(redis.call('XREVRANGE', key_of('rejected'), '+', '-', 'COUNT', 64)) do
+      kept[found[2][2] .. ' ' .. (found[2][14] or '')] = true
+    end
+  end
+  return kept[entry .. ' ' .. id]
+end
+
 local function keep_rejected(entry, reason, detail, workspace, id)
+  if is_kept(entry, id) then return redis.call('PEXPIRE', key_of('rejected'), ARGV[3]) end
   local raw = raw_of(entry)
   redis.call('XADD', key_of('rejected'), 'MAXLEN', MAX_REJECTED, '*', 'entry', entry, 'at', NOW, 'reason', reason,
     'detail', detail, 'raw', string.sub(raw, 1, MAX_RAW), 'workspace', workspace, 'eventId', id, 'cut', #raw > MAX_RAW and 1 or 0)
+  kept[entry .. ' ' .. id] = true
   redis.call('PEXPIRE', key_of('rejected'), ARGV[3])
-  redis.call('HINCRBY', key_of('rejected-counts'), reason, 1)
+  guarded(redis.call, 'HINCRBY', key_of('rejected-counts'), reason, 1)
   count('rejected', workspace ~= '' and workspace or '*')
 end

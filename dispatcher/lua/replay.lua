@@ -17,6 +17,7 @@
 -- Refused when Redis is full (the first write is a SET).
 -- include keys
 -- include clock
+-- include guard
 -- include counts
 -- include endpoint
 -- include entry
@@ -50,22 +51,23 @@ else
 end
 e.state, e.ended, e.life = 'pending', nil, int(expires - e.accepted)
 if not stamp then e.extra.left = '1' end
-write_entry(workspace, id, e)
 if copy == '' then
-  for _, kind in ipairs({ 'body', 'answer' }) do redis.call('PERSIST', key_of(kind, workspace, id)) end
-  redis.call('ZREM', key_of('ended', workspace, state), id)
+  for _, kind in ipairs({ 'body', 'answer' }) do redis.call('PEXPIRE', key_of(kind, workspace, id), keep_ms) end
+  guarded(redis.call, 'ZREM', key_of('ended', workspace, state), id)
 else
-  redis.call('SET', key_of('body', workspace, id), body)
-  redis.call('APPEND', key_of('message', workspace, uuid), ' ' .. id)
+  local ids = redis.call('GET', key_of('message', workspace, uuid)) or ''
+  redis.call('SET', key_of('body', workspace, id), body, 'PX', keep_ms)
+  if not string.find(' ' .. ids .. ' ', ' ' .. id .. ' ', 1, true) then redis.call('APPEND', key_of('message', workspace, uuid), ' ' .. id) end
 end
 if redis.call('PTTL', key_of('message', workspace, uuid)) < tonumber(keep_ms) then
   redis.call('PEXPIRE', key_of('message', workspace, uuid), keep_ms)
 end
-if stamp then redis.call('RPUSH', key_of('chain', endpoint, uuid), id) end
+if stamp and redis.call('LINDEX', key_of('chain', endpoint, uuid), 0) ~= id then redis.call('RPUSH', key_of('chain', endpoint, uuid), id) end
+guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint)
 redis.call('ZADD', key_of('expiries'), expires, workspace .. ':' .. id)
 redis.call('ZADD', key_of('lane', endpoint), due, id)
+write_entry(workspace, id, e) -- last: until then it has ended, and a run that breaks off is repeated
 count_waiting(endpoint, 1)
-redis.call('ZADD', key_of('endpoints'), 'GT', NOW, endpoint)
 local s = load(endpoint)
 if not s.stopped then redis.call('PEXPIRE', key_of('endpoint', endpoint), MAX_TTL + HOUR + ARGV[3]) end
 reschedule(look(s))

@@ -23,6 +23,7 @@
 -- message, in the order `latest`, ends `superseded`. Works when Redis is full.
 -- include keys
 -- include clock
+-- include guard
 -- include counts
 -- include endpoint
 -- include entry
@@ -48,10 +49,18 @@ local function is_superseded(e)
   return newest and e.extra.stamp < newest
 end
 
-local function settle(s, id, claim, word, delay, started, record, answer)
-  local e = read_entry(s.workspace, id)
-  if not e or e.claims ~= claim or redis.call('ZREM', key_of('leased', s.id), id) == 0 then return 'stale' end
-  s.leased = s.leased - 1
+-- Does the rest of what a run began that broke off: it wrote the entry, which is not `sending` any more, and the lease is
+-- left, which goes last.
+local function complete(s, id, e, delay, word)
+  if e.ended then
+    finish(s.workspace, id, e, e.state, ENDS[word] or nil)
+  else
+    redis.call('ZADD', key_of('lane', s.id), 'NX', int(now + delay), id)
+    if e.extra.left then leave_chain(s.id, e.message, id) end
+  end
+end
+
+local function record(s, id, e, word, delay, started, record, answer)
   local answered = answer ~= '' or e.attempts ~= '' or started == ''
   if started ~= '' then e.attempts = e.attempts .. '\n' .. int(started - e.accepted) .. ' ' .. record end
   if word == 'suspect' then e.extra.suspect = '1' end
@@ -64,6 +73,18 @@ local function settle(s, id, claim, word, delay, started, record, answer)
   else
     put_back(s, id, e, delay, word == 'retry' and not e.extra.stamp and not e.extra.strict)
   end
+end
+
+local function settle(s, id, claim, word, delay, started, attempt, answer)
+  local e, leased = read_entry(s.workspace, id), key_of('leased', s.id)
+  if not e or e.claims ~= claim then return 'stale' end
+  if e.state == 'sending' then
+    record(s, id, e, word, delay, started, attempt, answer)
+  elseif redis.call('ZSCORE', leased, id) then
+    complete(s, id, e, delay, word)
+  end
+  if redis.call('ZREM', leased, id) == 0 then return 'stale' end
+  s.leased = s.leased - 1
   return 'ok'
 end
 
@@ -107,8 +128,9 @@ local LEARNED = { 'window', 'failures', 'pause', 'pause_ms', 'down_since' }
 local function write_learned(s, before)
   local fields, ended = s.p95 and { 'p95', string.format('%.1f', s.p95) } or {}, take_waiting(s.id)
   if ended ~= 0 then
+    s.waiting = s.waiting + ended
     fields[#fields + 1] = 'waiting'
-    fields[#fields + 1] = int(s.waiting + ended)
+    fields[#fields + 1] = int(s.waiting)
   end
   for _, name in ipairs(LEARNED) do
     if s[name] ~= before[name] then
@@ -147,7 +169,7 @@ local function settle_endpoint(reply, endpoint, wanted, first, last)
     claim(reply, s, wanted, tonumber(ARGV[9]), ARGV[4])
   else
     reply[#reply + 1] = (take_hint(s, ARGV[4]) and 'more ' or 'rest ') .. table.concat(what, ' ')
-    reschedule(s)
+    reschedule_after_ends(s)
   end
 end
 
@@ -158,6 +180,7 @@ while i <= #ARGV do
   if not ok then -- the others go on
     while #reply > length do reply[#reply] = nil end
     reply[length + 1] = 'broken ' .. tostring(type(problem) == 'table' and problem.err or problem)
+    take_waiting(ARGV[i]) -- what is done again is counted then
   end
   i = last + 1
 end

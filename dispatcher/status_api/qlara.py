@@ -12,13 +12,12 @@ from decimal import Decimal
 from hashlib import blake2s
 from http import HTTPStatus
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.security import APIKeyHeader
 from pydantic import Field, ValidationError
 
-from dispatcher.addresses import is_address, parse_callback_url
+from dispatcher.addresses import parse_callback_url
 from dispatcher.audit import Who, difference, is_changed
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound
 from dispatcher.model import Status, describe, iso_seconds
@@ -397,11 +396,10 @@ async def _callback_url(request: Request) -> str:
     except ValidationError as error:
         raise InvalidInput(describe(error)) from None
     try:
-        parse_callback_url(url, allow_http=parts.allow_http)
+        read = parse_callback_url(url, allow_http=parts.allow_http)
     except InvalidInput as error:  # whose hint at a setting is for the operator
         raise InvalidInput(f"callbackUrl: {str(error).partition(' (DISPATCHER_')[0]}") from None
-    host, port = urlsplit(url).hostname or "", urlsplit(url).port or 443
-    if is_address(host) and parts.addresses.refusal(host, port):
+    if read.address and parts.addresses.refusal(read.host, read.port):
         raise InvalidInput("callbackUrl: its address is not public")
     return url
 

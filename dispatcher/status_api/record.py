@@ -8,7 +8,7 @@ from hashlib import blake2s
 import msgspec
 import structlog
 
-from dispatcher.dialects import dialects
+from dispatcher.dialects import dialect_of
 from dispatcher.ledger import ToAccept
 from dispatcher.metrics import Metrics
 from dispatcher.model import BY_LETTER, LETTERS, Status, StatusChange, encode_json, timestamp_ms
@@ -137,7 +137,7 @@ def arguments(change: StatusChange, dialect: str) -> list[Argument]:
     if change.status is Status.READ and message.channel not in READ_ON:
         return []
     sent = min(max(0, timestamp_ms(message.accepted_at) if message.accepted_at else at), MAX_SENT_MS)
-    by = looked_up_by(change, dialects()[dialect].LOOKED_UP_BY, sent)
+    by = looked_up_by(change, dialect_of(dialect).LOOKED_UP_BY, sent)
     told = _pack(told_by(change))
     if len(told) > MAX_TOLD:
         told = _shorter(told_by(change))

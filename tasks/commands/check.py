@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from config import broker
 from config.settings import Settings
-from dispatcher.checks import Finding, Verdict, look_at_redis
+from dispatcher.checks import Finding, Verdict, encryption, look_at_redis
 from dispatcher.lookup import Lookup
 from tasks import console, wiring
 
@@ -55,18 +56,40 @@ async def _look(settings: Settings) -> list[Finding]:
         queued, pending = await store.lookup.waiting()
         waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
         workers = _workers(await store.lookup.workers(), Verdict.WARNING)
-        broker = await asyncio.to_thread(_broker)
-        return [*found, broker, _secrets(settings), *contradictions(settings), workers, waiting]
+        celery = await asyncio.to_thread(_broker)
+        return [*found, *celery, _secrets(settings), *contradictions(settings), workers, waiting]
 
 
-def _broker() -> Finding:
-    """Whether Celery's broker takes messages."""
+def _broker() -> list[Finding]:
+    """Whether Celery's broker takes messages, and how Celery's own connection to it is encrypted."""
     try:
-        with wiring.celery_connection() as connection:
+        url, connecting = wiring.celery_broker()
+    except SystemExit as error:  # of Celery's settings
+        return [Finding("celery", Verdict.BAD, str(error), "set DISPATCHER_BROKER_URL")]
+    with connecting as connection:
+        encrypted = _celery_encryption(connection)
+        try:
             connection.ensure_connection(max_retries=1, timeout=LIVE_SECONDS)
-    except Exception as error:
-        return Finding("celery", Verdict.BAD, f"the broker is not reachable: {error}", "look at BROKER_URL")
-    return Finding("celery", Verdict.OK, "the broker is reachable")
+        except Exception as error:
+            detail = f"the broker is not reachable: {broker.problem(error, url)}"
+            return [Finding("celery", Verdict.BAD, detail, "look at BROKER_URL"), encrypted]
+    return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
+
+
+def _celery_encryption(connection: Any) -> Finding:
+    """By what kombu really uses, whatever the settings say."""
+    subject, scheme = "celery encryption", str(connection.transport_cls)
+    if scheme in ("redis", "rediss", "amqp", "pyamqp") and not (connection.ssl and "amqp" in scheme):
+        host = connection.hostname or ""
+        return encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
+    if scheme == "amqps":
+        detail = "TLS, certificate verified, but not its name: so does Celery with amqps://"
+        return Finding(
+            subject, Verdict.WARNING, detail, "let nobody come between, or use Redis for the broker"
+        )
+    return Finding(
+        subject, Verdict.UNKNOWN, f"{scheme}: by that transport's own rules", "see Celery's manual"
+    )
 
 
 def contradictions(settings: Settings) -> list[Finding]:

@@ -35,6 +35,27 @@ def test_bare_group(group: str) -> None:
     assert "Commands:" in done.stderr
 
 
+STARTS = [
+    [*CLI, "config"],
+    [*CLI, "worker"],
+    [*CLI, "api"],
+    [*CLI, "exporter"],
+    [*CLI, "check"],
+    [CLI[0], "-m", "celery", "-A", "tasks", "worker"],
+    [CLI[0], "-m", "uvicorn", "tasks.asgi:app"],
+]
+
+
+@pytest.mark.parametrize("command", STARTS, ids=[" ".join(command[1:]) for command in STARTS])
+def test_a_wrong_url_is_one_line_for_whatever_starts(command: list[str]) -> None:
+    """A password that is not percent-encoded ends each of our programs with one line, which has no part of it."""
+    env = os.environ | {"DISPATCHER_REDIS_URL": "redis://user:hush/hush@127.0.0.1:1/0"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (True, 1, "") == (done.returncode > 0, len(done.stderr.splitlines()), done.stdout)
+    assert "DISPATCHER_REDIS_URL: is no URL; write user name and password percent-encoded" in done.stderr
+    assert "hush" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "args", "says"),
     [

@@ -6,9 +6,16 @@ import sys
 import time
 from collections import Counter
 
+import msgspec
 from aiohttp import web
 
 from dispatcher import Dispatcher
+from dispatcher.connection import connect_async
+from dispatcher.keys import Keys
+from dispatcher.ledger import Ledger, ToAccept
+from dispatcher.model import StatusChange
+from dispatcher.render import RenderOptions, render
+from dispatcher.workspaces import Workspace
 from tests.acceptance.stack import CLI, Stack, change, wait_until
 
 
@@ -138,7 +145,7 @@ def test_hung_endpoints_hold_nobody_up(stack: Stack) -> None:
     stack.add_workspace()
     stack.start_worker(DISPATCHER_REQUEST_TIMEOUT_SECONDS="60", DISPATCHER_LEASE_SECONDS="70").wait_ready()
     hung = [stack.enqueue(4, first=n * 4, callbackUrl=f"{stack.listen()}/hangs") for n in range(12)]
-    wait_until(lambda: stack.redis.zcard("dispatcher:schedule") == len(hung))
+    wait_until(lambda: stack.redis.zcard("dispatcher:schedule:acme") == len(hung))
     healthy = stack.enqueue(10, first=1000)
     assert {"delivered": 10} == stack.wait_ended(healthy)
     assert {"sending", "pending"} >= {stack.state(event_id) for ids in hung for event_id in ids}
@@ -195,19 +202,55 @@ def test_secret_is_rotated(stack: Stack) -> None:
 
 
 def test_blocked_address(stack: Stack) -> None:
-    """A callback to a private address fails at once, visibly, and not a byte is sent."""
+    """A callback to a private address fails at once, visibly, and not a byte is sent; in an odd spelling it is rejected."""
     url = f"{stack.listen()}/hooks"
     stack.add_workspace(url=url)
     stack.start_worker(DISPATCHER_ALLOWED_NETWORKS="").wait_ready()
+    stack.enqueue(first=1, callbackUrl=url.replace("127.0.0.1", "2130706433"))
     (event_id,) = stack.enqueue()
-    (odd,) = stack.enqueue(first=1, callbackUrl=url.replace("127.0.0.1", "2130706433"))
-    assert {"failed": 2} == stack.wait_ended([event_id, odd])
-    events = [stack.event(failed) for failed in (event_id, odd)]
-    assert [["blocked_address"]] * 2 == [
-        [attempt["error"] for attempt in event["attempts"]] for event in events
-    ]
-    assert "DISPATCHER_ALLOWED_NETWORKS=127.0.0.1 would allow it" in events[0]["lastAnswer"]
+    assert {"failed": 1} == stack.wait_ended([event_id])
+    event = stack.event(event_id)
+    assert ["blocked_address"] == [attempt["error"] for attempt in event["attempts"]]
+    assert "DISPATCHER_ALLOWED_NETWORKS=127.0.0.1 would allow it" in event["lastAnswer"]
+    (rejected,) = stack.cli_json("rejected", "list")
+    assert "ends in a number and is no IPv4 address" in rejected["detail"]
     assert [] == stack.received
+
+
+def test_a_url_that_is_refused_now_was_stored(stack: Stack) -> None:
+    """What an older version accepted with a URL that is refused now fails visibly; one with a dot at its end is delivered."""
+    good = f"{stack.listen()}/hooks"
+    stack.add_workspace(url=good)
+    urls = [good.replace("127.0.0.1", host) for host in ("2130706433", "127.0.0.1[v1.x]", "localhost.")]
+
+    async def store() -> None:
+        client = connect_async(stack.server.url)
+        ledger = Ledger(client.execute_command, Keys(), stack.server.url)
+        workspace = Workspace("acme", "zeckta", good, (), 0, "r")
+        rendered = [
+            render(
+                StatusChange.from_dict(change(n, eventId=f"e{n}")),
+                workspace,
+                round(time.time() * 1000),
+                RenderOptions(allow_http=True),
+            )
+            for n in range(3)
+        ]
+        old = [
+            msgspec.structs.replace(callback, url=url, endpoint=f"acme {url.removesuffix('/hooks')}")
+            for callback, url in zip(rendered, urls, strict=True)
+        ]
+        await ledger.lead("old", 1000)
+        await ledger.accept("old", {}, [], ToAccept([(f"1-{n}", one) for n, one in enumerate(old, 1)]))
+        await client.aclose()
+
+    asyncio.run(store())
+    stack.start_worker().wait_ready()
+    assert {"failed": 2, "delivered": 1} == stack.wait_ended(["e0", "e1", "e2"])
+    shown = [stack.event(event_id) for event_id in ("e0", "e1")]
+    assert [["blocked_address"]] * 2 == [[a["error"] for a in event["attempts"]] for event in shown]
+    assert all("callback URL" in event["lastAnswer"] for event in shown)
+    assert ["e2"] == [received.event_id for received in stack.received]
 
 
 def test_wrong_pool(stack: Stack) -> None:

@@ -1,6 +1,10 @@
-"""A TCP proxy between workers and Redis that can be slow, go silent, cut what it carries, or change its target."""
+"""A TCP proxy between workers and Redis that can be slow, go silent, cut what it carries, or change its target.
+
+With a certificate it speaks TLS to those who connect.
+"""
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
@@ -13,8 +17,11 @@ CHUNK = 65536
 class Proxy:
     """Carries connections from a TCP port to a unix socket; use in `with`."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, tls: ssl.SSLContext | None = None) -> None:
         self.target = target
+        self.tls = tls
+        self.received = bytearray()
+        """What came from those who connect, decrypted."""
         self.delay_seconds = 0.0
         """How long each piece from the server is held back."""
         self.silent = False
@@ -26,7 +33,7 @@ class Proxy:
     @property
     def url(self) -> str:
         """What clients connect to."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{'rediss' if self.tls else 'redis'}://127.0.0.1:{self.port}/0"
 
     def cut(self) -> None:
         """Ends all connections, with a reset."""
@@ -54,6 +61,8 @@ class Proxy:
             while data := await reader.read(CHUNK):
                 if back and self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
+                if not back:
+                    self.received += data
                 if not self.silent:
                     writer.write(data)
                     await writer.drain()
@@ -66,7 +75,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

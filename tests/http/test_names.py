@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from bench.names import answer_to
 from dispatcher.addresses import AddressPolicy
 from dispatcher.names import BlockedAddress, Names
-from dispatcher.transport import CallbackTransport
+from dispatcher.transport import CallbackTransport, TransportFailure
 from tests.http.raw_server import answer, answers, serving
 
 POLICY = AddressPolicy.of(["127.0.0.0/8"])
@@ -33,7 +34,14 @@ class Scripted(AbstractResolver):
         if isinstance(found, OSError):
             raise found
         return [
-            ResolveResult(hostname=host, host=one, port=port, family=socket.AF_INET, proto=0, flags=0)
+            ResolveResult(
+                hostname=host,
+                host=one,
+                port=port,
+                family=socket.AF_INET6 if ":" in one else socket.AF_INET,
+                proto=0,
+                flags=0,
+            )
             for one in found
         ]
 
@@ -122,5 +130,75 @@ def test_name_servers_of_the_settings() -> None:
             assert 204 == (await transport.handle_async_request(request)).status_code
             await transport.aclose()
         stub.close()
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("answered", "connected"),
+    [
+        ("2606:4700:0:0::1111", ("2606:4700::1111", 443, 0, 0)),
+        ("::FFFF:8.8.8.8", ("::ffff:808:808", 443, 0, 0)),
+        ("64:ff9b::8.8.8.8", ("64:ff9b::808:808", 443, 0, 0)),
+        ("8.8.8.8", ("8.8.8.8", 443)),
+    ],
+)
+def test_an_answer_is_connected_to_by_its_number(answered: str, connected: tuple[str | int, ...]) -> None:
+    """What goes to the loop is written by us from the address's number: no resolver reads it again."""
+
+    async def scene() -> None:
+        names = Names(Scripted([answered]), AddressPolicy())
+        [found] = await names.addresses("a.test", 443)
+        assert (socket.AF_INET6 if ":" in answered else socket.AF_INET, connected) == (found[0], found[4])
+        await names.close()
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::ffff:127.0.0.1]", "name.test", "127.0.0.1[v1.x]", "127.1"])
+def test_the_system_looks_nothing_up(host: str) -> None:
+    """Between the check and the socket nobody resolves anything: no name, no address, and no text that is neither."""
+
+    async def scene() -> None:
+        asked: list[object] = []
+        asyncio.get_running_loop().getaddrinfo = lambda *given, **_: asked.append(given)
+        transport = CallbackTransport(POLICY, 20.0, resolver=Scripted(["127.0.0.1"]))
+        async with serving(answers(answer(204))) as server:
+            with suppress(TransportFailure):
+                await transport.post(server.url_at(host), {}, b"{}")
+            assert server.accepted == (host not in ("127.0.0.1[v1.x]", "127.1"))
+        await transport.aclose()
+        assert [] == asked
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(scene())
+
+
+@pytest.mark.parametrize("answered", ["localhost", "127.1", "1.1.1.1%5Bv1.x%5D", "1.1.1.1%lo", ""])
+@pytest.mark.parametrize("policy", [POLICY, None], ids=["callbacks", "proxy"])
+def test_an_answer_that_is_no_address_is_no_answer(policy: AddressPolicy | None, answered: str) -> None:
+    """A text from a resolver that is no address is an OSError, and nobody's to look up once more."""
+
+    async def scene() -> None:
+        names = Names(Scripted([answered]), policy)
+        with pytest.raises(OSError, match="is no address"):
+            await names.addresses("a.test", 443)
+        await names.close()
+
+    uvloop.run(scene())
+
+
+def test_names_behind_nat64() -> None:
+    """Of the answers of a DNS64 those that stand for public IPv4 addresses are used, first of all."""
+
+    async def scene() -> None:
+        answers = ["8.8.8.8", "64:ff9b::10.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b::8.8.8.8"]
+        names = Names(Scripted(answers), AddressPolicy())
+        assert ["64:ff9b::808:808", "8.8.8.8"] == [one[4][0] for one in await names.addresses("a.test", 443)]
+        only_inside = Names(Scripted(answers[1:3]), AddressPolicy())
+        with pytest.raises(BlockedAddress, match=r"10\.0\.0\.1 is not a public address"):
+            await only_inside.addresses("a.test", 443)
+        await names.close()
+        await only_inside.close()
 
     uvloop.run(scene())

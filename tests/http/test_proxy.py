@@ -10,9 +10,12 @@ import pytest
 import uvloop
 
 from dispatcher.addresses import AddressPolicy
+from dispatcher.errors import InvalidInput
 from dispatcher.transport import CallbackTransport, TransportFailure
 from tests.http.raw_server import answer, answers, serving
 from tests.http.test_transport import Certificates
+
+NOTHING_PRIVATE = AddressPolicy()
 
 
 class Proxy:
@@ -32,12 +35,14 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(status: int) -> AsyncIterator[tuple[Proxy, CallbackTransport]]:
+async def proxied(
+    status: int, policy: AddressPolicy = NOTHING_PRIVATE
+) -> AsyncIterator[tuple[Proxy, CallbackTransport]]:
     """A proxy on loopback, and a transport that may connect to no private address by itself."""
     proxy = Proxy(status)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    transport = CallbackTransport(AddressPolicy(), 5.0, proxy_url=url)
+    transport = CallbackTransport(policy, 5.0, proxy_url=url)
     try:
         yield proxy, transport
     finally:
@@ -77,7 +82,9 @@ def test_refused_by_the_proxy(status: int) -> None:
     uvloop.run(scene())
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "127.1", "2130706433"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "[::1]", "169.254.169.254", "127.1", "2130706433", "168.63.129.16"]
+)
 def test_private_literals_do_not_reach_the_proxy(host: str) -> None:
     """An address in place of a name is checked here, before the proxy is asked."""
 
@@ -86,6 +93,56 @@ def test_private_literals_do_not_reach_the_proxy(host: str) -> None:
             with pytest.raises(TransportFailure) as caught:
                 await transport.handle_async_request(request(f"http://{host}/"))
             assert ("blocked_address", []) == (caught.value.word, proxy.asked)
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "203.0.112.7",
+        "[::ffff:203.0.112.7]",
+        "[64:ff9b::203.0.112.7]",
+        "[2002:cb00:7007::1]",
+        "[2606:4700::1]",
+    ],
+)
+def test_denied_literals_do_not_reach_the_proxy(host: str) -> None:
+    """What the operator has denied is refused here, too, where a proxy connects and all is allowed."""
+
+    async def scene() -> None:
+        policy = AddressPolicy.of(["0.0.0.0/0", "::/0"], (), ["203.0.112.0/24", "2606:4700::/32"])
+        async with proxied(200, policy) as (proxy, transport):
+            with pytest.raises(TransportFailure, match="DISPATCHER_DENIED_NETWORKS") as caught:
+                await transport.handle_async_request(request(f"http://{host}/"))
+            assert ("blocked_address", []) == (caught.value.word, proxy.asked)
+            answer = await transport.handle_async_request(request("http://203.0.113.7/"))
+            assert (200, 1) == (answer.status_code, len(proxy.asked))
+
+    uvloop.run(scene())
+
+
+def test_the_proxy_is_asked_for_the_name_without_its_dot() -> None:
+    """With https the proxy connects to the name that the certificate is checked against."""
+
+    async def scene() -> None:
+        async with proxied(502) as (proxy, transport):
+            with pytest.raises(TransportFailure):
+                await transport.post("https://receiver.test.:8443/a", {}, b"{}")
+            assert ["CONNECT receiver.test:8443 HTTP/1.1"] == proxy.asked
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://1.1.1.1[v1.x]:8080", "http://127.1:8080", "http://u:p@[::1%25lo]:80"]
+)
+def test_a_proxy_whose_host_is_none(url: str) -> None:
+    """The proxy's own host is read as strictly as a callback's."""
+
+    async def scene() -> None:
+        with pytest.raises(InvalidInput):
+            CallbackTransport(AddressPolicy(), 5.0, proxy_url=url)
 
     uvloop.run(scene())
 

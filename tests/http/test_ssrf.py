@@ -9,6 +9,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from dispatcher.sender import Sender
 from dispatcher.transport import CallbackTransport
 from tests.http.raw_server import RawServer, answer, answers, serving
 from tests.http.test_sender import AGENT, NOW_MS, TLS, callback, workspace
-from tests.http.test_transport import Names, names
+from tests.http.test_transport import Certificates, Names, names
 
 NOTHING_ALLOWED = AddressPolicy()
 HERE = AddressPolicy.of(["127.0.0.1"])
@@ -38,9 +39,11 @@ ADDRESSES = {
     "IPv4-mapped": "::ffff:127.0.0.1 ::ffff:7f00:1 ::ffff:0.0.0.0 ::ffff:10.0.0.1 ::ffff:a9fe:a9fe",
     "IPv4-compatible": "::127.0.0.1 ::7f00:1 ::169.254.169.254",
     "IPv4-translated": "::ffff:0:127.0.0.1 ::ffff:0:a9fe:a9fe",
-    "NAT64": "64:ff9b::7f00:1 64:ff9b::127.0.0.1 64:ff9b::a9fe:a9fe 64:ff9b:1::1 64:ff9b:1::7f00:1",
+    "NAT64": "64:ff9b::a83f:8110 64:ff9b::7f00:1 64:ff9b::127.0.0.1 64:ff9b::a9fe:a9fe 64:ff9b:1::1 64:ff9b:1::7f00:1",
     "6to4": "2002:7f00:1::1 2002:7f00:1:: 2002:a9fe:a9fe::1 2002:a00:1::1 192.88.99.1",
     "Teredo and its neighbours": "2001::1 2001:0:7f00:1::1 2001:0:53aa:64c::80ff:fffe 2001:10::1 2001:20::1",
+    "ISATAP": "2606:4700::5efe:7f00:1 2606:4700::200:5efe:a9fe:a9fe fe80::5efe:7f00:1",
+    "public by number, internal by use": "168.63.129.16 34.118.224.1 199.36.153.4 199.36.153.8 161.26.0.10 166.9.0.1",
     "link-local": "fe80::1 febf::1 fe80::a9fe:a9fe 169.254.0.1 169.254.255.255",
     "link-local with a zone": "fe80::1%lo fe80::1%1 fe80::1%eth0",
     "site-local and unique local": "fec0::1 fc00::1 fd00::1 fdff:ffff::1",
@@ -69,6 +72,7 @@ SPELLINGS = {
     "in brackets": "[127.0.0.1] [127.1] [localhost] [v1.127.0.0.1] [::1]. [::1]x [::1%25lo] [fe80::1%25lo] [::ffff:127.1]",
     "names": "localhost LOCALHOST localhost.localdomain ip6-localhost metadata metadata.google.internal ⓛⓞⓒⓐⓛⓗⓞⓢⓣ",
     "names that hold an address": "127.0.0.1.public.test 127-0-0-1.public.test 7f000001.public.test",
+    "two hosts in one": "1.1.1.1[v1.x] 1.1.1.1[::1] [::1]1.1.1.1 public.test[v1.x] [v1.x]127.0.0.1 1.1.1.1%5bv1.x%5d 127.0.0.1%5d",
     "percent": "127.0.0.1%00 127.0.0.1%00.public.test 127.0.0.1%2f %31%32%37.0.0.1 127.0.0.1%0d%0a 127.0.0.1%lo",
 }
 """What stands for an address that is not public, or for a name of this machine, between // and the port."""
@@ -120,6 +124,12 @@ URLS = [
     "http://[::1]@public.test:{port}/",
     "http://[public.test]@127.0.0.1:{port}/",
     "http://127.0.0.1:{port}/..//public.test/",
+    "http://127.0.0.1[v1.x]:{port}/",
+    "http://[v1.x]@127.0.0.1:{port}/",
+    "http://127.0.0.1[v1.x/:{port}/",
+    "httpſ://127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}１/",
+    "http://127.0.0.1:1_0:{port}/",
 ]
 """Whole URLs that lead here, or that one parser reads otherwise than another."""
 
@@ -250,6 +260,66 @@ def test_the_canary_hears_what_is_allowed(vector: str) -> None:
         async with canary() as server, sending(EVERYTHING, names("127.0.0.1")) as sender:
             assert 200 == await end_of(sender, vector.replace("{port}", str(server.port)))
             assert 1 == len(await heard(server))
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://1.1.1.1[v1.x]:{port}/",
+        "http://public.test[v1.x]:{port}/",
+        "http://127.1:{port}/",
+        "http://127.0.0.1.:{port}/",
+        "http://user@public.test:{port}/",
+        "http://public.test:{port}/#top",
+        "http://pub%6cic.test:{port}/",
+        "http://public..test:{port}/",
+        "ftp://public.test:{port}/",
+        "http://public.test:+{port}/",
+        "not a URL",
+        "",
+    ],
+)
+def test_what_the_ledger_holds_and_we_refuse_now(url: str) -> None:
+    """A stored callback whose URL is refused ends as `blocked_address`: its host is looked up nowhere."""
+
+    async def scene() -> None:
+        resolver = names("127.0.0.1")
+        async with canary() as server, sending(EVERYTHING, resolver) as sender:
+            stored = callback(url.replace("{port}", str(server.port)))
+            made = await sender.send(stored, workspace(), NOW_MS)
+            assert ("blocked_address", None) == (made.error, made.own_fault)
+            assert made.answer.startswith(b"callback URL")
+            assert [] == resolver.asked
+            assert [] == await heard(server)
+
+    uvloop.run(scene())
+
+
+DENIED_HERE = AddressPolicy.of(["0.0.0.0/0", "::/0"], (), ["127.0.0.0/8", "0.0.0.0/8", "::/127"])
+
+
+@pytest.mark.parametrize("vector", REACH_HERE)
+def test_what_is_denied_is_not_reached(vector: str) -> None:
+    """What the operator has denied hears nothing, though all networks are allowed."""
+
+    async def scene() -> None:
+        async with canary() as server, sending(DENIED_HERE, names("127.0.0.1")) as sender:
+            assert "blocked_address" == await end_of(sender, vector.replace("{port}", str(server.port)))
+            assert [] == await heard(server)
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize("address", LIES_HERE)
+def test_a_name_that_leads_to_what_is_denied_is_blocked(address: str) -> None:
+    """A name whose address is denied is `blocked_address`, though all networks are allowed."""
+
+    async def scene() -> None:
+        async with canary() as server, sending(DENIED_HERE, names(address)) as sender:
+            assert "blocked_address" == await end_of(sender, f"http://harmless.test:{server.port}/")
+            assert [] == await heard(server)
 
     uvloop.run(scene())
 
@@ -430,6 +500,28 @@ def test_listed_ports_hold_on_allowed_networks_too(host: str) -> None:
             ) as sender:
                 assert 200 == await end_of(sender, url)
                 assert [["POST / HTTP/1.1"]] == await heard(server)
+
+    uvloop.run(scene())
+
+
+@pytest.mark.parametrize("host", ["dotted.test.", "DOTTED.test.", "dotted.test。", "dotted.test"])
+def test_a_dot_at_the_end_changes_nothing(host: str, tmp_path: Path) -> None:
+    """Certificate, name in the handshake (SNI), Host and look-up are the name's without the dot, and so is its endpoint."""
+    certificates, asked = Certificates(tmp_path), []
+    tls = certificates.server("dotted.test")
+    tls.sni_callback = lambda _, name, __: asked.append(name)
+
+    async def scene() -> None:
+        resolver = names("127.0.0.1")
+        transport = CallbackTransport(HERE, 20.0, resolver=resolver, tls=certificates.client())
+        async with serving(answers(answer(204)), tls=tls) as server:
+            read = parse_callback_url(server.url_at(host))
+            made = await Sender(transport, AGENT).send(callback(read.url), workspace(), NOW_MS)
+            assert (204, None) == (made.http_status, made.error)
+            assert f"https://dotted.test:{server.port}" == read.origin
+            assert [f"dotted.test:{server.port}"] == server.received[0].values("host")
+        await transport.aclose()
+        assert (["dotted.test"], ["dotted.test"]) == (asked, resolver.asked)
 
     uvloop.run(scene())
 

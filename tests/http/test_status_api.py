@@ -226,6 +226,27 @@ def test_changes_of_a_minute(changeable: Api) -> None:
     assert all(0 < life <= 120 for life in lives)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://1.1.1.1[v1.x]:8080/",
+        "https://127.1/",
+        "https://168.63.129.16/",
+        "https://[64:ff9b::169.254.169.254]/",
+        "https://[2002:a9fe:a9fe::1]/",
+        "https://user@a.example/",
+    ],
+)
+def test_a_webhook_is_read_as_every_callback_url(api: Api, url: str) -> None:
+    """An address that is not public, or a URL that parsers read differently, is 400 and changes nothing."""
+    path, rival = "/partner-gateway/v1/webhooks/delivery-status", "rival-qlara"
+    before = api.ask("GET", path, credential(api, rival)).json()
+    headers = credential(api, rival) | {"Content-Type": "application/json"}
+    refused = api.ask("PUT", path, headers, json.dumps({"callbackUrl": url}))
+    assert (400, "DISPATCHER_" in refused.text) == (refused.status_code, False)
+    assert before == api.ask("GET", path, credential(api, rival)).json()
+
+
 FIRST_ASKED = {
     "zeckta": ("Rate limit exceeded. 1 requests a second are allowed.", "message"),
     "sendexa": ("RATE_LIMIT_EXCEEDED", "code"),

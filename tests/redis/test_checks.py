@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 import structlog
+import yaml
 
 from config.settings import Settings
 from dispatcher.checks import Finding, Verdict, look_at_redis
@@ -60,6 +61,21 @@ def test_password(tmp_path: Path) -> None:
     assert Verdict.OK == found["access"].verdict
 
 
+def test_redis_of_the_compose_file(tmp_path: Path) -> None:
+    """The Redis that docker-compose.yml starts loses nothing, and lets in who has the password."""
+    compose = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
+    lines = compose["configs"]["redis"]["content"].replace("${REDIS_PASSWORD}", "hush").splitlines()
+    settings = dict(line.split() for line in lines)
+    (password, folder) = settings.pop("requirepass"), settings.pop("dir")
+    options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    with RedisServer(tmp_path, *options) as server, connect(server.url) as client:
+        client.config_set("requirepass", password)  # the server is asked for a sign of life without one
+        found = findings(server.url.replace("unix://", f"unix://:{password}@"))
+        client.config_set("requirepass", "")
+    assert "/data" == folder
+    assert {Verdict.OK} == {found[name].verdict for name in ("persistence", "eviction", "access")}
+
+
 def test_where_one_may_not_ask(redis_url: str) -> None:
     """Where a user may not ask, the answer is unknown and not an error."""
     with connect(redis_url) as client:
@@ -83,12 +99,14 @@ def test_where_one_may_not_ask(redis_url: str) -> None:
     ("url", "verdict"),
     [
         ("rediss://redis.example/0", Verdict.OK),
+        ("rediss://redis.example/0?ssl_cert_reqs=none", Verdict.WARNING),
+        ("rediss://redis.example/0?ssl_check_hostname=no", Verdict.WARNING),
         ("redis://localhost:6379/0", Verdict.OK),
         ("redis://redis.example/0", Verdict.WARNING),
     ],
 )
 def test_encryption(redis_url: str, url: str, verdict: Verdict) -> None:
-    """A connection that leaves this machine without TLS is a warning."""
+    """A connection that leaves this machine without TLS, or with TLS that verifies less than all, is a warning."""
     assert verdict == findings(redis_url, url)["encryption"].verdict
 
 

@@ -62,7 +62,7 @@ def test_what_takes_nothing_in_is_accepted(world: World) -> None:
     batch = ToAccept()
     Recorder(60_000).add(batch, change("QUEUED"), "zeckta", 0)
     with full(world):
-        accepted = world.run(world.ledger.accept(TOKEN, {}, ["1-1"], batch))
+        accepted = world.run(world.ledger.accept(TOKEN, {}, [("1-1", "acme")], batch))
     assert ["recorded"] == accepted.recorded
     assert 1 == world.call("exists", world.keys.status("acme", "m1"))
 

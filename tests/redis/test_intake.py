@@ -11,9 +11,9 @@ from dispatcher.connection import connect_async
 from dispatcher.dialects import zeckta
 from dispatcher.intake import Intake
 from dispatcher.keys import Keys
-from dispatcher.ledger import Ledger
+from dispatcher.ledger import Ledger, Room
 from dispatcher.lookup import Lookup, RejectedEntry
-from dispatcher.replies import Claim
+from dispatcher.replies import Claim, Hint
 from dispatcher.secrets import SecretBox
 from dispatcher.status_api.record import Recorder
 from dispatcher.watch import RedisWatch
@@ -45,22 +45,22 @@ class Reader:
         self.wire, self.reading = Wire(self.client), Wire(self.client)
         self.ledger = Ledger(self.wire.call, KEYS, url)
         self.workspaces = Workspaces(self.client, KEYS, SecretBox())
-        self.hints: list[str] = []
+        self.hints: list[Hint] = []
         cache = WorkspaceCache(self.workspaces)
         self.intake = Intake(
             self.reading.call, self.ledger, cache, RedisWatch(), self, recorder=recorder, url=url
         )
 
-    def hint(self, endpoints: Iterable[str]) -> None:
+    def hint(self, hints: Iterable[Hint]) -> None:
         """Remembers what is to be served."""
-        self.hints += endpoints
+        self.hints += hints
 
     def give_precedence(self, behind: bool) -> None:
         """There are no turns here."""
 
-    def reserve(self, count: int) -> int:
+    def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
         """There are no slots here."""
-        return 0
+        return Room()
 
     def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
         """Nothing was reserved, so there is nothing."""

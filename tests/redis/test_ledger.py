@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from dispatcher.errors import InvalidInput
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import HINT_MS, NotLeader, ToAccept, WorkspaceChanged
+from dispatcher.ledger import HINT_MS, NotLeader, ToAccept
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
-from dispatcher.replies import Settlement, ToSettle
+from dispatcher.replies import Hint, Settlement, ToSettle
 from tests.world import START_MS, TOKEN, World, callback
 
 A = "acme https://a.example:443"
@@ -44,19 +44,27 @@ def test_only_the_leader_accepts(world: World) -> None:
 
 
 def test_accept_refuses_an_old_workspace(world: World) -> None:
-    """A batch that was rendered before its workspace changed is refused whole."""
-    world.call("hset", world.keys.workspace("acme"), "revision", "r2")
-    with pytest.raises(WorkspaceChanged) as caught:
-        world.run(world.ledger.accept(TOKEN, {"acme": "r1"}, [], ToAccept([("1-1", callback("e1"))])))
-    assert ["acme"] == caught.value.workspaces
+    """Of a batch only what was rendered before its workspace changed is left on the queue."""
+    entries = [world.call("xadd", world.keys.events, {"event": "x"}).decode() for _ in range(4)]
+    world.call("xreadgroup", "workers", "intake", {world.keys.events: ">"})
+    for workspace in ("acme", "beta"):
+        world.call("hset", world.keys.workspace(workspace), "revision", "r2")
+    batch = ToAccept([(entries[0], callback("e1")), (entries[1], callback("e1", endpoint=B))])
+    skipped = [(entries[2], "acme"), (entries[3], "beta")]
+    accepted = world.run(world.ledger.accept(TOKEN, {"acme": "r1", "beta": "r2"}, skipped, batch))
+    assert (["changed", "accepted"], ["acme"]) == (accepted.words, accepted.changed)
     assert None is world.run(world.events.get("acme", "e1"))
+    left = world.call("xrange", world.keys.events)
+    assert [entries[0], entries[2]] == [entry.decode() for entry, _ in left]
 
 
 def test_accept_takes_entries_off_the_queue(world: World) -> None:
     """Accepted, skipped and rejected entries leave the stream and the group's pending list."""
     entries = [world.call("xadd", world.keys.events, {"event": "x"}).decode() for _ in range(3)]
     world.call("xreadgroup", "workers", "intake", {world.keys.events: ">"})
-    world.run(world.ledger.accept(TOKEN, {}, [entries[0]], ToAccept([(entries[1], callback("e1"))])))
+    world.run(
+        world.ledger.accept(TOKEN, {}, [(entries[0], "acme")], ToAccept([(entries[1], callback("e1"))]))
+    )
     world.run(world.ledger.reject(TOKEN, [(entries[2], "invalid", "why", "acme", "e2")]))
     assert 0 == world.call("xlen", world.keys.events)
     assert 0 == world.call("xpending", world.keys.events, "workers")["pending"]
@@ -79,7 +87,7 @@ def test_hint_once(world: World) -> None:
     second, _ = world.accept(callback("e2", message="m2"))
     assert [[endpoint_id(A)], []] == [first, second]
     world.now += HINT_MS
-    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
+    assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
     assert [] == world.run(world.ledger.wake()).hints
     world.deliver_all()
 
@@ -166,7 +174,7 @@ def test_retry_waits(world: World) -> None:
     world.now += 14_999
     assert [] == world.claim().callbacks
     world.now += 1
-    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
+    assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
     assert ["e1"] == world.deliver_all()
     assert [START_MS, START_MS + 15_000] == [attempt.started_at_ms for attempt in world.event("e1").attempts]
 
@@ -295,7 +303,7 @@ def test_breaker(world: World) -> None:
         world.now = world.settled.paused_until_ms - 1
         assert [] == world.claim().callbacks
         world.now += 1
-        assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
+        assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
         (probe,) = world.claim().callbacks
         assert [] == world.claim().callbacks, "one probe at a time"
         world.settle(probe.event_id, probe.claim, Retry(0), error="timeout", news=News.DOWN)
@@ -435,7 +443,7 @@ def test_stopped_by_the_operator(world: World) -> None:
     assert ([], []) == (world.claim().callbacks, world.run(world.ledger.wake()).hints)
     assert 1 == world.run(world.ledger.expire())
     assert world.run(world.ledger.stop(endpoint_id(A), going=True))
-    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
+    assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
     assert ["e1"] == world.deliver_all()
     assert not world.run(world.ledger.stop("nobody"))
 
@@ -534,7 +542,7 @@ def test_a_rate_that_was_raised_holds_soon(world: World) -> None:
     world.settle("e1", 1)
     world.call("hset", key, "rate_per_second", "0")
     world.now += 5001
-    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
+    assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
     assert ["e2"] == world.deliver_all()
 
 

@@ -59,7 +59,8 @@ class Endpoint:
     def _next(self) -> int:
         keys = self.world.keys
         heads = [
-            self.world.call("zrange", key, 0, 0, withscores=True) for key in (keys.schedule, keys.expiries)
+            self.world.call("zrange", key, 0, 0, withscores=True)
+            for key in (keys.schedule_of("acme"), keys.expiries)
         ]
         return min((int(head[0][1]) for head in heads if head), default=2**53)
 

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from dispatcher.keys import endpoint_id
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry, State
-from dispatcher.replies import Ended, Settlement, ToSettle
+from dispatcher.replies import Ended, Hint, Settlement, ToSettle
 from dispatcher.stats import Figures
 from tests.world import START_MS, World, callback
 
@@ -129,7 +129,7 @@ def test_replay_is_paced(world: World) -> None:
     world.accept(callback("live", message="m2"))
     assert ["live"] == world.deliver_all()
     world.now += 60_000
-    assert [endpoint_id(A)] == world.run(world.ledger.wake()).hints
+    assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
     assert ["e1"] == world.deliver_all()
 
 

@@ -7,7 +7,7 @@ from dispatcher.connection import connect_async
 from dispatcher.entry import read_entry
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import endpoint_id
-from dispatcher.ledger import EndpointBroken, ToAccept
+from dispatcher.ledger import EndpointBroken, Room, ToAccept
 from dispatcher.outcomes import Attempt, Delivered, News, State
 from dispatcher.replies import Settled, Settlement, ToSettle
 from dispatcher.settler import AT_ONCE, Settler
@@ -20,7 +20,7 @@ def claimed(world: World, endpoints: int) -> dict[str, list[Settlement]]:
     """One callback of each endpoint in hand; what there is to record of it."""
     names = [f"acme https://{n}.example:443" for n in range(endpoints)]
     batch = [("1-1", callback(f"e{n}", endpoint=name, message=f"m{n}")) for n, name in enumerate(names)]
-    accepted = world.run(world.ledger.accept(TOKEN, {}, [], ToAccept(batch), endpoints))
+    accepted = world.run(world.ledger.accept(TOKEN, {}, [], ToAccept(batch), Room(endpoints)))
     assert endpoints == len(accepted.claims)
     attempt = Attempt(world.now, 5, 200)
     return {
@@ -70,11 +70,14 @@ def test_what_breaks_is_one_endpoints(world: World) -> None:
     """Where a script breaks on one endpoint's keys, the others' results are recorded all the same."""
     asked = claimed(world, 3)
     key = world.keys.endpoint(endpoint_id("acme https://1.example:443"))
+    told: list[str] = []
+    world.ledger.on_broken = told.append
     world.call("delete", key)
     world.call("set", key, "no hash", px=1000)
-    settled = settle(world, asked)
+    settled = world.run(world.ledger.settle([ToSettle(*one) for one in asked.items()]))
     assert isinstance(settled[1], EndpointBroken)
     assert "WRONGTYPE" in str(settled[1])
+    assert told == [str(settled[1])]
     assert [[True], [True]] == [one.counted for one in settled if isinstance(one, Settled)]
     assert ["delivered", "sending", "delivered"] == [
         read_entry(world.call("get", world.keys.event("acme", f"e{n}"))).state for n in range(3)
@@ -130,3 +133,23 @@ def test_redis_stays_away(server_program: None, tmp_path: Path) -> None:
     server.stop()
     assert all(isinstance(one, RedisUnavailable) for one in settle(world, asked))
     world.close()
+
+
+def test_broken_endpoint_is_recorded_when_it_is_mended(world: World) -> None:
+    """Results of an endpoint whose key is broken are sent again until they are recorded; the others' go first."""
+    asked = claimed(world, 2)
+    leased = world.keys.leased(endpoint_id("acme https://1.example:443"))
+    before = world.call("zrange", leased, 0, -1, withscores=True)
+    world.call("set", leased, "no zset")
+
+    async def run() -> list[Settled]:
+        settler = Settler(world.ledger)
+        first, second = [asyncio.create_task(settler.settle(*one)) for one in asked.items()]
+        await first
+        assert not second.done()
+        await world.client.delete(leased)
+        await world.client.zadd(leased, dict(before))
+        return [await first, await second]
+
+    assert [[True], [True]] == [one.counted for one in world.run(run())]
+    assert all(world.event(f"e{n}").state is State.DELIVERED for n in range(2))

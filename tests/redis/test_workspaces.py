@@ -15,9 +15,11 @@ from dispatcher.keys import Keys
 from dispatcher.ledger import endpoint_id
 from dispatcher.metrics import Metrics
 from dispatcher.outcomes import State
+from dispatcher.replies import Hint
 from dispatcher.secrets import SecretBox
 from dispatcher.settler import Settler
-from dispatcher.turn import Slots, Turn, TurnParts
+from dispatcher.slots import Slots
+from dispatcher.turn import Turn, TurnParts
 from dispatcher.watch import RedisWatch
 from dispatcher.workspaces import Workspace, WorkspaceCache, Workspaces
 from tests.messages import change
@@ -334,7 +336,7 @@ def test_callback_whose_workspace_cannot_be_read(world: World) -> None:
             tail=Mock(),
             metrics=metrics,
         )
-        await Turn(endpoint_id("acme https://a.example:443"), parts).run()
+        await Turn(Hint(endpoint_id("acme https://a.example:443"), "acme"), parts).run()
         await away.aclose()
 
     world.run(work())

@@ -119,14 +119,13 @@ def test_the_table_has_every_status() -> None:
 @pytest.mark.parametrize("dialect", sorted(dialects()))
 @pytest.mark.parametrize("status", EVENT_TYPES)
 def test_types_fit_the_ledger(status: str, dialect: str) -> None:
-    """What an entry is about has no other blanks than those between its four parts, and no more than a listpack takes."""
+    """What an entry is about has no other blanks than those between its four parts."""
     change = status_change(status)
     event_type = dialects()[dialect].event_type(change)
     if event_type is None:
         return
     about = f"{change.digest()} {event_type} {status} {NOW_MS}"
     assert 4 == len(about.split(" "))
-    assert len(about) <= 64
 
 
 @pytest.mark.parametrize("dialect", ["zeckta", "sendexa", "namirial", "qlara"])

@@ -15,6 +15,8 @@ PAIRS = {
     "key_of('rejected-counts')": KEYS.rejected_counts,
     "key_of('expiries')": KEYS.expiries,
     "key_of('schedule')": KEYS.schedule,
+    "key_of('schedule', 'w')": KEYS.schedule_of("w"),
+    "key_of('format')": KEYS.format,
     "key_of('intake')": KEYS.intake,
     "key_of('full')": KEYS.full,
     "key_of('workers')": KEYS.workers,

@@ -1,15 +1,25 @@
-"""Dashboard, alert rules, manifests and the documents of operations name what there is."""
+"""Dashboard, alert rules, manifests and the documents of operations name what there is, and open nothing.
+
+What a deployment must not allow is asserted of every unit, service and container that there is: a new one that forgets
+it fails.
+"""
 
 import configparser
+import ipaddress
 import json
 import re
 import shutil
 import subprocess
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from config.settings import PREFIX, Settings
 from tasks import documents
@@ -19,8 +29,37 @@ METRICS = set(re.findall(r"^\| `(dispatcher_\w+)`", (ROOT / "docs" / "metrics.md
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 RULES = yaml.safe_load((ROOT / "config" / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((ROOT / "config" / "grafana" / "dispatcher.json").read_text())
-MANIFESTS = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "dispatcher.yaml").read_text()))
+MANIFESTS = [
+    manifest
+    for path in sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
+    for manifest in yaml.safe_load_all(path.read_text())
+]
+PODS = {
+    manifest["metadata"]["name"]: manifest["spec"]["template"]
+    for manifest in MANIFESTS
+    if "template" in manifest["spec"]
+}
+POLICIES = [manifest["spec"] for manifest in MANIFESTS if manifest["kind"] == "NetworkPolicy"]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE = yaml.safe_load(COMPOSE_TEXT)
+SERVICES = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+HARDENED = """
+NoNewPrivileges=true CapabilityBoundingSet= AmbientCapabilities= ProtectSystem=strict ProtectHome=true
+ProtectProc=invisible ProtectClock=true ProtectHostname=true ProtectKernelLogs=true ProtectKernelModules=true
+ProtectKernelTunables=true ProtectControlGroups=true PrivateTmp=true PrivateDevices=true PrivateUsers=true
+PrivateMounts=true RemoveIPC=true UMask=0077 LockPersonality=true RestrictNamespaces=true RestrictRealtime=true
+RestrictSUIDSGID=true SystemCallArchitectures=native User=dispatcher
+"""
+MAX_EXPOSURE = 1.5
+"""By `systemd-analyze security`, whose scale ends at 10."""
+
+NOT_PUBLIC = """
+10.1.2.3 100.64.0.1 127.0.0.1 168.63.129.16 169.254.169.254 172.16.0.1 172.31.255.255 192.168.1.1 0.0.0.0 198.18.0.1
+224.0.0.1 255.255.255.255 ::1 fc00::1 fd00:ec2::254 fe80::1 ff02::1 64:ff9b::a9fe:a9fe
+"""
 
 
 def metrics_in(expression: str) -> set[str]:
@@ -90,14 +129,185 @@ def test_unit(unit: Path) -> None:
         assert [] == [line for line in said if unit.name.partition("@")[0] in line]
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=[unit.name for unit in UNITS])
+def test_unit_is_hardened(unit: Path) -> None:
+    """A unit may do what it needs and nothing else, and systemd's own tool agrees, where it is."""
+    lines = unit.read_text().splitlines()
+    assert [] == [line for line in HARDENED.split() if line not in lines]
+    assert ["@system-service", "~@privileged"] == [
+        line.partition("=")[2] for line in lines if line.startswith("SystemCallFilter=")
+    ]
+    assert "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK" in lines
+    if shutil.which("systemd-analyze"):
+        command = ["systemd-analyze", "security", "--offline=true", unit]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if level := re.search(
+            r"exposure level for .*: ([0-9.]+) ", done.stdout
+        ):  # older ones cannot do it offline
+            assert float(level[1]) <= MAX_EXPOSURE
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_is_hardened(name: str) -> None:
+    """A service of the compose file has a read-only root, no capabilities, and ports at this machine only."""
+    service = SERVICES[name]
+    assert (True, ["ALL"], ["no-new-privileges:true"]) == (
+        service["read_only"],
+        service["cap_drop"],
+        service["security_opt"],
+    )
+    assert set() == service.keys() & {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices"}
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert not any("docker.sock" in volume for volume in service.get("volumes", ()))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_has_an_exact_image(name: str) -> None:
+    """An image is named by an exact version that a digest can replace; ours is built on such a one."""
+    service = SERVICES[name]
+    image = service["build"]["args"]["PYTHON_IMAGE"] if "build" in service else service["image"]
+    found = re.fullmatch(r"\$\{[A-Z]+_IMAGE:-([\w./-]+:v?[0-9]+\.[0-9]+\.[0-9]+[\w.-]*)\}", image)
+    assert found
+    if "build" in service:
+        assert f"ARG PYTHON_IMAGE={found[1]}\n" in DOCKERFILE
+        assert ["${PYTHON_IMAGE}"] * 2 == re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
+
+
+def test_passwords_of_the_compose_file() -> None:
+    """Each password is required, has no default, and stands in no process's arguments."""
+    names = set(re.findall(r"\$\{?(\w*PASSWORD\w*)", COMPOSE_TEXT))
+    assert {"REDIS_PASSWORD", "GRAFANA_PASSWORD"} == names
+    assert not re.search(r"PASSWORD:?-", COMPOSE_TEXT)
+    for name in names:
+        assert f"${{{name}:?" in COMPOSE_TEXT
+        assert f"{name}=%s" in (ROOT / "README.md").read_text()
+    for service in SERVICES.values():
+        said = json.dumps([service.get("command"), service.get("entrypoint"), service.get("healthcheck")])
+        assert "PASSWORD" not in said
+    ours = [service for service in SERVICES.values() if "build" in service]
+    assert {"redis://:${REDIS_PASSWORD}@redis:6379/0"} == {
+        service["environment"]["DISPATCHER_REDIS_URL"] for service in ours
+    }
+    assert "requirepass ${REDIS_PASSWORD}" in COMPOSE["configs"]["redis"]["content"].splitlines()
+    assert "GF_AUTH_ANONYMOUS_ENABLED" not in SERVICES["grafana"]["environment"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_pod_is_hardened(name: str) -> None:
+    """A pod has no token of Kubernetes, runs as nobody, and each of its containers may write and do nothing else."""
+    spec = PODS[name]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert (True, {"type": "RuntimeDefault"}) == (
+        spec["securityContext"]["runAsNonRoot"],
+        spec["securityContext"]["seccompProfile"],
+    )
+    assert set() == spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+    assert [] == [volume for volume in spec.get("volumes", ()) if "hostPath" in volume]
+    for container in spec["containers"] + spec.get("initContainers", []):
+        assert {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        } == container["securityContext"]
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+        assert "memory" in container["resources"]["limits"]
+        assert "livenessProbe" in container
+        assert container.keys() & {"readinessProbe", "startupProbe"}
+        assert re.fullmatch(r"[\w./-]+:v?[0-9]+\.[0-9]+\.[0-9]+(@sha256:[0-9a-f]{64})?", container["image"])
+
+
+def policies_of(labels: dict[str, str], direction: str) -> Iterator[dict[str, Any]]:
+    """The network policies that hold for pods with these labels."""
+    for policy in POLICIES:
+        if (
+            policy["podSelector"]["matchLabels"].items() <= labels.items()
+            and direction in policy["policyTypes"]
+        ):
+            yield policy
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_network_of_a_pod(name: str) -> None:
+    """A pod may be connected to at its own ports only, by named ones, and may reach DNS, Redis and what is public."""
+    labels = PODS[name]["metadata"]["labels"]
+    ingress = [rule for one in policies_of(labels, "Ingress") for rule in one.get("ingress", ())]
+    assert all(rule["from"] and all(rule["from"]) for rule in ingress)
+    ports = {
+        port["containerPort"] for container in PODS[name]["spec"]["containers"] for port in container["ports"]
+    }
+    assert ports == {port["port"] for rule in ingress for port in rule["ports"]}
+    egress = [rule for one in policies_of(labels, "Egress") for rule in one.get("egress", ())]
+    assert all(rule["to"] and all(rule["to"]) and rule["ports"] for rule in egress)
+    blocks = [to["ipBlock"] for rule in egress for to in rule["to"] if "ipBlock" in to]
+    assert [] == [address for address in NOT_PUBLIC.split() if allowed(address, blocks)]
+    reaches = [allowed(address, blocks) for address in ("1.1.1.1", "2606:4700::1111")]
+    assert [labels["part"] == "worker"] * 2 == reaches
+
+
+def allowed(address: str, blocks: list[dict[str, Any]]) -> bool:
+    """Whether an address is in one of the blocks."""
+    one = ipaddress.ip_address(address)
+    return any(
+        one in ipaddress.ip_network(block["cidr"])
+        and not any(one in ipaddress.ip_network(part) for part in block.get("except", ()))
+        for block in blocks
+    )
+
+
+def test_network_of_redis() -> None:
+    """Redis may be connected to by the dispatcher's pods only."""
+    [policy] = [one for one in POLICIES if one["podSelector"]["matchLabels"] == {"app": "redis"}]
+    assert [
+        {
+            "from": [{"podSelector": {"matchLabels": {"app": "dispatcher"}}}],
+            "ports": [{"protocol": "TCP", "port": 6379}],
+        }
+    ] == policy["ingress"]
+
+
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Version and hashes of each package of a requirements file."""
+    found = {}
+    for entry in re.split(r"\n(?=\S)", (ROOT / name).read_text()):
+        if not entry.startswith("#"):
+            wanted = Requirement(entry.partition("\\")[0].strip())
+            hashes = re.findall(r"--hash=(sha256:[0-9a-f]{64})", entry)
+            found[canonicalize_name(wanted.name)] = (str(wanted.specifier).removeprefix("=="), hashes)
+    return found
+
+
+def test_every_package_is_pinned_by_hash() -> None:
+    """requirements*.txt are what `make lock` makes of constraints.txt and pyproject.toml: say it after a change."""
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    everything, image = locked("requirements-dev.txt"), locked("requirements.txt")
+    assert {canonicalize_name(name): version for name, version in pins.items()} == {
+        name: version for name, (version, _) in everything.items()
+    }
+    assert all(hashes for _, hashes in everything.values())
+    assert image.items() <= everything.items()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for wanted, there in (
+        ([*project["dependencies"], *extras["api"], *extras["build"]], image),
+        ([text for extra in extras.values() for text in extra], everything),
+    ):
+        names = {canonicalize_name(Requirement(text).name) for text in wanted} - {project["name"]}
+        assert set() == names - there.keys()
+
+
+@pytest.mark.parametrize("name", ["Makefile", "Dockerfile"])
+def test_nothing_is_installed_without_hashes(name: str) -> None:
+    """What pip installs is checked by hash, or is this checkout, without what it needs."""
+    commands = re.findall(r"pip install (.*)", (ROOT / name).read_text())
+    assert 2 == len(commands)
+    assert "--require-hashes -r requirements" in commands[0]
+    assert "--no-deps --no-build-isolation" in commands[1]
+
+
 def test_settings_that_operations_names_exist() -> None:
     """A setting in operations.md, the manifests or the compose file is one that there is."""
     known = {name.upper() for name in Settings.model_fields}
-    text = (
-        OPERATIONS
-        + (ROOT / "deploy/kubernetes/dispatcher.yaml").read_text()
-        + (ROOT / "docker-compose.yml").read_text()
-    )
+    text = OPERATIONS + "".join(path.read_text() for path in (ROOT / "deploy").rglob("*.*")) + COMPOSE_TEXT
     assert set(re.findall(rf"{PREFIX}([A-Z_]+)\b", text)) <= known
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", OPERATIONS))
     assert named <= known

@@ -9,6 +9,7 @@ from config import documents
 from config.settings import PREFIX, Settings, load
 from dispatcher.errors import InvalidInput
 from dispatcher.transport import tls_context
+from tasks import wiring
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,9 +139,81 @@ def test_own_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
             load()
 
 
-@pytest.mark.parametrize("url", ["proxy:8080", "socks5://proxy:1080", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    ["proxy:8080", "socks5://proxy:1080", "http://", "http://u:hu/sh@proxy:1", "http://u:12/hush@proxy:1"],
+)
 def test_wrong_proxy(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """A proxy URL that is none is refused."""
+    """A proxy URL that is none is refused, and none of it is told."""
     monkeypatch.setenv("DISPATCHER_PROXY_URL", url)
-    with pytest.raises(InvalidInput, match="DISPATCHER_PROXY_URL"):
+    with pytest.raises(InvalidInput, match="DISPATCHER_PROXY_URL") as caught:
         load()
+    assert not [part for part in ("hu", "12", "sh") if part in str(caught.value).partition(";")[0]]
+
+
+def test_alert_url_with_an_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An @ in the path of the operator's own hook is no password, and its path is not shown."""
+    monkeypatch.setenv("DISPATCHER_ALERT_URL", "https://ops.example/@team/hush")
+    assert "hush" not in repr(load().shown())
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("PROXY_URL", "http://user:hush@127.1:3128"),
+        ("PROXY_URL", "http://user:hush@1.1.1.1[v1.x]:3128"),
+        ("PROXY_URL", "http://user:hush@[::1%25lo]:3128"),
+        ("PROXY_URL", "http://user:hush@proxy℀.example:3128"),
+        ("PROXY_URL", "http://user:hush@proxy.example:99999"),
+        ("ALERT_URL", "https://user:hush@alerts.example/"),
+        ("ALERT_URL", "https://alerts.example/hush#top"),
+        ("ALERT_URL", "https://[v1.x]/hush"),
+    ],
+)
+def test_urls_that_nothing_could_be_sent_to(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    """A URL that the transport would refuse is refused at the start, in one line without what is secret in it."""
+    monkeypatch.setenv(f"DISPATCHER_{name}", url)
+    with pytest.raises(InvalidInput, match=f"DISPATCHER_{name}: (URL|is no URL)") as caught:
+        load()
+    assert "hush" not in str(caught.value)
+    assert 1 == len(str(caught.value).splitlines())
+
+
+def test_a_proxy_with_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """User name and password of a proxy are no part of its host."""
+    monkeypatch.setenv("DISPATCHER_PROXY_URL", "http://user:p%40ss@proxy.example:3128")
+    assert "http://proxy.example:3128" == load().shown()["DISPATCHER_PROXY_URL"]
+
+
+def test_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is allowed, what is denied and where NAT64 is reach the one policy of worker and API."""
+    monkeypatch.setenv("DISPATCHER_ALLOWED_NETWORKS", "10.0.0.0/8, 192.0.2.0/24")
+    monkeypatch.setenv("DISPATCHER_DENIED_NETWORKS", "10.1.0.0/16,2606:4700::/32")
+    monkeypatch.setenv("DISPATCHER_NAT64_PREFIXES", "2a00:1450:64::/96, fd00:64::/96")
+    monkeypatch.setenv("DISPATCHER_ALLOWED_PORTS", "443")
+    policy = wiring.addresses(load())
+    assert [None] * 4 == [
+        policy.refusal(host, 443)
+        for host in ("10.2.0.1", "fd00:64::10.2.0.1", "2a00:1450:64::8.8.8.8", "8.8.8.8")
+    ]
+    for host in ("10.1.0.1", "fd00:64::10.1.0.1", "2606:4700::1", "2a00:1450:64::172.16.0.1", "fd00::1"):
+        assert policy.refusal(host, 443)
+    assert policy.refusal("8.8.8.8", 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("DENIED_NETWORKS", "10.0.0.1/8", "host bits"),
+        ("DENIED_NETWORKS", "example.com", "does not appear to be"),
+        ("NAT64_PREFIXES", "64:ff9b:1::/47", "host bits|length"),
+        ("NAT64_PREFIXES", "2001:db8::/33", "its length is 32, 40, 48, 56, 64 or 96"),
+        ("NAT64_PREFIXES", "10.0.0.0/8", "10.0.0.0"),
+    ],
+)
+def test_wrong_networks(monkeypatch: pytest.MonkeyPatch, name: str, value: str, text: str) -> None:
+    """A network or a prefix that is none is refused at the start, in one line that names the setting."""
+    monkeypatch.setenv(f"DISPATCHER_{name}", value)
+    with pytest.raises(InvalidInput, match=f"DISPATCHER_{name}: .*({text})") as caught:
+        load()
+    assert 1 == len(str(caught.value).splitlines())

@@ -1,47 +1,105 @@
-"""How a worker's slots are shared."""
+"""How a worker's slots are shared, by endpoint and by workspace."""
 
 import asyncio
 from unittest.mock import Mock
 
 from dispatcher.outcomes import News
-from dispatcher.turn import MAX_GOOD, Slots, Turn
+from dispatcher.replies import Hint
+from dispatcher.slots import FAST_MS, MAX_HEALTHY, WANTED_SECONDS, Slots
+from dispatcher.turn import Turn
 
 
-def test_a_quarter_is_for_good_endpoints() -> None:
+def test_a_quarter_is_for_healthy_endpoints() -> None:
     """Endpoints nobody knows share three quarters; one that took its last callback has all that is free."""
     slots = Slots(8)
-    assert 6 == slots.take("unknown", 100)
-    assert 0 == slots.take("another", 1)
-    slots.learn("good", News.UP)
-    assert 2 == slots.take("good", 100)
-    slots.give_back(1)
-    assert (0, 1) == (slots.free("another"), slots.free("good"))
+    assert 6 == slots.take("unknown", "w", 100)
+    assert 0 == slots.take("another", "w", 1)
+    slots.learn("healthy", "w", News.UP, 5)
+    assert 2 == slots.take("healthy", "w", 100)
+    slots.give_back("w", 1)
+    assert (0, 1) == (slots.free("another", "w"), slots.free("healthy", "w"))
 
 
-def test_an_endpoint_is_good_until_it_is_not() -> None:
-    """Any other result than a callback taken ends it."""
+def test_an_endpoint_is_healthy_until_it_is_not() -> None:
+    """Any other result than a callback taken quickly ends it."""
     slots = Slots(4)
-    for news in (News.DOWN, News.ANSWERED, News.NONE):
-        slots.learn("one", News.UP)
-        assert slots.is_good("one")
-        slots.learn("one", news)
-        assert not slots.is_good("one")
+    for news, took_ms in ((News.DOWN, 5), (News.ANSWERED, 5), (News.NONE, 5), (News.UP, FAST_MS)):
+        slots.learn("one", "w", News.UP, 5)
+        assert slots.is_healthy("one", "w")
+        slots.learn("one", "w", news, took_ms)
+        assert not slots.is_healthy("one", "w")
+
+
+def test_one_workspace_alone_has_all() -> None:
+    """While nobody else wants any, a workspace's healthy endpoints may have every slot."""
+    slots = Slots(100)
+    slots.learn("e", "w", News.UP, 5)
+    assert 100 == slots.take("e", "w", 1000)
+
+
+def test_a_workspace_leaves_some_to_others() -> None:
+    """While others want some, a workspace has at most three times what it leaves free, healthy or not."""
+    slots = Slots(100)
+    slots.give_back("quiet", slots.take("q", "quiet", 1))
+    slots.learn("e", "hog", News.UP, 5)
+    assert 75 == sum(slots.take("e", "hog", 10) for _ in range(100))
+    assert 25 == 100 - slots.taken
+    assert slots.free("new", "newcomer") == 0, "what is not known to be healthy leaves the quarter alone"
+    slots.learn("q", "quiet", News.UP, 5)
+    assert 19 == slots.free("q", "quiet"), "and so does the next one"
+
+
+def test_a_hundred_hogs_leave_some() -> None:
+    """However many workspaces take all they may have, a healthy endpoint of another finds its share of a quarter."""
+    slots = Slots(400)
+    slots.learn("q", "quiet", News.UP, 5)
+    for _ in range(50):
+        for number in range(100):
+            slots.take("e", f"hog{number}", 4)
+    assert slots.taken <= 300
+    assert 75 == slots.free("q", "quiet")
+
+
+def test_others_want_slots_for_a_minute() -> None:
+    """A workspace that has asked for nothing for a minute is no reason to leave any."""
+    now = 0.0
+    slots = Slots(100, lambda: now)
+    slots.give_back("quiet", slots.take("q", "quiet", 1))
+    slots.take("e", "hog", 1)
+    assert slots.are_shared()
+    now = WANTED_SECONDS
+    slots.take("e", "hog", 1)
+    assert not slots.are_shared()
+    assert 75 - 2 == slots.free("e", "hog")
+
+
+def test_reserved_slots_are_nobodys() -> None:
+    """What is reserved for a batch is taken, and is given back whole where none of it is used."""
+    slots = Slots(8)
+    slots.ration(5)
+    assert 5 == slots.reserve(100)
+    assert (5, 0, False) == (slots.taken, slots.free("e", "w"), slots.are_shared())
+    slots.release(5, 2)
+    slots.hold("w", 2)
+    assert (2, 3) == (slots.taken, slots.free("e", "w"))
 
 
 def test_closed() -> None:
     """Nobody gets any more."""
     slots = Slots(8)
-    slots.learn("good", News.UP)
+    slots.learn("healthy", "w", News.UP, 5)
     slots.close()
-    assert 0 == slots.take("good", 1)
+    assert 0 == slots.take("healthy", "w", 1)
 
 
 def test_memory_is_bounded() -> None:
-    """Those that were good longest ago are forgotten first."""
+    """A workspace with more healthy endpoints than are remembered forgets its own, and nobody else's."""
     slots = Slots(4)
-    for number in range(MAX_GOOD + 1):
-        slots.learn(str(number), News.UP)
-    assert (False, True) == (slots.is_good("0"), slots.is_good("1"))
+    slots.learn("quiet", "q", News.UP, 5)
+    for number in range(MAX_HEALTHY):
+        slots.learn(str(number), "w", News.UP, 5)
+    assert (False, True) == (slots.is_healthy("0", "w"), slots.is_healthy("1", "w"))
+    assert slots.is_healthy("quiet", "q")
 
 
 def test_a_turn_has_its_slots_from_the_start() -> None:
@@ -50,8 +108,8 @@ def test_a_turn_has_its_slots_from_the_start() -> None:
     async def scene() -> list[int]:
         slots = Slots(16)
         parts = Mock(slots=slots, turn_seconds=5.0)
-        turns = [Turn(str(number), parts) for number in range(3)]
-        left = slots.free("another")
+        turns = [Turn(Hint(str(number), "w"), parts) for number in range(3)]
+        left = slots.free("another", "w")
         for turn in turns:
             turn._until = 0.0
             await turn.run()

@@ -1,0 +1,78 @@
+"""Celery's broker: its URL, its TLS, its options, by the same rules as our own connection to Redis."""
+
+import os
+from typing import Any
+from urllib.parse import unquote
+
+from dispatcher.connection import safe_url, tls_problem
+from dispatcher.errors import InvalidInput
+from dispatcher.redis_url import SCHEMES, RedisUrl, split_url, with_authorities
+
+OVERRIDES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
+
+
+def redis_of(url: str) -> RedisUrl | None:
+    """The Redis that is the broker; None if another transport is. Raises InvalidInput that quotes nothing of the URL."""
+    scheme, mark, rest = url.strip().partition("://")
+    match scheme.lower():
+        case "redis+socket":
+            path, _, query = rest.partition("?")
+            return RedisUrl.parse(f"unix{mark}{path}?{query.replace('virtual_host=', 'db=')}")
+        case "rediss+socket":
+            raise InvalidInput("asks for TLS on a unix socket: write unix:///path")
+        case known if known in SCHEMES:
+            return RedisUrl.parse(url)
+    _check_other(url)
+    return None
+
+
+def of(url: str, ca_file: str | None) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
+    """`broker_url`, `broker_use_ssl` and what goes into `broker_transport_options`. Raises InvalidInput.
+
+    A rediss:// URL without TLS options is one that kombu does not verify, so they are always given.
+    """
+    for name in OVERRIDES:
+        if os.environ.get(name):
+            raise InvalidInput(
+                f"{name} (or celery --broker) is set: unset it, and set DISPATCHER_BROKER_URL instead"
+            )
+    where = redis_of(with_authorities(url, ca_file))
+    if where is None:
+        return url.strip(), None, {}
+    return where.celery, where.tls or None, where.others
+
+
+def problem(error: BaseException, url: str) -> str:
+    """Why the broker cannot be used, in one line without user and password, whatever kombu says."""
+    text = tls_problem(error, safe_url(url)) or " ".join(str(error).split()) or type(error).__name__
+    try:
+        parts = split_url(url)
+    except InvalidInput:
+        return type(error).__name__
+    login, password = parts.netloc.rpartition("@")[0], parts.password or ""
+    if login:
+        text = text.replace(f"{login}@", "")
+    for shape in {password, unquote(password)} - {""}:
+        text = text.replace(shape, "********")
+    return text
+
+
+def _check_other(url: str) -> None:
+    from kombu.connection import Connection  # half a second, for few
+    from kombu.transport import TRANSPORT_ALIASES
+
+    try:
+        for one in url.split(";"):
+            if split_url(one).scheme.partition("+")[0] not in TRANSPORT_ALIASES:
+                raise InvalidInput(
+                    "must start with redis://, rediss://, unix:// or another of Celery's transports"
+                )
+        Connection(url.strip())  # type: ignore[no-untyped-call]  # kombu ships no types; nothing is connected
+    except InvalidInput:
+        raise
+    except ImportError as error:
+        raise InvalidInput(f"names a transport that needs the Python package {error.name}") from None
+    except Exception:  # its text may quote the URL
+        raise InvalidInput(
+            "cannot be used by Celery: look at its user, password, host, port and options"
+        ) from None

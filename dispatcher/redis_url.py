@@ -1,0 +1,288 @@
+"""A Redis URL, read once: redis-py and Celery are given what was found here, so that both do the same with it.
+
+An error names what is wrong and never quotes the URL: any part of it may be a piece of an unencoded password.
+"""
+
+import ipaddress
+import os
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from dispatcher.errors import InvalidInput
+
+SCHEMES = ("redis", "rediss", "unix")
+DEFAULT_PORT = 6379
+ENCODE = (
+    "write user name and password percent-encoded: % as %25, / as %2F, ? as %3F, # as %23, @ as %40, : as %3A"
+)
+
+_HOST = re.compile(r"[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUrl:
+    """Where a Redis is, and how to connect to it."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    """Of the unix socket."""
+    db: int = 0
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the query says, by redis-py's names and types."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a URL. Raises InvalidInput that quotes nothing of it."""
+        parts = split_url(text)
+        if parts.scheme not in SCHEMES:
+            raise InvalidInput("must start with redis://, rediss:// or unix://")
+        if parts.fragment or text.strip().endswith("#"):
+            raise InvalidInput(f"holds a #; {ENCODE}")
+        username, password = _user(parts)
+        options = _options(parts)
+        db = options.pop("db", None)
+        if parts.scheme == "unix":
+            return cls("unix", "", 0, _socket(parts), db or 0, username, password, options)
+        named = _db(parts.path)
+        if None not in (db, named) and db != named:
+            raise InvalidInput("names two databases, one in its path and one as ?db=")
+        port = DEFAULT_PORT if parts.port is None else parts.port
+        return cls(parts.scheme, _host(parts), port, "", db or named or 0, username, password, options)
+
+    @property
+    def plain(self) -> str:
+        """The URL with user and password, and without options, as every client reads it."""
+        if self.scheme == "unix":
+            return f"unix://{self._login}{quote(self.path)}?db={self.db}"
+        return f"{self.scheme}://{self._login}{self._address}/{self.db}"
+
+    @property
+    def celery(self) -> str:
+        """The URL as kombu reads it."""
+        if self.scheme == "unix":
+            return f"redis+socket://{self._login}{quote(self.path)}?virtual_host={self.db}"
+        return self.plain
+
+    @property
+    def tls(self) -> dict[str, Any]:
+        """How TLS is spoken, by redis-py's names, which are kombu's; verified unless the URL says otherwise."""
+        if self.scheme != "rediss":
+            return {}
+        found: dict[str, Any] = {
+            "ssl_cert_reqs": ssl.CERT_REQUIRED,
+            "ssl_check_hostname": True,
+            "ssl_password": "",  # or OpenSSL asks for one at the terminal
+        }
+        found |= {name: value for name, value in self.options.items() if name.startswith("ssl_")}
+        if found["ssl_cert_reqs"] is ssl.CERT_NONE:
+            found["ssl_check_hostname"] = False
+        return found
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """The options that are not TLS's."""
+        return {name: value for name, value in self.options.items() if not name.startswith("ssl_")}
+
+    def check_files(self) -> None:
+        """Reads the certificates and keys that the options name. Raises InvalidInput if they cannot be used."""
+        tls, context = self.tls, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if "ssl_ca_path" in tls:
+                os.listdir(tls["ssl_ca_path"])  # OpenSSL does not look before it has to
+            if "ssl_ca_certs" in tls:
+                context.load_verify_locations(tls["ssl_ca_certs"])
+        except OSError as error:
+            raise InvalidInput(f"ssl_ca_certs or ssl_ca_path cannot be used: {_reason(error)}") from None
+        try:
+            if "ssl_certfile" in tls:
+                context.load_cert_chain(
+                    tls["ssl_certfile"], tls.get("ssl_keyfile"), lambda: tls["ssl_password"]
+                )
+        except OSError as error:
+            raise InvalidInput(f"ssl_certfile or ssl_keyfile cannot be used: {_reason(error)}") from None
+
+    @property
+    def _login(self) -> str:
+        return f"{quote(self.username, '')}:{quote(self.password, '')}@" if self.password else ""
+
+    @property
+    def _address(self) -> str:
+        return (
+            f"[{self.host.replace('%', '%25')}]:{self.port}"
+            if ":" in self.host
+            else f"{self.host}:{self.port}"
+        )
+
+
+def with_authorities(url: str, ca_file: str | None) -> str:
+    """A URL that also names a file of authorities, if it is one with TLS and names none itself."""
+    if not ca_file or not url.strip().lower().startswith("rediss://"):
+        return url
+    if "ssl_ca_certs" in RedisUrl.parse(url).options:
+        return url
+    return f"{url.strip()}{'&' if '?' in url else '?'}ssl_ca_certs={quote(ca_file, '')}"
+
+
+def split_url(text: str, *, at_in_path: bool = False) -> SplitResult:
+    """`urlsplit` for URLs that may hold a password. Raises InvalidInput that quotes nothing of it.
+
+    An @ behind the host is most often the end of a password with a slash in it; `at_in_path` takes it as it is.
+    """
+    url = text.strip()
+    if not url.isprintable() or " " in url:
+        raise InvalidInput(f"holds a blank or a control character; {ENCODE}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text quotes the URL
+        raise InvalidInput(f"is no URL; {ENCODE}") from None
+    if port == 0:
+        raise InvalidInput("names port 0")
+    if not at_in_path and "@" in parts.path + parts.query + parts.fragment:
+        raise InvalidInput(f"has an @ behind its host; {ENCODE}")
+    return parts
+
+
+def _user(parts: SplitResult) -> tuple[str, str]:
+    try:
+        username, password = (
+            unquote(part or "", errors="strict") for part in (parts.username, parts.password)
+        )
+    except UnicodeDecodeError:
+        raise InvalidInput("has a user or password whose percent-encoding is no UTF-8") from None
+    if username and not password:
+        raise InvalidInput(
+            "names a user and no password: write :PASSWORD@ for the default user, or USER:PASSWORD@"
+        )
+    return username, password
+
+
+def _host(parts: SplitResult) -> str:
+    host = unquote(parts.hostname or "localhost")
+    if "[" in parts.netloc.rpartition("@")[2]:
+        try:
+            return str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise InvalidInput("has brackets that hold no IPv6 address") from None
+    if not _HOST.fullmatch(host):
+        raise InvalidInput(f"names no host that there can be; {ENCODE}")
+    return host
+
+
+def _socket(parts: SplitResult) -> str:
+    path = unquote(parts.path)
+    if parts.netloc.rpartition("@")[2] or path in ("", "/") or not path.isprintable():
+        raise InvalidInput(f"names no socket: write unix:///path, with three slashes; {ENCODE}")
+    return path
+
+
+def _db(path: str) -> int | None:
+    named = path.strip("/")
+    if not named:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", named):
+        raise InvalidInput(f"must end in the number of a database, such as /0, or in nothing; {ENCODE}")
+    return int(named)
+
+
+def _options(parts: SplitResult) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _KNOWN:
+            raise InvalidInput(f"has an option that is not known; known are {', '.join(_KNOWN)}")
+        read, what = _KNOWN[name]
+        if name in found:
+            raise InvalidInput(f"has the option {name} twice")
+        if name.startswith("ssl_") and parts.scheme != "rediss":
+            raise InvalidInput(f"has the option {name}, which goes with rediss:// only")
+        if name == "socket_keepalive" and parts.scheme == "unix":
+            raise InvalidInput(f"has the option {name}, which does not go with unix://")
+        try:
+            found[name] = read(value)
+        except (ValueError, KeyError):
+            raise InvalidInput(f"has the option {name}, which must be {what}") from None
+    if "ssl_keyfile" in found and "ssl_certfile" not in found:
+        raise InvalidInput("has the option ssl_keyfile without ssl_certfile")
+    return found
+
+
+def _text(value: str) -> str:
+    if not value or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[!-~]+", value):  # CLIENT SETNAME takes no blanks
+        raise ValueError
+    return value
+
+
+def _count(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError
+    return int(value)
+
+
+def _positive(value: str) -> int:
+    if not (count := _count(value)):
+        raise ValueError
+    return count
+
+
+def _seconds(value: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", value) or not float(value):
+        raise ValueError
+    return float(value)
+
+
+def _switch(value: str) -> bool:
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+
+
+def _cert_reqs(value: str) -> ssl.VerifyMode:
+    """`optional` is `required` for a client (Python's ssl says so)."""
+    word = value.lower().removeprefix("cert_")
+    return {"none": ssl.CERT_NONE, "optional": ssl.CERT_REQUIRED, "required": ssl.CERT_REQUIRED}[word]
+
+
+def _version(value: str) -> ssl.TLSVersion:
+    known = {"771": ssl.TLSVersion.TLSv1_2, "772": ssl.TLSVersion.TLSv1_3}
+    return (known | {"1.2": known["771"], "1.3": known["772"]})[value]
+
+
+def _flags(value: str) -> list[ssl.VerifyFlags]:
+    return [ssl.VerifyFlags[name] for name in value.strip("[]").replace(" ", "").split(",")]
+
+
+_KNOWN: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "db": (_count, "a number"),
+    "client_name": (_name, "a name without blanks"),
+    "socket_timeout": (_seconds, "seconds"),
+    "socket_connect_timeout": (_seconds, "seconds"),
+    "socket_keepalive": (_switch, "true or false"),
+    "health_check_interval": (_count, "seconds, a whole number"),
+    "max_connections": (_positive, "a number above 0"),
+    "ssl_cert_reqs": (_cert_reqs, "required, optional or none"),
+    "ssl_check_hostname": (_switch, "true or false"),
+    "ssl_ca_certs": (_text, "a file"),
+    "ssl_ca_path": (_text, "a folder"),
+    "ssl_certfile": (_text, "a file"),
+    "ssl_keyfile": (_text, "a file"),
+    "ssl_password": (_text, "a password"),
+    "ssl_min_version": (_version, "1.2 or 1.3"),
+    "ssl_include_verify_flags": (_flags, "names of ssl.VerifyFlags"),
+    "ssl_exclude_verify_flags": (_flags, "names of ssl.VerifyFlags"),
+}
+
+
+def _reason(error: OSError) -> str:
+    return getattr(error, "reason", None) or error.strerror or type(error).__name__
