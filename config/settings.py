@@ -134,6 +134,13 @@ class Settings(BaseSettings):
     webhook_changes_per_minute: Annotated[int, Field(ge=1, le=10_000)] = Field(
         10, description="changes of a workspace's callback URL by its customer a minute (Qlara's webhook)"
     )
+    api_request_seconds: Positive = Field(
+        30, description="one call of the API, from its first byte to the last of its answer; then it is cut"
+    )
+    api_max_connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        500, description="connections to one process of the API; more are told 503"
+    )
+    api_docs: bool = Field(False, description="show the API's documentation at /docs")
     alert_url: SecretStr | None = Field(
         None,
         description="the operator's own URL, told once a minute of what ended failed or expired, of endpoints that are "

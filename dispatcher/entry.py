@@ -1,9 +1,11 @@
 """An entry of the ledger, as lua/entry.lua writes it."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from dispatcher.errors import InvalidInput, visible
-from dispatcher.model import BY_LETTER, Status
+from dispatcher.model import BY_LETTER, Status, is_time
 from dispatcher.outcomes import ENDS, Attempt, State
 
 
@@ -53,7 +55,7 @@ def _read(raw: bytes) -> Entry:
     _digest, event_type, status, accepted, state, claims, endpoint, message, life, ended, *extra = head.split(
         " "
     )
-    accepted_ms = int(accepted)
+    accepted_ms = _time(int(accepted))
     return Entry(
         event_type,
         BY_LETTER[status],
@@ -62,11 +64,23 @@ def _read(raw: bytes) -> Entry:
         int(claims),
         endpoint,
         message,
-        accepted_ms + int(life),
-        None if ended == "-" else accepted_ms + int(ended),
+        _time(accepted_ms + int(life)),
+        None if ended == "-" else _time(accepted_ms + int(ended)),
         [_read_record(record, accepted_ms) for record in records],
-        dict(one.split("=", 1) for one in extra),
+        _extra(extra),
     )
+
+
+def _time(ms: int) -> int:
+    if not is_time(ms):
+        raise ValueError("no time")
+    return ms
+
+
+def _extra(texts: Iterable[str]) -> dict[str, str]:
+    extra = dict(one.split("=", 1) for one in texts)
+    int(extra.get("base", 0))
+    return extra
 
 
 def write_record(attempt: Attempt) -> str:
@@ -78,7 +92,7 @@ def write_record(attempt: Attempt) -> str:
 def _read_record(text: str, accepted_ms: int) -> Attempt:
     started, duration, status, *error = text.split(" ")
     return Attempt(
-        accepted_ms + int(started),
+        _time(accepted_ms + int(started)),
         int(duration),
         None if status == "-" else int(status),
         error[0] if error else None,

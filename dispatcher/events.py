@@ -1,16 +1,19 @@
 """Reads callbacks from the ledger, for people: one, a message's, all of a state. Changes nothing."""
 
+import math
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis.asyncio
+import structlog
 
 from dispatcher.connection import translated
 from dispatcher.entry import Entry, read_entry
+from dispatcher.errors import InvalidInput
 from dispatcher.keys import Keys
 from dispatcher.lookup import Endpoint
-from dispatcher.model import Status, iso
+from dispatcher.model import Status, is_time, iso
 from dispatcher.outcomes import ENDS, Attempt, State
 
 PAGE = 500
@@ -23,6 +26,8 @@ Id = tuple[str, str]
 """Workspace and eventId."""
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Event:
     """None while it is in a worker's hands, behind another one of its message, or at its end."""
     ended_ms: int | None
     answer: str | None
-    """The beginning of the last answer that was no 2xx, or what else somebody has to know to mend it."""
+    """The beginning of the last answer that was no 2xx, or why there was none."""
     lease_ends_ms: int | None = None
     """While it is in a worker's hands."""
     attempts_before: int = 0
@@ -107,6 +112,17 @@ class Pending:
     message_uuid: str
 
 
+def _readable(id_: Id, raw: bytes, strict: bool) -> Entry | None:
+    """An entry; None, and a line in the log, for one that cannot be read: it hides no other one."""
+    try:
+        return read_entry(raw)
+    except InvalidInput:
+        if strict:
+            raise
+        log.error("event.unreadable", workspace=id_[0], event_id=id_[1])
+        return None
+
+
 class Events:
     """Reads one Redis. Every method raises RedisUnavailable."""
 
@@ -116,15 +132,19 @@ class Events:
         self._url = url
 
     async def get(self, workspace: str, event_id: str) -> Event | None:
-        """The callback of an eventId, or None: never accepted, or forgotten after the retention."""
-        found = await self._read([(workspace, event_id)])
+        """The callback of an eventId, or None: never accepted, or forgotten after the retention.
+
+        Raises InvalidInput for an entry that cannot be read; in lists it is left out, with a line in the log.
+        """
+        found = await self._read([(workspace, event_id)], strict=True)
         return found[0] if found else None
 
-    async def of_message(self, workspace: str, uuid: str) -> list[Event]:
-        """All callbacks of one message, in order of acceptance."""
+    async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[Event]:
+        """The callbacks of one message, in order of acceptance: all, or so many of the last."""
         with translated(self._url):
             ids = await self._client.get(self._keys.message(workspace, uuid)) or b""
-        return await self._read([(workspace, event_id) for event_id in dict.fromkeys(ids.decode().split())])
+        once = list(dict.fromkeys(ids.decode(errors="replace").split()))
+        return await self._read([(workspace, event_id) for event_id in once[-last:]])
 
     async def waiting(
         self, workspace: str | None = None, endpoint: str | None = None
@@ -219,15 +239,18 @@ class Events:
             )
         return [(one, at) for one, at in ((member.decode(), at) for member, at in found) if one not in seen]
 
-    async def _entries(self, ids: Sequence[Id]) -> list[tuple[Id, Entry]]:
+    async def _entries(self, ids: Sequence[Id], strict: bool = False) -> list[tuple[Id, Entry]]:
         if not ids:
             return []
         with translated(self._url):
             found = await self._client.mget([self._keys.event(*one) for one in ids])
-        return [(one, read_entry(raw)) for one, raw in zip(ids, found, strict=True) if raw is not None]
+        kept = [(one, raw) for one, raw in zip(ids, found, strict=True) if raw is not None]
+        return [(one, entry) for one, raw in kept if (entry := _readable(one, raw, strict))]
 
-    async def _read(self, ids: Sequence[Id], endpoint: str | None = None) -> list[Event]:
-        entries = [one for one in await self._entries(ids) if endpoint in (None, one[1].endpoint)]
+    async def _read(
+        self, ids: Sequence[Id], endpoint: str | None = None, *, strict: bool = False
+    ) -> list[Event]:
+        entries = [one for one in await self._entries(ids, strict) if endpoint in (None, one[1].endpoint)]
         pipe = self._client.pipeline(transaction=False)
         for (workspace, event_id), entry in entries:
             pipe.hget(self._keys.endpoint(entry.endpoint), "name")
@@ -296,15 +319,19 @@ def _event(
         attempts=entry.attempts,
         accepted_ms=entry.accepted_ms,
         expires_ms=entry.expires_ms,
-        next_attempt_ms=None if due is None else int(due),
+        next_attempt_ms=_ms(due),
         ended_ms=entry.ended_ms,
         answer=None if answer is None else answer.decode(errors="replace"),
-        lease_ends_ms=None if lease_end is None else int(lease_end),
+        lease_ends_ms=_ms(lease_end),
         attempts_before=entry.attempts_before,
         replay_of=entry.extra.get("replay_of"),
         replayed_as=entry.extra.get("replayed_as"),
         cancelled="cancelled" in entry.extra,
     )
+
+
+def _ms(score: float | None) -> int | None:
+    return int(score) if score is not None and math.isfinite(score) and is_time(int(score)) else None
 
 
 def _iso(ms: int | None) -> str | None:

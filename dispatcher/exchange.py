@@ -1,28 +1,17 @@
-"""One HTTP/1.1 connection to a receiver: a request goes out, and one answer comes in, within bounds.
+"""One HTTP/1.1 connection to a receiver: a request goes out, and one answer comes in.
 
-A whole final head is an answer, whatever comes behind it. Heads, with all 1xx before them, and bodies are
-bounded. What a server sends without being asked closes the connection, so that it is never taken for the
-answer to the next request.
+What a server sends without being asked closes the connection, so that it is never taken for the answer to the
+next request.
 """
 
 import asyncio
 import ssl
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
-import httptools
+from dispatcher.answer import Answer, Reader
 
-MAX_HEAD_BYTES = 64 * 1024
-"""Most that is read before the end of the final head."""
-
-MAX_ANSWER_BYTES = 64 * 1024
-"""Most of a body that is kept; the connection of a longer one is closed."""
-
-MAX_BODY_BYTES = 1024 * 1024
-"""Most that is read behind the head, with the frames of chunks, which can be long and hold nothing."""
-
-INTERIM_BYTES = 1024
-"""What a 1xx counts beside its length, so that a flood of short ones ends early."""
+REST_SECONDS = 1.0
+"""How long the rest of an answer is waited for once its head was read: the status stands, and a slot is held."""
 
 
 class NoAnswer(Exception):
@@ -33,33 +22,17 @@ class NoAnswer(Exception):
         self.word = word
 
 
-@dataclass(slots=True)
-class Answer:
-    """A head that was read whole, and the beginning of its body, as it was sent."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    chunks: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    @property
-    def body(self) -> bytes:
-        """At most 64 KiB."""
-        return b"".join(self.chunks)[:MAX_ANSWER_BYTES]
-
-
 class Connection(asyncio.Protocol):
     """Asks one thing at a time. Made by a loop's `create_connection`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._parser: Any = None
+        self._reader = Reader()
         self._waiting: asyncio.Future[Answer] | None = None
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._answer: Answer | None = None
-        self._complete = self._head_only = False
-        self._head_bytes = self._body_bytes = 0
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._heard = False
+        self._over: tuple[str, str] | None = None
         self.reusable = False
         """Whether another request may be sent: the last answer was read to its end, and nothing came behind it."""
         self.made_at = self.idle_since = self._loop.time()
@@ -70,11 +43,11 @@ class Connection(asyncio.Protocol):
         With `head_only` no body is waited for: a proxy's answer to CONNECT has none.
         """
         assert self._transport
-        self._parser = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
-        self._headers, self._answer, self._complete, self.reusable = [], None, False, False
-        self._head_only = head_only
-        self._head_bytes = self._body_bytes = 0
+        if self._over:
+            raise NoAnswer(*self._over)
+        self._reader, self.reusable = Reader(), False
+        if head_only:
+            self._reader.head_only = True
         self._waiting = self._loop.create_future()
         timer = self._loop.call_at(deadline, self._end, "timeout", "no answer in time") if deadline else None
         try:
@@ -83,7 +56,9 @@ class Connection(asyncio.Protocol):
         finally:
             if timer:
                 timer.cancel()
-            self._waiting = self._parser = None
+            if self._rest_timer:
+                self._rest_timer.cancel()
+            self._waiting = self._rest_timer = None
             if self.reusable:
                 self.idle_since = self._loop.time()
             else:
@@ -113,66 +88,37 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.reusable = False
-        self._end("maybe_received", f"the connection ended before the answer's head: {error or 'closed'}")
+        why = error or "closed by the other side"
+        if not self._heard and isinstance(error, ssl.SSLError) and "alert" in str(error):
+            self._end("tls_handshake", f"refused after the handshake: {why}")  # TLS 1.3: RFC 8446 §4.4.2.4
+        elif self._waiting:
+            self._end("maybe_received", f"the connection ended before the answer's head was whole: {why}")
+        else:
+            self._end("connect", f"the connection ended before anything was sent: {why}")
 
     def data_received(self, data: bytes) -> None:
-        if self._waiting is None or self._waiting.done():
-            self.close()  # nobody asked
+        self._heard = True
+        reader, waiting = self._reader, self._waiting
+        if waiting is None or waiting.done():
+            self._end("protocol", "it sent something before it was asked")
+            self.close()
             return
-        before = self._answer
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.reusable = False
-            self._end("protocol", f"not an HTTP answer: {error.__context__ or error}")
-            return
-        if self._answer is None:
-            self._head_bytes += len(data)
-        elif before:
-            self._body_bytes += len(data)
-        if self._complete or (self._answer and self._has_enough(self._answer)):
-            self._end("protocol", "")
-        elif self._head_bytes > MAX_HEAD_BYTES:
-            self._end("protocol", f"head longer than {MAX_HEAD_BYTES} bytes")
-
-    def _has_enough(self, answer: Answer) -> bool:
-        return answer.size > MAX_ANSWER_BYTES or self._body_bytes > MAX_BODY_BYTES
+        reader.feed(data)
+        if reader.done and reader.answer:
+            self.reusable = reader.reusable
+            waiting.set_result(reader.answer)
+        elif reader.done:
+            self._end("protocol", reader.problem)
+        elif reader.answer and not self._rest_timer:
+            self._rest_timer = self._loop.call_later(REST_SECONDS, self._end, "", "")
 
     def _end(self, word: str, text: str) -> None:
-        """Whoever waits gets the answer if its head was read, else is told why there is none."""
-        if self._waiting is None or self._waiting.done():
-            return
-        if self._answer:
-            self._waiting.set_result(self._answer)
+        """Whoever waits gets the answer if its head was read, else is told why there is none; so is who asks next."""
+        if self._waiting is None:
+            self._over = self._over or (word, text)
+        elif self._waiting.done():
+            pass
+        elif self._reader.answer:
+            self._waiting.set_result(self._reader.answer)
         else:
             self._waiting.set_exception(NoAnswer(word, text))
-
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            self.reusable = False  # something comes behind the answer
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._answer is None:  # else a trailer
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200 and status != 101:
-            self._headers = []
-            self._head_bytes += INTERIM_BYTES
-        elif self._answer is None:
-            self._answer = Answer(status, self._headers)
-            if self._head_only:
-                self._complete = self.reusable = True
-
-    def on_body(self, body: bytes) -> None:
-        if self._answer and self._answer.size <= MAX_ANSWER_BYTES:
-            self._answer.chunks.append(body)
-            self._answer.size += len(body)
-
-    def on_message_complete(self) -> None:
-        if self._answer and not self._complete:
-            self._complete = True
-            self.reusable = self._parser.should_keep_alive()

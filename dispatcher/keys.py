@@ -176,6 +176,10 @@ class Keys:
         """String: calls with an API key in one second since 1970. Seconds."""
         return f"{self.prefix}:api-rate:{key_id}:{second}"
 
+    def search(self, workspace: str) -> str:
+        """String: token of the long search that a workspace has under way in the API. At most 30 seconds."""
+        return f"{self.prefix}:search:{workspace}"
+
     @property
     def api_refused(self) -> str:
         """Hash: reason -> how many API calls were ever refused for it. Permanent."""

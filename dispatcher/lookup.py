@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
+import structlog
 
 from dispatcher.connection import translated
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.metrics import REJECTIONS
-from dispatcher.model import iso
+from dispatcher.model import is_time, iso
+
+log = structlog.get_logger()
 
 EXPIRING_MS = 3_600_000
+REJECTED_FIELDS = {"entry", "at", "reason", "detail", "workspace", "eventId", "raw"}
+"""What a script of ours writes of one."""
 REJECTED_AT_ONCE = 200
 """Each may have 64 kB."""
 
@@ -166,10 +171,10 @@ class Lookup:
             with translated(self._url):
                 found = await self._client.xrevrange(self._keys.rejected, max=until, count=REJECTED_AT_ONCE)
             entries = [_rejected(id_.decode(), fields) for id_, fields in found]
-            chosen += [entry for entry in entries if match(entry)]
+            chosen += [entry for entry in entries if entry and match(entry)]
             if len(found) < REJECTED_AT_ONCE:
                 break
-            until = f"({entries[-1].id}"
+            until = f"({found[-1][0].decode()}"
         return chosen[:limit]
 
     async def remove_rejected(self, ids: Sequence[str]) -> None:
@@ -248,8 +253,12 @@ def _iso(ms: int | None) -> str | None:
     return None if ms is None else iso(ms)
 
 
-def _rejected(id_: str, fields: dict[bytes, bytes]) -> RejectedEntry:
-    h = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
+def _rejected(id_: str, fields: dict[bytes, bytes]) -> RejectedEntry | None:
+    """A rejected entry; None, and a line in the log, for what no script of ours wrote: it hides no other one."""
+    h = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
+    if not h.keys() >= REJECTED_FIELDS or not (h["at"].isdigit() and is_time(int(h["at"][:20]))):
+        log.error("rejected.unreadable", entry=id_, action="XDEL it from `rejected`")
+        return None
     return RejectedEntry(
         id_,
         h["entry"],

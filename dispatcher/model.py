@@ -5,6 +5,7 @@ import math
 import re
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -37,6 +39,9 @@ MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 """What Python can print: the years 1 to 9999, in seconds since 1970."""
 
 MAX_COST, COST_DIGITS = 10**12, 12
+
+MAX_DEPTH = 32
+"""How deep `reference` and `provider` may be nested: whoever reads them later has a stack of its own."""
 
 WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
@@ -152,7 +157,32 @@ def _decimal(value: object) -> object:
     return number
 
 
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    if is_deep(value):
+        raise ValueError(f"is nested too deeply; the limit is {MAX_DEPTH} levels")
+    return value
+
+
+def is_deep(value: object) -> bool:
+    """Whether lists and objects are nested in each other more than MAX_DEPTH levels; takes no stack, and ends on a circle."""
+    level = _nesting([value])
+    for _ in range(MAX_DEPTH):
+        level = _nesting(one for some in level for one in (some.values() if type(some) is dict else some))
+        if not level:
+            return False
+    return True
+
+
+def _nesting(values: Iterable[Any]) -> list[Any]:
+    """The lists and objects among values, each once."""
+    return list({id(one): one for one in values if isinstance(one, _NESTS)}.values())
+
+
+_NESTS = (dict, list, tuple)
+
+
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]
+Free = Annotated[dict[str, Any], AfterValidator(_shallow)]
 Count = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 Cost = Annotated[Decimal, BeforeValidator(_decimal)]
@@ -183,8 +213,8 @@ class Message(_Model):
     total_parts: Count | None = None
     accepted_at: Timestamp | None = None
     webhook_configuration_id: Text | None = None
-    reference: dict[str, Any] | None = None
-    provider: dict[str, Any] | None = None
+    reference: Free | None = None
+    provider: Free | None = None
 
 
 class MessageError(_Model):
@@ -248,11 +278,15 @@ class StatusChange(_Model):
 
     def to_json(self) -> bytes:
         """The bytes to enqueue. Raises InvalidInput where they would be too long or are no JSON."""
+        free = {"reference": self.message.reference, "provider": self.message.provider}
+        for name, value in free.items():  # which may have been changed since they were checked
+            if is_deep(value):
+                raise InvalidInput(f"message.{name}: is nested too deeply; the limit is {MAX_DEPTH} levels")
         try:
             raw = encode_json(self._fields())
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InvalidInput(f"cannot be written as JSON: {error}") from None
-        _refuse_what_json_lacks([self.message.reference, self.message.provider])
+        _refuse_what_json_lacks([*free.values()])
         if len(raw) > MAX_ENTRY_BYTES:
             raise InvalidInput(f"is {len(raw):,} bytes long as JSON; the limit is {MAX_ENTRY_BYTES:,}")
         return raw
@@ -284,8 +318,12 @@ def _refuse_what_json_lacks(values: list[Any]) -> None:
                 values += inner.values()
             case list() | tuple() as inner:
                 values += inner
-            case float() | Decimal() as number if not math.isfinite(number):
+            case (float() | Decimal()) as number if not _is_finite(number):
                 raise InvalidInput("has a number that JSON lacks (NaN or Infinity)")
+
+
+def _is_finite(number: float | Decimal) -> bool:
+    return number.is_finite() if isinstance(number, Decimal) else math.isfinite(number)
 
 
 class Callback(msgspec.Struct, frozen=True):
@@ -332,6 +370,11 @@ _PLAIN = {
     "enum": f"must be one of {', '.join(Status)}",
     "string_pattern_mismatch": "has a character or length that is not allowed",
 }
+
+
+def is_time(ms: int) -> bool:
+    """Whether milliseconds since 1970 can be printed: the years 1 to 9999."""
+    return MIN_SECONDS <= ms // 1000 <= MAX_SECONDS
 
 
 def iso_seconds(ms: int) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import Protocol
 
+from dispatcher.answer import Answer
 from dispatcher.decide import PACED
 from dispatcher.dialects import Signing, dialect_of
 from dispatcher.errors import InvalidInput
-from dispatcher.exchange import Answer
 from dispatcher.outcomes import Attempt
 from dispatcher.replies import Claimed
 from dispatcher.signing import webhook_headers
@@ -19,8 +19,11 @@ from dispatcher.workspaces import Workspace
 ANSWER_BYTES = 256
 """How much of a failed answer the ledger keeps."""
 
-MENDABLE = ("blocked_address", "tls_", "proxy")
-"""Errors that somebody has to mend: the ledger keeps what they say in words, in place of an answer."""
+EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received")
+"""Errors that the ledger keeps in words, in place of an answer.
+
+Not `dns`, `connect` and `timeout`: the word says nearly all, an outage makes very many, and the log has the rest.
+"""
 
 
 class Poster(Protocol):
@@ -70,7 +73,7 @@ class Sender:
             return Attempt(now_ms, _since(began), own_fault=str(error))
         except TransportFailure as error:
             detail = str(error)[:ANSWER_BYTES]
-            kept = detail.encode(errors="replace") if error.word.startswith(MENDABLE) else b""
+            kept = detail.encode(errors="replace") if error.word.startswith(EXPLAINED) else b""
             return Attempt(now_ms, _since(began), error=error.word, answer=kept, detail=detail)
         duration_ms = _since(began)
         if 200 <= answer.status < 300:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
+import structlog
+from redis.exceptions import ResponseError
 
 from dispatcher.connection import translated
 from dispatcher.keys import Keys
@@ -17,6 +19,8 @@ from dispatcher.keys import Keys
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 LENGTHS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
 WEEK_HOURS, WEEK_DAYS = 168, 7
+log = structlog.get_logger()
+
 ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
 
 
@@ -114,9 +118,7 @@ class Stats:
         fields = [f"{workspace} {name}" for name in names]
         figures, last = Figures(), now_ms // LENGTHS["hour"]
         for number in range(last - hours + 1, last + 1):
-            with translated(self._url):
-                values = await self._client.hmget(self._keys.stats("hour", number), fields)
-            counts = [int(value or 0) for value in values]
+            counts = await self._counts(self._keys.stats("hour", number), fields)
             figures.counts.update(dict(zip(COUNTED, counts, strict=False)))
             figures.durations.update({n: count for n, count in enumerate(counts[len(COUNTED) :]) if count})
         return figures
@@ -129,6 +131,18 @@ class Stats:
                 endpoint, _, what = name.partition(" ")
                 found.setdefault(endpoint, Counter())[what] += count
         return found
+
+    async def _counts(self, key: str, fields: list[str]) -> list[int]:
+        """Counters of a hash; 0 for what is none, and for all where something else is under the key, with a line in the log."""
+        try:
+            with translated(self._url):
+                values = await self._client.hmget(key, fields)
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            log.error("stats.unreadable", key=key, action="delete that key")
+            return [0] * len(fields)
+        return [int(value) if value and value.isdigit() else 0 for value in values]
 
     async def _read(self, unit: str, now_ms: int, count: int) -> list[Mapping[str, int]]:
         last = now_ms // LENGTHS[unit]

@@ -22,8 +22,9 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from aiohttp.abc import AbstractResolver
 
 from dispatcher.addresses import AddressPolicy, CallbackUrl, parse_callback_url, without_userinfo
+from dispatcher.answer import Answer
 from dispatcher.errors import InvalidInput
-from dispatcher.exchange import Answer, Connection, NoAnswer
+from dispatcher.exchange import Connection, NoAnswer
 from dispatcher.names import BlockedAddress, Names
 
 KEEP_ALIVE_SECONDS = 4.0
@@ -80,7 +81,7 @@ class _Proxy:
 
 
 class CallbackTransport(httpx.AsyncBaseTransport):
-    """Sends one request and reads its answer's head and at most 64 KiB of its body.
+    """Sends one request and reads its answer's head and at most 16 KiB behind it.
 
     `timeout_seconds` is the total from DNS to the last byte. Raises TransportFailure or OwnFault;
     once the head is read nothing raises any more: what is wrong with a body changes no status.
@@ -291,6 +292,8 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         if not 200 <= answer.status < 300:
             connection.close()
             raise TransportFailure("proxy", f"the proxy answered {answer.status}")
+        if not connection.reusable:
+            raise TransportFailure("proxy", "the proxy sent something behind its answer")
         return await self._encrypted(connection, target.host)
 
 

@@ -8,4 +8,4 @@ from tasks import wiring
 _settings = load_or_exit()
 logs.configure(_settings.log_level, _settings.log_format)
 
-app = create_app(lambda: wiring.api(_settings))
+app = create_app(lambda: wiring.api(_settings), docs=_settings.api_docs)

@@ -41,6 +41,7 @@ from dispatcher.status_api.api_keys import ApiKeys
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
 from dispatcher.status_api.refusals import Refusals
+from dispatcher.status_api.searches import Searches
 from dispatcher.sweeper import Sweeper
 from dispatcher.tail import Tail
 from dispatcher.transport import CallbackTransport, tls_context
@@ -52,6 +53,8 @@ from dispatcher.workspaces import WorkspaceCache, Workspaces
 if TYPE_CHECKING:
     from dispatcher.status_api.answers import ApiParts
 
+API_CONNECTIONS = 20
+"""Of a process of the API to Redis; one more carries what is most of the calls."""
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
@@ -143,9 +146,11 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
 
     url = redis_url(settings)
     client = connect_async(url)
+    client.connection_pool.max_connections = API_CONNECTIONS
     wire = Wire(client)
     reading = client, keys(settings), url
     retention_ms = settings.status_retention_seconds * 1000
+    api_keys = ApiKeys(wire.call, keys(settings), url)
     refusals = Refusals(wire.call, keys(settings), url)
     try:
         yield ApiParts(
@@ -153,9 +158,10 @@ async def api(settings: Settings) -> AsyncIterator["ApiParts"]:
             events=Events(*reading),
             stats=Stats(*reading),
             workspaces=workspaces(settings, client),
-            api_keys=ApiKeys(wire.call, keys(settings), url),
+            api_keys=api_keys,
             refusals=refusals,
             audit=audit(settings, wire.call),
+            searches=Searches(wire.call, keys(settings), api_keys, url),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
             addresses=addresses(settings),
             allow_http=settings.allow_http,

@@ -11,8 +11,9 @@ from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger, ToAccept
 from dispatcher.metrics import Metrics
 from dispatcher.model import StatusChange, iso
-from dispatcher.status_api.messages import Messages, StoredMessage
+from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
+from dispatcher.status_api.stored_message import StoredMessage
 from dispatcher.wire import Wire
 
 T = TypeVar("T")

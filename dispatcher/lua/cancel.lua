@@ -29,6 +29,6 @@ for i = 5, #ARGV do
     cancelled = cancelled + 1
   end
 end
-reschedule_after_ends(load(endpoint))
+reschedule_after_ends(look(load(endpoint)))
 write_counts()
 return with_ends({ 'cancelled', now, cancelled })

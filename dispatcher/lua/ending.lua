@@ -78,10 +78,9 @@ local function finish(workspace, id, e, state, body_ms, answered, counted)
   count(counted or state, workspace, e.endpoint)
 end
 
--- When an endpoint of which callbacks have ended needs attention next. One with nothing left has nothing waiting, whatever a run that
--- broke off has counted.
+-- When an endpoint (looked at) of which callbacks have ended needs attention next. One with nothing left has nothing waiting,
+-- whatever a run that broke off has counted.
 local function reschedule_after_ends(s)
-  look(s)
   if s.leased == 0 and not s.from and s.waiting + (waiting_changes[s.id] or 0) ~= 0 then waiting_changes[s.id] = -s.waiting end
   reschedule(s)
 end

@@ -37,6 +37,6 @@ for _, member in ipairs(members) do
   if not guarded(look_at, member) then redis.call('ZADD', key_of('expiries'), now + AGAIN_MS, member) end
 end
 guarded(redis.call, 'ZREMRANGEBYSCORE', key_of('endpoints'), '-inf', now - ARGV[3] - HOUR)
-for endpoint in pairs(touched) do guarded(function() reschedule_after_ends(load(endpoint)) end) end
+for endpoint in pairs(touched) do guarded(function() reschedule_after_ends(look(load(endpoint))) end) end
 write_counts()
 return with_ends({ 'expired', now, #members, problem })

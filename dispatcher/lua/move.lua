@@ -97,7 +97,7 @@ for i = 10, #ARGV do
   end
 end
 for endpoint in pairs(touched) do
-  if endpoint ~= new then reschedule_after_ends(load(endpoint)) end
+  if endpoint ~= new then reschedule_after_ends(look(load(endpoint))) end
 end
 reschedule(look(load(new)))
 write_counts()

@@ -1,7 +1,9 @@
 """What the platforms' APIs have in common: who asks, how an answer is made, what OpenAPI says of it."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from dispatcher.stats import Stats
 from dispatcher.status_api.api_keys import ApiKey, ApiKeys, Spent
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.refusals import Refusals
+from dispatcher.status_api.searches import Search, Searches, SearchRefused
 from dispatcher.workspaces import Workspaces
 
 
@@ -36,9 +39,10 @@ class ApiParts:
     audit: Audit
     producer: AsyncDispatcher
     addresses: AddressPolicy
+    searches: Searches
     allow_http: bool = False
-    searches: set[str] = field(default_factory=set)
-    """Ids of the keys that have a search under way: one at a time."""
+    enqueuing: Counter[str] = field(default_factory=Counter)
+    """Ids of producer keys, with how many calls of each are under way in this process."""
     max_queued: int = 100_000
     """Status changes on the queue above which the HTTP intake takes no more."""
     webhook_changes_per_minute: int = 10
@@ -138,14 +142,34 @@ def refuse(request: Request, reason: str, key_id: str) -> None:
     parts.refusals.add(reason, key_id, now_ms=parts.now_ms())
 
 
+@asynccontextmanager
+async def searching(request: Request, key: ApiKey) -> AsyncIterator[Search]:
+    """A search for a call, paid for by what it reads. Raises HTTPException 429 where it has to wait."""
+    search = Search(parts_of(request).searches, key)
+    try:
+        yield search
+    except SearchRefused as error:
+        raise HTTPException(429, str(error), {"Retry-After": "1"}) from None
+    finally:
+        await search.close()
+        request.state.spent = search.spent or request.state.spent
+
+
 async def body_of(request: Request, max_bytes: int) -> bytes:
-    """A request's body, read only now. Raises HTTPException: 413 where it is too long, 400 where it breaks off."""
+    """A request's body, read only now, and not at all where its length is told and too long.
+
+    Raises HTTPException: 413 where it is too long, 400 where it breaks off.
+    """
+    too_long = HTTPException(413, f"the limit is {max_bytes:,} bytes", {"Connection": "close"})
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and (len(told) > 18 or int(told) > max_bytes):
+        raise too_long
     read = bytearray()
     try:
         async for some in request.stream():
             read += some
             if len(read) > max_bytes:
-                raise HTTPException(413, f"the limit is {max_bytes:,} bytes", {"Connection": "close"})
+                raise too_long
     except ClientDisconnect:
         raise HTTPException(400, "the body broke off") from None
     return bytes(read)

@@ -10,12 +10,14 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import __version__
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.model import StatusChange
-from dispatcher.status_api import namirial, qlara, sendexa, status_changes, zeckta
+from dispatcher.status_api import docs_page, namirial, qlara, sendexa, status_changes, zeckta
 from dispatcher.status_api.answers import ApiParts, Shape, answer
 
 log = structlog.get_logger()
@@ -42,21 +44,44 @@ BASE = "/api"
 Parts = Callable[[], AbstractAsyncContextManager[ApiParts]]
 
 
-def create_app(parts: Parts) -> FastAPI:
-    """The ASGI application; `parts` are there while it runs."""
+class Api(FastAPI):
+    """The application: whatever it answers, nobody keeps a copy."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request; one on a connection too many is told so by the server in `refused`."""
+
+        async def unkept(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+            await send(message)
+
+        if scope["type"] == "http" and scope.get("state", {}).get("refused"):
+            headers = {"Retry-After": "5", "Connection": "close"}
+            refusal = _failed(Request(scope), 503, "too many connections, try again", headers)
+            await refusal(scope, receive, unkept)
+        else:
+            await super().__call__(scope, receive, unkept)
+
+
+def create_app(parts: Parts, *, docs: bool = False) -> FastAPI:
+    """The ASGI application; `parts` are there while it runs. `docs`: it has a page at /docs."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with parts() as app.state.parts:
             yield
 
-    app = FastAPI(
+    app = Api(
         title="Callback dispatcher",
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
+    if docs:
+        app.include_router(docs_page.router)
     for platform in PLATFORMS:
         app.include_router(platform.router)
     app.include_router(qlara.router, prefix=BASE, include_in_schema=False)

@@ -17,9 +17,19 @@ from fastapi.security import APIKeyHeader
 from dispatcher.dialects import compact
 from dispatcher.dialects import namirial as dialect
 from dispatcher.model import Status, iso_seconds
-from dispatcher.status_api.answers import Shape, answer, caller, documented, failures, moment_ms, parts_of
+from dispatcher.status_api.answers import (
+    Shape,
+    answer,
+    caller,
+    documented,
+    failures,
+    moment_ms,
+    parts_of,
+    searching,
+)
 from dispatcher.status_api.api_keys import ApiKey
-from dispatcher.status_api.messages import StoredMessage
+from dispatcher.status_api.record import Head
+from dispatcher.status_api.stored_message import StoredMessage
 
 PREFIX = "/api/messagestatus"
 MAX_COUNT = 100
@@ -124,7 +134,10 @@ async def to_phone_number(
     """The latest messages to a phone number."""
     parts = parts_of(request)
     before = moment_ms("sendDate", send_date) if send_date else parts.now_ms()
-    found = await parts.messages.to_phone(key.workspace, number, before, min(count, MAX_COUNT), _is_there)
+    async with searching(request, key) as search:
+        found = await parts.messages.to_phone(
+            key.workspace, number, before, min(count, MAX_COUNT), _is_there, search.look_at
+        )
     return answer(request, {"messages": [_answer(one) for one in found]})
 
 
@@ -142,14 +155,16 @@ async def with_reference(
     """The latest messages with a reference key."""
     parts = parts_of(request)
     before = moment_ms("sendDate", send_date) if send_date else parts.now_ms()
-    found = await parts.messages.with_reference(
-        key.workspace, reference, before, min(count, MAX_COUNT), _is_there
-    )
+    async with searching(request, key) as search:
+        found = await parts.messages.with_reference(
+            key.workspace, reference, before, min(count, MAX_COUNT), _is_there, search.look_at
+        )
     return answer(request, {"messages": [_answer(one) for one in found]})
 
 
-def _is_there(found: StoredMessage) -> bool:
-    return bool(found.projected(STATUSES))
+def _is_there(found: StoredMessage | Head) -> bool:
+    """Whether the provider has it: no status follows one that STATUSES has, but another one of them."""
+    return found.status in STATUSES
 
 
 def _answer(found: StoredMessage) -> dict[str, Any]:

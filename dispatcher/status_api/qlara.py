@@ -2,7 +2,7 @@
 
 What the pages leave open, and what we chose: fields beside the three documented ones; a message without a
 customerMessageId has its own id as one ("assigned by the platform"); the history is the oldest ten minutes first, `limit`
-goes to 100, `page` so far that 20,000 messages are looked at, for one history of a key at a time, and it has the fields of the use case UC-019 that we know;
+goes to 100, `page` so far that 20,000 messages are looked at, for one long search of a workspace at a time, and it has the fields of the use case UC-019 that we know;
 RECEIVED may be asked for, too; errors look like the rate limit's (`status`, `error`, `message`). Of the pages that differ,
 the API reference holds: `ids`, and 409 for a second webhook. The paths are there under `/api`, too, for that is in the
 documented base URL.
@@ -31,9 +31,10 @@ from dispatcher.status_api.answers import (
     moment_ms,
     parts_of,
     refuse,
+    searching,
 )
 from dispatcher.status_api.api_keys import ApiKey
-from dispatcher.status_api.messages import StoredMessage
+from dispatcher.status_api.stored_message import StoredMessage
 from dispatcher.workspaces import Workspace
 
 PREFIX = "/partner-gateway/v1"
@@ -224,7 +225,9 @@ async def statuses(
     wanted = list(dict.fromkeys(one for one in ids.split(",") if one))
     if len(wanted) > MAX_IDS:
         raise InvalidInput(f"ids: at most {MAX_IDS:,} at once")
-    found = await parts_of(request).messages.of_customer(key.workspace, channel, wanted)
+    async with searching(request, key) as search:
+        await search.look_at(len(wanted))
+        found = await parts_of(request).messages.of_customer(key.workspace, channel, wanted)
     return answer(request, [_status(id_, one) for id_, one in found.items()])
 
 
@@ -257,10 +260,7 @@ async def history(
 ) -> Response:
     """The messages of a channel that were sent between two times; a page that is not full is the last."""
     parts, first, last = parts_of(request), moment_ms("from", since), moment_ms("to", until)
-    if key.id in parts.searches:
-        raise HTTPException(429, "one history at a time: wait for the one before", {"Retry-After": "1"})
-    parts.searches.add(key.id)
-    try:
+    async with searching(request, key) as search:
         found = await parts.messages.sent_between(
             key.workspace,
             channel,
@@ -270,9 +270,8 @@ async def history(
             skip=page * limit,
             count=limit,
             keep=(lambda one: STATUSES[one.status] == status) if status else None,
+            look=search.look_at,
         )
-    finally:
-        parts.searches.discard(key.id)
     return answer(request, [_sent(one) for one in found])
 
 

@@ -4,6 +4,7 @@ import re
 import struct
 from collections.abc import Collection, Sequence
 from hashlib import blake2s
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -11,7 +12,15 @@ import structlog
 from dispatcher.dialects import dialect_of
 from dispatcher.ledger import ToAccept
 from dispatcher.metrics import Metrics
-from dispatcher.model import BY_LETTER, LETTERS, Status, StatusChange, encode_json, timestamp_ms
+from dispatcher.model import (
+    BY_LETTER,
+    LETTERS,
+    Status,
+    StatusChange,
+    encode_json,
+    is_time,
+    timestamp_ms,
+)
 from dispatcher.wire import Argument
 
 SLOT_MS = 600_000
@@ -97,6 +106,20 @@ def told_by(change: StatusChange) -> Told:
     )
 
 
+class Head(NamedTuple):
+    """What a record begins with: enough to leave a message out without reading all of it."""
+
+    uuid: str
+    status: Status
+    sent_ms: int
+
+
+def read_head(uuid: str, raw: bytes) -> Head | None:
+    """The beginning of a record; None for what the script did not write."""
+    status, sent = STATUSES.get(raw[:1]), raw[1:14]
+    return Head(uuid, status, int(sent)) if status and sent.isdigit() else None
+
+
 def read_record(raw: bytes) -> Record:
     """What the script wrote. Raises ValueError for anything else."""
     match = _HEAD.match(raw)
@@ -116,7 +139,10 @@ def read_record(raw: bytes) -> Record:
             known |= {name: value for name, value in told.items() if value or name in OF_THE_STATUS}
             names.add((known.get("channel", ""), known.get("customer_message_id", "")))
         place += length
-    return Record(STATUSES[match[1]], history, int(match[2]), campaign, Told(**known), frozenset(names))
+    status = STATUSES[match[1]]
+    if not history or history[-1][0] is not status or not all(is_time(at) for _, at in history):
+        raise ValueError("no statuses, or one at no time")
+    return Record(status, history, int(match[2]), campaign, Told(**known), frozenset(names))
 
 
 def _shorter(told: Told) -> bytes:

@@ -1,7 +1,7 @@
 """Sendexa's status API: a message, and figures of all (developers.sendexa.co/sms/status, docs.sendexa.co/authentication).
 
 The answer is the page's own. What the pages leave open, and what we chose: `statusHistory` and `webhookStatus` (the
-callbacks of the message: state, attempts, next retry); the errors of the older pages (`status`, `code`, `message`,
+latest 100 callbacks of the message: state, attempts, next retry); the errors of the older pages (`status`, `code`, `message`,
 `timestamp`) for all; `deliveredAt` is null before delivery; `provider` is the backend's `provider.name`; without a code of
 the backend, the one of the table E001 to E006 that fits the status; `/analytics`, over so many hours.
 """
@@ -16,11 +16,24 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from dispatcher.dialects.sendexa import DEFAULT_ERRORS
 from dispatcher.events import Event
 from dispatcher.model import Status, iso, iso_seconds
-from dispatcher.status_api.answers import Flag, Shape, answer, caller, documented, failures, parts_of
+from dispatcher.status_api.answers import (
+    Flag,
+    Shape,
+    answer,
+    caller,
+    documented,
+    failures,
+    parts_of,
+    searching,
+)
 from dispatcher.status_api.api_keys import ApiKey
-from dispatcher.status_api.messages import StoredMessage
+from dispatcher.status_api.stored_message import StoredMessage
 
 PREFIX = "/v1/sms"
+MAX_CALLBACKS = 100
+"""Of a message, that are shown: the latest."""
+AN_HOUR = 5
+"""Messages whose reading costs as much as an hour of figures."""
 STATUSES = {
     Status.SCHEDULED: "queued",
     Status.QUEUED: "queued",
@@ -216,7 +229,7 @@ async def message(
             for word, at in found.projected(STATUSES)
         ]
     if webhook_status:
-        events = await parts.events.of_message(key.workspace, message_id)
+        events = await parts.events.of_message(key.workspace, message_id, last=MAX_CALLBACKS)
         fields["webhookStatus"] = [_callback(event).model_dump(by_alias=True) for event in events]
     return answer(request, {"success": True, "data": fields})
 
@@ -227,7 +240,9 @@ async def analytics(
 ) -> Response:
     """How the messages and callbacks of the last hours went: the hour that runs, and so many before it."""
     parts = parts_of(request)
-    figures = await parts.stats.workspace(key.workspace, parts.now_ms(), hours + 1)
+    async with searching(request, key) as search:
+        await search.look_at(hours * AN_HOUR)
+        figures = await parts.stats.workspace(key.workspace, parts.now_ms(), hours + 1)
     delivered, failed = figures.counts["messagesDelivered"], figures.counts["messagesFailed"]
     timed, took_ms = figures.counts["messagesTimed"], figures.counts["messagesTimedMs"]
     data = Analytics(

@@ -1,21 +1,41 @@
 """The HTTP intake: status changes from backends that cannot reach Redis."""
 
+import asyncio
+import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from dispatcher.errors import EnqueueInterrupted, InvalidInput
+from dispatcher.errors import EnqueueInterrupted, InvalidInput, RedisUnavailable
 from dispatcher.model import StatusChange
-from dispatcher.status_api.answers import Shape, answer, body_of, caller, documented, failures, parts_of
+from dispatcher.status_api.answers import (
+    ApiParts,
+    Shape,
+    answer,
+    body_of,
+    caller,
+    documented,
+    failures,
+    parts_of,
+)
 from dispatcher.status_api.api_keys import PRODUCERS, ApiKey
 
 PREFIX = "/v1/status-changes"
 MAX_CHANGES = 1000
 MAX_BYTES = 8 * 1024 * 1024
 RETRY_AFTER_SECONDS = 5
+MAX_AT_ONCE = 8
+"""Calls of one key under way in one process: so many bodies are in memory."""
+SLICE, SLICE_BYTES = 50, 64 * 1024
+"""Status changes, and bytes of them, that are looked at before others are served."""
+
+Looked = tuple[StatusChange | None, str]
+"""A status change; or what is wrong with it."""
 
 
 class Result(Shape):
@@ -103,26 +123,68 @@ def body_schema() -> dict[str, Any]:
 )
 async def enqueue(request: Request, key: Caller) -> Response:
     """Enqueues status changes. Repeating a call is safe where they have an eventId, or all their fields are the same."""
-    parts = parts_of(request)
-    changes = _split(await body_of(request, MAX_BYTES))
-    if not 1 <= len(changes) <= MAX_CHANGES:
-        raise InvalidInput(f"give 1 to {MAX_CHANGES:,} status changes at once, not {len(changes):,}")
     await _refuse_while_full(request)
-    results = [_looked_at(one) for one in changes]
-    valid = [change for change, _ in results if change]
-    given_ids, status = Counter(change.event_id for change in valid), 202
-    confirmed = given_ids
-    try:
-        await parts.producer.enqueue_many(valid)
-    except EnqueueInterrupted as error:
-        confirmed, status = Counter(error.confirmed), 503
-    if not valid:
-        status = 422
-    queued = {id_ for id_, times in given_ids.items() if confirmed[id_] == times}
+    with _one_more(parts_of(request), key):
+        changes = _split(await body_of(request, MAX_BYTES))
+        results, confirmed, whole = await _enqueue(parts_of(request), changes)
+    given = Counter(change.event_id for change, _ in results if change)
+    queued = {id_ for id_, times in given.items() if confirmed[id_] == times}
+    status = 503 if not whole else 202 if given else 422
     answered = answer(request, _results([_said(*one, queued) for one in results]), status)
     if status == 503:
         answered.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answered
+
+
+@contextmanager
+def _one_more(parts: ApiParts, key: ApiKey) -> Iterator[None]:
+    """Counts a key's calls that are under way: each holds a body. Raises HTTPException 429."""
+    if parts.enqueuing[key.id] >= MAX_AT_ONCE:
+        raise HTTPException(429, f"{MAX_AT_ONCE} calls at once with one key", {"Retry-After": "1"})
+    parts.enqueuing[key.id] += 1
+    try:
+        yield
+    finally:
+        parts.enqueuing[key.id] -= 1
+
+
+async def _enqueue(parts: ApiParts, changes: list[msgspec.Raw]) -> tuple[list[Looked], Counter[str], bool]:
+    """What is wrong with each, the eventIds that are on the queue for certain, and whether Redis took all it was given.
+
+    Raises RedisUnavailable where it took none.
+    """
+    results: list[Looked] = []
+    confirmed: Counter[str] = Counter()
+    whole = True
+    for some in _slices(changes):
+        looked = [_looked_at(bytes(one)) for one in some]
+        results += looked
+        try:
+            if whole:
+                confirmed.update(await parts.producer.enqueue_many(one for one, _ in looked if one))
+        except EnqueueInterrupted as error:
+            confirmed.update(error.confirmed)
+            whole = False
+        except RedisUnavailable:
+            if not confirmed:
+                raise
+            whole = False
+        await asyncio.sleep(0)  # others are served between
+    return results, confirmed, whole
+
+
+def _slices(changes: list[msgspec.Raw]) -> Iterator[list[msgspec.Raw]]:
+    """So many at a time that reading them takes milliseconds."""
+    some: list[msgspec.Raw] = []
+    length = 0
+    for one in changes:
+        if some and (length + len(one) > SLICE_BYTES or len(some) == SLICE):
+            yield some
+            some, length = [], 0
+        some.append(one)
+        length += len(one)
+    if some:
+        yield some
 
 
 async def _refuse_while_full(request: Request) -> None:
@@ -132,18 +194,33 @@ async def _refuse_while_full(request: Request) -> None:
         raise HTTPException(503, f"more than {parts.max_queued:,} status changes are on the queue", headers)
 
 
-def _split(body: bytes) -> list[bytes]:
-    """The JSON of each status change. Raises InvalidInput."""
+def _split(body: bytes) -> list[msgspec.Raw]:
+    """The JSON of each status change, as parts of the body. Takes no memory for what is too many. Raises InvalidInput."""
     try:
-        if body.lstrip(b" \t\r\n").startswith(b"["):
-            return [bytes(one) for one in msgspec.json.decode(body, type=list[msgspec.Raw])]
-        return [bytes(msgspec.json.decode(body, type=msgspec.Raw))]
+        if not _ARRAY.match(body):
+            return [msgspec.json.decode(body, type=msgspec.Raw)]
+        found = [one for one in msgspec.structs.astuple(_decode_many(body)) if one is not msgspec.UNSET]
+    except msgspec.ValidationError:
+        found = []
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(f"not valid JSON: {error}") from None
+    if not found:
+        raise InvalidInput(f"give 1 to {MAX_CHANGES:,} status changes at once")
+    return found
 
 
-def _looked_at(given: bytes) -> tuple[StatusChange | None, str]:
-    """A status change; or what is wrong with it."""
+_ARRAY = re.compile(rb"[ \t\r\n]*\[")
+_Many = msgspec.defstruct(
+    "_Many",
+    [(f"change_{number}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for number in range(MAX_CHANGES)],
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+"""An array of at most MAX_CHANGES: unlike a list's length, a struct's is looked at while it is read."""
+_decode_many = msgspec.json.Decoder(_Many).decode
+
+
+def _looked_at(given: bytes) -> Looked:
     try:
         change = StatusChange.from_json(given)
         change.to_json()

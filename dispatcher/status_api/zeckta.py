@@ -17,7 +17,8 @@ from pydantic import Field
 from dispatcher.model import Status, iso
 from dispatcher.status_api.answers import Shape, answer, caller, documented, failures, parts_of
 from dispatcher.status_api.api_keys import ApiKey
-from dispatcher.status_api.messages import Campaign, StoredMessage
+from dispatcher.status_api.messages import Campaign
+from dispatcher.status_api.stored_message import StoredMessage
 
 PREFIX = "/v1/messaging"
 STATUSES = {status: status.value.lower() for status in Status} | {

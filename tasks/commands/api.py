@@ -1,11 +1,15 @@
 """`dispatcher api`: status of messages for customers, and status changes from backends, over HTTP."""
 
+import functools
 import socket
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from tasks import console
+from config.settings import Settings
+from dispatcher.errors import RedisUnavailable
+from tasks import console, wiring
 
 PORT = 8080
 EXTRA = "the API needs more packages: pip install 'callback-dispatcher[api]'"
@@ -18,7 +22,7 @@ def api(
 ) -> None:
     """Serve the status API and the HTTP intake; put a proxy that speaks TLS in front of it.
 
-    docs/status-api.md shows each path; /docs and /openapi.json do, too.
+    docs/status-api.md shows each path; /openapi.json does, too, and with API_DOCS=true a page at /docs.
 
     Examples:
 
@@ -32,8 +36,14 @@ def api(
     try:
         import fastapi  # noqa: F401  the app needs it
         import uvicorn
+
+        from tasks.http_protocol import SHUTDOWN_SECONDS, BoundedProtocol, Limits
+
+        if settings.api_docs:
+            import fastapi_offline  # noqa: F401  it has the files
     except ImportError:
         console.fail(EXTRA, console.USAGE)
+    console.run(_require_format(settings))
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
@@ -41,6 +51,7 @@ def api(
     if not settings.status_retention_seconds:
         console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
     level = settings.log_level.lower()
+    limits = Limits(settings.api_request_seconds, settings.api_max_connections)
     uvicorn.run(
         "tasks.asgi:app",
         host=host,
@@ -48,6 +59,15 @@ def api(
         workers=workers,
         log_level=level,
         access_log=False,
-        http="h11",  # which bounds what comes before a body
+        http=functools.partial(BoundedProtocol, limits=limits),  # type: ignore[arg-type]  # it makes one
+        ws="none",  # whose connections nothing bounds
+        timeout_graceful_shutdown=round(SHUTDOWN_SECONDS) + 1,
         log_config=None,
     )
+
+
+async def _require_format(settings: Settings) -> None:
+    """Raises OtherFormat. While Redis is away the API starts all the same, and answers 503."""
+    with suppress(RedisUnavailable):
+        async with wiring.store(settings):
+            return

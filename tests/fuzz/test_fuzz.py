@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dispatcher.addresses import AddressPolicy, parse_callback_url
+from dispatcher.answer import Answer
 from dispatcher.errors import InvalidInput
-from dispatcher.exchange import Answer, Connection, NoAnswer
+from dispatcher.exchange import Connection, NoAnswer
 from dispatcher.headers import check_headers, parse_headers
 from dispatcher.model import Callback, Status, StatusChange, encode_json
 from dispatcher.render import RenderOptions, render

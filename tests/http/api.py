@@ -28,6 +28,7 @@ from dispatcher.status_api.app import create_app
 from dispatcher.status_api.messages import Messages
 from dispatcher.status_api.record import Recorder
 from dispatcher.status_api.refusals import Refusals
+from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Wire
 from dispatcher.workspaces import Workspaces
 from tests.messages import TOKEN, change, tell
@@ -76,7 +77,7 @@ def messages_of(workspace: str) -> list[StatusChange]:
 class Api:
     """The application, asked without sockets; what is behind it is real."""
 
-    def __init__(self, url: str, *, redis_away: bool = False) -> None:
+    def __init__(self, url: str, *, redis_away: bool = False, docs: bool = False) -> None:
         self.url = url
         self.keys = Keys()
         self.now = AT + 3_600_000
@@ -84,15 +85,17 @@ class Api:
         self.client = connect_async("redis://127.0.0.1:1" if redis_away else url)
         self.wire = Wire(self.client)
         self._runner = asyncio.Runner()
-        self.app: FastAPI = create_app(self._parts)
+        self.app: FastAPI = create_app(self._parts, docs=docs)
+        api_keys = ApiKeys(self.wire.call, self.keys, url)
         self.parts = ApiParts(
             messages=Messages(self.wire.call, self.keys, url),
             events=Events(self.client, self.keys, url),
             stats=Stats(self.client, self.keys, url),
             workspaces=Workspaces(self.client, self.keys, SecretBox()),
-            api_keys=ApiKeys(self.wire.call, self.keys, url),
+            api_keys=api_keys,
             refusals=Refusals(self.wire.call, self.keys, url),
             audit=Audit(self.wire.call, self.keys, url, Who("api", "nobody")),
+            searches=Searches(self.wire.call, self.keys, api_keys, url),
             producer=AsyncDispatcher(self.client, url),
             addresses=AddressPolicy(),
             max_queued=5,
@@ -110,12 +113,14 @@ class Api:
     def ask(
         self, method: str, path: str, headers: dict[str, str] | None = None, content: Any = None
     ) -> httpx.Response:
-        """One request."""
+        """One request; no answer may be kept by anybody."""
 
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-                return await client.request(method, path, headers=headers, content=content)
+                answer = await client.request(method, path, headers=headers, content=content)
+                assert "no-store" == answer.headers["Cache-Control"], "whatever is answered"
+                return answer
 
         return self.run(ask())
 

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from config.settings import Settings
+from dispatcher.answer import MAX_ANSWER_BYTES, Answer
 from dispatcher.backoff import Backoff
 from dispatcher.dialects import dialects
-from dispatcher.exchange import MAX_ANSWER_BYTES, Answer
 from dispatcher.model import Status, StatusChange, encode_json
 from dispatcher.replies import Claimed
 from dispatcher.secrets import Secret
@@ -87,7 +87,7 @@ class Kept:
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Answers 200."""
         self.requests.append((url, headers, body))
-        return Answer(200, [])
+        return Answer(200)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_the_numbers_are_the_defaults() -> None:
         "secret_grace_seconds": 24 * 3600,
     }
     assert stated == {name: settings[name] for name in stated}
-    assert (64 * 1024, 256, 300, 3) == (
+    assert (16 * 1024, 256, 300, 3) == (
         MAX_ANSWER_BYTES,
         ANSWER_BYTES,
         TOLERANCE_SECONDS,

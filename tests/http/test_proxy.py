@@ -82,6 +82,29 @@ def test_refused_by_the_proxy(status: int) -> None:
     uvloop.run(scene())
 
 
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "content",
+    [b"HTTP/1.1 200 OK\r\n\r\nand more", b"RTSP/1.0 200 OK\r\n\r\n", b"SSH-2.0\r\n"],
+    ids=["something behind", "another protocol", "no status"],
+)
+def test_what_opens_no_tunnel_is_the_proxys_fault(
+    loop: Callable[[], asyncio.AbstractEventLoop], content: bytes
+) -> None:
+    """An answer to CONNECT that is none, or behind which something comes before TLS, is `proxy`."""
+
+    async def scene() -> None:
+        async with serving(answers(content)) as proxy:
+            transport = CallbackTransport(AddressPolicy(), 20.0, proxy_url=proxy.url.removesuffix("/hook"))
+            with pytest.raises(TransportFailure) as caught:
+                await transport.handle_async_request(request("https://receiver.test/"))
+            await transport.aclose()
+            assert "proxy" == caught.value.word
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scene())
+
+
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "[::1]", "169.254.169.254", "127.1", "2130706433", "168.63.129.16"]
 )

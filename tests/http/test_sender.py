@@ -245,10 +245,34 @@ def test_an_answer_in_pieces_is_kept_whole() -> None:
 
 
 def test_a_connection_that_broke_off_may_have_delivered() -> None:
-    """The transport's word for a failure is the attempt's error; there is no status."""
+    """The transport's word for a failure is the attempt's error; there is no status, and why is kept."""
     result, server = send(closes, workspace())
-    assert result == Attempt(NOW_MS, result.duration_ms, error="maybe_received", detail=result.detail)
+    why = "the connection ended before the answer's head was whole: closed by the other side"
+    assert result == Attempt(
+        NOW_MS, result.duration_ms, error="maybe_received", answer=why.encode(), detail=why
+    )
     assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "b'SSH-2.0-OpenSSH_9.6'"),
+        (b"RTSP/1.0 200 OK\r\n\r\n", "b'RTSP/1.0'"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "b'HTTP/1.1 2000'"),
+        (b"\x1b[2J\xff\x00" * 999 + b"\r\n", r"b'\x1b[2J\xff\x00\x1b[2J"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, "longer than 65536 bytes"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 600, "more than 512 pieces"),
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_what_is_no_answer_says_why(content: bytes, why: str) -> None:
+    """The ledger keeps why it is `protocol` in place of an answer: printable, and 256 bytes at most."""
+    result = attempt_at(content)
+    assert (result.error, result.answer) == ("protocol", result.detail.encode())
+    assert why in result.detail
+    assert result.detail.isprintable()
+    assert len(result.answer) <= ANSWER_BYTES
 
 
 def test_a_refused_connection_is_an_error() -> None:

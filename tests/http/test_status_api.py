@@ -5,19 +5,28 @@ import base64
 import json
 import os
 import re
+import struct
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import redis
+from pydantic import SecretStr
 
-from dispatcher.errors import EnqueueInterrupted, NotFound
+from config.settings import Settings
+from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
 from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
+from dispatcher.producer import AsyncDispatcher
+from dispatcher.status_api import searches, status_changes
+from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Argument
+from tasks import wiring
 from tasks.redis_server import RedisServer
 from tests.http.api import AT, PLATFORMS, Api
 from tests.messages import change
@@ -284,20 +293,6 @@ def test_redis_away(api: Api, dialect: str) -> None:
     assert answer.json()["message"] == "not available now, try again"
 
 
-def test_many_calls_at_once(api: Api) -> None:
-    """More calls at once than there are connections to Redis wait for one, and are answered."""
-    headers = credential(api, "acme-sendexa")
-
-    async def ask() -> list[int]:
-        transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-            path = "/v1/sms/status/m-1?webhookStatus=true"
-            answers = await asyncio.gather(*(client.get(path, headers=headers) for _ in range(300)))
-        return [one.status_code for one in answers]
-
-    assert [200] * 300 == api.run(ask())
-
-
 def test_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """What breaks inside is 500 in the platform's form, without a word of why."""
     monkeypatch.setattr(type(api.parts.messages), "get", lambda *_: 1 / 0)
@@ -307,6 +302,60 @@ def test_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         answer.json()["code"],
         answer.json()["message"],
     )
+
+
+def test_many_calls_at_once(api: Api) -> None:
+    """However many calls need Redis at once, each is answered: they share a few connections, and wait for each other."""
+
+    async def ask() -> tuple[list[int], list[int], int]:
+        async with wiring.api(Settings(redis_url=SecretStr(api.url))) as parts:
+            found = await asyncio.gather(
+                *(parts.events.of_message("acme-sendexa", "m-1") for _ in range(300))
+            )
+            queued = await asyncio.gather(*(parts.producer.queued() for _ in range(300)))
+            return [len(one) for one in found], queued, len(await api.client.client_list())
+
+    found, queued, connections = api.run(ask())
+    assert ([1] * 300, 300) == (found, len(queued))
+    assert connections <= wiring.API_CONNECTIONS + 5
+
+
+def test_one_deep_record_hides_no_other(api: Api) -> None:
+    """A provider that was told 960 levels deep before that was refused costs itself, not the list it stands in."""
+    path, headers = "/api/messagestatus/phonenumber/+233202007745", credential(api, "acme-namirial")
+    before = api.ask("GET", path, headers).json()
+    key = api.keys.status("acme-namirial", "m-5")
+    kept = api.run(api.client.get(key))
+    deep = msgspec.msgpack.encode(["A", "+1", "SMS", *[""] * 9, '{"x":' * 960 + "{}" + "}" * 960, "", ""])
+    api.run(api.client.set(key, kept[:24] + struct.pack(">cqH", b"f", AT, len(deep)) + deep, keepttl=True))
+    answer = api.ask("GET", path, headers)
+    api.run(api.client.set(key, kept, keepttl=True))
+    assert 200 == answer.status_code
+    found = {one["message"]["id"]: one["message"] for one in answer.json()["messages"]}
+    assert {one["message"]["id"] for one in before["messages"]} == set(found)
+    assert "provider" not in found["m-5"]
+
+
+def test_figures_without_an_hour_that_cannot_be_read(api: Api) -> None:
+    """An hour of counters that somebody wrote over is left out of the figures."""
+    hour = api.keys.stats("hour", api.now // 3_600_000 - 20)
+    api.run(api.client.set(hour, "by hand", ex=60))
+    headers = credential(api, "acme-sendexa")
+    assert 2 == api.ask("GET", "/v1/sms/analytics?hours=24", headers).json()["data"]["failed"]
+    api.run(api.client.delete(hour))
+
+
+def test_callbacks_without_one_that_cannot_be_read(api: Api) -> None:
+    """One entry of the ledger that cannot be read is left out of a message's callbacks."""
+    key = api.keys.message("acme-sendexa", "m-1")
+    kept = api.run(api.client.get(key))
+    broken = api.keys.event("acme-sendexa", "broken")
+    api.run(api.client.set(broken, "by hand", ex=60))
+    api.run(api.client.set(key, b"broken " + kept, keepttl=True))
+    answer = api.ask("GET", "/v1/sms/status/m-1?webhookStatus=true", credential(api, "acme-sendexa"))
+    api.run(api.client.set(key, kept, keepttl=True))
+    api.run(api.client.delete(broken))
+    assert ["evt-sendexa"] == [one["eventId"] for one in answer.json()["data"]["webhookStatus"]]
 
 
 def enqueue(api: Api, content: bytes) -> tuple[int, object]:
@@ -342,9 +391,111 @@ def test_too_many_and_too_long(api: Api) -> None:
     """More than 1,000 at once are refused, and so are more than 8 MB; nothing is taken of them."""
     api.run(api.client.delete(api.keys.events))
     many = b"[" + b",".join([CHANGE.to_json()] * 1001) + b"]"
-    assert (400, {"error": "give 1 to 1,000 status changes at once, not 1,001"}) == enqueue(api, many)
+    assert (400, {"error": "give 1 to 1,000 status changes at once"}) == enqueue(api, many)
     assert 413 == enqueue(api, b"[" + b" " * (8 * 1024 * 1024) + b"]")[0]
     assert 0 == api.run(api.client.xlen(api.keys.events))
+
+
+@pytest.mark.parametrize("body", [b"[" + b"1," * 4_000_000 + b"1]", b"[" + b"[]," * 2_700_000 + b"1]"])
+def test_what_is_too_many_takes_no_memory(body: bytes) -> None:
+    """A call of 8 MB with millions of things in it is refused once there is one too many."""
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match="1 to 1,000"):
+        status_changes._split(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
+
+
+def test_whitespace_before_many(api: Api) -> None:
+    """An array is one, whatever stands before it."""
+    api.run(api.client.delete(api.keys.events))
+    status, answer = enqueue(api, b" \r\n\t" * 2000 + b"[" + CHANGE.to_json() + b"]")
+    assert (202, 1) == (status, len(answer["results"]))  # type: ignore[index]
+
+
+def test_others_are_served_while_changes_are_looked_at(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 short status changes 50 are looked at between two turns of the others; of long ones, one."""
+    looked_at, look = 0, status_changes._looked_at
+
+    def counted(given: bytes) -> status_changes.Looked:
+        nonlocal looked_at
+        looked_at += 1
+        return look(given)
+
+    monkeypatch.setattr(status_changes, "_looked_at", counted)
+
+    async def most_of(body: bytes) -> int:
+        most = 0
+        call = asyncio.ensure_future(status_changes._enqueue(api.parts, status_changes._split(body)))
+        while not call.done():
+            before = looked_at
+            await asyncio.sleep(0)
+            most = max(most, looked_at - before)
+        return most
+
+    long = change(uuid="h-1", reference={"x": "y" * 60_000}).to_json()
+    short = api.run(most_of(b"[" + b",".join([CHANGE.to_json()] * 1000) + b"]"))
+    wrong = api.run(most_of(b"[" + b",".join([b"{}"] * 1000) + b"]"))
+    api.run(api.client.delete(api.keys.events))
+    assert (50, 50, 1) == (short, wrong, api.run(most_of(b"[" + b",".join([long] * 20) + b"]")))
+    assert 1000 + 1000 + 20 == looked_at
+    api.run(api.client.delete(api.keys.events))
+
+
+class Body:
+    """A request's body that knows whether it was asked for."""
+
+    asked = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.asked = True
+        yield b"[]"
+
+
+def test_back_pressure_before_the_body(api: Api) -> None:
+    """While the queue is long, and where its length says that it is too long, a body is not even read."""
+    api.run(api.client.delete(api.keys.events))
+    headers, first, second = credential(api, "producer"), Body(), Body()
+    too_long = headers | {"Content-Length": str(8 * 1024 * 1024 + 1)}
+    answers = [api.ask("POST", "/v1/status-changes", too_long, first).status_code]
+    many = b"[" + b",".join([CHANGE.to_json()] * (api.parts.max_queued + 1)) + b"]"
+    assert 202 == enqueue(api, many)[0]
+    answers.append(api.ask("POST", "/v1/status-changes", headers, second).status_code)
+    api.run(api.client.delete(api.keys.events))
+    assert ([413, 503], False, False) == (answers, first.asked, second.asked)
+
+
+def test_calls_of_one_key_at_once(api: Api) -> None:
+    """A ninth call of a key while eight hold their bodies is told to come again, and another key's is not."""
+    key = api.api_keys["producer"].partition(".")[0]
+    api.parts.enqueuing[key] = 8
+    answer = api.ask("POST", "/v1/status-changes", credential(api, "producer"), b"[]")
+    del api.parts.enqueuing[key]
+    assert (429, "1") == (answer.status_code, answer.headers["Retry-After"])
+    assert 400 == enqueue(api, b"[]")[0]
+    assert 0 == api.parts.enqueuing[key]
+
+
+def test_redis_that_fills_up_in_the_middle(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken before Redis was full is told from what was not; nothing more is tried then."""
+    monkeypatch.setattr(status_changes, "SLICE", 2)
+    api.run(api.client.delete(api.keys.events))
+    take, calls = type(api.parts.producer).enqueue_many, 0
+
+    async def fills_up(producer: AsyncDispatcher, some: Iterable[StatusChange]) -> list[str]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RedisFull("full")
+        return await take(producer, some)
+
+    monkeypatch.setattr(type(api.parts.producer), "enqueue_many", fills_up)
+    some = [change(uuid=f"h-{n}", workspace="acme-zeckta", event_id=f"h-{n}").to_json() for n in range(6)]
+    status, answer = enqueue(api, b"[" + b",".join(some) + b"]")
+    api.run(api.client.delete(api.keys.events))
+    words = [one["result"] for one in answer["results"]]  # type: ignore[index]
+    assert (503, 2, ["queued"] * 2 + ["unconfirmed"] * 4) == (status, calls, words)
 
 
 def test_cut_connection(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,19 +630,131 @@ def test_body_is_read_only_for_who_has_a_key(api: Api) -> None:
     assert 413 == api.ask("POST", path, headers | credential(api, "rival-qlara"), b" " * 20_000).status_code
 
 
-def test_one_search_at_a_time(api: Api) -> None:
-    """While a key's history is looked for, its next one is told to wait, and nobody else's."""
-    key = api.api_keys["acme-qlara"].partition(".")[0]
-    api.parts.searches.add(key)
-    path = (
-        "/partner-gateway/v1/messages/history?channel=SMS&from=2027-01-15T00:00:00Z&to=2027-01-16T00:00:00Z"
-    )
-    statuses = [
-        api.ask("GET", path, credential(api, name)).status_code for name in ("acme-qlara", "rival-qlara")
-    ]
-    api.parts.searches.discard(key)
-    assert ([429, 200], 200) == (statuses, api.ask("GET", path, credential(api, "acme-qlara")).status_code)
-    assert set() == api.parts.searches
+LONG = {
+    "namirial": LISTS["namirial"],
+    "qlara": LISTS["qlara"],
+    "sendexa": ["/v1/sms/analytics"],
+}
+
+
+def another_process(api: Api) -> Searches:
+    """The guard as another process of the API has it."""
+    return Searches(api.wire.call, api.keys, api.parts.api_keys)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path"), [(name, path) for name, paths in LONG.items() for path in paths]
+)
+def test_one_long_search_at_a_time(
+    api: Api, monkeypatch: pytest.MonkeyPatch, dialect: str, path: str
+) -> None:
+    """While a workspace has a long search in any process, its next one is told to wait, and nobody else's."""
+    monkeypatch.setattr(searches, "FREE", 0)
+    other, workspace = another_process(api), f"rival-{dialect}"
+    token = api.run(other.begin(workspace))
+    held = api.ask("GET", path, credential(api, workspace))
+    assert 0 < api.run(api.client.pttl(api.keys.search(workspace))) <= searches.LIFE_MS
+    assert (429, "1") == (held.status_code, held.headers["Retry-After"])
+    assert "wait for the one before" in held.text
+    assert 200 == api.ask("GET", path, credential(api, f"acme-{dialect}")).status_code
+    api.run(other.end(workspace, token))
+    assert 200 == api.ask("GET", path, credential(api, workspace)).status_code
+    assert [] == api.run(api.client.keys(f"{api.keys.root}search:*"))
+
+
+def test_a_short_search_needs_no_guard(api: Api) -> None:
+    """What looks at few messages goes on beside a long search, and beside others of its kind."""
+    token = api.run(another_process(api).begin("rival-namirial"))
+    answer = api.ask("GET", LISTS["namirial"][0], credential(api, "rival-namirial"))
+    api.run(another_process(api).end("rival-namirial", token))
+    assert 200 == answer.status_code
+
+
+def test_only_who_holds_the_guard_ends_it(api: Api) -> None:
+    """A search that lasted longer than its guard does not end the one that came after it."""
+    late, other = another_process(api), another_process(api)
+    token = api.run(late.begin("w"))
+    api.run(api.client.delete(api.keys.search("w")))
+    following = api.run(other.begin("w"))
+    api.run(late.end("w", token))
+    assert (True, "") == (bool(following), api.run(another_process(api).begin("w")))
+    api.run(other.end("w", following))
+    assert 0 == api.run(api.client.exists(api.keys.search("w")))
+
+
+def test_a_long_search_while_redis_is_full(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis that takes no guard still answers; one search at a time is counted here, then."""
+    monkeypatch.setattr(searches, "FREE", 0)
+    path, headers = LISTS["namirial"][0], credential(api, "rival-namirial")
+    api.run(api.client.config_set("maxmemory", 1))
+    try:
+        first = api.ask("GET", path, headers).status_code
+        token = api.run(api.parts.searches.begin("rival-namirial"))
+        second = api.ask("GET", path, headers).status_code
+        api.run(api.parts.searches.end("rival-namirial", token))
+        third = api.ask("GET", path, headers).status_code
+    finally:
+        api.run(api.client.config_set("maxmemory", 0))
+    assert (200, 429, 200) == (first, second, third)
+
+
+def spent_by(api: Api, rate: int, *counts: int) -> tuple[int, int]:
+    """How often a key was counted for a search that looks at so many messages, and in how many seconds."""
+    made = api.parts.api_keys.add("acme-namirial", "namirial", "s", now_ms=1, rate_per_second=rate)
+    key, _ = api.run(made)
+
+    async def look() -> None:
+        search = searches.Search(api.parts.searches, key)
+        try:
+            for count in counts:
+                await search.look_at(count)
+        finally:
+            await search.close()
+
+    api.run(look())
+    seconds = api.run(api.client.keys(f"{api.keys.root}api-rate:{key.id}:*"))
+    return sum(int(api.run(api.client.get(one))) for one in seconds), len(seconds)
+
+
+def test_a_search_is_paid_for_by_what_it_reads(api: Api) -> None:
+    """The first 500 messages are the call's, each further 500 cost as much as another one."""
+    paid = [spent_by(api, 5000, *counts)[0] for counts in ((500,), (100, 400, 1), (500, 500, 500, 1100))]
+    assert [0, 1, 5] == paid
+
+
+def test_a_search_waits_for_its_keys_rate(api: Api) -> None:
+    """A key with one call a second reads on in the next second, and none of its seconds is overdrawn by waiting."""
+    calls, seconds = spent_by(api, 1, 500, 500, 500)
+    assert (2, True) == (seconds, calls <= 4)
+
+
+def test_a_search_that_would_take_too_long(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the key's rate does not let end in time is told so, and gives the guard back."""
+    monkeypatch.setattr(searches, "MAX_SECONDS", 0)
+    with pytest.raises(searches.SearchRefused, match="narrow it"):
+        spent_by(api, 1, *[500] * 5)
+    assert [] == api.run(api.client.keys(f"{api.keys.root}search:*"))
+
+
+def test_what_is_left_after_a_search(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer's rate has the search in it."""
+    monkeypatch.setattr(searches, "A_CALL", 1)
+    answer = api.ask("GET", LISTS["qlara"][0], credential(api, "rival-qlara"))
+    assert int(answer.headers["X-RateLimit-Remaining"]) <= 5000 - 3
+
+
+def test_callbacks_of_a_message_are_the_latest(api: Api) -> None:
+    """Of a message with thousands of callbacks the last 100 are read and shown."""
+    workspace, key = "acme-sendexa", api.keys.message("acme-sendexa", "m-1")
+    before = api.run(api.client.get(key))
+    entry = api.run(api.client.get(api.keys.event(workspace, "evt-sendexa")))
+    ids = [f"many-{number}" for number in range(250)]
+    api.run(api.client.mset({api.keys.event(workspace, id_): entry for id_ in ids}))
+    api.run(api.client.set(key, " ".join(ids), keepttl=True))
+    answer = api.ask("GET", "/v1/sms/status/m-1?webhookStatus=true", credential(api, workspace))
+    api.run(api.client.set(key, before, keepttl=True))
+    api.run(api.client.delete(*(api.keys.event(workspace, id_) for id_ in ids)))
+    assert ids[-100:] == [one["eventId"] for one in answer.json()["data"]["webhookStatus"]]
 
 
 def test_documented_base_url_of_qlara(api: Api) -> None:
@@ -520,6 +783,56 @@ def test_every_path_is_tried_by_two_workspaces(api: Api) -> None:
     for path in set(api.app.openapi()["paths"]) - {"/v1/status-changes"}:
         pattern = re.sub(r"\\\{\w+\\\}", "[^?]+", re.escape(path))
         assert any(re.fullmatch(rf"{pattern}(\?.*)?", one) for one in tried), path
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/openapi.json", "/v1/messaging/nothing", "/%ff"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH", "OPTIONS"])
+def test_no_answer_is_kept(api: Api, method: str, path: str) -> None:
+    """Unknown paths and methods, too, are answered with `Cache-Control: no-store`, and nobody need show a key for that."""
+    assert api.ask(method, path).status_code in (200, 404, 405)
+
+
+def test_no_page_of_documentation(api: Api) -> None:
+    """There is none unless the operator asks for it; the OpenAPI document is there."""
+    paths = ("/docs", "/docs/", "/docs/start.js", "/redoc", "/docs/oauth2-redirect", "/openapi.json")
+    assert [404] * 5 + [200] == [api.ask("GET", path).status_code for path in paths]
+
+
+@pytest.fixture(scope="module")
+def documented_api(api: Api) -> Iterator[Api]:
+    """The API with its page, without messages."""
+    documented = Api(api.url, redis_away=True, docs=True)
+    yield documented
+    documented.close()
+
+
+def test_page_of_documentation(documented_api: Api) -> None:
+    """It loads nothing from elsewhere: all that it names is served here, and its policy allows nothing else."""
+    page = documented_api.ask("GET", "/docs")
+    assert (200, "text/html; charset=utf-8") == (page.status_code, page.headers["Content-Type"])
+    named = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert ["data:,", "docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"] == named
+    assert [] == re.findall(r"<script(?! src=)|\bon\w+=|<style|https?:|//", page.text)
+    for name in named[1:]:
+        answer = documented_api.ask("GET", f"/{name}")
+        kind = "text/css" if name.endswith(".css") else "text/javascript"
+        assert (200, kind) == (answer.status_code, answer.headers["Content-Type"].partition(";")[0])
+        assert "nosniff" == answer.headers["X-Content-Type-Options"]
+    policy = dict(one.split(" ", 1) for one in page.headers["Content-Security-Policy"].split("; "))
+    assert ("'none'", "'self'", "'self'") == (
+        policy["default-src"],
+        policy["script-src"],
+        policy["connect-src"],
+    )
+
+
+def test_start_of_the_page(documented_api: Api) -> None:
+    """It shows our document and asks no validator of others; nothing but its own files is under its path."""
+    start = documented_api.ask("GET", "/docs/start.js").text
+    assert 'url: "openapi.json"' in start
+    assert "validatorUrl: null" in start
+    for name in ("redoc.standalone.js", "..%2F__init__.py", "%2e%2e/core.py", "start.js/x"):
+        assert 404 == documented_api.ask("GET", f"/docs/{name}").status_code
 
 
 def test_every_answer_has_an_example(api: Api) -> None:

@@ -6,9 +6,10 @@ import ipaddress
 import resource
 import socket
 import ssl
+import threading
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dispatcher.addresses import AddressPolicy, parse_callback_url
-from dispatcher.exchange import MAX_ANSWER_BYTES
+from dispatcher.answer import MAX_ANSWER_BYTES
+from dispatcher.exchange import Connection as ClientConnection
+from dispatcher.exchange import NoAnswer
 from dispatcher.transport import CallbackTransport, OwnFault, TransportFailure
 from tests.http.raw_server import Behaviour, Connection, RawServer, answer, answers, closes, hangs, serving
 
@@ -221,7 +224,7 @@ def test_the_answer_is_not_decompressed(run: Run[Answer]) -> None:
 
 
 def test_a_gzip_bomb_stays_packed(run: Run[Answer]) -> None:
-    """A bomb of 40 MB of zeros costs the 64 KiB that are read of it."""
+    """A bomb of 40 MB of zeros costs the 16 KiB that are read of it."""
     bomb = zlib.compress(bytes(40_000_000), level=1, wbits=31)
     assert len(bomb) > MAX_ANSWER_BYTES
     got = run(answer_of(answers(answer(200, bomb, "Content-Encoding: gzip"))))
@@ -229,7 +232,7 @@ def test_a_gzip_bomb_stays_packed(run: Run[Answer]) -> None:
 
 
 def test_an_answer_at_the_limit_is_read_whole(run: Run[None]) -> None:
-    """64 KiB come back whole and the connection is kept."""
+    """16 KiB come back whole and the connection is kept."""
 
     async def scene() -> None:
         body = bytes(range(256)) * (MAX_ANSWER_BYTES // 256)
@@ -241,25 +244,40 @@ def test_an_answer_at_the_limit_is_read_whole(run: Run[None]) -> None:
     run(scene())
 
 
-@pytest.mark.parametrize("length", ["Content-Length: 1000000000", "X-Length: none"])
-def test_an_endless_answer_is_cut_and_its_connection_closed(run: Run[None], length: str) -> None:
-    """64 KiB of a body without end come back, with its status, and the server sees the connection close."""
+@pytest.mark.parametrize(
+    ("field", "piece"),
+    [
+        ("Content-Length: 1000000000", b"x" * 10_000),
+        ("X-Length: none", b"x" * 10_000),
+        ("Transfer-Encoding: chunked", b"1\r\nx\r\n" * 2_000),
+        ("Transfer-Encoding: chunked", b"2000\r\n" + b"x" * 0x2000 + b"\r\n"),
+        ("Transfer-Encoding: chunked", b"0\r\n" + b"X: trailer\r\n" * 1_000),
+    ],
+    ids=["a length", "no length", "tiny chunks", "chunks", "trailers"],
+)
+@pytest.mark.parametrize("status", [200, 503])
+def test_an_endless_answer_is_cut_and_its_connection_closed(
+    run: Run[None], status: int, field: str, piece: bytes
+) -> None:
+    """At most 16 KiB of a body without end come back, with its status, and the server sees the connection close."""
 
     async def scene() -> None:
         noticed = asyncio.Event()
 
         async def endless(connection: Connection) -> None:
             await connection.request()
-            await connection.send(HEAD + length.encode() + b"\r\n\r\n")
+            await connection.send(b"HTTP/1.1 %d X\r\n%b\r\n\r\n" % (status, field.encode()))
             try:
                 while True:
-                    await connection.send(b"x" * 10_000)
+                    await connection.send(piece)
             except ConnectionError:
                 noticed.set()
 
         async with serving(endless) as server, sending() as transport:
             got = await post(transport, server.url)
-            assert (got.status, got.body) == (200, b"x" * MAX_ANSWER_BYTES)
+            assert got.status == status
+            assert len(got.body) <= MAX_ANSWER_BYTES
+            assert set(got.body) <= {ord("x")}
             await asyncio.wait_for(noticed.wait(), 20)
 
     run(scene())
@@ -290,6 +308,42 @@ def test_a_body_without_end_takes_nothing_from_a_2xx(run: Run[Answer], behaviour
     got = run(answer_of(behaviour, seconds=SHORT))
     assert got.status == 200
     assert set(got.body) <= {ord(".")}
+
+
+def test_the_rest_of_an_answer_is_not_waited_for_to_the_deadline(run: Run[Answer]) -> None:
+    """Once a head was read its body has a second: the status stands, and a slot is held."""
+    assert run(answer_of(silent_body, seconds=3600)).status == 200
+
+
+UNTIDY = [
+    b"X: folded\r\n line\r\nContent-Length: 2\r\n",
+    b"X : blank before the colon\r\nContent-Length: 2\r\n",
+    b"Content-Length: 2\r\nContent-Length: 2\r\n",
+    b"Content-Length: 2, 2\r\n",
+    b"Content-Length: 2\r\nContent-Length: 3\r\n",
+    b"Content-Length: -1\r\n",
+    b"Content-Length: 7\r\nTransfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: identity\r\nContent-Length: 2\r\n",
+    b"a line without a colon\r\nContent-Length: 2\r\n",
+]
+"""Header lines that no server should send, and some do."""
+
+
+@pytest.mark.parametrize("fields", UNTIDY, ids=repr)
+@pytest.mark.parametrize("status", [200, 503])
+def test_an_untidy_answer_counts_and_its_connection_is_not_used_again(
+    run: Run[None], status: int, fields: bytes
+) -> None:
+    """A head that can be read has a status, however it frames its body; the next request has a new connection."""
+    body = b"2\r\nok\r\n0\r\n\r\n" if b"chunked" in fields else b"ok"
+
+    async def scene() -> None:
+        content = b"HTTP/1.1 %d X\r\n%b\r\n%b" % (status, fields, body)
+        async with serving(answers(content, content)) as server:
+            assert await statuses(2, server) == [status, status]
+            assert server.accepted == 2
+
+    run(scene())
 
 
 @pytest.mark.parametrize(
@@ -471,9 +525,9 @@ def test_a_connection_that_ends_before_the_head_may_have_delivered(
         b"<html>200 OK</html>\r\n\r\n",
         b"HTTP/1.1 OK\r\n\r\n",
         b"HTTP/1.1 2000 OK\r\n\r\n",
-        HEAD + b"Content-Length: -1\r\n\r\n",
-        HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok",
-        HEAD + b"a line without a colon\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK" + b"x" * 1_000_000,
         HEAD + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n",
         HEAD + b"X: x\r\n" * 100_000 + b"\r\n",
     ],
@@ -497,6 +551,31 @@ def test_endless_interim_answers_are_no_answer(run: Run[str]) -> None:
 def test_interim_answers_are_read_within_a_limit(run: Run[str]) -> None:
     """Megabytes of 1xx are `protocol`, like any head of that size, whatever comes behind them."""
     assert run(word_of(answer_of(answers(HINT * 100_000 + answer())))) == "protocol"
+
+
+async def asked_late(behaviour: Behaviour) -> str:
+    """The word for asking over a connection whose server did something first."""
+    async with serving(behaviour) as server:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(ClientConnection, "127.0.0.1", server.port)
+        await turns_of_the_loop()
+        with pytest.raises(NoAnswer) as failure:
+            await connection.ask(b"POST / HTTP/1.1\r\n\r\n", loop.time() + 20)
+        return failure.value.word
+
+
+async def speaks_first(connection: Connection) -> None:
+    """Sends an answer before it is asked."""
+    await connection.send(answer())
+    await connection.gone()
+
+
+@pytest.mark.parametrize(("behaviour", "word"), [(speaks_first, "protocol"), (closes_at_once, "connect")])
+def test_what_ends_before_it_is_asked_was_sent_nothing(
+    run: Run[str], behaviour: Behaviour, word: str
+) -> None:
+    """An answer from before the request is none, and where nothing was sent nothing may have been received."""
+    assert run(asked_late(behaviour)) == word
 
 
 def test_refused_connections_are_told_apart(run: Run[str]) -> None:
@@ -887,8 +966,13 @@ class Certificates:
         """Trusts the private authority, and checks names as ever."""
         return ssl.create_default_context(cafile=self._authority)
 
-    def server(self, host: str, *, days: int = 30, self_signed: bool = False) -> ssl.SSLContext:
-        """A server's side with a certificate for a name or an address, valid for some days (from a year ago)."""
+    def server(
+        self, host: str, *, days: int = 30, self_signed: bool = False, asks: bool = False
+    ) -> ssl.SSLContext:
+        """A server's side with a certificate for a name or an address, valid for some days (from a year ago).
+
+        One that `asks` wants a certificate of its client.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         chain = self._folder / f"{host}-{days}-{self_signed}.pem"
@@ -900,6 +984,9 @@ class Certificates:
         chain.write_bytes(secret + self._sign(name, key, key if self_signed else self._key, days=days))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(chain)
+        if asks:
+            context.load_verify_locations(self._authority)
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def _sign(
@@ -1033,6 +1120,82 @@ def test_a_failed_handshake_is_told_apart(run: Run[None], content: bytes) -> Non
             assert await word_of(post(transport, url)) == "tls_handshake"
 
     run(scene())
+
+
+@contextmanager
+def handshaking(tls: ssl.SSLContext) -> Iterator[int]:
+    """The port of a server that does one handshake, with its alerts, and then waits until the client has closed.
+
+    Python's own blocking server: asyncio's closes without having sent its alert.
+    """
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer.dup() as kept:  # a failed handshake closes its own
+            with suppress(ssl.SSLError):
+                tls.wrap_socket(peer, server_side=True)
+            with suppress(ConnectionError):
+                while kept.recv(65536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        yield listener.getsockname()[1]
+        server.join(20)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+def test_a_server_that_wants_our_certificate_has_failed_the_handshake(
+    run: Run[None], certificates: Certificates, version: ssl.TLSVersion
+) -> None:
+    """Its alert is `tls_handshake` with TLS 1.3 too, where it comes after our side of the handshake (RFC 8446 §4.4.2.4)."""
+    tls = certificates.server("receiver.test", asks=True)
+    tls.minimum_version = tls.maximum_version = version
+
+    async def scene(port: int) -> None:
+        async with sending(resolver=names("127.0.0.1"), tls=certificates.client()) as transport:
+            with pytest.raises(TransportFailure, match="alert") as failure:
+                await post(transport, f"https://receiver.test:{port}/hook")
+            assert failure.value.word == "tls_handshake"
+
+    with handshaking(tls) as port:
+        run(scene(port))
+
+
+ALERT = ssl.SSLError(1, "[SSL: TLSV1_ALERT_ACCESS_DENIED] tlsv1 alert access denied (_ssl.c:2580)")
+NO_ALERT = ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] bad record mac (_ssl.c:2580)")
+
+
+@pytest.mark.parametrize(
+    ("heard", "error", "word"),
+    [
+        (b"", ALERT, "tls_handshake"),
+        (b"", NO_ALERT, "maybe_received"),
+        (b"", ConnectionResetError(), "maybe_received"),
+        (b"", None, "maybe_received"),
+        (HEAD, ALERT, "maybe_received"),
+    ],
+)
+def test_an_alert_is_of_the_handshake_only_before_all_else(
+    run: Run[str], heard: bytes, error: Exception | None, word: str
+) -> None:
+    """An alert is the first that is heard of a server that refused us; any later end may have followed the request."""
+
+    async def scene() -> str:
+        async with serving(hangs) as server:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(ClientConnection, "127.0.0.1", server.port)
+            asked = asyncio.create_task(connection.ask(b"POST / HTTP/1.1\r\n\r\n"))
+            await asyncio.sleep(0)
+            if heard:
+                connection.data_received(heard)
+            connection.connection_lost(error)
+            with pytest.raises(NoAnswer) as failure:
+                await asked
+            return failure.value.word
+
+    assert run(scene()) == word
 
 
 def test_a_handshake_that_hangs_counts_in_the_deadline(run: Run[None]) -> None:

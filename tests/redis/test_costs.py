@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from dispatcher.exchange import Answer
+from dispatcher.answer import Answer
 from dispatcher.keys import endpoint_id
 from dispatcher.ledger import ToAccept
 from dispatcher.model import Callback, Status, StatusChange
@@ -132,7 +132,7 @@ class Answers:
 
     async def post(self, *_request: object) -> Answer:
         """200."""
-        return Answer(200, [])
+        return Answer(200)
 
 
 def test_python_calls_of_sending() -> None:

@@ -282,6 +282,38 @@ def test_what_is_no_entry(world: World) -> None:
     world.call("delete", world.keys.event("acme", "e1"))
 
 
+@pytest.mark.parametrize(
+    "raw",
+    ["by hand", b"\xff", "d MESSAGE_SENT s 99999999999999999 d 0 e m1 1 1", "d T s 1 d 0 e m1 1 1 base=x"],
+)
+def test_what_is_no_entry_hides_no_other(world: World, raw: str | bytes) -> None:
+    """In a list of callbacks what cannot be read is left out."""
+    world.accept(*(callback(f"e{number}") for number in range(3)))
+    kept = world.call("get", world.keys.event("acme", "e1"))
+    world.call("set", world.keys.event("acme", "e1"), raw)
+    found = world.run(world.events.of_message("acme", "m1"))
+    world.call("set", world.keys.event("acme", "e1"), kept)
+    assert ["e0", "e2"] == [one.event_id for one in found]
+
+
+def test_what_is_no_rejected_entry_hides_no_other(world: World) -> None:
+    """In the list of what was rejected, what no script of ours wrote is left out."""
+    fields = {
+        "entry": "1-1",
+        "at": START_MS,
+        "reason": "invalid",
+        "detail": "",
+        "workspace": "",
+        "eventId": "",
+    }
+    world.call("xadd", world.keys.rejected, {"by": "hand"})
+    world.call("xadd", world.keys.rejected, fields | {"raw": "{"})
+    world.call("xadd", world.keys.rejected, fields | {"raw": "{", "at": "x"})
+    found = world.run(world.lookup.rejected(10))
+    world.call("delete", world.keys.rejected)
+    assert ["1-1"] == [one.entry for one in found]
+
+
 def fail(world: World, count: int = 1, *, pace_ms: int = 0) -> None:
     """So many failures of the endpoint, each with another callback."""
     for _ in range(count):

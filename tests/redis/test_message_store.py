@@ -1,20 +1,23 @@
 """The message store on a real server: the latest status by rank, what is told, and every look-up."""
 
+import asyncio
 import re
+import struct
 from collections.abc import Iterator
 from decimal import Decimal
 
 import msgspec
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import LETTERS, Status
 from dispatcher.scripts import source
 from dispatcher.status_api import messages as module
-from dispatcher.status_api.messages import StoredMessage
-from dispatcher.status_api.record import Told
+from dispatcher.status_api.record import Head, Told
 from tests.messages import RETENTION_MS, Store, change
 
 AT = 1_800_000_000_000
@@ -343,7 +346,7 @@ def test_far_times_and_long_tellings(store: Store) -> None:
     assert [(Status.SENT, AT), (Status.DELIVERED, -5)] == found.history
 
 
-def everything(_: StoredMessage) -> bool:
+def everything(_: Head) -> bool:
     return True
 
 
@@ -361,6 +364,96 @@ def test_by_phone_latest_first(store: Store) -> None:
     assert ["m4", "m3"] == ask(AT + 10_000, 2)
     assert ["m1", "m0"] == ask(AT + 2000, 50)
     assert [] == ask(AT, 50)
+
+
+def kept(told: Told, at_ms: int = AT, letter: bytes = b"s") -> bytes:
+    """A record as the script writes one, of one status, with whatever is told."""
+    packed = msgspec.msgpack.encode(told)
+    step = struct.pack(">cqH", letter, at_ms, len(packed))
+    return letter + b"%013d%06d%04d" % (AT, 24 + len(step), 0) + step + packed
+
+
+TOLD = Told("ACME", "+233200000001", "SMS")
+DEEP = '{"x":' * 960 + "{}" + "}" * 960
+UNREADABLE = {
+    "no record": b"by hand",
+    "half of one": kept(TOLD)[:-3],
+    "no status": kept(TOLD)[:24],
+    "another letter": kept(TOLD, letter=b"?"),
+    "another status in its head": b"d" + kept(TOLD)[1:],
+    "no time": kept(TOLD, at_ms=2**62),
+    "no msgpack": kept(TOLD)[:-40] + b"\xc1" * 40,
+    "no text": kept(replace(TOLD, src=7)),
+    "no count": kept(replace(TOLD, segments="x")),
+    "endless count": kept(replace(TOLD, units="9" * 30)),
+    "no cost": kept(replace(TOLD, cost="NaN")),
+    "endless cost": kept(replace(TOLD, cost="1E+999999999")),
+}
+UNREADABLE_IN_PART = {
+    "deep": replace(TOLD, provider=DEEP),
+    "no JSON": replace(TOLD, provider="{"),
+    "no object": replace(TOLD, provider="[1]"),
+    "endless number": replace(TOLD, provider='{"x":1e99999999999999999999}'),
+}
+
+
+def test_the_records_of_these_tests_are_right(store: Store) -> None:
+    """What `kept` makes is read where nothing is wrong with it."""
+    store.plain.set(store.keys.status("acme", "m1"), kept(TOLD), px=60_000)
+    assert (Status.SENT, "ACME") == (store.get().status, store.get().src)
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_a_record_that_cannot_be_read_hides_no_other(store: Store, what: str) -> None:
+    """It is left out of every list, and looked for alone it is not found."""
+    told = {"campaign_id": "c", "reference": {"key": "k"}}
+    for number in range(3):
+        for dialect in ("namirial", "qlara", "zeckta"):
+            store.record(change(uuid=f"m{number}", workspace=dialect, **told), dialect=dialect)
+    for dialect in ("namirial", "qlara", "zeckta"):
+        store.plain.set(store.keys.status(dialect, "m1"), UNREADABLE[what], px=60_000)
+    messages, number = store.messages, "+233200000001"
+    asked = [
+        messages.get_many("qlara", ["m0", "m1", "m2"]),
+        messages.recipients("zeckta", "c", 0, 9),
+        messages.to_phone("namirial", number, AT + 1, 9, everything),
+        messages.with_reference("namirial", "k", AT + 1, 9, everything),
+        messages.sent_between("qlara", "SMS", AT, AT, now_ms=AT, skip=0, count=9),
+    ]
+    assert [["m0", "m2"]] * 5 == [sorted(one.uuid for one in store.run(some)) for some in asked]
+    assert None is store.run(messages.get("qlara", "m1"))
+
+
+@pytest.mark.parametrize("what", UNREADABLE_IN_PART)
+def test_a_status_is_known_though_its_provider_cannot_be_read(store: Store, what: str) -> None:
+    """What the backend told freely is left out where it cannot be read; the message stays."""
+    store.plain.set(store.keys.status("acme", "m1"), kept(UNREADABLE_IN_PART[what]), px=60_000)
+    assert (Status.SENT, {}) == (store.get().status, store.get().provider)
+
+
+def test_what_is_no_list_hides_nothing_else(store: Store) -> None:
+    """Something else under one key of a look-up costs what was under it, and no more."""
+    for slot in range(3):
+        store.record(change(uuid=f"m{slot}", at_ms=AT + slot * 600_000, campaign_id="c"), dialect="qlara")
+    store.plain.set(store.keys.status_time("acme", "SMS", AT // 600_000 + 1), "by hand", px=60_000)
+    asked = store.messages.sent_between("acme", "SMS", AT, AT * 2, now_ms=AT + 3_600_000, skip=0, count=9)
+    assert ["m0", "m2"] == [one.uuid for one in store.run(asked)]
+    store.plain.set(store.keys.status_phone("acme", "+1"), "by hand", px=60_000)
+    assert [] == store.run(store.messages.to_phone("acme", "+1", AT, 9, everything))
+    store.plain.rpush(store.keys.status_time("acme", "SMS", AT // 600_000), b"\xff")
+    asked = store.messages.sent_between("acme", "SMS", AT, AT * 2, now_ms=AT + 3_600_000, skip=0, count=9)
+    assert ["m0", "m2"] == [one.uuid for one in store.run(asked)]
+
+
+def test_a_campaign_with_what_is_no_count(store: Store) -> None:
+    """Its totals are those that can be read."""
+    for number in range(2):
+        store.record(change("QUEUED", f"m{number}", campaign_id="c"))
+    wrong = {"?": 1, "d": "x", "s": -3, "f": "9" * 40}
+    store.plain.hset(store.keys.status_campaign("acme", "c"), mapping=wrong)
+    found = store.run(store.messages.campaign("acme", "c"))
+    assert found
+    assert ({Status.QUEUED: 2}, AT) == (found.counts, found.started_ms)
 
 
 def test_by_phone_looks_on_behind_what_is_left_out(store: Store) -> None:
@@ -454,6 +547,63 @@ def test_sent_between_says_where_it_would_look_at_too_many(
     )
     with pytest.raises(InvalidInput, match="narrow it"):
         store.run(asked)
+
+
+@pytest.mark.parametrize("searches", [1, 10])
+def test_others_are_served_while_many_are_read(store: Store, searches: int) -> None:
+    """Between two turns of the others no more than 50 messages are looked at, however many search how much."""
+    store.record(*(change("QUEUED", f"m{number}") for number in range(1100)), dialect="namirial")
+    looked_at, most = 0, 0
+
+    def keep(_: Head) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return looked_at % 2 == 0
+
+    async def ask() -> None:
+        nonlocal most
+        asked = (
+            store.messages.to_phone("acme", "+233200000001", AT + 1, 1100, keep) for _ in range(searches)
+        )
+        search = asyncio.gather(*asked)
+        while not search.done():
+            before = looked_at
+            await asyncio.sleep(0)
+            most = max(most, looked_at - before)
+        assert 550 * searches == sum(len(found) for found in await search)
+
+    store.run(ask())
+    assert (1100 * searches, 50) == (looked_at, most)
+
+
+def test_what_is_not_wanted_is_not_read_whole(store: Store) -> None:
+    """A message that its status rules out costs no more than a look at its first bytes."""
+    broken = kept(TOLD)[:-3]
+    for number in range(3):
+        store.record(change(uuid=f"m{number}"), dialect="namirial")
+        store.plain.set(store.keys.status("acme", f"m{number}"), broken, px=60_000)
+    with structlog.testing.capture_logs() as lines:
+        for keep in (lambda _: False, everything):
+            store.run(store.messages.to_phone("acme", "+233200000001", AT + 1, 9, keep))
+    assert ["m0", "m1", "m2"] == sorted(line["message"] for line in lines)
+
+
+def test_a_search_says_what_it_reads(store: Store) -> None:
+    """Messages, and stretches of ten minutes, are told before they are read."""
+    told: list[int] = []
+
+    async def look(count: int) -> None:
+        told.append(count)
+
+    for number in range(3):
+        store.record(change(uuid=f"n{number}", reference={"key": "k"}), dialect="namirial")
+        store.record(change(uuid=f"q{number}", at_ms=AT + number), dialect="qlara")
+    messages = store.messages
+    store.run(messages.to_phone("acme", "+233200000001", AT + 1, 2, everything, look))
+    store.run(messages.with_reference("acme", "k", AT + 1, 9, everything, look))
+    asked = messages.sent_between("acme", "SMS", AT, AT, now_ms=AT, skip=0, count=9, look=look)
+    store.run(asked)
+    assert [2, 3, 1, 3] == told
 
 
 def test_no_other_workspace(store: Store) -> None:

@@ -572,6 +572,47 @@ def test_a_lone_surrogate_is_refused_in_python() -> None:
         StatusChange(**{**MINIMAL, "message": {**MINIMAL["message"], "src": "\ud800"}})
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """Objects and lists in each other, so many levels."""
+    value: Any = {}
+    for number in range(levels - 2):
+        value = [value] if number % 2 else {"x": value}
+    return {"x": value}
+
+
+@pytest.mark.parametrize("field", ["reference", "provider"])
+def test_a_deep_value_is_refused_at_the_door(field: str) -> None:
+    """32 levels are taken, 33 and 960 are not; the error names the field and the limit, however the change comes."""
+    message = f"^message.{field}: is nested too deeply; the limit is 32 levels$"
+    raw = json.dumps(changed(f"message.{field}", "deep")).replace('"deep"', '{"x":' * 300 + "{}" + "}" * 300)
+    assert re.match(message, refusal(raw.encode()))
+    for levels in (33, 960):
+        document = changed(f"message.{field}", nested(levels))
+        with pytest.raises(InvalidInput, match=message):
+            StatusChange.from_dict(document)
+        with pytest.raises(ValidationError, match="nested too deeply"):
+            StatusChange(**document)
+    taken = read(changed(f"message.{field}", nested(32)))
+    assert taken == StatusChange.from_json(taken.to_json())
+
+
+def test_a_value_that_grew_deep_is_not_written() -> None:
+    """A reference that was changed after it was checked is checked again, and a circle ends."""
+    change = read(FULL)
+    reference = change.message.reference
+    assert reference is not None
+    reference |= {"a": reference, "b": reference}
+    with pytest.raises(InvalidInput, match=r"^message\.reference: is nested too deeply"):
+        change.to_json()
+
+
+def test_a_huge_exponent_is_a_number() -> None:
+    """What JSON can say is written as it came, though no float can hold it."""
+    message = {**MINIMAL["message"], "provider": {"x": Decimal("1E+999999999")}}
+    change = StatusChange(**{**MINIMAL, "message": message})
+    assert b'"provider":{"x":1E+999999999}' in change.to_json()
+
+
 def with_filler(length: int) -> StatusChange:
     message = {**MINIMAL["message"], "reference": {"x": "y" * length}}
     return StatusChange(**{**MINIMAL, "message": message})

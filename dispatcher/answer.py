@@ -1,0 +1,254 @@
+"""One HTTP/1 answer, read from bytes as they come, within bounds (RFC 9112). Does no I/O.
+
+The status counts once a final head was read whole, however untidy it is. What is not written exactly as the RFC
+says costs the connection and nothing else: it is not used again, so no byte of one answer is taken for the next one's.
+"""
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Most that is read before the end of the final head, with all 1xx before it."""
+
+MAX_ANSWER_BYTES = 16 * 1024
+"""Most that is read behind the head, with the frames of chunks: what a server sends before it waits for the first
+acknowledgement (RFC 6928). The ledger keeps 256 bytes of it; the rest is read only to use the connection again."""
+
+MAX_PIECES = 512
+"""Most reads, 1xx and chunks of one answer: each takes as long as some hundred bytes, however short it is."""
+
+MAX_LINES = 256
+"""Most header lines that are looked at."""
+
+MAX_CACHED_BYTES = 1024
+"""Longest head whose framing is remembered."""
+
+TIDY_HEAD = re.compile(
+    rb"HTTP/1\.(\d) ([1-9]\d\d)(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n"
+    rb"(?:[!#$%%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n){0,%d}+\r\n" % MAX_LINES
+)
+"""RFC 9112 §4 and §5. Many servers leave out the blank before an empty reason; it divides nothing."""
+
+STATUS = re.compile(rb"HTTP/1\.(\d)[ \t]+([1-9]\d\d)(?=[ \t\r\n])")
+"""RFC 9112 §4, with any blanks. The name is case-sensitive, and other major versions are framed otherwise."""
+
+STATUS_BYTES = 40
+"""Within so many bytes a status must have come."""
+
+HEAD_END = re.compile(rb"\n\r?\n")
+"""An empty line. A line feed alone ends a line, too (RFC 9112 §2.2)."""
+
+FIELD = re.compile(rb"\n([^:\n]++):([^\n]*)")
+FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection)[ \t]*:[ \t]*([^\r\n]*)")
+CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")
+
+
+@dataclass(slots=True)
+class Answer:
+    """A final head that was read whole, and the beginning of its body, as it was sent."""
+
+    status: int
+    head: bytes = b""
+    body: bytes = b""
+    """At most 16 KiB."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Names and values, in the order in which they came."""
+        return [(name.strip(), value.strip()) for name, value in FIELD.findall(self.head)]
+
+
+class Body(NamedTuple):
+    """How a body ends (RFC 9112 §6.3)."""
+
+    length: int | None = None
+    """None: with the connection, unless it is chunked."""
+    chunked: bool = False
+    tidy: bool = True
+    """Whether the connection outlives it: nothing contradicts, and the server does not want to close (§9.3)."""
+    unknown: bool = False
+    """Nobody can say where."""
+
+
+@functools.lru_cache(maxsize=1024)
+def body_of(minor: bytes, status: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> Body:
+    """By the version's second digit, the status, and the fields that FRAMING finds."""
+    given: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"connection": []}
+    for name, value in fields:
+        given[name] += [item.strip() for item in value.split(b",")]
+    lengths, codings, options = given.values()
+    persists = b"close" not in options and (minor > b"0" or (b"keep-alive" in options and not codings))
+    coding = [one for one in codings if one not in (b"", b"identity")][-1:]
+    if status in (b"204", b"304"):
+        return Body(0, tidy=persists and not codings and lengths in ([], [b"0"]))
+    if coding:
+        return Body(chunked=coding == [b"chunked"], tidy=persists and codings == [b"chunked"] and not lengths)
+    if lengths:
+        length = _one_number(lengths)
+        tidy = persists and not codings and len(lengths) == 1
+        return Body(length, tidy=tidy, unknown=length is None)
+    return Body(unknown=status == b"101")
+
+
+class Reader:
+    """Takes the bytes of one answer, until it is `done` or nothing more comes."""
+
+    head_only = False
+    """Whether no body follows the head: a proxy's answer to CONNECT has none (RFC 9110 §9.3.6)."""
+    answer: Answer | None = None
+    """Once a final head was read: with as much of the body as has come."""
+    done = False
+    """Whether nothing more is to be read."""
+    reusable = False
+    """Whether the connection may be used again."""
+    problem = ""
+    """Why what came is no answer, in words."""
+
+    _rest = _chunks = b""
+    _at = _searched = _pieces = 0
+    _tidy = True
+    _body = Body()
+
+    def feed(self, data: bytes) -> None:
+        """Takes the next bytes; of many, no more than the bounds allow."""
+        tidy = None if self._pieces else TIDY_HEAD.match(data, 0, MAX_HEAD_BYTES)
+        self._pieces += 1
+        if tidy and tidy[2] >= b"200":
+            end = tidy.end()
+            self._take(tidy, data[:end], data[end:])
+            if self.done:
+                return
+        else:
+            self._rest += data[: MAX_HEAD_BYTES + MAX_ANSWER_BYTES]
+            while self.answer is None and self._pieces <= MAX_PIECES and self._read_head():
+                self._pieces += 1
+        if self.answer and not self.done:
+            self._read_body(self.answer)
+        if self._pieces > MAX_PIECES:
+            self._stop(f"the answer's head came in more than {MAX_PIECES} pieces")
+
+    def _stop(self, problem: str = "") -> None:
+        self.done = True
+        self.problem = self.problem or problem
+
+    # Heads: the final one, and those of 1xx before it.
+
+    def _read_head(self) -> bool:
+        """Takes the next head, if it is there whole; whether it was."""
+        end = self._head_end()
+        if not end or end > MAX_HEAD_BYTES:
+            if len(self._rest) > MAX_HEAD_BYTES:
+                self._stop(f"the answer's head is longer than {MAX_HEAD_BYTES} bytes")
+            return False
+        head, self._at = self._rest[self._at : end], end
+        found = TIDY_HEAD.fullmatch(head)
+        if not found:
+            found, self._tidy, head = STATUS.match(head), False, _tidied(head)
+        assert found  # _head_end has looked
+        if found[2] >= b"200" or found[2] == b"101":
+            self._take(found, head, self._rest[end:])
+        return True
+
+    def _head_end(self) -> int:
+        """Where the next head ends; 0 while that has not come. Empty lines before it are skipped."""
+        if self._rest[self._at : self._at + 1] in (b"\r", b"\n"):
+            self._at = len(self._rest) - len(self._rest[self._at :].lstrip(b"\r\n"))
+            self._tidy = False
+        begins = self._rest[self._at : self._at + STATUS_BYTES]
+        if not STATUS.match(begins) and not _may_be_status(begins):
+            words = begins.split()[: 2 if begins.startswith(b"HTTP/") else 1]
+            self._stop(f"the answer begins with {b' '.join(words)[:24]!r}, not with HTTP/1 and a status")
+            return 0
+        found = HEAD_END.search(self._rest, max(self._at, self._searched))
+        if found:
+            return found.end()
+        self._searched = self._rest.rfind(b"\n")
+        return 0
+
+    def _take(self, found: re.Match[bytes], head: bytes, rest: bytes) -> None:
+        """Takes the final head."""
+        minor, status = found.groups()
+        fields = tuple(FRAMING.findall(head.lower()))
+        find = body_of if len(head) <= MAX_CACHED_BYTES else body_of.__wrapped__
+        body = find(minor, status, fields)
+        if self.head_only:
+            body, self._tidy = Body(0), True
+        self.answer = Answer(int(status), head, rest)
+        if len(rest) == body.length and len(rest) <= MAX_ANSWER_BYTES:
+            self.done, self.reusable = True, self._tidy and body.tidy
+        else:
+            self._body, self._rest, self._at = body, rest, 0
+
+    # The body.
+
+    def _read_body(self, answer: Answer) -> None:
+        length, chunked, _, unknown = self._body
+        over = len(self._rest) > MAX_ANSWER_BYTES
+        if over:
+            self._rest, self._tidy = self._rest[:MAX_ANSWER_BYTES], False
+        answer.body = self._read_chunks() if chunked else self._rest[:length]
+        if length is not None and len(self._rest) >= length:
+            self._end_at(length)
+        if over or unknown:
+            self.done = True
+
+    def _read_chunks(self) -> bytes:
+        """Takes those that are there whole (RFC 9112 §7.1). Returns the data of all that came."""
+        while self._pieces <= MAX_PIECES and (line := self._chunk_line()):
+            stop = line.end() + int(line[1], 16)
+            if stop == line.end():
+                self._read_last(stop)
+                break
+            data = self._rest[line.end() : stop]
+            if self._rest[stop : stop + 2] != b"\r\n":
+                if len(self._rest) >= stop + 2:
+                    self._stop()
+                return self._chunks + data
+            self._chunks += data
+            self._at = stop + 2
+            self._pieces += 1
+        return self._chunks
+
+    def _chunk_line(self) -> re.Match[bytes] | None:
+        """The line before the next chunk, once it is there whole."""
+        end = self._rest.find(b"\n", self._at) + 1
+        line = CHUNK_LINE.fullmatch(self._rest, self._at, end) if end else None
+        if end and not line:
+            self._stop()
+        return line
+
+    def _read_last(self, at: int) -> None:
+        """Behind the last chunk: an empty line, or trailers, whose end is not worth waiting for."""
+        tail = self._rest[at : at + 2]
+        if tail == b"\r\n":
+            self._end_at(at + 2)
+        elif tail not in (b"", b"\r"):
+            self._stop()
+
+    def _end_at(self, end: int) -> None:
+        self.reusable = self._tidy and self._body.tidy and len(self._rest) == end
+        self.done = True
+
+
+def _may_be_status(begins: bytes) -> bool:
+    """Whether a status may still come of this."""
+    return len(begins) < STATUS_BYTES and b"\n" not in begins and b"HTTP/1.".startswith(begins[:7])
+
+
+def _tidied(head: bytes) -> bytes:
+    """One line for each field: what is folded is unfolded (RFC 9112 §5.2), what follows on many lines is left out.
+
+    What is folded onto the status line goes with it (§2.2).
+    """
+    lines = head.replace(b"\r\n", b"\n").split(b"\n", MAX_LINES)[:MAX_LINES]
+    return re.sub(rb"\n[ \t]+", b" ", b"\n".join(lines))
+
+
+def _one_number(lengths: list[bytes]) -> int | None:
+    """What all of them say (RFC 9110 §8.6); None where they differ, or one is no length."""
+    if not all(one.isdigit() and len(one) < 19 for one in lengths):
+        return None
+    numbers = {int(one) for one in lengths}
+    return numbers.pop() if len(numbers) == 1 else None
