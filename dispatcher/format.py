@@ -50,7 +50,7 @@ async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: floa
     while left:
         left, found = await ledger.migrate(AT_ONCE, FORMAT)
     require_format(found)
-    log.info("redis.format", format=found)
+    log.debug("redis.format", format=found)
 
 
 async def _wait_for_older(workers: Workers, seconds: float) -> None:

@@ -57,7 +57,9 @@ local function look_at(workspace, id)
   end
   local s = load(e.endpoint)
   if not s.workspace then nameless[e.endpoint] = workspace .. ':' .. id end
-  if not redis.call('ZSCORE', key_of('schedule', s.workspace or NOBODY), e.endpoint) then reschedule(look(s)) end
+  local of = s.workspace or NOBODY
+  local is_scheduled = redis.call('ZSCORE', key_of('schedule', of), e.endpoint) and redis.call('ZSCORE', key_of('schedule'), of)
+  if not is_scheduled then reschedule(look(s)) end
 end
 
 local EVENT = P .. 'event:'

@@ -278,7 +278,12 @@ def all_ended(world: BreakingWorld, *tolerated: str) -> None:
         world.run(world.ledger.expire())
         for lost in world.run(world.ledger.wake()).lost:
             world.settle(
-                lost.event_id, lost.claim, Retry(0), endpoint=lost.endpoint_name, error="worker_lost"
+                lost.event_id,
+                lost.claim,
+                Retry(0),
+                endpoint=lost.endpoint_name,
+                error="worker_lost",
+                losses=1,
             )
         world.deliver_all(A, B, C)
     world.now += EIGHT_DAYS_MS

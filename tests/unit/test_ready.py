@@ -1,0 +1,59 @@
+"""Endpoints that wait to be served: workspaces in turn."""
+
+from dispatcher.ready import Ready
+from dispatcher.replies import Hint
+
+
+def filled(**counts: int) -> Ready:
+    """So many endpoints of each workspace, added one workspace after the other."""
+    ready = Ready()
+    for workspace, count in counts.items():
+        for number in range(count):
+            ready.add(Hint(f"{workspace}{number}", workspace))
+    return ready
+
+
+def taken(ready: Ready, count: int) -> list[str]:
+    """The next ones."""
+    return [hint.endpoint for _ in range(count) if (hint := ready.take())]
+
+
+def test_workspaces_have_their_turn() -> None:
+    """However many endpoints a workspace has, it gets one for each of the others'."""
+    assert ["a0", "b0", "a1", "b1", "a2", "a3"] == taken(filled(a=100, b=2), 6)
+
+
+def test_who_had_nothing_is_next() -> None:
+    """A workspace that had nothing waiting is served before those that have."""
+    ready = filled(a=50, b=50)
+    taken(ready, 5)
+    ready.add(Hint("c0", "c"))
+    assert ["c0"] == taken(ready, 1)
+
+
+def test_one_waits_once() -> None:
+    """An endpoint that is added again waits as before."""
+    ready = filled(a=2)
+    ready.add(Hint("a0", "a"))
+    assert 2 == len(ready)
+    assert ["a0", "a1"] == taken(ready, 5)
+    assert 0 == len(ready)
+
+
+def test_who_may_not_is_passed_over() -> None:
+    """A workspace that may have no more now keeps its place, and the others are served."""
+    ready = filled(a=3, b=3)
+    served = [ready.take(lambda hint: hint.workspace == "b") for _ in range(4)]
+    assert ["b0", "b1", "b2", None] == [hint and hint.endpoint for hint in served]
+    assert ["a0", "a1", "a2"] == taken(ready, 5)
+
+
+def test_a_healthy_one_behind_others_is_found() -> None:
+    """Of a workspace whose first endpoint may not be served, another one near may."""
+    hint = filled(a=5).take(lambda hint: hint.endpoint == "a3")
+    assert hint == Hint("a3", "a")
+
+
+def test_all_at_once() -> None:
+    """What a worker that stops gives away goes in turn, too."""
+    assert ["a0", "b0", "a1"] == [hint.endpoint for hint in filled(a=2, b=1).take_all()]
