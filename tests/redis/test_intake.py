@@ -310,3 +310,113 @@ def test_full_redis(redis_url: str) -> None:
         return found
 
     assert ["e1"] == asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def test_a_module_that_is_away_for_a_while(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What our machine lacks is no entry's fault: all are accepted when it is back, in their order, and none is rejected."""
+    body, away = zeckta.body, True
+
+    def missing(change: object, event_type: str, now_ms: int) -> object:
+        if away:
+            raise ModuleNotFoundError("No module named 'dispatcher.dialects.zeckta'")
+        return body(change, event_type, now_ms)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(zeckta, "body", missing)
+
+    async def work() -> tuple[list[str], list[RejectedEntry]]:
+        nonlocal away
+        reader = Reader(redis_url)
+        for workspace, dialect in (("acme", "zeckta"), ("beta", "qlara")):
+            await reader.workspaces.add(workspace, dialect, "https://a.example/hooks", now_ms=1)
+        message = {"uuid": "m", "src": "A", "dest": "+1"}
+        for number in range(20):
+            await reader.client.xadd(KEYS.events, {"event": line(number, message=message)})
+        await reader.client.xadd(KEYS.events, {"event": line(99, workspace="beta", status="DELIVERED")})
+        task = asyncio.create_task(reader.intake.run())
+        while await reader.client.xlen(KEYS.events) > 20:
+            await asyncio.sleep(0.01)
+        assert 20 == await reader.client.xlen(KEYS.events), "the other workspace's was accepted"
+        await asyncio.sleep(1.5)  # it is tried again meanwhile
+        away = False
+        while await reader.client.xlen(KEYS.events):
+            await asyncio.sleep(0.01)
+        reader.intake.stop()
+        await task
+        (chain,) = [key async for key in reader.client.scan_iter(f"{KEYS.root}chain:*")]
+        found = [member.decode() for member in await reader.client.lrange(chain, 0, -1)]
+        rejected = await Lookup(reader.client, KEYS).rejected()
+        await reader.close()
+        return found, rejected
+
+    assert ([f"e{n}" for n in range(20)], []) == asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_put_off_entries_survive_their_reader(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one leader has put off the next one reads anew, however often leaders change: no reader died on it."""
+    body, away = zeckta.body, True
+
+    def missing(change: object, event_type: str, now_ms: int) -> object:
+        if away:
+            raise OSError(24, "Too many open files")
+        return body(change, event_type, now_ms)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(zeckta, "body", missing)
+
+    async def work() -> tuple[list[str], list[RejectedEntry]]:
+        nonlocal away
+        reader = Reader(redis_url)
+        await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
+        await reader.client.xadd(KEYS.events, {"event": line(1)})
+        for _ in range(5):
+            leader = Reader(redis_url)
+            task = asyncio.create_task(leader.intake.run())
+            while not leader.intake.leading or not len(leader.intake._put_off):
+                await asyncio.sleep(0.01)
+            leader.intake.stop()
+            await task
+            await leader.close()
+        away = False
+        await reader.drain()
+        found = await accepted(reader), await Lookup(reader.client, KEYS).rejected()
+        await reader.close()
+        return found
+
+    assert (["e1"], []) == asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_workspace_that_never_stays_the_same(redis_url: str) -> None:
+    """A workspace that is changed all the time is rendered again a few times and then put off; nobody else's entries are."""
+
+    async def work() -> tuple[set[str], int]:
+        reader = Reader(redis_url)
+        for workspace in ("acme", "restless"):
+            await reader.workspaces.add(workspace, "zeckta", "https://a.example/hooks", now_ms=1)
+        rendered: list[str] = []
+        accept = reader.ledger.accept
+
+        async def accept_after_a_change(*args: object) -> object:
+            batch = args[3]
+            rendered.extend(str(one) for one in batch.arguments[1::10])  # type: ignore[attr-defined]
+            await reader.client.hset(KEYS.workspace("restless"), "revision", str(len(rendered)))
+            return await accept(*args)  # type: ignore[arg-type]
+
+        reader.ledger.accept = accept_after_a_change  # type: ignore[method-assign,assignment]
+        for number in range(30):
+            workspace = "restless" if number % 3 == 0 else "acme"
+            await reader.client.xadd(KEYS.events, {"event": line(number, workspace=workspace)})
+        task = asyncio.create_task(reader.intake.run())
+        while await reader.client.xlen(KEYS.events) > 10:
+            await asyncio.sleep(0.01)
+        first = rendered.count("acme")
+        reader.ledger.accept = accept  # type: ignore[method-assign]
+        while await reader.client.xlen(KEYS.events):
+            await asyncio.sleep(0.01)
+        reader.intake.stop()
+        await task
+        found = set(await accepted(reader))
+        await reader.close()
+        return found, first
+
+    found, acme = asyncio.run(asyncio.wait_for(work(), 20))
+    assert {f"e{n}" for n in range(30)} == found
+    assert 20 == acme, "none of them was rendered twice"
