@@ -7,6 +7,7 @@ workspace and endpoint; what cannot be sent is tried again with the next.
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +25,11 @@ from dispatcher.transport import OwnFault, TransportFailure
 ALERT_SECONDS = 60.0
 AGAIN_SECONDS = 3600.0
 """How long an alert about an endpoint that is down, or a success rate, is not repeated."""
-MAX_ALERTS = 1000
-"""Different ones that are kept while the operator's URL does not answer."""
+MAX_ALERTS, MAX_OF_WORKSPACE = 1000, 20
+"""Different ones that are kept until they are sent, and of one workspace: the endpoints of one are no reason not to hear
+of another's. What is beyond is told in one alert: of the last of them, with how many `more` it stands for."""
+MAX_TOLD = 10_000
+"""Alerts that a worker remembers, so as not to repeat them within the hour."""
 MIN_ENDS = 20
 """Callbacks that must have ended for their success rate to say something."""
 
@@ -59,7 +63,9 @@ class Alerts:
         self._options = options or AlertOptions()
         self._poster = poster
         self._alerts: dict[Key, dict[str, Any]] = {}
+        self._of_workspace: Counter[str] = Counter()
         self._told: dict[Key, float] = {}
+        """When each was told, the latest last."""
 
     def ended(self, one: Ended) -> None:
         """A callback ended otherwise than delivered."""
@@ -106,7 +112,7 @@ class Alerts:
 
     async def send(self, now_ms: int) -> None:
         """POSTs what was gathered, if there is a URL to POST it to; what cannot be sent stays for the next time."""
-        alerts, self._alerts = self._alerts, {}
+        alerts, self._alerts, self._of_workspace = self._alerts, {}, Counter()
         if not alerts or not self._options.url or not self._poster:
             return
         body = json.dumps(
@@ -134,16 +140,29 @@ class Alerts:
                 newer = self._alerts.get(key, {})
                 count = {"count": alert["count"] + newer.get("count", 0)} if "count" in alert else {}
                 self._alerts[key] = alert | newer | count
+            self._of_workspace = Counter(workspace for _, workspace, _ in self._alerts)
 
     def _alert(self, kind: str, workspace: str, what: str) -> dict[str, Any]:
-        if len(self._alerts) >= MAX_ALERTS and (kind, workspace, what) not in self._alerts:
-            return {}
-        return self._alerts.setdefault((kind, workspace, what), {"kind": kind, "workspace": workspace})
+        """The alert of that kind, to be filled in."""
+        key, new = (kind, workspace, what), {"kind": kind, "workspace": workspace}
+        if key in self._alerts:
+            return self._alerts[key]
+        if self._of_workspace[workspace] >= MAX_OF_WORKSPACE:
+            together = self._alerts.setdefault((kind, workspace, "*"), new)
+            together["more"] = together.get("more", -1) + 1
+            return together
+        if len(self._alerts) >= MAX_ALERTS:
+            return new
+        self._of_workspace[workspace] += 1
+        return self._alerts.setdefault(key, new)
 
     def _was_told(self, key: Key) -> bool:
         """Whether this was told lately; if not, it is now."""
         now = time.monotonic()
         if now - self._told.get(key, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return True
-        self._told = {k: at for k, at in self._told.items() if now - at < AGAIN_SECONDS} | {key: now}
+        self._told.pop(key, None)
+        self._told[key] = now
+        if len(self._told) > MAX_TOLD:
+            del self._told[next(iter(self._told))]
         return False

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from dispatcher.addresses import AddressPolicy
-from dispatcher.alerts import AlertOptions, Alerts
+from dispatcher.alerts import MAX_OF_WORKSPACE, AlertOptions, Alerts
 from dispatcher.outcomes import Attempt, State
 from dispatcher.replies import Ended
 from dispatcher.stats import Figures
@@ -153,3 +154,23 @@ def test_a_success_rate_that_fell(delivered: int, failed: int, kinds: list[str])
         await alerts.send(NOW_MS)
 
     assert kinds == [one["kind"] for got in told(work) for one in json.loads(got.body)["alerts"]]
+
+
+def test_one_workspaces_endpoints_hide_no_other() -> None:
+    """Of thousands of endpoints of one workspace some are told, the rest in one alert with how many; another's is told."""
+
+    async def work(alerts: Alerts) -> None:
+        for number in range(3000):
+            alerts.down("hog", f"https://{number}.example:443", NOW_MS - 1_000_000, NOW_MS, "connect")
+            alerts.ended(replace(FAILED, workspace="hog", endpoint=f"https://{number}.example:443"))
+        alerts.ended(FAILED)
+        await alerts.send(NOW_MS)
+
+    [post] = told(work)
+    alerts = json.loads(post.body)["alerts"]
+    counts = Counter(alert["workspace"] for alert in alerts)
+    assert {"hog": MAX_OF_WORKSPACE + 2, "acme": 1} == counts
+    more = {alert["kind"]: alert["more"] for alert in alerts if "more" in alert}
+    assert 2 * 3000 == MAX_OF_WORKSPACE + 2 + more["endpoint_down"] + more["callbacks_ended"]
+    ended = [alert for alert in alerts if alert["workspace"] == "hog" and alert["kind"] == "callbacks_ended"]
+    assert 3000 == sum(alert["count"] for alert in ended)

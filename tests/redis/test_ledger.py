@@ -10,6 +10,7 @@ from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import HINT_MS, NotLeader, ToAccept
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
 from dispatcher.replies import Hint, Settlement, ToSettle
+from dispatcher.wire import Argument
 from tests.world import START_MS, TOKEN, World, callback
 
 A = "acme https://a.example:443"
@@ -611,3 +612,17 @@ def test_an_endpoint_that_is_full(world: World) -> None:
     world.deliver_all()
     assert ["accepted"] == world.accept(callback("e3", message="m1"))[1]
     world.deliver_all("acme https://a.example:443", "beta https://b.example:443")
+
+
+def test_scripts_that_are_forgotten_again_and_again(world: World) -> None:
+    """Where Redis knows a script at no try, its whole text is sent: nothing fails, nothing is done twice."""
+    send = world.ledger._scripts._call
+
+    async def forgetful(*command: Argument) -> object:
+        await world.client.script_flush()
+        return await send(*command)
+
+    world.ledger._scripts._call = forgetful
+    assert ["accepted"] == world.accept(callback("e1"))[1]
+    assert ["duplicate"] == world.accept(callback("e1"))[1]
+    assert ["e1"] == world.deliver_all()
