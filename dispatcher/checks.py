@@ -53,6 +53,7 @@ async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Fi
     return [
         _version(info),
         _persistence(info, config),
+        _loaded(info),
         _eviction(info),
         _access(config, user),
         *_own_encryption(url),
@@ -158,6 +159,25 @@ def _persistence(info: dict[str, Any], config: dict[str, Any]) -> Finding:
             "persistence", Verdict.BAD, "append-only file, but appendfsync no", "set appendfsync everysec"
         )
     return Finding("persistence", Verdict.OK, f"append-only file, fsync {how}")
+
+
+def _loaded(info: dict[str, Any]) -> Finding:
+    """Whether Redis runs on an append-only file that it has loaded and not rewritten.
+
+    Where it lost power in the middle of a transaction, it cuts the file off within it; what it appends then belongs to that
+    transaction when the file is loaded the next time (redis-server's loadAppendOnlyFile). A rewrite ends that.
+    """
+    if "aof_enabled" not in info or "aof_base_size" not in info:
+        return Finding("load", Verdict.UNKNOWN, "INFO is forbidden, or there is no append-only file")
+    if not info["aof_base_size"] or info.get("aof_last_rewrite_time_sec", -1) != -1:
+        return Finding("load", Verdict.OK, "the append-only file is whole")
+    hours = info.get("uptime_in_seconds", 0) / 3600
+    return Finding(
+        "load",
+        Verdict.WARNING,
+        f"Redis loaded its append-only file {hours:.1f} h ago, and has not rewritten it since",
+        "if it had lost power: redis-cli BGREWRITEAOF now, before it restarts again",
+    )
 
 
 def _eviction(info: dict[str, Any]) -> Finding:

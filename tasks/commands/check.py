@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -58,7 +59,8 @@ async def _look(settings: Settings) -> list[Finding]:
         waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
         workers = _workers(await store.lookup.workers(), Verdict.WARNING)
         celery = await asyncio.to_thread(_broker)
-        return [*found, *celery, _secrets(settings), *contradictions(settings), workers, waiting]
+        damage = _damage(await store.stats.day(await store.lookup.now_ms()))
+        return [*found, *celery, _secrets(settings), *contradictions(settings), damage, workers, waiting]
 
 
 def _broker() -> list[Finding]:
@@ -115,6 +117,15 @@ def contradictions(settings: Settings) -> list[Finding]:
     if not told:
         return [Finding("settings", Verdict.OK, "none contradicts another")]
     return [Finding("settings", Verdict.WARNING, text, "dispatcher config shows all") for text in told]
+
+
+def _damage(day: Counter[str]) -> Finding:
+    """What the sweep has mended lately."""
+    put_back, aside = day["putBack"], day["setAside"]
+    if not put_back and not aside:
+        return Finding("damage", Verdict.OK, "nothing had to be mended in the last 24 h")
+    found = f"in the last 24 h {put_back:,} callbacks were pending and nowhere, {aside:,} keys were of a wrong type"
+    return Finding("damage", Verdict.WARNING, f"{found}; they were mended", "who else writes to this Redis?")
 
 
 def _secrets(settings: Settings) -> Finding:
