@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from io import UnsupportedOperation
 from typing import TextIO
 
 LIMIT = 8_000_000
@@ -30,7 +31,7 @@ class Lines:
         """Lines, since the start of the process."""
         self.lost_notice: Callable[[int], str] = lambda count: f"{count} log lines were lost\n"
         """Makes the text that says, once writing works again, how many lines were lost."""
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._changed = threading.Condition()  # reentrant: a signal handler may log while its thread does
         self._waiting: list[str] = []
         self._size = 0
@@ -109,10 +110,10 @@ class Lines:
 
     def _write(self, data: bytes) -> int:
         """Writes after a line that was torn on a line of its own; returns how many bytes could be written."""
-        if self._descriptor is None:
+        if self.descriptor is None:
             return 0
         torn = b"\n" if self._is_torn else b""
-        written = max(0, _write(self._descriptor, torn + data) - len(torn))
+        written = max(0, _write(self.descriptor, torn + data) - len(torn))
         if written:
             self._is_torn = written < len(data)
         return written
@@ -168,8 +169,18 @@ class LinesStream:
         """Whether people read it."""
         return self._is_terminal
 
+    def fileno(self) -> int | None:
+        """The descriptor, for a child process to inherit. Raises OSError where there is none."""
+        if self._lines.descriptor is None:
+            raise UnsupportedOperation("this process began with the stream closed")
+        return self._lines.descriptor
+
+
+class HiddenStream(LinesStream):
+    """The same for Celery's signal handlers, which would write to the descriptor at once, and could wait there for ever."""
+
     def fileno(self) -> None:
-        """None: Celery's signal handlers would write to it at once, and could wait there for ever."""
+        """None: they say nothing then."""
 
 
 def descriptor_of(stream: TextIO | None) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from config.lines import FLUSH_SECONDS, Lines, LinesStream, descriptor_of, errors
+from config.lines import FLUSH_SECONDS, HiddenStream, Lines, LinesStream, descriptor_of, errors
 
 QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp")
 """Loggers that repeat what our own lines say, or print whole URLs: warnings and worse only."""
@@ -66,12 +66,14 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
 
 def guard_standard_streams() -> None:
     """Whatever prints in this process, Celery's signal handlers too, neither raises nor waits from now on."""
-    if isinstance(sys.stderr, LinesStream):
+    if isinstance(sys.stdout, LinesStream):
         return
-    sys.stderr = sys.__stderr__ = LinesStream(errors, sys.stderr)  # type: ignore[assignment,misc]
+    sys.__stderr__ = HiddenStream(errors, sys.stderr)  # type: ignore[assignment,misc]
+    sys.stderr = LinesStream(errors, sys.stderr)
     output = Lines(descriptor_of(sys.stdout))
     atexit.register(output.flush)
-    sys.stdout = sys.__stdout__ = LinesStream(output, sys.stdout)  # type: ignore[assignment,misc]
+    sys.__stdout__ = HiddenStream(output, sys.stdout)  # type: ignore[assignment,misc]
+    sys.stdout = LinesStream(output, sys.stdout)
 
 
 def guard_standard_error() -> None:

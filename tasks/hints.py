@@ -70,8 +70,31 @@ def make_message(endpoints: list[str], probe: str) -> dict[str, Any]:
     }
 
 
+class HintQoS(redis.QoS):
+    """What kombu keeps of messages that are not acknowledged yet, in Redis."""
+
+    _forgets = False
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> Any:
+        """As kombu's, but forgets, unread, what a worker had taken that died: it may be forged, and a waker hints again."""
+        self._forgets = True
+        try:
+            return super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call]
+        finally:
+            self._forgets = False
+
+    def restore_by_tag(self, tag: Any, *args: Any, **kwargs: Any) -> None:
+        """As kombu's for what this worker has taken itself, and gives back at its end."""
+        if self._forgets:
+            self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
+        else:
+            super().restore_by_tag(tag, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+
 class HintChannel(redis.Channel):
     """A channel to the broker that drops what is not a hint, with a line in the log."""
+
+    QoS = HintQoS
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
         """As kombu's; what comes is looked at first."""

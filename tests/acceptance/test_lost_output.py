@@ -29,7 +29,11 @@ def answers(port: int) -> int:
 
 
 @pytest.mark.parametrize("output", BAD_OUTPUTS)
-@pytest.mark.parametrize("command", [(*CLI, "api"), UVICORN], ids=["dispatcher api", "uvicorn"])
+@pytest.mark.parametrize(
+    "command",
+    [(*CLI, "api"), (*CLI, "api", "--workers", "2"), UVICORN],
+    ids=["dispatcher api", "two processes", "uvicorn"],
+)
 def test_api(stack: Stack, output: Output, command: tuple[str, ...]) -> None:
     """The API answers, and ends when it is told to, though nothing it says can be written."""
     port = free_port()

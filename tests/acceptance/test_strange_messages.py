@@ -110,6 +110,18 @@ def test_strange_messages(stack: Stack) -> None:
     assert [] == stack.redis.keys(f"*{UNKNOWN}*")
 
 
+@pytest.mark.parametrize("forged", [b"{", b"[1,2,3]", b"[]", changed()])
+def test_forged_leftovers_of_dead_workers(stack: Stack, forged: bytes) -> None:
+    """What stands among the messages that dead workers had taken is forgotten unread; a worker that starts goes on."""
+    stack.add_workspace()
+    stack.redis.hset("dispatcher:celery:unacked", "x", forged)
+    stack.redis.zadd("dispatcher:celery:unacked_index", {"x": 0})
+    worker = stack.start_worker().wait_ready()
+    assert {"delivered": 3} == stack.wait_ended(stack.enqueue(3))
+    wait_until(lambda: not stack.redis.exists("dispatcher:celery:unacked"), what="it to be forgotten")
+    assert (0, 0) == (worker.terminate(), stack.redis.llen(QUEUE))
+
+
 @pytest.mark.parametrize("name", STRANGE)
 def test_what_is_no_hint(name: str) -> None:
     """None of them is read as a hint."""

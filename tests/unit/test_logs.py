@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from config import logs
-from config.lines import LIMIT, PIECE, Lines, LinesStream
+from config.lines import LIMIT, PIECE, HiddenStream, Lines
 from tests.acceptance.stack import wait_until
 
 
@@ -214,7 +214,7 @@ def test_streams_that_print() -> None:
     texts: list[str] = []
     lines = Lines(None)
     lines.put = texts.append  # type: ignore[method-assign]
-    stream: Any = LinesStream(lines, None)
+    stream: Any = HiddenStream(lines, None)
     print("a", "b", file=stream, flush=True)
     assert ("a b\n", None, False) == ("".join(texts), stream.fileno(), stream.isatty())
 
