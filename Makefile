@@ -28,8 +28,9 @@ test: $(INSTALLED) ## all tests, on a real Redis and real workers
 bench: $(INSTALLED) ## throughput and latency beside plain Celery and a bare loop (10 min; QUICK=1: 2 min)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick,--keep)
 
-bench-isolation: $(INSTALLED) ## what bad endpoints, a burst and an outage cost the others (15 min; QUICK=1: 2 min)
+bench-isolation: $(INSTALLED) ## what bad endpoints and customers, a burst and an outage cost the others (40 min; QUICK=1: 4 min)
 	@$(BIN)/python -m bench.isolation $(if $(QUICK),--quick,--keep)
+	@$(BIN)/python -m bench.customers $(if $(QUICK),--quick,--keep)
 
 bench-drain: $(INSTALLED) ## how fast 10,000 to 1,000,000 waiting callbacks go out (7 min; QUICK=1: 1 min)
 	@$(BIN)/python -m bench.drain $(if $(QUICK),--quick,--keep)

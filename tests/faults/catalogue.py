@@ -672,4 +672,16 @@ ELSEWHERE = (
     Elsewhere(24, "A redirect is not followed", "tests/http/test_sender.py"),
     Elsewhere(25, "What each status means", "tests/http/test_sender.py"),
     Elsewhere(26, "A dead endpoint with a backlog is nobody else's problem", "tests/redis/test_outage.py"),
+    Elsewhere(
+        28,
+        "A script that breaks off at any write is completed by its repetition",
+        "tests/redis/test_broken_off.py",
+    ),
+    Elsewhere(
+        28, "A key of a wrong type harms nobody else, and is mended", "tests/redis/test_wrong_types.py"
+    ),
+    Elsewhere(33, "Data of the format before is taken over", "tests/redis/test_format.py"),
+    Elsewhere(
+        34, "One workspace's many endpoints have its turn, not everybody's", "tests/redis/test_fairness.py"
+    ),
 )
