@@ -28,6 +28,9 @@ SOCKET_TIMEOUT_SECONDS = 5.0
 POOL: dict[str, Any] = {"max_connections": 50, "timeout": SOCKET_TIMEOUT_SECONDS}
 """Connections of one client; who finds them all in use waits, so many seconds at most, then it is RedisUnavailable."""
 
+_FORBIDDEN = ("NOPERM", "The user executing the script can't")
+"""What an ACL says; the second to scripts, on Redis 6.2."""
+
 _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
 
 
@@ -108,7 +111,7 @@ def translate(error: Exception, url: str) -> Exception:
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return RedisFull(f"Redis at {safe_url(url)} is full (maxmemory); nothing was taken. Try again later")
-    if isinstance(error, AuthenticationError) or "NOAUTH" in text or "NOPERM" in text:
+    if isinstance(error, AuthenticationError) or "NOAUTH" in text or any(word in text for word in _FORBIDDEN):
         return RedisUnavailable(
             f"Redis at {safe_url(url)} refuses us: {text}. Check user and password in the URL"
         )

@@ -14,6 +14,7 @@ from operator import attrgetter
 
 import structlog
 
+from dispatcher.admission import Admission
 from dispatcher.alerts import ALERT_SECONDS
 from dispatcher.decide import decide_lost
 from dispatcher.errors import OtherFormat, RedisUnavailable
@@ -31,11 +32,9 @@ from dispatcher.watch import RedisWatch
 
 HINT_ENDPOINTS = 16
 """Endpoints in one Celery message."""
-WAKE_LIMIT, WAKE_PAUSE_SECONDS, EXPIRE_LIMIT = 16, 0.01, 64
+WAKE_LIMIT, WAKE_PAUSE_SECONDS, EXPIRE_LIMIT = 8, 0.005, 64
 """Endpoints that are woken, and callbacks that are ended, at once, with a pause before the next: many that are due together
 (they went down together) would hold up those that are served."""
-BEGIN_AT_ONCE = 8
-"""Turns whose first claim is under way: what waits does so here, where workspaces have their turn, and not in Redis."""
 READY = 64
 """Endpoints that wait to be served, from which on the waker brings no more, and others may have them."""
 OF_ONE = 16
@@ -88,9 +87,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._hints = Ready()
         """For other workers."""
-        self._ready = Ready()
-        """For this one."""
-        self._beginning = 0
+        self._admission = Admission(self._slots)
         self._hinted = asyncio.Event()
         self._stopping = asyncio.Event()
         self._publisher = ThreadPoolExecutor(1, "hints")  # kombu's producers are not thread-safe
@@ -153,7 +150,7 @@ class Engine:
         """Ends `run`; call it on the loop."""
         self._stopping.set()
         self._slots.close()
-        self.hint(self._ready.take_all())
+        self.hint(self._admission.take_all())
         for turn in self._turns.values():
             turn.nudge()  # it may wait for a token of its endpoint's rate
 
@@ -168,7 +165,7 @@ class Engine:
                 self._serve_soon(hint)
 
     def _has_time(self, hint: Hint) -> bool:
-        return self._share_of_core < BUSY and len(self._ready) < READY and self._slots.free(*hint) > 0
+        return self._share_of_core < BUSY and len(self._admission) < READY and self._slots.free(*hint) > 0
 
     def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
         """Takes slots for what accept may give to this worker at once; how many, and of whom."""
@@ -191,11 +188,12 @@ class Engine:
     def give_precedence(self, behind: bool) -> None:
         """While intake is behind, only one callback starts for so many that are accepted."""
         self._slots.ration(BATCH_BEHIND // ACCEPTED_FOR_ONE if behind else None)
-        self._serve_ready()
+        self._serve_next()
 
-    def _begin(self, turn: Turn) -> None:
+    def _begin(self, turn: Turn, quota: str | None = None) -> None:
+        """Starts a turn; `quota` is what its first claim counts in."""
         self._turns[turn.endpoint] = turn
-        self._start(self._serve_turn(turn))
+        self._start(self._serve_turn(turn, quota))
 
     async def serve(self, hints: Iterable[Hint]) -> None:
         """Serves endpoints that another worker hinted. While stopping, they go back to the queue."""
@@ -210,20 +208,18 @@ class Engine:
         if hint.endpoint in self._turns:
             self._turns[hint.endpoint].nudge()
         else:
-            self._ready.add(hint)
-            self._serve_ready()
+            self._admission.add(hint)
+            self._serve_next()
 
-    def _serve_ready(self) -> None:
+    def _serve_next(self) -> None:
         """Starts turns for endpoints that wait, as far as there is room."""
-        while self._beginning < BEGIN_AT_ONCE and (hint := self._ready.take(self._has_room)):
+        while admitted := self._admission.next():
+            hint, quota = admitted
             if hint.endpoint in self._turns:
+                self._admission.begun(quota)
                 self._turns[hint.endpoint].nudge()
             else:
-                self._beginning += 1
-                self._begin(Turn(hint, self._parts))
-
-    def _has_room(self, hint: Hint) -> bool:
-        return hint.endpoint in self._turns or self._slots.free(*hint) > 0
+                self._begin(Turn(hint, self._parts), quota)
 
     def answer(self, probe: str) -> None:
         """Shows `check --live` that a hint came through Celery to this engine: the next sign of life names it."""
@@ -235,18 +231,18 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve_turn(self, turn: Turn) -> None:
+    async def _serve_turn(self, turn: Turn, quota: str | None) -> None:
         try:
-            if turn.is_new:
+            if quota is not None:
                 try:
                     await turn.begin()
                 finally:
-                    self._beginning -= 1
-                    self._serve_ready()
+                    self._admission.begun(quota)
+                    self._serve_next()
             more = await turn.run()
         finally:
             del self._turns[turn.endpoint]
-            self._serve_ready()
+            self._serve_next()
         if more:
             self.hint([Hint(turn.endpoint, turn.workspace)])
 
@@ -281,8 +277,11 @@ class Engine:
     async def _wake(self) -> None:
         """Ends what expired, hints what is due or was forgotten, settles leases that ran out: some at a time."""
         while True:
+            if len(self._admission) >= READY and not self._stopping.is_set() and not self._is_sign_due():
+                await asyncio.sleep(WAKE_PAUSE_SECONDS)
+                continue
             more = await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT
-            limit = min(WAKE_LIMIT, max(0, READY - len(self._ready)))
+            limit = min(WAKE_LIMIT, max(1, READY - len(self._admission)))
             woken = await self._ledger.wake(limit, self.name, self._sign_of_life())
             require_format(woken.format)
             self._workers = woken.workers
@@ -341,9 +340,12 @@ class Engine:
         if settled.more:
             self.hint([Hint(endpoint, lost[0].endpoint_name.partition(" ")[0])])
 
+    def _is_sign_due(self) -> bool:
+        return time.monotonic() >= self._next_sign
+
     def _sign_of_life(self) -> str:
         """What others see of this worker; at most once a second."""
-        if time.monotonic() < self._next_sign:
+        if not self._is_sign_due():
             return ""
         self._next_sign = time.monotonic() + SIGN_SECONDS
         return json.dumps(

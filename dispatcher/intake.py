@@ -125,6 +125,10 @@ class Intake:
                 self._watch.failed(error)
                 self._reread_to = "0"  # the reply to a read may be lost
                 await self._pause(FOLLOW_SECONDS)
+            except Exception:  # the entries stay on the queue
+                log.exception("intake.internal_error", action="trying again")
+                self._reread_to = "0"
+                await self._pause(RENEW_SECONDS)
         await self._resign()
 
     async def _lead(self) -> None:

@@ -90,7 +90,7 @@ class Room:
     of_each: Mapping[str, int] = field(default_factory=dict)
     """Most of those of a workspace; one that is not there: any."""
     hints: int = 1_000_000
-    """Endpoints to hint; the waker finds the others."""
+    """Most endpoints of one workspace to hint; the waker finds the others."""
 
 
 class NotLeader(Exception):
@@ -122,8 +122,8 @@ class Ledger:
         self._scripts = Scripts(call, keys, url)
         self._clock = clock
         self._on_end = on_end
-        self.on_broken: Callable[[str], None] = lambda _: None
-        """Is told what Redis said of a key that is not of the type it should be."""
+        self.on_broken: Callable[[str, Sequence[str]], None] = lambda *_: None
+        """Is told what Redis said of a key that is not of the type it should be, and of which endpoints, where that is known."""
         self._redis_minus_monotonic: float | None = None
 
     def now_ms(self) -> int:
@@ -183,10 +183,12 @@ class Ledger:
         rest = iter(reply[9:])
         claims = [self._claim(rest, sent) for _ in range(given)]
         self._tell(rest)
-        self._tell_broken(broken)
+        said = words.decode().split()
+        of_each = callbacks.arguments[4::10]
+        self._tell_broken(broken, [str(e) for e, word in zip(of_each, said, strict=True) if word == "broken"])
         return Accepted(
             read_hints(hints.split()),
-            words.decode().split(),
+            said,
             recorded.decode().split(),
             problem.decode(),
             [(e, claim) for e, claim in claims if claim.callbacks or claim.more or claim.wait_ms],
@@ -240,14 +242,14 @@ class Ledger:
                 args += (s.event_id, s.claim, word, delay_ms, started, record, answer, s.news, s.pace_ms)
         reply, sent = await self._run("settle", *self._ending(), *args)
         rest = iter(reply[2:])
-        settled = [self._settled(rest, sent) for _ in asked]
+        settled = [self._settled(one.endpoint, rest, sent) for one in asked]
         self._tell(rest)
         return settled
 
-    def _settled(self, values: Iterator[bytes], sent: float) -> Settled | EndpointBroken:
+    def _settled(self, endpoint: str, values: Iterator[bytes], sent: float) -> Settled | EndpointBroken:
         what, _, rest = next(values).decode().partition(" ")
         if what == "broken":
-            self._tell_broken(rest.encode() if "WRONGTYPE" in rest else b"")
+            self._tell_broken(rest.encode() if "WRONGTYPE" in rest else b"", [endpoint])
             return EndpointBroken(rest)
         breaker, pause, down_since, *words = rest.split(" ")
         claim = self._claim(values, sent)[1] if what == "claimed" else None
@@ -348,9 +350,9 @@ class Ledger:
         found, nameless = ([(next(values), next(values)) for _ in range(count)] for count in reply[3:5])
         return Swept(reply[2].decode(), found, nameless, list(values))
 
-    async def mend(self) -> list[str]:
-        """Sets keys aside that all endpoints share and that are not of the type they should be; which."""
-        reply, _ = await self._run("mend", self._now())
+    async def mend(self, endpoints: Sequence[str] = ()) -> list[str]:
+        """Sets keys aside that all endpoints share, or that are these ones', and that are not of the type they should be; which."""
+        reply, _ = await self._run("mend", self._now(), *endpoints)
         return [key.decode() for key in reply[2:]]
 
     async def migrate(self, limit: int, format_: int) -> tuple[int, str]:
@@ -364,9 +366,9 @@ class Ledger:
             if self._on_end:
                 self._on_end(read_ended(*fields))
 
-    def _tell_broken(self, problem: bytes) -> None:
+    def _tell_broken(self, problem: bytes, endpoints: Sequence[str] = ()) -> None:
         if problem:
-            self.on_broken(problem.decode(errors="replace"))
+            self.on_broken(problem.decode(errors="replace"), endpoints)
 
     async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         try:
@@ -374,7 +376,7 @@ class Ledger:
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            self.on_broken(str(error))  # a key that all share: until it is mended nobody gets on
+            self.on_broken(str(error), ())  # a key that all share: until it is mended nobody gets on
             raise RedisUnavailable(f"a key in Redis is not of the type it should be: {error}") from error
         if self._clock is None:
             self._redis_minus_monotonic = reply[1] - sent * 1000

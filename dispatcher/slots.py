@@ -12,6 +12,9 @@ FAST_MS = 1000
 MAX_HEALTHY = 100_000
 """How many endpoints a worker remembers as healthy."""
 
+MAX_SUSPECTS = 10_000
+"""How many workspaces a worker remembers whose last attempt was none of a healthy endpoint."""
+
 WANTED_SECONDS = 60.0
 """How long a workspace that had a POST under way counts as one that wants slots."""
 
@@ -35,6 +38,7 @@ class Slots:
         self._healthy: dict[str, dict[str, None]] = {}
         """Endpoints by workspace, in the order in which that was learned."""
         self._healthy_count = 0
+        self._suspects: dict[str, None] = {}
         self._of: Counter[str] = Counter()
         """Taken, by workspace."""
         self._wanted: dict[str, float] = {}
@@ -47,6 +51,11 @@ class Slots:
         if self.are_wanted_beside(workspace):
             free = max(0, -(-(SHARE * free - self._of[workspace]) // (SHARE + 1)))  # rounded up
         return free if self._ration is None else min(free, self._ration)
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether none may start, to whatever endpoint."""
+        return self.taken >= self.limit or self._ration == 0
 
     def are_wanted_beside(self, workspace: str) -> bool:
         """Whether another workspace took slots lately."""
@@ -69,11 +78,24 @@ class Slots:
     def learn(self, endpoint: str, workspace: str, news: News, duration_ms: int) -> None:
         """An attempt to this endpoint has ended, after so many milliseconds."""
         self._forget(endpoint, workspace)
-        if news is News.UP and duration_ms < FAST_MS:
+        healthy = news is News.UP and duration_ms < FAST_MS
+        self._note(workspace, healthy)
+        if healthy:
             self._healthy.setdefault(workspace, {})[endpoint] = None
             self._healthy_count += 1
             if self._healthy_count > MAX_HEALTHY:
                 self._forget(next(iter(self._healthy[workspace])), workspace)
+
+    def _note(self, workspace: str, healthy: bool) -> None:
+        self._suspects.pop(workspace, None)
+        if not healthy:
+            self._suspects[workspace] = None
+            if len(self._suspects) > MAX_SUSPECTS:
+                del self._suspects[next(iter(self._suspects))]
+
+    def is_suspect(self, workspace: str) -> bool:
+        """Whether the workspace's last attempt failed, or was slow."""
+        return workspace in self._suspects
 
     def _forget(self, endpoint: str, workspace: str) -> None:
         known = self._healthy.get(workspace, {})

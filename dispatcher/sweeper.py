@@ -5,7 +5,7 @@ is repeated, so only damage from outside leaves such things.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -19,6 +19,8 @@ from dispatcher.wire import Call
 SWEEP_SECONDS = 1.0
 KEYS_AT_ONCE = 500
 """Redis looks at so many keys for one answer, in a fraction of a millisecond."""
+MENDED_AT_ONCE = 1000
+"""Endpoints whose keys are looked at together; of more than that the sweep finds the rest."""
 
 log = structlog.get_logger()
 
@@ -31,11 +33,13 @@ class Sweeper:
         self._ledger = ledger
         ledger.on_broken = self.broken
         self._broken = asyncio.Event()
+        self._endpoints: set[str] = set()
         self._said = ""
         self._cursor = "0"
 
-    def broken(self, problem: str) -> None:
-        """A script met a key that is not of the type it should be."""
+    def broken(self, problem: str, endpoints: Sequence[str]) -> None:
+        """A script met a key that is not of the type it should be, maybe one of these endpoints'."""
+        self._endpoints.update(endpoints)
         if problem != self._said:
             log.error("redis.wrong_type", problem=problem, action="setting the key aside")
         self._said = problem
@@ -62,7 +66,8 @@ class Sweeper:
         """Mends what was met, and looks at some keys; whether all of them were looked at by now."""
         if self._broken.is_set():
             self._broken.clear()
-            self._say_aside(await self._ledger.mend())
+            endpoints, self._endpoints = self._endpoints, set()
+            self._say_aside(await self._ledger.mend(sorted(endpoints)[:MENDED_AT_ONCE]))
             self._cursor = "0"
         swept = await self._ledger.sweep(self._cursor, KEYS_AT_ONCE)
         self._cursor = swept.cursor

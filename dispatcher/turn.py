@@ -62,8 +62,6 @@ class Turn:
         self._token_at: float | None = None
         self._finished: list[Settlement] = []
         self._news = asyncio.Event()
-        self.is_new = claim is None
-        """Whether nothing was claimed for it yet."""
         self._taken = 0
         """Slots for the next claim. Taken at once, so that whoever starts turns sees what is left."""
         if claim:

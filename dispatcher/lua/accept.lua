@@ -7,7 +7,7 @@
 -- ARGV[5] how long a hint holds, ms
 -- ARGV[6] most callbacks to give to the caller at once, as claim does, of endpoints that are ready
 -- ARGV[7] lease of those, ms
--- ARGV[8] most endpoints to hint; wake finds the others
+-- ARGV[8] most endpoints of one workspace to hint; wake finds the others
 -- ARGV[9] most callbacks that may wait for one endpoint; 0: no limit
 -- ARGV[10] number of workspaces, then for each: workspace, the revision it was rendered with, most of its callbacks to give at once
 -- then: number of entries that cause no callback, then for each: entry, its workspace
@@ -267,7 +267,7 @@ end
 write_bodies()
 
 -- ... then what is done once for an endpoint, ...
-local hints, left_to_hint, reply = {}, tonumber(ARGV[8]), { 'accepted', now, '', '', '', '', '', '', 0 }
+local hints, hinted_of, most_hints, reply = {}, {}, tonumber(ARGV[8]), { 'accepted', now, '', '', '', '', '', '', 0 }
 local function serve(s)
   write_lane(s)
   if s.added > 0 then redis.call('HINCRBY', key_of('endpoint', s.id), 'waiting', s.added) end
@@ -278,11 +278,11 @@ local function serve(s)
     count_given(s.workspace, #s.given - given)
     reply[9] = reply[9] + 1
   else
-    if left_to_hint > 0 and take_hint(look(s), ARGV[5]) then
+    look(s)
+    local hinted = hinted_of[s.workspace] or 0
+    if hinted < most_hints and take_hint(s, ARGV[5]) then
       add(hints, s.id, s.workspace)
-      left_to_hint = left_to_hint - 1
-    else
-      look(s)
+      hinted_of[s.workspace] = hinted + 1
     end
     reschedule(s)
   end

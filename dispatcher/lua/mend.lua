@@ -1,16 +1,25 @@
--- mend: sets those keys aside that all endpoints share, and that are not of the type they should be, so that they begin anew.
+-- mend: sets those keys aside that are not of the type they should be, so that they begin anew: those that all endpoints share, and
+-- those of some endpoints.
 -- KEYS[1] prefix
 -- ARGV[1] now, ms since 1970 ('' = Redis TIME)
+-- then for each: endpoint
 -- returns {'mended', now, keys that were set aside ...}
 -- include keys
 -- include clock
+-- include guard
+-- include counts
 -- include aside
 local TYPES = { [key_of('expiries')] = 'zset', [key_of('schedule')] = 'zset', [key_of('endpoints')] = 'zset', [key_of('workers')] = 'zset',
   [key_of('rejected')] = 'stream', [key_of('rejected-counts')] = 'hash', [key_of('events')] = 'stream', [key_of('intake')] = 'string' }
 for unit, ms in pairs({ minute = 60000, hour = 3600000, day = 86400000 }) do TYPES[key_of('stats', unit, math.floor(now / ms))] = 'hash' end
+for i = 2, #ARGV do
+  for kind, type_ in pairs({ lane = 'zset', leased = 'zset', endpoint = 'hash' }) do TYPES[key_of(kind, ARGV[i])] = type_ end
+end
 
 local reply = { 'mended', now }
 for key, type_ in pairs(TYPES) do
   if set_aside(key, type_) then reply[#reply + 1] = key end
 end
+if #reply > 2 then count('setAside', '*', nil, #reply - 2) end
+write_counts()
 return reply

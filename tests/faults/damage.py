@@ -66,7 +66,7 @@ def keys_of_another_type(scene: Scene) -> Counts:
         scene.stack.redis.set(key, "by hand")
         scene.enqueue(5)
         scene.stack.wait_ended(scene.enqueue(5, callbackUrl=other))
-        wait_until(lambda key=key: scene.stack.redis.get(key) is None or _is_mended(scene, key), 20, key)
+        wait_until(lambda key=key: _is_mended(scene, key), 20, key)
         scene.tell(key)
     counts = scene.counted()
     counts.problems += ["the worker has ended"] * (worker.process.poll() is not None)
@@ -82,6 +82,8 @@ def _shared_keys() -> list[str]:
 
 def _is_mended(scene: Scene, key: str) -> bool:
     """Whether it is of another type by now, or is one that nobody has needed yet."""
+    if scene.stack.redis.type(key) != b"string":
+        return True
     kind = key.removeprefix(KEYS.root)
     return kind in ("rejected", "rejected-counts", "endpoints") or kind.startswith("stats:")
 

@@ -71,13 +71,13 @@ def test_what_breaks_is_one_endpoints(world: World) -> None:
     asked = claimed(world, 3)
     key = world.keys.endpoint(endpoint_id("acme https://1.example:443"))
     told: list[str] = []
-    world.ledger.on_broken = told.append
+    world.ledger.on_broken = lambda problem, endpoints: told.extend([problem, *endpoints])
     world.call("delete", key)
     world.call("set", key, "no hash", px=1000)
     settled = world.run(world.ledger.settle([ToSettle(*one) for one in asked.items()]))
     assert isinstance(settled[1], EndpointBroken)
     assert "WRONGTYPE" in str(settled[1])
-    assert told == [str(settled[1])]
+    assert told == [str(settled[1]), endpoint_id("acme https://1.example:443")]
     assert [[True], [True]] == [one.counted for one in settled if isinstance(one, Settled)]
     assert ["delivered", "sending", "delivered"] == [
         read_entry(world.call("get", world.keys.event("acme", f"e{n}"))).state for n in range(3)

@@ -1,0 +1,64 @@
+"""Which endpoint is served next, and how many are begun at once: so that what waits does so here, where workspaces have their turn."""
+
+from collections import Counter
+
+from dispatcher.ready import Ready
+from dispatcher.replies import Hint
+from dispatcher.slots import Slots
+
+AT_ONCE, OF_ONE = 32, 4
+"""Turns whose first claim is under way; of one workspace, and of all together whose last attempt failed or was slow."""
+SUSPECTS = "*"
+"""What those count as."""
+
+
+class Admission:
+    """Endpoints that wait to be served by one worker.
+
+    Workspaces whose last attempt failed, or was slow, wait beside the others and are few at a time, however many they are.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._waiting = Ready()
+        self._suspects = Ready()
+        self._beginning: Counter[str] = Counter()
+        """Turns whose first claim is under way, by workspace or SUSPECTS."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._suspects)
+
+    def add(self, hint: Hint) -> None:
+        """One more."""
+        (self._suspects if self._slots.is_suspect(hint.workspace) else self._waiting).add(hint)
+
+    def next(self) -> tuple[Hint, str] | None:
+        """The endpoint whose turn is to begin, with what that counts as until `begun`; None: there is none, or no room."""
+        if self._slots.are_gone:
+            return None
+        hint = quota = None
+        if self._beginning.total() - self._beginning[SUSPECTS] < AT_ONCE:
+            hint = self._waiting.take(self._may_begin)
+            quota = hint and hint.workspace
+        if not hint and self._beginning[SUSPECTS] < OF_ONE:
+            hint, quota = self._suspects.take(self._has_slot), SUSPECTS
+        if not hint or quota is None:
+            return None
+        self._beginning[quota] += 1
+        return hint, quota
+
+    def _may_begin(self, hint: Hint) -> bool:
+        return self._beginning[hint.workspace] < OF_ONE and self._has_slot(hint)
+
+    def _has_slot(self, hint: Hint) -> bool:
+        return self._slots.free(*hint) > 0
+
+    def begun(self, quota: str) -> None:
+        """A first claim is there."""
+        self._beginning[quota] -= 1
+        if not self._beginning[quota]:
+            del self._beginning[quota]
+
+    def take_all(self) -> list[Hint]:
+        """All that wait, workspaces in turn."""
+        return self._waiting.take_all() + self._suspects.take_all()

@@ -1,0 +1,64 @@
+"""Which endpoint's turn begins next, and how many begin at once."""
+
+from dispatcher.admission import AT_ONCE, OF_ONE, SUSPECTS, Admission
+from dispatcher.outcomes import News
+from dispatcher.replies import Hint
+from dispatcher.slots import Slots
+
+
+def begun(admission: Admission) -> list[str]:
+    """What begins until there is no more room; workspaces, or SUSPECTS."""
+    quotas = []
+    while admitted := admission.next():
+        quotas.append(admitted[1])
+    return quotas
+
+
+def add(admission: Admission, workspace: str, count: int) -> None:
+    for number in range(count):
+        admission.add(Hint(f"{workspace}{number}", workspace))
+
+
+def test_one_workspace_begins_few_at_once() -> None:
+    """However many endpoints of it wait, and nobody else's."""
+    admission = Admission(Slots(1000))
+    add(admission, "hog", 100)
+    assert ["hog"] * OF_ONE == begun(admission)
+    add(admission, "quiet", 1)
+    assert ["quiet"] == begun(admission)
+    admission.begun("hog")
+    assert ["hog"] == begun(admission)
+
+
+def test_many_workspaces_begin_many_at_once() -> None:
+    """Each of its own, up to a bound."""
+    admission = Admission(Slots(1000))
+    for number in range(100):
+        add(admission, f"w{number}-", 1)
+    assert AT_ONCE == len(begun(admission))
+    assert 100 - AT_ONCE == len(admission)
+
+
+def test_suspects_are_few_together() -> None:
+    """Workspaces whose last attempt failed or was slow begin few at once, all of them together, and others beside them."""
+    slots = Slots(1000)
+    admission = Admission(slots)
+    for number in range(50):
+        news = News.DOWN if number % 2 else News.UP
+        slots.learn(f"bad{number}-0", f"bad{number}-", news, 9000)
+        add(admission, f"bad{number}-", 5)
+    add(admission, "quiet", 1)
+    assert ["quiet", *[SUSPECTS] * OF_ONE] == begun(admission)
+    slots.learn("bad0-0", "bad0-", News.UP, 5)
+    add(admission, "bad0-", 1)
+    assert ["bad0-"] == begun(admission), "one good attempt, and it is among the others"
+
+
+def test_no_slot_no_turn() -> None:
+    """Where no slot is free nothing begins, and nothing is forgotten."""
+    slots = Slots(4)
+    admission = Admission(slots)
+    add(admission, "w", 3)
+    slots.close()
+    assert ([], 3) == (begun(admission), len(admission))
+    assert 3 == len(admission.take_all())
