@@ -41,7 +41,7 @@ OF_ONE = 16
 """Callbacks of one workspace that accept gives at once, and endpoints that it hints, while others want slots."""
 AGREE_SECONDS = 0.5
 """How often a worker that starts looks whether Redis is there."""
-SIGN_SECONDS = 1.0
+SIGN_SECONDS, LOOK_SECONDS = 1.0, 0.2
 LAST_SECONDS = 1.0
 """What the last alerts, and the last hints, have at the end."""
 ACCEPTED_FOR_ONE = 16
@@ -179,9 +179,10 @@ class Engine:
         """Serves what accept gave; `reserved` slots were taken for it."""
         self._slots.release(reserved, sum(len(claim.callbacks) for _, claim in claims))
         for endpoint, claim in claims:
-            self._slots.hold(claim.workspace, len(claim.callbacks))
-            if endpoint in self._turns:
-                self._turns[endpoint].take(claim)
+            turn = self._turns.get(endpoint)
+            self._slots.hold(turn.workspace if turn else claim.workspace, len(claim.callbacks))
+            if turn:
+                turn.take(claim)
             else:
                 self._begin(Turn(Hint(endpoint, claim.workspace), self._parts, claim))
 
@@ -248,9 +249,10 @@ class Engine:
 
     async def _wake_loop(self) -> None:
         while not self._stopping.is_set():
+            more = False
             try:
                 self._look_at_the_clock()
-                await self._wake()
+                more = await self._wake()
                 self._watch.worked()
             except RedisUnavailable as error:
                 self._watch.failed(error)
@@ -258,40 +260,36 @@ class Engine:
                 raise
             except Exception:
                 log.exception("waker.internal_error")
-            self._planned = time.monotonic() + self._wake_seconds
-            try:
-                await asyncio.wait_for(self._stopping.wait(), self._wake_seconds)
-            except TimeoutError:
-                continue
+            pause = WAKE_PAUSE_SECONDS if more else self._wake_seconds
+            self._planned = time.monotonic() + pause
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
 
     def _look_at_the_clock(self) -> None:
-        """How much of its core the loop used since the last look, and how late it is."""
+        """How late the loop is; and how much of its core it used since the last look, some time ago."""
         used, now = time.thread_time(), time.monotonic()
         metrics = self._parts.metrics
         metrics.loop_lag_seconds = max(0.0, now - self._planned)
         metrics.turns, metrics.in_flight = len(self._turns), self._slots.taken
         metrics.leads_intake = self._intake.leading
-        self._share_of_core = (used - self._looked[0]) / max(now - self._looked[1], 0.001)
-        self._looked = used, now
+        if now - self._looked[1] >= LOOK_SECONDS:
+            self._share_of_core = (used - self._looked[0]) / (now - self._looked[1])
+            self._looked = used, now
 
-    async def _wake(self) -> None:
-        """Ends what expired, hints what is due or was forgotten, settles leases that ran out: some at a time."""
-        while True:
-            if len(self._admission) >= READY and not self._stopping.is_set() and not self._is_sign_due():
-                await asyncio.sleep(WAKE_PAUSE_SECONDS)
-                continue
-            more = await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT
-            limit = min(WAKE_LIMIT, max(1, READY - len(self._admission)))
-            woken = await self._ledger.wake(limit, self.name, self._sign_of_life())
-            require_format(woken.format)
-            self._workers = woken.workers
-            self.hint(woken.hints)
-            for endpoint, group in groupby(woken.lost, attrgetter("endpoint")):
-                await self._settle_lost(endpoint, list(group))
-            await self._parts.tail.publish(watched=woken.watched)
-            if self._stopping.is_set() or not (more or woken.more):
-                return
-            await asyncio.sleep(WAKE_PAUSE_SECONDS)
+    async def _wake(self) -> bool:
+        """Ends some of what expired, hints some of what is due or was forgotten, settles leases that ran out; whether there is more."""
+        if len(self._admission) >= READY and not self._is_sign_due():
+            return True  # there is no room for it yet
+        more = await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT
+        limit = min(WAKE_LIMIT, max(1, READY - len(self._admission)))
+        woken = await self._ledger.wake(limit, self.name, self._sign_of_life())
+        require_format(woken.format)
+        self._workers = woken.workers
+        self.hint(woken.hints)
+        for endpoint, group in groupby(woken.lost, attrgetter("endpoint")):
+            await self._settle_lost(endpoint, list(group))
+        await self._parts.tail.publish(watched=woken.watched)
+        return more or woken.more
 
     async def _alert_loop(self) -> None:
         """Tells the operator what was gathered; the worker that leads intake looks at success rates too."""

@@ -151,7 +151,7 @@ class Intake:
                 await self._take(self._held)
                 self._done()
         while self._goes_on(until):
-            await self._try_again()
+            await self._try_again(until)
             if self._put_off.is_full:
                 await self._pause(RENEW_SECONDS)
                 break
@@ -159,9 +159,9 @@ class Intake:
             self._say_behind(self._behind and bool(entries))
             await self._take_new(entries, until)
 
-    async def _try_again(self) -> None:
-        """What was put off, as far as it is due: of each workspace as many as go on."""
-        while (workspace := self._put_off.due()) is not None and not self._stop.is_set():
+    async def _try_again(self, until: float) -> None:
+        """What was put off, as far as it is due and there is time: of each workspace as many as go on."""
+        while (workspace := self._put_off.due()) is not None and self._goes_on(until):
             entries = self._put_off.next(workspace, BATCH)
             taken = await self._take(entries, trying=workspace)
             self._put_off.taken(workspace, taken)

@@ -12,7 +12,7 @@ from dispatcher.keys import endpoint_id
 from dispatcher.ledger import EndpointBroken, Room, ToAccept
 from dispatcher.outcomes import Attempt, Delivered, Failed, Outcome, Released, Retry
 from dispatcher.replies import Claimed, Settlement, ToSettle
-from dispatcher.scripts import NAMES, source
+from dispatcher.scripts import NAMES, sha, source
 from dispatcher.wire import Wire
 from tests.leaks import leaked_keys
 from tests.world import TOKEN, World, callback
@@ -54,7 +54,7 @@ class BreakingWorld(World):
         self._call, self.ledger._scripts._call = wire.call, self._send
 
     async def _send(self, command: str, script: str, *args: Any) -> Any:
-        name = next((one for one in NAMES if command == "EVALSHA" and _sha(one) == script), None)
+        name = next((one for one in NAMES if command == "EVALSHA" and sha(one) == script), None)
         if not self.break_at or not name:
             return await self._call(command, script, *args)
         table = "{ " + ", ".join(f"{one} = 1" for one in sorted(set(WRITES.findall(source(name))))) + " }"
@@ -91,12 +91,6 @@ class BreakingWorld(World):
         cursor = "0"
         while (cursor := self.run(self.ledger.sweep(cursor, 1000)).cursor) != "0":
             pass
-
-
-def _sha(name: str) -> str:
-    from dispatcher.scripts import sha
-
-    return sha(name)
 
 
 def attempt(world: World, error: str | None = None) -> Attempt:
@@ -296,6 +290,18 @@ def all_ended(world: BreakingWorld, *tolerated: str) -> None:
     ]
 
 
+def breaks(world: BreakingWorld, operation: Operation, number: int) -> bool:
+    """Whether an operation breaks off at its n-th write, which fails."""
+    world.break_at = number
+    try:
+        operation()
+    except RedisUnavailable:
+        return True
+    finally:
+        world.break_at = 0
+    return False
+
+
 def fresh(redis_url: str) -> BreakingWorld:
     world = BreakingWorld(redis_url)
     world.call("flushall")
@@ -315,14 +321,7 @@ def test_repeated_after_a_break(name: str, prepare: Callable[[World], Operation]
     for number in range(1, 200):
         world = fresh(redis_url)
         operation = prepare(world)
-        world.break_at = number
-        try:
-            operation()
-        except RedisUnavailable:
-            was_broken = True
-        else:
-            was_broken = False
-        world.break_at = 0
+        was_broken = breaks(world, operation, number)
         if was_broken:
             operation()
         found = world.dump()
@@ -341,14 +340,7 @@ def test_not_repeated_after_a_break(name: str, prepare: Callable[[World], Operat
     for number in range(1, 200):
         world = fresh(redis_url)
         operation = prepare(world)
-        world.break_at = number
-        try:
-            operation()
-        except RedisUnavailable:
-            was_broken = True
-        else:
-            was_broken = False
-        world.break_at = 0
+        was_broken = breaks(world, operation, number)
         if was_broken and name.startswith("accept"):
             operation()  # intake does, as long as the entries are there
         world.sweep()

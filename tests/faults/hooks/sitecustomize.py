@@ -49,7 +49,7 @@ def _loop_dies() -> None:
     async def wake_or_die(self):  # type: ignore[no-untyped-def]
         if time.monotonic() > until:
             raise BaseException("the loop is dead")
-        await wake(self)
+        return await wake(self)
 
     engine.Engine._wake = wake_or_die  # type: ignore[method-assign]
 
