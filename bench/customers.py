@@ -99,8 +99,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.customers", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: a look, not a measurement")
     parser.add_argument("--keep", action="store_true", help="write the table into docs/performance.md")
+    parser.add_argument("--rounds", type=int, default=3, help="how many, where it is no quick one")
     options = parser.parse_args(arguments)
-    rounds, seconds, share = (1, 6, 0.1) if options.quick else (3, 30, 1.0)
+    rounds, seconds, share = (1, 6, 0.1) if options.quick else (options.rounds, 30, 1.0)
     progress = Progress(rounds * len(ROWS))
     found: defaultdict[Row, list[Phase]] = defaultdict(list)
     with Receiver(*KINDS) as receiver:

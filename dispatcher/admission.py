@@ -8,6 +8,8 @@ from dispatcher.slots import Slots
 
 AT_ONCE, OF_ONE = 32, 4
 """Turns whose first claim is under way; of one workspace, and of all together whose last attempt failed or was slow."""
+ONE_SUSPECT_IN = 4
+"""Where slots are what lacks, one of so many turns is for those."""
 SUSPECTS = "*"
 """What those count as."""
 
@@ -22,6 +24,7 @@ class Admission:
         self._slots = slots
         self._waiting = Ready()
         self._suspects = Ready()
+        self._asked = 0
         self._beginning: Counter[str] = Counter()
         """Turns whose first claim is under way, by workspace or SUSPECTS."""
 
@@ -36,16 +39,24 @@ class Admission:
         """The endpoint whose turn is to begin, with what that counts as until `begun`; None: there is none, or no room."""
         if self._slots.are_gone:
             return None
-        hint = quota = None
-        if self._beginning.total() - self._beginning[SUSPECTS] < AT_ONCE:
-            hint = self._waiting.take(self._may_begin)
-            quota = hint and hint.workspace
-        if not hint and self._beginning[SUSPECTS] < OF_ONE:
-            hint, quota = self._suspects.take(self._has_slot), SUSPECTS
-        if not hint or quota is None:
+        self._asked += 1
+        first, second = self._next_waiting, self._next_suspect
+        if self._asked % ONE_SUSPECT_IN == 0:  # or none would ever show that it works again
+            first, second = second, first
+        admitted = first() or second()
+        if admitted:
+            self._beginning[admitted[1]] += 1
+        return admitted
+
+    def _next_waiting(self) -> tuple[Hint, str] | None:
+        if self._beginning.total() - self._beginning[SUSPECTS] >= AT_ONCE:
             return None
-        self._beginning[quota] += 1
-        return hint, quota
+        hint = self._waiting.take(self._may_begin)
+        return (hint, hint.workspace) if hint else None
+
+    def _next_suspect(self) -> tuple[Hint, str] | None:
+        hint = self._suspects.take(self._has_slot) if self._beginning[SUSPECTS] < OF_ONE else None
+        return (hint, SUSPECTS) if hint else None
 
     def _may_begin(self, hint: Hint) -> bool:
         return self._beginning[hint.workspace] < OF_ONE and self._has_slot(hint)

@@ -35,8 +35,9 @@ HINT_ENDPOINTS = 16
 WAKE_LIMIT, WAKE_PAUSE_SECONDS, EXPIRE_LIMIT = 8, 0.005, 64
 """Endpoints that are woken, and callbacks that are ended, at once, with a pause before the next: many that are due together
 (they went down together) would hold up those that are served."""
-READY = 64
-"""Endpoints that wait to be served, from which on the waker brings no more, and others may have them."""
+READY, CROWDED_PAUSE_SECONDS = 64, 0.05
+"""Endpoints that wait to be served, from which on the waker takes its time, and others may have them: it goes round by
+workspace, so who has few that are due is still found."""
 OF_ONE = 16
 """Callbacks of one workspace that accept gives at once, and endpoints that it hints, while others want slots."""
 AGREE_SECONDS = 0.5
@@ -85,6 +86,8 @@ class Engine:
         self._wake_seconds = wake_seconds
         self._turns: dict[str, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settling_lost: set[str] = set()
+        """Endpoints of which lost leases are being settled."""
         self._hints = Ready()
         """For other workers."""
         self._admission = Admission(self._slots)
@@ -260,7 +263,8 @@ class Engine:
                 raise
             except Exception:
                 log.exception("waker.internal_error")
-            pause = WAKE_PAUSE_SECONDS if more else self._wake_seconds
+            crowded = len(self._admission) >= READY
+            pause = (CROWDED_PAUSE_SECONDS if crowded else WAKE_PAUSE_SECONDS) if more else self._wake_seconds
             self._planned = time.monotonic() + pause
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
@@ -278,16 +282,17 @@ class Engine:
 
     async def _wake(self) -> bool:
         """Ends some of what expired, hints some of what is due or was forgotten, settles leases that ran out; whether there is more."""
-        if len(self._admission) >= READY and not self._is_sign_due():
-            return True  # there is no room for it yet
         more = await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT
-        limit = min(WAKE_LIMIT, max(1, READY - len(self._admission)))
-        woken = await self._ledger.wake(limit, self.name, self._sign_of_life())
+        woken = await self._ledger.wake(WAKE_LIMIT, self.name, self._sign_of_life())
         require_format(woken.format)
+        if not woken.format:  # somebody emptied Redis
+            await self._agree()
         self._workers = woken.workers
         self.hint(woken.hints)
         for endpoint, group in groupby(woken.lost, attrgetter("endpoint")):
-            await self._settle_lost(endpoint, list(group))
+            if endpoint not in self._settling_lost:  # beside the waker, which one endpoint must not hold up
+                self._settling_lost.add(endpoint)
+                self._start(self._settle_lost(endpoint, list(group)))
         await self._parts.tail.publish(watched=woken.watched)
         return more or woken.more
 
@@ -329,7 +334,16 @@ class Engine:
                     callback.event_id, callback.claim, outcome, attempt, losses=callback.lost_before + 1
                 )
             )
-        settled = await self._parts.settler.settle(endpoint, settlements)
+        try:
+            settled = await self._parts.settler.settle(endpoint, settlements)
+        except RedisUnavailable as error:  # they are found again
+            self._watch.failed(error)
+            return
+        except Exception:
+            log.exception("waker.internal_error", endpoint=endpoint)
+            return
+        finally:
+            self._settling_lost.discard(endpoint)
         for callback, ok in zip(lost, settled.counted, strict=True):
             if ok:
                 log.warning(

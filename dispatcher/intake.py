@@ -19,7 +19,7 @@ from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.ledger import Ledger, NotLeader, Room
 from dispatcher.metrics import Metrics
 from dispatcher.prepare import Batch, Entry, Fault, Preparer, Rejection
-from dispatcher.put_off import PutOff
+from dispatcher.put_off import PutOff, place
 from dispatcher.render import RenderOptions
 from dispatcher.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
 from dispatcher.status_api.record import Recorder
@@ -153,6 +153,7 @@ class Intake:
         while self._goes_on(until):
             await self._try_again(until)
             if self._put_off.is_full:
+                self._say_behind(False)  # or turns would make way for ever
                 await self._pause(RENEW_SECONDS)
                 break
             entries = await self._read()
@@ -300,9 +301,19 @@ class Intake:
             raise
         except Exception as error:
             if len(entries) > 1:
-                return taken + [id_ for entry in entries for id_ in await self._take([entry], trying=trying)]
+                return taken + await self._take_one_by_one(entries, trying)
             workspace = next(iter(batch.workspaces), "") if batch else ""
             await self._delay(workspace, entries, Fault.of(error), taken)
+        return taken
+
+    async def _take_one_by_one(self, entries: Sequence[Entry], trying: str | None) -> list[str]:
+        """The same of each; where a workspace's are tried again, up to the first that stays."""
+        taken: list[str] = []
+        for entry in entries:
+            found = await self._take([entry], trying=trying)
+            taken += found
+            if trying is not None and not found:
+                break
         return taken
 
     async def _accept(self, batch: Batch, taken: list[str]) -> list[tuple[Entry, str]]:
@@ -323,7 +334,7 @@ class Intake:
             await self._reject(batch.rejected, taken)
         for workspace, later in batch.later.items():
             await self._delay(workspace, later.entries, later.fault, taken)
-        return sorted(changed, key=lambda one: _place(one[0]))
+        return sorted(changed, key=lambda one: place(one[0]))
 
     async def _accept_callbacks(self, batch: Batch) -> Accepted:
         room, claims = self._turns.reserve(batch.callbacks.count, batch.workspaces), []
@@ -384,12 +395,6 @@ class Intake:
         if self._full:
             log.info("intake.resumed")
         self._full = False
-
-
-def _place(entry: Entry) -> tuple[int, int]:
-    """Of an entry on the queue."""
-    ms, _, number = entry[0].partition("-")
-    return int(ms), int(number)
 
 
 def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[Entry, str, str]]:

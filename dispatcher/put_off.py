@@ -1,7 +1,7 @@
 """Queue entries that cannot be taken now, for no fault of theirs: tried again later, by workspace, in their order."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 import structlog
 
@@ -37,7 +37,8 @@ class PutOff:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: dict[str, _Waiting] = {}
-        self._ids: set[str] = set()
+        self._ids: dict[str, str] = {}
+        """Their workspaces."""
         self._said = ""
 
     def __len__(self) -> int:
@@ -68,14 +69,28 @@ class PutOff:
         if waiting is None:
             waiting = self._waiting[workspace] = _Waiting(self._clock())
             self._say(workspace, fault)
-        new = [entry for entry in entries if entry[0] not in self._ids]
-        waiting.entries += new
-        self._ids.update(entry[0] for entry in new)
+        for entry in entries:
+            before = self._ids.get(entry[0])
+            if before == workspace:
+                continue
+            if before is not None:  # it could not be read then, so nobody knew whose it is
+                self._remove(before, {entry[0]})
+            waiting.entries.append(entry)
+            self._ids[entry[0]] = workspace
+        waiting.entries.sort(key=place)
         if fault and not fault.of_the_machine:
             waiting.tries += 1
             if waiting.tries > MAX_TRIES:
                 return Rejection("internal_error", fault.text, workspace)
         return None
+
+    def _remove(self, workspace: str, gone: Set[str]) -> None:
+        waiting = self._waiting[workspace]
+        waiting.entries = [entry for entry in waiting.entries if entry[0] not in gone]
+        for id_ in gone:
+            self._ids.pop(id_, None)
+        if not waiting.entries:
+            del self._waiting[workspace]
 
     def _say(self, workspace: str, fault: Fault | None) -> None:
         """Once for what breaks many."""
@@ -99,22 +114,25 @@ class PutOff:
         return self._waiting[workspace].entries[:count]
 
     def taken(self, workspace: str, entry_ids: Iterable[str]) -> None:
-        """These are off the queue; the workspace goes on at once."""
+        """These are off the queue; the workspace goes on at once.
+
+        Where the last of them was rejected because it broke our code, the next one that does is rejected at once.
+        """
         gone = set(entry_ids)
         waiting = self._waiting.get(workspace)
         if waiting is None or not gone:
             return
-        waiting.entries = [entry for entry in waiting.entries if entry[0] not in gone]
-        self._ids -= gone
-        waiting.seconds, waiting.tries, waiting.due = FIRST_SECONDS, 0, self._clock()
-        if not waiting.entries:
-            del self._waiting[workspace]
-            if not self._waiting:
-                self._said = ""
+        waiting.tries = MAX_TRIES if waiting.tries > MAX_TRIES else 0
+        waiting.seconds, waiting.due = FIRST_SECONDS, self._clock()
+        self._remove(workspace, gone)
+        if not self._waiting:
+            self._said = ""
 
     def try_later(self, workspace: str) -> None:
         """A try changed nothing."""
-        waiting = self._waiting[workspace]
+        waiting = self._waiting.get(workspace)
+        if waiting is None:
+            return
         waiting.due = self._clock() + waiting.seconds
         waiting.seconds = min(waiting.seconds * 2, MOST_SECONDS)
 
@@ -122,3 +140,9 @@ class PutOff:
         """Another leads now."""
         self._waiting.clear()
         self._ids.clear()
+
+
+def place(entry: Entry) -> tuple[int, int]:
+    """Of an entry on the queue."""
+    ms, _, number = entry[0].partition("-")
+    return int(ms), int(number)

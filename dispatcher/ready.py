@@ -45,7 +45,9 @@ class Ready:
                 if hint:
                     del waiting[hint.endpoint]
                     self._length -= 1
-                if waiting:
+                if waiting or (
+                    hint and turn is self._new
+                ):  # one that was new has its turn among the others first
                     (self._old if hint else turn).append(workspace)
                 else:
                     del self._endpoints[workspace]

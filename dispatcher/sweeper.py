@@ -67,8 +67,9 @@ class Sweeper:
         if self._broken.is_set():
             self._broken.clear()
             endpoints, self._endpoints = self._endpoints, set()
-            self._say_aside(await self._ledger.mend(sorted(endpoints)[:MENDED_AT_ONCE]))
-            self._cursor = "0"
+            mended = await self._ledger.mend(sorted(endpoints)[:MENDED_AT_ONCE])
+            self._say_aside(mended)
+            self._cursor = "0" if mended else self._cursor
         swept = await self._ledger.sweep(self._cursor, KEYS_AT_ONCE)
         self._cursor = swept.cursor
         self._say_aside(swept.set_aside)

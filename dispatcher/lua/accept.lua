@@ -204,6 +204,7 @@ local function take_in(workspace, id, about, endpoint, uuid, stamp, expires_at, 
   local earlier = remember_message(workspace, uuid, id, keep_ms)
   local head = earlier ~= '' and heal_chain(workspace, endpoint, uuid)
   local before = earlier ~= '' and not head and one_before(workspace, endpoint, earlier)
+  if head then s.lane_is_empty = false end -- healing may have put it there
   local waits = before or head and head ~= id -- the chain is written when the second one waits
   local placed = begun and is_placed(endpoint, uuid, id)
   local at_once = not waits and not begun and expires_at > now and can_give(s)

@@ -14,6 +14,9 @@ local TYPES = { [key_of('expiries')] = 'zset', [key_of('schedule')] = 'zset', [k
 for unit, ms in pairs({ minute = 60000, hour = 3600000, day = 86400000 }) do TYPES[key_of('stats', unit, math.floor(now / ms))] = 'hash' end
 for i = 2, #ARGV do
   for kind, type_ in pairs({ lane = 'zset', leased = 'zset', endpoint = 'hash' }) do TYPES[key_of(kind, ARGV[i])] = type_ end
+  local _, name = guarded(redis.call, 'HGET', key_of('endpoint', ARGV[i]), 'name')
+  local workspace = name and string.match(name, '^%S+')
+  if workspace then TYPES[key_of('schedule', workspace)] = 'zset' end
 end
 
 local reply = { 'mended', now }

@@ -8,6 +8,7 @@
 -- not moved is moved by the next one.
 -- include keys
 -- include clock
+redis.call('DEL', P .. 'never') -- works when Redis is full
 local there = redis.call('GET', key_of('format'))
 if there then return { 'migrated', now, 0, there } end
 
@@ -18,9 +19,13 @@ end
 local members = redis.call('ZRANGE', before, 0, ARGV[2] - 1, 'WITHSCORES')
 for i = 1, #members, 2 do
   local endpoint, at = members[i], members[i + 1]
-  local workspace = string.match(redis.call('HGET', key_of('endpoint', endpoint), 'name') or '', '^%S+') or '*'
-  redis.call('ZADD', key_of('schedule', workspace), at, endpoint)
-  redis.call('ZADD', key_of('schedule'), 'LT', at, workspace)
+  if redis.call('EXISTS', key_of('schedule', endpoint)) == 1 then -- a workspace of this format, whose number was lost
+    redis.call('ZADD', key_of('schedule'), 'LT', at, endpoint)
+  else
+    local workspace = string.match(redis.call('HGET', key_of('endpoint', endpoint), 'name') or '', '^%S+') or '*'
+    redis.call('ZADD', key_of('schedule', workspace), at, endpoint)
+    redis.call('ZADD', key_of('schedule'), 'LT', at, workspace)
+  end
   redis.call('ZREM', before, endpoint)
 end
 local left = redis.call('ZCARD', before)

@@ -21,12 +21,18 @@
 local HOLD_MS = 3600000
 local found, aside, nameless, looked = {}, {}, {}, {}
 
-local function look_at_types(endpoint)
-  if looked[endpoint] then return end
-  looked[endpoint] = true
-  for kind, type_ in pairs({ lane = 'zset', leased = 'zset', endpoint = 'hash' }) do
-    if set_aside(key_of(kind, endpoint), type_) then aside[#aside + 1] = key_of(kind, endpoint) end
-  end
+local function look_at_type(key, type_)
+  if looked[key] then return end
+  looked[key] = true
+  if set_aside(key, type_) then aside[#aside + 1] = key end
+end
+
+local function look_at_types(workspace, e)
+  for kind, type_ in pairs({ lane = 'zset', leased = 'zset', endpoint = 'hash' }) do look_at_type(key_of(kind, e.endpoint), type_) end
+  look_at_type(key_of('schedule', workspace), 'zset')
+  look_at_type(key_of('chain', e.endpoint, e.message), 'list')
+  look_at_type(key_of('newest', e.endpoint, e.message), 'string')
+  look_at_type(key_of('message', workspace, e.message), 'string')
 end
 
 local function is_waiting(e, id)
@@ -47,7 +53,7 @@ end
 local function look_at(workspace, id)
   local e = read_entry(workspace, id)
   if not e or not e.endpoint or e.ended then return end
-  look_at_types(e.endpoint)
+  look_at_types(workspace, e)
   if not e.extra.left then heal_chain(workspace, e.endpoint, e.message) end
   if not is_waiting(e, id) then
     if redis.call('EXISTS', key_of('body', workspace, id)) == 0 and now - e.accepted < HOLD_MS then return end

@@ -42,12 +42,14 @@ local function look_at(workspace, endpoint)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_of('leased', endpoint), '-inf', NOW, 'LIMIT', 0, 100)) do
     add_lost(endpoint, s, id)
   end
-  if take_hint(s, ARGV[4]) then
+  if s.workspace and take_hint(s, ARGV[4]) then
     hints[#hints + 1] = endpoint
     hints[#hints + 1] = s.workspace
   end
   reschedule(s)
-  if not s.workspace then redis.call('ZADD', key_of('schedule', NOBODY), now + AGAIN_MS, endpoint) end
+  if not s.workspace and (s.leased > 0 or s.from) then
+    redis.call('ZADD', key_of('schedule', NOBODY), now + AGAIN_MS, endpoint)
+  end
 end
 
 local function go_round(workspace, most)

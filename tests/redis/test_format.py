@@ -121,3 +121,14 @@ def test_running_worker_meets_another_format(world: World) -> None:
     world.call("set", world.keys.format, "3")
     with pytest.raises(OtherFormat):
         require_format(world.run(world.ledger.wake()).format)
+
+
+def test_number_that_is_lost(world: World) -> None:
+    """Where somebody emptied Redis under running workers, or the number could not be written, no schedule is harmed."""
+    world.accept(callback("e1"))
+    before = world.call("zrange", world.keys.schedule, 0, -1, withscores=True)
+    migrate(world)
+    world.call("delete", world.keys.format)
+    migrate(world)
+    assert before == world.call("zrange", world.keys.schedule, 0, -1, withscores=True)
+    assert ["e1"] == world.deliver_all()

@@ -31,7 +31,12 @@ SHARED = {
     "rejected": KEYS.rejected,
     "workers": KEYS.workers,
 }
-OF_ONE = {"lane": KEYS.lane, "leased": KEYS.leased, "endpoint": KEYS.endpoint}
+OF_ONE = {
+    "lane": KEYS.lane,
+    "leased": KEYS.leased,
+    "endpoint": KEYS.endpoint,
+    "schedule": lambda _: KEYS.schedule_of("acme"),
+}
 
 
 @pytest.fixture
@@ -197,3 +202,27 @@ def test_sweeper_survives(world: World) -> None:
 
     world.run(work())
     assert ["lost"] == world.deliver_all(A)
+
+
+def test_chain_that_is_healed_without_a_lane(world: World) -> None:
+    """An endpoint of which a healed chain puts one into the lane is looked at again, also where there was room for the new one."""
+    world.accept(callback("head"), callback("behind"))
+    raw = world.call("get", KEYS.event("acme", "head"))
+    ended = raw.replace(b" pending ", b" failed ").replace(b" -", b" 5")
+    world.call("set", KEYS.event("acme", "head"), ended, px=60_000)
+    world.call("delete", KEYS.lane(endpoint_id(A)))
+    world.accept(callback("newest"), claim=10)
+    given = [one.event_id for _, claim in world.claims for one in claim.callbacks]
+    scheduled = world.call("zscore", KEYS.schedule_of("acme"), endpoint_id(A))
+    assert "behind" in given or scheduled is not None
+
+
+def test_endpoint_whose_record_is_gone(world: World) -> None:
+    """A wake passes it over and finds the others; the sweep gives it its name again."""
+    world.accept(callback("e1"), callback("other", endpoint=B))
+    world.call("delete", KEYS.endpoint(endpoint_id(A)))
+    world.now += 10_000
+    assert [endpoint_id(B)] == [hint.endpoint for hint in world.run(world.ledger.wake()).hints]
+    sweep(world)
+    world.now += 10_000
+    assert ["e1"] == world.deliver_all(A)

@@ -62,3 +62,19 @@ def test_no_slot_no_turn() -> None:
     slots.close()
     assert ([], 3) == (begun(admission), len(admission))
     assert 3 == len(admission.take_all())
+
+
+def test_suspects_have_their_turn_where_slots_lack() -> None:
+    """However many others wait for the few slots, one of a few turns is a suspect's: it may work again."""
+    slots = Slots(8)
+    admission = Admission(slots)
+    slots.learn("x0", "x", News.DOWN, 5)
+    add(admission, "x", 1)
+    served = []
+    for number in range(20):
+        add(admission, f"w{number}-", 3)
+        admitted = admission.next()
+        assert admitted
+        served.append(admitted[1])
+        admission.begun(admitted[1])
+    assert SUSPECTS in served

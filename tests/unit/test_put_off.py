@@ -71,3 +71,25 @@ def test_a_bound() -> None:
     assert put_off.is_full
     put_off.clear()
     assert (0, None) == (len(put_off), put_off.due())
+
+
+def test_whose_it_is_shows_later() -> None:
+    """An entry that could not be read goes to its workspace when it can, in its place, and waits nowhere else."""
+    put_off = PutOff(Clock())
+    put_off.add("", [entry(1)], OF_THE_MACHINE)
+    put_off.add("acme", [entry(2)], OF_THE_MACHINE)
+    put_off.add("acme", [entry(1)], OF_THE_MACHINE)
+    assert ([entry(1), entry(2)], False, 2) == (put_off.next("acme", 9), put_off.holds(""), len(put_off))
+
+
+def test_one_that_breaks_after_another_is_rejected_at_once() -> None:
+    """Where each entry of a workspace breaks our code, only the first one is tried again; one that goes on ends that."""
+    put_off = PutOff(Clock())
+    for _ in range(MAX_TRIES):
+        put_off.add("acme", [entry(n) for n in range(1, 5)], OF_OUR_CODE)
+    assert put_off.add("acme", [entry(1)], OF_OUR_CODE)
+    put_off.taken("acme", ["1-0"])
+    assert put_off.add("acme", [entry(2)], OF_OUR_CODE), "no waiting for each of thousands"
+    put_off.taken("acme", ["2-0"])
+    put_off.taken("acme", ["3-0"])
+    assert put_off.add("acme", [entry(4)], OF_OUR_CODE) is None

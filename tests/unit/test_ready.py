@@ -57,3 +57,14 @@ def test_a_healthy_one_behind_others_is_found() -> None:
 def test_all_at_once() -> None:
     """What a worker that stops gives away goes in turn, too."""
     assert ["a0", "b0", "a1"] == [hint.endpoint for hint in filled(a=2, b=1).take_all()]
+
+
+def test_who_has_more_is_not_starved() -> None:
+    """Others that come again and again with one endpoint each do not keep a workspace with several from its turn."""
+    ready = filled(a=3)
+    served: list[str] = []
+    for _ in range(40):
+        for one in range(5):
+            ready.add(Hint(f"b{one}", f"b{one}"))
+        served += taken(ready, 2)
+    assert {"a0", "a1", "a2"} <= set(served)
