@@ -296,6 +296,8 @@ def load() -> Settings:
     """The settings of this process. Raises InvalidInput, in one line, for what is wrong with them."""
     try:
         return Settings()
+    except UnicodeDecodeError:
+        raise InvalidInput(".env is not UTF-8; write it as that, or take it away") from None
     except ValidationError as error:
         wrong = (
             f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"

@@ -14,6 +14,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,
+    InvalidResponse,
+    NoPermissionError,
     OutOfMemoryError,
     RedisError,
     ResponseError,
@@ -111,10 +113,13 @@ def translate(error: Exception, url: str) -> Exception:
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return RedisFull(f"Redis at {safe_url(url)} is full (maxmemory); nothing was taken. Try again later")
-    if isinstance(error, AuthenticationError) or "NOAUTH" in text or any(word in text for word in _FORBIDDEN):
+    refused = isinstance(error, AuthenticationError | NoPermissionError) or "NOAUTH" in text
+    if refused or any(word in text for word in _FORBIDDEN):
         return RedisUnavailable(
             f"Redis at {safe_url(url)} refuses us: {text}. Check user and password in the URL"
         )
+    if isinstance(error, InvalidResponse) or "DB index is out of range" in text:
+        return RedisUnavailable(f"{safe_url(url)} is no Redis, or has no such database. Check the URL")
     if isinstance(error, ConnectionError | TimeoutError | OSError):
         return RedisUnavailable(tls_problem(error, safe_url(url)) or _away(url, error))
     if isinstance(error, ResponseError) and any(word in text for word in _NOT_NOW):

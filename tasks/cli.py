@@ -5,6 +5,7 @@ import sys
 from typing import Annotated
 
 import typer
+from redis.exceptions import RedisError
 
 from config import logs
 from dispatcher import __version__
@@ -109,6 +110,10 @@ def main() -> None:
     except DispatcherError as error:
         console.err.print(f"error: {visible(error)}", markup=False)
         code = console.code_of(error)
+    except RedisError as error:  # a key that somebody wrote over
+        hint = "; see docs/operations.md, A key was written over by hand" if "WRONGTYPE" in str(error) else ""
+        console.err.print(f"error: Redis: {visible(error)}{hint}", markup=False)
+        code = console.NO
     sys.exit(code)
 
 

@@ -149,7 +149,7 @@ async def _warn_about_redis(settings: Settings) -> None:
             for finding in await look_at_redis(store.client, wiring.redis_url(settings)):
                 if finding.verdict is Verdict.BAD:
                     log.warning("redis.unsafe", problem=finding.detail, action=finding.advice)
-    except RedisUnavailable:
+    except (RedisUnavailable, OtherFormat):
         pass  # the engine says so
     except Exception:
         log.exception("redis.not_looked_at", action="see `dispatcher check`; callbacks go on")

@@ -116,7 +116,10 @@ def _away(request: Request, error: Exception) -> Response:
 
 
 def _broken(request: Request, error: Exception) -> Response:
-    log.error("api.internal_error", path=request.scope["path"], exc_info=error)
+    path = getattr(
+        request.scope.get("route"), "path", ""
+    )  # not the one that was asked for: it may hold a phone number
+    log.error("api.internal_error", path=path, exc_info=error)
     return _failed(request, 500, "internal error")
 
 

@@ -261,7 +261,12 @@ class Messages:
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
-            log.error("status.unreadable", key=command[1], action="delete that key")
+            kind = (
+                str(command[1]).removeprefix(self._keys.root).partition(":")[0]
+            )  # the rest may be a phone number
+            log.error(
+                "status.unreadable", kind=kind, problem=str(error), action="look for keys of another type"
+            )
             return None
 
 

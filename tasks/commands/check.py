@@ -1,6 +1,7 @@
 """`dispatcher check`: would this installation lose data, and does it consume?"""
 
 import asyncio
+import os
 import secrets
 import socket
 import time
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from config import broker
-from config.settings import Settings
+from config.settings import PREFIX, Settings, rows
 from dispatcher.checks import Finding, Verdict, encryption, look_at_redis
 from dispatcher.lookup import Lookup
 from tasks import console, wiring
@@ -114,6 +115,10 @@ def contradictions(settings: Settings) -> list[Finding]:
         )
     if settings.alert_secret and not settings.alert_url:
         told.append("ALERT_SECRET is set and ALERT_URL is not: nothing is sent")
+    unknown = sorted(
+        name for name in os.environ if name.startswith(PREFIX) and name not in {row[0] for row in rows()}
+    )
+    told += [f"{name} is no setting: nobody reads it" for name in unknown]
     if not told:
         return [Finding("settings", Verdict.OK, "none contradicts another")]
     return [Finding("settings", Verdict.WARNING, text, "dispatcher config shows all") for text in told]
