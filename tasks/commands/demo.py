@@ -9,13 +9,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from aiohttp import web
@@ -119,8 +118,8 @@ def demo(
         raise DispatcherError(f"{FILE} is missing: run the demo from a checkout of the project")
     if picture:
         console.out.record, console.out.width = True, PICTURE_COLUMNS
-    with _terminated_as_interrupted(), _folder(keep) as folder:
-        ok = asyncio.run(_Demo(folder, short=picture is not None).run())
+    with _folder(keep) as folder:
+        ok = asyncio.run(_interruptible(_Demo(folder, short=picture is not None).run()))
     if picture:
         svg = console.out.export_svg(title="make demo")
         picture.write_text(
@@ -284,19 +283,18 @@ def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
             process.wait()
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """TERM and a closed terminal clean up as Ctrl-C does, which works even where a parent ignores it."""
+async def _interruptible(demo: Coroutine[Any, Any, bool]) -> bool:
+    """TERM and a closed terminal clean up as Ctrl-C does, which works even where a parent ignores it.
 
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
+    The loop takes the signals: an exception out of a signal handler may strike where it is swallowed.
+    """
+    task = asyncio.ensure_future(demo)
+    for number in INTERRUPTS:
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _enqueue(store: wiring.Store, lines: Sequence[bytes]) -> Queued:
