@@ -112,7 +112,7 @@ class Engine:
         publisher = asyncio.create_task(self._publish_loop())
         intake = asyncio.create_task(self._intake.run())
         alerts = asyncio.create_task(self._alert_loop())
-        sweeper = asyncio.create_task(self._sweeper.run(lambda: self._intake.leading))
+        sweeper = asyncio.create_task(self._sweeper.run(lambda: self._intake.leading, self._stopping))
         stopped = asyncio.create_task(self._stopping.wait())
         done, _ = await asyncio.wait(
             {waker, publisher, intake, alerts, sweeper, stopped}, return_when=asyncio.FIRST_COMPLETED
@@ -298,7 +298,7 @@ class Engine:
 
     async def _alert_loop(self) -> None:
         """Tells the operator what was gathered; the worker that leads intake looks at success rates too."""
-        while True:
+        while not self._stopping.is_set():
             await asyncio.sleep(ALERT_SECONDS)
             try:
                 if self._intake.leading:

@@ -45,9 +45,12 @@ class Sweeper:
         self._said = problem
         self._broken.set()
 
-    async def run(self, leads: Callable[[], bool]) -> None:
-        """Runs until it is cancelled; survives Redis. `leads` says whether this worker leads intake."""
-        while True:
+    async def run(self, leads: Callable[[], bool], stopping: asyncio.Event) -> None:
+        """Runs until it is cancelled, and not on when `stopping`: redis-py may lose a cancellation. Survives Redis.
+
+        `leads` says whether this worker leads intake.
+        """
+        while not stopping.is_set():
             try:
                 await asyncio.wait_for(self._broken.wait(), SWEEP_SECONDS)
             except TimeoutError:

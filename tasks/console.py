@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, v
 DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
 """Exit codes: done; the answer is no; wrong usage; Redis not reachable."""
 
+CANCEL_AGAIN_SECONDS = 1.0
+"""So long a command has for what it does at its end, before it is told once more."""
+
 T = TypeVar("T")
 
 WIDE = 250
@@ -37,9 +41,30 @@ def settings() -> Settings:
     return found
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a command's coroutine to its end."""
-    return asyncio.run(coroutine)
+def run(coroutine: Coroutine[Any, Any, T], *others: signal.Signals) -> T:
+    """Runs a command's coroutine to its end, or until Ctrl-C or one of the other signals: KeyboardInterrupt."""
+    return asyncio.run(_interruptible(coroutine, others))
+
+
+async def _interruptible(coroutine: Coroutine[Any, Any, T], others: Sequence[signal.Signals]) -> T:
+    """The loop takes the signals: an exception out of a signal handler may strike where it is swallowed.
+
+    A cancellation can get lost too: redis-py sends within `asyncio.wait_for`, which before Python 3.12
+    takes a result that came at the same moment for the better news. So it is repeated.
+    """
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as a shell does for what runs behind it
+    for number in others if ignored else (signal.SIGINT, *others):
+        loop.add_signal_handler(number, told.set)
+    task, interrupted = asyncio.ensure_future(coroutine), asyncio.ensure_future(told.wait())
+    await asyncio.wait({task, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+    while told.is_set() and not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
+    interrupted.cancel()
+    if told.is_set() and (task.cancelled() or not task.exception()):
+        raise KeyboardInterrupt
+    return task.result()
 
 
 def fail(text: str, code: int = NO) -> NoReturn:

@@ -9,12 +9,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from aiohttp import web
@@ -50,6 +50,7 @@ DEADLINE_SECONDS = 25.0
 STOP_SECONDS = 15.0
 PICTURE_COLUMNS, PICTURE_ROWS = 132, 14
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""TERM and a closed terminal clean up as Ctrl-C does, which works even where a parent ignores it."""
 
 _HOST = re.compile(rb"https://([a-z.]+\.example)")
 _STAMP = re.compile(rb'"(timestamp|acceptedAt)":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)((?:\.\d+)?Z?)"')
@@ -119,7 +120,7 @@ def demo(
     if picture:
         console.out.record, console.out.width = True, PICTURE_COLUMNS
     with _folder(keep) as folder:
-        ok = asyncio.run(_interruptible(_Demo(folder, short=picture is not None).run()))
+        ok = console.run(_Demo(folder, short=picture is not None).run(), *INTERRUPTS)
     if picture:
         svg = console.out.export_svg(title="make demo")
         picture.write_text(
@@ -281,20 +282,6 @@ def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-async def _interruptible(demo: Coroutine[Any, Any, bool]) -> bool:
-    """TERM and a closed terminal clean up as Ctrl-C does, which works even where a parent ignores it.
-
-    The loop takes the signals: an exception out of a signal handler may strike where it is swallowed.
-    """
-    task = asyncio.ensure_future(demo)
-    for number in INTERRUPTS:
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
 
 
 async def _enqueue(store: wiring.Store, lines: Sequence[bytes]) -> Queued:

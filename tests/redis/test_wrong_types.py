@@ -194,7 +194,7 @@ def test_sweeper_survives(world: World) -> None:
     sweeper: Any = world.sweeper  # type: ignore[attr-defined]
 
     async def work() -> None:
-        task = asyncio.create_task(sweeper.run(lambda: True))
+        task = asyncio.create_task(sweeper.run(lambda: True, asyncio.Event()))
         async with asyncio.timeout(20):
             while not await world.client.zcard(KEYS.lane(endpoint_id(A))):
                 await asyncio.sleep(0.01)

@@ -1,0 +1,43 @@
+"""What all commands have in common."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from tasks import console
+
+
+async def _interrupted(losing: int) -> None:
+    """Ctrl-C comes, and so many cancellations get lost, as within redis-py on Python 3.11."""
+    asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), signal.SIGINT)
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if not losing:
+                raise
+            losing -= 1
+
+
+@pytest.mark.parametrize("losing", [0, 1, 2])
+def test_ctrl_c_ends_a_command(losing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "CANCEL_AGAIN_SECONDS", 0.02)
+    with pytest.raises(KeyboardInterrupt):
+        console.run(_interrupted(losing))
+    assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
+
+
+async def _raises() -> None:
+    raise LookupError("as it was")
+
+
+async def _returns() -> str:
+    return "as it was"
+
+
+def test_run_to_the_end() -> None:
+    assert "as it was" == console.run(_returns())
+    with pytest.raises(LookupError, match="as it was"):
+        console.run(_raises())
