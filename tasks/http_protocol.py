@@ -1,6 +1,7 @@
 """HTTP/1.1 as uvicorn speaks it, with the bounds that it lacks: of a request's time, of its framing, of connections."""
 
 import asyncio
+import logging
 from typing import Any, NamedTuple
 
 import h11
@@ -23,6 +24,9 @@ LINGER_SECONDS = 1.0
 """For a client to take an answer after which the connection is closed."""
 
 log = structlog.get_logger()
+
+_uvicorns_log = logging.getLogger("uvicorn.error.connection")
+_uvicorns_log.setLevel(logging.ERROR)  # its warnings are of what anybody can send, one for each
 
 
 class Limits(NamedTuple):
@@ -56,6 +60,7 @@ class BoundedProtocol(H11Protocol):
     def __init__(self, *args: Any, limits: Limits, **named: Any) -> None:
         super().__init__(*args, **named)
         self.conn = _Framing(h11.SERVER)
+        self.logger = _uvicorns_log
         self._limits = limits
         self._seconds = limits.seconds
         self._deadline: asyncio.TimerHandle | None = None

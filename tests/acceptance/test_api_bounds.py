@@ -199,6 +199,16 @@ def test_what_is_no_request(api: Api, request_: bytes) -> None:
     assert_refused(all_of(api.connect(request_)), 400)
 
 
+def test_what_strangers_write_into_the_log(stack: Stack, api: Api) -> None:
+    """Nothing: whoever has no key cannot fill a disk with it."""
+    log = stack.folder / f"api-{api.port}.log"
+    before = log.read_bytes()
+    upgrade = b"GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+    for request in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", upgrade):
+        assert all_of(api.connect(request)).startswith(b"HTTP/1.1 4")
+    assert before == log.read_bytes()
+
+
 def test_a_body_of_tiny_chunks(api: Api, key: bytes) -> None:
     """A body whose framing is most of it is refused while it comes."""
     head = POST % key + b"Transfer-Encoding: chunked\r\n\r\n"
