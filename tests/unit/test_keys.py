@@ -1,6 +1,8 @@
 """The keys of keys.py and of lua/keys.lua are the same."""
 
+import inspect
 import re
+from pathlib import Path
 
 import fakeredis
 import pytest
@@ -66,3 +68,15 @@ def test_endpoint_id_is_short() -> None:
     """An endpoint stands in keys as 12 characters, whatever its name."""
     assert [12, 12] == [len(endpoint_id("a https://a.example:443")), len(endpoint_id("b" * 3000))]
     assert endpoint_id("a https://x.example:443") != endpoint_id("b https://x.example:443")
+
+
+def test_every_key_is_in_the_docs() -> None:
+    """The table of docs/architecture.md names each of them."""
+    table = (
+        (Path(__file__).parents[2] / "docs" / "architecture.md")
+        .read_text()
+        .partition("## What is in Redis")[2]
+    )
+    named = set(re.findall(r"`([a-z-]+)(?::[^`]*)?`", table))
+    keys = set(re.findall(r'"\{self\.prefix\}:([a-z-]+)', inspect.getsource(Keys)))
+    assert not keys - named
