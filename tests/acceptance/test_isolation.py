@@ -35,7 +35,7 @@ def test_outage_and_recovery(stack: Stack) -> None:
     ended = stack.wait_ended(event_ids)
     assert ended["delivered"] >= 200 - posts
     assert 200 == sum(ended.values())
-    assert worker.lines("endpoint.recovered")
+    wait_until(lambda: worker.lines("endpoint.recovered"))
     assert "idle" == stack.cli_json("endpoint", "show", "acme", url)["state"]
 
 
