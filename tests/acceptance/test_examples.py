@@ -151,7 +151,13 @@ def environment(folder: Path, port: int, **more: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def receiver(command: tuple[list[str], Path, int]) -> Iterator[Receiver]:
     """Each of the receivers in turn, ready to be POSTed to."""
-    start, folder, port = command
+    with running(*command) as receiver:
+        yield receiver
+
+
+@contextlib.contextmanager
+def running(start: list[str], folder: Path, port: int) -> Iterator[Receiver]:
+    """A receiver, once it listens."""
     output = folder / "output.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -241,6 +247,47 @@ def test_a_long_body_is_taken(receiver: Receiver) -> None:
     body = b'{"filler":"' + b"x" * (LIMIT - 13) + b'"}'
     assert LIMIT == len(body)
     assert accepted(receiver.post(signed(event_id="long", body=body), body))
+
+
+WAITS = {
+    "fastapi": ('    print("callback"', '    while os.path.exists("hold"):\n        time.sleep(0.01)\n'),
+    "express": ('  console.log("callback"', '  while (process.getBuiltinModule("fs").existsSync("hold"));\n'),
+    "go": (
+        '\tfmt.Println("callback"',
+        '\tfor held := error(nil); held == nil; _, held = os.Stat("hold") {\n\t}\n',
+    ),
+    "java": (
+        '        System.out.println("callback',
+        '        while (new java.io.File("hold").exists()) {}\n',
+    ),
+    "php": (
+        "    file_put_contents('php://stderr'",
+        "    while (file_exists('hold')) { clearstatcache(); }\n",
+    ),
+    "ruby": ('  puts "callback', '  sleep 0.01 while File.exist?("hold")\n'),
+}
+"""The line of each receiver's work, and what makes it wait before it while a file is there."""
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda one: one.__name__)
+def test_the_answer_does_not_wait_for_the_work(
+    language: Callable[[Path, int], list[str]], tmp_path: Path
+) -> None:
+    """A callback is answered while the work on it has not ended."""
+    folder = tmp_path / "receiver"
+    shutil.copytree(RECEIVERS / language.__name__, folder)
+    line, wait = WAITS[language.__name__]
+    [file] = [one for one in folder.iterdir() if line in one.read_text()]
+    text = file.read_text().replace(line, wait + line)
+    file.write_text(text)
+    hold = folder / "hold"
+    hold.touch()
+    port = free_port()
+    with running(language(folder, port), folder, port) as receiver:
+        assert accepted(receiver.post(signed()))
+        assert 0 == receiver.worked("event-1")
+        hold.unlink()
+        wait_until(lambda: receiver.worked("event-1"), what="the work ends")
 
 
 # What is refused, and never worked on.
