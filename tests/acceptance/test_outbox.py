@@ -16,6 +16,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -285,46 +286,67 @@ def test_a_relay_in_reserve_keeps_the_order(page_on_postgresql: Page, redis_url:
 # The applications in examples/.
 
 
+@dataclass(frozen=True)
+class Application:
+    """What an example needs, what its outbox is called, and the arguments of Python that start it."""
+
+    packages: list[str]
+    table: str
+    setup: str
+    server: str
+    relay: str
+
+
+APPLICATIONS = {
+    "fastapi_producer": Application(
+        packages=["fastapi", "uvicorn", "sqlalchemy"],
+        table="outbox",
+        setup="database.py",
+        server="-m uvicorn app:app --port",
+        relay="relay.py",
+    ),
+    "django_producer": Application(
+        packages=["django"],
+        table="sms_outbox",
+        setup="manage.py migrate --verbosity 0",
+        server="manage.py runserver --noreload",
+        relay="manage.py relay",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where an application keeps its tables: what its environment says of it, and how tests look into it."""
+
+    environment: dict[str, str]
+    connect: Callable[[], Any]
+
+
 class Producer:
     """An example application: its web server and its relay are processes."""
 
-    def __init__(self, folder: Path, database: Path, table: str, setup: list[str]) -> None:
-        self.folder, self.database, self.table = folder, database, table
-        self.environment = {"DATABASE_URL": f"sqlite:///{database}", "DATABASE_FILE": str(database)}
+    def __init__(self, name: str, database: Database) -> None:
+        self.folder, self.database, self.application = ROOT / "examples" / name, database, APPLICATIONS[name]
         self.port = free_port()
         self.processes: list[subprocess.Popen[bytes]] = []
-        made = subprocess.run(
-            [sys.executable, *setup],
-            cwd=folder,
-            env=os.environ | self.environment,
-            capture_output=True,
-            text=True,
-        )
-        assert 0 == made.returncode, made.stderr
+        assert 0 == self._start(self.application.setup).wait(60)
 
     def start_server(self) -> "subprocess.Popen[bytes]":
         """The web server, once it answers."""
-        address = f"127.0.0.1:{self.port}"
-        command = {
-            "fastapi_producer": ["-m", "uvicorn", "app:app", "--port", str(self.port)],
-            "django_producer": ["manage.py", "runserver", "--noreload", address],
-        }[self.folder.name]
-        process = self._start(command)
-        wait_until(
-            lambda: answers(f"http://{address}/") or process.poll() is not None, what="the server answers"
-        )
+        process = self._start(f"{self.application.server} {self.port}")
+        url = f"http://127.0.0.1:{self.port}/"
+        wait_until(lambda: answers(url) or process.poll() is not None, what="the server answers")
         assert process.poll() is None
         return process
 
     def start_relay(self, redis_url: str) -> "subprocess.Popen[bytes]":
         """The relay."""
-        command = {"fastapi_producer": ["relay.py"], "django_producer": ["manage.py", "relay"]}[
-            self.folder.name
-        ]
-        return self._start(command, DISPATCHER_REDIS_URL=redis_url)
+        return self._start(self.application.relay, DISPATCHER_REDIS_URL=redis_url)
 
-    def _start(self, command: list[str], **environment: str) -> "subprocess.Popen[bytes]":
-        process = start([sys.executable, *command], self.folder, **self.environment, **environment)
+    def _start(self, arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, *arguments.split()]
+        process = start(command, self.folder, **self.database.environment, **environment)
         self.processes.append(process)
         return process
 
@@ -347,8 +369,9 @@ class Producer:
 
     def rows(self) -> list[tuple[str, str | None]]:
         """What is in the outbox."""
-        with closing(sqlite3.connect(self.database)) as db:
-            return db.execute(f"SELECT change, problem FROM {self.table} ORDER BY id").fetchall()
+        with closing(self.database.connect()) as db:
+            found = db.execute(f"SELECT change, problem FROM {self.application.table} ORDER BY id")
+            return [tuple(row) for row in found.fetchall()]
 
     def left(self) -> int:
         """How many rows wait."""
@@ -356,8 +379,9 @@ class Producer:
 
     def write(self, row: str) -> None:
         """Writes a row that nothing has checked."""
-        with closing(sqlite3.connect(self.database)) as db, db:
-            db.execute(f"INSERT INTO {self.table} (change) VALUES (?)", [row])
+        with closing(self.database.connect()) as db:
+            db.execute(f"INSERT INTO {self.application.table} (change) VALUES ('{row}')")
+            db.commit()
 
 
 def answers(url: str) -> bool:
@@ -370,17 +394,42 @@ def answers(url: str) -> bool:
     return True
 
 
-@pytest.fixture(params=["fastapi_producer", "django_producer"])
+ON_POSTGRESQL = """
+from settings import *
+DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "HOST": %r, "USER": "outbox", "NAME": %r}}
+"""
+
+
+def a_file(folder: Path) -> Database:
+    """SQLite, which the applications use if they are told nothing."""
+    file = str(folder / "producer.db")
+    return Database({"DATABASE_URL": f"sqlite:///{file}", "DATABASE_FILE": file}, lambda: on_sqlite(file))
+
+
+def on_a_server(url: str, folder: Path) -> Database:
+    """A new database of a PostgreSQL server, as the applications' READMEs say."""
+    import psycopg
+
+    host, name = url.split()[0].removeprefix("host="), f"producer{next(numbers)}"
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(f"CREATE DATABASE {name}")
+    (folder / "on_postgresql.py").write_text(ON_POSTGRESQL % (host, name))
+    environment = {
+        "DATABASE_URL": f"postgresql+psycopg://outbox@/{name}?host={host}",
+        "DJANGO_SETTINGS_MODULE": "on_postgresql",
+        "PYTHONPATH": f"{ROOT}:{folder}",
+    }
+    return Database(environment, lambda: psycopg.connect(f"host={host} user=outbox dbname={name}"))
+
+
+@pytest.fixture(params=APPLICATIONS)
 def producer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Producer]:
-    """Each application, with a new database; its server runs."""
-    if request.param == "fastapi_producer":
-        for package in ("fastapi", "uvicorn", "sqlalchemy"):
-            pytest.importorskip(package, reason=f"no {package} here")
-        table, setup = "outbox", ["database.py"]
-    else:
-        pytest.importorskip("django", reason="no Django here")
-        table, setup = "sms_outbox", ["manage.py", "migrate", "--verbosity", "0"]
-    producer = Producer(ROOT / "examples" / request.param, tmp_path / "producer.db", table, setup)
+    """Each application, with a new database."""
+    name, _, server = request.param.partition(" on ")
+    for package in APPLICATIONS[name].packages:
+        pytest.importorskip(package, reason=f"no {package} here")
+    database = on_a_server(request.getfixturevalue(server), tmp_path) if server else a_file(tmp_path)
+    producer = Producer(name, database)
     try:
         yield producer
     finally:
@@ -389,6 +438,9 @@ def producer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Produce
             process.wait()
 
 
+@pytest.mark.parametrize(
+    "producer", [*APPLICATIONS, *(f"{name} on postgresql" for name in APPLICATIONS)], indirect=True
+)
 def test_from_a_request_to_the_customer(producer: Producer, stack: Stack) -> None:
     """What the application commits is a callback, in order; what it refuses leaves nothing behind."""
     producer.start_server()
