@@ -7,8 +7,11 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 import express from "express";
 
 const SECRET = process.env.WEBHOOK_SECRET ?? "";
-if (!SECRET.startsWith("whsec_")) throw new Error("set WEBHOOK_SECRET to the secret you were given: whsec_...");
-const KEY = Buffer.from(SECRET.slice("whsec_".length), "base64");
+const KEY = Buffer.from(SECRET.replace(/^whsec_/, ""), "base64");
+if (!SECRET.startsWith("whsec_") || KEY.length < 24) {
+  console.error("WEBHOOK_SECRET must be the secret you were given: whsec_...");
+  process.exit(1);
+}
 const TOLERANCE_SECONDS = 300;
 const MAX_BODY_BYTES = 1024 * 1024;
 const MAX_SEEN = 100_000;
@@ -32,7 +35,7 @@ function problem(headers, body) {
 }
 
 // Your work; it runs after the answer.
-function work(id, callback) {
+async function work(id, callback) {
   console.log("callback", id, JSON.stringify(callback));
 }
 
@@ -53,7 +56,7 @@ app.post("/callbacks", express.raw({ type: () => true, limit: MAX_BODY_BYTES, in
   seen.add(id); // store the callback here, before the answer: it does not come again
   if (seen.size > MAX_SEEN) seen.delete(seen.values().next().value);
   response.status(204).end(); // also to one that came before
-  if (first) setImmediate(work, id, callback);
+  if (first) setImmediate(() => work(id, callback).catch(console.error));
 });
 
 app.use((error, request, response, next) => {

@@ -15,16 +15,26 @@ from typing import Any
 import uvicorn
 from fastapi import BackgroundTasks, FastAPI, HTTPException, Request
 
-SECRET = os.environ.get("WEBHOOK_SECRET", "")
-if not SECRET.startswith("whsec_"):
-    raise SystemExit("set WEBHOOK_SECRET to the secret you were given: whsec_...")
-KEY = base64.b64decode(SECRET.removeprefix("whsec_"))
 TOLERANCE_SECONDS = 300
 MAX_BODY_BYTES = 1024 * 1024
 MAX_SEEN = 100_000
 
 app = FastAPI()
 seen: dict[str, None] = {}  # the webhook-ids of late, oldest first; yours: a table with a unique key
+
+
+def key_of(secret: str) -> bytes:
+    """The key in a secret: what follows whsec_, decoded from base64."""
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not secret.startswith("whsec_") or len(key) < 24:
+        raise SystemExit("WEBHOOK_SECRET must be the secret you were given: whsec_...")
+    return key
+
+
+KEY = key_of(os.environ.get("WEBHOOK_SECRET", ""))
 
 
 def problem(headers: Mapping[str, str], body: bytes) -> str | None:
@@ -60,7 +70,7 @@ async def callbacks(request: Request, tasks: BackgroundTasks) -> None:
         raise HTTPException(401, found)
     try:
         callback = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
     event_id = request.headers["webhook-id"]
     if event_id in seen:

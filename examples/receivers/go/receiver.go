@@ -76,15 +76,16 @@ func (m *memory) first(id string) bool {
 }
 
 // work is yours; it runs after the answer.
-func work(id string, body []byte) {
-	fmt.Println("callback", id, string(body))
+func work(id string, body []byte) error {
+	_, err := fmt.Println("callback", id, string(body))
+	return err
 }
 
 func main() {
 	secret, found := strings.CutPrefix(os.Getenv("WEBHOOK_SECRET"), "whsec_")
 	key, err := base64.StdEncoding.DecodeString(secret)
-	if err != nil || !found {
-		log.Fatal("set WEBHOOK_SECRET to the secret you were given: whsec_...")
+	if err != nil || !found || len(key) < 24 {
+		log.Fatal("WEBHOOK_SECRET must be the secret you were given: whsec_...")
 	}
 	seen := memory{known: map[string]bool{}}
 	http.HandleFunc("POST /callbacks", func(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +104,11 @@ func main() {
 		}
 		id := r.Header.Get("webhook-id")
 		if seen.first(id) { // store the callback here, before the answer: it does not come again
-			go work(id, body)
+			go func() {
+				if err := work(id, body); err != nil {
+					log.Print(id, ": ", err)
+				}
+			}()
 		}
 		w.WriteHeader(http.StatusNoContent) // also to one that came before
 	})

@@ -90,13 +90,23 @@ public class Receiver {
         exchange.getResponseBody().write(bytes);
     }
 
-    public static void main(String[] arguments) throws IOException {
-        String secret = System.getenv().getOrDefault("WEBHOOK_SECRET", "");
-        if (!secret.startsWith("whsec_")) {
-            System.err.println("set WEBHOOK_SECRET to the secret you were given: whsec_...");
+    /** The key in a secret: what follows whsec_, decoded from base64. */
+    static byte[] keyOf(String secret) {
+        byte[] key = {};
+        try {
+            key = Base64.getDecoder().decode(secret.replaceFirst("^whsec_", ""));
+        } catch (IllegalArgumentException malformed) {
+            // as if there were none
+        }
+        if (!secret.startsWith("whsec_") || key.length < 24) {
+            System.err.println("WEBHOOK_SECRET must be the secret you were given: whsec_...");
             System.exit(1);
         }
-        byte[] key = Base64.getDecoder().decode(secret.substring("whsec_".length()));
+        return key;
+    }
+
+    public static void main(String[] arguments) throws IOException {
+        byte[] key = keyOf(System.getenv().getOrDefault("WEBHOOK_SECRET", ""));
         int port = Integer.parseInt(System.getenv().getOrDefault("PORT", "8000"));
         HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
         server.setExecutor(Executors.newFixedThreadPool(16));

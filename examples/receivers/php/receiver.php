@@ -54,9 +54,11 @@ function work(string $id, mixed $callback): void
 function answer(int $status, string $text = ''): void
 {
     http_response_code($status);
-    header('Content-Type: text/plain');
-    header('Content-Length: ' . strlen($text));
-    echo $text;
+    if ($text !== '') {
+        header('Content-Type: text/plain');
+        header('Content-Length: ' . strlen($text));
+        echo $text;
+    }
     if (function_exists('fastcgi_finish_request')) {
         fastcgi_finish_request();  // PHP-FPM
     } else {
@@ -68,8 +70,8 @@ function receive(): void
 {
     $secret = (string) getenv('WEBHOOK_SECRET');
     $key = base64_decode(substr($secret, strlen('whsec_')), true);
-    if (!str_starts_with($secret, 'whsec_') || $key === false || $key === '') {
-        error_log('set WEBHOOK_SECRET to the secret you were given: whsec_...');
+    if (!str_starts_with($secret, 'whsec_') || $key === false || strlen($key) < 24) {
+        error_log('WEBHOOK_SECRET must be the secret you were given: whsec_...');
         answer(500);
         return;
     }

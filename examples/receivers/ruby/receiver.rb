@@ -7,12 +7,22 @@ require "json"
 require "openssl"
 require "webrick"
 
-SECRET = ENV.fetch("WEBHOOK_SECRET", "")
-abort "set WEBHOOK_SECRET to the secret you were given: whsec_..." unless SECRET.start_with?("whsec_")
-KEY = SECRET.delete_prefix("whsec_").unpack1("m0")
 TOLERANCE_SECONDS = 300
 MAX_BODY_BYTES = 1024 * 1024
 MAX_SEEN = 100_000
+
+# The key in a secret: what follows whsec_, decoded from base64.
+def key_of(secret)
+  key = begin
+    secret.delete_prefix("whsec_").unpack1("m0")
+  rescue ArgumentError
+    ""
+  end
+  abort "WEBHOOK_SECRET must be the secret you were given: whsec_..." unless secret.start_with?("whsec_") && key.bytesize >= 24
+  key
+end
+
+KEY = key_of(ENV.fetch("WEBHOOK_SECRET", ""))
 
 # Why a callback does not verify; nil if it does. `body` is the bytes as they came.
 def problem(request, body)
@@ -64,7 +74,13 @@ end
 $stdout.sync = true
 seen = Memory.new
 jobs = Queue.new
-Thread.new { loop { work(*jobs.pop) } }
+Thread.new do
+  loop do
+    work(*jobs.pop)
+  rescue StandardError => e
+    warn "the work failed: #{e.message}"
+  end
+end
 
 server = WEBrick::HTTPServer.new(
   BindAddress: "127.0.0.1", Port: ENV.fetch("PORT", "8000").to_i, AccessLog: []
