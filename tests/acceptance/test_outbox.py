@@ -14,17 +14,19 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import redis
 
-from dispatcher import Dispatcher, InvalidInput, Message, RedisUnavailable, StatusChange
+from dispatcher import Dispatcher, EnqueueInterrupted, InvalidInput, Message, RedisUnavailable, StatusChange
+from tasks.redis_server import RedisServer
 from tests.acceptance.stack import Stack, free_port, running_stack, wait_until
 from tests.faults.proxy import Proxy
 
@@ -38,6 +40,9 @@ FOR_SQLITE = [
 ]
 MESSAGES = "CREATE TABLE message (uuid VARCHAR(64) PRIMARY KEY, status VARCHAR(16))"
 numbers = itertools.count()
+
+StartRelay = Callable[..., "subprocess.Popen[bytes]"]
+"""Starts a relay with the URL of a Redis; `stderr` is where it writes to."""
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +106,10 @@ class Page:
         with closing(self.connect()) as db:
             return int(db.execute(f"SELECT count(*) FROM outbox WHERE {condition}").fetchone()[0])
 
-    def start_relay(self, redis_url: str) -> "subprocess.Popen[bytes]":
+    def start_relay(self, redis_url: str, stderr: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
         """The page's relay as a process."""
-        return start([sys.executable, str(self.file)], DATABASE_URL=self.url, DISPATCHER_REDIS_URL=redis_url)
+        environment = {"DATABASE_URL": self.url, "DISPATCHER_REDIS_URL": redis_url}
+        return start([sys.executable, str(self.file)], ROOT, environment, stderr)
 
 
 def sqlite(code: str) -> str:
@@ -242,6 +248,27 @@ def test_redis_away(page: Page, tmp_path: Path) -> None:
     assert 1 == page.left()
 
 
+def test_a_broken_connection(page: Page, redis_server: RedisServer, redis_url: str) -> None:
+    """Where the connection breaks in the middle, the rows stay and are enqueued again."""
+    event_ids = page.save(change("m1"), change("m2"))
+    with Proxy(redis_server.socket) as proxy, ThreadPoolExecutor(1) as thread:
+        proxy.answers_until = b"XADD"
+        relaying = thread.submit(page.relay, proxy.url)
+        wait_until(lambda: queued(redis_url) == event_ids, what="the queue has them")
+        proxy.cut()
+        with pytest.raises(EnqueueInterrupted):
+            relaying.result()
+    assert 2 == page.left()
+    assert 2 == page.relay(redis_url)
+    assert event_ids * 2 == queued(redis_url)
+
+
+def test_a_relay_waits_for_redis(page: Page, tmp_path: Path) -> None:
+    """A relay that is started while Redis is away says so, and goes on when it is there."""
+    event_ids = page.save(change("m1"))
+    relays_once_redis_is_there(page.start_relay, tmp_path, event_ids)
+
+
 def test_a_killed_relay(page: Page, stack: Stack) -> None:
     """A relay that is killed between enqueuing and deleting enqueues again: each status change happens once."""
     event_ids = page.save(*(change(f"page-{next(numbers)}") for _ in range(50)))
@@ -265,6 +292,13 @@ def test_a_second_relay_takes_what_is_behind(page_on_postgresql: Page, redis_url
         assert 1 == page.relay(redis_url)
     assert 1 == page.relay(redis_url)
     assert [second, first] == queued(redis_url)
+
+
+def test_every_message_has_one_relay(page_on_postgresql: Page) -> None:
+    """The page's condition divides messages among four relays."""
+    [condition] = re.findall(r"`WHERE (hashtext\(message\) & 3) = 0`", TEXT)
+    asked = f"SELECT DISTINCT {condition} FROM (SELECT 'm' || n AS message FROM generate_series(1, 999) n) m"
+    assert {(0,), (1,), (2,), (3,)} == set(page_on_postgresql.db.execute(asked).fetchall())
 
 
 def test_a_relay_in_reserve_keeps_the_order(page_on_postgresql: Page, redis_url: str) -> None:
@@ -340,13 +374,15 @@ class Producer:
         assert process.poll() is None
         return process
 
-    def start_relay(self, redis_url: str) -> "subprocess.Popen[bytes]":
+    def start_relay(self, redis_url: str, stderr: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
         """The relay."""
-        return self._start(self.application.relay, DISPATCHER_REDIS_URL=redis_url)
+        return self._start(self.application.relay, {"DISPATCHER_REDIS_URL": redis_url}, stderr)
 
-    def _start(self, arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+    def _start(
+        self, arguments: str, environment: Mapping[str, str] = {}, stderr: IO[bytes] | None = None
+    ) -> "subprocess.Popen[bytes]":
         command = [sys.executable, *arguments.split()]
-        process = start(command, self.folder, **self.database.environment, **environment)
+        process = start(command, self.folder, {**self.database.environment, **environment}, stderr)
         self.processes.append(process)
         return process
 
@@ -474,6 +510,15 @@ def test_a_bad_row_of_an_application(producer: Producer, stack: Stack) -> None:
     assert "workspace: is required" in str(problem)
 
 
+def test_an_application_waits_for_redis(producer: Producer, tmp_path: Path) -> None:
+    """The server takes messages while Redis is away; the relay says so, and goes on when it is there."""
+    producer.start_server()
+    producer.send()
+    [(row, _)] = producer.rows()
+    event_id = StatusChange.from_json(row.encode()).event_id
+    relays_once_redis_is_there(producer.start_relay, tmp_path, [event_id])
+
+
 def test_everything_of_an_application_is_killed(producer: Producer, stack: Stack) -> None:
     """A server killed after its commit, and a relay killed after it enqueued: each status change happens once."""
     server = producer.start_server()
@@ -484,9 +529,19 @@ def test_everything_of_an_application_is_killed(producer: Producer, stack: Stack
     killed_between_enqueue_and_delete(stack, producer.start_relay, producer.left, event_ids)
 
 
+def relays_once_redis_is_there(start_relay: StartRelay, folder: Path, event_ids: list[str]) -> None:
+    """Starts a relay, and Redis once the relay has found it away."""
+    server = RedisServer(folder)
+    output = folder / "relay.txt"
+    with output.open("wb") as file, killed(start_relay(server.url, stderr=file)):
+        wait_until(lambda: "the outbox waits: Redis at" in output.read_text(), what="it says so")
+        with server:
+            wait_until(lambda: queued(server.url) == event_ids, what="they are enqueued")
+
+
 def killed_between_enqueue_and_delete(
     stack: Stack,
-    start_relay: "Callable[[str], subprocess.Popen[bytes]]",
+    start_relay: StartRelay,
     left: Callable[[], int],
     event_ids: list[str],
 ) -> None:
@@ -512,10 +567,14 @@ def duplicates(stack: Stack) -> int:
     return int(stack.cli_json("stats")["windows"]["24 h"]["duplicates"])
 
 
-def start(command: list[str], folder: Path = ROOT, **environment: str) -> "subprocess.Popen[bytes]":
+def start(
+    command: list[str], folder: Path, environment: Mapping[str, str], stderr: IO[bytes] | None = None
+) -> "subprocess.Popen[bytes]":
     """Starts a process of an example, with the package of this checkout."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
-    return subprocess.Popen(command, cwd=folder, env=own | {"PYTHONPATH": str(ROOT)} | environment)
+    return subprocess.Popen(
+        command, cwd=folder, env={**own, "PYTHONPATH": str(ROOT), **environment}, stderr=stderr
+    )
 
 
 @contextmanager
