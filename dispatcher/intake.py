@@ -133,7 +133,7 @@ class Intake:
 
     async def _lead(self) -> None:
         """Renews the lease, then works until it is time to renew it again."""
-        pending = await self._ledger.lead(self._token, LEASE_MS, full=self._full)
+        pending = await self._ledger.lead(self._token, LEASE_MS, full=self._full, renew=self.leading)
         self._watch.worked()
         if pending is None:
             self._follow()
