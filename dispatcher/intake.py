@@ -118,7 +118,6 @@ class Intake:
             try:
                 await self._lead()
             except NotLeader:
-                self._say_behind(False)
                 self._follow()
             except RedisFull as error:
                 self._say_behind(False)
@@ -130,6 +129,7 @@ class Intake:
                 self._reread_to = "0"  # the reply to a read may be lost
                 await self._pause(FOLLOW_SECONDS)
             except Exception:  # the entries stay on the queue
+                self._say_behind(False)
                 log.exception("intake.internal_error", action="trying again")
                 self._reread_to = "0"
                 await self._pause(RENEW_SECONDS)
@@ -149,7 +149,7 @@ class Intake:
         until = time.monotonic() + RENEW_SECONDS
         if not pending:
             self._reread_to = None
-        elif not self._put_off:  # read by somebody else, who lost the lead meanwhile
+        elif not self._put_off:  # for instance a worker that had lost the lead read them since
             self._reread_to = self._reread_to or "0"
         while (self._held or self._reread_to is not None) and self._goes_on(until):
             self._held = self._held or await self._reread()
@@ -222,6 +222,7 @@ class Intake:
         if self.leading:
             log.warning("intake.lost_lead", held=len(self._held))
         self.leading = False
+        self._say_behind(False)  # or turns would make way for ever
         self._held, self._reread_to = [], "0"
         self._put_off.clear()
 
@@ -252,7 +253,7 @@ class Intake:
     async def _reread(self) -> list[Entry]:
         """The next entries that were read but not accepted; no entries and no `_reread_to`: those were all.
 
-        Those that were put off come together; others one at a time, unless their readers keep dying.
+        Those that were put off come together, others one at a time; one whose readers keep dying is rejected instead.
         """
         events, after = self._ledger.keys.events, self._reread_to or "0"
         with translated(self._url):

@@ -27,6 +27,11 @@ class _Waiting:
     tries: int = 0
     """Of its first entry, since that breaks our code."""
 
+    def wait(self, now: float) -> None:
+        """Before the next try, twice as long each time."""
+        self.due = now + self.seconds
+        self.seconds = min(self.seconds * 2, MOST_SECONDS)
+
 
 class PutOff:
     """One leader's put-off workspaces, and where the entries of each begin.
@@ -71,14 +76,18 @@ class PutOff:
     def trying(self, after: Place, last: Place | None) -> dict[str, bool]:
         """Workspaces that are due and whose entries begin between two places (None: the end of what was read).
 
-        For each, whether those of its entries that break our code are to be rejected now.
+        For each, whether those of its entries that break our code are to be rejected now. They wait for the next try from
+        now on: one that Redis refuses keeps nobody else from going on.
         """
         now = self._clock()
-        return {
-            workspace: one.tries >= MAX_TRIES
+        found = {
+            workspace: one
             for workspace, one in self._waiting.items()
             if one.due <= now and after <= one.after and (last is None or one.after < last)
         }
+        for one in found.values():
+            one.wait(now)
+        return {workspace: one.tries >= MAX_TRIES for workspace, one in found.items()}
 
     def tried(self, trying: Iterable[str], later: Mapping[str, Later], last: Place | None) -> None:
         """What came of it: the entries in `later` stay; who has none there goes on behind `last`, or has none left.
@@ -92,13 +101,11 @@ class PutOff:
             if after is None:
                 continue
             if after != one.after:
-                one.after, one.seconds = after, FIRST_SECONDS
+                one.after, one.due, one.seconds = after, now, FIRST_SECONDS
                 one.tries = one.tries if one.tries >= MAX_TRIES else 0
-            one.due = now
-            if left:
-                one.due += one.seconds
-                one.seconds = min(one.seconds * 2, MOST_SECONDS)
-                one.tries += _is_of_our_code(left.fault)
+                if left:
+                    one.wait(now)
+            one.tries += _is_of_our_code(left.fault if left else None)
             self._waiting[workspace] = one
         if not self._waiting:
             self._said = ""

@@ -89,6 +89,22 @@ def test_those_that_are_read_anyway() -> None:
     assert {"early", "not_due"} == {name for name in ("early", "not_due", "first") if put_off.holds(name)}
 
 
+def test_a_try_that_breaks_off() -> None:
+    """A workspace whose try Redis refuses waits, so that others are tried and new entries are read."""
+    clock = Clock()
+    put_off = PutOff(clock)
+    put_off.add({"acme": left(1)})
+    clock.now += FIRST_SECONDS
+    assert {"acme": False} == put_off.trying((5, 0), None)
+    assert None is put_off.due()
+    clock.now += FIRST_SECONDS
+    assert {"acme": False} == put_off.trying((5, 0), None)
+    clock.now += FIRST_SECONDS
+    assert None is put_off.due()
+    clock.now += FIRST_SECONDS
+    assert (5, 0) == put_off.due()
+
+
 def test_each_has_its_turn() -> None:
     """A workspace with a lot to try does not keep another one from it, whichever entries are older."""
     clock = Clock()
