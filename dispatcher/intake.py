@@ -105,6 +105,7 @@ class Intake:
         """Up to where what was read and not accepted was read again; None: all of it."""
         self._full = self._behind = False
         self._tried_at = time.monotonic()
+        self._said = ""
         self._stop = asyncio.Event()
         self.leading = False
 
@@ -128,9 +129,9 @@ class Intake:
                 self._watch.failed(error)
                 self._reread_to = "0"  # the reply to a read may be lost
                 await self._pause(FOLLOW_SECONDS)
-            except Exception:  # the entries stay on the queue
+            except Exception as error:  # the entries stay on the queue
                 self._say_behind(False)
-                log.exception("intake.internal_error", action="trying again")
+                self._say_fault(error)
                 self._reread_to = "0"
                 await self._pause(RENEW_SECONDS)
         await self._resign()
@@ -217,6 +218,13 @@ class Intake:
     def _say_behind(self, behind: bool) -> None:
         self._behind = behind
         self._turns.give_precedence(behind)
+
+    def _say_fault(self, error: Exception) -> None:
+        """Once, until a batch is taken."""
+        text = f"{type(error).__name__}: {error}"
+        if text != self._said:
+            log.error("intake.internal_error", action="trying again", exc_info=error)
+        self._said = text
 
     def _follow(self) -> None:
         if self.leading:
@@ -309,6 +317,7 @@ class Intake:
         if batch.later:  # whoever reads them again is not told that their readers died
             await self._claim([entry_id for left in batch.later.values() for entry_id in left.ids])
             self._put_off.add(batch.later)
+        self._said = ""
         return batch.later
 
     async def _accept(self, batch: Batch, again: int = RENDERED_AGAIN) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from dispatcher import prepare
 from dispatcher.connection import connect_async
@@ -667,7 +668,11 @@ def test_no_memory_to_read_an_entry(redis_url: str, monkeypatch: pytest.MonkeyPa
             await until(lambda: reader.client.exists(KEYS.event("acme", "e2")))
             return bytes(await reader.client.get(KEYS.message("acme", "m")) or b"")
 
-    assert b"e0 e1 e2" == asyncio.run(work())
+    with capture_logs() as said:
+        assert b"e0 e1 e2" == asyncio.run(work())
+    assert 1 == [one["event"] for one in said].count("intake.internal_error"), (
+        "once, however often it is tried"
+    )
 
 
 def test_full_only_while_it_is(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
