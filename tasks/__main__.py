@@ -1,5 +1,5 @@
 """`python -m tasks` is `dispatcher`."""
 
-from tasks.cli import main
+from dispatcher.__main__ import main
 
 main()
