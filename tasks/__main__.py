@@ -1,5 +1,5 @@
 """`python -m tasks` is `dispatcher`."""
 
-from dispatcher.__main__ import main
+from tasks.cli import main
 
 main()
