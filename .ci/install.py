@@ -35,8 +35,8 @@ TROUBLE = (
         "the package index's certificate is not trusted: set PIP_CERT to your proxy's",
     ),
     (
-        r"ConnectionError|Connection (broken|refused|reset|aborted)|NameResolution|[Tt]imed? ?out|ProxyError",
-        "the package index cannot be reached: look at the network, or set HTTPS_PROXY or PIP_INDEX_URL; then try again",
+        r"ConnectionError|Connection (broken|refused|reset|aborted)|NameResolution|[Tt]imed? ?out|ProxyError|No matching distr",
+        "the package index cannot be reached, or lacks a package: look at the network, HTTPS_PROXY and PIP_INDEX_URL, then try again",
     ),
 )
 """What pip and the system say, and what that means to whoever called."""
@@ -105,13 +105,13 @@ def install(kind: str, lock: int, *, anew: bool) -> None:
     began = time.monotonic()
     requirements = ROOT / f"requirements-{kind}.txt"
     count = len(re.findall(r"^\w", requirements.read_text(), re.M))
-    print(f"installing {count} packages into .venv, once", flush=True)
+    print(f"installing {count} packages into .venv, once (Python {sys.version.split()[0]})", flush=True)
     VENV.mkdir(exist_ok=True)
     UNFINISHED.touch()
     if anew:
         make_venv()
     pip("--require-hashes", "-r", str(requirements), lock=lock, count=count)
-    pip("--no-build-isolation", "-e", str(ROOT), lock=lock, count=count)
+    pip("--no-build-isolation", "-e", str(ROOT), lock=lock, count=0)
     STAMP.write_text(json.dumps(wanted(kind)))
     UNFINISHED.unlink()
     print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
@@ -132,7 +132,7 @@ def make_venv() -> None:
 
 
 def pip(*arguments: str, lock: int, count: int) -> None:
-    """Runs `pip install`, and shows how far it is. Raises Failed."""
+    """Runs `pip install`, and shows how far it is with so many packages. Raises Failed."""
     command = [
         str(PYTHON),
         "-I",
@@ -164,7 +164,8 @@ def pip(*arguments: str, lock: int, count: int) -> None:
         show = Progress()
         while reader.is_alive():
             reader.join(show.seconds)
-            show(how_far(said, count))
+            if count:
+                show(how_far(said, count))
         show.end()
     if process.returncode:
         text = "".join(said)
