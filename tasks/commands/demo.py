@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import PREFIX, Settings
+from dispatcher.__main__ import COMMAND
 from dispatcher.errors import DispatcherError, InvalidInput, visible
 from dispatcher.events import Event
 from dispatcher.lookup import RejectedEntry
@@ -260,18 +260,9 @@ def _folder(keep: bool) -> Iterator[Path]:
 @contextmanager
 def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A Celery worker in a process of its own; ends with the block."""
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "tasks",
-        "--quiet",
-        "worker",
-    ]
     with (folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
-            command, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            [*COMMAND, "worker"], cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
     try:
         yield process

@@ -5,10 +5,8 @@ import sys
 
 import typer
 
-from config import logs
+from dispatcher.__main__ import COMMAND
 from tasks import console
-
-CELERY = ("-m", "celery", "-A", "tasks", "--quiet", "worker")
 
 
 def worker(context: typer.Context) -> None:
@@ -18,10 +16,11 @@ def worker(context: typer.Context) -> None:
     and are recorded.
     """
     console.settings()  # says in one line what is wrong with them
+    from celery.bin.celery import celery  # only here: it takes a third of a second
+
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
-    sys.stdout.flush()
-    logs.flush()
-    os.execv(sys.executable, [sys.executable, *CELERY, *node, *context.args])  # noqa: S606  becomes the worker
+    sys.argv = [*COMMAND[1:], "worker", *context.args]  # what Celery starts again after a HUP
+    celery(["-A", "tasks", "--quiet", "worker", *node, *context.args], "dispatcher")
 
 
 def _names_node(args: list[str]) -> bool:
