@@ -21,7 +21,8 @@ from aiohttp import web
 from rich.table import Table
 from rich.text import Text
 
-from config.settings import PREFIX, Settings
+from config.environment import PREFIX
+from config.settings import Settings
 from dispatcher.errors import DispatcherError, InvalidInput, visible
 from dispatcher.events import Event
 from dispatcher.lookup import RejectedEntry
@@ -118,6 +119,7 @@ def demo(
     if not FILE.exists():
         raise DispatcherError(f"{FILE} is missing: run the demo from a checkout of the project")
     if picture:
+        _require_place(picture)
         console.out.record, console.out.width = True, PICTURE_COLUMNS
     with _folder(keep) as folder:
         ok = console.run(_Demo(folder, short=picture is not None).run(), *INTERRUPTS)
@@ -127,6 +129,22 @@ def demo(
             re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
         )  # fetched from elsewhere
     raise typer.Exit(console.DONE if ok else console.NO)
+
+
+def _require_place(picture: Path) -> None:
+    """Raises InvalidInput where the picture could not be written at the end."""
+    folder = picture.parent
+    if picture.is_dir() or not os.access(picture if picture.exists() else folder, os.W_OK):
+        raise InvalidInput(
+            f"cannot write {picture}: "
+            + (
+                "it is a folder"
+                if picture.is_dir()
+                else "no such folder"
+                if not folder.is_dir()
+                else "not allowed"
+            )
+        )
 
 
 class _Demo:
