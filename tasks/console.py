@@ -33,15 +33,19 @@ class Output(Console):
     """On a terminal lines end between words, so that ids and URLs stay whole; elsewhere they are as they are, for grep."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich's; a word that is longer than the terminal is not broken either."""
+        """As rich's, without markup; a word that is longer than the terminal is not broken either."""
         if self.is_terminal:
-            options |= {"overflow": "ignore", "crop": False, "soft_wrap": False}
-        else:
-            options["soft_wrap"] = True
-        super().print(*objects, **options)
+            objects = tuple(self._wrapped(one) if isinstance(one, str) else one for one in objects)
+        super().print(*objects, **{"markup": False, "soft_wrap": True} | options)
+
+    def _wrapped(self, text: str) -> str:
+        return "\n".join(line for whole in text.split("\n") for line in tables.wrapped(whole, self.width))
 
 
-out = Output(highlight=False)
+WIDE = 250
+"""Columns where standard output is no terminal."""
+
+out = Output(highlight=False, width=None if sys.stdout and sys.stdout.isatty() else WIDE)
 err = Output(stderr=True, highlight=False)
 
 

@@ -17,7 +17,7 @@ LONGEST_NAME = 28
 
 WIDE_HELP = "Whole rows, a line each, however narrow the terminal is."
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_TIME = re.compile(r"(?<![\w\"-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _UNITS = (("day", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -104,7 +104,15 @@ def lines(columns: Sequence[str], rows: Sequence[Sequence[str | None]], width: i
         return flat
     if len(columns) == 2:
         return [line for name, value in rows for line in _field(name or "", value or "-", rows, width)]
-    return [line for number, row in enumerate(rows) for line in _record(columns, row, width, number > 0)]
+    found: list[str] = []
+    before = 1
+    for row in rows:
+        record = list(_record(columns, row, width))
+        if found and max(before, len(record)) > 1:
+            found.append("")
+        found += record
+        before = len(record)
+    return found
 
 
 def has_head(columns: Sequence[str], table: Sequence[str]) -> bool:
@@ -128,18 +136,17 @@ def _field(name: str, value: str, rows: Sequence[Sequence[str | None]], width: i
     if width_of(name) + len(GAP) <= beside and beside + longest <= width:
         yield from wrapped(value, width, name + " " * (beside - width_of(name)), " " * beside)
         return
-    yield name
+    yield from wrapped(name, width)
     indent = INDENT if len(INDENT) + longest <= width else ""
     yield from wrapped(value, width, indent, indent)
 
 
-def _record(columns: Sequence[str], row: Sequence[str | None], width: int, apart: bool) -> Iterator[str]:
+def _record(columns: Sequence[str], row: Sequence[str | None], width: int) -> Iterator[str]:
     """A row as a group of lines: its first cell, then `name: value` of the others, as many in a line as fit."""
-    if apart:
-        yield ""
-    if row[0]:
-        yield row[0]
-    line = ""
+    line = row[0] or ""
+    if width_of(line) > width:
+        yield from wrapped(line, width)
+        line = ""
     for name, cell in zip(columns[1:], row[1:], strict=True):
         if not cell:
             continue
@@ -160,11 +167,12 @@ def _record(columns: Sequence[str], row: Sequence[str | None], width: int, apart
 def _pair(name: str, cell: str, width: int) -> Iterator[str]:
     """A pair that is longer than a line."""
     longest = max(map(width_of, cell.split(" ")))
-    deeper = INDENT * 2
-    if len(deeper) + longest <= width and width_of(name) + len(INDENT) + 2 + longest <= width:
-        yield from wrapped(cell, width, f"{INDENT}{name}: ", deeper)
+    deeper, first = INDENT * 2, f"{INDENT}{name}: " if name else INDENT
+    if max(len(deeper), width_of(first)) + longest <= width:
+        yield from wrapped(cell, width, first, deeper)
         return
-    yield f"{INDENT}{name}:"
+    if name:
+        yield first.rstrip()
     indent = deeper if len(deeper) + longest <= width else ""
     yield from wrapped(cell, width, indent, indent)
 

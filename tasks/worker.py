@@ -4,16 +4,19 @@ import asyncio
 import gc
 import os
 import resource
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import structlog
 import uvloop
 from celery import bootsteps
 from celery.concurrency.thread import TaskPool
+from celery.utils.debug import cry
 
 from config import logs
 from config.broker import HINT_TASK
@@ -211,11 +214,16 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         _running = EngineThread(f"{worker.hostname}/{os.getpid()}", settings, publish)
         _running.start()
         Ending(_running, settings.request_timeout_seconds).watch()
+        signal.signal(signal.SIGUSR1, _log_stacks)  # Celery's writes past the log
 
     def stop(self, worker: Any) -> None:
         """Called by Celery when the worker stops."""
         if _running:
             _running.stop()
+
+
+def _log_stacks(_number: int, _frame: FrameType | None) -> None:
+    log.warning("worker.stacks", stacks=cry())
 
 
 class LostConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from typing import Annotated, Any
 
 import typer
@@ -75,9 +76,16 @@ def _serve(uvicorn: Any, config: Any) -> int | None:
     """Serves until a signal; which one it was. Fails where the application does not start."""
     came: list[int] = []
     if config.workers > 1:
+        resource_tracker.ensure_running()  # which lets Ctrl-C through again where it is begun later
         interrupt.hold()  # the processes that it starts inherit it: Ctrl-C is told to this one, which ends them
         supervisor = uvicorn.supervisors.Multiprocess(config, sockets=[config.bind_socket()])
-        threading.Thread(target=_await_interrupt, args=(supervisor.signal_queue, came), daemon=True).start()
+
+        def tell(*_: object) -> None:
+            came.append(signal.SIGINT)
+            supervisor.signal_queue.append(signal.SIGINT)
+
+        signal.signal(signal.SIGINT, tell)  # of a thread that does not hold it
+        threading.Thread(target=lambda: tell(signal.sigwait({signal.SIGINT})), daemon=True).start()
         supervisor.run()
         return came[0] if came else None
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what has ended it
@@ -88,13 +96,6 @@ def _serve(uvicorn: Any, config: Any) -> int | None:
     if not came and not server.started:
         console.fail("the API did not start; the lines above say why")
     return came[0] if came else None
-
-
-def _await_interrupt(*queues: list[int]) -> None:
-    """Waits for Ctrl-C, which is held, and puts it into the queues."""
-    number = signal.sigwait({signal.SIGINT})
-    for queue in queues:
-        queue.append(number)
 
 
 async def _require_format(settings: Settings) -> None:

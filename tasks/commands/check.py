@@ -138,7 +138,7 @@ def _damage(day: Counter[str]) -> Finding:
 def _secrets(settings: Settings) -> Finding:
     if settings.secret_keys:
         return Finding("secrets", Verdict.OK, "encrypted in Redis")
-    advice = f"set DISPATCHER_SECRET_KEYS; {NEW_FERNET_KEY} makes a key"
+    advice = f"set DISPATCHER_SECRET_KEYS; `{NEW_FERNET_KEY}` makes a key"
     return Finding("secrets", Verdict.WARNING, "readable in Redis", advice)
 
 

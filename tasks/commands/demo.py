@@ -224,13 +224,14 @@ class _Demo:
 
 
 def _row(event_type: str, message: str, number: str, answer: str, verdict: str, host: str) -> Text:
-    return Text(
-        f"  {event_type:<22} {message:<37} {number:>7}  {answer:<25} {verdict:<13} {host}", no_wrap=True
-    )
+    """One line, or two where the terminal is too narrow for it."""
+    first = f"  {event_type:<22} {message:<37} {number:>7}"
+    apart = "  " if console.out.width >= PICTURE_COLUMNS else "\n      "
+    return Text(f"{first}{apart}{answer:<25} {verdict:<13} {host}", no_wrap=True)
 
 
 def _say(text: str) -> None:
-    console.out.print(text, markup=False, soft_wrap=True)
+    console.out.print(text, markup=False)
 
 
 async def _ports(receiver: Receiver, lines: Sequence[bytes]) -> dict[str, int]:
@@ -364,7 +365,7 @@ def _summary(account: Account) -> bool:
             )
     table.add_row(str(account.lines), "lines")
     console.out.print()
-    console.out.print(table)
+    console.out.print(table, soft_wrap=False)
     problems = list(account.problems())
     for problem in problems:
         _say(f"does not add up: {problem}")

@@ -183,9 +183,17 @@ def _print(found: dict[str, Any]) -> None:
     for unit, title in (("minutes", "the last 60 minutes"), ("hours", "the last 24 hours")):
         for name, values in found[unit].items():
             if any(values):
-                console.out.print(
-                    f"{name:<10} {sparkline(values)}  {title}, at most {max(values):,}", markup=False
-                )
+                _print_bars(name, sparkline(values), f"{title}, at most {max(values):,}")
+
+
+def _print_bars(name: str, bars: str, about: str) -> None:
+    """A line, or two where the terminal is too narrow for it."""
+    line, width = f"{name:<10} {bars}  {about}", console.columns_of_terminal()
+    if width is None or tables.width_of(line) <= width:
+        console.print_line(line)
+    else:
+        console.print_line(f"{name}, {about}")
+        console.print_line(bars)
 
 
 def sparkline(values: Sequence[int]) -> str:

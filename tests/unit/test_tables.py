@@ -71,6 +71,7 @@ def test_moment(seconds: float, text: str) -> None:
     """A time of today has no date: its distance says which day is meant."""
     at = (NOW + timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     assert f"at {text}!" == tables.with_distances(f"at {at}!", NOW)
+    assert f'"{at}"' == tables.with_distances(f'"{at}"', NOW), "JSON is left alone"
 
 
 @given(
@@ -116,8 +117,7 @@ def test_what_fits_is_a_table() -> None:
     ] == tables.lines(columns, rows, 40)
     assert tables.lines(columns, rows, 40) == tables.lines(columns, rows, None)
     assert [
-        "evt_1",
-        "  state: failed",
+        "evt_1   state: failed",
         "  endpoint: https://a.example",
         "",
         "evt_2",
