@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-SITE = next(Path(path) for path in sys.path if path.endswith("site-packages"))
+SITE = Path(sysconfig.get_path("purelib"))
 """What is installed beside the tests."""
 
 
