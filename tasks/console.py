@@ -153,7 +153,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     cells = [[None if cell is None else visible(cell) for cell in row] for row in rows]
     if is_terminal:
         cells = [[cell and tables.with_distances(cell) for cell in row] for row in cells]
-    width = None if tables.wide() else columns_of_terminal()
+    width = None if tables.is_wide() else columns_of_terminal()
     for number, line in enumerate(found := tables.lines(columns, cells, width)):
         style = "bold" if number == 0 and tables.has_head(columns, found) else ""
         print_line(line, style)

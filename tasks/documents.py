@@ -9,8 +9,8 @@ from tasks import lazy
 DOCUMENT = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 
-Made from the command line by `make docs`. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable. `--json` prints one document with
-camelCase names and times in ISO 8601, UTC. `dispatcher --install-completion` teaches your shell to complete all of this.
+Made from the command line by `make docs`. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable, 130 Ctrl-C. `--json` prints one document with
+camelCase names and times in ISO 8601, UTC. On a terminal, rows that are wider than it become groups of lines, with ids and URLs whole; `--wide` has a line for each row. `dispatcher --install-completion` teaches your shell to complete all of this.
 """
 
 

@@ -30,7 +30,7 @@ def set_wide(value: bool) -> None:
     _is_wide = value
 
 
-def wide() -> bool:
+def is_wide() -> bool:
     """Whether each row of a table is to be one line."""
     return _is_wide
 

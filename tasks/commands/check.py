@@ -5,6 +5,7 @@ import secrets
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -14,9 +15,9 @@ from kombu.connection import Connection
 from config import broker
 from config.settings import NEW_FERNET_KEY, Settings
 from dispatcher.checks import Finding, Verdict, encryption, look_at_redis
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, visible
 from dispatcher.lookup import Lookup
-from tasks import console, retrying, wiring
+from tasks import console, retrying, tables, wiring
 
 LIVE_SECONDS = 10.0
 CONNECT_SECONDS = 4.0
@@ -51,10 +52,28 @@ def check(
             ]
         )
     else:
-        rows = [(f.subject, f.verdict, f.detail, f.advice) for f in findings]
-        console.print_table(("subject", "verdict", "found", "what to do"), rows, "")
+        _print(findings)
     if any(f.verdict is Verdict.BAD for f in findings):
         raise typer.Exit(console.NO)
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    """On a terminal what was found is beside its subject, and what to do below it."""
+    width = console.columns_of_terminal()
+    if width is None or tables.is_wide():
+        rows = [(f.subject, f.verdict, f.detail, f.advice) for f in findings]
+        console.print_table(("subject", "verdict", "found", "what to do"), rows, "")
+        return
+    beside = max(len(f.subject) for f in findings) + 2
+    for f in findings:
+        style = {Verdict.BAD: "bold red", Verdict.WARNING: "yellow"}.get(f.verdict, "")
+        first = f"{f.subject:<{beside}}{f.verdict:<9}"
+        indent = " " * len(first)
+        for line in tables.wrapped(visible(f.detail), width, first, indent):
+            console.print_line(line, style)
+        if f.advice:
+            for line in tables.wrapped(f"-> {visible(f.advice)}", width, indent, f"{indent}   "):
+                console.print_line(line)
 
 
 async def _look(settings: Settings) -> list[Finding]:
