@@ -1,6 +1,7 @@
 """Celery's broker: its URL, its TLS, its options, by the same rules as our own connection to Redis."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -8,6 +9,8 @@ from dispatcher.connection import safe_url, tls_problem
 from dispatcher.errors import InvalidInput
 from dispatcher.redis_url import SCHEMES, RedisUrl, split_url, with_authorities
 
+HINT_TASK = "dispatcher.deliver"
+"""The name of the one task: a hint."""
 OVERRIDES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
 
@@ -40,6 +43,18 @@ def of(url: str, ca_file: str | None) -> tuple[str, dict[str, Any] | None, dict[
     if where is None:
         return url.strip(), None, {}
     return where.celery, where.tls or None, where.others
+
+
+def transport_options(key_prefix: str, others: Mapping[str, Any]) -> dict[str, Any]:
+    """How kombu connects; `others` are those of the URL, and win."""
+    return {
+        "global_keyprefix": f"{key_prefix}:celery:",
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        **others,
+    }
 
 
 def problem(error: BaseException, url: str) -> str:

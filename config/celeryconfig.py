@@ -1,27 +1,19 @@
 """Celery's settings: messages are hints, so nothing here has to be durable, only quick and steady."""
 
 from config.broker import of as _broker
+from config.broker import transport_options as _transport_options
 from config.settings import load_or_exit
 from dispatcher.errors import InvalidInput
 
 _settings = load_or_exit()
 try:
-    broker_url, broker_use_ssl, _options = _broker(
-        (_settings.broker_url or _settings.redis_url).get_secret_value(), _settings.redis_ca_file
-    )
+    broker_url, broker_use_ssl, _options = _broker(_settings.celery_url, _settings.redis_ca_file)
 except InvalidInput as error:
     raise SystemExit(f"error: {error}") from None
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker waits for Redis as long as it takes
 broker_channel_error_retry = True  # else a READONLY reply ends the worker
-broker_transport_options = {
-    "global_keyprefix": f"{_settings.key_prefix}:celery:",
-    "socket_timeout": 10,
-    "socket_connect_timeout": 5,
-    "socket_keepalive": True,
-    "health_check_interval": 10,
-    **_options,
-}
+broker_transport_options = _transport_options(_settings.key_prefix, _options)
 
 imports = ("tasks.deliver",)
 task_default_queue = "dispatcher"

@@ -176,13 +176,6 @@ class LinesStream:
         return self._lines.descriptor
 
 
-class HiddenStream(LinesStream):
-    """The same for Celery's signal handlers, which would write to the descriptor at once, and could wait there for ever."""
-
-    def fileno(self) -> None:
-        """None: they say nothing then."""
-
-
 def descriptor_of(stream: TextIO | None) -> int | None:
     """Where a standard stream writes; None where there is none (the process began with it closed)."""
     try:
@@ -194,3 +187,9 @@ def descriptor_of(stream: TextIO | None) -> int | None:
 errors = Lines(descriptor_of(sys.__stderr__))
 """Standard error of this process."""
 atexit.register(errors.flush)
+
+
+def guard_standard_error() -> None:
+    """Has whatever goes to standard error neither wait nor raise: for commands, whose output must not be lost in silence."""
+    if not isinstance(sys.stderr, LinesStream):
+        sys.stderr = LinesStream(errors, sys.stderr)

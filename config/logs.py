@@ -7,12 +7,15 @@ import atexit
 import json
 import logging
 import sys
-from typing import Any
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, TextIO
 
 import msgspec
 import structlog
 
-from config.lines import FLUSH_SECONDS, HiddenStream, Lines, LinesStream, descriptor_of, errors
+from config.lines import FLUSH_SECONDS, Lines, LinesStream, descriptor_of, errors
 
 QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp")
 """Loggers that repeat what our own lines say, or print whole URLs: warnings and worse only."""
@@ -20,13 +23,24 @@ UVICORNS = ("uvicorn", "uvicorn.error", "uvicorn.access")
 """Loggers with handlers of their own where `uvicorn` was called and not `dispatcher api`; they could wait or raise."""
 
 
+_prints_json = False
+"""Whether what is printed in this process is to be JSON, as its log lines are."""
+
+_outputs = [errors]
+"""What `flush` waits for."""
+
+log = structlog.get_logger()
+
+
 def configure(level: str = "INFO", form: str = "auto") -> None:
     """Sends everything, ours and the libraries', in one form to standard error.
 
     Ours are written without a detour through `logging`, which took four times as long.
     """
+    global _prints_json
     colors = LinesStream(errors, sys.__stderr__).isatty()
     console = form == "console" or (form == "auto" and colors)
+    _prints_json = not console
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -65,21 +79,83 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
 
 
 def guard_standard_streams() -> None:
-    """Whatever prints in this process, Celery's signal handlers too, neither raises nor waits from now on."""
-    if isinstance(sys.stdout, LinesStream):
+    """Of a service: whatever prints in this process, Celery's signal handlers too, neither raises nor waits from now on.
+
+    Where logs are JSON, so is what is printed, a line each: Celery's banner, warnings, exceptions that nobody caught.
+    """
+    if isinstance(sys.stdout, PrintedStream):
         return
-    sys.__stderr__ = HiddenStream(errors, sys.stderr)  # type: ignore[assignment,misc]
-    sys.stderr = LinesStream(errors, sys.stderr)
     output = Lines(descriptor_of(sys.stdout))
+    _outputs.append(output)
     atexit.register(output.flush)
-    sys.__stdout__ = HiddenStream(output, sys.stdout)  # type: ignore[assignment,misc]
-    sys.stdout = LinesStream(output, sys.stdout)
+    sys.__stderr__ = HiddenStream(errors, sys.stderr, "warning")  # type: ignore[assignment,misc]
+    sys.stderr = PrintedStream(errors, sys.stderr, "warning")
+    sys.__stdout__ = HiddenStream(output, sys.stdout, "info")  # type: ignore[assignment,misc]
+    sys.stdout = PrintedStream(output, sys.stdout, "info")
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_of_thread
+    sys.unraisablehook = _log_unraisable
 
 
-def guard_standard_error() -> None:
-    """The same for a command's standard error alone: its output is what it is for, and must not be lost in silence."""
-    if not isinstance(sys.stderr, LinesStream):
-        sys.stderr = LinesStream(errors, sys.stderr)
+class PrintedStream(LinesStream):
+    """In place of a standard stream, for whatever prints: where logs are JSON, each line is one with `event` and `level`."""
+
+    def __init__(self, lines: Lines, replaced: TextIO | None, level: str) -> None:
+        super().__init__(lines, replaced)
+        self._level = level
+        self._begun = ""
+        self._lock = threading.RLock()  # a signal handler may print while its thread does
+
+    def write(self, text: str) -> int:
+        """Has text written soon."""
+        if not _prints_json:
+            return super().write(text)
+        with self._lock:
+            *whole, self._begun = (self._begun + text).split("\n")
+        for line in whole:
+            self._log(line)
+        return len(text)
+
+    def writelines(self, texts: list[str]) -> None:
+        """Has texts written soon."""
+        self.write("".join(texts))
+
+    def flush(self) -> None:
+        """Nothing to wait for; a line that was begun is ended."""
+        with self._lock:
+            begun, self._begun = self._begun, ""
+        self._log(begun)
+
+    def _log(self, line: str) -> None:
+        if line.strip():
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            super().write(json.dumps({"event": line, "level": self._level, "timestamp": now}) + "\n")
+
+
+class HiddenStream(PrintedStream):
+    """The same for Celery's signal handlers, which would write to the descriptor at once, and could wait there for ever."""
+
+    def fileno(self) -> None:
+        """None: they say nothing then."""
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    log.critical("process.died", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_of_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_type is not SystemExit:
+        name = told.thread.name if told.thread else None
+        log.critical("thread.died", thread=name, exc_info=(told.exc_type, told.exc_value, told.exc_traceback))
+
+
+def _log_unraisable(told: "sys.UnraisableHookArgs") -> None:
+    log.error(
+        "exception.ignored",
+        where=repr(told.object),
+        exc_info=(told.exc_type, told.exc_value, told.exc_traceback),
+    )
 
 
 def lost() -> int:
@@ -88,8 +164,9 @@ def lost() -> int:
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> None:
-    """Waits, at most so long, until what was logged is written."""
-    errors.flush(seconds)
+    """Waits, at most so long each, until what was logged, and printed, is written."""
+    for lines in _outputs:
+        lines.flush(seconds)
 
 
 class _LineHandler(logging.Handler):

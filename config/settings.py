@@ -1,14 +1,24 @@
 """Every setting, once: default, unit, meaning. `.env.example` and the README table are made from here."""
 
+import base64
 import ipaddress
+import json
 import ssl
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    SettingsConfigDict,
+)
 
-from config import broker
+from config import broker, environment
+from config.environment import PREFIX
 from dispatcher.addresses import parse_callback_url, without_userinfo
 from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
@@ -16,17 +26,26 @@ from dispatcher.networks import nat64_prefix
 from dispatcher.redis_url import RedisUrl, split_url
 from dispatcher.signing import key_of
 
-PREFIX = "DISPATCHER_"
-
 Commas = NoDecode
 Positive = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+FERNET_KEY_BYTES = 32
+NEW_FERNET_KEY = "head -c 32 /dev/urandom | base64 | tr +/ -_"
+"""Makes a key for SECRET_KEYS, in a shell."""
 
 
 class Settings(BaseSettings):
-    """Read from the environment (prefix `DISPATCHER_`) and `.env`."""
+    """Read from the environment (prefix `DISPATCHER_`) and `.env`. An empty value there is as if it was not there."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     redis_url: SecretStr = Field(
@@ -71,7 +90,7 @@ class Settings(BaseSettings):
         (),
         description="prefixes of this network's NAT64 beside 64:ff9b::/96; the IPv4 address inside is what is checked",
     )
-    allowed_ports: Annotated[tuple[int, ...], Commas] = Field(
+    allowed_ports: Annotated[tuple[Port, ...], Commas] = Field(
         (), description="ports that may be connected to; empty: any"
     )
     proxy_url: SecretStr | None = Field(
@@ -211,11 +230,34 @@ class Settings(BaseSettings):
         for server in value:
             parts = urlsplit(f"//{server}" if server.count(":") < 2 or "[" in server else f"//[{server}]")
             try:
-                _ = ipaddress.ip_address(parts.hostname or ""), parts.port
+                _ = ipaddress.ip_address(parts.hostname or "")
+                if parts.port == 0:
+                    raise ValueError("port 0")
             except ValueError:
                 raise ValueError(
                     f"{server!r} is no name server's address, such as 10.0.0.53 or [fd00::53]:5353"
                 ) from None
+        return value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        """What cryptography's Fernet takes, without loading it for every command."""
+        if value is None:
+            return None
+        keys = fernet_keys(value)
+        if not keys:
+            raise ValueError("names no key; leave it empty for secrets that are readable in Redis")
+        for number, key in enumerate(keys, 1):
+            try:
+                size = len(base64.urlsafe_b64decode(key))
+            except ValueError:
+                size = 0
+            if size != FERNET_KEY_BYTES:
+                raise ValueError(
+                    f"key {number} of {len(keys)} is no Fernet key, which is 32 bytes in URL-safe base64; "
+                    f"make one: {NEW_FERNET_KEY}"
+                )
         return value
 
     @field_validator("alert_secret")
@@ -277,6 +319,11 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def celery_url(self) -> str:
+        """Celery's broker, with its password."""
+        return (self.broker_url or self.redis_url).get_secret_value()
+
     def shown(self) -> dict[str, Any]:
         """The settings by their environment names, secrets hidden and URLs without credentials."""
         found = {}
@@ -292,9 +339,48 @@ class Settings(BaseSettings):
         return found
 
 
+def fernet_keys(value: SecretStr | None) -> list[str]:
+    """The keys of SECRET_KEYS, newest first."""
+    return [key.strip() for key in value.get_secret_value().split(",") if key.strip()] if value else []
+
+
+def names() -> list[str]:
+    """The names of all settings, as the environment has them."""
+    return [PREFIX + name.upper() for name in Settings.model_fields]
+
+
+def sources() -> dict[str, str]:
+    """Where each setting that is not at its default has its value from: the environment, or .env."""
+    found: dict[str, str] = {}
+    for where, variables in _variables().items():
+        found |= {name.upper(): where for name in variables if name.upper() in names()}
+    return found
+
+
+def _variables() -> dict[str, Mapping[str, str | None]]:
+    """What is set, by where; the later ones win. Raises UnicodeDecodeError."""
+    return {
+        ".env": DotEnvSettingsSource(Settings).env_vars,
+        "the environment": EnvSettingsSource(Settings).env_vars,
+    }
+
+
+def _refuse_unknown() -> None:
+    """Raises InvalidInput for names that nobody reads: a typo would leave a setting at its default."""
+    known = names()
+    wrong = [
+        environment.problem(name, where, known)
+        for where, variables in _variables().items()
+        for name in environment.unknown(variables, known)
+    ]
+    if wrong:
+        raise InvalidInput("; ".join(wrong))
+
+
 def load() -> Settings:
     """The settings of this process. Raises InvalidInput, in one line, for what is wrong with them."""
     try:
+        _refuse_unknown()
         return Settings()
     except UnicodeDecodeError:
         raise InvalidInput(".env is not UTF-8; write it as that, or take it away") from None
@@ -311,7 +397,19 @@ def load_or_exit() -> Settings:
     try:
         return load()
     except InvalidInput as error:
+        if wants_json():
+            line = {"event": "settings.refused", "problem": str(error), "level": "critical"}
+            raise SystemExit(json.dumps(line)) from None
         raise SystemExit(f"error: {error}") from None
+
+
+def wants_json() -> bool:
+    """Whether LOG_FORMAT says json, though other settings may be wrong."""
+    try:
+        found = [variables.get(f"{PREFIX}LOG_FORMAT".lower()) for variables in _variables().values()]
+    except UnicodeDecodeError:
+        return False
+    return [value for value in found if value][-1:] == ["json"]
 
 
 def rows() -> list[tuple[str, str, str]]:

@@ -53,6 +53,7 @@ async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Fi
     return [
         _version(info),
         _persistence(info, config),
+        _disk(info),
         _loaded(info),
         _eviction(info),
         _access(config, user),
@@ -71,7 +72,10 @@ async def _clock_and_latency(client: Any) -> tuple[Finding, Finding]:
         try:
             seconds, microseconds = await client.time()
         except NoPermissionError:
-            return tuple(Finding(name, Verdict.UNKNOWN, "TIME is forbidden") for name in ("clock", "latency"))  # type: ignore[return-value]
+            return tuple(  # type: ignore[return-value]
+                Finding(name, Verdict.UNKNOWN, "TIME is forbidden", "let this user run TIME")
+                for name in ("clock", "latency")
+            )
         took.append(time.monotonic() - began)
         ahead.append(seconds + microseconds / 1e6 - here - took[-1] / 2)
     return _clock(median(ahead)), _latency(median(took))
@@ -152,13 +156,48 @@ def _persistence(info: dict[str, Any], config: dict[str, Any]) -> Finding:
     how = config.get("appendfsync")
     if how is None:
         return Finding(
-            "persistence", Verdict.UNKNOWN, "append-only file, appendfsync unknown (CONFIG is forbidden)"
+            "persistence",
+            Verdict.UNKNOWN,
+            "append-only file, appendfsync unknown (CONFIG is forbidden)",
+            "make sure that it is everysec or always",
         )
     if how == "no":
         return Finding(
             "persistence", Verdict.BAD, "append-only file, but appendfsync no", "set appendfsync everysec"
         )
     return Finding("persistence", Verdict.OK, f"append-only file, fsync {how}")
+
+
+def _disk(info: dict[str, Any]) -> Finding:
+    """Whether Redis can write its files. Where it cannot, it refuses every write (MISCONF), so nothing is taken or sent."""
+    if "aof_last_write_status" not in info and "rdb_last_bgsave_status" not in info:
+        return Finding(
+            "disk", Verdict.UNKNOWN, "INFO is forbidden", "watch Redis's disk: a full one stops all"
+        )
+    if info.get("aof_enabled") and info.get("aof_last_write_status", "ok") != "ok":
+        return Finding(
+            "disk",
+            Verdict.BAD,
+            "Redis cannot write its append-only file, most often because its disk is full: it refuses all writes",
+            "make room on Redis's disk (its log names the error); it goes on by itself within a second",
+        )
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        return Finding(
+            "disk",
+            Verdict.BAD,
+            "Redis could not save its last snapshot (RDB), most often because its disk is full: unless "
+            "stop-writes-on-bgsave-error is no, it refuses all writes",
+            "make room on Redis's disk (its log names the error), then redis-cli BGSAVE; without a need for snapshots: "
+            'CONFIG SET save ""',
+        )
+    if info.get("aof_enabled") and info.get("aof_last_bgrewrite_status", "ok") != "ok":
+        return Finding(
+            "disk",
+            Verdict.WARNING,
+            "Redis could not rewrite its append-only file, which grows until it can",
+            "make room on Redis's disk and in its memory (its log names the error), then redis-cli BGREWRITEAOF",
+        )
+    return Finding("disk", Verdict.OK, "Redis writes its files")
 
 
 def _loaded(info: dict[str, Any]) -> Finding:
@@ -168,7 +207,8 @@ def _loaded(info: dict[str, Any]) -> Finding:
     transaction when the file is loaded the next time (redis-server's loadAppendOnlyFile). A rewrite ends that.
     """
     if "aof_enabled" not in info or "aof_base_size" not in info:
-        return Finding("load", Verdict.UNKNOWN, "INFO is forbidden, or there is no append-only file")
+        advice = "after a power cut: redis-cli BGREWRITEAOF"
+        return Finding("load", Verdict.UNKNOWN, "INFO is forbidden, or there is no append-only file", advice)
     if not info["aof_base_size"] or info.get("aof_last_rewrite_time_sec", -1) != -1:
         return Finding("load", Verdict.OK, "the append-only file is whole")
     hours = info.get("uptime_in_seconds", 0) / 3600

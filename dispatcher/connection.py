@@ -122,9 +122,20 @@ def translate(error: Exception, url: str) -> Exception:
         return RedisUnavailable(f"{safe_url(url)} is no Redis, or has no such database. Check the URL")
     if isinstance(error, ConnectionError | TimeoutError | OSError):
         return RedisUnavailable(tls_problem(error, safe_url(url)) or _away(url, error))
+    if isinstance(error, ResponseError) and "MISCONF" in text:
+        return RedisUnavailable(
+            f"Redis at {safe_url(url)} refuses writes, because it cannot write its files ({_misconf(text)}). Make room on "
+            "its disk"
+        )
     if isinstance(error, ResponseError) and any(word in text for word in _NOT_NOW):
         return RedisUnavailable(f"Redis at {safe_url(url)} cannot serve now: {text}")
     return error
+
+
+def _misconf(text: str) -> str:
+    """What a MISCONF error says of its reason: the append-only file's, or a failed snapshot."""
+    _, found, reason = text.partition("AOF file: ")
+    return f"append-only file: {reason}" if found else "its last snapshot failed; its log says why"
 
 
 def tls_problem(error: BaseException, shown: str) -> str:

@@ -3,6 +3,7 @@
 import structlog
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.health import Health
 from dispatcher.metrics import Metrics
 
 log = structlog.get_logger()
@@ -11,9 +12,10 @@ log = structlog.get_logger()
 class RedisWatch:
     """Shared by everything in a worker that talks to Redis."""
 
-    def __init__(self, metrics: Metrics | None = None) -> None:
+    def __init__(self, metrics: Metrics | None = None, health: Health | None = None) -> None:
         self.problem: str | None = None
         self._metrics = metrics or Metrics()
+        self._health = health or Health()
 
     def failed(self, error: RedisUnavailable) -> None:
         """Redis did not do what we asked."""
@@ -24,6 +26,7 @@ class RedisWatch:
 
     def worked(self) -> None:
         """Redis did what we asked."""
+        self._health.answered()
         if self.problem is not None:
             log.info("redis.back")
         self.problem = None

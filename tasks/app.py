@@ -1,5 +1,6 @@
 """The Celery application: `celery -A tasks worker` finds it."""
 
+import sys
 from typing import Any
 
 from celery import Celery
@@ -8,6 +9,7 @@ from kombu.transport import redis
 
 from config import logs
 from config.settings import load_or_exit
+from tasks import celery_options
 from tasks.hints import HintChannel
 from tasks.worker import EngineStep, LostConnectionStep
 
@@ -21,7 +23,11 @@ app.steps["consumer"].add(LostConnectionStep)
 @celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _guard(**_: Any) -> None:
     """Before Celery's first warning and its banner."""
+    _logging()
     logs.guard_standard_streams()
+    if "worker" in sys.argv and (problem := celery_options.problem(sys.argv[sys.argv.index("worker") + 1 :])):
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201  a log line where logs are JSON
+        raise SystemExit(2)
 
 
 @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery ships no types

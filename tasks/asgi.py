@@ -1,12 +1,26 @@
 """The HTTP API for an ASGI server: `uvicorn tasks.asgi:app`, or `dispatcher api`."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from config import logs
 from config.settings import load_or_exit
+from dispatcher.health import Health
+from dispatcher.status_api.answers import ApiParts
 from dispatcher.status_api.app import create_app
-from tasks import wiring
+from tasks import api_wiring
+from tasks.health import looking
 
 _settings = load_or_exit()
 logs.configure(_settings.log_level, _settings.log_format)
 logs.guard_standard_streams()
+_health = Health()
 
-app = create_app(lambda: wiring.api(_settings), docs=_settings.api_docs)
+
+@asynccontextmanager
+async def _parts() -> AsyncIterator[ApiParts]:
+    async with api_wiring.api(_settings) as parts, looking(_health, _settings):
+        yield parts
+
+
+app = create_app(_parts, docs=_settings.api_docs, health=_health)

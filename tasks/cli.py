@@ -1,122 +1,120 @@
-"""`dispatcher`: the command line, as a table of contents."""
+"""`dispatcher`: the command line, as a table of contents. It loads nothing: `tasks/lazy.py` loads the command that runs."""
 
-import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import NamedTuple
 
-import typer
-from redis.exceptions import RedisError
+from tasks import interrupt
 
-from config import logs
-from dispatcher import __version__
-from dispatcher.errors import DispatcherError, visible
-from tasks import console
-from tasks.commands import api_key, audit, endpoint, event, purge, rejected, workspace
-from tasks.commands.api import api
-from tasks.commands.check import check
-from tasks.commands.config import config
-from tasks.commands.demo import demo
-from tasks.commands.enqueue import enqueue
-from tasks.commands.exporter import exporter
-from tasks.commands.listen import listen
-from tasks.commands.ping import ping
-from tasks.commands.replay import replay
-from tasks.commands.stats import stats
-from tasks.commands.tail import tail
-from tasks.commands.worker import worker
+
+class Entry(NamedTuple):
+    """A command, or a group of commands, and where it is."""
+
+    path: str
+    """Its words, without `dispatcher`."""
+    where: str
+    """Module and name: a function is a command, a typer.Typer a group."""
+    help: str
+    """The first line of its help; a test compares the two."""
+
+
+ABOUT = "Turns message status changes on a Redis queue into signed HTTP callbacks."
+
+COMMANDS = (
+    Entry("demo", "tasks.commands.demo:demo", "See the main job done here, on real parts."),
+    Entry("worker", "tasks.commands.worker:worker", "Run a worker; further options are Celery's."),
+    Entry("enqueue", "tasks.commands.enqueue:enqueue", "Put status changes from a file on the queue."),
+    Entry(
+        "workspace",
+        "tasks.commands.workspace:commands",
+        "Customers: dialect, callback URL, secrets, limits.",
+    ),
+    Entry(
+        "workspace ping",
+        "tasks.commands.ping:ping",
+        "Send a signed test callback from here, now, and show what came back.",
+    ),
+    Entry(
+        "workspace api-key",
+        "tasks.commands.api_key:of_workspaces",
+        "API keys of a workspace, for its customer's queries.",
+    ),
+    Entry(
+        "producer-key",
+        "tasks.commands.api_key:of_producers",
+        "API keys of backends, for POST /v1/status-changes.",
+    ),
+    Entry("event", "tasks.commands.event:commands", "What became of a status change; sending it once more."),
+    Entry(
+        "event replay",
+        "tasks.commands.replay:replay",
+        "Send an event that has ended once more, or many by filter: without --yes these are only counted.",
+    ),
+    Entry(
+        "endpoint",
+        "tasks.commands.endpoint:commands",
+        "Where callbacks go: what waits, what is paused, and why.",
+    ),
+    Entry("rejected", "tasks.commands.rejected:commands", "Queue entries that could not be used, and why."),
+    Entry("purge", "tasks.commands.purge:commands", "Remove what nobody wants any more, after asking."),
+    Entry("audit", "tasks.commands.audit:commands", "Who changed what, by the API or by a command."),
+    Entry(
+        "stats",
+        "tasks.commands.stats:stats",
+        "Show what was accepted, delivered and given up: this hour, 24 hours, 7 days; and what waits now.",
+    ),
+    Entry(
+        "tail",
+        "tasks.commands.tail:tail",
+        "Watch attempts live, of all workers. Ctrl-C ends it; it costs nothing while nobody watches.",
+    ),
+    Entry("listen", "tasks.commands.listen:listen", "Receive, verify and print callbacks. Ctrl-C ends it."),
+    Entry(
+        "check",
+        "tasks.commands.check:check",
+        "Look for what loses data, or (--live) for what stops callbacks.",
+    ),
+    Entry(
+        "exporter",
+        "tasks.commands.exporter:exporter",
+        "Show queue, backlog, endpoints and Redis to Prometheus, read at each scrape.",
+    ),
+    Entry(
+        "api",
+        "tasks.commands.api:api",
+        "Serve the status API and the HTTP intake; put a proxy that speaks TLS in front of it.",
+    ),
+    Entry("config", "tasks.commands.config:config", "Show the settings in force; secrets are hidden."),
+)
 
 EXAMPLES = """
 Examples:
 
-  dispatcher demo                                   see it work, with nothing installed
-  dispatcher workspace add acme --dialect zeckta --callback-url https://example.com/hooks
-  dispatcher enqueue status-changes.jsonl           put status changes on the queue
-  dispatcher worker                                 deliver them
-  dispatcher workspace ping acme                    a signed test callback, now
-  dispatcher event list --message 0b6b0c4e          what became of a message's callbacks
-  dispatcher event list --state failed --since 6h   what was given up
-  dispatcher event replay evt_1 --workspace acme    send it once more
-  dispatcher stats                                  rates, ends, latency
-  dispatcher tail                                   attempts as they are made
-  dispatcher endpoint list                          what waits where, and why
-  dispatcher audit list                             who changed what
-  dispatcher check                                  would this installation lose data?
-  dispatcher exporter                               figures for Prometheus
-  dispatcher api                                    status of messages over HTTP, for customers
+  dispatcher demo                        see it work, with nothing installed
+  dispatcher workspace add acme --dialect zeckta \\
+      --callback-url https://example.com/hooks
+  dispatcher enqueue status-changes.jsonl    put status changes on the queue
+  dispatcher worker                          deliver them
+  dispatcher workspace ping acme             a signed test callback, now
+  dispatcher event list --message 0b6b0c4e   what became of its callbacks
+  dispatcher event list --state failed --since 6h    what was given up
+  dispatcher event replay evt_1 --workspace acme     send it once more
+  dispatcher stats                           rates, ends, latency
+  dispatcher tail                            attempts as they are made
+  dispatcher endpoint list                   what waits where, and why
+  dispatcher audit list                      who changed what
+  dispatcher check                           would this lose data?
+  dispatcher exporter                        figures for Prometheus
+  dispatcher api                             status of messages over HTTP
 
-Settings come from the environment (DISPATCHER_…) and .env; `dispatcher config` shows them.
-Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable.
+Settings come from the environment (DISPATCHER_…) and .env; `dispatcher config`
+shows them.
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable,
+130 Ctrl-C.
 """
-
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command()(demo)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
-app.command()(enqueue)
-event.commands.command()(replay)
-workspace.commands.command()(ping)
-workspace.commands.add_typer(api_key.of_workspaces, name="api-key")
-app.add_typer(workspace.commands, name="workspace")
-app.add_typer(api_key.of_producers, name="producer-key")
-app.add_typer(event.commands, name="event")
-app.add_typer(endpoint.commands, name="endpoint")
-app.add_typer(rejected.commands, name="rejected")
-app.add_typer(purge.commands, name="purge")
-app.add_typer(audit.commands, name="audit")
-app.command()(stats)
-app.command()(tail)
-app.command()(listen)
-app.command()(check)
-app.command()(exporter)
-app.command()(api)
-app.command()(config)
-
-
-@app.callback(invoke_without_command=True)
-def start(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
-) -> None:
-    """Turns message status changes on a Redis queue into signed HTTP callbacks."""
-    if version:
-        console.out.print(__version__)
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        typer.echo(EXAMPLES)
 
 
 def main() -> None:
-    """Runs a command: errors become one line and an exit code."""
-    logs.guard_standard_error()
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  began with it closed
-    try:
-        code = app(standalone_mode=False)
-        sys.stdout.flush()
-    except typer.TyperException as error:
-        text = error.format_message()  # of a group without its command: its help
-        console.err.print(text if text.startswith("Usage:") else f"error: {text}", markup=False)
-        code = error.exit_code
-    except typer.Abort:
-        code = 130
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:  # whoever read has enough
-        _write_no_more()
-        code = console.DONE
-    except OSError as error:
-        _write_no_more()
-        console.err.print(f"error: {visible(error)}", markup=False)
-        code = console.NO
-    except DispatcherError as error:
-        console.err.print(f"error: {visible(error)}", markup=False)
-        code = console.code_of(error)
-    except RedisError as error:  # a key that somebody wrote over
-        hint = "; see docs/operations.md, A key was written over by hand" if "WRONGTYPE" in str(error) else ""
-        console.err.print(f"error: Redis: {visible(error)}{hint}", markup=False)
-        code = console.NO
-    sys.exit(code)
-
-
-def _write_no_more() -> None:
-    """Drops what standard output still holds, or Python tries to write it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    """Runs a command: errors become one line and an exit code. Ctrl-C is quiet from the first import on."""
+    interrupt.end_at_once()
+    sys.exit(import_module("tasks.lazy").run())

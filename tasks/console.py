@@ -6,38 +6,64 @@ import re
 import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
 from config import logs
-from config.settings import Settings, load
+from config.settings import Settings, load, wants_json
 from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, visible
+from tasks import interrupt, tables
 
 DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
-"""Exit codes: done; the answer is no; wrong usage; Redis not reachable."""
+"""Exit codes: done; the answer is no; wrong usage; Redis not reachable. After Ctrl-C it is 130."""
 
 CANCEL_AGAIN_SECONDS = 1.0
 """So long a command has for what it does at its end, before it is told once more."""
 
 T = TypeVar("T")
 
-WIDE = 250
-"""Columns where standard output is no terminal: lines stay whole for grep."""
 
-out = Console(highlight=False, width=None if sys.stdout and sys.stdout.isatty() else WIDE)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+class Output(Console):
+    """On a terminal lines end between words, so that ids and URLs stay whole; elsewhere they are as they are, for grep."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's, without markup; a word that is longer than the terminal is not broken either."""
+        if self.is_terminal:
+            objects = tuple(self._wrapped(one) if isinstance(one, str) else one for one in objects)
+        super().print(*objects, **{"markup": False, "soft_wrap": True} | options)
+
+    def _wrapped(self, text: str) -> str:
+        return "\n".join(line for whole in text.split("\n") for line in tables.wrapped(whole, self.width))
+
+
+WIDE = 250
+"""Columns where standard output is no terminal."""
+
+out = Output(highlight=False, width=None if sys.stdout and sys.stdout.isatty() else WIDE)
+err = Output(stderr=True, highlight=False)
 
 
 def settings() -> Settings:
     """The settings of this process, with logs set up by them. Raises InvalidInput."""
+    interrupt.started()
     found = load()
     logs.configure(found.log_level, found.log_format)
+    return found
+
+
+def service_settings() -> Settings:
+    """The same for a service, of which everything that it says is a log line. Raises InvalidInput."""
+    if wants_json():  # what is wrong with the others is to be JSON too
+        logs.configure("INFO", "json")
+        logs.guard_standard_streams()
+    found = settings()
+    logs.guard_standard_streams()
     return found
 
 
@@ -46,16 +72,36 @@ def run(coroutine: Coroutine[Any, Any, T], *others: signal.Signals) -> T:
     return asyncio.run(_interruptible(coroutine, others))
 
 
-async def _interruptible(coroutine: Coroutine[Any, Any, T], others: Sequence[signal.Signals]) -> T:
-    """The loop takes the signals: an exception out of a signal handler may strike where it is swallowed.
+def run_service(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs a service until Ctrl-C, which is KeyboardInterrupt, or TERM, after which it has done its work."""
+    ended: list[signal.Signals] = []
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_interruptible(coroutine, (signal.SIGTERM,), ended))
+    if signal.SIGINT in ended:
+        raise KeyboardInterrupt
+
+
+async def _interruptible(
+    coroutine: Coroutine[Any, Any, T],
+    others: Sequence[signal.Signals],
+    came: list[signal.Signals] | None = None,
+) -> T:
+    """Puts the signals that came into `came`. The loop takes the signals: an exception out of a signal handler may strike where it is swallowed.
 
     A cancellation can get lost too: redis-py sends within `asyncio.wait_for`, which before Python 3.12
     takes a result that came at the same moment for the better news. So it is repeated.
     """
+    interrupt.started()
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as a shell does for what runs behind it
+
+    def tell(number: signal.Signals) -> None:
+        told.set()
+        if came is not None:
+            came.append(number)
+
     for number in others if ignored else (signal.SIGINT, *others):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, tell, number)
     task, interrupted = asyncio.ensure_future(coroutine), asyncio.ensure_future(told.wait())
     await asyncio.wait({task, interrupted}, return_when=asyncio.FIRST_COMPLETED)
     while told.is_set() and not task.done():
@@ -95,16 +141,38 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
-    """A table for people, or `empty` where there is nothing to show."""
+    """A table for people, or `empty` where there is nothing to show.
+
+    On a terminal it fits: where rows are longer than a line, each is a group of lines, unless --wide was said. Times in
+    ISO 8601 have their distance from now beside them there.
+    """
     if not rows:
         out.print(empty, markup=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("-" if cell is None else visible(cell)) for cell in row))
-    out.print(table)
+    is_terminal = columns_of_terminal() is not None
+    cells = [[None if cell is None else visible(cell) for cell in row] for row in rows]
+    if is_terminal:
+        cells = [[cell and tables.with_distances(cell) for cell in row] for row in cells]
+    width = None if tables.is_wide() else columns_of_terminal()
+    for number, line in enumerate(found := tables.lines(columns, cells, width)):
+        style = "bold" if number == 0 and tables.has_head(columns, found) else ""
+        print_line(line, style)
+
+
+def columns_of_terminal() -> int | None:
+    """The width of the terminal that standard output is; None if it is none."""
+    return out.width if sys.stdout.isatty() else None
+
+
+def print_line(line: str, style: str = "") -> None:
+    """A line as it is."""
+    Console.print(out, Text(line), style=style, soft_wrap=True)
+
+
+def print_text(text: str) -> None:
+    """A line of text from wherever; on a terminal its times have their distance from now beside them."""
+    text = visible(text)
+    out.print(tables.with_distances(text) if sys.stdout.isatty() else text, markup=False)
 
 
 _AGO = re.compile(r"(\d+)([smhd])")

@@ -1,10 +1,11 @@
 """The one task: a hint that endpoints have work."""
 
+from config.broker import HINT_TASK
 from tasks.app import app
 from tasks.worker import running_engine
 
 
-@app.task(name="dispatcher.deliver")  # type: ignore[untyped-decorator]  # celery ships no types
+@app.task(name=HINT_TASK)  # type: ignore[untyped-decorator]  # celery ships no types
 def deliver(endpoints: list[str], probe: str = "") -> None:
     """Hands endpoints to this worker's engine; `probe` is a question of `dispatcher check --live`."""
     running_engine().hand_over(endpoints, probe)

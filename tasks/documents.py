@@ -1,33 +1,26 @@
 """Writes what is made from the command line: `docs/commands.md`. `make docs` runs it."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer.main
-
-from tasks.cli import app
+from tasks import lazy
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 
-Made from the command line by `make docs`. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable. `--json` prints one document with
-camelCase names and times in ISO 8601, UTC. `dispatcher --install-completion` teaches your shell to complete all of this.
+Made from the command line by `make docs`. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable, 130 Ctrl-C. `--json` prints one document with
+camelCase names and times in ISO 8601, UTC. On a terminal, rows that are wider than it become groups of lines, with ids and URLs whole; `--wide` has a line for each row. `dispatcher --install-completion` teaches your shell to complete all of this.
 """
 
 
 def written() -> str:
     """What the document should say."""
-    return HEAD + "".join(_chapters("dispatcher", typer.main.get_command(app)))
+    return HEAD + "".join(_chapter(name, command) for name, command in lazy.commands() if not command.hidden)
 
 
-def _chapters(name: str, command: Any) -> Iterator[str]:
-    commands = getattr(command, "commands", {})
-    if not commands:
-        yield f"\n## {name}\n\n{_help(command)}\n{_parameters(command)}"
-    for word, inner in sorted(commands.items()):
-        yield from _chapters(f"{name} {word}", inner)
+def _chapter(name: str, command: Any) -> str:
+    return f"\n## dispatcher {name}\n\n{_help(command)}\n{_parameters(command)}"
 
 
 def _help(command: Any) -> str:

@@ -2,19 +2,25 @@
 
 The ordinary way is Celery's: the consumer stops, then the engine, then the pool. Celery waits for its broker on that
 way, without a bound where the broker is silent; so a thread watches it.
+
+TERM and QUIT end it with exit code 0, Ctrl-C with 130. HUP ends it likewise and starts it anew in the same process, with the same
+arguments: its settings are read anew. Where it runs on a terminal HUP says that the terminal is closed, and ends it.
 """
 
+import atexit
 import os
 import signal
+import sys
 import time
 from queue import SimpleQueue
 from threading import Thread
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from config import logs
+from tasks import interrupt
 
 if TYPE_CHECKING:
     from tasks.worker import EngineThread
@@ -26,32 +32,52 @@ RECORD_SECONDS = 2.5
 CELERY_SECONDS = 2.5
 """What Celery has to end once the engine has."""
 
+HANGUP_IS_IGNORED = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+"""As behind `nohup`; Celery sets a handler all the same."""
+
 log = structlog.get_logger()
 
 
 class Ending:
-    """Waits for TERM, INT or QUIT; then sees to it that the process ends."""
+    """Waits for TERM, INT, QUIT or HUP; then sees to it that the process ends, or starts anew."""
 
     def __init__(self, engine: "EngineThread", request_timeout_seconds: float) -> None:
         self._engine = engine
         self._engine_seconds = request_timeout_seconds + RECORD_SECONDS
         self._begun: SimpleQueue[None] = SimpleQueue()  # its `put` may be interrupted by itself
+        self._number: int | None = None
+        """The signal that began it; of several, the first."""
 
     def watch(self) -> None:
         """Watches from now on; call it in the main thread, after Celery has set its handlers."""
         Thread(target=self._see_to_it, name="ending", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            self._watch_for(number)
+            self._watch_for(number, signal.getsignal(number))
+        if HANGUP_IS_IGNORED:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        else:
+            self._watch_for(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+        atexit.register(self._finish)
 
-    def _watch_for(self, number: signal.Signals) -> None:
-        celerys = signal.getsignal(number)
-
+    def _watch_for(self, number: signal.Signals, celerys: Any) -> None:
         def handle(number: int, frame: FrameType | None) -> None:
+            self._number = self._number or number
+            self._engine.health.stopping = True
             self._begun.put(None)
             if callable(celerys):
                 celerys(number, frame)
 
         signal.signal(number, handle)
+
+    def _finish(self) -> None:
+        """The last that this process does: starts anew after HUP; the exit code after Ctrl-C is its own."""
+        if self._number == signal.SIGHUP and not _on_a_terminal():
+            log.info("worker.restarts", reason="SIGHUP")
+            logs.flush()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  the same program
+        if self._number == signal.SIGINT:
+            logs.flush()
+            os._exit(interrupt.CODE)
 
     def _see_to_it(self) -> None:
         self._begun.get()
@@ -68,5 +94,10 @@ class Ending:
                     consequence="results that are not recorded: sent again after their lease",
                 )
             logs.flush(0.5)
+            self._finish()
         finally:
             os._exit(0)
+
+
+def _on_a_terminal() -> bool:
+    return any(os.isatty(descriptor) for descriptor in (0, 1, 2))

@@ -14,9 +14,9 @@ from typing import Any
 import structlog
 from kombu.transport import redis
 
+from config.broker import HINT_TASK
 from dispatcher.engine import HINT_ENDPOINTS
 
-TASK = "dispatcher.deliver"
 MAX_BODY = 4096
 """Characters. A hint of ours has 2,000 at most."""
 ENDPOINT = re.compile(r"[A-Za-z0-9_-]{12}( [A-Za-z0-9_-]{1,64})?")
@@ -33,7 +33,7 @@ class NotAHint(Exception):
 def read_hint(raw: Any) -> tuple[list[str], str]:
     """The endpoints, and the probe, of a raw message of kombu's. Raises NotAHint."""
     try:
-        if (raw["headers"]["task"], raw["content-type"]) != (TASK, "application/json"):
+        if (raw["headers"]["task"], raw["content-type"]) != (HINT_TASK, "application/json"):
             raise NotAHint("another task, or another content type")
         body = raw["body"]
         if len(body) > MAX_BODY:
@@ -59,7 +59,7 @@ def make_message(endpoints: list[str], probe: str) -> dict[str, Any]:
         "body": b64encode(json.dumps([[endpoints], keywords, embed]).encode()).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {"lang": "py", "task": TASK, "id": id_, "root_id": id_, "retries": 0},
+        "headers": {"lang": "py", "task": HINT_TASK, "id": id_, "root_id": id_, "retries": 0},
         "properties": {
             "correlation_id": id_,
             "body_encoding": "base64",

@@ -1,16 +1,22 @@
 """Prometheus: a worker's own figures at METRICS_PORT, and those of the whole installation by `dispatcher exporter`."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from config import logs
 from config.settings import Settings
 from dispatcher.errors import DispatcherError
+from dispatcher.health import PATHS, Health
 from dispatcher.metrics import Histogram, Metrics
 from tasks import wiring
 
@@ -117,18 +123,58 @@ class InstallationCollector:
             return await store.lookup.installation() | {"refused": await store.refusals.totals()}
 
 
-def serve(port: int, collector: Any, host: str = "0.0.0.0") -> Callable[[], None]:  # noqa: S104  scraped from elsewhere
-    """Shows a collector's figures at a port; returns what ends that. Raises OSError where the port is taken."""
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each request: one that waits for Redis holds none up."""
+
+    daemon_threads = True
+
+
+class _ServerOfIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10.0  # seconds; a client that says nothing keeps no thread
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: a scrape is no event."""
+
+
+def serve(
+    port: int,
+    collector: Any,
+    health: Health,
+    host: str = "0.0.0.0",  # noqa: S104  scraped from elsewhere
+) -> tuple[Callable[[], None], int]:
+    """Shows a collector's figures, and health, at a port; returns what ends that, and the port.
+
+    Raises OSError where the port is taken.
+    """
     registry = CollectorRegistry()
     registry.register(collector)
-    server, thread = start_http_server(port, host, registry)
+    metrics = make_wsgi_app(registry)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path not in PATHS:
+            found: Iterable[bytes] = metrics(environ, start_response)
+            return found
+        status, text = health.answer(path)
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [text.encode()]
+
+    kind = _ServerOfIPv6 if ":" in host else _Server
+    server = make_server(host, port, app, kind, _Handler)
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
 
     def end() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
 
-    return end
+    return end, server.server_port
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -4,26 +4,32 @@ import asyncio
 import gc
 import os
 import resource
+import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import structlog
 import uvloop
 from celery import bootsteps
 from celery.concurrency.thread import TaskPool
+from celery.utils.debug import cry
 
 from config import logs
+from config.broker import HINT_TASK
 from config.settings import Settings
 from dispatcher.checks import Verdict, look_at_redis
-from dispatcher.engine import Engine
+from dispatcher.engine import Engine, Publish
 from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.health import Health
 from dispatcher.metrics import Metrics
 from dispatcher.replies import Hint
-from tasks import wiring
+from tasks import engine_wiring, wiring
 from tasks.ending import Ending
+from tasks.health import turning
 from tasks.metrics import WorkerCollector, serve
 
 EX_SOFTWARE = 70
@@ -43,9 +49,11 @@ log = structlog.get_logger()
 class EngineThread:
     """Runs an engine in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, publish: Publish) -> None:
         self._name = name
         self._settings = settings
+        self._publish = publish
+        self.health = Health()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._ready = threading.Event()
@@ -63,6 +71,7 @@ class EngineThread:
 
     def ask_to_stop(self) -> None:
         """Has the engine end; may be called again."""
+        self.health.stopping = True
         if self._loop and self._engine:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._engine.stop)
@@ -117,20 +126,24 @@ class EngineThread:
     async def _main(self) -> None:
         max_in_flight = usable_descriptors(self._settings.max_in_flight)
         metrics = Metrics()
-        async with wiring.engine(self._settings, self._name, max_in_flight, metrics) as engine:
+        health = self.health
+        engine_of = engine_wiring.engine(
+            self._settings, self._name, max_in_flight, metrics, health, self._publish
+        )
+        async with turning(health), engine_of as engine:
             self._engine = engine
             self._ready.set()
-            with _shown(metrics, self._settings.metrics_port):
+            with _shown(metrics, health, self._settings.metrics_port):
                 await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
 
 
 @contextmanager
-def _shown(metrics: Metrics, port: int) -> Iterator[None]:
-    """Shows the metrics at a port while the block runs; a port that is taken must not stop callbacks."""
+def _shown(metrics: Metrics, health: Health, port: int) -> Iterator[None]:
+    """Shows metrics and health at a port while the block runs; a port that is taken must not stop callbacks."""
     end: Callable[[], None] = lambda: None  # noqa: E731
     if port:
         try:
-            end = serve(port, WorkerCollector(metrics))
+            end, _ = serve(port, WorkerCollector(metrics), health)
             log.info("metrics.shown", port=port)
         except OSError as error:
             log.error(
@@ -192,14 +205,25 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         settings = Settings()
         gc.freeze()  # what is there by now stays: looking through it again and again took a tenth of the time
         gc.set_threshold(*GARBAGE_THRESHOLDS)
-        _running = EngineThread(f"{worker.hostname}/{os.getpid()}", settings)
+
+        def publish(hints: Sequence[Hint]) -> None:
+            """Sends a hint: `endpoint workspace` of each."""
+            endpoints = [" ".join(hint).rstrip() for hint in hints]
+            worker.app.send_task(HINT_TASK, (endpoints,), retry=False, ignore_result=True)
+
+        _running = EngineThread(f"{worker.hostname}/{os.getpid()}", settings, publish)
         _running.start()
         Ending(_running, settings.request_timeout_seconds).watch()
+        signal.signal(signal.SIGUSR1, _log_stacks)  # Celery's writes past the log
 
     def stop(self, worker: Any) -> None:
         """Called by Celery when the worker stops."""
         if _running:
             _running.stop()
+
+
+def _log_stacks(_number: int, _frame: FrameType | None) -> None:
+    log.warning("worker.stacks", stacks=cry())
 
 
 class LostConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import __version__
 from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.health import Health
 from dispatcher.model import StatusChange
 from dispatcher.status_api import docs_page, namirial, qlara, sendexa, status_changes, zeckta
 from dispatcher.status_api.answers import ApiParts, Shape, answer
@@ -55,7 +56,8 @@ class Api(FastAPI):
                 MutableHeaders(scope=message)["Cache-Control"] = "no-store"
             await send(message)
 
-        if scope["type"] == "http" and scope.get("state", {}).get("refused"):
+        refused = scope["type"] == "http" and scope.get("state", {}).get("refused")
+        if refused and scope["path"] != "/healthz":  # many connections are no reason to start it anew
             headers = {"Retry-After": "5", "Connection": "close"}
             refusal = _failed(Request(scope), 503, "too many connections, try again", headers)
             await refusal(scope, receive, unkept)
@@ -63,8 +65,11 @@ class Api(FastAPI):
             await super().__call__(scope, receive, unkept)
 
 
-def create_app(parts: Parts, *, docs: bool = False) -> FastAPI:
-    """The ASGI application; `parts` are there while it runs. `docs`: it has a page at /docs."""
+def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None) -> FastAPI:
+    """The ASGI application; `parts` are there while it runs. `docs`: it has a page at /docs.
+
+    `health` is what /healthz and /readyz say, to whoever asks.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +85,7 @@ def create_app(parts: Parts, *, docs: bool = False) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.include_router(_health_router(health or Health()))
     if docs:
         app.include_router(docs_page.router)
     for platform in PLATFORMS:
@@ -92,6 +98,18 @@ def create_app(parts: Parts, *, docs: bool = False) -> FastAPI:
     app.add_exception_handler(Exception, _broken)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _health_router(health: Health) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz")
+    @router.get("/readyz")
+    async def say(request: Request) -> Response:
+        status, text = health.answer(request.scope["route"].path)
+        return Response(text, status, media_type="text/plain")
+
+    return router
 
 
 def _http_error(request: Request, error: Exception) -> Response:

@@ -1,17 +1,19 @@
 """`dispatcher api`: status of messages for customers, and status changes from backends, over HTTP."""
 
 import functools
+import signal
 import socket
+import threading
 from contextlib import suppress
-from typing import Annotated
+from multiprocessing import resource_tracker
+from typing import Annotated, Any
 
 import typer
 
-from config import logs
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.extras import needed
-from tasks import console, wiring
+from tasks import console, interrupt, wiring
 
 PORT = 8080
 
@@ -33,10 +35,12 @@ def api(
 
       dispatcher api --host 0.0.0.0 --workers 2
     """
-    settings = console.settings()
+    settings = console.service_settings()
+    interrupt.end_at_once()  # what follows imports
     try:
         import fastapi  # noqa: F401  the app needs it
         import uvicorn
+        import uvicorn.supervisors
 
         from tasks.http_protocol import SHUTDOWN_SECONDS, BoundedProtocol, Limits
 
@@ -51,21 +55,47 @@ def api(
         console.fail(f"cannot listen at {host}:{port}: {error.strerror}", console.USAGE)
     if not settings.status_retention_seconds:
         console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
-    logs.guard_standard_streams()
-    level = settings.log_level.lower()
     limits = Limits(settings.api_request_seconds, settings.api_max_connections)
-    uvicorn.run(
+    config = uvicorn.Config(
         "tasks.asgi:app",
         host=host,
         port=port,
         workers=workers,
-        log_level=level,
+        log_level=settings.log_level.lower(),
         access_log=False,
         http=functools.partial(BoundedProtocol, limits=limits),  # type: ignore[arg-type]  # it makes one
         ws="none",  # whose connections nothing bounds
         timeout_graceful_shutdown=round(SHUTDOWN_SECONDS) + 1,
         log_config=None,
     )
+    if _serve(uvicorn, config) == signal.SIGINT:
+        raise typer.Exit(interrupt.CODE)
+
+
+def _serve(uvicorn: Any, config: Any) -> int | None:
+    """Serves until a signal; which one it was. Fails where the application does not start."""
+    came: list[int] = []
+    if config.workers > 1:
+        resource_tracker.ensure_running()  # which lets Ctrl-C through again where it is begun later
+        interrupt.hold()  # the processes that it starts inherit it: Ctrl-C is told to this one, which ends them
+        supervisor = uvicorn.supervisors.Multiprocess(config, sockets=[config.bind_socket()])
+
+        def tell(*_: object) -> None:
+            came.append(signal.SIGINT)
+            supervisor.signal_queue.append(signal.SIGINT)
+
+        signal.signal(signal.SIGINT, tell)  # of a thread that does not hold it
+        threading.Thread(target=lambda: tell(signal.sigwait({signal.SIGINT})), daemon=True).start()
+        supervisor.run()
+        return came[0] if came else None
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what has ended it
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: came.append(number))
+    server = uvicorn.Server(config)
+    server.run()
+    if not came and not server.started:
+        console.fail("the API did not start; the lines above say why")
+    return came[0] if came else None
 
 
 async def _require_format(settings: Settings) -> None:

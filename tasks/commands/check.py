@@ -1,22 +1,27 @@
 """`dispatcher check`: would this installation lose data, and does it consume?"""
 
 import asyncio
-import os
 import secrets
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from kombu.connection import Connection
 
 from config import broker
-from config.settings import PREFIX, Settings, rows
+from config.settings import NEW_FERNET_KEY, Settings
 from dispatcher.checks import Finding, Verdict, encryption, look_at_redis
+from dispatcher.errors import InvalidInput, visible
 from dispatcher.lookup import Lookup
-from tasks import console, wiring
+from tasks import console, retrying, tables, wiring
 
 LIVE_SECONDS = 10.0
+CONNECT_SECONDS = 4.0
+"""As Celery's own."""
 SIGN_SECONDS = 3.0
 """How long a worker that gave a sign of life before is waited for: signs come every second."""
 LOOK = "look at the workers' logs"
@@ -33,7 +38,7 @@ def check(
 ) -> None:
     """Look for what loses data, or (--live) for what stops callbacks.
 
-    The exit code is 1 if something does.
+    The exit code is 1 if something does, and where no worker is alive.
     """
     settings = console.settings()
     if here and not live:
@@ -47,10 +52,28 @@ def check(
             ]
         )
     else:
-        rows = [(f.subject, f.verdict, f.detail, f.advice) for f in findings]
-        console.print_table(("subject", "verdict", "found", "what to do"), rows, "")
+        _print(findings)
     if any(f.verdict is Verdict.BAD for f in findings):
         raise typer.Exit(console.NO)
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    """On a terminal what was found is beside its subject, and what to do below it."""
+    width = console.columns_of_terminal()
+    if width is None or tables.is_wide():
+        rows = [(f.subject, f.verdict, f.detail, f.advice) for f in findings]
+        console.print_table(("subject", "verdict", "found", "what to do"), rows, "")
+        return
+    beside = max(len(f.subject) for f in findings) + 2
+    for f in findings:
+        style = {Verdict.BAD: "bold red", Verdict.WARNING: "yellow"}.get(f.verdict, "")
+        first = f"{f.subject:<{beside}}{f.verdict:<9}"
+        indent = " " * len(first)
+        for line in tables.wrapped(visible(f.detail), width, first, indent):
+            console.print_line(line, style)
+        if f.advice:
+            for line in tables.wrapped(f"-> {visible(f.advice)}", width, indent, f"{indent}   "):
+                console.print_line(line)
 
 
 async def _look(settings: Settings) -> list[Finding]:
@@ -58,18 +81,20 @@ async def _look(settings: Settings) -> list[Finding]:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
         queued, pending = await store.lookup.waiting()
         waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
-        workers = _workers(await store.lookup.workers(), Verdict.WARNING)
-        celery = await asyncio.to_thread(_broker)
+        workers = _workers(await store.lookup.workers())
+        celery = await asyncio.to_thread(_broker, settings)
         damage = _damage(await store.stats.day(await store.lookup.now_ms()))
         return [*found, *celery, _secrets(settings), *contradictions(settings), damage, workers, waiting]
 
 
-def _broker() -> list[Finding]:
+def _broker(settings: Settings) -> list[Finding]:
     """Whether Celery's broker takes messages, and how Celery's own connection to it is encrypted."""
     try:
-        url, connecting = wiring.celery_broker()
-    except SystemExit as error:  # of Celery's settings
+        url, tls, others = broker.of(settings.celery_url, settings.redis_ca_file)
+    except InvalidInput as error:
         return [Finding("celery", Verdict.BAD, str(error), "set DISPATCHER_BROKER_URL")]
+    options = broker.transport_options(settings.key_prefix, others)
+    connecting: Any = Connection(url, ssl=tls, transport_options=options, connect_timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]  # kombu ships no types
     with connecting as connection:
         encrypted = _celery_encryption(connection)
         try:
@@ -98,7 +123,7 @@ def _celery_encryption(connection: Any) -> Finding:
 
 def contradictions(settings: Settings) -> list[Finding]:
     """Settings that are allowed one by one, and together do what nobody wants. Pure."""
-    policy = wiring.policy(settings)
+    policy = retrying.policy(settings)
     waits = [policy.backoff.delay_ms(number, 0.5) / 1000 for number in range(1, policy.max_attempts)]
     told = []
     if sum(waits) > settings.expiry_seconds:
@@ -115,10 +140,6 @@ def contradictions(settings: Settings) -> list[Finding]:
         )
     if settings.alert_secret and not settings.alert_url:
         told.append("ALERT_SECRET is set and ALERT_URL is not: nothing is sent")
-    unknown = sorted(
-        name for name in os.environ if name.startswith(PREFIX) and name not in {row[0] for row in rows()}
-    )
-    told += [f"{name} is no setting: nobody reads it" for name in unknown]
     if not told:
         return [Finding("settings", Verdict.OK, "none contradicts another")]
     return [Finding("settings", Verdict.WARNING, text, "dispatcher config shows all") for text in told]
@@ -136,21 +157,27 @@ def _damage(day: Counter[str]) -> Finding:
 def _secrets(settings: Settings) -> Finding:
     if settings.secret_keys:
         return Finding("secrets", Verdict.OK, "encrypted in Redis")
-    advice = "set DISPATCHER_SECRET_KEYS; `python -c 'from cryptography.fernet import Fernet as F; print(F.generate_key().decode())'` makes a key"
+    advice = f"set DISPATCHER_SECRET_KEYS; `{NEW_FERNET_KEY}` makes a key"
     return Finding("secrets", Verdict.WARNING, "readable in Redis", advice)
 
 
-def _workers(workers: dict[str, Any], otherwise: Verdict) -> Finding:
+def _workers(workers: dict[str, Any]) -> Finding:
     if workers:
         return Finding("workers", Verdict.OK, f"{len(workers)} alive: {', '.join(workers)}")
-    return Finding("workers", otherwise, "none gives a sign of life", "start one: dispatcher worker")
+    return Finding(
+        "workers",
+        Verdict.BAD,
+        "none gives a sign of life: no callback is sent",
+        "start one: dispatcher worker",
+    )
 
 
 async def _look_live(settings: Settings, here: bool) -> list[Finding]:
     probe = secrets.token_hex(8)
     async with wiring.store(settings) as store:
         since_ms = await store.lookup.now_ms()  # says in one line if Redis is away
-        await asyncio.to_thread(wiring.publish_probe, probe)
+        publish = import_module("tasks.probe").publish_probe  # Celery, which only --live needs
+        await asyncio.to_thread(publish, settings, probe)
         workers = await _signs_since(store.lookup, since_ms, probe)
     who, leader = _answered(workers, probe), _leader(workers)
     asked = (
@@ -159,7 +186,7 @@ async def _look_live(settings: Settings, here: bool) -> list[Finding]:
         else workers
     )
     return [
-        _workers(asked, Verdict.BAD),
+        _workers(asked),
         Finding("hints", Verdict.OK, f"a hint came through Celery to {who}")
         if who
         else Finding("hints", Verdict.BAD, f"no worker took a hint within {LIVE_SECONDS:g} s", LOOK),

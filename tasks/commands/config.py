@@ -4,22 +4,22 @@ from typing import Annotated
 
 import typer
 
-from config.settings import PREFIX, rows
+from config.settings import rows, sources
 from tasks import console
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show the settings in force; secrets are hidden."""
+    """Show the settings in force; secrets are hidden.
+
+    `from` says where a value was set: the environment, which wins, or .env in this folder.
+    """
     settings = console.settings()
     shown = settings.shown()
     if as_json:
         console.print_json(shown)
         return
-    changed = {PREFIX + name.upper() for name in settings.model_fields_set}
-    table = [
-        (name, _text(shown[name]), "set" if name in changed else "default", meaning)
-        for name, _, meaning in rows()
-    ]
+    where = sources()
+    table = [(name, _text(shown[name]), where.get(name, "default"), meaning) for name, _, meaning in rows()]
     console.print_table(("setting", "value", "from", "meaning"), table, "")
 
 

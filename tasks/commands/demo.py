@@ -20,7 +20,8 @@ from aiohttp import web
 from rich.table import Table
 from rich.text import Text
 
-from config.settings import PREFIX, Settings
+from config.environment import PREFIX
+from config.settings import Settings
 from dispatcher.__main__ import COMMAND
 from dispatcher.errors import DispatcherError, InvalidInput, visible
 from dispatcher.events import Event
@@ -118,6 +119,7 @@ def demo(
     if not FILE.exists():
         raise DispatcherError(f"{FILE} is missing: run the demo from a checkout of the project")
     if picture:
+        _require_place(picture)
         console.out.record, console.out.width = True, PICTURE_COLUMNS
     with _folder(keep) as folder:
         ok = console.run(_Demo(folder, short=picture is not None).run(), *INTERRUPTS)
@@ -127,6 +129,22 @@ def demo(
             re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
         )  # fetched from elsewhere
     raise typer.Exit(console.DONE if ok else console.NO)
+
+
+def _require_place(picture: Path) -> None:
+    """Raises InvalidInput where the picture could not be written at the end."""
+    folder = picture.parent
+    if picture.is_dir() or not os.access(picture if picture.exists() else folder, os.W_OK):
+        raise InvalidInput(
+            f"cannot write {picture}: "
+            + (
+                "it is a folder"
+                if picture.is_dir()
+                else "no such folder"
+                if not folder.is_dir()
+                else "not allowed"
+            )
+        )
 
 
 class _Demo:
@@ -206,13 +224,14 @@ class _Demo:
 
 
 def _row(event_type: str, message: str, number: str, answer: str, verdict: str, host: str) -> Text:
-    return Text(
-        f"  {event_type:<22} {message:<37} {number:>7}  {answer:<25} {verdict:<13} {host}", no_wrap=True
-    )
+    """One line, or two where the terminal is too narrow for it."""
+    first = f"  {event_type:<22} {message:<37} {number:>7}"
+    apart = "  " if console.out.width >= PICTURE_COLUMNS else "\n      "
+    return Text(f"{first}{apart}{answer:<25} {verdict:<13} {host}", no_wrap=True)
 
 
 def _say(text: str) -> None:
-    console.out.print(text, markup=False, soft_wrap=True)
+    console.out.print(text, markup=False)
 
 
 async def _ports(receiver: Receiver, lines: Sequence[bytes]) -> dict[str, int]:
@@ -337,7 +356,7 @@ def _summary(account: Account) -> bool:
             )
     table.add_row(str(account.lines), "lines")
     console.out.print()
-    console.out.print(table)
+    console.out.print(table, soft_wrap=False)
     problems = list(account.problems())
     for problem in problems:
         _say(f"does not add up: {problem}")

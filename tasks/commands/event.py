@@ -8,7 +8,7 @@ import typer
 from dispatcher.errors import NotFound
 from dispatcher.events import Event, next_step
 from dispatcher.model import iso
-from tasks import console, wiring
+from tasks import console, tables, wiring
 from tasks.commands.filters import STATES, WAITING, Error, Json, Since, Until, Url, Workspace, chosen
 
 commands = typer.Typer(help="What became of a status change; sending it once more.", no_args_is_help=True)
@@ -68,7 +68,7 @@ def list_(
     """
     settings = console.settings()
     if (message is None) == (state is None):
-        console.fail("say --message or --state, one of them", console.USAGE)
+        console.fail("give either --message or --state", console.USAGE)
     if message and (endpoint or error or since or until):
         console.fail("--endpoint, --error, --since and --until go with --state", console.USAGE)
     if state == WAITING and (since or until):
@@ -123,11 +123,14 @@ def _print(event: Event, next_: str) -> None:
         if number == event.attempts_before + 1 and event.attempts_before:
             rows.append(("", "replayed, with fresh attempts", "", "", ""))
         what = f"attempt {number - event.attempts_before * (number > event.attempts_before)}"
-        rows.append((iso(a.started_at_ms), what, f"{a.duration_ms} ms", a.http_status, a.error))
+        rows.append(
+            (iso(a.started_at_ms), what, tables.duration(a.duration_ms / 1000), a.http_status, a.error)
+        )
     if event.ended_ms is not None:
         rows.append((iso(event.ended_ms), event.state.value, "", "", ""))
     console.print_table(("when", "what", "took", "HTTP status", "error"), rows, "")
-    console.out.print(f"\nNext: {next_}", markup=False, soft_wrap=True)
+    console.out.print()
+    console.print_text(f"Next: {next_}")
 
 
 def _print_many(events: Sequence[Event], none: str) -> None:

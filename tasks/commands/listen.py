@@ -84,8 +84,8 @@ def _print(received: Received) -> None:
     verdict = "verified" if received.problem is None else f"NOT VERIFIED: {received.problem}"
     time = datetime.now().astimezone().strftime("%H:%M:%S")
     line = f"{time}  {received.event_type}  {received.message}  {received.event_id}  post {received.number}"
-    console.out.print(visible(f"{line}  answered {received.status}  {verdict}"), markup=False, soft_wrap=True)
-    console.out.print(visible(received.body.decode(errors="replace")), markup=False, soft_wrap=True)
+    console.out.print(visible(f"{line}  answered {received.status}  {verdict}"), markup=False)
+    console.out.print(visible(received.body.decode(errors="replace")), markup=False)
 
 
 def _print_json(received: Received) -> None:

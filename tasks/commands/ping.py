@@ -14,7 +14,7 @@ from dispatcher.render import NoCallback, RenderOptions, render
 from dispatcher.replies import Claimed
 from dispatcher.sender import Sender
 from dispatcher.workspaces import Workspace
-from tasks import console, wiring
+from tasks import console, engine_wiring, wiring
 
 
 def ping(
@@ -83,8 +83,8 @@ async def _ping(settings: Settings, workspace: Workspace, now_ms: int) -> tuple[
         callback.url,
         callback.body,
     )
-    transport = wiring.transport(settings)
+    transport = engine_wiring.transport(settings)
     try:
-        return callback, await Sender(transport, wiring.USER_AGENT).send(claimed, workspace, now_ms)
+        return callback, await Sender(transport, engine_wiring.USER_AGENT).send(claimed, workspace, now_ms)
     finally:
         await transport.aclose()

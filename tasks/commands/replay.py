@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from config.settings import Settings
 from dispatcher.addresses import parse_callback_url
 from dispatcher.events import Event
-from tasks import console, wiring
+from tasks import console, tables, wiring
 from tasks.commands.filters import STATES, Error, Json, Since, Until, Url, Workspace, chosen
 
 WHY_NOT = {
@@ -94,14 +94,25 @@ def _print_many(by_endpoint: Counter[str], words: Counter[str], rate: float, *, 
     count = sum(by_endpoint.values())
     console.print_table(("endpoint", "events"), by_endpoint.most_common(20), "no such events")
     if count and not done:
-        took = f"{count / rate / 60:.0f} minutes" if count / rate >= 120 else f"{count / rate:.0f} s"
-        console.out.print(
-            f"{count} events, {took} at {rate:g} a second; nothing was done: --yes replays them"
+        console.print_text(
+            f"{_events(count)}{_over(count, rate)}; nothing was done: --yes replays {'it' if count == 1 else 'them'}"
         )
     for word, number in words.items():
-        console.out.print(
-            f"{number} {'replayed' if word == 'replayed' else 'not: ' + WHY_NOT[word]}", markup=False
-        )
+        if word == "replayed":
+            console.print_text(f"{_events(number)} replayed: they are{_over(number, rate)}, as new attempts")
+        else:
+            console.print_text(f"{_events(number)} not replayed: {WHY_NOT[word]}")
+
+
+def _events(count: int) -> str:
+    return f"{count:,} event{'' if count == 1 else 's'}"
+
+
+def _over(count: int, rate: float) -> str:
+    """How many are sent when: the last one is due so much later than the first."""
+    if count == 1:
+        return " scheduled at once"
+    return f" scheduled over {tables.duration((count - 1) / rate)}, {rate:g} a second"
 
 
 def _replay_one(

@@ -10,7 +10,7 @@ from dispatcher.lookup import Endpoint
 from dispatcher.model import iso
 from dispatcher.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
 from dispatcher.status_api.refusals import REASONS
-from tasks import console, wiring
+from tasks import console, tables, wiring
 
 WINDOWS = {"this hour": 1, "24 h": 24, "7 d": WEEK_HOURS}
 """Full hours and the one that runs."""
@@ -159,17 +159,16 @@ async def _by_endpoint(store: wiring.Store, workspace: str | None) -> list[dict[
 def _print(found: dict[str, Any]) -> None:
     now = found["now"]
     states = ", ".join(f"{count} {state}" for state, count in sorted(now["endpoints"].items())) or "none yet"
-    console.out.print(
+    console.print_text(
         f"now: {now['queued']:,} on the queue, {now['waiting']:,} callbacks wait ({now['inFlight']:,} in flight), "
-        f"the oldest due {now['oldestDueAt'] or '-'}; endpoints: {states}\n",
-        markup=False,
-        soft_wrap=True,
+        f"the oldest due {now['oldestDueAt'] or '-'}; endpoints: {states}"
     )
+    console.out.print()
     columns = ("", *found["windows"])
     windows = list(found["windows"].values())
     names = [name for name in windows[0] if name not in ("latencyMs", "successRate", AVERAGE)]
     rows: list[Sequence[object]] = [(name, *(f"{w[name]:,}" for w in windows)) for name in names]
-    rows.append(("average SUBMITTED to DELIVERED", *(_duration(_ms(w[AVERAGE])) for w in windows)))
+    rows.append(("average SUBMITTED to DELIVERED", *(_seconds(w[AVERAGE]) for w in windows)))
     rows.append(("success rate", *(_percent(w["successRate"]) for w in windows)))
     rows += [
         (f"latency {p}", *(_duration(w["latencyMs"][p]) for w in windows)) for p in ("p50", "p95", "p99")
@@ -184,9 +183,17 @@ def _print(found: dict[str, Any]) -> None:
     for unit, title in (("minutes", "the last 60 minutes"), ("hours", "the last 24 hours")):
         for name, values in found[unit].items():
             if any(values):
-                console.out.print(
-                    f"{name:<10} {sparkline(values)}  {title}, at most {max(values):,}", markup=False
-                )
+                _print_bars(name, sparkline(values), f"{title}, at most {max(values):,}")
+
+
+def _print_bars(name: str, bars: str, about: str) -> None:
+    """A line, or two where the terminal is too narrow for it."""
+    line, width = f"{name:<10} {bars}  {about}", console.columns_of_terminal()
+    if width is None or tables.width_of(line) <= width:
+        console.print_line(line)
+    else:
+        console.print_line(f"{name}, {about}")
+        console.print_line(bars)
 
 
 def sparkline(values: Sequence[int]) -> str:
@@ -199,13 +206,9 @@ def _percent(share: float | None) -> str | None:
     return None if share is None else f"{share:.2%}"
 
 
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000
+def _seconds(seconds: float | None) -> str | None:
+    return None if seconds is None else tables.duration(seconds)
 
 
 def _duration(ms: float | None) -> str | None:
-    if ms is None:
-        return None
-    return (
-        f"{ms:.0f} ms" if ms < 10_000 else f"{ms / 1000:.0f} s" if ms < 600_000 else f"{ms / 60_000:.0f} min"
-    )
+    return None if ms is None else tables.duration(ms / 1000)

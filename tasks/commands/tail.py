@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ from dispatcher.addresses import parse_callback_url
 from dispatcher.connection import translated
 from dispatcher.errors import visible
 from dispatcher.tail import WATCH_SECONDS
-from tasks import console, wiring
+from tasks import console, tables, wiring
 
 
 def tail(
@@ -40,8 +39,7 @@ def tail(
         endpoint = parse_callback_url(endpoint, allow_http=True).origin
     filters = {"workspace": workspace, "endpoint": endpoint, "messageId": message}
     wanted = {name: value for name, value in filters.items() if value is not None}
-    with suppress(KeyboardInterrupt):
-        console.run(_tail(settings, wanted, failed, as_json))
+    console.run(_tail(settings, wanted, failed, as_json))
 
 
 async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_json: bool) -> None:
@@ -75,14 +73,23 @@ def _show(attempt: dict[str, Any], wanted: dict[str, str], failed: bool, as_json
     if as_json:
         print(json.dumps(attempt), flush=True)  # noqa: T201  one line, for programs
         return
-    said = attempt["httpStatus"] or attempt["error"]
     style = "" if attempt["outcome"] == "delivered" else "yellow"
-    console.out.print(
-        visible(
-            f"{attempt['at'][11:]}  {attempt['workspace']:<12} {attempt['endpoint']:<40} {attempt['eventType']:<20} "
-            f"{attempt['attempt']}  {said!s:<15} {attempt['durationMs']:>6} ms  {attempt['outcome']:<9} {attempt['eventId']}"
-        ),
-        markup=False,
-        style=style,
-        soft_wrap=True,
+    for line in _lines(attempt, console.columns_of_terminal()):
+        console.print_line(visible(line), style)
+
+
+def _lines(attempt: dict[str, Any], width: int | None) -> list[str]:
+    """An attempt in one line, or in two where that is wider than the terminal."""
+    said = f"{attempt['httpStatus'] or attempt['error']!s:<15} {attempt['durationMs']:>6} ms"
+    at, outcome, event = attempt["at"][11:], f"{attempt['outcome']:<9}", attempt["eventId"]
+    line = (
+        f"{at}  {attempt['workspace']:<12} {attempt['endpoint']:<40} {attempt['eventType']:<20} "
+        f"{attempt['attempt']}  {said}  {outcome} {event}"
     )
+    if width is None or tables.width_of(line) <= width:
+        return [line]
+    about = f"{attempt['workspace']}  {attempt['eventType']}  attempt {attempt['attempt']}"
+    return [
+        f"{at}  {said}  {outcome.rstrip()}",
+        *tables.wrapped(f"{about}  {attempt['endpoint']}  {event}", width, "    ", "    "),
+    ]

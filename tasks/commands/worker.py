@@ -1,25 +1,29 @@
 """`dispatcher worker`: a Celery worker with this project's settings."""
 
 import os
-import sys
 
 import typer
 
-from dispatcher.__main__ import COMMAND
-from tasks import console
+from tasks import celery_options, console, interrupt
 
 
 def worker(context: typer.Context) -> None:
     """Run a worker; further options are Celery's.
 
-    Run as many as you like, on as many machines. TERM ends one cleanly: callbacks in flight end
-    and are recorded.
+    Run as many as you like, on as many machines. TERM ends one cleanly, exit code 0: callbacks in flight end
+    and are recorded. Ctrl-C does the same, exit code 130. HUP starts it anew in the same process, with the settings of .env
+    as they are by then; on a terminal HUP ends it.
+
+    Of Celery's options --hostname, --pidfile, --uid and --gid are of use; those that would not do what they say are refused,
+    with the setting that does.
     """
-    console.settings()  # says in one line what is wrong with them
-    from celery.bin.celery import celery  # only here: it takes a third of a second
+    console.service_settings()  # says in one line what is wrong with them
+    if problem := celery_options.problem(context.args):
+        console.fail(problem, console.USAGE)
+    interrupt.end_at_once()  # until Celery has handlers of its own
+    from celery.bin.celery import celery
 
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
-    sys.argv = [*COMMAND[1:], "worker", *context.args]  # what Celery starts again after a HUP
     celery(["-A", "tasks", "--quiet", "worker", *node, *context.args], "dispatcher")
 
 

@@ -11,7 +11,7 @@ from dispatcher.dialects import dialects
 from dispatcher.headers import parse_headers
 from dispatcher.model import iso
 from dispatcher.workspaces import ORDERINGS, Workspace
-from tasks import console, wiring
+from tasks import console, tables, wiring
 
 commands = typer.Typer(help="Customers: dialect, callback URL, secrets, limits.", no_args_is_help=True)
 
@@ -133,7 +133,9 @@ def rotate_secret(
             return rotated
 
     _show_secret(
-        console.run(work()), f"has a new signing secret (the old one signs for {grace} s more)", as_json
+        console.run(work()),
+        f"has a new signing secret (the old one signs for {tables.duration(grace)} more)",
+        as_json,
     )
 
 

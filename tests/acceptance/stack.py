@@ -191,6 +191,11 @@ class Stack:
         wait_until(lambda: all(self.state(e, workspace) in ends for e in event_ids), seconds, "all ended")
         return Counter(self.state(event_id, workspace) for event_id in event_ids)
 
+    @property
+    def redis_pid(self) -> int:
+        """The process of Redis; ask before you stop it."""
+        return int(self.redis.info("server")["process_id"])
+
     def close(self) -> None:
         """Ends everything."""
         for worker in self.workers:

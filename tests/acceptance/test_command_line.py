@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,9 @@ def test_wrong_settings() -> None:
 
 def test_config() -> None:
     """`config` shows every setting without its secrets."""
-    shown = json.loads(run("config", "--json", DISPATCHER_SECRET_KEYS="hush").stdout)
+    shown = json.loads(
+        run("config", "--json", DISPATCHER_SECRET_KEYS="aHVzaGh1c2hodXNoaHVzaGh1c2hodXNoaHVzaGh1c2g=").stdout
+    )
     assert ("redis://127.0.0.1:1/0", "********", 5) == (
         shown["DISPATCHER_REDIS_URL"],
         shown["DISPATCHER_SECRET_KEYS"],
@@ -248,3 +251,84 @@ def test_terminal_is_safe(stack: Stack) -> None:
     shown = stack.cli("event", "show", event_id, "--workspace", "acme").stdout
     shown += stack.cli("rejected", "list").stdout
     assert ("\\x1b[2Jgone" in shown, "\\x1b[31m" in shown, "\x1b" in shown) == (True, True, False)
+
+
+def test_check_without_a_worker(stack: Stack) -> None:
+    """Without a worker `check` is bad, exit code 1; whatever is not well says what to do."""
+    done = stack.cli("check", "--json")
+    found = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+    assert (1, "bad", "start one: dispatcher worker") == (
+        done.returncode,
+        found["workers"]["verdict"],
+        found["workers"]["advice"],
+    )
+    assert [] == [one for one in found.values() if one["verdict"] != "ok" and not one["advice"]]
+    stack.start_worker().wait_ready()
+    wait_until(lambda: stack.cli("check").returncode == 0, what="the worker's sign of life")
+
+
+@pytest.mark.parametrize(
+    "command", ["config", "check", "worker", "api", "exporter", "event list --message m1", "tail"]
+)
+def test_a_misspelt_setting(tmp_path: Path, command: str) -> None:
+    """A setting that nobody reads stops every command, in the environment and in .env, with the name that was meant."""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    for where, changed in (("the environment", {"DISPATCHER_MAX_ATEMPTS": "3"}), (".env", {})):
+        (tmp_path / ".env").write_text("" if changed else "DISPATCHER_MAX_ATEMPTS=3\n")
+        done = subprocess.run(
+            [*CLI, *command.split()],
+            env=env | changed,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (2, "") == (done.returncode, done.stdout)
+        says = f"DISPATCHER_MAX_ATEMPTS in {where} is no setting: did you mean DISPATCHER_MAX_ATTEMPTS?"
+        assert f"error: {says}\n" == done.stderr
+
+
+def test_exporter_at_any_port(stack: Stack) -> None:
+    """With --port 0 the exporter says which port it has."""
+    exporter = stack.start_worker(
+        *CLI, "exporter", "--port", "0", "--host", "127.0.0.1", DISPATCHER_LOG_FORMAT="console"
+    )
+    line = wait_until(
+        lambda: [x for x in exporter.log.splitlines() if "metrics at" in x], what="the exporter"
+    )[0]
+    url = line.partition("metrics at ")[2].partition(";")[0]
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert b"dispatcher_redis_up 1" in answer.read()
+
+
+@pytest.mark.parametrize("picture", ["/no/such/folder/x.svg", "/"])
+def test_demo_that_could_not_be_drawn(picture: str) -> None:
+    """A picture that could not be written at the end is refused at the start."""
+    done = run("demo", "--picture", picture)
+    assert (2, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)
+    assert f"cannot write {picture}" in done.stderr
+
+
+def test_rotate_secret_says_how_long(stack: Stack) -> None:
+    """How long the old secret goes on signing is said as people say it."""
+    stack.add_workspace()
+    assert "signs for 1 day more" in stack.cli("workspace", "rotate-secret", "acme").stdout
+    assert (
+        "signs for 1 h 30 min more"
+        in stack.cli("workspace", "rotate-secret", "acme", "--grace-seconds", "5400").stdout
+    )
+
+
+def test_replay_says_when(stack: Stack) -> None:
+    """Replaying many says what will happen, and over how long, before and afterwards."""
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        return web.Response(status=410)
+
+    stack.answer = answer
+    stack.add_workspace()
+    stack.start_worker().wait_ready()
+    assert {"failed": 5} == stack.wait_ended(stack.enqueue(5))
+    many = ("event", "replay", "--state", "failed", "--rate", "0.1")
+    assert "5 events scheduled over 40 s, 0.1 a second; nothing was done" in stack.cli(*many).stdout
+    assert "5 events replayed: they are scheduled over 40 s, 0.1 a second" in stack.cli(*many, "--yes").stdout

@@ -27,7 +27,7 @@ from dispatcher.producer import AsyncDispatcher
 from dispatcher.status_api import searches, status_changes
 from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Argument
-from tasks import wiring
+from tasks import api_wiring
 from tasks.redis_server import RedisServer
 from tests.http.api import AT, PLATFORMS, Api
 from tests.messages import change
@@ -323,7 +323,7 @@ def test_many_calls_share_connections(api: Api) -> None:
     """However many calls need Redis at once, each is answered: they share a few connections, and wait for each other."""
 
     async def ask() -> tuple[list[int], list[int], int]:
-        async with wiring.api(Settings(redis_url=SecretStr(api.url))) as parts:
+        async with api_wiring.api(Settings(redis_url=SecretStr(api.url))) as parts:
             found = await asyncio.gather(
                 *(parts.events.of_message("acme-sendexa", "m-1") for _ in range(300))
             )

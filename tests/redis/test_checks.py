@@ -1,6 +1,8 @@
 """What `dispatcher check` finds about a Redis."""
 
 import asyncio
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import structlog
 import yaml
 
 from config.settings import Settings
+from dispatcher import checks
 from dispatcher.checks import Finding, Verdict, look_at_redis
-from dispatcher.connection import connect, connect_async
+from dispatcher.connection import connect, connect_async, translated
+from dispatcher.errors import RedisUnavailable
 from tasks import worker
-from tasks.redis_server import RedisServer
+from tasks.redis_server import RedisServer, find_server
 
 
 def findings(url: str, shown_as: str = "") -> dict[str, Finding]:
@@ -150,3 +154,59 @@ def test_clock(ahead: float, verdict: str) -> None:
     from dispatcher.checks import _clock
 
     assert verdict == _clock(ahead).verdict
+
+
+FULL = """import os, resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # or it would be killed, where a full disk is an error
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def _fill(url: str) -> None:
+    """Writes until Redis refuses it. Raises RedisUnavailable."""
+    with connect(url) as client, translated(url):
+        for number in range(10_000):
+            client.set(f"key {number}", "x" * 4000)
+            time.sleep(0.01)  # Redis notices at its next turn
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """An append-only file that cannot be written is named as what it is, by `check` and where a write is refused."""
+    (tmp_path / "full.py").write_text(FULL)
+    script = tmp_path / "redis-server"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/full.py {find_server()} "$@"\n')
+    script.chmod(0o755)
+    with RedisServer(tmp_path, "--appendonly", "yes", executable=str(script)) as server:
+        assert Verdict.OK == findings(server.url)["disk"].verdict
+        says = r"cannot write its files \(append-only file: .+\)\. Make room on its disk"
+        with pytest.raises(RedisUnavailable, match=says):
+            _fill(server.url)
+        found = findings(server.url)
+    assert (Verdict.BAD, True, True) == (
+        found["disk"].verdict,
+        "append-only file" in found["disk"].detail,
+        "make room" in found["disk"].advice,
+    )
+    assert Verdict.OK == found["persistence"].verdict
+
+
+@pytest.mark.parametrize(
+    ("info", "verdict", "says"),
+    [
+        ({"aof_enabled": 1, "aof_last_write_status": "ok", "rdb_last_bgsave_status": "ok"}, "ok", "writes"),
+        ({"aof_enabled": 1, "aof_last_write_status": "err"}, "bad", "append-only"),
+        ({"aof_enabled": 0, "rdb_last_bgsave_status": "err"}, "bad", "snapshot"),
+        (
+            {"aof_enabled": 1, "aof_last_write_status": "ok", "aof_last_bgrewrite_status": "err"},
+            "warning",
+            "rewrite",
+        ),
+        ({}, "unknown", "INFO is forbidden"),
+    ],
+)
+def test_disk(info: dict[str, Any], verdict: str, says: str) -> None:
+    """Each file that Redis could not write is told, with what to do."""
+    found = checks._disk(info)
+    assert (verdict, True) == (found.verdict.value, says in found.detail)
+    assert bool(found.advice) == (verdict != "ok")

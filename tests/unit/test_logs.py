@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from config import logs
-from config.lines import LIMIT, PIECE, HiddenStream, Lines
+from config.lines import LIMIT, PIECE, Lines
 from tests.acceptance.stack import wait_until
 
 
@@ -209,14 +209,32 @@ def test_libraries_lines_that_cannot_be_made(written: list[dict[str, Any]]) -> N
     assert lost + 1 == logs.lost()
 
 
-def test_streams_that_print() -> None:
+def test_streams_that_print(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of a standard stream: prints go to the lines; Celery's handlers find no descriptor to wait for."""
+    monkeypatch.setattr(logs, "_prints_json", False)
     texts: list[str] = []
     lines = Lines(None)
     lines.put = texts.append  # type: ignore[method-assign]
-    stream: Any = HiddenStream(lines, None)
+    stream: Any = logs.HiddenStream(lines, None, "info")
     print("a", "b", file=stream, flush=True)
     assert ("a b\n", None, False) == ("".join(texts), stream.fileno(), stream.isatty())
+
+
+def test_what_prints_where_logs_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where logs are JSON each printed line is one, also one that comes in pieces, or that nothing ends."""
+    monkeypatch.setattr(logs, "_prints_json", True)
+    texts: list[str] = []
+    lines = Lines(None)
+    lines.put = texts.append  # type: ignore[method-assign]
+    stream = logs.PrintedStream(lines, None, "warning")
+    for piece in ("a ", '"b"\nc', "\n\n", "d"):
+        stream.write(piece)
+    stream.flush()
+    found = [json.loads(line) for line in "".join(texts).splitlines()]
+    assert [('a "b"', "warning"), ("c", "warning"), ("d", "warning")] == [
+        (f["event"], f["level"]) for f in found
+    ]
+    assert all(line["timestamp"].endswith("Z") for line in found)
 
 
 LAST_WORDS = """

@@ -21,7 +21,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from config.settings import PREFIX, Settings
+from config.environment import PREFIX
+from config.settings import Settings
 from tasks import documents
 
 ROOT = Path(__file__).parents[2]

@@ -103,7 +103,7 @@ def test_read_alike(read: Callable[[str], dict[str, Any]], url: str, expected: d
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("", "must start with redis://"),
+        ("redis", "must start with redis://"),
         ("localhost:6379", "must start with redis://"),
         ("http://h", "must start with redis://"),
         ("redis://:hush/x@h:1/0", "percent-encoded"),

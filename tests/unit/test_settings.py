@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from config import documents
-from config.settings import PREFIX, Settings, load
+from config.environment import PREFIX
+from config.settings import Settings, load, names, sources
 from dispatcher.errors import InvalidInput
 from dispatcher.transport import tls_context
 from tasks import wiring
 
 ROOT = Path(__file__).parents[2]
+KEY = "aHVzaGh1c2hodXNoaHVzaGh1c2hodXNoaHVzaGh1c2g="
+"""A Fernet key: `hush`, eight times."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +78,14 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LEDGER_RETENTION_SECONDS", "3600", "longest expiry"),
         ("ALLOWED_NETWORKS", "10.0.0.1/8", "DISPATCHER_ALLOWED_NETWORKS"),
         ("ALLOWED_PORTS", "https", "DISPATCHER_ALLOWED_PORTS"),
+        ("ALLOWED_PORTS", "0", "DISPATCHER_ALLOWED_PORTS"),
+        ("ALLOWED_PORTS", "443,99999", "DISPATCHER_ALLOWED_PORTS"),
+        ("METRICS_PORT", "65536", "DISPATCHER_METRICS_PORT"),
+        ("SECRET_KEYS", "abc", "key 1 of 1 is no Fernet key"),
+        ("SECRET_KEYS", f"{KEY},abc", "key 2 of 2 is no Fernet key"),
+        ("SECRET_KEYS", ",", "names no key"),
+        ("DNS_SERVERS", "10.0.0.53:0", "name server's address"),
+        ("DNS_SERVERS", "10.0.0.53:99999", "name server's address"),
         ("DNS_SERVERS", "ns1.example", "name server's address"),
         ("DNS_SERVERS", "10.0.0.53:dns", "name server's address"),
         ("LOG_LEVEL", "LOUD", "DISPATCHER_LOG_LEVEL"),
@@ -98,9 +109,9 @@ def test_name_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_secrets_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither `repr` nor what is shown holds a password or a key."""
     monkeypatch.setenv("DISPATCHER_REDIS_URL", "redis://user:hush@redis.example/0")
-    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", "hush")
+    monkeypatch.setenv("DISPATCHER_SECRET_KEYS", KEY)
     settings = load()
-    assert "hush" not in repr(settings) + str(settings.shown())
+    assert [] == [one for one in ("hush", KEY) if one in repr(settings) + str(settings.shown())]
     assert "redis://redis.example/0" == settings.shown()["DISPATCHER_REDIS_URL"]
 
 
@@ -217,3 +228,71 @@ def test_wrong_networks(monkeypatch: pytest.MonkeyPatch, name: str, value: str, 
     with pytest.raises(InvalidInput, match=f"DISPATCHER_{name}: .*({text})") as caught:
         load()
     assert 1 == len(str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize("name", [name.removeprefix(PREFIX) for name in names()])
+def test_an_empty_value_is_none_at_all(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A setting that is empty in the environment or in .env has its default; an empty one hides none in .env either."""
+    monkeypatch.setenv(PREFIX + name, "")
+    Path(".env").write_text(f"{PREFIX}{name}=\n")
+    assert Settings.model_construct() == load()
+    Path(".env").write_text(f"{PREFIX}MAX_ATTEMPTS=3\n")
+    assert 3 == load().max_attempts
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("DISPATCHER_MAX_ATEMPTS", "did you mean DISPATCHER_MAX_ATTEMPTS?"),
+        ("DISPATCHER_REDISURL", "did you mean DISPATCHER_REDIS_URL?"),
+        ("dispatcher_log_levle", "did you mean DISPATCHER_LOG_LEVEL?"),
+        ("DISPATCHER_API_PORT", "is no setting"),
+        ("DISPATCHER_QWERTY", "`dispatcher config` lists all settings"),
+    ],
+)
+@pytest.mark.parametrize("where", ["the environment", ".env"])
+def test_unknown_names(monkeypatch: pytest.MonkeyPatch, name: str, near: str, where: str) -> None:
+    """A name that nobody reads is refused in one line, with where it is and the setting that was meant."""
+    if where == ".env":
+        Path(".env").write_text(f"{name}=hush\n")
+    else:
+        monkeypatch.setenv(name, "hush")
+    with pytest.raises(InvalidInput) as caught:
+        load()
+    said = str(caught.value)
+    assert (True, True, 1, False) == (
+        near in said,
+        f"{name.upper()} in {where}" in said,
+        len(said.splitlines()),
+        "hush" in said,
+    )
+
+
+def test_names_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Kubernetes sets for our Services, and what the compose file's passwords are called, is nobody's typo."""
+    for name, value in {
+        "DISPATCHER_API_SERVICE_HOST": "10.0.0.1",
+        "DISPATCHER_API_SERVICE_PORT": "80",
+        "DISPATCHER_API_SERVICE_PORT_HTTP": "80",
+        "DISPATCHER_API_PORT": "tcp://10.0.0.1:80",
+        "DISPATCHER_API_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "DISPATCHER_API_PORT_80_TCP_ADDR": "10.0.0.1",
+        "DISPATCHER_API_PORT_80_TCP_PROTO": "tcp",
+        "_DISPATCHER_COMPLETE": "complete_bash",
+    }.items():
+        monkeypatch.setenv(name, value)
+    Path(".env").write_text("REDIS_PASSWORD=hush\nGRAFANA_PASSWORD=hush\n")
+    assert Settings(_env_file=None) == load()
+
+
+def test_where_settings_are_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment wins over .env, and an empty value there does not."""
+    Path(".env").write_text(f"{PREFIX}MAX_ATTEMPTS=3\n{PREFIX}LOG_LEVEL=ERROR\n{PREFIX}LOG_FORMAT=json\n")
+    monkeypatch.setenv(f"{PREFIX}LOG_LEVEL", "WARNING")
+    monkeypatch.setenv(f"{PREFIX}LOG_FORMAT", "")
+    assert {
+        f"{PREFIX}MAX_ATTEMPTS": ".env",
+        f"{PREFIX}LOG_LEVEL": "the environment",
+        f"{PREFIX}LOG_FORMAT": ".env",
+    } == sources()
+    assert ("WARNING", "json") == (load().log_level, load().log_format)

@@ -1,0 +1,49 @@
+"""Settings become objects: what the HTTP API reads and changes. Needs the extra `api`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from config.settings import Settings
+from dispatcher.connection import connect_async
+from dispatcher.events import Events
+from dispatcher.producer import AsyncDispatcher
+from dispatcher.stats import Stats
+from dispatcher.status_api.answers import ApiParts
+from dispatcher.status_api.api_keys import ApiKeys
+from dispatcher.status_api.messages import Messages
+from dispatcher.status_api.refusals import Refusals
+from dispatcher.status_api.searches import Searches
+from dispatcher.wire import Wire
+from tasks import wiring
+
+
+@asynccontextmanager
+async def api(settings: Settings) -> AsyncIterator[ApiParts]:
+    """What the HTTP API reads and changes; closes it after it."""
+    url = wiring.redis_url(settings)
+    client = connect_async(url)
+    wire = Wire(client)
+    reading = client, wiring.keys(settings), url
+    retention_ms = settings.status_retention_seconds * 1000
+    api_keys = ApiKeys(wire.call, wiring.keys(settings), url)
+    refusals = Refusals(wire.call, wiring.keys(settings), url)
+    try:
+        yield ApiParts(
+            messages=Messages(wire.call, wiring.keys(settings), url, retention_ms),
+            events=Events(*reading),
+            stats=Stats(*reading),
+            workspaces=wiring.workspaces(settings, client),
+            api_keys=api_keys,
+            searches=Searches(wire.call, wiring.keys(settings), api_keys, url),
+            refusals=refusals,
+            audit=wiring.audit(settings, wire.call),
+            producer=AsyncDispatcher(client, url, settings.key_prefix),
+            addresses=wiring.addresses(settings),
+            allow_http=settings.allow_http,
+            max_queued=settings.api_max_queued,
+            webhook_changes_per_minute=settings.webhook_changes_per_minute,
+        )
+    finally:
+        await refusals.close()
+        await wire.close()
+        await client.aclose()

@@ -1,0 +1,168 @@
+"""The groups of `dispatcher`: they know their commands by name and one line, and load a command when it is asked for."""
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+
+from config.lines import guard_standard_error
+from tasks import interrupt, tables
+from tasks.cli import ABOUT, COMMANDS, EXAMPLES, Entry
+
+PLAIN = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+"""Of every typer.Typer: no boxes, no colours, and a bug is a plain traceback."""
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Of `worker`: further options are Celery's."""
+WITH_TABLES = ("list", "show", "check", "stats", "config")
+"""Commands with --json that print tables: these also have --wide."""
+
+
+class NotLoaded(TyperCommand):
+    """In place of a command or group that nobody has asked for yet."""
+
+    entry: Entry
+
+
+class Lazy(TyperGroup):
+    """A group of which only the command that runs is loaded; help, completion and typos need names alone."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of the first argument, and the arguments that are left. Raises a usage error with the nearest name."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, loaded(command), rest
+
+
+def run() -> int:
+    """Runs the command that the arguments name; its exit code."""
+    guard_standard_error()
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  began with it closed
+    try:
+        code = root()(standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        text = error.format_message()  # of a group without its command: its help
+        _complain(text if text.startswith("Usage:") else f"error: {text}")
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return interrupt.CODE
+    except BrokenPipeError:  # whoever read has enough
+        _write_no_more()
+        return 0
+    except Exception as error:
+        if isinstance(error, OSError):
+            _write_no_more()
+        return int(import_module("tasks.failures").report(error))
+    return int(code or 0)
+
+
+def root() -> TyperGroup:
+    """`dispatcher` itself."""
+    app = typer.Typer(cls=Lazy, help=ABOUT, **PLAIN)  # type: ignore[arg-type]
+    app.callback(invoke_without_command=True)(_start)
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    return _with_entries(group, "")
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command, by its words in alphabetical order, loaded: for documents and tests."""
+    return _walk("", root())
+
+
+def loaded(command: Any) -> Any:
+    """The command itself, in place of its name and line."""
+    if not isinstance(command, NotLoaded):
+        return command
+    module, _, name = command.entry.where.partition(":")
+    found = getattr(_imported(module), name)
+    if isinstance(found, typer.Typer):
+        found.info.cls, found.rich_markup_mode = Lazy, None
+        return _with_entries(get_group(found), command.entry.path)
+    return _command(command.entry, found)
+
+
+def _imported(module: str) -> Any:
+    """A module, in four fifths of the time: nothing of what imports make is garbage, and nobody looks through it again."""
+    sys.modules.setdefault("rich.traceback", None)  # type: ignore[arg-type]  # structlog takes it where it is there; ours are plain
+    gc.disable()
+    try:
+        return import_module(module)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def _command(entry: Entry, function: Any) -> Any:
+    app = typer.Typer(add_completion=False, **PLAIN)  # type: ignore[arg-type]
+    name = entry.path.rpartition(" ")[2]
+    app.command(name, context_settings=PASSED_ON if name == "worker" else None)(function)
+    return _with_wide(get_command(app))
+
+
+def _with_entries(group: TyperGroup, path: str) -> TyperGroup:
+    """A group with those of its commands that are in the table, not loaded."""
+    for command in group.commands.values():
+        _with_wide(command)
+    for entry in COMMANDS:
+        before, _, name = entry.path.rpartition(" ")
+        if before == path:
+            group.commands[name] = command = NotLoaded(name, help=entry.help, rich_markup_mode=None)
+            command.entry = entry
+    return group
+
+
+def _with_wide(command: Any) -> Any:
+    """Adds --wide to a command that prints a table."""
+    if command.name in WITH_TABLES and any("--json" in one.opts for one in command.params):
+        app = typer.Typer(add_completion=False, **PLAIN)  # type: ignore[arg-type]
+        app.command()(_wide)
+        command.params += get_command(app).params
+    return command
+
+
+def _wide(
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help=tables.WIDE_HELP, callback=tables.set_wide, expose_value=False),
+    ] = False,
+) -> None:
+    """Has the option that `_with_wide` adds."""
+
+
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(import_module("dispatcher").__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        typer.echo(EXAMPLES)
+
+
+def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+        return
+    for name in sorted(inner):
+        yield from _walk(f"{path} {name}".strip(), loaded(inner[name]))
+
+
+def _complain(text: str) -> None:
+    """A text on standard error, in lines that fit a terminal."""
+    if sys.stderr.isatty() and not text.startswith("Usage:"):
+        text = "\n".join(tables.wrapped(text, tables.terminal_width()))
+    print(text, file=sys.stderr)  # noqa: T201  a usage error needs no console
+
+
+def _write_no_more() -> None:
+    """Drops what standard output still holds, or Python tries to write it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,196 @@
+"""Every command on a terminal of 80 columns: no line is longer, and no id and no URL is broken."""
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tasks import cli, lazy, tables
+from tests.acceptance.stack import Stack, change, running_stack, wait_until
+from tests.acceptance.terminal import COLUMNS, Terminal
+
+LONG = "acme-telecommunications-of-the-gold-coast-and-beyond-2026"
+EVENT = "evt_9f1c2b7e-4d5a-4b7e-9a39-0d7a2a1f8f11-delivered-1781010297123"
+MESSAGE = "77aa0c4e-6f2d-4d3a-9a39-0d7a2a1f8f11-0b6b0c4e-6f2d-4d3a"
+URL = "https://callbacks.the-gold-coast-telecommunications-company.example:8443/hooks/v2/messages"
+ORIGIN = URL.partition("/hooks")[0]
+COMMANDS = dict(lazy.commands())
+GROUPS = sorted({path.rpartition(" ")[0] for path in COMMANDS})
+SERVICES = {
+    "worker": "ready.",
+    "api --port 0": "",
+    "exporter --port 0": "metrics at",
+    f"listen --workspace {LONG} --port 0": "listening on",
+    "tail": "watching",
+}
+"""What runs until Ctrl-C, and what it says once it runs."""
+RUNS = {
+    "demo": ["demo"],
+    "enqueue": ["enqueue {file}", "enqueue /no/such/folder/with/a/rather/long/name/status-changes.jsonl"],
+    "workspace add": [
+        f"workspace add {LONG}-new --dialect zeckta --callback-url {URL}",
+        f"workspace add {LONG} --dialect zeckta --callback-url {URL}",
+        f"workspace add {LONG}-2 --dialect zeckta --callback-url ftp://a.example/",
+    ],
+    "workspace list": ["workspace list"],
+    "workspace show": [f"workspace show {LONG}", f"workspace show {LONG} --reveal"],
+    "workspace update": [f"workspace update {LONG} --max-concurrency 7", f"workspace update {LONG}"],
+    "workspace rotate-secret": [f"workspace rotate-secret {LONG}-new"],
+    "workspace rotate-encryption": ["workspace rotate-encryption"],
+    "workspace remove": [f"workspace remove {LONG}-new", f"workspace remove {LONG}"],
+    "workspace ping": [f"workspace ping {LONG}"],
+    "workspace api-key add": [f"workspace api-key add {LONG}"],
+    "workspace api-key list": [f"workspace api-key list {LONG}"],
+    "workspace api-key revoke": [f"workspace api-key revoke {LONG} key_nosuchkey"],
+    "producer-key add": ["producer-key add billing-and-reconciliation-service"],
+    "producer-key list": ["producer-key list"],
+    "producer-key revoke": ["producer-key revoke key_nosuchkey"],
+    "event show": [f"event show {EVENT} --workspace {LONG}", f"event show {EVENT}-none --workspace {LONG}"],
+    "event list": [
+        f"event list --message {MESSAGE}",
+        "event list --state failed",
+        "event list --state waiting",
+    ],
+    "event replay": [
+        "event replay --state failed",
+        "event replay --state failed --yes --rate 2",
+        f"event replay {EVENT} --workspace {LONG}",
+    ],
+    "endpoint list": ["endpoint list"],
+    "endpoint show": [f"endpoint show {LONG} {ORIGIN}"],
+    "endpoint pause": [f"endpoint pause {LONG} {ORIGIN}"],
+    "endpoint resume": [f"endpoint resume {LONG} {ORIGIN}"],
+    "rejected list": ["rejected list"],
+    "rejected show": ["rejected show {entry}"],
+    "rejected requeue": ["rejected requeue --all", "rejected requeue {entry}"],
+    "purge waiting": [f"purge waiting --workspace {LONG} --endpoint {ORIGIN} --yes"],
+    "purge ended": [f"purge ended --workspace {LONG} --state failed --yes"],
+    "purge rejected": ["purge rejected --yes"],
+    "audit list": ["audit list"],
+    "stats": ["stats", "stats --by workspace", "stats --by endpoint", f"stats --workspace {LONG}"],
+    "check": ["check", "check --live"],
+    "config": ["config"],
+}
+"""Of each command, in the order in which they are run, at least one run; services are above."""
+
+
+@pytest.fixture(scope="module")
+def stand(server_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """An installation with long names: callbacks that wait, that failed, and entries that were rejected."""
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        return web.Response(status=410, text="this customer moved away, and left no address behind " * 3)
+
+    with running_stack(tmp_path_factory.mktemp("stand")) as stack:
+        stack.answer = answer
+        stack.add_workspace(LONG, "zeckta", URL)
+        stack.cli("workspace", "api-key", "add", LONG)
+        local = stack.listen()
+        worker = stack.start_worker(DISPATCHER_BACKOFF_BASE_SECONDS="3600")
+        worker.wait_ready()
+        stack.enqueue(workspace=LONG, eventId=EVENT, message=_message(MESSAGE))
+        stack.enqueue(
+            workspace=LONG, eventId=f"{EVENT}-x", message=_message(f"{MESSAGE}-x"), callbackUrl=f"{local}/x"
+        )
+        stack.redis.xadd(
+            "dispatcher:events", {"event": json.dumps(change(1, workspace=LONG, status="ARRIVED"))}
+        )
+        stack.redis.xadd("dispatcher:events", {"event": json.dumps(change(1, workspace=f"{LONG}-none"))})
+        wait_until(lambda: stack.redis.xlen("dispatcher:rejected") == 2)
+        wait_until(lambda: '"callback.attempted"' in worker.log)
+        (stack.folder / "changes.jsonl").write_text(json.dumps(change(2, workspace=LONG)) + "\n")
+        yield stack
+
+
+def _message(uuid: str) -> dict[str, str]:
+    return {"uuid": uuid, "src": "ACME", "dest": "+233200000001"}
+
+
+def test_no_command_is_forgotten() -> None:
+    """Every command that there is runs here: a new one fails this until it does."""
+    services = {service.split()[0] for service in SERVICES}
+    shown = {path for path, command in COMMANDS.items() if not command.hidden}
+    assert set() == shown - set(RUNS) - services
+
+
+def check(terminal: Terminal) -> None:
+    """No line is wider than the terminal, unless it is one word; nothing that people copy is broken."""
+    lines = terminal.lines
+    assert [] == [line for line in lines if tables.width_of(line) > COLUMNS and len(line.split()) > 1]
+    for whole in (LONG, EVENT, MESSAGE, ORIGIN):
+        begun = [line for line in lines if whole[:24] in line]
+        assert [] == [line for line in begun if whole not in line]
+    assert "Traceback" not in terminal.text
+
+
+@pytest.mark.parametrize("path", ["", *GROUPS, *COMMANDS])
+def test_help(stand: Stack, path: str) -> None:
+    """Help fits, of every group and every command, hidden ones too."""
+    terminal = Terminal(stand, *path.split(), "--help")
+    assert 0 == terminal.wait()
+    assert "Usage:" in terminal.text
+    check(terminal)
+
+
+@pytest.mark.parametrize("args", ["", "event", "worksp", "event shwo", "enqueue"])
+def test_wrong_usage(stand: Stack, args: str) -> None:
+    """What is wrong with a command is said in lines that fit."""
+    terminal = Terminal(stand, *args.split())
+    terminal.wait()
+    check(terminal)
+
+
+def test_times_have_their_distance(stand: Stack) -> None:
+    """On a terminal times have their distance from now beside them; elsewhere, and with --json, they are as they are."""
+    shown = ("event", "show", EVENT, "--workspace", LONG)
+    terminal = Terminal(stand, *shown)
+    terminal.wait()
+    assert re.search(r"\d\d:\d\d:\d\dZ, (\d+ (s|min) ago|now)", terminal.text)
+    assert " ago" not in stand.cli(*shown).stdout
+    assert stand.cli_json(*shown)["acceptedAt"] in stand.cli(*shown).stdout
+
+
+def test_wide(stand: Stack) -> None:
+    """--wide, and an output that is no terminal, have a line for each row, however long."""
+    terminal = Terminal(stand, "endpoint", "list", "--wide")
+    terminal.wait()
+    (line,) = [line for line in terminal.lines if ORIGIN in line]
+    assert (True, True) == (LONG in line, len(line) > COLUMNS)
+    (line,) = [line for line in stand.cli("endpoint", "list").stdout.splitlines() if ORIGIN in line]
+    assert LONG in line
+
+
+@pytest.mark.parametrize("args", [run for runs in RUNS.values() for run in runs])
+def test_command(stand: Stack, args: str) -> None:
+    """What a command shows of long names fits, and what people copy is whole."""
+    entries = [fields[b"entry"].decode() for _, fields in stand.redis.xrange("dispatcher:rejected")]
+    entry = entries[0] if entries else "0-0"
+    terminal = Terminal(stand, *args.format(file=stand.folder / "changes.jsonl", entry=entry).split())
+    assert terminal.wait() in (0, 1, 2)
+    assert terminal.text.strip()
+    check(terminal)
+
+
+@pytest.mark.parametrize("args", SERVICES)
+def test_service(stand: Stack, args: str) -> None:
+    """What runs until Ctrl-C fits too, and ends by it with exit code 130."""
+    terminal = Terminal(stand, *args.split())
+    wait_until(lambda: SERVICES[args] in terminal.text.replace("\n", " "), what=args)
+    if args.startswith("api"):
+        wait_until(lambda: "running on" in terminal.text, what="the API")
+    terminal.process.send_signal(signal.SIGINT)
+    assert 130 == terminal.wait()
+    assert "Traceback" not in terminal.text
+    if args.split()[0] not in ("worker", "api"):  # their output is log lines
+        check(terminal)
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    """Every file of tasks/commands is reached from the table of the command line, or by a command of it."""
+    folder = Path(cli.__file__).parent / "commands"
+    modules = {entry.where.partition(":")[0].rpartition(".")[2] for entry in cli.COMMANDS}
+    assert {"__init__", "filters"} == {path.stem for path in folder.glob("*.py")} - modules

@@ -1,0 +1,86 @@
+"""What /healthz and /readyz say."""
+
+import asyncio
+import http.client
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.core import GaugeMetricFamily
+
+from dispatcher.health import LIVE_SECONDS, READY_SECONDS, Health
+from tasks.metrics import serve
+
+
+class Clock:
+    """Time that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def codes(health: Health) -> tuple[int, int]:
+    """Of /healthz and of /readyz."""
+    return health.answer("/healthz")[0], health.answer("/readyz")[0]
+
+
+def test_health() -> None:
+    """Alive while the loop turns; ready once Redis answered, while it goes on answering, and until the end."""
+    clock = Clock()
+    health = Health(clock)
+    assert (200, 503) == codes(health)
+    health.answered()
+    assert (200, 200) == codes(health)
+    clock.now += READY_SECONDS + 1
+    assert (200, 503) == codes(health)
+    health.answered()
+    assert (200, 200) == codes(health)
+    clock.now += LIVE_SECONDS + 1
+    health.answered()
+    assert (503, 503) == codes(health)
+    health.turned()
+    assert (200, 200) == codes(health)
+    health.refused("Redis holds data of another version's format")
+    assert (200, 503) == codes(health)
+    assert "another version" in health.answer("/readyz")[1]
+    health.answered()
+    health.stopping = True
+    assert (200, 503) == codes(health)
+
+
+class Hanging:
+    """A collector that waits for a Redis that hangs."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing, for long."""
+        asyncio.run(asyncio.sleep(3600))
+        yield from ()
+
+
+def ask(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str, str | None]:
+    """Status, text and Cache-Control."""
+    connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(), answer.getheader("Cache-Control")
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_health_while_a_scrape_hangs(host: str) -> None:
+    """Whoever asks for health waits for no scrape."""
+    health = Health()
+    try:
+        end, port = serve(0, Hanging(), health, host)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    scraping = http.client.HTTPConnection(host, port)
+    scraping.request("GET", "/metrics")
+    try:
+        assert (200, "ok\n", "no-store") == ask(port, "/healthz", host)
+        assert (503, "Redis has not answered yet\n", "no-store") == ask(port, "/readyz", host)
+    finally:
+        scraping.close()
+        end()
