@@ -90,7 +90,7 @@ COMMANDS = (
 EXAMPLES = """
 Examples:
 
-  dispatcher demo                        see it work, with nothing installed
+  dispatcher demo                            see it work, nothing installed
   dispatcher workspace add acme --dialect zeckta \\
       --callback-url https://example.com/hooks
   dispatcher enqueue status-changes.jsonl    put status changes on the queue

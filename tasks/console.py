@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.text import Text
 
 from config import logs
+from config.lines import errors
 from config.settings import Settings, load, wants_json
 from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, visible
 from tasks import interrupt, tables
@@ -34,6 +35,8 @@ class Output(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's, without markup; a word that is longer than the terminal is not broken either."""
+        if not self.stderr:
+            _let_errors_go_first()
         if self.is_terminal:
             objects = tuple(self._wrapped(one) if isinstance(one, str) else one for one in objects)
         super().print(*objects, **{"markup": False, "soft_wrap": True} | options)
@@ -42,6 +45,13 @@ class Output(Console):
         return "\n".join(line for whole in text.split("\n") for line in tables.wrapped(whole, self.width))
 
 
+def _let_errors_go_first() -> None:
+    """A thread writes standard error: on a terminal what was said there before, such as a progress bar, comes before."""
+    if sys.stderr.isatty():
+        errors.flush(FLUSH_SECONDS)
+
+
+FLUSH_SECONDS = 0.2
 WIDE = 250
 """Columns where standard output is no terminal."""
 
@@ -166,6 +176,7 @@ def columns_of_terminal() -> int | None:
 
 def print_line(line: str, style: str = "") -> None:
     """A line as it is."""
+    _let_errors_go_first()
     Console.print(out, Text(line), style=style, soft_wrap=True)
 
 

@@ -20,6 +20,7 @@ from aiohttp import web
 from rich.table import Table
 from rich.text import Text
 
+from config import logs
 from config.environment import PREFIX
 from config.settings import Settings
 from dispatcher.__main__ import COMMAND
@@ -118,6 +119,7 @@ def demo(
     """
     if not FILE.exists():
         raise DispatcherError(f"{FILE} is missing: run the demo from a checkout of the project")
+    logs.configure("WARNING", "console")
     if picture:
         _require_place(picture)
         console.out.record, console.out.width = True, PICTURE_COLUMNS

@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 
 from config.environment import PREFIX
 from config.settings import Settings
+from dispatcher.health import PATHS
 from tasks import documents
 
 ROOT = Path(__file__).parents[2]
@@ -339,3 +340,16 @@ def test_log_events_that_operations_names_exist() -> None:
     named = set(re.findall(r"`([a-z]+\.[a-z_]+)`", OPERATIONS))
     assert named
     assert set() == {name for name in named if f'"{name}"' not in source}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_probes(name: str) -> None:
+    """Each container is started anew only where it does not live, and is asked at a port that it has."""
+    for container in PODS[name]["spec"]["containers"]:
+        probes = {kind: probe["httpGet"] for kind, probe in container.items() if kind.endswith("Probe")}
+        assert {"livenessProbe", "readinessProbe"} <= probes.keys()
+        assert {"/healthz"} == {
+            probes[kind]["path"] for kind in probes.keys() & {"livenessProbe", "startupProbe"}
+        }
+        assert {probe["path"] for probe in probes.values()} <= set(PATHS)
+        assert {probe["port"] for probe in probes.values()} <= {port["name"] for port in container["ports"]}
