@@ -27,6 +27,8 @@ def _chapters(name: str, command: Any) -> Iterator[str]:
     if not commands:
         yield f"\n## {name}\n\n{_help(command)}\n{_parameters(command)}"
     for word, inner in sorted(commands.items()):
+        if inner.hidden:
+            continue
         yield from _chapters(f"{name} {word}", inner)
 
 

@@ -6,6 +6,7 @@ import secrets
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,8 @@ import typer
 from config import broker
 from config.settings import PREFIX, Settings, rows
 from dispatcher.checks import Finding, Verdict, encryption, look_at_redis
-from dispatcher.lookup import Lookup
+from dispatcher.holds import problems
+from dispatcher.lookup import Endpoint, Lookup
 from tasks import console, wiring
 
 LIVE_SECONDS = 10.0
@@ -58,10 +60,20 @@ async def _look(settings: Settings) -> list[Finding]:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
         queued, pending = await store.lookup.waiting()
         waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
-        workers = _workers(await store.lookup.workers(), Verdict.WARNING)
+        endpoints = _endpoints(await store.lookup.endpoints())
+        workers = _workers(await store.lookup.workers(), Verdict.BAD)
         celery = await asyncio.to_thread(_broker)
         damage = _damage(await store.stats.day(await store.lookup.now_ms()))
-        return [*found, *celery, _secrets(settings), *contradictions(settings), damage, workers, waiting]
+        return [
+            *found,
+            *celery,
+            _secrets(settings),
+            *contradictions(settings),
+            damage,
+            workers,
+            endpoints,
+            waiting,
+        ]
 
 
 def _broker() -> list[Finding]:
@@ -138,6 +150,17 @@ def _secrets(settings: Settings) -> Finding:
         return Finding("secrets", Verdict.OK, "encrypted in Redis")
     advice = "set DISPATCHER_SECRET_KEYS; `python -c 'from cryptography.fernet import Fernet as F; print(F.generate_key().decode())'` makes a key"
     return Finding("secrets", Verdict.WARNING, "readable in Redis", advice)
+
+
+def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
+    """Which customers' endpoints are down: no fault of this installation."""
+    found = problems(endpoints)
+    stopped = sum(e.state == "stopped" for e in endpoints)
+    told = [f"{count:,} {what}" for what, count in found.items()] + [f"{stopped:,} stopped"] * bool(stopped)
+    if not told:
+        return Finding("endpoints", Verdict.OK, f"nothing is wrong with any of {len(endpoints):,}")
+    detail = f"of {len(endpoints):,}: {', '.join(told)}"
+    return Finding("endpoints", Verdict.WARNING, detail, "dispatcher endpoint list")
 
 
 def _workers(workers: dict[str, Any], otherwise: Verdict) -> Finding:
