@@ -5,11 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from config.settings import Settings
 from dispatcher.addresses import parse_callback_url, without_query
 from dispatcher.audit import described, difference, is_changed, shown_url
 from dispatcher.dialects import dialects
+from dispatcher.errors import InvalidInput, visible
 from dispatcher.headers import parse_headers
 from dispatcher.model import iso
+from dispatcher.transport import OwnFault, TransportFailure
 from dispatcher.workspaces import ORDERINGS, Workspace
 from tasks import console, wiring
 
@@ -37,7 +40,15 @@ Header = Annotated[
     list[str] | None,
     typer.Option(help="A header of its own, as 'Name: value'; may be repeated.", show_default=False),
 ]
+NoCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Do not look up where the callback URL leads: the workers' settings or name servers are others than here.",
+    ),
+]
 MOVED_AT_ONCE = 100
+LOOK_UP_SECONDS = 3.0
 
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show the URL's query and the headers' values too.")]
 
@@ -67,9 +78,13 @@ def add(
     rate_per_second: Rate = None,
     ordering: Ordering = None,
     header: Header = None,
+    no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
     """Make a workspace; its secret is shown this once.
+
+    A callback URL that deliveries could not go to, by this process's settings, is refused; a name that has no address now is
+    only told.
 
     Examples:
 
@@ -81,6 +96,8 @@ def add(
 
     async def work() -> Workspace:
         async with wiring.store(settings) as store:
+            if callback_url and not no_check:
+                await _look_up(settings, callback_url)
             made = await store.workspaces.add(
                 workspace,
                 dialect,
@@ -214,10 +231,11 @@ def update(
     rate_per_second: Rate = None,
     ordering: Ordering = None,
     header: Header = None,
+    no_check: NoCheck = False,
 ) -> None:
     """Change a workspace: the URL for later status changes, the rest at once.
 
-    A header without a value ('Name:') is removed.
+    A callback URL is looked at as `workspace add` does. A header without a value ('Name:') is removed.
     """
     settings = console.settings()
     if (callback_url, max_concurrency, rate_per_second, ordering, header or None) == (None,) * 5:
@@ -234,6 +252,8 @@ def update(
             before = move_from or (await store.workspaces.require(workspace)).callback_url
             if move_waiting and not before:
                 console.fail("it had no callback URL: say --move-from", console.USAGE)
+            if callback_url and not no_check:
+                await _look_up(settings, callback_url)
             updated = await store.workspaces.update(
                 workspace,
                 callback_url=callback_url,
@@ -252,6 +272,24 @@ def update(
         also += f"; {left} are being sent, or go to another URL (--move-from moves those)"
     done = "is changed" if changed else "was like that already"
     console.out.print(f"workspace {workspace} {done}{also}", markup=False)
+
+
+async def _look_up(settings: Settings, url: str) -> None:
+    """Refuses a callback URL that deliveries may not go to; says so where its name has no address now. Raises InvalidInput."""
+    parse_callback_url(url, allow_http=settings.allow_http)
+    transport = wiring.transport(settings)
+    try:
+        await transport.look_up(url, LOOK_UP_SECONDS)
+    except (TransportFailure, OwnFault) as error:
+        if isinstance(error, TransportFailure) and error.word == "blocked_address":
+            raise InvalidInput(
+                f"callback URL would be blocked: {error}; --no-check takes it all the same"
+            ) from error
+        console.err.print(
+            f"warning: no address of the callback URL's name was found now: {visible(error)}", markup=False
+        )
+    finally:
+        await transport.aclose()
 
 
 async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, int]:

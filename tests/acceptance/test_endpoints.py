@@ -173,3 +173,51 @@ def test_ping(stack: Stack) -> None:
     ):
         done = stack.cli(*blocked, "--json")
         assert (1, "blocked_address") == (done.returncode, json.loads(done.stdout)["error"])
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "says"),
+    [
+        ("https://10.0.0.7/hooks", {}, "10.0.0.7 is not a public address (DISPATCHER_ALLOWED_NETWORKS="),
+        (
+            "https://localhost/hooks",
+            {"ALLOWED_NETWORKS": ""},
+            "is not a public address (DISPATCHER_ALLOWED_NETWORKS=",
+        ),
+        ("https://127.0.0.1/", {"DENIED_NETWORKS": "127.0.0.0/30"}, "is in DISPATCHER_DENIED_NETWORKS"),
+        ("https://127.0.0.1:8443/", {"ALLOWED_PORTS": "443"}, "port 8443 is not in DISPATCHER_ALLOWED_PORTS"),
+        (
+            "https://hooks.invalid:8443/",
+            {"ALLOWED_PORTS": "443"},
+            "port 8443 is not in DISPATCHER_ALLOWED_PORTS",
+        ),
+        ("http://127.0.0.1/", {"ALLOW_HTTP": "false"}, "DISPATCHER_ALLOW_HTTP=true allows http"),
+        ("https://169.254.169.254/", {"PROXY_URL": "http://127.0.0.1:9"}, "is not a public address"),
+    ],
+)
+def test_blocked_url(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, url: str, settings: dict[str, str], says: str
+) -> None:
+    """A callback URL that no delivery could go to is refused at once, and nothing is made or changed."""
+    for name, value in settings.items():
+        monkeypatch.setitem(stack.environment, f"DISPATCHER_{name}", value)
+    there = [one["workspace"] for one in stack.cli_json("workspace", "list")]
+    for args in (("add", "blocked", "--dialect", "zeckta"), ("update", there[0])):
+        done = stack.cli("workspace", *args, "--callback-url", url)
+        assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), done.stderr
+        assert says in done.stderr
+    assert there == [one["workspace"] for one in stack.cli_json("workspace", "list")]
+    assert url != stack.cli_json("workspace", "show", there[0], "--reveal")["callbackUrl"]
+
+
+def test_url_that_is_only_told(stack: Stack) -> None:
+    """A name without an address now is told, and taken; so is what --no-check says, without a word."""
+    added = stack.cli(
+        "workspace", "add", "nameless", "--dialect", "zeckta", "--callback-url", "https://hooks.invalid/"
+    )
+    assert (0, True) == (added.returncode, "warning: no address" in added.stderr), added.stderr
+    unchecked = stack.cli(
+        "workspace", "update", "nameless", "--callback-url", "https://10.0.0.7/", "--no-check"
+    )
+    assert (0, False) == (unchecked.returncode, "warning" in unchecked.stderr)
+    assert "https://10.0.0.7/" == stack.cli_json("workspace", "show", "nameless")["callbackUrl"]
