@@ -1,6 +1,7 @@
 """For people: endpoints, workers, rejected entries, how much waits."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -320,9 +321,10 @@ def _endpoint(
 
 def _last_failure(raw: bytes | None) -> tuple[str | None, int | None, str | None, None, bool]:
     """Error, time and eventId, no answer yet, and whether one is kept, as lua/settle.lua writes them."""
-    if not raw:
+    found = re.fullmatch(rb"(\d{1,13}) (\w+) ([01]) (\S+)", raw or b"")
+    if not found:  # there was none, or somebody wrote over it
         return None, None, None, None, False
-    at, error, answered, event_id = raw.decode(errors="replace").split(" ", 3)
+    at, error, answered, event_id = (one.decode(errors="replace") for one in found.groups())
     return error, int(at), event_id, None, answered == "1"
 
 

@@ -237,3 +237,12 @@ def test_the_url_that_is_next(world: World) -> None:
     assert "https://a.example/hooks" == world.run(world.lookup.next_url(endpoint))
     world.settle(one.event_id, one.claim, news=News.UP)
     assert None is world.run(world.lookup.next_url(endpoint))
+
+
+def test_last_failure_that_is_none(world: World) -> None:
+    """What somebody wrote over by hand, or an earlier version did not write, is no last failure."""
+    accept(world, 1)
+    for raw in ("", "garbage", "x http_500 1 e0", "99999999999999999 http_500 0 e0"):
+        world.call("hset", world.keys.endpoint(endpoint_id(A)), "last_failure", raw)
+        assert (None, None) == (shown(world).last_error, shown(world).last_failed_ms)
+    world.deliver_all()
