@@ -7,6 +7,7 @@ from dispatcher.decide import DOWN_ERRORS
 from dispatcher.lookup import Endpoint
 from dispatcher.model import iso_seconds
 
+HALF_DAY_MS = 43_200_000
 _RANKS = {"stopped": 0, "paused": 0, "probing": 0, "waiting": 1, "idle": 2}
 _UNITS = (
     (172_800_000, 86_400_000, "days"),
@@ -87,9 +88,11 @@ def _waits_for_attempt(e: Endpoint) -> bool:
 
 
 def _at(ms: int, now_ms: int) -> str:
-    """A time, and how far away it is."""
+    """A time in UTC, and how far away it is; within half a day without its date."""
+    day, _, time = iso_seconds(ms).partition("T")
     away = duration(abs(ms - now_ms))
-    return f"{iso_seconds(ms)} ({f'in {away}' if ms > now_ms else f'{away} ago'})"
+    date = "" if abs(ms - now_ms) < HALF_DAY_MS else f"{day} "
+    return f"{date}{time} ({f'in {away}' if ms > now_ms else f'{away} ago'})"
 
 
 def duration(ms: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -13,11 +14,8 @@ from dispatcher.ledger import Retried, Stopped
 from dispatcher.lookup import Endpoint
 from dispatcher.model import iso_seconds
 from tasks import console, wiring
-from tasks.commands.ping import answered, ping_url
 
-commands = typer.Typer(
-    help="Where callbacks go: what waits, what holds it up, and why.", no_args_is_help=True
-)
+commands = typer.Typer(help="Where callbacks go: what waits, what is paused, and why.", no_args_is_help=True)
 
 STATES = ("stopped", "paused", "probing", "waiting", "idle")
 RETRIED_STATES = ("paused", "waiting")
@@ -297,9 +295,9 @@ def ping(
 
     Nothing is kept of it: neither the breaker nor what waits learns from it. Exit code 1 if it was not taken.
     """
-    settings = console.settings()
+    settings, sending = console.settings(), import_module("tasks.commands.ping")  # HTTP: only this needs it
 
-    async def work(store: wiring.Store, endpoint: Endpoint) -> dict[str, Any]:
+    async def work(store: wiring.Store, endpoint: Endpoint) -> Any:
         found = await store.workspaces.require(workspace)
         given = parse_callback_url(url, allow_http=True)
         known = await store.lookup.next_url(endpoint)
@@ -309,9 +307,9 @@ def ping(
         if not given.target and not known:
             console.fail("nothing waits there, so the path is not known: give the URL in full", console.USAGE)
         now_ms = await store.lookup.now_ms()
-        return await ping_url(settings, found, now_ms, given.url if given.target else known or "")
+        return await sending.ping_url(settings, found, now_ms, given.url if given.target else known or "")
 
-    answered(_run(workspace, url, work), as_json)
+    sending.answered(_run(workspace, url, work), as_json)
 
 
 async def _with_answer(store: wiring.Store, endpoint: Endpoint) -> Endpoint:

@@ -1,18 +1,16 @@
 """`dispatcher workspace`: the customers."""
 
 from collections import defaultdict
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from config.settings import Settings
 from dispatcher.addresses import parse_callback_url, without_query
 from dispatcher.audit import described, difference, is_changed, shown_url
 from dispatcher.dialects import dialects
-from dispatcher.errors import InvalidInput, visible
 from dispatcher.headers import parse_headers
 from dispatcher.model import iso
-from dispatcher.transport import OwnFault, TransportFailure
 from dispatcher.workspaces import ORDERINGS, Workspace
 from tasks import console, wiring
 
@@ -48,7 +46,6 @@ NoCheck = Annotated[
     ),
 ]
 MOVED_AT_ONCE = 100
-LOOK_UP_SECONDS = 3.0
 
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show the URL's query and the headers' values too.")]
 
@@ -97,7 +94,7 @@ def add(
     async def work() -> Workspace:
         async with wiring.store(settings) as store:
             if callback_url and not no_check:
-                await _look_up(settings, callback_url)
+                await import_module("tasks.commands.look_up").look_up(settings, callback_url)
             made = await store.workspaces.add(
                 workspace,
                 dialect,
@@ -253,7 +250,7 @@ def update(
             if move_waiting and not before:
                 console.fail("it had no callback URL: say --move-from", console.USAGE)
             if callback_url and not no_check:
-                await _look_up(settings, callback_url)
+                await import_module("tasks.commands.look_up").look_up(settings, callback_url)
             updated = await store.workspaces.update(
                 workspace,
                 callback_url=callback_url,
@@ -272,24 +269,6 @@ def update(
         also += f"; {left} are being sent, or go to another URL (--move-from moves those)"
     done = "is changed" if changed else "was like that already"
     console.out.print(f"workspace {workspace} {done}{also}", markup=False)
-
-
-async def _look_up(settings: Settings, url: str) -> None:
-    """Refuses a callback URL that deliveries may not go to; says so where its name has no address now. Raises InvalidInput."""
-    parse_callback_url(url, allow_http=settings.allow_http)
-    transport = wiring.transport(settings)
-    try:
-        await transport.look_up(url, LOOK_UP_SECONDS)
-    except (TransportFailure, OwnFault) as error:
-        if isinstance(error, TransportFailure) and error.word == "blocked_address":
-            raise InvalidInput(
-                f"callback URL would be blocked: {error}; --no-check takes it all the same"
-            ) from error
-        console.err.print(
-            f"warning: no address of the callback URL's name was found now: {visible(error)}", markup=False
-        )
-    finally:
-        await transport.aclose()
 
 
 async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, int]:

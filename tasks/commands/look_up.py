@@ -1,0 +1,28 @@
+"""Where a callback URL leads, looked at before it is set, as a delivery would. Loads what sends: import it where it is needed."""
+
+from config.settings import Settings
+from dispatcher.addresses import parse_callback_url
+from dispatcher.errors import InvalidInput, visible
+from dispatcher.transport import OwnFault, TransportFailure
+from tasks import console, wiring
+
+SECONDS = 3.0
+"""One look-up."""
+
+
+async def look_up(settings: Settings, url: str) -> None:
+    """Refuses a callback URL that deliveries may not go to; warns where its name has no address now. Raises InvalidInput."""
+    parse_callback_url(url, allow_http=settings.allow_http)
+    transport = wiring.transport(settings)
+    try:
+        await transport.look_up(url, SECONDS)
+    except (TransportFailure, OwnFault) as error:
+        if isinstance(error, TransportFailure) and error.word == "blocked_address":
+            raise InvalidInput(
+                f"callback URL would be blocked: {error}; --no-check takes it all the same"
+            ) from error
+        console.err.print(
+            f"warning: no address of the callback URL's name was found now: {visible(error)}", markup=False
+        )
+    finally:
+        await transport.aclose()
