@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from dispatcher.decide import DOWN_ERRORS
 from dispatcher.lookup import Endpoint
 from dispatcher.model import iso_seconds
+from dispatcher.outcomes import DOWN_ERRORS
 
 HALF_DAY_MS = 43_200_000
 _RANKS = {"stopped": 0, "paused": 0, "probing": 0, "waiting": 1, "idle": 2}
