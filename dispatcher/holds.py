@@ -54,17 +54,19 @@ def held_by(endpoint: Endpoint) -> str:
     row = f" after {e.failures} failures in a row" if e.failures else ""
     match e.state:
         case "stopped":
-            return f"stopped by the operator since {_at(e.stopped_ms or 0, e.now_ms)}"
+            return f"stopped by the operator since {at(e.stopped_ms or 0, e.now_ms)}"
         case "paused" if not e.down_since_ms:
             return (
-                f"paused until {_at(e.paused_until_ms, e.now_ms)}, as the endpoint asked (Retry-After){last}"
+                f"paused until {at(e.paused_until_ms, e.now_ms)}, as the endpoint asked (Retry-After){last}"
             )
         case "paused":
-            return f"paused by the breaker until {_at(e.paused_until_ms, e.now_ms)}{row}{last}"
+            return f"paused by the breaker until {at(e.paused_until_ms, e.now_ms)}{row}{last}"
         case "probing" if e.in_flight:
             return f"probing: one callback tries it now{row}{last}"
         case "probing":
             return f"probing: one callback tries it next{row}{last}"
+        case "idle" if e.paused_until_ms > e.now_ms:
+            return f"idle: nothing waits for it; what comes is held until {at(e.paused_until_ms, e.now_ms)}{row}{last}"
         case "idle":
             return "idle: nothing waits for it"
     return f"waiting: {_waits_for(e)}"
@@ -77,9 +79,9 @@ def _waits_for(e: Endpoint) -> str:
     if e.oldest_due_ms > e.now_ms:
         last = f", last: {e.last_error}" if e.last_error else ""
         beside = f"{sent}; " if e.in_flight else ""
-        return f"{beside}the next attempt is at {_at(e.oldest_due_ms, e.now_ms)}{last}"
+        return f"{beside}the next attempt is at {at(e.oldest_due_ms, e.now_ms)}{last}"
     most = f" of at most {e.window}" if e.window else ""
-    return f"due since {_at(e.oldest_due_ms, e.now_ms)}, {sent}{most}"
+    return f"due since {at(e.oldest_due_ms, e.now_ms)}, {sent}{most}"
 
 
 def _waits_for_attempt(e: Endpoint) -> bool:
@@ -87,7 +89,7 @@ def _waits_for_attempt(e: Endpoint) -> bool:
     return e.oldest_due_ms is not None and e.oldest_due_ms > e.now_ms
 
 
-def _at(ms: int, now_ms: int) -> str:
+def at(ms: int, now_ms: int) -> str:
     """A time in UTC, and how far away it is; within half a day without its date."""
     day, _, time = iso_seconds(ms).partition("T")
     away = duration(abs(ms - now_ms))

@@ -9,10 +9,9 @@ import typer
 
 from dispatcher.addresses import parse_callback_url
 from dispatcher.errors import NotFound
-from dispatcher.holds import by_trouble, held_by, problem
+from dispatcher.holds import at, by_trouble, held_by, problem
 from dispatcher.ledger import Retried, Stopped
 from dispatcher.lookup import Endpoint
-from dispatcher.model import iso_seconds
 from tasks import console, wiring
 
 commands = typer.Typer(help="Where callbacks go: what waits, what is paused, and why.", no_args_is_help=True)
@@ -95,7 +94,8 @@ def list_(
 def show(workspace: Workspace, url: Url, as_json: Json = False) -> None:
     """Show one endpoint: what its callbacks wait for, and what its last failed attempt brought."""
     found = _run(workspace, url, _with_answer)
-    document = _document(found) | {"heldBy": held_by(found)}
+    document = {name: found.as_json()[name] for name in ("workspace", "endpoint", "state")}
+    document |= {"problem": problem(found), "heldBy": held_by(found), **found.as_json()}
     if as_json:
         console.print_json(document)
     else:
@@ -114,8 +114,7 @@ def stop(workspace: Workspace, url: Url) -> None:
         until = " until it is resumed, or until they expire" if endpoint.waiting else ""
         _say(f"stopped; {_callbacks(endpoint.waiting)}{until}")
     else:
-        since = f" since {iso_seconds(endpoint.stopped_ms)}" if endpoint.stopped_ms else ""
-        _say(f"was stopped already{since}; {_callbacks(endpoint.waiting)}")
+        _say(f"nothing was changed: {held_by(endpoint)}; {_callbacks(endpoint.waiting)}")
 
 
 commands.command("pause", hidden=True)(stop)
@@ -215,16 +214,15 @@ def _retry_one(workspace: str, url: str, as_json: bool) -> None:
 
 def _outcome(before: Endpoint, after: Endpoint, retried: Retried) -> str:
     if not before.waiting:
-        return "nothing waits for it: there is nothing to retry"
+        next_ = "the next callback probes it" if retried.pause_ended_ms else "there is nothing to retry"
+        return f"nothing waits for it: {next_}"
     done = []
     if retried.pause_ended_ms:
         done.append(f"probing now; was {held_by(before)}")
     elif retried.probe_ends_ms:
-        done.append(
-            f"is being probed already: the answer, or the end of its lease at {iso_seconds(retried.probe_ends_ms)}, decides"
-        )
+        done.append(f"is being probed already, until {at(retried.probe_ends_ms, after.now_ms)} at the latest")
     if retried.made_due:
-        done.append(f"{retried.made_due} that waited for their next attempt are due now")
+        done.append(_made_due(retried.made_due))
     return "; ".join(done) or f"nothing to hasten; {held_by(after)}"
 
 
@@ -233,7 +231,7 @@ def _retry_many(workspace: str | None, state: str | None, yes: bool, as_json: bo
 
     async def work() -> tuple[list[Endpoint], list[Endpoint], int, int]:
         async with wiring.store(settings) as store:
-            found = [e for e in await _chosen(store, workspace, state) if e.waiting]
+            found = [e for e in await _chosen(store, workspace, state) if _can_be_retried(e)]
             stopped = [e for e in found if e.state == "stopped"]
             chosen = sorted((e for e in found if e.state != "stopped"), key=by_trouble)
             done = await _retry_all(store, workspace or "", state, chosen) if yes else (0, 0)
@@ -247,15 +245,13 @@ def _retry_many(workspace: str | None, state: str | None, yes: bool, as_json: bo
     if chosen and not yes:
         rows = [(e.workspace, e.url, e.state, problem(e), e.waiting) for e in chosen[:20]]
         console.print_table(("workspace", "endpoint", "state", "problem", "waiting"), rows, "")
-        _say(f"{len(chosen)} endpoints; nothing was done: --yes retries them")
+        _say(f"{_endpoints(len(chosen))}; nothing was done: --yes retries what is counted here")
     elif chosen:
-        _say(
-            f"{len(chosen)} endpoints: {probed} are probed now, {made_due} callbacks that waited for their next attempt are due now"
-        )
+        _say(f"{_endpoints(len(chosen))}: {probed} probed now; {_made_due(made_due)}")
     else:
         _say("no such endpoint has anything waiting: there is nothing to retry")
     if stopped:
-        _say(f"{len(stopped)} are stopped, and stay so: `dispatcher endpoint resume` lets one go on")
+        _say(f"{_endpoints(len(stopped))} stopped, and left so: `dispatcher endpoint resume` lets one go on")
 
 
 async def _retry_all(
@@ -273,7 +269,7 @@ async def _retry_all(
 
 
 async def _retry(store: wiring.Store, endpoint: Endpoint) -> Retried:
-    if not endpoint.waiting:
+    if not _can_be_retried(endpoint):
         return Retried(stopped=endpoint.stopped_ms is not None)
     return await store.ledger.retry(endpoint.id, await store.lookup.later(endpoint)) or Retried()
 
@@ -376,9 +372,24 @@ def _hint(endpoint: Endpoint) -> str:
     command = f"`dispatcher endpoint retry {endpoint.workspace} {endpoint.url}`"
     if endpoint.state == "paused":
         return f"; {command} probes now"
+    if endpoint.state == "idle" and endpoint.paused_until_ms > endpoint.now_ms:
+        return f"; {command} has the next callback probe it"
     if endpoint.state == "waiting" and (endpoint.oldest_due_ms or 0) > endpoint.now_ms:
         return f"; {command} makes what waits due now"
     return ""
+
+
+def _can_be_retried(endpoint: Endpoint) -> bool:
+    """Whether something waits for it, or would."""
+    return endpoint.waiting > 0 or endpoint.paused_until_ms > endpoint.now_ms
+
+
+def _endpoints(count: int) -> str:
+    return f"{count} endpoint{'' if count == 1 else 's'}"
+
+
+def _made_due(count: int) -> str:
+    return f"{count} callback{'' if count == 1 else 's'} that waited for the next attempt due now"
 
 
 def _callbacks(count: int) -> str:

@@ -21,8 +21,9 @@ async def look_up(settings: Settings, url: str) -> None:
             raise InvalidInput(
                 f"callback URL would be blocked: {error}; --no-check takes it all the same"
             ) from error
+        why = visible(error).removeprefix("[Errno None] ")
         console.err.print(
-            f"warning: no address of the callback URL's name was found now: {visible(error)}", markup=False
+            f"warning: no address of the callback URL's name was found now ({why})", markup=False
         )
     finally:
         await transport.aclose()

@@ -94,7 +94,10 @@ def test_said_twice(stack: Stack) -> None:
     assert {"delivered": 1} == stack.wait_ended(stack.enqueue(workspace="twice"), "twice")
     assert "stopped; nothing waits for it\n" == stack.cli("endpoint", "stop", "twice", url).stdout
     since = stack.cli_json("endpoint", "show", "twice", url)["stoppedAt"]
-    assert "was stopped already since" in stack.cli("endpoint", "pause", "twice", url).stdout
+    assert (
+        "nothing was changed: stopped by the operator since"
+        in stack.cli("endpoint", "pause", "twice", url).stdout
+    )
     assert since == stack.cli_json("endpoint", "show", "twice", url)["stoppedAt"]
     assert "`dispatcher endpoint resume twice" in said(stack, "endpoint", "retry", "twice", url)
     assert (
@@ -121,6 +124,19 @@ def test_attempts_are_made_due(stack: Stack) -> None:
     done = stack.cli_json("endpoint", "retry", "backoff", url)
     assert (True, 1, "paused") == (done["probed"], done["madeDue"], done["before"]["state"])
     assert {"delivered": 1} == stack.wait_ended(event_ids, "backoff")
+
+
+def test_nothing_waits_but_it_pauses(stack: Stack) -> None:
+    """Where what waited was purged the pause is still there, and said; a retry has the next callback probe at once."""
+    stack.answer = answering(500)
+    url = stack.add_workspace("purged")
+    paused(stack, "purged", 5)
+    stack.cli("purge", "waiting", "--workspace", "purged", "--yes")
+    told = stack.cli("endpoint", "resume", "purged", url).stdout
+    assert "was not stopped; idle: nothing waits for it; what comes is held until" in told
+    stack.answer = answering(200)
+    assert "the next callback probes it" in stack.cli("endpoint", "retry", "purged", url).stdout
+    assert {"delivered": 1} == stack.wait_ended(stack.enqueue(1, first=10, workspace="purged"), "purged")
 
 
 def test_what_is_not_there(stack: Stack) -> None:

@@ -234,7 +234,7 @@ def test_endpoint_fails(stand: Stack, chapter: Chapter) -> None:
 
     async def answer(request: web.Request, number: int) -> web.Response:
         if request.path == "/silent" and not is_mended:
-            await asyncio.sleep(60)
+            await asyncio.sleep(4)
         return await answering(200 if is_mended else 500)(request, number)
 
     stand.answer = answer

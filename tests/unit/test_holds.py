@@ -42,6 +42,11 @@ CASES: list[tuple[dict[str, Any], str, str | None]] = [
     ({}, "idle: nothing waits for it", None),
     ({"last_error": "http_500"}, "idle: nothing waits for it", None),
     (
+        PAUSED | {"waiting": 0},
+        "idle: nothing waits for it; what comes is held until 08:04:00Z (in 4 min) after 12 failures in a row",
+        None,
+    ),
+    (
         {"stopped_ms": NOW - 7_200_000, "waiting": 3},
         "stopped by the operator since 06:00:00Z (2 h ago)",
         None,
