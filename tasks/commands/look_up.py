@@ -4,14 +4,17 @@ from config.settings import Settings
 from dispatcher.addresses import parse_callback_url
 from dispatcher.errors import InvalidInput, visible
 from dispatcher.transport import OwnFault, TransportFailure
-from tasks import console, wiring
+from tasks import wiring
 
 SECONDS = 3.0
 """One look-up."""
 
 
-async def look_up(settings: Settings, url: str) -> None:
-    """Refuses a callback URL that deliveries may not go to; warns where its name has no address now. Raises InvalidInput."""
+async def look_up(settings: Settings, url: str) -> str:
+    """What to warn of, where a callback URL's name has no address now; empty otherwise.
+
+    Raises InvalidInput for a URL that deliveries may not go to.
+    """
     parse_callback_url(url, allow_http=settings.allow_http)
     transport = wiring.transport(settings)
     try:
@@ -22,8 +25,7 @@ async def look_up(settings: Settings, url: str) -> None:
                 f"callback URL would be blocked: {error}; --no-check takes it all the same"
             ) from error
         why = visible(error).removeprefix("[Errno None] ")
-        console.err.print(
-            f"warning: no address of the callback URL's name was found now ({why})", markup=False
-        )
+        return f"warning: no address of the callback URL's name was found now ({why})"
     finally:
         await transport.aclose()
+    return ""
