@@ -7,8 +7,9 @@ read again, one entry at a time, so that an entry that kills its reader is found
 import asyncio
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Protocol
 
 import structlog
@@ -18,8 +19,8 @@ from dispatcher.connection import translated
 from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.ledger import Ledger, NotLeader, Room
 from dispatcher.metrics import Metrics
-from dispatcher.prepare import Batch, Entry, Fault, Preparer, Rejection
-from dispatcher.put_off import PutOff, place
+from dispatcher.prepare import NOBODY, Batch, Entry, Fault, Later, Preparer, place
+from dispatcher.put_off import PutOff
 from dispatcher.render import RenderOptions
 from dispatcher.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
 from dispatcher.status_api.record import Recorder
@@ -42,6 +43,8 @@ MAX_DEATHS = 3
 """An entry on which this many readers died is rejected unread."""
 RENDERED_AGAIN = 2
 """How often entries are rendered again at once, where their workspace is changed meanwhile, before they are put off."""
+TRYING_SHARE = 0.2
+"""How much of the time goes to what was put off, at most, while intake is behind with what is new."""
 
 GROUP, CONSUMER = "workers", "intake"
 
@@ -101,6 +104,8 @@ class Intake:
         self._reread_to: str | None = "0"
         """Up to where what was read and not accepted was read again; None: all of it."""
         self._full = self._behind = False
+        self._tried_at = time.monotonic()
+        self._said = ""
         self._stop = asyncio.Event()
         self.leading = False
 
@@ -114,7 +119,6 @@ class Intake:
             try:
                 await self._lead()
             except NotLeader:
-                self._say_behind(False)
                 self._follow()
             except RedisFull as error:
                 self._say_behind(False)
@@ -125,15 +129,16 @@ class Intake:
                 self._watch.failed(error)
                 self._reread_to = "0"  # the reply to a read may be lost
                 await self._pause(FOLLOW_SECONDS)
-            except Exception:  # the entries stay on the queue
-                log.exception("intake.internal_error", action="trying again")
+            except Exception as error:  # the entries stay on the queue
+                self._say_behind(False)
+                self._say_fault(error)
                 self._reread_to = "0"
                 await self._pause(RENEW_SECONDS)
         await self._resign()
 
     async def _lead(self) -> None:
         """Renews the lease, then works until it is time to renew it again."""
-        pending = await self._ledger.lead(self._token, LEASE_MS, full=self._full)
+        pending = await self._ledger.lead(self._token, LEASE_MS, full=self._full, renew=self.leading)
         self._watch.worked()
         if pending is None:
             self._follow()
@@ -145,29 +150,34 @@ class Intake:
         until = time.monotonic() + RENEW_SECONDS
         if not pending:
             self._reread_to = None
+        elif not self._put_off:  # for instance a worker that had lost the lead read them since
+            self._reread_to = self._reread_to or "0"
         while (self._held or self._reread_to is not None) and self._goes_on(until):
             self._held = self._held or await self._reread()
             if self._held:
                 await self._take(self._held)
-                self._done()
+                self._held = []
         while self._goes_on(until):
             await self._try_again(until)
-            if self._put_off.is_full:
-                self._say_behind(False)  # or turns would make way for ever
-                await self._pause(RENEW_SECONDS)
-                break
             entries = await self._read()
             self._say_behind(self._behind and bool(entries))
             await self._take_new(entries, until)
 
     async def _try_again(self, until: float) -> None:
-        """What was put off, as far as it is due and there is time: of each workspace as many as go on."""
-        while (workspace := self._put_off.due()) is not None and self._goes_on(until):
-            entries = self._put_off.next(workspace, BATCH)
-            taken = await self._take(entries, trying=workspace)
-            self._put_off.taken(workspace, taken)
-            if not taken:
-                self._put_off.try_later(workspace)
+        """What was put off and is due: one workspace after the other, and with it those that have entries beside its own.
+
+        One batch, and more as long as the share of the time allows it: new entries are read in between.
+        """
+        now = time.monotonic()
+        until = min(until, now + (now - self._tried_at) * TRYING_SHARE / (1 - TRYING_SHARE))
+        while (after := self._put_off.due()) is not None:
+            entries = await self._xreadgroup(f"{after[0]}-{after[1]}", BATCH)
+            last = place(entries[-1][0]) if len(entries) == BATCH else None
+            trying = self._put_off.trying(after, last)
+            self._put_off.tried(trying, await self._take(entries, trying=trying), last)
+            if not self._goes_on(until):
+                break
+        self._tried_at = time.monotonic()
 
     def _goes_on(self, until: float) -> bool:
         return not self._stop.is_set() and time.monotonic() < until
@@ -184,7 +194,7 @@ class Intake:
                 self._held = entries
                 try:
                     await self._take(entries, batch)
-                    self._done()
+                    self._held = []
                     self._say_behind(self._is_behind(entries))
                 finally:
                     entries, batch, reading = await ahead if ahead else ([], None, None)
@@ -209,14 +219,18 @@ class Intake:
         self._behind = behind
         self._turns.give_precedence(behind)
 
-    def _done(self) -> None:
-        self._held = []
-        self._say_room()
+    def _say_fault(self, error: Exception) -> None:
+        """Once, until a batch is taken."""
+        text = f"{type(error).__name__}: {error}"
+        if text != self._said:
+            log.error("intake.internal_error", action="trying again", exc_info=error)
+        self._said = text
 
     def _follow(self) -> None:
         if self.leading:
             log.warning("intake.lost_lead", held=len(self._held))
         self.leading = False
+        self._say_behind(False)  # or turns would make way for ever
         self._held, self._reread_to = [], "0"
         self._put_off.clear()
 
@@ -233,8 +247,8 @@ class Intake:
 
     async def _read(self) -> list[Entry]:
         """New entries; waits up to a second for some, unless there were many just now, or others are to be tried again."""
-        block_ms = 100 if len(self._put_off) else 1000
-        return await self._read_new(block_ms=None if self._behind else block_ms)
+        at_once = self._behind or self._put_off.due() is not None
+        return await self._read_new(block_ms=None if at_once else 100 if self._put_off else 1000)
 
     async def _read_new(self, block_ms: int | None = None) -> list[Entry]:
         return await self._xreadgroup(">", BATCH_BEHIND if self._behind else BATCH, block_ms)
@@ -245,23 +259,38 @@ class Intake:
         return len(entries) >= BATCH and self._ledger.now_ms() - enqueued_ms > BEHIND_MS
 
     async def _reread(self) -> list[Entry]:
-        """The next entry that was read but not accepted, unless its readers keep dying; none: those were all."""
+        """The next entries that were read but not accepted; no entries and no `_reread_to`: those were all.
+
+        Those that were put off come together, others one at a time; one whose readers keep dying is rejected instead.
+        """
         events, after = self._ledger.keys.events, self._reread_to or "0"
         with translated(self._url):
-            found = await self._call("XPENDING", events, GROUP, f"({after}", "+", 1)
+            found = await self._call("XPENDING", events, GROUP, f"({after}", "+", BATCH)
         if not found:
             self._reread_to = None
             return []
-        [(id_, _consumer, _idle, deaths)] = found
-        entry = self._reread_to = id_.decode()
-        if entry in self._put_off:
+        if strange := [id_ for id_, consumer, *_ in found if consumer != CONSUMER.encode()]:  # by hand
+            await self._claim(strange)
             return []
-        if deaths >= MAX_DEATHS:
-            detail = f"{deaths} workers died on this entry; it was set aside unread"
-            log.error("intake.poisoned", entry=entry, deaths=deaths)
-            await self._ledger.reject(self._token, [(entry, "poisoned", detail, "", "")])
+        deaths, count = found[0][3], len(list(takewhile(lambda one: one[3] == 0, found))) or 1
+        if deaths >= MAX_DEATHS and not await self._set_aside(found[0][0].decode(), deaths):
+            await self._pause(RENEW_SECONDS)
             return []
-        return await self._xreadgroup(after, 1)
+        self._reread_to = found[count - 1][0].decode()
+        return [] if deaths >= MAX_DEATHS else await self._xreadgroup(after, count)
+
+    async def _set_aside(self, entry_id: str, deaths: int) -> bool:
+        """Rejects an entry unread; False: it could not be kept."""
+        detail = f"{deaths} workers died on this entry; it was set aside unread"
+        log.error("intake.poisoned", entry=entry_id, deaths=deaths)
+        return not await self._ledger.reject(self._token, [(entry_id, "poisoned", detail, "", "")])
+
+    async def _claim(self, ids: Sequence[str | bytes]) -> None:
+        """Makes read entries ours, as if no reader had died on them."""
+        with translated(self._url):
+            await self._call(
+                "XCLAIM", self._ledger.keys.events, GROUP, CONSUMER, 0, *ids, "RETRYCOUNT", 0, "JUSTID"
+            )
 
     async def _xreadgroup(self, after: str, count: int, block_ms: int | None = None) -> list[Entry]:
         block: tuple[Argument, ...] = ("BLOCK", block_ms) if block_ms else ()
@@ -279,62 +308,64 @@ class Intake:
         return [(entry.decode(), fields or []) for entry, fields in entries]
 
     async def _take(
-        self, entries: Sequence[Entry], batch: Batch | None = None, *, trying: str | None = None
-    ) -> list[str]:
-        """Accepts, rejects or puts off entries; the ids of those that are off the queue now.
+        self, entries: Sequence[Entry], batch: Batch | None = None, trying: Mapping[str, bool] = NOBODY
+    ) -> dict[str, Later]:
+        """Accepts, rejects or puts off entries; those that are put off, by workspace."""
+        if batch is None or self._put_off.concerns(batch.workspaces):
+            batch = await self._preparer.prepare(entries, trying)
+        await self._accept(batch)
+        if batch.later:  # whoever reads them again is not told that their readers died
+            await self._claim([entry_id for left in batch.later.values() for entry_id in left.ids])
+            self._put_off.add(batch.later)
+        self._said = ""
+        return batch.later
 
-        Those of a workspace that has changed meanwhile are rendered again, and nobody else's. What breaks a whole batch
-        is looked for entry by entry.
+    async def _accept(self, batch: Batch, again: int = RENDERED_AGAIN) -> None:
+        """Has the ledger take what it can; what stays is in `batch.later` then.
+
+        Entries whose workspace has changed since they were rendered are rendered again, and nobody else's. What breaks a
+        whole batch is looked for entry by entry.
         """
-        taken: list[str] = []
+        changed: list[tuple[Entry, str]] = []
         try:
-            for _ in range(1 + RENDERED_AGAIN):
-                if batch is None or (trying is None and self._put_off.concerns(batch.workspaces)):
-                    batch = await self._preparer.prepare(entries, trying)
-                changed = await self._accept(batch, taken)
-                if not changed:
-                    return taken
-                entries, batch = [entry for entry, _ in changed], None
-            for entry, workspace in changed:
-                await self._delay(workspace, [entry], None, taken)
+            if batch.callbacks.count or batch.skipped:
+                changed = await self._accept_rendered(batch)
         except (NotLeader, RedisUnavailable):
             raise
         except Exception as error:
-            if len(entries) > 1:
-                return taken + await self._take_one_by_one(entries, trying)
-            workspace = next(iter(batch.workspaces), "") if batch else ""
-            await self._delay(workspace, entries, Fault.of(error), taken)
-        return taken
-
-    async def _take_one_by_one(self, entries: Sequence[Entry], trying: str | None) -> list[str]:
-        """The same of each; where a workspace's are tried again, up to the first that stays."""
-        taken: list[str] = []
-        for entry in entries:
-            found = await self._take([entry], trying=trying)
-            taken += found
-            if trying is not None and not found:
-                break
-        return taken
-
-    async def _accept(self, batch: Batch, taken: list[str]) -> list[tuple[Entry, str]]:
-        """Has the ledger take what it can; the entries whose workspace (beside them) has changed since they were rendered."""
-        changed: list[tuple[Entry, str]] = []
-        if batch.callbacks.count or batch.skipped:
-            accepted = await self._accept_callbacks(batch)
-            for entry, workspace, word in _words(batch, accepted):
-                if word == "changed":
-                    changed.append((entry, workspace))
-                elif word == "broken":
-                    await self._delay(workspace, [entry], BROKEN, taken)
-                else:
-                    taken.append(entry[0])
-            for workspace in accepted.changed:
-                self._workspaces.forget(workspace)
+            await self._accept_one_by_one(batch, error)
         if batch.rejected:
-            await self._reject(batch.rejected, taken)
-        for workspace, later in batch.later.items():
-            await self._delay(workspace, later.entries, later.fault, taken)
-        return sorted(changed, key=lambda one: place(one[0]))
+            await self._reject(batch)
+        self._say_room()
+        if changed and again:
+            entries = [entry for entry, _ in changed]
+            await self._accept(await self._preparer.prepare(entries, batch.trying, batch.later), again - 1)
+        else:
+            for entry, workspace in changed:
+                batch.put_off(workspace, entry)
+
+    async def _accept_one_by_one(self, batch: Batch, error: Exception) -> None:
+        """Each for itself, where they broke together; the last one that is left is what breaks."""
+        rendered = sorted([*batch.rendered, *batch.skipped], key=lambda one: place(one[0][0]))
+        if len(rendered) == 1:
+            [(entry, workspace)] = rendered
+            batch.broke(workspace, entry, error)
+            return
+        for entry, _ in rendered:
+            await self._accept(await self._preparer.prepare([entry], batch.trying, batch.later))
+
+    async def _accept_rendered(self, batch: Batch) -> list[tuple[Entry, str]]:
+        """The entries whose workspace (beside them) has changed since they were rendered."""
+        changed: list[tuple[Entry, str]] = []
+        accepted = await self._accept_callbacks(batch)
+        for entry, workspace, word in _words(batch, accepted):
+            if word == "changed":
+                changed.append((entry, workspace))
+            elif word == "broken":
+                batch.put_off(workspace, entry, BROKEN)
+        for workspace in accepted.changed:
+            self._workspaces.forget(workspace)
+        return sorted(changed, key=lambda one: place(one[0][0]))
 
     async def _accept_callbacks(self, batch: Batch) -> Accepted:
         room, claims = self._turns.reserve(batch.callbacks.count, batch.workspaces), []
@@ -354,29 +385,15 @@ class Intake:
         if self._recorder:
             self._recorder.count(accepted.recorded, accepted.problem)
 
-    async def _delay(
-        self, workspace: str, entries: Sequence[Entry], fault: Fault | None, taken: list[str]
-    ) -> None:
-        """Puts entries off; the first one is rejected instead, where it broke our code again and again."""
-        rejection = self._put_off.add(workspace, entries, fault)
-        ids = [entry[0] for entry in entries]
-        with translated(self._url):  # whoever reads them again is not told that their readers died
-            await self._call(
-                "XCLAIM", self._ledger.keys.events, GROUP, CONSUMER, 0, *ids, "RETRYCOUNT", 0, "JUSTID"
-            )
-        if rejection:
-            await self._reject([(entries[0], rejection)], taken)
-
-    async def _reject(self, rejected: Sequence[tuple[Entry, Rejection]], taken: list[str]) -> None:
+    async def _reject(self, batch: Batch) -> None:
         """Keeps entries in `rejected`; those that could not be kept are put off."""
         left = await self._ledger.reject(
-            self._token, [(e[0], r.reason, r.detail, r.workspace, r.event_id) for e, r in rejected]
+            self._token, [(e[0], r.reason, r.detail, r.workspace, r.event_id) for e, r in batch.rejected]
         )
-        for entry, r in rejected:
+        for entry, r in batch.rejected:
             if entry[0] in left:
-                await self._delay(r.workspace, [entry], BROKEN, taken)
+                batch.put_off(r.workspace, entry, BROKEN)
                 continue
-            taken.append(entry[0])
             self._metrics.rejected[r.reason] += 1
             log.warning(
                 "event.rejected",

@@ -178,9 +178,12 @@ class Ledger:
             raise RedisUnavailable("Redis has not answered yet")
         return int(self._redis_minus_monotonic + time.monotonic() * 1000)
 
-    async def lead(self, token: str, lease_ms: int, *, full: bool = False) -> int | None:
-        """Takes or renews the lease of intake: entries read but not accepted, or None if another leads."""
-        reply, _ = await self._run("lead", self._now(), token, lease_ms, int(full))
+    async def lead(self, token: str, lease_ms: int, *, full: bool = False, renew: bool = False) -> int | None:
+        """Takes the lease of intake, or renews it: entries read but not accepted, or None if another leads.
+
+        With `renew` also None if the lease ran out: another may have led meanwhile.
+        """
+        reply, _ = await self._run("lead", self._now(), token, lease_ms, int(full), int(renew))
         return reply[2] if reply[0] == b"leading" else None
 
     async def accept(

@@ -1,7 +1,7 @@
 """Queue entries made ready to be accepted: validated, rendered, rejected with the reason, or put off."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher.errors import InvalidInput, RedisUnavailable
@@ -19,6 +19,11 @@ OF_THE_MACHINE = (OSError, MemoryError, ImportError)
 
 Entry = tuple[str, Sequence[bytes]]
 """Its id; names and values in turn."""
+
+Place = tuple[int, int]
+"""Of an entry on the queue: the two numbers of its id."""
+
+NOBODY: Mapping[str, bool] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,15 @@ class Fault:
 class Later:
     """Entries of a workspace that are put off."""
 
-    entries: list[Entry] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     fault: Fault | None = None
     """What the first one broke on; None: it waits behind others."""
+
+    @property
+    def after(self) -> Place:
+        """Just before the first of them."""
+        ms, number = min(map(place, self.ids))
+        return (ms, number - 1) if number else (ms - 1, 2**64 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,8 @@ class Batch:
     rejected: list[tuple[Entry, Rejection]] = field(default_factory=list)
     later: dict[str, Later] = field(default_factory=dict)
     """Those that are put off, by workspace (empty: it is not known)."""
+    trying: Mapping[str, bool] = field(default_factory=dict)
+    """Workspaces whose entries are tried again, and whether those that break our code are rejected now."""
 
     @property
     def revisions(self) -> dict[str, str]:
@@ -80,7 +93,15 @@ class Batch:
 
     def put_off(self, workspace: str, entry: Entry, fault: Fault | None = None) -> None:
         """One that cannot be taken now."""
-        self.later.setdefault(workspace, Later(fault=fault)).entries.append(entry)
+        self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry[0])
+
+    def broke(self, workspace: str, entry: Entry, error: Exception) -> None:
+        """One that something broke on: it is put off, or rejected where our code has broken often enough."""
+        fault = Fault.of(error)
+        if self.trying.get(workspace) and not fault.of_the_machine:
+            self.rejected.append((entry, Rejection("internal_error", fault.text, workspace)))
+        else:
+            self.put_off(workspace, entry, fault)
 
 
 class Preparer:
@@ -100,36 +121,43 @@ class Preparer:
         self._recorder = recorder
         self._is_held = is_held
 
-    async def prepare(self, entries: Sequence[Entry], trying: str | None = None) -> Batch:
-        """All of them, in their order; `trying` is a workspace whose entries are tried again. Raises RedisUnavailable."""
-        batch = Batch()
+    async def prepare(
+        self,
+        entries: Sequence[Entry],
+        trying: Mapping[str, bool] = NOBODY,
+        later: dict[str, Later] | None = None,
+    ) -> Batch:
+        """All of them, in their order; those of a workspace in `later` are added to it, behind the ones that are there.
+
+        `trying` is as in Batch. Raises RedisUnavailable; and what our machine lacks where an entry cannot be read: those
+        behind it may be its workspace's.
+        """
+        batch = Batch(later={} if later is None else later, trying=trying)
         for number, entry in enumerate(entries, 1):
-            await self._add(batch, entry, trying)
+            await self._add(batch, entry)
             if number % PREPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return batch
 
-    async def _add(self, batch: Batch, entry: Entry, trying: str | None) -> None:
+    async def _add(self, batch: Batch, entry: Entry) -> None:
         """Adds an entry to those that have the same in store."""
+        workspace = ""
         try:
             change = _read(entry)
-        except Exception as error:
-            batch.put_off("", entry, Fault.of(error))
-            return
-        if isinstance(change, Rejection):
-            batch.rejected.append((entry, change))
-            return
-        workspace = change.workspace
-        if workspace in batch.later or (workspace != trying and self._is_held(workspace)):
-            batch.put_off(workspace, entry)
-            return
-        try:
-            if rejection := await self._render(batch, entry, change):
+            if isinstance(change, Rejection):
+                batch.rejected.append((entry, change))
+                return
+            workspace = change.workspace
+            if workspace in batch.later or (workspace not in batch.trying and self._is_held(workspace)):
+                batch.put_off(workspace, entry)
+            elif rejection := await self._render(batch, entry, change):
                 batch.rejected.append((entry, rejection))
         except RedisUnavailable:
             raise
         except Exception as error:
-            batch.put_off(workspace, entry, Fault.of(error))
+            if not workspace and isinstance(error, OF_THE_MACHINE):
+                raise
+            batch.broke(workspace, entry, error)
 
     async def _render(self, batch: Batch, entry: Entry, change: StatusChange) -> Rejection | None:
         """Adds what an entry causes; or says why it cannot be used."""
@@ -168,3 +196,9 @@ def _read(entry: Entry) -> StatusChange | Rejection:
         return StatusChange.from_json(raw)
     except InvalidInput as error:
         return Rejection("invalid", str(error))
+
+
+def place(entry_id: str) -> Place:
+    """Of an entry on the queue."""
+    ms, _, number = entry_id.partition("-")
+    return int(ms), int(number)

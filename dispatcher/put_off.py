@@ -1,56 +1,53 @@
-"""Queue entries that cannot be taken now, for no fault of theirs: tried again later, by workspace, in their order."""
+"""Workspaces whose queue entries cannot be taken now, for no fault of theirs: tried again later, in their order."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import structlog
 
-from dispatcher.prepare import Entry, Fault, Rejection
+from dispatcher.prepare import Fault, Later, Place
 
 FIRST_SECONDS, MOST_SECONDS = 1.0, 10.0
 """How long a workspace waits for its next try, at first and at most; twice as long each time."""
 MAX_TRIES = 3
-"""Tries after which an entry that breaks our code, and not our machine, is rejected."""
-MAX_ENTRIES = 10_000
-"""Entries that are put off before intake reads no more."""
+"""Tries after which entries that break our code, and not our machine, are rejected."""
 
 log = structlog.get_logger()
 
 
+@dataclass(slots=True)
 class _Waiting:
-    """A workspace's entries, the oldest first."""
+    """A workspace."""
 
-    def __init__(self, now: float) -> None:
-        self.entries: list[Entry] = []
-        self.seconds = FIRST_SECONDS
-        self.due = now + FIRST_SECONDS
-        self.tries = 0
-        """Of the first one, since it breaks our code."""
+    after: Place
+    """All its entries behind this place that were read are still on the queue, and none before it."""
+    due: float
+    seconds: float = FIRST_SECONDS
+    tries: int = 0
+    """Of its first entry, since that breaks our code."""
+
+    def wait(self, now: float) -> None:
+        """Before the next try, twice as long each time."""
+        self.due = now + self.seconds
+        self.seconds = min(self.seconds * 2, MOST_SECONDS)
 
 
 class PutOff:
-    """One leader's put-off entries. They stay on the queue; a leader that takes over reads them anew.
+    """One leader's put-off workspaces, and where the entries of each begin.
 
-    `clock` gives seconds.
+    The entries stay on the queue, read and not accepted, and are read again to be tried: so it takes no more memory
+    however many they are, and a leader that takes over finds them. `clock` gives seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: dict[str, _Waiting] = {}
-        self._ids: dict[str, str] = {}
-        """Their workspaces."""
+        """The one that was tried last comes last."""
         self._said = ""
 
     def __len__(self) -> int:
-        return len(self._ids)
-
-    def __contains__(self, entry_id: object) -> bool:
-        return entry_id in self._ids
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more should be read."""
-        return len(self._ids) >= MAX_ENTRIES
+        return len(self._waiting)
 
     def holds(self, workspace: str) -> bool:
         """Whether entries of this workspace wait: those behind them wait, too."""
@@ -60,37 +57,58 @@ class PutOff:
         """Whether entries of one of these wait."""
         return any(one in self._waiting for one in workspaces)
 
-    def add(self, workspace: str, entries: Sequence[Entry], fault: Fault | None = None) -> Rejection | None:
-        """Entries that come behind those of their workspace that wait; `fault` is what the first of all broke on.
-
-        Returns why the first of all is to be rejected, where it broke our code again and again: then it is not put off.
-        """
-        waiting = self._waiting.get(workspace)
-        if waiting is None:
-            waiting = self._waiting[workspace] = _Waiting(self._clock())
-            self._say(workspace, fault)
-        for entry in entries:
-            before = self._ids.get(entry[0])
-            if before == workspace:
+    def add(self, later: Mapping[str, Later]) -> None:
+        """Entries by workspace; where others of it wait, these are tried in their turn."""
+        for workspace, left in later.items():
+            waiting = self._waiting.get(workspace)
+            if waiting:
+                waiting.after = min(waiting.after, left.after)
                 continue
-            if before is not None:  # it could not be read then, so nobody knew whose it is
-                self._remove(before, {entry[0]})
-            waiting.entries.append(entry)
-            self._ids[entry[0]] = workspace
-        waiting.entries.sort(key=place)
-        if fault and not fault.of_the_machine:
-            waiting.tries += 1
-            if waiting.tries > MAX_TRIES:
-                return Rejection("internal_error", fault.text, workspace)
-        return None
+            due = self._clock() + FIRST_SECONDS
+            self._waiting[workspace] = _Waiting(left.after, due, tries=_is_of_our_code(left.fault))
+            self._say(workspace, left.fault)
 
-    def _remove(self, workspace: str, gone: Set[str]) -> None:
-        waiting = self._waiting[workspace]
-        waiting.entries = [entry for entry in waiting.entries if entry[0] not in gone]
-        for id_ in gone:
-            self._ids.pop(id_, None)
-        if not waiting.entries:
-            del self._waiting[workspace]
+    def due(self) -> Place | None:
+        """The place behind which the entries of a workspace that is due begin."""
+        now = self._clock()
+        return next((one.after for one in self._waiting.values() if one.due <= now), None)
+
+    def trying(self, after: Place, last: Place | None) -> dict[str, bool]:
+        """Workspaces that are due and whose entries begin between two places (None: the end of what was read).
+
+        For each, whether those of its entries that break our code are to be rejected now. They wait for the next try from
+        now on: one that Redis refuses keeps nobody else from going on.
+        """
+        now = self._clock()
+        found = {
+            workspace: one
+            for workspace, one in self._waiting.items()
+            if one.due <= now and after <= one.after and (last is None or one.after < last)
+        }
+        for one in found.values():
+            one.wait(now)
+        return {workspace: one.tries >= MAX_TRIES for workspace, one in found.items()}
+
+    def tried(self, trying: Iterable[str], later: Mapping[str, Later], last: Place | None) -> None:
+        """What came of it: the entries in `later` stay; who has none there goes on behind `last`, or has none left.
+
+        Once entries that break our code are rejected, they are until none of their workspace waits.
+        """
+        now = self._clock()
+        for workspace in trying:
+            one, left = self._waiting.pop(workspace), later.get(workspace)
+            after = left.after if left else last
+            if after is None:
+                continue
+            if after != one.after:
+                one.after, one.due, one.seconds = after, now, FIRST_SECONDS
+                one.tries = one.tries if one.tries >= MAX_TRIES else 0
+                if left:
+                    one.wait(now)
+            one.tries += _is_of_our_code(left.fault if left else None)
+            self._waiting[workspace] = one
+        if not self._waiting:
+            self._said = ""
 
     def _say(self, workspace: str, fault: Fault | None) -> None:
         """Once for what breaks many."""
@@ -104,45 +122,10 @@ class PutOff:
             )
         self._said = fault.text if fault else self._said
 
-    def due(self) -> str | None:
-        """A workspace whose next try is due."""
-        now = self._clock()
-        return next((name for name, one in self._waiting.items() if one.due <= now), None)
-
-    def next(self, workspace: str, count: int) -> list[Entry]:
-        """Its first entries, which stay until they are `taken`."""
-        return self._waiting[workspace].entries[:count]
-
-    def taken(self, workspace: str, entry_ids: Iterable[str]) -> None:
-        """These are off the queue; the workspace goes on at once.
-
-        Where the last of them was rejected because it broke our code, the next one that does is rejected at once.
-        """
-        gone = set(entry_ids)
-        waiting = self._waiting.get(workspace)
-        if waiting is None or not gone:
-            return
-        waiting.tries = MAX_TRIES if waiting.tries > MAX_TRIES else 0
-        waiting.seconds, waiting.due = FIRST_SECONDS, self._clock()
-        self._remove(workspace, gone)
-        if not self._waiting:
-            self._said = ""
-
-    def try_later(self, workspace: str) -> None:
-        """A try changed nothing."""
-        waiting = self._waiting.get(workspace)
-        if waiting is None:
-            return
-        waiting.due = self._clock() + waiting.seconds
-        waiting.seconds = min(waiting.seconds * 2, MOST_SECONDS)
-
     def clear(self) -> None:
         """Another leads now."""
         self._waiting.clear()
-        self._ids.clear()
 
 
-def place(entry: Entry) -> tuple[int, int]:
-    """Of an entry on the queue."""
-    ms, _, number = entry[0].partition("-")
-    return int(ms), int(number)
+def _is_of_our_code(fault: Fault | None) -> bool:
+    return fault is not None and not fault.of_the_machine

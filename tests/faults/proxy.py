@@ -26,6 +26,8 @@ class Proxy:
         """How long each piece from the server is held back."""
         self.silent = False
         """Whether what comes is thrown away."""
+        self.answers_until = b""
+        """Once this came from those who connect, what the server answers is thrown away; empty: never."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._carried: set[asyncio.StreamWriter] = set()
@@ -63,12 +65,15 @@ class Proxy:
                     await asyncio.sleep(self.delay_seconds)
                 if not back:
                     self.received += data
-                if not self.silent:
+                if not (self.silent or (back and self._keeps_answers())):
                     writer.write(data)
                     await writer.drain()
         except OSError:
             pass
         writer.transport.abort()
+
+    def _keeps_answers(self) -> bool:
+        return bool(self.answers_until) and self.answers_until in self.received
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)

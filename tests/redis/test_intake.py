@@ -3,12 +3,17 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
+from dispatcher import prepare
 from dispatcher.connection import connect_async
 from dispatcher.dialects import zeckta
+from dispatcher.errors import AlreadyExists
 from dispatcher.intake import Intake
 from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger, Room
@@ -420,3 +425,371 @@ def test_workspace_that_never_stays_the_same(redis_url: str) -> None:
     found, acme = asyncio.run(asyncio.wait_for(work(), 20))
     assert {f"e{n}" for n in range(30)} == found
     assert 20 == acme, "none of them was rendered twice"
+
+
+def of_one_message(number: int, **fields: object) -> bytes:
+    """A status change of a message that has many."""
+    return line(number, message={"uuid": "m", "src": "A", "dest": "+1"}, **fields)
+
+
+def change_of(entry: prepare.Entry) -> str:
+    """The eventId of an entry that `line` made."""
+    return str(json.loads(entry[1][1])["eventId"])
+
+
+async def until(is_so: Callable[[], Awaitable[object]], seconds: float = 20) -> None:
+    """Waits for it."""
+    async with asyncio.timeout(seconds):
+        while not await is_so():
+            await asyncio.sleep(0.01)
+
+
+async def enqueue(reader: Reader, lines: Iterable[bytes]) -> None:
+    """Puts many on the queue."""
+    pipe = reader.client.pipeline(transaction=False)
+    for one in lines:
+        pipe.xadd(KEYS.events, {"event": one})
+    await pipe.execute()
+
+
+class Leading:
+    """An intake that leads while the block runs; `acme` and `bad` are workspaces."""
+
+    def __init__(self, url: str) -> None:
+        self.reader = Reader(url)
+
+    async def __aenter__(self) -> Reader:
+        for workspace in ("acme", "bad"):
+            with contextlib.suppress(AlreadyExists):
+                await self.reader.workspaces.add(workspace, "zeckta", "https://a.example/hooks", now_ms=1)
+        self._task = asyncio.create_task(self.reader.intake.run())
+        await until(lambda: _true(self.reader.intake.leading))
+        return self.reader
+
+    async def __aexit__(self, *_: object) -> None:
+        self.reader.intake.stop()
+        await self._task
+        await self.reader.close()
+
+
+async def _true(value: object) -> object:
+    return value
+
+
+def break_bad(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[bool]:
+    """Rendering raises this for the workspace `bad` as long as the list has something."""
+    real, breaks = prepare.render, [True]
+
+    def render(change: object, workspace: object, *args: object) -> object:
+        if breaks and workspace.id == "bad":  # type: ignore[attr-defined]
+            raise error
+        return real(change, workspace, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prepare, "render", render)
+    return breaks
+
+
+def test_lead_that_was_lost_unnoticed(redis_url: str) -> None:
+    """A leader that slept while another one led, read and died reads again what that one had, before anything later."""
+
+    async def work() -> bytes:
+        async with Leading(redis_url) as reader:
+            real, asleep = reader.ledger.lead, asyncio.Event()
+
+            async def sleeping(*args: object, **options: object) -> int | None:
+                await asleep.wait()
+                return await real(*args, **options)  # type: ignore[arg-type]
+
+            reader.ledger.lead = sleeping  # type: ignore[method-assign,assignment]
+            await asyncio.sleep(2.2)  # it has read for the last time
+            await reader.client.delete(KEYS.intake)
+            await reader.client.xadd(KEYS.events, {"event": of_one_message(1)})
+            await reader.client.xreadgroup("workers", "intake", {KEYS.events: ">"})  # the other one, dead now
+            await reader.client.xadd(KEYS.events, {"event": of_one_message(2)})
+            reader.ledger.lead = real  # type: ignore[method-assign]
+            asleep.set()
+            await until(lambda: reader.client.exists(KEYS.event("acme", "e2")))
+            return bytes(await reader.client.get(KEYS.message("acme", "m")) or b"")
+
+    assert b"e1 e2" == asyncio.run(work())
+
+
+def test_what_a_late_reader_took(redis_url: str) -> None:
+    """An entry that somebody who had lost the lead took from the leader is not left where nobody sees it."""
+
+    async def work() -> None:
+        async with Leading(redis_url) as reader:
+            pipe = reader.client.pipeline(transaction=True)  # or the leader would be given it
+            pipe.xadd(KEYS.events, {"event": line(1)})
+            pipe.xreadgroup("workers", "intake", {KEYS.events: ">"})
+            _, taken = await pipe.execute()
+            assert taken
+            await until(lambda: reader.client.exists(KEYS.event("acme", "e1")))
+
+    asyncio.run(work())
+
+
+def test_read_under_another_name(redis_url: str) -> None:
+    """What was read or claimed by hand, under another consumer's name, is accepted by the next leader, in its place."""
+
+    async def work() -> bytes:
+        reader = Reader(redis_url)
+        await reader.client.xgroup_create(KEYS.events, "workers", "0", mkstream=True)
+        await enqueue(reader, [of_one_message(number) for number in range(5)])
+        await reader.client.xreadgroup("workers", "intake", {KEYS.events: ">"}, count=2)
+        await reader.client.xreadgroup("workers", "by-hand", {KEYS.events: ">"}, count=2)
+        await reader.close()
+        async with Leading(redis_url) as leader:
+            await until(lambda: leader.client.exists(KEYS.event("acme", "e4")))
+            return bytes(await leader.client.get(KEYS.message("acme", "m")) or b"")
+
+    assert b"e0 e1 e2 e3 e4" == asyncio.run(work())
+
+
+def test_poisoned_entry_that_cannot_be_kept(redis_url: str) -> None:
+    """It is set aside as soon as there is where to; no reader is given it meanwhile."""
+
+    async def work() -> list[RejectedEntry]:
+        reader = Reader(redis_url)
+        await reader.client.xgroup_create(KEYS.events, "workers", "0", mkstream=True)
+        entry = await reader.client.xadd(KEYS.events, {"event": line(1)})
+        await reader.client.xreadgroup("workers", "intake", {KEYS.events: ">"})
+        await reader.client.xclaim(KEYS.events, "workers", "intake", 0, [entry], retrycount=3)
+        await reader.client.set(KEYS.rejected, "by hand")
+        async with Leading(redis_url):
+            await asyncio.sleep(0.5)
+            await reader.client.delete(KEYS.rejected)
+            await until(lambda: reader.client.xlen(KEYS.rejected))
+        found = await Lookup(reader.client, KEYS).rejected()
+        await reader.close()
+        return found
+
+    (rejected,) = asyncio.run(work())
+    assert ("poisoned", line(1).decode()) == (rejected.reason, rejected.raw)
+
+
+def test_a_workspace_that_fails_lastingly(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of its entries wait, others' are accepted and memory does not grow; a new leader puts them off, too.
+
+    All are accepted in their order when it is over.
+    """
+    breaks = break_bad(monkeypatch, ImportError("its dialect's module is away"))
+    count = 3000
+
+    async def work() -> list[str]:
+        for number in (1, 2):
+            async with Leading(redis_url) as reader:
+                if number == 1:
+                    await enqueue(reader, [of_one_message(n, workspace="bad") for n in range(count)])
+                await reader.client.xadd(KEYS.events, {"event": line(number)})
+                await until(lambda r=reader, n=number: r.client.exists(KEYS.event("acme", f"e{n}")))  # type: ignore[misc]
+                assert (count, 1) == (await reader.client.xlen(KEYS.events), len(reader.intake._put_off))
+        breaks.clear()
+        async with Leading(redis_url) as reader:
+            await until(lambda: _none(reader.client.xlen(KEYS.events)))
+            assert 0 == await reader.client.xlen(KEYS.rejected)
+            return (await reader.client.get(KEYS.message("bad", "m")) or b"").decode().split()
+
+    assert [f"e{n}" for n in range(count)] == asyncio.run(work())
+
+
+async def _none(count: Awaitable[int]) -> bool:
+    return not await count
+
+
+def test_entries_that_are_rejected_hold_up_nobody(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of a workspace break our code: after their tries they are rejected together, and others' are read in between."""
+    break_bad(monkeypatch, ValueError("its dialect is broken"))
+    count = 2000
+
+    async def work() -> tuple[list[int], int]:
+        async with Leading(redis_url) as reader:
+            take, read, tries = reader.intake._take, reader.intake._read, [0]
+
+            async def counting_take(*args: object, **options: object) -> object:
+                tries[-1] += bool(options.get("trying"))
+                return await take(*args, **options)  # type: ignore[arg-type]
+
+            async def counting_read() -> object:
+                tries.append(0)
+                return await read()
+
+            monkeypatch.setattr(reader.intake, "_take", counting_take)
+            monkeypatch.setattr(reader.intake, "_read", counting_read)
+            await enqueue(reader, [line(n, workspace="bad") for n in range(count)])
+            await until(lambda: _none(reader.client.xlen(KEYS.events)))
+            return tries, await reader.client.xlen(KEYS.rejected)
+
+    tries, kept = asyncio.run(work())
+    assert count == kept
+    assert max(tries) <= 20, "tries between two reads"
+    assert sum(tries) <= 50, "of 64 entries each"
+
+
+def test_unreadable_entries_have_their_tries(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that our code cannot read are tried for some seconds, however many come, and others are accepted meanwhile."""
+    real = prepare._read
+
+    def read(entry: prepare.Entry) -> object:
+        if change_of(entry).startswith("e9"):
+            raise ValueError("our bug")
+        return real(entry)
+
+    monkeypatch.setattr(prepare, "_read", read)
+
+    async def work() -> tuple[int, int, int]:
+        async with Leading(redis_url) as reader:
+            for number in range(90, 96):
+                await reader.client.xadd(KEYS.events, {"event": line(number)})
+                await reader.client.xadd(KEYS.events, {"event": line(number - 90)})
+                await until(lambda n=number - 90: reader.client.exists(KEYS.event("acme", f"e{n}")))  # type: ignore[misc]
+            first = await reader.client.xlen(KEYS.rejected)
+            await until(lambda: _none(reader.client.xlen(KEYS.events)))
+            return first, await reader.client.xlen(KEYS.rejected), len(reader.intake._put_off)
+
+    assert (0, 6, 0) == asyncio.run(work())
+
+
+def test_no_memory_to_read_an_entry(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing overtakes an entry that cannot be read for what our machine lacks: nobody knows whose it is."""
+    real, failed = prepare._read, [1, 2]
+
+    def read(entry: prepare.Entry) -> object:
+        if failed and change_of(entry) == "e1":
+            failed.pop()
+            raise MemoryError
+        return real(entry)
+
+    monkeypatch.setattr(prepare, "_read", read)
+
+    async def work() -> bytes:
+        async with Leading(redis_url) as reader:
+            await enqueue(reader, [of_one_message(number) for number in range(3)])
+            await until(lambda: reader.client.exists(KEYS.event("acme", "e2")))
+            return bytes(await reader.client.get(KEYS.message("acme", "m")) or b"")
+
+    with capture_logs() as said:
+        assert b"e0 e1 e2" == asyncio.run(work())
+    assert 1 == [one["event"] for one in said].count("intake.internal_error"), (
+        "once, however often it is tried"
+    )
+
+
+def test_full_only_while_it_is(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that was full when put-off entries were tried is not said to be full when they are accepted."""
+    breaks = break_bad(monkeypatch, ImportError("away"))
+
+    async def work() -> None:
+        async with Leading(redis_url) as reader:
+            await reader.client.xadd(KEYS.events, {"event": line(1, workspace="bad")})
+            await until(lambda: _true(len(reader.intake._put_off)))
+            await reader.client.config_set("maxmemory", 1)
+            try:
+                breaks.clear()
+                await until(lambda: reader.client.exists(KEYS.full))
+            finally:
+                await reader.client.config_set("maxmemory", 0)
+            await until(lambda: reader.client.exists(KEYS.event("bad", "e1")))
+            await reader.client.delete(KEYS.full)
+            before = time.monotonic()
+            while time.monotonic() < before + 2.5:  # the lease is renewed each second
+                assert not await reader.client.exists(KEYS.full)
+                await asyncio.sleep(0.1)
+
+    asyncio.run(work())
+
+
+async def _is_read(reader: Reader, count: int) -> bool:
+    return bool((await reader.client.xpending(KEYS.events, "workers"))["pending"] == count)
+
+
+def test_many_workspaces_are_tried_together(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was put off of many workspaces at once is read again once, not once for each."""
+    real, away = prepare.render, [True]
+    names = [f"w{n}" for n in range(20)]
+
+    def render(*args: object) -> object:
+        if away:
+            raise ImportError("away")
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prepare, "render", render)
+
+    async def work() -> int:
+        async with Leading(redis_url) as reader:
+            for name in names:
+                await reader.workspaces.add(name, "zeckta", "https://a.example/hooks", now_ms=1)
+            await enqueue(reader, [line(n, workspace=names[n % 20]) for n in range(2000)])
+            await until(lambda: _true(len(reader.intake._put_off) == 20))
+            await until(lambda: _is_read(reader, 2000))
+            tried: list[int] = []
+            take = reader.intake._take
+
+            async def counting(entries: Sequence[prepare.Entry], *args: object, **options: object) -> object:
+                tried.append(len(entries))
+                return await take(entries, *args, **options)  # type: ignore[arg-type]
+
+            reader.intake._take = counting  # type: ignore[method-assign,assignment]
+            away.clear()
+            await until(lambda: _none(reader.client.xlen(KEYS.events)))
+            return sum(tried)
+
+    assert asyncio.run(work()) < 2 * 2000
+
+
+def test_order_whatever_happens(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workspaces that fail for a while, one that is changed all the time, leaders that die: each message's order stays."""
+    rng, real, down = random.Random(7), prepare.render, dict[str, float]()
+    names = ["w0", "w1", "w2"]
+
+    def render(change: object, workspace: object, *args: object) -> object:
+        if down.get(workspace.id, 0) > time.monotonic():  # type: ignore[attr-defined]
+            raise OSError("no descriptors")
+        return real(change, workspace, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prepare, "render", render)
+    wanted: dict[tuple[str, str], list[str]] = {}
+
+    def some_lines() -> Iterable[bytes]:
+        for _ in range(rng.randrange(1, 150)):
+            number, workspace, message = (
+                sum(map(len, wanted.values())),
+                rng.choice(names),
+                f"m{rng.randrange(40)}",
+            )
+            wanted.setdefault((workspace, message), []).append(f"e{number}")
+            yield line(number, workspace=workspace, message={"uuid": message, "src": "A", "dest": "+1"})
+
+    async def change_one(reader: Reader, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            await reader.workspaces.update("w1", callback_url=f"https://w1.example/h{rng.randrange(9)}")
+            await asyncio.sleep(0.001)
+
+    async def work() -> dict[tuple[str, str], list[str]]:
+        reader, stopping = Reader(redis_url), asyncio.Event()
+        for name in names:
+            await reader.workspaces.add(name, "zeckta", f"https://{name}.example/hooks", now_ms=1)
+        leader = Reader(redis_url)
+        task = asyncio.create_task(leader.intake.run())
+        changing = asyncio.create_task(change_one(reader, stopping))
+        for step in range(30):
+            await enqueue(reader, some_lines())
+            if rng.random() < 0.3:
+                down[rng.choice(names)] = time.monotonic() + rng.random()
+            if step % 10 == 9:
+                await leader.crash(task)
+                await reader.client.delete(KEYS.intake)
+                leader = Reader(redis_url)
+                task = asyncio.create_task(leader.intake.run())
+            await asyncio.sleep(0.05)
+        stopping.set()
+        await changing
+        await until(lambda: _none(reader.client.xlen(KEYS.events)))
+        leader.intake.stop()
+        await task
+        found = {key: (await reader.client.get(KEYS.message(*key)) or b"").decode().split() for key in wanted}
+        await leader.close()
+        await reader.close()
+        return found
+
+    assert wanted == asyncio.run(work())

@@ -1,7 +1,9 @@
-"""Entries that are put off: by workspace, in order, again and again, and not for ever where they break our code."""
+"""Workspaces that are put off: in order, again and again, in turn, and not for ever where they break our code."""
 
-from dispatcher.prepare import Entry, Fault
-from dispatcher.put_off import FIRST_SECONDS, MAX_ENTRIES, MAX_TRIES, MOST_SECONDS, PutOff
+from collections.abc import Iterable
+
+from dispatcher.prepare import Fault, Later, Place
+from dispatcher.put_off import FIRST_SECONDS, MAX_TRIES, MOST_SECONDS, PutOff
 
 OF_THE_MACHINE = Fault("OSError: no descriptor")
 OF_OUR_CODE = Fault("KeyError: 'x'", of_the_machine=False)
@@ -17,79 +19,158 @@ class Clock:
         return self.now
 
 
-def entry(number: int) -> Entry:
-    """One of the queue."""
-    return f"{number}-0", []
+def left(*numbers: int, fault: Fault | None = OF_THE_MACHINE) -> Later:
+    """Entries that stay."""
+    return Later([f"5-{number}" for number in numbers], fault)
 
 
-def test_order_and_waits() -> None:
-    """A workspace's entries come again in their order, after a second, then after twice as long each time, up to a bound."""
+def tried(put_off: PutOff, last: int | None = None, **later: Later) -> tuple[Place | None, dict[str, bool]]:
+    """One try, up to the entry of that number; where it began, and of whom entries were tried."""
+    after = put_off.due()
+    end = None if last is None else (5, last)
+    names = put_off.trying(after, end) if after else {}
+    put_off.tried(names, later, end)
+    return after, names
+
+
+def test_just_before_the_first() -> None:
+    """Entries are read again from just before the first of them, however they are sorted."""
+    assert [(5, 1), (5, 0), (4, 2**64 - 1)] == [left(3, 2).after, left(1).after, left(0).after]
+
+
+def test_waits() -> None:
+    """A workspace is tried after a second, then after twice as long each time, up to a bound."""
     clock = Clock()
     put_off = PutOff(clock)
-    put_off.add("acme", [entry(1), entry(2)], OF_THE_MACHINE)
-    put_off.add("acme", [entry(2), entry(3)])
-    assert (3, True, None) == (len(put_off), put_off.holds("acme"), put_off.due())
+    put_off.add({"acme": left(1, 2)})
+    put_off.add({"acme": left(3, fault=None)})
+    assert (1, True, None) == (len(put_off), put_off.holds("acme"), put_off.due())
     waits = []
     for _ in range(6):
         before = clock.now
         while put_off.due() is None:
             clock.now += 0.5
         waits.append(clock.now - before)
-        assert [entry(1), entry(2)] == put_off.next("acme", 2)
-        put_off.try_later("acme")
+        assert ((5, 0), {"acme": False}) == tried(put_off, acme=left(1, 2, 3))
     assert [FIRST_SECONDS, 1.0, 2.0, 4.0, 8.0, MOST_SECONDS] == waits
 
 
-def test_taken() -> None:
-    """What goes on is no longer put off, and the rest is tried at once; a workspace with nothing left waits no more."""
+def test_goes_on() -> None:
+    """A workspace none of whose entries stays goes on at once behind them; with none behind them it waits no more."""
     clock = Clock()
     put_off = PutOff(clock)
-    put_off.add("acme", [entry(1), entry(2)], OF_THE_MACHINE)
-    put_off.try_later("acme")
-    put_off.taken("acme", ["1-0"])
-    assert ("acme", [entry(2)], "1-0" in put_off) == (put_off.due(), put_off.next("acme", 9), False)
-    put_off.taken("acme", ["2-0"])
-    assert (0, False) == (len(put_off), put_off.holds("acme"))
+    put_off.add({"acme": left(1)})
+    clock.now += FIRST_SECONDS
+    tried(put_off, acme=left(1))
+    clock.now += MOST_SECONDS
+    tried(put_off, 70)
+    assert (5, 70) == put_off.due()
+    tried(put_off, 90, acme=left(80))
+    assert None is put_off.due(), "its first one has not been tried before"
+    clock.now += FIRST_SECONDS
+    assert (5, 79) == put_off.due()
+    tried(put_off)
+    assert (0, False, None) == (len(put_off), put_off.holds("acme"), put_off.due())
+
+
+def test_those_that_are_read_anyway() -> None:
+    """With a workspace those are tried whose entries begin among the ones that are read; nobody's are passed over."""
+    clock = Clock()
+    put_off = PutOff(clock)
+    for name, first in (("early", 1), ("first", 10), ("beside", 20), ("behind", 99)):
+        put_off.add({name: left(first)})
+    clock.now += FIRST_SECONDS
+    put_off.add({"not_due": left(15)})
+    tried(put_off, 5)  # of the first one
+    assert ((5, 9), {"first": False, "beside": False}) == tried(put_off, 64)
+    assert ((5, 98), {"behind": False}) == tried(put_off, 200)
+    assert ((5, 5), {"early": False}) == tried(put_off, 30)
+    assert ((5, 64), {"first", "beside", "behind"}) == (put_off.due(), {*tried(put_off)[1]}), "up to the end"
+    assert {"early", "not_due"} == {name for name in ("early", "not_due", "first") if put_off.holds(name)}
+
+
+def test_a_try_that_breaks_off() -> None:
+    """A workspace whose try Redis refuses waits, so that others are tried and new entries are read."""
+    clock = Clock()
+    put_off = PutOff(clock)
+    put_off.add({"acme": left(1)})
+    clock.now += FIRST_SECONDS
+    assert {"acme": False} == put_off.trying((5, 0), None)
+    assert None is put_off.due()
+    clock.now += FIRST_SECONDS
+    assert {"acme": False} == put_off.trying((5, 0), None)
+    clock.now += FIRST_SECONDS
+    assert None is put_off.due()
+    clock.now += FIRST_SECONDS
+    assert (5, 0) == put_off.due()
+
+
+def test_each_has_its_turn() -> None:
+    """A workspace with a lot to try does not keep another one from it, whichever entries are older."""
+    clock = Clock()
+    put_off = PutOff(clock)
+    for name, first in (("many", 1), ("few", 1000)):
+        put_off.add({name: left(first)})
+    clock.now += FIRST_SECONDS
+    begun = [tried(put_off, last)[0] for last in (64, 1064, 128, 1128)]
+    assert [(5, 0), (5, 999), (5, 64), (5, 1064)] == begun
+
+
+def rejects(put_off: PutOff, clock: Clock, *faults: Fault) -> list[bool]:
+    """Whether entries that break our code are rejected, at each of some tries that end with these."""
+    found = []
+    for fault in faults:
+        clock.now += MOST_SECONDS
+        [(_, now)] = tried(put_off, 2, acme=left(1, fault=fault))[1].items()
+        found.append(now)
+    return found
 
 
 def test_our_code_breaks_again_and_again() -> None:
-    """After some tries such an entry is rejected; what the machine lacks rejects nothing, however long it lasts."""
-    put_off = PutOff(Clock())
-    said = [put_off.add("acme", [entry(1)], OF_OUR_CODE) for _ in range(MAX_TRIES + 1)]
-    assert [None] * MAX_TRIES == said[:-1]
-    assert said[-1] is not None
-    assert ("internal_error", "KeyError: 'x'") == (said[-1].reason, said[-1].detail)
-    assert [None] * 50 == [put_off.add("beta", [entry(2)], OF_THE_MACHINE) for _ in range(50)]
-
-
-def test_a_bound() -> None:
-    """So many entries are put off before no more is read."""
-    put_off = PutOff(Clock())
-    put_off.add("acme", [entry(n) for n in range(MAX_ENTRIES - 1)], OF_THE_MACHINE)
-    assert not put_off.is_full
-    put_off.add("beta", [entry(MAX_ENTRIES)], OF_THE_MACHINE)
-    assert put_off.is_full
+    """After some tries what breaks our code is rejected; what the machine lacks rejects nothing, however long it lasts."""
+    clock = Clock()
+    put_off = PutOff(clock)
+    put_off.add({"acme": left(1, fault=OF_OUR_CODE)})
+    assert [False] * (MAX_TRIES - 1) + [True] == rejects(put_off, clock, *[OF_OUR_CODE] * MAX_TRIES)
     put_off.clear()
-    assert (0, None) == (len(put_off), put_off.due())
+    put_off.add({"acme": left(1)})
+    assert [False] * 50 == rejects(put_off, clock, *[OF_THE_MACHINE] * 50)
 
 
-def test_whose_it_is_shows_later() -> None:
-    """An entry that could not be read goes to its workspace when it can, in its place, and waits nowhere else."""
-    put_off = PutOff(Clock())
-    put_off.add("", [entry(1)], OF_THE_MACHINE)
-    put_off.add("acme", [entry(2)], OF_THE_MACHINE)
-    put_off.add("acme", [entry(1)], OF_THE_MACHINE)
-    assert ([entry(1), entry(2)], False, 2) == (put_off.next("acme", 9), put_off.holds(""), len(put_off))
+def test_only_tries_count() -> None:
+    """However many entries of a workspace come and break our code, as a try of the first one counts only a try."""
+    clock = Clock()
+    put_off = PutOff(clock)
+    for number in range(20):
+        put_off.add({"": left(number, fault=OF_OUR_CODE)})
+    clock.now += FIRST_SECONDS
+    assert ((4, 2**64 - 1), {"": False}) == tried(put_off)
 
 
 def test_one_that_breaks_after_another_is_rejected_at_once() -> None:
-    """Where each entry of a workspace breaks our code, only the first one is tried again; one that goes on ends that."""
-    put_off = PutOff(Clock())
+    """No thousand waits for a thousand entries: it is waited once, for as long as some of the workspace wait."""
+    clock = Clock()
+    put_off = PutOff(clock)
+    put_off.add({"acme": left(1, fault=OF_OUR_CODE)})
+    rejects(put_off, clock, *[OF_OUR_CODE] * (MAX_TRIES - 1))
+    clock.now += MOST_SECONDS
+    assert [True, True, True] == [
+        flag for last in (64, 128, None) for flag in tried(put_off, last)[1].values()
+    ]
+    put_off.add({"acme": left(1, fault=OF_OUR_CODE)})
+    assert [False] == rejects(put_off, clock, OF_OUR_CODE)
+
+
+def test_the_next_one_that_breaks_is_tried_anew() -> None:
+    """Where the first entry goes on before its tries are used up, the next one has all of its own."""
+    clock = Clock()
+    put_off = PutOff(clock)
+    put_off.add({"acme": left(1, fault=OF_OUR_CODE)})
+    rejects(put_off, clock, OF_OUR_CODE)
+    clock.now += MOST_SECONDS
+    tried(put_off, 9, acme=left(5, fault=OF_OUR_CODE))
+    flags: Iterable[bool] = []
     for _ in range(MAX_TRIES):
-        put_off.add("acme", [entry(n) for n in range(1, 5)], OF_OUR_CODE)
-    assert put_off.add("acme", [entry(1)], OF_OUR_CODE)
-    put_off.taken("acme", ["1-0"])
-    assert put_off.add("acme", [entry(2)], OF_OUR_CODE), "no waiting for each of thousands"
-    put_off.taken("acme", ["2-0"])
-    put_off.taken("acme", ["3-0"])
-    assert put_off.add("acme", [entry(4)], OF_OUR_CODE) is None
+        clock.now += MOST_SECONDS
+        flags = [*flags, *tried(put_off, 9, acme=left(5, fault=OF_OUR_CODE))[1].values()]
+    assert [False] * (MAX_TRIES - 1) + [True] == flags

@@ -1,0 +1,126 @@
+// A receiver of callbacks in Java 17 or newer, with the JDK only.
+//
+// WEBHOOK_SECRET=whsec_... PORT=8000 java Receiver.java
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import com.sun.net.httpserver.Headers;
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpServer;
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.security.GeneralSecurityException;
+import java.security.MessageDigest;
+import java.util.Base64;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import javax.crypto.Mac;
+import javax.crypto.spec.SecretKeySpec;
+
+public class Receiver {
+    static final int TOLERANCE_SECONDS = 300;
+    static final int MAX_BODY_BYTES = 1024 * 1024;
+    static final int MAX_SEEN = 100_000;
+
+    /** The webhook-ids of late. Yours: a table with a unique key. */
+    static final Set<String> seen = Collections.synchronizedSet(Collections.newSetFromMap(new LinkedHashMap<String, Boolean>() {
+        @Override
+        protected boolean removeEldestEntry(Map.Entry<String, Boolean> eldest) {
+            return size() > MAX_SEEN;
+        }
+    }));
+
+    static final ExecutorService worker = Executors.newSingleThreadExecutor();
+
+    /** Why a callback does not verify; null if it does. The body is the bytes as they came. */
+    static String problem(Headers headers, byte[] body, byte[] key) throws GeneralSecurityException {
+        String id = headers.getFirst("webhook-id");
+        String timestamp = headers.getFirst("webhook-timestamp");
+        String given = headers.getFirst("webhook-signature");
+        if (id == null || timestamp == null || given == null) {
+            return "a header is missing";
+        }
+        if (!timestamp.matches("[0-9]{1,15}")
+                || Math.abs(System.currentTimeMillis() / 1000 - Long.parseLong(timestamp)) > TOLERANCE_SECONDS) {
+            return "webhook-timestamp is too old, or the clock is off";
+        }
+        Mac mac = Mac.getInstance("HmacSHA256");
+        mac.init(new SecretKeySpec(key, "HmacSHA256"));
+        mac.update((id + "." + timestamp + ".").getBytes(UTF_8));
+        byte[] expected = ("v1," + Base64.getEncoder().encodeToString(mac.doFinal(body))).getBytes(UTF_8);
+        for (String one : given.split(" ")) {
+            if (MessageDigest.isEqual(expected, one.getBytes(UTF_8))) { // in constant time
+                return null;
+            }
+        }
+        return "no signature matches";
+    }
+
+    /** Your work; it runs after the answer. The JDK reads no JSON: your library for that comes in here. */
+    static void work(String id, byte[] body) {
+        System.out.println("callback " + id + " " + new String(body, UTF_8));
+    }
+
+    static void receive(HttpExchange exchange, byte[] key) throws IOException, GeneralSecurityException {
+        byte[] body = exchange.getRequestBody().readNBytes(MAX_BODY_BYTES + 1);
+        if (body.length > MAX_BODY_BYTES) {
+            answer(exchange, 413, "the body is too long");
+            return;
+        }
+        String found = problem(exchange.getRequestHeaders(), body, key);
+        if (found != null) {
+            answer(exchange, 401, found);
+            return;
+        }
+        String id = exchange.getRequestHeaders().getFirst("webhook-id");
+        boolean first = seen.add(id); // store the callback here, before the answer: it does not come again
+        exchange.sendResponseHeaders(204, -1); // also to one that came before
+        if (first) {
+            worker.execute(() -> work(id, body));
+        }
+    }
+
+    static void answer(HttpExchange exchange, int status, String text) throws IOException {
+        byte[] bytes = text.getBytes(UTF_8);
+        exchange.sendResponseHeaders(status, bytes.length);
+        exchange.getResponseBody().write(bytes);
+    }
+
+    /** The key in a secret: what follows whsec_, decoded from base64. */
+    static byte[] keyOf(String secret) {
+        byte[] key = {};
+        try {
+            key = Base64.getDecoder().decode(secret.replaceFirst("^whsec_", ""));
+        } catch (IllegalArgumentException malformed) {
+            // as if there were none
+        }
+        if (!secret.startsWith("whsec_") || key.length < 24) {
+            System.err.println("WEBHOOK_SECRET must be the secret you were given: whsec_...");
+            System.exit(1);
+        }
+        return key;
+    }
+
+    public static void main(String[] arguments) throws IOException {
+        byte[] key = keyOf(System.getenv().getOrDefault("WEBHOOK_SECRET", ""));
+        int port = Integer.parseInt(System.getenv().getOrDefault("PORT", "8000"));
+        HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
+        server.setExecutor(Executors.newFixedThreadPool(16));
+        server.createContext("/callbacks", exchange -> {
+            try (exchange) {
+                if (exchange.getRequestMethod().equals("POST")) {
+                    receive(exchange, key);
+                } else {
+                    answer(exchange, 405, "POST callbacks here");
+                }
+            } catch (GeneralSecurityException error) {
+                throw new IOException(error);
+            }
+        });
+        server.start();
+    }
+}
