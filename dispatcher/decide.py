@@ -3,7 +3,17 @@
 from dataclasses import dataclass, field
 
 from dispatcher.backoff import Backoff
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.outcomes import (
+    DOWN_ERRORS,
+    Attempt,
+    Delivered,
+    Expired,
+    Failed,
+    News,
+    Outcome,
+    Released,
+    Retry,
+)
 
 GONE = 410
 TOO_MANY = 429
@@ -15,9 +25,6 @@ FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"
 
 SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
 """Errors that say nothing about the endpoint."""
-
-DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
-"""Errors that say the endpoint is down or overloaded; so do `tls_*`, 429 and every 5xx."""
 
 OWN_FAULT_DELAY_MS = 1000
 

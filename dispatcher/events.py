@@ -11,6 +11,7 @@ import structlog
 from dispatcher.connection import translated
 from dispatcher.entry import Entry, read_entry
 from dispatcher.errors import InvalidInput
+from dispatcher.holds import held_by, problem
 from dispatcher.keys import Keys
 from dispatcher.lookup import Endpoint
 from dispatcher.model import Status, is_time, iso
@@ -290,12 +291,13 @@ def next_step(event: Event, endpoint: Endpoint, before: int, *, has_body: bool) 
     if event.next_attempt_ms is None:
         return "it waits for an earlier callback of its message"
     number = len(event.attempts) - event.attempts_before + 1
+    retry = f"`dispatcher endpoint retry {event.workspace} {event.endpoint}`"
     if endpoint.paused_until_ms > event.next_attempt_ms:
-        since = f" since {iso(endpoint.down_since_ms)}" if endpoint.down_since_ms else ""
-        probe = iso(endpoint.paused_until_ms)
-        return f"it waits: the endpoint does not answer{since}; one callback is tried at {probe}, {before} are before this one"
+        what = problem(endpoint) or "is down"
+        return f"it waits: the endpoint {what}; {held_by(endpoint)}; {before} are before this one; {retry} probes now"
     if event.next_attempt_ms > endpoint.now_ms:
-        return f"attempt {number} at {iso(event.next_attempt_ms)}"
+        hint = f"; {retry} makes it due now" if event.state is State.RETRYING else ""
+        return f"attempt {number} at {iso(event.next_attempt_ms)}{hint}"
     return f"attempt {number} as soon as it is its turn; {before} are before it"
 
 

@@ -104,7 +104,8 @@ class Keys:
         return f"{self.prefix}:newest:{endpoint}:{uuid}"
 
     def endpoint(self, endpoint: str) -> str:
-        """Hash: name (workspace, blank, origin), seen, window, waiting, hinted_until, failures, p95, pause, pause_ms, stopped, tat.
+        """Hash: name (workspace, blank, origin), seen, window, waiting, hinted_until, failures, p95, pause, pause_ms,
+        down_since, last_failure, stopped, tat.
 
         Retention after nothing waits; none while the operator has stopped it."""
         return f"{self.prefix}:endpoint:{endpoint}"

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from itertools import islice
 from typing import Any
 
@@ -35,9 +36,9 @@ from dispatcher.replies import (
 from dispatcher.scripts import Scripts
 from dispatcher.wire import Argument, Call
 
+RETRIED_AT_ONCE = 500
 OF_DATA = "WRONGTYPE", "not an integer", "not a valid float", "attempt to ", "bad argument"
 """What Redis and Lua say of a key that is not of the type it should be, or has text where a number should be."""
-
 HINT_MS = 5000
 """How long an endpoint that was hinted is not hinted again; also how long a lost hint costs at most."""
 
@@ -98,6 +99,35 @@ class Room:
     """Most of those of a workspace; one that is not there: any."""
     hints: int = 1_000_000
     """Most endpoints of one workspace to hint; the waker finds the others."""
+
+
+class Stopped(Enum):
+    """What became of stopping an endpoint, or letting it go on."""
+
+    CHANGED = "changed"
+    SAME = "same"
+    """It was so already."""
+    UNKNOWN = "unknown"
+    """There is no such endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What retrying an endpoint changed. Times are ms since 1970, 0: not so."""
+
+    pause_ended_ms: int = 0
+    """When the pause was to end that has ended now: one callback goes out, as the probe."""
+    probe_ends_ms: int = 0
+    """A probe was under way already: when it ends at the latest."""
+    made_due: int = 0
+    """Callbacks that waited for their next attempt."""
+    stopped: bool = False
+    """The operator had stopped the endpoint: nothing was changed."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was."""
+        return bool(self.pause_ended_ms or self.made_due)
 
 
 class NotLeader(Exception):
@@ -315,8 +345,8 @@ class Ledger:
         reply, _ = await self._run("requeue", self._now(), *ids)
         return reply[2], reply[3]
 
-    async def stop(self, endpoint: str, *, going: bool = False) -> bool:
-        """Stops an endpoint, or lets it go on; False if there is none of that id."""
+    async def stop(self, endpoint: str, *, going: bool = False) -> Stopped:
+        """Stops an endpoint, or lets it go on."""
         args = (
             self._now(),
             self.options.max_concurrency,
@@ -325,7 +355,28 @@ class Ledger:
             int(not going),
         )
         reply, _ = await self._run("stop", *args)
-        return bool(reply[0] != b"unknown")
+        return Stopped.UNKNOWN if reply[0] == b"unknown" else Stopped.CHANGED if reply[2] else Stopped.SAME
+
+    async def retry(self, endpoint: str, later: Sequence[tuple[str, float]] = ()) -> Retried | None:
+        """Has an endpoint probed now if it pauses, and makes due what waits for its next attempt; None if there is none of that id.
+
+        `later`: eventIds and due times, the longest due first (Lookup.later). Some at a time, so that others get a word in.
+        """
+        total = Retried()
+        for first in range(0, max(len(later), 1), RETRIED_AT_ONCE):
+            some = later[first : first + RETRIED_AT_ONCE]
+            pairs = [value for event_id, due in some for value in (event_id, repr(due))]
+            behind = len(later) - first - len(some)
+            args = self._now(), self.options.max_concurrency, endpoint, int(first == 0), behind, *pairs
+            reply, _ = await self._run("retry", *args)
+            if reply[0] == b"unknown":
+                return None
+            if reply[0] == b"stopped":
+                return replace(total, stopped=True)
+            total = Retried(
+                total.pause_ended_ms or reply[2], reply[3], total.made_due + reply[4], stopped=False
+            )
+        return total
 
     async def hurry(self, endpoint: str) -> None:
         """Makes everything that waits in an endpoint's lane due now, and ends its pauses."""

@@ -1,9 +1,10 @@
 """For people: endpoints, workers, rejected entries, how much waits."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis.asyncio
@@ -19,6 +20,8 @@ log = structlog.get_logger()
 EXPIRING_MS = 3_600_000
 REJECTED_FIELDS = {"entry", "at", "reason", "detail", "workspace", "eventId", "raw"}
 """What a script of ours writes of one."""
+ANSWER_BYTES = 200
+"""Of an endpoint's last failed answer."""
 REJECTED_AT_ONCE = 200
 """Each may have 64 kB."""
 
@@ -43,12 +46,26 @@ class Endpoint:
     stopped_ms: int | None
     oldest_due_ms: int | None
     down_since_ms: int
-    """0: it answers."""
+    """0: it takes callbacks."""
     now_ms: int
+    last_error: str | None = None
+    """Of the last attempt that failed, unless a worker's death was to blame; it may have taken callbacks since."""
+    last_failed_ms: int | None = None
+    last_event_id: str | None = None
+    """Whose attempt that was."""
+    last_answer: str | None = None
+    """The answer's first bytes, or why there was none. Read by Lookup.with_answers."""
+    has_answer: bool = False
+
+    @property
+    def last_status(self) -> int | None:
+        """The last failed attempt's HTTP status, if there was an answer."""
+        word, _, status = (self.last_error or "").partition("_")
+        return int(status) if word == "http" and status.isdigit() else None
 
     @property
     def is_down(self) -> bool:
-        """Whether something waits for it and it does not answer."""
+        """Whether something waits for it, and it does not answer or fails."""
         return bool(self.down_since_ms and self.waiting and self.stopped_ms is None)
 
     @property
@@ -75,6 +92,10 @@ class Endpoint:
             "nextProbeAt": _iso(self.paused_until_ms or None),
             "stoppedAt": _iso(self.stopped_ms),
             "oldestDueAt": _iso(self.oldest_due_ms),
+            "lastError": self.last_error,
+            "lastStatus": self.last_status,
+            "lastAnswer": self.last_answer,
+            "lastFailedAt": _iso(self.last_failed_ms),
         }
 
 
@@ -201,7 +222,7 @@ class Lookup:
         }
 
     async def endpoints(self) -> list[Endpoint]:
-        """All endpoints that were used within the retention, those with the most waiting first."""
+        """All endpoints that were used within the retention, those with the most waiting first, without answers."""
         with translated(self._url):
             ids = [id_.decode() for id_ in await self._client.zrange(self._keys.endpoints, 0, -1)]
         found = [await self._endpoints(ids[first : first + 500]) for first in range(0, len(ids), 500)]
@@ -214,8 +235,51 @@ class Lookup:
         found = await self._endpoints([endpoint_id(name)])
         return found[0] if found else None
 
+    async def with_answers(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """The same, each with the answer of its last failed attempt, if it is kept still."""
+        asked = [one for one in endpoints if one.has_answer]
+        pipe = self._client.pipeline(transaction=False)
+        for one in asked:
+            pipe.getrange(self._keys.answer(one.workspace, one.last_event_id or ""), 0, ANSWER_BYTES - 1)
+        with translated(self._url):
+            replies = await pipe.execute() if asked else []
+        answers = {
+            one.id: answer.decode(errors="replace") for one, answer in zip(asked, replies, strict=True)
+        }
+        return [replace(one, last_answer=answers.get(one.id) or None) for one in endpoints]
+
+    async def later(self, endpoint: Endpoint) -> list[tuple[str, float]]:
+        """What waits at an endpoint and is not due: eventIds and due times (ms since 1970), the longest due first."""
+        with translated(self._url):
+            found = await self._client.zrangebyscore(
+                self._keys.lane(endpoint.id), f"({endpoint.now_ms}", "+inf", withscores=True
+            )
+        return [(event_id.decode(), due) for event_id, due in found]
+
+    async def next_url(self, endpoint: Endpoint) -> str | None:
+        """The URL of the callback that is next at an endpoint, or in flight; None where none is."""
+        lane, leased = self._keys.lane(endpoint.id), self._keys.leased(endpoint.id)
+        with translated(self._url):
+            found = await self._client.zrange(lane, 0, 0) or await self._client.zrange(leased, 0, 0)
+            body = (
+                await self._client.get(self._keys.body(endpoint.workspace, found[0].decode()))
+                if found
+                else None
+            )
+        return body.partition(b"\n")[0].decode() if body else None
+
     async def _endpoints(self, ids: Sequence[str]) -> list[Endpoint]:
-        names = ("name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since")
+        names = (
+            "name",
+            "waiting",
+            "window",
+            "failures",
+            "p95",
+            "pause",
+            "stopped",
+            "down_since",
+            "last_failure",
+        )
         pipe = self._client.pipeline(transaction=False)
         for id_ in ids:
             pipe.hmget(self._keys.endpoint(id_), names)
@@ -235,7 +299,7 @@ def _endpoint(
     first: Sequence[tuple[bytes, float]],
     now_ms: int,
 ) -> Endpoint:
-    name, waiting, window, failures, p95, pause, stopped, down_since = fields
+    name, waiting, window, failures, p95, pause, stopped, down_since, last_failure = fields
     workspace, _, url = (name or b"").decode().partition(" ")
     return Endpoint(
         id_,
@@ -251,7 +315,17 @@ def _endpoint(
         int(first[0][1]) if first else None,
         int(down_since or 0),
         now_ms,
+        *_last_failure(last_failure),
     )
+
+
+def _last_failure(raw: bytes | None) -> tuple[str | None, int | None, str | None, None, bool]:
+    """Error, time and eventId, no answer yet, and whether one is kept, as lua/settle.lua writes them."""
+    found = re.fullmatch(rb"(\d{1,13}) (\w+) ([01]) (\S+)", raw or b"")
+    if not found:  # there was none, or somebody wrote over it
+        return None, None, None, None, False
+    at, error, answered, event_id = (one.decode(errors="replace") for one in found.groups())
+    return error, int(at), event_id, None, answered == "1"
 
 
 def _iso(ms: int | None) -> str | None:

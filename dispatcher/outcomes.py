@@ -37,6 +37,9 @@ ERRORS = {
 }
 """Everything an attempt can say beside `http_NNN`: the status of an answer that is no 2xx."""
 
+DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
+"""Errors where nothing came back. They say that the endpoint is down or overloaded; so do `tls_*`, 429 and every 5xx."""
+
 ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED})
 
 

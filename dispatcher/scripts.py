@@ -28,6 +28,7 @@ NAMES = (
     "reject",
     "replay",
     "requeue",
+    "retry",
     "settle",
     "stop",
     "sweep",

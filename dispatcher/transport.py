@@ -126,12 +126,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         Raises TransportFailure or OwnFault.
         """
         deadline = self._loop.time() + self._timeout_seconds
-        try:
-            target = self._target(url)
-        except InvalidInput as error:  # it was stored before that was refused
-            raise TransportFailure("blocked_address", str(error)) from error
-        if target.refusal:
-            raise TransportFailure("blocked_address", target.refusal)
+        target = self._allowed(url)
         message = _message(target, headers, body)
         connection = self._take_idle(target) or await self._connect(target, deadline)
         try:
@@ -141,6 +136,20 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         if connection.reusable:
             self._keep(target, connection)
         return answer
+
+    async def look_up(self, url: str, timeout_seconds: float) -> None:
+        """What `post` does before it connects: may it go to that URL, and where is that? Raises TransportFailure or OwnFault.
+
+        A proxy looks names up itself: then only the URL is looked at.
+        """
+        target = self._allowed(url)
+        if self._proxy:
+            return
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._addresses(target.host, target.port)
+        except TimeoutError:
+            raise TransportFailure("dns", f"no answer within {timeout_seconds:g} s") from None
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -153,6 +162,16 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         self._idle.clear()
         await self._names.close()
         await asyncio.sleep(0)  # lets the loop close them
+
+    def _allowed(self, url: str) -> _Target:
+        """Where a URL's POSTs go, if its address and port are allowed. Raises TransportFailure."""
+        try:
+            target = self._target(url)
+        except InvalidInput as error:  # it was stored before that was refused
+            raise TransportFailure("blocked_address", str(error)) from error
+        if target.refusal:
+            raise TransportFailure("blocked_address", target.refusal)
+        return target
 
     def _read_url(self, text: str) -> _Target:
         """What is known of a URL without a look-up. Raises InvalidInput."""
@@ -222,16 +241,21 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
     async def _open(self, host: str, port: int) -> Connection:
         """A connection to one of a name's addresses."""
+        addresses = await self._addresses(host, port)
+        try:
+            return await self._open_first(*addresses)
+        except OSError as error:
+            raise _failure(error, "connect") from error
+
+    async def _addresses(self, host: str, port: int) -> list[AddrInfoType]:
+        """A name's addresses, one at least. Raises TransportFailure or OwnFault."""
         try:
             addresses = await self._names.addresses(host, port)
         except OSError as error:
             raise _failure(error, "dns") from error
         if not addresses:
             raise TransportFailure("dns", f"{host} has no address")
-        try:
-            return await self._open_first(*addresses)
-        except OSError as error:
-            raise _failure(error, "connect") from error
+        return addresses
 
     async def _open_first(self, first: AddrInfoType, *others: AddrInfoType) -> Connection:
         """To the first address, or if that takes long or fails, to whichever of them answers first.

@@ -3,9 +3,10 @@
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -90,10 +91,10 @@ class Workspaces:
         return self._read(workspace, fields) if fields else None
 
     async def require(self, workspace: str) -> Workspace:
-        """The workspace. Raises NotFound."""
+        """The workspace. Raises NotFound, which names the nearest there is."""
         found = await self.get(workspace)
         if found is None:
-            raise _unknown(workspace)
+            raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
         return found
 
     async def names(self) -> list[str]:
@@ -387,8 +388,9 @@ def _raise_problem(workspace: Workspace) -> None:
         raise InvalidInput(f"workspace {workspace.id!r}: {workspace.problem}")
 
 
-def _unknown(workspace: str) -> NotFound:
-    return NotFound(f"there is no workspace {workspace!r}; `dispatcher workspace list` shows them")
+def _unknown(workspace: str, near: Sequence[str] = ()) -> NotFound:
+    meant = f"did you mean {near[0]}? " if near else ""
+    return NotFound(f"there is no workspace {workspace!r}; {meant}`dispatcher workspace list` shows them")
 
 
 class WorkspaceCache:

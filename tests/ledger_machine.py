@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dispatcher.keys import endpoint_id
-from dispatcher.ledger import HINT_MS
-from dispatcher.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.ledger import HINT_MS, Stopped
+from dispatcher.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry, State
 from dispatcher.replies import Claim, Claimed, Lost
 from dispatcher.wire import Wire
 from dispatcher.workspaces import ORDERINGS
@@ -407,8 +407,34 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(endpoint=st.sampled_from(ENDPOINTS), going=st.sampled_from([True, True, True, False]))
     def operator(self, endpoint: str, going: bool) -> None:
         there = any(modelled.endpoint == endpoint for modelled in self.model.values())
-        assert there == self.world.run(self.world.ledger.stop(endpoint_id(endpoint), going=going))
+        word = self.world.run(self.world.ledger.stop(endpoint_id(endpoint), going=going))
+        changed = Stopped.CHANGED if self.breakers[endpoint].stopped == going else Stopped.SAME
+        assert word is (changed if there else Stopped.UNKNOWN)
         self.breakers[endpoint].stopped = there and not going
+
+    @rule(endpoint=st.sampled_from(ENDPOINTS), repeat=st.booleans())
+    def retry(self, endpoint: str, repeat: bool) -> None:
+        """What waits for its next attempt is due now, and a pause has ended, unless its probe is under way."""
+        id_, now, breaker = endpoint_id(endpoint), self.world.now, self.breakers[endpoint]
+        lane, workspace = self.world.keys.lane(id_), endpoint.partition(" ")[0]
+        later = self.world.call("zrangebyscore", lane, f"({now}", "+inf", withscores=True)
+        asked = [(event_id.decode(), due) for event_id, due in later]
+        done = self.world.run(self.world.ledger.retry(id_, asked))
+        if repeat and done:
+            assert done.stopped == self.world.run(self.world.ledger.retry(id_, asked)).stopped
+        if done is None or breaker.stopped:
+            assert done is None or done.stopped
+            assert bool(done) == any(modelled.endpoint == endpoint for modelled in self.model.values())
+            return
+        probe = self.model.get((workspace, breaker.probe[0])) if breaker.probe else None
+        is_probing = bool(probe and (probe.place, probe.claim) == ("leased", breaker.probe[1]))
+        assert (breaker.pause > now and not is_probing) == bool(done.pause_ended_ms)
+        if done.pause_ended_ms:
+            breaker.pause = now
+        hastened = [e for e, _ in asked if self.world.event(e, workspace).state is State.RETRYING]
+        assert len(hastened) == done.made_due
+        for event_id in hastened:
+            self.model[workspace, event_id].due = now
 
     def allowed(self, endpoint: str) -> int:
         """How many the breaker and the operator let go now."""

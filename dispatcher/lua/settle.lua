@@ -102,6 +102,14 @@ local function time(s, record)
   if took then s.p95 = s.p95 and math.max(s.p95 * (took > s.p95 and 1.19 or 0.99), 0.5) or took end
 end
 
+-- Why the endpoint's last attempt failed, for people: when, the error, 1 if an answer was kept, eventId. A worker's death says
+-- nothing about the endpoint.
+local function note_failure(s, id, record, answer)
+  local problem = string.match(record, '^%d+ %S+ (%S+)$')
+  if not problem or problem == 'worker_lost' then return end
+  s.last_failure = table.concat({ NOW, problem, answer ~= '' and '1' or '0', id }, ' ')
+end
+
 local function learn(s, news, pace, probe)
   if news == 'up' then s.window = math.min(s.window + 1, s.max) end
   if news == 'down' then s.window = math.max(math.floor(s.window / 2), 1) end
@@ -132,6 +140,10 @@ local function write_learned(s, before)
     fields[#fields + 1] = 'waiting'
     fields[#fields + 1] = int(s.waiting)
   end
+  if s.last_failure then
+    fields[#fields + 1] = 'last_failure'
+    fields[#fields + 1] = s.last_failure
+  end
   for _, name in ipairs(LEARNED) do
     if s[name] ~= before[name] then
       fields[#fields + 1] = name
@@ -152,6 +164,7 @@ local function settle_all(s, first, last)
     if word == 'ok' then
       learn(s, ARGV[i + 7], tonumber(ARGV[i + 8]), s.pause > 0 and lease_end == s.pause)
       time(s, ARGV[i + 5])
+      if ARGV[i + 2] ~= 'delivered' then note_failure(s, ARGV[i], ARGV[i + 5], ARGV[i + 6]) end
     end
   end
   if s.workspace then write_learned(s, before) end

@@ -5,7 +5,8 @@
 -- ARGV[3] retention, ms
 -- ARGV[4] endpoint
 -- ARGV[5] 1 to stop it, 0 to let it go on
--- returns {'stopped', now}, {'going', now}, or {'unknown', now} for an endpoint that is not there
+-- returns {'stopped', now, changed} or {'going', now, changed} (changed: 1, or 0 where it was so already), or {'unknown', now} for an
+--   endpoint that is not there
 -- Works when Redis is full.
 -- include keys
 -- include clock
@@ -14,8 +15,9 @@
 redis.call('DEL', P .. 'never')
 local endpoint, key = ARGV[4], key_of('endpoint', ARGV[4])
 if redis.call('EXISTS', key) == 0 then return { 'unknown', now } end
+local was_stopped = redis.call('HEXISTS', key, 'stopped')
 if ARGV[5] == '1' then
-  redis.call('HSET', key, 'stopped', NOW)
+  redis.call('HSETNX', key, 'stopped', NOW)
   redis.call('PERSIST', key)
   redis.call('ZADD', key_of('endpoints'), 'inf', endpoint) -- stays listed
 else
@@ -26,5 +28,5 @@ end
 local s = look(load(endpoint))
 if ARGV[5] == '0' then set_hinted(s, 0) end
 reschedule(s)
-if ARGV[5] == '1' then return { 'stopped', now } end
-return { 'going', now }
+if ARGV[5] == '1' then return { 'stopped', now, 1 - was_stopped } end
+return { 'going', now, was_stopped }

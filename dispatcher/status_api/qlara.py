@@ -398,6 +398,9 @@ async def _callback_url(request: Request) -> str:
         read = parse_callback_url(url, allow_http=parts.allow_http)
     except InvalidInput as error:  # whose hint at a setting is for the operator
         raise InvalidInput(f"callbackUrl: {str(error).partition(' (DISPATCHER_')[0]}") from None
+    # Names are looked up when they are used: an answer now would tell a customer which ones our name servers know.
+    if parts.addresses.port_refusal(read.port):
+        raise InvalidInput("callbackUrl: callbacks may not go to its port")
     if read.address and parts.addresses.refusal(read.host, read.port):
         raise InvalidInput("callbackUrl: its address is not public")
     return url

@@ -16,7 +16,8 @@ from config import broker
 from config.settings import NEW_FERNET_KEY, Settings
 from dispatcher.checks import Finding, Verdict, encryption, look_at_redis
 from dispatcher.errors import InvalidInput, visible
-from dispatcher.lookup import Lookup
+from dispatcher.holds import problems
+from dispatcher.lookup import Endpoint, Lookup
 from tasks import console, retrying, tables, wiring
 
 LIVE_SECONDS = 10.0
@@ -81,10 +82,20 @@ async def _look(settings: Settings) -> list[Finding]:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
         queued, pending = await store.lookup.waiting()
         waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
+        endpoints = _endpoints(await store.lookup.endpoints())
         workers = _workers(await store.lookup.workers())
         celery = await asyncio.to_thread(_broker, settings)
         damage = _damage(await store.stats.day(await store.lookup.now_ms()))
-        return [*found, *celery, _secrets(settings), *contradictions(settings), damage, workers, waiting]
+        return [
+            *found,
+            *celery,
+            _secrets(settings),
+            *contradictions(settings),
+            damage,
+            workers,
+            endpoints,
+            waiting,
+        ]
 
 
 def _broker(settings: Settings) -> list[Finding]:
@@ -159,6 +170,17 @@ def _secrets(settings: Settings) -> Finding:
         return Finding("secrets", Verdict.OK, "encrypted in Redis")
     advice = f"set DISPATCHER_SECRET_KEYS; `{NEW_FERNET_KEY}` makes a key"
     return Finding("secrets", Verdict.WARNING, "readable in Redis", advice)
+
+
+def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
+    """Which customers' endpoints are down: no fault of this installation."""
+    found = problems(endpoints)
+    stopped = sum(e.state == "stopped" for e in endpoints)
+    told = [f"{count:,} {what}" for what, count in found.items()] + [f"{stopped:,} stopped"] * bool(stopped)
+    if not told:
+        return Finding("endpoints", Verdict.OK, f"nothing is wrong with any of {len(endpoints):,}")
+    detail = f"of {len(endpoints):,}: {', '.join(told)}"
+    return Finding("endpoints", Verdict.WARNING, detail, "dispatcher endpoint list")
 
 
 def _workers(workers: dict[str, Any]) -> Finding:

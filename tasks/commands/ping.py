@@ -1,12 +1,13 @@
-"""`dispatcher workspace ping`: a signed test callback."""
+"""`dispatcher workspace ping`, and what `dispatcher endpoint ping` shares with it: a signed test callback."""
 
 import secrets
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
 from config.settings import Settings
-from dispatcher.addresses import without_query
+from dispatcher.addresses import parse_callback_url, without_query
 from dispatcher.errors import InvalidInput
 from dispatcher.model import Callback, StatusChange, iso
 from dispatcher.outcomes import ERRORS, Attempt
@@ -19,43 +20,62 @@ from tasks import console, engine_wiring, wiring
 
 def ping(
     workspace: Annotated[str, typer.Argument(help="The workspace's name.", metavar="ID", show_default=False)],
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="To this URL, as one that comes with a status change; left out, to the workspace's callback URL.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Send a signed test callback from here, now, and show what came back.
 
     It is the dialect's callback of a delivered message that does not exist; its eventId starts with
-    `ping_`. It is tried once and not kept in the ledger. Exit code 1 if it was not taken.
+    `ping_`. It goes the way of a delivery, with this process's settings: networks, proxy, TLS and headers. It is tried once
+    and not kept in the ledger. Exit code 1 if it was not taken.
     """
     settings = console.settings()
 
-    async def work() -> tuple[Callback, Attempt]:
+    async def work() -> dict[str, Any]:
         async with wiring.store(settings) as store:
             found, now_ms = await store.workspaces.require(workspace), await store.lookup.now_ms()
-            return await _ping(settings, found, now_ms)
+            to = url or found.callback_url
+            if not to:
+                raise InvalidInput(
+                    f"workspace {workspace} has no callback URL: --url says where to send it, "
+                    "`dispatcher workspace update --callback-url` sets one"
+                )
+            parse_callback_url(to, allow_http=settings.allow_http)
+            return await ping_url(settings, found, now_ms, to)
 
-    callback, attempt = console.run(work())
-    taken = attempt.http_status is not None and 200 <= attempt.http_status < 300
-    error = attempt.own_fault or attempt.error
-    document = {
-        "eventId": callback.event_id,
-        "eventType": callback.event_type,
-        "url": without_query(callback.url),
-        "taken": taken,
-        "httpStatus": attempt.http_status,
-        "error": error,
-        "detail": attempt.detail or ERRORS.get(error or "") or None,
-        "durationMs": attempt.duration_ms,
-        "answer": attempt.answer.decode(errors="replace") or None,
-    }
+    answered(console.run(work()), as_json)
+
+
+def answered(document: dict[str, Any], as_json: bool) -> None:
+    """Shows what came back of a test callback. Raises typer.Exit where it was not taken."""
     if as_json:
         console.print_json(document)
     else:
         console.print_table(("field", "value"), list(document.items()), "")
-    if not taken:
+    if not document["taken"]:
         raise typer.Exit(console.NO)
 
 
-async def _ping(settings: Settings, workspace: Workspace, now_ms: int) -> tuple[Callback, Attempt]:
+async def ping_url(settings: Settings, workspace: Workspace, now_ms: int, url: str) -> dict[str, Any]:
+    """Sends a test callback to a URL of the workspace; what came back. Raises InvalidInput."""
+    callback = _callback(settings, workspace, now_ms, url)
+    transport = engine_wiring.transport(settings)
+    try:
+        attempt = await Sender(transport, engine_wiring.USER_AGENT).send(
+            _claimed(callback, now_ms), workspace, now_ms
+        )
+    finally:
+        await transport.aclose()
+    return _document(callback, attempt)
+
+
+def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str) -> Callback:
     uuid = secrets.token_hex(8)
     change = StatusChange.from_dict(
         {
@@ -66,13 +86,15 @@ async def _ping(settings: Settings, workspace: Workspace, now_ms: int) -> tuple[
             "message": {"uuid": f"ping-{uuid}", "src": "PING", "dest": "+10000000000", "channel": "SMS"},
         }
     )
-    options = RenderOptions(settings.allow_http, settings.expiry_seconds * 1000)
-    callback = render(change, workspace, now_ms, options)
+    options = RenderOptions(allow_http=True, expiry_ms=settings.expiry_seconds * 1000)
+    callback = render(change, replace(workspace, callback_url=url), now_ms, options)
     if isinstance(callback, NoCallback):
-        raise InvalidInput(
-            f"workspace {workspace.id} has no callback URL; `dispatcher workspace update --callback-url` sets one"
-        )
-    claimed = Claimed(
+        raise InvalidInput(f"the dialect {workspace.dialect} has no callback of a delivered message")
+    return callback
+
+
+def _claimed(callback: Callback, now_ms: int) -> Claimed:
+    return Claimed(
         callback.event_id,
         1,
         1,
@@ -83,8 +105,18 @@ async def _ping(settings: Settings, workspace: Workspace, now_ms: int) -> tuple[
         callback.url,
         callback.body,
     )
-    transport = engine_wiring.transport(settings)
-    try:
-        return callback, await Sender(transport, engine_wiring.USER_AGENT).send(claimed, workspace, now_ms)
-    finally:
-        await transport.aclose()
+
+
+def _document(callback: Callback, attempt: Attempt) -> dict[str, Any]:
+    error = attempt.own_fault or attempt.error
+    return {
+        "eventId": callback.event_id,
+        "eventType": callback.event_type,
+        "url": without_query(callback.url),
+        "taken": attempt.http_status is not None and 200 <= attempt.http_status < 300,
+        "httpStatus": attempt.http_status,
+        "error": error,
+        "detail": attempt.detail or ERRORS.get(error or "") or None,
+        "durationMs": attempt.duration_ms,
+        "answer": attempt.answer.decode(errors="replace") or None,
+    }

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dispatcher.holds import problem, problems
 from dispatcher.lookup import Endpoint
 from dispatcher.model import iso
 from dispatcher.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
@@ -91,6 +92,7 @@ async def _overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]
             "inFlight": sum(e.in_flight for e in endpoints),
             "oldestDueAt": iso(min(due)) if due else None,
             "endpoints": Counter(e.state for e in endpoints),
+            "problems": problems(endpoints),
         },
         "windows": windows,
         "apiRefused": {} if workspace else refused,
@@ -150,7 +152,7 @@ async def _by_endpoint(store: wiring.Store, workspace: str | None) -> list[dict[
         names = ("delivered", "failed", "expired", "superseded", "opened")
         known = endpoint.as_json()
         shown = {name: known[name] for name in ("workspace", "endpoint", "state", "waiting", "p95Ms")}
-        return shown | {name: counts[name] for name in names}
+        return shown | {name: counts[name] for name in names} | {"problem": problem(endpoint)}
 
     rows = [row(e) for e in await store.lookup.endpoints() if workspace in (None, e.workspace)]
     return sorted(rows, key=lambda row: (-row["failed"] - row["expired"], -row["waiting"]))
@@ -159,9 +161,10 @@ async def _by_endpoint(store: wiring.Store, workspace: str | None) -> list[dict[
 def _print(found: dict[str, Any]) -> None:
     now = found["now"]
     states = ", ".join(f"{count} {state}" for state, count in sorted(now["endpoints"].items())) or "none yet"
+    what = "".join(f"; {count} {problem}" for problem, count in now["problems"].items())
     console.print_text(
         f"now: {now['queued']:,} on the queue, {now['waiting']:,} callbacks wait ({now['inFlight']:,} in flight), "
-        f"the oldest due {now['oldestDueAt'] or '-'}; endpoints: {states}"
+        f"the oldest due {now['oldestDueAt'] or '-'}; endpoints: {states}{what}"
     )
     console.out.print()
     columns = ("", *found["windows"])

@@ -1,10 +1,12 @@
 """`dispatcher workspace`: the customers."""
 
 from collections import defaultdict
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
+from config.settings import Settings
 from dispatcher.addresses import parse_callback_url, without_query
 from dispatcher.audit import described, difference, is_changed, shown_url
 from dispatcher.dialects import dialects
@@ -37,6 +39,13 @@ Header = Annotated[
     list[str] | None,
     typer.Option(help="A header of its own, as 'Name: value'; may be repeated.", show_default=False),
 ]
+NoCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Do not look up where the callback URL leads: the workers' settings or name servers are others than here.",
+    ),
+]
 MOVED_AT_ONCE = 100
 
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show the URL's query and the headers' values too.")]
@@ -67,9 +76,13 @@ def add(
     rate_per_second: Rate = None,
     ordering: Ordering = None,
     header: Header = None,
+    no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
     """Make a workspace; its secret is shown this once.
+
+    A callback URL that deliveries could not go to, by this process's settings, is refused; a name that has no address now is
+    only told.
 
     Examples:
 
@@ -79,8 +92,9 @@ def add(
     """
     settings = console.settings()
 
-    async def work() -> Workspace:
+    async def work() -> tuple[Workspace, str]:
         async with wiring.store(settings) as store:
+            warning = "" if no_check else await _look_up(settings, callback_url)
             made = await store.workspaces.add(
                 workspace,
                 dialect,
@@ -93,9 +107,11 @@ def add(
                 headers=parse_headers(header or []),
             )
             await store.audit.add("workspace.add", workspace, *difference(made))
-            return made
+            return made, warning
 
-    _show_secret(console.run(work()), "is made; its signing secret", as_json)
+    made, warning = console.run(work())
+    _show_secret(made, "is made; its signing secret", as_json)
+    _warn(warning)
     if not callback_url:
         console.err.print("it has no callback URL: only status changes that carry one cause callbacks")
 
@@ -216,10 +232,11 @@ def update(
     rate_per_second: Rate = None,
     ordering: Ordering = None,
     header: Header = None,
+    no_check: NoCheck = False,
 ) -> None:
     """Change a workspace: the URL for later status changes, the rest at once.
 
-    A header without a value ('Name:') is removed.
+    A callback URL is looked at as `workspace add` does. A header without a value ('Name:') is removed.
     """
     settings = console.settings()
     if (callback_url, max_concurrency, rate_per_second, ordering, header or None) == (None,) * 5:
@@ -231,11 +248,12 @@ def update(
             "--move-waiting goes with --callback-url, --move-from with --move-waiting", console.USAGE
         )
 
-    async def work() -> tuple[bool, int, int]:
+    async def work() -> tuple[str, bool, int, int]:
         async with wiring.store(settings) as store:
             before = move_from or (await store.workspaces.require(workspace)).callback_url
             if move_waiting and not before:
                 console.fail("it had no callback URL: say --move-from", console.USAGE)
+            warning = "" if no_check else await _look_up(settings, callback_url)
             updated = await store.workspaces.update(
                 workspace,
                 callback_url=callback_url,
@@ -246,14 +264,28 @@ def update(
             )
             if changed := is_changed(updated):
                 await store.audit.add("workspace.update", workspace, *difference(updated))
-            return changed, *(await _move(store, workspace, before) if move_waiting else (0, 0))
+            return warning, changed, *(await _move(store, workspace, before) if move_waiting else (0, 0))
 
-    changed, moved, left = console.run(work())
+    warning, changed, moved, left = console.run(work())
     also = f"; {moved} waiting callbacks go to the new URL" if move_waiting else ""
     if left:
         also += f"; {left} are being sent, or go to another URL (--move-from moves those)"
     done = "is changed" if changed else "was like that already"
     console.out.print(f"workspace {workspace} {done}{also}", markup=False)
+    _warn(warning)
+
+
+async def _look_up(settings: Settings, url: str | None) -> str:
+    """What to warn of, of a callback URL that is to be set. Raises InvalidInput where deliveries may not go there."""
+    if not url:
+        return ""
+    sending = import_module("tasks.commands.look_up")  # DNS and TLS: only this needs them
+    return str(await sending.look_up(settings, url))
+
+
+def _warn(text: str) -> None:
+    if text:
+        console.err.print(text, markup=False)
 
 
 async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, int]:

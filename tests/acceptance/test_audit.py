@@ -80,7 +80,7 @@ def test_callbacks_and_endpoints(stack: Stack) -> None:
     assert {"delivered": 1} == stack.wait_ended([delivered])
     done(stack, "event", "replay", delivered, "--workspace", "acme")
     assert {"delivered": 1} == stack.wait_ended([delivered])
-    done(stack, "endpoint", "pause", "acme", old)
+    done(stack, "endpoint", "stop", "acme", old)
     waiting = stack.enqueue(3, first=1)
     wait_until(lambda: stack.cli_json("workspace", "show", "acme")["waiting"] == 3)
     done(stack, "purge", "waiting", "--workspace", "acme", "--yes")
@@ -101,7 +101,7 @@ def test_callbacks_and_endpoints(stack: Stack) -> None:
     moved = {"from": old, "to": new, "moved": 3}
     assert [
         ("event.replay", {"eventId": delivered}),
-        ("endpoint.pause", endpoint),
+        ("endpoint.stop", endpoint),
         ("callbacks.cancel", {"cancelled": 3}),
         ("event.replay", {"state": "failed", "replayed": 3}),
         ("workspace.update", {"callbackUrl": new}),

@@ -45,7 +45,7 @@ def test_operators_hand(stack: Stack) -> None:
     other = f"{stack.listen()}/hooks"
     stack.start_worker().wait_ready()
     stack.wait_ended(stack.enqueue(first=1000))
-    assert 0 == stack.cli("endpoint", "pause", "acme", url).returncode
+    assert 0 == stack.cli("endpoint", "stop", "acme", url).returncode
     held = stack.enqueue(20)
     stack.wait_ended(stack.enqueue(20, first=100, callbackUrl=other))
     assert {"pending"} == {stack.state(event_id) for event_id in held}
@@ -54,7 +54,7 @@ def test_operators_hand(stack: Stack) -> None:
     )
     assert 0 == stack.cli("endpoint", "resume", "acme", url).returncode
     assert {"delivered": 20} == stack.wait_ended(held)
-    assert 1 == stack.cli("endpoint", "pause", "acme", "http://nobody.example/").returncode
+    assert 1 == stack.cli("endpoint", "stop", "acme", "http://nobody.example/").returncode
     assert 2 == stack.cli("endpoint", "list", "--state", "sleeping").returncode
 
 

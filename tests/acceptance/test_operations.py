@@ -154,7 +154,7 @@ def test_a_customer_that_moved(stack: Stack) -> None:
     stack.start_worker().wait_ready()
     assert {"delivered": 2} == stack.wait_ended(stack.enqueue(1) + stack.enqueue(1, first=1, callbackUrl=own))
     for url in (old, own):
-        assert 0 == stack.cli("endpoint", "pause", "acme", url).returncode
+        assert 0 == stack.cli("endpoint", "stop", "acme", url).returncode
     changes = [stack.enqueue(1, first=2, status=status)[0] for status in ("SUBMITTED", "SENT", "DELIVERED")]
     (apart,) = stack.enqueue(1, first=3, callbackUrl=own)
     wait_until(lambda: stack.cli_json("workspace", "show", "acme")["waiting"] == 4)
@@ -172,7 +172,7 @@ def test_purge(stack: Stack) -> None:
     url = stack.add_workspace()
     stack.start_worker().wait_ready()
     assert {"delivered": 1} == stack.wait_ended(stack.enqueue(1))
-    assert 0 == stack.cli("endpoint", "pause", "acme", url).returncode
+    assert 0 == stack.cli("endpoint", "stop", "acme", url).returncode
     event_ids = stack.enqueue(4, first=1)
     wait_until(lambda: stack.cli_json("endpoint", "show", "acme", url)["waiting"] == 4)
     assert 4 == len(

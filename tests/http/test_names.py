@@ -1,8 +1,9 @@
 """Look-ups: each name once at a time, kept for a while, never a failure."""
 
 import asyncio
+import re
 import socket
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import httpx
 import pytest
@@ -200,5 +201,59 @@ def test_names_behind_nat64() -> None:
             await only_inside.addresses("a.test", 443)
         await names.close()
         await only_inside.close()
+
+    uvloop.run(scene())
+
+
+class Slow(Scripted):
+    """Never answers."""
+
+    async def resolve(self, *_args: object, **_options: object) -> list[ResolveResult]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("url", "resolver", "problem"),
+    [
+        ("https://a.test/", Scripted(["10.0.0.1", "8.8.8.8"]), None),
+        ("https://a.test/", Scripted(["10.0.0.1", "::1"]), ("blocked_address", "10.0.0.1 is not a public")),
+        ("https://a.test:444/", Scripted(), ("blocked_address", "port 444 is not in")),
+        ("https://a.test/", Scripted(["203.0.113.7"]), ("blocked_address", "DISPATCHER_DENIED_NETWORKS")),
+        ("https://127.0.0.1/", Scripted(), None),
+        ("https://10.0.0.1/", Scripted(), ("blocked_address", "10.0.0.1 is not a public")),
+        ("https://a.test/", Scripted(OSError("no such name")), ("dns", "no such name")),
+        ("https://a.test/", Scripted([]), ("dns", "a.test has no address")),
+        ("https://a.test/", Slow(), ("dns", "no answer within 0.01 s")),
+    ],
+)
+def test_looked_up_before_it_is_used(url: str, resolver: Scripted, problem: tuple[str, str] | None) -> None:
+    """What a delivery would be stopped by is found without one, by the same rules and the same look-up, in bounded time."""
+
+    async def scene() -> None:
+        policy = AddressPolicy.of(["127.0.0.0/8", "203.0.113.0/24"], [443], ["203.0.113.0/28"])
+        transport = CallbackTransport(policy, 5.0, resolver=resolver)
+        refused = problem and pytest.raises(TransportFailure, match=re.escape(problem[1]))
+        with refused or nullcontext() as found:
+            await transport.look_up(url, 0.01 if isinstance(resolver, Slow) else 5.0)
+        assert (problem and problem[0]) == (found and found.value.word)
+        await transport.aclose()
+
+    uvloop.run(scene())
+
+
+def test_a_proxy_looks_names_up_itself() -> None:
+    """Behind a proxy only what the URL itself says is looked at."""
+
+    async def scene() -> None:
+        resolver = Scripted()
+        transport = CallbackTransport(
+            AddressPolicy(), 5.0, resolver=resolver, proxy_url="http://proxy.test:3128"
+        )
+        await transport.look_up("https://a.test/", 5.0)
+        with pytest.raises(TransportFailure, match="not a public address"):
+            await transport.look_up("https://10.0.0.1/", 5.0)
+        assert 0 == resolver.asked
+        await transport.aclose()
 
     uvloop.run(scene())

@@ -19,6 +19,7 @@ import redis
 from pydantic import SecretStr
 
 from config.settings import Settings
+from dispatcher.addresses import AddressPolicy
 from dispatcher.connection import POOL
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
 from dispatcher.ledger import Ledger
@@ -232,6 +233,22 @@ def test_change_that_changes_nothing(changeable: Api) -> None:
     after = changeable.run(changeable.parts.workspaces.require("rival-qlara"))
     assert ([200] * 5, before.revision) == (answers, after.revision)
     assert [] == changeable.run(changeable.client.keys("*:webhook-changes:*"))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://a.example:8443/", "callbackUrl: callbacks may not go to its port"),
+        ("https://10.0.0.1/", "callbackUrl: its address is not public"),
+        ("https://192.0.2.1:8443/", "callbackUrl: callbacks may not go to its port"),
+    ],
+)
+def test_webhook_that_would_be_blocked(changeable: Api, url: str, says: str) -> None:
+    """A URL that no delivery could go to by what it says itself is refused, and no setting is named."""
+    parts = replace(changeable.parts, addresses=AddressPolicy.of((), [443]))
+    changeable.app.state.parts = parts
+    refused = change_webhook(changeable, "PUT", url)
+    assert (400, says) == (refused.status_code, refused.json()["message"])
 
 
 def test_changes_of_a_minute(changeable: Api) -> None:

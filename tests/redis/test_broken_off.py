@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dispatcher.connection import connect_async
 from dispatcher.errors import RedisUnavailable
 from dispatcher.keys import endpoint_id
 from dispatcher.ledger import EndpointBroken, Room, ToAccept
-from dispatcher.outcomes import Attempt, Delivered, Failed, Outcome, Released, Retry
+from dispatcher.outcomes import Attempt, Delivered, Failed, News, Outcome, Released, Retry
 from dispatcher.replies import Claimed, Settlement, ToSettle
 from dispatcher.scripts import NAMES, sha, source
 from dispatcher.wire import Wire
@@ -33,7 +34,7 @@ local redis = setmetatable({ call = function(command, ...)
 end }, { __index = real })
 """
 LASTS_MS, EIGHT_DAYS_MS = 10**9, 691_200_000
-MOVING = (b"waiting", b"hinted_until", b"p95", b"seen")
+MOVING = (b"waiting", b"hinted_until", b"p95", b"seen", b"last_failure")
 """Fields of an endpoint that are compared at the end, or are figures that a lost run may lack."""
 
 LEFT_BEHIND = ("stats:", "ended:", "chain:", "rejected", "endpoint:")
@@ -223,6 +224,18 @@ def hurry(world: World) -> Operation:
     return lambda: world.run(world.ledger.hurry(endpoint_id(A)))
 
 
+def retry(world: World) -> Operation:
+    """A pause ends, and two that wait for their next attempt are due."""
+    world.accept(callback("e1"), callback("e2", message="m2"))
+    for one in world.claim(A).callbacks:
+        again = settlement(world, one, Retry(60_000), "http_503")
+        world.run(
+            world.ledger.settle([ToSettle(endpoint_id(A), [replace(again, news=News.DOWN, pace_ms=40_000)])])
+        )
+    later = [(event_id, world.now + 60_000) for event_id in ("e1", "e2")]
+    return lambda: world.run(world.ledger.retry(endpoint_id(A), later))
+
+
 def stop_and_go(world: World) -> Operation:
     world.accept(callback("e1"))
 
@@ -260,6 +273,7 @@ SCENES: Sequence[tuple[str, Callable[[World], Operation]]] = [
     ("replay copy", replay_as_copy),
     ("forget", forget),
     ("hurry", hurry),
+    ("retry", retry),
     ("stop", stop_and_go),
     ("reject", reject),
 ]

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dispatcher.errors import InvalidInput
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import HINT_MS, NotLeader, ToAccept
+from dispatcher.ledger import HINT_MS, NotLeader, Stopped, ToAccept
 from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
 from dispatcher.replies import Hint, Settlement, ToSettle
 from dispatcher.wire import Argument
@@ -494,14 +494,16 @@ def test_fresh_ones_beside_a_backlog(world: World) -> None:
 def test_stopped_by_the_operator(world: World) -> None:
     """A stopped endpoint gives nothing and is not hinted, but its callbacks expire; going again it is ready at once."""
     world.accept(callback("e1"), callback("e2", message="m2", ttl_ms=1000))
-    assert world.run(world.ledger.stop(endpoint_id(A)))
+    assert Stopped.CHANGED is world.run(world.ledger.stop(endpoint_id(A)))
     world.now += HINT_MS
     assert ([], []) == (world.claim().callbacks, world.run(world.ledger.wake()).hints)
     assert 1 == world.run(world.ledger.expire())
-    assert world.run(world.ledger.stop(endpoint_id(A), going=True))
+    assert Stopped.SAME is world.run(world.ledger.stop(endpoint_id(A)))
+    assert Stopped.CHANGED is world.run(world.ledger.stop(endpoint_id(A), going=True))
+    assert Stopped.SAME is world.run(world.ledger.stop(endpoint_id(A), going=True))
     assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
     assert ["e1"] == world.deliver_all()
-    assert not world.run(world.ledger.stop("nobody"))
+    assert Stopped.UNKNOWN is world.run(world.ledger.stop("nobody"))
 
 
 def test_strict_order(world: World) -> None:
@@ -558,7 +560,7 @@ def test_hurry(world: World) -> None:
     world.accept(callback("e1"))
     (one,) = world.claim().callbacks
     world.settle("e1", one.claim, Retry(900_000), error="http_500")
-    assert world.run(world.ledger.stop(endpoint_id(A)))
+    world.run(world.ledger.stop(endpoint_id(A)))
     world.run(world.ledger.hurry(endpoint_id(A)))
     assert ["e1"] == world.deliver_all()
 

@@ -66,7 +66,9 @@ def test_one_method(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["claim", "settle", "wake", "expire", "hurry", "lead", "leave", "stop"])
+@pytest.mark.parametrize(
+    "name", ["claim", "settle", "wake", "expire", "hurry", "lead", "leave", "retry", "stop"]
+)
 def test_first_command_when_full(name: str) -> None:
     """A script that must work when Redis is full starts with a write that needs no memory."""
     first = re.search(r"redis\.p?call\('(\w+)'", text_of(name))

@@ -1,0 +1,507 @@
+"""docs/operations.md is followed literally: each symptom is made on real processes, seen as it says, and mended by its commands."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from aiohttp import web
+
+from dispatcher import Dispatcher
+from dispatcher.connection import connect_async
+from dispatcher.errors import RedisFull
+from dispatcher.keys import Keys, endpoint_id
+from dispatcher.ledger import Ledger
+from dispatcher.lookup import Endpoint, Lookup
+from dispatcher.secrets import SecretBox
+from dispatcher.workspaces import Workspaces
+from tests.acceptance.runbook import SYMPTOMS, Chapter
+from tests.acceptance.stack import CLI, Stack, change, running_stack, wait_until
+from tests.acceptance.test_api_bounds import running
+from tests.faults.proxy import Proxy
+from tests.http.test_transport import Certificates
+
+LONG_PAUSE = {
+    "MAX_ATTEMPTS": "2",
+    "BREAKER_FAILURES": "3",
+    "BREAKER_PAUSE_SECONDS": "600",
+    "BREAKER_MAX_PAUSE_SECONDS": "600",
+    "ALERT_DOWN_SECONDS": "0.001",
+}
+"""What pauses stays so until somebody does something."""
+FOLLOWED: dict[str, Callable[..., None]] = {}
+
+
+def symptom(title: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The test follows the chapter of that title."""
+
+    def follow(test: Callable[..., None]) -> Callable[..., None]:
+        FOLLOWED[title] = test
+        return test
+
+    return follow
+
+
+@pytest.fixture
+def chapter(request: pytest.FixtureRequest) -> Iterator[Chapter]:
+    """The chapter that the test follows: afterwards, all that it says was seen and run."""
+    [title] = [title for title, test in FOLLOWED.items() if test is request.function]
+    found = Chapter(title)
+    yield found
+    assert [] == found.left(), "not seen, or not run"
+
+
+@pytest.fixture(scope="module")
+def shared(server_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stand, with a worker, for all that leaves it as it was: each test has a workspace of its own."""
+    with running_stack(tmp_path_factory.mktemp("symptoms")) as stack:
+        stack.start_worker(**{f"DISPATCHER_{name}": value for name, value in LONG_PAUSE.items()}).wait_ready()
+        yield stack
+
+
+@pytest.fixture
+def stand(shared: Stack) -> Iterator[Stack]:
+    """The shared stand, whose receiver takes everything unless the test says otherwise."""
+    shared.answer = answering(200)
+    yield shared
+    shared.answer = answering(200)
+
+
+def answering(status: int, **headers: str) -> Any:
+    """A receiver that answers so."""
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        text = "database is gone" if status >= 400 else "ok"
+        return web.Response(status=status, text=text, headers=headers)
+
+    return answer
+
+
+@contextmanager
+def frozen(stack: Stack) -> Iterator[None]:
+    """The worker does nothing while the block runs."""
+    os.kill(stack.workers[0].process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(stack.workers[0].process.pid, signal.SIGCONT)
+
+
+def log_of(stack: Stack) -> str:
+    """The worker's log so far."""
+    return stack.workers[-1].log
+
+
+T = TypeVar("T")
+
+
+def ask(stack: Stack, work: Callable[[Any, Keys], Awaitable[T]]) -> T:
+    """What some work on the stand's Redis returns: what the test itself does and looks at, for a command takes a second."""
+
+    async def run() -> T:
+        client = connect_async(stack.server.url)
+        try:
+            return await work(client, Keys())
+        finally:
+            await client.aclose()
+
+    return asyncio.run(run())
+
+
+def add(stack: Stack, name: str, **limits: Any) -> str:
+    """Makes a workspace; its callback URL."""
+    url = f"{stack.listen()}/hooks"
+
+    async def work(client: Any, keys: Keys) -> str:
+        workspaces = Workspaces(client, keys, SecretBox(), allow_http=True)
+        made = await workspaces.add(name, "zeckta", url, now_ms=round(time.time() * 1000), **limits)
+        return made.secrets[-1].text
+
+    stack.secrets[name] = ask(stack, work)
+    return url
+
+
+def endpoints(stack: Stack, workspace: str) -> list[Endpoint]:
+    """The workspace's endpoints."""
+    found = ask(stack, lambda client, keys: Lookup(client, keys).endpoints())
+    return [one for one in found if one.workspace == workspace]
+
+
+def states(stack: Stack, workspace: str) -> set[str]:
+    """Their states."""
+    return {one.state for one in endpoints(stack, workspace)}
+
+
+def waiting(stack: Stack, workspace: str) -> int:
+    """How many callbacks wait for all of them."""
+    return sum(one.waiting for one in endpoints(stack, workspace))
+
+
+def stop(stack: Stack, workspace: str, *, going: bool = False) -> None:
+    """Stops the workspace's endpoints, or lets them go on."""
+
+    async def work(client: Any, keys: Keys) -> None:
+        ledger = Ledger(client.execute_command, keys)
+        for one in await Lookup(client, keys).endpoints():
+            if one.workspace == workspace:
+                await ledger.stop(one.id, going=going)
+
+    ask(stack, work)
+
+
+def test_every_symptom_is_followed() -> None:
+    """Each chapter that says what one sees has a test here, and no test follows a chapter that is not there."""
+    assert set(SYMPTOMS) == set(FOLLOWED)
+
+
+@symptom("Redis does not answer")
+def test_redis_away(stand: Stack, chapter: Chapter) -> None:
+    """Each command says so in a line; the worker waits, and goes on by itself."""
+    add(stand, "away")
+    stand.server.stop()
+    try:
+        chapter.see("Redis … is not reachable", chapter.run("dispatcher check", stand, 3))
+        wait_until(lambda: stand.workers[0].lines("redis.away"))
+        chapter.see("redis.away", log_of(stand))
+    finally:
+        stand.server.start()
+    assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="away"), "away", 60)
+
+
+@symptom("The certificate of Redis is refused")
+def test_certificate(stand: Stack, chapter: Chapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the authority's file each command refuses the server; with it they work."""
+    certificates = Certificates(tmp_path)
+    add(stand, "secure")
+    with Proxy(stand.server.socket, certificates.server("127.0.0.1")) as proxy:
+        monkeypatch.setitem(stand.environment, "DISPATCHER_REDIS_URL", proxy.url)
+        chapter.see("the certificate of rediss://… is refused", chapter.run("dispatcher check", stand, 3))
+        monkeypatch.setitem(stand.environment, "DISPATCHER_REDIS_CA_FILE", str(certificates._authority))
+        assert "secure" in [one["workspace"] for one in stand.cli_json("workspace", "list")]
+
+
+@symptom("The queue grows")
+def test_queue_grows(stack: Stack, chapter: Chapter) -> None:
+    """Where nobody reads the queue, `check --live` says that no worker leads intake."""
+    add(stack, "acme")
+    event_ids = stack.enqueue(3)
+    chapter.see("on the queue", said := chapter.run("dispatcher stats", stack))
+    assert "3 on the queue" in said
+    assert "no worker leads intake" in " ".join(chapter.run("dispatcher check --live", stack, 1).split())
+    stack.start_worker().wait_ready()
+    assert {"delivered": 3} == stack.wait_ended(event_ids)
+    assert "0 on the queue" in chapter.run("dispatcher stats", stack)
+
+
+@symptom("No worker is alive")
+def test_no_worker(stack: Stack, chapter: Chapter) -> None:
+    """`check` says so, and the exit code too; a worker that is started reads the queue."""
+    add(stack, "acme")
+    event_ids = stack.enqueue(2)
+    chapter.see("workers bad", chapter.run("dispatcher check", stack, 1))
+    command = chapter.command("dispatcher worker").split()[1:]
+    stack.start_worker(*CLI, *command).wait_ready()
+    assert {"delivered": 2} == stack.wait_ended(event_ids)
+    wait_until(lambda: "1 alive" in stack.cli("check").stdout)
+
+
+@symptom("Callbacks are late")
+def test_late(stand: Stack, chapter: Chapter) -> None:
+    """An endpoint with a low limit and a low rate has callbacks that are due; raised limits hold at once."""
+    own = {"acme": "late"}
+    url = add(stand, "late", max_concurrency=1, rate_per_second=0.01)
+    event_ids = stand.enqueue(10, workspace="late")
+    wait_until(lambda: waiting(stand, "late") == 9)
+    chapter.see("oldest due", chapter.run("dispatcher stats", stand))
+    assert "late" in chapter.run("dispatcher endpoint list --state waiting", stand)
+    assert "due since" in chapter.run("dispatcher endpoint show", stand, URL=url, **own)
+    assert "0.01" in chapter.run("dispatcher workspace show", stand, **own)
+    chapter.run("dispatcher workspace update acme --max-concurrency", stand, **own)
+    chapter.run("dispatcher workspace update acme --rate-per-second", stand, **own)
+    assert {"delivered": 10} == stand.wait_ended(event_ids, "late")
+
+
+@symptom("An endpoint does not answer, or fails")
+def test_endpoint_fails(stand: Stack, chapter: Chapter) -> None:
+    """It pauses, and says why; when it is mended `retry` has everything go out, though its pause is ten minutes."""
+    is_mended = False
+
+    async def answer(request: web.Request, number: int) -> web.Response:
+        if request.path == "/silent" and not is_mended:
+            await asyncio.sleep(4)
+        return await answering(200 if is_mended else 500)(request, number)
+
+    stand.answer = answer
+    url, silent = add(stand, "fails"), f"{stand.listen()}/silent"
+    event_ids = stand.enqueue(8, workspace="fails")
+    others = stand.enqueue(8, first=100, workspace="fails", callbackUrl=silent)
+
+    wait_until(lambda: [one.state for one in endpoints(stand, "fails")] == ["paused", "paused"])
+    here = {"acme": "fails", "URL": url, "EVENT_ID": event_ids[-1]}
+    chapter.see("paused", said := chapter.run("dispatcher endpoint list", stand))
+    assert all(one in said for one in ("fails (http_500)", "does not answer (timeout)", "database is gone"))
+    shown = chapter.run("dispatcher endpoint show", stand, **here)
+    assert all(one in shown for one in ("paused by the breaker until", "http_500", "database is gone"))
+    assert "fails" in chapter.run("dispatcher event list --state waiting", stand, **here)
+    waits = chapter.run("dispatcher event show", stand, **here)
+    assert "fails (http_500); paused by the breaker until" in waits
+    assert "database is gone" in chapter.run("dispatcher endpoint ping", stand, 1, **here)
+    assert (
+        "was not stopped; paused by the breaker until" in stand.cli("endpoint", "resume", "fails", url).stdout
+    )
+    assert {"paused"} == states(stand, "fails"), "resume changes nothing about it"
+    with frozen(stand):
+        chapter.run("dispatcher endpoint retry acme URL", stand, **here | {"URL": silent})
+        chapter.see("probing", chapter.run("dispatcher endpoint list", stand))
+    wait_until(lambda: log_of(stand).count('"endpoint.paused"') == 3, what="the probe has failed")
+    assert {"paused"} == states(stand, "fails")
+    chapter.see("endpoint.paused", log_of(stand))
+    chapter.see("endpoint.down", log_of(stand))
+    is_mended = True
+    assert "200" in chapter.run("dispatcher workspace ping", stand, **here)
+    assert "probing now" in chapter.run("dispatcher endpoint retry acme URL", stand, **here)
+    assert stand.wait_ended(event_ids, "fails")["delivered"] >= 6, "all but those that were used up before"
+    assert "nothing was done" in chapter.run("dispatcher endpoint retry --state paused", stand)
+    chapter.run("dispatcher endpoint retry --state paused --yes", stand)
+    assert stand.wait_ended(others, "fails")["delivered"] >= 4
+    stop(stand, "fails")
+    moved, left = (
+        stand.enqueue(1, first=number, workspace="fails", callbackUrl=to)[0]
+        for number, to in ((200, url), (201, f"{url}/own"))
+    )
+    wait_until(lambda: waiting(stand, "fails") == 2)
+    move = "dispatcher workspace update acme --callback-url NEW_URL --move-waiting"
+    chapter.run(move, stand, NEW_URL=f"{stand.listen()}/new", **here)
+    assert {"delivered": 1} == stand.wait_ended([moved], "fails")
+    chapter.run("dispatcher purge waiting", stand, **here)
+    assert {"failed": 1} == stand.wait_ended([left], "fails")
+
+
+@symptom("Callbacks are about to expire")
+def test_about_to_expire(stand: Stack, chapter: Chapter) -> None:
+    """What expires first is listed first; what has expired is sent when it is replayed."""
+    stand.answer = answering(404)
+    add(stand, "expiry")
+    old = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 172_800 + 5))
+    stand.wait_ended(stand.enqueue(workspace="expiry"), "expiry")
+    stop(stand, "expiry")
+    (event_id,) = stand.enqueue(first=1, workspace="expiry", timestamp=old)
+    wait_until(lambda: stand.state(event_id, "expiry") == "pending")
+    assert event_id in chapter.run("dispatcher event list --state waiting", stand).splitlines()[1]
+    assert {"expired": 1} == stand.wait_ended([event_id], "expiry")
+    stop(stand, "expiry", going=True)
+    stand.answer = answering(200)
+    chapter.run("dispatcher event replay", stand, acme="expiry")
+    assert {"delivered": 1} == stand.wait_ended([event_id], "expiry")
+
+
+@symptom("Callbacks are given up")
+def test_given_up(stand: Stack, chapter: Chapter) -> None:
+    """Whose they are, which, why, and how they are sent once more."""
+    stand.answer = answering(404)
+    add(stand, "given")
+    event_ids = stand.enqueue(3, workspace="given")
+    assert {"failed": 3} == stand.wait_ended(event_ids, "given")
+    said = chapter.run("dispatcher stats", stand)
+    chapter.see("failed", said)
+    chapter.see("expired", said)
+    wait_until(lambda: stand.workers[0].lines("callback.ended"))
+    chapter.see("callback.ended", log_of(stand))
+    assert "given" in chapter.run("dispatcher stats --by workspace", stand)
+    found = chapter.run("dispatcher event list --state failed", stand, acme="given")
+    assert all(event_id in found for event_id in event_ids)
+    assert "http_404" in found
+    stand.answer = answering(200)
+    many = "dispatcher event replay --state failed --workspace acme --since 6h"
+    assert "3 events" in chapter.run(many, stand, acme="given")
+    chapter.run(f"{many} --yes", stand, acme="given")
+    assert {"delivered": 3} == stand.wait_ended(event_ids, "given")
+
+
+@symptom("A customer says: we did not get it")
+def test_did_not_get_it(stand: Stack, chapter: Chapter) -> None:
+    """The message's id leads to its callbacks, to when they were delivered, or to why there are none."""
+    add(stand, "asks")
+    (event_id,) = stand.enqueue(workspace="asks")
+    assert {"delivered": 1} == stand.wait_ended([event_id], "asks")
+    assert event_id in chapter.run("dispatcher event list --message", stand, UUID="m0")
+    shown = chapter.run("dispatcher event show", stand, EVENT_ID=event_id, acme="asks")
+    assert "attempt 1" in shown
+    assert "no events of message nobody" in chapter.run(
+        "dispatcher event list --message", stand, UUID="nobody"
+    )
+    stand.enqueue(workspace="asks", eventId=event_id, status="DELIVERED")
+    stand.redis.xadd("dispatcher:events", {"event": '{"workspace":"asks"}'})
+    wait_until(lambda: stand.redis.xlen("dispatcher:rejected") == 2)
+    said = chapter.run("dispatcher rejected list --workspace acme", stand, acme="asks")
+    named = said.partition("ever rejected")[0]
+    assert ("conflict" in named, "invalid" in named) == (True, False), named
+    assert "invalid" in chapter.run("dispatcher rejected list", stand)
+
+
+@symptom("Entries are rejected")
+def test_rejected(stand: Stack, chapter: Chapter) -> None:
+    """The list says why; with what they lacked they go back on the queue and are delivered."""
+    event_ids = stand.enqueue(2, workspace="newcomer")
+    wait_until(lambda: len(stand.workers[0].lines("event.rejected")) >= 2)
+    chapter.see("event.rejected", log_of(stand))
+    chapter.see("rejected", chapter.run("dispatcher stats", stand))
+    assert "unknown_workspace" in chapter.run("dispatcher rejected list", stand)
+    add(stand, "newcomer")
+    many = "dispatcher rejected requeue --reason unknown_workspace"
+    assert "2" in chapter.run(many, stand)
+    chapter.run(f"{many} --yes", stand)
+    assert {"delivered": 2} == stand.wait_ended(event_ids, "newcomer")
+
+
+@symptom("Who changed that")
+def test_who_changed_that(stand: Stack, chapter: Chapter) -> None:
+    """The trail says who moved the URL and stopped the endpoint; a key that did wrong is revoked."""
+    url = add(stand, "changed")
+    assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="changed"), "changed")
+    key = stand.cli_json("workspace", "api-key", "add", "changed")["key"]
+    stand.cli("workspace", "update", "changed", "--callback-url", f"{url}/elsewhere")
+    stand.cli("endpoint", "stop", "changed", url)
+    told = chapter.run("dispatcher audit list", stand, acme="changed")
+    assert all(word in told for word in ("workspace.update", "/elsewhere", "endpoint.stop", "api_key.add"))
+    chapter.run("dispatcher workspace api-key revoke", stand, acme="changed", KEY=key)
+    assert [] == stand.cli_json("workspace", "api-key", "list", "changed")
+
+
+@symptom("API calls are refused")
+def test_refused(stand: Stack, chapter: Chapter) -> None:
+    """The log and the counts say why; the key that was named with a wrong secret is shown."""
+    add(stand, "refused")
+    made = stand.cli_json("workspace", "api-key", "add", "refused")
+    with running(stand) as api:
+        wrong = {"Authorization": f"Bearer {made['apiKey'][:-4]}AAAA"}
+        path = "/api/v1/messages/m1/status"
+        codes = {httpx.get(f"{api.url}{path}", headers=wrong).status_code for _ in range(3)}
+        assert codes <= {401, 404}
+        httpx.post(f"{api.url}/v1/status-changes", headers=wrong, json=[])
+        wait_until(lambda: api.process.lines("api.refused"))
+        chapter.see("api.refused", api.process.log)
+        wait_until(lambda: "API calls refused" in stand.cli("stats").stdout, what="counts that are kept")
+        chapter.see("API calls refused", chapter.run("dispatcher stats", stand))
+    assert made["key"] in chapter.run("dispatcher workspace api-key list", stand, acme="refused")
+
+
+@symptom("Redis is full")
+def test_redis_full(stand: Stack, chapter: Chapter) -> None:
+    """Nothing new is taken, and said so; who fills it is shown, and what waits can be ended; with room it goes on."""
+    add(stand, "full")
+    assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="full"), "full")
+    stop(stand, "full")
+    event_ids = stand.enqueue(20, first=1, workspace="full")
+    wait_until(lambda: waiting(stand, "full") == 20)
+    with frozen(stand):
+        held = stand.enqueue(1, first=100, workspace="full")
+        stand.redis.config_set("maxmemory", "1")
+    try:
+        wait_until(lambda: stand.workers[0].lines("intake.refused"))
+        chapter.see("intake.refused", log_of(stand))
+        with Dispatcher.from_url(stand.server.url) as producer, pytest.raises(RedisFull) as refused:
+            producer.enqueue(change(200, workspace="full"))
+        chapter.see("RedisFull", repr(refused.value))
+        first = chapter.run("dispatcher endpoint list --sort waiting", stand).splitlines()[1]
+        assert "full" in first
+        chapter.run("dispatcher purge waiting", stand, acme="full")
+        assert {"failed": 20} == stand.wait_ended(event_ids, "full")
+    finally:
+        stand.redis.config_set("maxmemory", "0")
+    stop(stand, "full", going=True)
+    assert {"delivered": 1} == stand.wait_ended(held, "full")
+
+
+@symptom("Something waits though its endpoint is well")
+def test_waits(stand: Stack, chapter: Chapter) -> None:
+    """The event says what it waits for: a stop, which `resume` ends, or its next attempt, which `retry` makes due."""
+    url = add(stand, "waits")
+    assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="waits"), "waits")
+    stop(stand, "waits")
+    (event_id,) = stand.enqueue(first=1, workspace="waits")
+    wait_until(lambda: stand.state(event_id, "waits") == "pending")
+    here = {"acme": "waits", "URL": url, "EVENT_ID": event_id}
+    chapter.see("pending", chapter.run("dispatcher event list", stand))
+    assert "200" in chapter.run("dispatcher workspace ping", stand, **here)
+    assert "the operator stopped the endpoint" in chapter.run("dispatcher event show", stand, **here)
+    assert "stopped by the operator since" in chapter.run("dispatcher endpoint show", stand, **here)
+    assert "`dispatcher endpoint resume" in chapter.run("dispatcher endpoint retry", stand, 1, **here)
+    assert "not stopped any more" in chapter.run("dispatcher endpoint resume", stand, **here)
+    assert {"delivered": 1} == stand.wait_ended([event_id], "waits")
+    assert "was not stopped; idle" in chapter.run("dispatcher endpoint resume", stand, **here)
+
+
+@symptom("The status API knows less than it should")
+def test_status_unrecorded(stand: Stack, chapter: Chapter) -> None:
+    """The log says so, the callback is delivered all the same, and the same status change again makes up for it."""
+    add(stand, "lacks")
+    stand.cli_json("workspace", "api-key", "add", "lacks")
+    key = "dispatcher:status:lacks:m0"
+    stand.redis.lpush(key, "no text")
+    (event_id,) = stand.enqueue(workspace="lacks", eventId="once")
+    assert {"delivered": 1} == stand.wait_ended([event_id], "lacks")
+    wait_until(lambda: stand.workers[0].lines("status.unrecorded"))
+    chapter.see("status.unrecorded", log_of(stand))
+    stand.redis.delete(key)
+    before = len(stand.received)
+    stand.enqueue(workspace="lacks", eventId="once")
+    wait_until(lambda: stand.redis.exists(key), what="the message's status is there")
+    assert before == len(stand.received), "its callback is not sent twice"
+    assert "delivered" in chapter.run("dispatcher event list --message", stand, UUID="m0")
+    assert (
+        "lacks"
+        not in chapter.run("dispatcher workspace api-key list", stand, acme="lacks").partition("\n")[0]
+    )
+
+
+@symptom("The API answers 503")
+def test_api_503(stand: Stack, chapter: Chapter) -> None:
+    """Too many connections, or Redis away: the log says which; a worker that leads intake is found by `check --live`."""
+    key = stand.cli_json("producer-key", "add", "billing")["apiKey"]
+    with running(stand, MAX_CONNECTIONS="3") as api:
+        open_ = [api.connect() for _ in range(3)]
+        wait_until(lambda: httpx.get(f"{api.url}/openapi.json").status_code == 503)
+        chapter.see("api.too_many_connections", api.process.log)
+        for one in open_:
+            one.close()
+        wait_until(api.is_up)
+        stand.server.stop()
+        try:
+            headers = {"Authorization": f"Bearer {key}"}
+            asked = httpx.post(f"{api.url}/v1/status-changes", headers=headers, json={}, timeout=30)
+            assert 503 == asked.status_code
+        finally:
+            stand.server.start()
+        chapter.see("api.redis_away", api.process.log)
+    assert "dispatcher api" == chapter.command("dispatcher api")
+    wait_until(lambda: stand.cli("check", "--live").returncode == 0)
+    assert "led by" in " ".join(chapter.run("dispatcher check --live", stand).split())
+
+
+@symptom("A key was written over by hand")
+def test_key_written_over(stand: Stack, chapter: Chapter) -> None:
+    """What waits in a lane that somebody made a text is put back from the ledger, and delivered."""
+    url = add(stand, "broken")
+    assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="broken"), "broken")
+    stop(stand, "broken")
+    event_ids = stand.enqueue(2, first=1, workspace="broken")
+    wait_until(lambda: waiting(stand, "broken") == 2)
+    origin = url.removesuffix("/hooks")
+    lane = f"dispatcher:lane:{endpoint_id(f'broken {origin}')}"
+    stand.redis.set(lane, "no lane")
+    stand.enqueue(1, first=5, workspace="broken")
+    wait_until(lambda: stand.workers[0].lines("redis.key_set_aside"))
+    chapter.see("redis.wrong_type", log_of(stand))
+    chapter.see("redis.key_set_aside", log_of(stand))
+    said = chapter.run("dispatcher check", stand)
+    chapter.see("damage", said)
+    assert "1 keys were of a wrong type" in " ".join(said.split())
+    stop(stand, "broken", going=True)
+    assert {"delivered": 2} == stand.wait_ended(event_ids, "broken")
