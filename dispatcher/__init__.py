@@ -3,7 +3,7 @@
 Backends enqueue with `Dispatcher` or `AsyncDispatcher`; customers check what they get with `verify`.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from dispatcher.errors import (
     AlreadyExists,
@@ -20,10 +20,8 @@ from dispatcher.model import Message, MessageError, Status, StatusChange
 from dispatcher.producer import AsyncDispatcher, Dispatcher
 from dispatcher.signing import verify
 
-try:
-    __version__ = version("callback-dispatcher")
-except PackageNotFoundError:  # run from a folder, not installed
-    __version__ = "0"
+if TYPE_CHECKING:
+    __version__: str
 
 __all__ = [
     "AlreadyExists",
@@ -43,3 +41,14 @@ __all__ = [
     "StillWaiting",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version  # as long to import as the rest
+
+    try:
+        return version("callback-dispatcher")
+    except PackageNotFoundError:  # run from a folder, not installed
+        return "0"

@@ -12,11 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message as AsgiMessage
+from starlette.types import Receive, Scope, Send
 
 from dispatcher import __version__
 from dispatcher.errors import InvalidInput, RedisUnavailable
-from dispatcher.model import StatusChange
+from dispatcher.fields import json_schema
+from dispatcher.model import Message, MessageError, StatusChange
 from dispatcher.status_api import docs_page, namirial, qlara, sendexa, status_changes, zeckta
 from dispatcher.status_api.answers import ApiParts, Shape, answer
 
@@ -50,7 +52,7 @@ class Api(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request; one on a connection too many is told so by the server in `refused`."""
 
-        async def unkept(message: Message) -> None:
+        async def unkept(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Cache-Control"] = "no-store"
             await send(message)
@@ -146,8 +148,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    change = StatusChange.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
-    schemas |= change.pop("$defs") | {"StatusChange": change}
+    for kind in (StatusChange, Message, MessageError):
+        schemas[kind.__name__] = json_schema(kind, "#/components/schemas/{model}")
     app.openapi_schema = json.loads(_LONG_NAME.sub(_short_name, json.dumps(document)))
     return app.openapi_schema
 

@@ -10,7 +10,8 @@ import msgspec
 import structlog
 
 from dispatcher.errors import InvalidInput
-from dispatcher.model import MAX_COST, Status, decode_json, is_deep
+from dispatcher.fields import is_deep
+from dispatcher.model import MAX_COST, Status, decode_json
 from dispatcher.status_api.record import Record, read_record
 
 MAX_DIGITS = 12
