@@ -88,6 +88,8 @@ def moment() -> Check:
 
     def read(value: object) -> str:
         if type(value) is not str:
+            if not isinstance(value, datetime | str):
+                raise ValueError("must be text in ISO 8601 with a zone, such as 2026-06-09T13:04:57Z")
             value = _iso(value) if isinstance(value, datetime) else _plain(value)
         timestamp_ms(value)
         return value

@@ -31,7 +31,7 @@ from tasks.receiver import Received, Receiver, port_of
 from tasks.redis_server import RedisServer
 
 FILE = Path(__file__).with_name("demo.jsonl")
-"""Seven of its lines are broken, to show what is rejected."""
+"""Some of its lines are broken, to show what is rejected."""
 FILE_PRESENT = datetime(2026, 6, 9, 13, 5, tzinfo=UTC)
 """The moment the file's timestamps lead up to; the demo moves them so that it is now."""
 

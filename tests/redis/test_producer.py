@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from dispatcher import (
 )
 from dispatcher.producer import BATCH, Change
 
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 STAMP = "2026-06-09T13:04:57.487133482Z"
 
 
@@ -206,21 +209,18 @@ def test_check_knows_unknown_workspaces(redis_url: str, is_async: bool) -> None:
 
 
 def test_check_by_a_user_that_may_not_ask(redis_url: str) -> None:
-    """A Redis user that may only enqueue is told what it lacks."""
-    with redis.Redis.from_url(redis_url) as client:
-        client.acl_setuser(
-            "p", enabled=True, passwords=["+x"], keys=["dispatcher:events"], commands=["+xadd"]
-        )
-        try:
-            with (
-                Dispatcher.from_url(redis_url.replace("unix://", "unix://p:x@")) as dispatcher,
-                pytest.raises(
-                    RedisUnavailable, match=r"check=True needs `~dispatcher:workspaces \+smismember`"
-                ),
-            ):
-                dispatcher.enqueue(change(0), check=True)
-        finally:
-            client.acl_deluser("p")
+    """A Redis user that may only enqueue is told what it lacks; with what the operator's document adds it may ask."""
+    (line,) = re.findall(r"^ACL SETUSER dispatcher-producer (.*)$", OPERATIONS, re.M)
+    (more,) = re.findall(r"`(~dispatcher:workspaces [^`]*)`", OPERATIONS)
+    with redis.Redis.from_url(redis_url) as client, contextlib.ExitStack() as after:
+        after.callback(client.acl_deluser, "p")
+        client.execute_command("ACL SETUSER", "p", *line.replace("PASSWORD", "x").split())
+        dispatcher = after.enter_context(Dispatcher.from_url(redis_url.replace("unix://", "unix://p:x@")))
+        with pytest.raises(RedisUnavailable, match=r"check=True needs `~dispatcher:workspaces \+smismember`"):
+            dispatcher.enqueue(change(0), check=True)
+        client.execute_command("ACL SETUSER", "p", *more.split())
+        with pytest.raises(InvalidInput, match="there is no workspace 'acme'"):
+            dispatcher.enqueue(change(0), check=True)
 
 
 def test_queued_and_closed(redis_url: str) -> None:

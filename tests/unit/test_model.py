@@ -234,7 +234,7 @@ def test_each_id_has_its_own_limits(path: str, value: str) -> None:
 )
 def test_text_is_text(path: str, value: object) -> None:
     """Numbers and the like are not turned into text."""
-    assert f"{path}: must be text" == refusal_of(path, value)
+    assert refusal_of(path, value).startswith(f"{path}: must be text")
 
 
 @pytest.mark.parametrize(
