@@ -33,7 +33,9 @@ class Admission:
 
     def add(self, hint: Hint) -> None:
         """One more."""
+        self._slots.want(hint.workspace)
         (self._suspects if self._slots.is_suspect(hint.workspace) else self._waiting).add(hint)
+        self._tell_slots()
 
     def next(self) -> tuple[Hint, str] | None:
         """The endpoint whose turn is to begin, with what that counts as until `begun`; None: there is none, or no room."""
@@ -46,7 +48,11 @@ class Admission:
         admitted = first() or second()
         if admitted:
             self._beginning[admitted[1]] += 1
+        self._tell_slots()
         return admitted
+
+    def _tell_slots(self) -> None:
+        self._slots.somebody_waits = self._waiting.has_unserved or self._suspects.has_unserved
 
     def _next_waiting(self) -> tuple[Hint, str] | None:
         if self._beginning.total() - self._beginning[SUSPECTS] >= AT_ONCE:
@@ -72,4 +78,6 @@ class Admission:
 
     def take_all(self) -> list[Hint]:
         """All that wait, workspaces in turn."""
-        return self._waiting.take_all() + self._suspects.take_all()
+        waiting = self._waiting.take_all() + self._suspects.take_all()
+        self._tell_slots()
+        return waiting

@@ -83,6 +83,9 @@ class Engine:
         self._publish = publish
         self._stats = stats
         self._slots = parts.slots
+        self._slots.on_free = self._serve_others
+        self._serves_others = False
+        """Whether the loop will look for an endpoint that slots became free for."""
         self._wake_seconds = wake_seconds
         self._turns: dict[str, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,7 +186,7 @@ class Engine:
         self._slots.release(reserved, sum(len(claim.callbacks) for _, claim in claims))
         for endpoint, claim in claims:
             turn = self._turns.get(endpoint)
-            self._slots.hold(turn.workspace if turn else claim.workspace, len(claim.callbacks))
+            self._slots.hold(endpoint, turn.workspace if turn else claim.workspace, len(claim.callbacks))
             if turn:
                 turn.take(claim)
             else:
@@ -217,6 +220,7 @@ class Engine:
 
     def _serve_next(self) -> None:
         """Starts turns for endpoints that wait, as far as there is room."""
+        self._serves_others = False
         while admitted := self._admission.next():
             hint, quota = admitted
             if hint.endpoint in self._turns:
@@ -224,6 +228,12 @@ class Engine:
                 self._turns[hint.endpoint].nudge()
             else:
                 self._begin(Turn(hint, self._parts), quota)
+
+    def _serve_others(self) -> None:
+        """Slots became free: whoever waits may have them, once for all that become free now."""
+        if len(self._admission) and not self._serves_others:
+            self._serves_others = True
+            asyncio.get_running_loop().call_soon(self._serve_next)
 
     def answer(self, probe: str) -> None:
         """Shows `check --live` that a hint came through Celery to this engine: the next sign of life names it."""
@@ -282,7 +292,13 @@ class Engine:
 
     async def _wake(self) -> bool:
         """Ends some of what expired, hints some of what is due or was forgotten, settles leases that ran out; whether there is more."""
-        more = await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT
+        more = False
+        try:
+            more = await self._ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT
+        except RedisUnavailable:
+            raise
+        except Exception:  # nobody waits for those that are over
+            log.exception("waker.internal_error")
         woken = await self._ledger.wake(WAKE_LIMIT, self.name, self._sign_of_life())
         require_format(woken.format)
         if not woken.format:  # somebody emptied Redis
@@ -317,24 +333,8 @@ class Engine:
 
     async def _settle_lost(self, endpoint: str, lost: Sequence[Lost]) -> None:
         """Their worker died (or stalled): counts as an attempt, because a POST may have been made."""
-        now_ms = self._ledger.now_ms()
-        settlements = []
-        for callback in lost:
-            outcome = decide_lost(
-                callback.attempt,
-                callback.lost_before,
-                now_ms=now_ms,
-                expires_ms=callback.expires_ms,
-                policy=self._parts.policy,
-                rng=random.random(),
-            )
-            attempt = Attempt(now_ms, 0, error="worker_lost")
-            settlements.append(
-                Settlement(
-                    callback.event_id, callback.claim, outcome, attempt, losses=callback.lost_before + 1
-                )
-            )
         try:
+            settlements = [self._settlement_of(callback) for callback in lost]
             settled = await self._parts.settler.settle(endpoint, settlements)
         except RedisUnavailable as error:  # they are found again
             self._watch.failed(error)
@@ -351,6 +351,19 @@ class Engine:
                 )
         if settled.more:
             self.hint([Hint(endpoint, lost[0].endpoint_name.partition(" ")[0])])
+
+    def _settlement_of(self, lost: Lost) -> Settlement:
+        now_ms = self._ledger.now_ms()
+        outcome = decide_lost(
+            lost.attempt,
+            lost.lost_before,
+            now_ms=now_ms,
+            expires_ms=lost.expires_ms,
+            policy=self._parts.policy,
+            rng=random.random(),
+        )
+        attempt = Attempt(now_ms, 0, error="worker_lost")
+        return Settlement(lost.event_id, lost.claim, outcome, attempt, losses=lost.lost_before + 1)
 
     def _is_sign_due(self) -> bool:
         return time.monotonic() >= self._next_sign

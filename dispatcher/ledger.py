@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import structlog
 from redis.exceptions import ResponseError
 
 from dispatcher.addresses import parse_callback_url
+from dispatcher.connection import translated
 from dispatcher.entry import write_record
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.model import LETTERS, Callback
 from dispatcher.outcomes import Delivered, Expired, Failed, Released, Retry
@@ -18,6 +21,7 @@ from dispatcher.replies import (
     Accepted,
     Claim,
     Ended,
+    Lost,
     Settled,
     Settlement,
     Swept,
@@ -30,6 +34,9 @@ from dispatcher.replies import (
 )
 from dispatcher.scripts import Scripts
 from dispatcher.wire import Argument, Call
+
+OF_DATA = "WRONGTYPE", "not an integer", "not a valid float", "attempt to ", "bad argument"
+"""What Redis and Lua say of a key that is not of the type it should be, or has text where a number should be."""
 
 HINT_MS = 5000
 """How long an endpoint that was hinted is not hinted again; also how long a lost hint costs at most."""
@@ -97,6 +104,9 @@ class NotLeader(Exception):
     """Another worker leads intake now; nothing was done."""
 
 
+log = structlog.get_logger()
+
+
 class EndpointBroken(Exception):
     """A script broke on the keys of one endpoint; what it had done before that stands."""
 
@@ -119,6 +129,7 @@ class Ledger:
     ) -> None:
         self.keys = keys
         self.options = options or LedgerOptions()
+        self._call = call
         self._scripts = Scripts(call, keys, url)
         self._clock = clock
         self._on_end = on_end
@@ -209,9 +220,12 @@ class Ledger:
 
     async def claim(self, endpoint: str, count: int) -> Claim:
         """Leases up to `count` due callbacks of an endpoint to this worker."""
-        reply, sent = await self._run(
-            "claim", *self._ending(), endpoint, count, self.options.lease_ms, HINT_MS
-        )
+        args = (*self._ending(), endpoint, count, self.options.lease_ms, HINT_MS)
+        try:
+            reply, sent = await self._run("claim", *args)
+        except ResponseError as error:
+            self._tell_damage(str(error), [endpoint])
+            raise
         rest = iter(reply[2:])
         _, claimed = self._claim(rest, sent)
         self._tell(rest)
@@ -249,7 +263,7 @@ class Ledger:
     def _settled(self, endpoint: str, values: Iterator[bytes], sent: float) -> Settled | EndpointBroken:
         what, _, rest = next(values).decode().partition(" ")
         if what == "broken":
-            self._tell_broken(rest.encode() if "WRONGTYPE" in rest else b"", [endpoint])
+            self._tell_damage(rest, [endpoint])
             return EndpointBroken(rest)
         breaker, pause, down_since, *words = rest.split(" ")
         claim = self._claim(values, sent)[1] if what == "claimed" else None
@@ -324,13 +338,28 @@ class Ledger:
         self._tell_broken(reply[8])
         return Woken(
             read_hints(reply[2]),
-            [read_lost(*fields) for fields in reply[3]],
+            await self._readable(reply[3]),
             reply[4],
             reply[5],
             reply[6] == 1,
             reply[7].decode(),
             reply[9] == 1,
         )
+
+    async def _readable(self, found: Sequence[Sequence[bytes]]) -> list[Lost]:
+        """Of the callbacks whose leases ran out those that are what we write; the others are set aside: nobody could settle them."""
+        lost = []
+        for endpoint, name, event_id, raw in found:
+            try:
+                lost.append(read_lost(endpoint, name, event_id, raw))
+            except InvalidInput as error:
+                key = self.keys.event(name.decode().partition(" ")[0], event_id.decode())
+                log.error("redis.key_set_aside", key=key, problem=str(error))
+                with translated(""):
+                    await self._call(
+                        "RENAME", key, f"{self.keys.root}aside:{key.removeprefix(self.keys.root)}"
+                    )
+        return lost
 
     async def leave(self, worker: str) -> None:
         """Takes back the sign of life of a worker that ends."""
@@ -364,11 +393,17 @@ class Ledger:
         """Of what ended otherwise than delivered: five values each, the last of a reply."""
         for fields in iter(lambda: tuple(islice(ends, 5)), ()):
             if self._on_end:
-                self._on_end(read_ended(*fields))
+                with suppress(InvalidInput):  # somebody wrote over it
+                    self._on_end(read_ended(*fields))
 
     def _tell_broken(self, problem: bytes, endpoints: Sequence[str] = ()) -> None:
         if problem:
             self.on_broken(problem.decode(errors="replace"), endpoints)
+
+    def _tell_damage(self, problem: str, endpoints: Sequence[str]) -> None:
+        """Of an error: whether it comes of what somebody wrote over by hand, as lua/guard.lua has it."""
+        if any(words in problem for words in OF_DATA):
+            self.on_broken(problem, endpoints)
 
     async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         try:

@@ -1,12 +1,13 @@
 """Endpoints that have work and wait to be served: workspaces in turn, however many endpoints each has."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import islice
 
 from dispatcher.replies import Hint
 
-LOOK_AT = 64
-"""Workspaces that are looked at for one that may be served; the others have their turn later."""
+LOOK_AT, LOOK_AT_OF_ONE = 64, 4
+"""Workspaces, and endpoints of each, that are looked at for one that may be served; the others have their turn later."""
 
 
 class Ready:
@@ -25,6 +26,11 @@ class Ready:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def has_unserved(self) -> bool:
+        """Whether a workspace waits that has not been served since it began to wait."""
+        return bool(self._new)
+
     def add(self, hint: Hint) -> None:
         """One more; one that waits already does so once."""
         waiting = self._endpoints.get(hint.workspace)
@@ -40,14 +46,9 @@ class Ready:
         for turn in (self._new, self._old):
             for _ in range(min(len(turn), LOOK_AT)):
                 workspace = turn.popleft()
-                waiting = self._endpoints[workspace]
-                hint = next((h for h in self._few(workspace) if may(h)), None)
-                if hint:
-                    del waiting[hint.endpoint]
-                    self._length -= 1
-                if waiting or (
-                    hint and turn is self._new
-                ):  # one that was new has its turn among the others first
+                hint = self._take_of(workspace, may)
+                # one that was new has its turn among the others first
+                if self._endpoints[workspace] or (hint and turn is self._new):
                     (self._old if hint else turn).append(workspace)
                 else:
                     del self._endpoints[workspace]
@@ -55,10 +56,17 @@ class Ready:
                     return hint
         return None
 
-    def _few(self, workspace: str) -> Iterator[Hint]:
-        """Its first ones: where one may not be served, another may, which is healthy."""
-        for endpoint in [one for one, _ in zip(self._endpoints[workspace], range(4), strict=False)]:
-            yield Hint(endpoint, workspace)
+    def _take_of(self, workspace: str, may: Callable[[Hint], bool]) -> Hint | None:
+        """The first of a few that may be served; those that may not go behind its others, of which some may, being healthy."""
+        waiting = self._endpoints[workspace]
+        for endpoint in list(islice(waiting, LOOK_AT_OF_ONE)):
+            del waiting[endpoint]
+            hint = Hint(endpoint, workspace)
+            if may(hint):
+                self._length -= 1
+                return hint
+            waiting[endpoint] = None
+        return None
 
     def take_all(self) -> list[Hint]:
         """All of them, in turn."""

@@ -93,7 +93,7 @@ class Turn:
                 else:
                     return self._more or self._token_at is not None
         finally:
-            self._parts.slots.not_needed(self.workspace, self._taken)
+            self._parts.slots.not_needed(self.endpoint, self.workspace, self._taken)
 
     def _free(self) -> int:
         return self._parts.slots.free(self.endpoint, self.workspace)
@@ -127,10 +127,10 @@ class Turn:
         try:
             claim = await self._parts.ledger.claim(self.endpoint, taken)
         except Exception as error:
-            slots.not_needed(self.workspace, taken)
+            slots.not_needed(self.endpoint, self.workspace, taken)
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
-        slots.not_needed(self.workspace, taken - len(claim.callbacks))
+        slots.not_needed(self.endpoint, self.workspace, taken - len(claim.callbacks))
         self.take(claim)
 
     def take(self, claim: Claim) -> None:
@@ -147,7 +147,7 @@ class Turn:
         self.in_flight -= 1
         settlement = task.result()
         took_ms = settlement.attempt.duration_ms if settlement.attempt else 0
-        self._parts.slots.give_back(self.workspace, 1)
+        self._parts.slots.give_back(self.endpoint, self.workspace, 1)
         self._parts.slots.learn(self.endpoint, self.workspace, settlement.news, took_ms)
         self._finished.append(settlement)
         self._news.set()
@@ -159,12 +159,14 @@ class Turn:
         try:
             settled = await self._parts.settler.settle(self.endpoint, settlements, taken)
         except Exception as error:
-            slots.not_needed(self.workspace, taken)
+            slots.not_needed(self.endpoint, self.workspace, taken)
             self._lost_reply(
                 error, f"{len(settlements)} results are not recorded: sent again after their lease"
             )
             return
-        slots.not_needed(self.workspace, taken - (len(settled.claim.callbacks) if settled.claim else 0))
+        slots.not_needed(
+            self.endpoint, self.workspace, taken - (len(settled.claim.callbacks) if settled.claim else 0)
+        )
         self._more = self._more or settled.more
         if settled.claim:
             self.take(settled.claim)

@@ -48,7 +48,8 @@ local changed, changes, left_to_give, left_of = {}, {}, tonumber(ARGV[6]), {}
 for _ = 1, tonumber(ARGV[10]) do
   local workspace, revision = take(), take()
   left_of[workspace] = tonumber(take())
-  if workspace_of(workspace).revision ~= revision then
+  local known, of = guarded(workspace_of, workspace)
+  if not known or of.revision ~= revision then
     changed[workspace], changes[#changes + 1] = true, workspace
   end
 end
@@ -231,6 +232,7 @@ local function look_at_known(workspace, id, text, about, expiry)
   local digest, known = digest_of(about), digest_of(text)
   if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
   local e = read_entry(workspace, id)
+  if not e then return 'conflict' end
   if e.ended or redis.call('ZSCORE', key_of('expiries'), expiry) or expiries_to_add[expiry] then return 'duplicate' end
   return 'begun', e
 end

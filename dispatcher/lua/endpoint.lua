@@ -1,5 +1,5 @@
 -- What an endpoint is doing, and when it next needs attention. ARGV[2] is the default max_concurrency.
-local START_WINDOW, BUCKET_SECONDS, HOUR, LOOK_AGAIN_MS = 2, 0.1, 3600000, 5000
+local START_WINDOW, BUCKET_SECONDS, HOUR, LOOK_AGAIN_MS, MAX_HINT_MS = 2, 0.1, 3600000, 5000, 60000
 
 -- A workspace's revision and limits; read once a script.
 local workspaces = {}
@@ -17,9 +17,11 @@ local function load(endpoint)
     'failures', 'pause_ms', 'p95', 'down_since', 'waiting')
   local workspace = h[1] and string.match(h[1], '^%S+')
   local limits = workspace and workspace_of(workspace) or { max = tonumber(ARGV[2]), rate = 0 }
+  local hinted_until = tonumber(h[3] or 0)
+  if hinted_until > now + MAX_HINT_MS then hinted_until = 0 end -- Redis's clock went back
   return {
     id = endpoint, name = h[1] or '', workspace = workspace, revision = limits.revision or '', max = limits.max,
-    rate = limits.rate, window = math.min(tonumber(h[2] or START_WINDOW), limits.max), hinted_until = tonumber(h[3] or 0),
+    rate = limits.rate, window = math.min(tonumber(h[2] or START_WINDOW), limits.max), hinted_until = hinted_until,
     pause = tonumber(h[4] or 0), stopped = h[5] ~= false, tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0),
     failures = tonumber(h[8] or 0), pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]),
     down_since = tonumber(h[11] or 0), waiting = tonumber(h[12] or 0),

@@ -8,16 +8,17 @@
 --   suspect: its worker died twice; cancelled: the operator ended it; base: how many attempts it had before it was
 --   replayed; replay_of, replayed_as: eventIds of what it is a copy of, and of its last copy
 -- and then a line for each attempt: start (ms after accepted), and the rest of it (dispatcher/entry.py reads all this).
-local WORDS = '^(%S+ %S+ %S+ (%S+)) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)([^\n]*)(.*)$'
+local WORDS = '^(%S+ %S+ %l (%d+)) (%S+) (%d+) (%S+) (%S+) (-?%d+) (%S+)([^\n]*)(.*)$'
 local SHORT = { delivered = 'd', d = 'delivered' }
 
 local function digest_of(text) return string.match(text, '^%S+') end
 
--- `about`, here and wherever it is told: digest, type, status and accepted.
+-- `about`, here and wherever it is told: digest, type, status and accepted. What nobody here wrote counts as removed.
 local function read_entry(workspace, id)
   local text = redis.call('GET', key_of('event', workspace, id))
   if not text then return end
   local about, accepted, state, claims, endpoint, message, life, ended, rest, attempts = string.match(text, WORDS)
+  if not about then return end
   local extra = {}
   if rest ~= '' then
     for name, value in string.gmatch(rest, '([%l_]+)=(%S+)') do extra[name] = value end

@@ -1,5 +1,5 @@
 -- mend: sets those keys aside that are not of the type they should be, so that they begin anew: those that all endpoints share, and
--- those of some endpoints.
+-- those of some endpoints; and records of these in which a number is none.
 -- KEYS[1] prefix
 -- ARGV[1] now, ms since 1970 ('' = Redis TIME)
 -- then for each: endpoint
@@ -20,8 +20,13 @@ for i = 2, #ARGV do
 end
 
 local reply = { 'mended', now }
-for key, type_ in pairs(TYPES) do
+local function look_at(key, type_)
   if set_aside(key, type_) then reply[#reply + 1] = key end
+end
+for key, type_ in pairs(TYPES) do look_at(key, type_) end
+
+for i = 2, #ARGV do
+  if not is_record_of_numbers(ARGV[i]) then look_at(key_of('endpoint', ARGV[i])) end
 end
 if #reply > 2 then count('setAside', '*', nil, #reply - 2) end
 write_counts()

@@ -28,11 +28,22 @@ local function look_at_type(key, type_)
 end
 
 local function look_at_types(workspace, e)
+  local record = key_of('endpoint', e.endpoint)
+  local is_first = not looked[record]
   for kind, type_ in pairs({ lane = 'zset', leased = 'zset', endpoint = 'hash' }) do look_at_type(key_of(kind, e.endpoint), type_) end
+  if is_first and not is_record_of_numbers(e.endpoint) and set_aside(record) then aside[#aside + 1] = record end
   look_at_type(key_of('schedule', workspace), 'zset')
   look_at_type(key_of('chain', e.endpoint, e.message), 'list')
   look_at_type(key_of('newest', e.endpoint, e.message), 'string')
   look_at_type(key_of('message', workspace, e.message), 'string')
+end
+
+-- One that nobody here wrote: what it was is lost, and others go on as if it had been removed.
+local function set_entry_aside(workspace, id)
+  local key = key_of('event', workspace, id)
+  if not set_aside(key) then return end
+  aside[#aside + 1] = key
+  redis.call('PEXPIRE', key_of('body', workspace, id), ARGV[3])
 end
 
 local function is_waiting(e, id)
@@ -52,7 +63,8 @@ end
 
 local function look_at(workspace, id)
   local e = read_entry(workspace, id)
-  if not e or not e.endpoint or e.ended then return end
+  if not e then return set_entry_aside(workspace, id) end
+  if e.ended then return end
   look_at_types(workspace, e)
   if not e.extra.left then heal_chain(workspace, e.endpoint, e.message) end
   if not is_waiting(e, id) then

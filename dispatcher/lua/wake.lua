@@ -17,8 +17,9 @@
 -- include clock
 -- include guard
 -- include endpoint
+-- include entry
 redis.call('DEL', P .. 'never')
-local ALIVE_MS, AGAIN_MS = 15000, 5000
+local ALIVE_MS, AGAIN_MS, LOST_AGAIN_MS = 15000, 5000, 1000
 if ARGV[6] ~= '' then
   redis.call('SET', key_of('worker', ARGV[5]), ARGV[6], 'PX', ALIVE_MS)
   redis.call('ZADD', key_of('workers'), NOW, ARGV[5])
@@ -30,15 +31,16 @@ local hints, lost, looked_at, more = {}, {}, 0, 0
 
 local function add_lost(endpoint, s, id)
   if not s.workspace then return end -- its record is gone; the sweep makes it again
-  local entry = redis.call('GET', key_of('event', s.workspace, id))
-  if not entry then return redis.call('ZREM', key_of('leased', endpoint), id) end -- removed by hand
-  lost[#lost + 1] = { endpoint, s.name, id, entry }
+  local e = read_entry(s.workspace, id)
+  if not e then return redis.call('ZREM', key_of('leased', endpoint), id) end -- removed by hand
+  lost[#lost + 1] = { endpoint, s.name, id, text_of(e) }
 end
 
 -- `workspace` is the one in whose schedule it was found.
 local function look_at(workspace, endpoint)
   local s = look(load(endpoint))
   if (s.workspace or NOBODY) ~= workspace then unschedule(workspace, endpoint) end
+  local lost_before = #lost
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_of('leased', endpoint), '-inf', NOW, 'LIMIT', 0, 100)) do
     add_lost(endpoint, s, id)
   end
@@ -47,6 +49,9 @@ local function look_at(workspace, endpoint)
     hints[#hints + 1] = s.workspace
   end
   reschedule(s)
+  if #lost > lost_before then -- whoever settles them reschedules it; until then others have their turn
+    redis.call('ZADD', key_of('schedule', s.workspace), now + LOST_AGAIN_MS, endpoint)
+  end
   if not s.workspace and (s.leased > 0 or s.from) then
     redis.call('ZADD', key_of('schedule', NOBODY), now + AGAIN_MS, endpoint)
   end

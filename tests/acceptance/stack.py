@@ -69,8 +69,9 @@ class Worker:
         return self.log_path.read_text(errors="replace")
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        """Its log lines of one event."""
-        found = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        """Its log lines of one event that are written by now; a thread of the worker writes them."""
+        whole = self.log.rpartition("\n")[0]
+        found = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in found if line["event"] == event]
 
     def wait_ready(self) -> "Worker":

@@ -88,6 +88,7 @@ def test_redis_away_and_back(stack: Stack) -> None:
     (after,) = stack.enqueue(first=1)
     assert {"delivered": 2} == stack.wait_ended([before, after], seconds=60)
     assert worker.process.poll() is None
+    wait_until(lambda: worker.lines("redis.back"))
     assert (1, 1) == (len(worker.lines("redis.away")), len(worker.lines("redis.back")))
 
 

@@ -35,7 +35,7 @@ def test_outage_and_recovery(stack: Stack) -> None:
     ended = stack.wait_ended(event_ids)
     assert ended["delivered"] >= 200 - posts
     assert 200 == sum(ended.values())
-    assert worker.lines("endpoint.recovered")
+    wait_until(lambda: worker.lines("endpoint.recovered"))
     assert "idle" == stack.cli_json("endpoint", "show", "acme", url)["state"]
 
 
@@ -146,3 +146,27 @@ def test_a_burst_that_fills_its_batches(stack: Stack, count: int) -> None:
     event_ids = stack.enqueue(count)
     stack.start_worker().wait_ready()
     assert {"delivered": count} == stack.wait_ended(event_ids)
+
+
+def test_a_new_customer_beside_a_busy_one(stack: Stack) -> None:
+    """Whoever has all slots, and endpoints that take all they get, lets an endpoint that nobody knows begin at once."""
+    taken: Counter[str] = Counter()
+
+    async def answer(request: web.Request, _number: int) -> web.Response:
+        taken[request.headers["webhook-id"].partition("-")[0]] += 1
+        await asyncio.sleep(0.2)
+        return web.Response()
+
+    stack.answer = answer
+    stack.add_workspace("busy")
+    stack.add_workspace("new")
+    urls = [f"{stack.listen()}/hooks" for _ in range(6)]
+    stack.start_worker(DISPATCHER_MAX_IN_FLIGHT="8").wait_ready()
+    for number in range(300):
+        stack.enqueue(
+            first=number, workspace="busy", eventId=f"busy-{number}", callbackUrl=urls[number % len(urls)]
+        )
+    wait_until(lambda: taken["busy"] >= 60)
+    event_ids = stack.enqueue(3, first=1000, workspace="new")
+    stack.wait_ended(event_ids, "new")
+    assert taken["busy"] < 200

@@ -48,7 +48,9 @@ def test_what_failed_and_why(stack: Stack, failed: list[str]) -> None:
     assert f"dispatcher event replay {failed[0]} --workspace acme" in event["nextStep"]
     shown = stack.cli("event", "show", failed[0], "--workspace", "acme").stdout
     assert all(word in shown for word in ("accepted", "attempt 2", "http_503", "Next: "))
-    (log,) = [line for line in stack.workers[0].lines("callback.ended") if line["event_id"] == failed[0]]
+    (log,) = wait_until(
+        lambda: [line for line in stack.workers[0].lines("callback.ended") if line["event_id"] == failed[0]]
+    )
     assert ("failed", "http_503", 503) == (log["state"], log["error"], log["http_status"])
 
 
@@ -192,6 +194,7 @@ def test_logs_tell_the_story_of_a_callback(stack: Stack) -> None:
     stack.start_worker(**TWO_ATTEMPTS).wait_ready()
     (event_id,) = stack.enqueue(1)
     stack.wait_ended([event_id])
+    wait_until(lambda: stack.workers[0].lines("callback.ended"))
     lines = [json.loads(line) for line in stack.workers[0].log.splitlines() if event_id in line]
     story = [(line["event"], line.get("attempt"), line.get("outcome", line.get("state"))) for line in lines]
     expected = [

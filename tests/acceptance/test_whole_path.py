@@ -87,9 +87,13 @@ def test_two_workers_share(stack: Stack) -> None:
     assert {"delivered": 400} == stack.wait_ended(event_ids)
     assert dict.fromkeys(event_ids, 1) == Counter(received.event_id for received in stack.received)
     assert [] == [received for received in stack.received if received.problem]
-    shares = [len(worker.lines("callback.attempted")) for worker in workers]
-    assert 400 == sum(shares)
-    assert all(shares)
+
+    def shares() -> list[int]:
+        return [len(worker.lines("callback.attempted")) for worker in workers]
+
+    wait_until(lambda: sum(shares()) >= 400, what="the log lines")
+    assert 400 == sum(shares())
+    assert all(shares())
 
 
 def test_retries(stack: Stack) -> None:

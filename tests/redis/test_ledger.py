@@ -203,6 +203,29 @@ def test_first_attempts_in_order(world: World) -> None:
     assert ["e1"] == world.deliver_all()
 
 
+def test_lost_leases_leave_others_their_turn(world: World) -> None:
+    """What is being settled is not found again at once, so that the rest of its workspace is woken meanwhile."""
+    world.accept(callback("e1"))
+    world.claim()
+    world.now += 31_000
+
+    def lost() -> list[str]:
+        return [one.event_id for one in world.run(world.ledger.wake(1)).lost]
+
+    assert (["e1"], []) == (lost(), lost())
+    world.now += 1_000
+    assert ["e1"] == lost()
+
+
+def test_clock_that_went_back(world: World) -> None:
+    """A hint of an hour ahead holds nothing up."""
+    world.accept(callback("e1"), claim=0)
+    world.run(world.ledger.wake())
+    world.now -= 3_600_000
+    hints, _ = world.accept(callback("e2", message="m2"))
+    assert [endpoint_id(A)] == hints
+
+
 def test_a_lost_lease_keeps_the_order(world: World) -> None:
     """A lease that ran out is no first attempt: the next one of the message still waits."""
     world.accept(callback("e1"), callback("e2"))

@@ -78,3 +78,28 @@ def test_suspects_have_their_turn_where_slots_lack() -> None:
         served.append(admitted[1])
         admission.begun(admitted[1])
     assert SUSPECTS in served
+
+
+def test_who_waits_wants_slots() -> None:
+    """A workspace need not have had one: others leave some to it from the moment it waits."""
+    slots = Slots(8)
+    slots.learn("busy", "busy", News.UP, 5)
+    assert 8 == slots.take("busy", "busy", 8)
+    admission = Admission(slots)
+    admission.add(Hint("new", "new"))
+    slots.give_back("busy", "busy", 1)
+    assert 0 == slots.take("busy", "busy", 1)
+    assert (Hint("new", "new"), "new") == admission.next()
+    assert not slots.somebody_waits
+
+
+def test_endpoints_that_may_not_be_served_hide_no_other() -> None:
+    """Where only a healthy endpoint may have a slot, it is found behind any number of others of its workspace."""
+    slots = Slots(8)
+    slots.take("down", "w", 8)
+    slots.learn("healthy", "w", News.UP, 5)
+    admission = Admission(slots)
+    add(admission, "w", 20)
+    admission.add(Hint("healthy", "w"))
+    found = [admission.next() for _ in range(6)]
+    assert (Hint("healthy", "w"), "w") in found

@@ -16,7 +16,7 @@ def test_a_quarter_is_for_healthy_endpoints() -> None:
     assert 0 == slots.take("another", "w", 1)
     slots.learn("healthy", "w", News.UP, 5)
     assert 2 == slots.take("healthy", "w", 100)
-    slots.give_back("w", 1)
+    slots.give_back("healthy", "w", 1)
     assert (0, 1) == (slots.free("another", "w"), slots.free("healthy", "w"))
 
 
@@ -40,13 +40,46 @@ def test_one_workspace_alone_has_all() -> None:
 def test_a_workspace_leaves_some_to_others() -> None:
     """While others want some, a workspace has at most three times what it leaves free, healthy or not."""
     slots = Slots(100)
-    slots.give_back("quiet", slots.take("q", "quiet", 1))
+    slots.give_back("q", "quiet", slots.take("q", "quiet", 1))
     slots.learn("e", "hog", News.UP, 5)
     assert 75 == sum(slots.take("e", "hog", 10) for _ in range(100))
     assert 25 == 100 - slots.taken
-    assert slots.free("new", "newcomer") == 0, "what is not known to be healthy leaves the quarter alone"
+    assert 19 == slots.free("new", "newcomer"), "and so does the next one"
     slots.learn("q", "quiet", News.UP, 5)
-    assert 19 == slots.free("q", "quiet"), "and so does the next one"
+    assert 19 == slots.free("q", "quiet")
+
+
+def test_healthy_endpoints_do_not_fill_the_place_of_others() -> None:
+    """What is not known to be healthy has its three quarters, whatever of the rest healthy ones have."""
+    slots = Slots(8)
+    slots.learn("healthy", "w", News.UP, 5)
+    assert 7 == slots.take("healthy", "w", 7)
+    assert 1 == slots.take("new", "w", 8)
+    slots.give_back("healthy", "w", 7)
+    assert 5 == slots.take("new", "w", 8)
+    assert 0 == slots.free("another", "w")
+
+
+def test_what_is_taken_counts_as_what_its_endpoint_is_now() -> None:
+    """An endpoint that turns out to be healthy makes room among the others with all that it has, and the other way round."""
+    slots = Slots(8)
+    assert 6 == slots.take("one", "w", 8)
+    slots.learn("one", "w", News.UP, 5)
+    assert 2 == slots.free("another", "w")
+    slots.learn("one", "w", News.DOWN, 5)
+    assert 0 == slots.free("another", "w")
+    slots.give_back("one", "w", 6)
+    assert (0, 6) == (slots.taken, slots.free("another", "w"))
+
+
+def test_the_last_slot_is_for_who_waits() -> None:
+    """While a workspace waits that was not served yet, those that have slots leave the last one, and accept's too."""
+    slots = Slots(4)
+    for name in ("busy", "new"):
+        slots.learn(name, name, News.UP, 5)
+    assert 3 == slots.take("busy", "busy", 3)
+    slots.somebody_waits = True
+    assert (0, 0, 1) == (slots.free("busy", "busy"), slots.reserve(1), slots.free("new", "new"))
 
 
 def test_a_hundred_hogs_leave_some() -> None:
@@ -64,7 +97,7 @@ def test_others_want_slots_for_a_minute() -> None:
     """A workspace that has asked for nothing for a minute is no reason to leave any."""
     now = 0.0
     slots = Slots(100, lambda: now)
-    slots.give_back("quiet", slots.take("q", "quiet", 1))
+    slots.give_back("q", "quiet", slots.take("q", "quiet", 1))
     slots.take("e", "hog", 1)
     assert slots.are_shared()
     now = WANTED_SECONDS
@@ -80,7 +113,7 @@ def test_reserved_slots_are_nobodys() -> None:
     assert 5 == slots.reserve(100)
     assert (5, 0, False) == (slots.taken, slots.free("e", "w"), slots.are_shared())
     slots.release(5, 2)
-    slots.hold("w", 2)
+    slots.hold("e", "w", 2)
     assert (2, 3) == (slots.taken, slots.free("e", "w"))
 
 

@@ -1,0 +1,148 @@
+"""Keys in which somebody wrote, by hand, what no script of ours would: others are unharmed, and nothing stays stuck."""
+
+from collections.abc import Callable
+
+import pytest
+
+from dispatcher.keys import Keys, endpoint_id
+from dispatcher.ledger import ToAccept
+from dispatcher.outcomes import Retry
+from tests.redis.test_wrong_types import accept, entries, sweep
+from tests.redis.test_wrong_types import world as world  # a fixture
+from tests.world import TOKEN, World, callback
+
+A, B = "acme https://a.example:443", "beta https://b.example:443"
+KEYS = Keys()
+UNREADABLE = {
+    "no entry": lambda _: b"garbage",
+    "nothing": lambda _: b"",
+    "another status": lambda raw: raw.replace(b" s ", b" z ", 1),
+    "another state": lambda raw: raw.replace(b" pending ", b" lost ").replace(b" sending ", b" lost "),
+    "no number": lambda raw: raw.replace(b" 0 ", b" none ").replace(b" 1 ", b" none "),
+    "an attempt": lambda raw: raw + b"\nyesterday",
+    "not UTF-8": lambda raw: b"\xff" + raw,
+}
+RECORDS = (
+    "window",
+    "hinted_until",
+    "pause",
+    "tat",
+    "seen",
+    "failures",
+    "pause_ms",
+    "p95",
+    "down_since",
+    "waiting",
+)
+
+
+def both_go_on(world: World) -> None:
+    """Both endpoints take a new callback, from the queue to its end."""
+    made = entries(world, 2)
+    new = callback("new-a", message="new"), callback("new-b", endpoint=B, message="new")
+    if "broken" in (words := accept(world, made, *new)):
+        sweep(world)
+        accept(world, [entry for entry, word in zip(made, words, strict=True) if word == "broken"], new[0])
+    world.now += 10_000
+    world.run(world.ledger.wake(64))
+    assert {"new-a", "new-b"} <= set(world.deliver_all(A, B))
+    assert 0 == world.call("xlen", KEYS.events)
+
+
+@pytest.mark.parametrize("moment", ["waiting", "in hand", "expired", "lost"])
+@pytest.mark.parametrize("damage", UNREADABLE)
+def test_entry(world: World, damage: str, moment: str) -> None:
+    """An entry that is none stops neither the waker, nor the expiries, nor its endpoint, wherever its callback is."""
+    world.accept(callback("e1", ttl_ms=60_000), callback("quiet", endpoint=B))
+    if moment in ("in hand", "lost"):
+        assert ["e1"] == [one.event_id for one in world.claim().callbacks]
+    key = KEYS.event("acme", "e1")
+    world.call("set", key, UNREADABLE[damage](world.call("get", key)))
+    world.now += {"waiting": 0, "in hand": 0, "expired": 61_000, "lost": 31_000}[moment]
+    for _ in range(3):
+        world.run(world.ledger.expire())
+        woken = world.run(world.ledger.wake(64))
+        for lost in woken.lost:
+            world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost")
+        world.now += 6_000
+    world.call("set", key, "garbage")
+    both_go_on(world)
+    world.now += 200_000_000
+    for _ in range(3):
+        world.run(world.ledger.expire())
+        world.run(world.ledger.wake(64))
+        sweep(world)
+    assert 0 == world.call("zcard", KEYS.expiries)
+    assert 0 == world.call("zcard", KEYS.schedule)
+    assert b"garbage" == world.call("get", f"{KEYS.root}aside:event:acme:e1") or not world.call("exists", key)
+
+
+@pytest.mark.parametrize("field", RECORDS)
+def test_record_of_an_endpoint(world: World, field: str) -> None:
+    """Where a number should be and is none, the endpoint's record is made anew, and what waits goes out."""
+    world.accept(callback("before"), callback("quiet", endpoint=B))
+    world.call("hset", KEYS.endpoint(endpoint_id(A)), field, "by hand")
+    world.now += 10_000
+    world.run(world.ledger.wake(64))
+    assert ["quiet"] == world.deliver_all(B)
+    sweep(world)
+    both_go_on(world)
+    assert not world.call("exists", KEYS.event("acme", "before")) or world.event("before").ended
+
+
+COUNTERS: dict[str, tuple[Callable[[World], str], str]] = {
+    "minute": (lambda world: KEYS.stats("minute", world.now // 60_000), "accepted"),
+    "hour": (lambda world: KEYS.stats("hour", world.now // 3_600_000), "acme accepted"),
+    "day": (lambda world: KEYS.stats("day", world.now // 86_400_000), f"{endpoint_id(A)} delivered"),
+    "rejections": (lambda _: KEYS.rejected_counts, "invalid"),
+}
+
+
+@pytest.mark.parametrize("unit", COUNTERS)
+def test_counter(world: World, unit: str) -> None:
+    """A counter that is no number is not counted on, and nothing waits for it."""
+    key, field = COUNTERS[unit]
+    world.call("hset", key(world), field, "by hand")
+    assert ["accepted"] == accept(world, entries(world, 1), callback("e1"))
+    assert ["e1"] == world.deliver_all(A)
+    both_go_on(world)
+
+
+@pytest.mark.parametrize("key", [KEYS.expiries, KEYS.schedule, KEYS.schedule_of("acme")])
+def test_member_of_a_shared_set(world: World, key: str) -> None:
+    """A member that names nothing is passed over."""
+    world.accept(callback("before"))
+    world.call("zadd", key, {"nothing of ours": 1, "": 2})
+    for _ in range(3):
+        world.run(world.ledger.expire())
+        world.run(world.ledger.wake(64))
+        world.now += 6_000
+    both_go_on(world)
+
+
+@pytest.mark.parametrize("field", ["max_concurrency", "rate_per_second", None])
+def test_workspace(world: World, field: str | None) -> None:
+    """With text where a number should be, or where it is none: what is of another is accepted and delivered, its own waits."""
+    world.call("delete", KEYS.workspace("acme"))
+    world.call("hset", KEYS.workspace("acme"), field, "by hand") if field else world.call(
+        "set", KEYS.workspace("acme"), "by hand"
+    )
+    made = entries(world, 2)
+    words = accept(world, made, callback("e1"), callback("quiet", endpoint=B))
+    assert "accepted" == words[1]
+    assert ["quiet"] == world.deliver_all(B)
+    world.call("delete", KEYS.workspace("acme"))
+    if "accepted" != words[0]:
+        assert ["accepted"] == accept(world, made[:1], callback("e1"))
+    world.now += 10_000
+    world.run(world.ledger.wake(64))
+    assert ["e1"] == world.deliver_all(A)
+
+
+def test_workspace_of_another_type_has_changed(world: World) -> None:
+    """As accept says it, so that its entries are rendered again and put off, and those of the batch beside them are taken."""
+    made = entries(world, 2)
+    world.call("set", KEYS.workspace("acme"), "by hand")
+    batch = ToAccept(zip(made, (callback("e1"), callback("quiet", endpoint=B)), strict=True))
+    accepted = world.run(world.ledger.accept(TOKEN, {"acme": "1"}, [], batch))
+    assert (["acme"], ["changed", "accepted"]) == (accepted.changed, accepted.words)
