@@ -30,6 +30,7 @@ from dispatcher.fields import (
     decimal_number,
     free_object,
     is_deep,
+    json_schema,
     matching,
     moment,
     one_of,
@@ -295,6 +296,13 @@ class StatusChange(Record, fields=_CHANGE, hidden=["callback_url"]):
         """
         derived = "event_id" not in changes and self.event_id == _derived_event_id(self.__dict__)
         return super().replace(**({"event_id": None} if derived else {}) | changes)
+
+    @staticmethod
+    def json_schemas(reference: str) -> dict[str, Any]:
+        """What OpenAPI says of status changes, and of the records in them, by
+        name; `reference` is where they stand, with {model} for the name."""
+        kinds = (StatusChange, Message, MessageError)
+        return {kind.__name__: json_schema(kind, reference) for kind in kinds}
 
     def digest(self) -> str:
         """Tells two status changes with the same eventId apart: 16 characters for their canonical form.

@@ -12,13 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import Message as AsgiMessage
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import __version__
 from dispatcher.errors import InvalidInput, RedisUnavailable
-from dispatcher.fields import json_schema
-from dispatcher.model import Message, MessageError, StatusChange
+from dispatcher.model import StatusChange
 from dispatcher.status_api import docs_page, namirial, qlara, sendexa, status_changes, zeckta
 from dispatcher.status_api.answers import ApiParts, Shape, answer
 
@@ -52,7 +50,7 @@ class Api(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request; one on a connection too many is told so by the server in `refused`."""
 
-        async def unkept(message: AsgiMessage) -> None:
+        async def unkept(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Cache-Control"] = "no-store"
             await send(message)
@@ -148,8 +146,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for kind in (StatusChange, Message, MessageError):
-        schemas[kind.__name__] = json_schema(kind, "#/components/schemas/{model}")
+    schemas |= StatusChange.json_schemas("#/components/schemas/{model}")
     app.openapi_schema = json.loads(_LONG_NAME.sub(_short_name, json.dumps(document)))
     return app.openapi_schema
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import dispatcher
-from dispatcher.fields import json_schema
 from dispatcher.outcomes import ERRORS
 from dispatcher.signing import key_of, webhook_headers
 
@@ -47,9 +46,9 @@ def test_every_field_is_documented() -> None:
     text = (ROOT / "docs" / "status-change.md").read_text()
     shown = json.loads(re.search(r"```json\n(.*?)```", text, re.S).group(1))  # type: ignore[union-attr]
     dispatcher.StatusChange.from_dict(shown)
-    fields = json_schema(dispatcher.StatusChange, "{model}")["properties"]
-    assert set(fields) == set(shown)
-    assert set(json_schema(dispatcher.Message, "{model}")["properties"]) == set(shown["message"])
+    schemas = dispatcher.StatusChange.json_schemas("{model}")
+    assert set(schemas["StatusChange"]["properties"]) == set(shown)
+    assert set(schemas["Message"]["properties"]) == set(shown["message"])
 
 
 def test_verify_in_python() -> None:
