@@ -5,22 +5,22 @@ Backends enqueue with `Dispatcher` or `AsyncDispatcher`; customers check what th
 
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.errors import (
-    AlreadyExists,
-    DispatcherError,
-    EnqueueInterrupted,
-    InvalidInput,
-    NotFound,
-    RedisFull,
-    RedisUnavailable,
-    SignatureInvalid,
-    StillWaiting,
-)
-from dispatcher.model import Message, MessageError, Status, StatusChange
-from dispatcher.producer import AsyncDispatcher, Dispatcher
-from dispatcher.signing import verify
-
 if TYPE_CHECKING:
+    from dispatcher.errors import (
+        AlreadyExists,
+        DispatcherError,
+        EnqueueInterrupted,
+        InvalidInput,
+        NotFound,
+        RedisFull,
+        RedisUnavailable,
+        SignatureInvalid,
+        StillWaiting,
+    )
+    from dispatcher.model import Message, MessageError, Status, StatusChange
+    from dispatcher.producer import AsyncDispatcher, Dispatcher
+    from dispatcher.signing import verify
+
     __version__: str
 
 __all__ = [
@@ -42,11 +42,35 @@ __all__ = [
     "verify",
 ]
 
+_MODULES = {
+    "model": ("Message", "MessageError", "Status", "StatusChange"),
+    "producer": ("AsyncDispatcher", "Dispatcher"),
+    "signing": ("verify",),
+}
+"""Where a name is, if it is no error."""
+
 
 def __getattr__(name: str) -> Any:
-    if name != "__version__":
+    """Imports what is asked for, once: who verifies waits for no pydantic, who enqueues for no cryptography."""
+    if name == "__version__":
+        value = _version()
+    elif name in __all__:
+        from importlib import import_module
+
+        module = next((module for module, names in _MODULES.items() if name in names), "errors")
+        value = getattr(import_module(f"dispatcher.{module}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import PackageNotFoundError, version  # as long to import as the rest
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("callback-dispatcher")

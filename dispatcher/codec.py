@@ -4,11 +4,12 @@ import functools
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Literal
 
 from dispatcher.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import msgspec
 
 MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 """What Python can print: the years 1 to 9999, in seconds since 1970."""
@@ -16,9 +17,6 @@ MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
 )
-_decode = msgspec.json.Decoder(float_hook=Decimal).decode
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-_encode_canonical = msgspec.json.Encoder(decimal_format="number", order="deterministic").encode
 
 _STARTS = (
     (b"\xef\xbb\xbf", "starts with a byte order mark (BOM): send UTF-8 without one"),
@@ -31,21 +29,35 @@ _STARTS = (
 """What no JSON in UTF-8 starts with."""
 
 
+@functools.cache
+def _decoder() -> "msgspec.json.Decoder[Any]":
+    import msgspec  # when something is read or written, as below: a producer imports this at its start
+
+    return msgspec.json.Decoder(float_hook=Decimal)
+
+
+@functools.cache
+def _encoder(order: Literal["deterministic"] | None = None) -> "msgspec.json.Encoder":
+    import msgspec
+
+    return msgspec.json.Encoder(decimal_format="number", order=order)
+
+
 def encode_json(value: object) -> bytes:
     """Compact UTF-8 JSON; decimals are printed digit for digit, as numbers."""
-    return _encode(value)
+    return _encoder().encode(value)
 
 
 def encode_canonical(value: object) -> bytes:
     """The same for whatever order an object's names came in."""
-    return _encode_canonical(value)
+    return _encoder("deterministic").encode(value)
 
 
 def decode_json(raw: bytes) -> Any:
     """JSON to Python; numbers with a fraction or exponent become `Decimal`. Raises InvalidInput."""
     try:
-        return _decode(raw)
-    except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
+        return _decoder().decode(raw)
+    except Exception as error:  # msgspec.DecodeError, ValueError, ArithmeticError or RecursionError
         raise InvalidInput(json_problem(raw, error)) from None
 
 

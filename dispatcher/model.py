@@ -1,4 +1,4 @@
-"""What is enqueued (a status change) and what is sent (a callback)."""
+"""What is enqueued: a status change."""
 
 import math
 from base64 import urlsafe_b64encode
@@ -8,9 +8,9 @@ from decimal import Decimal
 from enum import StrEnum
 from hashlib import blake2s, sha1
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import msgspec
+from pydantic import Field, ValidationError, model_validator
 
 from dispatcher.codec import decode_json as decode_json
 from dispatcher.codec import encode_canonical
@@ -21,21 +21,16 @@ from dispatcher.codec import iso_seconds as iso_seconds
 from dispatcher.codec import timestamp_ms as timestamp_ms
 from dispatcher.codec import timestamp_ns as timestamp_ns
 from dispatcher.errors import InvalidInput
-from dispatcher.fields import (
+from dispatcher.records import Record, build, checked, describe
+from dispatcher.values import (
     MAX_DEPTH,
-    Field,
-    Problems,
-    Record,
-    checked,
-    decimal_number,
-    free_object,
+    Allowed,
+    Cost,
+    Free,
+    Timestamp,
+    characters,
     is_deep,
-    json_schema,
     matching,
-    moment,
-    one_of,
-    required,
-    text,
     whole_number,
 )
 
@@ -44,8 +39,6 @@ MAX_ENTRY_BYTES = 64 * 1024
 
 MAX_AHEAD_MS = 3_600_000
 """How far a status change's timestamp may lie in the future."""
-
-MAX_COST, COST_DIGITS = 10**12, 12
 
 WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
@@ -89,34 +82,19 @@ LETTERS = {
 BY_LETTER = {letter: status for status, letter in LETTERS.items()}
 
 
-_TEXT = text(1, 256)
-_COUNT = whole_number(0, 1_000_000)
-_MOMENT = moment()
-_FREE = free_object()
-
-_MESSAGE = {
-    "uuid": required(matching(MESSAGE_UUID_PATTERN, "1 to 64 letters, digits, dots, _ or -")),
-    "src": required(_TEXT),
-    "dest": required(_TEXT),
-    "channel": Field(_TEXT, "SMS", takes_null=False),
-    "segments": Field(_COUNT),
-    "units": Field(_COUNT),
-    "attempts": Field(_COUNT),
-    "cost": Field(decimal_number(MAX_COST, COST_DIGITS)),
-    "currency": Field(_TEXT),
-    "campaign_id": Field(_TEXT),
-    "customer_message_id": Field(_TEXT),
-    "network": Field(_TEXT),
-    "part": Field(_COUNT),
-    "total_parts": Field(_COUNT),
-    "accepted_at": Field(_MOMENT),
-    "webhook_configuration_id": Field(_TEXT),
-    "reference": Field(_FREE),
-    "provider": Field(_FREE),
-}
+OneStatus = Annotated[Status, Allowed(f"must be one of {', '.join(Status)}")]
+Workspace = Annotated[str, matching(WORKSPACE_PATTERN, "1 to 64 letters, digits, _ or -")]
+MessageUuid = Annotated[str, matching(MESSAGE_UUID_PATTERN, "1 to 64 letters, digits, dots, _ or -")]
+_EVENT_ID = matching(EVENT_ID_PATTERN, "1 to 128 letters, digits, _ or -; left out, one is derived")
+if TYPE_CHECKING:
+    EventId = str  # once the record is made
+else:
+    EventId = Annotated[str, _EVENT_ID] | None
+Text = Annotated[str, characters(1, 256)]
+Count = Annotated[int, whole_number(0, 1_000_000)]
 
 
-class Message(Record, fields=_MESSAGE):
+class Message(Record, frozen=True):
     """The message a status change is about.
 
     uuid: its id, 1 to 64 letters, digits, dots, _ or -
@@ -137,24 +115,24 @@ class Message(Record, fields=_MESSAGE):
     InvalidInput, which names each field that is wrong.
     """
 
-    uuid: str
-    src: str
-    dest: str
-    channel: str
-    segments: int | None
-    units: int | None
-    attempts: int | None
-    cost: Decimal | None
-    currency: str | None
-    campaign_id: str | None
-    customer_message_id: str | None
-    network: str | None
-    part: int | None
-    total_parts: int | None
-    accepted_at: str | None
-    webhook_configuration_id: str | None
-    reference: dict[str, Any] | None
-    provider: dict[str, Any] | None
+    uuid: MessageUuid
+    src: Text
+    dest: Text
+    channel: Text = "SMS"
+    segments: Count | None = None
+    units: Count | None = None
+    attempts: Count | None = None
+    cost: Cost | None = None
+    currency: Text | None = None
+    campaign_id: Text | None = None
+    customer_message_id: Text | None = None
+    network: Text | None = None
+    part: Count | None = None
+    total_parts: Count | None = None
+    accepted_at: Timestamp | None = None
+    webhook_configuration_id: Text | None = None
+    reference: Free | None = None
+    provider: Free | None = None
 
     @checked
     def __init__(
@@ -181,10 +159,7 @@ class Message(Record, fields=_MESSAGE):
     ) -> None: ...
 
 
-_ERROR = {"code": required(_TEXT), "message": Field(text(0, 1024))}
-
-
-class MessageError(Record, fields=_ERROR):
+class MessageError(Record, frozen=True):
     """Why a message failed, in the platform's own words.
 
     code: the platform's code, 1 to 256 characters
@@ -193,28 +168,14 @@ class MessageError(Record, fields=_ERROR):
     Raises InvalidInput, which names each field that is wrong.
     """
 
-    code: str
-    message: str | None
+    code: Text
+    message: Annotated[str, characters(0, 1024)] | None = None
 
     @checked
     def __init__(self, *, code: str, message: str | None = None) -> None: ...
 
 
-_CHANGE = {
-    "event_id": Field(
-        matching(EVENT_ID_PATTERN, "1 to 128 letters, digits, _ or -; left out, one is derived")
-    ),
-    "workspace": required(matching(WORKSPACE_PATTERN, "1 to 64 letters, digits, _ or -")),
-    "status": required(one_of({str(status): status for status in Status})),
-    "timestamp": required(_MOMENT),
-    "callback_url": Field(text(1, 2048)),
-    "ttl_seconds": Field(whole_number(1, 604_800)),
-    "message": required(Message),
-    "error": Field(MessageError),
-}
-
-
-class StatusChange(Record, fields=_CHANGE, hidden=["callback_url"]):
+class StatusChange(Record, frozen=True):
     """One status change of one message: what backends enqueue.
 
     workspace: whose message it is
@@ -233,14 +194,14 @@ class StatusChange(Record, fields=_CHANGE, hidden=["callback_url"]):
     which names each field that is wrong.
     """
 
-    event_id: str
-    workspace: str
-    status: Status
-    timestamp: str
-    callback_url: str | None
-    ttl_seconds: int | None
+    event_id: EventId = Field(default_factory=str)
+    workspace: Workspace
+    status: OneStatus
+    timestamp: Timestamp
+    callback_url: Annotated[str, characters(1, 2048)] | None = Field(None, repr=False)
+    ttl_seconds: Annotated[int, whole_number(1, 604_800)] | None = None
     message: Message
-    error: MessageError | None
+    error: MessageError | None = None
 
     @checked
     def __init__(
@@ -257,7 +218,7 @@ class StatusChange(Record, fields=_CHANGE, hidden=["callback_url"]):
     ) -> None: ...
 
     @classmethod
-    def from_json(cls, raw: bytes | str) -> "StatusChange":
+    def from_json(cls, raw: bytes | str) -> Self:
         """Reads one status change; names are camelCase. Raises InvalidInput, which names each field that is wrong."""
         raw = raw.encode(errors="surrogatepass") if isinstance(raw, str) else raw
         if len(raw) > MAX_ENTRY_BYTES:
@@ -265,14 +226,16 @@ class StatusChange(Record, fields=_CHANGE, hidden=["callback_url"]):
         return cls.from_dict(decode_json(raw))
 
     @classmethod
-    def from_dict(cls, value: object) -> "StatusChange":
+    def from_dict(cls, value: object) -> Self:
         """The same from decoded JSON. Raises InvalidInput."""
-        if type(value) is not dict and not isinstance(value, Mapping):
+        if not isinstance(value, Mapping):
             raise InvalidInput("must be a JSON object")
+        if not cls.__pydantic_complete__:
+            build(cls)
         try:
-            return cls._of_json(value)
-        except Problems as problems:
-            raise InvalidInput(str(problems)) from None
+            return cls.model_validate(value, by_alias=True, by_name=False)
+        except ValidationError as error:
+            raise InvalidInput(describe(error, cls, in_json=True)) from None
 
     def to_json(self) -> bytes:
         """The bytes to enqueue. Raises InvalidInput where they would be too long or are no JSON."""
@@ -281,7 +244,7 @@ class StatusChange(Record, fields=_CHANGE, hidden=["callback_url"]):
             if value and is_deep(value):
                 raise InvalidInput(f"message.{name}: is nested too deeply; the limit is {MAX_DEPTH} levels")
         try:
-            raw = encode_json(self._to_json())
+            raw = encode_json(self.model_dump(by_alias=True, exclude_none=True))
         except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InvalidInput(f"cannot be written as JSON: {error}") from None
         _refuse_what_json_lacks([*free.values()])
@@ -289,20 +252,13 @@ class StatusChange(Record, fields=_CHANGE, hidden=["callback_url"]):
             raise InvalidInput(f"is {len(raw):,} bytes long as JSON; the limit is {MAX_ENTRY_BYTES:,}")
         return raw
 
-    def replace(self, **changes: Any) -> "StatusChange":
+    def replace(self, **changes: Any) -> Self:
         """A copy in which some fields have other values. Raises InvalidInput.
 
         An eventId that was derived is derived anew.
         """
         derived = "event_id" not in changes and self.event_id == _derived_event_id(self.__dict__)
         return super().replace(**({"event_id": None} if derived else {}) | changes)
-
-    @staticmethod
-    def json_schemas(reference: str) -> dict[str, Any]:
-        """What OpenAPI says of status changes, and of the records in them, by
-        name; `reference` is where they stand, with {model} for the name."""
-        kinds = (StatusChange, Message, MessageError)
-        return {kind.__name__: json_schema(kind, reference) for kind in kinds}
 
     def digest(self) -> str:
         """Tells two status changes with the same eventId apart: 16 characters for their canonical form.
@@ -314,11 +270,11 @@ class StatusChange(Record, fields=_CHANGE, hidden=["callback_url"]):
         short, long = blake2s(canonical, digest_size=6), blake2s(canonical, digest_size=16)
         return urlsafe_b64encode(short.digest() + long.digest()[:6]).decode()
 
-    @classmethod
-    def _completed(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if values["event_id"] is None:
-            values["event_id"] = _derived_event_id(values)
-        return values
+    @model_validator(mode="after")
+    def _derive_event_id(self) -> Self:
+        if not self.event_id:
+            object.__setattr__(self, "event_id", _derived_event_id(self.__dict__))
+        return self
 
 
 def _derived_event_id(values: Mapping[str, Any]) -> str:
@@ -340,9 +296,11 @@ def _uuid5_url(name: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-_values_of_message = attrgetter(*_MESSAGE)
-_values_of_error = attrgetter(*_ERROR)
-_values_of_change = attrgetter(*(name for name in _CHANGE if name not in ("message", "error")))
+_values_of_message = attrgetter(*Message.model_fields)
+_values_of_error = attrgetter(*MessageError.model_fields)
+_values_of_change = attrgetter(
+    *(name for name in StatusChange.model_fields if name not in ("message", "error"))
+)
 
 
 def check_not_ahead(occurred_ms: int, now_ms: int) -> None:
@@ -367,25 +325,3 @@ def _refuse_what_json_lacks(values: list[Any]) -> None:
 
 def _is_finite(number: float | Decimal) -> bool:
     return number.is_finite() if isinstance(number, Decimal) else math.isfinite(number)
-
-
-class Callback(msgspec.Struct, frozen=True):
-    """What a status change becomes for one customer: fixed at acceptance, sent as it is."""
-
-    workspace: str
-    event_id: str
-    event_type: str
-    status: Status
-    message_uuid: str
-    url: str
-    endpoint: str
-    """Name of the endpoint: workspace, space, scheme://host:port."""
-    body: bytes
-    digest: str
-    timestamp_ns: int
-    ttl_ms: int
-    to_delivered_ms: int | None = None
-    """How long the message took to its recipient, where this status change says so."""
-
-    def __repr__(self) -> str:
-        return f"Callback({self.workspace!r}, {self.event_id!r})"  # a URL and a body may hold secrets

@@ -10,11 +10,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, RedisFull, RedisUnavailable
-from dispatcher.keys import Keys
 from dispatcher.model import StatusChange, check_not_ahead, timestamp_ms
 
 if TYPE_CHECKING:
     import redis.asyncio
+
+    from dispatcher.keys import Keys
 
 BATCH = 500
 """Status changes per round trip."""
@@ -59,6 +60,8 @@ class Dispatcher:
     """
 
     def __init__(self, client: "redis.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
+        from dispatcher.keys import Keys
+
         self._client = client
         self._url = url
         self._keys = Keys(key_prefix)
@@ -141,6 +144,8 @@ class AsyncDispatcher:
     """The same for asyncio."""
 
     def __init__(self, client: "redis.asyncio.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
+        from dispatcher.keys import Keys
+
         self._client = client
         self._url = url
         self._keys = Keys(key_prefix)
@@ -316,7 +321,7 @@ def _absent(names: Sequence[str], there: Sequence[int]) -> list[str]:
 
 
 @contextmanager
-def _asking(url: str, keys: Keys) -> Iterator[None]:
+def _asking(url: str, keys: "Keys") -> Iterator[None]:
     """Redis's errors as ours; a user that may not ask for workspaces is told what it lacks."""
     from dispatcher.connection import translated
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from dispatcher.addresses import parse_callback_url
+from dispatcher.callback import Callback
 from dispatcher.dialects import dialect_of
 from dispatcher.model import (
-    Callback,
     Status,
     StatusChange,
     check_not_ahead,

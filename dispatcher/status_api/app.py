@@ -146,7 +146,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas |= StatusChange.json_schemas("#/components/schemas/{model}")
+    change = StatusChange.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+    schemas |= change.pop("$defs") | {"StatusChange": change}
     app.openapi_schema = json.loads(_LONG_NAME.sub(_short_name, json.dumps(document)))
     return app.openapi_schema
 
