@@ -228,7 +228,7 @@ class StatusChange(Record, frozen=True):
     @classmethod
     def from_dict(cls, value: object) -> Self:
         """The same from decoded JSON. Raises InvalidInput."""
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise InvalidInput("must be a JSON object")
         if not cls.__pydantic_complete__:
             build(cls)

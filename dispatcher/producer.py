@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.model import StatusChange, check_not_ahead, timestamp_ms
+from dispatcher.records import Record
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -271,7 +272,7 @@ def _looked_at(changes: Iterable[object]) -> _Looked:
 
 def _several(changes: object) -> Iterable[object]:
     """What `enqueue_many` was given, if it is several. Raises InvalidInput."""
-    if isinstance(changes, StatusChange | Mapping):
+    if isinstance(changes, Record | Mapping):  # which can be iterated too
         raise InvalidInput(
             "enqueue_many takes a list of status changes, or another iterable; enqueue takes one"
         )
@@ -286,7 +287,7 @@ def _what_it_is(given: object) -> str:
     """Why something is no status change."""
     if isinstance(given, str | bytes | bytearray | memoryview):
         return f"{_kind(given)}: give a StatusChange or a dict; StatusChange.from_json reads JSON"
-    if isinstance(given, Iterable | AsyncIterable):
+    if isinstance(given, Iterable | AsyncIterable) and not isinstance(given, Record):
         return f"{_kind(given)}: enqueue takes status changes one by one; enqueue_many takes a list of them"
     if isinstance(given, Awaitable):
         return f"{_kind(given)} that was not awaited: give a StatusChange or a dict"

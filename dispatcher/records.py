@@ -105,7 +105,7 @@ def _problem(item: Any, kind: type[Record], in_json: bool) -> str:
         text = _not_known(where[-1], _record_at(kind, where[:-1]), in_json)
     elif where[-1:] == ["[key]"]:
         where, text = where[:-2], "has a name that is not text"
-    return f"{visible('.'.join(where))[:100]}: {text}"
+    return ": ".join(filter(None, (visible(".".join(where))[:100], text)))
 
 
 def _not_this_text(value: object, text: str) -> str:
@@ -120,6 +120,7 @@ def _not_this_text(value: object, text: str) -> str:
 
 _PLAIN = {
     "missing": "is required",
+    "invalid_key": "is not a known field",
     "model_type": "must be an object",
     "dict_type": "must be an object",
 }
@@ -128,9 +129,9 @@ _PLAIN = {
 def _record_at(kind: type[Record], path: list[str]) -> type[Record]:
     """The record that stands somewhere in a record."""
     for name in path:
-        field = next(field for one, field in kind.model_fields.items() if name in (one, field.alias))
-        kinds = get_args(field.annotation) or (field.annotation,)  # with None, or alone
-        kind = next(one for one in kinds if issubclass(one, Record))
+        types = (field.annotation for one, field in kind.model_fields.items() if name in (one, field.alias))
+        either = (one for found in types for one in (found, *get_args(found)))  # alone, or with None
+        kind = next((one for one in either if isinstance(one, type) and issubclass(one, Record)), kind)
     return kind
 
 

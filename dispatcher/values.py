@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import custom_error_schema, int_schema, str_schema
 
-from dispatcher.codec import timestamp_ms
+from dispatcher.codec import timestamp_ns
 
 MAX_COST, COST_DIGITS = 10**12, 12
 
@@ -52,7 +52,7 @@ def _timestamp(value: object) -> object:
         value = _iso(value)
     if not isinstance(value, str):
         raise ValueError("must be text in ISO 8601 with a zone, such as 2026-06-09T13:04:57Z")
-    timestamp_ms(value)
+    timestamp_ns(value)
     return value
 
 

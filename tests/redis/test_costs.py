@@ -125,7 +125,7 @@ def python_calls(work: Callable[[], object]) -> int:
 def test_python_calls_of_intake() -> None:
     """From an entry's bytes to the rendered callback."""
     calls = python_calls(lambda: render(StatusChange.from_json(RAW), WORKSPACE, START_MS, RenderOptions()))
-    assert calls <= 75 * MARGIN
+    assert calls <= 44 * MARGIN
 
 
 class Answers:

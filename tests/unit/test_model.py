@@ -792,6 +792,10 @@ WRONG_IN_PYTHON: dict[str, tuple[Callable[[], object], str]] = {
         lambda: read(MINIMAL).replace(ttl_second=1),
         "ttl_second: is not a known field; did you mean ttl_seconds?",
     ),
+    "model_copy with what is wrong": (
+        lambda: read(MINIMAL).model_copy(update={"ttl_seconds": 0}),
+        "ttl_seconds: must be a whole number from 1 to 604,800",
+    ),
     "replace with what is wrong": (
         lambda: read(MINIMAL).replace(ttl_seconds=0),
         "ttl_seconds: must be a whole number from 1 to 604,800",
@@ -865,6 +869,8 @@ def test_replace_derives_anew() -> None:
     assert read(changed("status", "SENT", MINIMAL)) == change.replace(status="SENT")
     assert named.event_id == named.replace(status="SENT").event_id
     assert "evt-2" == change.replace(event_id="evt-2").event_id
+    assert change.replace(status="SENT") == change.model_copy(update={"status": "SENT"}, deep=True)
+    assert change == change.model_copy()
 
 
 def test_a_subclass_keeps_the_fields() -> None:
