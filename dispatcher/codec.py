@@ -31,7 +31,7 @@ _STARTS = (
 
 @functools.cache
 def _decoder() -> "msgspec.json.Decoder[Any]":
-    import msgspec  # when something is read or written, as below: a producer imports this at its start
+    import msgspec  # here, and below: a backend that only imports what it may enqueue with does not wait for it
 
     return msgspec.json.Decoder(float_hook=Decimal)
 
@@ -55,9 +55,11 @@ def encode_canonical(value: object) -> bytes:
 
 def decode_json(raw: bytes) -> Any:
     """JSON to Python; numbers with a fraction or exponent become `Decimal`. Raises InvalidInput."""
+    import msgspec
+
     try:
         return _decoder().decode(raw)
-    except Exception as error:  # msgspec.DecodeError, ValueError, ArithmeticError or RecursionError
+    except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
         raise InvalidInput(json_problem(raw, error)) from None
 
 
