@@ -3,27 +3,25 @@
 Backends enqueue with `Dispatcher` or `AsyncDispatcher`; customers check what they get with `verify`.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from dispatcher.errors import (
-    AlreadyExists,
-    DispatcherError,
-    EnqueueInterrupted,
-    InvalidInput,
-    NotFound,
-    RedisFull,
-    RedisUnavailable,
-    SignatureInvalid,
-    StillWaiting,
-)
-from dispatcher.model import Message, MessageError, Status, StatusChange
-from dispatcher.producer import AsyncDispatcher, Dispatcher
-from dispatcher.signing import verify
+if TYPE_CHECKING:
+    from dispatcher.errors import (
+        AlreadyExists,
+        DispatcherError,
+        EnqueueInterrupted,
+        InvalidInput,
+        NotFound,
+        RedisFull,
+        RedisUnavailable,
+        SignatureInvalid,
+        StillWaiting,
+    )
+    from dispatcher.model import Message, MessageError, Status, StatusChange
+    from dispatcher.producer import AsyncDispatcher, Dispatcher
+    from dispatcher.signing import verify
 
-try:
-    __version__ = version("callback-dispatcher")
-except PackageNotFoundError:  # run from a folder, not installed
-    __version__ = "0"
+    __version__: str
 
 __all__ = [
     "AlreadyExists",
@@ -43,3 +41,38 @@ __all__ = [
     "StillWaiting",
     "verify",
 ]
+
+_MODULES = {
+    "model": ("Message", "MessageError", "Status", "StatusChange"),
+    "producer": ("AsyncDispatcher", "Dispatcher"),
+    "signing": ("verify",),
+}
+"""Where a name is, if it is no error."""
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for, once: who verifies waits for no pydantic, who enqueues for no cryptography."""
+    if name == "__version__":
+        value = _version()
+    elif name in __all__:
+        from importlib import import_module
+
+        module = next((module for module, names in _MODULES.items() if name in names), "errors")
+        value = getattr(import_module(f"dispatcher.{module}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("callback-dispatcher")
+    except PackageNotFoundError:  # run from a folder, not installed
+        return "0"

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import idna
-
 from dispatcher.errors import InvalidInput
 from dispatcher.networks import (
     Address,
@@ -145,6 +143,8 @@ def _host(text: str) -> tuple[str, Address | None]:
 def _in_ascii(host: str) -> str:
     if host.isascii() and "xn--" not in host.lower():
         return host.lower()
+    import idna  # here, for producers that do not have it
+
     try:
         return idna.encode(host, uts46=True).decode().lower()
     except idna.IDNAError as error:

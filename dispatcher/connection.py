@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import hiredis
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -25,6 +24,12 @@ from redis.retry import Retry
 
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.redis_url import RedisUrl, split_url
+
+hiredis: Any
+try:
+    import hiredis
+except ImportError:  # a producer may do without; redis-py packs commands itself then
+    hiredis = None
 
 SOCKET_TIMEOUT_SECONDS = 5.0
 POOL: dict[str, Any] = {"max_connections": 50, "timeout": SOCKET_TIMEOUT_SECONDS}
@@ -51,7 +56,8 @@ def connect_async(url: str) -> "redis.asyncio.Redis":
     pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
         where.plain, retry=AsyncRetry(NoBackoff(), 0), **POOL | _options(where)
     )
-    pool.connection_class = _packing(pool.connection_class)
+    if hiredis:
+        pool.connection_class = _packing(pool.connection_class)
     return redis.asyncio.Redis.from_pool(pool)
 
 

@@ -12,11 +12,12 @@ import structlog
 from redis.exceptions import ResponseError
 
 from dispatcher.addresses import parse_callback_url
+from dispatcher.callback import Callback
 from dispatcher.connection import translated
 from dispatcher.entry import write_record
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
-from dispatcher.model import LETTERS, Callback
+from dispatcher.model import LETTERS
 from dispatcher.outcomes import Delivered, Expired, Failed, Released, Retry
 from dispatcher.replies import (
     Accepted,

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dispatcher.callback import Callback
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.ledger import ToAccept
-from dispatcher.model import Callback, StatusChange
+from dispatcher.model import StatusChange
 from dispatcher.render import RenderOptions, render
 from dispatcher.status_api.record import Recorder
 from dispatcher.workspaces import Workspace, WorkspaceCache

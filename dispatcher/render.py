@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 from dispatcher.addresses import parse_callback_url
+from dispatcher.callback import Callback
 from dispatcher.dialects import dialect_of
-from dispatcher.errors import InvalidInput
 from dispatcher.model import (
-    MAX_AHEAD_MS,
-    Callback,
     Status,
     StatusChange,
+    check_not_ahead,
     encode_json,
     timestamp_ms,
     timestamp_ns,
@@ -36,10 +35,7 @@ def render(
     """A status change as the workspace's callback. Raises InvalidInput."""
     occurred_ns = timestamp_ns(change.timestamp)
     occurred_ms = occurred_ns // 1_000_000
-    if occurred_ms > now_ms + MAX_AHEAD_MS:
-        raise InvalidInput(
-            f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed"
-        )
+    check_not_ahead(occurred_ms, now_ms)
     dialect = dialect_of(workspace.dialect)
     event_type = dialect.event_type(change)
     goes_to = change.callback_url or workspace.callback_url

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from dispatcher.codec import decode_json
 from dispatcher.errors import InvalidInput, SignatureInvalid
-from dispatcher.model import decode_json
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  a prefix, not a secret
 MIN_KEY_BYTES = 24

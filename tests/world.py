@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from dispatcher.callback import Callback
 from dispatcher.events import Event, Events
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import Ledger, LedgerOptions, Room, ToAccept
 from dispatcher.lookup import Lookup
-from dispatcher.model import Callback, Status
+from dispatcher.model import Status
 from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
 from dispatcher.replies import Claim, Settled, Settlement, ToSettle
 from dispatcher.stats import Stats

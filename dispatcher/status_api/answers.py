@@ -1,5 +1,6 @@
 """What the platforms' APIs have in common: who asks, how an answer is made, what OpenAPI says of it."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from dispatcher.addresses import AddressPolicy
 from dispatcher.audit import Audit
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, visible
 from dispatcher.events import Events
 from dispatcher.model import encode_json, timestamp_ms
 from dispatcher.producer import AsyncDispatcher
@@ -82,6 +83,10 @@ def failures(example: Callable[[int, str], Shape], denied: int = 401) -> dict[in
         ),
         denied: documented("No valid API key.", example(denied, "the API key is missing or not valid")),
         404: documented("This workspace has none of that id.", example(404, "no such message")),
+        415: documented(
+            "The body is compressed, or not UTF-8.",
+            example(415, "Content-Encoding gzip: send the body as it is"),
+        ),
         429: documented("Too often.", example(429, "Rate limit exceeded. 50 requests a second are allowed.")),
         503: documented("Ask again soon.", example(503, "not available now, try again")),
     }
@@ -156,10 +161,11 @@ def refuse(request: Request, reason: str, key_id: str) -> None:
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:
-    """A request's body, read only now, and not at all where its length is told and too long.
+    """A request's body, read only now, and not at all where its headers say that it cannot be used.
 
-    Raises HTTPException: 413 where it is too long, 400 where it breaks off.
+    Raises HTTPException: 413 where it is too long, 415 where it is compressed or not UTF-8, 400 where it breaks off.
     """
+    _refuse_encoded(request)
     too_long = HTTPException(413, f"the limit is {max_bytes:,} bytes", {"Connection": "close"})
     told = request.headers.get("content-length", "")
     if told.isdigit() and (len(told) > 18 or int(told) > max_bytes):
@@ -173,6 +179,19 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
     except ClientDisconnect:
         raise HTTPException(400, "the body broke off") from None
     return bytes(read)
+
+
+def _refuse_encoded(request: Request) -> None:
+    coding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
+    if coding not in ("", "identity"):
+        headers = {"Accept-Encoding": "identity", "Connection": "close"}
+        raise HTTPException(415, f"Content-Encoding {visible(coding)[:50]}: send the body as it is", headers)
+    named = _CHARSET.search(request.headers.get("content-type", ""))
+    if named and named[1].lower() not in ("", "utf-8", "utf8", "us-ascii"):
+        raise HTTPException(415, f"charset {visible(named[1])[:50]}: send UTF-8", {"Connection": "close"})
+
+
+_CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^"';\s]*)""", re.IGNORECASE)
 
 
 def _flag(value: object) -> object:

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from dispatcher.addresses import parse_callback_url
 from dispatcher.audit import Who, difference, is_changed
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound
-from dispatcher.model import Status, describe, iso_seconds
+from dispatcher.model import Status, decode_json, iso_seconds
 from dispatcher.status_api.answers import (
     Shape,
     answer,
@@ -282,6 +282,7 @@ async def history(
     responses={
         201: documented("It is set.", WEBHOOK),
         413: TOO_LONG,
+        415: FAILURES[415],
         409: documented(
             "There is one.", failure(409, "there is a callback URL already; change or delete it")
         ),
@@ -323,6 +324,7 @@ async def show_webhook(request: Request, key: Caller) -> Response:
         200: documented("It is changed.", WEBHOOK),
         404: NO_WEBHOOK,
         413: TOO_LONG,
+        415: FAILURES[415],
         403: MAY_NOT,
         429: TOO_MANY,
     },
@@ -387,13 +389,23 @@ async def _too_many(request: Request, key: ApiKey, url: str, *, is_there: bool) 
     return response
 
 
+_SAID = {
+    "model_type": "must be a JSON object",
+    "missing": "is required",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "must start with https://",
+}
+
+
 async def _callback_url(request: Request) -> str:
     """The one in a request's body, if it may be used; names are looked up when they are. Raises InvalidInput."""
     parts = parts_of(request)
     try:
-        url = CallbackUrl.model_validate_json(await body_of(request, MAX_BYTES)).callback_url
+        url = CallbackUrl.model_validate(decode_json(await body_of(request, MAX_BYTES))).callback_url
     except ValidationError as error:
-        raise InvalidInput(describe(error)) from None
+        wrong = error.errors(include_url=False, include_input=False)
+        said = (": ".join((*map(str, one["loc"]), _SAID.get(one["type"], one["msg"]))) for one in wrong)
+        raise InvalidInput("; ".join(said)) from None
     try:
         read = parse_callback_url(url, allow_http=parts.allow_http)
     except InvalidInput as error:  # whose hint at a setting is for the operator

@@ -11,8 +11,10 @@ import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from dispatcher.codec import json_problem
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, RedisUnavailable
 from dispatcher.model import StatusChange
+from dispatcher.producer import Ready, ready, unknown_workspace
 from dispatcher.status_api.answers import (
     ApiParts,
     Shape,
@@ -34,8 +36,8 @@ MAX_AT_ONCE = 8
 SLICE, SLICE_BYTES = 50, 64 * 1024
 """Status changes, and bytes of them, that are looked at before others are served."""
 
-Looked = tuple[StatusChange | None, str]
-"""A status change; or what is wrong with it."""
+Looked = tuple[Ready | None, str]
+"""A status change that may go onto the queue; or what is wrong with it."""
 
 
 class Result(Shape):
@@ -111,7 +113,7 @@ def body_schema() -> dict[str, Any]:
     openapi_extra=body_schema(),
     responses={
         202: documented("Those that are valid are on the queue.", RESULTS),
-        **{number: FAILURES[number] for number in (400, 401, 429)},
+        **{number: FAILURES[number] for number in (400, 401, 415, 429)},
         413: documented("The body is too long.", failure(413, f"the limit is {MAX_BYTES:,} bytes")),
         422: documented("None of them is valid; none is on the queue.", FAILED),
         503: documented(
@@ -155,13 +157,14 @@ async def _enqueue(parts: ApiParts, changes: list[msgspec.Raw]) -> tuple[list[Lo
     """
     results: list[Looked] = []
     confirmed: Counter[str] = Counter()
+    known: set[str] = set()
     whole = True
     for some in _slices(changes):
-        looked = [_looked_at(bytes(one)) for one in some]
-        results += looked
+        looked = [_looked_at(bytes(one), parts) for one in some]
         try:
             if whole:
-                confirmed.update(await parts.producer.enqueue_many(one for one, _ in looked if one))
+                looked = await _of_known_workspaces(parts, looked, known)
+                confirmed.update(await parts.producer.enqueue_ready(one for one, _ in looked if one))
         except EnqueueInterrupted as error:
             confirmed.update(error.confirmed)
             whole = False
@@ -169,8 +172,22 @@ async def _enqueue(parts: ApiParts, changes: list[msgspec.Raw]) -> tuple[list[Lo
             if not confirmed:
                 raise
             whole = False
+        results += looked
         await asyncio.sleep(0)  # others are served between
     return results, confirmed, whole
+
+
+async def _of_known_workspaces(parts: ApiParts, looked: list[Looked], known: set[str]) -> list[Looked]:
+    """The same, without those of workspaces that there are not; adds to `known` those that there are."""
+    new = {one.workspace for one, _ in looked if one} - known
+    unknown = await parts.producer.unknown_workspaces(new)
+    known |= new.difference(unknown)
+    if not unknown:
+        return looked
+    return [
+        (None, unknown_workspace(one.workspace)) if one and one.workspace in unknown else (one, problem)
+        for one, problem in looked
+    ]
 
 
 def _slices(changes: list[msgspec.Raw]) -> Iterator[list[msgspec.Raw]]:
@@ -202,8 +219,8 @@ def _split(body: bytes) -> list[msgspec.Raw]:
         found = [one for one in msgspec.structs.astuple(_decode_many(body)) if one is not msgspec.UNSET]
     except msgspec.ValidationError:
         found = []
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInput(f"not valid JSON: {error}") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput(json_problem(body, error)) from None
     if not found:
         raise InvalidInput(f"give 1 to {MAX_CHANGES:,} status changes at once")
     return found
@@ -220,16 +237,14 @@ _Many = msgspec.defstruct(
 _decode_many = msgspec.json.Decoder(_Many).decode
 
 
-def _looked_at(given: bytes) -> Looked:
+def _looked_at(given: bytes, parts: ApiParts) -> Looked:
     try:
-        change = StatusChange.from_json(given)
-        change.to_json()
-    except InvalidInput as error:
-        return None, str(error)
-    return change, ""
+        return ready(StatusChange.from_json(given), parts.now_ms(), allow_http=parts.allow_http), ""
+    except InvalidInput as error:  # whose hint at a setting is for the operator
+        return None, str(error).partition(" (DISPATCHER_")[0]
 
 
-def _said(change: StatusChange | None, problem: str, queued: set[str]) -> Result:
+def _said(change: Ready | None, problem: str, queued: set[str]) -> Result:
     if change is None:
         return Result(result="invalid", problem=problem)
     return Result(event_id=change.event_id, result="queued" if change.event_id in queued else "unconfirmed")

@@ -10,8 +10,9 @@ import msgspec
 import structlog
 
 from dispatcher.errors import InvalidInput
-from dispatcher.model import MAX_COST, Status, decode_json, is_deep
+from dispatcher.model import Status, decode_json
 from dispatcher.status_api.record import Record, read_record
+from dispatcher.values import MAX_COST, is_deep
 
 MAX_DIGITS = 12
 """Of a count; a longer one was not written by us."""

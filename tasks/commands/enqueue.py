@@ -1,7 +1,9 @@
 """`dispatcher enqueue`: status changes from a file onto the queue."""
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -9,15 +11,26 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dispatcher.codec import not_plain, timestamp_ms
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, visible
 from dispatcher.model import StatusChange
-from dispatcher.producer import BATCH, Dispatcher
+from dispatcher.producer import BATCH, Dispatcher, Ready, ready, unknown_workspace
 from tasks import console, wiring
 
 SHOWN = 20
 """Wrong lines that are printed; the rest is counted."""
 
-Numbered = tuple[int, StatusChange]
+Numbered = tuple[int, Ready]
+
+
+@dataclass
+class Lines:
+    """What is in a file, by line."""
+
+    ready: list[Numbered] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    expired: int = 0
+    """Of those that are ready: too old to be sent."""
 
 
 def enqueue(
@@ -28,6 +41,9 @@ def enqueue(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Enqueue the valid lines all the same.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask Redis first: a line of an unknown workspace is invalid.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Put status changes from a file on the queue.
@@ -36,40 +52,63 @@ def enqueue(
     safe: an eventId happens once.
     """
     settings = console.settings()
-    changes, problems = _read(file)
-    for line, problem in problems[:SHOWN]:
+    lines = _read(file, allow_http=settings.allow_http, expiry_ms=settings.expiry_seconds * 1000)
+    with Dispatcher.from_url(wiring.redis_url(settings), key_prefix=settings.key_prefix) as dispatcher:
+        if check:
+            _take_out_unknown(dispatcher, lines)
+        _show_problems(lines, skip_invalid)
+        event_ids = _send(dispatcher, lines.ready)
+    if as_json:
+        wrong = [{"line": line, "problem": problem} for line, problem in lines.problems]
+        console.print_json({"enqueued": len(event_ids), "eventIds": event_ids, "skipped": wrong})
+    else:
+        skipped = f", {len(lines.problems)} lines skipped" if lines.problems else ""
+        console.out.print(f"{len(event_ids)} status changes enqueued{skipped}", markup=False)
+    if lines.expired:
+        console.err.print(
+            f"{lines.expired} of them are older than {settings.expiry_seconds / 3600:g} hours, or than their ttlSeconds: "
+            "they end `expired`, unsent",
+            markup=False,
+        )
+
+
+def _show_problems(lines: Lines, skip_invalid: bool) -> None:
+    for line, problem in lines.problems[:SHOWN]:
         console.err.print(f"line {line}: {visible(problem)}", markup=False)
-    if problems and not skip_invalid:
-        more = f" ({len(problems) - SHOWN} more than shown)" if len(problems) > SHOWN else ""
+    count = len(lines.problems)
+    if count and not skip_invalid:
+        more = f" ({count - SHOWN} more than shown)" if count > SHOWN else ""
         console.fail(
-            f"{len(problems)} of {len(changes) + len(problems)} lines are invalid{more}; nothing was enqueued. "
+            f"{count} of {len(lines.ready) + count} lines are invalid{more}; nothing was enqueued. "
             "Correct them, or say --skip-invalid",
             console.USAGE,
         )
-    with Dispatcher.from_url(wiring.redis_url(settings), key_prefix=settings.key_prefix) as dispatcher:
-        event_ids = _send(dispatcher, changes)
-    if as_json:
-        wrong = [{"line": line, "problem": problem} for line, problem in problems]
-        console.print_json({"enqueued": len(event_ids), "eventIds": event_ids, "skipped": wrong})
-    else:
-        skipped = f", {len(problems)} lines skipped" if problems else ""
-        console.out.print(f"{len(event_ids)} status changes enqueued{skipped}", markup=False)
 
 
-def _read(file: str) -> tuple[list[Numbered], list[tuple[int, str]]]:
-    changes: list[Numbered] = []
-    problems: list[tuple[int, str]] = []
+def _read(file: str, *, allow_http: bool, expiry_ms: int) -> Lines:
+    lines = Lines()
+    now_ms = round(time.time() * 1000)
     for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
         try:
             change = StatusChange.from_json(line.strip())
-            change.to_json()
+            lines.ready.append((number, ready(change, now_ms, allow_http=allow_http)))
         except InvalidInput as error:
-            problems.append((number, str(error)))
+            lines.problems.append((number, str(error)))
         else:
-            changes.append((number, change))
-    return changes, problems
+            ttl_ms = change.ttl_seconds * 1000 if change.ttl_seconds else expiry_ms
+            lines.expired += timestamp_ms(change.timestamp) + ttl_ms < now_ms
+    return lines
+
+
+def _take_out_unknown(dispatcher: Dispatcher, lines: Lines) -> None:
+    unknown = set(dispatcher.unknown_workspaces(one.workspace for _, one in lines.ready))
+    wrong = [
+        (line, unknown_workspace(one.workspace)) for line, one in lines.ready if one.workspace in unknown
+    ]
+    lines.problems = sorted(lines.problems + wrong)
+    lines.ready = [(line, one) for line, one in lines.ready if one.workspace not in unknown]
 
 
 def _lines(file: str) -> list[bytes]:
@@ -77,6 +116,8 @@ def _lines(file: str) -> list[bytes]:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         console.fail(f"cannot read {file}: {error.strerror}", console.USAGE)
+    if problem := not_plain(raw):
+        console.fail(f"{file} {problem}", console.USAGE)
     return raw.split(b"\n")
 
 
@@ -87,7 +128,7 @@ def _send(dispatcher: Dispatcher, changes: Sequence[Numbered]) -> list[str]:
         task = progress.add_task("", total=len(changes))
         for batch in _batches(changes):
             try:
-                event_ids += dispatcher.enqueue_many(change for _, change in batch)
+                event_ids += dispatcher.enqueue_ready(one for _, one in batch)
             except EnqueueInterrupted as error:
                 after = (batch[len(error.confirmed) - 1] if error.confirmed else _before(changes, batch))[0]
                 raise EnqueueInterrupted(

@@ -8,8 +8,9 @@ import typer
 
 from config.settings import Settings
 from dispatcher.addresses import parse_callback_url, without_query
+from dispatcher.callback import Callback
 from dispatcher.errors import InvalidInput
-from dispatcher.model import Callback, StatusChange, iso
+from dispatcher.model import StatusChange, iso
 from dispatcher.outcomes import ERRORS, Attempt
 from dispatcher.render import NoCallback, RenderOptions, render
 from dispatcher.replies import Claimed

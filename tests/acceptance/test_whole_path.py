@@ -210,7 +210,8 @@ def test_blocked_address(stack: Stack) -> None:
     url = f"{stack.listen()}/hooks"
     stack.add_workspace(url=url)
     stack.start_worker(DISPATCHER_ALLOWED_NETWORKS="").wait_ready()
-    stack.enqueue(first=1, callbackUrl=url.replace("127.0.0.1", "2130706433"))
+    odd = change(1, callbackUrl=url.replace("127.0.0.1", "2130706433"))
+    stack.redis.xadd("dispatcher:events", {"event": json.dumps(odd)})  # a Dispatcher would refuse it
     (event_id,) = stack.enqueue()
     assert {"failed": 1} == stack.wait_ended([event_id])
     event = stack.event(event_id)

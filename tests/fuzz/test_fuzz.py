@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from dispatcher.addresses import AddressPolicy, parse_callback_url
 from dispatcher.answer import Answer
+from dispatcher.callback import Callback
 from dispatcher.errors import InvalidInput
 from dispatcher.exchange import Connection, NoAnswer
 from dispatcher.headers import check_headers, parse_headers
-from dispatcher.model import Callback, Status, StatusChange, encode_json
+from dispatcher.model import Status, StatusChange, encode_json
 from dispatcher.render import RenderOptions, render
 from dispatcher.secrets import Secret
 from dispatcher.sender import parse_retry_after

@@ -10,12 +10,13 @@ from fastapi import FastAPI
 
 from dispatcher.addresses import AddressPolicy
 from dispatcher.audit import Audit, Who
+from dispatcher.callback import Callback
 from dispatcher.connection import connect_async
 from dispatcher.dialects import dialects, platform_of
 from dispatcher.events import Events
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import Ledger, ToAccept
-from dispatcher.model import Callback, StatusChange
+from dispatcher.model import StatusChange
 from dispatcher.outcomes import Attempt, Retry
 from dispatcher.producer import AsyncDispatcher
 from dispatcher.render import RenderOptions, render

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -24,7 +26,7 @@ from dispatcher.connection import POOL
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
 from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
-from dispatcher.producer import AsyncDispatcher
+from dispatcher.producer import AsyncDispatcher, Ready
 from dispatcher.status_api import searches, status_changes
 from dispatcher.status_api.searches import Searches
 from dispatcher.wire import Argument
@@ -450,10 +452,10 @@ def test_others_are_served_while_changes_are_looked_at(api: Api, monkeypatch: py
     """Of 1,000 short status changes 50 are looked at between two turns of the others; of long ones, one."""
     looked_at, look = 0, status_changes._looked_at
 
-    def counted(given: bytes) -> status_changes.Looked:
+    def counted(*given: Any) -> status_changes.Looked:
         nonlocal looked_at
         looked_at += 1
-        return look(given)
+        return look(*given)
 
     monkeypatch.setattr(status_changes, "_looked_at", counted)
 
@@ -473,6 +475,101 @@ def test_others_are_served_while_changes_are_looked_at(api: Api, monkeypatch: py
     assert (50, 50, 1) == (short, wrong, api.run(most_of(b"[" + b",".join([long] * 20) + b"]")))
     assert 1000 + 1000 + 20 == looked_at
     api.run(api.client.delete(api.keys.events))
+
+
+def test_unknown_workspaces_and_what_is_certain(api: Api) -> None:
+    """What no worker could use is told for each: an unknown workspace, a URL that is never used, a time too far ahead."""
+    api.run(api.client.delete(api.keys.events))
+    some = [
+        CHANGE,
+        change(uuid="h-2", workspace="nobody"),
+        change(uuid="h-3", workspace="acme-zeckta").replace(callback_url="gopher://customer.example/"),
+        change(uuid="h-4", workspace="acme-zeckta").replace(callback_url="http://customer.example/"),
+        change(uuid="h-5", workspace="acme-zeckta", at_ms=api.now + 2 * 3_600_000),
+        change(uuid="h-6", workspace="acme-sendexa"),
+    ]
+    status, answer = enqueue(api, b"[" + b",".join(one.to_json() for one in some) + b"]")
+    problems = [one.get("problem") for one in answer["results"]]  # type: ignore[index]
+    assert (202, 2) == (status, api.run(api.client.xlen(api.keys.events)))
+    assert problems == [
+        None,
+        "workspace: there is no workspace 'nobody'",
+        "callback URL must start with https://",
+        "callback URL must be https",
+        "timestamp: lies 2.0 h ahead; at most 1 h is allowed",
+        None,
+    ]
+    api.run(api.client.delete(api.keys.events))
+
+
+BODIES: dict[str, tuple[dict[str, str], bytes, int, str]] = {
+    "BOM": ({}, b"\xef\xbb\xbf[]", 400, "starts with a byte order mark (BOM): send UTF-8 without one"),
+    "UTF-16": ({}, "[{}]".encode("utf-16"), 400, "is UTF-16: send UTF-8"),
+    "UTF-16 without BOM": ({}, "[{}]".encode("utf-16-le"), 400, "is UTF-16: send UTF-8"),
+    "UTF-32": ({}, "[{}]".encode("utf-32"), 400, "is UTF-32: send UTF-8"),
+    "gzip unsaid": ({}, gzip.compress(b"[]"), 400, "is compressed (gzip): send it as it is"),
+    "gzip": (
+        {"Content-Encoding": "gzip"},
+        gzip.compress(b"[]"),
+        415,
+        "Content-Encoding gzip: send the body as it is",
+    ),
+    "deflate": (
+        {"Content-Encoding": "deflate"},
+        b"x",
+        415,
+        "Content-Encoding deflate: send the body as it is",
+    ),
+    "br": ({"Content-Encoding": "br"}, b"x", 415, "Content-Encoding br: send the body as it is"),
+    "two": (
+        {"Content-Encoding": "identity, gzip"},
+        b"x",
+        415,
+        "Content-Encoding identity, gzip: send the body as it is",
+    ),
+    "charset": (
+        {"Content-Type": "application/json; charset=UTF-16LE"},
+        b"x",
+        415,
+        "charset UTF-16LE: send UTF-8",
+    ),
+    "latin": (
+        {"Content-Type": 'text/plain;Charset="ISO-8859-1"'},
+        b"x",
+        415,
+        "charset ISO-8859-1: send UTF-8",
+    ),
+    "not UTF-8": ({}, '["ü"]'.encode("latin-1"), 422, "not valid UTF-8"),
+    "identity": ({"Content-Encoding": "Identity"}, b"[]", 400, "give 1 to 1,000 status changes at once"),
+    "utf-8": (
+        {"Content-Type": "application/json; charset=UTF-8"},
+        b"[]",
+        400,
+        "give 1 to 1,000 status changes at once",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+@pytest.mark.parametrize(
+    ("who", "method", "path"),
+    [
+        ("producer", "POST", "/v1/status-changes"),
+        ("acme-qlara", "PUT", "/partner-gateway/v1/webhooks/delivery-status"),
+    ],
+)
+def test_a_body_that_is_not_plain_json(api: Api, case: str, who: str, method: str, path: str) -> None:
+    """A body in another encoding, or compressed, is refused with a text that names it, on each path that reads one."""
+    headers, body, status, text = BODIES[case]
+    if who != "producer" and status != 415 and "send" not in text:
+        return
+    answer = api.ask(
+        method, path, credential(api, who) | {"Content-Type": "application/json"} | headers, body
+    )
+    assert status == answer.status_code
+    assert text in answer.text
+    if "Content-Encoding" in text:
+        assert "identity" == answer.headers["Accept-Encoding"]
 
 
 class Body:
@@ -513,16 +610,16 @@ def test_redis_that_fills_up_in_the_middle(api: Api, monkeypatch: pytest.MonkeyP
     """What was taken before Redis was full is told from what was not; nothing more is tried then."""
     monkeypatch.setattr(status_changes, "SLICE", 2)
     api.run(api.client.delete(api.keys.events))
-    take, calls = type(api.parts.producer).enqueue_many, 0
+    take, calls = type(api.parts.producer).enqueue_ready, 0
 
-    async def fills_up(producer: AsyncDispatcher, some: Iterable[StatusChange]) -> list[str]:
+    async def fills_up(producer: AsyncDispatcher, some: Iterable[Ready]) -> list[str]:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise RedisFull("full")
         return await take(producer, some)
 
-    monkeypatch.setattr(type(api.parts.producer), "enqueue_many", fills_up)
+    monkeypatch.setattr(type(api.parts.producer), "enqueue_ready", fills_up)
     some = [change(uuid=f"h-{n}", workspace="acme-zeckta", event_id=f"h-{n}").to_json() for n in range(6)]
     status, answer = enqueue(api, b"[" + b",".join(some) + b"]")
     api.run(api.client.delete(api.keys.events))
@@ -536,7 +633,7 @@ def test_cut_connection(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def cut(*_: object) -> list[str]:
         raise EnqueueInterrupted("cut", ["h-1"])
 
-    monkeypatch.setattr(type(api.parts.producer), "enqueue_many", cut)
+    monkeypatch.setattr(type(api.parts.producer), "enqueue_ready", cut)
     other = change(uuid="h-2", workspace="acme-zeckta", event_id="h-2")
     status, body = enqueue(api, b"[" + CHANGE.to_json() + b"," + other.to_json() + b"]")
     results = [{"eventId": "h-1", "result": "queued"}, {"eventId": "h-2", "result": "unconfirmed"}]

@@ -6,9 +6,10 @@ from types import FrameType
 from typing import Any
 
 from dispatcher.answer import Answer
+from dispatcher.callback import Callback
 from dispatcher.keys import endpoint_id
 from dispatcher.ledger import ToAccept
-from dispatcher.model import Callback, Status, StatusChange
+from dispatcher.model import Status, StatusChange
 from dispatcher.outcomes import Attempt, Delivered, News
 from dispatcher.render import RenderOptions, render
 from dispatcher.replies import Claimed, Settlement, ToSettle

@@ -313,7 +313,7 @@ def test_no_connection_in_time_is_redis_unavailable(redis_url: str, monkeypatch:
     with connect(redis_url) as client, client.pipeline() as pipe:
         pipe.watch("x")
         with pytest.raises(RedisUnavailable):
-            Dispatcher(client).enqueue(change())
+            Dispatcher(client).enqueue(change(at_ms=0))
 
 
 def test_callback_whose_workspace_cannot_be_read(world: World) -> None:

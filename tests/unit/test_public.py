@@ -1,7 +1,9 @@
 """What users of the package rely on."""
 
+import inspect
 import subprocess
 import sys
+from importlib.metadata import version
 
 import dispatcher
 from dispatcher import errors
@@ -30,15 +32,92 @@ def test_public_names() -> None:
     assert all(hasattr(dispatcher, name) for name in dispatcher.__all__)
 
 
-def test_a_producer_loads_little() -> None:
-    """Importing `dispatcher` loads neither Celery nor an HTTP client nor the other two packages."""
-    code = "import dispatcher, sys; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert set() == {"celery", "kombu", "tasks", "config", "aiohttp", "httpx", "uvloop", "typer"} & set(
-        loaded
+HEAVY = {
+    *("celery", "kombu", "aiohttp", "httpx", "uvloop", "typer", "rich", "structlog", "tenacity"),
+    *("prometheus_client", "redis", "hiredis", "asyncio", "cryptography", "pydantic_settings", "idna", "ssl"),
+    *("email", "importlib.metadata", "msgspec", "tasks", "config"),
+}
+"""What takes tens of milliseconds to import, or is none of a producer's packages."""
+
+
+def loaded(code: str) -> set[str]:
+    """The modules that are there after some code, in a Python of its own."""
+    code = f"{code}\nimport sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _PATH + code], capture_output=True, text=True, check=True
     )
+    return set(done.stdout.split())
+
+
+_PATH = f"import sys; sys.path += {sys.path!r}\n"
+"""In place of what `site` does, which imports things of its own."""
+
+
+def test_a_producer_loads_little() -> None:
+    """Importing what producers use loads pydantic, whose models are not built yet, and nothing else that takes long."""
+    before = loaded("from pydantic import BaseModel")
+    names = loaded("from dispatcher import AsyncDispatcher, Dispatcher, Message, MessageError, StatusChange")
+    assert set() == HEAVY & names
+    ours = {name for name in names - before if name.startswith("dispatcher")}
+    assert {"dispatcher.model", "dispatcher.producer"} < ours
+    assert not ours & {"dispatcher.connection", "dispatcher.addresses", "dispatcher.callback"}
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    """`import dispatcher` costs next to nothing; each name comes when it is asked for, and what customers use without pydantic."""
+    assert {"dispatcher"} == {name for name in loaded("import dispatcher") if name.startswith("dispatcher")}
+    assert "pydantic" not in loaded("from dispatcher import InvalidInput, verify")
+    assert set(dispatcher.__all__) | {"__version__"} <= set(dir(dispatcher))
+
+
+def test_a_producer_needs_redis_pydantic_and_msgspec() -> None:
+    """A client is made, and a change checked, without hiredis, idna and whatever else a worker needs."""
+    absent = "sys.modules |= dict.fromkeys(('hiredis', 'idna', 'celery', 'httpx', 'aiohttp', 'structlog', 'typer', 'uvloop'))"
+    code = f"""
+import sys; {absent}
+from dispatcher import AsyncDispatcher, Dispatcher, RedisUnavailable
+Dispatcher.from_url("redis://127.0.0.1:1"), AsyncDispatcher.from_url("redis://127.0.0.1:1")
+change = dict(workspace="a", status="SENT", timestamp="2026-06-09T13:00:00Z", message=dict(uuid="m", src="a", dest="b"))
+try:
+    Dispatcher.from_url("redis://127.0.0.1:1").enqueue(change, change | {{"callbackUrl": "https://bücher.example/"}})
+except RedisUnavailable:
+    sys.modules["refused_by_redis_alone"] = None
+"""
+    assert "refused_by_redis_alone" in loaded(code)
+
+
+def test_many_threads_may_come_first() -> None:
+    """A model is built when it is first used, by one of the threads that do: as in a web server that has just started."""
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from dispatcher import StatusChange
+raw = '{"workspace":"a","status":"SENT","timestamp":"2026-06-09T13:00:00Z","message":{"uuid":"m","src":"a","dest":"b"}}'
+sys.setswitchinterval(1e-6)
+together = Barrier(8)
+def make(number):
+    together.wait()
+    return StatusChange.from_json(raw).replace(ttl_seconds=number).to_json()
+with ThreadPoolExecutor(8) as pool:
+    assert 8 == len(set(pool.map(make, range(1, 9))))
+"""
+    assert "pydantic" in loaded(code)
+
+
+def test_both_dispatchers_are_alike() -> None:
+    """Dispatcher and AsyncDispatcher have the same methods with the same parameters and results."""
+    for_both = {name for name in vars(dispatcher.Dispatcher) if not name.startswith("_")}
+    assert for_both | {"aclose"} == {name for name in vars(dispatcher.AsyncDispatcher) if name[0] != "_"}
+    for name in for_both:
+        ours, theirs = getattr(dispatcher.Dispatcher, name), getattr(dispatcher.AsyncDispatcher, name)
+        assert inspect.signature(ours) == inspect.signature(theirs)
+        assert inspect.iscoroutinefunction(theirs) is (name != "from_url")
+
+
+def test_version() -> None:
+    """The version is that of what is installed; another name is missing as it is from any module."""
+    assert version("callback-dispatcher") == dispatcher.__version__
+    assert not hasattr(dispatcher, "no_such_name")
 
 
 def test_error_tree() -> None:

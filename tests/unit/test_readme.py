@@ -41,13 +41,6 @@ def test_enqueue(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["event_ids"] == [enqueued[0].event_id]
 
 
-def test_plain_xadd_is_valid() -> None:
-    """The JSON for any language is a valid status change."""
-    raw = re.search(r"event '(\{.*?\})'\n", code("text", "XADD"), re.S)
-    assert raw
-    assert "acme" == dispatcher.StatusChange.from_json(raw.group(1).encode()).workspace
-
-
 def test_every_field_is_documented() -> None:
     """The document of a status change shows every field, and is valid."""
     text = (ROOT / "docs" / "status-change.md").read_text()

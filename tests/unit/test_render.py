@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from dispatcher.callback import Callback
 from dispatcher.errors import InvalidInput
-from dispatcher.model import Callback, StatusChange
+from dispatcher.model import StatusChange
 from dispatcher.render import NoCallback, RenderOptions, render
 from dispatcher.workspaces import Workspace
 

@@ -1,0 +1,111 @@
+"""What a field of a status change may hold, and what is said of the rest."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import custom_error_schema, int_schema, str_schema
+
+from dispatcher.codec import timestamp_ns
+
+MAX_COST, COST_DIGITS = 10**12, 12
+
+MAX_DEPTH = 32
+"""How deep free objects may be nested: whoever reads them later has a stack of its own."""
+
+
+class Allowed:
+    """Annotates a type with our words for what is not allowed, which cost nothing where it is."""
+
+    def __init__(self, text: str, schema: CoreSchema | None = None) -> None:
+        self._text, self._schema = text, schema
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """As pydantic's own of the type, where none was given."""
+        schema = self._schema or handler(source)
+        return custom_error_schema(schema, f"not_this_{schema['type']}", custom_error_message=self._text)
+
+
+def characters(low: int, high: int) -> Allowed:
+    """Text of so many characters."""
+    schema = str_schema(min_length=low or None, max_length=high, strict=True)
+    return Allowed(f"must have {low} to {high:,} characters", schema)
+
+
+def matching(pattern: str, words: str) -> Allowed:
+    """Text of a pattern, which `words` describe."""
+    return Allowed(f"must be {words}", str_schema(pattern=pattern, strict=True))
+
+
+def whole_number(low: int, high: int) -> Allowed:
+    """A whole number within bounds; true, 1.0 and "1" are none."""
+    return Allowed(
+        f"must be a whole number from {low:,} to {high:,}", int_schema(ge=low, le=high, strict=True)
+    )
+
+
+def _timestamp(value: object) -> object:
+    if isinstance(value, datetime):
+        value = _iso(value)
+    if not isinstance(value, str):
+        raise ValueError("must be text in ISO 8601 with a zone, such as 2026-06-09T13:04:57Z")
+    timestamp_ns(value)
+    return value
+
+
+def _iso(value: datetime) -> str:
+    offset = value.utcoffset()
+    if offset is None:
+        raise ValueError("needs a zone: pass datetime.now(UTC), not datetime.now()")
+    if offset.total_seconds() % 60:  # ISO 8601 has none of seconds
+        try:
+            value = value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("must lie in the years 1 to 9999, in UTC") from None
+    return value.isoformat().replace("+00:00", "Z")
+
+
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ValueError("must be a number")
+    try:
+        number = Decimal(str(value) if isinstance(value, float) else value)
+    except ArithmeticError:
+        raise ValueError("must be a number") from None
+    if not number.is_finite():
+        raise ValueError("must be a finite number")
+    if not (0 <= number < MAX_COST and number.as_tuple().exponent >= -COST_DIGITS):  # type: ignore[operator]
+        raise ValueError(f"must be from 0 to below {MAX_COST:,}, with at most {COST_DIGITS} decimals")
+    return number
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    if is_deep(value):
+        raise ValueError(f"is nested too deeply; the limit is {MAX_DEPTH} levels")
+    return value
+
+
+def is_deep(value: object) -> bool:
+    """Whether lists and objects are nested in each other more than MAX_DEPTH levels; takes no stack, and ends on a circle."""
+    level = _nesting([value])
+    for _ in range(MAX_DEPTH):
+        level = _nesting(one for some in level for one in (some.values() if isinstance(some, dict) else some))
+        if not level:
+            return False
+    return True
+
+
+def _nesting(values: Iterable[Any]) -> list[Any]:
+    """The lists and objects among values, each once."""
+    return list({id(one): one for one in values if isinstance(one, _NESTS)}.values())
+
+
+_NESTS = (dict, list, tuple)
+
+
+Timestamp = Annotated[str, BeforeValidator(_timestamp)]
+Cost = Annotated[Decimal, BeforeValidator(_decimal)]
+Free = Annotated[dict[str, Any], AfterValidator(_shallow)]
