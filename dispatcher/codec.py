@@ -43,6 +43,12 @@ def _encoder(order: Literal["deterministic"] | None = None) -> "msgspec.json.Enc
     return msgspec.json.Encoder(decimal_format="number", order=order)
 
 
+def _decode_error() -> type[Exception]:
+    import msgspec
+
+    return msgspec.DecodeError
+
+
 def encode_json(value: object) -> bytes:
     """Compact UTF-8 JSON; decimals are printed digit for digit, as numbers."""
     return _encoder().encode(value)
@@ -55,11 +61,9 @@ def encode_canonical(value: object) -> bytes:
 
 def decode_json(raw: bytes) -> Any:
     """JSON to Python; numbers with a fraction or exponent become `Decimal`. Raises InvalidInput."""
-    import msgspec
-
     try:
         return _decoder().decode(raw)
-    except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
+    except (_decode_error(), ValueError, ArithmeticError, RecursionError) as error:
         raise InvalidInput(json_problem(raw, error)) from None
 
 

@@ -48,10 +48,10 @@ def whole_number(low: int, high: int) -> Allowed:
 
 
 def _timestamp(value: object) -> object:
-    if isinstance(value, datetime):
-        value = _iso(value)
-    if not isinstance(value, str):
-        raise ValueError("must be text in ISO 8601 with a zone, such as 2026-06-09T13:04:57Z")
+    if type(value) is not str:
+        if not isinstance(value, datetime | str):
+            raise ValueError("must be text in ISO 8601 with a zone, such as 2026-06-09T13:04:57Z")
+        value = _iso(value) if isinstance(value, datetime) else value
     timestamp_ns(value)
     return value
 
@@ -68,18 +68,22 @@ def _iso(value: datetime) -> str:
     return value.isoformat().replace("+00:00", "Z")
 
 
-def _decimal(value: object) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise ValueError("must be a number")
-    try:
-        number = Decimal(str(value) if isinstance(value, float) else value)
-    except ArithmeticError:
-        raise ValueError("must be a number") from None
+def _cost(value: object) -> Decimal:
+    number = value if isinstance(value, Decimal) else _decimal(value)
     if not number.is_finite():
         raise ValueError("must be a finite number")
     if not (0 <= number < MAX_COST and number.as_tuple().exponent >= -COST_DIGITS):  # type: ignore[operator]
         raise ValueError(f"must be from 0 to below {MAX_COST:,}, with at most {COST_DIGITS} decimals")
     return number
+
+
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number")
+    try:
+        return Decimal(str(value) if isinstance(value, float) else value)
+    except ArithmeticError:
+        raise ValueError("must be a number") from None
 
 
 def _shallow(value: dict[str, Any]) -> dict[str, Any]:
@@ -107,5 +111,5 @@ _NESTS = (dict, list, tuple)
 
 
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]
-Cost = Annotated[Decimal, BeforeValidator(_decimal)]
+Cost = Annotated[Decimal, BeforeValidator(_cost)]
 Free = Annotated[dict[str, Any], AfterValidator(_shallow)]
