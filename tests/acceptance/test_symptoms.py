@@ -445,13 +445,14 @@ def test_status_unrecorded(stand: Stack, chapter: Chapter) -> None:
     stand.cli_json("workspace", "api-key", "add", "lacks")
     key = "dispatcher:status:lacks:m0"
     stand.redis.lpush(key, "no text")
-    (event_id,) = stand.enqueue(workspace="lacks", eventId="once")
+    same = {"workspace": "lacks", "eventId": "once", "timestamp": change(0)["timestamp"]}
+    (event_id,) = stand.enqueue(**same)
     assert {"delivered": 1} == stand.wait_ended([event_id], "lacks")
     wait_until(lambda: stand.workers[0].lines("status.unrecorded"))
     chapter.see("status.unrecorded", log_of(stand))
     stand.redis.delete(key)
     before = len(stand.received)
-    stand.enqueue(workspace="lacks", eventId="once")
+    stand.enqueue(**same)
     wait_until(lambda: stand.redis.exists(key), what="the message's status is there")
     assert before == len(stand.received), "its callback is not sent twice"
     assert "delivered" in chapter.run("dispatcher event list --message", stand, UUID="m0")
