@@ -1,14 +1,11 @@
 """`dispatcher worker`: a Celery worker with this project's settings."""
 
 import os
-import sys
+from importlib import import_module
 
 import typer
 
-from config import logs
 from tasks import celery_options, console, interrupt
-
-CELERY = ("-m", "tasks.celery_worker", "-A", "tasks", "--quiet", "worker")
 
 
 def worker(context: typer.Context) -> None:
@@ -24,11 +21,10 @@ def worker(context: typer.Context) -> None:
     console.service_settings()  # says in one line what is wrong with them
     if problem := celery_options.problem(context.args):
         console.fail(problem, console.USAGE)
+    interrupt.end_at_once()  # until Celery has handlers of its own
+    celery = import_module("celery.bin.celery").celery  # which no other command needs
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
-    sys.stdout.flush()
-    logs.flush()
-    interrupt.hold()  # until the worker's first line
-    os.execv(sys.executable, [sys.executable, *CELERY, *node, *context.args])  # noqa: S606  becomes the worker
+    celery(["-A", "tasks", "--quiet", "worker", *node, *context.args], "dispatcher")
 
 
 def _names_node(args: list[str]) -> bool:
