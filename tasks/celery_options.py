@@ -60,6 +60,6 @@ def problem(arguments: Sequence[str]) -> str:
         if name == "--pool":
             pool = value or next(iter(arguments[number + 1 :]), "")
             if pool != "threads":
-                return f"the dispatcher runs in Celery's pool `threads`, not in {pool!r}: leave out --pool"
+                return f"the dispatcher runs in Celery's pool `threads`, not in {pool!r}: leave out --pool, or say --pool threads"
         is_value = argument in _WITH_VALUE
     return ""

@@ -1,6 +1,7 @@
 """`dispatcher worker`: a Celery worker with this project's settings."""
 
 import os
+from importlib import import_module
 
 import typer
 
@@ -21,8 +22,7 @@ def worker(context: typer.Context) -> None:
     if problem := celery_options.problem(context.args):
         console.fail(problem, console.USAGE)
     interrupt.end_at_once()  # until Celery has handlers of its own
-    from celery.bin.celery import celery
-
+    celery = import_module("celery.bin.celery").celery  # which no other command needs
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
     celery(["-A", "tasks", "--quiet", "worker", *node, *context.args], "dispatcher")
 
