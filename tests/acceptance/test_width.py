@@ -62,8 +62,15 @@ RUNS = {
     ],
     "endpoint list": ["endpoint list"],
     "endpoint show": [f"endpoint show {LONG} {ORIGIN}"],
-    "endpoint pause": [f"endpoint pause {LONG} {ORIGIN}"],
+    "endpoint stop": [f"endpoint stop {LONG} {ORIGIN}", f"endpoint stop {LONG} https://nobody.example"],
+    "endpoint retry": [
+        f"endpoint retry {LONG} {ORIGIN}",
+        f"endpoint retry {LONG}",
+        "endpoint retry --state paused --yes",
+    ],
+    "endpoint ping": [f"endpoint ping {LONG} {ORIGIN}", f"endpoint ping {LONG} {URL}"],
     "endpoint resume": [f"endpoint resume {LONG} {ORIGIN}"],
+    "endpoint pause": [f"endpoint pause {LONG} {ORIGIN}"],
     "rejected list": ["rejected list"],
     "rejected show": ["rejected show {entry}"],
     "rejected requeue": ["rejected requeue --all", "rejected requeue {entry}"],
@@ -193,4 +200,4 @@ def test_the_table_of_commands_is_complete() -> None:
     """Every file of tasks/commands is reached from the table of the command line, or by a command of it."""
     folder = Path(cli.__file__).parent / "commands"
     modules = {entry.where.partition(":")[0].rpartition(".")[2] for entry in cli.COMMANDS}
-    assert {"__init__", "filters"} == {path.stem for path in folder.glob("*.py")} - modules
+    assert {"__init__", "filters", "look_up"} == {path.stem for path in folder.glob("*.py")} - modules
