@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -262,6 +262,7 @@ def test_endpoint_fails(stand: Stack, chapter: Chapter) -> None:
     wait_until(lambda: log_of(stand).count('"endpoint.paused"') == 3, what="the probe has failed")
     assert {"paused"} == states(stand, "fails")
     chapter.see("endpoint.paused", log_of(stand))
+    wait_until(lambda: stand.workers[0].lines("endpoint.down"))
     chapter.see("endpoint.down", log_of(stand))
     is_mended = True
     assert "200" in chapter.run("dispatcher workspace ping", stand, **here)
@@ -467,11 +468,12 @@ def test_api_503(stand: Stack, chapter: Chapter) -> None:
     """Too many connections, or Redis away: the log says which; a worker that leads intake is found by `check --live`."""
     key = stand.cli_json("producer-key", "add", "billing")["apiKey"]
     with running(stand, MAX_CONNECTIONS="3") as api:
-        open_ = [api.connect() for _ in range(3)]
-        wait_until(lambda: httpx.get(f"{api.url}/openapi.json").status_code == 503)
+        with ExitStack() as open_:
+            for _ in range(3):
+                open_.enter_context(api.connect())
+            wait_until(lambda: httpx.get(f"{api.url}/openapi.json").status_code == 503)
+            wait_until(lambda: api.process.lines("api.too_many_connections"))
         chapter.see("api.too_many_connections", api.process.log)
-        for one in open_:
-            one.close()
         wait_until(api.is_up)
         stand.server.stop()
         try:
@@ -480,6 +482,7 @@ def test_api_503(stand: Stack, chapter: Chapter) -> None:
             assert 503 == asked.status_code
         finally:
             stand.server.start()
+        wait_until(lambda: api.process.lines("api.redis_away"))
         chapter.see("api.redis_away", api.process.log)
     assert "dispatcher api" == chapter.command("dispatcher api")
     wait_until(lambda: stand.cli("check", "--live").returncode == 0)
