@@ -15,7 +15,7 @@ from aiohttp import web
 
 from dispatcher import Dispatcher
 from dispatcher.connection import connect_async
-from dispatcher.errors import RedisFull
+from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.keys import Keys, endpoint_id
 from dispatcher.ledger import Ledger
 from dispatcher.lookup import Endpoint, Lookup
@@ -391,6 +391,31 @@ def test_refused(stand: Stack, chapter: Chapter) -> None:
         wait_until(lambda: "API calls refused" in stand.cli("stats").stdout, what="counts that are kept")
         chapter.see("API calls refused", chapter.run("dispatcher stats", stand))
     assert made["key"] in chapter.run("dispatcher workspace api-key list", stand, acme="refused")
+
+
+@symptom("Redis cannot write its disk")
+def test_disk(stand: Stack, chapter: Chapter) -> None:
+    """A Redis whose snapshots fail takes nothing, and that is named; after one that works all goes on."""
+    add(stand, "disk")
+    in_the_way = stand.folder / "dump.rdb"
+    in_the_way.mkdir()
+    stand.redis.config_set("save", "3600 1")
+
+    def save(expected: str) -> None:
+        stand.redis.bgsave()
+        wait_until(lambda: stand.redis.info("persistence")["rdb_last_bgsave_status"] == expected)
+
+    try:
+        save("err")
+        chapter.see("disk bad", chapter.run("dispatcher check", stand, 1))
+        with Dispatcher.from_url(stand.server.url) as producer, pytest.raises(RedisUnavailable) as refused:
+            producer.enqueue(change(1, workspace="disk"))
+        chapter.see("refuses writes, because it cannot write its files", str(refused.value))
+    finally:
+        in_the_way.rmdir()
+        save("ok")
+        stand.redis.config_set("save", "")
+    assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="disk"), "disk")
 
 
 @symptom("Redis is full")
