@@ -283,7 +283,7 @@ def test_a_long_body_is_taken(receiver: Receiver) -> None:
 
 
 WAITS = {
-    "fastapi": ('    print("callback"', '    while os.path.exists("hold"):\n        time.sleep(0.01)\n'),
+    "fastapi": ("    print(line", '    while os.path.exists("hold"):\n        time.sleep(0.01)\n'),
     "express": ('  console.log("callback"', '  while (process.getBuiltinModule("fs").existsSync("hold"));\n'),
     "go": (
         '\t_, err := fmt.Println("callback"',

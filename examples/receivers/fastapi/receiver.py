@@ -55,7 +55,8 @@ def problem(headers: Mapping[str, str], body: bytes) -> str | None:
 
 def work(event_id: str, callback: Any) -> None:
     """Your work; it runs after the answer."""
-    print(f"callback {event_id} {json.dumps(callback)}\n", end="", flush=True)  # in one piece: others print beside it
+    line = f"callback {event_id} {json.dumps(callback)}\n"
+    print(line, end="", flush=True)  # in one piece: others print at the same time
 
 
 @app.post("/callbacks", status_code=204)
