@@ -174,7 +174,9 @@ class Intake:
             entries = await self._xreadgroup(f"{after[0]}-{after[1]}", BATCH)
             last = place(entries[-1][0]) if len(entries) == BATCH else None
             trying = self._put_off.trying(after, last)
+            self._held = entries  # where Redis refuses them they are taken once more: nobody died on them
             self._put_off.tried(trying, await self._take(entries, trying=trying), last)
+            self._held = []
             if not self._goes_on(until):
                 break
         self._tried_at = time.monotonic()

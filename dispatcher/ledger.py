@@ -40,6 +40,9 @@ from dispatcher.wire import Argument, Call
 RETRIED_AT_ONCE = 500
 OF_DATA = "WRONGTYPE", "not an integer", "not a valid float", "attempt to ", "bad argument"
 """What Redis and Lua say of a key that is not of the type it should be, or has text where a number should be."""
+ASIDE_MS = 604_800_000
+"""How long what somebody wrote over by hand is kept, as in lua/aside.lua."""
+
 HINT_MS = 5000
 """How long an endpoint that was hinted is not hinted again; also how long a lost hint costs at most."""
 
@@ -410,10 +413,10 @@ class Ledger:
             except InvalidInput as error:
                 key = self.keys.event(name.decode().partition(" ")[0], event_id.decode())
                 log.error("redis.key_set_aside", key=key, problem=str(error))
+                aside = f"{self.keys.root}aside:{key.removeprefix(self.keys.root)}"
                 with translated(""):
-                    await self._call(
-                        "RENAME", key, f"{self.keys.root}aside:{key.removeprefix(self.keys.root)}"
-                    )
+                    await self._call("RENAME", key, aside)
+                    await self._call("PEXPIRE", aside, ASIDE_MS)
         return lost
 
     async def leave(self, worker: str) -> None:

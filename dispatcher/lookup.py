@@ -26,6 +26,10 @@ REJECTED_AT_ONCE = 200
 """Each may have 64 kB."""
 
 
+PAGE = 5000
+"""Of one endpoint's callbacks that are read at once: Redis does nothing else meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """What an endpoint is doing. Times are ms since 1970."""
@@ -250,11 +254,21 @@ class Lookup:
 
     async def later(self, endpoint: Endpoint) -> list[tuple[str, float]]:
         """What waits at an endpoint and is not due: eventIds and due times (ms since 1970), the longest due first."""
+        found: list[tuple[str, float]] = []
         with translated(self._url):
-            found = await self._client.zrangebyscore(
-                self._keys.lane(endpoint.id), f"({endpoint.now_ms}", "+inf", withscores=True
-            )
-        return [(event_id.decode(), due) for event_id, due in found]
+            while len(found) % PAGE == 0:  # Redis is held by one page at a time
+                page = await self._client.zrangebyscore(
+                    self._keys.lane(endpoint.id),
+                    f"({endpoint.now_ms}",
+                    "+inf",
+                    len(found),
+                    PAGE,
+                    withscores=True,
+                )
+                found += [(event_id.decode(), due) for event_id, due in page]
+                if not page:
+                    break
+        return found
 
     async def next_url(self, endpoint: Endpoint) -> str | None:
         """The URL of the callback that is next at an endpoint, or in flight; None where none is."""

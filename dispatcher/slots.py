@@ -60,12 +60,17 @@ class Slots:
         free = self.limit - self.taken
         if not self.is_healthy(endpoint, workspace):
             free = min(free, self.limit - self.limit // 4 - self._unproven)
-        if self.somebody_waits and self._of[workspace]:
+        if self._is_last_kept and self._of[workspace]:
             free -= 1
         free = max(0, free)
         if self.are_wanted_beside(workspace):
             free = max(0, -(-(SHARE * free - self._of[workspace]) // (SHARE + 1)))  # rounded up
         return free if self._ration is None else min(free, self._ration)
+
+    @property
+    def _is_last_kept(self) -> bool:
+        """Whether somebody waits who could use a slot, known to be healthy or not."""
+        return self.somebody_waits and self._unproven < self.limit - self.limit // 4
 
     @property
     def are_gone(self) -> bool:
@@ -132,7 +137,7 @@ class Slots:
 
     def reserve(self, wanted: int) -> int:
         """Takes up to `wanted` for callbacks of whomever; returns how many. `release` ends that."""
-        reserved = min(wanted, max(0, self.free("", "") - self.somebody_waits))
+        reserved = min(wanted, max(0, self.free("", "") - self._is_last_kept))
         self.taken += reserved
         self._spend(reserved)
         return reserved

@@ -32,6 +32,9 @@ RECORD_SECONDS = 2.5
 CELERY_SECONDS = 2.5
 """What Celery has to end once the engine has."""
 
+EX_SOFTWARE = 70
+"""Exit code where the fault is ours: the supervisor starts the worker anew."""
+
 HANGUP_IS_IGNORED = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 """As behind `nohup`; Celery sets a handler all the same."""
 
@@ -46,7 +49,7 @@ class Ending:
         self._engine_seconds = request_timeout_seconds + RECORD_SECONDS
         self._begun: SimpleQueue[None] = SimpleQueue()  # its `put` may be interrupted by itself
         self._number: int | None = None
-        """The signal that began it; of several, the first."""
+        """The signal that began it; of several the first, but for HUP, after which one that ends has its way."""
 
     def watch(self) -> None:
         """Watches from now on; call it in the main thread, after Celery has set its handlers."""
@@ -61,7 +64,8 @@ class Ending:
 
     def _watch_for(self, number: signal.Signals, celerys: Any) -> None:
         def handle(number: int, frame: FrameType | None) -> None:
-            self._number = self._number or number
+            if self._number in (None, signal.SIGHUP):
+                self._number = number
             self._engine.health.stopping = True
             self._begun.put(None)
             if callable(celerys):
@@ -74,7 +78,14 @@ class Ending:
         if self._number == signal.SIGHUP and not _on_a_terminal():
             log.info("worker.restarts", reason="SIGHUP")
             logs.flush()
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  the same program
+            try:
+                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  the same program
+            except OSError as error:
+                log.critical(
+                    "worker.not_restarted", problem=str(error), action="ending; the supervisor starts it"
+                )
+                logs.flush()
+                os._exit(EX_SOFTWARE)
         if self._number == signal.SIGINT:
             logs.flush()
             os._exit(interrupt.CODE)

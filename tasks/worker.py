@@ -28,12 +28,9 @@ from dispatcher.health import Health
 from dispatcher.metrics import Metrics
 from dispatcher.replies import Hint
 from tasks import engine_wiring, wiring
-from tasks.ending import Ending
+from tasks.ending import EX_SOFTWARE, Ending
 from tasks.health import turning
 from tasks.metrics import WorkerCollector, serve
-
-EX_SOFTWARE = 70
-"""Exit code when the engine dies: the supervisor starts the worker anew."""
 
 EX_CONFIG = 78
 """Exit code where what is in Redis is of another version's format."""

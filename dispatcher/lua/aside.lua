@@ -9,11 +9,16 @@ local function set_aside(key, type_)
   return true
 end
 
--- Whether the fields of an endpoint's record that should be numbers are.
+-- Takes those fields out of an endpoint's record that should be numbers and are none; whether there were any. What each is
+-- without stands in `load`; what the operator set stays.
 local NUMBERS = { 'window', 'hinted_until', 'pause', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting' }
-local function is_record_of_numbers(endpoint)
-  for _, value in ipairs(redis.call('HMGET', key_of('endpoint', endpoint), unpack(NUMBERS))) do
-    if value and not tonumber(value) then return false end
+local function mend_record(endpoint)
+  local key, found = key_of('endpoint', endpoint), false
+  for i, value in ipairs(redis.call('HMGET', key, unpack(NUMBERS))) do
+    if value and not string.match(value, '^-?%d+%.?%d*$') then
+      redis.call('HDEL', key, NUMBERS[i])
+      found = true
+    end
   end
-  return true
+  return found
 end

@@ -15,8 +15,11 @@ local function digest_of(text) return string.match(text, '^%S+') end
 
 -- `about`, here and wherever it is told: digest, type, status and accepted. What nobody here wrote counts as removed.
 local function read_entry(workspace, id)
-  local text = redis.call('GET', key_of('event', workspace, id))
-  if not text then return end
+  local ok, text = pcall(redis.call, 'GET', key_of('event', workspace, id))
+  if not ok or not text then
+    if not ok and not is_of_data(error_of(text)) then error(text, 0) end
+    return
+  end
   local about, accepted, state, claims, endpoint, message, life, ended, rest, attempts = string.match(text, WORDS)
   if not about then return end
   local extra = {}

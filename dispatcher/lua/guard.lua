@@ -7,10 +7,11 @@ local function is_of_data(text)
     if string.find(text, words, 1, true) then return true end
   end
 end
+local function error_of(found) return tostring(type(found) == 'table' and found.err or found) end
 local function guarded(f, ...)
   local ok, found = pcall(f, ...)
   if ok then return true, found end
-  local text = tostring(type(found) == 'table' and found.err or found)
+  local text = error_of(found)
   if not is_of_data(text) then error(text, 0) end
   problem = text
   return false

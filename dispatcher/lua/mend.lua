@@ -1,9 +1,9 @@
 -- mend: sets those keys aside that are not of the type they should be, so that they begin anew: those that all endpoints share, and
--- those of some endpoints; and records of these in which a number is none.
+-- those of some endpoints; and takes out of their records what should be a number and is none.
 -- KEYS[1] prefix
 -- ARGV[1] now, ms since 1970 ('' = Redis TIME)
 -- then for each: endpoint
--- returns {'mended', now, keys that were set aside ...}
+-- returns {'mended', now, keys that were set aside, or mended ...}
 -- include keys
 -- include clock
 -- include guard
@@ -26,7 +26,7 @@ end
 for key, type_ in pairs(TYPES) do look_at(key, type_) end
 
 for i = 2, #ARGV do
-  if not is_record_of_numbers(ARGV[i]) then look_at(key_of('endpoint', ARGV[i])) end
+  if mend_record(ARGV[i]) then reply[#reply + 1] = key_of('endpoint', ARGV[i]) end
 end
 if #reply > 2 then count('setAside', '*', nil, #reply - 2) end
 write_counts()

@@ -31,7 +31,7 @@ local function look_at_types(workspace, e)
   local record = key_of('endpoint', e.endpoint)
   local is_first = not looked[record]
   for kind, type_ in pairs({ lane = 'zset', leased = 'zset', endpoint = 'hash' }) do look_at_type(key_of(kind, e.endpoint), type_) end
-  if is_first and not is_record_of_numbers(e.endpoint) and set_aside(record) then aside[#aside + 1] = record end
+  if is_first and mend_record(e.endpoint) then aside[#aside + 1] = record end
   look_at_type(key_of('schedule', workspace), 'zset')
   look_at_type(key_of('chain', e.endpoint, e.message), 'list')
   look_at_type(key_of('newest', e.endpoint, e.message), 'string')

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,29 @@ def test_hangup_starts_a_worker_anew(stack: Stack) -> None:
     wait_until(lambda: len(worker.lines("engine.started")) == 3, what="the worker anew")
     wait_until(lambda: worker.log.count(" ready.") == 3)
     assert 0 == worker.terminate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_end_after_hangup(stack: Stack, number: int, code: int) -> None:
+    """Who is told to start anew, and then to end before it has, ends."""
+    asked: list[int] = []
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        asked.append(1)
+        await asyncio.sleep(1)
+        return web.Response(text="ok")
+
+    stack.answer = answer
+    stack.add_workspace()
+    worker = start(stack, "worker")
+    event_ids = stack.enqueue(1)
+    wait_until(lambda: asked, what="a callback in flight")
+    worker.process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    worker.process.send_signal(number)
+    assert code == worker.process.wait(30)
+    assert [] == worker.lines("worker.restarts")
+    assert "delivered" == stack.state(event_ids[0])
 
 
 def test_hangup_that_is_ignored(stack: Stack) -> None:

@@ -77,17 +77,41 @@ def test_entry(world: World, damage: str, moment: str) -> None:
     assert b"garbage" == world.call("get", f"{KEYS.root}aside:event:acme:e1") or not world.call("exists", key)
 
 
+@pytest.mark.parametrize("value", ["by hand", "nan", "0x10", ""])
 @pytest.mark.parametrize("field", RECORDS)
-def test_record_of_an_endpoint(world: World, field: str) -> None:
-    """Where a number should be and is none, the endpoint's record is made anew, and what waits goes out."""
+def test_record_of_an_endpoint(world: World, field: str, value: str) -> None:
+    """A number that is none is taken out of an endpoint's record; what the operator set stays, and what waits goes out."""
     world.accept(callback("before"), callback("quiet", endpoint=B))
-    world.call("hset", KEYS.endpoint(endpoint_id(A)), field, "by hand")
+    world.run(world.ledger.stop(endpoint_id(A)))
+    world.call("hset", KEYS.endpoint(endpoint_id(A)), field, value)
     world.now += 10_000
     world.run(world.ledger.wake(64))
     assert ["quiet"] == world.deliver_all(B)
     sweep(world)
+    assert [] == world.deliver_all(A), "it is stopped"
+    world.run(world.ledger.stop(endpoint_id(A), going=True))
     both_go_on(world)
     assert not world.call("exists", KEYS.event("acme", "before")) or world.event("before").ended
+
+
+@pytest.mark.parametrize("moment", ["waiting", "in hand", "expired"])
+def test_entry_of_another_type(world: World, moment: str) -> None:
+    """It counts as removed and is set aside: the others of its endpoint go on at once."""
+    world.accept(callback("e1", ttl_ms=60_000), callback("e2", message="m2", ttl_ms=600_000))
+    if moment == "in hand":
+        assert ["e1", "e2"] == [one.event_id for one in world.claim().callbacks]
+    key = KEYS.event("acme", "e1")
+    world.call("delete", key)
+    world.call("rpush", key, "by hand")
+    world.now += 61_000
+    world.run(world.ledger.expire())
+    for lost in world.run(world.ledger.wake(64)).lost:
+        world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost")
+    world.now += 10_000
+    assert ["e2"] == world.deliver_all(A)
+    both_go_on(world)
+    sweep(world)
+    assert [b"by hand"] == world.call("lrange", f"{KEYS.root}aside:event:acme:e1", 0, -1)
 
 
 COUNTERS: dict[str, tuple[Callable[[World], str], str]] = {

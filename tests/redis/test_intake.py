@@ -6,15 +6,16 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from dispatcher import prepare
+from dispatcher import prepare, put_off
 from dispatcher.connection import connect_async
 from dispatcher.dialects import zeckta
 from dispatcher.errors import AlreadyExists
-from dispatcher.intake import Intake
+from dispatcher.intake import MAX_DEATHS, Intake
 from dispatcher.keys import Keys
 from dispatcher.ledger import Ledger, Room
 from dispatcher.lookup import Lookup, RejectedEntry
@@ -697,6 +698,34 @@ def test_full_only_while_it_is(redis_url: str, monkeypatch: pytest.MonkeyPatch) 
                 await asyncio.sleep(0.1)
 
     asyncio.run(work())
+
+
+def test_nobody_died_on_what_redis_refused(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that were put off, and tried while Redis was full, are taken by the next leader, and not set aside unread."""
+    breaks = break_bad(monkeypatch, OSError(24, "no descriptors"))
+    monkeypatch.setattr(put_off, "FIRST_SECONDS", 0.1)
+    monkeypatch.setattr(put_off, "MOST_SECONDS", 0.1)
+
+    async def work() -> list[str]:
+        async with Leading(redis_url) as reader:
+            await enqueue(reader, [line(number, workspace="bad") for number in range(6)])
+            await until(lambda: _true(len(reader.intake._put_off)))
+            await reader.client.config_set("maxmemory", 1)
+            breaks.clear()
+            tries, real = [], reader.ledger.accept
+
+            async def accept(*args: Any) -> Any:
+                tries.append(args)
+                return await real(*args)
+
+            monkeypatch.setattr(reader.ledger, "accept", accept)
+            await until(lambda: _true(len(tries) > MAX_DEATHS))
+        async with Leading(redis_url) as reader:
+            await reader.client.config_set("maxmemory", 0)
+            await until(lambda: reader.client.exists(KEYS.event("bad", "e5")))
+            return [entry.reason for entry in await Lookup(reader.client, KEYS).rejected()]
+
+    assert [] == asyncio.run(work())
 
 
 async def _is_read(reader: Reader, count: int) -> bool:
