@@ -67,6 +67,10 @@ class Lines:
         if self._thread:
             self._changed.notify_all()
             return
+        if sys.is_finalizing():  # a thread would never begin, and whoever starts it would wait for that
+            self._write_or_lose("".join(self._waiting).encode(errors="backslashreplace"))
+            self._waiting, self._size, self._is_writing = [], 0, False
+            return
         self._thread = threading.Thread(target=self._write_forever, name="log", daemon=True)
         try:
             self._thread.start()

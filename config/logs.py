@@ -130,7 +130,8 @@ class PrintedStream(LinesStream):
     def _log(self, line: str) -> None:
         if line.strip():
             now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-            super().write(json.dumps({"event": line, "level": self._level, "timestamp": now}) + "\n")
+            level = "error" if line.startswith("error: ") else self._level
+            super().write(json.dumps({"event": line, "level": level, "timestamp": now}) + "\n")
 
 
 class HiddenStream(PrintedStream):

@@ -141,7 +141,9 @@ def translate(error: Exception, url: str) -> Exception:
 def _misconf(text: str) -> str:
     """What a MISCONF error says of its reason: the append-only file's, or a failed snapshot."""
     _, found, reason = text.partition("AOF file: ")
-    return f"append-only file: {reason}" if found else "its last snapshot failed; its log says why"
+    if not found:
+        return "its last snapshot failed; its log says why"
+    return "append-only file: " + reason.rstrip(".,')(")
 
 
 def tls_problem(error: BaseException, shown: str) -> str:

@@ -321,6 +321,10 @@ def _refuse_what_json_lacks(values: list[Any]) -> None:
                 values += inner
             case (float() | Decimal()) as number if not _is_finite(number):
                 raise InvalidInput("has a number that JSON lacks (NaN or Infinity)")
+            case (
+                set() | frozenset() | bytes() | bytearray()
+            ) as other:  # a set has another order in each process
+                raise InvalidInput(f"has a {type(other).__name__}, which JSON lacks")
 
 
 def _is_finite(number: float | Decimal) -> bool:

@@ -365,7 +365,10 @@ def _interrupted(error: Exception, confirmed: list[str], url: str) -> Exception:
     if isinstance(ours, RedisFull) and not confirmed:
         return ours
     if isinstance(ours, RedisUnavailable):
-        return EnqueueInterrupted(
-            f"{ours}; {len(confirmed)} status changes are on the queue for certain", confirmed
+        count = (
+            f"{len(confirmed)} status changes are on the queue for certain"
+            if confirmed
+            else "none is confirmed"
         )
+        return EnqueueInterrupted(f"{str(ours).rstrip('?')}; of what was to be enqueued {count}", confirmed)
     return ours

@@ -136,6 +136,10 @@ def split_url(text: str, *, at_in_path: bool = False) -> SplitResult:
 
     An @ behind the host is most often the end of a password with a slash in it; `at_in_path` takes it as it is.
     """
+    if not isinstance(text, str):
+        raise InvalidInput(
+            f"is {text!r}, not text: is DISPATCHER_REDIS_URL set?" if text is None else "is not text"
+        )
     url = text.strip()
     if not url.isprintable() or " " in url:
         raise InvalidInput(f"holds a blank or a control character; {ENCODE}")

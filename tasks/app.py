@@ -25,12 +25,21 @@ def _guard(**_: Any) -> None:
     """Before Celery's first warning and its banner."""
     _logging()
     logs.guard_standard_streams()
-    if "worker" in sys.argv and (problem := celery_options.problem(sys.argv[sys.argv.index("worker") + 1 :])):
-        print(f"error: {problem}", file=sys.stderr)  # noqa: T201  a log line where logs are JSON
-        raise SystemExit(2)
 
 
 @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery ships no types
 def _logging(**_: Any) -> None:
     settings = load_or_exit()
     logs.configure(settings.log_level, settings.log_format)
+
+
+def _refuse_options() -> None:
+    """Ends the process, before it is detached, where Celery was given options of a worker that would not do what they say."""
+    after = sys.argv[sys.argv.index("worker") + 1 :] if "worker" in sys.argv else []
+    if problem := celery_options.problem(after):
+        _guard()
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201  a log line where logs are JSON
+        raise SystemExit(2)
+
+
+_refuse_options()

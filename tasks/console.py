@@ -33,6 +33,11 @@ T = TypeVar("T")
 class Output(Console):
     """On a terminal lines end between words, so that ids and URLs stay whole; elsewhere they are as they are, for grep."""
 
+    def on_broken_pipe(self) -> None:
+        """Whoever reads has enough: the command ends, and what it holds is cleared up."""
+        self.quiet = True
+        raise BrokenPipeError
+
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's, without markup; a word that is longer than the terminal is not broken either."""
         if not self.stderr:

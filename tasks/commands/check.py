@@ -111,6 +111,12 @@ def _broker(settings: Settings) -> list[Finding]:
         try:
             connection.ensure_connection(max_retries=1, timeout=LIVE_SECONDS)
         except Exception as error:
+            if "MISCONF" in str(error):
+                detail, advice = (
+                    "the broker refuses writes: it cannot write its files",
+                    "make room on its disk",
+                )
+                return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
             detail = f"the broker is not reachable: {broker.problem(error, url)}"
             return [Finding("celery", Verdict.BAD, detail, "look at BROKER_URL"), encrypted]
     return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]

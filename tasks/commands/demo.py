@@ -155,6 +155,8 @@ class _Demo:
         self._received: list[Received] = []
         self._posts: Counter[str] = Counter()
         self._secrets: list[str] = []
+        self._unshown: OSError | None = None
+        """Why nothing more can be printed."""
 
     async def run(self) -> bool:
         with RedisServer(self._folder) as server:
@@ -186,12 +188,27 @@ class _Demo:
                 console.out.print(
                     _row("event type", "message", "attempt", "answer", "signature", "receiver"), style="bold"
                 )
-                await _settled(store, len(queued), process, self._folder)
+                await self._settled(store, len(queued), process)
                 account = await _account(store, queued, self._received)
         if self._short:
             console.out.record = True
             console.out.print("  …")
         return _summary(account)
+
+    async def _settled(self, store: wiring.Store, lines: int, process: "subprocess.Popen[bytes]") -> None:
+        """Waits until every line has come to its end, or the deadline."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            if self._unshown:
+                raise self._unshown
+            c = await store.stats.day(await store.lookup.now_ms())
+            taken = c["accepted"] + c["duplicate"] + c["noCallback"] + c["rejected"]
+            if taken >= lines and c["delivered"] + c["failed"] + c["expired"] >= c["accepted"]:
+                return
+            await asyncio.sleep(0.1)
+        if process.poll() is not None:
+            said = (self._folder / "worker.log").read_text(errors="replace").strip()[-2000:]
+            raise DispatcherError(f"the worker ended with exit code {process.returncode}, saying: {said}")
 
     async def _answer(self, request: web.Request, number: int) -> web.Response:
         """How the customers behave, by host."""
@@ -209,6 +226,8 @@ class _Demo:
 
     def _show(self, received: Received) -> None:
         self._received.append(received)
+        if self._unshown:
+            return
         if self._short:
             console.out.record = len(self._received) <= PICTURE_ROWS
         verdict = "verified" if received.problem is None else "NOT VERIFIED"
@@ -221,7 +240,10 @@ class _Demo:
             verdict,
             self._names[received.port],
         )
-        console.out.print(_row(*cells), style="" if received.status < 300 else "yellow")
+        try:
+            console.out.print(_row(*cells), style="" if received.status < 300 else "yellow")
+        except OSError as error:  # the demo ends with it, and not the request of the worker
+            self._unshown = self._unshown or error
 
 
 def _row(event_type: str, message: str, number: str, answer: str, verdict: str, host: str) -> Text:
@@ -301,20 +323,6 @@ async def _enqueue(store: wiring.Store, lines: Sequence[bytes]) -> Queued:
     for line in lines:
         pipe.xadd(store.ledger.keys.events, {"event": line})
     return [(entry.decode(), line) for entry, line in zip(await pipe.execute(), lines, strict=True)]
-
-
-async def _settled(store: wiring.Store, lines: int, process: "subprocess.Popen[bytes]", folder: Path) -> None:
-    """Waits until every line has come to its end, or the deadline."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        c = await store.stats.day(await store.lookup.now_ms())
-        taken = c["accepted"] + c["duplicate"] + c["noCallback"] + c["rejected"]
-        if taken >= lines and c["delivered"] + c["failed"] + c["expired"] >= c["accepted"]:
-            return
-        await asyncio.sleep(0.1)
-    if process.poll() is not None:
-        said = (folder / "worker.log").read_text(errors="replace").strip()[-2000:]
-        raise DispatcherError(f"the worker ended with exit code {process.returncode}, saying: {said}")
 
 
 async def _account(store: wiring.Store, queued: Queued, received: list[Received]) -> Account:

@@ -93,9 +93,17 @@ def list_(
 @commands.command()
 def show(workspace: Workspace, url: Url, as_json: Json = False) -> None:
     """Show one endpoint: what its callbacks wait for, and what its last failed attempt brought."""
-    found = _run(workspace, url, _with_answer)
+
+    async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, float | None]:
+        found = await store.workspaces.get(workspace)
+        return await _with_answer(store, endpoint), found.rate_per_second if found else None
+
+    found, rate = _run(workspace, url, work)
+    held = held_by(found)
+    if rate and found.state == "waiting":
+        held += f"; its workspace's rate is {rate:g} a second"
     document = {name: found.as_json()[name] for name in ("workspace", "endpoint", "state")}
-    document |= {"problem": problem(found), "heldBy": held_by(found), **found.as_json()}
+    document |= {"problem": problem(found), "heldBy": held, **found.as_json()}
     if as_json:
         console.print_json(document)
     else:
@@ -292,20 +300,26 @@ def ping(
     Nothing is kept of it: neither the breaker nor what waits learns from it. Exit code 1 if it was not taken.
     """
     settings, sending = console.settings(), import_module("tasks.commands.ping")  # HTTP: only this needs it
+    given = parse_callback_url(url, allow_http=True)
 
-    async def work(store: wiring.Store, endpoint: Endpoint) -> Any:
-        found = await store.workspaces.require(workspace)
-        given = parse_callback_url(url, allow_http=True)
-        known = await store.lookup.next_url(endpoint)
-        if not known and found.callback_url:
-            own = parse_callback_url(found.callback_url, allow_http=True)
-            known = own.url if own.origin == endpoint.url else None
-        if not given.target and not known:
-            console.fail("nothing waits there, so the path is not known: give the URL in full", console.USAGE)
-        now_ms = await store.lookup.now_ms()
-        return await sending.ping_url(settings, found, now_ms, given.url if given.target else known or "")
+    async def work() -> Any:
+        async with wiring.store(settings) as store:
+            found = await store.workspaces.require(workspace)
+            endpoint = await store.lookup.endpoint(f"{workspace} {given.origin}")
+            known = await store.lookup.next_url(endpoint) if endpoint else None
+            if not known and found.callback_url:
+                own = parse_callback_url(found.callback_url, allow_http=True)
+                known = own.url if own.origin == given.origin else None
+            if not (known or endpoint):
+                raise await _unknown(store, workspace, given.origin)
+            if not given.target and not known:
+                console.fail(
+                    "nothing waits there, so the path is not known: give the URL in full", console.USAGE
+                )
+            now_ms = await store.lookup.now_ms()
+            return await sending.ping_url(settings, found, now_ms, given.url if given.target else known or "")
 
-    sending.answered(_run(workspace, url, work), as_json)
+    sending.answered(console.run(work()), as_json)
 
 
 async def _with_answer(store: wiring.Store, endpoint: Endpoint) -> Endpoint:

@@ -74,21 +74,27 @@ def list_(
     if state == WAITING and (since or until):
         console.fail("--since and --until go with ends: failed, expired, superseded", console.USAGE)
 
-    async def work() -> list[Event]:
+    async def work() -> tuple[list[Event], int]:
         async with wiring.store(settings) as store:
             if message:
                 names = [workspace] if workspace else await store.workspaces.names()
                 found = [event for name in names for event in await store.events.of_message(name, message)]
-                return found[offset : offset + limit + 1]
+                queued, _ = await store.lookup.waiting()
+                return found[offset : offset + limit + 1], queued
             filtered = chosen(store, state or "", workspace, endpoint, error, since, until)
-            return await _some(filtered, offset, limit + 1)
+            return await _some(filtered, offset, limit + 1), 0
 
-    events = console.run(work())
+    events, queued = console.run(work())
+    waiting = (
+        f"; status changes still on the queue: {queued:,} (`dispatcher check` says whether a worker runs)"
+        if queued
+        else ""
+    )
     shown = events[:limit]
     if as_json:
         console.print_json([event.as_json() for event in shown])
     else:
-        _print_many(shown, f"no events of message {message}" if message else "no such events")
+        _print_many(shown, f"no events of message {message}{waiting}" if message else "no such events")
     if len(events) > limit:
         console.err.print(f"there are more: --offset {offset + limit} shows them")
 

@@ -44,6 +44,8 @@ def tail(
 
 async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_json: bool) -> None:
     async with wiring.store(settings) as store:
+        if "workspace" in wanted:
+            await store.workspaces.require(wanted["workspace"])
         async for attempt in _watched(store.client, wiring.keys(settings).tail, wiring.redis_url(settings)):
             _show(attempt, wanted, failed, as_json)
 

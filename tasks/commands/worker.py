@@ -4,6 +4,7 @@ import os
 from importlib import import_module
 
 import typer
+from click import Abort, ClickException
 
 from tasks import celery_options, console, interrupt
 
@@ -24,7 +25,15 @@ def worker(context: typer.Context) -> None:
     interrupt.end_at_once()  # until Celery has handlers of its own
     celery = import_module("celery.bin.celery").celery  # which no other command needs
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
-    celery(["-A", "tasks", "--quiet", "worker", *node, *context.args], "dispatcher")
+    try:
+        code = celery(
+            ["-A", "tasks", "--quiet", "worker", *node, *context.args], "dispatcher", standalone_mode=False
+        )
+    except ClickException as error:  # Celery does not know an option, or what it says
+        console.fail(" ".join(error.format_message().split()), console.USAGE)
+    except Abort:
+        code = interrupt.CODE
+    raise typer.Exit(code or 0)
 
 
 def _names_node(args: list[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import urllib.request
@@ -332,3 +333,27 @@ def test_replay_says_when(stack: Stack) -> None:
     many = ("event", "replay", "--state", "failed", "--rate", "0.1")
     assert "5 events scheduled over 40 s, 0.1 a second; nothing was done" in stack.cli(*many).stdout
     assert "5 events replayed: they are scheduled over 40 s, 0.1 a second" in stack.cli(*many, "--yes").stdout
+
+
+def test_demo_whose_reader_has_enough(tmp_path: Path) -> None:
+    """`dispatcher demo | head -1` ends by itself, and leaves nothing behind."""
+    command = f"{shlex.join(CLI)} demo | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (1, "") == (len(done.stdout.splitlines()), done.stderr)
+    assert [] == list(tmp_path.iterdir())
+    assert [] == _processes_in(tmp_path)
+
+
+def test_what_is_not_accepted_yet(stack: Stack) -> None:
+    """A search for a message says what is still on the queue; a tail of a workspace that is not there ends."""
+    stack.add_workspace()
+    stack.enqueue()
+    shown = stack.cli("event", "list", "--message", "m0")
+    assert (0, True) == (shown.returncode, "still on the queue: 1" in shown.stdout)
+    assert 1 == stack.cli("tail", "--workspace", "nobody").returncode

@@ -237,3 +237,22 @@ def test_url_that_is_only_told(stack: Stack) -> None:
     )
     assert (0, False) == (unchecked.returncode, "warning" in unchecked.stderr)
     assert "https://10.0.0.7/" == stack.cli_json("workspace", "show", "nameless")["callbackUrl"]
+
+
+def test_ping_before_the_first_callback(stack: Stack) -> None:
+    """A workspace's callback URL can be tested before anything was sent there."""
+    url = stack.add_workspace("fresh")
+    for given in (url, url.removesuffix("/hooks")):
+        pinged = stack.cli_json("endpoint", "ping", "fresh", given)
+        assert (True, url) == (pinged["taken"], pinged["url"])
+    assert 1 == stack.cli("endpoint", "ping", "fresh", "http://nobody.example").returncode
+
+
+def test_a_rate_is_named(stack: Stack) -> None:
+    """What waits for its workspace's rate says so."""
+    url = stack.add_workspace("slowly", "zeckta", "", "--rate-per-second", "0.1")
+    stack.enqueue(5, workspace="slowly")
+    wait_until(
+        lambda: [e["waiting"] for e in stack.cli_json("endpoint", "list", "--workspace", "slowly")] == [4]
+    )
+    assert "rate is 0.1 a second" in stack.cli_json("endpoint", "show", "slowly", url)["heldBy"]

@@ -134,6 +134,29 @@ def test_celerys_options_that_are_refused(stack: Stack, options: list[str], says
     assert (2, 1, True) == (done.returncode, len(done.stderr.splitlines()), says in done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (["--nosuch"], "--nosuch"),
+        (["stray"], "extra configuration"),
+        (["-n"], "-n"),
+        (["--log", "x"], "--log"),
+    ],
+)
+def test_what_celery_does_not_know(stack: Stack, option: list[str], says: str) -> None:
+    """One line says what is wrong with an argument of a worker."""
+    done = stack.cli("worker", *option)
+    assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), done.stderr
+    assert says in done.stderr
+
+
+def test_detached_by_celery(stack: Stack) -> None:
+    """`celery -A tasks worker --detach` is refused before there is a process that nobody sees."""
+    worker = stack.start_worker(*CELERY, "--detach")
+    assert 2 == worker.process.wait(30)
+    assert "systemd" in worker.log
+
+
 def test_refused_by_celery_itself(stack: Stack) -> None:
     """The same for `celery -A tasks worker`."""
     worker = stack.start_worker(*CELERY, "--logfile=x.log")

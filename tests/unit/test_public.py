@@ -136,6 +136,6 @@ def test_without_the_extra_api() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (2, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)
     assert (
-        "`dispatcher api` needs the extra `api` of this package: pip install '.[api]' in a checkout"
+        "`dispatcher api` needs the extra `api` of this package: pip install -e '.[api]' in a checkout"
         in done.stderr
     )
