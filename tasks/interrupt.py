@@ -25,7 +25,7 @@ def started() -> None:
 
 
 def hold() -> None:
-    """Has Ctrl-C wait: over an exec, until the new program calls `end_at_once`."""
+    """Has Ctrl-C wait in the processes that this one starts, until they call `end_at_once`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
