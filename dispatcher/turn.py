@@ -14,7 +14,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.ledger import Ledger
 from dispatcher.metrics import Metrics
 from dispatcher.model import iso
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.replies import Claim, Claimed, Hint, Settled, Settlement
 from dispatcher.sender import Sender
 from dispatcher.settler import Settler
@@ -155,6 +155,8 @@ class Turn:
     async def _settle(self) -> None:
         settlements, self._finished = self._finished, []
         slots = self._parts.slots
+        if self._gives_way(settlements):
+            self._until = 0.0
         taken = slots.take(self.endpoint, self.workspace, len(settlements)) if self._has_time() else 0
         try:
             settled = await self._parts.settler.settle(self.endpoint, settlements, taken)
@@ -175,6 +177,14 @@ class Turn:
                 self._parts.metrics.lease_losses += 1
                 log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
         self._log_breaker(settled, settlements)
+
+    def _gives_way(self, settlements: Sequence[Settlement]) -> bool:
+        """Whether the turn ends, and the endpoint lines up again with its workspace's others: it took nothing, others want slots.
+
+        Else a thousand that refuse at once, each with more to send, have a worker do nothing else until all are paused.
+        """
+        took_one = any(one.news is News.UP for one in settlements)
+        return not took_one and self._parts.slots.are_wanted_beside(self.workspace)
 
     def _log_breaker(self, settled: Settled, settlements: Sequence[Settlement]) -> None:
         if settled.breaker != "same":

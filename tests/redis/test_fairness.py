@@ -1,8 +1,24 @@
 """One workspace's many endpoints are not everybody's wait: what scripts give goes round by workspace."""
 
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from dispatcher.decide import Policy
+from dispatcher.keys import endpoint_id
 from dispatcher.ledger import HINT_MS, Room, ToAccept
+from dispatcher.metrics import Metrics
+from dispatcher.outcomes import Attempt
 from dispatcher.replies import Hint
+from dispatcher.settler import Settler
+from dispatcher.slots import Slots
+from dispatcher.tail import Tail
+from dispatcher.turn import Turn, TurnParts
+from dispatcher.watch import RedisWatch
 from tests.world import TOKEN, World, callback
+
+NEW_WINDOW = 2
+"""POSTs at once to an endpoint of which nothing is known."""
 
 
 def accept_many(world: World, count: int, workspace: str = "hog") -> None:
@@ -76,3 +92,31 @@ def test_schedule_is_empty_when_nothing_waits(world: World) -> None:
     assert [b"hog"] == world.call("zrange", world.keys.schedule, 0, -1)
     world.deliver_all(*(f"hog https://{n}.example:443" for n in range(3)))
     assert [] == world.call("keys", "*schedule*")
+
+
+@pytest.mark.parametrize(
+    ("status", "others_want", "posts"), [(400, True, NEW_WINDOW), (400, False, 20), (200, True, 20)]
+)
+def test_an_endpoint_that_takes_nothing_gives_way(
+    world: World, status: int, others_want: bool, posts: int
+) -> None:
+    """While others want slots its turn ends with what it claimed first, and it is to be hinted again."""
+    world.accept(*(callback(f"e{n}", message=f"m{n}") for n in range(20)), room=Room(hints=0))
+    answered = Attempt(world.now, 5, status, None if status == 200 else f"http_{status}")
+    sender = Mock(send=AsyncMock(return_value=answered))
+    parts = TurnParts(
+        ledger=world.ledger,
+        settler=Settler(world.ledger),
+        sender=sender,
+        workspaces=AsyncMock(),
+        watch=RedisWatch(Metrics()),
+        policy=Policy(),
+        slots=Slots(100),
+        alerts=Mock(),
+        tail=Mock(spec=Tail),
+    )
+    if others_want:
+        parts.slots.want("other")
+    more = world.run(Turn(Hint(endpoint_id("acme https://a.example:443"), "acme"), parts).run())
+    assert (posts, posts < 20) == (sender.send.await_count, more)
+    assert 0 == parts.slots.taken
