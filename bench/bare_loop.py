@@ -10,8 +10,8 @@ import uvloop
 
 from bench.load import Customer, Load
 from bench.plain_celery import SECRET
-from dispatcher.dialects import dialects
 from dispatcher.model import StatusChange, encode_json
+from dispatcher.rules.dialects import dialects
 from dispatcher.signing import key_of, webhook_headers
 
 

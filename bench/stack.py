@@ -14,10 +14,10 @@ import redis
 
 from bench.load import Customer, Load
 from bench.receiver import cpu_seconds
-from dispatcher.connection import connect_async
-from dispatcher.keys import Keys
-from dispatcher.secrets import SecretBox
-from dispatcher.workspaces import Workspaces
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys
+from dispatcher.store.sealing import SecretBox
+from dispatcher.store.workspaces import Workspaces
 from tasks.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parent.parent

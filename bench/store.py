@@ -21,14 +21,14 @@ from bench.drain import limit
 from bench.receiver import Receiver
 from bench.report import Progress, keep, machine, percentile, spread, table
 from bench.stack import Stack, running, wait_until
-from dispatcher.connection import connect_async
-from dispatcher.keys import Keys
-from dispatcher.ledger import Ledger
-from dispatcher.metrics import Metrics
 from dispatcher.model import StatusChange, iso
-from dispatcher.status_api.api_keys import ApiKeys
-from dispatcher.status_api.record import Recorder
-from dispatcher.wire import Wire
+from dispatcher.store.api_keys import ApiKeys
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.message_record import Recorder
+from dispatcher.store.wire import Wire
+from dispatcher.worker.metrics import Metrics
 from tests.acceptance.stack import free_port
 from tests.messages import TOKEN, tell
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from dispatcher.connection import safe_url, tls_problem
 from dispatcher.errors import InvalidInput
-from dispatcher.redis_url import SCHEMES, RedisUrl, split_url, with_authorities
+from dispatcher.store.connection import safe_url, tls_problem
+from dispatcher.store.redis_url import SCHEMES, RedisUrl, split_url, with_authorities
 
 HINT_TASK = "dispatcher.deliver"
 """The name of the one task: a hint."""

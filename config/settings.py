@@ -19,12 +19,12 @@ from pydantic_settings import (
 
 from config import broker, environment
 from config.environment import PREFIX
-from dispatcher.addresses import parse_callback_url, without_userinfo
-from dispatcher.connection import safe_url
 from dispatcher.errors import InvalidInput
-from dispatcher.networks import nat64_prefix
-from dispatcher.redis_url import RedisUrl, split_url
+from dispatcher.rules.addresses import parse_callback_url, without_userinfo
+from dispatcher.rules.networks import nat64_prefix
 from dispatcher.signing import key_of
+from dispatcher.store.connection import safe_url
+from dispatcher.store.redis_url import RedisUrl, split_url
 
 Commas = NoDecode
 Positive = Annotated[float, Field(gt=0)]

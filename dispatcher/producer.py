@@ -16,7 +16,7 @@ from dispatcher.records import Record
 if TYPE_CHECKING:
     import redis.asyncio
 
-    from dispatcher.keys import Keys
+    from dispatcher.store.keys import Keys
 
 BATCH = 500
 """Status changes per round trip."""
@@ -61,7 +61,7 @@ class Dispatcher:
     """
 
     def __init__(self, client: "redis.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
-        from dispatcher.keys import Keys
+        from dispatcher.store.keys import Keys
 
         self._client = client
         self._url = url
@@ -70,7 +70,7 @@ class Dispatcher:
     @classmethod
     def from_url(cls, redis_url: str, *, key_prefix: str = "dispatcher") -> Self:
         """Connects at the first call. A call gives up after 5 s without an answer. Raises InvalidInput for a URL that is none."""
-        from dispatcher.connection import connect
+        from dispatcher.store.connection import connect
 
         return cls(connect(redis_url), redis_url, key_prefix)
 
@@ -111,7 +111,7 @@ class Dispatcher:
 
     def queued(self) -> int:
         """How many status changes are on the queue. Raises RedisUnavailable."""
-        from dispatcher.connection import translated
+        from dispatcher.store.connection import translated
 
         with translated(self._url):
             count: Any = self._client.xlen(self._keys.events)
@@ -145,7 +145,7 @@ class AsyncDispatcher:
     """The same for asyncio."""
 
     def __init__(self, client: "redis.asyncio.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
-        from dispatcher.keys import Keys
+        from dispatcher.store.keys import Keys
 
         self._client = client
         self._url = url
@@ -154,7 +154,7 @@ class AsyncDispatcher:
     @classmethod
     def from_url(cls, redis_url: str, *, key_prefix: str = "dispatcher") -> Self:
         """As `Dispatcher.from_url`."""
-        from dispatcher.connection import connect_async
+        from dispatcher.store.connection import connect_async
 
         return cls(connect_async(redis_url), redis_url, key_prefix)
 
@@ -187,7 +187,7 @@ class AsyncDispatcher:
 
     async def queued(self) -> int:
         """As `Dispatcher.queued`."""
-        from dispatcher.connection import translated
+        from dispatcher.store.connection import translated
 
         with translated(self._url):
             return int(await self._client.xlen(self._keys.events))
@@ -303,7 +303,7 @@ def _kind(given: object) -> str:
 
 def _check_url(url: str, allow_http: bool) -> None:
     """Raises InvalidInput where no callback can go to a URL, whatever the settings."""
-    from dispatcher.addresses import parse_callback_url
+    from dispatcher.rules.addresses import parse_callback_url
 
     try:
         parse_callback_url(url, allow_http=allow_http)
@@ -324,7 +324,7 @@ def _absent(names: Sequence[str], there: Sequence[int]) -> list[str]:
 @contextmanager
 def _asking(url: str, keys: "Keys") -> Iterator[None]:
     """Redis's errors as ours; a user that may not ask for workspaces is told what it lacks."""
-    from dispatcher.connection import translated
+    from dispatcher.store.connection import translated
 
     try:
         with translated(url):
@@ -359,7 +359,7 @@ def _confirm(batch: Sequence[Ready], replies: Sequence[Any], confirmed: list[str
 
 
 def _interrupted(error: Exception, confirmed: list[str], url: str) -> Exception:
-    from dispatcher.connection import translate
+    from dispatcher.store.connection import translate
 
     ours = translate(error, url)
     if isinstance(ours, RedisFull) and not confirmed:

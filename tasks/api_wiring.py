@@ -4,16 +4,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from config.settings import Settings
-from dispatcher.connection import connect_async
-from dispatcher.events import Events
+from dispatcher.api.answers import ApiParts
 from dispatcher.producer import AsyncDispatcher
-from dispatcher.stats import Stats
-from dispatcher.status_api.answers import ApiParts
-from dispatcher.status_api.api_keys import ApiKeys
-from dispatcher.status_api.messages import Messages
-from dispatcher.status_api.refusals import Refusals
-from dispatcher.status_api.searches import Searches
-from dispatcher.wire import Wire
+from dispatcher.store.api_keys import ApiKeys
+from dispatcher.store.callbacks import Events
+from dispatcher.store.connection import connect_async
+from dispatcher.store.messages import Messages
+from dispatcher.store.refusals import Refusals
+from dispatcher.store.searches import Searches
+from dispatcher.store.stats import Stats
+from dispatcher.store.wire import Wire
 from tasks import wiring
 
 

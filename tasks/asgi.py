@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 from config import logs
 from config.settings import load_or_exit
+from dispatcher.api.answers import ApiParts
+from dispatcher.api.app import create_app
 from dispatcher.health import Health
-from dispatcher.status_api.answers import ApiParts
-from dispatcher.status_api.app import create_app
 from tasks import api_wiring
 from tasks.health import looking
 

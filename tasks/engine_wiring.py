@@ -4,31 +4,32 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from config.settings import Settings
-from dispatcher import __version__, format
-from dispatcher.addresses import AddressPolicy
-from dispatcher.alerts import AlertOptions, Alerts
-from dispatcher.connection import connect_async
-from dispatcher.dialects import dialects
-from dispatcher.engine import Engine, Publish
+from dispatcher import __version__
 from dispatcher.health import Health
-from dispatcher.intake import Intake
-from dispatcher.lookup import Lookup
-from dispatcher.metrics import Metrics
-from dispatcher.render import RenderOptions
-from dispatcher.replies import Ended
-from dispatcher.scripts import read_all
-from dispatcher.sender import Sender
-from dispatcher.settler import Settler
-from dispatcher.slots import Slots
-from dispatcher.stats import Stats
-from dispatcher.status_api.record import Recorder
-from dispatcher.sweeper import Sweeper
-from dispatcher.tail import Tail
-from dispatcher.transport import CallbackTransport, tls_context
-from dispatcher.turn import TurnParts
-from dispatcher.watch import RedisWatch
-from dispatcher.wire import Wire
-from dispatcher.workspaces import WorkspaceCache
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.dialects import dialects
+from dispatcher.rules.render import RenderOptions
+from dispatcher.sending.sender import Sender
+from dispatcher.sending.transport import CallbackTransport, tls_context
+from dispatcher.store import format
+from dispatcher.store.connection import connect_async
+from dispatcher.store.lookup import Lookup
+from dispatcher.store.message_record import Recorder
+from dispatcher.store.replies import Ended
+from dispatcher.store.scripts import read_all
+from dispatcher.store.stats import Stats
+from dispatcher.store.wire import Wire
+from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.worker.alerts import AlertOptions, Alerts
+from dispatcher.worker.engine import Engine, Publish
+from dispatcher.worker.intake import Intake
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.settler import Settler
+from dispatcher.worker.slots import Slots
+from dispatcher.worker.sweeper import Sweeper
+from dispatcher.worker.tail import Tail
+from dispatcher.worker.turn import TurnParts
 from tasks import retrying, wiring
 
 USER_AGENT = f"callback-dispatcher/{__version__}"

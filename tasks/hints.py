@@ -15,12 +15,12 @@ import structlog
 from kombu.transport import redis
 
 from config.broker import HINT_TASK
-from dispatcher.engine import HINT_ENDPOINTS
+from dispatcher.worker.engine import HINT_ENDPOINTS
 
 MAX_BODY = 4096
 """Characters. A hint of ours has 2,000 at most."""
 ENDPOINT = re.compile(r"[A-Za-z0-9_-]{12}( [A-Za-z0-9_-]{1,64})?")
-"""`dispatcher.keys.endpoint_id` makes them; behind it is the workspace, where whoever hints knows it."""
+"""`dispatcher.store.keys.endpoint_id` makes them; behind it is the workspace, where whoever hints knows it."""
 PROBE = re.compile(r"[0-9a-f]{1,64}")
 
 log = structlog.get_logger()

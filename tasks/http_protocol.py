@@ -8,7 +8,7 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from dispatcher.status_api.status_changes import MAX_BYTES
+from dispatcher.api.status_changes import MAX_BYTES
 
 MAX_WIRE_BYTES = MAX_BYTES + MAX_BYTES // 4
 """Of one request, with its head and the framing of its body."""

@@ -17,7 +17,7 @@ from config import logs
 from config.settings import Settings
 from dispatcher.errors import DispatcherError
 from dispatcher.health import PATHS, Health
-from dispatcher.metrics import Histogram, Metrics
+from dispatcher.worker.metrics import Histogram, Metrics
 from tasks import wiring
 
 log = structlog.get_logger()

@@ -1,8 +1,8 @@
 """Settings become objects: the rules of retrying."""
 
 from config.settings import Settings
-from dispatcher.backoff import Backoff
-from dispatcher.decide import Policy
+from dispatcher.rules.backoff import Backoff
+from dispatcher.rules.decide import Policy
 
 
 def policy(settings: Settings) -> Policy:

@@ -11,22 +11,22 @@ from dataclasses import dataclass
 import redis.asyncio
 
 from config.settings import Settings, fernet_keys
-from dispatcher import format
-from dispatcher.addresses import AddressPolicy
-from dispatcher.audit import Audit, operator
-from dispatcher.connection import connect_async
-from dispatcher.events import Events
-from dispatcher.keys import Keys
-from dispatcher.ledger import Ledger, LedgerOptions
-from dispatcher.lookup import Lookup
-from dispatcher.redis_url import with_authorities
-from dispatcher.replies import Ended
-from dispatcher.secrets import SecretBox
-from dispatcher.stats import Stats
-from dispatcher.status_api.api_keys import ApiKeys
-from dispatcher.status_api.refusals import Refusals
-from dispatcher.wire import Call, Wire
-from dispatcher.workspaces import Workspaces
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.store import format
+from dispatcher.store.api_keys import ApiKeys
+from dispatcher.store.audit import Audit, operator
+from dispatcher.store.callbacks import Events
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import Ledger, LedgerOptions
+from dispatcher.store.lookup import Lookup
+from dispatcher.store.redis_url import with_authorities
+from dispatcher.store.refusals import Refusals
+from dispatcher.store.replies import Ended
+from dispatcher.store.sealing import SecretBox
+from dispatcher.store.stats import Stats
+from dispatcher.store.wire import Call, Wire
+from dispatcher.store.workspaces import Workspaces
 
 
 def redis_url(settings: Settings) -> str:

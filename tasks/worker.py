@@ -21,12 +21,12 @@ from celery.utils.debug import cry
 from config import logs
 from config.broker import HINT_TASK
 from config.settings import Settings
-from dispatcher.checks import Verdict, look_at_redis
-from dispatcher.engine import Engine, Publish
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.health import Health
-from dispatcher.metrics import Metrics
-from dispatcher.replies import Hint
+from dispatcher.store.checks import Verdict, look_at_redis
+from dispatcher.store.replies import Hint
+from dispatcher.worker.engine import Engine, Publish
+from dispatcher.worker.metrics import Metrics
 from tasks import engine_wiring, wiring
 from tasks.ending import EX_SOFTWARE, Ending
 from tasks.health import turning

@@ -1,7 +1,7 @@
 """Finds Redis keys that would stay for ever: neither permanent, nor with a time to live, nor of anything pending."""
 
-from dispatcher.entry import read_entry
-from dispatcher.keys import PERMANENT
+from dispatcher.store.entry import read_entry
+from dispatcher.store.keys import PERMANENT
 from tests.world import World
 
 

@@ -6,12 +6,12 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dispatcher.keys import endpoint_id
-from dispatcher.ledger import HINT_MS, Stopped
-from dispatcher.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry, State
-from dispatcher.replies import Claim, Claimed, Lost
-from dispatcher.wire import Wire
-from dispatcher.workspaces import ORDERINGS
+from dispatcher.rules.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry, State
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.ledger import HINT_MS, Stopped
+from dispatcher.store.replies import Claim, Claimed, Lost
+from dispatcher.store.wire import Wire
+from dispatcher.store.workspaces import ORDERINGS
 from tests.leaks import leaked_keys
 from tests.world import World, callback
 

@@ -6,15 +6,15 @@ from typing import Any, TypeVar
 
 import redis
 
-from dispatcher.connection import connect_async
-from dispatcher.keys import Keys
-from dispatcher.ledger import Ledger, ToAccept
-from dispatcher.metrics import Metrics
 from dispatcher.model import StatusChange, iso
-from dispatcher.status_api.messages import Messages
-from dispatcher.status_api.record import Recorder
-from dispatcher.status_api.stored_message import StoredMessage
-from dispatcher.wire import Wire
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import Ledger, ToAccept
+from dispatcher.store.message_record import Recorder
+from dispatcher.store.messages import Messages
+from dispatcher.store.stored_message import StoredMessage
+from dispatcher.store.wire import Wire
+from dispatcher.worker.metrics import Metrics
 
 T = TypeVar("T")
 

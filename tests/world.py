@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from dispatcher.callback import Callback
-from dispatcher.events import Event, Events
-from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import Ledger, LedgerOptions, Room, ToAccept
-from dispatcher.lookup import Lookup
 from dispatcher.model import Status
-from dispatcher.outcomes import Attempt, Delivered, News, Outcome, Released
-from dispatcher.replies import Claim, Settled, Settlement, ToSettle
-from dispatcher.stats import Stats
-from dispatcher.wire import Wire
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.outcomes import Attempt, Delivered, News, Outcome, Released
+from dispatcher.store.callbacks import Event, Events
+from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.ledger import Ledger, LedgerOptions, Room, ToAccept
+from dispatcher.store.lookup import Lookup
+from dispatcher.store.replies import Claim, Settled, Settlement, ToSettle
+from dispatcher.store.stats import Stats
+from dispatcher.store.wire import Wire
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dispatcher.dialects import platform_of
 from dispatcher.model import iso
-from dispatcher.status_api.api_keys import PRODUCERS, ApiKey
+from dispatcher.rules.dialects import platform_of
+from dispatcher.store.api_keys import PRODUCERS, ApiKey
 from tasks import console, wiring
 
 of_workspaces = typer.Typer(help="API keys of a workspace, for its customer's queries.", no_args_is_help=True)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dispatcher.audit import KEPT, Entry
 from dispatcher.model import iso
+from dispatcher.store.audit import KEPT, Entry
 from tasks import console, wiring
 
 commands = typer.Typer(help="Who changed what, by the API or by a command.", no_args_is_help=True)

@@ -14,10 +14,10 @@ from kombu.connection import Connection
 
 from config import broker
 from config.settings import NEW_FERNET_KEY, Settings
-from dispatcher.checks import Finding, Verdict, encryption, look_at_redis
 from dispatcher.errors import InvalidInput, visible
-from dispatcher.holds import problems
-from dispatcher.lookup import Endpoint, Lookup
+from dispatcher.store.checks import Finding, Verdict, encryption, look_at_redis
+from dispatcher.store.holds import problems
+from dispatcher.store.lookup import Endpoint, Lookup
 from tasks import console, retrying, tables, wiring
 
 LIVE_SECONDS = 10.0

@@ -25,9 +25,9 @@ from config.environment import PREFIX
 from config.settings import Settings
 from dispatcher.__main__ import COMMAND
 from dispatcher.errors import DispatcherError, InvalidInput, visible
-from dispatcher.events import Event
-from dispatcher.lookup import RejectedEntry
 from dispatcher.model import StatusChange
+from dispatcher.store.callbacks import Event
+from dispatcher.store.lookup import RejectedEntry
 from tasks import console, wiring
 from tasks.receiver import Received, Receiver, port_of
 from tasks.redis_server import RedisServer

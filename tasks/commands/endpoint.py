@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dispatcher.addresses import parse_callback_url
 from dispatcher.errors import NotFound
-from dispatcher.holds import at, by_trouble, held_by, problem
-from dispatcher.ledger import Retried, Stopped
-from dispatcher.lookup import Endpoint
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.store.holds import at, by_trouble, held_by, problem
+from dispatcher.store.ledger import Retried, Stopped
+from dispatcher.store.lookup import Endpoint
 from tasks import console, wiring
 
 commands = typer.Typer(help="Where callbacks go: what waits, what is paused, and why.", no_args_is_help=True)

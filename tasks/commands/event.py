@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from dispatcher.errors import NotFound
-from dispatcher.events import Event, next_step
 from dispatcher.model import iso
+from dispatcher.store.callbacks import Event, next_step
 from tasks import console, tables, wiring
 from tasks.commands.filters import STATES, WAITING, Error, Json, Since, Until, Url, Workspace, chosen
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.addresses import parse_callback_url
-from dispatcher.events import LISTED, Event
-from dispatcher.keys import endpoint_id
-from dispatcher.outcomes import State
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.outcomes import State
+from dispatcher.store.callbacks import LISTED, Event
+from dispatcher.store.keys import endpoint_id
 from tasks import console, wiring
 
 WAITING = "waiting"

@@ -1,9 +1,9 @@
 """Where a callback URL leads, looked at before it is set, as a delivery would. Loads what sends: import it where it is needed."""
 
 from config.settings import Settings
-from dispatcher.addresses import parse_callback_url
 from dispatcher.errors import InvalidInput, visible
-from dispatcher.transport import OwnFault, TransportFailure
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.sending.transport import OwnFault, TransportFailure
 from tasks import engine_wiring
 
 SECONDS = 3.0

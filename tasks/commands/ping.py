@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from config.settings import Settings
-from dispatcher.addresses import parse_callback_url, without_query
-from dispatcher.callback import Callback
 from dispatcher.errors import InvalidInput
 from dispatcher.model import StatusChange, iso
-from dispatcher.outcomes import ERRORS, Attempt
-from dispatcher.render import NoCallback, RenderOptions, render
-from dispatcher.replies import Claimed
-from dispatcher.sender import Sender
-from dispatcher.workspaces import Workspace
+from dispatcher.rules.addresses import parse_callback_url, without_query
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.outcomes import ERRORS, Attempt
+from dispatcher.rules.render import NoCallback, RenderOptions, render
+from dispatcher.sending.sender import Sender
+from dispatcher.store.replies import Claimed
+from dispatcher.store.workspaces import Workspace
 from tasks import console, engine_wiring, wiring
 
 

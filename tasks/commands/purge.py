@@ -9,10 +9,10 @@ from typing import Annotated, TypeVar
 import typer
 
 from config.settings import Settings
-from dispatcher.addresses import parse_callback_url
-from dispatcher.events import LISTED, Event, Pending
-from dispatcher.keys import endpoint_id
-from dispatcher.outcomes import State
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.outcomes import State
+from dispatcher.store.callbacks import LISTED, Event, Pending
+from dispatcher.store.keys import endpoint_id
 from tasks import console, wiring
 from tasks.commands.rejected import KEPT
 

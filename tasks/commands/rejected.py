@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.lookup import RejectedEntry
 from dispatcher.model import iso
+from dispatcher.store.lookup import RejectedEntry
 from tasks import console, wiring
 
 commands = typer.Typer(help="Queue entries that could not be used, and why.", no_args_is_help=True)

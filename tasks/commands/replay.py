@@ -10,8 +10,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from config.settings import Settings
-from dispatcher.addresses import parse_callback_url
-from dispatcher.events import Event
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.store.callbacks import Event
 from tasks import console, tables, wiring
 from tasks.commands.filters import STATES, Error, Json, Since, Until, Url, Workspace, chosen
 

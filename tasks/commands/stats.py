@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dispatcher.holds import problem, problems
-from dispatcher.lookup import Endpoint
 from dispatcher.model import iso
-from dispatcher.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
-from dispatcher.status_api.refusals import REASONS
+from dispatcher.store.holds import problem, problems
+from dispatcher.store.lookup import Endpoint
+from dispatcher.store.refusals import REASONS
+from dispatcher.store.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
 from tasks import console, tables, wiring
 
 WINDOWS = {"this hour": 1, "24 h": 24, "7 d": WEEK_HOURS}

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from config.settings import Settings
-from dispatcher.addresses import parse_callback_url
-from dispatcher.connection import translated
 from dispatcher.errors import visible
-from dispatcher.tail import WATCH_SECONDS
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.store.connection import translated
+from dispatcher.worker.tail import WATCH_SECONDS
 from tasks import console, tables, wiring
 
 

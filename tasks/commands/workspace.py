@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from config.settings import Settings
-from dispatcher.addresses import parse_callback_url, without_query
-from dispatcher.audit import described, difference, is_changed, shown_url
-from dispatcher.dialects import dialects
-from dispatcher.headers import parse_headers
 from dispatcher.model import iso
-from dispatcher.workspaces import ORDERINGS, Workspace
+from dispatcher.rules.addresses import parse_callback_url, without_query
+from dispatcher.rules.dialects import dialects
+from dispatcher.rules.headers import parse_headers
+from dispatcher.store.audit import described, difference, is_changed, shown_url
+from dispatcher.store.workspaces import ORDERINGS, Workspace
 from tasks import console, tables, wiring
 
 commands = typer.Typer(help="Customers: dialect, callback URL, secrets, limits.", no_args_is_help=True)

@@ -18,7 +18,7 @@ import redis
 from aiohttp import web
 
 from dispatcher import Dispatcher
-from dispatcher.entry import read_entry
+from dispatcher.store.entry import read_entry
 from tasks.receiver import Answer, Received, Receiver, answer_ok
 from tasks.redis_server import RedisServer
 

@@ -7,8 +7,8 @@ import socket
 import redis
 from cryptography.fernet import Fernet
 
-from dispatcher.connection import connect
-from dispatcher.keys import Keys
+from dispatcher.store.connection import connect
+from dispatcher.store.keys import Keys
 from tests.acceptance.stack import Stack, wait_until
 
 

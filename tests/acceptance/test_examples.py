@@ -18,16 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.addresses import AddressPolicy
-from dispatcher.dialects import dialects
 from dispatcher.model import StatusChange, encode_json
-from dispatcher.outcomes import Attempt
-from dispatcher.replies import Claimed
-from dispatcher.secrets import Secret
-from dispatcher.sender import Sender
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.dialects import dialects
+from dispatcher.rules.outcomes import Attempt
+from dispatcher.sending.sender import Sender
+from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import new_secret, webhook_headers
-from dispatcher.transport import CallbackTransport
-from dispatcher.workspaces import Workspace
+from dispatcher.store.replies import Claimed
+from dispatcher.store.sealing import Secret
+from dispatcher.store.workspaces import Workspace
 from tests.acceptance.stack import free_port, wait_until
 
 RECEIVERS = Path(__file__).parents[2] / "examples" / "receivers"

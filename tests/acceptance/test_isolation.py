@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from aiohttp import web
 
-from dispatcher.intake import BATCH_BEHIND
+from dispatcher.worker.intake import BATCH_BEHIND
 from tests.acceptance.stack import Stack, wait_until
 
 

@@ -14,13 +14,13 @@ import pytest
 from aiohttp import web
 
 from dispatcher import Dispatcher
-from dispatcher.connection import connect_async
 from dispatcher.errors import RedisFull, RedisUnavailable
-from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import Ledger
-from dispatcher.lookup import Endpoint, Lookup
-from dispatcher.secrets import SecretBox
-from dispatcher.workspaces import Workspaces
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.lookup import Endpoint, Lookup
+from dispatcher.store.sealing import SecretBox
+from dispatcher.store.workspaces import Workspaces
 from tests.acceptance.runbook import SYMPTOMS, Chapter
 from tests.acceptance.stack import CLI, Stack, change, running_stack, wait_until
 from tests.acceptance.test_api_bounds import running

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from dispatcher import Dispatcher
 from dispatcher.errors import RedisFull
-from dispatcher.keys import endpoint_id
+from dispatcher.store.keys import endpoint_id
 from tasks.redis_server import RedisServer
 from tests.acceptance.outputs import BAD_OUTPUTS
 from tests.acceptance.stack import change, wait_until

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import redis
 from aiohttp import web
 
-from dispatcher.entry import read_entry
-from dispatcher.outcomes import ENDS
+from dispatcher.rules.outcomes import ENDS
+from dispatcher.store.entry import read_entry
 from tasks.receiver import Received
 
 LEFTOVERS = ("lane", "leased", "chain")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from dispatcher.keys import Keys, endpoint_id
+from dispatcher.store.keys import Keys, endpoint_id
 from tests.acceptance.stack import wait_until
 from tests.faults.catalogue import fault, in_flight
 from tests.faults.checker import Counts
@@ -142,11 +142,11 @@ def code_and_descriptors_away(scene: Scene) -> Counts:
         shutil.copytree(ROOT / package, copy / package)
     scene.stack.add_workspace()
     worker = scene.stack.start_worker(PYTHONPATH=str(copy)).wait_ready()
-    for part in ("dialects", "lua"):
-        (copy / "dispatcher" / part).rename(copy / part)
+    for part in (Path("rules/dialects"), Path("store/lua")):
+        (copy / "dispatcher" / part).rename(copy / part.name)
         scene.enqueue(10)
         time.sleep(0.3)
-        (copy / part).rename(copy / "dispatcher" / part)
+        (copy / part.name).rename(copy / "dispatcher" / part)
     scene.stack.redis.script_flush()
     limits = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
     used = len(os.listdir(f"/proc/{worker.process.pid}/fd"))

@@ -13,9 +13,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.report import bars, machine, percentile, put_between_marks, table
-from dispatcher.connection import connect_async
-from dispatcher.keys import Keys
-from dispatcher.ledger import Ledger
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import Ledger
 from tests.acceptance.stack import Worker, running_stack
 from tests.faults.__main__ import DOCUMENT
 from tests.faults.scene import Scene

@@ -9,19 +9,19 @@ from unittest.mock import Mock
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dispatcher.addresses import AddressPolicy, parse_callback_url
-from dispatcher.answer import Answer
-from dispatcher.callback import Callback
 from dispatcher.errors import InvalidInput
-from dispatcher.exchange import Connection, NoAnswer
-from dispatcher.headers import check_headers, parse_headers
 from dispatcher.model import Status, StatusChange, encode_json
-from dispatcher.render import RenderOptions, render
-from dispatcher.secrets import Secret
-from dispatcher.sender import parse_retry_after
+from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.headers import check_headers, parse_headers
+from dispatcher.rules.render import RenderOptions, render
+from dispatcher.sending.answer import Answer
+from dispatcher.sending.http_connection import Connection, NoAnswer
+from dispatcher.sending.sender import parse_retry_after
+from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import webhook_headers
-from dispatcher.transport import CallbackTransport
-from dispatcher.workspaces import Workspace
+from dispatcher.store.sealing import Secret
+from dispatcher.store.workspaces import Workspace
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

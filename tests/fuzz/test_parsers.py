@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dispatcher.addresses import DEFAULT_PORTS, CallbackUrl, parse_callback_url
 from dispatcher.errors import InvalidInput
+from dispatcher.rules.addresses import DEFAULT_PORTS, CallbackUrl, parse_callback_url
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 fuzz = settings(

@@ -8,30 +8,30 @@ from typing import Any, TypeVar
 import httpx
 from fastapi import FastAPI
 
-from dispatcher.addresses import AddressPolicy
-from dispatcher.audit import Audit, Who
-from dispatcher.callback import Callback
-from dispatcher.connection import connect_async
-from dispatcher.dialects import dialects, platform_of
-from dispatcher.events import Events
-from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import Ledger, ToAccept
+from dispatcher.api.answers import ApiParts
+from dispatcher.api.app import create_app
 from dispatcher.model import StatusChange
-from dispatcher.outcomes import Attempt, Retry
 from dispatcher.producer import AsyncDispatcher
-from dispatcher.render import RenderOptions, render
-from dispatcher.replies import Settlement, ToSettle
-from dispatcher.secrets import SecretBox
-from dispatcher.stats import Stats
-from dispatcher.status_api.answers import ApiParts
-from dispatcher.status_api.api_keys import PRODUCERS, ApiKeys
-from dispatcher.status_api.app import create_app
-from dispatcher.status_api.messages import Messages
-from dispatcher.status_api.record import Recorder
-from dispatcher.status_api.refusals import Refusals
-from dispatcher.status_api.searches import Searches
-from dispatcher.wire import Wire
-from dispatcher.workspaces import Workspaces
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.dialects import dialects, platform_of
+from dispatcher.rules.outcomes import Attempt, Retry
+from dispatcher.rules.render import RenderOptions, render
+from dispatcher.store.api_keys import PRODUCERS, ApiKeys
+from dispatcher.store.audit import Audit, Who
+from dispatcher.store.callbacks import Events
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.ledger import Ledger, ToAccept
+from dispatcher.store.message_record import Recorder
+from dispatcher.store.messages import Messages
+from dispatcher.store.refusals import Refusals
+from dispatcher.store.replies import Settlement, ToSettle
+from dispatcher.store.sealing import SecretBox
+from dispatcher.store.searches import Searches
+from dispatcher.store.stats import Stats
+from dispatcher.store.wire import Wire
+from dispatcher.store.workspaces import Workspaces
 from tests.messages import TOKEN, change, tell
 
 T = TypeVar("T")

@@ -10,12 +10,12 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
-from dispatcher.addresses import AddressPolicy
-from dispatcher.alerts import MAX_OF_WORKSPACE, AlertOptions, Alerts
-from dispatcher.outcomes import Attempt, State
-from dispatcher.replies import Ended
-from dispatcher.stats import Figures
-from dispatcher.transport import CallbackTransport
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.outcomes import Attempt, State
+from dispatcher.sending.transport import CallbackTransport
+from dispatcher.store.replies import Ended
+from dispatcher.store.stats import Figures
+from dispatcher.worker.alerts import MAX_OF_WORKSPACE, AlertOptions, Alerts
 from tasks.receiver import Received, Receiver
 
 SECRET = "whsec_" + "QUJD" * 10
@@ -65,7 +65,7 @@ def test_what_ended_is_told_together() -> None:
 
     (got,) = told(work)
     document = json.loads(got.body)
-    assert ("dispatcher.alerts", "w1") == (document["type"], document["worker"])
+    assert ("dispatcher.worker.alerts", "w1") == (document["type"], document["worker"])
     assert [
         {
             "kind": "callbacks_ended",

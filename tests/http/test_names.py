@@ -11,9 +11,9 @@ import uvloop
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from bench.names import answer_to
-from dispatcher.addresses import AddressPolicy
-from dispatcher.names import BlockedAddress, Names
-from dispatcher.transport import CallbackTransport, TransportFailure
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.sending.resolver import BlockedAddress, Names
+from dispatcher.sending.transport import CallbackTransport, TransportFailure
 from tests.http.raw_server import answer, answers, serving
 
 POLICY = AddressPolicy.of(["127.0.0.0/8"])

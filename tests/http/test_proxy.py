@@ -9,9 +9,9 @@ import httpx
 import pytest
 import uvloop
 
-from dispatcher.addresses import AddressPolicy
 from dispatcher.errors import InvalidInput
-from dispatcher.transport import CallbackTransport, TransportFailure
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.sending.transport import CallbackTransport, TransportFailure
 from tests.http.raw_server import answer, answers, serving
 from tests.http.test_transport import Certificates
 

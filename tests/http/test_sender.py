@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from dispatcher import SignatureInvalid, verify
-from dispatcher.addresses import AddressPolicy
-from dispatcher.decide import FINAL_ERRORS
 from dispatcher.errors import InvalidInput
 from dispatcher.model import Status
-from dispatcher.outcomes import Attempt
-from dispatcher.replies import Claimed
-from dispatcher.secrets import Secret, SecretBox
-from dispatcher.sender import ANSWER_BYTES, Sender, parse_retry_after
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.decide import FINAL_ERRORS
+from dispatcher.rules.outcomes import Attempt
+from dispatcher.sending.sender import ANSWER_BYTES, Sender, parse_retry_after
+from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import new_secret
-from dispatcher.transport import CallbackTransport
-from dispatcher.workspaces import Workspace
+from dispatcher.store.replies import Claimed
+from dispatcher.store.sealing import Secret, SecretBox
+from dispatcher.store.workspaces import Workspace
 from tests.http.raw_server import Behaviour, Connection, RawServer, Received, answer, answers, closes, serving
 
 OLD, NEW, OTHER = (new_secret(bytes([n]) * 32) for n in (1, 2, 3))

@@ -16,11 +16,11 @@ import pytest
 import uvloop
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from dispatcher.addresses import AddressPolicy, parse_callback_url
 from dispatcher.errors import InvalidInput
-from dispatcher.outcomes import Attempt
-from dispatcher.sender import Sender
-from dispatcher.transport import CallbackTransport
+from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
+from dispatcher.rules.outcomes import Attempt
+from dispatcher.sending.sender import Sender
+from dispatcher.sending.transport import CallbackTransport
 from tests.http.raw_server import RawServer, answer, answers, serving
 from tests.http.test_sender import AGENT, NOW_MS, TLS, callback, workspace
 from tests.http.test_transport import Certificates, Names, names

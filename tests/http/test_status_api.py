@@ -21,15 +21,15 @@ import redis
 from pydantic import SecretStr
 
 from config.settings import Settings
-from dispatcher.addresses import AddressPolicy
-from dispatcher.connection import POOL
+from dispatcher.api import searches, status_changes
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
-from dispatcher.ledger import Ledger
 from dispatcher.model import StatusChange
 from dispatcher.producer import AsyncDispatcher, Ready
-from dispatcher.status_api import searches, status_changes
-from dispatcher.status_api.searches import Searches
-from dispatcher.wire import Argument
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.store.connection import POOL
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.searches import Searches
+from dispatcher.store.wire import Argument
 from tasks import api_wiring
 from tasks.redis_server import RedisServer
 from tests.http.api import AT, PLATFORMS, Api

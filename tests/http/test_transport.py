@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dispatcher.addresses import AddressPolicy, parse_callback_url
-from dispatcher.answer import MAX_ANSWER_BYTES
-from dispatcher.exchange import Connection as ClientConnection
-from dispatcher.exchange import NoAnswer
-from dispatcher.transport import CallbackTransport, OwnFault, TransportFailure
+from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
+from dispatcher.sending.answer import MAX_ANSWER_BYTES
+from dispatcher.sending.http_connection import Connection as ClientConnection
+from dispatcher.sending.http_connection import NoAnswer
+from dispatcher.sending.transport import CallbackTransport, OwnFault, TransportFailure
 from tests.http.raw_server import Behaviour, Connection, RawServer, answer, answers, closes, hangs, serving
 
 T = TypeVar("T")

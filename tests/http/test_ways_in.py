@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher, InvalidInput, StatusChange
-from dispatcher.prepare import Rejection, _read
+from dispatcher.worker.prepare import Rejection, _read
 from tasks.redis_server import RedisServer
 from tests.http.api import Api
 

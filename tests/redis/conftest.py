@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dispatcher.connection import connect_async
-from dispatcher.wire import Wire
+from dispatcher.store.connection import connect_async
+from dispatcher.store.wire import Wire
 from tests.leaks import leaked_keys
 from tests.world import World
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dispatcher import audit as module
-from dispatcher.audit import Audit, Who, described, difference, is_changed, operator, shown_url
-from dispatcher.secrets import SecretBox
-from dispatcher.wire import Wire
-from dispatcher.workspaces import Workspaces
+from dispatcher.store import audit as module
+from dispatcher.store.audit import Audit, Who, described, difference, is_changed, operator, shown_url
+from dispatcher.store.sealing import SecretBox
+from dispatcher.store.wire import Wire
+from dispatcher.store.workspaces import Workspaces
 from tests.world import World
 
 URL = "https://a.example/hooks"

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.connection import connect_async
 from dispatcher.errors import RedisUnavailable
-from dispatcher.keys import endpoint_id
-from dispatcher.ledger import EndpointBroken, Room, ToAccept
-from dispatcher.outcomes import Attempt, Delivered, Failed, News, Outcome, Released, Retry
-from dispatcher.replies import Claimed, Settlement, ToSettle
-from dispatcher.scripts import NAMES, sha, source
-from dispatcher.wire import Wire
+from dispatcher.rules.outcomes import Attempt, Delivered, Failed, News, Outcome, Released, Retry
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.ledger import EndpointBroken, Room, ToAccept
+from dispatcher.store.replies import Claimed, Settlement, ToSettle
+from dispatcher.store.scripts import NAMES, sha, source
+from dispatcher.store.wire import Wire
 from tests.leaks import leaked_keys
 from tests.world import TOKEN, World, callback
 

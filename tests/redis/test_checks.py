@@ -12,10 +12,10 @@ import structlog
 import yaml
 
 from config.settings import Settings
-from dispatcher import checks
-from dispatcher.checks import Finding, Verdict, look_at_redis
-from dispatcher.connection import connect, connect_async, translated
 from dispatcher.errors import RedisUnavailable
+from dispatcher.store import checks
+from dispatcher.store.checks import Finding, Verdict, look_at_redis
+from dispatcher.store.connection import connect, connect_async, translated
 from tasks import worker
 from tasks.redis_server import RedisServer, find_server
 
@@ -151,7 +151,7 @@ def test_a_look_that_breaks_ends_nothing(tmp_path: Path) -> None:
 )
 def test_clock(ahead: float, verdict: str) -> None:
     """A clock that is off is a warning, and where receivers would refuse callbacks for it, bad."""
-    from dispatcher.checks import _clock
+    from dispatcher.store.checks import _clock
 
     assert verdict == _clock(ahead).verdict
 

@@ -5,19 +5,19 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from dispatcher.answer import Answer
-from dispatcher.callback import Callback
-from dispatcher.keys import endpoint_id
-from dispatcher.ledger import ToAccept
 from dispatcher.model import Status, StatusChange
-from dispatcher.outcomes import Attempt, Delivered, News
-from dispatcher.render import RenderOptions, render
-from dispatcher.replies import Claimed, Settlement, ToSettle
-from dispatcher.secrets import Secret
-from dispatcher.sender import Sender
-from dispatcher.stats import LENGTHS
-from dispatcher.status_api.record import Recorder
-from dispatcher.workspaces import Workspace
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.outcomes import Attempt, Delivered, News
+from dispatcher.rules.render import RenderOptions, render
+from dispatcher.sending.answer import Answer
+from dispatcher.sending.sender import Sender
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.ledger import ToAccept
+from dispatcher.store.message_record import Recorder
+from dispatcher.store.replies import Claimed, Settlement, ToSettle
+from dispatcher.store.sealing import Secret
+from dispatcher.store.stats import LENGTHS
+from dispatcher.store.workspaces import Workspace
 from tests.messages import change
 from tests.world import START_MS, TOKEN, World, callback
 

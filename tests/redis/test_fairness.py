@@ -4,17 +4,17 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from dispatcher.decide import Policy
-from dispatcher.keys import endpoint_id
-from dispatcher.ledger import HINT_MS, Room, ToAccept
-from dispatcher.metrics import Metrics
-from dispatcher.outcomes import Attempt
-from dispatcher.replies import Hint
-from dispatcher.settler import Settler
-from dispatcher.slots import Slots
-from dispatcher.tail import Tail
-from dispatcher.turn import Turn, TurnParts
-from dispatcher.watch import RedisWatch
+from dispatcher.rules.decide import Policy
+from dispatcher.rules.outcomes import Attempt
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.ledger import HINT_MS, Room, ToAccept
+from dispatcher.store.replies import Hint
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.settler import Settler
+from dispatcher.worker.slots import Slots
+from dispatcher.worker.tail import Tail
+from dispatcher.worker.turn import Turn, TurnParts
 from tests.world import TOKEN, World, callback
 
 NEW_WINDOW = 2

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import OtherFormat
-from dispatcher.format import FORMAT, agree, require_format
-from dispatcher.outcomes import Retry
+from dispatcher.rules.outcomes import Retry
+from dispatcher.store.format import FORMAT, agree, require_format
 from tests.world import World, callback
 
 FORMAT_1 = Path(__file__).parent / "data" / "format-1.json"

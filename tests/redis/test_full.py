@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pytest
 
 from dispatcher.errors import RedisFull
-from dispatcher.ledger import HINT_MS, ToAccept
-from dispatcher.outcomes import Failed, News, Retry, State
-from dispatcher.status_api.record import Recorder
+from dispatcher.rules.outcomes import Failed, News, Retry, State
+from dispatcher.store.ledger import HINT_MS, ToAccept
+from dispatcher.store.message_record import Recorder
 from tests.messages import change
 from tests.world import TOKEN, World, callback
 

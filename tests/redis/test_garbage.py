@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import ToAccept
-from dispatcher.outcomes import Retry
+from dispatcher.rules.outcomes import Retry
+from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.ledger import ToAccept
 from tests.redis.test_wrong_types import accept, entries, sweep
 from tests.redis.test_wrong_types import world as world  # a fixture
 from tests.world import TOKEN, World, callback

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dispatcher import prepare, put_off
-from dispatcher.connection import connect_async
-from dispatcher.dialects import zeckta
 from dispatcher.errors import AlreadyExists
-from dispatcher.intake import MAX_DEATHS, Intake
-from dispatcher.keys import Keys
-from dispatcher.ledger import Ledger, Room
-from dispatcher.lookup import Lookup, RejectedEntry
-from dispatcher.replies import Claim, Hint
-from dispatcher.secrets import SecretBox
-from dispatcher.status_api.record import Recorder
-from dispatcher.watch import RedisWatch
-from dispatcher.wire import Wire
-from dispatcher.workspaces import WorkspaceCache, Workspaces
+from dispatcher.rules.dialects import zeckta
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import Ledger, Room
+from dispatcher.store.lookup import Lookup, RejectedEntry
+from dispatcher.store.message_record import Recorder
+from dispatcher.store.replies import Claim, Hint
+from dispatcher.store.sealing import SecretBox
+from dispatcher.store.wire import Wire
+from dispatcher.store.workspaces import WorkspaceCache, Workspaces
+from dispatcher.worker import prepare, put_off
+from dispatcher.worker.intake import MAX_DEATHS, Intake
+from dispatcher.worker.redis_watch import RedisWatch
 
 KEYS = Keys()
 
@@ -324,7 +324,7 @@ def test_a_module_that_is_away_for_a_while(redis_url: str, monkeypatch: pytest.M
 
     def missing(change: object, event_type: str, now_ms: int) -> object:
         if away:
-            raise ModuleNotFoundError("No module named 'dispatcher.dialects.zeckta'")
+            raise ModuleNotFoundError("No module named 'dispatcher.rules.dialects.zeckta'")
         return body(change, event_type, now_ms)  # type: ignore[arg-type]
 
     monkeypatch.setattr(zeckta, "body", missing)

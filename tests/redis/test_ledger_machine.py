@@ -7,8 +7,8 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from dispatcher.connection import connect_async
-from dispatcher.wire import Wire
+from dispatcher.store.connection import connect_async
+from dispatcher.store.wire import Wire
 from tests.ledger_machine import LedgerMachine
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "30"))

@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from dispatcher.decide import Policy, decide, news_of
-from dispatcher.entry import read_entry
-from dispatcher.keys import endpoint_id
-from dispatcher.ledger import ToAccept
-from dispatcher.outcomes import Attempt
-from dispatcher.replies import Claimed, Settlement, ToSettle
+from dispatcher.rules.decide import Policy, decide, news_of
+from dispatcher.rules.outcomes import Attempt
+from dispatcher.store.entry import read_entry
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.ledger import ToAccept
+from dispatcher.store.replies import Claimed, Settlement, ToSettle
 from tests.world import TOKEN, World, callback
 
 ENDPOINT = "acme https://a.example:443"

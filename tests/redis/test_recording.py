@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from dispatcher.keys import Keys
-from dispatcher.metrics import Metrics
 from dispatcher.model import Status
-from dispatcher.status_api.messages import Messages
-from dispatcher.status_api.record import Recorder
+from dispatcher.store.keys import Keys
+from dispatcher.store.message_record import Recorder
+from dispatcher.store.messages import Messages
+from dispatcher.worker.metrics import Metrics
 from tests.redis.test_intake import Reader, accepted, line
 
 KEYS = Keys()
@@ -59,7 +59,7 @@ def test_broken_store_is_nothing_to_callbacks(redis_url: str) -> None:
 
 def test_unpreparable_change_is_nothing_to_callbacks(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a change cannot even be prepared for the store, its callback is accepted."""
-    monkeypatch.setattr("dispatcher.status_api.record.told_by", lambda *_: 1 / 0)
+    monkeypatch.setattr("dispatcher.store.message_record.told_by", lambda *_: 1 / 0)
 
     async def work() -> tuple[list[str], int]:
         reader, metrics = await intake(redis_url, line(1))

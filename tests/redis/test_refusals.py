@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from dispatcher.status_api.refusals import REASONS, Refusals
-from dispatcher.wire import Call, Wire
+from dispatcher.store.refusals import REASONS, Refusals
+from dispatcher.store.wire import Call, Wire
 from tests.world import START_MS, World
 
 HOUR_MS = 3_600_000

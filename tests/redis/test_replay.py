@@ -5,10 +5,20 @@ import dataclasses
 import pytest
 from msgspec import structs
 
-from dispatcher.keys import endpoint_id
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry, State
-from dispatcher.replies import Ended, Hint, Settlement, ToSettle
-from dispatcher.stats import Figures
+from dispatcher.rules.outcomes import (
+    Attempt,
+    Delivered,
+    Expired,
+    Failed,
+    News,
+    Outcome,
+    Released,
+    Retry,
+    State,
+)
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.replies import Ended, Hint, Settlement, ToSettle
+from dispatcher.store.stats import Figures
 from tests.world import START_MS, World, callback
 
 A = "acme https://a.example:443"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from dispatcher.keys import endpoint_id
-from dispatcher.ledger import RETRIED_AT_ONCE, Retried
-from dispatcher.lookup import ANSWER_BYTES, Endpoint
-from dispatcher.outcomes import Attempt, Delivered, Failed, News, Outcome, Retry
-from dispatcher.replies import Hint, Settlement, ToSettle
+from dispatcher.rules.outcomes import Attempt, Delivered, Failed, News, Outcome, Retry
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.ledger import RETRIED_AT_ONCE, Retried
+from dispatcher.store.lookup import ANSWER_BYTES, Endpoint
+from dispatcher.store.replies import Hint, Settlement, ToSettle
 from tests.world import World, callback
 
 A = "acme https://a.example:443"

@@ -3,15 +3,15 @@
 import asyncio
 from pathlib import Path
 
-from dispatcher.connection import connect_async
-from dispatcher.entry import read_entry
 from dispatcher.errors import RedisUnavailable
-from dispatcher.keys import endpoint_id
-from dispatcher.ledger import EndpointBroken, Room, ToAccept
-from dispatcher.outcomes import Attempt, Delivered, News, State
-from dispatcher.replies import Settled, Settlement, ToSettle
-from dispatcher.settler import AT_ONCE, Settler
-from dispatcher.wire import Wire
+from dispatcher.rules.outcomes import Attempt, Delivered, News, State
+from dispatcher.store.connection import connect_async
+from dispatcher.store.entry import read_entry
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.ledger import EndpointBroken, Room, ToAccept
+from dispatcher.store.replies import Settled, Settlement, ToSettle
+from dispatcher.store.wire import Wire
+from dispatcher.worker.settler import AT_ONCE, Settler
 from tasks.redis_server import RedisServer
 from tests.world import TOKEN, World, callback
 

@@ -16,10 +16,10 @@ import redis
 from celery import Celery
 
 from config import broker
-from dispatcher.checks import Verdict
-from dispatcher.connection import connect, connect_async, translated
 from dispatcher.errors import RedisUnavailable
-from dispatcher.redis_url import with_authorities
+from dispatcher.store.checks import Verdict
+from dispatcher.store.connection import connect, connect_async, translated
+from dispatcher.store.redis_url import with_authorities
 from tasks.commands.check import _celery_encryption
 from tasks.redis_server import RedisServer
 from tests.acceptance.stack import CLI

@@ -2,10 +2,10 @@
 
 import pytest
 
-from dispatcher.decide import news_of
-from dispatcher.keys import endpoint_id
-from dispatcher.outcomes import Failed
-from dispatcher.replies import Settlement, ToSettle
+from dispatcher.rules.decide import news_of
+from dispatcher.rules.outcomes import Failed
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.replies import Settlement, ToSettle
 from tasks.commands.event import _print
 from tests.http.raw_server import Behaviour, Connection, answers, closes, serving
 from tests.http.test_sender import callback as claimed

@@ -9,9 +9,9 @@ import redis
 import uvloop
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
 
-from dispatcher import wire as wire_module
-from dispatcher.connection import connect_async
-from dispatcher.wire import Wire
+from dispatcher.store import wire as wire_module
+from dispatcher.store.connection import connect_async
+from dispatcher.store.wire import Wire
 
 
 @asynccontextmanager

@@ -7,21 +7,22 @@ from unittest.mock import Mock
 import pytest
 from cryptography.fernet import Fernet
 
-from dispatcher import Dispatcher, connection
-from dispatcher.connection import POOL, connect, connect_async
-from dispatcher.decide import Policy
+from dispatcher import Dispatcher
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, RedisUnavailable, StillWaiting
-from dispatcher.keys import Keys
-from dispatcher.ledger import endpoint_id
-from dispatcher.metrics import Metrics
-from dispatcher.outcomes import State
-from dispatcher.replies import Hint
-from dispatcher.secrets import SecretBox
-from dispatcher.settler import Settler
-from dispatcher.slots import Slots
-from dispatcher.turn import Turn, TurnParts
-from dispatcher.watch import RedisWatch
-from dispatcher.workspaces import Workspace, WorkspaceCache, Workspaces
+from dispatcher.rules.decide import Policy
+from dispatcher.rules.outcomes import State
+from dispatcher.store import connection
+from dispatcher.store.connection import POOL, connect, connect_async
+from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import endpoint_id
+from dispatcher.store.replies import Hint
+from dispatcher.store.sealing import SecretBox
+from dispatcher.store.workspaces import Workspace, WorkspaceCache, Workspaces
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.settler import Settler
+from dispatcher.worker.slots import Slots
+from dispatcher.worker.turn import Turn, TurnParts
 from tests.messages import change
 from tests.world import World, callback
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from dispatcher.connection import connect_async
 from dispatcher.errors import RedisUnavailable
-from dispatcher.keys import Keys, endpoint_id
-from dispatcher.ledger import ToAccept
-from dispatcher.outcomes import Retry, State
-from dispatcher.sweeper import Sweeper
-from dispatcher.wire import Wire
+from dispatcher.rules.outcomes import Retry, State
+from dispatcher.store.connection import connect_async
+from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.ledger import ToAccept
+from dispatcher.store.wire import Wire
+from dispatcher.worker.sweeper import Sweeper
 from tests.world import TOKEN, World, callback
 
 A, B = "acme https://a.example:443", "beta https://b.example:443"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dispatcher.addresses import AddressPolicy, CallbackUrl, parse_callback_url
 from dispatcher.errors import InvalidInput
-from dispatcher.networks import is_public
+from dispatcher.rules.addresses import AddressPolicy, CallbackUrl, parse_callback_url
+from dispatcher.rules.networks import is_public
 
 PUBLIC = {
     "well known": "8.8.8.8 1.1.1.1 93.184.216.34 2606:4700:4700::1111 2a00:1450:4001::200e ::ffff:8.8.8.8",

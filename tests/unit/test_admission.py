@@ -1,9 +1,9 @@
 """Which endpoint's turn begins next, and how many begin at once."""
 
-from dispatcher.admission import AT_ONCE, OF_ONE, SUSPECTS, Admission
-from dispatcher.outcomes import News
-from dispatcher.replies import Hint
-from dispatcher.slots import Slots
+from dispatcher.rules.outcomes import News
+from dispatcher.store.replies import Hint
+from dispatcher.worker.admission import AT_ONCE, OF_ONE, SUSPECTS, Admission
+from dispatcher.worker.slots import Slots
 
 
 def begun(admission: Admission) -> list[str]:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.answer import MAX_ANSWER_BYTES, MAX_HEAD_BYTES, MAX_LINES, MAX_PIECES, Answer, Reader, body_of
+from dispatcher.sending.answer import (
+    MAX_ANSWER_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_LINES,
+    MAX_PIECES,
+    Answer,
+    Reader,
+    body_of,
+)
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LENGTH = b"Content-Length: 2\r\n"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.backoff import MAX_DELAY_SECONDS, Backoff
+from dispatcher.rules.backoff import MAX_DELAY_SECONDS, Backoff
 
 rngs = st.floats(0, 1, exclude_max=True)
 attempts = st.integers(1, 10**6)

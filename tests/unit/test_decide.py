@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.backoff import Backoff
-from dispatcher.decide import Policy, decide, decide_lost, news_of, pace_ms
-from dispatcher.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.rules.backoff import Backoff
+from dispatcher.rules.decide import Policy, decide, decide_lost, news_of, pace_ms
+from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 
 NOW = 1_781_010_297_000
 FAR = NOW + 172_800_000

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-import dispatcher.dialects
-from dispatcher.dialects import Signing, dialects, platform_of
+import dispatcher.rules.dialects
 from dispatcher.model import Status, StatusChange, encode_json
+from dispatcher.rules.dialects import Signing, dialects, platform_of
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -380,13 +380,13 @@ def looked_up_anew() -> Iterator[None]:
     dialects.cache_clear()
     yield
     dialects.cache_clear()
-    sys.modules.pop("dispatcher.dialects.carrierpigeon", None)
-    vars(dispatcher.dialects).pop("carrierpigeon", None)
+    sys.modules.pop("dispatcher.rules.dialects.carrierpigeon", None)
+    vars(dispatcher.rules.dialects).pop("carrierpigeon", None)
 
 
 def test_dialects_are_the_modules_of_the_package() -> None:
     """Every file of the package is a dialect, and nothing else is."""
-    folder = Path(dispatcher.dialects.__file__).parent
+    folder = Path(dispatcher.rules.dialects.__file__).parent
     files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
     assert files == {platform_of(name) for name in dialects()}
     assert files == {name for name in dialects() if "-" not in name}
@@ -399,6 +399,8 @@ def test_a_new_file_is_a_new_dialect(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "carrierpigeon.py").write_text(
         "def headers(signing):\n    return {'X-Pigeon': signing.event_id}\n"
     )
-    monkeypatch.setattr(dispatcher.dialects, "__path__", [*dispatcher.dialects.__path__, str(tmp_path)])
+    monkeypatch.setattr(
+        dispatcher.rules.dialects, "__path__", [*dispatcher.rules.dialects.__path__, str(tmp_path)]
+    )
     assert {"carrierpigeon", "sendexa", "zeckta"} <= set(dialects())
     assert {"X-Pigeon": "event-1"} == dialects()["carrierpigeon"].headers(SIGNING)

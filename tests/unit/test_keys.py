@@ -7,8 +7,8 @@ from pathlib import Path
 import fakeredis
 import pytest
 
-from dispatcher.keys import Keys, endpoint_id
-from dispatcher.scripts import NAMES, source
+from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.scripts import NAMES, source
 
 KEYS = Keys("own")
 PAIRS = {

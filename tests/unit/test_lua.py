@@ -6,10 +6,10 @@ from importlib.resources import files
 
 import pytest
 
-from dispatcher import ledger
-from dispatcher.scripts import NAMES, source
+from dispatcher.store import ledger
+from dispatcher.store.scripts import NAMES, source
 
-FOLDER = files("dispatcher") / "lua"
+FOLDER = files("dispatcher.store") / "lua"
 
 
 def text_of(name: str) -> str:

@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dispatcher.dialects import dialects
 from dispatcher.errors import InvalidInput
 from dispatcher.model import (
     Message,
@@ -33,6 +32,7 @@ from dispatcher.model import (
     timestamp_ms,
 )
 from dispatcher.records import Record
+from dispatcher.rules.dialects import dialects
 
 STAMP = "2026-06-09T13:04:57.487133482Z"
 MINIMAL: dict[str, Any] = {

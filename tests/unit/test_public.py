@@ -60,7 +60,11 @@ def test_a_producer_loads_little() -> None:
     assert set() == HEAVY & names
     ours = {name for name in names - before if name.startswith("dispatcher")}
     assert {"dispatcher.model", "dispatcher.producer"} < ours
-    assert not ours & {"dispatcher.connection", "dispatcher.addresses", "dispatcher.callback"}
+    assert not ours & {
+        "dispatcher.store.connection",
+        "dispatcher.rules.addresses",
+        "dispatcher.rules.callback",
+    }
 
 
 def test_the_package_alone_loads_nothing() -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from dispatcher.prepare import Fault, Later, Place
-from dispatcher.put_off import FIRST_SECONDS, MAX_TRIES, MOST_SECONDS, PutOff
+from dispatcher.worker.prepare import Fault, Later, Place
+from dispatcher.worker.put_off import FIRST_SECONDS, MAX_TRIES, MOST_SECONDS, PutOff
 
 OF_THE_MACHINE = Fault("OSError: no descriptor")
 OF_OUR_CODE = Fault("KeyError: 'x'", of_the_machine=False)

@@ -1,7 +1,7 @@
 """Endpoints that wait to be served: workspaces in turn."""
 
-from dispatcher.ready import Ready
-from dispatcher.replies import Hint
+from dispatcher.store.replies import Hint
+from dispatcher.worker.ready import Ready
 
 
 def filled(**counts: int) -> Ready:

@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from config import broker
 from config.settings import Settings, load
 from dispatcher import AsyncDispatcher, Dispatcher
-from dispatcher.connection import connect, connect_async, safe_url, translate
 from dispatcher.errors import InvalidInput
-from dispatcher.redis_url import RedisUrl, with_authorities
+from dispatcher.store.connection import connect, connect_async, safe_url, translate
+from dispatcher.store.redis_url import RedisUrl, with_authorities
 
 KEPT = (
     "host",

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from dispatcher.callback import Callback
 from dispatcher.errors import InvalidInput
 from dispatcher.model import StatusChange
-from dispatcher.render import NoCallback, RenderOptions, render
-from dispatcher.workspaces import Workspace
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.render import NoCallback, RenderOptions, render
+from dispatcher.store.workspaces import Workspace
 
 AT = 1_781_010_297_487
 AT_NS = 1_781_010_297_487_133_482

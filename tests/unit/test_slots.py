@@ -3,10 +3,10 @@
 import asyncio
 from unittest.mock import Mock
 
-from dispatcher.outcomes import News
-from dispatcher.replies import Hint
-from dispatcher.slots import FAST_MS, MAX_HEALTHY, WANTED_SECONDS, Slots
-from dispatcher.turn import Turn
+from dispatcher.rules.outcomes import News
+from dispatcher.store.replies import Hint
+from dispatcher.worker.slots import FAST_MS, MAX_HEALTHY, WANTED_SECONDS, Slots
+from dispatcher.worker.turn import Turn
 
 
 def test_a_quarter_is_for_healthy_endpoints() -> None:

@@ -40,7 +40,7 @@ SENDING = {
         "uvloop",
         "prometheus_client",
     ),
-    *("tenacity", "dispatcher.engine", "dispatcher.transport", "tasks.worker"),
+    *("tenacity", "dispatcher.worker.engine", "dispatcher.sending.transport", "tasks.worker"),
 }
 
 
@@ -154,13 +154,13 @@ sys.meta_path.insert(0, Finder())
         ("event show e1 --workspace acme", "structlog"),
         ("event show e1 --workspace acme", "tasks.wiring"),
         ("check", "kombu.connection"),
-        ("tail", "dispatcher.tail"),
+        ("tail", "dispatcher.worker.tail"),
         ("listen --workspace acme", "aiohttp"),
         ("demo", "tasks.redis_server"),
         ("worker", "config.settings"),
         ("worker", "celery"),
         ("worker", "tasks.app"),
-        ("worker", "dispatcher.engine"),
+        ("worker", "dispatcher.worker.engine"),
         ("exporter --port 0", "prometheus_client"),
         ("api --port 0", "rich.console"),
         ("api --port 0", "fastapi"),

@@ -13,7 +13,7 @@ def _die() -> None:
 
 def _before_send() -> None:
     """The worker dies when it is about to POST one certain event."""
-    from dispatcher import sender
+    from dispatcher.sending import sender
 
     send = sender.Sender.send
 
@@ -42,7 +42,7 @@ def _skewed() -> None:
 
 def _loop_dies() -> None:
     """The engine's loop ends by what nobody expects, after some seconds."""
-    from dispatcher import engine
+    from dispatcher.worker import engine
 
     wake, until = engine.Engine._wake, time.monotonic() + float(ARGUMENT)
 

@@ -1,0 +1,178 @@
+"""The HTTP API: the status API of each platform, and the intake. Each path's errors are in its platform's own form."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
+
+from dispatcher import __version__
+from dispatcher.api import docs_page, namirial, qlara, sendexa, status_changes, zeckta
+from dispatcher.api.answers import ApiParts, Shape, answer
+from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.health import Health
+from dispatcher.model import StatusChange
+
+log = structlog.get_logger()
+
+
+class Platform(Protocol):
+    """What a platform's module offers."""
+
+    PREFIX: str
+    """What its paths start with."""
+    router: APIRouter
+
+    def failure(self, status: int, text: str) -> Shape:
+        """An error in the platform's form."""
+
+
+PLATFORMS: tuple[Platform, ...] = (zeckta, sendexa, namirial, qlara, status_changes)
+DESCRIPTION = """Status of messages for customers, in the form of the platform they know: each workspace's API keys open the
+paths of its dialect. `POST /v1/status-changes` is for backends. What a workspace does not have is not found, whoever has it."""
+
+BASE = "/api"
+"""Part of Qlara's documented base URL."""
+
+Parts = Callable[[], AbstractAsyncContextManager[ApiParts]]
+
+
+class Api(FastAPI):
+    """The application: whatever it answers, nobody keeps a copy."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request; one on a connection too many is told so by the server in `refused`."""
+
+        async def unkept(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+            await send(message)
+
+        refused = scope["type"] == "http" and scope.get("state", {}).get("refused")
+        if refused and scope["path"] != "/healthz":  # many connections are no reason to start it anew
+            headers = {"Retry-After": "5", "Connection": "close"}
+            refusal = _failed(Request(scope), 503, "too many connections, try again", headers)
+            await refusal(scope, receive, unkept)
+        else:
+            await super().__call__(scope, receive, unkept)
+
+
+def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None) -> FastAPI:
+    """The ASGI application; `parts` are there while it runs. `docs`: it has a page at /docs.
+
+    `health` is what /healthz and /readyz say, to whoever asks.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with parts() as app.state.parts:
+            yield
+
+    app = Api(
+        title="Callback dispatcher",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(_health_router(health or Health()))
+    if docs:
+        app.include_router(docs_page.router)
+    for platform in PLATFORMS:
+        app.include_router(platform.router)
+    app.include_router(qlara.router, prefix=BASE, include_in_schema=False)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(InvalidInput, _invalid)
+    app.add_exception_handler(RedisUnavailable, _away)
+    app.add_exception_handler(Exception, _broken)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _health_router(health: Health) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz")
+    @router.get("/readyz")
+    async def say(request: Request) -> Response:
+        status, text = health.answer(request.scope["route"].path)
+        return Response(text, status, media_type="text/plain")
+
+    return router
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _failed(request, error.status_code, str(error.detail), error.headers)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        wrong = [_said(one) for one in error.errors()]
+        return _failed(request, 400, "; ".join(wrong))
+    return _failed(request, 400, str(error))
+
+
+def _said(wrong: dict[str, Any]) -> str:
+    return f"{wrong['loc'][-1]}: {str(wrong['msg']).removeprefix('Value error, ')}"
+
+
+def _away(request: Request, error: Exception) -> Response:
+    log.error("api.redis_away", problem=str(error))
+    return _failed(request, 503, "not available now, try again", {"Retry-After": "5"})
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    path = getattr(
+        request.scope.get("route"), "path", ""
+    )  # not the one that was asked for: it may hold a phone number
+    log.error("api.internal_error", path=path, exc_info=error)
+    return _failed(request, 500, "internal error")
+
+
+def _failed(request: Request, status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    path = str(request.scope["path"])
+    path = path.removeprefix(BASE) if path.startswith(BASE + qlara.PREFIX) else path
+    platform = next((one for one in PLATFORMS if path.startswith(one.PREFIX)), status_changes)
+    response = answer(request, platform.failure(status, text), status)
+    response.headers.update(headers or {})
+    return response
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: without the answers that FastAPI has by itself and our handlers replace."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path != status_changes.PREFIX:
+                operation["responses"].pop("422", None)
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    change = StatusChange.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+    schemas |= change.pop("$defs") | {"StatusChange": change}
+    app.openapi_schema = json.loads(_LONG_NAME.sub(_short_name, json.dumps(document)))
+    return app.openapi_schema
+
+
+_LONG_NAME = re.compile(r"dispatcher__api__(\w+?)__(\w+)")
+"""What FastAPI calls a shape whose name two platforms have."""
+
+
+def _short_name(match: re.Match[str]) -> str:
+    return match[1].title().replace("_", "") + match[2]

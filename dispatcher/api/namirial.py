@@ -1,0 +1,184 @@
+"""Namirial's status API: a message, those to a number, those with a reference (docs.namirial.app, apistatus-messagestatus).
+
+The message object is that of the callbacks. What the pages leave open, and what we chose: a `count` below 1 or no number
+is 400; errors look like those of the send API (`code`, `message`, `details`), with the HTTP status as their code; of what
+nobody told, nothing is there; `providerAcceptanceAt` is when the message was sent, as the first status change that told of
+it said, and it is what `sendDate` is compared with. Before the provider has accepted it there is no message.
+
+Times have whole seconds, and `sendDate` means before: who pages by the oldest `providerAcceptanceAt` seen passes the
+second after it, so that no message of that second is missed, and leaves out what comes twice.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi.security import APIKeyHeader
+
+from dispatcher.api.answers import (
+    Shape,
+    answer,
+    caller,
+    documented,
+    failures,
+    moment_ms,
+    parts_of,
+    searching,
+)
+from dispatcher.model import Status, iso_seconds
+from dispatcher.rules.dialects import compact
+from dispatcher.rules.dialects import namirial as dialect
+from dispatcher.store.api_keys import ApiKey
+from dispatcher.store.message_record import Head
+from dispatcher.store.stored_message import StoredMessage
+
+PREFIX = "/api/messagestatus"
+MAX_COUNT = 100
+STATUSES = dialect.STATUSES | {Status.SUBMITTED: "PROVIDER_ACCEPTANCE", Status.BUFFERED: "SENT"}
+
+
+class Sms(Shape):
+    """What only SMS have."""
+
+    segments: int
+
+
+class Message(Shape):
+    """A message: its status now, and what is known of it."""
+
+    id: str
+    provider_acceptance_at: str
+    status_changed_at: str
+    reference: dict[str, Any]
+    channel: str
+    status: str
+    provider: dict[str, Any] | None = None
+    sms: Sms | None = None
+
+
+class MessageAnswer(Shape):
+    """One message."""
+
+    message: Message
+
+
+class MessagesAnswer(Shape):
+    """Some messages, the latest first."""
+
+    messages: list[MessageAnswer]
+
+
+class Failure(Shape):
+    """Why there is no answer."""
+
+    code: int
+    message: str
+    details: str | None = None
+
+
+def failure(status: int, text: str) -> Failure:
+    """An error in the form of the send API."""
+    return Failure(code=status, message=text)
+
+
+FAILURES = failures(failure, denied=403)
+MESSAGE = MessageAnswer(
+    message=Message(
+        id="b6e0c4de-6f2d-4d3a-9a39-0d7a2a1f8f11",
+        provider_acceptance_at="2026-02-12T14:49:00Z",
+        status_changed_at="2026-02-12T14:50:35Z",
+        reference={"service": "DIGITALSIGN", "action": "AUTH", "key": "order-7"},
+        channel="SMS",
+        status="DELIVERED",
+        provider={"name": "PROVIDER1", "id": "p-1", "status": "delivered", "code": "0"},
+        sms=Sms(segments=1),
+    )
+)
+MESSAGES = MessagesAnswer(messages=[MESSAGE])
+
+header = APIKeyHeader(name="X-Api-Key", auto_error=False, scheme_name="Namirial", description="the API key")
+Caller = Annotated[ApiKey, Depends(caller("namirial", header, denied=403))]
+Count = Annotated[int, Query(ge=1, description="How many, at most; never more than 100.")]
+SendDate = Annotated[
+    str | None,
+    Query(
+        alias="sendDate",
+        json_schema_extra={"format": "date-time"},
+        description="Only messages sent before; else now.",
+    ),
+]
+router = APIRouter(prefix=PREFIX, tags=["Namirial"], responses={n: FAILURES[n] for n in (403, 429, 503)})
+
+
+@router.get("/{messageid}", responses={200: documented("The message.", MESSAGE), 404: FAILURES[404]})
+async def message(
+    request: Request, key: Caller, message_id: Annotated[str, Path(alias="messageid")]
+) -> Response:
+    """The status of a message now."""
+    found = await parts_of(request).messages.get(key.workspace, message_id)
+    if found is None or not _is_there(found):
+        raise HTTPException(404, "no such message")
+    return answer(request, _answer(found))
+
+
+@router.get(
+    "/phonenumber/{phonenumber:path}",
+    responses={200: documented("The messages; none: an empty list.", MESSAGES), 400: FAILURES[400]},
+)
+async def to_phone_number(
+    request: Request,
+    key: Caller,
+    number: Annotated[str, Path(alias="phonenumber", description="In E.164 form.")],
+    count: Count = 50,
+    send_date: SendDate = None,
+) -> Response:
+    """The latest messages to a phone number."""
+    parts = parts_of(request)
+    before = moment_ms("sendDate", send_date) if send_date else parts.now_ms()
+    async with searching(request, key) as search:
+        found = await parts.messages.to_phone(
+            key.workspace, number, before, min(count, MAX_COUNT), _is_there, search.look_at
+        )
+    return answer(request, {"messages": [_answer(one) for one in found]})
+
+
+@router.get(
+    "/reference/{referencekey:path}",
+    responses={200: documented("The messages; none: an empty list.", MESSAGES), 400: FAILURES[400]},
+)
+async def with_reference(
+    request: Request,
+    key: Caller,
+    reference: Annotated[str, Path(alias="referencekey", description="`reference.key` of the message.")],
+    count: Count = 50,
+    send_date: SendDate = None,
+) -> Response:
+    """The latest messages with a reference key."""
+    parts = parts_of(request)
+    before = moment_ms("sendDate", send_date) if send_date else parts.now_ms()
+    async with searching(request, key) as search:
+        found = await parts.messages.with_reference(
+            key.workspace, reference, before, min(count, MAX_COUNT), _is_there, search.look_at
+        )
+    return answer(request, {"messages": [_answer(one) for one in found]})
+
+
+def _is_there(found: StoredMessage | Head) -> bool:
+    """Whether the provider has it: no status follows one that STATUSES has, but another one of them."""
+    return found.status in STATUSES
+
+
+def _answer(found: StoredMessage) -> dict[str, Any]:
+    status, changed_ms = found.projected(STATUSES)[-1]
+    error = compact({"code": found.error_code, "message": found.error_message})
+    segments = found.segments if found.channel == "SMS" else None
+    fields = {
+        "id": found.uuid,
+        "providerAcceptanceAt": iso_seconds(found.sent_ms),
+        "statusChangedAt": iso_seconds(changed_ms),
+        "reference": found.reference,
+        "channel": found.channel,
+        "status": status,
+        "provider": error | dict(found.provider) or None,
+        "sms": None if segments is None else {"segments": segments},
+    }
+    return {"message": compact(fields)}

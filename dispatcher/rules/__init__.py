@@ -1,0 +1,1 @@
+"""Decides. No I/O: time and chance are arguments."""

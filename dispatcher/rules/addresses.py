@@ -1,0 +1,224 @@
+"""Which URLs and which addresses a callback may go to. Pure: no look-up, no socket."""
+
+import functools
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.networks import (
+    Address,
+    Network,
+    Prefixes,
+    all_in,
+    as_address,
+    as_network,
+    internal_use,
+    is_public,
+    meant_by,
+    nat64_prefix,
+    text_of,
+)
+
+MAX_URL_LENGTH = 2048
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>[0-9]*))?")
+"""Host and port; only what every parser of URLs divides in the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackUrl:
+    """A callback URL that was read, once: what is checked, connected to and sent as Host is taken from here."""
+
+    url: str = field(repr=False)
+    """As it was given, but for a host that is not ASCII, which is in IDNA form."""
+    scheme: str
+    host: str
+    """A name in IDNA form, lower case, without a dot at its end; or an address in its usual spelling."""
+    port: int
+    target: str = field(repr=False)
+    """Path and query, as they were given."""
+    address: Address | None
+    """The host, if it is an address."""
+    origin: str
+    """scheme://host:port, which names the endpoint."""
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the header Host has them (RFC 9110 §7.2)."""
+        host = _in_url(self.host)
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+@functools.lru_cache(maxsize=1024)  # customers choose the URLs: few are kept
+def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
+    """Reads a callback URL. Raises InvalidInput with the reason and what to do.
+
+    Strict: what urllib, httpx and browsers (WHATWG) do not all read in the same way is refused.
+    """
+    scheme, authority, target = _divided(url)
+    if scheme == "http" and not allow_http:
+        raise InvalidInput("callback URL must be https (DISPATCHER_ALLOW_HTTP=true allows http)")
+    found = _AUTHORITY.fullmatch(authority)
+    port = int(found["port"] or DEFAULT_PORTS[scheme]) if found else 0
+    if not found or port > 65_535:
+        raise InvalidInput("callback URL cannot be read: its host or port is none")
+    if port == 0:
+        raise InvalidInput("callback URL has port 0")
+    host, address = _host(found["host"])
+    if not authority.isascii():  # other parsers know fewer of its spellings than browsers do
+        url = f"{scheme}://{_in_url(host)}{authority[len(found['host']) :]}{target}"
+    return CallbackUrl(url, scheme, host, port, target, address, f"{scheme}://{_in_url(host)}:{port}")
+
+
+def without_query(url: str) -> str:
+    """A callback URL as it may be shown: queries often hold tokens."""
+    before, question_mark, _ = url.partition("?")
+    return f"{before}?…" if question_mark else before
+
+
+def without_userinfo(url: str) -> tuple[str, str]:
+    """The URL of a proxy without its user name and password; and these, as they were given."""
+    before, at, after = url.rpartition("@")
+    scheme, slashes, userinfo = before.partition("://")
+    return (f"{scheme}{slashes}{after}", userinfo) if at else (url, "")
+
+
+def _divided(url: str) -> tuple[str, str, str]:
+    """Scheme, authority, and path with query."""
+    if len(url) > MAX_URL_LENGTH:
+        raise InvalidInput(f"callback URL is {len(url)} characters long; the limit is {MAX_URL_LENGTH}")
+    if not url.isascii() and not _is_utf8(url):
+        raise InvalidInput("callback URL is not valid Unicode")
+    if any(c in ' \\"<>^`{|}' or not c.isprintable() for c in url):
+        raise InvalidInput("callback URL has a blank, control or unsafe character; percent-encode it")
+    scheme, _, rest = url.partition(":")
+    if scheme.lower() not in DEFAULT_PORTS:
+        raise InvalidInput("callback URL must start with https://")
+    if "#" in url:
+        raise InvalidInput("callback URL must not have a fragment (#…)")
+    authority = re.split("[/?]", rest[2:], maxsplit=1)[0] if rest.startswith("//") else ""
+    if "@" in authority:
+        raise InvalidInput("callback URL must not carry a user name or password")
+    if not authority.partition(":")[0]:
+        raise InvalidInput("callback URL has no host")
+    return scheme.lower(), authority, rest[2 + len(authority) :]
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _host(text: str) -> tuple[str, Address | None]:
+    """A host as a name or an address. Raises InvalidInput."""
+    if text.startswith("["):
+        address = as_address(text[1:-1])
+        if not isinstance(address, ipaddress.IPv6Address):
+            raise InvalidInput("callback URL cannot be read: what stands in brackets is no IPv6 address")
+        return text_of(address), address
+    ascii_text = _in_ascii(text)
+    name = ascii_text.removesuffix(".")
+    if _ends_in_a_number(name):
+        address = as_address(ascii_text)
+        if address is None:
+            raise InvalidInput(
+                "callback URL's host ends in a number and is no IPv4 address in its usual spelling, such as 192.0.2.1"
+            )
+        return text_of(address), address
+    if not _is_name(name):
+        raise InvalidInput("callback URL's host is not a valid name")
+    return name, None
+
+
+def _in_ascii(host: str) -> str:
+    if host.isascii() and "xn--" not in host.lower():
+        return host.lower()
+    import idna  # here, for producers that do not have it
+
+    try:
+        return idna.encode(host, uts46=True).decode().lower()
+    except idna.IDNAError as error:
+        raise InvalidInput(f"callback URL's host is not a valid name: {error}") from None
+
+
+def _ends_in_a_number(name: str) -> bool:
+    """Whether it is meant as an IPv4 address: 127.1, 2130706433, 0x7f.1, 0177.0.0.1 (WHATWG URL, "ends in a number")."""
+    last = name.rpartition(".")[2]
+    return (last.isascii() and last.isdigit()) or re.fullmatch("0x[0-9a-f]*", last) is not None
+
+
+def _is_name(host: str) -> bool:
+    return len(host) <= 253 and all(
+        0 < len(label) <= 63 and label.replace("-", "a").replace("_", "a").isalnum()
+        for label in host.split(".")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPolicy:
+    """Which addresses and ports may be connected to."""
+
+    allowed_networks: tuple[Network, ...] = ()
+    allowed_ports: frozenset[int] = frozenset()
+    denied_networks: tuple[Network, ...] = ()
+    nat64_prefixes: Prefixes = ()
+    """Beside the well-known one."""
+
+    @classmethod
+    def of(
+        cls,
+        networks: Iterable[str] = (),
+        ports: Iterable[int] = (),
+        denied: Iterable[str] = (),
+        nat64: Iterable[str] = (),
+    ) -> "AddressPolicy":
+        """From the settings' texts. Raises ValueError for what is no network, or no prefix of NAT64."""
+        return cls(
+            tuple(as_network(n) for n in networks),
+            frozenset(ports),
+            tuple(as_network(n) for n in denied),
+            tuple(nat64_prefix(p) for p in nat64),
+        )
+
+    def port_refusal(self, port: int) -> str | None:
+        """Why this port may not be connected to, wherever; None if it may."""
+        if self.allowed_ports and port not in self.allowed_ports:
+            return f"port {port} is not in DISPATCHER_ALLOWED_PORTS"
+        return None
+
+    def refusal(self, host: str, port: int) -> str | None:
+        """Why this address (numeric) and port may not be connected to; None if they may."""
+        address = as_address(host)
+        if address is None:
+            return f"{host!r} is no address"
+        return self.port_refusal(port) or self._denial(address) or self._address_refusal(address)
+
+    def _denial(self, address: Address) -> str | None:
+        """What the operator has denied wins over all that is allowed, however it is wrapped."""
+        if not self.denied_networks:
+            return None
+        for one in all_in(address, self.nat64_prefixes):
+            for network in self.denied_networks:
+                if one in network:
+                    return f"{one} is in DISPATCHER_DENIED_NETWORKS ({network})"
+        return None
+
+    def _address_refusal(self, address: Address) -> str | None:
+        meant = meant_by(address, self.nat64_prefixes)
+        if meant is None:
+            return f"{address} has a prefix of NAT64, but no IPv4 address inside (RFC 6052 §2.2)"
+        if is_public(meant) or any(meant in network for network in self.allowed_networks):
+            return None
+        whose = internal_use(meant)
+        what = f"is for internal use only: {whose}" if whose else "is not a public address"
+        return f"{meant} {what} (DISPATCHER_ALLOWED_NETWORKS={meant} would allow it)"

@@ -1,0 +1,92 @@
+"""What to do after an attempt. Pure: no clock, no chance, no I/O."""
+
+from dataclasses import dataclass, field
+
+from dispatcher.rules.backoff import Backoff
+from dispatcher.rules.outcomes import (
+    DOWN_ERRORS,
+    Attempt,
+    Delivered,
+    Expired,
+    Failed,
+    News,
+    Outcome,
+    Released,
+    Retry,
+)
+
+GONE = 410
+TOO_MANY = 429
+PACED = (429, 503)
+"""Statuses whose Retry-After is heeded."""
+
+FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"})
+"""Errors that another attempt cannot mend."""
+
+SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
+"""Errors that say nothing about the endpoint."""
+
+OWN_FAULT_DELAY_MS = 1000
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rules of retrying."""
+
+    max_attempts: int = 5
+    backoff: Backoff = field(default_factory=Backoff)
+    retry_after_max_ms: int = 3_600_000
+
+
+def decide(
+    attempt: Attempt, number: int, *, now_ms: int, expires_ms: int, policy: Policy, rng: float
+) -> Outcome:
+    """The outcome of attempt `number` (from 1), which ended at `now_ms`.
+
+    Any 2xx delivers; 410 and the final errors give up; our own faults cost nothing; everything
+    else is tried again after the backoff (or Retry-After, if that is longer) until the attempts
+    are used up or the next one would fall behind the expiry.
+    """
+    if attempt.own_fault is not None:
+        return Released(OWN_FAULT_DELAY_MS)
+    if attempt.http_status in range(200, 300):
+        return Delivered()
+    if attempt.http_status == GONE or attempt.error in FINAL_ERRORS or number >= policy.max_attempts:
+        return Failed()
+    delay_ms = max(policy.backoff.delay_ms(number, rng), pace_ms(attempt, policy))
+    return _retry(delay_ms, now_ms, expires_ms)
+
+
+def decide_lost(
+    number: int, lost_before: int, *, now_ms: int, expires_ms: int, policy: Policy, rng: float
+) -> Outcome:
+    """The outcome of attempt `number` whose worker died: `lost_before` of the callback's attempts were lost too.
+
+    The first loss is tried again at once: the worker is to blame, not the customer. Later ones
+    wait, because this callback may be what kills the worker.
+    """
+    if number >= policy.max_attempts:
+        return Failed()
+    return _retry(policy.backoff.delay_ms(number, rng) if lost_before else 0, now_ms, expires_ms)
+
+
+def _retry(delay_ms: int, now_ms: int, expires_ms: int) -> Outcome:
+    return Expired() if now_ms + delay_ms >= expires_ms else Retry(delay_ms)
+
+
+def news_of(attempt: Attempt) -> News:
+    """What an attempt says about its endpoint."""
+    if attempt.own_fault is not None or attempt.error in SAYS_NOTHING:
+        return News.NONE
+    if attempt.http_status is not None:
+        down = attempt.http_status == TOO_MANY or attempt.http_status >= 500
+        return News.DOWN if down else News.UP if attempt.http_status in range(200, 300) else News.ANSWERED
+    error = attempt.error or ""
+    return News.DOWN if error in DOWN_ERRORS or error.startswith("tls_") else News.ANSWERED
+
+
+def pace_ms(attempt: Attempt, policy: Policy) -> int:
+    """How long the endpoint is left alone after this: its Retry-After, if that is heeded."""
+    if attempt.http_status not in PACED or attempt.retry_after_ms is None:
+        return 0
+    return min(attempt.retry_after_ms, policy.retry_after_max_ms)

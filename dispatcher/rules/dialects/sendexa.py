@@ -1,0 +1,185 @@
+"""Sendexa: `sms.*` events, signed with `X-Signature`.
+
+Events are those of developers.sendexa.co/sms/status; its page shows no payload, so the shapes are
+the fullest published `sms.*` ones (docs/sms/webhooks). Headers are those of
+developers.sendexa.co/webhooks. What they leave open, and what we chose: `sms.queued` looks like
+`sms.sent`; EXPIRED and REJECTED go out as `sms.failed` with their own status word; `error` is always
+there on `sms.failed`, with the code of Sendexa's table that fits the status when the backend gave
+none; the timestamp passes through with all its digits.
+
+Sendexa's other pages have other shapes; those are variants, `sendexa-<name>`, for customers who built on them:
+`distinct` (`sms.expired` and `sms.rejected` are events of their own), `plain` (developers.sendexa.co/webhooks: no event
+key), `snake` and `short` (docs/core/webhooks, two versions) and `sdk` (the SDKs' `message.*` in an envelope), the last
+three with the older pages' headers. Not offered: the product page's, which signs a subset of its body that is stated
+nowhere, and the SMPP one, whose fields no status change has.
+"""
+
+import hmac
+from collections.abc import Callable
+from hashlib import blake2s
+from typing import Any
+
+from dispatcher.model import Status, StatusChange, iso
+from dispatcher.rules.dialects import Signing, Variant, compact
+
+LOOKED_UP_BY = ()
+
+_EVENTS = {
+    Status.QUEUED: ("sms.queued", "queued"),
+    Status.SENT: ("sms.sent", "sent"),
+    Status.DELIVERED: ("sms.delivered", "delivered"),
+    Status.FAILED: ("sms.failed", "failed"),
+    Status.UNDELIVERABLE: ("sms.failed", "failed"),
+    Status.EXPIRED: ("sms.failed", "expired"),
+    Status.REJECTED: ("sms.failed", "rejected"),
+}
+"""The other statuses leave Sendexa's projected status as it was, so nothing is sent."""
+
+DEFAULT_ERRORS = {
+    Status.FAILED: {"code": "E002", "message": "Network temporarily unavailable"},
+    Status.UNDELIVERABLE: {"code": "E001", "message": "Invalid destination number"},
+    Status.EXPIRED: {"code": "E004", "message": "Message expired"},
+    Status.REJECTED: {"code": "E001", "message": "Invalid destination number"},
+}
+
+
+def event_type(change: StatusChange) -> str | None:
+    """One of sms.queued, sms.sent, sms.delivered, sms.failed."""
+    event = _EVENTS.get(change.status)
+    return event and event[0]
+
+
+def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+    """The flat shape with the recipient's number without `+`."""
+    message = change.message
+    delivered = change.status is Status.DELIVERED
+    return compact(
+        {
+            "event": event_type,
+            "messageId": message.uuid,
+            "to": message.dest.removeprefix("+"),
+            "from": message.src,
+            "status": _EVENTS[change.status][1],
+            "provider": message.network,
+            "cost": message.cost if delivered else None,
+            "currency": message.currency if delivered else None,
+            "deliveredAt": change.timestamp if delivered else None,
+            "error": _error(change) if event_type == "sms.failed" else None,
+            "timestamp": change.timestamp,
+        }
+    )
+
+
+def _error(change: StatusChange) -> dict[str, Any]:
+    if change.error is None:
+        return DEFAULT_ERRORS[change.status]
+    return compact({"code": change.error.code, "message": change.error.message})
+
+
+def _distinct_event(change: StatusChange) -> str | None:
+    word = _EVENTS.get(change.status)
+    return f"sms.{word[1]}" if word and word[1] in ("expired", "rejected") else event_type(change)
+
+
+def _distinct(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+    return body(change, "sms.failed" if change.status in DEFAULT_ERRORS else event_type, now_ms) | {
+        "event": event_type
+    }
+
+
+def _plain(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+    """Shape B: flat, upper case; `providerStatus` is the provider's word, ours where it has none."""
+    message, status = change.message, _EVENTS[change.status][1].upper()
+    said = (message.provider or {}).get("status")
+    return compact(
+        {
+            "messageId": message.uuid,
+            "recipient": message.dest.removeprefix("+"),
+            "status": status,
+            "cost": message.cost,
+            "providerStatus": said if isinstance(said, str) else status,
+        }
+    )
+
+
+def _snake(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+    """Shape E: flat snake_case; the number keeps its `+`."""
+    message = change.message
+    error = _error(change) if event_type == "sms.failed" else {}
+    return compact(
+        {
+            "event": event_type,
+            "message_id": message.uuid,
+            "to": message.dest,
+            "sender_id": message.src,
+            "provider": message.network,
+            "status": _EVENTS[change.status][1].upper(),
+            "error_code": error.get("code"),
+            "error_message": error.get("message"),
+            "timestamp": change.timestamp,
+        }
+    )
+
+
+def _short(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+    """Shape F: one event for all."""
+    return {
+        "event": event_type,
+        "message_id": change.message.uuid,
+        "status": _EVENTS[change.status][1],
+        "recipient": change.message.dest,
+        "timestamp": change.timestamp,
+    }
+
+
+def _sdk(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+    """Shape G: `data` is what our own shape has; the version, which no page states, is 1."""
+    data = body(change, event_type.replace("message.", "sms."), now_ms)
+    del data["event"], data["timestamp"]
+    return {"event": event_type, "data": data, "timestamp": change.timestamp, "version": "1"}
+
+
+def _without_queued(prefix: str) -> Callable[[StatusChange], str | None]:
+    """sent, delivered and failed, behind a prefix."""
+    names = {status: event.partition(".")[2] for status, (event, _) in _EVENTS.items()}
+    del names[Status.QUEUED]
+    return lambda change: f"{prefix}.{names[change.status]}" if change.status in names else None
+
+
+def headers(signing: Signing) -> dict[str, str]:
+    """`X-Signature` over the raw body, keyed with the secret's text as Sendexa's SDKs do.
+
+    The header holds one value: the oldest live secret's, so that receivers keep working while a
+    new secret is handed out.
+    """
+    digest = hmac.new(signing.secrets[0].encode(), signing.body, "sha256").hexdigest()
+    return {
+        "X-Signature": f"sha256={digest}",
+        "X-Signature-Version": "1",
+        "X-Webhook-ID": signing.event_id,
+        "X-Timestamp": iso(signing.timestamp * 1000),
+        "X-Attempt": str(signing.attempt),
+    }
+
+
+def older_headers(signing: Signing) -> dict[str, str]:
+    """The older pages': signed alike, and named otherwise; delivery id and attempt on retries only."""
+    digest = hmac.new(signing.secrets[0].encode(), signing.body, "sha256").hexdigest()
+    again = {
+        "X-Sendexa-Delivery-ID": f"del_{blake2s(signing.event_id.encode(), digest_size=8).hexdigest()}",
+        "X-Sendexa-Delivery-Attempt": str(signing.attempt),
+    }
+    return {"X-Sendexa-Signature": digest} | (again if signing.attempt > 1 else {})
+
+
+def _delivery(change: StatusChange) -> str | None:
+    return "sms.delivery" if change.status in _EVENTS else None
+
+
+VARIANTS = {
+    "distinct": Variant(_distinct_event, _distinct, headers),
+    "plain": Variant(event_type, _plain, headers),
+    "snake": Variant(_without_queued("sms"), _snake, older_headers),
+    "short": Variant(_delivery, _short, older_headers),
+    "sdk": Variant(_without_queued("message"), _sdk, older_headers),
+}

@@ -1,0 +1,56 @@
+"""Zeckta: `MESSAGE_*` events (developer.zeckta.com/messaging/webhooks).
+
+The page gives one shape for all events. What it leaves open, and what we chose: the type of
+`segments`, `units`, `attempts` and `cost` (numbers; a field nobody told us is left out), and any
+header of its own (none beside Standard Webhooks).
+"""
+
+from typing import Any
+
+from dispatcher.model import Status, StatusChange
+from dispatcher.rules.dialects import Signing, compact
+
+LOOKED_UP_BY = ("campaign",)
+
+EVENT_TYPES = {
+    Status.SUBMITTED: "MESSAGE_SUBMITTED",
+    Status.SENT: "MESSAGE_SENT",
+    Status.DELIVERED: "MESSAGE_DELIVERED",
+    Status.FAILED: "MESSAGE_FAILED",
+    Status.UNDELIVERABLE: "MESSAGE_UNDELIVERABLE",
+    Status.EXPIRED: "MESSAGE_EXPIRED",
+    Status.REJECTED: "MESSAGE_REJECTED",
+}
+"""SCHEDULED, QUEUED, PROCESSING and BUFFERED are internal states; READ and UNKNOWN are not Zeckta's."""
+
+
+def event_type(change: StatusChange) -> str | None:
+    """`MESSAGE_` and the status, for the seven statuses that call back."""
+    return EVENT_TYPES.get(change.status)
+
+
+def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+    """The one shape of all Zeckta events."""
+    message = change.message
+    return {
+        "eventId": change.event_id,
+        "eventType": event_type,
+        "timestamp": change.timestamp,
+        "message": compact(
+            {
+                "uuid": message.uuid,
+                "src": message.src,
+                "dest": message.dest,
+                "status": change.status.value,
+                "segments": message.segments,
+                "units": message.units,
+                "attempts": message.attempts,
+                "cost": message.cost,
+            }
+        ),
+    }
+
+
+def headers(signing: Signing) -> dict[str, str]:
+    """None: Zeckta documents no header of its own."""
+    return {}

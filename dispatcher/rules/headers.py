@@ -1,0 +1,63 @@
+"""A workspace's own headers: which may be set, and with what. Pure.
+
+Names and values are those of RFC 9110 §5; a value holds visible ASCII, so that nothing can be smuggled
+into a request by a line end.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.dialects import Signing, dialect_of
+
+MAX_HEADERS = 20
+MAX_VALUE_LENGTH = 2048
+
+RESERVED = {
+    *("host", "accept", "accept-encoding", "user-agent", "expect"),
+    *("content-length", "content-type", "content-encoding", "transfer-encoding", "te", "trailer"),
+    *("connection", "keep-alive", "upgrade", "http2-settings", "range", "content-range"),
+}
+"""Headers that say how the request is sent; they are the dispatcher's."""
+
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
+
+
+def check_headers(headers: Mapping[str, str], dialect: str) -> dict[str, str]:
+    """The headers, if a workspace of this dialect may have them. Raises InvalidInput; it never shows a value."""
+    if len(headers) > MAX_HEADERS:
+        raise InvalidInput(f"a workspace has at most {MAX_HEADERS} headers of its own, not {len(headers)}")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise InvalidInput("a header is there twice")
+    taken = {name.lower() for name in _headers_of(dialect)}
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(
+                "a header's name is 1 to 64 letters, digits and -; not with blanks or line ends"
+            )
+        plain = name.lower().replace("_", "-")  # CGI and WSGI take the two for one
+        if plain in RESERVED or plain.startswith(("webhook-", "proxy-")):
+            raise InvalidInput(f"header {name} is the dispatcher's own")
+        if plain in taken:
+            raise InvalidInput(f"header {name} is the dialect's own")
+        if not _VALUE.fullmatch(value) or len(value) > MAX_VALUE_LENGTH:
+            raise InvalidInput(
+                f"header {name} needs a value of 1 to {MAX_VALUE_LENGTH} visible ASCII characters"
+            )
+    return dict(headers)
+
+
+def parse_headers(lines: Iterable[str]) -> dict[str, str]:
+    """`Name: value` lines, as typed. Raises InvalidInput for a line without a colon."""
+    found = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise InvalidInput("a header is written as 'Name: value'")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _headers_of(dialect: str) -> Mapping[str, str]:
+    return dialect_of(dialect).headers(Signing("e", b"", ["s"], 0, 2))

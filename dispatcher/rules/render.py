@@ -1,0 +1,66 @@
+"""A status change as its workspace's callback. Pure."""
+
+from dataclasses import dataclass
+
+from dispatcher.model import (
+    Status,
+    StatusChange,
+    check_not_ahead,
+    encode_json,
+    timestamp_ms,
+    timestamp_ns,
+)
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.dialects import dialect_of
+from dispatcher.store.workspaces import Workspace
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """What rendering needs to know from the settings."""
+
+    allow_http: bool = False
+    expiry_ms: int = 172_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class NoCallback:
+    """The status causes no callback in the workspace's dialect, or there is no callback URL."""
+
+
+def render(
+    change: StatusChange, workspace: Workspace, now_ms: int, options: RenderOptions
+) -> Callback | NoCallback:
+    """A status change as the workspace's callback. Raises InvalidInput."""
+    occurred_ns = timestamp_ns(change.timestamp)
+    occurred_ms = occurred_ns // 1_000_000
+    check_not_ahead(occurred_ms, now_ms)
+    dialect = dialect_of(workspace.dialect)
+    event_type = dialect.event_type(change)
+    goes_to = change.callback_url or workspace.callback_url
+    if event_type is None or not goes_to:
+        return NoCallback()
+    url = parse_callback_url(goes_to, allow_http=options.allow_http)
+    return Callback(
+        workspace=workspace.id,
+        event_id=change.event_id,
+        event_type=event_type,
+        status=change.status,
+        message_uuid=change.message.uuid,
+        url=url.url,
+        endpoint=f"{workspace.id} {url.origin}",
+        body=encode_json(dialect.body(change, event_type, now_ms)),
+        digest=change.digest(),
+        timestamp_ns=occurred_ns,
+        ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
+        to_delivered_ms=_to_delivered_ms(change, occurred_ms),
+    )
+
+
+def _to_delivered_ms(change: StatusChange, occurred_ms: int) -> int | None:
+    """How long a message took to its recipient, where the backend says when it was submitted."""
+    submitted = change.message.accepted_at
+    if submitted is None or change.status is not Status.DELIVERED:
+        return None
+    return max(0, occurred_ms - timestamp_ms(submitted))

@@ -1,0 +1,1 @@
+"""Posts callbacks. Knows no Redis."""

@@ -1,0 +1,124 @@
+"""One HTTP/1.1 connection to a receiver: a request goes out, and one answer comes in.
+
+What a server sends without being asked closes the connection, so that it is never taken for the answer to the
+next request.
+"""
+
+import asyncio
+import ssl
+from typing import cast
+
+from dispatcher.sending.answer import Answer, Reader
+
+REST_SECONDS = 1.0
+"""How long the rest of an answer is waited for once its head was read: the status stands, and a slot is held."""
+
+
+class NoAnswer(Exception):
+    """No final head was read; `word` says why, from the closed list of attempt errors."""
+
+    def __init__(self, word: str, text: str) -> None:
+        super().__init__(text)
+        self.word = word
+
+
+class Connection(asyncio.Protocol):
+    """Asks one thing at a time. Made by a loop's `create_connection`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._reader = Reader()
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._heard = False
+        self._over: tuple[str, str] | None = None
+        self.reusable = False
+        """Whether another request may be sent: the last answer was read to its end, and nothing came behind it."""
+        self.made_at = self.idle_since = self._loop.time()
+
+    async def ask(self, request: bytes, deadline: float | None = None, *, head_only: bool = False) -> Answer:
+        """Sends a request and waits for its answer, until `deadline` (of the loop's clock). Raises NoAnswer.
+
+        With `head_only` no body is waited for: a proxy's answer to CONNECT has none.
+        """
+        assert self._transport
+        if self._over:
+            raise NoAnswer(*self._over)
+        self._reader, self.reusable = Reader(), False
+        if head_only:
+            self._reader.head_only = True
+        self._waiting = self._loop.create_future()
+        timer = self._loop.call_at(deadline, self._end, "timeout", "no answer in time") if deadline else None
+        try:
+            self._transport.write(request)
+            return await self._waiting
+        finally:
+            if timer:
+                timer.cancel()
+            if self._rest_timer:
+                self._rest_timer.cancel()
+            self._waiting = self._rest_timer = None
+            if self.reusable:
+                self.idle_since = self._loop.time()
+            else:
+                self.close()
+
+    async def encrypted(self, tls: ssl.SSLContext, name: str) -> "Connection":
+        """The connection that goes through this one, encrypted, to the server of that name. Raises OSError."""
+        inner = Connection()
+        assert self._transport
+        try:
+            inner._transport = await self._loop.start_tls(self._transport, inner, tls, server_hostname=name)
+        except BaseException:
+            self.close()
+            raise
+        return inner
+
+    def close(self) -> None:
+        """Ends the connection at once."""
+        self.reusable = False
+        if self._transport:
+            self._transport.abort()
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own is none by inheritance
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.reusable = False
+        why = error or "closed by the other side"
+        if not self._heard and isinstance(error, ssl.SSLError) and "alert" in str(error):
+            self._end("tls_handshake", f"refused after the handshake: {why}")  # TLS 1.3: RFC 8446 §4.4.2.4
+        elif self._waiting:
+            self._end("maybe_received", f"the connection ended before the answer's head was whole: {why}")
+        else:
+            self._end("connect", f"the connection ended before anything was sent: {why}")
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        reader, waiting = self._reader, self._waiting
+        if waiting is None or waiting.done():
+            self._end("protocol", "it sent something before it was asked")
+            self.close()
+            return
+        reader.feed(data)
+        if reader.done and reader.answer:
+            self.reusable = reader.reusable
+            waiting.set_result(reader.answer)
+        elif reader.done:
+            self._end("protocol", reader.problem)
+        elif reader.answer and not self._rest_timer:
+            self._rest_timer = self._loop.call_later(REST_SECONDS, self._end, "", "")
+
+    def _end(self, word: str, text: str) -> None:
+        """Whoever waits gets the answer if its head was read, else is told why there is none; so is who asks next."""
+        if self._waiting is None:
+            self._over = self._over or (word, text)
+        elif self._waiting.done():
+            pass
+        elif self._reader.answer:
+            self._waiting.set_result(self._reader.answer)
+        else:
+            self._waiting.set_exception(NoAnswer(word, text))

@@ -1,0 +1,156 @@
+"""API keys: who asks. Shown once, kept as digests; each has a rate.
+
+A key is `<id>.<secret>`: an id that finds it, and 32 random bytes that prove it. Because the secret is random, its plain
+SHA-256 is enough of a digest.
+"""
+
+import asyncio
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from dispatcher.errors import InvalidInput, NotFound, RedisFull
+from dispatcher.store.connection import translated
+from dispatcher.store.keys import Keys
+from dispatcher.store.wire import Call
+
+PRODUCERS = "*"
+"""Stands for workspace and platform where a key enqueues, for all of them."""
+MAX_RATE = 10_000
+MAX_NAME = 64
+_FORM = re.compile(r"key_[0-9a-f]{12}\.[A-Za-z0-9_-]{43}")
+_NOBODY = sha256(b"nobody").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Whose key it is and what it may; never its secret."""
+
+    id: str
+    workspace: str
+    """PRODUCERS: it enqueues."""
+    platform: str
+    """The one whose API it opens."""
+    name: str
+    created_ms: int
+    rate_per_second: int
+    read_only: bool = False
+    """Whether it may only ask, and not change where callbacks go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What is left of a key's rate after a call."""
+
+    limit: int
+    remaining: int
+    """Calls in this second; below 0: this one is too many."""
+    reset: int
+    """When the next second begins, in seconds since 1970."""
+
+
+class ApiKeys:
+    """Reads and changes API keys in Redis. Every method raises RedisUnavailable."""
+
+    def __init__(self, call: Call, keys: Keys, url: str = "") -> None:
+        self._call = call
+        self._keys = keys
+        self._url = url
+        self._here: dict[str, int] = {}
+
+    async def add(
+        self,
+        workspace: str,
+        platform: str,
+        name: str,
+        *,
+        now_ms: int,
+        rate_per_second: int,
+        read_only: bool = False,
+    ) -> tuple[ApiKey, str]:
+        """Makes a key; returns it with its text, which is not kept. Raises InvalidInput, or NotFound where the workspace goes meanwhile."""
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise InvalidInput(f"an API key's name is 1 to {MAX_NAME} characters that can be printed")
+        if not 1 <= rate_per_second <= MAX_RATE:
+            raise InvalidInput(
+                f"an API key's rate is 1 to {MAX_RATE:,} calls a second, not {rate_per_second}"
+            )
+        id_, secret = f"key_{secrets.token_hex(6)}", secrets.token_urlsafe(32)
+        named = ("workspace", workspace, "platform", platform, "name", name)
+        counted = ("created", now_ms, "rate", rate_per_second, "digest", _digest(secret))
+        limited = ("read_only", 1) if read_only else ()
+        with translated(self._url):
+            await self._call("SADD", self._keys.api_keys(workspace), id_)
+            await self._call("HSET", self._keys.api_key(id_), *named, *counted, *limited)
+            if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
+                await self._call("DEL", self._keys.api_key(id_))
+                raise NotFound(f"workspace {workspace!r} was removed meanwhile")
+        made = ApiKey(id_, workspace, platform, name, now_ms, rate_per_second, read_only)
+        return made, f"{id_}.{secret}"
+
+    async def list(self, workspace: str) -> "list[ApiKey]":
+        """A workspace's keys, the oldest first."""
+        with translated(self._url):
+            ids = [id_.decode() for id_ in await self._call("SMEMBERS", self._keys.api_keys(workspace))]
+            found = [(id_, _fields(await self._call("HGETALL", self._keys.api_key(id_)))) for id_ in ids]
+        return sorted((_read(id_, h) for id_, h in found if h), key=lambda key: (key.created_ms, key.id))
+
+    async def revoke(self, workspace: str, id_: str) -> None:
+        """Ends a key of a workspace, from the next call on. Raises NotFound."""
+        with translated(self._url):
+            if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
+                raise NotFound(f"there is no such API key: {id_}")
+            await self._call("DEL", self._keys.api_key(id_))
+            await self._call("SREM", self._keys.api_keys(workspace), id_)
+
+    async def verify(self, text: str) -> ApiKey | None:
+        """The key of this text, or None. Of what looks like a key it takes as long, whatever of it is right."""
+        key, _ = await self.identify(text)
+        return key
+
+    async def identify(self, text: str) -> tuple[ApiKey | None, str]:
+        """As `verify`; and the id of the key that it says to be, where there is one."""
+        if not _FORM.fullmatch(text):
+            return None, ""
+        id_, _, secret = text.partition(".")
+        with translated(self._url):
+            h = _fields(await self._call("HGETALL", self._keys.api_key(id_)))
+        digest = h.get(b"digest", _NOBODY.encode()).decode()
+        proved = hmac.compare_digest(digest, _digest(secret))
+        return _read(id_, h) if proved and h else None, id_ if h else ""
+
+    async def spend(self, key: ApiKey) -> Spent:
+        """Counts a call against a key's rate, over all servers; a second at a time."""
+        second = int(time.time())
+        counted = self._keys.api_rate(key.id, second)
+        try:
+            with translated(self._url):
+                calls, _ = await asyncio.gather(self._call("INCR", counted), self._call("EXPIRE", counted, 5))
+        except RedisFull:  # which answers questions still: counted here, then
+            calls = self._here[counted] = self._here.get(counted, 0) + 1
+            self._here = {one: n for one, n in self._here.items() if one.endswith(f":{second}")}
+        return Spent(key.rate_per_second, key.rate_per_second - calls, second + 1)
+
+
+def _digest(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _read(id_: str, h: Mapping[bytes, bytes]) -> ApiKey:
+    return ApiKey(
+        id_,
+        h[b"workspace"].decode(),
+        h[b"platform"].decode(),
+        h[b"name"].decode(),
+        int(h[b"created"]),
+        int(h[b"rate"]),
+        b"read_only" in h,
+    )

@@ -1,0 +1,214 @@
+"""The trail: who changed what, by the API or by a command. A log line and an entry of one stream for each change.
+
+The change comes first: where its entry cannot be written, that is logged, and the change stands. Neither secrets nor
+headers' values are in it, nor a URL's query or user name.
+"""
+
+import asyncio
+import os
+import pwd
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.model import encode_json, iso
+from dispatcher.store.connection import translated
+from dispatcher.store.keys import Keys
+from dispatcher.store.wire import Call
+from dispatcher.store.workspaces import Workspace
+
+KEPT = 10_000
+"""Entries that are kept, and a few more."""
+READ_AT_ONCE = 500
+
+log = structlog.get_logger()
+
+Facts = Mapping[str, Any]
+"""What is told of a change; JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who changes something."""
+
+    via: str
+    """`api` or `command`."""
+    name: str
+    """An API key's id and name, or the system's user and host."""
+
+
+def operator() -> Who:
+    """Who runs this process: the system's user, and who became that by sudo, at which host."""
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's user has no name
+        user = str(os.geteuid())
+    behind = os.environ.get("SUDO_USER")
+    return Who("command", f"{f'{behind} as ' if behind else ''}{user}@{socket.gethostname()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change, as the trail has it."""
+
+    at_ms: int
+    who: Who
+    what: str
+    workspace: str
+    """Empty: it is of none."""
+    before: Facts
+    after: Facts
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `audit list --json` prints."""
+        return {
+            "at": iso(self.at_ms),
+            "via": self.who.via,
+            "who": self.who.name,
+            "what": self.what,
+            "workspace": self.workspace or None,
+            "from": self.before,
+            "to": self.after,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Writes and reads the trail on one Redis."""
+
+    call: Call
+    keys: Keys
+    url: str
+    who: Who
+    retention_ms: int = 604_800_000
+    quiet: bool = False
+    """Whether the log line is for debugging only: where somebody looks at a terminal."""
+
+    def by(self, who: Who) -> "Audit":
+        """The same trail, for what somebody else does."""
+        return replace(self, who=who)
+
+    async def add(
+        self, what: str, workspace: str = "", before: Facts | None = None, after: Facts | None = None
+    ) -> None:
+        """Adds a change that was made, from what to what. Never fails."""
+        before, after = before or {}, after or {}
+        kept = await self._keep(what, workspace, before, after)
+        write = log.debug if self.quiet and kept else log.info
+        write(
+            "audit",
+            via=self.who.via,
+            who=self.who.name,
+            what=what,
+            workspace=workspace or None,
+            **{"from": before or None, "to": after or None},
+        )
+
+    @asynccontextmanager
+    async def steps(self, what: str, workspace: str = "", **about: Any) -> AsyncIterator[dict[str, Any]]:
+        """For a change in many steps, which notes what it has done: adds that at its end, or where it is broken off.
+
+        Adds nothing where nothing was noted.
+        """
+        done: dict[str, Any] = {}
+        try:
+            yield done
+        finally:
+            if done:
+                told = {name: value for name, value in about.items() if value is not None}
+                await self.add(what, workspace, after=told | done)
+
+    async def latest(self, limit: int, workspace: str | None = None) -> list[Entry]:
+        """The newest changes, of a workspace or of all, the newest first. Raises RedisUnavailable."""
+        chosen: list[Entry] = []
+        until = "+"
+        while len(chosen) < limit:
+            with translated(self.url):
+                found = await self.call("XREVRANGE", self.keys.audit, until, "-", "COUNT", READ_AT_ONCE)
+            entries = [_read(id_.decode(), flat) for id_, flat in found]
+            chosen += [one for one in entries if workspace in (None, one.workspace)]
+            if len(found) < READ_AT_ONCE:
+                break
+            until = f"({found[-1][0].decode()}"
+        return chosen[:limit]
+
+    async def _keep(self, what: str, workspace: str, before: Facts, after: Facts) -> bool:
+        fields = ("via", self.who.via, "who", self.who.name, "what", what, "workspace", workspace)
+        facts = ("from", encode_json(before), "to", encode_json(after))
+        try:
+            with translated(self.url):
+                await asyncio.gather(
+                    self.call("XADD", self.keys.audit, "MAXLEN", "~", KEPT, "*", *fields, *facts),
+                    self.call("PEXPIRE", self.keys.audit, self.retention_ms),
+                )
+        except RedisUnavailable as error:
+            log.error("audit.unwritten", what=what, problem=str(error), action="the change stands")
+            return False
+        except Exception:
+            log.exception("audit.unwritten", what=what, action="the change stands")
+            return False
+        return True
+
+
+def shown_url(url: str) -> str | None:
+    """A URL as the trail has it: without user name and query; None where there is none."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{'?…' if parts.query else ''}"
+
+
+def described(workspace: Workspace) -> dict[str, Any]:
+    """A workspace as the trail has it."""
+    return {
+        "dialect": workspace.dialect,
+        "callbackUrl": shown_url(workspace.callback_url),
+        "maxConcurrency": workspace.max_concurrency,
+        "ratePerSecond": workspace.rate_per_second,
+        "ordering": workspace.ordering,
+        "headers": sorted(workspace.headers),
+        "secrets": [
+            {"createdAt": iso(one.created_ms), "expiresAt": one.expires_ms and iso(one.expires_ms)}
+            for one in workspace.secrets
+        ],
+    }
+
+
+def difference(after: Workspace) -> tuple[Facts, Facts]:
+    """What a change of a workspace made of what, by its own account; of headers their names."""
+    before = after.before
+    if before is None:
+        return {}, described(after)
+    old, new = described(before), described(after)
+    names = [name for name in new if old[name] != new[name]]
+    if before.callback_url != after.callback_url and "callbackUrl" not in names:
+        names.append("callbackUrl")  # in its query
+    every = {*before.headers, *after.headers}
+    changed = sorted(name for name in every if before.headers.get(name) != after.headers.get(name))
+    headers = {"headersChanged": changed} if changed else {}
+    return {name: old[name] for name in names}, {name: new[name] for name in names} | headers
+
+
+def is_changed(workspace: Workspace) -> bool:
+    """Whether the change that returned it changed anything."""
+    return workspace.before is None or workspace.before.revision != workspace.revision
+
+
+def _read(id_: str, flat: list[bytes]) -> Entry:
+    h = {
+        name.decode(): value.decode(errors="replace")
+        for name, value in zip(flat[::2], flat[1::2], strict=True)
+    }
+    before, after = (msgspec.json.decode(h[name], type=dict[str, Any]) for name in ("from", "to"))
+    at_ms = int(id_.partition("-")[0])
+    return Entry(at_ms, Who(h["via"], h["who"]), h["what"], h["workspace"], before, after)

@@ -1,0 +1,340 @@
+"""Reads callbacks from the ledger, for people: one, a message's, all of a state. Changes nothing."""
+
+import math
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import redis.asyncio
+import structlog
+
+from dispatcher.errors import InvalidInput
+from dispatcher.model import Status, is_time, iso
+from dispatcher.rules.outcomes import ENDS, Attempt, State
+from dispatcher.store.connection import translated
+from dispatcher.store.entry import Entry, read_entry
+from dispatcher.store.holds import held_by, problem
+from dispatcher.store.keys import Keys
+from dispatcher.store.lookup import Endpoint
+
+PAGE = 500
+"""Callbacks that are read in one round trip."""
+
+LISTED = (State.FAILED, State.EXPIRED, State.SUPERSEDED)
+"""Ends that are listed; of what was delivered there is too much."""
+
+Id = tuple[str, str]
+"""Workspace and eventId."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One callback as the ledger has it. Times are ms since 1970."""
+
+    event_id: str
+    workspace: str
+    endpoint: str
+    """Its name: scheme://host:port."""
+    message_uuid: str
+    status: Status
+    event_type: str
+    state: State
+    attempts: Sequence[Attempt]
+    """All, with those before a replay."""
+    accepted_ms: int
+    expires_ms: int
+    next_attempt_ms: int | None
+    """None while it is in a worker's hands, behind another one of its message, or at its end."""
+    ended_ms: int | None
+    answer: str | None
+    """The beginning of the last answer that was no 2xx, or why there was none."""
+    lease_ends_ms: int | None = None
+    """While it is in a worker's hands."""
+    attempts_before: int = 0
+    """How many of the attempts were made before it was replayed."""
+    replay_of: str | None = None
+    replayed_as: str | None = None
+    cancelled: bool = False
+    """The operator ended it."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ENDS
+
+    @property
+    def error(self) -> str | None:
+        """The last attempt's word; None before the first one, and after a 2xx."""
+        return self.attempts[-1].error if self.attempts else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `event show --json` prints; times are ISO 8601 in UTC."""
+        return {
+            "eventId": self.event_id,
+            "workspace": self.workspace,
+            "endpoint": self.endpoint,
+            "messageId": self.message_uuid,
+            "status": self.status,
+            "eventType": self.event_type,
+            "state": self.state.value,
+            "attempts": [
+                {
+                    "number": number,
+                    "startedAt": iso(attempt.started_at_ms),
+                    "durationMs": attempt.duration_ms,
+                    "httpStatus": attempt.http_status,
+                    "error": attempt.error,
+                }
+                for number, attempt in enumerate(self.attempts, 1)
+            ],
+            "acceptedAt": iso(self.accepted_ms),
+            "expiresAt": iso(self.expires_ms),
+            "nextAttemptAt": _iso(self.next_attempt_ms),
+            "endedAt": _iso(self.ended_ms),
+            "lastAnswer": self.answer,
+            "attemptsBeforeReplay": self.attempts_before,
+            "replayOf": self.replay_of,
+            "replayedAs": self.replayed_as,
+            "cancelled": self.cancelled,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A callback that has not ended, and where it goes."""
+
+    event_id: str
+    endpoint: str
+    """Its id."""
+    message_uuid: str
+
+
+def _readable(id_: Id, raw: bytes, strict: bool) -> Entry | None:
+    """An entry; None, and a line in the log, for one that cannot be read: it hides no other one."""
+    try:
+        return read_entry(raw)
+    except InvalidInput:
+        if strict:
+            raise
+        log.error("event.unreadable", workspace=id_[0], event_id=id_[1])
+        return None
+
+
+class Events:
+    """Reads one Redis. Every method raises RedisUnavailable."""
+
+    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._url = url
+
+    async def get(self, workspace: str, event_id: str) -> Event | None:
+        """The callback of an eventId, or None: never accepted, or forgotten after the retention.
+
+        Raises InvalidInput for an entry that cannot be read; in lists it is left out, with a line in the log.
+        """
+        found = await self._read([(workspace, event_id)], strict=True)
+        return found[0] if found else None
+
+    async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[Event]:
+        """The callbacks of one message, in order of acceptance: all, or so many of the last."""
+        with translated(self._url):
+            ids = await self._client.get(self._keys.message(workspace, uuid)) or b""
+        once = list(dict.fromkeys(ids.decode(errors="replace").split()))
+        return await self._read([(workspace, event_id) for event_id in once[-last:]])
+
+    async def waiting(
+        self, workspace: str | None = None, endpoint: str | None = None
+    ) -> AsyncIterator[Event]:
+        """What has not come to its end, that which expires first first; of one workspace, to one endpoint (its id)."""
+        async for ids in self._pages(workspace):
+            for event in await self._read(ids, endpoint):
+                if not event.ended:
+                    yield event
+
+    async def pending(self, workspace: str, endpoint: str | None = None) -> AsyncIterator[Pending]:
+        """The same of a workspace, with no more than it takes to move or cancel them."""
+        async for ids in self._pages(workspace):
+            for (_, event_id), entry in await self._entries(ids):
+                if not entry.ended and endpoint in (None, entry.endpoint):
+                    yield Pending(event_id, entry.endpoint, entry.message_uuid)
+
+    async def order(self, workspace: str, uuids: Sequence[str]) -> dict[str, list[str]]:
+        """The eventIds of messages, each in order of acceptance."""
+        found: dict[str, list[str]] = {}
+        for some in _batched(uuids, PAGE):
+            with translated(self._url):
+                ids = await self._client.mget([self._keys.message(workspace, uuid) for uuid in some])
+            found |= {uuid: (of or b"").decode().split() for uuid, of in zip(some, ids, strict=True)}
+        return found
+
+    async def ended(
+        self, workspaces: Sequence[str], state: State, since_ms: int = 0, until_ms: int | None = None
+    ) -> AsyncIterator[Event]:
+        """What ended failed, expired or superseded (see LISTED) between two times, the latest first."""
+        until = "+inf" if until_ms is None else until_ms
+        rows = [self._listed(workspace, state, since_ms, until) for workspace in workspaces]
+        heads = [(head, row) for row in rows if (head := await anext(row, None))]
+        page: list[Id] = []
+        while heads:
+            newest = max(range(len(heads)), key=lambda n: heads[n][0])
+            (_, *one), row = heads.pop(newest)
+            page.append((one[0], one[1]))
+            if following := await anext(row, None):
+                heads.append((following, row))
+            if len(page) == PAGE or not heads:
+                for event in await self._read(page):
+                    if event.state is state:
+                        yield event
+                page = []
+
+    async def has_body(self, event: Event) -> bool:
+        """Whether its body is still kept: without it there is nothing to replay."""
+        with translated(self._url):
+            return bool(await self._client.exists(self._keys.body(event.workspace, event.event_id)))
+
+    async def before(self, event: Event, endpoint: Endpoint) -> int:
+        """How many callbacks are due before it in its lane."""
+        with translated(self._url):
+            return await self._client.zrank(self._keys.lane(endpoint.id), event.event_id) or 0
+
+    async def _listed(
+        self, workspace: str, state: State, since: int, until: int | str
+    ) -> AsyncIterator[tuple[float, str, str]]:
+        first, key = 0, self._keys.ended(workspace, state)
+        while True:
+            with translated(self._url):
+                found = await self._client.zrevrangebyscore(
+                    key, until, since, start=first, num=PAGE, withscores=True
+                )
+            for id_, at in found:
+                yield at, workspace, id_.decode()
+            if len(found) < PAGE:
+                return
+            first += PAGE
+
+    async def _pages(self, workspace: str | None) -> AsyncIterator[list[Id]]:
+        """Everything that is pending, some at a time, that which expires first first."""
+        last: float = 0
+        seen: set[str] = set()
+        while found := await self._pending(last, seen):
+            end = found[-1][1]
+            seen = {member for member, at in found if at == end} | (seen if end == last else set())
+            last = end
+            ids = [(name, id_) for name, _, id_ in (member.partition(":") for member, _ in found)]
+            yield [one for one in ids if workspace in (None, one[0])]
+
+    async def _pending(self, since: float, seen: Collection[str]) -> list[tuple[str, float]]:
+        """The next pending ones and their expiries, from that of the last one on, without those seen of it.
+
+        By score and not by rank: ranks shift where others end meanwhile.
+        """
+        num = PAGE + len(seen)
+        with translated(self._url):
+            found = await self._client.zrangebyscore(
+                self._keys.expiries, since, "+inf", start=0, num=num, withscores=True
+            )
+        return [(one, at) for one, at in ((member.decode(), at) for member, at in found) if one not in seen]
+
+    async def _entries(self, ids: Sequence[Id], strict: bool = False) -> list[tuple[Id, Entry]]:
+        if not ids:
+            return []
+        with translated(self._url):
+            found = await self._client.mget([self._keys.event(*one) for one in ids])
+        kept = [(one, raw) for one, raw in zip(ids, found, strict=True) if raw is not None]
+        return [(one, entry) for one, raw in kept if (entry := _readable(one, raw, strict))]
+
+    async def _read(
+        self, ids: Sequence[Id], endpoint: str | None = None, *, strict: bool = False
+    ) -> list[Event]:
+        entries = [one for one in await self._entries(ids, strict) if endpoint in (None, one[1].endpoint)]
+        pipe = self._client.pipeline(transaction=False)
+        for (workspace, event_id), entry in entries:
+            pipe.hget(self._keys.endpoint(entry.endpoint), "name")
+            pipe.zscore(self._keys.lane(entry.endpoint), event_id)
+            pipe.zscore(self._keys.leased(entry.endpoint), event_id)
+            pipe.get(self._keys.answer(workspace, event_id))
+        with translated(self._url):
+            rest = await pipe.execute() if entries else []
+        return [_event(*one, *four) for one, four in zip(entries, _batched(rest, 4), strict=True)]
+
+
+def _batched(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for first in range(0, len(values), size):
+        yield values[first : first + size]
+
+
+def next_step(event: Event, endpoint: Endpoint, before: int, *, has_body: bool) -> str:
+    """What happens next to a callback, and what an operator can do, in words. Pure."""
+    replay = f"dispatcher event replay {event.event_id} --workspace {event.workspace}"
+    again = (
+        f"`{replay}` sends it again" if has_body else "its body is not kept any more: it cannot be replayed"
+    )
+    match event.state:
+        case State.DELIVERED:
+            return f"nothing: it was delivered; {again}"
+        case State.SUPERSEDED:
+            return "nothing: a newer status of its message took its place"
+        case State.FAILED if event.cancelled:
+            return f"nothing: the operator cancelled it; {again}"
+        case State.FAILED | State.EXPIRED:
+            why = "its attempts are used up" if event.state is State.FAILED else "its time was over"
+            return f"nothing: {why if event.error != 'http_410' else 'the receiver said 410, gone'}; {again}"
+    if event.lease_ends_ms is not None:
+        return f"it is being sent; if its worker died it comes back at {iso(event.lease_ends_ms)}"
+    if endpoint.stopped_ms is not None:
+        return f"it waits: the operator stopped the endpoint; `dispatcher endpoint resume {event.workspace} {event.endpoint}`"
+    if event.next_attempt_ms is None:
+        return "it waits for an earlier callback of its message"
+    number = len(event.attempts) - event.attempts_before + 1
+    retry = f"`dispatcher endpoint retry {event.workspace} {event.endpoint}`"
+    if endpoint.paused_until_ms > event.next_attempt_ms:
+        what = problem(endpoint) or "is down"
+        return f"it waits: the endpoint {what}; {held_by(endpoint)}; {before} are before this one; {retry} probes now"
+    if event.next_attempt_ms > endpoint.now_ms:
+        hint = f"; {retry} makes it due now" if event.state is State.RETRYING else ""
+        return f"attempt {number} at {iso(event.next_attempt_ms)}{hint}"
+    return f"attempt {number} as soon as it is its turn; {before} are before it"
+
+
+def _event(
+    id_: Id,
+    entry: Entry,
+    name: bytes | None,
+    due: float | None,
+    lease_end: float | None,
+    answer: bytes | None,
+) -> Event:
+    workspace, event_id = id_
+    return Event(
+        event_id=event_id,
+        workspace=workspace,
+        endpoint=name.decode().partition(" ")[2] if name else entry.endpoint,
+        message_uuid=entry.message_uuid,
+        status=entry.status,
+        event_type=entry.event_type,
+        state=entry.state,
+        attempts=entry.attempts,
+        accepted_ms=entry.accepted_ms,
+        expires_ms=entry.expires_ms,
+        next_attempt_ms=_ms(due),
+        ended_ms=entry.ended_ms,
+        answer=None if answer is None else answer.decode(errors="replace"),
+        lease_ends_ms=_ms(lease_end),
+        attempts_before=entry.attempts_before,
+        replay_of=entry.extra.get("replay_of"),
+        replayed_as=entry.extra.get("replayed_as"),
+        cancelled="cancelled" in entry.extra,
+    )
+
+
+def _ms(score: float | None) -> int | None:
+    return int(score) if score is not None and math.isfinite(score) and is_time(int(score)) else None
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else iso(ms)

@@ -1,0 +1,304 @@
+"""What about a Redis would lose data, in words. Reads only."""
+
+import ipaddress
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import NoPermissionError, ResponseError
+
+from dispatcher.store.connection import translated
+from dispatcher.store.redis_url import RedisUrl
+
+MIN_VERSION = (6, 2)
+LOOKS = 9
+MAX_SKEW_SECONDS = 2.0
+SLOW_CALL_SECONDS = 0.005
+
+
+class Verdict(StrEnum):
+    """What a check found."""
+
+    OK = "ok"
+    WARNING = "warning"
+    BAD = "bad"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `advice` says what to do."""
+
+    subject: str
+    verdict: Verdict
+    detail: str
+    advice: str = ""
+
+
+async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Finding]:
+    """Version, persistence, eviction, access, clock, latency and memory of a Redis. Raises RedisUnavailable."""
+    config: dict[str, Any] = {}
+    with translated(url):
+        info = await _allowed(client.info("everything"))
+        for name in ("appendfsync", "bind", "protected-mode", "requirepass"):  # Redis 6.2 takes one at a time
+            config |= await _allowed(client.config_get(name))
+        user = await _allowed(client.acl_getuser("default"))
+        clock, latency = await _clock_and_latency(client)
+    return [
+        _version(info),
+        _persistence(info, config),
+        _disk(info),
+        _loaded(info),
+        _eviction(info),
+        _access(config, user),
+        *_own_encryption(url),
+        clock,
+        latency,
+        _memory(info),
+    ]
+
+
+async def _clock_and_latency(client: Any) -> tuple[Finding, Finding]:
+    """Redis's clock beside this machine's, and how long a call takes: the median of some."""
+    took, ahead = [], []
+    for _ in range(LOOKS):
+        began, here = time.monotonic(), time.time()
+        try:
+            seconds, microseconds = await client.time()
+        except NoPermissionError:
+            return tuple(  # type: ignore[return-value]
+                Finding(name, Verdict.UNKNOWN, "TIME is forbidden", "let this user run TIME")
+                for name in ("clock", "latency")
+            )
+        took.append(time.monotonic() - began)
+        ahead.append(seconds + microseconds / 1e6 - here - took[-1] / 2)
+    return _clock(median(ahead)), _latency(median(took))
+
+
+def _clock(ahead: float) -> Finding:
+    shown = f"Redis's clock is {abs(ahead):.2f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+    if abs(ahead) < MAX_SKEW_SECONDS:
+        return Finding("clock", Verdict.OK, shown)
+    advice = "have both follow NTP: callbacks carry Redis's time, and receivers refuse what is 5 minutes off"
+    return Finding("clock", Verdict.BAD if abs(ahead) > 60 else Verdict.WARNING, shown, advice)
+
+
+def _latency(seconds: float) -> Finding:
+    shown = f"a call takes {seconds * 1000:.1f} ms"
+    if seconds < SLOW_CALL_SECONDS:
+        return Finding("latency", Verdict.OK, shown)
+    advice = "bring workers and Redis nearer together: each callback waits for some three calls"
+    return Finding("latency", Verdict.WARNING, shown, advice)
+
+
+def _memory(info: dict[str, Any]) -> Finding:
+    databases = [db for name, db in info.items() if re.fullmatch(r"db\d+", name)]  # 8.2 has db0_distrib_…
+    keys = sum(db["keys"] for db in databases if isinstance(db, dict))
+    used, most = info.get("used_memory"), info.get("maxmemory")
+    if used is None or most is None:
+        return Finding("memory", Verdict.UNKNOWN, "INFO is forbidden", "set a maxmemory")
+    shown = f"{keys:,} keys, {used / 2**20:,.0f} MiB used"
+    if not most:
+        advice = "set maxmemory: without it the machine's memory ends first, and with it Redis"
+        return Finding("memory", Verdict.WARNING, f"{shown}, no maxmemory", advice)
+    shown += f" of {most / 2**20:,.0f}"
+    if used < 0.85 * most:
+        return Finding("memory", Verdict.OK, shown)
+    advice = "raise maxmemory, or see what waits: dispatcher endpoint list"
+    return Finding("memory", Verdict.WARNING, shown, advice)
+
+
+async def _allowed(call: Any) -> dict[str, Any]:
+    """The reply, or nothing where this user or service may not ask."""
+    try:
+        return dict(await call)
+    except (NoPermissionError, ResponseError) as error:
+        if isinstance(error, NoPermissionError) or "unknown command" in str(error).lower():
+            return {}
+        raise
+
+
+def _version(info: dict[str, Any]) -> Finding:
+    version = str(info.get("redis_version", ""))
+    if not version:
+        return Finding(
+            "version",
+            Verdict.UNKNOWN,
+            "INFO is forbidden",
+            f"make sure it is {_dotted(MIN_VERSION)} or newer",
+        )
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < MIN_VERSION:
+        return Finding(
+            "version", Verdict.BAD, version, f"use Redis {_dotted(MIN_VERSION)} or newer, or Valkey"
+        )
+    return Finding("version", Verdict.OK, version)
+
+
+def _persistence(info: dict[str, Any], config: dict[str, Any]) -> Finding:
+    if "aof_enabled" not in info:
+        return Finding(
+            "persistence", Verdict.UNKNOWN, "INFO is forbidden", "set appendonly yes, appendfsync everysec"
+        )
+    if not info["aof_enabled"]:
+        return Finding(
+            "persistence",
+            Verdict.BAD,
+            "no append-only file: a restart of Redis loses accepted callbacks",
+            "set appendonly yes, appendfsync everysec",
+        )
+    how = config.get("appendfsync")
+    if how is None:
+        return Finding(
+            "persistence",
+            Verdict.UNKNOWN,
+            "append-only file, appendfsync unknown (CONFIG is forbidden)",
+            "make sure that it is everysec or always",
+        )
+    if how == "no":
+        return Finding(
+            "persistence", Verdict.BAD, "append-only file, but appendfsync no", "set appendfsync everysec"
+        )
+    return Finding("persistence", Verdict.OK, f"append-only file, fsync {how}")
+
+
+def _disk(info: dict[str, Any]) -> Finding:
+    """Whether Redis can write its files. Where it cannot, it refuses every write (MISCONF), so nothing is taken or sent."""
+    if "aof_last_write_status" not in info and "rdb_last_bgsave_status" not in info:
+        return Finding(
+            "disk", Verdict.UNKNOWN, "INFO is forbidden", "watch Redis's disk: a full one stops all"
+        )
+    if info.get("aof_enabled") and info.get("aof_last_write_status", "ok") != "ok":
+        return Finding(
+            "disk",
+            Verdict.BAD,
+            "Redis cannot write its append-only file, most often because its disk is full: it refuses all writes",
+            "make room on Redis's disk (its log names the error); it goes on by itself within a second",
+        )
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        return Finding(
+            "disk",
+            Verdict.BAD,
+            "Redis could not save its last snapshot (RDB), most often because its disk is full: unless "
+            "stop-writes-on-bgsave-error is no, it refuses all writes",
+            "make room on Redis's disk (its log names the error), then redis-cli BGSAVE; without a need for snapshots: "
+            'CONFIG SET save ""',
+        )
+    if info.get("aof_enabled") and info.get("aof_last_bgrewrite_status", "ok") != "ok":
+        return Finding(
+            "disk",
+            Verdict.WARNING,
+            "Redis could not rewrite its append-only file, which grows until it can",
+            "make room on Redis's disk and in its memory (its log names the error), then redis-cli BGREWRITEAOF",
+        )
+    return Finding("disk", Verdict.OK, "Redis writes its files")
+
+
+def _loaded(info: dict[str, Any]) -> Finding:
+    """Whether Redis runs on an append-only file that it has loaded and not rewritten.
+
+    Where it lost power in the middle of a transaction, it cuts the file off within it; what it appends then belongs to that
+    transaction when the file is loaded the next time (redis-server's loadAppendOnlyFile). A rewrite ends that.
+    """
+    if "aof_enabled" not in info or "aof_base_size" not in info:
+        advice = "after a power cut: redis-cli BGREWRITEAOF"
+        return Finding("load", Verdict.UNKNOWN, "INFO is forbidden, or there is no append-only file", advice)
+    if not info["aof_base_size"] or info.get("aof_last_rewrite_time_sec", -1) != -1:
+        return Finding("load", Verdict.OK, "the append-only file is whole")
+    hours = info.get("uptime_in_seconds", 0) / 3600
+    return Finding(
+        "load",
+        Verdict.WARNING,
+        f"Redis loaded its append-only file {hours:.1f} h ago, and has not rewritten it since",
+        "if it had lost power: redis-cli BGREWRITEAOF now, before it restarts again",
+    )
+
+
+def _eviction(info: dict[str, Any]) -> Finding:
+    policy = info.get("maxmemory_policy")
+    if policy is None:
+        return Finding("eviction", Verdict.UNKNOWN, "INFO is forbidden", "set maxmemory-policy noeviction")
+    if policy != "noeviction":
+        return Finding(
+            "eviction",
+            Verdict.BAD,
+            f"maxmemory-policy {policy}: at maxmemory Redis throws callbacks away",
+            "set maxmemory-policy noeviction",
+        )
+    return Finding("eviction", Verdict.OK, "noeviction")
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _access(config: dict[str, Any], user: dict[str, Any]) -> Finding:
+    if "bind" not in config and not user:
+        return Finding(
+            "access", Verdict.UNKNOWN, "CONFIG and ACL are forbidden", "set a password for each user"
+        )
+    if config.get("requirepass") or (user and "nopass" not in user["flags"]):
+        return Finding("access", Verdict.OK, "the default user has a password, or is off")
+    binds = set(str(config.get("bind", "")).replace("-", " ").split())
+    if binds and all(_is_local(bind) for bind in binds):
+        return Finding("access", Verdict.OK, "no password, but only this machine can connect")
+    if config.get("protected-mode") == "yes" and not binds - {"*", "0.0.0.0", "::", "::*"}:  # noqa: S104
+        return Finding("access", Verdict.OK, "no password, but protected-mode lets only this machine in")
+    return Finding(
+        "access",
+        Verdict.WARNING,
+        "the default user has no password, and Redis listens beyond this machine",
+        "set requirepass or an ACL user, and put it into DISPATCHER_REDIS_URL",
+    )
+
+
+def _own_encryption(url: str) -> list[Finding]:
+    where = RedisUrl.parse(url) if url else None
+    return [encryption("encryption", where.host, where.tls)] if where else []
+
+
+def encryption(subject: str, host: str, tls: Mapping[str, Any]) -> Finding:
+    """What TLS a connection speaks to a host (empty: a unix socket); `tls` by redis-py's names, empty: none."""
+    if not tls:
+        return _in_clear(subject, host)
+    if tls.get("ssl_cert_reqs") is ssl.CERT_NONE:
+        return Finding(
+            subject,
+            Verdict.WARNING,
+            "TLS, certificate not verified (ssl_cert_reqs=none): whoever stands between reads the password",
+            "take ssl_cert_reqs out of the URL, and set DISPATCHER_REDIS_CA_FILE for a private authority",
+        )
+    if not tls.get("ssl_check_hostname", True):
+        return Finding(
+            subject,
+            Verdict.WARNING,
+            "TLS, certificate verified, but not its name (ssl_check_hostname=false)",
+            "take ssl_check_hostname out of the URL, and connect by the name that the certificate has",
+        )
+    return Finding(subject, Verdict.OK, "TLS, certificate and name verified")
+
+
+def _in_clear(subject: str, host: str) -> Finding:
+    if not host:
+        return Finding(subject, Verdict.OK, "none, a unix socket")
+    if _is_local(host):
+        return Finding(subject, Verdict.OK, "none, on this machine")
+    return Finding(
+        subject,
+        Verdict.WARNING,
+        "the connection is not encrypted: password, secrets and callbacks can be read on the way",
+        "use rediss://, unless the network is your own",
+    )
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

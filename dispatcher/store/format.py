@@ -1,0 +1,67 @@
+"""The format of what is in Redis: a number that every process looks for, so that two versions never write side by side.
+
+1 (no number): all endpoints in one schedule. 2: a schedule of each workspace, digests of 12 bytes. A change of what keys
+hold, or of how scripts use them, is a new number, and a step in lua/migrate.lua.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+from dispatcher.errors import OtherFormat
+from dispatcher.store.ledger import Ledger
+
+FORMAT = 2
+AT_ONCE = 1000
+"""Endpoints that are moved in one call: Redis does nothing else meanwhile."""
+LOOK_SECONDS = 1.0
+OLDER_SECONDS = 20.0
+"""How long a worker that starts waits for those of an older version to end: their signs of life stay for 15 s."""
+
+log = structlog.get_logger()
+
+Workers = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Signs of life of the workers that are alive, by name."""
+
+
+def require_format(found: str) -> None:
+    """Raises OtherFormat for the number of another one; none at all is right: nothing is there yet."""
+    if found and found != str(FORMAT):
+        raise OtherFormat(
+            f"Redis holds data of format {found}, and this version writes format {FORMAT}: run one version at a time "
+            "(docs/operations.md, Upgrading)"
+        )
+
+
+async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: float = 0.0) -> None:
+    """Makes sure that what is in Redis is of this format, and brings it there where it is of an older one.
+
+    `found` is the number that is there. Waits so long for workers of an older version to end. Raises OtherFormat,
+    RedisUnavailable.
+    """
+    require_format(found)
+    if found:
+        return
+    await _wait_for_older(workers, wait_seconds)
+    left = 1
+    while left:
+        left, found = await ledger.migrate(AT_ONCE, FORMAT)
+    require_format(found)
+    log.debug("redis.format", format=found)
+
+
+async def _wait_for_older(workers: Workers, seconds: float) -> None:
+    deadline, told = time.monotonic() + seconds, False
+    while older := [name for name, sign in (await workers()).items() if sign.get("format") != FORMAT]:
+        if time.monotonic() >= deadline:
+            raise OtherFormat(
+                f"a worker of another version is alive: {older[0]}; end it first (it counts as alive for 15 s after that), "
+                "nothing was changed (docs/operations.md, Upgrading)"
+            )
+        if not told:
+            log.warning("worker.waits", reason="workers of another version are alive", workers=older)
+            told = True
+        await asyncio.sleep(LOOK_SECONDS)

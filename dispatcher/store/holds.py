@@ -1,0 +1,103 @@
+"""What holds an endpoint's callbacks up, in words: the same ones in every command. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from dispatcher.model import iso_seconds
+from dispatcher.rules.outcomes import DOWN_ERRORS
+from dispatcher.store.lookup import Endpoint
+
+HALF_DAY_MS = 43_200_000
+_RANKS = {"stopped": 0, "paused": 0, "probing": 0, "waiting": 1, "idle": 2}
+_UNITS = (
+    (172_800_000, 86_400_000, "days"),
+    (7_200_000, 3_600_000, "h"),
+    (120_000, 60_000, "min"),
+    (0, 1000, "s"),
+)
+
+
+def by_trouble(endpoint: Endpoint) -> tuple[int, int, int, str, str]:
+    """Sorts endpoints: what is held up, with the most waiting, then down for longest, first; then what waits; then the rest."""
+    down_since = endpoint.down_since_ms or endpoint.now_ms
+    return _RANKS[endpoint.state], -endpoint.waiting, down_since, endpoint.workspace, endpoint.url
+
+
+def problem(endpoint: Endpoint) -> str | None:
+    """What is wrong with the endpoint itself: `does not answer (timeout)`, `fails (http_500)`; None where nothing is known to be."""
+    if not endpoint.waiting:
+        return None
+    if endpoint.paused_until_ms and not endpoint.down_since_ms:
+        return f"asked to wait ({endpoint.last_error or 'Retry-After'})"
+    if not (endpoint.down_since_ms or endpoint.failures or _waits_for_attempt(endpoint)):
+        return None
+    return (
+        in_words(endpoint.last_error) if endpoint.last_error else "down" if endpoint.down_since_ms else None
+    )
+
+
+def in_words(error: str) -> str:
+    """An attempt's error as what the endpoint did: nothing, or something that was no success."""
+    return f"{'does not answer' if error in DOWN_ERRORS else 'fails'} ({error})"
+
+
+def problems(endpoints: Iterable[Endpoint]) -> dict[str, int]:
+    """How many endpoints do not answer, fail, or asked to wait."""
+    found = (problem(endpoint) for endpoint in endpoints)
+    return dict(sorted(Counter(one.partition(" (")[0] for one in found if one).items()))
+
+
+def held_by(endpoint: Endpoint) -> str:
+    """What its callbacks wait for, in a sentence."""
+    e = endpoint
+    last = f", last: {e.last_error}" if e.last_error else ""
+    row = f" after {e.failures} failures in a row" if e.failures else ""
+    match e.state:
+        case "stopped":
+            return f"stopped by the operator since {at(e.stopped_ms or 0, e.now_ms)}"
+        case "paused" if not e.down_since_ms:
+            return (
+                f"paused until {at(e.paused_until_ms, e.now_ms)}, as the endpoint asked (Retry-After){last}"
+            )
+        case "paused":
+            return f"paused by the breaker until {at(e.paused_until_ms, e.now_ms)}{row}{last}"
+        case "probing" if e.in_flight:
+            return f"probing: one callback tries it now{row}{last}"
+        case "probing":
+            return f"probing: one callback tries it next{row}{last}"
+        case "idle" if e.paused_until_ms > e.now_ms:
+            return f"idle: nothing waits for it; what comes is held until {at(e.paused_until_ms, e.now_ms)}{row}{last}"
+        case "idle":
+            return "idle: nothing waits for it"
+    return f"waiting: {_waits_for(e)}"
+
+
+def _waits_for(e: Endpoint) -> str:
+    sent = f"{e.in_flight} in flight"
+    if e.oldest_due_ms is None:
+        return f"{sent}, and those of the same messages behind them" if e.waiting > e.in_flight else sent
+    if e.oldest_due_ms > e.now_ms:
+        last = f", last: {e.last_error}" if e.last_error else ""
+        beside = f"{sent}; " if e.in_flight else ""
+        return f"{beside}the next attempt is at {at(e.oldest_due_ms, e.now_ms)}{last}"
+    most = f" of at most {e.window}" if e.window else ""
+    return f"due since {at(e.oldest_due_ms, e.now_ms)}, {sent}{most}"
+
+
+def _waits_for_attempt(e: Endpoint) -> bool:
+    """Whether all that waits waits for its next attempt: what came to nothing, or is replayed at a time of its own."""
+    return e.oldest_due_ms is not None and e.oldest_due_ms > e.now_ms
+
+
+def at(ms: int, now_ms: int) -> str:
+    """A time in UTC, and how far away it is; within half a day without its date."""
+    day, _, time = iso_seconds(ms).partition("T")
+    away = duration(abs(ms - now_ms))
+    date = "" if abs(ms - now_ms) < HALF_DAY_MS else f"{day} "
+    return f"{date}{time} ({f'in {away}' if ms > now_ms else f'{away} ago'})"
+
+
+def duration(ms: int) -> str:
+    """Milliseconds as people say them: 45 s, 4 min, 17 h, 3 days."""
+    unit, name = next((unit, name) for least, unit, name in _UNITS if ms >= least)
+    return f"{round(ms / unit)} {name}"

@@ -1,0 +1,217 @@
+"""All Redis keys, one function each: what is under it, and how long it lives.
+
+`KEY_PREFIX` stands before each key with a colon. `lua/keys.lua` builds the same ones for the
+scripts; a test compares the two.
+"""
+
+import functools
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from hashlib import blake2s
+
+PERMANENT = (
+    "format", "events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys", "api-refused",
+)  # fmt: skip
+"""What has no time to live once nothing waits: the queue, counts of rejections and refusals, workspaces and their API keys, the
+list of endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Builds keys below one prefix."""
+
+    prefix: str = "dispatcher"
+
+    @property
+    def root(self) -> str:
+        """What every key starts with."""
+        return f"{self.prefix}:"
+
+    @property
+    def events(self) -> str:
+        """Stream: the queue; entries leave when accepted or rejected. Permanent."""
+        return f"{self.prefix}:events"
+
+    @property
+    def rejected(self) -> str:
+        """Stream of at most 10,000 entries that could not be used. Retention after the last one."""
+        return f"{self.prefix}:rejected"
+
+    @property
+    def rejected_counts(self) -> str:
+        """Hash: reason -> how many entries were rejected for it. Permanent."""
+        return f"{self.prefix}:rejected-counts"
+
+    @property
+    def expiries(self) -> str:
+        """Zset: `workspace:eventId` of every pending callback -> when to look at its expiry."""
+        return f"{self.prefix}:expiries"
+
+    @property
+    def schedule(self) -> str:
+        """Zset: workspace (`*`: nobody's) that has a schedule of its own -> when it is to be looked at next."""
+        return f"{self.prefix}:schedule"
+
+    def schedule_of(self, workspace: str) -> str:
+        """Zset: endpoint of a workspace -> when it next needs attention. While one does."""
+        return f"{self.prefix}:schedule:{workspace}"
+
+    @property
+    def format(self) -> str:
+        """String: the number of the format of what is in Redis (format.py). Permanent."""
+        return f"{self.prefix}:format"
+
+    @property
+    def intake(self) -> str:
+        """String: token of the worker that leads intake; lives for its lease."""
+        return f"{self.prefix}:intake"
+
+    @property
+    def full(self) -> str:
+        """String: there while accept is refused for memory; lives for the intake lease."""
+        return f"{self.prefix}:full"
+
+    def event(self, workspace: str, event_id: str) -> str:
+        """String: the ledger's entry of one callback (lua/entry.lua). Retention after its end."""
+        return f"{self.prefix}:event:{workspace}:{event_id}"
+
+    def body(self, workspace: str, event_id: str) -> str:
+        """String: callback URL, newline, bytes to POST. Until delivered + DELIVERED_BODY_SECONDS, or retention."""
+        return f"{self.prefix}:body:{workspace}:{event_id}"
+
+    def answer(self, workspace: str, event_id: str) -> str:
+        """String: first bytes of the last failed answer. Retention."""
+        return f"{self.prefix}:answer:{workspace}:{event_id}"
+
+    def message(self, workspace: str, uuid: str) -> str:
+        """String: eventIds of one message, between blanks. Expiry + retention of the longest."""
+        return f"{self.prefix}:message:{workspace}:{uuid}"
+
+    def lane(self, endpoint: str) -> str:
+        """Zset: eventIds that may go next -> due time. While any waits."""
+        return f"{self.prefix}:lane:{endpoint}"
+
+    def leased(self, endpoint: str) -> str:
+        """Zset: eventIds in a worker's hands -> end of the lease. While in hand."""
+        return f"{self.prefix}:leased:{endpoint}"
+
+    def chain(self, endpoint: str, uuid: str) -> str:
+        """List: eventIds of one message to one endpoint, in order of acceptance. While pending."""
+        return f"{self.prefix}:chain:{endpoint}:{uuid}"
+
+    def newest(self, endpoint: str, uuid: str) -> str:
+        """String: newest timestamp of one message to one endpoint, for `latest`. Expiry + retention."""
+        return f"{self.prefix}:newest:{endpoint}:{uuid}"
+
+    def endpoint(self, endpoint: str) -> str:
+        """Hash: name (workspace, blank, origin), seen, window, waiting, hinted_until, failures, p95, pause, pause_ms,
+        down_since, last_failure, stopped, tat.
+
+        Retention after nothing waits; none while the operator has stopped it."""
+        return f"{self.prefix}:endpoint:{endpoint}"
+
+    @property
+    def workspaces(self) -> str:
+        """Set: the names of all workspaces. Permanent."""
+        return f"{self.prefix}:workspaces"
+
+    def workspace(self, workspace: str) -> str:
+        """Hash: dialect, callback URL, secrets, limits, revision. Permanent."""
+        return f"{self.prefix}:workspace:{workspace}"
+
+    def stats(self, unit: str, number: int) -> str:
+        """Hash: counters of one minute (all), hour (each workspace) or day (each endpoint) since 1970.
+
+        A day; hours and days eight."""
+        return f"{self.prefix}:stats:{unit}:{number}"
+
+    def ended(self, workspace: str, state: str) -> str:
+        """Zset: eventIds of what ended failed, expired or superseded -> when. Retention, trimmed at each addition."""
+        return f"{self.prefix}:ended:{workspace}:{state}"
+
+    def status(self, workspace: str, uuid: str) -> str:
+        """String: what is known of a message (message_record.py). STATUS_RETENTION_SECONDS after its last change."""
+        return f"{self.prefix}:status:{workspace}:{uuid}"
+
+    def status_phone(self, workspace: str, number: str) -> str:
+        """Zset: messages to a phone number -> when they were sent. As `status`, and two days."""
+        return f"{self.prefix}:status-phone:{workspace}:{number}"
+
+    def status_reference(self, workspace: str, digest: str) -> str:
+        """Zset: messages with a reference (its digest) -> when they were sent. As `status`, and two days."""
+        return f"{self.prefix}:status-reference:{workspace}:{digest}"
+
+    def status_customer(self, workspace: str, channel: str, id_: str) -> str:
+        """String: the message with a customerMessageId on a channel. As `status`, and two days."""
+        return f"{self.prefix}:status-customer:{workspace}:{channel}:{id_}"
+
+    def status_time(self, workspace: str, channel: str, slot: int) -> str:
+        """List: messages sent on a channel in ten minutes, counted since 1970. As `status`."""
+        return f"{self.prefix}:status-time:{workspace}:{channel}:{slot}"
+
+    def status_campaign(self, workspace: str, campaign: str) -> str:
+        """Hash: status -> how many messages of a campaign have it; started. As `status`, and two days."""
+        return f"{self.prefix}:status-campaign:{workspace}:{campaign}"
+
+    def status_recipients(self, workspace: str, campaign: str) -> str:
+        """List: a campaign's messages. As `status`, and two days."""
+        return f"{self.prefix}:status-recipients:{workspace}:{campaign}"
+
+    def api_key(self, key_id: str) -> str:
+        """Hash: whose API key, its platform, digest of its secret, name, rate, whether it may only read. Permanent."""
+        return f"{self.prefix}:api-key:{key_id}"
+
+    def api_keys(self, workspace: str) -> str:
+        """Set: ids of a workspace's API keys (`*`: of producers). Permanent."""
+        return f"{self.prefix}:api-keys:{workspace}"
+
+    def api_rate(self, key_id: str, second: int) -> str:
+        """String: calls with an API key in one second since 1970. Seconds."""
+        return f"{self.prefix}:api-rate:{key_id}:{second}"
+
+    def search(self, workspace: str) -> str:
+        """String: token of the long search that a workspace has under way in the API. At most 30 seconds."""
+        return f"{self.prefix}:search:{workspace}"
+
+    @property
+    def api_refused(self) -> str:
+        """Hash: reason -> how many API calls were ever refused for it. Permanent."""
+        return f"{self.prefix}:api-refused"
+
+    def api_refusals(self, hour: int) -> str:
+        """Hash: `reason keyId` -> how many API calls were refused in one hour since 1970. Eight days."""
+        return f"{self.prefix}:api-refusals:{hour}"
+
+    @property
+    def audit(self) -> str:
+        """Stream of some 10,000 changes by API and commands (audit.py). Retention after the last one."""
+        return f"{self.prefix}:audit"
+
+    def webhook_changes(self, workspace: str, minute: int) -> str:
+        """String: changes of a webhook by its customer in one minute since 1970. Two minutes."""
+        return f"{self.prefix}:webhook-changes:{workspace}:{minute}"
+
+    @property
+    def tail(self) -> str:
+        """String: there while somebody watches attempts live; also the channel they are published on. Seconds."""
+        return f"{self.prefix}:tail"
+
+    def worker(self, name: str) -> str:
+        """String: a worker's sign of life, JSON. Fifteen seconds."""
+        return f"{self.prefix}:worker:{name}"
+
+    @property
+    def endpoints(self) -> str:
+        """Zset: endpoints that were used within the retention -> when last. Permanent; old members are taken out."""
+        return f"{self.prefix}:endpoints"
+
+    @property
+    def workers(self) -> str:
+        """Zset: workers that gave a sign of life -> when. Fifteen seconds."""
+        return f"{self.prefix}:workers"
+
+
+@functools.lru_cache(maxsize=4096)
+def endpoint_id(name: str) -> str:
+    """The 12 characters that stand for an endpoint in keys; long host names would cost memory in each."""
+    return urlsafe_b64encode(blake2s(name.encode(), digest_size=9).digest()).decode()

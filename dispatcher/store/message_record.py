@@ -1,0 +1,221 @@
+"""What status changes say about their messages, as accept keeps it beside the ledger; callbacks do not depend on it."""
+
+import re
+import struct
+from collections.abc import Collection, Sequence
+from hashlib import blake2s
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from dispatcher.model import (
+    BY_LETTER,
+    LETTERS,
+    Status,
+    StatusChange,
+    encode_json,
+    is_time,
+    timestamp_ms,
+)
+from dispatcher.rules.dialects import dialect_of
+from dispatcher.store.ledger import ToAccept
+from dispatcher.store.wire import Argument
+from dispatcher.worker.metrics import Metrics
+
+SLOT_MS = 600_000
+"""Messages are listed by the ten minutes in which they were sent."""
+
+log = structlog.get_logger()
+
+MAX_REFERENCE_KEY = 1024
+"""Characters; a message is not looked up by a longer one."""
+STATUSES = {letter.encode(): status for letter, status in BY_LETTER.items()}
+READ_ON = ("RCS", "WHATSAPP")
+"""Channels on which a message can be read."""
+MAX_TOLD = 16_000
+"""Bytes; where more is told, `provider` is not kept, and if need be `reference` neither."""
+OF_THE_STATUS = ("error_code", "error_message")
+"""What is told of a status alone: the next one starts without it."""
+MAX_SENT_MS = 9_999_999_999_999
+"""Thirteen digits: the year 2286."""
+_HEAD, _STEP = re.compile(rb"(.)(\d{13})\d{6}(\d{4})", re.DOTALL), struct.Struct(">cqH")
+
+
+class Told(msgspec.Struct, array_like=True, frozen=True):
+    """What a status change says of its message, kept as one msgpack array; `""`: nobody told."""
+
+    src: str
+    dest: str
+    channel: str
+    segments: str = ""
+    units: str = ""
+    attempts: str = ""
+    cost: str = ""
+    currency: str = ""
+    customer_message_id: str = ""
+    network: str = ""
+    total_parts: str = ""
+    reference: str = ""
+    """JSON."""
+    provider: str = ""
+    """JSON."""
+    error_code: str = ""
+    error_message: str = ""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What is kept of a message."""
+
+    status: Status
+    history: list[tuple[Status, int]]
+    """The statuses it went through, with when (ms since 1970)."""
+    sent_ms: int
+    """When it was sent: `acceptedAt` where the first status change says it, else when that happened."""
+    campaign_id: str
+    """Where the platform looks messages up by it."""
+    told: Told
+    """All that was told, the latest last."""
+    names: frozenset[tuple[str, str]]
+    """Each channel and customerMessageId that it went by (`""`: before one was told)."""
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Told).decode
+
+
+def told_by(change: StatusChange) -> Told:
+    """What a status change says of its message."""
+    message, error = change.message, change.error
+    return Told(
+        message.src,
+        message.dest,
+        message.channel,
+        _text(message.segments),
+        _text(message.units),
+        _text(message.attempts),
+        "" if message.cost is None else format(message.cost, "f"),
+        message.currency or "",
+        message.customer_message_id or "",
+        message.network or "",
+        _text(message.total_parts),
+        encode_json(message.reference).decode() if message.reference else "",
+        encode_json(message.provider).decode() if message.provider else "",
+        error.code if error else "",
+        (error.message or "") if error else "",
+    )
+
+
+class Head(NamedTuple):
+    """What a record begins with: enough to leave a message out without reading all of it."""
+
+    uuid: str
+    status: Status
+    sent_ms: int
+
+
+def read_head(uuid: str, raw: bytes) -> Head | None:
+    """The beginning of a record; None for what the script did not write."""
+    status, sent = STATUSES.get(raw[:1]), raw[1:14]
+    return Head(uuid, status, int(sent)) if status and sent.isdigit() else None
+
+
+def read_record(raw: bytes) -> Record:
+    """What the script wrote. Raises ValueError for anything else."""
+    match = _HEAD.match(raw)
+    if not match:
+        raise ValueError("no record of a message")
+    place = match.end() + int(match[3])
+    campaign = raw[match.end() : place].decode()
+    history: list[tuple[Status, int]] = []
+    known: dict[str, str] = {}
+    names: set[tuple[str, str]] = set()
+    while place < len(raw):
+        letter, at, length = _STEP.unpack_from(raw, place)
+        place += _STEP.size
+        history.append((STATUSES[letter], at))
+        if length:
+            told = msgspec.structs.asdict(_unpack(raw[place : place + length]))
+            known |= {name: value for name, value in told.items() if value or name in OF_THE_STATUS}
+            names.add((known.get("channel", ""), known.get("customer_message_id", "")))
+        place += length
+    status = STATUSES[match[1]]
+    if not history or history[-1][0] is not status or not all(is_time(at) for _, at in history):
+        raise ValueError("no statuses, or one at no time")
+    return Record(status, history, int(match[2]), campaign, Told(**known), frozenset(names))
+
+
+def _shorter(told: Told) -> bytes:
+    without_provider = _pack(msgspec.structs.replace(told, provider=""))
+    if len(without_provider) <= MAX_TOLD:
+        return without_provider
+    return _pack(msgspec.structs.replace(told, provider="", reference=""))
+
+
+def reference_digest(key: str) -> str:
+    """What a reference is looked up by, whatever its length."""
+    return blake2s(key.encode(), digest_size=8).hexdigest()
+
+
+def arguments(change: StatusChange, dialect: str) -> list[Argument]:
+    """A status change as lua/record.lua takes it, with what its platform looks messages up by; nothing, where it says nothing."""
+    message, at, letter = change.message, timestamp_ms(change.timestamp), LETTERS[change.status]
+    if change.status is Status.READ and message.channel not in READ_ON:
+        return []
+    sent = min(max(0, timestamp_ms(message.accepted_at) if message.accepted_at else at), MAX_SENT_MS)
+    by = looked_up_by(change, dialect_of(dialect).LOOKED_UP_BY, sent)
+    told = _pack(told_by(change))
+    if len(told) > MAX_TOLD:
+        told = _shorter(told_by(change))
+    step = _STEP.pack(letter.encode(), at, len(told))
+    return [change.workspace, message.uuid, letter, at, sent, step[:-2], step[-2:] + told, len(by) // 2, *by]
+
+
+def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> list[str]:
+    """What a message is looked up by, and which, in turn."""
+    message, by = change.message, []
+    if "phone" in what:
+        by += ["phone", message.dest]
+    key = message.reference.get("key") if message.reference and "reference" in what else None
+    if isinstance(key, str) and 0 < len(key) <= MAX_REFERENCE_KEY:
+        by += ["reference", reference_digest(key)]
+    if message.customer_message_id and "customer" in what and ":" not in message.channel:
+        by += ["customer", f"{message.channel}:{message.customer_message_id}"]
+    if "time" in what:
+        by += ["time", f"{message.channel}:{sent_ms // SLOT_MS}"]
+    if message.campaign_id and "campaign" in what:
+        by += ["campaign", message.campaign_id]
+    return by
+
+
+class Recorder:
+    """Has accept keep what status changes say; whatever goes wrong is logged and counted, and nothing else."""
+
+    def __init__(self, retention_ms: int, metrics: Metrics | None = None) -> None:
+        self._retention_ms = retention_ms
+        self._metrics = metrics or Metrics()
+        self._fails = False
+
+    def add(self, batch: ToAccept, change: StatusChange, dialect: str, number: int) -> None:
+        """Adds what a status change says to what is to be accepted; `number` is that of its callback there, 0: it causes none."""
+        try:
+            said = arguments(change, dialect)
+        except Exception:
+            log.exception("status.unrecorded", workspace=change.workspace, event_id=change.event_id)
+            self._metrics.recorded["failed"] += 1
+            return
+        if said and not batch.said:
+            batch.said.append(self._retention_ms)
+        if said:
+            batch.said += (number, *said)
+
+    def count(self, words: Sequence[str], problem: str) -> None:
+        """What became of it; `problem` is why some failed."""
+        self._metrics.recorded.update(words)
+        if problem and not self._fails:
+            log.error("status.unrecorded", problem=problem, action="callbacks go on")
+        self._fails = bool(problem)
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)

@@ -1,0 +1,80 @@
+"""Runs the Lua scripts."""
+
+import functools
+import hashlib
+import re
+import time
+from importlib.resources import files
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from dispatcher.store.connection import translated
+from dispatcher.store.keys import Keys
+from dispatcher.store.wire import Argument, Call
+
+NAMES = (
+    "accept",
+    "cancel",
+    "claim",
+    "expire",
+    "forget",
+    "hurry",
+    "lead",
+    "leave",
+    "mend",
+    "migrate",
+    "move",
+    "reject",
+    "replay",
+    "requeue",
+    "retry",
+    "settle",
+    "stop",
+    "sweep",
+    "wake",
+)
+
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+
+
+@functools.cache
+def source(name: str) -> str:
+    """A script's text with its `-- include` lines replaced by the files they name."""
+    text = (files("dispatcher.store") / "lua" / f"{name}.lua").read_text()
+    return _INCLUDE.sub(lambda match: source(match.group(1)), text)
+
+
+@functools.cache
+def sha(name: str) -> str:
+    """What EVALSHA knows a script by."""
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+def read_all() -> None:
+    """Reads every script, so that none is missing later, when the files are being replaced. Raises OSError."""
+    for name in NAMES:
+        sha(name)
+
+
+class Scripts:
+    """Runs scripts on one Redis; many coroutines may call at once."""
+
+    def __init__(self, call: Call, keys: Keys, url: str) -> None:
+        self._call = call
+        self._root = keys.root
+        self._url = url
+
+    async def run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
+        """The script's reply, and the monotonic time at which it was sent.
+
+        Raises RedisUnavailable or RedisFull. Nothing is retried: after a time-out the script may
+        have run.
+        """
+        sent = time.monotonic()
+        with translated(self._url):
+            try:
+                return await self._call("EVALSHA", sha(name), 1, self._root, *args), sent
+            except NoScriptError:  # Redis was restarted, or its scripts flushed; the whole text always works
+                sent = time.monotonic()
+                return await self._call("EVAL", source(name), 1, self._root, *args), sent

@@ -1,0 +1,163 @@
+"""Reads the counters that the scripts keep: rates, ends, latencies. Changes nothing.
+
+Of all, by the minute, for a day; of each workspace, by the hour, and of each endpoint, by the day, for a week
+(lua/counts.lua).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+import structlog
+from redis.exceptions import ResponseError
+
+from dispatcher.store.connection import translated
+from dispatcher.store.keys import Keys
+
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+LENGTHS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
+WEEK_HOURS, WEEK_DAYS = 168, 7
+log = structlog.get_logger()
+
+ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
+
+
+COUNTED = ("messagesDelivered", "messagesFailed", "messagesTimed", "messagesTimedMs")
+"""What is counted of a workspace's messages, for the status API."""
+DURATIONS = 4 * 30 + 1
+"""Counters of durations: up to 2^30 ms, twelve days (lua/counts.lua)."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What happened in some time."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """By name: accepted, duplicate, conflict, noCallback, rejected, replayed, cancelled, opened, closed, ends, and toDelivered(Ms): messages and their time to DELIVERED."""
+    durations: Counter[int] = field(default_factory=Counter)
+    """From acceptance to delivery, by the number of their counter (see `duration_ms`)."""
+
+    @property
+    def success_rate(self) -> float | None:
+        """Delivered of all that were delivered, failed or expired; None if there were none."""
+        ended = sum(self.counts[name] for name in ("delivered", "failed", "expired"))
+        return self.counts["delivered"] / ended if ended else None
+
+    @property
+    def average_seconds_to_delivered(self) -> float | None:
+        """Of messages, from SUBMITTED (`acceptedAt`) to DELIVERED; None where no status change said so."""
+        messages = self.counts["toDelivered"]
+        return round(self.counts["toDeliveredMs"] / messages / 1000, 3) if messages else None
+
+    def percentile_ms(self, share: float) -> float | None:
+        """The duration that `share` of the delivered ones stay below, give or take 10 %; None if there were none."""
+        left = share * sum(self.durations.values())
+        for number, count in sorted(self.durations.items()):
+            left -= count
+            if left <= 0:
+                return duration_ms(number)
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `stats --json` prints of it."""
+        rate = self.success_rate
+        return {
+            "accepted": self.counts["accepted"],
+            **{name: self.counts[name] for name in ENDS_COUNTED},
+            "duplicates": self.counts["duplicate"],
+            "conflicts": self.counts["conflict"],
+            "rejected": self.counts["rejected"],
+            "noCallback": self.counts["noCallback"],
+            "replayed": self.counts["replayed"],
+            "cancelled": self.counts["cancelled"],
+            "successRate": None if rate is None else round(rate, 5),
+            "averageSecondsToDelivered": self.average_seconds_to_delivered,
+            "latencyMs": {f"p{round(share * 100)}": self.percentile_ms(share) for share in (0.5, 0.95, 0.99)},
+        }
+
+
+def duration_ms(number: int) -> float:
+    """The middle of a counter of durations: each is 19 % wider than the one before (lua/counts.lua)."""
+    return round(float(2 ** ((number + 0.5) / 4)), 1)
+
+
+class Stats:
+    """Reads one Redis. Every method raises RedisUnavailable."""
+
+    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._url = url
+
+    async def minutes(self, now_ms: int, count: int = 1440) -> list[Counter[str]]:
+        """The counters of all, minute by minute, the last one not over yet; at most a day's."""
+        return [Counter(fields) for fields in await self._read("minute", now_ms, count)]
+
+    async def day(self, now_ms: int) -> Counter[str]:
+        """The counters of all in the last 24 hours."""
+        return sum(await self.minutes(now_ms), Counter())
+
+    async def workspaces(self, now_ms: int, hours: int) -> dict[str, Figures]:
+        """What happened in the last full hours and the one that runs, by workspace; at most a week."""
+        found: dict[str, Figures] = {}
+        for fields in await self._read("hour", now_ms, hours):
+            for name, count in fields.items():
+                workspace, _, what = name.partition(" ")
+                figures = found.setdefault(workspace, Figures())
+                if what[0] == "t" and what[1:].isdigit():
+                    figures.durations[int(what[1:])] += count
+                else:
+                    figures.counts[what] += count
+        return found
+
+    async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
+        """The same of one workspace, and nothing is read of the others."""
+        names = [*COUNTED, *(f"t{number}" for number in range(DURATIONS))]
+        fields = [f"{workspace} {name}" for name in names]
+        figures, last = Figures(), now_ms // LENGTHS["hour"]
+        for number in range(last - hours + 1, last + 1):
+            counts = await self._counts(self._keys.stats("hour", number), fields)
+            figures.counts.update(dict(zip(COUNTED, counts, strict=False)))
+            figures.durations.update({n: count for n, count in enumerate(counts[len(COUNTED) :]) if count})
+        return figures
+
+    async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
+        """Ends and breaker changes of the last days (UTC) and the one that runs, by endpoint id; at most a week."""
+        found: dict[str, Counter[str]] = {}
+        for fields in await self._read("day", now_ms, days):
+            for name, count in fields.items():
+                endpoint, _, what = name.partition(" ")
+                found.setdefault(endpoint, Counter())[what] += count
+        return found
+
+    async def _counts(self, key: str, fields: list[str]) -> list[int]:
+        """Counters of a hash; 0 for what is none, and for all where something else is under the key, with a line in the log."""
+        try:
+            with translated(self._url):
+                values = await self._client.hmget(key, fields)
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            log.error("stats.unreadable", key=key, action="delete that key")
+            return [0] * len(fields)
+        return [int(value) if value and value.isdigit() else 0 for value in values]
+
+    async def _read(self, unit: str, now_ms: int, count: int) -> list[Mapping[str, int]]:
+        last = now_ms // LENGTHS[unit]
+        pipe = self._client.pipeline(transaction=False)
+        for number in range(last - count + 1, last + 1):
+            pipe.hgetall(self._keys.stats(unit, number))
+        with translated(self._url):
+            replies = await pipe.execute()
+        return [{name.decode(): int(value) for name, value in fields.items()} for fields in replies]
+
+
+def total(figures: Iterable[Figures]) -> Figures:
+    """All of them together."""
+    together = Figures()
+    for one in figures:
+        together.counts.update(one.counts)
+        together.durations.update(one.durations)
+    return together

@@ -1,0 +1,125 @@
+"""A message as the store knows it, and how what is kept of it is read."""
+
+import struct
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import structlog
+
+from dispatcher.errors import InvalidInput
+from dispatcher.model import Status, decode_json
+from dispatcher.store.message_record import Record, read_record
+from dispatcher.values import MAX_COST, is_deep
+
+MAX_DIGITS = 12
+"""Of a count; a longer one was not written by us."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as the store knows it; None where nobody told. Times are ms since 1970."""
+
+    uuid: str
+    status: Status
+    history: Sequence[tuple[Status, int]]
+    """The statuses it went through, with when."""
+    sent_ms: int
+    src: str
+    dest: str
+    channel: str
+    segments: int | None
+    units: int | None
+    attempts: int | None
+    cost: Decimal | None
+    currency: str | None
+    campaign_id: str | None
+    customer_message_id: str | None
+    network: str | None
+    total_parts: int | None
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    provider: Mapping[str, Any] = field(default_factory=dict)
+    error_code: str | None = None
+    error_message: str | None = None
+    names: Set[tuple[str, str]] = frozenset()
+    """Each channel and id that its customer knew it by: its customerMessageIds, its own id before one was told."""
+
+    def projected(self, words: Mapping[Status, str]) -> list[tuple[str, int]]:
+        """The history in a platform's own words, each with when it began; what a platform has no word for is left out."""
+        steps: list[tuple[str, int]] = []
+        for status, at in self.history:
+            word = words.get(status)
+            if word and (not steps or steps[-1][0] != word):
+                steps.append((word, at))
+        return steps
+
+    def first(self, *statuses: Status) -> int | None:
+        """When it first had one of these statuses."""
+        return next((at for status, at in self.history if status in statuses), None)
+
+
+def stored(uuid: str, raw: bytes) -> StoredMessage | None:
+    """A message as it was kept; None, and a line in the log, for what cannot be read: it hides no other one."""
+    try:
+        return _message(uuid, read_record(raw))
+    except (ValueError, ArithmeticError, LookupError, TypeError, struct.error, msgspec.MsgspecError):
+        log.error("status.unreadable", message=uuid)
+        return None
+
+
+def _message(uuid: str, record: Record) -> StoredMessage:
+    told = record.told
+    return StoredMessage(
+        uuid,
+        record.status,
+        record.history,
+        record.sent_ms,
+        told.src,
+        told.dest,
+        told.channel,
+        _int(told.segments),
+        _int(told.units),
+        _int(told.attempts),
+        _cost(told.cost),
+        told.currency or None,
+        record.campaign_id or None,
+        told.customer_message_id or None,
+        told.network or None,
+        _int(told.total_parts),
+        _free(uuid, told.reference),
+        _free(uuid, told.provider),
+        told.error_code or None,
+        told.error_message or None,
+        frozenset((channel, id_ or uuid) for channel, id_ in record.names),
+    )
+
+
+def _int(text: str) -> int | None:
+    if len(text) > MAX_DIGITS:
+        raise ValueError("no count")
+    return int(text) if text else None
+
+
+def _cost(text: str) -> Decimal | None:
+    cost = Decimal(text) if text else None
+    if cost is not None and not 0 <= cost < MAX_COST:
+        raise ValueError("no cost")
+    return cost
+
+
+def _free(uuid: str, text: str) -> Mapping[str, Any]:
+    """`reference` or `provider`. One that cannot be read is left out: the status is known all the same."""
+    if not text:
+        return {}
+    try:
+        value = decode_json(text.encode())
+    except InvalidInput:
+        value = None
+    if isinstance(value, dict) and not is_deep(value):
+        return value
+    log.error("status.unreadable", message=uuid, action="answered without reference or provider")
+    return {}

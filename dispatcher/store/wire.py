@@ -1,0 +1,112 @@
+"""Commands to Redis over one connection, on which nobody waits for another's reply.
+
+redis-py connects (URL, TLS, password, database); then the connection is ours. Its client takes 200 us of CPU
+for a call, this 90: where it is quiet, that is what a callback mostly costs (docs/performance.md).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import hiredis
+import redis.asyncio
+from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError, TimeoutError
+
+from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS
+
+WATCH_SECONDS = 1.0
+
+Argument = str | bytes | int
+
+Call = Callable[..., Awaitable[Any]]
+"""Sends one command and returns Redis's reply as it came. Raises redis-py's errors."""
+
+
+class Wire:
+    """Connects when it has to; fails all that is under way when the connection breaks, and retries nothing."""
+
+    def __init__(self, client: "redis.asyncio.Redis") -> None:
+        self._pool = client.connection_pool
+        self._link: _Link | None = None
+        self._connects = asyncio.Lock()
+
+    async def call(self, *command: Argument) -> Any:
+        """One command. Raises redis-py's ConnectionError or TimeoutError; it may have been run then."""
+        link = self._link if self._link and self._link.is_open else await self._connect()
+        return await link.call(command)
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        if self._link:
+            await self._link.close()
+
+    async def _connect(self) -> "_Link":
+        async with self._connects:
+            if self._link and self._link.is_open:  # by another caller
+                return self._link
+            await self.close()
+            connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            await connection.connect()
+            self._link = _Link(connection)
+            return self._link
+
+
+class _Link(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._transport: asyncio.Transport = connection._writer.transport
+        self._transport.set_protocol(self)
+        self._reader = hiredis.Reader(replyError=_error)
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_late_ones)
+        self._why: Exception = ConnectionError("Redis closed the connection")
+        self.is_open = True
+
+    def call(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]:
+        """Sends a command; uvloop writes all of one turn of the loop together."""
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub says one
+        reply = self._loop.create_future()
+        self._waiting.append((reply, self._loop.time() + SOCKET_TIMEOUT_SECONDS))
+        return reply
+
+    async def close(self) -> None:
+        self._transport.abort()
+        self.connection_lost(None)
+        await self._connection.disconnect(nowait=True)
+
+    def _look_for_late_ones(self) -> None:
+        if self._waiting and self._waiting[0][1] < self._loop.time():
+            self._why = TimeoutError(f"no answer in {SOCKET_TIMEOUT_SECONDS:g} s")
+            self._transport.abort()
+            self.connection_lost(None)
+        else:
+            self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_late_ones)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            future, _ = self._waiting.popleft()
+            if future.done():  # whoever waited has gone
+                continue
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_open = False
+        self._watch.cancel()
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(self._why)
+
+
+def _error(text: str) -> ResponseError:
+    if text.startswith("NOSCRIPT"):
+        return NoScriptError(text)
+    return OutOfMemoryError(text) if text.startswith("OOM ") else ResponseError(text)

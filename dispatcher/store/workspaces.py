@@ -1,0 +1,445 @@
+"""Workspaces: the customers, each with a dialect, a callback URL, secrets and limits."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+import redis.asyncio
+
+from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.model import WORKSPACE_PATTERN, iso
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.dialects import dialects
+from dispatcher.rules.headers import check_headers
+from dispatcher.signing import key_of
+from dispatcher.store.connection import translated
+from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.sealing import Secret, SecretBox, generate_secret
+
+MAX_CONCURRENCY = 1000
+ORDERINGS = ("first_attempt", "strict", "latest")
+MIN_RATE, MAX_RATE = 0.001, 10_000
+MAX_LIVE_SECRETS = 3
+"""Each makes the signature header longer, and a secret that nobody retires is one too many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One customer. `revision` changes with every change of it; what changes nothing changes no revision."""
+
+    id: str
+    dialect: str
+    callback_url: str = field(repr=False)
+    """Empty: it has none; only status changes that carry their own cause callbacks."""
+    secrets: tuple[Secret, ...]
+    created_ms: int
+    revision: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Its own headers, sent with each of its callbacks."""
+    max_concurrency: int | None = None
+    """Callbacks in flight to one of its endpoints at most; None: the setting's."""
+    rate_per_second: float | None = None
+    """Callbacks a second to one of its endpoints at most; None or 0: no limit."""
+    ordering: str = "first_attempt"
+    """Of one message's callbacks to one endpoint: one of ORDERINGS."""
+    webhook_ms: int | None = None
+    """When its customer set the callback URL by the API, if that was so; ms since 1970."""
+    problem: str | None = None
+    """Why its secrets cannot be opened; they are empty then."""
+    before: "Workspace | None" = field(default=None, repr=False, compare=False)
+    """What it was before the change that returns it: of the same revision where nothing was changed."""
+
+    def live_secrets(self, now_ms: int) -> list[Secret]:
+        """The secrets that sign now, oldest first. Raises InvalidInput where there are none to use."""
+        if self.problem:
+            raise InvalidInput(self.problem)
+        live = [s for s in self.secrets if s.expires_ms is None or s.expires_ms > now_ms]
+        if not live:
+            raise InvalidInput("it has no live secret")
+        return live
+
+
+class Workspaces:
+    """Reads and changes workspaces in Redis."""
+
+    def __init__(
+        self,
+        client: "redis.asyncio.Redis",
+        keys: Keys,
+        box: SecretBox,
+        *,
+        url: str = "",
+        allow_http: bool = False,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._box = box
+        self._url = url
+        self._allow_http = allow_http
+
+    async def get(self, workspace: str) -> Workspace | None:
+        """The workspace, or None."""
+        with translated(self._url):
+            fields: Any = await self._client.hgetall(self._keys.workspace(workspace))
+        return self._read(workspace, fields) if fields else None
+
+    async def require(self, workspace: str) -> Workspace:
+        """The workspace. Raises NotFound, which names the nearest there is."""
+        found = await self.get(workspace)
+        if found is None:
+            raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
+        return found
+
+    async def names(self) -> list[str]:
+        """All workspaces' names, in order."""
+        with translated(self._url):
+            names: Any = await self._client.smembers(self._keys.workspaces)
+        return sorted(name.decode() for name in names)
+
+    async def add(
+        self,
+        workspace: str,
+        dialect: str,
+        callback_url: str = "",
+        *,
+        now_ms: int,
+        secret: str | None = None,
+        max_concurrency: int | None = None,
+        rate_per_second: float | None = None,
+        ordering: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Workspace:
+        """Makes a workspace. Raises InvalidInput or AlreadyExists."""
+        if not re.fullmatch(WORKSPACE_PATTERN, workspace):
+            raise InvalidInput("a workspace's name is 1 to 64 letters, digits, _ or -")
+        if dialect not in dialects():
+            raise InvalidInput(f"unknown dialect {dialect!r}; there are {', '.join(sorted(dialects()))}")
+        fields = {"dialect": dialect, "secrets": self._seal([_new_secret(secret, now_ms)]), "created": now_ms}
+        fields |= {"callback_url": ""}
+        fields |= self._changeable(callback_url or None, max_concurrency, rate_per_second, ordering)
+        if headers:
+            fields["headers"] = self._seal(check_headers(headers, dialect))
+
+        def make(there: Workspace | None) -> dict[str, Any]:
+            if there:
+                raise AlreadyExists(
+                    f"workspace {workspace!r} is there already; `dispatcher workspace update` changes it"
+                )
+            return fields
+
+        return await self._write(workspace, make)
+
+    async def update(
+        self,
+        workspace: str,
+        *,
+        callback_url: str | None = None,
+        max_concurrency: int | None = None,
+        rate_per_second: float | None = None,
+        ordering: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Workspace:
+        """Changes a workspace: the URL for later status changes, limits and headers from the next claim.
+
+        Of `headers` each is set, and one without a value is removed. Raises NotFound or InvalidInput.
+        """
+        fields = self._changeable(callback_url, max_concurrency, rate_per_second, ordering)
+
+        def change(there: Workspace | None) -> dict[str, Any]:
+            known = _there(there, workspace)
+            if not headers:
+                return fields
+            _raise_problem(known)
+            given = {name.lower() for name in headers}
+            kept = {name: value for name, value in known.headers.items() if name.lower() not in given}
+            wanted = kept | {name: value for name, value in headers.items() if value}
+            return fields | {"headers": self._seal(check_headers(wanted, known.dialect))}
+
+        return await self._write(workspace, change)
+
+    async def create_callback_url(self, workspace: str, callback_url: str, *, now_ms: int) -> Workspace:
+        """Gives a workspace that has no callback URL one. Raises NotFound, AlreadyExists or InvalidInput."""
+        fields = self._changeable(callback_url, None, None, None) | {"webhook": now_ms}
+
+        def create(there: Workspace | None) -> dict[str, Any]:
+            if _there(there, workspace).callback_url:
+                raise AlreadyExists("there is a callback URL already; change or delete it")
+            return fields
+
+        return await self._write(workspace, create)
+
+    async def replace_callback_url(self, workspace: str, callback_url: str) -> Workspace:
+        """Changes the callback URL of a workspace that has one; empty: it has none from now on.
+
+        Raises NotFound or InvalidInput.
+        """
+        fields = self._changeable(callback_url or None, None, None, None)
+
+        def change(there: Workspace | None) -> dict[str, Any]:
+            if not _there(there, workspace).callback_url:
+                raise NotFound("there is no callback URL; create it first")
+            return fields or {"callback_url": ""}
+
+        return await self._write(workspace, change)
+
+    async def rotate_secret(
+        self, workspace: str, *, now_ms: int, grace_ms: int, secret: str | None = None
+    ) -> Workspace:
+        """Gives a workspace a new secret; the ones before go on signing for `grace_ms`.
+
+        Raises NotFound, or InvalidInput where that would make more than three live ones.
+        """
+        new = _new_secret(secret, now_ms)
+
+        def rotate(there: Workspace | None) -> dict[str, Any]:
+            known = _there(there, workspace)
+            _raise_problem(known)
+            grace_ends = now_ms + grace_ms
+            ends = [min(grace_ends, s.expires_ms or grace_ends) for s in known.secrets]
+            live = [replace(s, expires_ms=e) for s, e in zip(known.secrets, ends, strict=True) if e > now_ms]
+            if len(live) >= MAX_LIVE_SECRETS:
+                raise InvalidInput(
+                    f"{len(live)} secrets are live, the oldest until {iso(min(ends))}; wait for that, "
+                    "or say a grace time of 0, which ends them all now"
+                )
+            return {"secrets": self._seal([*live, new])}
+
+        return await self._write(workspace, rotate)
+
+    async def rotate_encryption(self) -> int:
+        """Writes all secrets anew under the newest key; returns of how many workspaces. Raises InvalidInput."""
+        names = await self.names()
+        for name in names:
+
+            def reseal(there: Workspace | None, name: str = name) -> dict[str, Any]:
+                known = _there(there, name)
+                _raise_problem(known)
+                return {"secrets": self._seal(known.secrets), "headers": self._seal(dict(known.headers))}
+
+            with suppress(NotFound):  # removed meanwhile
+                await self._write(name, reseal, anew=True)
+        return len(names)
+
+    async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
+        """Counts a change by the workspace's customer; returns how many that makes in this minute, over all processes."""
+        key = self._keys.webhook_changes(workspace, now_ms // 60_000)
+        with translated(self._url):
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.incr(key)
+                pipe.expire(key, 120)
+                count, _ = await pipe.execute()
+        return int(count)
+
+    async def _write(
+        self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]], *, anew: bool = False
+    ) -> Workspace:
+        """Sets the fields that `change` makes of what is there, and a new revision; all or nothing.
+
+        What they say already is not written, nor a new revision, unless `anew`. Secrets and headers are compared opened:
+        sealed, the same ones differ each time.
+        """
+        key, before = self._keys.workspace(workspace), None
+
+        async def write(pipe: Any) -> None:
+            nonlocal before
+            there = await pipe.hgetall(key)
+            before = self._read(workspace, there) if there else None
+            fields = change(before)
+            if before and not anew and before == self._read(workspace, there | _stored(fields)):
+                await pipe.unwatch()
+                return
+            pipe.multi()
+            pipe.hset(key, mapping=fields | {"revision": secrets.token_hex(6)})
+            pipe.sadd(self._keys.workspaces, workspace)
+
+        with translated(self._url):
+            await self._client.transaction(write, key)  # again, should the key change meanwhile
+        return replace(await self.require(workspace), before=before)
+
+    async def waiting(self, workspace: str) -> dict[str, int]:
+        """The workspace's endpoints that have waiting callbacks, with how many."""
+        found: dict[str, int] = {}
+        with translated(self._url):
+            async for endpoint, _ in self._client.zscan_iter(self._keys.endpoints):
+                key = self._keys.endpoint(endpoint.decode())
+                fields: Any = await self._client.hmget(key, "name", "waiting")
+                name, waiting = fields
+                if name and name.split(b" ")[0] == workspace.encode() and int(waiting or 0) > 0:
+                    found[endpoint.decode()] = int(waiting)
+        return found
+
+    async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
+        """Removes a workspace, and its API keys. Raises NotFound, or StillWaiting unless forced.
+
+        Returns how many callbacks were waiting: they end `failed` (`workspace_removed`) as soon
+        as a worker takes them up, which is now.
+        """
+        with translated(self._url):
+            if not await self._client.exists(self._keys.workspace(workspace)):
+                raise _unknown(workspace)
+        waiting = await self.waiting(workspace)
+        total = sum(waiting.values())
+        if total and not force:
+            raise StillWaiting(
+                f"{total} callbacks of {workspace!r} wait; let them end, or --force ends them as failed"
+            )
+        with translated(self._url):
+            members: Any = await self._client.smembers(self._keys.api_keys(workspace))
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.delete(self._keys.workspace(workspace), self._keys.api_keys(workspace))
+                for key in members:
+                    pipe.delete(self._keys.api_key(key.decode()))
+                pipe.srem(self._keys.workspaces, workspace)
+                await pipe.execute()
+        for endpoint in waiting:
+            await ledger.hurry(endpoint)
+        return total
+
+    def _changeable(
+        self,
+        callback_url: str | None,
+        max_concurrency: int | None,
+        rate_per_second: float | None,
+        ordering: str | None,
+    ) -> dict[str, Any]:
+        """The fields an update may set, checked. Raises InvalidInput."""
+        if callback_url is not None:
+            parse_callback_url(callback_url, allow_http=self._allow_http)
+        if max_concurrency is not None and not 1 <= max_concurrency <= MAX_CONCURRENCY:
+            raise InvalidInput(f"max_concurrency is 1 to {MAX_CONCURRENCY}, not {max_concurrency}")
+        if rate_per_second is not None and not (
+            rate_per_second == 0 or MIN_RATE <= rate_per_second <= MAX_RATE
+        ):
+            raise InvalidInput(
+                f"rate_per_second is {MIN_RATE} to {MAX_RATE}, or 0 for no limit, not {rate_per_second}"
+            )
+        if ordering is not None and ordering not in ORDERINGS:
+            raise InvalidInput(f"ordering is one of {', '.join(ORDERINGS)}, not {ordering!r}")
+        given = {
+            "ordering": ordering,
+            "callback_url": callback_url,
+            "max_concurrency": max_concurrency,
+            "rate_per_second": rate_per_second,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
+        limit, rate = fields.get(b"max_concurrency"), fields.get(b"rate_per_second")
+        opened, headers, problem = self._open(fields)
+        return Workspace(
+            workspace,
+            fields[b"dialect"].decode(),
+            fields[b"callback_url"].decode(),
+            opened,
+            int(fields[b"created"]),
+            fields[b"revision"].decode(),
+            headers,
+            int(limit) if limit else None,
+            float(rate) if rate else None,
+            fields.get(b"ordering", b"first_attempt").decode(),
+            int(fields[b"webhook"]) if b"webhook" in fields else None,
+            problem,
+        )
+
+    def _open(self, fields: Mapping[bytes, bytes]) -> tuple[tuple[Secret, ...], dict[str, str], str | None]:
+        """Secrets and headers; or why they cannot be opened."""
+        sealed = fields.get(b"headers")
+        try:
+            opened = msgspec.json.decode(self._box.open(fields[b"secrets"]), type=list[Secret])
+            headers = msgspec.json.decode(self._box.open(sealed), type=dict[str, str]) if sealed else {}
+        except InvalidInput as error:
+            return (), {}, str(error)
+        return tuple(opened), headers, None
+
+    def _seal(self, value: object) -> bytes:
+        return self._box.seal(msgspec.json.encode(value))
+
+
+def _stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Fields as Redis gives them back."""
+    return {
+        name.encode(): value if isinstance(value, bytes) else str(value).encode()
+        for name, value in fields.items()
+    }
+
+
+def _new_secret(text: str | None, now_ms: int) -> Secret:
+    """Raises InvalidInput for a malformed one."""
+    new = Secret(text or generate_secret(), now_ms)
+    key_of(new.text)
+    return new
+
+
+def _there(workspace: Workspace | None, name: str) -> Workspace:
+    if workspace is None:
+        raise _unknown(name)
+    return workspace
+
+
+def _raise_problem(workspace: Workspace) -> None:
+    if workspace.problem:
+        raise InvalidInput(f"workspace {workspace.id!r}: {workspace.problem}")
+
+
+def _unknown(workspace: str, near: Sequence[str] = ()) -> NotFound:
+    meant = f"did you mean {near[0]}? " if near else ""
+    return NotFound(f"there is no workspace {workspace!r}; {meant}`dispatcher workspace list` shows them")
+
+
+class WorkspaceCache:
+    """Workspaces as last read; one whose revision differs is read again, once for all who wait. An unknown one is not kept."""
+
+    def __init__(self, workspaces: Workspaces) -> None:
+        self._workspaces = workspaces
+        self._known: dict[str, tuple[Workspace, set[str | None]]] = {}
+        """With the revisions that it is at least as new as."""
+        self._reads: dict[str, tuple[str | None, asyncio.Task[Workspace | None]]] = {}
+        """The read of a workspace that is under way, with the revision that it was begun for."""
+
+    async def get(self, workspace: str, revision: str | None = None) -> Workspace | None:
+        """The workspace, at least as new as `revision` (None: as last read). Raises RedisUnavailable.
+
+        Who asks for the same revision shares a read: it was begun after that revision was there. A read that fails is
+        not kept, and one of those who wait may be cancelled without the others.
+        """
+        known, revisions = self._known.get(workspace, (None, set()))
+        if known and (revision is None or revision in revisions):
+            return known
+        begun_for, read = self._reads.get(workspace, (None, None))
+        if read is None or revision not in (None, begun_for):
+            read = asyncio.create_task(self._read(workspace, revision))
+            read.add_done_callback(_looked_at)
+            self._reads[workspace] = revision, read
+        return await asyncio.shield(read)
+
+    async def _read(self, workspace: str, revision: str | None) -> Workspace | None:
+        """Reads it; what is found is kept, unless a later read was begun or it was to be forgotten meanwhile."""
+        try:
+            found = await self._workspaces.get(workspace)
+        finally:
+            is_latest = self._reads.get(workspace, (None, None))[1] is asyncio.current_task()
+            if is_latest:
+                del self._reads[workspace]
+        if is_latest and found:
+            self._known[workspace] = found, {revision, found.revision}
+        elif is_latest:
+            self._known.pop(workspace, None)
+        return found
+
+    def forget(self, workspace: str) -> None:
+        """Has the workspace read again at the next `get`."""
+        self._known.pop(workspace, None)
+        self._reads.pop(workspace, None)
+
+
+def _looked_at(read: "asyncio.Task[Workspace | None]") -> None:
+    """A failure is for those who waited; where nobody does any more, it is no news."""
+    if not read.cancelled():
+        read.exception()

@@ -1,0 +1,205 @@
+"""Queue entries made ready to be accepted: validated, rendered, rejected with the reason, or put off."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.model import StatusChange
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.render import RenderOptions, render
+from dispatcher.store.ledger import ToAccept
+from dispatcher.store.message_record import Recorder
+from dispatcher.store.workspaces import Workspace, WorkspaceCache
+
+PREPARED_AT_ONCE = 16
+"""Entries that are rendered before the loop's other work goes on: the batch before must get onto the wire."""
+
+OF_THE_MACHINE = (OSError, MemoryError, ImportError)
+"""What breaks whatever comes: no descriptors, no memory, a module that is being replaced."""
+
+Entry = tuple[str, Sequence[bytes]]
+"""Its id; names and values in turn."""
+
+Place = tuple[int, int]
+"""Of an entry on the queue: the two numbers of its id."""
+
+NOBODY: Mapping[str, bool] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why an entry cannot be used; `detail` says what to do."""
+
+    reason: str
+    detail: str
+    workspace: str = ""
+    event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What broke on an entry, and was not its fault."""
+
+    text: str
+    of_the_machine: bool = True
+    """Or of our code, which may break on this entry alone."""
+    error: Exception | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, error: Exception) -> "Fault":
+        """What an exception says."""
+        return cls(f"{type(error).__name__}: {error}", isinstance(error, OF_THE_MACHINE), error)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(slots=True)
+class Later:
+    """Entries of a workspace that are put off."""
+
+    ids: list[str] = field(default_factory=list)
+    fault: Fault | None = None
+    """What the first one broke on; None: it waits behind others."""
+
+    @property
+    def after(self) -> Place:
+        """Just before the first of them."""
+        ms, number = min(map(place, self.ids))
+        return (ms, number - 1) if number else (ms - 1, 2**64 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Entries that were looked at, by what becomes of them."""
+
+    workspaces: dict[str, Workspace | None] = field(default_factory=dict)
+    """That they name; None where there is none of that name."""
+    callbacks: ToAccept = field(default_factory=ToAccept)
+    rendered: list[tuple[Entry, str]] = field(default_factory=list)
+    """Those that cause a callback, in the order of `callbacks`, with their workspaces."""
+    skipped: list[tuple[Entry, str]] = field(default_factory=list)
+    """Those that cause none, with theirs."""
+    rejected: list[tuple[Entry, Rejection]] = field(default_factory=list)
+    later: dict[str, Later] = field(default_factory=dict)
+    """Those that are put off, by workspace (empty: it is not known)."""
+    trying: Mapping[str, bool] = field(default_factory=dict)
+    """Workspaces whose entries are tried again, and whether those that break our code are rejected now."""
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        """Of the workspaces they were rendered for."""
+        return {one.id: one.revision for one in self.workspaces.values() if one}
+
+    def put_off(self, workspace: str, entry: Entry, fault: Fault | None = None) -> None:
+        """One that cannot be taken now."""
+        self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry[0])
+
+    def broke(self, workspace: str, entry: Entry, error: Exception) -> None:
+        """One that something broke on: it is put off, or rejected where our code has broken often enough."""
+        fault = Fault.of(error)
+        if self.trying.get(workspace) and not fault.of_the_machine:
+            self.rejected.append((entry, Rejection("internal_error", fault.text, workspace)))
+        else:
+            self.put_off(workspace, entry, fault)
+
+
+class Preparer:
+    """Prepares batches. `now_ms` is Redis's clock; `is_held` says of which workspaces entries wait already."""
+
+    def __init__(
+        self,
+        workspaces: WorkspaceCache,
+        now_ms: Callable[[], int],
+        options: RenderOptions,
+        recorder: Recorder | None = None,
+        is_held: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._workspaces = workspaces
+        self._now_ms = now_ms
+        self._options = options
+        self._recorder = recorder
+        self._is_held = is_held
+
+    async def prepare(
+        self,
+        entries: Sequence[Entry],
+        trying: Mapping[str, bool] = NOBODY,
+        later: dict[str, Later] | None = None,
+    ) -> Batch:
+        """All of them, in their order; those of a workspace in `later` are added to it, behind the ones that are there.
+
+        `trying` is as in Batch. Raises RedisUnavailable; and what our machine lacks where an entry cannot be read: those
+        behind it may be its workspace's.
+        """
+        batch = Batch(later={} if later is None else later, trying=trying)
+        for number, entry in enumerate(entries, 1):
+            await self._add(batch, entry)
+            if number % PREPARED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return batch
+
+    async def _add(self, batch: Batch, entry: Entry) -> None:
+        """Adds an entry to those that have the same in store."""
+        workspace = ""
+        try:
+            change = _read(entry)
+            if isinstance(change, Rejection):
+                batch.rejected.append((entry, change))
+                return
+            workspace = change.workspace
+            if workspace in batch.later or (workspace not in batch.trying and self._is_held(workspace)):
+                batch.put_off(workspace, entry)
+            elif rejection := await self._render(batch, entry, change):
+                batch.rejected.append((entry, rejection))
+        except RedisUnavailable:
+            raise
+        except Exception as error:
+            if not workspace and isinstance(error, OF_THE_MACHINE):
+                raise
+            batch.broke(workspace, entry, error)
+
+    async def _render(self, batch: Batch, entry: Entry, change: StatusChange) -> Rejection | None:
+        """Adds what an entry causes; or says why it cannot be used."""
+        if change.workspace not in batch.workspaces:
+            batch.workspaces[change.workspace] = await self._workspaces.get(change.workspace)
+        workspace = batch.workspaces[change.workspace]
+        if workspace is None:
+            detail = f"there is no workspace {change.workspace!r}: make it with `dispatcher workspace add`, enqueue again"
+            return Rejection("unknown_workspace", detail, change.workspace, change.event_id)
+        try:
+            rendered = render(change, workspace, self._now_ms(), self._options)
+        except InvalidInput as error:
+            return Rejection("invalid", str(error), change.workspace, change.event_id)
+        if isinstance(rendered, Callback):
+            batch.callbacks.add(entry[0], rendered)
+            batch.rendered.append((entry, workspace.id))
+        else:
+            batch.skipped.append((entry, workspace.id))
+        if self._recorder:
+            number = batch.callbacks.count if isinstance(rendered, Callback) else 0
+            self._recorder.add(batch.callbacks, change, workspace.dialect, number)
+        return None
+
+
+def _read(entry: Entry) -> StatusChange | Rejection:
+    """The status change of an entry, or why there is none."""
+    fields = entry[1]
+    raw = next(
+        (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None
+    )
+    if raw is None:
+        return Rejection(
+            "no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'"
+        )
+    try:
+        return StatusChange.from_json(raw)
+    except InvalidInput as error:
+        return Rejection("invalid", str(error))
+
+
+def place(entry_id: str) -> Place:
+    """Of an entry on the queue."""
+    ms, _, number = entry_id.partition("-")
+    return int(ms), int(number)

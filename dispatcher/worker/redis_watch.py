@@ -1,0 +1,32 @@
+"""Says once that Redis is away, and once that it is back."""
+
+import structlog
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.health import Health
+from dispatcher.worker.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+class RedisWatch:
+    """Shared by everything in a worker that talks to Redis."""
+
+    def __init__(self, metrics: Metrics | None = None, health: Health | None = None) -> None:
+        self.problem: str | None = None
+        self._metrics = metrics or Metrics()
+        self._health = health or Health()
+
+    def failed(self, error: RedisUnavailable) -> None:
+        """Redis did not do what we asked."""
+        self._metrics.redis_errors += 1
+        if self.problem is None:
+            log.warning("redis.away", problem=str(error), action="waiting; going on when it is back")
+        self.problem = str(error)
+
+    def worked(self) -> None:
+        """Redis did what we asked."""
+        self._health.answered()
+        if self.problem is not None:
+            log.info("redis.back")
+        self.problem = None

@@ -1,0 +1,109 @@
+"""Records what became of callbacks: one call at a time, for all that turns have to record meanwhile."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.ledger import EndpointBroken, Ledger
+from dispatcher.store.replies import Settled, Settlement, ToSettle
+
+AT_ONCE = 64
+"""Callbacks in one call, or all of one endpoint: Redis does nothing else meanwhile."""
+
+Waiting = tuple[ToSettle, "asyncio.Future[Settled]"]
+
+
+class Settler:
+    """Where it is quiet, each turn's results go out at once; where Redis has its hands full, many in one call."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: deque[Waiting] = deque()
+        self._is_sending = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def settle(self, endpoint: str, settlements: Sequence[Settlement], claim: int = 0) -> Settled:
+        """Records outcomes; then leases up to `claim` due callbacks of the endpoint to this worker, if nobody else was hinted.
+
+        One that did not count had lost its lease: somebody else has the callback, or had it. Sent
+        again while Redis is away, or the script breaks on the endpoint's keys, for as long as a lease lasts; then raises
+        RedisUnavailable or EndpointBroken.
+        """
+        settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ToSettle(endpoint, settlements, claim), settled))
+        if not self._is_sending:
+            self._is_sending = True
+            self._start(self._send_all())
+        return await settled
+
+    def _start(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._send(self._next())
+        finally:
+            self._is_sending = False
+
+    def _next(self) -> list[Waiting]:
+        batch = [self._waiting.popleft()]
+        count = len(batch[0][0].settlements)
+        while self._waiting and (count := count + len(self._waiting[0][0].settlements)) <= AT_ONCE:
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _send(self, batch: Sequence[Waiting]) -> None:
+        try:
+            broken = _answer(batch, await self._ledger.settle([one for one, _ in batch]))
+        except RedisUnavailable:
+            broken = list(batch)
+        except Exception as error:
+            _fail(batch, error)
+            return
+        if broken:
+            self._start(self._send_again(broken))
+
+    async def _send_again(self, batch: Sequence[Waiting]) -> None:
+        """Claims nothing any more: what it claimed before, if Redis heard it, comes back when its lease ends."""
+        again = AsyncRetrying(
+            retry=retry_if_exception_type((RedisUnavailable, EndpointBroken)),
+            wait=wait_random_exponential(0.1, max=2),
+            stop=stop_after_delay(self._ledger.options.lease_ms / 1000),
+            reraise=True,
+        )
+        try:
+            await again(self._settle_rest, list(batch))
+        except Exception as error:
+            _fail(batch, error)
+
+    async def _settle_rest(self, batch: list[Waiting]) -> None:
+        """Records what is not recorded yet. Raises RedisUnavailable, or EndpointBroken where some of it is not."""
+        asked = [ToSettle(one.endpoint, one.settlements) for one, _ in batch]
+        settled = await self._ledger.settle(asked)
+        batch[:] = _answer(batch, settled)
+        for one in settled:
+            if isinstance(one, EndpointBroken):
+                raise one
+
+
+def _answer(batch: Sequence[Waiting], settled: Sequence[Settled | EndpointBroken]) -> list[Waiting]:
+    """Tells who waits; returns those whose endpoint is broken, for now."""
+    broken = []
+    for (asked, waiting), one in zip(batch, settled, strict=True):
+        if isinstance(one, EndpointBroken):
+            broken.append((asked, waiting))
+        elif not waiting.done():  # else whoever waited has gone
+            waiting.set_result(one)
+    return broken
+
+
+def _fail(batch: Sequence[Waiting], error: Exception) -> None:
+    for _, waiting in batch:
+        if not waiting.done():
+            waiting.set_exception(error)

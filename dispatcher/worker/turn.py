@@ -1,0 +1,297 @@
+"""A turn: one worker serves one endpoint for a few seconds. Claim, send, decide, settle, rest."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.model import iso
+from dispatcher.rules.decide import OWN_FAULT_DELAY_MS, Policy, decide, news_of, pace_ms
+from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.sending.sender import Sender
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.replies import Claim, Claimed, Hint, Settled, Settlement
+from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.worker.alerts import Alerts
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.settler import Settler
+from dispatcher.worker.slots import Slots
+from dispatcher.worker.tail import Tail
+
+FIRST_CLAIM, CLAIM_BATCH = 4, 32
+"""How many callbacks a turn's first claim asks for, and any: twice as many each time. Slots are taken for all
+of them until the reply is there."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class TurnParts:
+    """What turns share in a worker."""
+
+    ledger: Ledger
+    settler: Settler
+    sender: Sender
+    workspaces: WorkspaceCache
+    watch: RedisWatch
+    policy: Policy
+    slots: Slots
+    alerts: Alerts
+    tail: Tail
+    metrics: Metrics = field(default_factory=Metrics)
+    turn_seconds: float = 5.0
+    request_timeout_seconds: float = 10.0
+
+
+class Turn:
+    """Serves one endpoint until it has nothing more to claim, or the turn's time is over."""
+
+    def __init__(self, hint: Hint, parts: TurnParts, claim: Claim | None = None) -> None:
+        self.endpoint, self.workspace = hint
+        self._name = hint.endpoint
+        self.in_flight = 0
+        self._parts = parts
+        self._until = time.monotonic() + parts.turn_seconds
+        self._more = True
+        self._batch = FIRST_CLAIM
+        self._token_at: float | None = None
+        self._finished: list[Settlement] = []
+        self._news = asyncio.Event()
+        self._taken = 0
+        """Slots for the next claim. Taken at once, so that whoever starts turns sees what is left."""
+        if claim:
+            self._more = False
+            self.take(claim)
+        else:
+            self._taken = parts.slots.take(self.endpoint, self.workspace, FIRST_CLAIM)
+
+    def nudge(self) -> None:
+        """The endpoint was hinted again: claim once more."""
+        self._more = True
+        self._news.set()
+
+    async def begin(self) -> None:
+        """The first claim, where nothing was given: what comes then waits for the receiver, and not for Redis."""
+        if self._may_claim():
+            await self._claim()
+
+    async def run(self) -> bool:
+        """Serves; returns whether the endpoint was left with work, and has to be hinted."""
+        try:
+            while True:
+                if self._may_claim():
+                    await self._claim()
+                elif self._finished:
+                    await self._settle()
+                elif self.in_flight or self._waits_for_token():
+                    await self._news_or_token()
+                else:
+                    return self._more or self._token_at is not None
+        finally:
+            self._parts.slots.not_needed(self.endpoint, self.workspace, self._taken)
+
+    def _free(self) -> int:
+        return self._parts.slots.free(self.endpoint, self.workspace)
+
+    def _may_claim(self) -> bool:
+        return (
+            self._more and not self._finished and self._has_time() and (self._taken > 0 or self._free() > 0)
+        )
+
+    def _has_time(self) -> bool:
+        return time.monotonic() < self._until
+
+    def _waits_for_token(self) -> bool:
+        return self._token_at is not None and self._has_time() and self._free() > 0
+
+    async def _news_or_token(self) -> None:
+        """Waits until an attempt has ended, or the next token of the endpoint's rate is there."""
+        until = None if self._token_at is None else min(self._token_at, self._until)
+        wait = None if until is None else max(0.0, until - time.monotonic())
+        try:
+            await asyncio.wait_for(self._news.wait(), wait)
+            self._news.clear()
+        except TimeoutError:
+            self._more, self._token_at = True, None
+
+    async def _claim(self) -> None:
+        self._more = False
+        slots = self._parts.slots
+        taken, self._taken = self._taken or slots.take(self.endpoint, self.workspace, self._batch), 0
+        self._batch = min(self._batch * 2, CLAIM_BATCH)
+        try:
+            claim = await self._parts.ledger.claim(self.endpoint, taken)
+        except Exception as error:
+            slots.not_needed(self.endpoint, self.workspace, taken)
+            self._lost_reply(error, "what was claimed comes back when its lease ends")
+            return
+        slots.not_needed(self.endpoint, self.workspace, taken - len(claim.callbacks))
+        self.take(claim)
+
+    def take(self, claim: Claim) -> None:
+        """Sends what was claimed; slots are taken for it."""
+        self._more = self._more or claim.more
+        self._name = f"{claim.workspace} {claim.origin}"
+        self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None
+        for callback in claim.callbacks:
+            self.in_flight += 1
+            task = asyncio.create_task(self._attempt(callback, claim))
+            task.add_done_callback(self._attempted)
+
+    def _attempted(self, task: "asyncio.Task[Settlement]") -> None:
+        self.in_flight -= 1
+        settlement = task.result()
+        took_ms = settlement.attempt.duration_ms if settlement.attempt else 0
+        self._parts.slots.give_back(self.endpoint, self.workspace, 1)
+        self._parts.slots.learn(self.endpoint, self.workspace, settlement.news, took_ms)
+        self._finished.append(settlement)
+        self._news.set()
+
+    async def _settle(self) -> None:
+        settlements, self._finished = self._finished, []
+        slots = self._parts.slots
+        if self._gives_way(settlements):
+            self._until = 0.0
+        taken = slots.take(self.endpoint, self.workspace, len(settlements)) if self._has_time() else 0
+        try:
+            settled = await self._parts.settler.settle(self.endpoint, settlements, taken)
+        except Exception as error:
+            slots.not_needed(self.endpoint, self.workspace, taken)
+            self._lost_reply(
+                error, f"{len(settlements)} results are not recorded: sent again after their lease"
+            )
+            return
+        slots.not_needed(
+            self.endpoint, self.workspace, taken - (len(settled.claim.callbacks) if settled.claim else 0)
+        )
+        self._more = self._more or settled.more
+        if settled.claim:
+            self.take(settled.claim)
+        for settlement, ok in zip(settlements, settled.counted, strict=True):
+            if not ok:
+                self._parts.metrics.lease_losses += 1
+                log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
+        self._log_breaker(settled, settlements)
+
+    def _gives_way(self, settlements: Sequence[Settlement]) -> bool:
+        """Whether the turn ends, and the endpoint lines up again with its workspace's others: it took nothing, others want slots.
+
+        Else a thousand that refuse at once, each with more to send, have a worker do nothing else until all are paused.
+        """
+        took_one = any(one.news is News.UP for one in settlements)
+        return not took_one and self._parts.slots.are_wanted_beside(self.workspace)
+
+    def _log_breaker(self, settled: Settled, settlements: Sequence[Settlement]) -> None:
+        if settled.breaker != "same":
+            self._parts.metrics.breakers[settled.breaker] += 1
+        if settled.breaker == "opened":
+            error = next(
+                (s.attempt.error for s in reversed(settlements) if s.attempt and s.attempt.error), ""
+            )
+            log.warning(
+                "endpoint.paused",
+                endpoint=self._name,
+                until=iso(settled.paused_until_ms),
+                down_since=iso(settled.down_since_ms),
+                error=error,
+            )
+            workspace, _, origin = self._name.partition(" ")
+            now_ms = self._parts.ledger.now_ms()
+            self._parts.alerts.down(workspace, origin, settled.down_since_ms, now_ms, error)
+        elif settled.breaker == "closed":
+            log.info("endpoint.recovered", endpoint=self._name)
+
+    def _lost_reply(self, error: Exception, consequence: str) -> None:
+        """Redis did not answer: claim no more in this turn; the waker hints the endpoint when it is time."""
+        self._until = 0.0
+        self._more, self._token_at = False, None
+        if isinstance(error, RedisUnavailable):
+            self._parts.watch.failed(error)
+            log.warning("turn.interrupted", endpoint=self.endpoint, consequence=consequence)
+        else:
+            log.error("turn.internal_error", endpoint=self.endpoint, consequence=consequence, exc_info=error)
+
+    async def _attempt(self, callback: Claimed, claim: Claim) -> Settlement:
+        """One attempt, from claim to outcome; never raises."""
+        try:
+            attempt = await self._send(callback, claim)
+        except RedisUnavailable as error:  # its workspace could not be read: nothing was sent
+            self._parts.watch.failed(error)
+            return Settlement(callback.event_id, callback.claim, Released(OWN_FAULT_DELAY_MS), None)
+        except Exception as error:
+            log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)
+            attempt = Attempt(0, 0, own_fault=f"{type(error).__name__}: {error}")
+        if attempt is None:
+            return Settlement(callback.event_id, callback.claim, Released(), None)
+        now_ms = attempt.started_at_ms + attempt.duration_ms
+        outcome = decide(
+            attempt,
+            callback.attempt,
+            now_ms=now_ms,
+            expires_ms=callback.expires_ms,
+            policy=self._parts.policy,
+            rng=random.random(),
+        )
+        self._log(callback, claim, attempt, outcome)
+        self._count(callback, attempt, outcome)
+        self._parts.tail.add(callback, claim, attempt, _name(outcome))
+        news, pace = news_of(attempt), pace_ms(attempt, self._parts.policy)
+        return Settlement(callback.event_id, callback.claim, outcome, attempt, news, pace)
+
+    async def _send(self, callback: Claimed, claim: Claim) -> Attempt | None:
+        """The attempt; None if there is no time left for one."""
+        parts = self._parts
+        workspace = await parts.workspaces.get(claim.workspace, claim.revision)
+        now_ms = parts.ledger.now_ms()
+        if (
+            claim.lease_ends_at - time.monotonic() < parts.request_timeout_seconds
+            or now_ms >= callback.expires_ms
+        ):
+            return None
+        return await parts.sender.send(callback, workspace, now_ms)
+
+    def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome) -> None:
+        metrics = self._parts.metrics
+        error = "internal_error" if attempt.own_fault is not None else attempt.error or "none"
+        metrics.attempts[_name(outcome), error] += 1
+        metrics.attempt_seconds.add(attempt.duration_ms / 1000)
+        if isinstance(outcome, Delivered) and callback.accepted_ms:
+            ended_ms = attempt.started_at_ms + attempt.duration_ms
+            metrics.delivery_seconds.add((ended_ms - callback.accepted_ms) / 1000)
+
+    def _log(self, callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome) -> None:
+        write = log.info if attempt.own_fault is None else log.error
+        write(
+            "callback.attempted",
+            event_id=callback.event_id,
+            workspace=claim.workspace,
+            endpoint=claim.origin,
+            message=callback.message_uuid,
+            event_type=callback.event_type,
+            attempt=f"{callback.attempt}/{self._parts.policy.max_attempts}",
+            http_status=attempt.http_status,
+            error=attempt.error if attempt.own_fault is None else "internal_error",
+            detail=attempt.own_fault or attempt.detail or None,
+            duration_ms=attempt.duration_ms,
+            outcome=_name(outcome),
+            retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,
+        )
+
+
+def _name(outcome: Outcome) -> str:
+    match outcome:
+        case Delivered():
+            return "delivered"
+        case Retry():
+            return "retry"
+        case Failed():
+            return "failed"
+        case Expired():
+            return "expired"
+        case Released():
+            return "released"
