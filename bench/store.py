@@ -26,9 +26,9 @@ from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.message_record import Recorder
 from dispatcher.store.wire import Wire
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.recorder import Recorder
 from tests.acceptance.stack import free_port
 from tests.messages import TOKEN, tell
 

@@ -14,7 +14,6 @@ from dispatcher.sending.transport import CallbackTransport, tls_context
 from dispatcher.store import format
 from dispatcher.store.connection import connect_async
 from dispatcher.store.lookup import Lookup
-from dispatcher.store.message_record import Recorder
 from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
@@ -24,6 +23,7 @@ from dispatcher.worker.alerts import AlertOptions, Alerts
 from dispatcher.worker.engine import Engine, Publish
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots

@@ -6,12 +6,13 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry, State
+from dispatcher.rules.workspace import ORDERINGS
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import HINT_MS, Stopped
-from dispatcher.store.replies import Claim, Claimed, Lost
+from dispatcher.store.replies import Claim, Lost
 from dispatcher.store.wire import Wire
-from dispatcher.store.workspaces import ORDERINGS
 from tests.leaks import leaked_keys
 from tests.world import World, callback
 

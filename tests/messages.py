@@ -10,11 +10,11 @@ from dispatcher.model import StatusChange, iso
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger, ToAccept
-from dispatcher.store.message_record import Recorder
 from dispatcher.store.messages import Messages
 from dispatcher.store.stored_message import StoredMessage
 from dispatcher.store.wire import Wire
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.recorder import Recorder
 
 T = TypeVar("T")
 

@@ -32,10 +32,10 @@ from dispatcher.api.answers import (
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound
 from dispatcher.model import Status, decode_json, iso_seconds
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.api_keys import ApiKey
 from dispatcher.store.audit import Who, difference, is_changed
 from dispatcher.store.stored_message import StoredMessage
-from dispatcher.store.workspaces import Workspace
 
 PREFIX = "/partner-gateway/v1"
 MAX_IDS, MAX_BYTES = 1000, 16_384

@@ -105,3 +105,15 @@ class Released:
 
 
 Outcome = Delivered | Retry | Failed | Expired | Released
+
+
+REJECTIONS = (
+    "no_event_field",
+    "invalid",
+    "unknown_workspace",
+    "conflict",
+    "endpoint_full",
+    "poisoned",
+    "internal_error",
+)
+"""Why an entry can be rejected. Counters start with all their words at 0: an increase from nothing is none."""

@@ -13,7 +13,7 @@ from dispatcher.model import (
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.dialects import dialect_of
-from dispatcher.store.workspaces import Workspace
+from dispatcher.rules.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from datetime import UTC
 from typing import Protocol
 
 from dispatcher.errors import InvalidInput
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import PACED
 from dispatcher.rules.dialects import Signing, dialect_of
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.transport import OwnFault, TransportFailure
 from dispatcher.signing import webhook_headers
-from dispatcher.store.replies import Claimed
-from dispatcher.store.workspaces import Workspace
 
 ANSWER_BYTES = 256
 """How much of a failed answer the ledger keeps."""

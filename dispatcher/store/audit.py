@@ -19,10 +19,10 @@ import structlog
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.model import encode_json, iso
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
-from dispatcher.store.workspaces import Workspace
 
 KEPT = 10_000
 """Entries that are kept, and a few more."""

@@ -11,9 +11,9 @@ import redis.asyncio
 import structlog
 
 from dispatcher.model import is_time, iso
+from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.worker.metrics import REJECTIONS
 
 log = structlog.get_logger()
 

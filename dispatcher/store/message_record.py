@@ -2,12 +2,11 @@
 
 import re
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from hashlib import blake2s
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
 from dispatcher.model import (
     BY_LETTER,
@@ -19,14 +18,10 @@ from dispatcher.model import (
     timestamp_ms,
 )
 from dispatcher.rules.dialects import dialect_of
-from dispatcher.store.ledger import ToAccept
 from dispatcher.store.wire import Argument
-from dispatcher.worker.metrics import Metrics
 
 SLOT_MS = 600_000
 """Messages are listed by the ten minutes in which they were sent."""
-
-log = structlog.get_logger()
 
 MAX_REFERENCE_KEY = 1024
 """Characters; a message is not looked up by a longer one."""
@@ -186,35 +181,6 @@ def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> l
     if message.campaign_id and "campaign" in what:
         by += ["campaign", message.campaign_id]
     return by
-
-
-class Recorder:
-    """Has accept keep what status changes say; whatever goes wrong is logged and counted, and nothing else."""
-
-    def __init__(self, retention_ms: int, metrics: Metrics | None = None) -> None:
-        self._retention_ms = retention_ms
-        self._metrics = metrics or Metrics()
-        self._fails = False
-
-    def add(self, batch: ToAccept, change: StatusChange, dialect: str, number: int) -> None:
-        """Adds what a status change says to what is to be accepted; `number` is that of its callback there, 0: it causes none."""
-        try:
-            said = arguments(change, dialect)
-        except Exception:
-            log.exception("status.unrecorded", workspace=change.workspace, event_id=change.event_id)
-            self._metrics.recorded["failed"] += 1
-            return
-        if said and not batch.said:
-            batch.said.append(self._retention_ms)
-        if said:
-            batch.said += (number, *said)
-
-    def count(self, words: Sequence[str], problem: str) -> None:
-        """What became of it; `problem` is why some failed."""
-        self._metrics.recorded.update(words)
-        if problem and not self._fails:
-            log.error("status.unrecorded", problem=problem, action="callbacks go on")
-        self._fails = bool(problem)
 
 
 def _text(number: int | None) -> str:

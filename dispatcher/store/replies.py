@@ -5,30 +5,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from dispatcher.model import BY_LETTER, Status
+from dispatcher.model import BY_LETTER
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt, News, Outcome, State
 from dispatcher.store.entry import read_entry
-
-
-class Claimed(msgspec.Struct, frozen=True):
-    """A callback in this worker's hands until its lease ends."""
-
-    event_id: str
-    claim: int
-    """The fencing token: how many times this callback was claimed."""
-    attempt: int
-    expires_ms: int
-    event_type: str
-    status: Status
-    message_uuid: str
-    url: str
-    body: bytes | None
-    """None if it is gone from Redis."""
-    accepted_ms: int = 0
-    """0: it was replayed, and how long it took says nothing."""
-
-    def __repr__(self) -> str:
-        return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"
 
 
 class Claim(msgspec.Struct, frozen=True):

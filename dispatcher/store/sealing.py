@@ -2,29 +2,13 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from dispatcher.errors import InvalidInput
-from dispatcher.signing import key_of, new_secret
+from dispatcher.signing import new_secret
 
 _PLAIN = b"plain:"
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """One signing secret; `repr` does not show it."""
-
-    text: str = field(repr=False)
-    created_ms: int
-    expires_ms: int | None = None
-    """When it stops signing; None while it is the current one."""
-
-    @property
-    def key(self) -> bytes:
-        """The HMAC key inside."""
-        return key_of(self.text)
 
 
 def generate_secret() -> str:

@@ -5,7 +5,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,53 +17,17 @@ from dispatcher.model import WORKSPACE_PATTERN, iso
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.headers import check_headers
+from dispatcher.rules.workspace import ORDERINGS, Secret, Workspace
 from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.sealing import Secret, SecretBox, generate_secret
+from dispatcher.store.sealing import SecretBox, generate_secret
 
 MAX_CONCURRENCY = 1000
-ORDERINGS = ("first_attempt", "strict", "latest")
 MIN_RATE, MAX_RATE = 0.001, 10_000
 MAX_LIVE_SECRETS = 3
 """Each makes the signature header longer, and a secret that nobody retires is one too many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """One customer. `revision` changes with every change of it; what changes nothing changes no revision."""
-
-    id: str
-    dialect: str
-    callback_url: str = field(repr=False)
-    """Empty: it has none; only status changes that carry their own cause callbacks."""
-    secrets: tuple[Secret, ...]
-    created_ms: int
-    revision: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Its own headers, sent with each of its callbacks."""
-    max_concurrency: int | None = None
-    """Callbacks in flight to one of its endpoints at most; None: the setting's."""
-    rate_per_second: float | None = None
-    """Callbacks a second to one of its endpoints at most; None or 0: no limit."""
-    ordering: str = "first_attempt"
-    """Of one message's callbacks to one endpoint: one of ORDERINGS."""
-    webhook_ms: int | None = None
-    """When its customer set the callback URL by the API, if that was so; ms since 1970."""
-    problem: str | None = None
-    """Why its secrets cannot be opened; they are empty then."""
-    before: "Workspace | None" = field(default=None, repr=False, compare=False)
-    """What it was before the change that returns it: of the same revision where nothing was changed."""
-
-    def live_secrets(self, now_ms: int) -> list[Secret]:
-        """The secrets that sign now, oldest first. Raises InvalidInput where there are none to use."""
-        if self.problem:
-            raise InvalidInput(self.problem)
-        live = [s for s in self.secrets if s.expires_ms is None or s.expires_ms > now_ms]
-        if not live:
-            raise InvalidInput("it has no live secret")
-        return live
 
 
 class Workspaces:

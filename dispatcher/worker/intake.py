@@ -19,13 +19,13 @@ from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.rules.render import RenderOptions
 from dispatcher.store.connection import translated
 from dispatcher.store.ledger import Ledger, NotLeader, Room
-from dispatcher.store.message_record import Recorder
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
 from dispatcher.store.wire import Argument, Call
 from dispatcher.store.workspaces import WorkspaceCache
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.prepare import NOBODY, Batch, Entry, Fault, Later, Preparer, place
 from dispatcher.worker.put_off import PutOff
+from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
 
 LEASE_MS = 5000

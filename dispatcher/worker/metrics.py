@@ -8,6 +8,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 
+from dispatcher.rules.outcomes import REJECTIONS
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of an attempt's duration."""
 LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 21_600.0, 86_400.0)
@@ -26,18 +28,6 @@ class Histogram:
         """One more value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
-
-
-REJECTIONS = (
-    "no_event_field",
-    "invalid",
-    "unknown_workspace",
-    "conflict",
-    "endpoint_full",
-    "poisoned",
-    "internal_error",
-)
-"""Why an entry can be rejected. Counters start with all their words at 0: an increase from nothing is none."""
 
 
 class Metrics:

@@ -8,9 +8,10 @@ from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.model import StatusChange
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.render import RenderOptions, render
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.ledger import ToAccept
-from dispatcher.store.message_record import Recorder
-from dispatcher.store.workspaces import Workspace, WorkspaceCache
+from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.worker.recorder import Recorder
 
 PREPARED_AT_ONCE = 16
 """Entries that are rendered before the loop's other work goes on: the batch before must get onto the wire."""

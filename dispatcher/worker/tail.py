@@ -7,9 +7,10 @@ import structlog
 from redis.exceptions import RedisError
 
 from dispatcher.model import iso
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.store.keys import Keys
-from dispatcher.store.replies import Claim, Claimed
+from dispatcher.store.replies import Claim
 from dispatcher.store.wire import Call
 
 WATCH_SECONDS = 5

@@ -10,11 +10,12 @@ import structlog
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import OWN_FAULT_DELAY_MS, Policy, decide, news_of, pace_ms
 from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.sending.sender import Sender
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.replies import Claim, Claimed, Hint, Settled, Settlement
+from dispatcher.store.replies import Claim, Hint, Settled, Settlement
 from dispatcher.store.workspaces import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.metrics import Metrics

@@ -10,12 +10,11 @@ from config.settings import Settings
 from dispatcher.errors import InvalidInput
 from dispatcher.model import StatusChange, iso
 from dispatcher.rules.addresses import parse_callback_url, without_query
-from dispatcher.rules.callback import Callback
+from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.outcomes import ERRORS, Attempt
 from dispatcher.rules.render import NoCallback, RenderOptions, render
+from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.sender import Sender
-from dispatcher.store.replies import Claimed
-from dispatcher.store.workspaces import Workspace
 from tasks import console, engine_wiring, wiring
 
 

@@ -11,8 +11,8 @@ from dispatcher.model import iso
 from dispatcher.rules.addresses import parse_callback_url, without_query
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.headers import parse_headers
+from dispatcher.rules.workspace import ORDERINGS, Workspace
 from dispatcher.store.audit import described, difference, is_changed, shown_url
-from dispatcher.store.workspaces import ORDERINGS, Workspace
 from tasks import console, tables, wiring
 
 commands = typer.Typer(help="Customers: dialect, callback URL, secrets, limits.", no_args_is_help=True)

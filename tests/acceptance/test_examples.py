@@ -20,14 +20,13 @@ import pytest
 
 from dispatcher.model import StatusChange, encode_json
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import new_secret, webhook_headers
-from dispatcher.store.replies import Claimed
-from dispatcher.store.sealing import Secret
-from dispatcher.store.workspaces import Workspace
 from tests.acceptance.stack import free_port, wait_until
 
 RECEIVERS = Path(__file__).parents[2] / "examples" / "receivers"

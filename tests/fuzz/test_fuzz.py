@@ -15,13 +15,12 @@ from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.headers import check_headers, parse_headers
 from dispatcher.rules.render import RenderOptions, render
+from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.http_connection import Connection, NoAnswer
 from dispatcher.sending.sender import parse_retry_after
 from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import webhook_headers
-from dispatcher.store.sealing import Secret
-from dispatcher.store.workspaces import Workspace
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

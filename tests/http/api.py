@@ -23,7 +23,6 @@ from dispatcher.store.callbacks import Events
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger, ToAccept
-from dispatcher.store.message_record import Recorder
 from dispatcher.store.messages import Messages
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.replies import Settlement, ToSettle
@@ -32,6 +31,7 @@ from dispatcher.store.searches import Searches
 from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspaces import Workspaces
+from dispatcher.worker.recorder import Recorder
 from tests.messages import TOKEN, change, tell
 
 T = TypeVar("T")

@@ -19,13 +19,13 @@ import pytest
 from config.settings import Settings
 from dispatcher.model import Status, StatusChange, encode_json
 from dispatcher.rules.backoff import Backoff
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import dialects
+from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.answer import MAX_ANSWER_BYTES, Answer
 from dispatcher.sending.sender import ANSWER_BYTES, Sender
 from dispatcher.signing import TOLERANCE_SECONDS, key_of, new_secret, verify, webhook_headers
-from dispatcher.store.replies import Claimed
-from dispatcher.store.sealing import Secret
-from dispatcher.store.workspaces import MAX_LIVE_SECRETS, Workspace
+from dispatcher.store.workspaces import MAX_LIVE_SECRETS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "customers.md").read_text()

@@ -20,14 +20,14 @@ from dispatcher import SignatureInvalid, verify
 from dispatcher.errors import InvalidInput
 from dispatcher.model import Status
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import FINAL_ERRORS
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.sender import ANSWER_BYTES, Sender, parse_retry_after
 from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import new_secret
-from dispatcher.store.replies import Claimed
-from dispatcher.store.sealing import Secret, SecretBox
-from dispatcher.store.workspaces import Workspace
+from dispatcher.store.sealing import SecretBox
 from tests.http.raw_server import Behaviour, Connection, RawServer, Received, answer, answers, closes, serving
 
 OLD, NEW, OTHER = (new_secret(bytes([n]) * 32) for n in (1, 2, 3))

@@ -21,11 +21,12 @@ import redis
 from pydantic import SecretStr
 
 from config.settings import Settings
-from dispatcher.api import searches, status_changes
+from dispatcher.api import status_changes
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
 from dispatcher.model import StatusChange
 from dispatcher.producer import AsyncDispatcher, Ready
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.store import searches
 from dispatcher.store.connection import POOL
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.searches import Searches

@@ -6,18 +6,17 @@ from types import FrameType
 from typing import Any
 
 from dispatcher.model import Status, StatusChange
-from dispatcher.rules.callback import Callback
+from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, News
 from dispatcher.rules.render import RenderOptions, render
+from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.sender import Sender
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import ToAccept
-from dispatcher.store.message_record import Recorder
-from dispatcher.store.replies import Claimed, Settlement, ToSettle
-from dispatcher.store.sealing import Secret
+from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.stats import LENGTHS
-from dispatcher.store.workspaces import Workspace
+from dispatcher.worker.recorder import Recorder
 from tests.messages import change
 from tests.world import START_MS, TOKEN, World, callback
 

@@ -17,13 +17,13 @@ from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger, Room
 from dispatcher.store.lookup import Lookup, RejectedEntry
-from dispatcher.store.message_record import Recorder
 from dispatcher.store.replies import Claim, Hint
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspaces import WorkspaceCache, Workspaces
 from dispatcher.worker import prepare, put_off
 from dispatcher.worker.intake import MAX_DEATHS, Intake
+from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
 
 KEYS = Keys()

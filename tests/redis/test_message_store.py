@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dispatcher.api import messages as module
 from dispatcher.errors import InvalidInput
 from dispatcher.model import LETTERS, Status
+from dispatcher.store import messages as module
 from dispatcher.store.message_record import Head, Told
 from dispatcher.store.scripts import source
 from tests.messages import RETENTION_MS, Store, change

@@ -6,9 +6,9 @@ import pytest
 
 from dispatcher.model import Status
 from dispatcher.store.keys import Keys
-from dispatcher.store.message_record import Recorder
 from dispatcher.store.messages import Messages
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.recorder import Recorder
 from tests.redis.test_intake import Reader, accepted, line
 
 KEYS = Keys()

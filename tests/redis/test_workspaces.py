@@ -11,13 +11,14 @@ from dispatcher import Dispatcher
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, RedisUnavailable, StillWaiting
 from dispatcher.rules.decide import Policy
 from dispatcher.rules.outcomes import State
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store import connection
 from dispatcher.store.connection import POOL, connect, connect_async
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import endpoint_id
 from dispatcher.store.replies import Hint
 from dispatcher.store.sealing import SecretBox
-from dispatcher.store.workspaces import Workspace, WorkspaceCache, Workspaces
+from dispatcher.store.workspaces import WorkspaceCache, Workspaces
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler

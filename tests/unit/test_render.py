@@ -9,7 +9,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.model import StatusChange
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.render import NoCallback, RenderOptions, render
-from dispatcher.store.workspaces import Workspace
+from dispatcher.rules.workspace import Workspace
 
 AT = 1_781_010_297_487
 AT_NS = 1_781_010_297_487_133_482

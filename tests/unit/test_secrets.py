@@ -5,8 +5,9 @@ import base64
 import pytest
 
 from dispatcher.errors import InvalidInput
+from dispatcher.rules.workspace import Secret
 from dispatcher.signing import key_of, new_secret
-from dispatcher.store.sealing import Secret, SecretBox, generate_secret
+from dispatcher.store.sealing import SecretBox, generate_secret
 
 OLD, NEW, OTHER = (base64.urlsafe_b64encode(letter * 32).decode() for letter in (b"o", b"n", b"x"))
 RAW = new_secret(b"a" * 24).encode()
