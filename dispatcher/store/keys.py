@@ -184,7 +184,7 @@ class Keys:
 
     @property
     def audit(self) -> str:
-        """Stream of some 10,000 changes by API and commands (audit.py). Retention after the last one."""
+        """Stream of some 10,000 changes by API and commands (store/audit.py). Retention after the last one."""
         return f"{self.prefix}:audit"
 
     def webhook_changes(self, workspace: str, minute: int) -> str:
