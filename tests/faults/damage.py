@@ -128,7 +128,7 @@ def _tear(scene: Scene) -> bool:
     ended = content.find(EXEC, began)
     if began < 0 or ended < 0:
         return False
-    file.write_bytes(content[: scene.chance.randrange(began + len(MULTI), ended)])
+    file.write_bytes(content[: scene.chance.randrange(began + len(MULTI), ended + len(EXEC))])
     return True
 
 
