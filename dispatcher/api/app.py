@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import __version__
-from dispatcher.api import docs_page, namirial, qlara, sendexa, status_changes, zeckta
+from dispatcher.api import docs_page, namirial, qlara, qlara_webhook, sendexa, status_changes, zeckta
 from dispatcher.api.answers import ApiParts, Shape, answer
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.health import Health
@@ -35,7 +35,7 @@ class Platform(Protocol):
         """An error in the platform's form."""
 
 
-PLATFORMS: tuple[Platform, ...] = (zeckta, sendexa, namirial, qlara, status_changes)
+PLATFORMS: tuple[Platform, ...] = (zeckta, sendexa, namirial, qlara, qlara_webhook, status_changes)
 DESCRIPTION = """Status of messages for customers, in the form of the platform they know: each workspace's API keys open the
 paths of its dialect. `POST /v1/status-changes` is for backends. What a workspace does not have is not found, whoever has it."""
 
@@ -90,7 +90,8 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
         app.include_router(docs_page.router)
     for platform in PLATFORMS:
         app.include_router(platform.router)
-    app.include_router(qlara.router, prefix=BASE, include_in_schema=False)
+    for platform in (qlara, qlara_webhook):
+        app.include_router(platform.router, prefix=BASE, include_in_schema=False)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InvalidInput, _invalid)
