@@ -9,6 +9,7 @@ Times have whole seconds, and `sendDate` means before: who pages by the oldest `
 second after it, so that no message of that second is missed, and leaves out what comes twice.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
@@ -33,6 +34,8 @@ from dispatcher.store.stored_message import StoredMessage
 
 PREFIX = "/api/messagestatus"
 MAX_COUNT = 100
+Find = Callable[..., Awaitable[Sequence[StoredMessage]]]
+"""Messages.to_phone or Messages.with_reference."""
 STATUSES = dialect.STATUSES | {Status.SUBMITTED: "PROVIDER_ACCEPTANCE", Status.BUFFERED: "SENT"}
 
 
@@ -132,13 +135,7 @@ async def to_phone_number(
     send_date: SendDate = None,
 ) -> Response:
     """The latest messages to a phone number."""
-    parts = parts_of(request)
-    before = moment_ms("sendDate", send_date) if send_date else parts.now_ms()
-    async with searching(request, key) as search:
-        found = await parts.messages.to_phone(
-            key.workspace, number, before, min(count, MAX_COUNT), _is_there, search.look_at
-        )
-    return answer(request, {"messages": [_answer(one) for one in found]})
+    return await _latest(request, key, parts_of(request).messages.to_phone, number, count, send_date)
 
 
 @router.get(
@@ -153,12 +150,16 @@ async def with_reference(
     send_date: SendDate = None,
 ) -> Response:
     """The latest messages with a reference key."""
-    parts = parts_of(request)
-    before = moment_ms("sendDate", send_date) if send_date else parts.now_ms()
+    return await _latest(request, key, parts_of(request).messages.with_reference, reference, count, send_date)
+
+
+async def _latest(
+    request: Request, key: ApiKey, find: Find, by: str, count: int, send_date: str | None
+) -> Response:
+    """The latest messages that `find` finds, sent before `send_date` or now."""
+    before = moment_ms("sendDate", send_date) if send_date else parts_of(request).now_ms()
     async with searching(request, key) as search:
-        found = await parts.messages.with_reference(
-            key.workspace, reference, before, min(count, MAX_COUNT), _is_there, search.look_at
-        )
+        found = await find(key.workspace, by, before, min(count, MAX_COUNT), _is_there, search.look_at)
     return answer(request, {"messages": [_answer(one) for one in found]})
 
 
