@@ -1,6 +1,6 @@
 """Turns message status changes into signed HTTP callbacks.
 
-Backends enqueue with `Dispatcher` or `AsyncDispatcher`; customers check what they get with `verify`.
+Backends enqueue with `Dispatcher` or `AsyncDispatcher`; customers verify callbacks with `verify`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -47,11 +47,11 @@ _MODULES = {
     "producer": ("AsyncDispatcher", "Dispatcher"),
     "signing": ("verify",),
 }
-"""Where a name is, if it is no error."""
+"""The module of each name; all others are in `errors`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for, once: who verifies waits for no pydantic, who enqueues for no cryptography."""
+    """Imports a name on first use: verifying does not load pydantic, enqueuing does not load cryptography."""
     if name == "__version__":
         value = _version()
     elif name in __all__:
@@ -74,5 +74,5 @@ def _version() -> str:
 
     try:
         return version("callback-dispatcher")
-    except PackageNotFoundError:  # run from a folder, not installed
+    except PackageNotFoundError:  # run from a checkout, not installed
         return "0"

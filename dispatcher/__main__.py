@@ -1,7 +1,7 @@
 """The command `dispatcher`, also as `python -m dispatcher`.
 
-Its packages are called `tasks` and `config`, as other people's are. So an installed `dispatcher` keeps them
-in its folder `_worker`, where nobody else finds them; the command's own processes find them first.
+The command lives in the packages `tasks` and `config`, names that other projects use too. So an installed
+`dispatcher` keeps them in its folder `_worker`, and only the command's own processes put that on their path.
 """
 
 import importlib
@@ -9,21 +9,21 @@ import os
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-if __name__ == "__main__":  # run as a file: what is beside it must not hide the standard library's `secrets`
+if __name__ == "__main__":  # run as a file: modules next to it must not shadow the standard library
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != HERE]
 
 INSTALLED = os.path.join(HERE, "_worker")
 SOURCES = INSTALLED if os.path.isdir(INSTALLED) else os.path.dirname(HERE)
-"""The folder that has `tasks` and `config`."""
+"""The folder that contains `tasks` and `config`."""
 
 COMMAND = (sys.executable, "-P", os.path.join(HERE, "__main__.py"))
-"""Starts the command `dispatcher` in a process of its own, whatever is in the working directory."""
+"""Starts the command `dispatcher` in a new process, safe against modules in the working directory."""
 
 INTERRUPTED, USAGE = 130, 2
 
 
 def main() -> None:
-    """Runs the command line. One line says which extra is missing, or nothing after Ctrl-C."""
+    """Runs the command line. A missing extra is one line; Ctrl-C prints nothing."""
     sys.path.insert(0, SOURCES)
     try:
         importlib.import_module("tasks.cli").main()
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _of_an_extra(module: str | None) -> bool:
-    """Whether a module that is missing is some package's, and neither Python's nor ours."""
+    """Whether a missing module belongs to a third-party package, not to Python or to us."""
     top = (module or "").partition(".")[0]
     return bool(top) and top not in sys.stdlib_module_names and top not in ("dispatcher", "tasks", "config")
 

@@ -1,4 +1,4 @@
-"""JSON and times, as they stand in a status change. The one decoder: whichever way a status change comes in."""
+"""JSON and timestamps of status changes. One decoder, so that the queue and the HTTP API accept the same input."""
 
 import functools
 import re
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import msgspec
 
 MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
-"""What Python can print: the years 1 to 9999, in seconds since 1970."""
+"""The range that Python can format: the years 1 to 9999, in seconds since 1970."""
 
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
@@ -26,12 +26,12 @@ _STARTS = (
     ((b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), "is compressed (deflate): send it as it is"),
     (b"\x28\xb5\x2f\xfd", "is compressed (zstd): send it as it is"),
 )
-"""What no JSON in UTF-8 starts with."""
+"""First bytes that rule out plain UTF-8 JSON, and what to tell the sender."""
 
 
 @functools.cache
 def _decoder() -> "msgspec.json.Decoder[Any]":
-    import msgspec  # here, and below: a backend that only imports what it may enqueue with does not wait for it
+    import msgspec  # here and below: a backend that only imports the producer does not pay for it
 
     return msgspec.json.Decoder(float_hook=Decimal)
 
@@ -50,17 +50,17 @@ def _decode_error() -> type[Exception]:
 
 
 def encode_json(value: object) -> bytes:
-    """Compact UTF-8 JSON; decimals are printed digit for digit, as numbers."""
+    """Compact UTF-8 JSON. Decimals become numbers and keep their digits."""
     return _encoder().encode(value)
 
 
 def encode_canonical(value: object) -> bytes:
-    """The same for whatever order an object's names came in."""
+    """JSON with sorted object keys: equal values give equal bytes."""
     return _encoder("deterministic").encode(value)
 
 
 def decode_json(raw: bytes) -> Any:
-    """JSON to Python; numbers with a fraction or exponent become `Decimal`. Raises InvalidInput."""
+    """Decodes JSON; numbers with a fraction or exponent become `Decimal`. Raises InvalidInput."""
     try:
         return _decoder().decode(raw)
     except (_decode_error(), ValueError, ArithmeticError, RecursionError) as error:
@@ -68,7 +68,7 @@ def decode_json(raw: bytes) -> Any:
 
 
 def json_problem(raw: bytes, error: Exception) -> str:
-    """Why bytes are no JSON, where reading them raised an error."""
+    """Explains why decoding `raw` raised `error`."""
     if problem := not_plain(raw):
         return problem
     if isinstance(error, UnicodeDecodeError):
@@ -81,7 +81,7 @@ def json_problem(raw: bytes, error: Exception) -> str:
 
 
 def not_plain(raw: bytes) -> str:
-    """By what bytes start with: that they are compressed, or text that is not plain UTF-8; empty if they are neither."""
+    """Explains, by the first bytes, that the input is compressed or not UTF-8; empty if neither."""
     for start, problem in _STARTS:
         if raw.startswith(start):
             return problem
@@ -93,7 +93,7 @@ def not_plain(raw: bytes) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def timestamp_ns(text: str) -> int:
-    """Nanoseconds since 1970 of an ISO-8601 timestamp with a zone and up to nine fractional digits.
+    """Nanoseconds since 1970 of an ISO 8601 timestamp with a zone and up to nine fractional digits.
 
     Raises ValueError.
     """
@@ -111,12 +111,12 @@ def timestamp_ns(text: str) -> int:
 
 
 def timestamp_ms(text: str) -> int:
-    """The same in milliseconds; callbacks carry the text itself."""
+    """Milliseconds since 1970; callbacks carry the original text. Raises ValueError."""
     return timestamp_ns(text) // 1_000_000
 
 
 def is_time(ms: int) -> bool:
-    """Whether milliseconds since 1970 can be printed: the years 1 to 9999."""
+    """Whether a time in milliseconds since 1970 lies in the years 1 to 9999, which Python can format."""
     return MIN_SECONDS <= ms // 1000 <= MAX_SECONDS
 
 

@@ -1,33 +1,33 @@
 """Every error this package raises.
 
 DispatcherError
-├── InvalidInput         what was given cannot be used (also a ValueError); `problems` lists each one
-├── NotFound             no such workspace or event
-├── AlreadyExists        a workspace of that name is there
-├── StillWaiting         a workspace with waiting callbacks is not removed
-├── OtherFormat          what is in Redis is of another version's format
-├── SignatureInvalid     a callback that does not verify
-└── RedisUnavailable     Redis does not answer
-    ├── RedisFull        Redis answers that its memory is full
-    └── EnqueueInterrupted   the connection broke in the middle; `confirmed` lists what is on the queue
+├── InvalidInput         the input is invalid (also a ValueError); `problems` lists every problem
+├── NotFound             no such workspace or callback
+├── AlreadyExists        a workspace of that name exists
+├── StillWaiting         the workspace still has waiting callbacks
+├── OtherFormat          the data in Redis was written by a version with another format
+├── SignatureInvalid     the callback does not verify
+└── RedisUnavailable     Redis does not answer, or cannot serve now
+    ├── RedisFull        Redis has reached its memory limit
+    └── EnqueueInterrupted   the connection broke while enqueuing; `confirmed` lists what is on the queue
 """
 
 from collections.abc import Sequence
 
 
 def visible(value: object) -> str:
-    """Text from outside on one line, harmless for a terminal: what cannot be printed is shown as an escape."""
+    """Untrusted text on one line, safe for a terminal: unprintable characters become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 class DispatcherError(Exception):
-    """Base of all errors; its text says what happened and what to do."""
+    """Base of all errors. The text says what happened and what to do."""
 
 
 class InvalidInput(DispatcherError, ValueError):
-    """What was given cannot be used; nothing was changed.
+    """The input is invalid; nothing was changed.
 
-    `problems` are `(position, text)` pairs; the position counts from 0 among what was given.
+    `problems` holds `(position, text)` pairs; positions count the given items from 0.
     """
 
     def __init__(self, text: str, problems: Sequence[tuple[int, str]] = ()) -> None:
@@ -36,38 +36,38 @@ class InvalidInput(DispatcherError, ValueError):
 
 
 class NotFound(DispatcherError, LookupError):
-    """The ledger or the workspace store does not have it."""
+    """No such workspace, callback or entry."""
 
 
 class AlreadyExists(DispatcherError):
-    """A workspace of that name is there already."""
+    """A workspace of that name exists already."""
 
 
 class StillWaiting(DispatcherError):
-    """A workspace that has waiting callbacks is removed only by force."""
+    """The workspace still has waiting callbacks; only `force` removes it."""
 
 
 class OtherFormat(DispatcherError):
-    """What is in Redis has another format than this version's, or is being written in another one."""
+    """The data in Redis has another format than this version reads, or a worker of another format is running."""
 
 
 class SignatureInvalid(DispatcherError):
-    """A callback does not verify; the text says which check failed."""
+    """The callback does not verify. The text says which check failed."""
 
 
 class RedisUnavailable(DispatcherError):
-    """Redis does not answer, or answers that it cannot serve now."""
+    """Redis does not answer, or reports that it cannot serve requests now."""
 
 
 class RedisFull(RedisUnavailable):
-    """Redis is at `maxmemory` and takes no new work."""
+    """Redis has reached `maxmemory` and accepts no new data."""
 
 
 class EnqueueInterrupted(RedisUnavailable):
     """The connection broke while enqueuing.
 
-    `confirmed` lists the eventIds that are on the queue for certain. The others may be; enqueuing
-    all of them again is safe, because the ledger takes an eventId once.
+    `confirmed` lists the eventIds that are certainly on the queue. The others may be too.
+    Enqueuing all of them again is safe, because the ledger accepts an eventId only once.
     """
 
     def __init__(self, text: str, confirmed: Sequence[str]) -> None:

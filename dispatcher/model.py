@@ -1,4 +1,4 @@
-"""What is enqueued: a status change."""
+"""The status change: what backends enqueue."""
 
 import math
 from base64 import urlsafe_b64encode
@@ -35,10 +35,10 @@ from dispatcher.values import (
 )
 
 MAX_ENTRY_BYTES = 64 * 1024
-"""Longest status change, as JSON, that the queue takes."""
+"""Size limit of a status change as JSON."""
 
 MAX_AHEAD_MS = 3_600_000
-"""How far a status change's timestamp may lie in the future."""
+"""How far a timestamp may lie in the future: clocks differ."""
 
 WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
@@ -46,7 +46,7 @@ MESSAGE_UUID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
 
 class Status(StrEnum):
-    """The canonical statuses; every platform's own is a projection of them."""
+    """The canonical statuses. Each platform's statuses are a projection of them."""
 
     SCHEDULED = "SCHEDULED"
     QUEUED = "QUEUED"
@@ -78,7 +78,7 @@ LETTERS = {
     Status.REJECTED: "j",
     Status.READ: "r",
 }
-"""What stands for a status in Redis."""
+"""The letter that stands for a status in Redis."""
 BY_LETTER = {letter: status for status, letter in LETTERS.items()}
 
 
@@ -87,7 +87,7 @@ Workspace = Annotated[str, matching(WORKSPACE_PATTERN, "1 to 64 letters, digits,
 MessageUuid = Annotated[str, matching(MESSAGE_UUID_PATTERN, "1 to 64 letters, digits, dots, _ or -")]
 _EVENT_ID = matching(EVENT_ID_PATTERN, "1 to 128 letters, digits, _ or -; left out, one is derived")
 if TYPE_CHECKING:
-    EventId = str  # once the record is made
+    EventId = str  # it is always set after validation
 else:
     EventId = Annotated[str, _EVENT_ID] | None
 Text = Annotated[str, characters(1, 256)]
@@ -111,8 +111,8 @@ class Message(Record, frozen=True):
     webhook_configuration_id: what Namirial's callbacks name
     reference, provider: any JSON object, at most 32 levels deep
 
-    What a platform's callback has no place for is not sent. Raises
-    InvalidInput, which names each field that is wrong.
+    Fields that a platform's callback does not have are not sent. Raises
+    InvalidInput, which names each invalid field.
     """
 
     uuid: MessageUuid
@@ -165,7 +165,7 @@ class MessageError(Record, frozen=True):
     code: the platform's code, 1 to 256 characters
     message: its text, up to 1,024 characters
 
-    Raises InvalidInput, which names each field that is wrong.
+    Raises InvalidInput, which names each invalid field.
     """
 
     code: Text
@@ -181,17 +181,17 @@ class StatusChange(Record, frozen=True):
     workspace: whose message it is
     status: a Status, or its name: "DELIVERED"
     timestamp: when it happened; a datetime with a zone, or ISO 8601 with one
-        and up to 9 fractional digits. Read back, it is text
+        and up to 9 fractional digits. The attribute is text
     message: the Message
-    event_id: 1 to 128 letters, digits, _ or -, which happens once; left out,
-        it is derived from workspace, message, part, status and timestamp
+    event_id: 1 to 128 letters, digits, _ or -; each is accepted once. Left
+        out, it is derived from workspace, message, part, status and timestamp
     callback_url: where this callback goes, if not to the workspace's URL
-    ttl_seconds: age at which the callback is given up, 1 to 604,800 s;
-        left out: 48 hours
+    ttl_seconds: age at which the callback expires, 1 to 604,800 s;
+        48 hours if left out
     error: why the message failed, a MessageError
 
     In JSON the names are camelCase: see `from_json`. Raises InvalidInput,
-    which names each field that is wrong.
+    which names each invalid field.
     """
 
     event_id: EventId = Field(default_factory=str)
@@ -219,7 +219,7 @@ class StatusChange(Record, frozen=True):
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> Self:
-        """Reads one status change; names are camelCase. Raises InvalidInput, which names each field that is wrong."""
+        """Parses one status change with camelCase names. Raises InvalidInput, which names each invalid field."""
         raw = raw.encode(errors="surrogatepass") if isinstance(raw, str) else raw
         if len(raw) > MAX_ENTRY_BYTES:
             raise InvalidInput(f"is {len(raw):,} bytes long; the limit is {MAX_ENTRY_BYTES:,}")
@@ -227,7 +227,7 @@ class StatusChange(Record, frozen=True):
 
     @classmethod
     def from_dict(cls, value: object) -> Self:
-        """The same from decoded JSON. Raises InvalidInput."""
+        """Validates decoded JSON. Raises InvalidInput."""
         if type(value) is not dict and not isinstance(value, Mapping):
             raise InvalidInput("must be a JSON object")
         if not cls.__pydantic_complete__:
@@ -238,9 +238,9 @@ class StatusChange(Record, frozen=True):
             raise InvalidInput(describe(error, cls, in_json=True)) from None
 
     def to_json(self) -> bytes:
-        """The bytes to enqueue. Raises InvalidInput where they would be too long or are no JSON."""
+        """The bytes to enqueue. Raises InvalidInput if they are too long or cannot be written as JSON."""
         free = {"reference": self.message.reference, "provider": self.message.provider}
-        for name, value in free.items():  # which may have been changed since they were checked
+        for name, value in free.items():  # these are mutable, and may have changed since validation
             if value and is_deep(value):
                 raise InvalidInput(f"message.{name}: is nested too deeply; the limit is {MAX_DEPTH} levels")
         try:
@@ -253,17 +253,17 @@ class StatusChange(Record, frozen=True):
         return raw
 
     def replace(self, **changes: Any) -> Self:
-        """A copy in which some fields have other values. Raises InvalidInput.
+        """Returns a copy with some fields changed. Raises InvalidInput.
 
-        An eventId that was derived is derived anew.
+        A derived eventId is derived again.
         """
         derived = "event_id" not in changes and self.event_id == _derived_event_id(self.__dict__)
         return super().replace(**({"event_id": None} if derived else {}) | changes)
 
     def digest(self) -> str:
-        """Tells two status changes with the same eventId apart: 16 characters for their canonical form.
+        """A digest of the canonical form, 16 characters: tells two status changes with the same eventId apart.
 
-        The first 8 are all that format 1 kept; the others are of another hash, of as many bits.
+        Format 1 kept only the first 8 characters; the other 8 are from a second hash of the same length.
         """
         error = _values_of_error(self.error) if self.error else None
         canonical = encode_canonical((_values_of_change(self), _values_of_message(self.message), error))
@@ -288,7 +288,7 @@ _NAMESPACE_URL = bytes.fromhex("6ba7b8119dad11d180b400c04fd430c8")
 
 
 def _uuid5_url(name: str) -> str:
-    """As uuid.uuid5(uuid.NAMESPACE_URL, name), in a third of the time: intake derives one for most status changes."""
+    """Same as uuid.uuid5(uuid.NAMESPACE_URL, name) in a third of the time; intake derives one for most status changes."""
     raw = bytearray(sha1(_NAMESPACE_URL + name.encode(), usedforsecurity=False).digest()[:16])
     raw[6] = raw[6] & 0x0F | 0x50  # the version
     raw[8] = raw[8] & 0x3F | 0x80  # the variant
@@ -304,7 +304,7 @@ _values_of_change = attrgetter(
 
 
 def check_not_ahead(occurred_ms: int, now_ms: int) -> None:
-    """Raises InvalidInput for a timestamp that lies too far in the future."""
+    """Raises InvalidInput for a timestamp too far in the future."""
     if occurred_ms > now_ms + MAX_AHEAD_MS:
         raise InvalidInput(
             f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed"
@@ -312,7 +312,7 @@ def check_not_ahead(occurred_ms: int, now_ms: int) -> None:
 
 
 def _refuse_what_json_lacks(values: list[Any]) -> None:
-    """Raises InvalidInput for NaN and Infinity, which would be written as null or as no JSON at all."""
+    """Raises InvalidInput for NaN and Infinity, which would become null or invalid JSON."""
     while values:
         match values.pop():
             case dict() as inner:
@@ -323,7 +323,7 @@ def _refuse_what_json_lacks(values: list[Any]) -> None:
                 raise InvalidInput("has a number that JSON lacks (NaN or Infinity)")
             case (
                 set() | frozenset() | bytes() | bytearray()
-            ) as other:  # a set has another order in each process
+            ) as other:  # the order of a set differs between processes
                 raise InvalidInput(f"has a {type(other).__name__}, which JSON lacks")
 
 

@@ -1,6 +1,6 @@
-"""Puts status changes on the queue: for backends. Needs neither Celery nor the rest of this package.
+"""Puts status changes on the queue, for backends. Needs neither Celery nor a worker's packages.
 
-redis-py is imported when a client is made, so that a command that enqueues nothing does not wait for it.
+redis-py is imported when a client is created, so that importing this module stays cheap.
 """
 
 import time
@@ -22,14 +22,14 @@ BATCH = 500
 """Status changes per round trip."""
 
 SHOWN = 3
-"""Problems that an error's text has; its `problems` are all of them."""
+"""Problems that an error text lists; `problems` has all of them."""
 
 Change = StatusChange | Mapping[str, Any]
-"""What is enqueued: a StatusChange, or a dict with the names of JSON."""
+"""A StatusChange, or a dict with the names as in JSON."""
 
 
 class Ready(NamedTuple):
-    """A status change that was checked, as it goes onto the queue."""
+    """A validated status change, as it goes onto the queue."""
 
     event_id: str
     workspace: str
@@ -37,7 +37,7 @@ class Ready(NamedTuple):
 
 
 def ready(change: Change, now_ms: int, *, allow_http: bool = True) -> Ready:
-    """Checks what every worker would reject: fields, length, a callback URL that can never be used, a time too far ahead.
+    """Validates what every worker would reject: fields, length, an unusable callback URL, a time too far ahead.
 
     Raises InvalidInput.
     """
@@ -49,12 +49,12 @@ def ready(change: Change, now_ms: int, *, allow_http: bool = True) -> Ready:
 
 
 def unknown_workspace(workspace: str) -> str:
-    """What is wrong with a status change of a workspace that there is not."""
+    """The error text for a status change of an unknown workspace."""
     return f"workspace: there is no workspace {workspace!r}"
 
 
 class Dispatcher:
-    """Enqueues status changes; thread-safe, one per process is enough.
+    """Enqueues status changes. Thread-safe; one per process is enough.
 
     >>> dispatcher = Dispatcher.from_url("redis://127.0.0.1:6379/0")
     >>> dispatcher.enqueue(StatusChange(workspace="acme", status="DELIVERED", ...))
@@ -69,39 +69,39 @@ class Dispatcher:
 
     @classmethod
     def from_url(cls, redis_url: str, *, key_prefix: str = "dispatcher") -> Self:
-        """Connects at the first call. A call gives up after 5 s without an answer. Raises InvalidInput for a URL that is none."""
+        """Creates a client, which connects at the first call and gives up after 5 s without an answer. Raises InvalidInput for an invalid URL."""
         from dispatcher.store.connection import connect
 
         return cls(connect(redis_url), redis_url, key_prefix)
 
     def enqueue(self, *changes: Change, check: bool = False) -> list[str]:
-        """Enqueues status changes (all or, where one is invalid, none); returns their eventIds.
+        """Enqueues status changes and returns their eventIds; enqueues none if one is invalid.
 
-        `check` asks Redis first whether their workspaces exist: an unknown one is invalid then, and is not left for a worker
-        to reject. Raises InvalidInput; RedisFull; or EnqueueInterrupted, a RedisUnavailable that lists what is on the queue
-        for certain.
+        With `check` it first asks Redis whether the workspaces exist, and refuses an unknown one here instead of leaving it
+        for a worker to reject. Raises InvalidInput, RedisFull, or EnqueueInterrupted (a RedisUnavailable), which lists what
+        is certainly on the queue.
         """
         return self._enqueue(_looked_at(changes), False, check)
 
     def enqueue_many(
         self, changes: Iterable[Change], *, skip_invalid: bool = False, check: bool = False
     ) -> list[str]:
-        """Enqueues many status changes, pipelined, in order; returns their eventIds.
+        """Enqueues many status changes in order, pipelined; returns their eventIds.
 
-        Where some are invalid, raises InvalidInput whose `problems` name each by position, and
-        enqueues none of them; with `skip_invalid` the valid ones are enqueued instead. `check` and other errors as of `enqueue`.
+        If some are invalid, raises InvalidInput, whose `problems` name each by position, and enqueues none;
+        with `skip_invalid` it enqueues the valid ones instead. `check` and the other errors are those of `enqueue`.
         """
         return self._enqueue(_looked_at(_several(changes)), skip_invalid, check)
 
     def enqueue_ready(self, changes: Iterable[Ready]) -> list[str]:
-        """Enqueues what was checked already. Raises RedisFull or EnqueueInterrupted."""
+        """Enqueues validated status changes. Raises RedisFull or EnqueueInterrupted."""
         confirmed: list[str] = []
         for batch in _batches(changes):
             _confirm(batch, self._send(batch, confirmed), confirmed, self._url)
         return confirmed
 
     def unknown_workspaces(self, workspaces: Iterable[str]) -> list[str]:
-        """Those that there are not, of some, in one round trip. Raises RedisUnavailable."""
+        """Returns which of the workspaces do not exist, in one round trip. Raises RedisUnavailable."""
         names = list(dict.fromkeys(workspaces))
         if not names:
             return []
@@ -142,7 +142,7 @@ class Dispatcher:
 
 
 class AsyncDispatcher:
-    """The same for asyncio."""
+    """Enqueues status changes from asyncio; methods are those of Dispatcher."""
 
     def __init__(self, client: "redis.asyncio.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
         from dispatcher.store.keys import Keys
@@ -219,7 +219,7 @@ class AsyncDispatcher:
 
 
 class _Looked:
-    """What was given to be enqueued, by position: what can be, and what is wrong with the rest."""
+    """The given status changes by position: the valid ones, and the problems of the others."""
 
     def __init__(self) -> None:
         self._ready: dict[int, Ready] = {}
@@ -242,14 +242,14 @@ class _Looked:
             self._problems[position] = str(error)
 
     def take_out(self, unknown: Sequence[str]) -> None:
-        """Those of unknown workspaces are invalid."""
+        """Marks those of unknown workspaces as invalid."""
         if unknown:
             wrong = {n: one.workspace for n, one in self._ready.items() if one.workspace in unknown}
             self._problems |= {number: unknown_workspace(workspace) for number, workspace in wrong.items()}
             self._ready = {number: one for number, one in self._ready.items() if number not in wrong}
 
     def refuse(self, skip_invalid: bool) -> None:
-        """Raises InvalidInput where some are invalid, and not to be skipped."""
+        """Raises InvalidInput if some are invalid and must not be skipped."""
         if not self._problems or skip_invalid:
             return
         problems = sorted(self._problems.items())
@@ -271,8 +271,8 @@ def _looked_at(changes: Iterable[object]) -> _Looked:
 
 
 def _several(changes: object) -> Iterable[object]:
-    """What `enqueue_many` was given, if it is several. Raises InvalidInput."""
-    if isinstance(changes, Record | Mapping):  # which can be iterated too
+    """The argument of `enqueue_many`, if it is an iterable of status changes. Raises InvalidInput."""
+    if isinstance(changes, Record | Mapping):  # these are iterable too
         raise InvalidInput(
             "enqueue_many takes a list of status changes, or another iterable; enqueue takes one"
         )
@@ -284,7 +284,7 @@ def _several(changes: object) -> Iterable[object]:
 
 
 def _what_it_is(given: object) -> str:
-    """Why something is no status change."""
+    """Explains why a value is not a status change."""
     if isinstance(given, str | bytes | bytearray | memoryview):
         return f"{_kind(given)}: give a StatusChange or a dict; StatusChange.from_json reads JSON"
     if isinstance(given, Iterable | AsyncIterable) and not isinstance(given, Record):
@@ -302,12 +302,12 @@ def _kind(given: object) -> str:
 
 
 def _check_url(url: str, allow_http: bool) -> None:
-    """Raises InvalidInput where no callback can go to a URL, whatever the settings."""
+    """Raises InvalidInput for a URL that no settings would allow."""
     from dispatcher.rules.addresses import parse_callback_url
 
     try:
         parse_callback_url(url, allow_http=allow_http)
-    except ImportError:  # of idna, which a worker has: the host is not ASCII, and is left for it to read
+    except ImportError:  # of idna, for a host that is not ASCII: a worker has it, and checks the URL
         return
 
 
@@ -323,7 +323,7 @@ def _absent(names: Sequence[str], there: Sequence[int]) -> list[str]:
 
 @contextmanager
 def _asking(url: str, keys: "Keys") -> Iterator[None]:
-    """Redis's errors as ours; a user that may not ask for workspaces is told what it lacks."""
+    """Translates Redis's errors; tells a Redis user without the permission which rule it needs."""
     from dispatcher.store.connection import translated
 
     try:
@@ -340,7 +340,7 @@ def _asking(url: str, keys: "Keys") -> Iterator[None]:
 
 @contextmanager
 def _interruptible(confirmed: list[str], url: str) -> Iterator[None]:
-    """Redis's errors as ours, with what is on the queue for certain."""
+    """Translates Redis's errors, with what is certainly on the queue."""
     from redis.exceptions import RedisError
 
     try:

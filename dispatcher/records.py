@@ -1,4 +1,4 @@
-"""What status changes and their parts are made of: pydantic models that raise InvalidInput, in plain words."""
+"""Base of the status change models: pydantic models that raise InvalidInput with plain error texts."""
 
 import functools
 import threading
@@ -11,11 +11,11 @@ from pydantic.alias_generators import to_camel
 from dispatcher.errors import InvalidInput, visible
 
 MAX_DESCRIBED = 10
-"""Problems that an error's text has; the rest is counted."""
+"""Problems that an error text lists; further ones are only counted."""
 
 
 def _first_paragraph(schema: dict[str, Any]) -> None:
-    """Of a docstring, for OpenAPI: the others are about Python."""
+    """Keeps the docstring's first paragraph for OpenAPI; the others are about Python."""
     schema["description"] = schema.get("description", "").partition("\n\n")[0]
 
 
@@ -26,20 +26,20 @@ class Record(
     alias_generator=to_camel,
     populate_by_name=True,
     allow_inf_nan=False,
-    defer_build=True,  # until the first one is made
+    defer_build=True,  # until the first instance is created
     json_schema_extra=_first_paragraph,
 ):
-    """A pydantic model with snake_case names in Python and camelCase ones in JSON. Does not change.
+    """An immutable pydantic model with snake_case names in Python and camelCase names in JSON.
 
-    A subclass writes an `__init__` of its fields that is `checked`, for those who read it and for type checkers.
+    A subclass declares an `__init__` with its fields, decorated with `checked`, for readers and type checkers.
     """
 
     def replace(self, **changes: Any) -> Self:
-        """A copy in which some fields have other values. Raises InvalidInput."""
+        """Returns a copy with some fields changed. Raises InvalidInput."""
         return type(self)(**self.__dict__ | changes)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's; but `update` is checked, as by `replace`. Raises InvalidInput."""
+        """Like pydantic's, but `update` is validated as by `replace`. Raises InvalidInput."""
         copied = super().model_copy(deep=deep)
         return copied.replace(**update) if update else copied
 
@@ -51,14 +51,14 @@ class Record(
 
     @classmethod
     def __pydantic_on_complete__(cls) -> None:
-        del cls.__signature__  # which has the names of JSON: help() shows that of __init__
+        del cls.__signature__  # it has the JSON names; without it help() shows the signature of __init__
 
 
 _building = threading.Lock()
 
 
 def build(kind: type[Record]) -> None:
-    """Builds a model, if no other thread has meanwhile: before 2.14 pydantic may fail where two do."""
+    """Builds a model under a lock: before 2.14 pydantic may fail when two threads build one."""
     with _building:
         kind.model_rebuild()
 
@@ -67,7 +67,7 @@ P = ParamSpec("P")
 
 
 def checked(init: Callable[P, None]) -> Callable[P, None]:
-    """An `__init__` of a Record, which has no body: reads what is given. Raises InvalidInput."""
+    """Decorates the empty `__init__` of a Record: validates the given fields. Raises InvalidInput."""
 
     @functools.wraps(init)
     def read(self: Record, /, *args: object, **given: Any) -> None:
@@ -84,13 +84,13 @@ def checked(init: Callable[P, None]) -> Callable[P, None]:
         except ValidationError as error:
             raise InvalidInput(describe(error, kind, in_json=False)) from None
 
-    read.__doc__ = "Checks the fields. Raises InvalidInput, which names each that is wrong."
-    read.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # so that pydantic does not call it for nested records
-    return read  # type: ignore[return-value]  # its parameters are those of init
+    read.__doc__ = "Validates the fields. Raises InvalidInput, which names each invalid one."
+    read.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # or pydantic would call it for nested records
+    return read  # type: ignore[return-value]  # it has the parameters of init
 
 
 def describe(error: ValidationError, kind: type[Record], *, in_json: bool) -> str:
-    """One line for everything that is wrong with a record, by the names of JSON or Python."""
+    """All problems of a record on one line, with field names as in JSON or as in Python."""
     found = error.errors(include_url=False, include_context=False)
     more = f"; and {len(found) - MAX_DESCRIBED} more" if len(found) > MAX_DESCRIBED else ""
     return "; ".join(_problem(item, kind, in_json) for item in found[:MAX_DESCRIBED]) + more
@@ -127,16 +127,18 @@ _PLAIN = {
 
 
 def _record_at(kind: type[Record], path: list[str]) -> type[Record]:
-    """The record that stands somewhere in a record."""
+    """The type of the record at a path within a record."""
     for name in path:
         types = (field.annotation for one, field in kind.model_fields.items() if name in (one, field.alias))
-        either = (one for found in types for one in (found, *get_args(found)))  # alone, or with None
+        either = (
+            one for found in types for one in (found, *get_args(found))
+        )  # itself, or one of an optional type
         kind = next((one for one in either if isinstance(one, type) and issubclass(one, Record)), kind)
     return kind
 
 
 def _not_known(name: str, kind: type[Record], in_json: bool) -> str:
-    """With the name that was meant, where one is like it."""
+    """Says that a field is unknown, and suggests a similar name if there is one."""
     fields = kind.model_fields
     if not in_json and name in fields:
         return "is given twice, by two of its names"

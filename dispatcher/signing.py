@@ -1,7 +1,7 @@
-"""Standard Webhooks 1.0 signatures: made for customers, and checked by them.
+"""Standard Webhooks 1.0 signatures: signing, and verification for customers.
 
-Spec: github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md. Pure: the
-time is handed in (`verify` reads the clock only when the caller gives none).
+Spec: github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md. No I/O: the
+time is an argument (`verify` reads the clock only if the caller gives none).
 """
 
 import base64
@@ -21,12 +21,12 @@ TOLERANCE_SECONDS = 300
 
 
 def new_secret(random_bytes: bytes) -> str:
-    """A secret in the form of the spec from 24 to 64 random bytes."""
+    """Formats 24 to 64 random bytes as a secret (spec, "Signature scheme")."""
     return SECRET_PREFIX + base64.b64encode(random_bytes).decode()
 
 
 def key_of(secret: str) -> bytes:
-    """The HMAC key inside a secret. Raises InvalidInput; the text never holds the secret."""
+    """The HMAC key in a secret. Raises InvalidInput, whose text never contains the secret."""
     encoded = secret.removeprefix(SECRET_PREFIX)
     if encoded == secret:
         raise InvalidInput(f"a secret starts with {SECRET_PREFIX}")
@@ -64,18 +64,18 @@ def verify(
 ) -> Any:
     """Verifies a callback and returns its decoded JSON.
 
-    `headers` may be any mapping of the request's headers; `body` must be the bytes as they came,
-    not JSON that was read and written again. Compares in constant time. Raises SignatureInvalid,
-    whose text says which check failed: a header is missing, the clock is off, or the secret or
-    body is not the one that was signed. Raises InvalidInput if `secret` is malformed, or a body that
-    verifies is no JSON.
+    `headers` is any mapping of the request's headers; `body` must be the received bytes, not JSON
+    that was parsed and serialized again. Signatures are compared in constant time. Raises
+    SignatureInvalid, whose text says which check failed: a header is missing, the clock is off, or
+    the secret or the body differs from what was signed. Raises InvalidInput if `secret` is malformed,
+    or if the body verifies but is not JSON.
     """
     raw = body.encode(errors="surrogatepass") if isinstance(body, str) else body
     key = key_of(secret)
     event_id, stamp, given = (
         _header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature")
     )
-    if "." in event_id:  # else parts of it could be taken for the time or the body
+    if "." in event_id:  # or its end could pass as the time or the body
         raise SignatureInvalid("webhook-id holds a full stop; it is none of ours")
     timestamp = _fresh(stamp, tolerance_seconds, datetime.now(UTC).timestamp() if now is None else now)
     expected = signature(key, event_id, timestamp, raw).encode()

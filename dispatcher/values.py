@@ -1,4 +1,4 @@
-"""What a field of a status change may hold, and what is said of the rest."""
+"""The types of a status change's fields, with the error text for each."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,34 +14,34 @@ from dispatcher.codec import timestamp_ns
 MAX_COST, COST_DIGITS = 10**12, 12
 
 MAX_DEPTH = 32
-"""How deep free objects may be nested: whoever reads them later has a stack of its own."""
+"""Nesting limit of free objects: later readers, with other JSON parsers, must be able to read them."""
 
 
 class Allowed:
-    """Annotates a type with our words for what is not allowed, which cost nothing where it is."""
+    """Annotates a type with an error text of ours. Valid values do not pay for it."""
 
     def __init__(self, text: str, schema: CoreSchema | None = None) -> None:
         self._text, self._schema = text, schema
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """As pydantic's own of the type, where none was given."""
+        """Wraps the given schema, or pydantic's own for the type."""
         schema = self._schema or handler(source)
         return custom_error_schema(schema, f"not_this_{schema['type']}", custom_error_message=self._text)
 
 
 def characters(low: int, high: int) -> Allowed:
-    """Text of so many characters."""
+    """Text of `low` to `high` characters."""
     schema = str_schema(min_length=low or None, max_length=high, strict=True)
     return Allowed(f"must have {low} to {high:,} characters", schema)
 
 
 def matching(pattern: str, words: str) -> Allowed:
-    """Text of a pattern, which `words` describe."""
+    """Text that matches a pattern; `words` describes it in the error."""
     return Allowed(f"must be {words}", str_schema(pattern=pattern, strict=True))
 
 
 def whole_number(low: int, high: int) -> Allowed:
-    """A whole number within bounds; true, 1.0 and "1" are none."""
+    """An integer within bounds; true, 1.0 and "1" are refused."""
     return Allowed(
         f"must be a whole number from {low:,} to {high:,}", int_schema(ge=low, le=high, strict=True)
     )
@@ -60,7 +60,7 @@ def _iso(value: datetime) -> str:
     offset = value.utcoffset()
     if offset is None:
         raise ValueError("needs a zone: pass datetime.now(UTC), not datetime.now()")
-    if offset.total_seconds() % 60:  # ISO 8601 has none of seconds
+    if offset.total_seconds() % 60:  # ISO 8601 offsets have no seconds
         try:
             value = value.astimezone(UTC)
         except OverflowError:
@@ -93,7 +93,7 @@ def _shallow(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_deep(value: object) -> bool:
-    """Whether lists and objects are nested in each other more than MAX_DEPTH levels; takes no stack, and ends on a circle."""
+    """Whether lists and objects are nested deeper than MAX_DEPTH. Iterative, so that a cycle or deep input cannot exhaust the stack."""
     level = _nesting([value])
     for _ in range(MAX_DEPTH):
         level = _nesting(one for some in level for one in (some.values() if isinstance(some, dict) else some))
@@ -103,7 +103,7 @@ def is_deep(value: object) -> bool:
 
 
 def _nesting(values: Iterable[Any]) -> list[Any]:
-    """The lists and objects among values, each once."""
+    """The lists and objects among the values, without repeats."""
     return list({id(one): one for one in values if isinstance(one, _NESTS)}.values())
 
 

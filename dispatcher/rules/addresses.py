@@ -1,4 +1,4 @@
-"""Which URLs and which addresses a callback may go to. Pure: no look-up, no socket."""
+"""Which URLs and addresses a callback may go to. No look-ups, no sockets."""
 
 import functools
 import ipaddress
@@ -25,38 +25,38 @@ MAX_URL_LENGTH = 2048
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>[0-9]*))?")
-"""Host and port; only what every parser of URLs divides in the same way."""
+"""Host and port, in the forms that every URL parser splits alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackUrl:
-    """A callback URL that was read, once: what is checked, connected to and sent as Host is taken from here."""
+    """A parsed callback URL. The checks, the connection and the Host header all use it, so they cannot disagree."""
 
     url: str = field(repr=False)
-    """As it was given, but for a host that is not ASCII, which is in IDNA form."""
+    """The given URL; a host that is not ASCII is in IDNA form."""
     scheme: str
     host: str
-    """A name in IDNA form, lower case, without a dot at its end; or an address in its usual spelling."""
+    """A name in IDNA form, lower case, without a trailing dot; or an address in canonical form."""
     port: int
     target: str = field(repr=False)
-    """Path and query, as they were given."""
+    """Path and query, unchanged."""
     address: Address | None
-    """The host, if it is an address."""
+    """The host as an address, if it is one."""
     origin: str
-    """scheme://host:port, which names the endpoint."""
+    """scheme://host:port; part of the endpoint's name."""
 
     @property
     def authority(self) -> str:
-        """Host and port as the header Host has them (RFC 9110 §7.2)."""
+        """Value of the Host header (RFC 9110 §7.2)."""
         host = _in_url(self.host)
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-@functools.lru_cache(maxsize=1024)  # customers choose the URLs: few are kept
+@functools.lru_cache(maxsize=1024)  # bounded: customers choose the URLs
 def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
-    """Reads a callback URL. Raises InvalidInput with the reason and what to do.
+    """Parses a callback URL. Raises InvalidInput with the reason and what to do.
 
-    Strict: what urllib, httpx and browsers (WHATWG) do not all read in the same way is refused.
+    Strict: refuses what urllib, httpx and browsers (WHATWG) do not all parse alike.
     """
     scheme, authority, target = _divided(url)
     if scheme == "http" and not allow_http:
@@ -74,13 +74,13 @@ def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
 
 
 def without_query(url: str) -> str:
-    """A callback URL as it may be shown: queries often hold tokens."""
+    """A callback URL fit for display: without its query, which often contains tokens."""
     before, question_mark, _ = url.partition("?")
     return f"{before}?…" if question_mark else before
 
 
 def without_userinfo(url: str) -> tuple[str, str]:
-    """The URL of a proxy without its user name and password; and these, as they were given."""
+    """Splits a proxy URL into the URL without user name and password, and these."""
     before, at, after = url.rpartition("@")
     scheme, slashes, userinfo = before.partition("://")
     return (f"{scheme}{slashes}{after}", userinfo) if at else (url, "")
@@ -120,7 +120,7 @@ def _in_url(host: str) -> str:
 
 
 def _host(text: str) -> tuple[str, Address | None]:
-    """A host as a name or an address. Raises InvalidInput."""
+    """Parses a host into a name or an address. Raises InvalidInput."""
     if text.startswith("["):
         address = as_address(text[1:-1])
         if not isinstance(address, ipaddress.IPv6Address):
@@ -143,7 +143,7 @@ def _host(text: str) -> tuple[str, Address | None]:
 def _in_ascii(host: str) -> str:
     if host.isascii() and "xn--" not in host.lower():
         return host.lower()
-    import idna  # here, for producers that do not have it
+    import idna  # here, because producers may not have it installed
 
     try:
         return idna.encode(host, uts46=True).decode().lower()
@@ -152,7 +152,7 @@ def _in_ascii(host: str) -> str:
 
 
 def _ends_in_a_number(name: str) -> bool:
-    """Whether it is meant as an IPv4 address: 127.1, 2130706433, 0x7f.1, 0177.0.0.1 (WHATWG URL, "ends in a number")."""
+    """Whether browsers would take it for an IPv4 address, such as 127.1, 2130706433 or 0x7f.1 (WHATWG URL, "ends in a number")."""
     last = name.rpartition(".")[2]
     return (last.isascii() and last.isdigit()) or re.fullmatch("0x[0-9a-f]*", last) is not None
 
@@ -172,7 +172,7 @@ class AddressPolicy:
     allowed_ports: frozenset[int] = frozenset()
     denied_networks: tuple[Network, ...] = ()
     nat64_prefixes: Prefixes = ()
-    """Beside the well-known one."""
+    """In addition to the well-known one."""
 
     @classmethod
     def of(
@@ -182,7 +182,7 @@ class AddressPolicy:
         denied: Iterable[str] = (),
         nat64: Iterable[str] = (),
     ) -> "AddressPolicy":
-        """From the settings' texts. Raises ValueError for what is no network, or no prefix of NAT64."""
+        """Builds a policy from the settings' texts. Raises ValueError for an invalid network or NAT64 prefix."""
         return cls(
             tuple(as_network(n) for n in networks),
             frozenset(ports),
@@ -191,20 +191,20 @@ class AddressPolicy:
         )
 
     def port_refusal(self, port: int) -> str | None:
-        """Why this port may not be connected to, wherever; None if it may."""
+        """Why connections to this port are refused at any address; None if they are allowed."""
         if self.allowed_ports and port not in self.allowed_ports:
             return f"port {port} is not in DISPATCHER_ALLOWED_PORTS"
         return None
 
     def refusal(self, host: str, port: int) -> str | None:
-        """Why this address (numeric) and port may not be connected to; None if they may."""
+        """Why connections to this numeric address and port are refused; None if they are allowed."""
         address = as_address(host)
         if address is None:
             return f"{host!r} is no address"
         return self.port_refusal(port) or self._denial(address) or self._address_refusal(address)
 
     def _denial(self, address: Address) -> str | None:
-        """What the operator has denied wins over all that is allowed, however it is wrapped."""
+        """Denied networks win over allowed ones, also for an IPv4 address inside an IPv6 one."""
         if not self.denied_networks:
             return None
         for one in all_in(address, self.nat64_prefixes):

@@ -1,4 +1,4 @@
-"""What is sent: a callback."""
+"""A callback, when it is accepted and when a worker has claimed it."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from dispatcher.model import Status
 
 
 class Callback(msgspec.Struct, frozen=True):
-    """What a status change becomes for one customer: fixed at acceptance, sent as it is."""
+    """A status change as one customer's callback: fixed at acceptance and sent unchanged."""
 
     workspace: str
     event_id: str
@@ -15,20 +15,20 @@ class Callback(msgspec.Struct, frozen=True):
     message_uuid: str
     url: str
     endpoint: str
-    """Name of the endpoint: workspace, space, scheme://host:port."""
+    """The endpoint's name: workspace, space, scheme://host:port."""
     body: bytes
     digest: str
     timestamp_ns: int
     ttl_ms: int
     to_delivered_ms: int | None = None
-    """How long the message took to its recipient, where this status change says so."""
+    """Time from submission to delivery, if the status change contains it."""
 
     def __repr__(self) -> str:
-        return f"Callback({self.workspace!r}, {self.event_id!r})"  # a URL and a body may hold secrets
+        return f"Callback({self.workspace!r}, {self.event_id!r})"  # URL and body may contain secrets
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """A callback in this worker's hands until its lease ends."""
+    """A callback leased to this worker."""
 
     event_id: str
     claim: int
@@ -40,9 +40,9 @@ class Claimed(msgspec.Struct, frozen=True):
     message_uuid: str
     url: str
     body: bytes | None
-    """None if it is gone from Redis."""
+    """None if Redis no longer has it."""
     accepted_ms: int = 0
-    """0: it was replayed, and how long it took says nothing."""
+    """0 for a replayed callback, whose delivery time is meaningless."""
 
     def __repr__(self) -> str:
         return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"

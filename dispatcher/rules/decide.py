@@ -1,4 +1,4 @@
-"""What to do after an attempt. Pure: no clock, no chance, no I/O."""
+"""What to do after an attempt. No I/O; time and randomness are arguments."""
 
 from dataclasses import dataclass, field
 
@@ -18,20 +18,20 @@ from dispatcher.rules.outcomes import (
 GONE = 410
 TOO_MANY = 429
 PACED = (429, 503)
-"""Statuses whose Retry-After is heeded."""
+"""Statuses whose Retry-After is respected."""
 
 FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"})
-"""Errors that another attempt cannot mend."""
+"""Errors that another attempt cannot fix."""
 
 SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
-"""Errors that say nothing about the endpoint."""
+"""Errors that say nothing about the endpoint's health."""
 
 OWN_FAULT_DELAY_MS = 1000
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The rules of retrying."""
+    """Retry policy."""
 
     max_attempts: int = 5
     backoff: Backoff = field(default_factory=Backoff)
@@ -43,9 +43,9 @@ def decide(
 ) -> Outcome:
     """The outcome of attempt `number` (from 1), which ended at `now_ms`.
 
-    Any 2xx delivers; 410 and the final errors give up; our own faults cost nothing; everything
-    else is tried again after the backoff (or Retry-After, if that is longer) until the attempts
-    are used up or the next one would fall behind the expiry.
+    Any 2xx delivers; 410 and the final errors fail; internal errors cost no attempt. Everything else
+    is retried after the backoff (or Retry-After, if longer) until the attempts are used up or the
+    next one would be after the expiry.
     """
     if attempt.own_fault is not None:
         return Released(OWN_FAULT_DELAY_MS)
@@ -60,10 +60,10 @@ def decide(
 def decide_lost(
     number: int, lost_before: int, *, now_ms: int, expires_ms: int, policy: Policy, rng: float
 ) -> Outcome:
-    """The outcome of attempt `number` whose worker died: `lost_before` of the callback's attempts were lost too.
+    """The outcome of attempt `number` whose worker died; `lost_before` earlier attempts of the callback were lost too.
 
-    The first loss is tried again at once: the worker is to blame, not the customer. Later ones
-    wait, because this callback may be what kills the worker.
+    The first loss is retried at once, because it is the worker's fault. Later ones wait for the backoff:
+    this callback may be what kills the worker.
     """
     if number >= policy.max_attempts:
         return Failed()
@@ -75,7 +75,7 @@ def _retry(delay_ms: int, now_ms: int, expires_ms: int) -> Outcome:
 
 
 def news_of(attempt: Attempt) -> News:
-    """What an attempt says about its endpoint."""
+    """The endpoint's health, by an attempt."""
     if attempt.own_fault is not None or attempt.error in SAYS_NOTHING:
         return News.NONE
     if attempt.http_status is not None:
@@ -86,7 +86,7 @@ def news_of(attempt: Attempt) -> News:
 
 
 def pace_ms(attempt: Attempt, policy: Policy) -> int:
-    """How long the endpoint is left alone after this: its Retry-After, if that is heeded."""
+    """The attempt's Retry-After in milliseconds, up to the policy's limit; 0 if there is none to respect."""
     if attempt.http_status not in PACED or attempt.retry_after_ms is None:
         return 0
     return min(attempt.retry_after_ms, policy.retry_after_max_ms)

@@ -1,4 +1,4 @@
-"""Why a callback does not verify, as far as it can be found out by trying. For people who debug a receiver. Pure."""
+"""Finds out by trying why a callback does not verify, for people who debug a receiver. No I/O."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,10 +21,10 @@ def diagnose(
     others: Mapping[str, str] | None = None,
     now: float | None = None,
 ) -> str | None:
-    """None if one of `secrets` verifies the callback; else the likeliest reason.
+    """None if one of `secrets` verifies the callback, else the most likely reason.
 
-    `others` are secrets that it should not be signed with, by what they are: an ended one, another
-    workspace's. It tries those, and bodies as they may have been before something changed them.
+    `others` maps a description to a secret that should not have been used, such as an expired one or another
+    workspace's. It tries those, and typical modifications of the body.
     """
     problem = "there is no secret to verify with"
     for secret in secrets:

@@ -1,7 +1,7 @@
-"""A workspace's own headers: which may be set, and with what. Pure.
+"""Validates a workspace's own headers. No I/O.
 
-Names and values are those of RFC 9110 §5; a value holds visible ASCII, so that nothing can be smuggled
-into a request by a line end.
+Names and values follow RFC 9110 §5; values are visible ASCII, so that a line break cannot inject
+another header.
 """
 
 import re
@@ -18,14 +18,14 @@ RESERVED = {
     *("content-length", "content-type", "content-encoding", "transfer-encoding", "te", "trailer"),
     *("connection", "keep-alive", "upgrade", "http2-settings", "range", "content-range"),
 }
-"""Headers that say how the request is sent; they are the dispatcher's."""
+"""Headers that only the dispatcher sets: they describe how the request is sent."""
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
 
 def check_headers(headers: Mapping[str, str], dialect: str) -> dict[str, str]:
-    """The headers, if a workspace of this dialect may have them. Raises InvalidInput; it never shows a value."""
+    """Validates headers for a workspace of this dialect. Raises InvalidInput, which never shows a value."""
     if len(headers) > MAX_HEADERS:
         raise InvalidInput(f"a workspace has at most {MAX_HEADERS} headers of its own, not {len(headers)}")
     if len({name.lower() for name in headers}) < len(headers):
@@ -36,7 +36,7 @@ def check_headers(headers: Mapping[str, str], dialect: str) -> dict[str, str]:
             raise InvalidInput(
                 "a header's name is 1 to 64 letters, digits and -; not with blanks or line ends"
             )
-        plain = name.lower().replace("_", "-")  # CGI and WSGI take the two for one
+        plain = name.lower().replace("_", "-")  # CGI and WSGI treat the two as the same
         if plain in RESERVED or plain.startswith(("webhook-", "proxy-")):
             raise InvalidInput(f"header {name} is the dispatcher's own")
         if plain in taken:
@@ -49,7 +49,7 @@ def check_headers(headers: Mapping[str, str], dialect: str) -> dict[str, str]:
 
 
 def parse_headers(lines: Iterable[str]) -> dict[str, str]:
-    """`Name: value` lines, as typed. Raises InvalidInput for a line without a colon."""
+    """Parses `Name: value` lines. Raises InvalidInput for a line without a colon."""
     found = {}
     for line in lines:
         name, colon, value = line.partition(":")

@@ -1,6 +1,6 @@
-"""What an address is by its number: public or not, and which IPv4 addresses are inside it. Pure.
+"""Classifies addresses: public or not, and which IPv4 addresses an IPv6 address contains. No I/O.
 
-The tables are ours, and not `ipaddress.is_global`, whose answers change with Python's version.
+The tables are our own, because the answers of `ipaddress.is_global` change between Python versions.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ _V4_SPECIAL = [
         "172.16.0.0/12",
         "192.0.0.0/24",  # also 192.0.0.192, Oracle's metadata
         "192.0.2.0/24",
-        "192.31.196.0/24",  # AS112: answered by whoever is next, often by the operator's own network
+        "192.31.196.0/24",  # AS112: anycast, often answered inside the operator's own network
         "192.52.193.0/24",  # multicast relays (AMT)
         "192.88.99.0/24",
         "192.168.0.0/16",
@@ -50,7 +50,7 @@ _V6_SPECIAL = [
         "3fff::/20",
     )
 ]
-"""What IANA's registry of special-purpose IPv6 addresses has inside the range of unicast."""
+"""The part of IANA's registry of special-purpose IPv6 addresses that lies within 2000::/3."""
 
 _INTERNAL: dict[Network, str] = {
     ipaddress.ip_network(network): whose
@@ -63,7 +63,7 @@ _INTERNAL: dict[Network, str] = {
     }.items()
     for network in networks.split()
 }
-"""Public by number and internal by use: reached only from within that provider's network."""
+"""Addresses in public ranges that reach a cloud provider's internal services from inside its network."""
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _LOW_32 = [
@@ -73,11 +73,11 @@ _LOW_32 = [
     NAT64,
     ipaddress.IPv6Network("64:ff9b:1::/48"),  # local NAT64 (RFC 8215), most of it with prefixes of 96 bits
 ]
-"""Where the last 32 bits are an IPv4 address."""
+"""Networks whose last 32 bits are an IPv4 address."""
 
 
 def as_address(text: str) -> Address | None:
-    """The address that a text is, without its zone (fe80::1%eth0); None if it is none."""
+    """Parses an address and drops its zone (fe80::1%eth0); None if the text is not an address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -86,7 +86,7 @@ def as_address(text: str) -> Address | None:
 
 
 def text_of(address: Address) -> str:
-    """An address as it is connected to and written in URLs: the same in every version of Python."""
+    """An address as text for connections and URLs, the same in every Python version."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     if mapped is None:
         return str(address)
@@ -94,7 +94,7 @@ def text_of(address: Address) -> str:
 
 
 def as_network(text: str) -> Network:
-    """A network; one of IPv4-mapped addresses is the IPv4 network that it maps. Raises ValueError for what is none."""
+    """Parses a network; one of IPv4-mapped addresses becomes the IPv4 network. Raises ValueError."""
     network = ipaddress.ip_network(text)
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
         return ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
@@ -102,7 +102,7 @@ def as_network(text: str) -> Network:
 
 
 def nat64_prefix(text: str) -> ipaddress.IPv6Network:
-    """A prefix of NAT64. Raises ValueError for what is none (RFC 6052 §2.2)."""
+    """Parses a NAT64 prefix (RFC 6052 §2.2). Raises ValueError."""
     network = ipaddress.IPv6Network(text)
     if network.prefixlen not in _NAT64_LENGTHS:
         raise ValueError(f"{text} is no prefix of NAT64: its length is 32, 40, 48, 56, 64 or 96")
@@ -112,10 +112,10 @@ def nat64_prefix(text: str) -> ipaddress.IPv6Network:
 
 
 def meant_by(address: Address, prefixes: Prefixes = ()) -> Address | None:
-    """The address that connections to an address end at: mapped and NAT64 ones are the IPv4 address inside.
+    """The address that a connection really reaches: for IPv4-mapped and NAT64 addresses the IPv4 address inside.
 
-    `prefixes` are NAT64's beside the well-known one. None: it lies in such a prefix and is no
-    translated address (its bits 64 to 71 are not 0).
+    `prefixes` are NAT64 prefixes in addition to the well-known one. None if the address has such a prefix but is
+    not a valid translated address (its bits 64 to 71 are not 0).
     """
     if not isinstance(address, ipaddress.IPv6Address):
         return address
@@ -129,7 +129,7 @@ def meant_by(address: Address, prefixes: Prefixes = ()) -> Address | None:
 
 
 def all_in(address: Address, prefixes: Prefixes = ()) -> list[Address]:
-    """An address and every IPv4 address that it may carry, through whatever tunnel or translator."""
+    """The address and every IPv4 address it may contain, by any tunnel or translation."""
     if not isinstance(address, ipaddress.IPv6Address):
         return [address]
     found: list[Address | None] = [_translated(address, prefix) for prefix in prefixes if address in prefix]
@@ -141,15 +141,15 @@ def all_in(address: Address, prefixes: Prefixes = ()) -> list[Address]:
 
 
 def internal_use(address: Address) -> str | None:
-    """Whose internal service an address is that is public by its number; None if it is none's."""
+    """Names the internal service at a publicly numbered address; None if there is none."""
     return next((whose for network, whose in _INTERNAL.items() if address in network), None)
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet.
+    """Whether an address belongs to the public internet.
 
-    IPv4-mapped and NAT64 addresses are as public as the IPv4 address inside. Other IPv6 counts only
-    in 2000::/3, less its special ranges and tunnels (6to4, Teredo, ISATAP).
+    IPv4-mapped and NAT64 addresses are judged by the IPv4 address inside. Other IPv6 addresses are public only
+    within 2000::/3, without its special ranges and tunnels (6to4, Teredo, ISATAP).
     """
     plain = meant_by(address)
     if plain is None or internal_use(plain):
@@ -161,7 +161,7 @@ def is_public(address: Address) -> bool:
 
 
 def _translated(address: ipaddress.IPv6Address, prefix: ipaddress.IPv6Network) -> ipaddress.IPv4Address:
-    """The IPv4 address behind a prefix, around bits 64 to 71; what follows it is ignored (RFC 6052 §2.2)."""
+    """The IPv4 address after the prefix, skipping bits 64 to 71; the suffix is ignored (RFC 6052 §2.2)."""
     if prefix.prefixlen == 96:
         return _last_32_bits(address)
     number = int(address)
@@ -178,5 +178,5 @@ def _last_32_bits(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
 
 
 def _is_isatap(address: ipaddress.IPv6Address) -> bool:
-    """Whether its interface is ::0:5efe:a.b.c.d or ::200:5efe:a.b.c.d (RFC 5214 §6.1)."""
+    """Whether its interface identifier is ::0:5efe:a.b.c.d or ::200:5efe:a.b.c.d (RFC 5214 §6.1)."""
     return (int(address) >> 32) & 0xFDFFFFFF == 0x00005EFE

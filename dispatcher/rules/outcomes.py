@@ -1,4 +1,4 @@
-"""What one attempt brought, and what happens next: frozen values that are matched, never raised."""
+"""The result of an attempt and what happens next, as frozen values: callers match them, nothing is raised."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ import msgspec
 
 
 class State(StrEnum):
-    """States of a callback in the ledger; the last four are ends."""
+    """States of a callback in the ledger; the last four are final."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -19,7 +19,7 @@ class State(StrEnum):
 
 
 ERRORS = {
-    "dns": "the name has no address, or its servers do not answer",
+    "dns": "the name has no address, or its name servers do not answer",
     "connect": "refused, no route, or closed before anything was sent",
     "proxy": "the egress proxy would not, or could not, connect",
     "tls_expired": "the certificate is not valid at this time",
@@ -35,32 +35,32 @@ ERRORS = {
     "workspace_removed": "the workspace is gone",
     "internal_error": "a fault of ours: it is logged, no attempt is counted, and the callback goes back to its lane",
 }
-"""Everything an attempt can say beside `http_NNN`: the status of an answer that is no 2xx."""
+"""All error words of an attempt, with their meaning. Answers other than 2xx have `http_NNN` instead."""
 
 DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
-"""Errors where nothing came back. They say that the endpoint is down or overloaded; so do `tls_*`, 429 and every 5xx."""
+"""Errors without an answer. Like `tls_*`, 429 and every 5xx they mean that the endpoint is down or overloaded."""
 
 ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED})
 
 
 class News(StrEnum):
-    """What a result says about its endpoint: window and breaker go by it."""
+    """What an attempt says about its endpoint; window and breaker depend on it."""
 
     UP = "up"
-    """It took a callback."""
+    """It accepted the callback."""
     ANSWERED = "answered"
-    """It is there, but did not take this one."""
+    """It answers, but did not accept this callback."""
     DOWN = "down"
     """It is down or overloaded."""
     NONE = "none"
-    """Nothing."""
+    """Nothing: no POST was made, or the worker was lost."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One POST and what came back.
+    """One POST and its result.
 
-    `http_status` is that of an answer whose head was read; `error` is a word from a closed list
-    (docs/architecture.md), None after a 2xx. Both are None when no POST was made (`own_fault`).
+    `http_status` is set once the head of an answer was read; `error` is a word from ERRORS or `http_NNN`,
+    None after a 2xx. Both are None if no POST was made (`own_fault`).
     """
 
     started_at_ms: int
@@ -70,14 +70,14 @@ class Attempt(msgspec.Struct, frozen=True):
     retry_after_ms: int | None = None
     answer: bytes = b""
     detail: str = ""
-    """The same in words, where there was no answer: for the log, and for what people can mend."""
+    """The cause in words, if there was no answer: for logs and for people who have to fix it."""
     own_fault: str | None = None
-    """Our own mistake or lack of resources, in words; the customer is not charged an attempt."""
+    """A bug or a lack of resources on our side, in words; it does not count as an attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A 2xx was read."""
+    """The receiver answered 2xx."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +89,17 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No further attempt: all used up, or the receiver (410) or a rule of ours said so."""
+    """No further attempt: all are used, the receiver answered 410, or the error is final."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The next attempt would fall behind the callback's expiry."""
+    """The next attempt would be after the callback's expiry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Back to the lane after `delay_ms`, without an attempt being counted."""
+    """Back to the lane after `delay_ms`; no attempt is counted."""
 
     delay_ms: int = 0
 
@@ -116,4 +116,4 @@ REJECTIONS = (
     "poisoned",
     "internal_error",
 )
-"""Why an entry can be rejected. Counters start with all their words at 0: an increase from nothing is none."""
+"""Reasons for rejecting a queue entry. Metrics start each at 0: Prometheus cannot see an increase on a series' first sample."""

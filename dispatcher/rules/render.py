@@ -1,4 +1,4 @@
-"""A status change as its workspace's callback. Pure."""
+"""Renders a status change as its workspace's callback. No I/O."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from dispatcher.rules.workspace import Workspace
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """What rendering needs to know from the settings."""
+    """Settings for rendering."""
 
     allow_http: bool = False
     expiry_ms: int = 172_800_000
@@ -26,13 +26,13 @@ class RenderOptions:
 
 @dataclass(frozen=True, slots=True)
 class NoCallback:
-    """The status causes no callback in the workspace's dialect, or there is no callback URL."""
+    """The workspace's dialect has no callback for this status, or there is no callback URL."""
 
 
 def render(
     change: StatusChange, workspace: Workspace, now_ms: int, options: RenderOptions
 ) -> Callback | NoCallback:
-    """A status change as the workspace's callback. Raises InvalidInput."""
+    """Renders a status change for a workspace. Raises InvalidInput."""
     occurred_ns = timestamp_ns(change.timestamp)
     occurred_ms = occurred_ns // 1_000_000
     check_not_ahead(occurred_ms, now_ms)
@@ -59,7 +59,7 @@ def render(
 
 
 def _to_delivered_ms(change: StatusChange, occurred_ms: int) -> int | None:
-    """How long a message took to its recipient, where the backend says when it was submitted."""
+    """Time from submission to delivery, if the backend gave the submission time."""
     submitted = change.message.accepted_at
     if submitted is None or change.status is not Status.DELIVERED:
         return None

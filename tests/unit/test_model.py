@@ -899,7 +899,7 @@ def test_help_reads_well() -> None:
     StatusChange(**MINIMAL)  # some of help's text is another one once a model is used
     shown, rest, _ = pydoc.plain(pydoc.render_doc(StatusChange)).partition(" |  Data and other attributes")
     assert rest
-    assert "ttl_seconds: age at which the callback is given up, 1 to 604,800 s" in shown
+    assert "ttl_seconds: age at which the callback expires, 1 to 604,800 s" in shown
     assert "timestamp: datetime.datetime | str" in shown
     assert len(shown.splitlines()) < 90
     assert 1 == shown.count("pydantic.main.BaseModel")

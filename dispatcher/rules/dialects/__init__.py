@@ -1,4 +1,4 @@
-"""How each platform's callback looks. One file per platform; a new file here is a new dialect."""
+"""Each platform's callback format, one file per platform; a new file here adds a dialect."""
 
 import functools
 import importlib
@@ -12,12 +12,12 @@ from dispatcher.model import StatusChange
 
 
 class Signing(msgspec.Struct, frozen=True):
-    """What a dialect's own headers may be made of; the same for every attempt but time and number."""
+    """Input for a dialect's own headers. Only time and attempt number differ between attempts."""
 
     event_id: str
     body: bytes
     secrets: Sequence[str]
-    """Live secrets, oldest first, as the customer knows them."""
+    """Live secrets, oldest first, in the form given to the customer."""
     timestamp: int
     """Seconds since 1970, of this attempt."""
     attempt: int
@@ -27,23 +27,23 @@ class Signing(msgspec.Struct, frozen=True):
 
 
 class Dialect(Protocol):
-    """What a dialect's module offers; the module itself is the dialect."""
+    """Interface of a dialect; each dialect is a module."""
 
     LOOKED_UP_BY: Collection[str]
-    """What messages can be found by on this platform, beside their id: phone, reference, customer, time, campaign."""
+    """Keys for finding messages, in addition to their id: phone, reference, customer, time, campaign."""
 
     def event_type(self, change: StatusChange) -> str | None:
-        """The event's name on this platform; None where it sends no callback for this status."""
+        """The platform's name of the event; None if it sends no callback for this status."""
 
     def body(self, change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
-        """The callback's JSON, made once, at `now_ms`."""
+        """The callback's JSON; rendered once, at `now_ms`."""
 
     def headers(self, signing: Signing) -> dict[str, str]:
-        """The platform's own headers, beside those of Standard Webhooks."""
+        """The platform's own headers, in addition to those of Standard Webhooks."""
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """Another shape that a platform documents: a dialect `<platform>-<variant>`, in its `VARIANTS`."""
+    """Another format that a platform documents: the dialect `<platform>-<variant>`, listed in the module's `VARIANTS`."""
 
     event_type: Callable[[StatusChange], str | None]
     body: Callable[[StatusChange, str, int], dict[str, Any]]
@@ -53,9 +53,9 @@ class Variant(msgspec.Struct, frozen=True):
 
 @functools.cache
 def dialects() -> Mapping[str, Dialect]:
-    """All dialects by name: the modules of this package, and their variants.
+    """All dialects by name: the modules of this package and their variants.
 
-    Read once, at the start: the files may be replaced while a worker runs. Raises ImportError where there are none.
+    Loaded once, at the start, because an upgrade may replace the files under a running worker. Raises ImportError if there are none.
     """
     modules = {
         module.name: importlib.import_module(f"{__name__}.{module.name}")
@@ -72,7 +72,7 @@ def dialects() -> Mapping[str, Dialect]:
 
 
 def dialect_of(name: str) -> Dialect:
-    """The dialect of a workspace. Raises ImportError where this installation has none of that name."""
+    """Returns a dialect by name. Raises ImportError if this installation does not have it."""
     found = dialects().get(name)
     if found is None:
         raise ImportError(
@@ -82,10 +82,10 @@ def dialect_of(name: str) -> Dialect:
 
 
 def platform_of(dialect: str) -> str:
-    """Whose dialect it is, variant or not."""
+    """The platform of a dialect or of a variant."""
     return dialect.partition("-")[0]
 
 
 def compact(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that have a value: providers leave out what they do not know."""
+    """Drops the fields without a value, as the platforms do."""
     return {name: value for name, value in fields.items() if value is not None}

@@ -1,10 +1,9 @@
 """Namirial SMS: `STATUS_UPDATE` notifications (docs.namirial.app, wb-how; the message object is the query API's).
 
-What the page leaves open, and what we chose: `createdAt` is when the status change was accepted, so that every
-attempt sends the same bytes; `webhookConfigurationId`, where the backend tells none, is derived from the message,
-because Namirial makes one for each message; `sms` is there for channel SMS only; what nobody told us is left out
-(`reference` is `{}` then, as documented). BUFFERED stays SENT, so nothing is sent for it; there is no EXPIRED, it is
-UNDELIVERED.
+Where the page is silent, we chose: `createdAt` is when the status change was accepted, so that every attempt
+sends the same bytes; without a `webhookConfigurationId` from the backend one is derived from the message, because
+Namirial has one for each message; `sms` appears for channel SMS only; unknown fields are left out (`reference` is
+`{}` then, as documented). BUFFERED stays SENT, so it causes no notification; EXPIRED becomes UNDELIVERED.
 """
 
 import uuid
@@ -24,7 +23,7 @@ STATUSES = {
     Status.EXPIRED: "UNDELIVERED",
     Status.REJECTED: "REJECTED",
 }
-"""Those that cause a notification: every change after PROVIDER_ACCEPTANCE (SUBMITTED)."""
+"""Statuses that cause a notification: all after PROVIDER_ACCEPTANCE (SUBMITTED)."""
 
 
 def event_type(change: StatusChange) -> str | None:
@@ -68,7 +67,7 @@ def _configuration(change: StatusChange) -> str:
 
 
 def _provider(message: Message, error: MessageError | None) -> dict[str, Any] | None:
-    """As the backend gave it; an error's code and message stand in it where the provider's own do not."""
+    """The backend's provider object, with the error's code and message where it has none of its own."""
     known = compact({"code": error.code, "message": error.message}) if error else {}
     return known | (message.provider or {}) or None
 

@@ -1,9 +1,9 @@
 """Agile Telecom Qlara: `DELIVERY` and `READ` (agiletelecom.com/documentation/qlara/guides/webhooks).
 
-The guide's fields, and those of a part (`numPart`, `totalParts`: the SMS Universal page has one callback for each)
-where the status change is of one. Only two status codes are published: 3 delivered, 6 not delivered. What the pages
-leave open, and what we chose: EXPIRED and REJECTED are 6; SENT and what comes before it have no code, and cause no
-callback; `description` is the error's message where there is one; timestamps have whole seconds, as in the samples.
+The guide's fields, plus `numPart` and `totalParts` for a part of a long message (the SMS Universal page documents
+one callback for each). Only two status codes are published: 3 delivered, 6 not delivered. Where the pages are
+silent, we chose: EXPIRED and REJECTED are 6; SENT and earlier statuses have no code and cause no callback;
+`description` is the error's message if there is one; timestamps have whole seconds, as in the samples.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def event_type(change: StatusChange) -> str | None:
 
 
 def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
-    """The guide's flat shape; READ has no code and no customerMessageId."""
+    """The guide's flat format; READ has no code and no customerMessageId."""
     message = change.message
     code, text = CODES.get(change.status, (None, None))
     return compact(
@@ -51,5 +51,5 @@ def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
 
 
 def headers(signing: Signing) -> dict[str, str]:
-    """None: Qlara documents no header of its own."""
+    """None: Qlara documents no headers of its own."""
     return {}

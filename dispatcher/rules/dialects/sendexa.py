@@ -1,17 +1,16 @@
 """Sendexa: `sms.*` events, signed with `X-Signature`.
 
-Events are those of developers.sendexa.co/sms/status; its page shows no payload, so the shapes are
-the fullest published `sms.*` ones (docs/sms/webhooks). Headers are those of
-developers.sendexa.co/webhooks. What they leave open, and what we chose: `sms.queued` looks like
-`sms.sent`; EXPIRED and REJECTED go out as `sms.failed` with their own status word; `error` is always
-there on `sms.failed`, with the code of Sendexa's table that fits the status when the backend gave
-none; the timestamp passes through with all its digits.
+Events are those of developers.sendexa.co/sms/status. That page shows no payload, so the bodies follow the most
+complete published `sms.*` ones (docs/sms/webhooks). Headers are those of developers.sendexa.co/webhooks. Where the
+pages are silent, we chose: `sms.queued` looks like `sms.sent`; EXPIRED and REJECTED are sent as `sms.failed` with
+their own status word; `sms.failed` always has an `error`, with the matching code of Sendexa's table if the backend
+gave none; the timestamp keeps all its digits.
 
-Sendexa's other pages have other shapes; those are variants, `sendexa-<name>`, for customers who built on them:
-`distinct` (`sms.expired` and `sms.rejected` are events of their own), `plain` (developers.sendexa.co/webhooks: no event
-key), `snake` and `short` (docs/core/webhooks, two versions) and `sdk` (the SDKs' `message.*` in an envelope), the last
-three with the older pages' headers. Not offered: the product page's, which signs a subset of its body that is stated
-nowhere, and the SMPP one, whose fields no status change has.
+Sendexa's other pages document other formats. They are variants, `sendexa-<name>`, for customers who built on them:
+`distinct` (`sms.expired` and `sms.rejected` are separate events), `plain` (developers.sendexa.co/webhooks: no event
+key), `snake` and `short` (docs/core/webhooks, two versions) and `sdk` (the SDKs' `message.*` in an envelope); the
+last three have the older pages' headers. Two are not offered: the product page's, which signs an undocumented
+subset of its body, and the SMPP one, whose fields a status change does not have.
 """
 
 import hmac
@@ -33,7 +32,7 @@ _EVENTS = {
     Status.EXPIRED: ("sms.failed", "expired"),
     Status.REJECTED: ("sms.failed", "rejected"),
 }
-"""The other statuses leave Sendexa's projected status as it was, so nothing is sent."""
+"""The other statuses do not change Sendexa's projected status, so nothing is sent for them."""
 
 DEFAULT_ERRORS = {
     Status.FAILED: {"code": "E002", "message": "Network temporarily unavailable"},
@@ -50,7 +49,7 @@ def event_type(change: StatusChange) -> str | None:
 
 
 def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
-    """The flat shape with the recipient's number without `+`."""
+    """The flat format; the recipient's number has no `+`."""
     message = change.message
     delivered = change.status is Status.DELIVERED
     return compact(
@@ -88,7 +87,7 @@ def _distinct(change: StatusChange, event_type: str, now_ms: int) -> dict[str, A
 
 
 def _plain(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
-    """Shape B: flat, upper case; `providerStatus` is the provider's word, ours where it has none."""
+    """Format B: flat, upper case; `providerStatus` is the provider's word, or ours if there is none."""
     message, status = change.message, _EVENTS[change.status][1].upper()
     said = (message.provider or {}).get("status")
     return compact(
@@ -103,7 +102,7 @@ def _plain(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]
 
 
 def _snake(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
-    """Shape E: flat snake_case; the number keeps its `+`."""
+    """Format E: flat snake_case; the number keeps its `+`."""
     message = change.message
     error = _error(change) if event_type == "sms.failed" else {}
     return compact(
@@ -122,7 +121,7 @@ def _snake(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]
 
 
 def _short(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
-    """Shape F: one event for all."""
+    """Format F: one event for all statuses."""
     return {
         "event": event_type,
         "message_id": change.message.uuid,
@@ -133,24 +132,24 @@ def _short(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]
 
 
 def _sdk(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
-    """Shape G: `data` is what our own shape has; the version, which no page states, is 1."""
+    """Format G: the default fields in `data`; no page documents the version, so it is 1."""
     data = body(change, event_type.replace("message.", "sms."), now_ms)
     del data["event"], data["timestamp"]
     return {"event": event_type, "data": data, "timestamp": change.timestamp, "version": "1"}
 
 
 def _without_queued(prefix: str) -> Callable[[StatusChange], str | None]:
-    """sent, delivered and failed, behind a prefix."""
+    """Events sent, delivered and failed with a prefix."""
     names = {status: event.partition(".")[2] for status, (event, _) in _EVENTS.items()}
     del names[Status.QUEUED]
     return lambda change: f"{prefix}.{names[change.status]}" if change.status in names else None
 
 
 def headers(signing: Signing) -> dict[str, str]:
-    """`X-Signature` over the raw body, keyed with the secret's text as Sendexa's SDKs do.
+    """`X-Signature` over the raw body, keyed with the secret's text as in Sendexa's SDKs.
 
-    The header holds one value: the oldest live secret's, so that receivers keep working while a
-    new secret is handed out.
+    The header has room for one signature: the oldest live secret's, so that receivers keep working until they
+    have the new secret.
     """
     digest = hmac.new(signing.secrets[0].encode(), signing.body, "sha256").hexdigest()
     return {
@@ -163,7 +162,7 @@ def headers(signing: Signing) -> dict[str, str]:
 
 
 def older_headers(signing: Signing) -> dict[str, str]:
-    """The older pages': signed alike, and named otherwise; delivery id and attempt on retries only."""
+    """The older pages' headers: the same signature under other names; delivery id and attempt on retries only."""
     digest = hmac.new(signing.secrets[0].encode(), signing.body, "sha256").hexdigest()
     again = {
         "X-Sendexa-Delivery-ID": f"del_{blake2s(signing.event_id.encode(), digest_size=8).hexdigest()}",

@@ -1,8 +1,7 @@
 """Zeckta: `MESSAGE_*` events (developer.zeckta.com/messaging/webhooks).
 
-The page gives one shape for all events. What it leaves open, and what we chose: the type of
-`segments`, `units`, `attempts` and `cost` (numbers; a field nobody told us is left out), and any
-header of its own (none beside Standard Webhooks).
+The page documents one format for all events. Where it is silent, we chose: `segments`, `units`, `attempts`
+and `cost` are numbers, left out if unknown; there are no headers except those of Standard Webhooks.
 """
 
 from typing import Any
@@ -25,12 +24,12 @@ EVENT_TYPES = {
 
 
 def event_type(change: StatusChange) -> str | None:
-    """`MESSAGE_` and the status, for the seven statuses that call back."""
+    """`MESSAGE_` and the status, for the seven statuses with a callback."""
     return EVENT_TYPES.get(change.status)
 
 
 def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
-    """The one shape of all Zeckta events."""
+    """The format of all Zeckta events."""
     message = change.message
     return {
         "eventId": change.event_id,
@@ -52,5 +51,5 @@ def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
 
 
 def headers(signing: Signing) -> dict[str, str]:
-    """None: Zeckta documents no header of its own."""
+    """None: Zeckta documents no headers of its own."""
     return {}
