@@ -128,3 +128,8 @@ def iso_seconds(ms: int) -> str:
 def iso(ms: int) -> str:
     """Milliseconds since 1970 as ISO 8601 in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def iso_or_none(ms: int | None) -> str | None:
+    """The same, or None where there is no time."""
+    return None if ms is None else iso(ms)

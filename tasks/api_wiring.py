@@ -7,7 +7,7 @@ from config.settings import Settings
 from dispatcher.api.answers import ApiParts
 from dispatcher.producer import AsyncDispatcher
 from dispatcher.store.api_keys import ApiKeys
-from dispatcher.store.callbacks import Events
+from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
 from dispatcher.store.messages import Messages
 from dispatcher.store.refusals import Refusals
@@ -30,7 +30,7 @@ async def api(settings: Settings) -> AsyncIterator[ApiParts]:
     try:
         yield ApiParts(
             messages=Messages(wire.call, wiring.keys(settings), url, retention_ms),
-            events=Events(*reading),
+            callbacks=Callbacks(*reading),
             stats=Stats(*reading),
             workspaces=wiring.workspaces(settings, client),
             api_keys=api_keys,

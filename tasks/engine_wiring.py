@@ -13,7 +13,7 @@ from dispatcher.sending.sender import Sender
 from dispatcher.sending.transport import CallbackTransport, tls_context
 from dispatcher.store import format
 from dispatcher.store.connection import connect_async
-from dispatcher.store.lookup import Lookup
+from dispatcher.store.installation import Installation
 from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
@@ -81,7 +81,7 @@ async def engine(
     wire, reading = Wire(client), Wire(client)  # a read that waits would hold up what is sent behind it
     watch = RedisWatch(metrics, health)
     cache = WorkspaceCache(wiring.workspaces(settings, client))
-    lookup = Lookup(client, wiring.keys(settings), url)
+    installation = Installation(client, wiring.keys(settings), url)
     operator = operator_transport(settings)
     alerts = Alerts(name, alert_options(settings), operator)
 
@@ -123,8 +123,8 @@ async def engine(
         )
 
     async def agree() -> None:
-        found = await lookup.format()
-        await format.agree(of_turns, found, lookup.workers, format.OLDER_SECONDS)
+        found = await installation.format()
+        await format.agree(of_turns, found, installation.workers, format.OLDER_SECONDS)
 
     try:
         stats = Stats(client, wiring.keys(settings), url)

@@ -120,7 +120,9 @@ class InstallationCollector:
 
     async def _read(self) -> dict[str, Any]:
         async with wiring.store(self._settings) as store:
-            return await store.lookup.installation() | {"refused": await store.refusals.totals()}
+            endpoints, rejected = await store.endpoints.all(), await store.rejected.counts()
+            figures = await store.installation.figures(endpoints, rejected)
+            return figures | {"refused": await store.refusals.totals()}
 
 
 class _Server(ThreadingMixIn, WSGIServer):

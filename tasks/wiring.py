@@ -15,13 +15,15 @@ from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.store import format
 from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.audit import Audit, operator
-from dispatcher.store.callbacks import Events
+from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
+from dispatcher.store.endpoints import Endpoints
+from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger, LedgerOptions
-from dispatcher.store.lookup import Lookup
 from dispatcher.store.redis_url import with_authorities
 from dispatcher.store.refusals import Refusals
+from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Ended
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.stats import Stats
@@ -80,8 +82,10 @@ class Store:
     client: "redis.asyncio.Redis"
     ledger: Ledger
     workspaces: Workspaces
-    lookup: Lookup
-    events: Events
+    installation: Installation
+    endpoints: Endpoints
+    rejected: Rejected
+    callbacks: Callbacks
     stats: Stats
     api_keys: ApiKeys
     refusals: Refusals
@@ -90,20 +94,22 @@ class Store:
 
 @asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    """Ledger, workspaces and lookup on a connection that is closed after it."""
+    """The store on a connection that is closed after it."""
     client = connect_async(redis_url(settings))
     wire = Wire(client)
     reading = client, keys(settings), redis_url(settings)
     found = ledger(settings, client.execute_command)
-    lookup = Lookup(*reading)
+    installation = Installation(*reading)
     try:
-        await format.agree(found, await lookup.format(), lookup.workers)
+        await format.agree(found, await installation.format(), installation.workers)
         yield Store(
             client,
             found,
             workspaces(settings, client),
-            lookup,
-            Events(*reading),
+            installation,
+            Endpoints(*reading),
+            Rejected(*reading),
+            Callbacks(*reading),
             Stats(*reading),
             ApiKeys(wire.call, *reading[1:]),
             Refusals(wire.call, *reading[1:]),

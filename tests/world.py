@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 from dispatcher.model import Status
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.outcomes import Attempt, Delivered, News, Outcome, Released
-from dispatcher.store.callbacks import Event, Events
+from dispatcher.store.callbacks import Callbacks
+from dispatcher.store.endpoints import Endpoints
+from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger, LedgerOptions, Room, ToAccept
-from dispatcher.store.lookup import Lookup
+from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Claim, Settled, Settlement, ToSettle
 from dispatcher.store.stats import Stats
+from dispatcher.store.stored_callback import StoredCallback
 from dispatcher.store.wire import Wire
 
 T = TypeVar("T")
@@ -57,8 +60,10 @@ class World:
         call = wire.call if wire else client.execute_command
         self._wire = wire
         self.ledger = Ledger(call, self.keys, options=LedgerOptions(**options), clock=lambda: self.now)
-        self.lookup = Lookup(client, self.keys)
-        self.events = Events(client, self.keys)
+        self.installation = Installation(client, self.keys)
+        self.endpoints = Endpoints(client, self.keys)
+        self.rejected = Rejected(client, self.keys)
+        self.events = Callbacks(client, self.keys)
         self.stats = Stats(client, self.keys)
         self.settled: Settled | None = None
         """What the last settle returned."""
@@ -117,9 +122,9 @@ class World:
         [self.settled] = self.run(self.ledger.settle([ToSettle(endpoint_id(endpoint), [one], claim_next)]))
         return self.settled.more, self.settled.counted[0]
 
-    def event(self, event_id: str, workspace: str = "acme") -> Event:
+    def event(self, event_id: str, workspace: str = "acme") -> StoredCallback:
         """The ledger's entry; it must be there."""
-        found = self.run(self.events.get(workspace, event_id))
+        found = self.run(self.callbacks.get(workspace, event_id))
         assert found
         return found
 

@@ -19,7 +19,7 @@ from dispatcher.producer import AsyncDispatcher
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.store.api_keys import ApiKey, ApiKeys, Spent
 from dispatcher.store.audit import Audit
-from dispatcher.store.callbacks import Events
+from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.messages import Messages
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.searches import Search, Searches, SearchRefused
@@ -32,7 +32,7 @@ class ApiParts:
     """What the API reads and changes."""
 
     messages: Messages
-    events: Events
+    callbacks: Callbacks
     stats: Stats
     workspaces: Workspaces
     api_keys: ApiKeys

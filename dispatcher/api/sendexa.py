@@ -26,7 +26,7 @@ from dispatcher.api.answers import (
 from dispatcher.model import Status, iso, iso_seconds
 from dispatcher.rules.dialects.sendexa import DEFAULT_ERRORS
 from dispatcher.store.api_keys import ApiKey
-from dispatcher.store.callbacks import Event
+from dispatcher.store.stored_callback import StoredCallback
 from dispatcher.store.stored_message import StoredMessage
 
 PREFIX = "/v1/sms"
@@ -229,7 +229,7 @@ async def message(
             for word, at in found.projected(STATUSES)
         ]
     if webhook_status:
-        events = await parts.events.of_message(key.workspace, message_id, last=MAX_CALLBACKS)
+        events = await parts.callbacks.of_message(key.workspace, message_id, last=MAX_CALLBACKS)
         fields["webhookStatus"] = [_callback(event).model_dump(by_alias=True) for event in events]
     return answer(request, {"success": True, "data": fields})
 
@@ -277,7 +277,7 @@ def _message(found: StoredMessage) -> dict[str, object]:
     ).model_dump(by_alias=True)
 
 
-def _callback(event: Event) -> Callback:
+def _callback(event: StoredCallback) -> Callback:
     last = event.attempts[-1] if event.attempts else None
     waits = not event.ended and event.next_attempt_ms is not None
     return Callback(

@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis.asyncio
 import structlog
 
 from dispatcher.errors import InvalidInput
-from dispatcher.model import Status, is_time, iso
-from dispatcher.rules.outcomes import ENDS, Attempt, State
+from dispatcher.model import is_time
+from dispatcher.rules.outcomes import State
 from dispatcher.store.connection import translated
+from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.entry import Entry, read_entry
-from dispatcher.store.holds import held_by, problem
 from dispatcher.store.keys import Keys
-from dispatcher.store.lookup import Endpoint
+from dispatcher.store.stored_callback import Pending, StoredCallback
 
 PAGE = 500
 """Callbacks that are read in one round trip."""
@@ -31,88 +30,6 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One callback as the ledger has it. Times are ms since 1970."""
-
-    event_id: str
-    workspace: str
-    endpoint: str
-    """Its name: scheme://host:port."""
-    message_uuid: str
-    status: Status
-    event_type: str
-    state: State
-    attempts: Sequence[Attempt]
-    """All, with those before a replay."""
-    accepted_ms: int
-    expires_ms: int
-    next_attempt_ms: int | None
-    """None while it is in a worker's hands, behind another one of its message, or at its end."""
-    ended_ms: int | None
-    answer: str | None
-    """The beginning of the last answer that was no 2xx, or why there was none."""
-    lease_ends_ms: int | None = None
-    """While it is in a worker's hands."""
-    attempts_before: int = 0
-    """How many of the attempts were made before it was replayed."""
-    replay_of: str | None = None
-    replayed_as: str | None = None
-    cancelled: bool = False
-    """The operator ended it."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state in ENDS
-
-    @property
-    def error(self) -> str | None:
-        """The last attempt's word; None before the first one, and after a 2xx."""
-        return self.attempts[-1].error if self.attempts else None
-
-    def as_json(self) -> dict[str, Any]:
-        """The document that `event show --json` prints; times are ISO 8601 in UTC."""
-        return {
-            "eventId": self.event_id,
-            "workspace": self.workspace,
-            "endpoint": self.endpoint,
-            "messageId": self.message_uuid,
-            "status": self.status,
-            "eventType": self.event_type,
-            "state": self.state.value,
-            "attempts": [
-                {
-                    "number": number,
-                    "startedAt": iso(attempt.started_at_ms),
-                    "durationMs": attempt.duration_ms,
-                    "httpStatus": attempt.http_status,
-                    "error": attempt.error,
-                }
-                for number, attempt in enumerate(self.attempts, 1)
-            ],
-            "acceptedAt": iso(self.accepted_ms),
-            "expiresAt": iso(self.expires_ms),
-            "nextAttemptAt": _iso(self.next_attempt_ms),
-            "endedAt": _iso(self.ended_ms),
-            "lastAnswer": self.answer,
-            "attemptsBeforeReplay": self.attempts_before,
-            "replayOf": self.replay_of,
-            "replayedAs": self.replayed_as,
-            "cancelled": self.cancelled,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A callback that has not ended, and where it goes."""
-
-    event_id: str
-    endpoint: str
-    """Its id."""
-    message_uuid: str
-
-
 def _readable(id_: Id, raw: bytes, strict: bool) -> Entry | None:
     """An entry; None, and a line in the log, for one that cannot be read: it hides no other one."""
     try:
@@ -124,7 +41,7 @@ def _readable(id_: Id, raw: bytes, strict: bool) -> Entry | None:
         return None
 
 
-class Events:
+class Callbacks:
     """Reads one Redis. Every method raises RedisUnavailable."""
 
     def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
@@ -132,7 +49,7 @@ class Events:
         self._keys = keys
         self._url = url
 
-    async def get(self, workspace: str, event_id: str) -> Event | None:
+    async def get(self, workspace: str, event_id: str) -> StoredCallback | None:
         """The callback of an eventId, or None: never accepted, or forgotten after the retention.
 
         Raises InvalidInput for an entry that cannot be read; in lists it is left out, with a line in the log.
@@ -140,7 +57,7 @@ class Events:
         found = await self._read([(workspace, event_id)], strict=True)
         return found[0] if found else None
 
-    async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[Event]:
+    async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
         """The callbacks of one message, in order of acceptance: all, or so many of the last."""
         with translated(self._url):
             ids = await self._client.get(self._keys.message(workspace, uuid)) or b""
@@ -149,7 +66,7 @@ class Events:
 
     async def waiting(
         self, workspace: str | None = None, endpoint: str | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[StoredCallback]:
         """What has not come to its end, that which expires first first; of one workspace, to one endpoint (its id)."""
         async for ids in self._pages(workspace):
             for event in await self._read(ids, endpoint):
@@ -174,7 +91,7 @@ class Events:
 
     async def ended(
         self, workspaces: Sequence[str], state: State, since_ms: int = 0, until_ms: int | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[StoredCallback]:
         """What ended failed, expired or superseded (see LISTED) between two times, the latest first."""
         until = "+inf" if until_ms is None else until_ms
         rows = [self._listed(workspace, state, since_ms, until) for workspace in workspaces]
@@ -192,12 +109,12 @@ class Events:
                         yield event
                 page = []
 
-    async def has_body(self, event: Event) -> bool:
+    async def has_body(self, event: StoredCallback) -> bool:
         """Whether its body is still kept: without it there is nothing to replay."""
         with translated(self._url):
             return bool(await self._client.exists(self._keys.body(event.workspace, event.event_id)))
 
-    async def before(self, event: Event, endpoint: Endpoint) -> int:
+    async def before(self, event: StoredCallback, endpoint: Endpoint) -> int:
         """How many callbacks are due before it in its lane."""
         with translated(self._url):
             return await self._client.zrank(self._keys.lane(endpoint.id), event.event_id) or 0
@@ -250,7 +167,7 @@ class Events:
 
     async def _read(
         self, ids: Sequence[Id], endpoint: str | None = None, *, strict: bool = False
-    ) -> list[Event]:
+    ) -> list[StoredCallback]:
         entries = [one for one in await self._entries(ids, strict) if endpoint in (None, one[1].endpoint)]
         pipe = self._client.pipeline(transaction=False)
         for (workspace, event_id), entry in entries:
@@ -260,7 +177,7 @@ class Events:
             pipe.get(self._keys.answer(workspace, event_id))
         with translated(self._url):
             rest = await pipe.execute() if entries else []
-        return [_event(*one, *four) for one, four in zip(entries, _batched(rest, 4), strict=True)]
+        return [_stored(*one, *four) for one, four in zip(entries, _batched(rest, 4), strict=True)]
 
 
 def _batched(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -268,49 +185,16 @@ def _batched(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield values[first : first + size]
 
 
-def next_step(event: Event, endpoint: Endpoint, before: int, *, has_body: bool) -> str:
-    """What happens next to a callback, and what an operator can do, in words. Pure."""
-    replay = f"dispatcher event replay {event.event_id} --workspace {event.workspace}"
-    again = (
-        f"`{replay}` sends it again" if has_body else "its body is not kept any more: it cannot be replayed"
-    )
-    match event.state:
-        case State.DELIVERED:
-            return f"nothing: it was delivered; {again}"
-        case State.SUPERSEDED:
-            return "nothing: a newer status of its message took its place"
-        case State.FAILED if event.cancelled:
-            return f"nothing: the operator cancelled it; {again}"
-        case State.FAILED | State.EXPIRED:
-            why = "its attempts are used up" if event.state is State.FAILED else "its time was over"
-            return f"nothing: {why if event.error != 'http_410' else 'the receiver said 410, gone'}; {again}"
-    if event.lease_ends_ms is not None:
-        return f"it is being sent; if its worker died it comes back at {iso(event.lease_ends_ms)}"
-    if endpoint.stopped_ms is not None:
-        return f"it waits: the operator stopped the endpoint; `dispatcher endpoint resume {event.workspace} {event.endpoint}`"
-    if event.next_attempt_ms is None:
-        return "it waits for an earlier callback of its message"
-    number = len(event.attempts) - event.attempts_before + 1
-    retry = f"`dispatcher endpoint retry {event.workspace} {event.endpoint}`"
-    if endpoint.paused_until_ms > event.next_attempt_ms:
-        what = problem(endpoint) or "is down"
-        return f"it waits: the endpoint {what}; {held_by(endpoint)}; {before} are before this one; {retry} probes now"
-    if event.next_attempt_ms > endpoint.now_ms:
-        hint = f"; {retry} makes it due now" if event.state is State.RETRYING else ""
-        return f"attempt {number} at {iso(event.next_attempt_ms)}{hint}"
-    return f"attempt {number} as soon as it is its turn; {before} are before it"
-
-
-def _event(
+def _stored(
     id_: Id,
     entry: Entry,
     name: bytes | None,
     due: float | None,
     lease_end: float | None,
     answer: bytes | None,
-) -> Event:
+) -> StoredCallback:
     workspace, event_id = id_
-    return Event(
+    return StoredCallback(
         event_id=event_id,
         workspace=workspace,
         endpoint=name.decode().partition(" ")[2] if name else entry.endpoint,
@@ -334,7 +218,3 @@ def _event(
 
 def _ms(score: float | None) -> int | None:
     return int(score) if score is not None and math.isfinite(score) and is_time(int(score)) else None
-
-
-def _iso(ms: int | None) -> str | None:
-    return None if ms is None else iso(ms)

@@ -92,6 +92,12 @@ def _read(url: str) -> RedisUrl:
         raise InvalidInput(f"the Redis URL {error}") from None
 
 
+async def redis_now_ms(client: Any) -> int:
+    """Redis's clock, ms since 1970. Raises redis-py's errors."""
+    seconds, microseconds = await client.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
 def safe_url(url: str) -> str:
     """A URL without user name, password and query, for messages and logs; of one that is none, nothing at all."""
     try:

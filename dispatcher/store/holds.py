@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from dispatcher.model import iso_seconds
-from dispatcher.rules.outcomes import DOWN_ERRORS
-from dispatcher.store.lookup import Endpoint
+from dispatcher.model import iso, iso_seconds
+from dispatcher.rules.outcomes import DOWN_ERRORS, State
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.stored_callback import StoredCallback
 
 HALF_DAY_MS = 43_200_000
 _RANKS = {"stopped": 0, "paused": 0, "probing": 0, "waiting": 1, "idle": 2}
@@ -70,6 +71,39 @@ def held_by(endpoint: Endpoint) -> str:
         case "idle":
             return "idle: nothing waits for it"
     return f"waiting: {_waits_for(e)}"
+
+
+def next_step(event: StoredCallback, endpoint: Endpoint, before: int, *, has_body: bool) -> str:
+    """What happens next to a callback, and what an operator can do, in words. Pure."""
+    replay = f"dispatcher event replay {event.event_id} --workspace {event.workspace}"
+    again = (
+        f"`{replay}` sends it again" if has_body else "its body is not kept any more: it cannot be replayed"
+    )
+    match event.state:
+        case State.DELIVERED:
+            return f"nothing: it was delivered; {again}"
+        case State.SUPERSEDED:
+            return "nothing: a newer status of its message took its place"
+        case State.FAILED if event.cancelled:
+            return f"nothing: the operator cancelled it; {again}"
+        case State.FAILED | State.EXPIRED:
+            why = "its attempts are used up" if event.state is State.FAILED else "its time was over"
+            return f"nothing: {why if event.error != 'http_410' else 'the receiver said 410, gone'}; {again}"
+    if event.lease_ends_ms is not None:
+        return f"it is being sent; if its worker died it comes back at {iso(event.lease_ends_ms)}"
+    if endpoint.stopped_ms is not None:
+        return f"it waits: the operator stopped the endpoint; `dispatcher endpoint resume {event.workspace} {event.endpoint}`"
+    if event.next_attempt_ms is None:
+        return "it waits for an earlier callback of its message"
+    number = len(event.attempts) - event.attempts_before + 1
+    retry = f"`dispatcher endpoint retry {event.workspace} {event.endpoint}`"
+    if endpoint.paused_until_ms > event.next_attempt_ms:
+        what = problem(endpoint) or "is down"
+        return f"it waits: the endpoint {what}; {held_by(endpoint)}; {before} are before this one; {retry} probes now"
+    if event.next_attempt_ms > endpoint.now_ms:
+        hint = f"; {retry} makes it due now" if event.state is State.RETRYING else ""
+        return f"attempt {number} at {iso(event.next_attempt_ms)}{hint}"
+    return f"attempt {number} as soon as it is its turn; {before} are before it"
 
 
 def _waits_for(e: Endpoint) -> str:

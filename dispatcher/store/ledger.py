@@ -364,7 +364,7 @@ class Ledger:
     async def retry(self, endpoint: str, later: Sequence[tuple[str, float]] = ()) -> Retried | None:
         """Has an endpoint probed now if it pauses, and makes due what waits for its next attempt; None if there is none of that id.
 
-        `later`: eventIds and due times, the longest due first (Lookup.later). Some at a time, so that others get a word in.
+        `later`: eventIds and due times, the longest due first (Endpoints.later). Some at a time, so that others get a word in.
         """
         total = Retried()
         for first in range(0, max(len(later), 1), RETRIED_AT_ONCE):

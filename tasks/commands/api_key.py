@@ -83,7 +83,7 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool, *, read_onl
                 workspace,
                 platform,
                 name,
-                now_ms=await store.lookup.now_ms(),
+                now_ms=await store.installation.now_ms(),
                 rate_per_second=rate or settings.api_rate_per_second,
                 read_only=read_only,
             )
@@ -110,7 +110,7 @@ def _list(workspace: str, as_json: bool, empty: str) -> None:
                 await store.workspaces.require(workspace)
             found = await store.api_keys.list(workspace)
             refused: Counter[str] = Counter()
-            for (_, key), count in (await store.refusals.last(await store.lookup.now_ms(), 24)).items():
+            for (_, key), count in (await store.refusals.last(await store.installation.now_ms(), 24)).items():
                 refused[key] += count
             return found, refused
 

@@ -16,8 +16,9 @@ from config import broker
 from config.settings import NEW_FERNET_KEY, Settings
 from dispatcher.errors import InvalidInput, visible
 from dispatcher.store.checks import Finding, Verdict, encryption, look_at_redis
+from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problems
-from dispatcher.store.lookup import Endpoint, Lookup
+from dispatcher.store.installation import Installation
 from tasks import console, retrying, tables, wiring
 
 LIVE_SECONDS = 10.0
@@ -80,12 +81,12 @@ def _print(findings: Sequence[Finding]) -> None:
 async def _look(settings: Settings) -> list[Finding]:
     async with wiring.store(settings) as store:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
-        queued, pending = await store.lookup.waiting()
+        queued, pending = await store.installation.waiting()
         waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
-        endpoints = _endpoints(await store.lookup.endpoints())
-        workers = _workers(await store.lookup.workers())
+        endpoints = _endpoints(await store.endpoints.all())
+        workers = _workers(await store.installation.workers())
         celery = await asyncio.to_thread(_broker, settings)
-        damage = _damage(await store.stats.day(await store.lookup.now_ms()))
+        damage = _damage(await store.stats.day(await store.installation.now_ms()))
         return [
             *found,
             *celery,
@@ -203,10 +204,10 @@ def _workers(workers: dict[str, Any]) -> Finding:
 async def _look_live(settings: Settings, here: bool) -> list[Finding]:
     probe = secrets.token_hex(8)
     async with wiring.store(settings) as store:
-        since_ms = await store.lookup.now_ms()  # says in one line if Redis is away
+        since_ms = await store.installation.now_ms()  # says in one line if Redis is away
         publish = import_module("tasks.probe").publish_probe  # Celery, which only --live needs
         await asyncio.to_thread(publish, settings, probe)
-        workers = await _signs_since(store.lookup, since_ms, probe)
+        workers = await _signs_since(store.installation, since_ms, probe)
     who, leader = _answered(workers, probe), _leader(workers)
     asked = (
         {name: sign for name, sign in workers.items() if f"@{socket.gethostname()}/" in name}
@@ -224,11 +225,11 @@ async def _look_live(settings: Settings, here: bool) -> list[Finding]:
     ]
 
 
-async def _signs_since(lookup: Lookup, since_ms: int, probe: str) -> dict[str, Any]:
+async def _signs_since(installation: Installation, since_ms: int, probe: str) -> dict[str, Any]:
     """The signs of life that were given since then: what a worker said before says nothing of now."""
     began = time.monotonic()
     while True:
-        known = await lookup.workers()
+        known = await installation.workers()
         given = {name: sign for name, sign in known.items() if sign["signedMs"] >= since_ms}
         waited = time.monotonic() - began
         whole = len(given) == len(known) or waited > SIGN_SECONDS

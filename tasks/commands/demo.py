@@ -26,8 +26,8 @@ from config.settings import Settings
 from dispatcher.__main__ import COMMAND
 from dispatcher.errors import DispatcherError, InvalidInput, visible
 from dispatcher.model import StatusChange
-from dispatcher.store.callbacks import Event
-from dispatcher.store.lookup import RejectedEntry
+from dispatcher.store.rejected import RejectedEntry
+from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, wiring
 from tasks.receiver import Received, Receiver, port_of
 from tasks.redis_server import RedisServer
@@ -67,7 +67,7 @@ class Account:
     """What is known at the end, from three sides: queue and counters, ledger, receivers."""
 
     lines: int
-    events: list[Event]
+    events: list[StoredCallback]
     counters: Mapping[str, int]
     rejected: list[RejectedEntry]
     received: list[Received] = field(default_factory=list)
@@ -175,7 +175,9 @@ class _Demo:
         async with wiring.store(settings) as store:
             for name, (dialect, url) in WORKSPACES.items():
                 local = _localised(url.encode(), ports).decode()
-                made = await store.workspaces.add(name, dialect, local, now_ms=await store.lookup.now_ms())
+                made = await store.workspaces.add(
+                    name, dialect, local, now_ms=await store.installation.now_ms()
+                )
                 self._secrets.append(made.secrets[0].text)
             _say("a private Redis, a Celery worker and the customers' receivers are starting")
             _say(
@@ -201,7 +203,7 @@ class _Demo:
         while time.monotonic() < deadline and process.poll() is None:
             if self._unshown:
                 raise self._unshown
-            c = await store.stats.day(await store.lookup.now_ms())
+            c = await store.stats.day(await store.installation.now_ms())
             taken = c["accepted"] + c["duplicate"] + c["noCallback"] + c["rejected"]
             if taken >= lines and c["delivered"] + c["failed"] + c["expired"] >= c["accepted"]:
                 return
@@ -328,7 +330,7 @@ async def _enqueue(store: wiring.Store, lines: Sequence[bytes]) -> Queued:
 async def _account(store: wiring.Store, queued: Queued, received: list[Received]) -> Account:
     """Looks every line up: in the ledger by its eventId, in `rejected` by its entry."""
     entries = dict(queued)
-    rejected = [entry for entry in await store.lookup.rejected(10_000) if entry.entry in entries]
+    rejected = [entry for entry in await store.rejected.newest(10_000) if entry.entry in entries]
     refused = {entry.entry for entry in rejected}
     ids: dict[tuple[str, str], None] = {}
     for entry, line in queued:
@@ -338,8 +340,8 @@ async def _account(store: wiring.Store, queued: Queued, received: list[Received]
             except InvalidInput:
                 continue  # shows up as a line that is not accounted for
             ids[change.workspace, change.event_id] = None
-    events = [await store.events.get(*key) for key in ids]
-    counters = await store.stats.day(await store.lookup.now_ms())
+    events = [await store.callbacks.get(*key) for key in ids]
+    counters = await store.stats.day(await store.installation.now_ms())
     return Account(len(queued), [event for event in events if event], counters, rejected, received)
 
 

@@ -9,9 +9,9 @@ import typer
 
 from dispatcher.errors import NotFound
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import at, by_trouble, held_by, problem
 from dispatcher.store.ledger import Retried, Stopped
-from dispatcher.store.lookup import Endpoint
 from tasks import console, wiring
 
 commands = typer.Typer(help="Where callbacks go: what waits, what is paused, and why.", no_args_is_help=True)
@@ -77,7 +77,7 @@ def list_(
         async with wiring.store(settings) as store:
             chosen = await _chosen(store, workspace, state)
             found = sorted(chosen, key=by_trouble) if sort == "trouble" else chosen
-            return await store.lookup.with_answers(found[:limit]), len(found) - limit
+            return await store.endpoints.with_answers(found[:limit]), len(found) - limit
 
     found, left = console.run(work())
     documents = [_document(endpoint) for endpoint in found]
@@ -279,7 +279,7 @@ async def _retry_all(
 async def _retry(store: wiring.Store, endpoint: Endpoint) -> Retried:
     if not _can_be_retried(endpoint):
         return Retried(stopped=endpoint.stopped_ms is not None)
-    return await store.ledger.retry(endpoint.id, await store.lookup.later(endpoint)) or Retried()
+    return await store.ledger.retry(endpoint.id, await store.endpoints.later(endpoint)) or Retried()
 
 
 @commands.command()
@@ -305,8 +305,8 @@ def ping(
     async def work() -> Any:
         async with wiring.store(settings) as store:
             found = await store.workspaces.require(workspace)
-            endpoint = await store.lookup.endpoint(f"{workspace} {given.origin}")
-            known = await store.lookup.next_url(endpoint) if endpoint else None
+            endpoint = await store.endpoints.get(f"{workspace} {given.origin}")
+            known = await store.endpoints.next_url(endpoint) if endpoint else None
             if not known and found.callback_url:
                 own = parse_callback_url(found.callback_url, allow_http=True)
                 known = own.url if own.origin == given.origin else None
@@ -316,20 +316,20 @@ def ping(
                 console.fail(
                     "nothing waits there, so the path is not known: give the URL in full", console.USAGE
                 )
-            now_ms = await store.lookup.now_ms()
+            now_ms = await store.installation.now_ms()
             return await sending.ping_url(settings, found, now_ms, given.url if given.target else known or "")
 
     sending.answered(console.run(work()), as_json)
 
 
 async def _with_answer(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
-    [found] = await store.lookup.with_answers([endpoint])
+    [found] = await store.endpoints.with_answers([endpoint])
     return found
 
 
 async def _again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
     """The endpoint as it is by now."""
-    return await store.lookup.endpoint(f"{endpoint.workspace} {endpoint.url}") or endpoint
+    return await store.endpoints.get(f"{endpoint.workspace} {endpoint.url}") or endpoint
 
 
 async def _stop(store: wiring.Store, endpoint: Endpoint, *, going: bool) -> Stopped:
@@ -347,7 +347,7 @@ def _run(workspace: str, url: str, work: Callable[[wiring.Store, Endpoint], Awai
 
     async def run() -> Any:
         async with wiring.store(settings) as store:
-            found = await store.lookup.endpoint(f"{workspace} {origin}")
+            found = await store.endpoints.get(f"{workspace} {origin}")
             if found is None:
                 await store.workspaces.require(workspace)
                 raise await _unknown(store, workspace, origin)
@@ -357,7 +357,7 @@ def _run(workspace: str, url: str, work: Callable[[wiring.Store, Endpoint], Awai
 
 
 async def _chosen(store: wiring.Store, workspace: str | None, state: str | None) -> list[Endpoint]:
-    found = await store.lookup.endpoints()
+    found = await store.endpoints.all()
     chosen = [e for e in found if workspace in (None, e.workspace)]
     if workspace and not chosen:
         await store.workspaces.require(workspace)

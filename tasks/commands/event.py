@@ -7,7 +7,8 @@ import typer
 
 from dispatcher.errors import NotFound
 from dispatcher.model import iso
-from dispatcher.store.callbacks import Event, next_step
+from dispatcher.store.holds import next_step
+from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.commands.filters import STATES, WAITING, Error, Json, Since, Until, Url, Workspace, chosen
 
@@ -23,9 +24,9 @@ def show(
     """Show one event: what happened to it, every attempt, and what happens next."""
     settings = console.settings()
 
-    async def work() -> tuple[Event, str] | None:
+    async def work() -> tuple[StoredCallback, str] | None:
         async with wiring.store(settings) as store:
-            event = await store.events.get(workspace, event_id)
+            event = await store.callbacks.get(workspace, event_id)
             return (event, await _next_step(store, event)) if event else None
 
     found = console.run(work())
@@ -74,12 +75,12 @@ def list_(
     if state == WAITING and (since or until):
         console.fail("--since and --until go with ends: failed, expired, superseded", console.USAGE)
 
-    async def work() -> tuple[list[Event], int]:
+    async def work() -> tuple[list[StoredCallback], int]:
         async with wiring.store(settings) as store:
             if message:
                 names = [workspace] if workspace else await store.workspaces.names()
-                found = [event for name in names for event in await store.events.of_message(name, message)]
-                queued, _ = await store.lookup.waiting()
+                found = [event for name in names for event in await store.callbacks.of_message(name, message)]
+                queued, _ = await store.installation.waiting()
                 return found[offset : offset + limit + 1], queued
             filtered = chosen(store, state or "", workspace, endpoint, error, since, until)
             return await _some(filtered, offset, limit + 1), 0
@@ -99,8 +100,8 @@ def list_(
         console.err.print(f"there are more: --offset {offset + limit} shows them")
 
 
-async def _some(events: AsyncIterator[Event], offset: int, limit: int) -> list[Event]:
-    found: list[Event] = []
+async def _some(events: AsyncIterator[StoredCallback], offset: int, limit: int) -> list[StoredCallback]:
+    found: list[StoredCallback] = []
     async for event in events:
         if offset:
             offset -= 1
@@ -111,15 +112,15 @@ async def _some(events: AsyncIterator[Event], offset: int, limit: int) -> list[E
     return found
 
 
-async def _next_step(store: wiring.Store, event: Event) -> str:
-    endpoint = await store.lookup.endpoint(f"{event.workspace} {event.endpoint}")
+async def _next_step(store: wiring.Store, event: StoredCallback) -> str:
+    endpoint = await store.endpoints.get(f"{event.workspace} {event.endpoint}")
     if endpoint is None:
         raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
-    before = await store.events.before(event, endpoint)
-    return next_step(event, endpoint, before, has_body=await store.events.has_body(event))
+    before = await store.callbacks.before(event, endpoint)
+    return next_step(event, endpoint, before, has_body=await store.callbacks.has_body(event))
 
 
-def _print(event: Event, next_: str) -> None:
+def _print(event: StoredCallback, next_: str) -> None:
     fields = {name: value for name, value in event.as_json().items() if value not in (None, False, 0)}
     del fields["attempts"]
     console.print_table(("field", "value"), list(fields.items()), "")
@@ -139,7 +140,7 @@ def _print(event: Event, next_: str) -> None:
     console.print_text(f"Next: {next_}")
 
 
-def _print_many(events: Sequence[Event], none: str) -> None:
+def _print_many(events: Sequence[StoredCallback], none: str) -> None:
     names = "eventId", "workspace", "endpoint", "type", "state", "attempts", "last answer", "ended, or next"
     rows = [
         (e.event_id, e.workspace, e.endpoint, e.event_type, e.state, len(e.attempts), _last(e), _when(e))
@@ -148,13 +149,13 @@ def _print_many(events: Sequence[Event], none: str) -> None:
     console.print_table(names, rows, none)
 
 
-def _last(event: Event) -> str | None:
+def _last(event: StoredCallback) -> str | None:
     if not event.attempts:
         return None
     last = event.attempts[-1]
     return last.error or str(last.http_status)
 
 
-def _when(event: Event) -> str | None:
+def _when(event: StoredCallback) -> str | None:
     ms = event.ended_ms or event.next_attempt_ms
     return None if ms is None else iso(ms)

@@ -7,8 +7,9 @@ import typer
 
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.outcomes import State
-from dispatcher.store.callbacks import LISTED, Event
+from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
+from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, wiring
 
 WAITING = "waiting"
@@ -40,7 +41,7 @@ async def chosen(
     error: str | None,
     since: str | None,
     until: str | None,
-) -> AsyncIterator[Event]:
+) -> AsyncIterator[StoredCallback]:
     """The events of a filter. Fails where the filter cannot be."""
     if state not in STATES:
         console.fail(f"a state is one of {', '.join(STATES)}, not {state!r}", console.USAGE)
@@ -49,13 +50,13 @@ async def chosen(
     if workspace:
         await store.workspaces.require(workspace)
     origin = parse_callback_url(url, allow_http=True).origin if url else None
-    now_ms = await store.lookup.now_ms()
+    now_ms = await store.installation.now_ms()
     if state == WAITING:
-        found = store.events.waiting(workspace, endpoint_id(f"{workspace} {origin}") if origin else None)
+        found = store.callbacks.waiting(workspace, endpoint_id(f"{workspace} {origin}") if origin else None)
     else:
         names = [workspace] if workspace else await store.workspaces.names()
         since_ms, until_ms = console.time_ms(since, now_ms) or 0, console.time_ms(until, now_ms) or now_ms
-        found = store.events.ended(names, State(state), since_ms, until_ms)
+        found = store.callbacks.ended(names, State(state), since_ms, until_ms)
     async for event in found:
         if origin in (None, event.endpoint) and error in (None, event.error):
             yield event

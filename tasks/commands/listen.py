@@ -70,7 +70,7 @@ async def _listen(
 async def _secrets(settings: Settings, workspace: str) -> tuple[Sequence[str], dict[str, str]]:
     """The workspace's live secrets, and those of the others by whose they are."""
     async with wiring.store(settings) as store:
-        now_ms = await store.lookup.now_ms()
+        now_ms = await store.installation.now_ms()
         live = (await store.workspaces.require(workspace)).live_secrets(now_ms)
         others: dict[str, str] = {}
         for name in await store.workspaces.names():

@@ -39,7 +39,7 @@ def ping(
 
     async def work() -> dict[str, Any]:
         async with wiring.store(settings) as store:
-            found, now_ms = await store.workspaces.require(workspace), await store.lookup.now_ms()
+            found, now_ms = await store.workspaces.require(workspace), await store.installation.now_ms()
             to = url or found.callback_url
             if not to:
                 raise InvalidInput(

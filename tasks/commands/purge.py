@@ -11,8 +11,9 @@ import typer
 from config.settings import Settings
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.outcomes import State
-from dispatcher.store.callbacks import LISTED, Event, Pending
+from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
+from dispatcher.store.stored_callback import Pending, StoredCallback
 from tasks import console, wiring
 from tasks.commands.rejected import KEPT
 
@@ -47,7 +48,7 @@ def waiting(
     async def find(store: wiring.Store) -> list[Pending]:
         await store.workspaces.require(workspace)
         with console.err.status("reading what waits"):
-            return [one async for one in store.events.pending(workspace, chosen)]
+            return [one async for one in store.callbacks.pending(workspace, chosen)]
 
     async def end(store: wiring.Store, found: list[Pending]) -> int:
         by_endpoint = groupby(sorted(found, key=attrgetter("endpoint")), attrgetter("endpoint"))
@@ -88,13 +89,13 @@ def ended(
     if state is not None and state not in [s.value for s in LISTED]:
         console.fail(f"a state is one of {', '.join(s.value for s in LISTED)}, not {state!r}", console.USAGE)
 
-    async def find(store: wiring.Store) -> list[Event]:
+    async def find(store: wiring.Store) -> list[StoredCallback]:
         await store.workspaces.require(workspace)
         if message:
-            return [event for event in await store.events.of_message(workspace, message) if event.ended]
-        return await _all(store.events.ended([workspace], State(state or "")))
+            return [event for event in await store.callbacks.of_message(workspace, message) if event.ended]
+        return await _all(store.callbacks.ended([workspace], State(state or "")))
 
-    async def forget(store: wiring.Store, events: list[Event]) -> int:
+    async def forget(store: wiring.Store, events: list[StoredCallback]) -> int:
         count = 0
         async with store.audit.steps("callbacks.forget", workspace, state=state, message=message) as done:
             for ids in _batched(e.event_id for e in events):
@@ -120,14 +121,14 @@ def rejected(
     settings = console.settings()
 
     async def find(store: wiring.Store) -> list[str]:
-        return [entry.id for entry in await store.lookup.rejected(KEPT) if reason in (None, entry.reason)]
+        return [entry.id for entry in await store.rejected.newest(KEPT) if reason in (None, entry.reason)]
 
     ids = console.run(_with(settings, find))
     if not _sure(f"remove {len(ids)} rejected entries", len(ids), yes):
         return
 
     async def remove(store: wiring.Store) -> None:
-        await store.lookup.remove_rejected(ids)
+        await store.rejected.remove(ids)
         await store.audit.add("rejected.purge", after={"reason": reason, "removed": len(ids)})
 
     console.run(_with(settings, remove))
@@ -139,7 +140,7 @@ async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]
         return await work(store)
 
 
-async def _all(events: AsyncIterator[Event]) -> list[Event]:
+async def _all(events: AsyncIterator[StoredCallback]) -> list[StoredCallback]:
     return [event async for event in events]
 
 

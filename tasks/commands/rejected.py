@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.model import iso
-from dispatcher.store.lookup import RejectedEntry
+from dispatcher.store.rejected import RejectedEntry
 from tasks import console, wiring
 
 commands = typer.Typer(help="Queue entries that could not be used, and why.", no_args_is_help=True)
@@ -37,8 +37,8 @@ def list_(
 
     async def work() -> tuple[list[RejectedEntry], dict[str, int]]:
         async with wiring.store(settings) as store:
-            found = await store.lookup.rejected(limit, _matching(reason, workspace))
-            return found, await store.lookup.rejected_counts()
+            found = await store.rejected.newest(limit, _matching(reason, workspace))
+            return found, await store.rejected.counts()
 
     entries, counts = console.run(work())
     if as_json:
@@ -66,7 +66,7 @@ def show(
 
     async def work() -> list[RejectedEntry]:
         async with wiring.store(settings) as store:
-            return await store.lookup.rejected(1, lambda one: one.entry == entry)
+            return await store.rejected.newest(1, lambda one: one.entry == entry)
 
     shown = console.run(work())
     if not shown:
@@ -108,7 +108,7 @@ def requeue(
     async def work() -> tuple[int, int, int]:
         async with wiring.store(settings) as store:
             match = (lambda e: e.entry == entry) if entry else _requeued(reason, workspace)
-            ids = [e.id for e in await store.lookup.rejected(KEPT, match)]
+            ids = [e.id for e in await store.rejected.newest(KEPT, match)]
             done = left = 0
             about = {"entry": entry, "reason": reason}
             async with store.audit.steps("rejected.requeue", workspace or "", **about) as steps:

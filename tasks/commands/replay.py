@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from config.settings import Settings
 from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.store.callbacks import Event
+from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.commands.filters import STATES, Error, Json, Since, Until, Url, Workspace, chosen
 
@@ -145,7 +145,7 @@ def _replay_one(
 async def _replay_all(
     store: wiring.Store,
     settings: Settings,
-    events: Sequence[Event],
+    events: Sequence[StoredCallback],
     as_new: bool,
     rate: float,
     done: dict[str, Any],

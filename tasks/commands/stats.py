@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from dispatcher.model import iso
+from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problem, problems
-from dispatcher.store.lookup import Endpoint
 from dispatcher.store.refusals import REASONS
 from dispatcher.store.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
 from tasks import console, tables, wiring
@@ -74,14 +74,14 @@ def stats(
 
 
 async def _overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]:
-    now_ms = await store.lookup.now_ms()
+    now_ms = await store.installation.now_ms()
     windows = {}
     for name, hours in WINDOWS.items():
         found = await store.stats.workspaces(now_ms, hours)
         windows[name] = total(f for w, f in found.items() if workspace in (None, w)).as_json()
     refused = {name: await _refused(store, now_ms, hours) for name, hours in WINDOWS.items()}
-    queued, _ = await store.lookup.waiting()
-    endpoints = [e for e in await store.lookup.endpoints() if workspace in (None, e.workspace)]
+    queued, _ = await store.installation.waiting()
+    endpoints = [e for e in await store.endpoints.all() if workspace in (None, e.workspace)]
     due = [e.oldest_due_ms for e in endpoints if e.oldest_due_ms is not None]
     minutes = [] if workspace else await store.stats.minutes(now_ms)
     return {
@@ -121,10 +121,10 @@ def _rows(minutes: Sequence[Counter[str]], together: int) -> dict[str, list[int]
 
 
 async def _by_workspace(store: wiring.Store, workspace: str | None) -> list[dict[str, Any]]:
-    now_ms = await store.lookup.now_ms()
+    now_ms = await store.installation.now_ms()
     found = await store.stats.workspaces(now_ms, 24)
     waiting: Counter[str] = Counter()
-    for endpoint in await store.lookup.endpoints():
+    for endpoint in await store.endpoints.all():
         waiting[endpoint.workspace] += endpoint.waiting
     names = {*found, *(name for name, count in waiting.items() if count)} - {NOBODY}
     rows = [
@@ -145,7 +145,7 @@ def _row(workspace: str, figures: Figures, waiting: int) -> dict[str, Any]:
 
 
 async def _by_endpoint(store: wiring.Store, workspace: str | None) -> list[dict[str, Any]]:
-    found = await store.stats.endpoints(await store.lookup.now_ms(), WEEK_DAYS)
+    found = await store.stats.endpoints(await store.installation.now_ms(), WEEK_DAYS)
 
     def row(endpoint: Endpoint) -> dict[str, Any]:
         counts = found.get(endpoint.id, Counter())
@@ -154,7 +154,7 @@ async def _by_endpoint(store: wiring.Store, workspace: str | None) -> list[dict[
         shown = {name: known[name] for name in ("workspace", "endpoint", "state", "waiting", "p95Ms")}
         return shown | {name: counts[name] for name in names} | {"problem": problem(endpoint)}
 
-    rows = [row(e) for e in await store.lookup.endpoints() if workspace in (None, e.workspace)]
+    rows = [row(e) for e in await store.endpoints.all() if workspace in (None, e.workspace)]
     return sorted(rows, key=lambda row: (-row["failed"] - row["expired"], -row["waiting"]))
 
 

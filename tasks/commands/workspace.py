@@ -99,7 +99,7 @@ def add(
                 workspace,
                 dialect,
                 callback_url,
-                now_ms=await store.lookup.now_ms(),
+                now_ms=await store.installation.now_ms(),
                 secret=secret,
                 max_concurrency=max_concurrency,
                 rate_per_second=rate_per_second,
@@ -141,7 +141,7 @@ def rotate_secret(
 
     async def work() -> Workspace:
         async with wiring.store(settings) as store:
-            now_ms = await store.lookup.now_ms()
+            now_ms = await store.installation.now_ms()
             rotated = await store.workspaces.rotate_secret(
                 workspace, now_ms=now_ms, grace_ms=grace * 1000, secret=secret
             )
@@ -294,10 +294,10 @@ async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, 
     from_url = parse_callback_url(before, allow_http=True).url
     by_message: defaultdict[str, list[str]] = defaultdict(list)
     with console.err.status("reading what waits"):
-        async for one in store.events.pending(workspace):
+        async for one in store.callbacks.pending(workspace):
             by_message[one.message_uuid].append(one.event_id)
         several = [uuid for uuid, ids in by_message.items() if len(ids) > 1]
-        for uuid, order in (await store.events.order(workspace, several)).items():
+        for uuid, order in (await store.callbacks.order(workspace, several)).items():
             place = {event_id: number for number, event_id in enumerate(order)}
             by_message[uuid].sort(key=lambda event_id, place=place: place.get(event_id, len(place)))  # type: ignore[misc]
     waiting = [event_id for ids in by_message.values() for event_id in ids]

@@ -16,9 +16,9 @@ from aiohttp import web
 from dispatcher import Dispatcher
 from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.store.connection import connect_async
+from dispatcher.store.endpoints import Endpoint, Endpoints
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.lookup import Endpoint, Lookup
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspaces import Workspaces
 from tests.acceptance.runbook import SYMPTOMS, Chapter
@@ -129,7 +129,7 @@ def add(stack: Stack, name: str, **limits: Any) -> str:
 
 def endpoints(stack: Stack, workspace: str) -> list[Endpoint]:
     """The workspace's endpoints."""
-    found = ask(stack, lambda client, keys: Lookup(client, keys).endpoints())
+    found = ask(stack, lambda client, keys: Endpoints(client, keys).all())
     return [one for one in found if one.workspace == workspace]
 
 
@@ -148,7 +148,7 @@ def stop(stack: Stack, workspace: str, *, going: bool = False) -> None:
 
     async def work(client: Any, keys: Keys) -> None:
         ledger = Ledger(client.execute_command, keys)
-        for one in await Lookup(client, keys).endpoints():
+        for one in await Endpoints(client, keys).all():
             if one.workspace == workspace:
                 await ledger.stop(one.id, going=going)
 

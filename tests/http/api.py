@@ -19,7 +19,7 @@ from dispatcher.rules.outcomes import Attempt, Retry
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.store.api_keys import PRODUCERS, ApiKeys
 from dispatcher.store.audit import Audit, Who
-from dispatcher.store.callbacks import Events
+from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger, ToAccept
@@ -90,7 +90,7 @@ class Api:
         api_keys = ApiKeys(self.wire.call, self.keys, url)
         self.parts = ApiParts(
             messages=Messages(self.wire.call, self.keys, url),
-            events=Events(self.client, self.keys, url),
+            callbacks=Callbacks(self.client, self.keys, url),
             stats=Stats(self.client, self.keys, url),
             workspaces=Workspaces(self.client, self.keys, SecretBox()),
             api_keys=api_keys,

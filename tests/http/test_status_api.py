@@ -345,7 +345,7 @@ def test_many_calls_share_connections(api: Api) -> None:
     async def ask() -> tuple[list[int], list[int], int]:
         async with api_wiring.api(Settings(redis_url=SecretStr(api.url))) as parts:
             found = await asyncio.gather(
-                *(parts.events.of_message("acme-sendexa", "m-1") for _ in range(300))
+                *(parts.callbacks.of_message("acme-sendexa", "m-1") for _ in range(300))
             )
             queued = await asyncio.gather(*(parts.producer.queued() for _ in range(300)))
             return [len(one) for one in found], queued, len(await api.client.client_list())

@@ -41,14 +41,14 @@ async def nobody() -> dict[str, Any]:
 
 def migrate(world: World) -> None:
     """As a worker does at its start."""
-    world.run(agree(world.ledger, world.run(world.lookup.format()), nobody))
+    world.run(agree(world.ledger, world.run(world.installation.format()), nobody))
 
 
 def test_data_of_format_1_is_taken_over(world: World) -> None:
     """Callbacks that the commit before had accepted come to their ends, in their order, and are known when they come again."""
     load_format_1(world)
     migrate(world)
-    assert str(FORMAT) == world.run(world.lookup.format())
+    assert str(FORMAT) == world.run(world.installation.format())
     assert [b"acme", b"beta"] == world.call("zrange", world.keys.schedule, 0, -1)
     word = world.accept(callback("done", message="m2", digest="CCCCCCCC" + "x" * 8))[1]
     other = world.accept(callback("done", message="m2", digest="CCCCCCCD" + "x" * 8))[1]
@@ -76,7 +76,7 @@ def test_migration_that_breaks_off_is_done_by_the_next(world: World) -> None:
     """Some endpoints at a time are moved; the number is there only when all are."""
     load_format_1(world)
     left, found = world.run(world.ledger.migrate(1, FORMAT))
-    assert (1, "", "") == (left, found, world.run(world.lookup.format()))
+    assert (1, "", "") == (left, found, world.run(world.installation.format()))
     migrate(world)
     for workspace in ("acme", "beta"):
         assert 1 == world.call("zcard", world.keys.schedule_of(workspace))
@@ -87,7 +87,7 @@ def test_nothing_there_is_this_format(world: World) -> None:
     """An empty Redis gets the number, once."""
     migrate(world)
     migrate(world)
-    assert str(FORMAT) == world.run(world.lookup.format())
+    assert str(FORMAT) == world.run(world.installation.format())
 
 
 @pytest.mark.parametrize("number", ["1", "3", "nonsense"])
@@ -97,7 +97,7 @@ def test_another_format_is_refused(world: World, number: str) -> None:
     with pytest.raises(OtherFormat, match=f"format {number}.*one version at a time") as caught:
         migrate(world)
     assert 1 == len(str(caught.value).splitlines())
-    assert number == world.run(world.lookup.format())
+    assert number == world.run(world.installation.format())
 
 
 def test_older_worker_alive(world: World) -> None:
@@ -112,7 +112,7 @@ def test_older_worker_alive(world: World) -> None:
         world.run(agree(world.ledger, "", older))
     assert (before, "") == (
         world.call("zrange", world.keys.schedule, 0, -1),
-        world.run(world.lookup.format()),
+        world.run(world.installation.format()),
     )
 
 

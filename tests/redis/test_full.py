@@ -53,8 +53,8 @@ def test_accept_and_reject_refuse(world: World) -> None:
             world.accept(callback("e1"))
         with pytest.raises(RedisFull):
             world.run(world.ledger.reject(TOKEN, [("1-1", "invalid", "x", "", "")]))
-    assert None is world.run(world.events.get("acme", "e1"))
-    assert [] == world.run(world.lookup.rejected())
+    assert None is world.run(world.callbacks.get("acme", "e1"))
+    assert [] == world.run(world.rejected.newest())
 
 
 def test_what_takes_nothing_in_is_accepted(world: World) -> None:

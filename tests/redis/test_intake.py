@@ -16,7 +16,7 @@ from dispatcher.rules.dialects import zeckta
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger, Room
-from dispatcher.store.lookup import Lookup, RejectedEntry
+from dispatcher.store.rejected import Rejected, RejectedEntry
 from dispatcher.store.replies import Claim, Hint
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.wire import Wire
@@ -105,7 +105,7 @@ async def drained(
         for one in lines:
             await reader.client.xadd(KEYS.events, {"event": one} if isinstance(one, bytes) else one)
         await reader.drain()
-        rejected = await Lookup(reader.client, KEYS).rejected()
+        rejected = await Rejected(reader.client, KEYS).newest()
         return await accepted(reader), rejected[::-1]
     finally:
         await reader.close()
@@ -222,7 +222,7 @@ def test_poisoned_entry(redis_url: str) -> None:
         for _ in range(2):  # two more readers die on the first one
             await reader.client.xreadgroup("workers", "intake", {KEYS.events: "0"}, count=1)
         await reader.drain()
-        found = await accepted(reader), await Lookup(reader.client, KEYS).rejected()
+        found = await accepted(reader), await Rejected(reader.client, KEYS).newest()
         await reader.close()
         return found
 
@@ -350,7 +350,7 @@ def test_a_module_that_is_away_for_a_while(redis_url: str, monkeypatch: pytest.M
         await task
         (chain,) = [key async for key in reader.client.scan_iter(f"{KEYS.root}chain:*")]
         found = [member.decode() for member in await reader.client.lrange(chain, 0, -1)]
-        rejected = await Lookup(reader.client, KEYS).rejected()
+        rejected = await Rejected(reader.client, KEYS).newest()
         await reader.close()
         return found, rejected
 
@@ -383,7 +383,7 @@ def test_put_off_entries_survive_their_reader(redis_url: str, monkeypatch: pytes
             await leader.close()
         away = False
         await reader.drain()
-        found = await accepted(reader), await Lookup(reader.client, KEYS).rejected()
+        found = await accepted(reader), await Rejected(reader.client, KEYS).newest()
         await reader.close()
         return found
 
@@ -561,7 +561,7 @@ def test_poisoned_entry_that_cannot_be_kept(redis_url: str) -> None:
             await asyncio.sleep(0.5)
             await reader.client.delete(KEYS.rejected)
             await until(lambda: reader.client.xlen(KEYS.rejected))
-        found = await Lookup(reader.client, KEYS).rejected()
+        found = await Rejected(reader.client, KEYS).newest()
         await reader.close()
         return found
 
@@ -723,7 +723,7 @@ def test_nobody_died_on_what_redis_refused(redis_url: str, monkeypatch: pytest.M
         async with Leading(redis_url) as reader:
             await reader.client.config_set("maxmemory", 0)
             await until(lambda: reader.client.exists(KEYS.event("bad", "e5")))
-            return [entry.reason for entry in await Lookup(reader.client, KEYS).rejected()]
+            return [entry.reason for entry in await Rejected(reader.client, KEYS).newest()]
 
     assert [] == asyncio.run(work())
 

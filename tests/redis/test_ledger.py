@@ -23,7 +23,7 @@ def test_accepted_once(world: World) -> None:
     assert ["duplicate", "conflict"] == world.accept(callback("e1"), callback("e1", digest="other"))[1]
     assert ["e1"] == world.deliver_all()
     assert ["duplicate"] == world.accept(callback("e1"))[1]
-    assert ["conflict"] == [entry.reason for entry in world.run(world.lookup.rejected())]
+    assert ["conflict"] == [entry.reason for entry in world.run(world.rejected.newest())]
     assert {"accepted": 1, "duplicate": 2, "conflict": 1, "rejected": 1, "delivered": 1} == _counters(world)
 
 
@@ -41,7 +41,7 @@ def test_only_the_leader_accepts(world: World) -> None:
         world.accept(callback("e1"))
     with pytest.raises(NotLeader):
         world.run(world.ledger.reject(TOKEN, [("1-1", "invalid", "x", "", "")]))
-    assert None is world.run(world.events.get("acme", "e1"))
+    assert None is world.run(world.callbacks.get("acme", "e1"))
 
 
 def test_accept_refuses_an_old_workspace(world: World) -> None:
@@ -54,7 +54,7 @@ def test_accept_refuses_an_old_workspace(world: World) -> None:
     skipped = [(entries[2], "acme"), (entries[3], "beta")]
     accepted = world.run(world.ledger.accept(TOKEN, {"acme": "r1", "beta": "r2"}, skipped, batch))
     assert (["changed", "accepted"], ["acme"]) == (accepted.words, accepted.changed)
-    assert None is world.run(world.events.get("acme", "e1"))
+    assert None is world.run(world.callbacks.get("acme", "e1"))
     left = world.call("xrange", world.keys.events)
     assert [entries[0], entries[2]] == [entry.decode() for entry, _ in left]
 
@@ -69,7 +69,7 @@ def test_accept_takes_entries_off_the_queue(world: World) -> None:
     world.run(world.ledger.reject(TOKEN, [(entries[2], "invalid", "why", "acme", "e2")]))
     assert 0 == world.call("xlen", world.keys.events)
     assert 0 == world.call("xpending", world.keys.events, "workers")["pending"]
-    (kept,) = world.run(world.lookup.rejected())
+    (kept,) = world.run(world.rejected.newest())
     assert (entries[2], "invalid", "why", "acme", "e2", "x") == (
         kept.entry,
         kept.reason,
@@ -78,7 +78,7 @@ def test_accept_takes_entries_off_the_queue(world: World) -> None:
         kept.event_id,
         kept.raw,
     )
-    assert {"invalid": 1} == world.run(world.lookup.rejected_counts())
+    assert {"invalid": 1} == world.run(world.rejected.counts())
     world.deliver_all()
 
 
@@ -315,7 +315,7 @@ def test_what_is_no_entry_hides_no_other(world: World, raw: str | bytes) -> None
     world.accept(*(callback(f"e{number}") for number in range(3)))
     kept = world.call("get", world.keys.event("acme", "e1"))
     world.call("set", world.keys.event("acme", "e1"), raw)
-    found = world.run(world.events.of_message("acme", "m1"))
+    found = world.run(world.callbacks.of_message("acme", "m1"))
     world.call("set", world.keys.event("acme", "e1"), kept)
     assert ["e0", "e2"] == [one.event_id for one in found]
 
@@ -333,7 +333,7 @@ def test_what_is_no_rejected_entry_hides_no_other(world: World) -> None:
     world.call("xadd", world.keys.rejected, {"by": "hand"})
     world.call("xadd", world.keys.rejected, fields | {"raw": "{"})
     world.call("xadd", world.keys.rejected, fields | {"raw": "{", "at": "x"})
-    found = world.run(world.lookup.rejected(10))
+    found = world.run(world.rejected.newest(10))
     world.call("delete", world.keys.rejected)
     assert ["1-1"] == [one.entry for one in found]
 
@@ -570,9 +570,9 @@ def test_sign_of_life(world: World) -> None:
     for name in ("w1", "w2"):
         world.run(world.ledger.wake(100, name, '{"pid":1}'))
     sign = {"pid": 1, "signedMs": world.now}
-    assert {"w1": sign, "w2": sign} == world.run(world.lookup.workers())
+    assert {"w1": sign, "w2": sign} == world.run(world.installation.workers())
     world.run(world.ledger.leave("w1"))
-    assert {"w2": sign} == world.run(world.lookup.workers())
+    assert {"w2": sign} == world.run(world.installation.workers())
     assert 1 == world.run(world.ledger.wake()).workers
 
 
@@ -591,7 +591,7 @@ def test_p95_follows_the_attempts(world: World) -> None:
         attempt = Attempt(world.now, took, 200)
         settlement = Settlement(one.event_id, one.claim, Delivered(), attempt, News.UP)
         world.run(world.ledger.settle([ToSettle(endpoint_id(A), [settlement])]))
-    [endpoint] = world.run(world.lookup.endpoints())
+    [endpoint] = world.run(world.endpoints.all())
     assert endpoint.p95_ms is not None
     assert 95 <= endpoint.p95_ms <= 140
 
@@ -633,7 +633,7 @@ def test_an_endpoint_that_is_full(world: World) -> None:
     assert ["accepted"] * 3 + ["full", "full", "accepted"] == world.accept(*chained, other)[1]
     assert ["full"] == world.accept(callback("e5", message="m2"))[1]
     assert ["duplicate"] == world.accept(callback("e0"))[1]
-    assert ["endpoint_full"] * 3 == [entry.reason for entry in world.run(world.lookup.rejected())]
+    assert ["endpoint_full"] * 3 == [entry.reason for entry in world.run(world.rejected.newest())]
     world.deliver_all()
     assert ["accepted"] == world.accept(callback("e3", message="m1"))[1]
     world.deliver_all("acme https://a.example:443", "beta https://b.example:443")

@@ -37,7 +37,7 @@ def listed(world: World, state: State, since_ms: int = 0, until_ms: int | None =
     """EventIds of those that ended so."""
 
     async def read() -> list[str]:
-        found = world.events.ended(["acme", "beta"], state, since_ms, until_ms)
+        found = world.callbacks.ended(["acme", "beta"], state, since_ms, until_ms)
         return [event.event_id async for event in found]
 
     return world.run(read())
@@ -80,7 +80,7 @@ def test_replay_as_a_copy(world: World) -> None:
     original, copy = world.event("e1"), world.event("e1b")
     assert (State.FAILED, "e1b") == (original.state, original.replayed_as)
     assert (State.PENDING, "e1", 0) == (copy.state, copy.replay_of, len(copy.attempts))
-    assert ["e1", "e1b"] == [e.event_id for e in world.run(world.events.of_message("acme", "of-e1"))]
+    assert ["e1", "e1b"] == [e.event_id for e in world.run(world.callbacks.of_message("acme", "of-e1"))]
     assert "not_ended" == replay(world, "e1", copy="e1b"), "the copy's eventId is taken"
     assert ["e1b"] == world.deliver_all()
 
@@ -197,7 +197,7 @@ def test_waiting_is_listed(world: World) -> None:
 
     def waiting(*of: str) -> list[str]:
         async def read() -> list[str]:
-            return [event.event_id async for event in world.events.waiting(*of)]
+            return [event.event_id async for event in world.callbacks.waiting(*of)]
 
         return world.run(read())
 
@@ -303,7 +303,7 @@ def test_forget(world: World) -> None:
     end(world, Failed(), "e1")
     world.accept(callback("e2"))
     assert 1 == world.run(world.ledger.forget("acme", ["e1", "e2", "unknown"]))
-    assert None is world.run(world.events.get("acme", "e1"))
+    assert None is world.run(world.callbacks.get("acme", "e1"))
     assert [] == listed(world, State.FAILED)
     assert ["e2"] == world.deliver_all()
 
@@ -316,7 +316,7 @@ def test_an_event_id_that_was_forgotten_happens_again(world: World) -> None:
     world.run(world.ledger.forget("acme", ["e1"]))
     world.accept(callback("e1"))
     assert ["e1"] == world.deliver_all()
-    assert 1 == len(world.run(world.events.of_message("acme", "m1")))
+    assert 1 == len(world.run(world.callbacks.of_message("acme", "m1")))
 
 
 def test_an_event_id_that_outlived_its_event(world: World) -> None:
@@ -326,7 +326,7 @@ def test_an_event_id_that_outlived_its_event(world: World) -> None:
     world.call("delete", world.keys.event("acme", "e1"))
     world.accept(callback("e1"))
     assert ["e1"] == world.deliver_all()
-    assert 1 == len(world.run(world.events.of_message("acme", "m1")))
+    assert 1 == len(world.run(world.callbacks.of_message("acme", "m1")))
 
 
 def test_an_answer_does_not_stay_for_ever(world: World) -> None:
@@ -349,7 +349,7 @@ def test_requeue(world: World) -> None:
     world.run(
         world.ledger.reject("leader", [("5-1", "invalid", "why", "", ""), ("5-2", "invalid", "why", "", "")])
     )
-    ids = [entry.id for entry in world.run(world.lookup.rejected())]
+    ids = [entry.id for entry in world.run(world.rejected.newest())]
     assert (1, 1) == world.run(world.ledger.requeue(ids))
     assert (0, 2) == world.run(world.ledger.requeue(ids))
     assert [{b"event": b"{}"}] == [fields for _, fields in world.call("xrange", world.keys.events)]
@@ -398,10 +398,10 @@ def test_down_since(world: World) -> None:
     (probe,) = world.claim().callbacks
     world.settle(probe.event_id, probe.claim, Retry(DAY_MS), error="timeout", news=News.DOWN)
     assert began == world.settled.down_since_ms
-    assert [(True, began)] == [(e.is_down, e.down_since_ms) for e in world.run(world.lookup.endpoints())]
+    assert [(True, began)] == [(e.is_down, e.down_since_ms) for e in world.run(world.endpoints.all())]
     world.now = world.settled.paused_until_ms
     (probe,) = world.claim().callbacks
     world.settle(probe.event_id, probe.claim, news=News.UP)
-    assert [False] == [endpoint.is_down for endpoint in world.run(world.lookup.endpoints())]
+    assert [False] == [endpoint.is_down for endpoint in world.run(world.endpoints.all())]
     world.now += DAY_MS
     world.deliver_all()

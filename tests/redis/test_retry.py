@@ -3,9 +3,9 @@
 import pytest
 
 from dispatcher.rules.outcomes import Attempt, Delivered, Failed, News, Outcome, Retry
+from dispatcher.store.endpoints import ANSWER_BYTES, Endpoint
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import RETRIED_AT_ONCE, Retried
-from dispatcher.store.lookup import ANSWER_BYTES, Endpoint
 from dispatcher.store.replies import Hint, Settlement, ToSettle
 from tests.world import World, callback
 
@@ -45,7 +45,7 @@ def accept(world: World, count: int) -> None:
 
 
 def shown(world: World) -> Endpoint:
-    [found] = world.run(world.lookup.with_answers(world.run(world.lookup.endpoints())))
+    [found] = world.run(world.endpoints.with_answers(world.run(world.endpoints.all())))
     return found
 
 
@@ -232,11 +232,11 @@ def test_the_url_that_is_next(world: World) -> None:
     """The URL that a ping tests is that of the callback that goes next, or is in flight."""
     accept(world, 1)
     endpoint = shown(world)
-    assert "https://a.example/hooks" == world.run(world.lookup.next_url(endpoint))
+    assert "https://a.example/hooks" == world.run(world.endpoints.next_url(endpoint))
     (one,) = world.claim().callbacks
-    assert "https://a.example/hooks" == world.run(world.lookup.next_url(endpoint))
+    assert "https://a.example/hooks" == world.run(world.endpoints.next_url(endpoint))
     world.settle(one.event_id, one.claim, news=News.UP)
-    assert None is world.run(world.lookup.next_url(endpoint))
+    assert None is world.run(world.endpoints.next_url(endpoint))
 
 
 def test_last_failure_that_is_none(world: World) -> None:

@@ -95,7 +95,7 @@ def test_one_endpoint_twice_in_a_call(world: World) -> None:
     ]
     first, second = world.run(world.ledger.settle(asked))
     assert (1, 0) == (len(first.claim.callbacks) if first.claim else 0, 1 if second.claim else 0)
-    [found] = [one for one in world.run(world.lookup.endpoints()) if one.id == endpoint]
+    [found] = [one for one in world.run(world.endpoints.all()) if one.id == endpoint]
     assert (1, 1) == (found.waiting, found.in_flight)
 
 

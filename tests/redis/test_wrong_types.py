@@ -156,7 +156,7 @@ def test_entry_that_cannot_be_kept_stays(world: World) -> None:
     assert 1 == world.call("xlen", KEYS.events)
     sweep(world)
     assert [] == world.run(world.ledger.reject(TOKEN, rejected))
-    assert [made[0]] == [one.entry for one in world.run(world.lookup.rejected())]
+    assert [made[0]] == [one.entry for one in world.run(world.rejected.newest())]
 
 
 def test_pending_and_nowhere(world: World) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, duration, held_by, problem
-from dispatcher.store.lookup import Endpoint
 
 NOW = 1_800_000_000_000
 

@@ -1,0 +1,208 @@
+"""Endpoints: what each is doing, what waits at it, what its last failed attempt came to."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import redis.asyncio
+
+from dispatcher.codec import iso_or_none
+from dispatcher.store.connection import redis_now_ms, translated
+from dispatcher.store.keys import Keys, endpoint_id
+
+ANSWER_BYTES = 200
+"""Of an endpoint's last failed answer."""
+PAGE = 5000
+"""Of one endpoint's callbacks that are read at once: Redis does nothing else meanwhile."""
+FIELDS = (
+    "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure",
+)  # fmt: skip
+"""Of an endpoint's hash those that people are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What an endpoint is doing. Times are ms since 1970."""
+
+    id: str
+    workspace: str
+    url: str
+    """scheme://host:port"""
+    waiting: int
+    """Callbacks that have not ended, with those in a worker's hands."""
+    in_flight: int
+    window: int | None
+    failures: int
+    """In a row."""
+    p95_ms: int | None
+    """95 of 100 attempts take less; followed in steps, over the last hundred or so."""
+    paused_until_ms: int
+    stopped_ms: int | None
+    oldest_due_ms: int | None
+    down_since_ms: int
+    """0: it takes callbacks."""
+    now_ms: int
+    last_error: str | None = None
+    """Of the last attempt that failed, unless a worker's death was to blame; it may have taken callbacks since."""
+    last_failed_ms: int | None = None
+    last_event_id: str | None = None
+    """Whose attempt that was."""
+    last_answer: str | None = None
+    """The answer's first bytes, or why there was none. Read by Endpoints.with_answers."""
+    has_answer: bool = False
+
+    @property
+    def last_status(self) -> int | None:
+        """The last failed attempt's HTTP status, if there was an answer."""
+        word, _, status = (self.last_error or "").partition("_")
+        return int(status) if word == "http" and status.isdigit() else None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether something waits for it, and it does not answer or fails."""
+        return bool(self.down_since_ms and self.waiting and self.stopped_ms is None)
+
+    @property
+    def state(self) -> str:
+        """stopped (by the operator), paused (by the breaker or Retry-After), probing, waiting or idle."""
+        if self.stopped_ms is not None:
+            return "stopped"
+        if self.paused_until_ms and self.waiting:
+            return "probing" if self.in_flight or self.paused_until_ms <= self.now_ms else "paused"
+        return "waiting" if self.waiting else "idle"
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `endpoint show --json` prints."""
+        return {
+            "endpoint": self.url,
+            "workspace": self.workspace,
+            "state": self.state,
+            "waiting": self.waiting,
+            "inFlight": self.in_flight,
+            "window": self.window,
+            "failures": self.failures,
+            "p95Ms": self.p95_ms,
+            "downSince": iso_or_none(self.down_since_ms or None),
+            "nextProbeAt": iso_or_none(self.paused_until_ms or None),
+            "stoppedAt": iso_or_none(self.stopped_ms),
+            "oldestDueAt": iso_or_none(self.oldest_due_ms),
+            "lastError": self.last_error,
+            "lastStatus": self.last_status,
+            "lastAnswer": self.last_answer,
+            "lastFailedAt": iso_or_none(self.last_failed_ms),
+        }
+
+
+class Endpoints:
+    """Reads the endpoints of one Redis. Every method raises RedisUnavailable."""
+
+    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._url = url
+
+    async def all(self) -> list[Endpoint]:
+        """All endpoints that were used within the retention, those with the most waiting first, without answers."""
+        with translated(self._url):
+            ids = [id_.decode() for id_ in await self._client.zrange(self._keys.endpoints, 0, -1)]
+        found = [await self._read(ids[first : first + 500]) for first in range(0, len(ids), 500)]
+        return sorted(
+            (one for some in found for one in some), key=lambda one: (-one.waiting, one.workspace, one.url)
+        )
+
+    async def get(self, name: str) -> Endpoint | None:
+        """The endpoint of a name (workspace, blank, origin), or None: nothing was accepted for it yet."""
+        found = await self._read([endpoint_id(name)])
+        return found[0] if found else None
+
+    async def with_answers(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """The same, each with the answer of its last failed attempt, if it is kept still."""
+        asked = [one for one in endpoints if one.has_answer]
+        pipe = self._client.pipeline(transaction=False)
+        for one in asked:
+            pipe.getrange(self._keys.answer(one.workspace, one.last_event_id or ""), 0, ANSWER_BYTES - 1)
+        with translated(self._url):
+            replies = await pipe.execute() if asked else []
+        answers = {
+            one.id: answer.decode(errors="replace") for one, answer in zip(asked, replies, strict=True)
+        }
+        return [replace(one, last_answer=answers.get(one.id) or None) for one in endpoints]
+
+    async def later(self, endpoint: Endpoint) -> list[tuple[str, float]]:
+        """What waits at an endpoint and is not due: eventIds and due times (ms since 1970), the longest due first."""
+        found: list[tuple[str, float]] = []
+        with translated(self._url):
+            while len(found) % PAGE == 0:  # Redis is held by one page at a time
+                page = await self._client.zrangebyscore(
+                    self._keys.lane(endpoint.id),
+                    f"({endpoint.now_ms}",
+                    "+inf",
+                    len(found),
+                    PAGE,
+                    withscores=True,
+                )
+                found += [(event_id.decode(), due) for event_id, due in page]
+                if not page:
+                    break
+        return found
+
+    async def next_url(self, endpoint: Endpoint) -> str | None:
+        """The URL of the callback that is next at an endpoint, or in flight; None where none is."""
+        lane, leased = self._keys.lane(endpoint.id), self._keys.leased(endpoint.id)
+        with translated(self._url):
+            found = await self._client.zrange(lane, 0, 0) or await self._client.zrange(leased, 0, 0)
+            body = (
+                await self._client.get(self._keys.body(endpoint.workspace, found[0].decode()))
+                if found
+                else None
+            )
+        return body.partition(b"\n")[0].decode() if body else None
+
+    async def _read(self, ids: Sequence[str]) -> list[Endpoint]:
+        pipe = self._client.pipeline(transaction=False)
+        for id_ in ids:
+            pipe.hmget(self._keys.endpoint(id_), FIELDS)
+            pipe.zcard(self._keys.leased(id_))
+            pipe.zrange(self._keys.lane(id_), 0, 0, withscores=True)
+        with translated(self._url):
+            now_ms = await redis_now_ms(self._client)
+            replies = await pipe.execute()
+        found = zip(ids, replies[::3], replies[1::3], replies[2::3], strict=True)
+        return [_endpoint(id_, h, in_flight, first, now_ms) for id_, h, in_flight, first in found if h[0]]
+
+
+def _endpoint(
+    id_: str,
+    fields: Sequence[bytes | None],
+    in_flight: int,
+    first: Sequence[tuple[bytes, float]],
+    now_ms: int,
+) -> Endpoint:
+    name, waiting, window, failures, p95, pause, stopped, down_since, last_failure = fields
+    workspace, _, url = (name or b"").decode().partition(" ")
+    return Endpoint(
+        id_,
+        workspace,
+        url,
+        int(waiting or 0),
+        in_flight,
+        int(window) if window else None,
+        int(failures or 0),
+        round(float(p95)) if p95 else None,
+        int(pause or 0),
+        int(stopped) if stopped else None,
+        int(first[0][1]) if first else None,
+        int(down_since or 0),
+        now_ms,
+        *_last_failure(last_failure),
+    )
+
+
+def _last_failure(raw: bytes | None) -> tuple[str | None, int | None, str | None, None, bool]:
+    """Error, time and eventId, no answer yet, and whether one is kept, as lua/settle.lua writes them."""
+    found = re.fullmatch(rb"(\d{1,13}) (\w+) ([01]) (\S+)", raw or b"")
+    if not found:  # there was none, or somebody wrote over it
+        return None, None, None, None, False
+    at, error, answered, event_id = (one.decode(errors="replace") for one in found.groups())
+    return error, int(at), event_id, None, answered == "1"

@@ -1,0 +1,91 @@
+"""The whole installation: its clock, the format of its Redis, how much waits, its workers, its figures."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import redis.asyncio
+
+from dispatcher.rules.outcomes import REJECTIONS
+from dispatcher.store.connection import redis_now_ms, translated
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.keys import Keys
+
+EXPIRING_MS = 3_600_000
+
+
+class Installation:
+    """Reads one Redis. Every method raises RedisUnavailable."""
+
+    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._url = url
+
+    async def now_ms(self) -> int:
+        """Redis's clock, ms since 1970."""
+        with translated(self._url):
+            return await redis_now_ms(self._client)
+
+    async def format(self) -> str:
+        """The number of the format of what is in Redis; empty where there is none."""
+        with translated(self._url):
+            found = await self._client.get(self._keys.format)
+        return (found or b"").decode()
+
+    async def waiting(self) -> tuple[int, int]:
+        """How many status changes are on the queue, and how many callbacks have not come to their end."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.xlen(self._keys.events)
+        pipe.zcard(self._keys.expiries)
+        with translated(self._url):
+            queued, pending = await pipe.execute()
+        return queued, pending
+
+    async def workers(self) -> dict[str, dict[str, Any]]:
+        """Workers that gave a sign of life in the last 15 s, by name; `signedMs`: when, ms since 1970 by Redis's clock."""
+        with translated(self._url):
+            found = await self._client.zrange(self._keys.workers, 0, -1, withscores=True)
+            names = [name.decode() for name, _ in found]
+            signs = await self._client.mget([self._keys.worker(name) for name in names]) if names else []
+        return {
+            name: json.loads(sign) | {"signedMs": int(at)}
+            for name, sign, (_, at) in sorted(zip(names, signs, found, strict=True))
+            if sign
+        }
+
+    async def figures(self, endpoints: Sequence[Endpoint], rejected: dict[str, int]) -> dict[str, Any]:
+        """Figures that are not of one worker, for metrics: counts, ages in seconds, bytes.
+
+        `endpoints` are all there are, `rejected` the counts of rejected entries by reason.
+        """
+        queued, waiting = await self.waiting()
+        with translated(self._url):
+            first = await self._client.xrange(self._keys.events, count=1)
+            memory = await self._client.info("memory")
+            now_ms = await redis_now_ms(self._client)
+            expiring = await self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)
+        queued_ms = int(first[0][0].split(b"-")[0]) if first else now_ms
+        due = [
+            e.oldest_due_ms for e in endpoints if e.oldest_due_ms and e.stopped_ms is None and not e.is_down
+        ]
+        down = [e.down_since_ms for e in endpoints if e.is_down]
+        return {
+            "queued": queued,
+            "queue_age": _age_seconds([queued_ms], now_ms),
+            "waiting": waiting,
+            "due": _age_seconds(due, now_ms),
+            "down": _age_seconds(down, now_ms),
+            "expiring": expiring,
+            "workers": len(await self.workers()),
+            "memory": memory["used_memory"],
+            "maxmemory": memory["maxmemory"],
+            "endpoints": Counter(one.state for one in endpoints),
+            "rejected": dict.fromkeys(REJECTIONS, 0) | rejected,
+        }
+
+
+def _age_seconds(times_ms: Sequence[int], now_ms: int) -> float:
+    """The age of the earliest time; 0 where there is none, or it lies ahead."""
+    return max(0.0, now_ms - min(times_ms, default=now_ms)) / 1000

@@ -1,0 +1,100 @@
+"""Queue entries that could not be used, as they are kept for people."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+import structlog
+
+from dispatcher.model import is_time, iso
+from dispatcher.store.connection import translated
+from dispatcher.store.keys import Keys
+
+FIELDS = {"entry", "at", "reason", "detail", "workspace", "eventId", "raw"}
+"""What a script of ours writes of one."""
+READ_AT_ONCE = 200
+"""Each may have 64 kB."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEntry:
+    """A queue entry that could not be used."""
+
+    id: str
+    entry: str
+    at_ms: int
+    reason: str
+    detail: str
+    workspace: str | None
+    event_id: str | None
+    raw: str = field(repr=False)
+
+    def as_json(self, *, reveal: bool = False) -> dict[str, Any]:
+        """The document that `rejected list --json` prints; the entry itself only if it is to be revealed."""
+        shown = {"raw": self.raw} if reveal else {}
+        return shown | {
+            "id": self.id,
+            "entry": self.entry,
+            "at": iso(self.at_ms),
+            "reason": self.reason,
+            "detail": self.detail,
+            "workspace": self.workspace,
+            "eventId": self.event_id,
+        }
+
+
+class Rejected:
+    """Reads and removes rejected entries. Every method raises RedisUnavailable."""
+
+    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._url = url
+
+    async def newest(
+        self, limit: int = 100, match: Callable[[RejectedEntry], bool] = lambda _: True
+    ) -> list[RejectedEntry]:
+        """The newest rejected entries that match, newest first."""
+        chosen: list[RejectedEntry] = []
+        until = "+"
+        while len(chosen) < limit:
+            with translated(self._url):
+                found = await self._client.xrevrange(self._keys.rejected, max=until, count=READ_AT_ONCE)
+            entries = [_rejected(id_.decode(), fields) for id_, fields in found]
+            chosen += [entry for entry in entries if entry and match(entry)]
+            if len(found) < READ_AT_ONCE:
+                break
+            until = f"({found[-1][0].decode()}"
+        return chosen[:limit]
+
+    async def remove(self, ids: Sequence[str]) -> None:
+        """Removes rejected entries, by their ids in `rejected`."""
+        with translated(self._url):
+            await self._client.xdel(self._keys.rejected, *ids)
+
+    async def counts(self) -> dict[str, int]:
+        """How many entries were ever rejected, by reason."""
+        with translated(self._url):
+            counts = await self._client.hgetall(self._keys.rejected_counts)
+        return {reason.decode(): int(count) for reason, count in sorted(counts.items())}
+
+
+def _rejected(id_: str, fields: dict[bytes, bytes]) -> RejectedEntry | None:
+    """A rejected entry; None, and a line in the log, for what no script of ours wrote: it hides no other one."""
+    h = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
+    if not h.keys() >= FIELDS or not (h["at"].isdigit() and is_time(int(h["at"][:20]))):
+        log.error("rejected.unreadable", entry=id_, action="XDEL it from `rejected`")
+        return None
+    return RejectedEntry(
+        id_,
+        h["entry"],
+        int(h["at"]),
+        h["reason"],
+        h["detail"],
+        h["workspace"] or None,
+        h["eventId"] or None,
+        h["raw"],
+    )

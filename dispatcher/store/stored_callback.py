@@ -1,0 +1,91 @@
+"""What people are shown of a callback."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.codec import iso, iso_or_none
+from dispatcher.model import Status
+from dispatcher.rules.outcomes import ENDS, Attempt, State
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCallback:
+    """One callback as the ledger has it. Times are ms since 1970."""
+
+    event_id: str
+    workspace: str
+    endpoint: str
+    """Its name: scheme://host:port."""
+    message_uuid: str
+    status: Status
+    event_type: str
+    state: State
+    attempts: Sequence[Attempt]
+    """All, with those before a replay."""
+    accepted_ms: int
+    expires_ms: int
+    next_attempt_ms: int | None
+    """None while it is in a worker's hands, behind another one of its message, or at its end."""
+    ended_ms: int | None
+    answer: str | None
+    """The beginning of the last answer that was no 2xx, or why there was none."""
+    lease_ends_ms: int | None = None
+    """While it is in a worker's hands."""
+    attempts_before: int = 0
+    """How many of the attempts were made before it was replayed."""
+    replay_of: str | None = None
+    replayed_as: str | None = None
+    cancelled: bool = False
+    """The operator ended it."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ENDS
+
+    @property
+    def error(self) -> str | None:
+        """The last attempt's word; None before the first one, and after a 2xx."""
+        return self.attempts[-1].error if self.attempts else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `event show --json` prints; times are ISO 8601 in UTC."""
+        return {
+            "eventId": self.event_id,
+            "workspace": self.workspace,
+            "endpoint": self.endpoint,
+            "messageId": self.message_uuid,
+            "status": self.status,
+            "eventType": self.event_type,
+            "state": self.state.value,
+            "attempts": [
+                {
+                    "number": number,
+                    "startedAt": iso(attempt.started_at_ms),
+                    "durationMs": attempt.duration_ms,
+                    "httpStatus": attempt.http_status,
+                    "error": attempt.error,
+                }
+                for number, attempt in enumerate(self.attempts, 1)
+            ],
+            "acceptedAt": iso(self.accepted_ms),
+            "expiresAt": iso(self.expires_ms),
+            "nextAttemptAt": iso_or_none(self.next_attempt_ms),
+            "endedAt": iso_or_none(self.ended_ms),
+            "lastAnswer": self.answer,
+            "attemptsBeforeReplay": self.attempts_before,
+            "replayOf": self.replay_of,
+            "replayedAs": self.replayed_as,
+            "cancelled": self.cancelled,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A callback that has not ended, and where it goes."""
+
+    event_id: str
+    endpoint: str
+    """Its id."""
+    message_uuid: str

@@ -1,0 +1,53 @@
+"""Figures of the whole installation, as metrics show them."""
+
+from dataclasses import replace
+from typing import Any
+
+from dispatcher.rules.outcomes import News, Retry
+from dispatcher.store.installation import Installation
+from dispatcher.store.keys import endpoint_id
+from tests.world import World, callback
+
+A, B, STOPPED = "acme https://a.example:443", "acme https://b.example:443", "acme https://c.example:443"
+AGES = ("queued", "queue_age", "waiting", "due", "down")
+
+
+class _AtTime:
+    """A client whose Redis has the world's time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def time(self) -> tuple[int, int]:
+        """Seconds and microseconds."""
+        return self._world.now // 1000, self._world.now % 1000 * 1000
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world.client, name)
+
+
+def _figures(world: World) -> dict[str, Any]:
+    client: Any = _AtTime(world)
+    endpoints, rejected = world.run(world.endpoints.all()), world.run(world.rejected.counts())
+    return world.run(Installation(client, world.keys).figures(endpoints, rejected))
+
+
+def test_nothing_waits(world: World) -> None:
+    """Of an empty installation all ages are 0, and each reason of a rejection has a count."""
+    found = _figures(world)
+    assert [0, 0.0, 0, 0.0, 0.0] == [found[name] for name in AGES]
+    assert {0} == set(found["rejected"].values())
+
+
+def test_ages(world: World) -> None:
+    """Each age is that of the earliest: on the queue, due at an endpoint that answers, down; a stopped endpoint has none."""
+    world.ledger.options = replace(world.ledger.options, breaker_failures=1)
+    world.call("xadd", world.keys.events, {"event": "x"}, id=f"{world.now - 4000}-0")
+    world.accept(*(callback(f"e{n}", endpoint=one, message=f"m{n}") for n, one in enumerate((A, B, STOPPED))))
+    world.run(world.ledger.stop(endpoint_id(STOPPED)))
+    world.claim(B)
+    world.settle("e1", 1, Retry(60_000), endpoint=B, error="connect", news=News.DOWN)
+    world.now += 7000
+    found = _figures(world)
+    assert [1, 11.0, 3, 7.0, 7.0] == [found[name] for name in AGES]
+    assert {"stopped": 1, "waiting": 1, "paused": 1} == found["endpoints"]
