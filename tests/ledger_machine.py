@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dispatcher.rules.callback import Claimed
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry, State
 from dispatcher.rules.workspace import ORDERINGS
 from dispatcher.store.keys import endpoint_id
@@ -161,7 +162,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     timestamp_ms=stamp,
                 )
             )
-            key = endpoint.partition(" ")[0], event_id
+            key = EndpointName.parse(endpoint).workspace, event_id
             known = self.model.get(key)
             if known:
                 expected.append("duplicate" if known.digest == digest else "conflict")
@@ -310,7 +311,7 @@ class LedgerMachine(RuleBasedStateMachine):
             News.UP if isinstance(outcome, Delivered) else News.NONE if isinstance(outcome, Released) else bad
         )
         pace_ms = pace_ms if news is News.DOWN else 0
-        modelled = self.model[endpoint.partition(" ")[0], one.event_id]
+        modelled = self.model[EndpointName.parse(endpoint).workspace, one.event_id]
         valid = modelled.place == "leased" and modelled.claim == one.claim
         losses = one.lost_before + 1 if isinstance(one, Lost) else 0
         error = "worker_lost" if losses else "http_500"
@@ -417,7 +418,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def retry(self, endpoint: str, repeat: bool) -> None:
         """What waits for its next attempt is due now, and a pause has ended, unless its probe is under way."""
         id_, now, breaker = endpoint_id(endpoint), self.world.now, self.breakers[endpoint]
-        lane, workspace = self.world.keys.lane(id_), endpoint.partition(" ")[0]
+        lane, workspace = self.world.keys.lane(id_), EndpointName.parse(endpoint).workspace
         later = self.world.call("zrangebyscore", lane, f"({now}", "+inf", withscores=True)
         asked = [(event_id.decode(), due) for event_id, due in later]
         done = self.world.run(self.world.ledger.retry(id_, asked))
@@ -505,7 +506,7 @@ class LedgerMachine(RuleBasedStateMachine):
         call, keys, now = self.world.call, self.world.keys, self.world.now
         for endpoint in ENDPOINTS:
             id_ = endpoint_id(endpoint)
-            workspace = endpoint.partition(" ")[0]
+            workspace = EndpointName.parse(endpoint).workspace
             at = call("zscore", keys.schedule_of(workspace), id_)
             first = call("zscore", keys.schedule, workspace)
             assert (at is None) == (first is None)

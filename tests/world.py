@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from dispatcher.model import Status
 from dispatcher.rules.callback import Callback
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, Delivered, News, Outcome, Released
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.endpoints import Endpoints
@@ -36,7 +37,7 @@ def callback(
 ) -> Callback:
     """A callback as intake renders it."""
     return Callback(
-        workspace=endpoint.partition(" ")[0],
+        workspace=EndpointName.parse(endpoint).workspace,
         event_id=event_id,
         event_type="MESSAGE_SENT",
         status=Status.SENT,
@@ -63,7 +64,7 @@ class World:
         self.installation = Installation(client, self.keys)
         self.endpoints = Endpoints(client, self.keys)
         self.rejected = Rejected(client, self.keys)
-        self.events = Callbacks(client, self.keys)
+        self.callbacks = Callbacks(client, self.keys)
         self.stats = Stats(client, self.keys)
         self.settled: Settled | None = None
         """What the last settle returned."""

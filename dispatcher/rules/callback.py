@@ -15,7 +15,7 @@ class Callback(msgspec.Struct, frozen=True):
     message_uuid: str
     url: str
     endpoint: str
-    """The endpoint's name: workspace, space, scheme://host:port."""
+    """The endpoint's name as text (EndpointName): workspace, space, scheme://host:port."""
     body: bytes
     digest: str
     timestamp_ns: int

@@ -13,6 +13,7 @@ from dispatcher.model import (
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.dialects import dialect_of
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.workspace import Workspace
 
 
@@ -49,7 +50,7 @@ def render(
         status=change.status,
         message_uuid=change.message.uuid,
         url=url.url,
-        endpoint=f"{workspace.id} {url.origin}",
+        endpoint=str(EndpointName(workspace.id, url.origin)),
         body=encode_json(dialect.body(change, event_type, now_ms)),
         digest=change.digest(),
         timestamp_ns=occurred_ns,

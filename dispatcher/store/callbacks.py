@@ -9,6 +9,7 @@ import structlog
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import is_time
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import Endpoint
@@ -197,7 +198,7 @@ def _stored(
     return StoredCallback(
         event_id=event_id,
         workspace=workspace,
-        endpoint=name.decode().partition(" ")[2] if name else entry.endpoint,
+        endpoint=EndpointName.parse(name.decode()).origin if name else entry.endpoint,
         message_uuid=entry.message_uuid,
         status=entry.status,
         event_type=entry.event_type,

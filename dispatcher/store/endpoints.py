@@ -8,6 +8,7 @@ from typing import Any
 import redis.asyncio
 
 from dispatcher.codec import iso_or_none
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.keys import Keys, endpoint_id
 
@@ -51,6 +52,11 @@ class Endpoint:
     last_answer: str | None = None
     """The answer's first bytes, or why there was none. Read by Endpoints.with_answers."""
     has_answer: bool = False
+
+    @property
+    def name(self) -> EndpointName:
+        """Its workspace and url."""
+        return EndpointName(self.workspace, self.url)
 
     @property
     def last_status(self) -> int | None:
@@ -111,8 +117,8 @@ class Endpoints:
             (one for some in found for one in some), key=lambda one: (-one.waiting, one.workspace, one.url)
         )
 
-    async def get(self, name: str) -> Endpoint | None:
-        """The endpoint of a name (workspace, blank, origin), or None: nothing was accepted for it yet."""
+    async def get(self, name: EndpointName) -> Endpoint | None:
+        """The endpoint of a name, or None: nothing was accepted for it yet."""
         found = await self._read([endpoint_id(name)])
         return found[0] if found else None
 
@@ -180,11 +186,11 @@ def _endpoint(
     now_ms: int,
 ) -> Endpoint:
     name, waiting, window, failures, p95, pause, stopped, down_since, last_failure = fields
-    workspace, _, url = (name or b"").decode().partition(" ")
+    called = EndpointName.parse((name or b"").decode())
     return Endpoint(
         id_,
-        workspace,
-        url,
+        called.workspace,
+        called.origin,
         int(waiting or 0),
         in_flight,
         int(window) if window else None,

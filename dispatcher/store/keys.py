@@ -8,6 +8,10 @@ import functools
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from hashlib import blake2s
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dispatcher.rules.endpoint_name import EndpointName
 
 PERMANENT = (
     "format", "events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys", "api-refused",
@@ -212,6 +216,9 @@ class Keys:
 
 
 @functools.lru_cache(maxsize=4096)
-def endpoint_id(name: str) -> str:
-    """The 12 characters that stand for an endpoint in keys; long host names would cost memory in each."""
-    return urlsafe_b64encode(blake2s(name.encode(), digest_size=9).digest()).decode()
+def endpoint_id(name: "EndpointName | str") -> str:
+    """The 12 characters that stand for an endpoint in keys, by its name or the name's text.
+
+    Long host names would cost memory in each key.
+    """
+    return urlsafe_b64encode(blake2s(str(name).encode(), digest_size=9).digest()).decode()

@@ -15,6 +15,7 @@ from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.model import LETTERS
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.callback import Callback
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, Released, Retry
 from dispatcher.store.connection import translated
 from dispatcher.store.entry import write_record
@@ -271,11 +272,11 @@ class Ledger:
     def _claim(self, values: Iterator[bytes], sent: float) -> tuple[str, Claim]:
         """What lua/claiming.lua gave: the endpoint, and its callbacks."""
         endpoint, more, wait_ms, count, revision, name = next(values).decode().split(" ", 5)
-        workspace, _, origin = name.partition(" ")
+        called = EndpointName.parse(name)
         callbacks = [read_claimed(next(values), next(values)) for _ in range(int(count))]
         lease_ends_at = sent + self.options.lease_ms / 1000
         return endpoint, Claim(
-            more == "more", int(wait_ms), workspace, origin, revision, callbacks, lease_ends_at
+            more == "more", int(wait_ms), called.workspace, called.origin, revision, callbacks, lease_ends_at
         )
 
     async def settle(self, asked: Sequence[ToSettle]) -> list[Settled | EndpointBroken]:
@@ -338,7 +339,7 @@ class Ledger:
 
         Returns how many. Those in a worker's hands are left alone. Raises RedisFull.
         """
-        before = endpoint_id(f"{workspace} {parse_callback_url(from_url, allow_http=True).origin}")
+        before = endpoint_id(EndpointName(workspace, parse_callback_url(from_url, allow_http=True).origin))
         args = workspace, url, endpoint_id(endpoint), endpoint, from_url, before, *event_ids
         reply, _ = await self._run("move", *self._ending(), *args)
         self._tell(iter(reply[3:]))
@@ -411,7 +412,7 @@ class Ledger:
             try:
                 lost.append(read_lost(endpoint, name, event_id, raw))
             except InvalidInput as error:
-                key = self.keys.event(name.decode().partition(" ")[0], event_id.decode())
+                key = self.keys.event(EndpointName.parse(name.decode()).workspace, event_id.decode())
                 log.error("redis.key_set_aside", key=key, problem=str(error))
                 aside = f"{self.keys.root}aside:{key.removeprefix(self.keys.root)}"
                 with translated(""):

@@ -7,6 +7,7 @@ import msgspec
 
 from dispatcher.model import BY_LETTER
 from dispatcher.rules.callback import Claimed
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, News, Outcome, State
 from dispatcher.store.entry import read_entry
 
@@ -195,7 +196,7 @@ def read_ended(workspace: bytes, event_id: bytes, name: bytes, raw: bytes, answe
         workspace.decode(),
         event_id.decode(),
         entry.state,
-        name.decode().partition(" ")[2],
+        EndpointName.parse(name.decode()).origin,
         entry.event_type,
         entry.attempts[-1] if entry.attempts else None,
         answer.decode(errors="replace"),

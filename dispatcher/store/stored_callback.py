@@ -6,6 +6,7 @@ from typing import Any
 
 from dispatcher.codec import iso, iso_or_none
 from dispatcher.model import Status
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import ENDS, Attempt, State
 
 
@@ -16,7 +17,7 @@ class StoredCallback:
     event_id: str
     workspace: str
     endpoint: str
-    """Its name: scheme://host:port."""
+    """scheme://host:port"""
     message_uuid: str
     status: Status
     event_type: str
@@ -38,6 +39,11 @@ class StoredCallback:
     replayed_as: str | None = None
     cancelled: bool = False
     """The operator ended it."""
+
+    @property
+    def endpoint_name(self) -> EndpointName:
+        """Its workspace and endpoint."""
+        return EndpointName(self.workspace, self.endpoint)
 
     @property
     def ended(self) -> bool:

@@ -17,6 +17,7 @@ import structlog
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.decide import decide_lost
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.store.format import FORMAT, require_format
 from dispatcher.store.ledger import Ledger, Room
@@ -350,7 +351,7 @@ class Engine:
                     "callback.worker_lost", event_id=callback.event_id, endpoint=callback.endpoint_name
                 )
         if settled.more:
-            self.hint([Hint(endpoint, lost[0].endpoint_name.partition(" ")[0])])
+            self.hint([Hint(endpoint, EndpointName.parse(lost[0].endpoint_name).workspace)])
 
     def _settlement_of(self, lost: Lost) -> Settlement:
         now_ms = self._ledger.now_ms()

@@ -12,6 +12,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import OWN_FAULT_DELAY_MS, Policy, decide, news_of, pace_ms
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
 from dispatcher.sending.sender import Sender
 from dispatcher.store.ledger import Ledger
@@ -54,7 +55,7 @@ class Turn:
 
     def __init__(self, hint: Hint, parts: TurnParts, claim: Claim | None = None) -> None:
         self.endpoint, self.workspace = hint
-        self._name = hint.endpoint
+        self._name = EndpointName(hint.workspace, hint.endpoint)  # its id, until the first claim names it
         self.in_flight = 0
         self._parts = parts
         self._until = time.monotonic() + parts.turn_seconds
@@ -137,7 +138,7 @@ class Turn:
     def take(self, claim: Claim) -> None:
         """Sends what was claimed; slots are taken for it."""
         self._more = self._more or claim.more
-        self._name = f"{claim.workspace} {claim.origin}"
+        self._name = EndpointName(claim.workspace, claim.origin)
         self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None
         for callback in claim.callbacks:
             self.in_flight += 1
@@ -196,16 +197,15 @@ class Turn:
             )
             log.warning(
                 "endpoint.paused",
-                endpoint=self._name,
+                endpoint=str(self._name),
                 until=iso(settled.paused_until_ms),
                 down_since=iso(settled.down_since_ms),
                 error=error,
             )
-            workspace, _, origin = self._name.partition(" ")
-            now_ms = self._parts.ledger.now_ms()
-            self._parts.alerts.down(workspace, origin, settled.down_since_ms, now_ms, error)
+            name, now_ms = self._name, self._parts.ledger.now_ms()
+            self._parts.alerts.down(name.workspace, name.origin, settled.down_since_ms, now_ms, error)
         elif settled.breaker == "closed":
-            log.info("endpoint.recovered", endpoint=self._name)
+            log.info("endpoint.recovered", endpoint=str(self._name))
 
     def _lost_reply(self, error: Exception, consequence: str) -> None:
         """Redis did not answer: claim no more in this turn; the waker hints the endpoint when it is time."""

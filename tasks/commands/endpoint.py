@@ -9,6 +9,7 @@ import typer
 
 from dispatcher.errors import NotFound
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import at, by_trouble, held_by, problem
 from dispatcher.store.ledger import Retried, Stopped
@@ -305,7 +306,7 @@ def ping(
     async def work() -> Any:
         async with wiring.store(settings) as store:
             found = await store.workspaces.require(workspace)
-            endpoint = await store.endpoints.get(f"{workspace} {given.origin}")
+            endpoint = await store.endpoints.get(EndpointName(workspace, given.origin))
             known = await store.endpoints.next_url(endpoint) if endpoint else None
             if not known and found.callback_url:
                 own = parse_callback_url(found.callback_url, allow_http=True)
@@ -329,7 +330,7 @@ async def _with_answer(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
 
 async def _again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
     """The endpoint as it is by now."""
-    return await store.endpoints.get(f"{endpoint.workspace} {endpoint.url}") or endpoint
+    return await store.endpoints.get(endpoint.name) or endpoint
 
 
 async def _stop(store: wiring.Store, endpoint: Endpoint, *, going: bool) -> Stopped:
@@ -347,7 +348,7 @@ def _run(workspace: str, url: str, work: Callable[[wiring.Store, Endpoint], Awai
 
     async def run() -> Any:
         async with wiring.store(settings) as store:
-            found = await store.endpoints.get(f"{workspace} {origin}")
+            found = await store.endpoints.get(EndpointName(workspace, origin))
             if found is None:
                 await store.workspaces.require(workspace)
                 raise await _unknown(store, workspace, origin)

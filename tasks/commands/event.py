@@ -113,7 +113,7 @@ async def _some(events: AsyncIterator[StoredCallback], offset: int, limit: int) 
 
 
 async def _next_step(store: wiring.Store, event: StoredCallback) -> str:
-    endpoint = await store.endpoints.get(f"{event.workspace} {event.endpoint}")
+    endpoint = await store.endpoints.get(event.endpoint_name)
     if endpoint is None:
         raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
     before = await store.callbacks.before(event, endpoint)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
 from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
@@ -52,7 +53,8 @@ async def chosen(
     origin = parse_callback_url(url, allow_http=True).origin if url else None
     now_ms = await store.installation.now_ms()
     if state == WAITING:
-        found = store.callbacks.waiting(workspace, endpoint_id(f"{workspace} {origin}") if origin else None)
+        endpoint = endpoint_id(EndpointName(workspace, origin)) if workspace and origin else None
+        found = store.callbacks.waiting(workspace, endpoint)
     else:
         names = [workspace] if workspace else await store.workspaces.names()
         since_ms, until_ms = console.time_ms(since, now_ms) or 0, console.time_ms(until, now_ms) or now_ms

@@ -10,6 +10,7 @@ import typer
 
 from config.settings import Settings
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
 from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
@@ -43,7 +44,7 @@ def waiting(
     """
     settings = console.settings()
     origin = parse_callback_url(endpoint, allow_http=True).origin if endpoint else None
-    chosen = endpoint_id(f"{workspace} {origin}") if origin else None
+    chosen = endpoint_id(EndpointName(workspace, origin)) if origin else None
 
     async def find(store: wiring.Store) -> list[Pending]:
         await store.workspaces.require(workspace)

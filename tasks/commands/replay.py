@@ -75,7 +75,7 @@ def replay(
             with console.err.status("looking for them"):
                 once = {(e.workspace, e.event_id): e async for e in found if not e.replayed_as}
             events = list(once.values())
-            by_endpoint = Counter(f"{event.workspace} {event.endpoint}" for event in events)
+            by_endpoint = Counter(str(event.endpoint_name) for event in events)
             if not yes:
                 return by_endpoint, Counter()
             about = {"state": state, "endpoint": origin, "error": error, "since": since, "until": until}

@@ -10,6 +10,7 @@ from config.settings import Settings
 from dispatcher.model import iso
 from dispatcher.rules.addresses import parse_callback_url, without_query
 from dispatcher.rules.dialects import dialects
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.headers import parse_headers
 from dispatcher.rules.workspace import ORDERINGS, Workspace
 from dispatcher.store.audit import described, difference, is_changed, shown_url
@@ -301,7 +302,7 @@ async def _move(store: wiring.Store, workspace: str, before: str) -> tuple[int, 
             place = {event_id: number for number, event_id in enumerate(order)}
             by_message[uuid].sort(key=lambda event_id, place=place: place.get(event_id, len(place)))  # type: ignore[misc]
     waiting = [event_id for ids in by_message.values() for event_id in ids]
-    moved, name = 0, f"{workspace} {url.origin}"
+    moved, name = 0, str(EndpointName(workspace, url.origin))
     starts = range(0, len(waiting), MOVED_AT_ONCE)
     about = {"from": shown_url(from_url), "to": shown_url(url.url)}
     async with store.audit.steps("callbacks.move", workspace, **about) as done:
