@@ -13,6 +13,7 @@ from dispatcher.sending.sender import Sender
 from dispatcher.sending.transport import CallbackTransport, tls_context
 from dispatcher.store import format
 from dispatcher.store.connection import connect_async
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
 from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
@@ -132,7 +133,7 @@ async def engine(
             name,
             parts,
             make_intake,
-            Sweeper(wire.call, of_turns),
+            Sweeper(Endpoints(client, wiring.keys(settings), url), of_turns),
             agree,
             watch,
             publish,

@@ -8,6 +8,8 @@ from typing import Any
 import redis.asyncio
 
 from dispatcher.codec import iso_or_none
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.keys import Keys, endpoint_id
@@ -101,7 +103,7 @@ class Endpoint:
 
 
 class Endpoints:
-    """Reads the endpoints of one Redis. Every method raises RedisUnavailable."""
+    """Reads the endpoints of one Redis, and mends one. Every method raises RedisUnavailable."""
 
     def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
         self._client: Any = client
@@ -164,6 +166,27 @@ class Endpoints:
                 else None
             )
         return body.partition(b"\n")[0].decode() if body else None
+
+    async def restore(self, endpoint: str, workspace: str, event_id: str, now_ms: int) -> bool:
+        """Gives an endpoint (by its id) whose record is gone its name, by where a callback of it goes, and has it looked at now.
+
+        False: that callback does not say, so nothing was changed.
+        """
+        with translated(self._url):
+            body = await self._client.get(self._keys.body(workspace, event_id))
+        url = (body or b"").partition(b"\n")[0].decode(errors="replace")
+        try:
+            name = EndpointName(workspace, parse_callback_url(url, allow_http=True).origin)
+        except InvalidInput:
+            return False
+        if endpoint_id(name) != endpoint:
+            return False
+        with translated(self._url):
+            await self._client.hset(self._keys.endpoint(endpoint), mapping={"name": str(name), "seen": 0})
+            await self._client.zadd(self._keys.endpoints, {endpoint: now_ms}, gt=True)
+            await self._client.zadd(self._keys.schedule_of(workspace), {endpoint: 0})
+            await self._client.zadd(self._keys.schedule, {workspace: now_ms}, lt=True)
+        return True
 
     async def _read(self, ids: Sequence[str]) -> list[Endpoint]:
         pipe = self._client.pipeline(transaction=False)

@@ -9,12 +9,9 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from dispatcher.errors import InvalidInput, RedisUnavailable
-from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.store.connection import translated
-from dispatcher.store.keys import endpoint_id
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.wire import Call
 
 SWEEP_SECONDS = 1.0
 KEYS_AT_ONCE = 500
@@ -28,18 +25,18 @@ log = structlog.get_logger()
 class Sweeper:
     """Sweeps while this worker leads intake; mends at once what a script of its ledger met."""
 
-    def __init__(self, call: Call, ledger: Ledger) -> None:
-        self._call = call
+    def __init__(self, endpoints: Endpoints, ledger: Ledger) -> None:
+        self._endpoints = endpoints
         self._ledger = ledger
         ledger.on_broken = self.broken
         self._broken = asyncio.Event()
-        self._endpoints: set[str] = set()
+        self._suspects: set[str] = set()
         self._said = ""
         self._cursor = "0"
 
     def broken(self, problem: str, endpoints: Sequence[str]) -> None:
         """A script met a key that is not of the type it should be, maybe one of these endpoints'."""
-        self._endpoints.update(endpoints)
+        self._suspects.update(endpoints)
         if problem != self._said:
             log.error("redis.wrong_type", problem=problem, action="setting the key aside")
         self._said = problem
@@ -69,8 +66,8 @@ class Sweeper:
         """Mends what was met, and looks at some keys; whether all of them were looked at by now."""
         if self._broken.is_set():
             self._broken.clear()
-            endpoints, self._endpoints = self._endpoints, set()
-            mended = await self._ledger.mend(sorted(endpoints)[:MENDED_AT_ONCE])
+            suspects, self._suspects = self._suspects, set()
+            mended = await self._ledger.mend(sorted(suspects)[:MENDED_AT_ONCE])
             self._say_aside(mended)
             self._cursor = "0" if mended else self._cursor
         swept = await self._ledger.sweep(self._cursor, KEYS_AT_ONCE)
@@ -81,7 +78,8 @@ class Sweeper:
                 "callback.put_back", workspace=workspace, event_id=event_id, reason="pending and nowhere"
             )
         for endpoint, callback in swept.nameless:
-            await self._name(endpoint, callback)
+            workspace, _, event_id = callback.partition(":")
+            await self._endpoints.restore(endpoint, workspace, event_id, self._ledger.now_ms())
         if self._cursor == "0":
             self._said = ""
         return self._cursor == "0"
@@ -89,22 +87,3 @@ class Sweeper:
     def _say_aside(self, keys: list[str]) -> None:
         for key in keys:
             log.error("redis.key_set_aside", key=key, action="its place is taken by a new one")
-
-    async def _name(self, endpoint: str, callback: str) -> None:
-        """Gives an endpoint whose record is gone its name, by where a callback of it goes."""
-        workspace, _, event_id = callback.partition(":")
-        keys = self._ledger.keys
-        with translated(""):
-            body = await self._call("GET", keys.body(workspace, event_id))
-        url = (body or b"").partition(b"\n")[0].decode(errors="replace")
-        try:
-            name = f"{workspace} {parse_callback_url(url, allow_http=True).origin}"
-        except InvalidInput:
-            return
-        if endpoint_id(name) != endpoint:
-            return
-        with translated(""):
-            await self._call("HSET", keys.endpoint(endpoint), "name", name, "seen", 0)
-            await self._call("ZADD", keys.endpoints, "GT", self._ledger.now_ms(), endpoint)
-            await self._call("ZADD", keys.schedule_of(workspace), 0, endpoint)
-            await self._call("ZADD", keys.schedule, "LT", self._ledger.now_ms(), workspace)

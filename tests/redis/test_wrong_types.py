@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Retry, State
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys, endpoint_id
@@ -46,7 +47,7 @@ def world(redis_url: str) -> Iterator[World]:
     wire = Wire(client)
     world = World(client, wire)
     world.lead()
-    world.sweeper = Sweeper(wire.call, world.ledger)  # type: ignore[attr-defined]
+    world.sweeper = Sweeper(world.endpoints, world.ledger)  # type: ignore[attr-defined]
     yield world
     world.close()
 
@@ -226,3 +227,12 @@ def test_endpoint_whose_record_is_gone(world: World) -> None:
     sweep(world)
     world.now += 10_000
     assert ["e1"] == world.deliver_all(A)
+
+
+def test_name_that_cannot_be_told(world: World) -> None:
+    """An endpoint is not given a name by a callback without a body, or by one that goes elsewhere."""
+    world.accept(callback("e1"), callback("other", endpoint=B))
+    world.call("delete", KEYS.endpoint(endpoint_id(A)), KEYS.body("acme", "e1"))
+    assert not world.run(world.endpoints.restore(endpoint_id(A), "acme", "e1", world.now))
+    assert not world.run(world.endpoints.restore(endpoint_id(A), "beta", "other", world.now))
+    assert None is world.run(world.endpoints.get(EndpointName.parse(A)))
