@@ -19,7 +19,7 @@ from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire
-from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import AlertOptions, Alerts
 from dispatcher.worker.engine import Engine, Publish
 from dispatcher.worker.intake import Intake

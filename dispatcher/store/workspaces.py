@@ -1,6 +1,5 @@
 """Workspaces: the customers, each with a dialect, a callback URL, secrets and limits."""
 
-import asyncio
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -9,23 +8,21 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
-import msgspec
 import redis.asyncio
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.model import WORKSPACE_PATTERN, iso
-from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.dialects import dialects
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.headers import check_headers
-from dispatcher.rules.workspace import ORDERINGS, Secret, Workspace
+from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.sealing import SecretBox, generate_secret
+from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
 
-MAX_CONCURRENCY = 1000
-MIN_RATE, MAX_RATE = 0.001, 10_000
 MAX_LIVE_SECRETS = 3
 """Each makes the signature header longer, and a secret that nobody retires is one too many."""
 
@@ -44,15 +41,14 @@ class Workspaces:
     ) -> None:
         self._client = client
         self._keys = keys
-        self._box = box
+        self._record = WorkspaceRecord(box, allow_http=allow_http)
         self._url = url
-        self._allow_http = allow_http
 
     async def get(self, workspace: str) -> Workspace | None:
         """The workspace, or None."""
         with translated(self._url):
             fields: Any = await self._client.hgetall(self._keys.workspace(workspace))
-        return self._read(workspace, fields) if fields else None
+        return self._record.read(workspace, fields) if fields else None
 
     async def require(self, workspace: str) -> Workspace:
         """The workspace. Raises NotFound, which names the nearest there is."""
@@ -85,11 +81,15 @@ class Workspaces:
             raise InvalidInput("a workspace's name is 1 to 64 letters, digits, _ or -")
         if dialect not in dialects():
             raise InvalidInput(f"unknown dialect {dialect!r}; there are {', '.join(sorted(dialects()))}")
-        fields = {"dialect": dialect, "secrets": self._seal([_new_secret(secret, now_ms)]), "created": now_ms}
-        fields |= {"callback_url": ""}
-        fields |= self._changeable(callback_url or None, max_concurrency, rate_per_second, ordering)
+        fields: dict[str, Any] = {
+            "dialect": dialect,
+            "callback_url": "",
+            "secrets": self._record.seal([_new_secret(secret, now_ms)]),
+            "created": now_ms,
+        }
+        fields |= self._record.settable(callback_url or None, max_concurrency, rate_per_second, ordering)
         if headers:
-            fields["headers"] = self._seal(check_headers(headers, dialect))
+            fields["headers"] = self._record.seal(check_headers(headers, dialect))
 
         def make(there: Workspace | None) -> dict[str, Any]:
             if there:
@@ -114,7 +114,7 @@ class Workspaces:
 
         Of `headers` each is set, and one without a value is removed. Raises NotFound or InvalidInput.
         """
-        fields = self._changeable(callback_url, max_concurrency, rate_per_second, ordering)
+        fields = self._record.settable(callback_url, max_concurrency, rate_per_second, ordering)
 
         def change(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
@@ -124,13 +124,13 @@ class Workspaces:
             given = {name.lower() for name in headers}
             kept = {name: value for name, value in known.headers.items() if name.lower() not in given}
             wanted = kept | {name: value for name, value in headers.items() if value}
-            return fields | {"headers": self._seal(check_headers(wanted, known.dialect))}
+            return fields | {"headers": self._record.seal(check_headers(wanted, known.dialect))}
 
         return await self._write(workspace, change)
 
     async def create_callback_url(self, workspace: str, callback_url: str, *, now_ms: int) -> Workspace:
         """Gives a workspace that has no callback URL one. Raises NotFound, AlreadyExists or InvalidInput."""
-        fields = self._changeable(callback_url, None, None, None) | {"webhook": now_ms}
+        fields = self._record.settable(callback_url) | {"webhook": now_ms}
 
         def create(there: Workspace | None) -> dict[str, Any]:
             if _there(there, workspace).callback_url:
@@ -144,7 +144,7 @@ class Workspaces:
 
         Raises NotFound or InvalidInput.
         """
-        fields = self._changeable(callback_url or None, None, None, None)
+        fields = self._record.settable(callback_url or None)
 
         def change(there: Workspace | None) -> dict[str, Any]:
             if not _there(there, workspace).callback_url:
@@ -173,7 +173,7 @@ class Workspaces:
                     f"{len(live)} secrets are live, the oldest until {iso(min(ends))}; wait for that, "
                     "or say a grace time of 0, which ends them all now"
                 )
-            return {"secrets": self._seal([*live, new])}
+            return {"secrets": self._record.seal([*live, new])}
 
         return await self._write(workspace, rotate)
 
@@ -185,7 +185,10 @@ class Workspaces:
             def reseal(there: Workspace | None, name: str = name) -> dict[str, Any]:
                 known = _there(there, name)
                 _raise_problem(known)
-                return {"secrets": self._seal(known.secrets), "headers": self._seal(dict(known.headers))}
+                return {
+                    "secrets": self._record.seal(known.secrets),
+                    "headers": self._record.seal(dict(known.headers)),
+                }
 
             with suppress(NotFound):  # removed meanwhile
                 await self._write(name, reseal, anew=True)
@@ -214,9 +217,9 @@ class Workspaces:
         async def write(pipe: Any) -> None:
             nonlocal before
             there = await pipe.hgetall(key)
-            before = self._read(workspace, there) if there else None
+            before = self._record.read(workspace, there) if there else None
             fields = change(before)
-            if before and not anew and before == self._read(workspace, there | _stored(fields)):
+            if before and not anew and before == self._record.read(workspace, there | as_stored(fields)):
                 await pipe.unwatch()
                 return
             pipe.multi()
@@ -235,7 +238,11 @@ class Workspaces:
                 key = self._keys.endpoint(endpoint.decode())
                 fields: Any = await self._client.hmget(key, "name", "waiting")
                 name, waiting = fields
-                if name and name.split(b" ")[0] == workspace.encode() and int(waiting or 0) > 0:
+                if (
+                    name
+                    and EndpointName.parse(name.decode(errors="replace")).workspace == workspace
+                    and int(waiting or 0) > 0
+                ):
                     found[endpoint.decode()] = int(waiting)
         return found
 
@@ -266,73 +273,6 @@ class Workspaces:
             await ledger.hurry(endpoint)
         return total
 
-    def _changeable(
-        self,
-        callback_url: str | None,
-        max_concurrency: int | None,
-        rate_per_second: float | None,
-        ordering: str | None,
-    ) -> dict[str, Any]:
-        """The fields an update may set, checked. Raises InvalidInput."""
-        if callback_url is not None:
-            parse_callback_url(callback_url, allow_http=self._allow_http)
-        if max_concurrency is not None and not 1 <= max_concurrency <= MAX_CONCURRENCY:
-            raise InvalidInput(f"max_concurrency is 1 to {MAX_CONCURRENCY}, not {max_concurrency}")
-        if rate_per_second is not None and not (
-            rate_per_second == 0 or MIN_RATE <= rate_per_second <= MAX_RATE
-        ):
-            raise InvalidInput(
-                f"rate_per_second is {MIN_RATE} to {MAX_RATE}, or 0 for no limit, not {rate_per_second}"
-            )
-        if ordering is not None and ordering not in ORDERINGS:
-            raise InvalidInput(f"ordering is one of {', '.join(ORDERINGS)}, not {ordering!r}")
-        given = {
-            "ordering": ordering,
-            "callback_url": callback_url,
-            "max_concurrency": max_concurrency,
-            "rate_per_second": rate_per_second,
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-    def _read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
-        limit, rate = fields.get(b"max_concurrency"), fields.get(b"rate_per_second")
-        opened, headers, problem = self._open(fields)
-        return Workspace(
-            workspace,
-            fields[b"dialect"].decode(),
-            fields[b"callback_url"].decode(),
-            opened,
-            int(fields[b"created"]),
-            fields[b"revision"].decode(),
-            headers,
-            int(limit) if limit else None,
-            float(rate) if rate else None,
-            fields.get(b"ordering", b"first_attempt").decode(),
-            int(fields[b"webhook"]) if b"webhook" in fields else None,
-            problem,
-        )
-
-    def _open(self, fields: Mapping[bytes, bytes]) -> tuple[tuple[Secret, ...], dict[str, str], str | None]:
-        """Secrets and headers; or why they cannot be opened."""
-        sealed = fields.get(b"headers")
-        try:
-            opened = msgspec.json.decode(self._box.open(fields[b"secrets"]), type=list[Secret])
-            headers = msgspec.json.decode(self._box.open(sealed), type=dict[str, str]) if sealed else {}
-        except InvalidInput as error:
-            return (), {}, str(error)
-        return tuple(opened), headers, None
-
-    def _seal(self, value: object) -> bytes:
-        return self._box.seal(msgspec.json.encode(value))
-
-
-def _stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """Fields as Redis gives them back."""
-    return {
-        name.encode(): value if isinstance(value, bytes) else str(value).encode()
-        for name, value in fields.items()
-    }
-
 
 def _new_secret(text: str | None, now_ms: int) -> Secret:
     """Raises InvalidInput for a malformed one."""
@@ -355,55 +295,3 @@ def _raise_problem(workspace: Workspace) -> None:
 def _unknown(workspace: str, near: Sequence[str] = ()) -> NotFound:
     meant = f"did you mean {near[0]}? " if near else ""
     return NotFound(f"there is no workspace {workspace!r}; {meant}`dispatcher workspace list` shows them")
-
-
-class WorkspaceCache:
-    """Workspaces as last read; one whose revision differs is read again, once for all who wait. An unknown one is not kept."""
-
-    def __init__(self, workspaces: Workspaces) -> None:
-        self._workspaces = workspaces
-        self._known: dict[str, tuple[Workspace, set[str | None]]] = {}
-        """With the revisions that it is at least as new as."""
-        self._reads: dict[str, tuple[str | None, asyncio.Task[Workspace | None]]] = {}
-        """The read of a workspace that is under way, with the revision that it was begun for."""
-
-    async def get(self, workspace: str, revision: str | None = None) -> Workspace | None:
-        """The workspace, at least as new as `revision` (None: as last read). Raises RedisUnavailable.
-
-        Who asks for the same revision shares a read: it was begun after that revision was there. A read that fails is
-        not kept, and one of those who wait may be cancelled without the others.
-        """
-        known, revisions = self._known.get(workspace, (None, set()))
-        if known and (revision is None or revision in revisions):
-            return known
-        begun_for, read = self._reads.get(workspace, (None, None))
-        if read is None or revision not in (None, begun_for):
-            read = asyncio.create_task(self._read(workspace, revision))
-            read.add_done_callback(_looked_at)
-            self._reads[workspace] = revision, read
-        return await asyncio.shield(read)
-
-    async def _read(self, workspace: str, revision: str | None) -> Workspace | None:
-        """Reads it; what is found is kept, unless a later read was begun or it was to be forgotten meanwhile."""
-        try:
-            found = await self._workspaces.get(workspace)
-        finally:
-            is_latest = self._reads.get(workspace, (None, None))[1] is asyncio.current_task()
-            if is_latest:
-                del self._reads[workspace]
-        if is_latest and found:
-            self._known[workspace] = found, {revision, found.revision}
-        elif is_latest:
-            self._known.pop(workspace, None)
-        return found
-
-    def forget(self, workspace: str) -> None:
-        """Has the workspace read again at the next `get`."""
-        self._known.pop(workspace, None)
-        self._reads.pop(workspace, None)
-
-
-def _looked_at(read: "asyncio.Task[Workspace | None]") -> None:
-    """A failure is for those who waited; where nobody does any more, it is no news."""
-    if not read.cancelled():
-        read.exception()

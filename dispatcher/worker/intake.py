@@ -21,7 +21,7 @@ from dispatcher.store.connection import translated
 from dispatcher.store.ledger import Ledger, NotLeader, Room
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
 from dispatcher.store.wire import Argument, Call
-from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.prepare import NOBODY, Batch, Entry, Fault, Later, Preparer, place
 from dispatcher.worker.put_off import PutOff

@@ -10,7 +10,7 @@ from dispatcher.rules.callback import Callback
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.ledger import ToAccept
-from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.recorder import Recorder
 
 PREPARED_AT_ONCE = 16

@@ -17,7 +17,7 @@ from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News,
 from dispatcher.sending.sender import Sender
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement
-from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch

@@ -20,7 +20,8 @@ from dispatcher.store.rejected import Rejected, RejectedEntry
 from dispatcher.store.replies import Claim, Hint
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.wire import Wire
-from dispatcher.store.workspaces import WorkspaceCache, Workspaces
+from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.store.workspaces import Workspaces
 from dispatcher.worker import prepare, put_off
 from dispatcher.worker.intake import MAX_DEATHS, Intake
 from dispatcher.worker.recorder import Recorder

@@ -18,7 +18,8 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import endpoint_id
 from dispatcher.store.replies import Hint
 from dispatcher.store.sealing import SecretBox
-from dispatcher.store.workspaces import WorkspaceCache, Workspaces
+from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.store.workspaces import Workspaces
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
