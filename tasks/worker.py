@@ -23,7 +23,8 @@ from config.broker import HINT_TASK
 from config.settings import Settings
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.health import Health
-from dispatcher.store.checks import Verdict, look_at_redis
+from dispatcher.store.checks import look_at_redis
+from dispatcher.store.finding import Verdict
 from dispatcher.store.replies import Hint
 from dispatcher.worker.engine import Engine, Publish
 from dispatcher.worker.metrics import Metrics

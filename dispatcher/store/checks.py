@@ -1,12 +1,7 @@
-"""What about a Redis would lose data, in words. Reads only."""
+"""What is found about a Redis: whether it would lose or refuse data, and who could read it. Reads only."""
 
-import ipaddress
 import re
-import ssl
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from statistics import median
 from typing import Any
 
@@ -14,31 +9,14 @@ import redis.asyncio
 from redis.exceptions import NoPermissionError, ResponseError
 
 from dispatcher.store.connection import translated
+from dispatcher.store.exposure import access, encryption
+from dispatcher.store.finding import Finding, Verdict, not_allowed
 from dispatcher.store.redis_url import RedisUrl
 
 MIN_VERSION = (6, 2)
 LOOKS = 9
 MAX_SKEW_SECONDS = 2.0
 SLOW_CALL_SECONDS = 0.005
-
-
-class Verdict(StrEnum):
-    """What a check found."""
-
-    OK = "ok"
-    WARNING = "warning"
-    BAD = "bad"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `advice` says what to do."""
-
-    subject: str
-    verdict: Verdict
-    detail: str
-    advice: str = ""
 
 
 async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Finding]:
@@ -56,7 +34,7 @@ async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Fi
         _disk(info),
         _loaded(info),
         _eviction(info),
-        _access(config, user),
+        access(config, user),
         *_own_encryption(url),
         clock,
         latency,
@@ -72,10 +50,8 @@ async def _clock_and_latency(client: Any) -> tuple[Finding, Finding]:
         try:
             seconds, microseconds = await client.time()
         except NoPermissionError:
-            return tuple(  # type: ignore[return-value]
-                Finding(name, Verdict.UNKNOWN, "TIME is forbidden", "let this user run TIME")
-                for name in ("clock", "latency")
-            )
+            advice = "let this user run TIME"
+            return not_allowed("clock", advice, "TIME is"), not_allowed("latency", advice, "TIME is")
         took.append(time.monotonic() - began)
         ahead.append(seconds + microseconds / 1e6 - here - took[-1] / 2)
     return _clock(median(ahead)), _latency(median(took))
@@ -102,7 +78,7 @@ def _memory(info: dict[str, Any]) -> Finding:
     keys = sum(db["keys"] for db in databases if isinstance(db, dict))
     used, most = info.get("used_memory"), info.get("maxmemory")
     if used is None or most is None:
-        return Finding("memory", Verdict.UNKNOWN, "INFO is forbidden", "set a maxmemory")
+        return not_allowed("memory", "set a maxmemory")
     shown = f"{keys:,} keys, {used / 2**20:,.0f} MiB used"
     if not most:
         advice = "set maxmemory: without it the machine's memory ends first, and with it Redis"
@@ -127,12 +103,7 @@ async def _allowed(call: Any) -> dict[str, Any]:
 def _version(info: dict[str, Any]) -> Finding:
     version = str(info.get("redis_version", ""))
     if not version:
-        return Finding(
-            "version",
-            Verdict.UNKNOWN,
-            "INFO is forbidden",
-            f"make sure it is {_dotted(MIN_VERSION)} or newer",
-        )
+        return not_allowed("version", f"make sure it is {_dotted(MIN_VERSION)} or newer")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < MIN_VERSION:
         return Finding(
@@ -143,9 +114,7 @@ def _version(info: dict[str, Any]) -> Finding:
 
 def _persistence(info: dict[str, Any], config: dict[str, Any]) -> Finding:
     if "aof_enabled" not in info:
-        return Finding(
-            "persistence", Verdict.UNKNOWN, "INFO is forbidden", "set appendonly yes, appendfsync everysec"
-        )
+        return not_allowed("persistence", "set appendonly yes, appendfsync everysec")
     if not info["aof_enabled"]:
         return Finding(
             "persistence",
@@ -168,35 +137,38 @@ def _persistence(info: dict[str, Any], config: dict[str, Any]) -> Finding:
     return Finding("persistence", Verdict.OK, f"append-only file, fsync {how}")
 
 
+_DISK_PROBLEMS = (
+    (
+        "aof_last_write_status",
+        Verdict.BAD,
+        "Redis cannot write its append-only file, most often because its disk is full: it refuses all writes",
+        "make room on Redis's disk (its log names the error); it goes on by itself within a second",
+    ),
+    (
+        "rdb_last_bgsave_status",
+        Verdict.BAD,
+        "Redis could not save its last snapshot (RDB), most often because its disk is full: unless "
+        "stop-writes-on-bgsave-error is no, it refuses all writes",
+        "make room on Redis's disk (its log names the error), then redis-cli BGSAVE; without a need for snapshots: "
+        'CONFIG SET save ""',
+    ),
+    (
+        "aof_last_bgrewrite_status",
+        Verdict.WARNING,
+        "Redis could not rewrite its append-only file, which grows until it can",
+        "make room on Redis's disk and in its memory (its log names the error), then redis-cli BGREWRITEAOF",
+    ),
+)
+"""The worst first: the field of INFO that is not `ok` then, and the finding. Those of an append-only file (aof) count where there is one."""
+
+
 def _disk(info: dict[str, Any]) -> Finding:
     """Whether Redis can write its files. Where it cannot, it refuses every write (MISCONF), so nothing is taken or sent."""
     if "aof_last_write_status" not in info and "rdb_last_bgsave_status" not in info:
-        return Finding(
-            "disk", Verdict.UNKNOWN, "INFO is forbidden", "watch Redis's disk: a full one stops all"
-        )
-    if info.get("aof_enabled") and info.get("aof_last_write_status", "ok") != "ok":
-        return Finding(
-            "disk",
-            Verdict.BAD,
-            "Redis cannot write its append-only file, most often because its disk is full: it refuses all writes",
-            "make room on Redis's disk (its log names the error); it goes on by itself within a second",
-        )
-    if info.get("rdb_last_bgsave_status", "ok") != "ok":
-        return Finding(
-            "disk",
-            Verdict.BAD,
-            "Redis could not save its last snapshot (RDB), most often because its disk is full: unless "
-            "stop-writes-on-bgsave-error is no, it refuses all writes",
-            "make room on Redis's disk (its log names the error), then redis-cli BGSAVE; without a need for snapshots: "
-            'CONFIG SET save ""',
-        )
-    if info.get("aof_enabled") and info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        return Finding(
-            "disk",
-            Verdict.WARNING,
-            "Redis could not rewrite its append-only file, which grows until it can",
-            "make room on Redis's disk and in its memory (its log names the error), then redis-cli BGREWRITEAOF",
-        )
+        return not_allowed("disk", "watch Redis's disk: a full one stops all")
+    for name, verdict, detail, advice in _DISK_PROBLEMS:
+        if info.get(name, "ok") != "ok" and (info.get("aof_enabled") or not name.startswith("aof")):
+            return Finding("disk", verdict, detail, advice)
     return Finding("disk", Verdict.OK, "Redis writes its files")
 
 
@@ -223,7 +195,7 @@ def _loaded(info: dict[str, Any]) -> Finding:
 def _eviction(info: dict[str, Any]) -> Finding:
     policy = info.get("maxmemory_policy")
     if policy is None:
-        return Finding("eviction", Verdict.UNKNOWN, "INFO is forbidden", "set maxmemory-policy noeviction")
+        return not_allowed("eviction", "set maxmemory-policy noeviction")
     if policy != "noeviction":
         return Finding(
             "eviction",
@@ -238,67 +210,6 @@ def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def _access(config: dict[str, Any], user: dict[str, Any]) -> Finding:
-    if "bind" not in config and not user:
-        return Finding(
-            "access", Verdict.UNKNOWN, "CONFIG and ACL are forbidden", "set a password for each user"
-        )
-    if config.get("requirepass") or (user and "nopass" not in user["flags"]):
-        return Finding("access", Verdict.OK, "the default user has a password, or is off")
-    binds = set(str(config.get("bind", "")).replace("-", " ").split())
-    if binds and all(_is_local(bind) for bind in binds):
-        return Finding("access", Verdict.OK, "no password, but only this machine can connect")
-    if config.get("protected-mode") == "yes" and not binds - {"*", "0.0.0.0", "::", "::*"}:  # noqa: S104
-        return Finding("access", Verdict.OK, "no password, but protected-mode lets only this machine in")
-    return Finding(
-        "access",
-        Verdict.WARNING,
-        "the default user has no password, and Redis listens beyond this machine",
-        "set requirepass or an ACL user, and put it into DISPATCHER_REDIS_URL",
-    )
-
-
 def _own_encryption(url: str) -> list[Finding]:
     where = RedisUrl.parse(url) if url else None
     return [encryption("encryption", where.host, where.tls)] if where else []
-
-
-def encryption(subject: str, host: str, tls: Mapping[str, Any]) -> Finding:
-    """What TLS a connection speaks to a host (empty: a unix socket); `tls` by redis-py's names, empty: none."""
-    if not tls:
-        return _in_clear(subject, host)
-    if tls.get("ssl_cert_reqs") is ssl.CERT_NONE:
-        return Finding(
-            subject,
-            Verdict.WARNING,
-            "TLS, certificate not verified (ssl_cert_reqs=none): whoever stands between reads the password",
-            "take ssl_cert_reqs out of the URL, and set DISPATCHER_REDIS_CA_FILE for a private authority",
-        )
-    if not tls.get("ssl_check_hostname", True):
-        return Finding(
-            subject,
-            Verdict.WARNING,
-            "TLS, certificate verified, but not its name (ssl_check_hostname=false)",
-            "take ssl_check_hostname out of the URL, and connect by the name that the certificate has",
-        )
-    return Finding(subject, Verdict.OK, "TLS, certificate and name verified")
-
-
-def _in_clear(subject: str, host: str) -> Finding:
-    if not host:
-        return Finding(subject, Verdict.OK, "none, a unix socket")
-    if _is_local(host):
-        return Finding(subject, Verdict.OK, "none, on this machine")
-    return Finding(
-        subject,
-        Verdict.WARNING,
-        "the connection is not encrypted: password, secrets and callbacks can be read on the way",
-        "use rediss://, unless the network is your own",
-    )
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -15,8 +15,10 @@ from kombu.connection import Connection
 from config import broker
 from config.settings import NEW_FERNET_KEY, Settings
 from dispatcher.errors import InvalidInput, visible
-from dispatcher.store.checks import Finding, Verdict, encryption, look_at_redis
+from dispatcher.store.checks import look_at_redis
 from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.exposure import encryption
+from dispatcher.store.finding import Finding, Verdict
 from dispatcher.store.holds import problems
 from dispatcher.store.installation import Installation
 from tasks import console, retrying, tables, wiring

@@ -14,8 +14,9 @@ import yaml
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store import checks
-from dispatcher.store.checks import Finding, Verdict, look_at_redis
+from dispatcher.store.checks import look_at_redis
 from dispatcher.store.connection import connect, connect_async, translated
+from dispatcher.store.finding import Finding, Verdict
 from tasks import worker
 from tasks.redis_server import RedisServer, find_server
 

@@ -3,7 +3,7 @@
 import pytest
 
 from config.settings import Settings
-from dispatcher.store.checks import Verdict
+from dispatcher.store.finding import Verdict
 from tasks.commands.check import contradictions
 
 
