@@ -10,6 +10,7 @@ from dispatcher.model import StatusChange, iso
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger, ToAccept
+from dispatcher.store.message_reader import Bounds
 from dispatcher.store.messages import Messages
 from dispatcher.store.stored_message import StoredMessage
 from dispatcher.store.wire import Wire
@@ -60,6 +61,10 @@ class Store:
         self._recorder = Recorder(retention_ms, self.metrics)
         self.messages = Messages(self._wire.call, self.keys, url, retention_ms)
         self._runner = asyncio.Runner()
+
+    def bounded(self, bounds: Bounds) -> Messages:
+        """The same messages, read within other bounds."""
+        return Messages(self._wire.call, self.keys, bounds=bounds)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result."""

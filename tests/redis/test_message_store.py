@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import LETTERS, Status
-from dispatcher.store import messages as module
+from dispatcher.store.message_reader import Bounds
 from dispatcher.store.message_record import Head, Told
 from dispatcher.store.scripts import source
 from tests.messages import RETENTION_MS, Store, change
@@ -511,9 +511,9 @@ def test_campaign_totals_move(store: Store) -> None:
 
 
 @pytest.mark.parametrize("skip", [0, 1, 7, 24, 30])
-def test_sent_between(store: Store, skip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sent_between(store: Store, skip: int) -> None:
     """Pages over slots, with both ends inclusive, are the same as one long list."""
-    monkeypatch.setattr(module, "PAGE", 3)
+    messages = store.bounded(Bounds(page=3))
     now = AT + 3_600_000
     times = [AT + number * 120_000 for number in range(30)]
     for number, at in enumerate(times):
@@ -521,7 +521,7 @@ def test_sent_between(store: Store, skip: int, monkeypatch: pytest.MonkeyPatch) 
 
     def ask(first: int, last: int, skip: int, count: int, final: bool = False) -> list[str]:
         found = store.run(
-            store.messages.sent_between(
+            messages.sent_between(
                 "acme", "SMS", first, last, now_ms=now, skip=skip, count=count,
                 keep=(lambda one: one.status is Status.DELIVERED) if final else None,
             )
@@ -535,14 +535,11 @@ def test_sent_between(store: Store, skip: int, monkeypatch: pytest.MonkeyPatch) 
     assert [] == ask(times[5], times[4], skip, 10)
 
 
-def test_sent_between_says_where_it_would_look_at_too_many(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sent_between_says_where_it_would_look_at_too_many(store: Store) -> None:
     """A question that would hold up Redis is refused."""
-    monkeypatch.setattr(module, "MAX_LOOKED_AT", 5)
     for number in range(10):
         store.record(change(uuid=f"m{number}"), dialect="qlara")
-    asked = store.messages.sent_between(
+    asked = store.bounded(Bounds(looked_at=5)).sent_between(
         "acme", "SMS", AT - 1, AT + 1, now_ms=AT, skip=0, count=5, keep=lambda _: False
     )
     with pytest.raises(InvalidInput, match="narrow it"):
