@@ -55,7 +55,7 @@ def operator() -> Who:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AuditEntry:
     """A change, as the trail has it."""
 
     at_ms: int
@@ -125,9 +125,9 @@ class Audit:
                 told = {name: value for name, value in about.items() if value is not None}
                 await self.add(what, workspace, after=told | done)
 
-    async def latest(self, limit: int, workspace: str | None = None) -> list[Entry]:
+    async def latest(self, limit: int, workspace: str | None = None) -> list[AuditEntry]:
         """The newest changes, of a workspace or of all, the newest first. Raises RedisUnavailable."""
-        chosen: list[Entry] = []
+        chosen: list[AuditEntry] = []
         until = "+"
         while len(chosen) < limit:
             with translated(self.url):
@@ -204,11 +204,11 @@ def is_changed(workspace: Workspace) -> bool:
     return workspace.before is None or workspace.before.revision != workspace.revision
 
 
-def _read(id_: str, flat: list[bytes]) -> Entry:
+def _read(id_: str, flat: list[bytes]) -> AuditEntry:
     h = {
         name.decode(): value.decode(errors="replace")
         for name, value in zip(flat[::2], flat[1::2], strict=True)
     }
     before, after = (msgspec.json.decode(h[name], type=dict[str, Any]) for name in ("from", "to"))
     at_ms = int(id_.partition("-")[0])
-    return Entry(at_ms, Who(h["via"], h["who"]), h["what"], h["workspace"], before, after)
+    return AuditEntry(at_ms, Who(h["via"], h["who"]), h["what"], h["workspace"], before, after)

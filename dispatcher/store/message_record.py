@@ -4,7 +4,6 @@ import re
 import struct
 from collections.abc import Collection
 from hashlib import blake2s
-from typing import NamedTuple
 
 import msgspec
 
@@ -59,7 +58,7 @@ class Told(msgspec.Struct, array_like=True, frozen=True):
     error_message: str = ""
 
 
-class Record(msgspec.Struct, frozen=True):
+class MessageRecord(msgspec.Struct, frozen=True):
     """What is kept of a message."""
 
     status: Status
@@ -101,7 +100,7 @@ def told_by(change: StatusChange) -> Told:
     )
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """What a record begins with: enough to leave a message out without reading all of it."""
 
     uuid: str
@@ -115,7 +114,7 @@ def read_head(uuid: str, raw: bytes) -> Head | None:
     return Head(uuid, status, int(sent)) if status and sent.isdigit() else None
 
 
-def read_record(raw: bytes) -> Record:
+def read_record(raw: bytes) -> MessageRecord:
     """What the script wrote. Raises ValueError for anything else."""
     match = _HEAD.match(raw)
     if not match:
@@ -137,7 +136,7 @@ def read_record(raw: bytes) -> Record:
     status = STATUSES[match[1]]
     if not history or history[-1][0] is not status or not all(is_time(at) for _, at in history):
         raise ValueError("no statuses, or one at no time")
-    return Record(status, history, int(match[2]), campaign, Told(**known), frozenset(names))
+    return MessageRecord(status, history, int(match[2]), campaign, Told(**known), frozenset(names))
 
 
 def _shorter(told: Told) -> bytes:

@@ -30,7 +30,7 @@ DURATIONS = 4 * 30 + 1
 """Counters of durations: up to 2^30 ms, twelve days (lua/counts.lua)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What happened in some time."""
 

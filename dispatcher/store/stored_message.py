@@ -11,7 +11,7 @@ import structlog
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import Status, decode_json
-from dispatcher.store.message_record import Record, read_record
+from dispatcher.store.message_record import MessageRecord, read_record
 from dispatcher.values import MAX_COST, is_deep
 
 MAX_DIGITS = 12
@@ -71,7 +71,7 @@ def stored(uuid: str, raw: bytes) -> StoredMessage | None:
         return None
 
 
-def _message(uuid: str, record: Record) -> StoredMessage:
+def _message(uuid: str, record: MessageRecord) -> StoredMessage:
     told = record.told
     return StoredMessage(
         uuid,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from dispatcher.model import iso
-from dispatcher.store.audit import KEPT, Entry
+from dispatcher.store.audit import KEPT, AuditEntry
 from tasks import console, wiring
 
 commands = typer.Typer(help="Who changed what, by the API or by a command.", no_args_is_help=True)
@@ -31,7 +31,7 @@ def list_(
     """
     settings = console.settings()
 
-    async def work() -> list[Entry]:
+    async def work() -> list[AuditEntry]:
         async with wiring.store(settings) as store:
             return await store.audit.latest(limit, workspace)
 
