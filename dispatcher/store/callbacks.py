@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 def _readable(id_: Id, raw: bytes, strict: bool) -> Entry | None:
-    """An entry; None, and a line in the log, for one that cannot be read: it hides no other one."""
+    """The entry. One that cannot be read is logged and left out, so that it does not hide the others."""
     try:
         return read_entry(raw)
     except InvalidInput:
@@ -59,7 +59,7 @@ class Callbacks:
         return found[0] if found else None
 
     async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
-        """The callbacks of one message, in order of acceptance: all, or so many of the last."""
+        """The callbacks of one message, in order of acceptance: all, or only the `last` ones."""
         with translated(self._url):
             ids = await self._client.get(self._keys.message(workspace, uuid)) or b""
         once = list(dict.fromkeys(ids.decode(errors="replace").split()))
@@ -68,14 +68,14 @@ class Callbacks:
     async def waiting(
         self, workspace: str | None = None, endpoint: str | None = None
     ) -> AsyncIterator[StoredCallback]:
-        """What has not come to its end, that which expires first first; of one workspace, to one endpoint (its id)."""
+        """Unfinished callbacks, soonest expiry first: of all, of one workspace, or to one endpoint (its id)."""
         async for ids in self._pages(workspace):
-            for event in await self._read(ids, endpoint):
-                if not event.ended:
-                    yield event
+            for callback in await self._read(ids, endpoint):
+                if not callback.ended:
+                    yield callback
 
     async def pending(self, workspace: str, endpoint: str | None = None) -> AsyncIterator[Pending]:
-        """The same of a workspace, with no more than it takes to move or cancel them."""
+        """The same of one workspace, with only what is needed to move or cancel them."""
         async for ids in self._pages(workspace):
             for (_, event_id), entry in await self._entries(ids):
                 if not entry.ended and endpoint in (None, entry.endpoint):
@@ -105,20 +105,20 @@ class Callbacks:
             if following := await anext(row, None):
                 heads.append((following, row))
             if len(page) == PAGE or not heads:
-                for event in await self._read(page):
-                    if event.state is state:
-                        yield event
+                for callback in await self._read(page):
+                    if callback.state is state:
+                        yield callback
                 page = []
 
-    async def has_body(self, event: StoredCallback) -> bool:
+    async def has_body(self, callback: StoredCallback) -> bool:
         """Whether its body is still kept: without it there is nothing to replay."""
         with translated(self._url):
-            return bool(await self._client.exists(self._keys.body(event.workspace, event.event_id)))
+            return bool(await self._client.exists(self._keys.body(callback.workspace, callback.event_id)))
 
-    async def before(self, event: StoredCallback, endpoint: Endpoint) -> int:
+    async def before(self, callback: StoredCallback, endpoint: Endpoint) -> int:
         """How many callbacks are due before it in its lane."""
         with translated(self._url):
-            return await self._client.zrank(self._keys.lane(endpoint.id), event.event_id) or 0
+            return await self._client.zrank(self._keys.lane(endpoint.id), callback.event_id) or 0
 
     async def _listed(
         self, workspace: str, state: State, since: int, until: int | str
@@ -136,7 +136,7 @@ class Callbacks:
             first += PAGE
 
     async def _pages(self, workspace: str | None) -> AsyncIterator[list[Id]]:
-        """Everything that is pending, some at a time, that which expires first first."""
+        """The ids of unfinished callbacks, page by page, soonest expiry first."""
         last: float = 0
         seen: set[str] = set()
         while found := await self._pending(last, seen):
@@ -147,9 +147,9 @@ class Callbacks:
             yield [one for one in ids if workspace in (None, one[0])]
 
     async def _pending(self, since: float, seen: Collection[str]) -> list[tuple[str, float]]:
-        """The next pending ones and their expiries, from that of the last one on, without those seen of it.
+        """The next unfinished ones with their expiries, from `since` on, without those that were `seen` already.
 
-        By score and not by rank: ranks shift where others end meanwhile.
+        By score, because ranks shift when callbacks end between two pages.
         """
         num = PAGE + len(seen)
         with translated(self._url):

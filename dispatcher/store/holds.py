@@ -32,9 +32,9 @@ def problem(endpoint: Endpoint) -> str | None:
         return f"asked to wait ({endpoint.last_error or 'Retry-After'})"
     if not (endpoint.down_since_ms or endpoint.failures or _waits_for_attempt(endpoint)):
         return None
-    return (
-        in_words(endpoint.last_error) if endpoint.last_error else "down" if endpoint.down_since_ms else None
-    )
+    if endpoint.last_error:
+        return in_words(endpoint.last_error)
+    return "down" if endpoint.down_since_ms else None
 
 
 def in_words(error: str) -> str:
@@ -73,36 +73,44 @@ def held_by(endpoint: Endpoint) -> str:
     return f"waiting: {_waits_for(e)}"
 
 
-def next_step(event: StoredCallback, endpoint: Endpoint, before: int, *, has_body: bool) -> str:
-    """What happens next to a callback, and what an operator can do, in words. Pure."""
-    replay = f"dispatcher event replay {event.event_id} --workspace {event.workspace}"
-    again = (
-        f"`{replay}` sends it again" if has_body else "its body is not kept any more: it cannot be replayed"
-    )
-    match event.state:
+def next_step(callback: StoredCallback, endpoint: Endpoint, before: int, *, has_body: bool) -> str:
+    """What happens next to a callback, and what an operator can do, in words."""
+    return _nothing_more(callback, has_body) if callback.ended else _until_sent(callback, endpoint, before)
+
+
+def _nothing_more(callback: StoredCallback, has_body: bool) -> str:
+    replay = f"`dispatcher event replay {callback.event_id} --workspace {callback.workspace}` sends it again"
+    again = replay if has_body else "its body is not kept any more: it cannot be replayed"
+    match callback.state:
         case State.DELIVERED:
             return f"nothing: it was delivered; {again}"
         case State.SUPERSEDED:
             return "nothing: a newer status of its message took its place"
-        case State.FAILED if event.cancelled:
+        case State.FAILED if callback.cancelled:
             return f"nothing: the operator cancelled it; {again}"
-        case State.FAILED | State.EXPIRED:
-            why = "its attempts are used up" if event.state is State.FAILED else "its time was over"
-            return f"nothing: {why if event.error != 'http_410' else 'the receiver said 410, gone'}; {again}"
-    if event.lease_ends_ms is not None:
-        return f"it is being sent; if its worker died it comes back at {iso(event.lease_ends_ms)}"
+        case _ if callback.error == "http_410":
+            return f"nothing: the receiver said 410, gone; {again}"
+        case State.FAILED:
+            return f"nothing: its attempts are used up; {again}"
+    return f"nothing: its time was over; {again}"
+
+
+def _until_sent(callback: StoredCallback, endpoint: Endpoint, before: int) -> str:
+    where = f"{callback.workspace} {callback.endpoint}"
+    retry = f"`dispatcher endpoint retry {where}`"
+    if callback.lease_ends_ms is not None:
+        return f"it is being sent; if its worker died it comes back at {iso(callback.lease_ends_ms)}"
     if endpoint.stopped_ms is not None:
-        return f"it waits: the operator stopped the endpoint; `dispatcher endpoint resume {event.workspace} {event.endpoint}`"
-    if event.next_attempt_ms is None:
+        return f"it waits: the operator stopped the endpoint; `dispatcher endpoint resume {where}`"
+    if callback.next_attempt_ms is None:
         return "it waits for an earlier callback of its message"
-    number = len(event.attempts) - event.attempts_before + 1
-    retry = f"`dispatcher endpoint retry {event.workspace} {event.endpoint}`"
-    if endpoint.paused_until_ms > event.next_attempt_ms:
+    if endpoint.paused_until_ms > callback.next_attempt_ms:
         what = problem(endpoint) or "is down"
         return f"it waits: the endpoint {what}; {held_by(endpoint)}; {before} are before this one; {retry} probes now"
-    if event.next_attempt_ms > endpoint.now_ms:
-        hint = f"; {retry} makes it due now" if event.state is State.RETRYING else ""
-        return f"attempt {number} at {iso(event.next_attempt_ms)}{hint}"
+    number = len(callback.attempts) - callback.attempts_before + 1
+    if callback.next_attempt_ms > endpoint.now_ms:
+        hint = f"; {retry} makes it due now" if callback.state is State.RETRYING else ""
+        return f"attempt {number} at {iso(callback.next_attempt_ms)}{hint}"
     return f"attempt {number} as soon as it is its turn; {before} are before it"
 
 

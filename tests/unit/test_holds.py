@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from dispatcher.model import Status
+from dispatcher.rules.outcomes import Attempt, State
 from dispatcher.store.endpoints import Endpoint
-from dispatcher.store.holds import by_trouble, duration, held_by, problem
+from dispatcher.store.holds import by_trouble, duration, held_by, next_step, problem
+from dispatcher.store.stored_callback import StoredCallback
 
 NOW = 1_800_000_000_000
 
@@ -130,3 +133,77 @@ def test_trouble_comes_first() -> None:
 def test_duration(ms: int, words: str) -> None:
     """A duration is told in the unit that people would take."""
     assert words == duration(ms)
+
+
+def callback(state: State, **known: Any) -> StoredCallback:
+    """A callback that was tried once and is due now, unless it is said."""
+    usual: dict[str, Any] = {
+        "event_id": "e1",
+        "workspace": "acme",
+        "endpoint": "https://a.example:443",
+        "message_uuid": "m1",
+        "status": Status.SENT,
+        "event_type": "MESSAGE_SENT",
+        "state": state,
+        "attempts": [Attempt(NOW, 5, 500, "http_500")],
+        "accepted_ms": NOW,
+        "expires_ms": NOW,
+        "next_attempt_ms": NOW,
+        "ended_ms": None,
+        "answer": None,
+    }
+    return StoredCallback(**usual | known)
+
+
+REPLAY = "`dispatcher event replay e1 --workspace acme` sends it again"
+RETRY = "`dispatcher endpoint retry acme https://a.example:443`"
+GONE = [Attempt(NOW, 5, 410, "http_410")]
+STEPS: list[tuple[StoredCallback, dict[str, Any], str]] = [
+    (callback(State.DELIVERED), {}, f"nothing: it was delivered; {REPLAY}"),
+    (callback(State.SUPERSEDED), {}, "nothing: a newer status of its message took its place"),
+    (callback(State.FAILED), {}, f"nothing: its attempts are used up; {REPLAY}"),
+    (callback(State.FAILED, attempts=GONE), {}, f"nothing: the receiver said 410, gone; {REPLAY}"),
+    (callback(State.FAILED, cancelled=True), {}, f"nothing: the operator cancelled it; {REPLAY}"),
+    (callback(State.EXPIRED), {}, f"nothing: its time was over; {REPLAY}"),
+    (
+        callback(State.RETRYING, lease_ends_ms=NOW),
+        {},
+        "it is being sent; if its worker died it comes back at 2027-01-15T08:00:00.000Z",
+    ),
+    (
+        callback(State.RETRYING),
+        {"stopped_ms": NOW},
+        "it waits: the operator stopped the endpoint; `dispatcher endpoint resume acme https://a.example:443`",
+    ),
+    (callback(State.PENDING, next_attempt_ms=None), {}, "it waits for an earlier callback of its message"),
+    (
+        callback(State.RETRYING, next_attempt_ms=NOW + 1000),
+        {},
+        f"attempt 2 at 2027-01-15T08:00:01.000Z; {RETRY} makes it due now",
+    ),
+    (
+        callback(State.PENDING, attempts=(), next_attempt_ms=NOW + 1000),
+        {},
+        "attempt 1 at 2027-01-15T08:00:01.000Z",
+    ),
+    (callback(State.RETRYING), {}, "attempt 2 as soon as it is its turn; 7 are before it"),
+]
+
+
+@pytest.mark.parametrize(("one", "known", "words"), STEPS)
+def test_next_step(one: StoredCallback, known: dict[str, Any], words: str) -> None:
+    """What happens next to a callback, by its state and its endpoint's, with the command that changes it."""
+    assert words == next_step(one, endpoint(**known), 7, has_body=True)
+
+
+def test_next_step_of_a_paused_endpoint() -> None:
+    """It names what is wrong with the endpoint, what holds it and how many are before, and how to probe now."""
+    words = next_step(callback(State.RETRYING), endpoint(**PAUSED), 7, has_body=True)
+    assert words.startswith("it waits: the endpoint down; paused by the breaker until ")
+    assert words.endswith(f"; 7 are before this one; {RETRY} probes now")
+
+
+def test_next_step_without_a_body() -> None:
+    """What has ended and has no body cannot be sent again, and that is said."""
+    words = next_step(callback(State.FAILED), endpoint(), 0, has_body=False)
+    assert "nothing: its attempts are used up; its body is not kept any more: it cannot be replayed" == words
