@@ -26,7 +26,7 @@ def main() -> None:
     """Runs the command line. One line says which extra is missing, or nothing after Ctrl-C."""
     sys.path.insert(0, SOURCES)
     try:
-        importlib.import_module("tasks.cli").main()
+        importlib.import_module("tasks.__main__").main()
     except ModuleNotFoundError as error:
         if not _of_an_extra(error.name):
             raise

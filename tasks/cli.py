@@ -1,10 +1,6 @@
 """`dispatcher`: the command line, as a table of contents. It loads nothing: `tasks/lazy.py` loads the command that runs."""
 
-import sys
-from importlib import import_module
 from typing import NamedTuple
-
-from tasks import interrupt
 
 
 class Entry(NamedTuple):
@@ -112,9 +108,3 @@ shows them.
 Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable,
 130 Ctrl-C.
 """
-
-
-def main() -> None:
-    """Runs a command: errors become one line and an exit code. Ctrl-C is quiet from the first import on."""
-    interrupt.end_at_once()
-    sys.exit(import_module("tasks.lazy").run())

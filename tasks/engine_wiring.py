@@ -1,7 +1,7 @@
 """Settings become objects: what sends, a worker's engine with all its parts."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.settings import Settings
 from dispatcher import __version__
@@ -126,7 +126,15 @@ async def engine(
         found = await lookup.format()
         await format.agree(of_turns, found, lookup.workers, format.OLDER_SECONDS)
 
-    try:
+    async with AsyncExitStack() as closing:
+        for close in (
+            client.aclose,
+            reading.close,
+            wire.close,
+            operator.aclose,
+            http.aclose,
+        ):  # the last one first
+            closing.push_async_callback(close)
         stats = Stats(client, wiring.keys(settings), url)
         yield Engine(
             name,
@@ -139,9 +147,3 @@ async def engine(
             stats,
             wake_seconds=settings.wake_seconds,
         )
-    finally:
-        await http.aclose()
-        await operator.aclose()
-        await wire.close()
-        await reading.close()
-        await client.aclose()

@@ -5,7 +5,7 @@ What sends is put together in `engine_wiring.py`, the API in `api_wiring.py`.
 
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import redis.asyncio
@@ -90,13 +90,15 @@ class Store:
 
 @asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    """Ledger, workspaces and lookup on a connection that is closed after it."""
-    client = connect_async(redis_url(settings))
-    wire = Wire(client)
-    reading = client, keys(settings), redis_url(settings)
-    found = ledger(settings, client.execute_command)
-    lookup = Lookup(*reading)
-    try:
+    """Ledger, workspaces and lookup on a connection that is closed after it. Raises RedisUnavailable, OtherFormat."""
+    async with AsyncExitStack() as closing:
+        client = connect_async(redis_url(settings))
+        closing.push_async_callback(client.aclose)
+        wire = Wire(client)
+        closing.push_async_callback(wire.close)
+        reading = client, keys(settings), redis_url(settings)
+        found = ledger(settings, client.execute_command)
+        lookup = Lookup(*reading)
         await format.agree(found, await lookup.format(), lookup.workers)
         yield Store(
             client,
@@ -109,6 +111,3 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Refusals(wire.call, *reading[1:]),
             audit(settings, wire.call, quiet=sys.stderr.isatty()),  # where the command says what it did
         )
-    finally:
-        await wire.close()
-        await client.aclose()
