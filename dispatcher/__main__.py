@@ -30,9 +30,11 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if not _of_an_extra(error.name):
             raise
-        from dispatcher.extras import needed
+        from dispatcher.errors import extra_needed
 
-        sys.stderr.write(f"error: {needed('the command `dispatcher`', 'worker')} (no module {error.name})\n")
+        sys.stderr.write(
+            f"error: {extra_needed('the command `dispatcher`', 'worker')} (no module {error.name})\n"
+        )
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

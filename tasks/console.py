@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 import typer
+from redis.exceptions import RedisError
 from rich.console import Console
 from rich.progress import track
 from rich.text import Text
@@ -143,6 +144,23 @@ def code_of(error: DispatcherError) -> int:
             return USAGE
         case _:
             return NO
+
+
+def report(error: Exception) -> int:
+    """Prints an expected error as one line; its exit code. Raises what is none: a bug."""
+    match error:
+        case DispatcherError():
+            text, code = str(error), code_of(error)
+        case OSError():
+            text, code = str(error), NO
+        case RedisError():  # a key that somebody wrote over
+            hint = "WRONGTYPE" in str(error)
+            more = "; see docs/operations.md, A key was written over by hand" if hint else ""
+            text, code = f"Redis: {error}{more}", NO
+        case _:
+            raise error
+    err.print(f"error: {visible(text)}", markup=False)
+    return code
 
 
 def progress(steps: Sequence[T], what: str) -> Iterable[T]:

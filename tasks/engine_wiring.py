@@ -30,7 +30,7 @@ from dispatcher.worker.slots import Slots
 from dispatcher.worker.sweeper import Sweeper
 from dispatcher.worker.tail import Tail
 from dispatcher.worker.turn import TurnParts
-from tasks import retrying, wiring
+from tasks import wiring
 
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
@@ -96,7 +96,7 @@ async def engine(
         sender=Sender(http, USER_AGENT),
         workspaces=cache,
         watch=watch,
-        policy=retrying.policy(settings),
+        policy=wiring.policy(settings),
         slots=Slots(max_in_flight),
         alerts=alerts,
         tail=Tail(wire.call, wiring.keys(settings)),

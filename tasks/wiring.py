@@ -12,6 +12,8 @@ import redis.asyncio
 
 from config.settings import Settings, fernet_keys
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.backoff import Backoff
+from dispatcher.rules.decide import Policy
 from dispatcher.store import format
 from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.audit import Audit, operator
@@ -58,6 +60,12 @@ def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
     """The workspaces on a client."""
     box = SecretBox(fernet_keys(settings.secret_keys))
     return Workspaces(client, keys(settings), box, url=redis_url(settings), allow_http=settings.allow_http)
+
+
+def policy(settings: Settings) -> Policy:
+    """The rules of retrying."""
+    backoff = Backoff(settings.backoff_base_seconds, settings.backoff_factor, settings.backoff_jitter)
+    return Policy(settings.max_attempts, backoff, round(settings.retry_after_max_seconds * 1000))
 
 
 def addresses(settings: Settings) -> AddressPolicy:

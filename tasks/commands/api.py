@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from config.settings import Settings
-from dispatcher.errors import RedisUnavailable
-from dispatcher.extras import needed
+from dispatcher.errors import RedisUnavailable, extra_needed
 from tasks import console, interrupt, wiring
 
 PORT = 8080
@@ -47,7 +46,7 @@ def api(
         if settings.api_docs:
             import fastapi_offline  # noqa: F401  it has the files
     except ImportError:
-        console.fail(needed("`dispatcher api`", "api"), console.USAGE)
+        console.fail(extra_needed("`dispatcher api`", "api"), console.USAGE)
     console.run(_require_format(settings))
     try:
         socket.create_server((host, port)).close()

@@ -18,7 +18,7 @@ from dispatcher.errors import InvalidInput, visible
 from dispatcher.store.checks import Finding, Verdict, encryption, look_at_redis
 from dispatcher.store.holds import problems
 from dispatcher.store.lookup import Endpoint, Lookup
-from tasks import console, retrying, tables, wiring
+from tasks import console, tables, wiring
 
 LIVE_SECONDS = 10.0
 CONNECT_SECONDS = 4.0
@@ -140,7 +140,7 @@ def _celery_encryption(connection: Any) -> Finding:
 
 def contradictions(settings: Settings) -> list[Finding]:
     """Settings that are allowed one by one, and together do what nobody wants. Pure."""
-    policy = retrying.policy(settings)
+    policy = wiring.policy(settings)
     waits = [policy.backoff.delay_ms(number, 0.5) / 1000 for number in range(1, policy.max_attempts)]
     told = []
     if sum(waits) > settings.expiry_seconds:
