@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import re
 import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -135,6 +133,12 @@ def fail(text: str, code: int = NO) -> NoReturn:
     raise typer.Exit(code)
 
 
+def require_one_of(what: str, value: str | None, known: Sequence[str]) -> None:
+    """Ends the command where an option's value is none of those there are; None is an option that was left out."""
+    if value is not None and value not in known:
+        fail(f"{what} is one of {', '.join(known)}, not {value!r}", USAGE)
+
+
 def code_of(error: DispatcherError) -> int:
     """The exit code that tells a program what went wrong."""
     match error:
@@ -166,6 +170,11 @@ def report(error: Exception) -> int:
 def progress(steps: Sequence[T], what: str) -> Iterable[T]:
     """The steps one by one, with a bar on a terminal that shows how many are done."""
     return track(steps, what, console=err, transient=True, disable=not sys.stderr.isatty())
+
+
+def say(text: str) -> None:
+    """A line on standard output, as it is."""
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -207,20 +216,3 @@ def print_text(text: str) -> None:
     """A line of text from wherever; on a terminal its times have their distance from now beside them."""
     text = visible(text)
     out.print(tables.with_distances(text) if sys.stdout.isatty() else text, markup=False)
-
-
-_AGO = re.compile(r"(\d+)([smhd])")
-_UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def time_ms(text: str | None, now_ms: int) -> int | None:
-    """A time as people say it (`90m`: so long ago; else ISO 8601, UTC where it names no zone), in ms since 1970."""
-    if text is None:
-        return None
-    if ago := _AGO.fullmatch(text):
-        return now_ms - int(ago[1]) * _UNITS[ago[2]]
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"{text!r} is no time: say 2026-06-09T13:00, or 90m, 6h, 2d for so long ago", USAGE)
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
