@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import redis.asyncio
 
-from config.settings import Settings, fernet_keys
+from config.kinds import fernet_keys
+from config.settings import Settings
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.decide import Policy

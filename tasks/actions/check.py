@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from config.settings import NEW_FERNET_KEY, Settings
+from config.kinds import NEW_FERNET_KEY
+from config.settings import Settings
 from dispatcher.rules.decide import Policy
 from dispatcher.store.checks import Finding, Verdict, look_at_redis
 from dispatcher.store.holds import problems
