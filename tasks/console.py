@@ -4,14 +4,13 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import typer
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.progress import track
 from rich.text import Text
 
 from config import logs
@@ -167,11 +166,6 @@ def report(error: Exception) -> int:
     return code
 
 
-def progress(steps: Sequence[T], what: str) -> Iterable[T]:
-    """The steps one by one, with a bar on a terminal that shows how many are done."""
-    return track(steps, what, console=err, transient=True, disable=not sys.stderr.isatty())
-
-
 def say(text: str) -> None:
     """A line on standard output, as it is."""
     out.print(text, markup=False, soft_wrap=True)
@@ -191,14 +185,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     if not rows:
         out.print(empty, markup=False)
         return
-    is_terminal = columns_of_terminal() is not None
-    cells = [[None if cell is None else visible(cell) for cell in row] for row in rows]
-    if is_terminal:
-        cells = [[cell and tables.with_distances(cell) for cell in row] for row in cells]
-    width = None if tables.is_wide() else columns_of_terminal()
-    for number, line in enumerate(found := tables.lines(columns, cells, width)):
-        style = "bold" if number == 0 and tables.has_head(columns, found) else ""
-        print_line(line, style)
+    terminal = columns_of_terminal()
+    cells = [[_cell(cell, terminal is not None) for cell in row] for row in rows]
+    found = tables.lines(columns, cells, None if tables.is_wide() else terminal)
+    head = tables.has_head(columns, found)
+    for number, line in enumerate(found):
+        print_line(line, "bold" if head and number == 0 else "")
+
+
+def _cell(value: object, is_terminal: bool) -> str | None:
+    if value is None:
+        return None
+    text = visible(value)
+    return tables.with_distances(text) if is_terminal else text
 
 
 def columns_of_terminal() -> int | None:

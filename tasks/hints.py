@@ -46,14 +46,17 @@ def read_hint(raw: Any) -> tuple[list[str], str]:
             raise NotAHint(f"a body of {len(body)} characters")
         (endpoints,), keywords, _ = json.loads(b64decode(body, validate=True))
         probe = keywords.pop("probe", "")
-        fine = len(endpoints) <= HINT_ENDPOINTS and isinstance(endpoints, list) and not keywords
-        if not fine or not all(map(ENDPOINT.fullmatch, endpoints)) or (probe and not PROBE.fullmatch(probe)):
+        if keywords or not _are_endpoints(endpoints) or (probe and not PROBE.fullmatch(probe)):
             raise NotAHint("arguments that are none of a hint")
     except NotAHint:
         raise
     except Exception as error:  # whatever may be wrong with its shape
         raise NotAHint(type(error).__name__) from None
     return endpoints, probe
+
+
+def _are_endpoints(given: Any) -> bool:
+    return len(given) <= HINT_ENDPOINTS and isinstance(given, list) and all(map(ENDPOINT.fullmatch, given))
 
 
 def make_message(endpoints: list[str], probe: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tasks import console, wiring
 from tasks.actions import endpoints
 from tasks.actions.endpoints import ToRetry
 from tasks.commands.endpoint import Json, document_of, run_on_one
+from tasks.progress import progress
 
 STATES = ("paused", "waiting")
 
@@ -141,7 +142,7 @@ def _print_many(found: ToRetry, done: str) -> None:
 
 
 def _shown(steps: Sequence[Endpoint]) -> Iterable[Endpoint]:
-    return console.progress(steps, "retrying")
+    return progress(steps, "retrying")
 
 
 def _endpoints(count: int) -> str:

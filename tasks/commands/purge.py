@@ -15,6 +15,7 @@ from tasks import console, wiring
 from tasks.actions import purge
 from tasks.actions.events import ENDED
 from tasks.actions.rejected import KEPT, Choice, remove
+from tasks.progress import progress
 
 commands = typer.Typer(help="Remove what nobody wants any more, after asking.", no_args_is_help=True)
 
@@ -48,9 +49,7 @@ def waiting(
             return [one async for one in store.events.pending(workspace, chosen)]
 
     async def end(store: wiring.Store) -> int:
-        return await purge.cancel(
-            store, workspace, origin, events, lambda steps: console.progress(steps, "ending")
-        )
+        return await purge.cancel(store, workspace, origin, events, lambda steps: progress(steps, "ending"))
 
     events = console.run(_with(settings, find))
     if not _sure(f"end {len(events)} waiting callbacks of workspace {workspace} as failed", len(events), yes):

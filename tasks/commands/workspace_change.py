@@ -14,6 +14,7 @@ from tasks.actions import workspaces
 from tasks.actions.workspaces import Moved, Wanted
 from tasks.commands.look_up import look_up
 from tasks.commands.workspace import Id, Json, show_secret
+from tasks.progress import progress
 
 Dialect = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(dialects()))}.", show_default=False)]
 CallbackUrl = Annotated[
@@ -162,7 +163,7 @@ async def _update(
 
 
 def _shown(steps: Sequence[Sequence[str]]) -> Iterable[Sequence[str]]:
-    return console.progress(steps, "moving")
+    return progress(steps, "moving")
 
 
 def _also(moved: Moved | None) -> str:
