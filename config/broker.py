@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,7 +26,7 @@ def redis_of(url: str) -> RedisUrl | None:
             raise InvalidInput("asks for TLS on a unix socket: write unix:///path")
         case known if known in SCHEMES:
             return RedisUrl.parse(url)
-    _check_other(url)
+    import_module("config.other_broker").check(url)
     return None
 
 
@@ -70,24 +71,3 @@ def problem(error: BaseException, url: str) -> str:
     for shape in {password, unquote(password)} - {""}:
         text = text.replace(shape, "********")
     return text
-
-
-def _check_other(url: str) -> None:
-    from kombu.connection import Connection  # half a second, for few
-    from kombu.transport import TRANSPORT_ALIASES
-
-    try:
-        for one in url.split(";"):
-            if split_url(one).scheme.partition("+")[0] not in TRANSPORT_ALIASES:
-                raise InvalidInput(
-                    "must start with redis://, rediss://, unix:// or another of Celery's transports"
-                )
-        Connection(url.strip())  # type: ignore[no-untyped-call]  # kombu ships no types; nothing is connected
-    except InvalidInput:
-        raise
-    except ImportError as error:
-        raise InvalidInput(f"names a transport that needs the Python package {error.name}") from None
-    except Exception:  # its text may quote the URL
-        raise InvalidInput(
-            "cannot be used by Celery: look at its user, password, host, port and options"
-        ) from None

@@ -1,39 +1,30 @@
-"""Every setting, once: default, unit, meaning. `.env.example` and the README table are made from here."""
+"""Every setting, once: default, unit, meaning. How a value is read is in `kinds.py`; `.env.example` and the README's table are made from here."""
 
-import base64
-import ipaddress
 import json
-import ssl
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    NoDecode,
-    SettingsConfigDict,
-)
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
-from config import broker, environment
+from config import environment
 from config.environment import PREFIX
+from config.kinds import (
+    Authorities,
+    Broker,
+    FernetKeys,
+    HttpUrl,
+    NameServers,
+    Nat64Prefixes,
+    Networks,
+    Ports,
+    Positive,
+    ProxyUrl,
+    RedisServer,
+    SigningSecret,
+)
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.addresses import parse_callback_url, without_userinfo
-from dispatcher.rules.networks import nat64_prefix
-from dispatcher.signing import key_of
 from dispatcher.store.connection import safe_url
-from dispatcher.store.redis_url import RedisUrl, split_url
-
-Commas = NoDecode
-Positive = Annotated[float, Field(gt=0)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
-
-
-FERNET_KEY_BYTES = 32
-NEW_FERNET_KEY = "head -c 32 /dev/urandom | base64 | tr +/ -_"
-"""Makes a key for SECRET_KEYS, in a shell."""
 
 
 class Settings(BaseSettings):
@@ -48,15 +39,15 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    redis_url: SecretStr = Field(
+    redis_url: RedisServer = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis that holds queue and ledger (redis://, rediss://, unix://)",
     )
-    redis_ca_file: str | None = Field(
+    redis_ca_file: Authorities = Field(
         None,
         description="file of certificate authorities (PEM) to trust for rediss:// beside the system's; empty: none",
     )
-    broker_url: SecretStr | None = Field(None, description="Celery's broker; empty: the same Redis")
+    broker_url: Broker = Field(None, description="Celery's broker; empty: the same Redis")
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
         "dispatcher", description="what every Redis key starts with"
     )
@@ -78,33 +69,31 @@ class Settings(BaseSettings):
     )
     max_in_flight: Annotated[int, Field(ge=1)] = Field(4000, description="POSTs in flight from one worker")
     allow_http: bool = Field(False, description="allow callback URLs with http://")
-    allowed_networks: Annotated[tuple[str, ...], Commas] = Field(
+    allowed_networks: Networks = Field(
         (),
         description="networks that may be connected to though they are not public, e.g. 127.0.0.0/8,10.1.0.0/16",
     )
-    denied_networks: Annotated[tuple[str, ...], Commas] = Field(
+    denied_networks: Networks = Field(
         (),
         description="networks that no callback may go to, whatever else is allowed, e.g. 203.0.113.0/24,2001:db8:5::/48",
     )
-    nat64_prefixes: Annotated[tuple[str, ...], Commas] = Field(
+    nat64_prefixes: Nat64Prefixes = Field(
         (),
         description="prefixes of this network's NAT64 beside 64:ff9b::/96; the IPv4 address inside is what is checked",
     )
-    allowed_ports: Annotated[tuple[Port, ...], Commas] = Field(
-        (), description="ports that may be connected to; empty: any"
-    )
-    proxy_url: SecretStr | None = Field(
+    allowed_ports: Ports = Field((), description="ports that may be connected to; empty: any")
+    proxy_url: ProxyUrl = Field(
         None,
         description="egress proxy that makes all connections and guards addresses itself (e.g. smokescreen); empty: none",
     )
-    dns_servers: Annotated[tuple[str, ...], Commas] = Field(
+    dns_servers: NameServers = Field(
         (),
         description="name servers that look up callback URLs' names, e.g. 10.0.0.53,[fd00::53]:5353; empty: the system's",
     )
-    ca_file: str | None = Field(
+    ca_file: Authorities = Field(
         None, description="file of certificate authorities (PEM) to trust beside the system's; empty: none"
     )
-    secret_keys: SecretStr | None = Field(
+    secret_keys: FernetKeys = Field(
         None,
         description="Fernet keys that encrypt signing secrets in Redis, newest first, comma-separated; empty: readable",
     )
@@ -165,12 +154,12 @@ class Settings(BaseSettings):
     webhook_changes_per_minute: Annotated[int, Field(ge=1, le=10_000)] = Field(
         10, description="changes of a workspace's callback URL by its customer a minute (Qlara's webhook)"
     )
-    alert_url: SecretStr | None = Field(
+    alert_url: HttpUrl = Field(
         None,
         description="the operator's own URL, told once a minute of what ended failed or expired, of endpoints that are "
         "down and of falling success rates; empty: log events only",
     )
-    alert_secret: SecretStr | None = Field(
+    alert_secret: SigningSecret = Field(
         None, description="signs those POSTs as callbacks are signed (whsec_…); empty: they are not signed"
     )
     alert_down_seconds: Positive = Field(
@@ -186,123 +175,6 @@ class Settings(BaseSettings):
     log_format: Annotated[str, Field(pattern="^(auto|console|json)$")] = Field(
         "auto", description="console, json, or auto: console on a terminal, else json"
     )
-
-    @field_validator(
-        "allowed_networks", "denied_networks", "nat64_prefixes", "allowed_ports", "dns_servers", mode="before"
-    )
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator(
-        "broker_url",
-        "redis_ca_file",
-        "secret_keys",
-        "proxy_url",
-        "ca_file",
-        "alert_url",
-        "alert_secret",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return None if value == "" else value
-
-    @field_validator("allowed_networks", "denied_networks")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ipaddress.ip_network(network)
-        return value
-
-    @field_validator("nat64_prefixes")
-    @classmethod
-    def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for prefix in value:
-            nat64_prefix(prefix)
-        return value
-
-    @field_validator("dns_servers")
-    @classmethod
-    def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for server in value:
-            parts = urlsplit(f"//{server}" if server.count(":") < 2 or "[" in server else f"//[{server}]")
-            try:
-                _ = ipaddress.ip_address(parts.hostname or "")
-                if parts.port == 0:
-                    raise ValueError("port 0")
-            except ValueError:
-                raise ValueError(
-                    f"{server!r} is no name server's address, such as 10.0.0.53 or [fd00::53]:5353"
-                ) from None
-        return value
-
-    @field_validator("secret_keys")
-    @classmethod
-    def _fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        """What cryptography's Fernet takes, without loading it for every command."""
-        if value is None:
-            return None
-        keys = fernet_keys(value)
-        if not keys:
-            raise ValueError("names no key; leave it empty for secrets that are readable in Redis")
-        for number, key in enumerate(keys, 1):
-            try:
-                size = len(base64.urlsafe_b64decode(key))
-            except ValueError:
-                size = 0
-            if size != FERNET_KEY_BYTES:
-                raise ValueError(
-                    f"key {number} of {len(keys)} is no Fernet key, which is 32 bytes in URL-safe base64; "
-                    f"make one: {NEW_FERNET_KEY}"
-                )
-        return value
-
-    @field_validator("alert_secret")
-    @classmethod
-    def _alert_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value:
-            key_of(value.get_secret_value())
-        return value
-
-    @field_validator("proxy_url", "alert_url")
-    @classmethod
-    def _http_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if not value:
-            return value
-        url = value.get_secret_value()
-        if info.field_name == "proxy_url":
-            split_url(url)
-            url, _ = without_userinfo(url)
-        if not url.lower().startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https:// and name a host")
-        try:
-            parse_callback_url(url, allow_http=True)
-        except InvalidInput as error:
-            raise ValueError(str(error).removeprefix("callback ")) from None
-        return value
-
-    @field_validator("redis_url", "broker_url")
-    @classmethod
-    def _redis(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if value is not None:
-            url = value.get_secret_value()
-            where = RedisUrl.parse(url) if info.field_name == "redis_url" else broker.redis_of(url)
-            if where:
-                where.check_files()
-        return value
-
-    @field_validator("ca_file", "redis_ca_file")
-    @classmethod
-    def _authorities(cls, value: str | None) -> str | None:
-        if value:
-            try:
-                ssl.create_default_context(cafile=value)
-            except OSError as error:
-                raise ValueError(f"cannot be used: {error.strerror or error}") from None
-        return value
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -337,11 +209,6 @@ class Settings(BaseSettings):
                 value = "********"
             found[PREFIX + name.upper()] = list(value) if isinstance(value, tuple) else value
         return found
-
-
-def fernet_keys(value: SecretStr | None) -> list[str]:
-    """The keys of SECRET_KEYS, newest first."""
-    return [key.strip() for key in value.get_secret_value().split(",") if key.strip()] if value else []
 
 
 def names() -> list[str]:
@@ -410,33 +277,3 @@ def wants_json() -> bool:
     except UnicodeDecodeError:
         return False
     return [value for value in found if value][-1:] == ["json"]
-
-
-def rows() -> list[tuple[str, str, str]]:
-    """Name, default and meaning of every setting, for documents."""
-    return [
-        (PREFIX + name.upper(), _default(field.default), field.description or "")
-        for name, field in Settings.model_fields.items()
-    ]
-
-
-def env_example() -> str:
-    """The text of `.env.example`."""
-    head = "# Every setting with its default. Copy to .env and change what you need.\n"
-    return head + "".join(f"\n# {meaning}\n# {name}={default}\n" for name, default, meaning in rows())
-
-
-def readme_table() -> str:
-    """The table of the README."""
-    lines = [
-        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, default, meaning in rows()
-    ]
-    return "\n".join(["| setting | default | meaning |", "|---|---|---|", *lines]) + "\n"
-
-
-def _default(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None or value == () else f"{value:g}" if isinstance(value, float) else str(value)

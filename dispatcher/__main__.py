@@ -26,13 +26,15 @@ def main() -> None:
     """Runs the command line. A missing extra is one line; Ctrl-C prints nothing."""
     sys.path.insert(0, SOURCES)
     try:
-        importlib.import_module("tasks.cli").main()
+        importlib.import_module("tasks.__main__").main()
     except ModuleNotFoundError as error:
         if not _of_an_extra(error.name):
             raise
-        from dispatcher.extras import needed
+        from dispatcher.errors import extra_needed
 
-        sys.stderr.write(f"error: {needed('the command `dispatcher`', 'worker')} (no module {error.name})\n")
+        sys.stderr.write(
+            f"error: {extra_needed('the command `dispatcher`', 'worker')} (no module {error.name})\n"
+        )
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

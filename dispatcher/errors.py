@@ -20,6 +20,14 @@ def visible(value: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
+def extra_needed(what: str, extra: str) -> str:
+    """One line: what needs which extra of this package, and how to get it. It is on no public index, so it is named by its files."""
+    return (
+        f"{what} needs the extra `{extra}` of this package: "
+        f"pip install -e '.[{extra}]' in a checkout, or pip install 'FILE.whl[{extra}]' with its wheel"
+    )
+
+
 class DispatcherError(Exception):
     """Base of all errors. The text says what happened and what to do."""
 

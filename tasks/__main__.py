@@ -1,5 +1,16 @@
-"""`python -m tasks` is `dispatcher`."""
+"""The command `dispatcher`, also as `python -m tasks`."""
 
-from tasks.cli import main
+import sys
+from importlib import import_module
 
-main()
+from tasks import interrupt
+
+
+def main() -> None:
+    """Runs a command: errors become one line and an exit code. Ctrl-C is quiet from the first import on."""
+    interrupt.end_at_once()
+    sys.exit(import_module("tasks.lazy").run())
+
+
+if __name__ == "__main__":
+    main()

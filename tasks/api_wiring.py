@@ -1,7 +1,7 @@
 """Settings become objects: what the HTTP API reads and changes. Needs the extra `api`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.settings import Settings
 from dispatcher.api.answers import ApiParts
@@ -20,14 +20,17 @@ from tasks import wiring
 @asynccontextmanager
 async def api(settings: Settings) -> AsyncIterator[ApiParts]:
     """What the HTTP API reads and changes; closes it after it."""
-    url = wiring.redis_url(settings)
-    client = connect_async(url)
-    wire = Wire(client)
-    reading = client, wiring.keys(settings), url
-    retention_ms = settings.status_retention_seconds * 1000
-    api_keys = ApiKeys(wire.call, wiring.keys(settings), url)
-    refusals = Refusals(wire.call, wiring.keys(settings), url)
-    try:
+    async with AsyncExitStack() as closing:
+        url = wiring.redis_url(settings)
+        client = connect_async(url)
+        closing.push_async_callback(client.aclose)
+        wire = Wire(client)
+        closing.push_async_callback(wire.close)
+        refusals = Refusals(wire.call, wiring.keys(settings), url)
+        closing.push_async_callback(refusals.close)
+        reading = client, wiring.keys(settings), url
+        retention_ms = settings.status_retention_seconds * 1000
+        api_keys = ApiKeys(wire.call, wiring.keys(settings), url)
         yield ApiParts(
             messages=Messages(wire.call, wiring.keys(settings), url, retention_ms),
             callbacks=Callbacks(*reading),
@@ -43,7 +46,3 @@ async def api(settings: Settings) -> AsyncIterator[ApiParts]:
             max_queued=settings.api_max_queued,
             webhook_changes_per_minute=settings.webhook_changes_per_minute,
         )
-    finally:
-        await refusals.close()
-        await wire.close()
-        await client.aclose()

@@ -5,15 +5,14 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import celeryd_init, setup_logging
-from kombu.transport import redis
 
 from config import logs
 from config.settings import load_or_exit
 from tasks import celery_options
-from tasks.hints import HintChannel
+from tasks.hint_channel import take_only_hints
 from tasks.worker import EngineStep, LostConnectionStep
 
-redis.Transport.Channel = HintChannel
+take_only_hints()
 app = Celery("dispatcher")
 app.config_from_object("config.celeryconfig")
 app.steps["worker"].add(EngineStep)

@@ -1,10 +1,6 @@
 """`dispatcher`: the command line, as a table of contents. It loads nothing: `tasks/lazy.py` loads the command that runs."""
 
-import sys
-from importlib import import_module
 from typing import NamedTuple
-
-from tasks import interrupt
 
 
 class Entry(NamedTuple):
@@ -13,7 +9,7 @@ class Entry(NamedTuple):
     path: str
     """Its words, without `dispatcher`."""
     where: str
-    """Module and name: a function is a command, a typer.Typer a group."""
+    """Module and name: a function is a command, a typer.Typer a group. Empty for a group whose commands are all in the table."""
     help: str
     """The first line of its help; a test compares the two."""
 
@@ -24,10 +20,33 @@ COMMANDS = (
     Entry("demo", "tasks.commands.demo:demo", "See the main job done here, on real parts."),
     Entry("worker", "tasks.commands.worker:worker", "Run a worker; further options are Celery's."),
     Entry("enqueue", "tasks.commands.enqueue:enqueue", "Put status changes from a file on the queue."),
+    Entry("workspace", "", "Customers: dialect, callback URL, secrets, limits."),
     Entry(
-        "workspace",
-        "tasks.commands.workspace:commands",
-        "Customers: dialect, callback URL, secrets, limits.",
+        "workspace add",
+        "tasks.commands.workspace_change:add",
+        "Make a workspace; its secret is shown this once.",
+    ),
+    Entry(
+        "workspace rotate-secret",
+        "tasks.commands.workspace:rotate_secret",
+        "Give a workspace a new secret; the old one goes on signing beside it for a while.",
+    ),
+    Entry(
+        "workspace rotate-encryption",
+        "tasks.commands.workspace:rotate_encryption",
+        "Write all secrets anew under the newest of DISPATCHER_SECRET_KEYS.",
+    ),
+    Entry("workspace list", "tasks.commands.workspace:list_", "List all workspaces."),
+    Entry("workspace show", "tasks.commands.workspace:show", "Show a workspace, never its secrets."),
+    Entry(
+        "workspace update",
+        "tasks.commands.workspace_change:update",
+        "Change a workspace: the URL for later status changes, the rest at once.",
+    ),
+    Entry(
+        "workspace remove",
+        "tasks.commands.workspace:remove",
+        "Remove a workspace that has no waiting callbacks.",
     ),
     Entry(
         "workspace ping",
@@ -54,6 +73,16 @@ COMMANDS = (
         "endpoint",
         "tasks.commands.endpoint:commands",
         "Where callbacks go: what waits, what is paused, and why.",
+    ),
+    Entry(
+        "endpoint retry",
+        "tasks.commands.endpoint_retry:retry",
+        'Try an endpoint now, or many: "it is mended, go on".',
+    ),
+    Entry(
+        "endpoint ping",
+        "tasks.commands.endpoint_ping:ping",
+        "Send a signed test callback to an endpoint, the way its deliveries go, and show what came back.",
     ),
     Entry("rejected", "tasks.commands.rejected:commands", "Queue entries that could not be used, and why."),
     Entry("purge", "tasks.commands.purge:commands", "Remove what nobody wants any more, after asking."),
@@ -112,9 +141,3 @@ shows them.
 Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable,
 130 Ctrl-C.
 """
-
-
-def main() -> None:
-    """Runs a command: errors become one line and an exit code. Ctrl-C is quiet from the first import on."""
-    interrupt.end_at_once()
-    sys.exit(import_module("tasks.lazy").run())

@@ -2,17 +2,15 @@
 
 import asyncio
 import json
-import re
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 import typer
+from redis.exceptions import RedisError
 from rich.console import Console
-from rich.progress import track
 from rich.text import Text
 
 from config import logs
@@ -134,6 +132,12 @@ def fail(text: str, code: int = NO) -> NoReturn:
     raise typer.Exit(code)
 
 
+def require_one_of(what: str, value: str | None, known: Sequence[str]) -> None:
+    """Ends the command where an option's value is none of those there are; None is an option that was left out."""
+    if value is not None and value not in known:
+        fail(f"{what} is one of {', '.join(known)}, not {value!r}", USAGE)
+
+
 def code_of(error: DispatcherError) -> int:
     """The exit code that tells a program what went wrong."""
     match error:
@@ -145,9 +149,26 @@ def code_of(error: DispatcherError) -> int:
             return NO
 
 
-def progress(steps: Sequence[T], what: str) -> Iterable[T]:
-    """The steps one by one, with a bar on a terminal that shows how many are done."""
-    return track(steps, what, console=err, transient=True, disable=not sys.stderr.isatty())
+def report(error: Exception) -> int:
+    """Prints an expected error as one line; its exit code. Raises what is none: a bug."""
+    match error:
+        case DispatcherError():
+            text, code = str(error), code_of(error)
+        case OSError():
+            text, code = str(error), NO
+        case RedisError():  # a key that somebody wrote over
+            hint = "WRONGTYPE" in str(error)
+            more = "; see docs/operations.md, A key was written over by hand" if hint else ""
+            text, code = f"Redis: {error}{more}", NO
+        case _:
+            raise error
+    err.print(f"error: {visible(text)}", markup=False)
+    return code
+
+
+def say(text: str) -> None:
+    """A line on standard output, as it is."""
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -164,14 +185,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     if not rows:
         out.print(empty, markup=False)
         return
-    is_terminal = columns_of_terminal() is not None
-    cells = [[None if cell is None else visible(cell) for cell in row] for row in rows]
-    if is_terminal:
-        cells = [[cell and tables.with_distances(cell) for cell in row] for row in cells]
-    width = None if tables.is_wide() else columns_of_terminal()
-    for number, line in enumerate(found := tables.lines(columns, cells, width)):
-        style = "bold" if number == 0 and tables.has_head(columns, found) else ""
-        print_line(line, style)
+    terminal = columns_of_terminal()
+    cells = [[_cell(cell, terminal is not None) for cell in row] for row in rows]
+    found = tables.lines(columns, cells, None if tables.is_wide() else terminal)
+    head = tables.has_head(columns, found)
+    for number, line in enumerate(found):
+        print_line(line, "bold" if head and number == 0 else "")
+
+
+def _cell(value: object, is_terminal: bool) -> str | None:
+    if value is None:
+        return None
+    text = visible(value)
+    return tables.with_distances(text) if is_terminal else text
 
 
 def columns_of_terminal() -> int | None:
@@ -189,20 +215,3 @@ def print_text(text: str) -> None:
     """A line of text from wherever; on a terminal its times have their distance from now beside them."""
     text = visible(text)
     out.print(tables.with_distances(text) if sys.stdout.isatty() else text, markup=False)
-
-
-_AGO = re.compile(r"(\d+)([smhd])")
-_UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def time_ms(text: str | None, now_ms: int) -> int | None:
-    """A time as people say it (`90m`: so long ago; else ISO 8601, UTC where it names no zone), in ms since 1970."""
-    if text is None:
-        return None
-    if ago := _AGO.fullmatch(text):
-        return now_ms - int(ago[1]) * _UNITS[ago[2]]
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"{text!r} is no time: say 2026-06-09T13:00, or 90m, 6h, 2d for so long ago", USAGE)
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

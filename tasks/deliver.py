@@ -2,10 +2,11 @@
 
 from config.broker import HINT_TASK
 from tasks.app import app
+from tasks.hints import hint_of
 from tasks.worker import running_engine
 
 
 @app.task(name=HINT_TASK)  # type: ignore[untyped-decorator]  # celery ships no types
 def deliver(endpoints: list[str], probe: str = "") -> None:
     """Hands endpoints to this worker's engine; `probe` is a question of `dispatcher check --live`."""
-    running_engine().hand_over(endpoints, probe)
+    running_engine().hand_over([hint_of(one) for one in endpoints], probe)

@@ -15,15 +15,13 @@ import time
 from queue import SimpleQueue
 from threading import Thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from config import logs
 from tasks import interrupt
-
-if TYPE_CHECKING:
-    from tasks.worker import EngineThread
+from tasks.engine_thread import EX_SOFTWARE, EngineThread
 
 CONSUMER_SECONDS = 1.0
 """What Celery has to stop taking hints; then the engine ends all the same."""
@@ -31,9 +29,6 @@ RECORD_SECONDS = 2.5
 """What the engine has, after the last POST's time-out, to record what came of it."""
 CELERY_SECONDS = 2.5
 """What Celery has to end once the engine has."""
-
-EX_SOFTWARE = 70
-"""Exit code where the fault is ours: the supervisor starts the worker anew."""
 
 HANGUP_IS_IGNORED = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 """As behind `nohup`; Celery sets a handler all the same."""
@@ -44,7 +39,7 @@ log = structlog.get_logger()
 class Ending:
     """Waits for TERM, INT, QUIT or HUP; then sees to it that the process ends, or starts anew."""
 
-    def __init__(self, engine: "EngineThread", request_timeout_seconds: float) -> None:
+    def __init__(self, engine: EngineThread, request_timeout_seconds: float) -> None:
         self._engine = engine
         self._engine_seconds = request_timeout_seconds + RECORD_SECONDS
         self._begun: SimpleQueue[None] = SimpleQueue()  # its `put` may be interrupted by itself

@@ -1,7 +1,7 @@
 """Settings become objects: what sends, a worker's engine with all its parts."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.settings import Settings
 from dispatcher import __version__
@@ -31,7 +31,7 @@ from dispatcher.worker.slots import Slots
 from dispatcher.worker.sweeper import Sweeper
 from dispatcher.worker.tail import Tail
 from dispatcher.worker.turn import TurnParts
-from tasks import retrying, wiring
+from tasks import wiring
 
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
@@ -97,7 +97,7 @@ async def engine(
         sender=Sender(http, USER_AGENT),
         workspaces=cache,
         watch=watch,
-        policy=retrying.policy(settings),
+        policy=wiring.policy(settings),
         slots=Slots(max_in_flight),
         alerts=alerts,
         tail=Tail(wire.call, wiring.keys(settings)),
@@ -127,7 +127,15 @@ async def engine(
         found = await installation.format()
         await format.agree(of_turns, found, installation.workers, format.OLDER_SECONDS)
 
-    try:
+    async with AsyncExitStack() as closing:
+        for close in (
+            client.aclose,
+            reading.close,
+            wire.close,
+            operator.aclose,
+            http.aclose,
+        ):  # the last one first
+            closing.push_async_callback(close)
         stats = Stats(client, wiring.keys(settings), url)
         yield Engine(
             name,
@@ -140,9 +148,3 @@ async def engine(
             stats,
             wake_seconds=settings.wake_seconds,
         )
-    finally:
-        await http.aclose()
-        await operator.aclose()
-        await wire.close()
-        await reading.close()
-        await client.aclose()

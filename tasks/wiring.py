@@ -5,13 +5,16 @@ What sends is put together in `engine_wiring.py`, the API in `api_wiring.py`.
 
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import redis.asyncio
 
-from config.settings import Settings, fernet_keys
+from config.kinds import fernet_keys
+from config.settings import Settings
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.backoff import Backoff
+from dispatcher.rules.decide import Policy
 from dispatcher.store import format
 from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.audit import Audit, operator
@@ -62,6 +65,12 @@ def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
     return Workspaces(client, keys(settings), box, url=redis_url(settings), allow_http=settings.allow_http)
 
 
+def policy(settings: Settings) -> Policy:
+    """The rules of retrying."""
+    backoff = Backoff(settings.backoff_base_seconds, settings.backoff_factor, settings.backoff_jitter)
+    return Policy(settings.max_attempts, backoff, round(settings.retry_after_max_seconds * 1000))
+
+
 def addresses(settings: Settings) -> AddressPolicy:
     """Where callbacks may go."""
     return AddressPolicy.of(
@@ -94,13 +103,15 @@ class Store:
 
 @asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    """The store on a connection that is closed after it."""
-    client = connect_async(redis_url(settings))
-    wire = Wire(client)
-    reading = client, keys(settings), redis_url(settings)
-    found = ledger(settings, client.execute_command)
-    installation = Installation(*reading)
-    try:
+    """The store on a connection that is closed after it. Raises RedisUnavailable, OtherFormat."""
+    async with AsyncExitStack() as closing:
+        client = connect_async(redis_url(settings))
+        closing.push_async_callback(client.aclose)
+        wire = Wire(client)
+        closing.push_async_callback(wire.close)
+        reading = client, keys(settings), redis_url(settings)
+        found = ledger(settings, client.execute_command)
+        installation = Installation(*reading)
         await format.agree(found, await installation.format(), installation.workers)
         yield Store(
             client,
@@ -115,6 +126,3 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Refusals(wire.call, *reading[1:]),
             audit(settings, wire.call, quiet=sys.stderr.isatty()),  # where the command says what it did
         )
-    finally:
-        await wire.close()
-        await client.aclose()

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from config.settings import Settings
-from dispatcher.errors import RedisUnavailable
-from dispatcher.extras import needed
+from dispatcher.errors import RedisUnavailable, extra_needed
 from tasks import console, interrupt, wiring
 
 PORT = 8080
@@ -47,7 +46,7 @@ def api(
         if settings.api_docs:
             import fastapi_offline  # noqa: F401  it has the files
     except ImportError:
-        console.fail(needed("`dispatcher api`", "api"), console.USAGE)
+        console.fail(extra_needed("`dispatcher api`", "api"), console.USAGE)
     console.run(_require_format(settings))
     try:
         socket.create_server((host, port)).close()
@@ -68,26 +67,14 @@ def api(
         timeout_graceful_shutdown=round(SHUTDOWN_SECONDS) + 1,
         log_config=None,
     )
-    if _serve(uvicorn, config) == signal.SIGINT:
+    serve = _serve_in_processes if workers > 1 else _serve
+    if serve(uvicorn, config) == signal.SIGINT:
         raise typer.Exit(interrupt.CODE)
 
 
 def _serve(uvicorn: Any, config: Any) -> int | None:
-    """Serves until a signal; which one it was. Fails where the application does not start."""
+    """Serves in this process until a signal; which one it was. Fails where the application does not start."""
     came: list[int] = []
-    if config.workers > 1:
-        resource_tracker.ensure_running()  # which lets Ctrl-C through again where it is begun later
-        interrupt.hold()  # the processes that it starts inherit it: Ctrl-C is told to this one, which ends them
-        supervisor = uvicorn.supervisors.Multiprocess(config, sockets=[config.bind_socket()])
-
-        def tell(*_: object) -> None:
-            came.append(signal.SIGINT)
-            supervisor.signal_queue.append(signal.SIGINT)
-
-        signal.signal(signal.SIGINT, tell)  # of a thread that does not hold it
-        threading.Thread(target=lambda: tell(signal.sigwait({signal.SIGINT})), daemon=True).start()
-        supervisor.run()
-        return came[0] if came else None
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what has ended it
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _frame: came.append(number))
@@ -95,6 +82,23 @@ def _serve(uvicorn: Any, config: Any) -> int | None:
     server.run()
     if not came and not server.started:
         console.fail("the API did not start; the lines above say why")
+    return came[0] if came else None
+
+
+def _serve_in_processes(uvicorn: Any, config: Any) -> int | None:
+    """The same in processes of their own."""
+    came: list[int] = []
+    resource_tracker.ensure_running()  # which lets Ctrl-C through again where it is begun later
+    interrupt.hold()  # the processes that it starts inherit it: Ctrl-C is told to this one, which ends them
+    supervisor = uvicorn.supervisors.Multiprocess(config, sockets=[config.bind_socket()])
+
+    def tell(*_: object) -> None:
+        came.append(signal.SIGINT)
+        supervisor.signal_queue.append(signal.SIGINT)
+
+    signal.signal(signal.SIGINT, tell)  # of a thread that does not hold it
+    threading.Thread(target=lambda: tell(signal.sigwait({signal.SIGINT})), daemon=True).start()
+    supervisor.run()
     return came[0] if came else None
 
 

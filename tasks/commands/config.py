@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from config.settings import rows, sources
+from config.documents import rows
+from config.settings import sources
 from tasks import console
 
 

@@ -10,8 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -25,23 +23,13 @@ from config.environment import PREFIX
 from config.settings import Settings
 from dispatcher.__main__ import COMMAND
 from dispatcher.errors import DispatcherError, InvalidInput, visible
-from dispatcher.model import StatusChange
-from dispatcher.store.rejected import RejectedEntry
-from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, wiring
+from tasks.commands import demo_file
+from tasks.commands.demo_account import Account, Queued, account_of
+from tasks.commands.demo_file import localised
 from tasks.receiver import Received, Receiver, port_of
 from tasks.redis_server import RedisServer
 
-FILE = Path(__file__).with_name("demo.jsonl")
-"""Some of its lines are broken, to show what is rejected."""
-FILE_PRESENT = datetime(2026, 6, 9, 13, 5, tzinfo=UTC)
-"""The moment the file's timestamps lead up to; the demo moves them so that it is now."""
-
-WORKSPACES = {
-    "acme": ("zeckta", "https://hooks.acme.example/messages"),
-    "bluefin": ("sendexa", "https://api.bluefin.example/sms"),
-    "cedar": ("zeckta", "https://hooks.cedar.example/callbacks"),
-}
 SHORTENED = {
     "BACKOFF_BASE_SECONDS": "0.3",
     "BACKOFF_FACTOR": "2",
@@ -54,52 +42,6 @@ STOP_SECONDS = 15.0
 PICTURE_COLUMNS, PICTURE_ROWS = 132, 14
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """TERM and a closed terminal clean up as Ctrl-C does, which works even where a parent ignores it."""
-
-_HOST = re.compile(rb"https://([a-z.]+\.example)")
-_STAMP = re.compile(rb'"(timestamp|acceptedAt)":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)((?:\.\d+)?Z?)"')
-
-Queued = list[tuple[str, bytes]]
-"""The queue entry of each line, and the line."""
-
-
-@dataclass
-class Account:
-    """What is known at the end, from three sides: queue and counters, ledger, receivers."""
-
-    lines: int
-    events: list[StoredCallback]
-    counters: Mapping[str, int]
-    rejected: list[RejectedEntry]
-    received: list[Received] = field(default_factory=list)
-
-    @property
-    def parts(self) -> dict[str, int]:
-        """What became of the lines."""
-        states = Counter(event.state.value for event in self.events)
-        ends = {state: states[state] for state in ("delivered", "failed", "expired")}
-        return ends | {
-            "duplicate": self.counters["duplicate"],
-            "no callback": self.counters["noCallback"],
-            "rejected": len(self.rejected),
-        }
-
-    def problems(self) -> Iterator[str]:
-        """Everything that does not add up; nothing if all does."""
-        total = sum(self.parts.values())
-        if total != self.lines:
-            yield f"{self.lines} lines went in, {total} are accounted for"
-        open_ = [event.event_id for event in self.events if not event.ended]
-        if open_:
-            yield f"{len(open_)} callbacks have not ended: {', '.join(open_)}"
-        taken = Counter(r.event_id for r in self.received if r.problem is None and r.status < 300)
-        delivered = {event.event_id for event in self.events if event.state == "delivered"}
-        if set(taken) != delivered:
-            yield f"the receivers took {len(taken)} callbacks, the ledger says {len(delivered)}"
-        if any(count > 1 for count in taken.values()):
-            yield "a receiver took a callback twice"
-        unverified = sum(r.problem is not None for r in self.received)
-        if unverified:
-            yield f"{unverified} callbacks did not verify"
 
 
 def demo(
@@ -169,12 +111,12 @@ class _Demo:
                 await receiver.close()
 
     async def _with_receiver(self, receiver: Receiver, settings: Settings) -> bool:
-        lines = FILE.read_bytes().splitlines()
-        ports = await _ports(receiver, lines)
+        lines = demo_file.lines()
+        ports = {host: await receiver.listen("127.0.0.1") for host in demo_file.hosts(lines)}
         self._names = {port: host for host, port in ports.items()}
         async with wiring.store(settings) as store:
-            for name, (dialect, url) in WORKSPACES.items():
-                local = _localised(url.encode(), ports).decode()
+            for name, (dialect, url) in demo_file.WORKSPACES.items():
+                local = localised(url.encode(), ports).decode()
                 made = await store.workspaces.add(
                     name, dialect, local, now_ms=await store.installation.now_ms()
                 )
@@ -185,13 +127,15 @@ class _Demo:
                 + " ".join(f"{PREFIX}{k}={v}" for k, v in SHORTENED.items())
             )
             with _worker(self._folder) as process:
-                queued = await _enqueue(store, [_localised(_brought_to_now(line), ports) for line in lines])
-                _say(f"{len(queued)} lines of {FILE.name} are on the queue; callbacks as they arrive:\n")
+                queued = await _enqueue(store, [localised(line, ports) for line in lines])
+                _say(
+                    f"{len(queued)} lines of {demo_file.FILE.name} are on the queue; callbacks as they arrive:\n"
+                )
                 console.out.print(
                     _row("event type", "message", "attempt", "answer", "signature", "receiver"), style="bold"
                 )
                 await self._settled(store, len(queued), process)
-                account = await _account(store, queued, self._received)
+                account = await account_of(store, queued, self._received)
         if self._short:
             console.out.record = True
             console.out.print("  …")
@@ -259,29 +203,6 @@ def _say(text: str) -> None:
     console.out.print(text, markup=False)
 
 
-async def _ports(receiver: Receiver, lines: Sequence[bytes]) -> dict[str, int]:
-    """A port of its own for each host of the file: an endpoint each."""
-    urls = list(lines) + [url.encode() for _, url in WORKSPACES.values()]
-    hosts = sorted({host.decode() for url in urls for host in _HOST.findall(url)})
-    return {host: await receiver.listen("127.0.0.1") for host in hosts}
-
-
-def _localised(text: bytes, ports: Mapping[str, int]) -> bytes:
-    return _HOST.sub(lambda m: b"http://127.0.0.1:%d" % ports[m.group(1).decode()], text)
-
-
-def _brought_to_now(line: bytes) -> bytes:
-    """Moves a line's timestamps by as much as lies between the file's present and now."""
-    shift = datetime.now(UTC) - FILE_PRESENT
-
-    def moved(match: re.Match[bytes]) -> bytes:
-        old = datetime.fromisoformat(match.group(2).decode()).replace(tzinfo=UTC)
-        new = (old + timedelta(seconds=int(shift.total_seconds()))).strftime("%Y-%m-%dT%H:%M:%S")
-        return b'"%b":"%b%b"' % (match.group(1), new.encode(), match.group(3))
-
-    return _STAMP.sub(moved, line)
-
-
 def _take_settings(redis_url: str) -> None:
     """Settings for this process and the worker, in place of those meant for a real installation."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
@@ -327,24 +248,6 @@ async def _enqueue(store: wiring.Store, lines: Sequence[bytes]) -> Queued:
     return [(entry.decode(), line) for entry, line in zip(await pipe.execute(), lines, strict=True)]
 
 
-async def _account(store: wiring.Store, queued: Queued, received: list[Received]) -> Account:
-    """Looks every line up: in the ledger by its eventId, in `rejected` by its entry."""
-    entries = dict(queued)
-    rejected = [entry for entry in await store.rejected.newest(10_000) if entry.entry in entries]
-    refused = {entry.entry for entry in rejected}
-    ids: dict[tuple[str, str], None] = {}
-    for entry, line in queued:
-        if entry not in refused:
-            try:
-                change = StatusChange.from_json(line)
-            except InvalidInput:
-                continue  # shows up as a line that is not accounted for
-            ids[change.workspace, change.event_id] = None
-    events = [await store.callbacks.get(*key) for key in ids]
-    counters = await store.stats.day(await store.installation.now_ms())
-    return Account(len(queued), [event for event in events if event], counters, rejected, received)
-
-
 def _summary(account: Account) -> bool:
     errors = Counter(event.attempts[-1].error for event in account.events if event.state == "failed")
     retried = sum(len(event.attempts) > 1 for event in account.events if event.state == "delivered")
@@ -355,22 +258,24 @@ def _summary(account: Account) -> bool:
         "duplicate": "same eventId, same content: ignored",
         "no callback": "the platform sends none for this status",
     }
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(justify="right")
-    for name, count in account.parts.items():
-        table.add_row(str(count), name, Text(notes.get(name, "")))
-        for entry in reversed(account.rejected) if name == "rejected" else ():
-            table.add_row(
-                "",
-                "",
-                Text(visible(f"{entry.reason}: {entry.detail}"), no_wrap=True, overflow="ellipsis"),
-            )
-    table.add_row(str(account.lines), "lines")
     console.out.print()
-    console.out.print(table, soft_wrap=False)
+    console.out.print(_table(account, notes), soft_wrap=False)
     problems = list(account.problems())
     for problem in problems:
         _say(f"does not add up: {problem}")
     if not problems:
         _say("it adds up: each line has one end, and each delivered callback was received once and verified")
     return not problems
+
+
+def _table(account: Account, notes: Mapping[str, str]) -> Table:
+    """What became of the lines, with a note on each kind of end; each that was rejected has a row."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right")
+    for name, count in account.parts.items():
+        table.add_row(str(count), name, Text(notes.get(name, "")))
+        for entry in reversed(account.rejected) if name == "rejected" else ():
+            why = visible(f"{entry.reason}: {entry.detail}")
+            table.add_row("", "", Text(why, no_wrap=True, overflow="ellipsis"))
+    table.add_row(str(account.lines), "lines")
+    return table

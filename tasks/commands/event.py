@@ -1,16 +1,19 @@
 """`dispatcher event`: what became of a status change, and sending it once more."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from dispatcher.errors import NotFound
 from dispatcher.model import iso
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.holds import next_step
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
-from tasks.commands.filters import STATES, WAITING, Error, Json, Since, Until, Url, Workspace, chosen
+from tasks.actions import events
+from tasks.actions.events import STATES, Filter
+from tasks.commands.filters import Error, Json, Since, Until, Url, Workspace
 
 commands = typer.Typer(help="What became of a status change; sending it once more.", no_args_is_help=True)
 
@@ -70,50 +73,26 @@ def list_(
     settings = console.settings()
     if (message is None) == (state is None):
         console.fail("give either --message or --state", console.USAGE)
-    if message and (endpoint or error or since or until):
+    if message and any((endpoint, error, since, until)):
         console.fail("--endpoint, --error, --since and --until go with --state", console.USAGE)
-    if state == WAITING and (since or until):
-        console.fail("--since and --until go with ends: failed, expired, superseded", console.USAGE)
+    asked = None if message else Filter(state or "", workspace, endpoint, error, since, until)
 
     async def work() -> tuple[list[StoredCallback], int]:
         async with wiring.store(settings) as store:
-            if message:
-                names = [workspace] if workspace else await store.workspaces.names()
-                found = [event for name in names for event in await store.callbacks.of_message(name, message)]
-                queued, _ = await store.installation.waiting()
-                return found[offset : offset + limit + 1], queued
-            filtered = chosen(store, state or "", workspace, endpoint, error, since, until)
-            return await _some(filtered, offset, limit + 1), 0
+            if asked:
+                return await events.page(events.chosen(store, asked), offset, limit + 1), 0
+            found = await events.of_message(store, message or "", workspace)
+            queued, _ = await store.installation.waiting()
+            return found[offset : offset + limit + 1], queued
 
-    events, queued = console.run(work())
-    waiting = (
-        f"; status changes still on the queue: {queued:,} (`dispatcher check` says whether a worker runs)"
-        if queued
-        else ""
-    )
-    shown = events[:limit]
-    if as_json:
-        console.print_json([event.as_json() for event in shown])
-    else:
-        _print_many(shown, f"no events of message {message}{waiting}" if message else "no such events")
-    if len(events) > limit:
+    found, queued = console.run(work())
+    _print_list(found[:limit], _none(message, queued), as_json)
+    if len(found) > limit:
         console.err.print(f"there are more: --offset {offset + limit} shows them")
 
 
-async def _some(events: AsyncIterator[StoredCallback], offset: int, limit: int) -> list[StoredCallback]:
-    found: list[StoredCallback] = []
-    async for event in events:
-        if offset:
-            offset -= 1
-            continue
-        found.append(event)
-        if len(found) == limit:
-            break
-    return found
-
-
 async def _next_step(store: wiring.Store, event: StoredCallback) -> str:
-    endpoint = await store.endpoints.get(event.endpoint_name)
+    endpoint = await store.endpoints.get(EndpointName(event.workspace, event.endpoint))
     if endpoint is None:
         raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
     before = await store.callbacks.before(event, endpoint)
@@ -140,13 +119,26 @@ def _print(event: StoredCallback, next_: str) -> None:
     console.print_text(f"Next: {next_}")
 
 
-def _print_many(events: Sequence[StoredCallback], none: str) -> None:
+def _print_list(events: Sequence[StoredCallback], none: str, as_json: bool) -> None:
+    if as_json:
+        console.print_json([event.as_json() for event in events])
+        return
     names = "eventId", "workspace", "endpoint", "type", "state", "attempts", "last answer", "ended, or next"
     rows = [
         (e.event_id, e.workspace, e.endpoint, e.event_type, e.state, len(e.attempts), _last(e), _when(e))
         for e in events
     ]
     console.print_table(names, rows, none)
+
+
+def _none(message: str | None, queued: int) -> str:
+    """What is said where there are none; `queued` status changes may become some."""
+    if not message:
+        return "no such events"
+    waiting = (
+        f"; status changes still on the queue: {queued:,} (`dispatcher check` says whether a worker runs)"
+    )
+    return f"no events of message {message}{waiting if queued else ''}"
 
 
 def _last(event: StoredCallback) -> str | None:

@@ -1,9 +1,7 @@
 """`dispatcher purge`: removes what nobody wants any more, after asking."""
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
@@ -12,15 +10,15 @@ from config.settings import Settings
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
-from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.stored_callback import Pending, StoredCallback
+from dispatcher.store.stored_callback import Pending
 from tasks import console, wiring
-from tasks.commands.rejected import KEPT
+from tasks.actions import purge
+from tasks.actions.events import ENDED
+from tasks.actions.rejected import KEPT, Choice, remove
+from tasks.progress import progress
 
 commands = typer.Typer(help="Remove what nobody wants any more, after asking.", no_args_is_help=True)
-
-BATCH = 500
 
 T = TypeVar("T")
 
@@ -51,20 +49,13 @@ def waiting(
         with console.err.status("reading what waits"):
             return [one async for one in store.callbacks.pending(workspace, chosen)]
 
-    async def end(store: wiring.Store, found: list[Pending]) -> int:
-        by_endpoint = groupby(sorted(found, key=attrgetter("endpoint")), attrgetter("endpoint"))
-        batches = [(to, ids) for to, group in by_endpoint for ids in _batched(one.event_id for one in group)]
-        count = 0
-        async with store.audit.steps("callbacks.cancel", workspace, endpoint=origin) as done:
-            for to, ids in console.progress(batches, "ending"):
-                count += await store.ledger.cancel(to, ids)
-                done["cancelled"] = count
-        return count
+    async def end(store: wiring.Store) -> int:
+        return await purge.cancel(store, workspace, origin, events, lambda steps: progress(steps, "ending"))
 
     events = console.run(_with(settings, find))
     if not _sure(f"end {len(events)} waiting callbacks of workspace {workspace} as failed", len(events), yes):
         return
-    done = console.run(_with(settings, lambda store: end(store, events)))
+    done = console.run(_with(settings, end))
     console.out.print(f"{done} callbacks have ended as failed (cancelled)")
 
 
@@ -73,7 +64,7 @@ def ended(
     workspace: Workspace,
     state: Annotated[
         str | None,
-        typer.Option(help=f"All in this state: {', '.join(s.value for s in LISTED)}.", show_default=False),
+        typer.Option(help=f"All in this state: {', '.join(ENDED)}.", show_default=False),
     ] = None,
     message: Annotated[
         str | None, typer.Option(help="All of this message (its uuid).", show_default=False)
@@ -87,30 +78,17 @@ def ended(
     settings = console.settings()
     if (state is None) == (message is None):
         console.fail("say --state or --message, one of them", console.USAGE)
-    if state is not None and state not in [s.value for s in LISTED]:
-        console.fail(f"a state is one of {', '.join(s.value for s in LISTED)}, not {state!r}", console.USAGE)
-
-    async def find(store: wiring.Store) -> list[StoredCallback]:
-        await store.workspaces.require(workspace)
-        if message:
-            return [event for event in await store.callbacks.of_message(workspace, message) if event.ended]
-        return await _all(store.callbacks.ended([workspace], State(state or "")))
-
-    async def forget(store: wiring.Store, events: list[StoredCallback]) -> int:
-        count = 0
-        async with store.audit.steps("callbacks.forget", workspace, state=state, message=message) as done:
-            for ids in _batched(e.event_id for e in events):
-                count += await store.ledger.forget(workspace, ids)
-                done["forgotten"] = count
-        return count
-
-    events = console.run(_with(settings, find))
-    if not _sure(
-        f"remove {len(events)} callbacks of workspace {workspace} from the ledger", len(events), yes
-    ):
+    console.require_one_of("a state", state, ENDED)
+    chosen = State(state) if state else None
+    events = console.run(_with(settings, lambda store: purge.ended(store, workspace, chosen, message)))
+    what = f"remove {len(events)} callbacks of workspace {workspace} from the ledger"
+    if not _sure(what, len(events), yes):
         return
-    done = console.run(_with(settings, lambda store: forget(store, events)))
-    console.out.print(f"{done} callbacks are removed from the ledger")
+
+    async def forget(store: wiring.Store) -> int:
+        return await purge.forget(store, workspace, events, state=state, message=message)
+
+    console.out.print(f"{console.run(_with(settings, forget))} callbacks are removed from the ledger")
 
 
 @commands.command()
@@ -119,35 +97,21 @@ def rejected(
     yes: Yes = False,
 ) -> None:
     """Remove rejected entries."""
-    settings = console.settings()
+    settings, choice = console.settings(), Choice(reason=reason)
 
     async def find(store: wiring.Store) -> list[str]:
-        return [entry.id for entry in await store.rejected.newest(KEPT) if reason in (None, entry.reason)]
+        return [entry.id for entry in await store.rejected.newest(KEPT, choice.has)]
 
     ids = console.run(_with(settings, find))
     if not _sure(f"remove {len(ids)} rejected entries", len(ids), yes):
         return
-
-    async def remove(store: wiring.Store) -> None:
-        await store.rejected.remove(ids)
-        await store.audit.add("rejected.purge", after={"reason": reason, "removed": len(ids)})
-
-    console.run(_with(settings, remove))
+    console.run(_with(settings, lambda store: remove(store, choice, ids)))
     console.out.print(f"{len(ids)} rejected entries are removed")
 
 
 async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]) -> T:
     async with wiring.store(settings) as store:
         return await work(store)
-
-
-async def _all(events: AsyncIterator[StoredCallback]) -> list[StoredCallback]:
-    return [event async for event in events]
-
-
-def _batched(ids: Iterable[str]) -> Iterable[list[str]]:
-    found = list(ids)
-    return [found[first : first + BATCH] for first in range(0, len(found), BATCH)]
 
 
 def _sure(what: str, count: int, yes: bool) -> bool:

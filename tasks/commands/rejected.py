@@ -1,6 +1,5 @@
 """`dispatcher rejected`: queue entries that could not be used."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -8,13 +7,10 @@ import typer
 from dispatcher.model import iso
 from dispatcher.store.rejected import RejectedEntry
 from tasks import console, wiring
+from tasks.actions.rejected import KEPT, Choice, Requeued, to_requeue
+from tasks.actions.rejected import requeue as put_back
 
 commands = typer.Typer(help="Queue entries that could not be used, and why.", no_args_is_help=True)
-
-KEPT = 10_000
-"""How many are kept at most."""
-REQUEUED_AT_ONCE = 50
-NOT_USABLE = ("poisoned", "no_event_field")
 
 Reason = Annotated[
     str | None, typer.Option(help="Of this reason only: invalid, conflict, …", show_default=False)
@@ -37,7 +33,7 @@ def list_(
 
     async def work() -> tuple[list[RejectedEntry], dict[str, int]]:
         async with wiring.store(settings) as store:
-            found = await store.rejected.newest(limit, _matching(reason, workspace))
+            found = await store.rejected.newest(limit, Choice(None, reason, workspace).has)
             return found, await store.rejected.counts()
 
     entries, counts = console.run(work())
@@ -66,7 +62,7 @@ def show(
 
     async def work() -> list[RejectedEntry]:
         async with wiring.store(settings) as store:
-            return await store.rejected.newest(1, lambda one: one.entry == entry)
+            return await store.rejected.newest(1, Choice(entry).has)
 
     shown = console.run(work())
     if not shown:
@@ -104,36 +100,25 @@ def requeue(
     settings = console.settings()
     if (entry is not None) == bool(reason or workspace or everything):
         console.fail("say an entry, or --reason, --workspace or --all for many", console.USAGE)
+    choice, do = Choice(entry, reason, workspace), yes or entry is not None
 
-    async def work() -> tuple[int, int, int]:
+    async def work() -> Requeued:
         async with wiring.store(settings) as store:
-            match = (lambda e: e.entry == entry) if entry else _requeued(reason, workspace)
-            ids = [e.id for e in await store.rejected.newest(KEPT, match)]
-            done = left = 0
-            about = {"entry": entry, "reason": reason}
-            async with store.audit.steps("rejected.requeue", workspace or "", **about) as steps:
-                for first in range(0, len(ids) if yes or entry else 0, REQUEUED_AT_ONCE):
-                    some = await store.ledger.requeue(ids[first : first + REQUEUED_AT_ONCE])
-                    done, left = done + some[0], left + some[1]
-                    steps["requeued"] = done
-            return len(ids), done, left
+            ids = await to_requeue(store, choice)
+            return await put_back(store, choice, ids) if do else Requeued(len(ids))
 
-    count, requeued, left = console.run(work())
+    found = console.run(work())
     if as_json:
-        console.print_json({"entries": count, "requeued": requeued, "left": left})
-    elif entry and not count:
+        console.print_json({"entries": found.entries, "requeued": found.requeued, "left": found.left})
+    elif entry and not found.entries:
         console.fail(f"no entry {entry} among the rejected ones; `dispatcher rejected list` shows them")
-    elif not (yes or entry):
-        console.out.print(f"{count} entries; nothing was done: --yes puts them back on the queue")
     else:
-        kept = f"; {left} were kept only in part or are gone, and stay" if left else ""
-        console.out.print(f"{requeued} entries are on the queue again{kept}")
+        _print_requeued(found, done=do)
 
 
-def _matching(reason: str | None, workspace: str | None) -> Callable[[RejectedEntry], bool]:
-    return lambda e: reason in (None, e.reason) and workspace in (None, e.workspace)
-
-
-def _requeued(reason: str | None, workspace: str | None) -> Callable[[RejectedEntry], bool]:
-    match = _matching(reason, workspace)
-    return lambda e: match(e) and (reason is not None or e.reason not in NOT_USABLE)
+def _print_requeued(found: Requeued, *, done: bool) -> None:
+    if not done:
+        console.out.print(f"{found.entries} entries; nothing was done: --yes puts them back on the queue")
+        return
+    kept = f"; {found.left} were kept only in part or are gone, and stay" if found.left else ""
+    console.out.print(f"{found.requeued} entries are on the queue again{kept}")

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from dispatcher import Dispatcher
 from dispatcher.errors import RedisFull
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.keys import endpoint_id
 from tasks.redis_server import RedisServer
 from tests.acceptance.outputs import BAD_OUTPUTS
@@ -216,7 +217,7 @@ def worker_killed_between_taking_a_hint_and_noting_it(scene: Scene) -> Counts:
     first = scene.worker("before_unacked", BACKOFF_BASE_SECONDS="2")
     scene.enqueue()
     wait_until(lambda: scene.recorder.received, 20)
-    endpoint = endpoint_id(f"acme {url.removesuffix('/hooks')}")
+    endpoint = endpoint_id(EndpointName("acme", url.removesuffix("/hooks")))
     send_hint(scene, endpoint)
     first.process.wait(20)
     scene.worker(ready=False)

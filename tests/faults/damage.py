@@ -8,6 +8,7 @@ from pathlib import Path
 
 import redis
 
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.keys import Keys, endpoint_id
 from tests.acceptance.stack import wait_until
 from tests.faults.catalogue import fault, in_flight
@@ -60,7 +61,7 @@ def keys_of_another_type(scene: Scene) -> Counts:
     other = f"{scene.stack.listen()}/hooks"
     worker = scene.worker()
     scene.stack.wait_ended(scene.enqueue(3) + scene.enqueue(3, callbackUrl=other))
-    endpoint = endpoint_id(f"acme {url.removesuffix('/hooks')}")
+    endpoint = endpoint_id(EndpointName("acme", url.removesuffix("/hooks")))
     for key in _shared_keys() + [kind(endpoint) for kind in (KEYS.lane, KEYS.leased, KEYS.endpoint)]:
         scene.stack.redis.delete(key)
         scene.stack.redis.set(key, "by hand")

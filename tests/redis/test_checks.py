@@ -17,7 +17,7 @@ from dispatcher.store import checks
 from dispatcher.store.checks import look_at_redis
 from dispatcher.store.connection import connect, connect_async, translated
 from dispatcher.store.finding import Finding, Verdict
-from tasks import worker
+from tasks import engine_thread
 from tasks.redis_server import RedisServer, find_server
 
 
@@ -143,7 +143,7 @@ def test_a_look_that_breaks_ends_nothing(tmp_path: Path) -> None:
         RedisServer(tmp_path, "--rename-command", "TIME", "") as server,
         structlog.testing.capture_logs() as logged,
     ):
-        asyncio.run(worker._warn_about_redis(Settings(redis_url=server.url)))
+        asyncio.run(engine_thread._warn_about_redis(Settings(redis_url=server.url)))
     assert ["redis.not_looked_at"] == [line["event"] for line in logged]
 
 

@@ -20,7 +20,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.connection import connect, connect_async, translated
 from dispatcher.store.finding import Verdict
 from dispatcher.store.redis_url import with_authorities
-from tasks.commands.check import _celery_encryption
+from tasks.actions.check_broker import celery_encryption
 from tasks.redis_server import RedisServer
 from tests.acceptance.stack import CLI
 from tests.faults.proxy import Proxy
@@ -274,5 +274,5 @@ def test_what_celery_does(url: str, verdict: str, says: str) -> None:
     """What `check` says of Celery's connection is what kombu was given."""
     celery_url, tls, options = broker.of(url, None)
     with Celery(broker=celery_url, broker_use_ssl=tls, broker_transport_options=options) as app:
-        found = _celery_encryption(app.connection_for_write())
+        found = celery_encryption(app.connection_for_write())
     assert (verdict, True) == (found.verdict, says in found.detail)

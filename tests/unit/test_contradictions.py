@@ -1,10 +1,10 @@
-"""Settings that are allowed one by one, and together do what nobody wants."""
+"""Settings that are allowed one by one, and do harm together."""
 
 import pytest
 
 from config.settings import Settings
 from dispatcher.store.finding import Verdict
-from tasks.commands.check import contradictions
+from tasks.actions.check import contradictions
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_without_the_extra_api() -> None:
     """Without FastAPI everything but `dispatcher api` works, and that says in one line what to install."""
     code = (
         "import sys; sys.modules |= {'fastapi': None, 'uvicorn': None, 'starlette': None}; "
-        "sys.argv = ['dispatcher', 'api']; import tasks.worker, tasks.wiring; from tasks.cli import main; main()"
+        "sys.argv = ['dispatcher', 'api']; import tasks.worker, tasks.wiring; from tasks.__main__ import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (2, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)

@@ -1,0 +1,26 @@
+"""A broker that is not Redis: whether Celery can use its URL. Loads kombu, which takes half a second: `broker.py` imports it for such a URL only."""
+
+from kombu.connection import Connection
+from kombu.transport import TRANSPORT_ALIASES
+
+from dispatcher.errors import InvalidInput
+from dispatcher.store.redis_url import split_url
+
+
+def check(url: str) -> None:
+    """Connects to nothing. Raises InvalidInput, whose text quotes nothing of the URL."""
+    try:
+        for one in url.split(";"):
+            if split_url(one).scheme.partition("+")[0] not in TRANSPORT_ALIASES:
+                raise InvalidInput(
+                    "must start with redis://, rediss://, unix:// or another of Celery's transports"
+                )
+        Connection(url.strip())  # type: ignore[no-untyped-call]  # kombu ships no types
+    except InvalidInput:
+        raise
+    except ImportError as error:
+        raise InvalidInput(f"names a transport that needs the Python package {error.name}") from None
+    except Exception:  # its text may quote the URL
+        raise InvalidInput(
+            "cannot be used by Celery: look at its user, password, host, port and options"
+        ) from None

@@ -1,0 +1,108 @@
+"""What about an installation would lose data: its Redis, its broker, its settings, its workers."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from config.kinds import NEW_FERNET_KEY
+from config.settings import Settings
+from dispatcher.rules.decide import Policy
+from dispatcher.store.checks import look_at_redis
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.finding import Finding, Verdict
+from dispatcher.store.holds import problems
+from tasks import wiring
+from tasks.actions.check_broker import look_at_broker
+
+
+async def look(settings: Settings) -> list[Finding]:
+    """Everything that is looked at without sending anything. Raises RedisUnavailable."""
+    async with wiring.store(settings) as store:
+        found = await look_at_redis(store.client, wiring.redis_url(settings))
+        queued, pending = await store.installation.waiting()
+        waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
+        endpoints = _endpoints(await store.endpoints.all())
+        workers = workers_alive(await store.installation.workers())
+        celery = await asyncio.to_thread(look_at_broker, settings)
+        damage = _damage(await store.stats.day(await store.installation.now_ms()))
+        return [
+            *found,
+            *celery,
+            _secrets(settings),
+            *contradictions(settings),
+            damage,
+            workers,
+            endpoints,
+            waiting,
+        ]
+
+
+def contradictions(settings: Settings) -> list[Finding]:
+    """Settings that are allowed one by one, and do harm together. Pure."""
+    found = list(_contradictions(settings))
+    if not found:
+        return [Finding("settings", Verdict.OK, "none contradicts another")]
+    return [Finding("settings", Verdict.WARNING, text, "dispatcher config shows all") for text in found]
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    yield from _too_late(wiring.policy(settings), settings.expiry_seconds)
+    if settings.max_concurrency > settings.max_in_flight:
+        yield "MAX_CONCURRENCY of one endpoint is above MAX_IN_FLIGHT of a whole worker"
+    if settings.delivered_body_seconds > settings.ledger_retention_seconds:
+        yield "DELIVERED_BODY_SECONDS is above LEDGER_RETENTION_SECONDS: bodies outlive what they belong to"
+    if settings.alert_secret and not settings.alert_url:
+        yield "ALERT_SECRET is set and ALERT_URL is not: nothing is sent"
+
+
+def _too_late(policy: Policy, expiry_seconds: float) -> Iterator[str]:
+    """The first attempt that would come after the expiry, without jitter."""
+    waited = 0.0
+    for attempt in range(1, policy.max_attempts):
+        waited += policy.backoff.delay_ms(attempt, 0.5) / 1000
+        if waited > expiry_seconds:
+            yield (
+                f"attempt {attempt + 1} of {policy.max_attempts} would come after the expiry: raise EXPIRY_SECONDS or "
+                "lower BACKOFF_FACTOR"
+            )
+            return
+
+
+def _damage(day: Counter[str]) -> Finding:
+    """What the sweep has mended lately."""
+    put_back, aside = day["putBack"], day["setAside"]
+    if not put_back and not aside:
+        return Finding("damage", Verdict.OK, "nothing had to be mended in the last 24 h")
+    found = f"in the last 24 h {put_back:,} callbacks were pending and nowhere, {aside:,} keys were of a wrong type"
+    return Finding("damage", Verdict.WARNING, f"{found}; they were mended", "who else writes to this Redis?")
+
+
+def _secrets(settings: Settings) -> Finding:
+    if settings.secret_keys:
+        return Finding("secrets", Verdict.OK, "encrypted in Redis")
+    advice = f"set DISPATCHER_SECRET_KEYS; `{NEW_FERNET_KEY}` makes a key"
+    return Finding("secrets", Verdict.WARNING, "readable in Redis", advice)
+
+
+def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
+    """Which customers' endpoints are down: no fault of this installation."""
+    found = problems(endpoints)
+    stopped = sum(e.state == "stopped" for e in endpoints)
+    told = [f"{count:,} {what}" for what, count in found.items()] + [f"{stopped:,} stopped"] * bool(stopped)
+    if not told:
+        return Finding("endpoints", Verdict.OK, f"nothing is wrong with any of {len(endpoints):,}")
+    detail = f"of {len(endpoints):,}: {', '.join(told)}"
+    return Finding("endpoints", Verdict.WARNING, detail, "dispatcher endpoint list")
+
+
+def workers_alive(workers: dict[str, Any]) -> Finding:
+    """Whether there is a worker; `workers` are those that give a sign of life, by name."""
+    if workers:
+        return Finding("workers", Verdict.OK, f"{len(workers)} alive: {', '.join(workers)}")
+    return Finding(
+        "workers",
+        Verdict.BAD,
+        "none gives a sign of life: no callback is sent",
+        "start one: dispatcher worker",
+    )

@@ -1,0 +1,55 @@
+"""Celery's broker: whether it takes messages, and whether the way to it is encrypted."""
+
+from typing import Any
+
+from kombu.connection import Connection
+
+from config import broker
+from config.settings import Settings
+from dispatcher.errors import InvalidInput
+from dispatcher.store.exposure import encryption
+from dispatcher.store.finding import Finding, Verdict
+
+CONNECT_SECONDS = 4.0
+"""As Celery's own."""
+ANSWER_SECONDS = 10.0
+
+
+def look_at_broker(settings: Settings) -> list[Finding]:
+    """Whether Celery's broker takes messages, and how Celery's own connection to it is encrypted."""
+    try:
+        url, tls, others = broker.of(settings.celery_url, settings.redis_ca_file)
+    except InvalidInput as error:
+        return [Finding("celery", Verdict.BAD, str(error), "set DISPATCHER_BROKER_URL")]
+    options = broker.transport_options(settings.key_prefix, others)
+    connecting: Any = Connection(url, ssl=tls, transport_options=options, connect_timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]  # kombu ships no types
+    with connecting as connection:
+        encrypted = celery_encryption(connection)
+        try:
+            connection.ensure_connection(max_retries=1, timeout=ANSWER_SECONDS)
+        except Exception as error:
+            if "MISCONF" in str(error):
+                detail, advice = (
+                    "the broker refuses writes: it cannot write its files",
+                    "make room on its disk",
+                )
+                return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
+            detail = f"the broker is not reachable: {broker.problem(error, url)}"
+            return [Finding("celery", Verdict.BAD, detail, "look at BROKER_URL"), encrypted]
+    return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
+
+
+def celery_encryption(connection: Any) -> Finding:
+    """By what kombu really uses, whatever the settings say."""
+    subject, scheme = "celery encryption", str(connection.transport_cls)
+    if scheme in ("redis", "rediss", "amqp", "pyamqp") and not (connection.ssl and "amqp" in scheme):
+        host = connection.hostname or ""
+        return encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
+    if scheme == "amqps":
+        detail = "TLS, certificate verified, but not its name: so does Celery with amqps://"
+        return Finding(
+            subject, Verdict.WARNING, detail, "let nobody come between, or use Redis for the broker"
+        )
+    return Finding(
+        subject, Verdict.UNKNOWN, f"{scheme}: by that transport's own rules", "see Celery's manual"
+    )

@@ -1,0 +1,80 @@
+"""Whether callbacks are sent now: a question to the workers, through Celery. Loads Celery."""
+
+import asyncio
+import secrets
+import socket
+import time
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from config import broker
+from config.settings import Settings
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.finding import Finding, Verdict
+from dispatcher.store.installation import Installation
+from tasks import wiring
+from tasks.actions.check import workers_alive
+
+LIVE_SECONDS = 10.0
+SIGN_SECONDS = 3.0
+"""How long a worker that gave a sign of life before is waited for: signs come every second."""
+LOOK = "look at the workers' logs"
+
+
+async def look_live(settings: Settings, here: bool) -> list[Finding]:
+    """Whether workers take hints and lead intake; with `here`, whether one of this host is alive. Raises RedisUnavailable."""
+    probe = secrets.token_hex(8)
+    async with wiring.store(settings) as store:
+        since_ms = await store.installation.now_ms()  # says in one line if Redis is away
+        await asyncio.to_thread(publish_probe, settings, probe)
+        workers = await _signs_since(store.installation, since_ms, probe)
+    who, leader = _answered(workers, probe), _leader(workers)
+    asked = (
+        {name: sign for name, sign in workers.items() if f"@{socket.gethostname()}/" in name}
+        if here
+        else workers
+    )
+    return [
+        workers_alive(asked),
+        Finding("hints", Verdict.OK, f"a hint came through Celery to {who}")
+        if who
+        else Finding("hints", Verdict.BAD, f"no worker took a hint within {LIVE_SECONDS:g} s", LOOK),
+        Finding("intake", Verdict.OK, f"led by {leader}")
+        if leader
+        else Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK),
+    ]
+
+
+async def _signs_since(installation: Installation, since_ms: int, probe: str) -> dict[str, Any]:
+    """The signs of life that were given since then: what a worker said before says nothing of now."""
+    began = time.monotonic()
+    while True:
+        known = await installation.workers()
+        given = {name: sign for name, sign in known.items() if sign["signedMs"] >= since_ms}
+        waited = time.monotonic() - began
+        whole = len(given) == len(known) or waited > SIGN_SECONDS
+        if (whole and _answered(given, probe) and _leader(given)) or waited > LIVE_SECONDS:
+            return given
+        await asyncio.sleep(0.1)
+
+
+def _answered(workers: dict[str, Any], probe: str) -> str | None:
+    return next((name for name, sign in workers.items() if probe in sign["probes"]), None)
+
+
+def _leader(workers: dict[str, Any]) -> str | None:
+    return next((name for name, sign in workers.items() if sign["leadsIntake"]), None)
+
+
+def publish_probe(settings: Settings, probe: str) -> None:
+    """Sends a hint that only asks who takes it, through Celery, as workers send hints. Raises RedisUnavailable."""
+    app = Celery("dispatcher", set_as_current=False)
+    app.config_from_object("config.celeryconfig")
+    with app:
+        try:
+            app.send_task(broker.HINT_TASK, ([],), {"probe": probe}, retry=False, ignore_result=True)
+        except OperationalError as error:
+            why = broker.problem(error, settings.celery_url)
+            raise RedisUnavailable(f"Celery's broker is not reachable: {why}") from error

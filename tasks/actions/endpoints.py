@@ -1,0 +1,121 @@
+"""Finding endpoints, stopping and resuming one, retrying one or many."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from dispatcher.errors import NotFound
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.holds import by_trouble
+from dispatcher.store.ledger import Retried, Stopped
+from tasks import wiring
+
+NAMED = 3
+"""Endpoints that are named where one is not known."""
+
+
+async def chosen(store: wiring.Store, workspace: str | None, state: str | None) -> list[Endpoint]:
+    """All endpoints, or a workspace's, or those in a state. Raises NotFound for an unknown workspace."""
+    found = [e for e in await store.endpoints.all() if workspace in (None, e.workspace)]
+    if workspace and not found:
+        await store.workspaces.require(workspace)
+    return [e for e in found if state in (None, e.state)]
+
+
+async def one(store: wiring.Store, workspace: str, origin: str) -> Endpoint:
+    """A workspace's endpoint. Raises NotFound that names the nearest of those it has."""
+    found = await store.endpoints.get(EndpointName(workspace, origin))
+    if found is None:
+        await store.workspaces.require(workspace)
+        raise await unknown(store, workspace, origin)
+    return found
+
+
+async def unknown(store: wiring.Store, workspace: str, origin: str) -> NotFound:
+    """The error for an endpoint that a workspace does not have."""
+    found = [e.url for e in sorted(await chosen(store, workspace, None), key=by_trouble)]
+    if not found:
+        return NotFound(f"workspace {workspace} has no endpoint yet: no callback of it was accepted")
+    near = get_close_matches(origin, found, NAMED, 0.5) or found[:NAMED]
+    more = f" and {len(found) - len(near)} more" if len(found) > len(near) else ""
+    return NotFound(
+        f"workspace {workspace} has no endpoint {origin}; it has {', '.join(near)}{more} "
+        f"(`dispatcher endpoint list --workspace {workspace}`)"
+    )
+
+
+async def with_answer(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
+    """The endpoint with what its last failed attempt brought."""
+    [found] = await store.endpoints.with_answers([endpoint])
+    return found
+
+
+async def again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
+    """The endpoint as it is by now."""
+    return await store.endpoints.get(EndpointName(endpoint.workspace, endpoint.url)) or endpoint
+
+
+async def stop(store: wiring.Store, endpoint: Endpoint, *, going: bool) -> Stopped:
+    """Stops an endpoint, or with `going` lets it send again."""
+    word = await store.ledger.stop(endpoint.id, going=going)
+    if word is Stopped.CHANGED:
+        what = "endpoint.resume" if going else "endpoint.stop"
+        await store.audit.add(what, endpoint.workspace, after={"endpoint": endpoint.url})
+    return word
+
+
+async def retry_one(store: wiring.Store, endpoint: Endpoint) -> Retried:
+    """Tries an endpoint now."""
+    retried = await _retry(store, endpoint)
+    if retried.changed:
+        about = {"endpoint": endpoint.url, "probed": bool(retried.pause_ended_ms)}
+        await store.audit.add(
+            "endpoint.retry", endpoint.workspace, after=about | {"madeDue": retried.made_due}
+        )
+    return retried
+
+
+@dataclass(frozen=True)
+class ToRetry:
+    """Endpoints for which something waits, or would."""
+
+    chosen: Sequence[Endpoint]
+    """What is held up first."""
+    stopped: Sequence[Endpoint]
+    """By an operator: they are left so."""
+
+
+async def to_retry(store: wiring.Store, workspace: str | None, state: str | None) -> ToRetry:
+    """Which endpoints would be retried. Raises NotFound for an unknown workspace."""
+    found = [e for e in await chosen(store, workspace, state) if _can_be_retried(e)]
+    stopped = [e for e in found if e.state == "stopped"]
+    return ToRetry(sorted((e for e in found if e.state != "stopped"), key=by_trouble), stopped)
+
+
+async def retry_all(
+    store: wiring.Store,
+    workspace: str | None,
+    state: str | None,
+    endpoints: Sequence[Endpoint],
+    progress: Callable[[Sequence[Endpoint]], Iterable[Endpoint]],
+) -> tuple[int, int]:
+    """How many are probed, and how many callbacks were made due. The endpoints pass through `progress`."""
+    probed = made_due = 0
+    async with store.audit.steps("endpoint.retry", workspace or "", state=state) as done:
+        for number, endpoint in enumerate(progress(endpoints), 1):
+            retried = await _retry(store, endpoint)
+            probed += bool(retried.pause_ended_ms)
+            made_due += retried.made_due
+            done |= {"endpoints": number, "probed": probed, "madeDue": made_due}
+    return probed, made_due
+
+
+async def _retry(store: wiring.Store, endpoint: Endpoint) -> Retried:
+    if not _can_be_retried(endpoint):
+        return Retried(stopped=endpoint.stopped_ms is not None)
+    return await store.ledger.retry(endpoint.id, await store.endpoints.later(endpoint)) or Retried()
+
+
+def _can_be_retried(endpoint: Endpoint) -> bool:
+    return endpoint.waiting > 0 or endpoint.paused_until_ms > endpoint.now_ms

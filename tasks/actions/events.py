@@ -1,0 +1,101 @@
+"""Which events somebody asks for, and reading them."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.outcomes import State
+from dispatcher.store.callbacks import LISTED
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.stored_callback import StoredCallback
+from tasks import wiring
+
+WAITING = "waiting"
+ENDED = tuple(state.value for state in LISTED)
+STATES = (WAITING, *ENDED)
+
+_AGO = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The events in a state, of which each of the others leaves some. Raises InvalidInput where they do not go together."""
+
+    state: str
+    workspace: str | None = None
+    endpoint: str | None = None
+    """Its URL; what is behind the port does not matter."""
+    error: str | None = None
+    """Of the last attempt."""
+    since: str | None = None
+    """When they ended: ISO 8601, or `90m` ago."""
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.state not in STATES:
+            raise InvalidInput(f"a state is one of {', '.join(STATES)}, not {self.state!r}")
+        if self.state == WAITING and (self.since or self.until):
+            raise InvalidInput("--since and --until go with ends: failed, expired, superseded")
+        if self.endpoint and not self.workspace:
+            raise InvalidInput("--endpoint needs --workspace: an endpoint is one workspace's")
+
+    @property
+    def origin(self) -> str | None:
+        """The endpoint as the ledger names it. Raises InvalidInput."""
+        return parse_callback_url(self.endpoint, allow_http=True).origin if self.endpoint else None
+
+
+async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCallback]:
+    """The events of a filter: the latest end first; of those that wait, the next expiry. Raises NotFound, InvalidInput."""
+    if asked.workspace:
+        await store.workspaces.require(asked.workspace)
+    origin, now_ms = asked.origin, await store.installation.now_ms()
+    if asked.state == WAITING:
+        id_ = endpoint_id(EndpointName(asked.workspace or "", origin)) if origin else None
+        found = store.callbacks.waiting(asked.workspace, id_)
+    else:
+        names = [asked.workspace] if asked.workspace else await store.workspaces.names()
+        since_ms, until_ms = time_ms(asked.since, now_ms) or 0, time_ms(asked.until, now_ms) or now_ms
+        found = store.callbacks.ended(names, State(asked.state), since_ms, until_ms)
+    async for event in found:
+        if origin in (None, event.endpoint) and asked.error in (None, event.error):
+            yield event
+
+
+async def page(events: AsyncIterator[StoredCallback], offset: int, limit: int) -> list[StoredCallback]:
+    """At most `limit` of them, behind the first `offset`."""
+    found: list[StoredCallback] = []
+    async for event in events:
+        if offset:
+            offset -= 1
+            continue
+        found.append(event)
+        if len(found) == limit:
+            break
+    return found
+
+
+async def of_message(store: wiring.Store, message: str, workspace: str | None) -> list[StoredCallback]:
+    """A message's events in order of acceptance; without a workspace, of all of them."""
+    names = [workspace] if workspace else await store.workspaces.names()
+    return [event for name in names for event in await store.callbacks.of_message(name, message)]
+
+
+def time_ms(text: str | None, now_ms: int) -> int | None:
+    """A time as people say it (`90m`: so long ago; else ISO 8601, UTC where it names no zone), in ms since 1970. Raises InvalidInput."""
+    if text is None:
+        return None
+    if ago := _AGO.fullmatch(text):
+        return now_ms - int(ago[1]) * _UNITS[ago[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(
+            f"{text!r} is no time: say 2026-06-09T13:00, or 90m, 6h, 2d for so long ago"
+        ) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

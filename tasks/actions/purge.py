@@ -1,0 +1,58 @@
+"""Ending callbacks that wait, and removing those that have ended."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+from dispatcher.rules.outcomes import State
+from dispatcher.store.stored_callback import Pending, StoredCallback
+from tasks import wiring
+
+BATCH = 500
+
+Batch = tuple[str, list[str]]
+"""An endpoint, and eventIds of callbacks to it."""
+
+
+async def cancel(
+    store: wiring.Store,
+    workspace: str,
+    origin: str | None,
+    found: Sequence[Pending],
+    progress: Callable[[Sequence[Batch]], Iterable[Batch]],
+) -> int:
+    """Ends waiting callbacks as failed (cancelled), in batches that pass through `progress`; how many there were still."""
+    by_endpoint = groupby(sorted(found, key=attrgetter("endpoint")), attrgetter("endpoint"))
+    batches = [(to, ids) for to, group in by_endpoint for ids in _batched([one.event_id for one in group])]
+    count = 0
+    async with store.audit.steps("callbacks.cancel", workspace, endpoint=origin) as done:
+        for to, ids in progress(batches):
+            count += await store.ledger.cancel(to, ids)
+            done["cancelled"] = count
+    return count
+
+
+async def ended(
+    store: wiring.Store, workspace: str, state: State | None, message: str | None
+) -> list[StoredCallback]:
+    """A workspace's callbacks that have ended, by message or by state. Raises NotFound."""
+    await store.workspaces.require(workspace)
+    if state is None:
+        return [event for event in await store.callbacks.of_message(workspace, message or "") if event.ended]
+    return [event async for event in store.callbacks.ended([workspace], state)]
+
+
+async def forget(
+    store: wiring.Store, workspace: str, events: Sequence[StoredCallback], **about: str | None
+) -> int:
+    """Removes callbacks from the ledger; how many were there. `about` is what the audit says of them."""
+    count = 0
+    async with store.audit.steps("callbacks.forget", workspace, **about) as done:
+        for ids in _batched([event.event_id for event in events]):
+            count += await store.ledger.forget(workspace, ids)
+            done["forgotten"] = count
+    return count
+
+
+def _batched(ids: list[str]) -> list[list[str]]:
+    return [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]

@@ -1,0 +1,111 @@
+"""What was accepted, what became of it, and how long it took: as the documents that `stats --json` prints."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from dispatcher.model import iso
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.holds import problem, problems
+from dispatcher.store.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
+from tasks import wiring
+
+WINDOWS = {"this hour": 1, "24 h": 24, "7 d": WEEK_HOURS}
+"""Full hours and the one that runs."""
+NOBODY = "*"
+"""The workspace of entries that name none."""
+SPARK_MINUTES = 60
+
+
+async def overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]:
+    """This hour, 24 hours, 7 days, what waits now, and the last minutes and hours; of a workspace, or of all."""
+    now_ms = await store.installation.now_ms()
+    queued, _ = await store.installation.waiting()
+    endpoints = [e for e in await store.endpoints.all() if workspace in (None, e.workspace)]
+    minutes = [] if workspace else await store.stats.minutes(now_ms)
+    refused = {name: await _refused(store, now_ms, hours) for name, hours in WINDOWS.items()}
+    return {
+        "at": iso(now_ms),
+        "now": {"queued": queued, **_now(endpoints)},
+        "windows": {name: await _window(store, now_ms, hours, workspace) for name, hours in WINDOWS.items()},
+        "apiRefused": {} if workspace else refused,
+        "minutes": _rows(minutes[-SPARK_MINUTES:], 1),
+        "hours": _rows(minutes, 60),
+    }
+
+
+def _now(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """What waits, and how the endpoints are."""
+    due = [e.oldest_due_ms for e in endpoints if e.oldest_due_ms is not None]
+    return {
+        "waiting": sum(e.waiting for e in endpoints),
+        "inFlight": sum(e.in_flight for e in endpoints),
+        "oldestDueAt": iso(min(due)) if due else None,
+        "endpoints": Counter(e.state for e in endpoints),
+        "problems": problems(endpoints),
+    }
+
+
+async def _window(store: wiring.Store, now_ms: int, hours: int, workspace: str | None) -> dict[str, Any]:
+    """The sums of the last full hours and the one that runs."""
+    found = await store.stats.workspaces(now_ms, hours)
+    return total(figures for name, figures in found.items() if workspace in (None, name)).as_json()
+
+
+async def _refused(store: wiring.Store, now_ms: int, hours: int) -> dict[str, int]:
+    """API calls that were refused, by reason."""
+    counts: Counter[str] = Counter()
+    for (reason, _), count in (await store.refusals.last(now_ms, hours)).items():
+        counts[reason] += count
+    return dict(sorted(counts.items()))
+
+
+def _rows(minutes: Sequence[Counter[str]], together: int) -> dict[str, list[int]]:
+    """By what happened, how often in each so many minutes; nothing where there are none."""
+    if not minutes:
+        return {}
+    starts = range(0, len(minutes), together)
+    return {
+        name: [sum(counts[name] for counts in minutes[first : first + together]) for first in starts]
+        for name in ("accepted", "delivered", "failed")
+    }
+
+
+async def by_workspace(store: wiring.Store, workspace: str | None) -> list[dict[str, Any]]:
+    """The last 24 hours of each workspace, those with the most failures first."""
+    now_ms = await store.installation.now_ms()
+    found = await store.stats.workspaces(now_ms, 24)
+    waiting: Counter[str] = Counter()
+    for endpoint in await store.endpoints.all():
+        waiting[endpoint.workspace] += endpoint.waiting
+    names = {*found, *(name for name, count in waiting.items() if count)} - {NOBODY}
+    rows = [
+        _row(name, found.get(name, Figures()), waiting[name]) for name in names if workspace in (None, name)
+    ]
+    return sorted(rows, key=lambda row: (-row["failed"] - row["expired"], row["workspace"]))
+
+
+def _row(workspace: str, figures: Figures, waiting: int) -> dict[str, Any]:
+    document = figures.as_json()
+    kept = ("accepted", "delivered", "failed", "expired", "superseded", "successRate")
+    return {
+        "workspace": workspace,
+        "waiting": waiting,
+        **{name: document[name] for name in kept},
+        **document["latencyMs"],
+    }
+
+
+async def by_endpoint(store: wiring.Store, workspace: str | None) -> list[dict[str, Any]]:
+    """The last 7 days of each endpoint, those with the most failures first."""
+    found = await store.stats.endpoints(await store.installation.now_ms(), WEEK_DAYS)
+
+    def row(endpoint: Endpoint) -> dict[str, Any]:
+        counts = found.get(endpoint.id, Counter())
+        names = ("delivered", "failed", "expired", "superseded", "opened")
+        known = endpoint.as_json()
+        shown = {name: known[name] for name in ("workspace", "endpoint", "state", "waiting", "p95Ms")}
+        return shown | {name: counts[name] for name in names} | {"problem": problem(endpoint)}
+
+    rows = [row(e) for e in await store.endpoints.all() if workspace in (None, e.workspace)]
+    return sorted(rows, key=lambda row: (-row["failed"] - row["expired"], -row["waiting"]))

@@ -1,0 +1,119 @@
+"""Changing a workspace, and moving what waits to its new callback URL."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.workspace import Workspace
+from dispatcher.store.audit import difference, is_changed, shown_url
+from tasks import wiring
+
+MOVED_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a workspace is to have; None leaves a thing as it is, or at its default."""
+
+    callback_url: str | None = None
+    max_concurrency: int | None = None
+    rate_per_second: float | None = None
+    ordering: str | None = None
+    headers: Mapping[str, str] | None = None
+    """An empty value removes the header."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        facts = (
+            self.callback_url,
+            self.max_concurrency,
+            self.rate_per_second,
+            self.ordering,
+            self.headers or None,
+        )
+        return any(fact is not None for fact in facts)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How many callbacks were moved."""
+
+    moved: int
+    left: int
+    """Those that are being sent, or go to another URL."""
+
+
+async def add(
+    store: wiring.Store, workspace: str, dialect: str, wanted: Wanted, secret: str | None
+) -> Workspace:
+    """Makes a workspace. Raises InvalidInput, AlreadyExists."""
+    made = await store.workspaces.add(
+        workspace,
+        dialect,
+        wanted.callback_url or "",
+        now_ms=await store.installation.now_ms(),
+        secret=secret,
+        max_concurrency=wanted.max_concurrency,
+        rate_per_second=wanted.rate_per_second,
+        ordering=wanted.ordering,
+        headers=wanted.headers or {},
+    )
+    await store.audit.add("workspace.add", workspace, *difference(made))
+    return made
+
+
+async def update(store: wiring.Store, workspace: str, wanted: Wanted) -> bool:
+    """Wanted a workspace; whether it was otherwise before. Raises InvalidInput, NotFound."""
+    updated = await store.workspaces.update(
+        workspace,
+        callback_url=wanted.callback_url,
+        max_concurrency=wanted.max_concurrency,
+        rate_per_second=wanted.rate_per_second,
+        ordering=wanted.ordering,
+        headers=wanted.headers or {},
+    )
+    changed = is_changed(updated)
+    if changed:
+        await store.audit.add("workspace.update", workspace, *difference(updated))
+    return changed
+
+
+async def url_before(store: wiring.Store, workspace: str, *, needed: bool) -> str:
+    """A workspace's callback URL. Raises NotFound; InvalidInput where it has none and waiting callbacks are to be moved from it."""
+    url = (await store.workspaces.require(workspace)).callback_url
+    if needed and not url:
+        raise InvalidInput("it had no callback URL: say --move-from")
+    return url
+
+
+async def waiting_in_order(store: wiring.Store, workspace: str) -> list[str]:
+    """The eventIds of what waits, each message's in order of acceptance."""
+    by_message: defaultdict[str, list[str]] = defaultdict(list)
+    async for one in store.callbacks.pending(workspace):
+        by_message[one.message_uuid].append(one.event_id)
+    several = [uuid for uuid, ids in by_message.items() if len(ids) > 1]
+    for uuid, order in (await store.callbacks.order(workspace, several)).items():
+        place = {event_id: number for number, event_id in enumerate(order)}
+        by_message[uuid].sort(key=lambda event_id, place=place: place.get(event_id, len(place)))  # type: ignore[misc]
+    return [event_id for ids in by_message.values() for event_id in ids]
+
+
+async def move(
+    store: wiring.Store,
+    workspace: str,
+    before: str,
+    waiting: Sequence[str],
+    progress: Callable[[Sequence[Sequence[str]]], Iterable[Sequence[str]]],
+) -> Moved:
+    """Moves what waits for the URL `before` to the workspace's own, in batches that pass through `progress`."""
+    url = parse_callback_url((await store.workspaces.require(workspace)).callback_url, allow_http=True)
+    from_url = parse_callback_url(before, allow_http=True).url
+    batches = [waiting[first : first + MOVED_AT_ONCE] for first in range(0, len(waiting), MOVED_AT_ONCE)]
+    moved, about = 0, {"from": shown_url(from_url), "to": shown_url(url.url)}
+    async with store.audit.steps("callbacks.move", workspace, **about) as done:
+        for ids in progress(batches):
+            moved += await store.ledger.move(workspace, from_url, url.url, f"{workspace} {url.origin}", ids)
+            done["moved"] = moved
+    return Moved(moved, len(waiting) - moved)

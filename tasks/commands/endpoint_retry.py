@@ -1,0 +1,153 @@
+"""`dispatcher endpoint retry`: what is mended is tried now."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import typer
+
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.holds import at, held_by, problem
+from dispatcher.store.ledger import Retried
+from tasks import console, wiring
+from tasks.actions import endpoints
+from tasks.actions.endpoints import ToRetry
+from tasks.commands.endpoint import Json, document_of, run_on_one
+from tasks.progress import progress
+
+STATES = ("paused", "waiting")
+
+
+def retry(
+    workspace: Annotated[
+        str | None, typer.Argument(help="Whose.", metavar="[WORKSPACE]", show_default=False)
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            help="One endpoint, at once; without it, all of the workspace.",
+            metavar="[URL]",
+            show_default=False,
+        ),
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help=f"Many: those in this state only: {', '.join(STATES)}.", show_default=False),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Many: of every workspace, whatever their state.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Of many: do it. Without it, only count.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try an endpoint now, or many: "it is mended, go on".
+
+    What the breaker paused is probed at once by one callback; one success lets the others follow. What waits for its
+    next attempt becomes due now, in order, and uses one of the attempts it has left. Rates and limits hold as always. What is
+    stopped stays so: `endpoint resume` lets it go on. Many are only counted without --yes.
+
+    Examples:
+
+      dispatcher endpoint retry acme https://hooks.acme.example
+
+      dispatcher endpoint retry acme --yes
+
+      dispatcher endpoint retry --state paused --yes
+    """
+    console.require_one_of("a state to retry", state, STATES)
+    if problem := _contradiction(workspace, url, state, everything):
+        console.fail(problem, console.USAGE)
+    if workspace and url:
+        _retry_one(workspace, url, as_json)
+    else:
+        _retry_many(workspace, state, yes, as_json)
+
+
+def _contradiction(workspace: str | None, url: str | None, state: str | None, everything: bool) -> str:
+    """What is wrong with the options together; empty if nothing is."""
+    if url and (state or everything):
+        return "--state and --all are for many: leave out the URL"
+    if everything and (workspace or state):
+        return "--all is every endpoint of every workspace: say it alone"
+    if everything or state or workspace:
+        return ""
+    return "say a workspace and a URL, or for many: a workspace, --state paused or --all"
+
+
+def _retry_one(workspace: str, url: str, as_json: bool) -> None:
+    async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, Endpoint, Retried]:
+        retried = await endpoints.retry_one(store, endpoint)
+        return endpoint, await endpoints.again(store, endpoint), retried
+
+    before, after, retried = run_on_one(workspace, url, work)
+    if as_json:
+        probed = bool(retried.pause_ended_ms or retried.probe_ends_ms)
+        facts = {"stopped": retried.stopped, "probed": probed, "madeDue": retried.made_due}
+        console.print_json({**facts, "before": document_of(before), "after": document_of(after)})
+    if retried.stopped:
+        console.fail(
+            f"nothing was done: {held_by(after)}; `dispatcher endpoint resume {workspace} {before.url}` lets it go on"
+        )
+    if not as_json:
+        console.say(_outcome(before, after, retried))
+
+
+def _outcome(before: Endpoint, after: Endpoint, retried: Retried) -> str:
+    if not before.waiting:
+        next_ = "the next callback probes it" if retried.pause_ended_ms else "there is nothing to retry"
+        return f"nothing waits for it: {next_}"
+    done = []
+    if retried.pause_ended_ms:
+        done.append(f"probing now; was {held_by(before)}")
+    elif retried.probe_ends_ms:
+        done.append(f"is being probed already, until {at(retried.probe_ends_ms, after.now_ms)} at the latest")
+    if retried.made_due:
+        done.append(_made_due(retried.made_due))
+    return "; ".join(done) or f"nothing to hasten; {held_by(after)}"
+
+
+def _retry_many(workspace: str | None, state: str | None, yes: bool, as_json: bool) -> None:
+    settings = console.settings()
+
+    async def work() -> tuple[ToRetry, int, int]:
+        async with wiring.store(settings) as store:
+            found = await endpoints.to_retry(store, workspace, state)
+            if not yes:
+                return found, 0, 0
+            return found, *await endpoints.retry_all(store, workspace, state, found.chosen, _shown)
+
+    found, probed, made_due = console.run(work())
+    count = len(found.chosen)
+    if as_json:
+        counts = {"endpoints": count, "stopped": len(found.stopped), "probed": probed, "madeDue": made_due}
+        console.print_json({**counts, "done": yes})
+    else:
+        _print_many(found, f"{probed} probed now; {_made_due(made_due)}" if yes else "")
+
+
+def _print_many(found: ToRetry, done: str) -> None:
+    """`done` is what was done; empty where they were only counted."""
+    count = len(found.chosen)
+    if not count:
+        console.say("no such endpoint has anything waiting: there is nothing to retry")
+    elif done:
+        console.say(f"{_endpoints(count)}: {done}")
+    else:
+        rows = [(e.workspace, e.url, e.state, problem(e), e.waiting) for e in found.chosen[:20]]
+        console.print_table(("workspace", "endpoint", "state", "problem", "waiting"), rows, "")
+        console.say(f"{_endpoints(count)}; nothing was done: --yes retries what is counted here")
+    if stopped := len(found.stopped):
+        console.say(
+            f"{_endpoints(stopped)} stopped, and left so: `dispatcher endpoint resume` lets one go on"
+        )
+
+
+def _shown(steps: Sequence[Endpoint]) -> Iterable[Endpoint]:
+    return progress(steps, "retrying")
+
+
+def _endpoints(count: int) -> str:
+    return f"{count} endpoint{'' if count == 1 else 's'}"
+
+
+def _made_due(count: int) -> str:
+    return f"{count} callback{'' if count == 1 else 's'} that waited for the next attempt due now"

@@ -1,0 +1,185 @@
+"""`dispatcher workspace add` and `update`: making and changing a customer. They look up where its callback URL leads."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import typer
+
+from config.settings import Settings
+from dispatcher.rules.dialects import dialects
+from dispatcher.rules.headers import parse_headers
+from dispatcher.rules.workspace import ORDERINGS, Workspace
+from tasks import console, wiring
+from tasks.actions import workspaces
+from tasks.actions.workspaces import Moved, Wanted
+from tasks.commands.look_up import look_up
+from tasks.commands.workspace import Id, Json, show_secret
+from tasks.progress import progress
+
+Dialect = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(dialects()))}.", show_default=False)]
+CallbackUrl = Annotated[
+    str,
+    typer.Option(
+        help="Where its callbacks go; left out, only status changes that carry a URL cause callbacks.",
+        show_default=False,
+    ),
+]
+Secret = Annotated[
+    str | None,
+    typer.Option(
+        envvar="WORKSPACE_SECRET",
+        help="Its signing secret (whsec_…); one is made if left out.",
+        show_default=False,
+    ),
+]
+MaxConcurrency = Annotated[
+    int | None, typer.Option(help="Callbacks in flight to one of its endpoints, at most.", show_default=False)
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        help="Callbacks a second to one of its endpoints, at most; 0 for no limit.", show_default=False
+    ),
+]
+Ordering = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Of one message's callbacks, for later status changes: {', '.join(ORDERINGS)}.",
+        show_default=False,
+    ),
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(help="A header of its own, as 'Name: value'; may be repeated.", show_default=False),
+]
+NoCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Do not look up where the callback URL leads: the workers' settings or name servers are others than here.",
+    ),
+]
+
+
+def add(
+    workspace: Id,
+    dialect: Dialect,
+    callback_url: CallbackUrl = "",
+    secret: Secret = None,
+    max_concurrency: MaxConcurrency = None,
+    rate_per_second: Rate = None,
+    ordering: Ordering = None,
+    header: Header = None,
+    no_check: NoCheck = False,
+    as_json: Json = False,
+) -> None:
+    """Make a workspace; its secret is shown this once.
+
+    A callback URL that deliveries could not go to, by this process's settings, is refused; a name that has no address now is
+    only told.
+
+    Examples:
+
+      dispatcher workspace add acme --dialect zeckta --callback-url https://hooks.acme.example/messages
+
+      dispatcher workspace add bluefin --dialect sendexa --callback-url https://api.bluefin.example/sms --max-concurrency 5
+    """
+    settings = console.settings()
+    headers = parse_headers(header or [])
+    wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers)
+
+    async def work() -> tuple[Workspace, str]:
+        async with wiring.store(settings) as store:
+            warning = "" if no_check else await _look_up(settings, callback_url)
+            return await workspaces.add(store, workspace, dialect, wanted, secret), warning
+
+    made, warning = console.run(work())
+    show_secret(made, "is made; its signing secret", as_json)
+    _warn(warning)
+    if not callback_url:
+        console.err.print("it has no callback URL: only status changes that carry one cause callbacks")
+
+
+def update(
+    workspace: Id,
+    callback_url: Annotated[
+        str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
+    ] = None,
+    move_waiting: Annotated[
+        bool, typer.Option("--move-waiting", help="With --callback-url: waiting callbacks go there too.")
+    ] = False,
+    move_from: Annotated[
+        str | None,
+        typer.Option(
+            help="With --move-waiting: those to this URL, in place of the one before.", show_default=False
+        ),
+    ] = None,
+    max_concurrency: MaxConcurrency = None,
+    rate_per_second: Rate = None,
+    ordering: Ordering = None,
+    header: Header = None,
+    no_check: NoCheck = False,
+) -> None:
+    """Change a workspace: the URL for later status changes, the rest at once.
+
+    A callback URL is looked at as `workspace add` does. A header without a value ('Name:') is removed.
+    """
+    settings = console.settings()
+    headers = parse_headers(header or [])
+    wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers)
+    if not wanted:
+        options = "--callback-url, --max-concurrency, --rate-per-second, --ordering or --header"
+        console.fail(f"say what to change: {options}", console.USAGE)
+    if (move_waiting and not callback_url) or (move_from and not move_waiting):
+        console.fail(
+            "--move-waiting goes with --callback-url, --move-from with --move-waiting", console.USAGE
+        )
+    changed, moved, warning = console.run(
+        _update(settings, workspace, wanted, move_waiting, move_from, no_check)
+    )
+    done = "is changed" if changed else "was like that already"
+    console.out.print(f"workspace {workspace} {done}{_also(moved)}", markup=False)
+    _warn(warning)
+
+
+async def _update(
+    settings: Settings,
+    workspace: str,
+    wanted: Wanted,
+    move_waiting: bool,
+    move_from: str | None,
+    no_check: bool,
+) -> tuple[bool, Moved | None, str]:
+    """Whether it was otherwise before, what was moved, and what to warn of."""
+    async with wiring.store(settings) as store:
+        before = move_from or await workspaces.url_before(store, workspace, needed=move_waiting)
+        warning = "" if no_check else await _look_up(settings, wanted.callback_url)
+        changed = await workspaces.update(store, workspace, wanted)
+        if not move_waiting:
+            return changed, None, warning
+        with console.err.status("reading what waits"):
+            waiting = await workspaces.waiting_in_order(store, workspace)
+        return changed, await workspaces.move(store, workspace, before, waiting, _shown), warning
+
+
+def _shown(steps: Sequence[Sequence[str]]) -> Iterable[Sequence[str]]:
+    return progress(steps, "moving")
+
+
+def _also(moved: Moved | None) -> str:
+    if moved is None:
+        return ""
+    left = (
+        f"; {moved.left} are being sent, or go to another URL (--move-from moves those)" if moved.left else ""
+    )
+    return f"; {moved.moved} waiting callbacks go to the new URL{left}"
+
+
+async def _look_up(settings: Settings, url: str | None) -> str:
+    """What to warn of, of a callback URL that is to be set. Raises InvalidInput where deliveries may not go there."""
+    return await look_up(settings, url) if url else ""
+
+
+def _warn(text: str) -> None:
+    if text:
+        console.err.print(text, markup=False)

@@ -1,0 +1,171 @@
+"""The engine of a worker, in a thread with an event loop of its own. Knows nothing of Celery."""
+
+import asyncio
+import os
+import resource
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
+from contextlib import contextmanager, suppress
+
+import structlog
+import uvloop
+
+from config import logs
+from config.settings import Settings
+from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.health import Health
+from dispatcher.store.checks import look_at_redis
+from dispatcher.store.finding import Verdict
+from dispatcher.store.replies import Hint
+from dispatcher.worker.engine import Engine, Publish
+from dispatcher.worker.metrics import Metrics
+from tasks import engine_wiring, wiring
+from tasks.health import turning
+from tasks.metrics import WorkerCollector, serve
+
+EX_SOFTWARE = 70
+"""Exit code where the fault is ours: the supervisor starts the worker anew."""
+EX_CONFIG = 78
+"""Exit code where what is in Redis is of another version's format."""
+
+OTHER_DESCRIPTORS = 200
+"""What a worker opens for other things than its POSTs: Redis, Celery, DNS, idle connections."""
+
+log = structlog.get_logger()
+
+
+class EngineThread:
+    """Runs an engine in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, name: str, settings: Settings, publish: Publish) -> None:
+        self._name = name
+        self._settings = settings
+        self._publish = publish
+        self.health = Health()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="engine")
+
+    def start(self) -> None:
+        """Starts the engine; returns when it takes hints."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Ends the engine: POSTs in flight end and are recorded."""
+        self.ask_to_stop()
+        self._thread.join()
+
+    def ask_to_stop(self) -> None:
+        """Has the engine end; may be called again."""
+        self.health.stopping = True
+        if self._loop and self._engine:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._engine.stop)
+
+    def join(self, seconds: float) -> bool:
+        """Waits for the engine's end, at most so long; whether it has ended."""
+        self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def endpoints_served(self) -> int:
+        """How many endpoints have something in flight, or not recorded, here."""
+        return self._engine.turns if self._engine else 0
+
+    def hand_over(self, hints: Sequence[Hint], probe: str = "") -> None:
+        """Gives hints to the engine; waits only while it is at its limit.
+
+        Once the engine has stopped they are dropped: a waker hints again.
+        """
+        assert self._engine
+        assert self._loop
+        serving = self._engine.serve(hints)
+        try:
+            if probe:
+                self._loop.call_soon_threadsafe(self._engine.answer, probe)
+            future = asyncio.run_coroutine_threadsafe(serving, self._loop)
+        except RuntimeError:  # the loop is closed
+            serving.close()
+            return
+        while self._thread.is_alive() and not future.done():
+            wait((future,), timeout=1)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._main())
+        except OtherFormat as refused:
+            try:
+                log.critical("worker.refused", problem=str(refused))
+                logs.flush()
+            finally:
+                os._exit(EX_CONFIG)
+        except BaseException:
+            try:
+                log.critical(
+                    "engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True
+                )
+                logs.flush()
+            finally:
+                os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
+
+    async def _main(self) -> None:
+        max_in_flight = usable_descriptors(self._settings.max_in_flight)
+        metrics = Metrics()
+        health = self.health
+        engine_of = engine_wiring.engine(
+            self._settings, self._name, max_in_flight, metrics, health, self._publish
+        )
+        async with turning(health), engine_of as engine:
+            self._engine = engine
+            self._ready.set()
+            with _shown(metrics, health, self._settings.metrics_port):
+                await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
+
+
+@contextmanager
+def _shown(metrics: Metrics, health: Health, port: int) -> Iterator[None]:
+    """Shows metrics and health at a port while the block runs; a port that is taken must not stop callbacks."""
+    end: Callable[[], None] = lambda: None  # noqa: E731
+    if port:
+        try:
+            end, _ = serve(port, WorkerCollector(metrics), health)
+            log.info("metrics.shown", port=port)
+        except OSError as error:
+            log.error(
+                "metrics.not_shown", port=port, problem=str(error), action="choose another METRICS_PORT"
+            )
+    try:
+        yield
+    finally:
+        end()
+
+
+async def _warn_about_redis(settings: Settings) -> None:
+    """Says what about this Redis would lose data; `dispatcher check` says more. Never ends the worker."""
+    try:
+        async with wiring.store(settings) as store:
+            for finding in await look_at_redis(store.client, wiring.redis_url(settings)):
+                if finding.verdict is Verdict.BAD:
+                    log.warning("redis.unsafe", problem=finding.detail, action=finding.advice)
+    except (RedisUnavailable, OtherFormat):
+        pass  # the engine says so
+    except Exception:
+        log.exception("redis.not_looked_at", action="see `dispatcher check`; callbacks go on")
+
+
+def usable_descriptors(max_in_flight: int) -> int:
+    """Raises the soft limit of open files; returns how many POSTs in flight it leaves room for."""
+    wanted = max_in_flight + OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return max_in_flight
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    usable = max(1, limit - OTHER_DESCRIPTORS)
+    if usable < max_in_flight:
+        log.warning("worker.few_descriptors", limit=limit, max_in_flight=usable, action="raise `ulimit -Hn`")
+    return usable

@@ -1,0 +1,222 @@
+"""What operators do to many things at once, without a command line."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import pytest
+
+from config.settings import Settings
+from dispatcher.errors import InvalidInput, NotFound
+from dispatcher.rules.outcomes import Failed, News, Retry, State
+from dispatcher.store.audit import AuditEntry
+from tasks import wiring
+from tasks.actions import endpoints, events, purge, rejected, replay, workspaces
+from tasks.actions.events import Filter
+from tasks.actions.rejected import Choice
+from tasks.actions.replay import How
+from tasks.actions.workspaces import Moved, Wanted
+from tests.world import World, callback
+
+T = TypeVar("T")
+
+A, B = "acme https://a.example:443", "acme https://b.example:443"
+HOW = How(expiry_seconds=3600)
+
+
+def at_once(steps: Sequence[T]) -> Sequence[T]:
+    """No progress is shown."""
+    return steps
+
+
+@pytest.fixture
+def do(world: World, redis_url: str) -> Callable[..., Any]:
+    """Runs an action on the store, by the real clock, which the world's ledger has too."""
+    world.now = round(time.time() * 1000) - 1000
+
+    def run(action: Callable[..., Awaitable[Any]], *args: Any, limit: int = 0, **kwargs: Any) -> Any:
+        settings = Settings(_env_file=None, redis_url=redis_url, max_waiting_per_endpoint=limit)
+
+        async def act() -> Any:
+            async with wiring.store(settings) as store:
+                return await action(store, *args, **kwargs)
+
+        return world.run(act())
+
+    return run
+
+
+def failed(world: World, *event_ids: str, endpoint: str = A) -> None:
+    """Accepts callbacks that end as failed, each of a message of its own."""
+    for event_id in event_ids:
+        world.accept(callback(event_id, endpoint=endpoint, message=f"of-{event_id}", timestamp_ms=world.now))
+        (one,) = world.claim(endpoint).callbacks
+        world.settle(event_id, one.claim, Failed(), endpoint=endpoint, error="http_500")
+
+
+def waiting(world: World, *event_ids: str, endpoint: str = A) -> None:
+    """Accepts callbacks whose next attempt is in an hour."""
+    for event_id in event_ids:
+        world.accept(callback(event_id, endpoint=endpoint, message=f"of-{event_id}", timestamp_ms=world.now))
+        (one,) = world.claim(endpoint).callbacks
+        world.settle(event_id, one.claim, Retry(3_600_000), endpoint=endpoint, error="http_500")
+
+
+async def chosen(store: wiring.Store, asked: Filter) -> list[str]:
+    """The eventIds of a filter."""
+    return [event.event_id async for event in events.chosen(store, asked)]
+
+
+async def audited(store: wiring.Store) -> list[AuditEntry]:
+    """What the audit says, the newest first."""
+    return await store.audit.latest(10)
+
+
+async def add_acme(store: wiring.Store, url: str = "https://a.example/hooks") -> None:
+    """A workspace."""
+    await workspaces.add(store, "acme", "zeckta", Wanted(url), None)
+
+
+def test_chosen(world: World, do: Callable[..., Any]) -> None:
+    """A filter leaves those of a state, of a workspace, to an endpoint, with an error, that ended within a time."""
+    do(add_acme)
+    failed(world, "old")
+    world.now += 500
+    failed(world, "new")
+    failed(world, "b", endpoint=B)
+    waiting(world, "waits")
+    assert {"old", "new", "b"} == set(do(chosen, Filter("failed")))
+    assert ["new", "old"] == do(chosen, Filter("failed", "acme", "https://a.example/anything"))
+    assert [] == do(chosen, Filter("failed", error="timeout"))
+    assert [] == do(chosen, Filter("failed", until="1h"))
+    assert ["waits"] == do(chosen, Filter("waiting", "acme", "https://a.example"))
+    with pytest.raises(NotFound):
+        do(chosen, Filter("failed", "nobody"))
+    with pytest.raises(InvalidInput, match="is no time"):
+        do(chosen, Filter("failed", since="yesterday"))
+
+
+def test_replay_stops_where_an_endpoint_is_full(world: World, do: Callable[..., Any]) -> None:
+    """What was replayed until then is counted, and audited with the filter; the rest is not tried."""
+    failed(world, *"abcdef")
+    found = [world.event(event_id) for event_id in "abcdef"]
+    done = do(replay.replay_all, Filter("failed", error="http_500"), found, HOW, at_once, limit=4)
+    assert ({A: 6}, {"replayed": 2, "full": 1}) == (done.by_endpoint, done.words)
+    (entry,) = do(audited)
+    assert ("event.replay", "failed", "http_500", 2) == (
+        entry.what,
+        *(entry.after[name] for name in ("state", "error", "replayed")),
+    )
+
+
+def test_replay_one_as_new(world: World, do: Callable[..., Any]) -> None:
+    """The copy's eventId comes back, and is audited; what has not ended is not replayed."""
+    failed(world, "a")
+    word, id_ = do(replay.replay_one, "acme", "a", How(3600, as_new=True))
+    assert ("replayed", State.PENDING) == (word, world.event(id_).state)
+    assert [{"eventId": "a", "as": id_}] == [dict(entry.after) for entry in do(audited)]
+    assert ("not_ended", id_) == do(replay.replay_one, "acme", id_, HOW)
+
+
+def test_requeue(world: World, do: Callable[..., Any]) -> None:
+    """Without a reason, what is of no use on the queue is left out; by its reason it is put back."""
+    for number, reason in enumerate(("invalid", "poisoned"), 1):
+        world.call("xadd", world.keys.events, {"event": b"{}"}, id=f"5-{number}")
+        world.run(world.ledger.reject("leader", [(f"5-{number}", reason, "why", "", "")]))
+    everything, poisoned = Choice(), Choice(reason="poisoned")
+    ids = do(rejected.to_requeue, everything)
+    assert rejected.Requeued(1, 1, 0) == do(rejected.requeue, everything, ids)
+    assert rejected.Requeued(1, 0, 1) == do(rejected.requeue, everything, ids)
+    ids = do(rejected.to_requeue, poisoned)
+    assert rejected.Requeued(1, 1, 0) == do(rejected.requeue, poisoned, ids)
+    assert 2 == world.call("xlen", world.keys.events)
+    do(rejected.remove, poisoned, ids)
+    assert ["rejected.purge", *["rejected.requeue"] * 3] == [entry.what for entry in do(audited)]
+
+
+def test_purge(world: World, do: Callable[..., Any]) -> None:
+    """What waits ends as cancelled, by endpoint; what has ended is forgotten. Each counts what it found."""
+    do(add_acme)
+    waiting(world, "a")
+    waiting(world, "b", endpoint=B)
+
+    async def cancel(store: wiring.Store) -> int:
+        found = [one async for one in store.callbacks.pending("acme")]
+        return await purge.cancel(store, "acme", None, found, at_once)
+
+    assert 2 == do(cancel)
+    assert 0 == do(cancel)
+    ended = do(purge.ended, "acme", State.FAILED, None)
+    assert {"a", "b"} == {one.event_id for one in ended}
+    assert ["a"] == [one.event_id for one in do(purge.ended, "acme", None, "of-a")]
+    assert 2 == do(purge.forget, "acme", ended, state="failed", message=None)
+    assert [] == do(purge.ended, "acme", State.FAILED, None)
+    after = {entry.what: dict(entry.after) for entry in do(audited)}
+    assert {"cancelled": 2} == after["callbacks.cancel"]
+    assert {"state": "failed", "forgotten": 2} == after["callbacks.forget"]
+
+
+def test_retry_all(world: World, do: Callable[..., Any]) -> None:
+    """What waits is made due; an endpoint that an operator stopped, or for which nothing waits, is left alone."""
+    waiting(world, "a1", "a2")
+    waiting(world, "b", endpoint=B)
+    failed(world, "c", endpoint="acme https://c.example:443")
+    at_b = do(endpoints.one, "acme", "https://b.example:443")
+    do(endpoints.stop, at_b, going=False)
+    found = do(endpoints.to_retry, None, None)
+    assert ["https://a.example:443"] == [one.url for one in found.chosen]
+    assert ["https://b.example:443"] == [one.url for one in found.stopped]
+    assert (0, 2) == do(endpoints.retry_all, None, None, found.chosen, at_once)
+    assert do(endpoints.retry_one, at_b).stopped
+    assert ["endpoint.retry", "endpoint.stop"] == [entry.what for entry in do(audited)]
+    do(endpoints.stop, at_b, going=True)
+    assert 1 == do(endpoints.retry_one, do(endpoints.again, at_b)).made_due
+    world.now += 5000
+    assert {"a1", "a2"} == set(world.deliver_all())
+
+
+def test_an_endpoint_that_is_not_known(world: World, do: Callable[..., Any]) -> None:
+    """The error names the nearest one that there is, or says that there is none."""
+    do(add_acme)
+    with pytest.raises(NotFound, match="has no endpoint yet"):
+        do(endpoints.one, "acme", "https://a.example:444")
+    world.accept(callback("e"))
+    with pytest.raises(NotFound, match=r"it has https://a\.example:443 \("):
+        do(endpoints.one, "acme", "https://a.example:444")
+    with pytest.raises(NotFound, match="nobody"):
+        do(endpoints.one, "nobody", "https://a.example:443")
+
+
+def test_move(world: World, do: Callable[..., Any]) -> None:
+    """A message's callbacks are moved in the order in which they were accepted, and keep it; others stay."""
+    do(add_acme)
+    names = [f"e{number}" for number in (3, 1, 2, 0)]
+    world.accept(*[callback(name, timestamp_ms=world.now) for name in names])
+    world.accept(callback("other", endpoint=B, message="m2", timestamp_ms=world.now))
+    before = do(workspaces.url_before, "acme", needed=True)
+    assert do(workspaces.update, "acme", Wanted("https://new.example/hooks"))
+    assert not do(workspaces.update, "acme", Wanted("https://new.example/hooks"))
+    found = do(workspaces.waiting_in_order, "acme")
+    assert names == [one for one in found if one != "other"]
+    assert Moved(5, 0) == do(workspaces.move, "acme", before, found, at_once)
+    assert Moved(0, 5) == do(workspaces.move, "acme", before, found, at_once)
+    world.now += 5000
+    assert names == [one for one in world.deliver_all("acme https://new.example:443") if one != "other"]
+
+
+def test_a_workspace_without_a_url_has_nothing_to_move(do: Callable[..., Any]) -> None:
+    """What waits has no URL to be moved from: it must be said."""
+    do(add_acme, "")
+    assert "" == do(workspaces.url_before, "acme", needed=False)
+    with pytest.raises(InvalidInput, match="--move-from"):
+        do(workspaces.url_before, "acme", needed=True)
+
+
+def test_retry_probes_what_is_paused(world: World, do: Callable[..., Any]) -> None:
+    """An endpoint that the breaker paused is probed at once."""
+    do(add_acme)
+    world.accept(callback("e", timestamp_ms=world.now))
+    (one,) = world.claim().callbacks
+    world.settle("e", one.claim, Retry(3_600_000), error="timeout", news=News.DOWN, pace_ms=600_000)
+    found = do(endpoints.to_retry, "acme", "paused")
+    assert (1, 1) == do(endpoints.retry_all, "acme", "paused", found.chosen, at_once)
