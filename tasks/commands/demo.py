@@ -23,10 +23,9 @@ from config.environment import PREFIX
 from config.settings import Settings
 from dispatcher.__main__ import COMMAND
 from dispatcher.errors import DispatcherError, InvalidInput, visible
-from tasks import console, wiring
-from tasks.commands import demo_file
-from tasks.commands.demo_account import Account, Queued, account_of
-from tasks.commands.demo_file import localised
+from tasks import console, demo_file, wiring
+from tasks.demo_account import Account, Queued, account_of
+from tasks.demo_file import localised
 from tasks.receiver import Received, Receiver, port_of
 from tasks.redis_server import RedisServer
 

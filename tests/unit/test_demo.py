@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from tasks.commands import demo_file
-from tasks.commands.demo_account import Account
+from tasks import demo_file
+from tasks.demo_account import Account
 from tasks.receiver import Received
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-FILE = Path(__file__).with_name("demo.jsonl")
+FILE = Path(__file__).parent / "commands" / "demo.jsonl"
 """Some of its lines are broken, to show what is rejected."""
 FILE_PRESENT = datetime(2026, 6, 9, 13, 5, tzinfo=UTC)
 """The moment the file's timestamps lead up to; the demo moves them so that it is now."""
