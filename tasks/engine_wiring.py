@@ -19,9 +19,13 @@ from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.worker.alert_loop import AlertLoop
 from dispatcher.worker.alerts import AlertOptions, Alerts
-from dispatcher.worker.engine import Engine, Publish
+from dispatcher.worker.engine import Engine
+from dispatcher.worker.hints import Hints, Publish
 from dispatcher.worker.intake import Intake
+from dispatcher.worker.load import Load
+from dispatcher.worker.lost_leases import LostLeases
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
@@ -30,6 +34,8 @@ from dispatcher.worker.slots import Slots
 from dispatcher.worker.sweeper import Sweeper
 from dispatcher.worker.tail import Tail
 from dispatcher.worker.turn import TurnParts
+from dispatcher.worker.turns import Turns
+from dispatcher.worker.waker import Waker
 from tasks import retrying, wiring
 
 USER_AGENT = f"callback-dispatcher/{__version__}"
@@ -108,37 +114,29 @@ async def engine(
     retention_ms = settings.status_retention_seconds * 1000
     recorder = Recorder(retention_ms, metrics) if retention_ms else None
 
-    def make_intake(engine: Engine) -> Intake:
-        options = RenderOptions(settings.allow_http, settings.expiry_seconds * 1000)
-        return Intake(
-            reading.call,
-            parts.ledger,
-            cache,
-            watch,
-            engine,
-            recorder=recorder,
-            metrics=metrics,
-            url=url,
-            options=options,
-        )
-
     async def agree() -> None:
         found = await lookup.format()
         await format.agree(of_turns, found, lookup.workers, format.OLDER_SECONDS)
 
+    hints, load = Hints(publish), Load()
+    turns = Turns(parts, hints, load)
+    intake = Intake(
+        reading.call,
+        of_turns,
+        cache,
+        watch,
+        turns,
+        recorder=recorder,
+        metrics=metrics,
+        url=url,
+        options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
+    )
+    lost_leases = LostLeases(parts, turns)
+    waker = Waker(name, parts, turns, intake, lost_leases, load, agree, wake_seconds=settings.wake_seconds)
+    alert_loop = AlertLoop(alerts, Stats(client, wiring.keys(settings), url), of_turns.now_ms)
+    sweeper = Sweeper(wire.call, of_turns)
     try:
-        stats = Stats(client, wiring.keys(settings), url)
-        yield Engine(
-            name,
-            parts,
-            make_intake,
-            Sweeper(wire.call, of_turns),
-            agree,
-            watch,
-            publish,
-            stats,
-            wake_seconds=settings.wake_seconds,
-        )
+        yield Engine(name, parts, hints, turns, intake, waker, sweeper, alert_loop, agree)
     finally:
         await http.aclose()
         await operator.aclose()

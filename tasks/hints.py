@@ -15,7 +15,7 @@ import structlog
 from kombu.transport import redis
 
 from config.broker import HINT_TASK
-from dispatcher.worker.engine import HINT_ENDPOINTS
+from dispatcher.worker.hints import HINT_ENDPOINTS
 
 MAX_BODY = 4096
 """Characters. A hint of ours has 2,000 at most."""

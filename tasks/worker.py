@@ -25,7 +25,8 @@ from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.store.checks import Verdict, look_at_redis
 from dispatcher.store.replies import Hint
-from dispatcher.worker.engine import Engine, Publish
+from dispatcher.worker.engine import Engine
+from dispatcher.worker.hints import Publish
 from dispatcher.worker.metrics import Metrics
 from tasks import engine_wiring, wiring
 from tasks.ending import EX_SOFTWARE, Ending
