@@ -18,7 +18,8 @@ from dispatcher.health import Health
 from dispatcher.store.checks import look_at_redis
 from dispatcher.store.finding import Verdict
 from dispatcher.store.replies import Hint
-from dispatcher.worker.engine import Engine, Publish
+from dispatcher.worker.engine import Engine
+from dispatcher.worker.hints import Publish
 from dispatcher.worker.metrics import Metrics
 from tasks import engine_wiring, wiring
 from tasks.health import turning

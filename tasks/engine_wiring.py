@@ -20,9 +20,13 @@ from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.worker.alert_loop import AlertLoop
 from dispatcher.worker.alerts import AlertOptions, Alerts
-from dispatcher.worker.engine import Engine, Publish
+from dispatcher.worker.engine import Engine
+from dispatcher.worker.hints import Hints, Publish
 from dispatcher.worker.intake import Intake
+from dispatcher.worker.load import Load
+from dispatcher.worker.lost_leases import LostLeases
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
@@ -31,6 +35,8 @@ from dispatcher.worker.slots import Slots
 from dispatcher.worker.sweeper import Sweeper
 from dispatcher.worker.tail import Tail
 from dispatcher.worker.turn import TurnParts
+from dispatcher.worker.turns import Turns
+from dispatcher.worker.waker import Waker
 from tasks import wiring
 
 USER_AGENT = f"callback-dispatcher/{__version__}"
@@ -109,24 +115,27 @@ async def engine(
     retention_ms = settings.status_retention_seconds * 1000
     recorder = Recorder(retention_ms, metrics) if retention_ms else None
 
-    def make_intake(engine: Engine) -> Intake:
-        options = RenderOptions(settings.allow_http, settings.expiry_seconds * 1000)
-        return Intake(
-            reading.call,
-            parts.ledger,
-            cache,
-            watch,
-            engine,
-            recorder=recorder,
-            metrics=metrics,
-            url=url,
-            options=options,
-        )
-
     async def agree() -> None:
         found = await installation.format()
         await format.agree(of_turns, found, installation.workers, format.OLDER_SECONDS)
 
+    hints, load = Hints(publish), Load()
+    turns = Turns(parts, hints, load)
+    intake = Intake(
+        reading.call,
+        of_turns,
+        cache,
+        watch,
+        turns,
+        recorder=recorder,
+        metrics=metrics,
+        url=url,
+        options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
+    )
+    lost_leases = LostLeases(parts, turns)
+    waker = Waker(name, parts, turns, intake, lost_leases, load, agree, wake_seconds=settings.wake_seconds)
+    alert_loop = AlertLoop(alerts, Stats(client, wiring.keys(settings), url), of_turns.now_ms)
+    sweeper = Sweeper(Endpoints(client, wiring.keys(settings), url), of_turns)
     async with AsyncExitStack() as closing:
         for close in (
             client.aclose,
@@ -136,15 +145,4 @@ async def engine(
             http.aclose,
         ):  # the last one first
             closing.push_async_callback(close)
-        stats = Stats(client, wiring.keys(settings), url)
-        yield Engine(
-            name,
-            parts,
-            make_intake,
-            Sweeper(Endpoints(client, wiring.keys(settings), url), of_turns),
-            agree,
-            watch,
-            publish,
-            stats,
-            wake_seconds=settings.wake_seconds,
-        )
+        yield Engine(name, parts, hints, turns, intake, waker, sweeper, alert_loop, agree)

@@ -12,7 +12,7 @@ from typing import Any
 
 from config.broker import HINT_TASK
 from dispatcher.store.replies import Hint
-from dispatcher.worker.engine import HINT_ENDPOINTS
+from dispatcher.worker.hints import HINT_ENDPOINTS
 
 MAX_BODY = 4096
 """Characters. A hint of ours has 2,000 at most."""

@@ -7,10 +7,9 @@ read again, one entry at a time, so that an entry that kills its reader is found
 import asyncio
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
-from typing import Protocol
 
 import structlog
 from redis.exceptions import ResponseError
@@ -18,8 +17,8 @@ from redis.exceptions import ResponseError
 from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.rules.render import RenderOptions
 from dispatcher.store.connection import translated
-from dispatcher.store.ledger import Ledger, NotLeader, Room
-from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
+from dispatcher.store.ledger import Ledger, NotLeader
+from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted
 from dispatcher.store.wire import Argument, Call
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.metrics import Metrics
@@ -27,6 +26,7 @@ from dispatcher.worker.prepare import NOBODY, Batch, Entry, Fault, Later, Prepar
 from dispatcher.worker.put_off import PutOff
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.turns import Turns
 
 LEASE_MS = 5000
 RENEW_SECONDS = 1.0
@@ -53,22 +53,6 @@ BROKEN = Fault("a key of its endpoint in Redis is not of the type it should be")
 log = structlog.get_logger()
 
 Reading = asyncio.Task[list[Entry]]
-
-
-class Turns(Protocol):
-    """Who serves endpoints: the engine."""
-
-    def hint(self, hints: Iterable[Hint]) -> None:
-        """These have work."""
-
-    def give_precedence(self, behind: bool) -> None:
-        """Whether more waits on the queue: turns make way then."""
-
-    def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
-        """Takes slots for what accept may give to this worker at once; how many, and of whom."""
-
-    def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
-        """Serves what accept gave; `reserved` slots were taken for it."""
 
 
 class Intake:

@@ -9,6 +9,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.ledger import EndpointBroken, Ledger
 from dispatcher.store.replies import Settled, Settlement, ToSettle
+from dispatcher.worker.task_set import TaskSet
 
 AT_ONCE = 64
 """Callbacks in one call, or all of one endpoint: Redis does nothing else meanwhile."""
@@ -23,7 +24,7 @@ class Settler:
         self._ledger = ledger
         self._waiting: deque[Waiting] = deque()
         self._is_sending = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     async def settle(self, endpoint: str, settlements: Sequence[Settlement], claim: int = 0) -> Settled:
         """Records outcomes; then leases up to `claim` due callbacks of the endpoint to this worker, if nobody else was hinted.
@@ -36,13 +37,8 @@ class Settler:
         self._waiting.append((ToSettle(endpoint, settlements, claim), settled))
         if not self._is_sending:
             self._is_sending = True
-            self._start(self._send_all())
+            self._tasks.start(self._send_all())
         return await settled
-
-    def _start(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _send_all(self) -> None:
         try:
@@ -67,7 +63,7 @@ class Settler:
             _fail(batch, error)
             return
         if broken:
-            self._start(self._send_again(broken))
+            self._tasks.start(self._send_again(broken))
 
     async def _send_again(self, batch: Sequence[Waiting]) -> None:
         """Claims nothing any more: what it claimed before, if Redis heard it, comes back when its lease ends."""

@@ -42,16 +42,16 @@ def _skewed() -> None:
 
 def _loop_dies() -> None:
     """The engine's loop ends by what nobody expects, after some seconds."""
-    from dispatcher.worker import engine
+    from dispatcher.worker import waker
 
-    wake, until = engine.Engine._wake, time.monotonic() + float(ARGUMENT)
+    wake, until = waker.Waker.wake, time.monotonic() + float(ARGUMENT)
 
     async def wake_or_die(self):  # type: ignore[no-untyped-def]
         if time.monotonic() > until:
             raise BaseException("the loop is dead")
         return await wake(self)
 
-    engine.Engine._wake = wake_or_die  # type: ignore[method-assign]
+    waker.Waker.wake = wake_or_die  # type: ignore[method-assign]
 
 
 {

@@ -1,0 +1,57 @@
+"""Sends the operator's alerts, once a minute."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.stats import Stats
+from dispatcher.worker.alerts import ALERT_SECONDS, Alerts
+
+LAST_SECONDS = 1.0
+"""How long `end` waits for the last alerts: the operator's URL may be silent."""
+
+log = structlog.get_logger()
+
+
+class AlertLoop:
+    """Sends what was gathered; in the worker that leads intake, it looks at success rates too. `now_ms` is Redis's clock."""
+
+    def __init__(self, alerts: Alerts, stats: Stats, now_ms: Callable[[], int]) -> None:
+        self._alerts = alerts
+        self._stats = stats
+        self._now_ms = now_ms
+
+    async def run(self, leads: Callable[[], bool], stopping: asyncio.Event) -> None:
+        """Runs until it is cancelled, or `stopping`. Survives Redis and the operator's URL.
+
+        `leads` says whether this worker leads intake.
+        """
+        while not stopping.is_set():
+            await asyncio.sleep(ALERT_SECONDS)
+            await self.step(leads())
+
+    async def step(self, leads: bool) -> None:
+        """What is done each minute."""
+        try:
+            if leads:
+                self._alerts.rates(await self._stats.workspaces(self._now_ms(), 2))
+        except RedisUnavailable:
+            return  # the waker says so
+        except Exception:
+            log.exception("alerts.internal_error")
+        await self._send()
+
+    async def end(self) -> None:
+        """After `run`: sends what was gathered since; waits for that, but not long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._send(), LAST_SECONDS)
+
+    async def _send(self) -> None:
+        try:
+            await self._alerts.send(round(time.time() * 1000))
+        except Exception:
+            log.exception("alerts.internal_error")

@@ -1,0 +1,76 @@
+"""Callbacks whose worker died, or stalled: their leases ran out."""
+
+import random
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import structlog
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.decide import decide_lost
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.outcomes import Attempt
+from dispatcher.store.replies import Hint, Lost, Settled, Settlement
+from dispatcher.worker.task_set import TaskSet
+from dispatcher.worker.turn import TurnParts
+from dispatcher.worker.turns import Turns
+
+log = structlog.get_logger()
+
+
+class LostLeases:
+    """Settles them as attempts, because a POST may have been made. One task an endpoint: none holds up the others, or the waker."""
+
+    def __init__(self, parts: TurnParts, turns: Turns) -> None:
+        self._parts = parts
+        self._turns = turns
+        self._settling: set[str] = set()
+        """Endpoints; the waker finds theirs again until they are settled."""
+        self._tasks = TaskSet()
+
+    def settle(self, found: Sequence[Lost]) -> None:
+        """Begins to settle what a wake found."""
+        for endpoint, group in groupby(found, attrgetter("endpoint")):
+            if endpoint not in self._settling:
+                self._settling.add(endpoint)
+                self._tasks.start(self._settle_of(endpoint, list(group)))
+
+    async def ended(self) -> None:
+        """Waits until all are settled that are being settled."""
+        await self._tasks.ended()
+
+    async def _settle_of(self, endpoint: str, lost: Sequence[Lost]) -> None:
+        try:
+            settlements = [self._settlement_of(one) for one in lost]
+            settled = await self._parts.settler.settle(endpoint, settlements)
+        except RedisUnavailable as error:  # they are found again
+            self._parts.watch.failed(error)
+            return
+        except Exception:
+            log.exception("waker.internal_error", endpoint=endpoint)
+            return
+        finally:
+            self._settling.discard(endpoint)
+        self._log(lost, settled)
+        if settled.more:
+            workspace = EndpointName.parse(lost[0].endpoint_name).workspace
+            self._turns.hint([Hint(endpoint, workspace)])
+
+    def _settlement_of(self, lost: Lost) -> Settlement:
+        now_ms = self._parts.ledger.now_ms()
+        outcome = decide_lost(
+            lost.attempt,
+            lost.lost_before,
+            now_ms=now_ms,
+            expires_ms=lost.expires_ms,
+            policy=self._parts.policy,
+            rng=random.random(),
+        )
+        attempt = Attempt(now_ms, 0, error="worker_lost")
+        return Settlement(lost.event_id, lost.claim, outcome, attempt, losses=lost.lost_before + 1)
+
+    def _log(self, lost: Sequence[Lost], settled: Settled) -> None:
+        for one, counted in zip(lost, settled.counted, strict=True):
+            if counted:
+                log.warning("callback.worker_lost", event_id=one.event_id, endpoint=one.endpoint_name)

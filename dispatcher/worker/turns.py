@@ -1,0 +1,152 @@
+"""Which endpoints this worker serves: those that have a turn now, and those that wait for one."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from dispatcher.store.ledger import Room
+from dispatcher.store.replies import Claim, Hint
+from dispatcher.worker.admission import Admission
+from dispatcher.worker.hints import Hints
+from dispatcher.worker.load import Load
+from dispatcher.worker.task_set import TaskSet
+from dispatcher.worker.turn import Turn, TurnParts
+
+CROWD = 64
+"""Endpoints that wait for a turn, from which on other workers may have what else is found."""
+OF_ONE = 16
+"""Callbacks of one workspace that accept gives at once, and endpoints that it hints, while others want slots."""
+RATION = 32
+"""Callbacks that may start for each batch that intake accepts while it is behind: one for 16."""
+
+
+class Turns:
+    """At most one turn for an endpoint. Endpoints wait in `Admission` until there is room for their turn.
+
+    What this worker has no time for goes to `hints`, for other workers.
+    """
+
+    def __init__(self, parts: TurnParts, hints: Hints, load: Load) -> None:
+        self.workers = 1
+        """How many are alive, this one included: the waker finds out."""
+        self._parts = parts
+        self._hints = hints
+        self._load = load
+        self._slots = parts.slots
+        self._slots.on_free = self._admit_soon
+        self._admission = Admission(self._slots)
+        self._admits_soon = False
+        """Whether the loop is about to call `_admit`."""
+        self._turns: dict[str, Turn] = {}
+        self._tasks = TaskSet()
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Endpoints that have a turn."""
+        return len(self._turns)
+
+    @property
+    def are_crowded(self) -> bool:
+        """Whether many endpoints wait for a turn."""
+        return len(self._admission) >= CROWD
+
+    def hint(self, hints: Iterable[Hint]) -> None:
+        """Has endpoints served soon: here, or by another worker where this one has no time."""
+        for hint in hints:
+            if self._closed or not (self.workers < 2 or self._has_time(hint)):
+                self._hints.add(hint)
+            else:
+                self._serve_soon(hint)
+
+    def _has_time(self, hint: Hint) -> bool:
+        return not self._load.is_high and not self.are_crowded and self._slots.free(*hint) > 0
+
+    def serve(self, hints: Iterable[Hint]) -> None:
+        """Serves endpoints here, however busy this worker is: another one hinted them. While it stops, they go back."""
+        for hint in hints:
+            if self._closed:
+                self._hints.add(hint)
+            else:
+                self._serve_soon(hint)
+
+    def _serve_soon(self, hint: Hint) -> None:
+        if turn := self._turns.get(hint.endpoint):
+            turn.nudge()
+        else:
+            self._admission.add(hint)
+            self._admit()
+
+    def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
+        """Takes slots for what accept may give to this worker at once; returns how many, and of whom."""
+        busy = self.workers > 1 and self._load.is_high
+        claims = 0 if busy else self._slots.reserve(count)
+        if not self._slots.are_shared():
+            return Room(claims)
+        return Room(claims, {one: min(OF_ONE, self._slots.free("", one)) for one in workspaces}, OF_ONE)
+
+    def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
+        """Serves what accept gave, also while this worker stops: it is leased to it. `reserved` slots were taken for it."""
+        self._slots.release(reserved, sum(len(claim.callbacks) for _, claim in claims))
+        for endpoint, claim in claims:
+            turn = self._turns.get(endpoint)
+            self._slots.hold(endpoint, turn.workspace if turn else claim.workspace, len(claim.callbacks))
+            if turn:
+                turn.take(claim)
+            else:
+                self._begin(Turn(Hint(endpoint, claim.workspace), self._parts, claim))
+
+    def give_precedence(self, behind: bool) -> None:
+        """Intake is behind, or no longer: while it is, few callbacks start for each batch that it accepts."""
+        self._slots.ration(RATION if behind else None)
+        self._admit()
+
+    def _admit_soon(self) -> None:
+        """Slots became free: endpoints that wait may have them, once for all that become free now."""
+        if len(self._admission) and not self._admits_soon:
+            self._admits_soon = True
+            asyncio.get_running_loop().call_soon(self._admit)
+
+    def _admit(self) -> None:
+        """Begins turns for endpoints that wait, as far as there is room."""
+        self._admits_soon = False
+        while admitted := self._admission.next():
+            hint, quota = admitted
+            if turn := self._turns.get(hint.endpoint):
+                self._admission.begun(quota)
+                turn.nudge()
+            else:
+                self._begin(Turn(hint, self._parts), quota)
+
+    def _begin(self, turn: Turn, quota: str | None = None) -> None:
+        """Begins a turn; `quota` is what its first claim counts in, None where it was given one."""
+        self._turns[turn.endpoint] = turn
+        self._tasks.start(self._run(turn, quota))
+
+    async def _run(self, turn: Turn, quota: str | None) -> None:
+        try:
+            if quota is not None:
+                await self._claim_first(turn, quota)
+            more = await turn.run()
+        finally:
+            del self._turns[turn.endpoint]
+            self._admit()
+        if more:
+            self.hint([Hint(turn.endpoint, turn.workspace)])
+
+    async def _claim_first(self, turn: Turn, quota: str) -> None:
+        try:
+            await turn.begin()
+        finally:
+            self._admission.begun(quota)
+            self._admit()
+
+    def close(self) -> None:
+        """Begins no more turns but for what accept gives; those that run end when their POSTs have. May be called again."""
+        self._closed = True
+        self._slots.close()
+        self.hint(self._admission.take_all())
+        for turn in self._turns.values():
+            turn.nudge()  # it may wait for a token of its endpoint's rate
+
+    async def ended(self) -> None:
+        """Waits until no turn runs."""
+        await self._tasks.ended()

@@ -1,0 +1,93 @@
+"""When the operator's alerts are sent, and what keeps them from being sent."""
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from structlog.testing import capture_logs
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.worker import alert_loop
+from dispatcher.worker.alert_loop import AlertLoop
+from tests.fakes import NOW_MS, until
+
+
+class FakeAlerts:
+    """Remembers what it is asked; the operator's URL may be silent, and there may be a fault."""
+
+    def __init__(self, *, silent: bool = False, error: Exception | None = None) -> None:
+        self.asked: list[str] = []
+        self.silent, self.error = silent, error
+
+    def rates(self, figures: Mapping[str, object]) -> None:
+        """Success rates."""
+        self.asked.append(f"rates of {', '.join(figures)}")
+
+    async def send(self, _now_ms: int) -> None:
+        """What was gathered."""
+        self.asked.append("send")
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.error:
+            raise self.error
+
+
+class FakeStats:
+    """Of one workspace, unless there is an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    async def workspaces(self, now_ms: int, hours: int) -> dict[str, object]:
+        """Its figures."""
+        assert (NOW_MS, 2) == (now_ms, hours)
+        if self.error:
+            raise self.error
+        return {"acme": None}
+
+
+def loop_of(alerts: FakeAlerts, stats: FakeStats | None = None) -> AlertLoop:
+    """The loop over them."""
+    return AlertLoop(alerts, stats or FakeStats(), lambda: NOW_MS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("leads", "error", "asked"),
+    [
+        (True, None, ["rates of acme", "send"]),
+        (False, None, ["send"]),
+        (True, RedisUnavailable("away"), []),
+        (True, KeyError("bug"), ["send"]),
+    ],
+    ids=["leads", "does not lead", "Redis is away", "a fault of ours"],
+)
+def test_a_minute(leads: bool, error: Exception | None, asked: list[str]) -> None:
+    """One worker looks at success rates; every one sends what it gathered, unless Redis is away."""
+    alerts = FakeAlerts()
+    asyncio.run(loop_of(alerts, FakeStats(error)).step(leads))
+    assert asked == alerts.asked
+
+
+def test_a_fault_in_sending() -> None:
+    """It is logged, and the next minute comes all the same."""
+    alerts = FakeAlerts(error=KeyError("bug"))
+
+    async def story() -> None:
+        stopping = asyncio.Event()
+        running = asyncio.create_task(loop_of(alerts).run(lambda: False, stopping))
+        await until(lambda: len(alerts.asked) > 1, "the next minute")
+        stopping.set()
+        await running
+
+    with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
+        patch.setattr(alert_loop, "ALERT_SECONDS", 0.0)
+        asyncio.run(story())
+    assert {"alerts.internal_error"} == {line["event"] for line in logged}
+
+
+def test_the_end_waits_for_no_silent_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last alerts are sent, or given up soon."""
+    monkeypatch.setattr(alert_loop, "LAST_SECONDS", 0.01)
+    alerts = FakeAlerts(silent=True)
+    asyncio.run(loop_of(alerts).end())
+    assert ["send"] == alerts.asked

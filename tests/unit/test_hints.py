@@ -1,0 +1,170 @@
+"""Hints for other workers: how they are published, and what happens where that fails, hangs, or the worker stops."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from dispatcher.store.replies import Hint
+from dispatcher.worker import hints
+from dispatcher.worker.hints import HINT_ENDPOINTS, Hints
+from tests.fakes import played, quiet, until
+
+
+def of(workspace: str, count: int) -> list[Hint]:
+    """Endpoints of a workspace."""
+    return [Hint(f"{workspace}{n}", workspace) for n in range(count)]
+
+
+class Scene:
+    """Hints, and a broker that takes them, refuses them (`error`), or is silent (`silent` is set)."""
+
+    def __init__(self) -> None:
+        self.published: list[Sequence[Hint]] = []
+        self.served: list[Hint] = []
+        self.error: Exception | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked = 0
+        self.stopping = asyncio.Event()
+        self.hints = Hints(self._publish)
+
+    def start(self) -> "asyncio.Task[None]":
+        """Begins to publish."""
+        return asyncio.create_task(self.hints.run(self.served.extend, self.stopping))
+
+    def add(self, hints: Sequence[Hint]) -> None:
+        """They are to be served by others."""
+        for hint in hints:
+            self.hints.add(hint)
+
+    def _publish(self, batch: Sequence[Hint]) -> None:
+        self.asked += 1
+        self.answers.wait(10)  # a test that fails must end
+        if self.error:
+            raise self.error
+        self.published.append(batch)
+
+
+def play(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
+    """Runs a story; no task breaks."""
+
+    async def run() -> None:
+        await story(Scene())
+
+    assert [] == played(run())
+
+
+def test_few_in_one_message_workspaces_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many endpoints of one workspace wait, another's is in the first message."""
+
+    async def story(scene: Scene) -> None:
+        scene.add(of("hog", 2 * HINT_ENDPOINTS))
+        scene.add(of("quiet", 1))
+        publishing = scene.start()
+        await scene.hints.end()
+        await publishing
+        assert [HINT_ENDPOINTS, HINT_ENDPOINTS, 1] == [len(batch) for batch in scene.published]
+        assert Hint("quiet0", "quiet") in scene.published[0]
+
+    monkeypatch.setattr(hints, "LAST_SECONDS", 3600.0)  # the end waits no longer than it must
+    play(story)
+
+
+def test_a_broker_that_refuses() -> None:
+    """The endpoints are served here; that is logged once, until it works again."""
+
+    async def story(scene: Scene) -> None:
+        scene.error = OSError("no broker")
+        publishing = scene.start()
+        with capture_logs() as logged:
+            for one in of("acme", 2):
+                scene.add([one])
+                await until(lambda one=one: one in scene.served, "served here")
+            scene.error = None
+            scene.add(of("bolt", 1))
+            await until(lambda: scene.published, "published")
+            scene.error = OSError("no broker again")
+            scene.add(of("cobra", 1))
+            await until(lambda: len(scene.served) == 3, "served here again")
+        assert ["no broker", "no broker again"] == [line["problem"] for line in logged]
+        assert {"hints.unpublished"} == {line["event"] for line in logged}
+        await scene.hints.end()
+        await publishing
+
+    play(story)
+
+
+def test_a_broker_that_refuses_while_the_worker_stops() -> None:
+    """Nothing is served here any more, and nothing is tried for ever: wakers find those endpoints."""
+
+    async def story(scene: Scene) -> None:
+        scene.error = OSError("no broker")
+        scene.stopping.set()
+        scene.add(of("acme", HINT_ENDPOINTS + 1))
+        publishing = scene.start()
+        await scene.hints.end()
+        await publishing
+        assert ([], [], 2) == (scene.served, scene.published, scene.asked)
+
+    play(story)
+
+
+def test_a_hint_that_comes_while_one_is_published() -> None:
+    """It is in the next message."""
+
+    async def story(scene: Scene) -> None:
+        scene.answers.clear()
+        publishing = scene.start()
+        scene.add(of("acme", 1))
+        await until(lambda: scene.asked, "the first message")
+        scene.add(of("bolt", 2))
+        scene.answers.set()
+        await until(lambda: len(scene.published) == 2, "the second message")
+        assert [of("acme", 1), of("bolt", 2)] == scene.published
+        await scene.hints.end()
+        await publishing
+
+    play(story)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 3])
+def test_hints_of_the_last_moment(rounds: int) -> None:
+    """What is added just before the end is published, wherever the publisher is at that moment."""
+
+    async def story(scene: Scene) -> None:
+        scene.stopping.set()
+        publishing = scene.start()
+        scene.add(of("acme", 1))
+        await quiet(rounds)
+        scene.add(of("bolt", 1))
+        await scene.hints.end()
+        await publishing
+        assert of("acme", 1) + of("bolt", 1) == [hint for batch in scene.published for hint in batch]
+
+    play(story)
+
+
+def test_a_broker_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end does not wait for it for long, and what waits behind it is not sent later."""
+
+    async def story(scene: Scene) -> None:
+        scene.answers.clear()
+        publishing = scene.start()
+        scene.add(of("acme", 1))
+        await until(lambda: scene.asked, "the first message")
+        scene.add(of("bolt", 1))
+        await scene.hints.end()
+        assert not publishing.done()
+        publishing.cancel()
+        scene.answers.set()
+        await until(lambda: scene.published, "the answer that came too late")
+        await quiet()
+        assert publishing.cancelled()
+        assert ([of("acme", 1)], 1) == (scene.published, scene.asked)
+
+    monkeypatch.setattr(hints, "LAST_SECONDS", 0.01)
+    play(story)

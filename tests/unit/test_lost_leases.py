@@ -1,0 +1,168 @@
+"""Callbacks whose worker died: what is recorded of them, and that none is recorded twice, or holds up others."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.outcomes import Attempt, Expired, Failed, Outcome, Retry
+from dispatcher.store.replies import Hint, Lost, Settlement
+from dispatcher.worker.load import Load
+from dispatcher.worker.lost_leases import LostLeases
+from dispatcher.worker.turns import Turns
+from tests.fakes import NOW_MS, FakeWorker, played, quiet, until
+
+LOST = Lost("a", "acme https://a.example:443", "e1", 3, 1, NOW_MS + 3_600_000, 0)
+
+
+class Scene(FakeWorker):
+    """Lost leases, and turns that are closed: so what they hint is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = Turns(self.parts, self.hints, Load())
+        self.turns.close()
+        self.lost_leases = LostLeases(self.parts, self.turns)
+
+
+def play(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
+    """Runs a story; no task breaks."""
+
+    async def run() -> None:
+        await story(Scene())
+
+    assert [] == played(run())
+
+
+@pytest.mark.parametrize(
+    ("lost", "outcome", "losses"),
+    [
+        (LOST, Retry(0), 1),
+        (msgspec.structs.replace(LOST, attempt=5), Failed(), 1),
+        (msgspec.structs.replace(LOST, expires_ms=NOW_MS), Expired(), 1),
+    ],
+    ids=["first", "last attempt", "expired"],
+)
+def test_what_is_recorded(lost: Lost, outcome: Outcome, losses: int) -> None:
+    """An attempt `worker_lost`, as the policy has it; the first is tried again at once."""
+
+    async def story(scene: Scene) -> None:
+        with capture_logs() as logged:
+            scene.lost_leases.settle([lost])
+            await scene.lost_leases.ended()
+        attempt = Attempt(NOW_MS, 0, error="worker_lost")
+        assert [("a", [Settlement("e1", 3, outcome, attempt, losses=losses)], 0)] == scene.settler.asked
+        assert [("callback.worker_lost", "e1")] == [(line["event"], line["event_id"]) for line in logged]
+        assert [] == scene.hints
+
+    play(story)
+
+
+def test_the_second_loss_waits() -> None:
+    """The callback may be what kills workers."""
+
+    async def story(scene: Scene) -> None:
+        scene.lost_leases.settle([msgspec.structs.replace(LOST, lost_before=1, attempt=2)])
+        await scene.lost_leases.ended()
+        [(_, [settlement], _)] = scene.settler.asked
+        assert isinstance(settlement.outcome, Retry)
+        assert (True, 2) == (settlement.outcome.delay_ms > 0, settlement.losses)
+
+    play(story)
+
+
+def test_found_twice() -> None:
+    """What another wake finds while it is settled is not settled again; what is found after that is."""
+
+    async def story(scene: Scene) -> None:
+        other = msgspec.structs.replace(LOST, event_id="e2")
+        scene.settler.gate.shut()
+        scene.lost_leases.settle([LOST])
+        await until(lambda: scene.settler.gate.waiting, "a settle")
+        scene.lost_leases.settle([LOST, other])
+        await quiet()
+        assert ["e1"] == scene.settler.event_ids
+        scene.settler.gate.open()
+        await scene.lost_leases.ended()
+        scene.lost_leases.settle([other])
+        await scene.lost_leases.ended()
+        assert ["e1", "e2"] == scene.settler.event_ids
+
+    play(story)
+
+
+def test_found_before_the_task_has_begun() -> None:
+    """Two wakes in a row settle it once."""
+
+    async def story(scene: Scene) -> None:
+        scene.lost_leases.settle([LOST])
+        scene.lost_leases.settle([LOST])
+        await scene.lost_leases.ended()
+        assert ["e1"] == scene.settler.event_ids
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("error", "event"), [(RedisUnavailable("away"), "redis.away"), (KeyError("bug"), "waker.internal_error")]
+)
+def test_that_cannot_be_settled(error: Exception, event: str) -> None:
+    """It is logged, and the callbacks are settled when they are found again."""
+
+    async def story(scene: Scene) -> None:
+        scene.settler.error = error
+        with capture_logs() as logged:
+            scene.lost_leases.settle([LOST])
+            await scene.lost_leases.ended()
+        assert [event] == [line["event"] for line in logged]
+        scene.settler.error = None
+        with capture_logs() as logged:
+            scene.lost_leases.settle([LOST])
+            await scene.lost_leases.ended()
+        assert ["callback.worker_lost"] == [line["event"] for line in logged]
+
+    play(story)
+
+
+def test_one_endpoint_holds_up_no_other() -> None:
+    """Where Redis is silent about one, the others' are settled."""
+
+    async def story(scene: Scene) -> None:
+        scene.settler.gate.shut()
+        scene.settler.answers_at_once = {"b"}
+        with capture_logs() as logged:
+            scene.lost_leases.settle([LOST, msgspec.structs.replace(LOST, endpoint="b", event_id="e2")])
+            await until(lambda: logged, "the other one")
+        assert ["e2"] == [line["event_id"] for line in logged]
+        scene.settler.gate.open()
+        await scene.lost_leases.ended()
+
+    play(story)
+
+
+def test_what_did_not_count() -> None:
+    """Of a callback that its worker settled after all, or another worker did, nothing is logged."""
+
+    async def story(scene: Scene) -> None:
+        scene.settler.counted = [False, True]
+        with capture_logs() as logged:
+            scene.lost_leases.settle([LOST, msgspec.structs.replace(LOST, event_id="e2")])
+            await scene.lost_leases.ended()
+        assert ["e2"] == [line["event_id"] for line in logged]
+
+    play(story)
+
+
+def test_an_endpoint_that_is_ready_again() -> None:
+    """It is hinted, with its workspace."""
+
+    async def story(scene: Scene) -> None:
+        scene.settler.more = True
+        scene.lost_leases.settle([LOST])
+        await scene.lost_leases.ended()
+        assert [Hint("a", "acme")] == scene.hints
+
+    play(story)

@@ -1,0 +1,460 @@
+"""Which endpoints a worker serves, which it leaves to others, and what becomes of them when it stops."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.ledger import Room
+from dispatcher.store.replies import Hint
+from dispatcher.worker.intake import BATCH_BEHIND
+from dispatcher.worker.load import BUSY, Load
+from dispatcher.worker.slots import SHARE
+from dispatcher.worker.turn import FIRST_CLAIM
+from dispatcher.worker.turns import CROWD, OF_ONE, RATION, Turns
+from tests.fakes import FakeWorker, claim, played, quiet, until
+
+A, B, C = Hint("a", "acme"), Hint("b", "bolt"), Hint("c", "cobra")
+
+
+class Scene(FakeWorker):
+    """The turns of one worker, alone at first and with nothing to do."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.load = Load()
+        self.turns = Turns(self.parts, self.hints, self.load)
+
+    async def ended(self) -> None:
+        """No turn runs any more, and no slot is taken."""
+        async with asyncio.timeout(10):
+            await self.turns.ended()
+        assert (0, 0) == (len(self.turns), self.slots.taken)
+
+
+Story = Callable[[Scene], Coroutine[Any, Any, None]]
+
+
+def play(story: Story, **kwargs: Any) -> None:
+    """Runs a story; no task breaks."""
+
+    async def run() -> None:
+        await story(Scene(**kwargs))
+
+    assert [] == played(run())
+
+
+def test_a_hint_is_served() -> None:
+    """Claim, POST, settle: and the turn is over when nothing is left."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.due["a"] = ["e1", "e2"]
+        scene.turns.hint([A])
+        assert 1 == len(scene.turns)
+        await scene.ended()
+        assert ["e1", "e2"] == sorted(scene.settler.event_ids)
+        assert [] == scene.hints
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("workers", "share_of_core", "slots", "here"),
+    [
+        (1, 0.0, 8, True),
+        (1, 1.0, 8, True),
+        (1, 0.0, 0, True),
+        (2, 0.0, 8, True),
+        (2, BUSY, 8, False),
+        (2, 0.0, 0, False),
+    ],
+    ids=["alone", "alone and busy", "alone and full", "time for it", "busy", "full"],
+)
+def test_here_or_elsewhere(workers: int, share_of_core: float, slots: int, here: bool) -> None:
+    """What is found goes to other workers, if there are any, where this one has no time or no slots."""
+
+    async def story(scene: Scene) -> None:
+        scene.turns.workers, scene.load.share_of_core = workers, share_of_core
+        scene.turns.hint([A])
+        assert ([] if here else [A]) == scene.hints
+
+    play(story, slots=slots)
+
+
+def test_a_crowd_is_shared_with_others() -> None:
+    """While many wait for a turn, other workers get what is found; what they hint is served here nevertheless."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.gate.shut()
+        scene.turns.workers = 2
+        scene.turns.serve(Hint(f"a{n}", "acme") for n in range(CROWD + 4))
+        assert scene.turns.are_crowded
+        scene.turns.hint([B])
+        assert [B] == scene.hints
+        scene.turns.serve([C])
+        scene.ledger.gate.open()
+        await scene.ended()
+        assert "c" in {endpoint for endpoint, _ in scene.ledger.claims}
+        assert "b" not in {endpoint for endpoint, _ in scene.ledger.claims}
+
+    play(story, slots=1000)
+
+
+def test_one_turn_for_an_endpoint() -> None:
+    """An endpoint that is hinted while it has a turn, or twice while it waits, has one turn, which claims once more."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.gate.shut()
+        scene.turns.serve([A, A])
+        await until(lambda: scene.ledger.gate.waiting, "a claim")
+        scene.turns.serve([A])
+        assert 1 == len(scene.turns)
+        scene.ledger.gate.open()
+        await scene.ended()
+        assert ["a", "a"] == [endpoint for endpoint, _ in scene.ledger.claims]
+
+    play(story)
+
+
+def test_hinted_while_its_last_result_is_recorded() -> None:
+    """A turn that is about to end finds what came meanwhile."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.due["a"] = ["e1"]
+        scene.settler.gate.shut()
+        scene.turns.hint([A])
+        await until(lambda: scene.settler.gate.waiting, "a settle")
+        scene.ledger.due["a"] = ["e2"]
+        scene.turns.hint([A])
+        assert 1 == len(scene.turns)
+        scene.settler.gate.open()
+        await scene.ended()
+        assert ["e1", "e2"] == scene.settler.event_ids
+
+    play(story)
+
+
+def test_hinted_when_its_time_is_over() -> None:
+    """A turn whose seconds are over claims no more; the endpoint lines up again and gets another turn."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.due["a"] = ["e1"]
+        scene.settler.gate.shut()
+        scene.turns.hint([A])
+        await until(lambda: scene.settler.gate.waiting, "a settle")
+        [turn] = scene.turns._turns.values()
+        turn._until = 0.0
+        scene.ledger.due["a"] = ["e2"]
+        scene.turns.hint([A])
+        scene.settler.gate.open()
+        await until(lambda: len(scene.ledger.claims) == 2, "another turn")
+        assert turn not in scene.turns._turns.values()
+        await scene.ended()
+        assert ["e1", "e2"] == scene.settler.event_ids
+
+    play(story)
+
+
+def test_what_accept_gives() -> None:
+    """It is sent without a claim; slots that were reserved for more are free again."""
+
+    async def story(scene: Scene) -> None:
+        room = scene.turns.reserve(5, ["acme"])
+        assert (Room(5), 5) == (room, scene.slots.taken)
+        scene.turns.take_up([("a", claim("e1", "e2"))], room.claims)
+        assert 2 == scene.slots.taken
+        await scene.ended()
+        assert ([], ["e1", "e2"]) == (scene.ledger.claims, sorted(scene.sender.sent))
+
+    play(story)
+
+
+def test_what_accept_gives_an_endpoint_that_has_a_turn() -> None:
+    """Its turn sends it beside what it has, whatever it is about to do: claim, wait for an answer, or record one."""
+
+    async def story(scene: Scene) -> None:
+        for gate in (scene.ledger.gate, scene.sender.gate, scene.settler.gate):
+            gate.shut()
+        scene.ledger.due["a"] = ["e1"]
+        scene.turns.hint([A])
+        for number, gate in enumerate((scene.ledger.gate, scene.sender.gate, scene.settler.gate)):
+            await until(lambda gate=gate: gate.waiting, f"gate {number}")
+            room = scene.turns.reserve(1, ["acme"])
+            scene.turns.take_up([("a", claim(f"given{number}"))], room.claims)
+            assert 1 == len(scene.turns)
+            gate.open()
+        await scene.ended()
+        assert ["e1", "given0", "given1", "given2"] == sorted(scene.settler.event_ids)
+
+    play(story)
+
+
+def test_accept_that_failed() -> None:
+    """What was reserved for it is free for those that wait."""
+
+    async def story(scene: Scene) -> None:
+        room = scene.turns.reserve(10, ["acme"])
+        assert 3 == room.claims
+        scene.turns.serve([B])
+        await quiet()
+        assert [] == scene.ledger.claims
+        scene.turns.take_up([], room.claims)
+        await until(lambda: scene.ledger.claims == [("b", 3)], "its claim")
+        await scene.ended()
+
+    play(story, slots=3)
+
+
+def test_nothing_is_reserved_where_there_is_no_time() -> None:
+    """A busy worker leaves it to others, if there are any; one that stops takes nothing more."""
+
+    async def story(scene: Scene) -> None:
+        scene.load.share_of_core = 1.0
+        assert Room(4) == scene.turns.reserve(4, ["acme"])
+        scene.turns.take_up([], 4)
+        scene.turns.workers = 2
+        assert Room(0) == scene.turns.reserve(4, ["acme"])
+        scene.load.share_of_core = 0.0
+        scene.turns.close()
+        assert Room(0) == scene.turns.reserve(4, ["acme"])
+
+    play(story)
+
+
+def test_accept_gives_each_its_share() -> None:
+    """While several workspaces want slots, one gets so many at once and no more."""
+
+    async def story(scene: Scene) -> None:
+        scene.slots.want("acme")
+        scene.slots.want("bolt")
+        room = scene.turns.reserve(100, ["acme", "bolt"])
+        assert (OF_ONE, {"acme": OF_ONE, "bolt": OF_ONE}) == (room.hints, room.of_each)
+        assert OF_ONE < 1000 * SHARE // (SHARE + 1), "or it would not be the bound"
+
+    play(story, slots=1000)
+
+
+def test_slots_that_become_free_while_turns_begin() -> None:
+    """A first claim that finds little gives slots back: those that wait have them, each once."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.gate.shut()
+        scene.ledger.due |= {"a": ["e1"], "b": ["e2"], "c": ["e3"]}
+        scene.turns.serve([A, B, C])
+        assert 1 == len(scene.turns), "which took all slots for its first claim"
+        await until(lambda: scene.ledger.gate.waiting, "its claim")
+        scene.sender.gate.shut()
+        scene.ledger.gate.open()
+        await until(lambda: len(scene.sender.sent) == 3, "all three")
+        assert ["a", "b", "c"] == [endpoint for endpoint, _ in scene.ledger.claims]
+        assert 3 == scene.slots.taken
+        scene.sender.gate.open()
+        await scene.ended()
+
+    play(story, slots=4)
+
+
+def test_a_first_claim_makes_room_for_the_next() -> None:
+    """Few endpoints of a workspace claim for the first time at once; the next one does while the others' POSTs go on."""
+
+    async def story(scene: Scene) -> None:
+        scene.sender.gate.shut()
+        endpoints = [f"a{n}" for n in range(6)]
+        scene.ledger.due |= {one: [f"{one}-{n}" for n in range(FIRST_CLAIM)] for one in endpoints}
+        scene.turns.serve(Hint(one, "acme") for one in endpoints)
+        assert 4 == len(scene.turns)
+        await until(lambda: len(scene.sender.sent) == 6 * FIRST_CLAIM, "all of them")
+        scene.sender.gate.open()
+        await scene.ended()
+
+    play(story, slots=1000)
+
+
+def test_what_accept_gives_an_endpoint_that_waits() -> None:
+    """It has a turn at once; when its place in the queue comes, that turn claims, and no other begins."""
+
+    async def story(scene: Scene) -> None:
+        scene.sender.gate.shut()
+        room = scene.turns.reserve(3, ["acme"])
+        scene.turns.serve([A])
+        scene.turns.take_up([("a", claim("e1", "e2", "e3"))], room.claims)
+        await until(lambda: len(scene.sender.sent) == 3, "what was given")
+        assert [] == scene.ledger.claims
+        scene.ledger.due["a"] = ["e4"]
+        scene.sender.gate.open()
+        await until(lambda: "e4" in scene.sender.sent, "what waited")
+        await scene.ended()
+        assert 0 == scene.turns._admission._beginning.total(), "it counts as one that begins no longer"
+
+    play(story, slots=3)
+
+
+def test_many_slots_become_free_at_once() -> None:
+    """Endpoints that wait are looked at once for all of them, and not in the middle of what gives them back."""
+
+    async def story(scene: Scene) -> None:
+        for number, hint in enumerate((A, B), 1):
+            assert 3 == scene.slots.take("x", "other", 4)
+            scene.turns.serve([hint])
+            for _ in range(3):
+                scene.slots.give_back("x", "other", 1)
+            assert number - 1 == len(scene.ledger.claims)
+            asked = scene.turns._admission._asked
+            await asyncio.sleep(0)
+            assert 2 == scene.turns._admission._asked - asked, "one that begins, and then none"
+            await scene.ended()
+            assert number == len(scene.ledger.claims)
+
+    play(story, slots=4)
+
+
+def test_a_first_claim_that_fails_makes_room() -> None:
+    """Redis is away: the turns that began end, those behind them begin, and all say what it costs."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.error = RedisUnavailable("away")
+        scene.turns.serve(Hint(f"a{n}", "acme") for n in range(20))
+        with capture_logs() as logged:
+            await scene.ended()
+        assert 20 == len({endpoint for endpoint, _ in scene.ledger.claims})
+        assert 20 == [line["event"] for line in logged].count("turn.interrupted")
+        assert [] == scene.hints, "the waker finds them when Redis is back"
+
+    play(story)
+
+
+def test_a_turn_that_breaks() -> None:
+    """A fault of ours in a turn ends it: its endpoint is served again when it is hinted again."""
+
+    async def story() -> None:
+        scene = Scene()
+        scene.ledger.due["a"] = ["e1", "e2"]
+        scene.settler.counted = []
+        scene.turns.hint([A])
+        await scene.ended()
+        scene.settler.counted = None
+        scene.ledger.due["a"] = ["e3"]
+        scene.turns.hint([A])
+        await scene.ended()
+        assert "e3" in scene.settler.event_ids
+
+    assert [ValueError] == [type(one) for one in played(story())]
+
+
+def test_intake_that_is_behind_goes_first() -> None:
+    """While it is, one callback starts for sixteen that it accepts; then those that waited start."""
+
+    async def story(scene: Scene) -> None:
+        scene.sender.gate.shut()
+        scene.ledger.due["a"] = [f"e{n}" for n in range(100)]
+        scene.turns.give_precedence(True)
+        scene.turns.hint([A])
+        await quiet(200)
+        assert RATION == len(scene.sender.sent)
+        scene.turns.hint([B])
+        await quiet()
+        assert {"a"} == {endpoint for endpoint, _ in scene.ledger.claims}
+        scene.turns.give_precedence(True)
+        await until(lambda: ("b", 4) in scene.ledger.claims, "the turn that waited, with the next batch")
+        scene.turns.give_precedence(False)
+        scene.turns.hint([A])
+        scene.sender.gate.open()
+        await scene.ended()
+        assert 100 == len(scene.settler.event_ids)
+        assert 16 * RATION == BATCH_BEHIND
+
+    play(story, slots=1000)
+
+
+def test_stop_while_turns_run() -> None:
+    """POSTs in flight end and are recorded, nothing more is claimed, and what is left goes to other workers."""
+
+    async def story(scene: Scene) -> None:
+        scene.sender.gate.shut()
+        scene.ledger.due["a"] = [f"e{n}" for n in range(8)]
+        scene.turns.serve([A])
+        await until(lambda: len(scene.sender.sent) == 3, "all slots in use")
+        scene.turns.serve([B, C])
+        scene.settler.more = True
+        scene.turns.close()
+        assert [B, C] == scene.hints, "those that waited"
+        ending = asyncio.create_task(scene.turns.ended())
+        await quiet()
+        assert not ending.done()
+        scene.sender.gate.open()
+        await ending
+        assert ["e0", "e1", "e2"] == sorted(scene.settler.event_ids)
+        assert {0} == {claim for _, _, claim in scene.settler.asked}
+        assert [B, C, A] == scene.hints
+        assert [("a", 3)] == scene.ledger.claims
+        await scene.ended()
+
+    play(story, slots=4)
+
+
+def test_stop_while_a_claim_is_under_way() -> None:
+    """What it gives is leased to this worker: it is sent and recorded before the turns have ended."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.gate.shut()
+        scene.ledger.due["a"] = ["e1", "e2"]
+        scene.turns.serve([A])
+        await until(lambda: scene.ledger.gate.waiting, "a claim")
+        scene.turns.close()
+        scene.turns.close()
+        ending = asyncio.create_task(scene.turns.ended())
+        await quiet()
+        assert not ending.done()
+        scene.ledger.gate.open()
+        await ending
+        assert ["e1", "e2"] == sorted(scene.settler.event_ids)
+        assert [A] == scene.hints, "it was nudged, and claims nothing more"
+        await scene.ended()
+
+    play(story)
+
+
+def test_stop_while_accept_is_under_way() -> None:
+    """What it gives is sent; a reservation outlives the closing of slots."""
+
+    async def story(scene: Scene) -> None:
+        room = scene.turns.reserve(4, ["acme"])
+        scene.turns.close()
+        scene.turns.take_up([("a", claim("e1")), ("b", claim("e2", workspace="bolt"))], room.claims)
+        await scene.ended()
+        assert ["e1", "e2"] == sorted(scene.settler.event_ids)
+
+    play(story)
+
+
+def test_hints_that_come_while_it_stops() -> None:
+    """They go to other workers, wherever they come from, also where this worker is the only one."""
+
+    async def story(scene: Scene) -> None:
+        scene.turns.close()
+        scene.turns.hint([A])
+        scene.turns.serve([B])
+        scene.turns.give_precedence(False)
+        await quiet()
+        assert ([A, B], 0, []) == (scene.hints, len(scene.turns), scene.ledger.claims)
+
+    play(story)
+
+
+def test_a_turn_that_waits_for_a_token_ends_at_once() -> None:
+    """A stop does not wait for the next token of an endpoint's rate."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.wait_ms = 3_600_000
+        scene.turns.hint([A])
+        await until(lambda: scene.ledger.claims, "a claim")
+        await quiet()
+        assert 1 == len(scene.turns)
+        scene.turns.close()
+        await scene.ended()
+        assert [A] == scene.hints
+
+    play(story)

@@ -1,0 +1,312 @@
+"""The wake loop: what one wake does, what it survives, what the heartbeat says."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.store.format import FORMAT
+from dispatcher.store.replies import Hint, Lost
+from dispatcher.worker import waker
+from dispatcher.worker.load import Load
+from dispatcher.worker.lost_leases import LostLeases
+from dispatcher.worker.turns import CROWD, Turns
+from dispatcher.worker.waker import (
+    CROWDED_PAUSE_SECONDS,
+    EXPIRE_LIMIT,
+    PAUSE_SECONDS,
+    PROBES,
+    WAKE_LIMIT,
+    Waker,
+)
+from tests.fakes import NOW_MS, FakeWorker, played, quiet, until, woken
+
+SOON = 0.001
+WAKE, EXPIRE = f"wake {WAKE_LIMIT}", f"expire {EXPIRE_LIMIT}"
+
+
+class PlannedLoad(Load):
+    """Remembers the pauses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def look_in(self, seconds: float) -> None:
+        """One more."""
+        self.pauses.append(seconds)
+
+
+class Scene(FakeWorker):
+    """A waker with a real `Turns` and `LostLeases`."""
+
+    def __init__(self, wake_seconds: float = SOON) -> None:
+        super().__init__()
+        self.load = PlannedLoad()
+        self.turns = Turns(self.parts, self.hints, self.load)
+        self.lost_leases = LostLeases(self.parts, self.turns)
+        self.intake = SimpleNamespace(leading=False)
+        self.agreed = 0
+        self.stopping = asyncio.Event()
+        self.waker = Waker(
+            "w1",
+            self.parts,
+            self.turns,
+            self.intake,
+            self.lost_leases,
+            self.load,
+            self._agree,
+            wake_seconds=wake_seconds,
+        )
+
+    async def _agree(self) -> None:
+        self.agreed += 1
+
+    def wakes(self) -> int:
+        """How many there were."""
+        return self.ledger.calls.count(WAKE)
+
+    async def run_for(self, wakes: int) -> None:
+        """The loop, until it has woken so often."""
+        running = asyncio.create_task(self.waker.run(self.stopping))
+        await until(lambda: running.done() or self.wakes() >= wakes, "that many wakes")
+        self.stopping.set()
+        await running
+
+
+def play(story: Callable[[Scene], Coroutine[Any, Any, None]], **kwargs: Any) -> None:
+    """Runs a story; no task breaks."""
+
+    async def run() -> None:
+        await story(Scene(**kwargs))
+
+    assert [] == played(run())
+
+
+def lost(event_id: str = "e1", endpoint: str = "a") -> Lost:
+    """A callback whose lease ran out."""
+    return Lost(endpoint, "acme https://a.example:443", event_id, 3, 1, NOW_MS + 60_000, 0)
+
+
+def test_one_wake() -> None:
+    """Endpoints that are due have turns, lost leases are settled, and attempts are published if they are watched."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.due["a"] = ["e1"]
+        found = woken([Hint("a", "acme")], [lost("e2", "b")], workers=3, watched=True)
+        scene.ledger.wakes = [found]
+        assert not await scene.waker.wake()
+        assert [EXPIRE, WAKE] == scene.ledger.calls
+        assert (3, True, 0) == (scene.turns.workers, scene.parts.tail.watched, scene.agreed)
+        await scene.turns.ended()
+        await scene.lost_leases.ended()
+        assert ["e1", "e2"] == sorted(scene.settler.event_ids)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("expired", "more_due", "more"),
+    [(0, False, False), (EXPIRE_LIMIT, False, True), (EXPIRE_LIMIT - 1, False, False), (0, True, True)],
+)
+def test_more(expired: int, more_due: bool, more: bool) -> None:
+    """There is more where a call gave all that it may, or Redis says so."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.expiries, scene.ledger.wakes = [expired], [woken(more=more_due)]
+        assert more == await scene.waker.wake()
+
+    play(story)
+
+
+def test_the_next_wake_comes_sooner_where_there_is_more() -> None:
+    """It takes its time while many wait here for a turn."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.gate.shut()
+        crowd = [Hint(f"a{n}", "acme") for n in range(CROWD + 8)]
+        scene.ledger.wakes = [woken(more=True), woken(), woken(crowd, more=True), woken()]
+        await scene.run_for(4)
+        assert [PAUSE_SECONDS, SOON, CROWDED_PAUSE_SECONDS, SOON] == scene.load.pauses[:4]
+        scene.ledger.gate.open()
+        scene.turns.close()
+        await scene.turns.ended()
+
+    play(story)
+
+
+def test_redis_is_away() -> None:
+    """The loop goes on; that Redis is away, and that it is back, is logged once."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.wakes = [RedisUnavailable("away"), RedisUnavailable("away"), woken()]
+        with capture_logs() as logged:
+            await scene.run_for(3)
+        assert ["redis.away", "redis.back"] == [line["event"] for line in logged]
+
+    play(story)
+
+
+def test_redis_goes_away_while_callbacks_expire() -> None:
+    """Nothing more is asked of it before the next wake."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.expiries = [RedisUnavailable("away")]
+        with pytest.raises(RedisUnavailable):
+            await scene.waker.wake()
+        assert [EXPIRE] == scene.ledger.calls
+
+    play(story)
+
+
+def test_a_fault_of_ours() -> None:
+    """The loop goes on, and each time is logged with its traceback; Redis is not blamed."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.wakes = [KeyError("bug"), woken()]
+        with capture_logs() as logged:
+            await scene.run_for(2)
+        assert ["waker.internal_error"] == [line["event"] for line in logged]
+        assert logged[0]["exc_info"]
+
+    play(story)
+
+
+def test_what_expired_cannot_be_ended() -> None:
+    """A fault in that keeps nothing that is due from being found."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.expiries = [KeyError("bug")]
+        scene.ledger.wakes = [woken([Hint("a", "acme")])]
+        with capture_logs() as logged:
+            assert not await scene.waker.wake()
+        assert ["waker.internal_error"] == [line["event"] for line in logged]
+        assert 1 == len(scene.turns)
+        await scene.turns.ended()
+
+    play(story)
+
+
+@pytest.mark.parametrize("found", [OtherFormat("refused"), woken(format=str(FORMAT + 1))])
+def test_another_format(found: Any) -> None:
+    """The loop ends: this version must not write to what it does not know."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.wakes = [found]
+        with pytest.raises(OtherFormat):
+            await scene.run_for(2)
+        assert 1 == scene.wakes()
+
+    play(story)
+
+
+def test_redis_was_emptied() -> None:
+    """Its format is agreed upon anew, once, and what is found is served all the same."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.wakes = [woken([Hint("a", "acme")], format=""), woken()]
+        await scene.run_for(2)
+        assert 1 == scene.agreed
+        await scene.turns.ended()
+        assert "a" == scene.ledger.claims[0][0]
+
+    play(story)
+
+
+def test_stop_ends_the_pause() -> None:
+    """However long it is."""
+
+    async def story(scene: Scene) -> None:
+        await scene.run_for(1)
+        assert [3600.0] == scene.load.pauses
+
+    play(story, wake_seconds=3600.0)
+
+
+def test_stop_before_the_first_wake() -> None:
+    """Nothing is asked of Redis any more."""
+
+    async def story(scene: Scene) -> None:
+        scene.stopping.set()
+        await scene.waker.run(scene.stopping)
+        assert [] == scene.ledger.calls
+
+    play(story)
+
+
+def test_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what others see of this worker; the wake right after it has none."""
+
+    async def story(scene: Scene) -> None:
+        scene.intake.leading = True
+        scene.ledger.wakes = [woken([Hint("a", "acme")])]
+        scene.ledger.gate.shut()
+        await scene.waker.wake()
+        await scene.waker.wake()
+        first, second = scene.ledger.heartbeats
+        said = json.loads(first)
+        assert (0, 0, True, FORMAT) == tuple(
+            said[name] for name in ("turns", "inFlight", "leadsIntake", "format")
+        )
+        assert "" == second
+        scene.ledger.gate.open()
+        await scene.turns.ended()
+
+    monkeypatch.setattr(waker, "HEARTBEAT_SECONDS", 3600.0)
+    play(story)
+
+
+def test_probe() -> None:
+    """The wake after a probe of `check --live` names it, however recent the last heartbeat is; the latest are named."""
+
+    async def story(scene: Scene) -> None:
+        await scene.waker.wake()
+        for number in range(PROBES + 1):
+            scene.waker.answer(f"p{number}")
+        await scene.waker.wake()
+        named = json.loads(scene.ledger.heartbeats[1])["probes"]
+        assert [f"p{number}" for number in range(1, PROBES + 1)] == named
+
+    play(story)
+
+
+def test_what_is_measured() -> None:
+    """Turns, slots, lag and who leads intake, as they are when the waker looks."""
+
+    async def story(scene: Scene) -> None:
+        metrics = scene.parts.metrics
+        scene.sender.gate.shut()
+        scene.ledger.due["a"] = ["e1"]
+        scene.turns.hint([Hint("a", "acme")])
+        await until(lambda: scene.sender.sent, "a POST")
+        scene.intake.leading = True
+        await scene.run_for(1)
+        assert (1, 1, True) == (metrics.turns, metrics.in_flight, metrics.leads_intake)
+        scene.sender.gate.open()
+        await scene.turns.ended()
+
+    play(story)
+
+
+@pytest.mark.parametrize("error", [None, RedisUnavailable("away")])
+def test_end(error: Exception | None) -> None:
+    """The heartbeat ends, if Redis hears it; lost leases that are in hand are settled."""
+
+    async def story(scene: Scene) -> None:
+        scene.settler.gate.shut()
+        scene.ledger.wakes = [woken(lost=[lost()])]
+        await scene.waker.wake()
+        scene.ledger.error = error
+        ending = asyncio.create_task(scene.waker.end())
+        await quiet()
+        assert ("leave w1", False) == (scene.ledger.calls[-1], ending.done())
+        scene.settler.gate.open()
+        await ending
+        assert ["e1"] == scene.settler.event_ids
+
+    play(story)
