@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import structlog
 import uvloop
@@ -98,20 +99,8 @@ class EngineThread:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._main())
-        except OtherFormat as refused:
-            try:
-                log.critical("worker.refused", problem=str(refused))
-                logs.flush()
-            finally:
-                os._exit(EX_CONFIG)
-        except BaseException:
-            try:
-                log.critical(
-                    "engine.died", action=f"ending the worker with exit code {EX_SOFTWARE}", exc_info=True
-                )
-                logs.flush()
-            finally:
-                os._exit(EX_SOFTWARE)  # a worker without its engine would take hints and do nothing
+        except BaseException as error:  # it could not be started
+            _die(error)
 
     async def _main(self) -> None:
         max_in_flight = usable_descriptors(self._settings.max_in_flight)
@@ -124,7 +113,26 @@ class EngineThread:
             self._engine = engine
             self._ready.set()
             with _shown(metrics, health, self._settings.metrics_port):
-                await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
+                try:
+                    await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
+                except (
+                    BaseException
+                ) as error:  # at once: closing what is left may wait for a task that missed its cancellation
+                    _die(error)
+
+
+def _die(error: BaseException) -> NoReturn:
+    """Ends the process: a worker without its engine would take hints and do nothing."""
+    refused = isinstance(error, OtherFormat)
+    try:
+        if refused:
+            log.critical("worker.refused", problem=str(error))
+        else:
+            action = f"ending the worker with exit code {EX_SOFTWARE}"
+            log.critical("engine.died", action=action, exc_info=error)
+        logs.flush()
+    finally:
+        os._exit(EX_CONFIG if refused else EX_SOFTWARE)
 
 
 @contextmanager

@@ -41,13 +41,24 @@ def _skewed() -> None:
 
 
 def _loop_dies() -> None:
-    """The engine's loop ends by what nobody expects, after some seconds."""
+    """The engine's loop ends by an unexpected error, after some seconds; one of its tasks misses every cancellation."""
+    import asyncio
+
     from dispatcher.worker import waker
 
     wake, until = waker.Waker.wake, time.monotonic() + float(ARGUMENT)
 
+    async def never_end() -> None:
+        while True:
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                continue
+
     async def wake_or_die(self):  # type: ignore[no-untyped-def]
         if time.monotonic() > until:
+            self.never_ends = asyncio.create_task(never_end())
+            await asyncio.sleep(0)
             raise BaseException("the loop is dead")
         return await wake(self)
 
