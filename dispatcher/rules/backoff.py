@@ -1,16 +1,13 @@
 """How long to wait after the n-th attempt. Pure."""
 
 from dataclasses import dataclass
-from functools import cached_property
-
-from tenacity import RetryCallState, Retrying, wait_exponential
 
 MAX_DELAY_SECONDS = 604_800.0
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """Exponential backoff: `base_seconds * factor ** (n - 1)`, spread by ± `jitter`.
+    """Exponential backoff: `base_seconds * factor ** (n - 1)`, at most a week, spread by ± `jitter`.
 
     The defaults give 15 s, 4 min, 64 min, 17 h: quick for a hiccup, and the last one is half a
     day later, when an outage has been noticed by people.
@@ -26,10 +23,7 @@ class Backoff:
         return round(1000 * self._seconds(attempt) * spread)
 
     def _seconds(self, attempt: int) -> float:
-        state = RetryCallState(Retrying(), None, (), {})
-        state.attempt_number = attempt
-        return self._wait(state)
-
-    @cached_property
-    def _wait(self) -> wait_exponential:
-        return wait_exponential(self.base_seconds, max=MAX_DELAY_SECONDS, exp_base=self.factor)
+        try:
+            return min(self.base_seconds * float(self.factor) ** (attempt - 1), MAX_DELAY_SECONDS)
+        except OverflowError:
+            return MAX_DELAY_SECONDS

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tenacity import RetryCallState, Retrying, wait_exponential
 
 from dispatcher.rules.backoff import MAX_DELAY_SECONDS, Backoff
 
@@ -58,3 +59,13 @@ def test_huge_attempt_numbers_wait_a_week(attempt: int, factor: float) -> None:
 def test_a_factor_of_one_is_a_steady_delay(rng: float, attempt: int) -> None:
     """With factor 1 and no jitter every delay is the first one."""
     assert 2_500 == Backoff(base_seconds=2.5, factor=1, jitter=0).delay_ms(attempt, rng)
+
+
+@given(backoff=backoffs, attempt=st.integers(1, 100), rng=rngs)
+def test_the_formula_is_the_usual_one(backoff: Backoff, attempt: int, rng: float) -> None:
+    """To the millisecond the delays are those of another implementation of exponential backoff."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    theirs = wait_exponential(backoff.base_seconds, max=MAX_DELAY_SECONDS, exp_base=backoff.factor)
+    spread = 1 + backoff.jitter * (2 * rng - 1)
+    assert round(1000 * theirs(state) * spread) == backoff.delay_ms(attempt, rng)
