@@ -21,6 +21,9 @@ COMMAND = (sys.executable, "-P", os.path.join(HERE, "__main__.py"))
 
 INTERRUPTED, USAGE = 130, 2
 
+OF_MODULE = {"aiohttp": ("the receiver of `dispatcher listen` and `demo`", "listen")}
+"""What needs a module that is not in the extra `worker`, and which extra has it."""
+
 
 def main() -> None:
     """Runs the command line. One line says which extra is missing, or nothing after Ctrl-C."""
@@ -32,7 +35,8 @@ def main() -> None:
             raise
         from dispatcher.extras import needed
 
-        sys.stderr.write(f"error: {needed('the command `dispatcher`', 'worker')} (no module {error.name})\n")
+        what, extra = OF_MODULE.get(error.name or "", ("the command `dispatcher`", "worker"))
+        sys.stderr.write(f"error: {needed(what, extra)} (no module {error.name})\n")
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.outcomes import Attempt, State
-from dispatcher.sending.transport import CallbackTransport
+from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store.replies import Ended
 from dispatcher.store.stats import Figures
 from dispatcher.worker.alerts import MAX_OF_WORKSPACE, AlertOptions, Alerts
@@ -42,12 +42,12 @@ def told(work: Callable[[Alerts], Awaitable[None]], statuses: list[int] | None =
     async def main() -> None:
         receiver = Receiver(lambda _: [SECRET], got.append, answer)
         port = await receiver.listen("127.0.0.1")
-        transport = CallbackTransport(AddressPolicy.of(["127.0.0.0/8"]), 5.0)
+        client = http_client(CallbackTransport(AddressPolicy.of(["127.0.0.0/8"]), 5.0))
         options = AlertOptions(f"http://127.0.0.1:{port}/alerts", SECRET, down_seconds=900, success_rate=0.9)
         try:
-            await work(Alerts("w1", options, transport))
+            await work(Alerts("w1", options, client))
         finally:
-            await transport.aclose()
+            await client.aclose()
             await receiver.close()
 
     asyncio.run(main())
