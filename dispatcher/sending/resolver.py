@@ -32,8 +32,8 @@ class Resolver(Protocol):
 class DnsResolver:
     """Asks as the system does (/etc/hosts, then the servers and search domains of /etc/resolv.conf), without its threads.
 
-    `servers` replace those of /etc/resolv.conf: addresses, with a port where it is not 53. A server has two seconds, is
-    asked three times, and over TCP where its answer is cut. Use within a running event loop.
+    `servers` replace those of /etc/resolv.conf: addresses, with a port where it is not 53. A server that is silent is
+    asked three times within some ten seconds; one whose answer is cut, over TCP. Use within a running event loop.
     """
 
     def __init__(self, servers: Sequence[str] = ()) -> None:

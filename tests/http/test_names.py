@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import struct
+from collections.abc import Callable
 
 import pytest
 import uvloop
@@ -10,7 +12,7 @@ from bench.names import answer_to
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import NoAnswer
-from dispatcher.sending.resolver import Names
+from dispatcher.sending.resolver import DnsResolver, Names
 from dispatcher.sending.transport import CallbackTransport
 from tests.http.raw_server import answer, answers, serving
 
@@ -114,6 +116,137 @@ def test_name_servers_of_the_settings() -> None:
             assert 204 == (await transport.post(server.url_at("only-there.test"), {}, b"{}")).status
             await transport.aclose()
         stub.close()
+
+    uvloop.run(scene())
+
+
+A, CNAME, AAAA = 1, 5, 28
+FOUR, SIX, OTHER = b"\x7f\0\0\x01", b"\0" * 15 + b"\x01", b"\x05other\x04test\0"
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """A name server over UDP; `records` are by type, `code` is its answer's code. It keeps which names it was asked for."""
+
+    def __init__(self, records: dict[int, bytes], code: int = 0, cut: bool = False) -> None:
+        self._records, self._code, self._cut = records, code, cut
+        self.asked: set[str] = set()
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, query: bytes, sender: tuple[str, int]) -> None:
+        self._transport.sendto(self.answer_to(query, cut=self._cut), sender)
+
+    async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One query over TCP, whose answer is never cut."""
+        query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+        answer = self.answer_to(query)
+        writer.write(len(answer).to_bytes(2) + answer)
+        await reader.read()
+        writer.close()
+
+    def answer_to(self, query: bytes, *, cut: bool = False) -> bytes:
+        """What is known of the type that is asked for (RFC 1035 §4)."""
+        end = query.index(b"\0", 12) + 5
+        kind = int.from_bytes(query[end - 4 : end - 2])
+        self.asked.add(_name(query[12 : end - 5]))
+        found = [one for one in (kind, CNAME) if one in self._records and not cut]
+        records = b"".join(
+            struct.pack(">HHHIH", 0xC00C, one, 1, 1, len(self._records[one])) + self._records[one]
+            for one in found
+        )
+        flags = 0x8180 | self._code | (0x200 if cut else 0)
+        return query[:2] + struct.pack(">HHHHH", flags, 1, len(found), 0, 0) + query[12:end] + records
+
+
+def _name(labels: bytes) -> str:
+    words = []
+    while labels:
+        words.append(labels[1 : labels[0] + 1].decode())
+        labels = labels[labels[0] + 1 :]
+    return ".".join(words)
+
+
+async def resolved(server: NameServer, host: str) -> list[str] | str:
+    """The addresses of a name by that name server, or what is said where it has none."""
+    loop = asyncio.get_running_loop()
+    tcp = await asyncio.start_server(server.serve_tcp, "127.0.0.1", 0)
+    port = tcp.sockets[0].getsockname()[1]
+    udp, _ = await loop.create_datagram_endpoint(lambda: server, ("127.0.0.1", port))
+    resolver = DnsResolver([f"127.0.0.1:{port}"])
+    try:
+        return sorted(await resolver.resolve(host, 443))
+    except OSError as error:
+        return str(error)
+    finally:
+        await resolver.close()
+        udp.close()
+        tcp.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        (NameServer({A: FOUR, AAAA: SIX}), ["127.0.0.1", "::1"]),
+        (NameServer({A: FOUR}), ["127.0.0.1"]),
+        (NameServer({AAAA: SIX}), ["::1"]),
+        (NameServer({A: FOUR}, cut=True), ["127.0.0.1"]),
+        (NameServer({}), "[Errno None] DNS server returned answer with no data"),
+        (NameServer({CNAME: OTHER}), "[Errno None] DNS server returned answer with no data"),
+        (NameServer({}, 3), "[Errno None] Domain name not found"),
+        (NameServer({}, 2), "[Errno None] DNS server returned general failure"),
+        (NameServer({}, 5), "[Errno None] DNS server refused query"),
+    ],
+    ids=[
+        "both families",
+        "IPv4",
+        "IPv6",
+        "cut",
+        "nothing",
+        "an alias of nothing",
+        "no name",
+        "fails",
+        "refuses",
+    ],
+)
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_what_a_name_server_says(
+    loop: Callable[[], asyncio.AbstractEventLoop], server: NameServer, expected: list[str] | str
+) -> None:
+    """Addresses of both families come back, over TCP where an answer is cut; else why there are none, in words."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert expected == runner.run(resolved(server, "a.example.test"))
+
+
+def test_a_search_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without a dot is looked up in the search domain, too."""
+    monkeypatch.setenv("LOCALDOMAIN", "one.test")
+    server = NameServer({}, 3)
+    assert "[Errno None] Domain name not found" == uvloop.run(resolved(server, "short"))
+    assert {"short", "short.one.test"} == server.asked
+
+
+def test_the_hosts_file_comes_first() -> None:
+    """A name in /etc/hosts has its addresses from there; no name server is asked."""
+    server = NameServer({A: b"\x08\x08\x08\x08"})
+    assert "127.0.0.1" in uvloop.run(resolved(server, "localhost"))
+    assert set() == server.asked
+
+
+def test_a_closed_resolver_leaves_no_look_up() -> None:
+    """What waits for a name server that says nothing ends when the resolver is closed."""
+
+    async def scene() -> None:
+        udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            asyncio.DatagramProtocol, ("127.0.0.1", 0)
+        )
+        resolver = DnsResolver([f"127.0.0.1:{udp.get_extra_info('sockname')[1]}"])
+        waits = asyncio.create_task(resolver.resolve("silent.test", 443))
+        await asyncio.sleep(0)
+        await resolver.close()
+        with pytest.raises(OSError, match="cancelled"):
+            await waits
+        udp.close()
 
     uvloop.run(scene())
 
