@@ -21,6 +21,9 @@ COMMAND = (sys.executable, "-P", os.path.join(HERE, "__main__.py"))
 
 INTERRUPTED, USAGE = 130, 2
 
+OF_MODULE = {"aiohttp": ("the receiver of `dispatcher listen` and `demo`", "listen")}
+"""What needs a module that is not in the extra `worker`, and which extra has it."""
+
 
 def main() -> None:
     """Runs the command line. A missing extra is one line; Ctrl-C prints nothing."""
@@ -32,9 +35,8 @@ def main() -> None:
             raise
         from dispatcher.errors import extra_needed
 
-        sys.stderr.write(
-            f"error: {extra_needed('the command `dispatcher`', 'worker')} (no module {error.name})\n"
-        )
+        what, extra = OF_MODULE.get(error.name or "", ("the command `dispatcher`", "worker"))
+        sys.stderr.write(f"error: {extra_needed(what, extra)} (no module {error.name})\n")
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -6,11 +6,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from config.settings import Settings
 from dispatcher import __version__
 from dispatcher.health import Health
-from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.render import RenderOptions
 from dispatcher.sending.sender import Sender
-from dispatcher.sending.transport import CallbackTransport, tls_context
+from dispatcher.sending.tls import tls_context
+from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
@@ -63,9 +64,10 @@ def operator_transport(settings: Settings) -> CallbackTransport:
 
 def alert_options(settings: Settings) -> AlertOptions:
     """When to alert, and whom."""
-    url, secret = settings.alert_url, settings.alert_secret
+    given, secret = settings.alert_url, settings.alert_secret
+    url = parse_callback_url(given.get_secret_value(), allow_http=True).url if given else ""
     return AlertOptions(
-        url.get_secret_value() if url else "",
+        url,  # in the spelling that httpx reads as we do
         secret.get_secret_value() if secret else "",
         settings.alert_down_seconds,
         settings.alert_success_rate,
@@ -89,7 +91,7 @@ async def engine(
     watch = RedisWatch(metrics, health)
     cache = WorkspaceCache(wiring.workspaces(settings, client))
     installation = Installation(client, wiring.keys(settings), url)
-    operator = operator_transport(settings)
+    operator = http_client(operator_transport(settings))
     alerts = Alerts(name, alert_options(settings), operator)
 
     def ended(one: Ended) -> None:

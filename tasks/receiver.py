@@ -66,10 +66,9 @@ class Receiver:
         """Starts to listen; returns the port. Raises OSError where it cannot."""
         if self._runner.server is None:
             await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
-        assert site._server
-        return int(site._server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]  # asyncio.Server
+        before = len(self._runner.addresses)
+        await web.TCPSite(self._runner, host, port).start()
+        return int(self._runner.addresses[before][1])
 
     async def close(self) -> None:
         """Stops listening."""

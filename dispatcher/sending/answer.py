@@ -6,8 +6,9 @@ says costs the connection and nothing else: it is not used again, so no byte of 
 
 import functools
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 MAX_HEAD_BYTES = 64 * 1024
 """Most that is read before the end of the final head, with all 1xx before it."""
@@ -45,8 +46,7 @@ FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection)[ \t]*:[ 
 CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A final head that was read whole, and the beginning of its body, as it was sent."""
 
     status: int
@@ -188,7 +188,8 @@ class Reader:
         over = len(self._rest) > MAX_ANSWER_BYTES
         if over:
             self._rest, self._tidy = self._rest[:MAX_ANSWER_BYTES], False
-        answer.body = self._read_chunks() if chunked else self._rest[:length]
+        body = self._read_chunks() if chunked else self._rest[:length]
+        self.answer = Answer(answer.status, answer.head, body)
         if length is not None and len(self._rest) >= length:
             self._end_at(length)
         if over or unknown:

@@ -9,17 +9,10 @@ import ssl
 from typing import cast
 
 from dispatcher.sending.answer import Answer, Reader
+from dispatcher.sending.failures import NoAnswer, plain
 
 REST_SECONDS = 1.0
 """How long the rest of an answer is waited for once its head was read: the status stands, and a slot is held."""
-
-
-class NoAnswer(Exception):
-    """No final head was read; `word` says why, from the closed list of attempt errors."""
-
-    def __init__(self, word: str, text: str) -> None:
-        super().__init__(text)
-        self.word = word
 
 
 class Connection(asyncio.Protocol):
@@ -29,22 +22,24 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = Reader()
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._waiting: asyncio.Future[Answer | NoAnswer] | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._heard = False
-        self._over: tuple[str, str] | None = None
+        self._over: NoAnswer | None = None
         self.reusable = False
         """Whether another request may be sent: the last answer was read to its end, and nothing came behind it."""
         self.made_at = self.idle_since = self._loop.time()
 
-    async def ask(self, request: bytes, deadline: float | None = None, *, head_only: bool = False) -> Answer:
-        """Sends a request and waits for its answer, until `deadline` (of the loop's clock). Raises NoAnswer.
+    async def ask(
+        self, request: bytes, deadline: float | None = None, *, head_only: bool = False
+    ) -> Answer | NoAnswer:
+        """Sends a request and waits for its answer, until `deadline` (of the loop's clock).
 
         With `head_only` no body is waited for: a proxy's answer to CONNECT has none.
         """
         assert self._transport
         if self._over:
-            raise NoAnswer(*self._over)
+            return self._over
         self._reader, self.reusable = Reader(), False
         if head_only:
             self._reader.head_only = True
@@ -88,7 +83,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.reusable = False
-        why = error or "closed by the other side"
+        why = plain(error) if error else "closed by the other side"
         if not self._heard and isinstance(error, ssl.SSLError) and "alert" in str(error):
             self._end("tls_handshake", f"refused after the handshake: {why}")  # TLS 1.3: RFC 8446 §4.4.2.4
         elif self._waiting:
@@ -113,12 +108,12 @@ class Connection(asyncio.Protocol):
             self._rest_timer = self._loop.call_later(REST_SECONDS, self._end, "", "")
 
     def _end(self, word: str, text: str) -> None:
-        """Whoever waits gets the answer if its head was read, else is told why there is none; so is who asks next."""
+        """Ends a request: with the answer if its head was read, else with why there is none; so does the next one."""
         if self._waiting is None:
-            self._over = self._over or (word, text)
+            self._over = self._over or NoAnswer(word, text)
         elif self._waiting.done():
             pass
         elif self._reader.answer:
             self._waiting.set_result(self._reader.answer)
         else:
-            self._waiting.set_exception(NoAnswer(word, text))
+            self._waiting.set_result(NoAnswer(word, text))

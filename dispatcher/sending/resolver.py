@@ -1,13 +1,16 @@
-"""Looks names up: without threads, each name once at a time, only to addresses that are allowed."""
+"""Looks names up: without threads of ours, each name once at a time, only to addresses that are allowed."""
 
 import asyncio
 import socket
+from collections.abc import Sequence
+from typing import Protocol
 
+import aiodns
 from aiohappyeyeballs import AddrInfoType
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.networks import as_address, text_of
+from dispatcher.sending.failures import Failure, NoAnswer, failure_of
 
 KEPT_SECONDS = 10.0
 MAX_KEPT = 10_000
@@ -16,21 +19,50 @@ MAX_ADDRESSES = 2
 """Of each family of a name's addresses; all of them are tried in one attempt."""
 
 
-class BlockedAddress(OSError):
-    """The address may not be connected to."""
+class Resolver(Protocol):
+    """Knows the addresses of names."""
+
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        """A name's addresses of both families, as text, the best one for that port first. Raises OSError."""
+
+    async def close(self) -> None:
+        """Ends all look-ups."""
+
+
+class DnsResolver:
+    """Asks as the system does (/etc/hosts, then the servers and search domains of /etc/resolv.conf), without its threads.
+
+    `servers` replace those of /etc/resolv.conf: addresses, with a port where it is not 53. A server that is silent is
+    asked three times within some ten seconds; one whose answer is cut, over TCP. Use within a running event loop.
+    """
+
+    def __init__(self, servers: Sequence[str] = ()) -> None:
+        self._resolver = aiodns.DNSResolver(list(servers) or None)
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """A name's addresses in the order of RFC 6724. Raises OSError."""
+        try:
+            found = await self._resolver.getaddrinfo(host, socket.AF_UNSPEC, port, type=socket.SOCK_STREAM)
+        except aiodns.error.DNSError as error:
+            raise OSError(None, error.args[1]) from error
+        return [node.addr[0].decode() for node in found.nodes]
+
+    async def close(self) -> None:
+        """Ends all look-ups, and the resolver with them."""
+        await self._resolver.close()
 
 
 class Names:
     """Addresses of host names, ready to connect to; `policy` None allows all (for the operator's own proxy)."""
 
-    def __init__(self, resolver: AbstractResolver, policy: AddressPolicy | None) -> None:
+    def __init__(self, resolver: Resolver, policy: AddressPolicy | None) -> None:
         self._resolver = resolver
         self._policy = policy
         self._known: dict[tuple[str, int], tuple[float, list[AddrInfoType]]] = {}
-        self._asked: dict[tuple[str, int], asyncio.Task[list[AddrInfoType]]] = {}
+        self._asked: dict[tuple[str, int], asyncio.Task[list[AddrInfoType] | Failure]] = {}
 
-    async def addresses(self, host: str, port: int) -> list[AddrInfoType]:
-        """Where a name's connections go. Raises BlockedAddress where none is allowed, or OSError."""
+    async def addresses(self, host: str, port: int) -> list[AddrInfoType] | Failure:
+        """Where a name's connections go: one address at least; else why there is none, or none that is allowed."""
         if as_address(host):
             return [_info(host, port)]
         key = (host, port)
@@ -48,35 +80,42 @@ class Names:
             task.cancel()
         await self._resolver.close()
 
-    def _answered(self, key: tuple[str, int], task: "asyncio.Task[list[AddrInfoType]]") -> None:
+    def _answered(self, key: tuple[str, int], task: "asyncio.Task[list[AddrInfoType] | Failure]") -> None:
         del self._asked[key]
-        if task.cancelled() or task.exception():  # asked again the next time
-            return
+        if task.cancelled() or task.exception() or not isinstance(found := task.result(), list):
+            return  # asked again the next time
         if len(self._known) >= MAX_KEPT:
             self._known.clear()
-        self._known[key] = asyncio.get_running_loop().time() + KEPT_SECONDS, task.result()
+        self._known[key] = asyncio.get_running_loop().time() + KEPT_SECONDS, found
 
-    async def _look_up(self, host: str, port: int) -> list[AddrInfoType]:
-        found = await self._resolver.resolve(host, port, socket.AF_UNSPEC)
-        allowed = self._allowed(host, found)
-        families = ([one for one in allowed if one["family"] == f] for f in (socket.AF_INET6, socket.AF_INET))
-        return [_info(one["host"], port) for group in families for one in group[:MAX_ADDRESSES]]
+    async def _look_up(self, host: str, port: int) -> list[AddrInfoType] | Failure:
+        try:
+            found = await self._resolver.resolve(host, port)
+            allowed = self._allowed(host, port, found)
+            if isinstance(allowed, NoAnswer):
+                return allowed
+            infos = [_info(one, port) for one in allowed]
+        except OSError as error:
+            return failure_of(error, "dns")
+        families = ([info for info in infos if info[0] == f] for f in (socket.AF_INET6, socket.AF_INET))
+        kept = [info for family in families for info in family[:MAX_ADDRESSES]]
+        return kept or NoAnswer("dns", f"{host} has no address")
 
-    def _allowed(self, host: str, found: list[ResolveResult]) -> list[ResolveResult]:
+    def _allowed(self, host: str, port: int, found: Sequence[str]) -> Sequence[str] | NoAnswer:
         """Leaves out what is refused, so that a name with mixed answers works.
 
         The check that counts is the one when the socket is opened; this one says why a name failed.
         """
         if self._policy is None:
             return found
-        refusals = [self._policy.refusal(one["host"], one["port"]) for one in found]
+        refusals = [self._policy.refusal(one, port) for one in found]
         if refusals and all(refusals):
-            raise BlockedAddress(f"{host}: {refusals[0]}")
+            return NoAnswer("blocked_address", f"{host}: {refusals[0]}")
         return [one for one, refusal in zip(found, refusals, strict=True) if refusal is None]
 
 
 def _info(host: str, port: int) -> AddrInfoType:
-    """An address to connect to: written anew from its number, so that no resolver has to read it again."""
+    """An address to connect to: written anew from its number, so that no resolver has to read it again. Raises OSError."""
     address = as_address(host)
     if address is None:
         raise OSError(f"{host!r} is no address")

@@ -4,7 +4,7 @@ import email.utils
 import time
 from collections.abc import Mapping
 from datetime import UTC
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.callback import Claimed
@@ -13,7 +13,7 @@ from dispatcher.rules.dialects import Signing, dialect_of
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
-from dispatcher.sending.transport import OwnFault, TransportFailure
+from dispatcher.sending.failures import Failure, NoAnswer, OwnFault
 from dispatcher.signing import webhook_headers
 
 ANSWER_BYTES = 256
@@ -29,8 +29,8 @@ Not `dns`, `connect` and `timeout`: the word says nearly all, an outage makes ve
 class Poster(Protocol):
     """What a sender needs of the transport."""
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """One POST. Raises TransportFailure or OwnFault."""
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer | Failure:
+        """One POST."""
 
 
 class Sender:
@@ -67,29 +67,27 @@ class Sender:
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> Attempt:
         began = time.monotonic()
-        try:
-            answer = await self._transport.post(url, headers, body)
-        except OwnFault as error:
-            return Attempt(now_ms, _since(began), own_fault=str(error))
-        except TransportFailure as error:
-            detail = str(error)[:ANSWER_BYTES]
-            kept = detail.encode(errors="replace") if error.word.startswith(EXPLAINED) else b""
-            return Attempt(now_ms, _since(began), error=error.word, answer=kept, detail=detail)
-        duration_ms = _since(began)
-        if 200 <= answer.status < 300:
-            return Attempt(now_ms, duration_ms, answer.status)
-        return Attempt(
-            now_ms,
-            duration_ms,
-            answer.status,
-            f"http_{answer.status}",
-            _retry_after_ms(answer, now_ms + duration_ms),
-            answer.body[:ANSWER_BYTES],
-        )
+        posted = await self._transport.post(url, headers, body)
+        return attempt_of(posted, now_ms, round((time.monotonic() - began) * 1000))
 
 
-def _since(began: float) -> int:
-    return round((time.monotonic() - began) * 1000)
+def attempt_of(posted: Answer | Failure, now_ms: int, duration_ms: int) -> Attempt:
+    """What the ledger gets of a POST that began at `now_ms`."""
+    match posted:
+        case Answer():  # its fields are not taken out here: that took longer than all else that is done with it
+            status = posted.status
+            if 200 <= status < 300:
+                return Attempt(now_ms, duration_ms, status)
+            retry_after_ms, kept = _retry_after_ms(posted, now_ms + duration_ms), posted.body[:ANSWER_BYTES]
+            return Attempt(now_ms, duration_ms, status, f"http_{status}", retry_after_ms, kept)
+        case NoAnswer(word, text):
+            detail = text[:ANSWER_BYTES]
+            kept = detail.encode(errors="replace") if word.startswith(EXPLAINED) else b""
+            return Attempt(now_ms, duration_ms, error=word, answer=kept, detail=detail)
+        case OwnFault(text):
+            return Attempt(now_ms, duration_ms, own_fault=text)
+        case _:
+            assert_never(posted)
 
 
 def _retry_after_ms(answer: Answer, now_ms: int) -> int | None:

@@ -58,7 +58,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, connection: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self._connection = connection
-        self._transport: asyncio.Transport = connection._writer.transport
+        self._transport = transport_of(connection)
         self._transport.set_protocol(self)
         self._reader = hiredis.Reader(replyError=_error)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
@@ -104,6 +104,12 @@ class _Link(asyncio.Protocol):
             future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(self._why)
+
+
+def transport_of(connection: Any) -> asyncio.Transport:
+    """What an open connection of redis-py writes to. It has no public name: hence the bound on redis in pyproject.toml."""
+    transport: asyncio.Transport = connection._writer.transport
+    return transport
 
 
 def _error(text: str) -> ResponseError:

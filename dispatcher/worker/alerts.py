@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import structlog
 
 from dispatcher.model import iso
 from dispatcher.rules.outcomes import State
-from dispatcher.sending.sender import Poster
-from dispatcher.sending.transport import OwnFault, TransportFailure
 from dispatcher.signing import key_of, webhook_headers
 from dispatcher.store.replies import Ended
 from dispatcher.store.stats import Figures
@@ -57,11 +56,11 @@ class Alerts:
     """Gathers one worker's alerts."""
 
     def __init__(
-        self, worker: str, options: AlertOptions | None = None, poster: Poster | None = None
+        self, worker: str, options: AlertOptions | None = None, client: httpx.AsyncClient | None = None
     ) -> None:
         self._worker = worker
         self._options = options or AlertOptions()
-        self._poster = poster
+        self._client = client
         self._alerts: dict[Key, dict[str, Any]] = {}
         self._of_workspace: Counter[str] = Counter()
         self._told: dict[Key, float] = {}
@@ -113,7 +112,7 @@ class Alerts:
     async def send(self, now_ms: int) -> None:
         """POSTs what was gathered, if there is a URL to POST it to; what cannot be sent stays for the next time."""
         alerts, self._alerts, self._of_workspace = self._alerts, {}, Counter()
-        if not alerts or not self._options.url or not self._poster:
+        if not alerts or not self._options.url or not self._client:
             return
         body = json.dumps(
             {
@@ -128,9 +127,11 @@ class Alerts:
             id_ = f"alert_{secrets.token_hex(12)}"
             headers |= webhook_headers([key_of(self._options.secret)], id_, now_ms // 1000, body)
         try:
-            answer = await self._poster.post(self._options.url, headers, body)
-            problem = "" if 200 <= answer.status < 300 else f"http_{answer.status}"
-        except (OwnFault, TransportFailure) as error:
+            async with self._client.stream(
+                "POST", self._options.url, headers=headers, content=body
+            ) as answer:
+                problem = "" if answer.is_success else f"http_{answer.status_code}"
+        except httpx.TransportError as error:
             problem = str(error)
         if problem:
             log.error(

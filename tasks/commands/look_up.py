@@ -3,7 +3,7 @@
 from config.settings import Settings
 from dispatcher.errors import InvalidInput, visible
 from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.sending.transport import OwnFault, TransportFailure
+from dispatcher.sending.failures import NoAnswer
 from tasks import engine_wiring
 
 SECONDS = 3.0
@@ -18,14 +18,14 @@ async def look_up(settings: Settings, url: str) -> str:
     parse_callback_url(url, allow_http=settings.allow_http)
     transport = engine_wiring.transport(settings)
     try:
-        await transport.look_up(url, SECONDS)
-    except (TransportFailure, OwnFault) as error:
-        if isinstance(error, TransportFailure) and error.word == "blocked_address":
-            raise InvalidInput(
-                f"callback URL would be blocked: {error}; --no-check takes it all the same"
-            ) from error
-        why = visible(error).removeprefix("[Errno None] ")
-        return f"warning: no address of the callback URL's name was found now ({why})"
+        problem = await transport.look_up(url, SECONDS)
     finally:
         await transport.aclose()
-    return ""
+    match problem:
+        case None:
+            return ""
+        case NoAnswer("blocked_address", text):
+            raise InvalidInput(f"callback URL would be blocked: {text}; --no-check takes it all the same")
+        case _:
+            why = visible(problem.text).removeprefix("[Errno None] ")
+            return f"warning: no address of the callback URL's name was found now ({why})"

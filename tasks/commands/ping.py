@@ -1,9 +1,11 @@
 """`dispatcher workspace ping`, and what `dispatcher endpoint ping` shares with it: a signed test callback."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from config.settings import Settings
@@ -14,7 +16,11 @@ from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.outcomes import ERRORS, Attempt
 from dispatcher.rules.render import NoCallback, RenderOptions, render
 from dispatcher.rules.workspace import Workspace
+from dispatcher.sending.answer import Answer
+from dispatcher.sending.exceptions import Failed
+from dispatcher.sending.failures import Failure
 from dispatcher.sending.sender import Sender
+from dispatcher.sending.transport import http_client
 from tasks import console, engine_wiring, wiring
 
 
@@ -65,14 +71,26 @@ def answered(document: dict[str, Any], as_json: bool) -> None:
 async def ping_url(settings: Settings, workspace: Workspace, now_ms: int, url: str) -> dict[str, Any]:
     """Sends a test callback to a URL of the workspace; what came back. Raises InvalidInput."""
     callback = _callback(settings, workspace, now_ms, url)
-    transport = engine_wiring.transport(settings)
-    try:
-        attempt = await Sender(transport, engine_wiring.USER_AGENT).send(
-            _claimed(callback, now_ms), workspace, now_ms
-        )
-    finally:
-        await transport.aclose()
+    async with http_client(engine_wiring.transport(settings)) as client:
+        sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT)
+        attempt = await sender.send(_claimed(callback, now_ms), workspace, now_ms)
     return _document(callback, attempt)
+
+
+class ByHttpx:
+    """What a sender needs to POST, by any httpx client whose transport is ours."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer | Failure:
+        """One POST. The answer has a status and a body, as it was sent, and no headers."""
+        try:
+            async with self._client.stream("POST", url, headers=dict(headers), content=body) as response:
+                raw = b"".join([chunk async for chunk in response.aiter_raw()])
+        except Failed as error:
+            return error.failure
+        return Answer(response.status_code, body=raw)
 
 
 def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str) -> Callback:

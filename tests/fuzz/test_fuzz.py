@@ -6,6 +6,7 @@ import os
 from typing import Any
 from unittest.mock import Mock
 
+import httpx
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -17,9 +18,10 @@ from dispatcher.rules.headers import check_headers, parse_headers
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.answer import Answer
-from dispatcher.sending.http_connection import Connection, NoAnswer
+from dispatcher.sending.failures import NoAnswer
+from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.sender import parse_retry_after
-from dispatcher.sending.transport import CallbackTransport
+from dispatcher.sending.target import Target, read_target
 from dispatcher.signing import webhook_headers
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
@@ -139,21 +141,14 @@ def test_urls(text: str) -> None:
     except InvalidInput:
         return
 
-    async def target() -> None:
-        transport = CallbackTransport(AddressPolicy(), 1.0, resolver=Mock(close=_nothing))
-        found = transport._target(url.url)
-        line, host, end = found.start.split(b"\r\n")
-        assert line.startswith(b"POST /")
-        assert line.isascii()
-        assert (f"Host: {url.authority}".encode(), b"") == (host, end)
-        assert (url.host, url.port) == (found.host, found.port)
-        await transport.aclose()
-
-    asyncio.run(target())
-
-
-async def _nothing() -> None:
-    pass
+    found = read_target(url.url, AddressPolicy.of(["0.0.0.0/0", "::/0"]), None)
+    assert isinstance(found, Target)
+    line, host, end = found.start.split(b"\r\n")
+    assert line.startswith(b" /")
+    assert line.isascii()
+    assert (f"Host: {url.authority}".encode(), b"") == (host, end)
+    assert (url.host, url.port) == (found.host, found.port)
+    assert found == read_target(str(httpx.URL(url.url)), AddressPolicy.of(["0.0.0.0/0", "::/0"]), None)
 
 
 @fuzz

@@ -12,11 +12,13 @@ from msgspec.structs import replace
 
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.outcomes import Attempt, State
-from dispatcher.sending.transport import CallbackTransport
+from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store.replies import Ended
 from dispatcher.store.stats import Figures
 from dispatcher.worker.alerts import MAX_OF_WORKSPACE, AlertOptions, Alerts
 from tasks.receiver import Received, Receiver
+from tests.http.raw_server import answer as web_answer
+from tests.http.raw_server import answers, serving
 
 SECRET = "whsec_" + "QUJD" * 10
 NOW_MS = 1_800_000_000_000
@@ -42,12 +44,12 @@ def told(work: Callable[[Alerts], Awaitable[None]], statuses: list[int] | None =
     async def main() -> None:
         receiver = Receiver(lambda _: [SECRET], got.append, answer)
         port = await receiver.listen("127.0.0.1")
-        transport = CallbackTransport(AddressPolicy.of(["127.0.0.0/8"]), 5.0)
+        client = http_client(CallbackTransport(AddressPolicy.of(["127.0.0.0/8"]), 5.0))
         options = AlertOptions(f"http://127.0.0.1:{port}/alerts", SECRET, down_seconds=900, success_rate=0.9)
         try:
-            await work(Alerts("w1", options, transport))
+            await work(Alerts("w1", options, client))
         finally:
-            await transport.aclose()
+            await client.aclose()
             await receiver.close()
 
     asyncio.run(main())
@@ -90,6 +92,26 @@ def test_alerts_are_signed() -> None:
 
     (got,) = told(work)
     assert None is got.problem
+
+
+def test_an_answer_that_cannot_be_unpacked_is_an_answer() -> None:
+    """The status is all that is looked at: what says that it is packed and is not, is not read."""
+
+    async def main() -> None:
+        content = web_answer(200, b"no gzip", "Content-Encoding: gzip")
+        async with (
+            serving(answers(content)) as server,
+            http_client(CallbackTransport(AddressPolicy.of(["127.0.0.0/8"]), 5.0)) as client,
+        ):
+            alerts = Alerts("w1", AlertOptions(server.url), client)
+            alerts.ended(FAILED)
+            for _ in range(2):
+                await alerts.send(NOW_MS)
+            [got] = server.received
+            names = ["Host", "Content-Length", "Content-Type", "User-Agent"]
+            assert names == [name for name, _ in got.headers]
+
+    asyncio.run(main())
 
 
 def test_what_could_not_be_sent_is_sent_later() -> None:

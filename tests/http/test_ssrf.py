@@ -7,18 +7,17 @@ are accepted in order, so a canary that has heard nobody else by then was left a
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvloop
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.sending.resolver import Resolver
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.transport import CallbackTransport
 from tests.http.raw_server import RawServer, answer, answers, serving
@@ -197,7 +196,7 @@ async def heard(server: RawServer) -> list[list[str]]:
 
 
 @asynccontextmanager
-async def sending(policy: AddressPolicy, resolver: AbstractResolver) -> AsyncIterator[Sender]:
+async def sending(policy: AddressPolicy, resolver: Resolver) -> AsyncIterator[Sender]:
     """A sender until the block ends; its deadline is for what should not happen."""
     transport = CallbackTransport(policy, 20.0, resolver=resolver, tls=TLS)
     try:
@@ -390,30 +389,21 @@ def test_an_attempt_looks_its_name_up_once(private: str) -> None:
     uvloop.run(scene())
 
 
-class Shifty(dict[str, Any]):
-    """One answer of a look-up that is another address each time it is read."""
+class Shifty(list[str]):
+    """The answer of a look-up: one address, which is another one each time it is read."""
 
-    def __init__(self, port: int, addresses: Sequence[str]) -> None:
-        super().__init__(
-            hostname="shifty.test", port=port, family=socket.AF_INET, proto=0, flags=socket.AI_NUMERICHOST
-        )
-        self._addresses = iter(addresses)
-
-    def __getitem__(self, key: str) -> Any:
-        return next(self._addresses) if key == "host" else super().__getitem__(key)
+    def __iter__(self) -> Iterator[str]:
+        yield self.pop(0)
 
 
-class ShiftyResolver(AbstractResolver):
+class ShiftyResolver:
     """Deceives the check of a look-up's answers, so that only the socket's own check is left."""
 
     def __init__(self, *addresses: str) -> None:
         self._addresses = addresses
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        answered: list[Any] = [Shifty(port, self._addresses)]
-        return answered
+    async def resolve(self, host: str, port: int) -> list[str]:
+        return Shifty(self._addresses)
 
     async def close(self) -> None:
         """Holds nothing."""

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError, Time
 
 from dispatcher.store import wire as wire_module
 from dispatcher.store.connection import connect_async
-from dispatcher.store.wire import Wire
+from dispatcher.store.wire import Wire, transport_of
 
 
 @asynccontextmanager
@@ -36,6 +36,23 @@ def test_each_reply_to_whoever_asked(redis_url: str) -> None:
             assert 1 == len((await wire.call("CLIENT", "LIST", "TYPE", "normal")).splitlines())
 
     uvloop.run(scene())
+
+
+def test_redis_pys_connection_writes_to_what_we_take(redis_url: str) -> None:
+    """An open connection of redis-py has its transport where this version of it keeps it."""
+
+    async def scene() -> None:
+        client = connect_async(redis_url)
+        connection = client.connection_pool.make_connection()
+        await connection.connect()
+        transport = transport_of(connection)
+        assert isinstance(transport, asyncio.Transport)
+        assert not transport.is_closing()
+        transport.abort()
+        await connection.disconnect(nowait=True)
+        await client.aclose()
+
+    asyncio.run(scene())
 
 
 def test_an_error_is_its_callers_alone(redis_url: str) -> None:

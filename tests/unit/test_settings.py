@@ -9,7 +9,7 @@ from config import documents
 from config.environment import PREFIX
 from config.settings import Settings, load, names, sources
 from dispatcher.errors import InvalidInput
-from dispatcher.sending.transport import tls_context
+from dispatcher.sending.tls import tls_context
 from tasks import wiring
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,71 @@
+"""Why a POST has no answer: values, and the one table that makes them from the system's errors."""
+
+import errno
+import socket
+import ssl
+from dataclasses import dataclass
+
+from dispatcher.sending.tls import certificate_word
+
+OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No answer's head could be read; `word` says why, from the closed list of attempt errors."""
+
+    word: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFault:
+    """This machine, not the receiver, is to blame: no descriptors, ports or memory."""
+
+    text: str
+
+
+Failure = NoAnswer | OwnFault
+
+
+class BlockedAddress(OSError):
+    """The address may not be connected to. An OSError, because it is raised where a socket is opened."""
+
+
+def failure_of(error: OSError, word: str) -> Failure:
+    """The value for an error of a look-up (`word` is then "dns"), a connect or a handshake."""
+    text = plain(error)
+    if isinstance(error, BlockedAddress):
+        return NoAnswer("blocked_address", text)
+    if error.errno in OWN_FAULTS and not _lacks_a_family(error):
+        return OwnFault(text)
+    if word == "dns" and not _descriptor_is_left():
+        return OwnFault("no descriptor was left for the look-up")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        word = certificate_word(error)
+    return NoAnswer(word, text)
+
+
+def plain(error: Exception) -> str:
+    """An error's text in one line, or the name of its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _lacks_a_family(error: OSError) -> bool:
+    """Whether an address could not be used because this machine has no IPv6, and not for lack of ports."""
+    if error.errno != errno.EADDRNOTAVAIL:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(("2001:4860:4860::8888", 53))  # sends nothing: it only looks for a route
+    except OSError:
+        return True
+    return False
+
+
+def _descriptor_is_left() -> bool:
+    try:
+        socket.socket().close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""What a URL says about the way to it, and the bytes of a request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
+from dispatcher.sending.failures import NoAnswer, OwnFault
+from dispatcher.sending.proxy import Proxy
+
+Origin = tuple[str, int, bool]
+"""Host, port, and whether it is encrypted: requests to one origin share connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a URL's requests go, and how they begin."""
+
+    host: str
+    port: int
+    encrypted: bool
+    origin: Origin
+    start: bytes = field(repr=False)
+    """Request line, without its method, and Host."""
+
+
+def read_target(text: str, policy: AddressPolicy, proxy: Proxy | None) -> Target | NoAnswer:
+    """All that is known of a URL without a look-up; why nothing may be sent there, if so.
+
+    An address in place of a name is checked before all else, also where a proxy connects.
+    """
+    try:
+        url = parse_callback_url(text, allow_http=True)
+    except InvalidInput as error:  # it was stored before that was refused
+        return NoAnswer("blocked_address", str(error))
+    refusal = policy.refusal(url.host, url.port) if url.address else policy.port_refusal(url.port)
+    if refusal:
+        return NoAnswer("blocked_address", refusal)
+    encrypted, authority = url.scheme == "https", url.authority.encode()
+    path = httpx.URL(f"http://host{url.target}").raw_path  # escapes what is not ASCII
+    start = b" %b HTTP/1.1\r\nHost: %b\r\n" % (path, authority)
+    if proxy and not encrypted:
+        start = b" http://%b%b%b" % (authority, start[1:], proxy.authorization)
+    return Target(url.host, url.port, encrypted, (url.host, url.port, encrypted), start)
+
+
+def request_bytes(method: bytes, target: Target, headers: Mapping[str, str], body: bytes) -> bytes | OwnFault:
+    """A request as it goes out; an own fault where a header would break it."""
+    head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if head.count("\n") != len(headers) or head.count("\r") != len(headers) or not head.isascii():
+        return OwnFault("a header holds a line end, or what is not ASCII")
+    return b"%b%bContent-Length: %d\r\n%b\r\n%b" % (method, target.start, len(body), head.encode(), body)
