@@ -7,9 +7,12 @@ DispatcherError
 ├── StillWaiting         a workspace with waiting callbacks is not removed
 ├── OtherFormat          what is in Redis is of another version's format
 ├── SignatureInvalid     a callback that does not verify
-└── RedisUnavailable     Redis does not answer
-    ├── RedisFull        Redis answers that its memory is full
-    └── EnqueueInterrupted   the connection broke in the middle; `confirmed` lists what is on the queue
+├── RedisUnavailable     Redis does not answer
+│   ├── RedisFull        Redis answers that its memory is full
+│   └── EnqueueInterrupted   the connection broke in the middle; `confirmed` lists what is on the queue
+│                        raised and caught inside a worker, and not exported:
+├── NotLeader            another worker leads intake now
+└── EndpointBroken       the keys of one endpoint in Redis are damaged
 """
 
 from collections.abc import Sequence
@@ -73,3 +76,11 @@ class EnqueueInterrupted(RedisUnavailable):
     def __init__(self, text: str, confirmed: Sequence[str]) -> None:
         super().__init__(text)
         self.confirmed = list(confirmed)
+
+
+class NotLeader(DispatcherError):
+    """Another worker leads intake now, or the queue was deleted; nothing was done."""
+
+
+class EndpointBroken(DispatcherError):
+    """A script broke on the keys of one endpoint; what it had done before that stands."""

@@ -15,10 +15,10 @@ from typing import Protocol
 import structlog
 from redis.exceptions import ResponseError
 
-from dispatcher.errors import RedisFull, RedisUnavailable
+from dispatcher.errors import NotLeader, RedisFull, RedisUnavailable
 from dispatcher.rules.render import RenderOptions
 from dispatcher.store.connection import translated
-from dispatcher.store.ledger import Ledger, NotLeader, Room
+from dispatcher.store.ledger import Ledger, Room
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
 from dispatcher.store.wire import Argument, Call
 from dispatcher.store.workspaces import WorkspaceCache
