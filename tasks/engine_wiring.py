@@ -12,6 +12,7 @@ from dispatcher.rules.render import RenderOptions
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.transport import CallbackTransport, tls_context
 from dispatcher.store import format
+from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.connection import connect_async
 from dispatcher.store.lookup import Lookup
 from dispatcher.store.replies import Ended
@@ -99,7 +100,7 @@ async def engine(
         policy=retrying.policy(settings),
         slots=Slots(max_in_flight),
         alerts=alerts,
-        tail=Tail(wire.call, wiring.keys(settings)),
+        tail=Tail(AttemptChannel(wire.call, wiring.keys(settings), url)),
         metrics=metrics,
         turn_seconds=settings.turn_seconds,
         request_timeout_seconds=settings.request_timeout_seconds,
