@@ -15,6 +15,7 @@ from dispatcher.store import format
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.connection import connect_async
 from dispatcher.store.lookup import Lookup
+from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
@@ -112,14 +113,13 @@ async def engine(
     def make_intake(engine: Engine) -> Intake:
         options = RenderOptions(settings.allow_http, settings.expiry_seconds * 1000)
         return Intake(
-            reading.call,
+            Queue(reading.call, wiring.keys(settings), url),
             parts.ledger,
             cache,
             watch,
             engine,
             recorder=recorder,
             metrics=metrics,
-            url=url,
             options=options,
         )
 

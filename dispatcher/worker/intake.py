@@ -13,17 +13,15 @@ from itertools import takewhile
 from typing import Protocol
 
 import structlog
-from redis.exceptions import ResponseError
 
 from dispatcher.errors import NotLeader, RedisFull, RedisUnavailable
 from dispatcher.rules.render import RenderOptions
-from dispatcher.store.connection import translated
 from dispatcher.store.ledger import Ledger, Room
+from dispatcher.store.queue import CONSUMER, START, Place, Queue, QueueEntry, place
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
-from dispatcher.store.wire import Argument, Call
 from dispatcher.store.workspaces import WorkspaceCache
 from dispatcher.worker.metrics import Metrics
-from dispatcher.worker.prepare import NOBODY, Batch, Entry, Fault, Later, Preparer, place
+from dispatcher.worker.prepare import NOBODY, Batch, Fault, Later, Preparer
 from dispatcher.worker.put_off import PutOff
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
@@ -46,13 +44,11 @@ RENDERED_AGAIN = 2
 TRYING_SHARE = 0.2
 """How much of the time goes to what was put off, at most, while intake is behind with what is new."""
 
-GROUP, CONSUMER = "workers", "intake"
-
 BROKEN = Fault("a key of its endpoint in Redis is not of the type it should be")
 
 log = structlog.get_logger()
 
-Reading = asyncio.Task[list[Entry]]
+Reading = asyncio.Task[list[QueueEntry]]
 
 
 class Turns(Protocol):
@@ -76,7 +72,7 @@ class Intake:
 
     def __init__(
         self,
-        call: Call,
+        queue: Queue,
         ledger: Ledger,
         workspaces: WorkspaceCache,
         watch: RedisWatch,
@@ -84,24 +80,22 @@ class Intake:
         *,
         recorder: Recorder | None = None,
         metrics: Metrics | None = None,
-        url: str = "",
         options: RenderOptions | None = None,
     ) -> None:
-        self._call = call
+        self._queue = queue
         self._ledger = ledger
         self._workspaces = workspaces
         self._watch = watch
         self._turns = turns
         self._recorder = recorder
         self._metrics = metrics or Metrics()
-        self._url = url
         self._put_off = PutOff()
         self._preparer = Preparer(
             workspaces, ledger.now_ms, options or RenderOptions(), recorder, self._put_off.holds
         )
         self._token = secrets.token_hex(8)
-        self._held: list[Entry] = []
-        self._reread_to: str | None = "0"
+        self._held: list[QueueEntry] = []
+        self._reread_to: Place | None = START
         """Up to where what was read and not accepted was read again; None: all of it."""
         self._full = self._behind = False
         self._tried_at = time.monotonic()
@@ -127,12 +121,12 @@ class Intake:
             except RedisUnavailable as error:
                 self._say_behind(False)
                 self._watch.failed(error)
-                self._reread_to = "0"  # the reply to a read may be lost
+                self._reread_to = START  # the reply to a read may be lost
                 await self._pause(FOLLOW_SECONDS)
             except Exception as error:  # the entries stay on the queue
                 self._say_behind(False)
                 self._say_fault(error)
-                self._reread_to = "0"
+                self._reread_to = START
                 await self._pause(RENEW_SECONDS)
         await self._resign()
 
@@ -151,7 +145,7 @@ class Intake:
         if not pending:
             self._reread_to = None
         elif not self._put_off:  # for instance a worker that had lost the lead read them since
-            self._reread_to = self._reread_to or "0"
+            self._reread_to = self._reread_to or START
         while (self._held or self._reread_to is not None) and self._goes_on(until):
             self._held = self._held or await self._reread()
             if self._held:
@@ -171,8 +165,8 @@ class Intake:
         now = time.monotonic()
         until = min(until, now + (now - self._tried_at) * TRYING_SHARE / (1 - TRYING_SHARE))
         while (after := self._put_off.due()) is not None:
-            entries = await self._xreadgroup(f"{after[0]}-{after[1]}", BATCH)
-            last = place(entries[-1][0]) if len(entries) == BATCH else None
+            entries = await self._queue.read_again(after, BATCH)
+            last = place(entries[-1].id) if len(entries) == BATCH else None
             trying = self._put_off.trying(after, last)
             self._held = entries  # where Redis refuses them they are taken once more: nobody died on them
             self._put_off.tried(trying, await self._take(entries, trying=trying), last)
@@ -184,7 +178,7 @@ class Intake:
     def _goes_on(self, until: float) -> bool:
         return not self._stop.is_set() and time.monotonic() < until
 
-    async def _take_new(self, entries: list[Entry], until: float) -> None:
+    async def _take_new(self, entries: list[QueueEntry], until: float) -> None:
         """Takes a batch; while Redis accepts it, the next one is read and rendered."""
         batch: Batch | None = None
         reading: Reading | None = None
@@ -207,7 +201,7 @@ class Intake:
 
     async def _look_ahead(
         self, reading: Reading, until: float
-    ) -> tuple[list[Entry], Batch | None, Reading | None]:
+    ) -> tuple[list[QueueEntry], Batch | None, Reading | None]:
         """Renders what is being read; while intake is behind, those after it are read meanwhile."""
         entries = await reading
         more = self._behind and bool(entries) and self._goes_on(until)
@@ -233,7 +227,7 @@ class Intake:
             log.warning("intake.lost_lead", held=len(self._held))
         self.leading = False
         self._say_behind(False)  # or turns would make way for ever
-        self._held, self._reread_to = [], "0"
+        self._held, self._reread_to = [], START
         self._put_off.clear()
 
     async def _resign(self) -> None:
@@ -247,39 +241,38 @@ class Intake:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
-    async def _read(self) -> list[Entry]:
+    async def _read(self) -> list[QueueEntry]:
         """New entries; waits up to a second for some, unless there were many just now, or others are to be tried again."""
         at_once = self._behind or self._put_off.due() is not None
-        return await self._read_new(block_ms=None if at_once else 100 if self._put_off else 1000)
+        return await self._read_new(wait_ms=0 if at_once else 100 if self._put_off else 1000)
 
-    async def _read_new(self, block_ms: int | None = None) -> list[Entry]:
-        return await self._xreadgroup(">", BATCH_BEHIND if self._behind else BATCH, block_ms)
+    async def _read_new(self, wait_ms: int = 0) -> list[QueueEntry]:
+        return await self._queue.read(BATCH_BEHIND if self._behind else BATCH, wait_ms)
 
-    def _is_behind(self, entries: Sequence[Entry]) -> bool:
+    def _is_behind(self, entries: Sequence[QueueEntry]) -> bool:
         """Whether so many came that more will be there, and the last of them had waited for long."""
-        enqueued_ms = int(entries[-1][0].partition("-")[0])
+        enqueued_ms, _ = place(entries[-1].id)
         return len(entries) >= BATCH and self._ledger.now_ms() - enqueued_ms > BEHIND_MS
 
-    async def _reread(self) -> list[Entry]:
+    async def _reread(self) -> list[QueueEntry]:
         """The next entries that were read but not accepted; no entries and no `_reread_to`: those were all.
 
         Those that were put off come together, others one at a time; one whose readers keep dying is rejected instead.
         """
-        events, after = self._ledger.keys.events, self._reread_to or "0"
-        with translated(self._url):
-            found = await self._call("XPENDING", events, GROUP, f"({after}", "+", BATCH)
+        after = self._reread_to or START
+        found = await self._queue.pending(after, BATCH)
         if not found:
             self._reread_to = None
             return []
-        if strange := [id_ for id_, consumer, *_ in found if consumer != CONSUMER.encode()]:  # by hand
-            await self._claim(strange)
+        if strange := [one.id for one in found if one.consumer != CONSUMER]:  # by hand
+            await self._queue.claim(strange)
             return []
-        deaths, count = found[0][3], len(list(takewhile(lambda one: one[3] == 0, found))) or 1
-        if deaths >= MAX_DEATHS and not await self._set_aside(found[0][0].decode(), deaths):
+        deaths, count = found[0].reads, len(list(takewhile(lambda one: one.reads == 0, found))) or 1
+        if deaths >= MAX_DEATHS and not await self._set_aside(found[0].id, deaths):
             await self._pause(RENEW_SECONDS)
             return []
-        self._reread_to = found[count - 1][0].decode()
-        return [] if deaths >= MAX_DEATHS else await self._xreadgroup(after, count)
+        self._reread_to = place(found[count - 1].id)
+        return [] if deaths >= MAX_DEATHS else await self._queue.read_again(after, count)
 
     async def _set_aside(self, entry_id: str, deaths: int) -> bool:
         """Rejects an entry unread; False: it could not be kept."""
@@ -287,37 +280,15 @@ class Intake:
         log.error("intake.poisoned", entry=entry_id, deaths=deaths)
         return not await self._ledger.reject(self._token, [(entry_id, "poisoned", detail, "", "")])
 
-    async def _claim(self, ids: Sequence[str | bytes]) -> None:
-        """Makes read entries ours, as if no reader had died on them."""
-        with translated(self._url):
-            await self._call(
-                "XCLAIM", self._ledger.keys.events, GROUP, CONSUMER, 0, *ids, "RETRYCOUNT", 0, "JUSTID"
-            )
-
-    async def _xreadgroup(self, after: str, count: int, block_ms: int | None = None) -> list[Entry]:
-        block: tuple[Argument, ...] = ("BLOCK", block_ms) if block_ms else ()
-        events = self._ledger.keys.events
-        try:
-            with translated(self._url):
-                reply = await self._call(
-                    "XREADGROUP", "GROUP", GROUP, CONSUMER, "COUNT", count, *block, "STREAMS", events, after
-                )
-        except ResponseError as error:
-            if "NOGROUP" in str(error):  # the stream was deleted; `lead` makes it again
-                raise NotLeader from error
-            raise
-        [(_, entries)] = reply or [(events, [])]
-        return [(entry.decode(), fields or []) for entry, fields in entries]
-
     async def _take(
-        self, entries: Sequence[Entry], batch: Batch | None = None, trying: Mapping[str, bool] = NOBODY
+        self, entries: Sequence[QueueEntry], batch: Batch | None = None, trying: Mapping[str, bool] = NOBODY
     ) -> dict[str, Later]:
         """Accepts, rejects or puts off entries; those that are put off, by workspace."""
         if batch is None or self._put_off.concerns(batch.workspaces):
             batch = await self._preparer.prepare(entries, trying)
         await self._accept(batch)
         if batch.later:  # whoever reads them again is not told that their readers died
-            await self._claim([entry_id for left in batch.later.values() for entry_id in left.ids])
+            await self._queue.claim([entry_id for left in batch.later.values() for entry_id in left.ids])
             self._put_off.add(batch.later)
         self._said = ""
         return batch.later
@@ -328,7 +299,7 @@ class Intake:
         Entries whose workspace has changed since they were rendered are rendered again, and nobody else's. What breaks a
         whole batch is looked for entry by entry.
         """
-        changed: list[tuple[Entry, str]] = []
+        changed: list[tuple[QueueEntry, str]] = []
         try:
             if batch.callbacks.count or batch.skipped:
                 changed = await self._accept_rendered(batch)
@@ -348,7 +319,7 @@ class Intake:
 
     async def _accept_one_by_one(self, batch: Batch, error: Exception) -> None:
         """Each for itself, where they broke together; the last one that is left is what breaks."""
-        rendered = sorted([*batch.rendered, *batch.skipped], key=lambda one: place(one[0][0]))
+        rendered = sorted([*batch.rendered, *batch.skipped], key=_place_of)
         if len(rendered) == 1:
             [(entry, workspace)] = rendered
             batch.broke(workspace, entry, error)
@@ -356,9 +327,9 @@ class Intake:
         for entry, _ in rendered:
             await self._accept(await self._preparer.prepare([entry], batch.trying, batch.later))
 
-    async def _accept_rendered(self, batch: Batch) -> list[tuple[Entry, str]]:
+    async def _accept_rendered(self, batch: Batch) -> list[tuple[QueueEntry, str]]:
         """The entries whose workspace (beside them) has changed since they were rendered."""
-        changed: list[tuple[Entry, str]] = []
+        changed: list[tuple[QueueEntry, str]] = []
         accepted = await self._accept_callbacks(batch)
         for entry, workspace, word in _words(batch, accepted):
             if word == "changed":
@@ -367,11 +338,11 @@ class Intake:
                 batch.put_off(workspace, entry, BROKEN)
         for workspace in accepted.changed:
             self._workspaces.forget(workspace)
-        return sorted(changed, key=lambda one: place(one[0][0]))
+        return sorted(changed, key=_place_of)
 
     async def _accept_callbacks(self, batch: Batch) -> Accepted:
         room, claims = self._turns.reserve(batch.callbacks.count, batch.workspaces), []
-        skipped = [(entry[0], workspace) for entry, workspace in batch.skipped]
+        skipped = [(entry.id, workspace) for entry, workspace in batch.skipped]
         try:
             accepted = await self._ledger.accept(self._token, batch.revisions, skipped, batch.callbacks, room)
             claims = accepted.claims
@@ -390,16 +361,16 @@ class Intake:
     async def _reject(self, batch: Batch) -> None:
         """Keeps entries in `rejected`; those that could not be kept are put off."""
         left = await self._ledger.reject(
-            self._token, [(e[0], r.reason, r.detail, r.workspace, r.event_id) for e, r in batch.rejected]
+            self._token, [(e.id, r.reason, r.detail, r.workspace, r.event_id) for e, r in batch.rejected]
         )
         for entry, r in batch.rejected:
-            if entry[0] in left:
+            if entry.id in left:
                 batch.put_off(r.workspace, entry, BROKEN)
                 continue
             self._metrics.rejected[r.reason] += 1
             log.warning(
                 "event.rejected",
-                entry=entry[0],
+                entry=entry.id,
                 reason=r.reason,
                 workspace=r.workspace,
                 event_id=r.event_id,
@@ -416,9 +387,14 @@ class Intake:
         self._full = False
 
 
-def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[Entry, str, str]]:
+def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[QueueEntry, str, str]]:
     """What became of each entry, and whose it is."""
     for (entry, workspace), word in zip(batch.rendered, accepted.words, strict=True):
         yield entry, workspace, word
     for entry, workspace in batch.skipped:
         yield entry, workspace, "changed" if workspace in accepted.changed else "skipped"
+
+
+def _place_of(one: tuple[QueueEntry, str]) -> Place:
+    """Where an entry, given with its workspace, stands on the queue."""
+    return place(one[0].id)
