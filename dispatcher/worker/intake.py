@@ -1,4 +1,4 @@
-"""From the queue into the ledger: read a batch, validate, render, accept. One worker at a time leads.
+"""From the queue into the ledger: read a batch, render it, have it accepted. One worker at a time leads.
 
 Acceptance order is queue order because only the leader accepts; what a dead leader had read is
 read again, one entry at a time, so that an entry that kills its reader is found and set aside.
@@ -7,8 +7,9 @@ read again, one entry at a time, so that an entry that kills its reader is found
 import asyncio
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from typing import Protocol
 
@@ -18,11 +19,13 @@ from dispatcher.errors import NotLeader, RedisFull, RedisUnavailable
 from dispatcher.rules.render import RenderOptions
 from dispatcher.store.ledger import Ledger, Room
 from dispatcher.store.queue import CONSUMER, START, Place, Queue, QueueEntry, place
-from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
+from dispatcher.store.replies import Claim, Hint
 from dispatcher.store.workspaces import WorkspaceCache
+from dispatcher.worker.acceptor import Acceptor
 from dispatcher.worker.metrics import Metrics
-from dispatcher.worker.prepare import NOBODY, Batch, Fault, Later, Preparer
+from dispatcher.worker.prepare import NOBODY, Batch, Later, Preparer
 from dispatcher.worker.put_off import PutOff
+from dispatcher.worker.read_ahead import ReadAhead
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
 
@@ -31,24 +34,16 @@ RENEW_SECONDS = 1.0
 FOLLOW_SECONDS = 0.5
 """How often a worker that does not lead looks whether it should."""
 BEHIND_MS = 500
-"""An entry that has waited on the queue for longer says that intake is behind."""
+"""Intake is behind when it accepts entries that have waited on the queue for longer."""
 BATCH, BATCH_BEHIND = 64, 512
 """Entries that are read and accepted at once: few, so that Redis accepts some while the worker sends others; many
-while intake is behind, for nobody's next status change gets on then."""
-READ_AHEAD_FROM = 8
-"""With fewer in hand, nothing is gained by reading the next ones meanwhile."""
+while intake is behind, when every new status change waits for those before it."""
 MAX_DEATHS = 3
 """An entry on which this many readers died is rejected unread."""
-RENDERED_AGAIN = 2
-"""How often entries are rendered again at once, where their workspace is changed meanwhile, before they are put off."""
 TRYING_SHARE = 0.2
-"""How much of the time goes to what was put off, at most, while intake is behind with what is new."""
-
-BROKEN = Fault("a key of its endpoint in Redis is not of the type it should be")
+"""Largest share of the time that is spent on what was put off, while intake is behind with what is new."""
 
 log = structlog.get_logger()
-
-Reading = asyncio.Task[list[QueueEntry]]
 
 
 class Turns(Protocol):
@@ -84,22 +79,22 @@ class Intake:
     ) -> None:
         self._queue = queue
         self._ledger = ledger
-        self._workspaces = workspaces
         self._watch = watch
         self._turns = turns
-        self._recorder = recorder
-        self._metrics = metrics or Metrics()
+        self._token = secrets.token_hex(8)
         self._put_off = PutOff()
         self._preparer = Preparer(
             workspaces, ledger.now_ms, options or RenderOptions(), recorder, self._put_off.holds
         )
-        self._token = secrets.token_hex(8)
-        self._held: list[QueueEntry] = []
+        self._acceptor = Acceptor(
+            ledger, self._token, self._preparer, workspaces, turns, recorder, metrics or Metrics()
+        )
+        self._ahead = ReadAhead(self._read_next, self._preparer.prepare, self._take_new)
         self._reread_to: Place | None = START
         """Up to where what was read and not accepted was read again; None: all of it."""
-        self._full = self._behind = False
+        self._full = False
         self._tried_at = time.monotonic()
-        self._said = ""
+        self._logged = ""
         self._stop = asyncio.Event()
         self.leading = False
 
@@ -115,17 +110,17 @@ class Intake:
             except NotLeader:
                 self._follow()
             except RedisFull as error:
-                self._say_behind(False)
-                self._say_full(error)
+                self._set_behind(False)
+                self._log_full(error)
                 await self._pause(RENEW_SECONDS)
             except RedisUnavailable as error:
-                self._say_behind(False)
+                self._set_behind(False)
                 self._watch.failed(error)
                 self._reread_to = START  # the reply to a read may be lost
                 await self._pause(FOLLOW_SECONDS)
             except Exception as error:  # the entries stay on the queue
-                self._say_behind(False)
-                self._say_fault(error)
+                self._set_behind(False)
+                self._log_error(error)
                 self._reread_to = START
                 await self._pause(RENEW_SECONDS)
         await self._resign()
@@ -146,116 +141,20 @@ class Intake:
             self._reread_to = None
         elif not self._put_off:  # for instance a worker that had lost the lead read them since
             self._reread_to = self._reread_to or START
-        while (self._held or self._reread_to is not None) and self._goes_on(until):
-            self._held = self._held or await self._reread()
-            if self._held:
-                await self._take(self._held)
-                self._held = []
+        while (self._ahead.held or self._reread_to is not None) and self._goes_on(until):
+            if held := self._ahead.held or await self._reread():
+                await self._take_held(held)
         while self._goes_on(until):
             await self._try_again(until)
             entries = await self._read()
-            self._say_behind(self._behind and bool(entries))
-            await self._take_new(entries, until)
-
-    async def _try_again(self, until: float) -> None:
-        """What was put off and is due: one workspace after the other, and with it those that have entries beside its own.
-
-        One batch, and more as long as the share of the time allows it: new entries are read in between.
-        """
-        now = time.monotonic()
-        until = min(until, now + (now - self._tried_at) * TRYING_SHARE / (1 - TRYING_SHARE))
-        while (after := self._put_off.due()) is not None:
-            entries = await self._queue.read_again(after, BATCH)
-            last = place(entries[-1].id) if len(entries) == BATCH else None
-            trying = self._put_off.trying(after, last)
-            self._held = entries  # where Redis refuses them they are taken once more: nobody died on them
-            self._put_off.tried(trying, await self._take(entries, trying=trying), last)
-            self._held = []
-            if not self._goes_on(until):
-                break
-        self._tried_at = time.monotonic()
+            self._set_behind(self._ahead.behind and bool(entries))
+            await self._ahead.run(entries, partial(self._goes_on, until))
 
     def _goes_on(self, until: float) -> bool:
         return not self._stop.is_set() and time.monotonic() < until
 
-    async def _take_new(self, entries: list[QueueEntry], until: float) -> None:
-        """Takes a batch; while Redis accepts it, the next one is read and rendered."""
-        batch: Batch | None = None
-        reading: Reading | None = None
-        try:
-            while entries:
-                if not reading and len(entries) >= READ_AHEAD_FROM and self._goes_on(until):
-                    reading = asyncio.create_task(self._read_new())
-                ahead = asyncio.create_task(self._look_ahead(reading, until)) if reading else None
-                self._held = entries
-                try:
-                    await self._take(entries, batch)
-                    self._held = []
-                    self._say_behind(self._is_behind(entries))
-                finally:
-                    entries, batch, reading = await ahead if ahead else ([], None, None)
-                    self._held = [*self._held, *entries]
-        finally:
-            if reading:  # something broke
-                self._held = [*self._held, *await reading]
-
-    async def _look_ahead(
-        self, reading: Reading, until: float
-    ) -> tuple[list[QueueEntry], Batch | None, Reading | None]:
-        """Renders what is being read; while intake is behind, those after it are read meanwhile."""
-        entries = await reading
-        more = self._behind and bool(entries) and self._goes_on(until)
-        further = asyncio.create_task(self._read_new()) if more else None
-        try:
-            return entries, await self._preparer.prepare(entries), further
-        except Exception:  # looked into when they are taken
-            return entries, None, further
-
-    def _say_behind(self, behind: bool) -> None:
-        self._behind = behind
-        self._turns.give_precedence(behind)
-
-    def _say_fault(self, error: Exception) -> None:
-        """Once, until a batch is taken."""
-        text = f"{type(error).__name__}: {error}"
-        if text != self._said:
-            log.error("intake.internal_error", action="trying again", exc_info=error)
-        self._said = text
-
-    def _follow(self) -> None:
-        if self.leading:
-            log.warning("intake.lost_lead", held=len(self._held))
-        self.leading = False
-        self._say_behind(False)  # or turns would make way for ever
-        self._held, self._reread_to = [], START
-        self._put_off.clear()
-
-    async def _resign(self) -> None:
-        """Makes way for the next leader at once."""
-        if self.leading and not self._held:
-            with suppress(RedisUnavailable):
-                await self._ledger.lead(self._token, 0)
-        self.leading = False
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
-
-    async def _read(self) -> list[QueueEntry]:
-        """New entries; waits up to a second for some, unless there were many just now, or others are to be tried again."""
-        at_once = self._behind or self._put_off.due() is not None
-        return await self._read_new(wait_ms=0 if at_once else 100 if self._put_off else 1000)
-
-    async def _read_new(self, wait_ms: int = 0) -> list[QueueEntry]:
-        return await self._queue.read(BATCH_BEHIND if self._behind else BATCH, wait_ms)
-
-    def _is_behind(self, entries: Sequence[QueueEntry]) -> bool:
-        """Whether so many came that more will be there, and the last of them had waited for long."""
-        enqueued_ms, _ = place(entries[-1].id)
-        return len(entries) >= BATCH and self._ledger.now_ms() - enqueued_ms > BEHIND_MS
-
     async def _reread(self) -> list[QueueEntry]:
-        """The next entries that were read but not accepted; no entries and no `_reread_to`: those were all.
+        """The next entries that were read but not accepted; when there are no more, `_reread_to` is None.
 
         Those that were put off come together, others one at a time; one whose readers keep dying is rejected instead.
         """
@@ -264,8 +163,8 @@ class Intake:
         if not found:
             self._reread_to = None
             return []
-        if strange := [one.id for one in found if one.consumer != CONSUMER]:  # by hand
-            await self._queue.claim(strange)
+        if others := [one.id for one in found if one.consumer != CONSUMER]:  # read by hand
+            await self._queue.claim(others)
             return []
         deaths, count = found[0].reads, len(list(takewhile(lambda one: one.reads == 0, found))) or 1
         if deaths >= MAX_DEATHS and not await self._set_aside(found[0].id, deaths):
@@ -280,121 +179,99 @@ class Intake:
         log.error("intake.poisoned", entry=entry_id, deaths=deaths)
         return not await self._ledger.reject(self._token, [(entry_id, "poisoned", detail, "", "")])
 
+    async def _try_again(self, until: float) -> None:
+        """Tries what was put off and is due: a workspace, and with it those whose entries stand between its own.
+
+        Takes one batch, and more while TRYING_SHARE of the time allows it: new entries are read in between.
+        """
+        now = time.monotonic()
+        until = min(until, now + (now - self._tried_at) * TRYING_SHARE / (1 - TRYING_SHARE))
+        while (after := self._put_off.due()) is not None:
+            entries = await self._queue.read_again(after, BATCH)
+            last = place(entries[-1].id) if len(entries) == BATCH else None
+            trying = self._put_off.trying(after, last)
+            self._put_off.tried(trying, await self._take_held(entries, trying), last)
+            if not self._goes_on(until):
+                break
+        self._tried_at = time.monotonic()
+
+    async def _read(self) -> list[QueueEntry]:
+        """New entries. Waits up to a second for some, unless intake is behind or what was put off is due soon."""
+        at_once = self._ahead.behind or self._put_off.due() is not None
+        return await self._read_next(wait_ms=0 if at_once else 100 if self._put_off else 1000)
+
+    async def _read_next(self, wait_ms: int = 0) -> list[QueueEntry]:
+        return await self._queue.read(BATCH_BEHIND if self._ahead.behind else BATCH, wait_ms)
+
+    async def _take_new(self, entries: list[QueueEntry], batch: Batch | None) -> None:
+        await self._take(entries, batch)
+        self._set_behind(self._is_behind(entries))
+
+    async def _take_held(
+        self, entries: list[QueueEntry], trying: Mapping[str, bool] = NOBODY
+    ) -> dict[str, Later]:
+        """Takes entries that were read again. Where Redis refuses them they are taken once more: no reader died on them."""
+        self._ahead.held = entries
+        later = await self._take(entries, trying=trying)
+        self._ahead.held = []
+        return later
+
     async def _take(
         self, entries: Sequence[QueueEntry], batch: Batch | None = None, trying: Mapping[str, bool] = NOBODY
     ) -> dict[str, Later]:
-        """Accepts, rejects or puts off entries; those that are put off, by workspace."""
+        """Has entries accepted, rejected or put off; returns those that were put off, by workspace."""
         if batch is None or self._put_off.concerns(batch.workspaces):
             batch = await self._preparer.prepare(entries, trying)
-        await self._accept(batch)
-        if batch.later:  # whoever reads them again is not told that their readers died
+        await self._acceptor.accept(batch)
+        if batch.later:  # claimed: that they are read again does not mean that a reader died
             await self._queue.claim([entry_id for left in batch.later.values() for entry_id in left.ids])
             self._put_off.add(batch.later)
-        self._said = ""
+        self._log_room()
+        self._logged = ""
         return batch.later
 
-    async def _accept(self, batch: Batch, again: int = RENDERED_AGAIN) -> None:
-        """Has the ledger take what it can; what stays is in `batch.later` then.
+    def _is_behind(self, entries: Sequence[QueueEntry]) -> bool:
+        """Whether there will be more, for it was a whole batch, and its last entry had waited for long."""
+        enqueued_ms, _ = place(entries[-1].id)
+        return len(entries) >= BATCH and self._ledger.now_ms() - enqueued_ms > BEHIND_MS
 
-        Entries whose workspace has changed since they were rendered are rendered again, and nobody else's. What breaks a
-        whole batch is looked for entry by entry.
-        """
-        changed: list[tuple[QueueEntry, str]] = []
-        try:
-            if batch.callbacks.count or batch.skipped:
-                changed = await self._accept_rendered(batch)
-        except (NotLeader, RedisUnavailable):
-            raise
-        except Exception as error:
-            await self._accept_one_by_one(batch, error)
-        if batch.rejected:
-            await self._reject(batch)
-        self._say_room()
-        if changed and again:
-            entries = [entry for entry, _ in changed]
-            await self._accept(await self._preparer.prepare(entries, batch.trying, batch.later), again - 1)
-        else:
-            for entry, workspace in changed:
-                batch.put_off(workspace, entry)
+    def _set_behind(self, behind: bool) -> None:
+        self._ahead.behind = behind
+        self._turns.give_precedence(behind)
 
-    async def _accept_one_by_one(self, batch: Batch, error: Exception) -> None:
-        """Each for itself, where they broke together; the last one that is left is what breaks."""
-        rendered = sorted([*batch.rendered, *batch.skipped], key=_place_of)
-        if len(rendered) == 1:
-            [(entry, workspace)] = rendered
-            batch.broke(workspace, entry, error)
-            return
-        for entry, _ in rendered:
-            await self._accept(await self._preparer.prepare([entry], batch.trying, batch.later))
+    def _follow(self) -> None:
+        """Another worker leads: forgets what was read, for that one reads it again."""
+        if self.leading:
+            log.warning("intake.lost_lead", held=len(self._ahead.held))
+        self.leading = False
+        self._set_behind(False)  # or turns would make way for ever
+        self._ahead.held, self._reread_to = [], START
+        self._put_off.clear()
 
-    async def _accept_rendered(self, batch: Batch) -> list[tuple[QueueEntry, str]]:
-        """The entries whose workspace (beside them) has changed since they were rendered."""
-        changed: list[tuple[QueueEntry, str]] = []
-        accepted = await self._accept_callbacks(batch)
-        for entry, workspace, word in _words(batch, accepted):
-            if word == "changed":
-                changed.append((entry, workspace))
-            elif word == "broken":
-                batch.put_off(workspace, entry, BROKEN)
-        for workspace in accepted.changed:
-            self._workspaces.forget(workspace)
-        return sorted(changed, key=_place_of)
+    async def _resign(self) -> None:
+        """Lets another worker lead at once."""
+        if self.leading and not self._ahead.held:
+            with suppress(RedisUnavailable):
+                await self._ledger.lead(self._token, 0)
+        self.leading = False
 
-    async def _accept_callbacks(self, batch: Batch) -> Accepted:
-        room, claims = self._turns.reserve(batch.callbacks.count, batch.workspaces), []
-        skipped = [(entry.id, workspace) for entry, workspace in batch.skipped]
-        try:
-            accepted = await self._ledger.accept(self._token, batch.revisions, skipped, batch.callbacks, room)
-            claims = accepted.claims
-        finally:  # not at once: first the next batch, if there is one, goes to Redis
-            asyncio.get_running_loop().call_soon(self._turns.take_up, claims, room.claims)
-        self._count(batch, accepted)
-        self._turns.hint(accepted.hints)
-        return accepted
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
 
-    def _count(self, batch: Batch, accepted: Accepted) -> None:
-        self._metrics.taken.update(word for word in accepted.words if word not in LEFT_ON_THE_QUEUE)
-        self._metrics.taken["no_callback"] += sum(w not in accepted.changed for _, w in batch.skipped)
-        if self._recorder:
-            self._recorder.count(accepted.recorded, accepted.problem)
+    def _log_error(self, error: Exception) -> None:
+        """Logs an error once, until a batch is taken."""
+        text = f"{type(error).__name__}: {error}"
+        if text != self._logged:
+            log.error("intake.internal_error", action="trying again", exc_info=error)
+        self._logged = text
 
-    async def _reject(self, batch: Batch) -> None:
-        """Keeps entries in `rejected`; those that could not be kept are put off."""
-        left = await self._ledger.reject(
-            self._token, [(e.id, r.reason, r.detail, r.workspace, r.event_id) for e, r in batch.rejected]
-        )
-        for entry, r in batch.rejected:
-            if entry.id in left:
-                batch.put_off(r.workspace, entry, BROKEN)
-                continue
-            self._metrics.rejected[r.reason] += 1
-            log.warning(
-                "event.rejected",
-                entry=entry.id,
-                reason=r.reason,
-                workspace=r.workspace,
-                event_id=r.event_id,
-            )
-
-    def _say_full(self, error: RedisFull) -> None:
+    def _log_full(self, error: RedisFull) -> None:
         if not self._full:
             log.error("intake.refused", problem=str(error), action="waiting for room; nothing is lost")
         self._full = True
 
-    def _say_room(self) -> None:
+    def _log_room(self) -> None:
         if self._full:
             log.info("intake.resumed")
         self._full = False
-
-
-def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[QueueEntry, str, str]]:
-    """What became of each entry, and whose it is."""
-    for (entry, workspace), word in zip(batch.rendered, accepted.words, strict=True):
-        yield entry, workspace, word
-    for entry, workspace in batch.skipped:
-        yield entry, workspace, "changed" if workspace in accepted.changed else "skipped"
-
-
-def _place_of(one: tuple[QueueEntry, str]) -> Place:
-    """Where an entry, given with its workspace, stands on the queue."""
-    return place(one[0].id)
