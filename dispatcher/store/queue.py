@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from redis.exceptions import ResponseError
 
 from dispatcher.errors import NotLeader
@@ -20,7 +21,7 @@ START: Place = 0, 0
 """Before the first entry."""
 
 
-class QueueEntry(NamedTuple):
+class QueueEntry(msgspec.Struct, frozen=True, gc=False):
     """A status change as a producer put it on the queue."""
 
     id: str
