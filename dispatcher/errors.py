@@ -7,9 +7,12 @@ DispatcherError
 ├── StillWaiting         the workspace still has waiting callbacks
 ├── OtherFormat          the data in Redis was written by a version with another format
 ├── SignatureInvalid     the callback does not verify
-└── RedisUnavailable     Redis does not answer, or cannot serve now
-    ├── RedisFull        Redis has reached its memory limit
-    └── EnqueueInterrupted   the connection broke while enqueuing; `confirmed` lists what is on the queue
+├── RedisUnavailable     Redis does not answer, or cannot serve now
+│   ├── RedisFull        Redis has reached its memory limit
+│   └── EnqueueInterrupted   the connection broke while enqueuing; `confirmed` lists what is on the queue
+│                        inside a worker only, not exported:
+├── NotLeader            another worker leads intake now
+└── EndpointBroken       the keys of one endpoint in Redis are damaged
 """
 
 from collections.abc import Sequence
@@ -81,3 +84,11 @@ class EnqueueInterrupted(RedisUnavailable):
     def __init__(self, text: str, confirmed: Sequence[str]) -> None:
         super().__init__(text)
         self.confirmed = list(confirmed)
+
+
+class NotLeader(DispatcherError):
+    """Another worker leads intake now, or the queue was deleted; nothing was done."""
+
+
+class EndpointBroken(DispatcherError):
+    """A script broke on the keys of one endpoint; what it had done before that stands."""

@@ -13,9 +13,11 @@ from dispatcher.sending.sender import Sender
 from dispatcher.sending.tls import tls_context
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
+from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
+from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
@@ -108,7 +110,7 @@ async def engine(
         policy=wiring.policy(settings),
         slots=Slots(max_in_flight),
         alerts=alerts,
-        tail=Tail(wire.call, wiring.keys(settings)),
+        tail=Tail(AttemptChannel(wire.call, wiring.keys(settings), url)),
         metrics=metrics,
         turn_seconds=settings.turn_seconds,
         request_timeout_seconds=settings.request_timeout_seconds,
@@ -124,14 +126,13 @@ async def engine(
     hints, load = Hints(publish), Load()
     turns = Turns(parts, hints, load)
     intake = Intake(
-        reading.call,
+        Queue(reading.call, wiring.keys(settings), url),
         of_turns,
         cache,
         watch,
         turns,
         recorder=recorder,
         metrics=metrics,
-        url=url,
         options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
     )
     lost_leases = LostLeases(parts, turns)

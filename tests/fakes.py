@@ -10,6 +10,7 @@ from dispatcher.model import Status
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import Policy
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.keys import Keys
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement, Woken
 from dispatcher.worker.alerts import Alerts
@@ -226,7 +227,7 @@ class FakeWorker:
             policy=Policy(),
             slots=self.slots,
             alerts=Alerts("worker"),
-            tail=Tail(self._call, Keys()),
+            tail=Tail(AttemptChannel(self._call, Keys())),
             turn_seconds=turn_seconds,
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
-from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.errors import EndpointBroken, InvalidInput, NotLeader, RedisUnavailable
 from dispatcher.model import LETTERS
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.callback import Callback
@@ -135,15 +135,7 @@ class Retried:
         return bool(self.pause_ended_ms or self.made_due)
 
 
-class NotLeader(Exception):
-    """Another worker leads intake now; nothing was done."""
-
-
 log = structlog.get_logger()
-
-
-class EndpointBroken(Exception):
-    """A script broke on the keys of one endpoint; what it had done before that stands."""
 
 
 class Ledger:

@@ -10,6 +10,7 @@ from dispatcher.rules.callback import Callback
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.ledger import ToAccept
+from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.recorder import Recorder
 
@@ -18,12 +19,6 @@ PREPARED_AT_ONCE = 16
 
 OF_THE_MACHINE = (OSError, MemoryError, ImportError)
 """What breaks whatever comes: no descriptors, no memory, a module that is being replaced."""
-
-Entry = tuple[str, Sequence[bytes]]
-"""Its id; names and values in turn."""
-
-Place = tuple[int, int]
-"""Of an entry on the queue: the two numbers of its id."""
 
 NOBODY: Mapping[str, bool] = {}
 
@@ -78,11 +73,11 @@ class Batch:
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
     """That they name; None where there is none of that name."""
     callbacks: ToAccept = field(default_factory=ToAccept)
-    rendered: list[tuple[Entry, str]] = field(default_factory=list)
+    rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Those that cause a callback, in the order of `callbacks`, with their workspaces."""
-    skipped: list[tuple[Entry, str]] = field(default_factory=list)
+    skipped: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Those that cause none, with theirs."""
-    rejected: list[tuple[Entry, Rejection]] = field(default_factory=list)
+    rejected: list[tuple[QueueEntry, Rejection]] = field(default_factory=list)
     later: dict[str, Later] = field(default_factory=dict)
     """Those that are put off, by workspace (empty: it is not known)."""
     trying: Mapping[str, bool] = field(default_factory=dict)
@@ -93,11 +88,11 @@ class Batch:
         """Of the workspaces they were rendered for."""
         return {one.id: one.revision for one in self.workspaces.values() if one}
 
-    def put_off(self, workspace: str, entry: Entry, fault: Fault | None = None) -> None:
+    def put_off(self, workspace: str, entry: QueueEntry, fault: Fault | None = None) -> None:
         """One that cannot be taken now."""
-        self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry[0])
+        self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry.id)
 
-    def broke(self, workspace: str, entry: Entry, error: Exception) -> None:
+    def broke(self, workspace: str, entry: QueueEntry, error: Exception) -> None:
         """One that something broke on: it is put off, or rejected where our code has broken often enough."""
         fault = Fault.of(error)
         if self.trying.get(workspace) and not fault.of_the_machine:
@@ -125,7 +120,7 @@ class Preparer:
 
     async def prepare(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[QueueEntry],
         trying: Mapping[str, bool] = NOBODY,
         later: dict[str, Later] | None = None,
     ) -> Batch:
@@ -141,7 +136,7 @@ class Preparer:
                 await asyncio.sleep(0)
         return batch
 
-    async def _add(self, batch: Batch, entry: Entry) -> None:
+    async def _add(self, batch: Batch, entry: QueueEntry) -> None:
         """Adds an entry to those that have the same in store."""
         workspace = ""
         try:
@@ -161,7 +156,7 @@ class Preparer:
                 raise
             batch.broke(workspace, entry, error)
 
-    async def _render(self, batch: Batch, entry: Entry, change: StatusChange) -> Rejection | None:
+    async def _render(self, batch: Batch, entry: QueueEntry, change: StatusChange) -> Rejection | None:
         """Adds what an entry causes; or says why it cannot be used."""
         if change.workspace not in batch.workspaces:
             batch.workspaces[change.workspace] = await self._workspaces.get(change.workspace)
@@ -174,7 +169,7 @@ class Preparer:
         except InvalidInput as error:
             return Rejection("invalid", str(error), change.workspace, change.event_id)
         if isinstance(rendered, Callback):
-            batch.callbacks.add(entry[0], rendered)
+            batch.callbacks.add(entry.id, rendered)
             batch.rendered.append((entry, workspace.id))
         else:
             batch.skipped.append((entry, workspace.id))
@@ -184,9 +179,9 @@ class Preparer:
         return None
 
 
-def _read(entry: Entry) -> StatusChange | Rejection:
+def _read(entry: QueueEntry) -> StatusChange | Rejection:
     """The status change of an entry, or why there is none."""
-    fields = entry[1]
+    fields = entry.fields
     raw = next(
         (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None
     )
@@ -198,9 +193,3 @@ def _read(entry: Entry) -> StatusChange | Rejection:
         return StatusChange.from_json(raw)
     except InvalidInput as error:
         return Rejection("invalid", str(error))
-
-
-def place(entry_id: str) -> Place:
-    """Of an entry on the queue."""
-    ms, _, number = entry_id.partition("-")
-    return int(ms), int(number)

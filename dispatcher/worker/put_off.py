@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from dispatcher.worker.prepare import Fault, Later, Place
+from dispatcher.store.queue import Place
+from dispatcher.worker.prepare import Fault, Later
 
 FIRST_SECONDS, MOST_SECONDS = 1.0, 10.0
 """How long a workspace waits for its next try, at first and at most; twice as long each time."""

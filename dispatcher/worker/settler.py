@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from dispatcher.errors import RedisUnavailable
-from dispatcher.store.ledger import EndpointBroken, Ledger
+from dispatcher.errors import EndpointBroken, RedisUnavailable
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Settled, Settlement, ToSettle
 from dispatcher.worker.task_set import TaskSet
 

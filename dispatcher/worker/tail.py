@@ -1,38 +1,35 @@
-"""Attempts as they are made, for whoever watches: published while somebody does, kept nowhere."""
+"""Attempts as they are made, for `dispatcher tail`: published while somebody watches, kept nowhere."""
 
-import json
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
+from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt
-from dispatcher.store.keys import Keys
+from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.replies import Claim
-from dispatcher.store.wire import Call
 
 WATCH_SECONDS = 5
-"""How long attempts are published after a watcher last said that it is there."""
+"""How long attempts are published after a watcher last renewed its key in Redis."""
 MAX_KEPT = 1000
-"""Attempts between two publications; more than anybody can read."""
+"""Attempts between two publications; more are dropped, for no person reads as many."""
 
 log = structlog.get_logger()
 
 
 class Tail:
-    """One worker's attempts. `watched` is found out by the waker."""
+    """One worker's attempts. The waker says whether somebody watches."""
 
-    def __init__(self, call: Call, keys: Keys) -> None:
+    def __init__(self, channel: AttemptChannel) -> None:
         self.watched = False
-        self._call = call
-        self._channel = keys.tail
+        self._channel = channel
         self._kept: list[dict[str, Any]] = []
         self._fails = False
 
     def add(self, callback: Claimed, claim: Claim, attempt: Attempt, outcome: str) -> None:
-        """One attempt that has ended; forgotten at once where nobody watches."""
+        """Keeps one attempt that has ended for the next `publish`, if somebody watches."""
         if self.watched and len(self._kept) < MAX_KEPT:
             self._kept.append(
                 {
@@ -51,14 +48,14 @@ class Tail:
             )
 
     async def publish(self, *, watched: bool) -> None:
-        """Sends what was kept to the watchers, if there are any still; where that fails, says so once."""
+        """Publishes what was kept if somebody still watches, and forgets it; a failure is logged once."""
         kept, self._kept, self.watched = self._kept, [], watched
         if not (kept and watched):
             return
         try:
-            await self._call("PUBLISH", self._channel, json.dumps(kept))
+            await self._channel.publish(kept)
             self._fails = False
-        except RedisError as error:
+        except RedisUnavailable as error:
             if not self._fails:
                 log.warning("tail.unpublished", problem=str(error), consequence="watchers miss attempts")
             self._fails = True

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, Failed, News, Outcome, Released, Retry
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.ledger import EndpointBroken, Room, ToAccept
+from dispatcher.store.ledger import Room, ToAccept
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.scripts import NAMES, sha, source
 from dispatcher.store.wire import Wire

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, NotLeader
 from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.ledger import HINT_MS, NotLeader, Stopped, ToAccept
+from dispatcher.store.ledger import HINT_MS, Stopped, ToAccept
 from dispatcher.store.replies import Hint, Settlement, ToSettle
 from dispatcher.store.wire import Argument
 from tests.world import START_MS, TOKEN, World, callback

@@ -1,0 +1,97 @@
+"""The queue: the stream that producers add status changes to, as the worker that leads intake reads it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from dispatcher.errors import NotLeader
+from dispatcher.store.connection import translated
+from dispatcher.store.keys import Keys
+from dispatcher.store.wire import Argument, Call
+
+GROUP, CONSUMER = "workers", "intake"
+"""All workers read under one name: which of them may is the lease of intake's to say."""
+
+Place = tuple[int, int]
+"""Where an entry stands on the queue, the two numbers of its id: ms since 1970, and a count within that millisecond."""
+
+START: Place = 0, 0
+"""Before the first entry."""
+
+
+class QueueEntry(msgspec.Struct, frozen=True, gc=False):
+    """A status change as a producer put it on the queue."""
+
+    id: str
+    fields: Sequence[bytes]
+    """Names and values in turn; empty where the entry was deleted after it had been read."""
+
+
+class Pending(NamedTuple):
+    """An entry that was read and is still on the queue."""
+
+    id: str
+    consumer: str
+    """The name it was read under."""
+    reads: int
+    """How often it was read since it was last claimed; 0: it was claimed, and not read since."""
+
+
+class Queue:
+    """One stream, read by the group `workers`.
+
+    Each method raises RedisUnavailable, and NotLeader where the stream or its group is gone: to lead makes them anew.
+    """
+
+    def __init__(self, call: Call, keys: Keys, url: str = "") -> None:
+        self._call = call
+        self._stream = keys.events
+        self._url = url
+
+    async def read(self, count: int, wait_ms: int = 0) -> list[QueueEntry]:
+        """Up to `count` new entries, the oldest first; where there is none, waits up to `wait_ms` ms for one."""
+        wait: tuple[Argument, ...] = ("BLOCK", wait_ms) if wait_ms else ()
+        return await self._read(">", count, *wait)
+
+    async def read_again(self, after: Place, count: int) -> list[QueueEntry]:
+        """Up to `count` entries behind a place that were read and are still there. Redis counts it as a read of each."""
+        return await self._read(_id(after), count)
+
+    async def _read(self, after: str, count: int, *wait: Argument) -> list[QueueEntry]:
+        reply = await self._run(
+            "XREADGROUP", "GROUP", GROUP, CONSUMER, "COUNT", count, *wait, "STREAMS", self._stream, after
+        )
+        if not reply:
+            return []
+        [(_, entries)] = reply
+        return [QueueEntry(entry.decode(), fields or []) for entry, fields in entries]
+
+    async def pending(self, after: Place, count: int) -> list[Pending]:
+        """Up to `count` entries behind a place that were read and are still there, without reading them."""
+        found = await self._run("XPENDING", self._stream, GROUP, f"({_id(after)}", "+", count)
+        return [Pending(entry.decode(), name.decode(), reads) for entry, name, _idle_ms, reads in found]
+
+    async def claim(self, ids: Sequence[str]) -> None:
+        """Makes entries that were read ours, and sets their `reads` to 0."""
+        await self._run("XCLAIM", self._stream, GROUP, CONSUMER, 0, *ids, "RETRYCOUNT", 0, "JUSTID")
+
+    async def _run(self, *command: Argument) -> Any:
+        try:
+            with translated(self._url):
+                return await self._call(*command)
+        except ResponseError as error:
+            if "NOGROUP" in str(error):
+                raise NotLeader(f"the queue was deleted: {error}") from error
+            raise
+
+
+def place(entry_id: str) -> Place:
+    """Where an entry stands on the queue."""
+    ms, _, number = entry_id.partition("-")
+    return int(ms), int(number)
+
+
+def _id(at: Place) -> str:
+    return f"{at[0]}-{at[1]}"

@@ -1,0 +1,141 @@
+"""Has the ledger accept a batch: what it does not take is rejected, rendered again or put off."""
+
+import asyncio
+from collections.abc import Iterator
+
+import structlog
+
+from dispatcher.errors import NotLeader, RedisUnavailable
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.queue import Place, QueueEntry, place
+from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted
+from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.prepare import Batch, Fault, Preparer
+from dispatcher.worker.recorder import Recorder
+from dispatcher.worker.turns import Turns
+
+RENDERED_AGAIN = 2
+"""How often entries are rendered again at once, where their workspace is changed meanwhile, before they are put off."""
+
+BROKEN = Fault("a key of its endpoint in Redis is not of the type it should be")
+
+log = structlog.get_logger()
+
+
+class Acceptor:
+    """Accepts batches. `token` is that of the lease of intake; `turns` serve what accept gives to this worker at once."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        token: str,
+        preparer: Preparer,
+        workspaces: WorkspaceCache,
+        turns: Turns,
+        recorder: Recorder | None,
+        metrics: Metrics,
+    ) -> None:
+        self._ledger = ledger
+        self._token = token
+        self._preparer = preparer
+        self._workspaces = workspaces
+        self._turns = turns
+        self._recorder = recorder
+        self._metrics = metrics
+
+    async def accept(self, batch: Batch, again: int = RENDERED_AGAIN) -> None:
+        """Has the ledger take or reject what it can; what stays on the queue is in `batch.later` then.
+
+        Entries whose workspace has changed since they were rendered are rendered again, up to `again` times, and no others
+        are. What breaks a whole batch is looked for entry by entry. Raises NotLeader, RedisFull, RedisUnavailable.
+        """
+        changed: list[tuple[QueueEntry, str]] = []
+        try:
+            if batch.callbacks.count or batch.skipped:
+                changed = await self._accept_rendered(batch)
+        except (NotLeader, RedisUnavailable):
+            raise
+        except Exception as error:
+            await self._accept_one_by_one(batch, error)
+        if batch.rejected:
+            await self._reject(batch)
+        if changed and again:
+            entries = [entry for entry, _ in changed]
+            await self.accept(await self._preparer.prepare(entries, batch.trying, batch.later), again - 1)
+        else:
+            for entry, workspace in changed:
+                batch.put_off(workspace, entry)
+
+    async def _accept_one_by_one(self, batch: Batch, error: Exception) -> None:
+        """Accepts each entry for itself, after they broke together; one that breaks alone is put off or rejected."""
+        rendered = sorted([*batch.rendered, *batch.skipped], key=_place_of)
+        if len(rendered) == 1:
+            [(entry, workspace)] = rendered
+            batch.broke(workspace, entry, error)
+            return
+        for entry, _ in rendered:
+            await self.accept(await self._preparer.prepare([entry], batch.trying, batch.later))
+
+    async def _accept_rendered(self, batch: Batch) -> list[tuple[QueueEntry, str]]:
+        """Returns the entries whose workspace has changed since they were rendered, with that workspace."""
+        changed: list[tuple[QueueEntry, str]] = []
+        accepted = await self._accept_callbacks(batch)
+        for entry, workspace, word in _words(batch, accepted):
+            if word == "changed":
+                changed.append((entry, workspace))
+            elif word == "broken":
+                batch.put_off(workspace, entry, BROKEN)
+        for workspace in accepted.changed:
+            self._workspaces.forget(workspace)
+        return sorted(changed, key=_place_of)
+
+    async def _accept_callbacks(self, batch: Batch) -> Accepted:
+        """Calls the ledger, with slots reserved for what it gives to this worker at once."""
+        room, claims = self._turns.reserve(batch.callbacks.count, batch.workspaces), []
+        skipped = [(entry.id, workspace) for entry, workspace in batch.skipped]
+        try:
+            accepted = await self._ledger.accept(self._token, batch.revisions, skipped, batch.callbacks, room)
+            claims = accepted.claims
+        finally:  # not at once: first the next batch, if there is one, goes to Redis
+            asyncio.get_running_loop().call_soon(self._turns.take_up, claims, room.claims)
+        self._count(batch, accepted)
+        self._turns.hint(accepted.hints)
+        return accepted
+
+    def _count(self, batch: Batch, accepted: Accepted) -> None:
+        self._metrics.taken.update(word for word in accepted.words if word not in LEFT_ON_THE_QUEUE)
+        self._metrics.taken["no_callback"] += sum(w not in accepted.changed for _, w in batch.skipped)
+        if self._recorder:
+            self._recorder.count(accepted.recorded, accepted.problem)
+
+    async def _reject(self, batch: Batch) -> None:
+        """Keeps entries in `rejected`; those that could not be kept are put off."""
+        left = await self._ledger.reject(
+            self._token, [(e.id, r.reason, r.detail, r.workspace, r.event_id) for e, r in batch.rejected]
+        )
+        for entry, r in batch.rejected:
+            if entry.id in left:
+                batch.put_off(r.workspace, entry, BROKEN)
+                continue
+            self._metrics.rejected[r.reason] += 1
+            log.warning(
+                "event.rejected",
+                entry=entry.id,
+                reason=r.reason,
+                workspace=r.workspace,
+                event_id=r.event_id,
+            )
+
+
+def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[QueueEntry, str, str]]:
+    """What accept said of each entry, with its workspace."""
+    for (entry, workspace), word in zip(batch.rendered, accepted.words, strict=True):
+        yield entry, workspace, word
+    for entry, workspace in batch.skipped:
+        yield entry, workspace, "changed" if workspace in accepted.changed else "skipped"
+
+
+def _place_of(one: tuple[QueueEntry, str]) -> Place:
+    """Where an entry, given with its workspace, stands on the queue."""
+    return place(one[0].id)

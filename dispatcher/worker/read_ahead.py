@@ -1,0 +1,99 @@
+"""Reading ahead: while Redis accepts a batch, the next one is read and rendered."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from dispatcher.store.queue import QueueEntry
+from dispatcher.worker.prepare import Batch
+
+READ_AHEAD_FROM = 8
+"""With fewer entries in hand, nothing is gained by reading the next ones meanwhile."""
+
+Read = Callable[[], Awaitable[list[QueueEntry]]]
+Prepare = Callable[[Sequence[QueueEntry]], Awaitable[Batch]]
+Take = Callable[[list[QueueEntry], Batch | None], Awaitable[None]]
+
+_Next = tuple[list[QueueEntry], Batch | None]
+
+
+class ReadAhead:
+    """Takes batches one after the other, in the order in which they were read.
+
+    What is done at the same time, from one batch to the next:
+
+        not behind      take 1: read 2, prepare 2       take 2: read 3, prepare 3
+        behind          take 1: prepare 2, read 3       take 2: prepare 3, read 4
+
+    An entry is in `held` from when it was read until it was taken, so nothing that was read is lost, whatever breaks.
+    `read` gives the next entries, `prepare` renders them, and `take` has them accepted; where `prepare` failed, `take` is
+    given None in place of the batch.
+    """
+
+    def __init__(self, read: Read, prepare: Prepare, take: Take) -> None:
+        self._read = read
+        self._prepare = prepare
+        self._take = take
+        self._further: asyncio.Task[list[QueueEntry]] | None = None
+        """Reads the batch after the next one, while intake is behind."""
+        self.held: list[QueueEntry] = []
+        """Read and not taken, in their order."""
+        self.behind = False
+        """Whether there are so many new entries that two batches are read ahead."""
+
+    async def run(self, entries: list[QueueEntry], goes_on: Callable[[], bool]) -> None:
+        """Takes entries that were read just now, and then all that is read meanwhile.
+
+        Reads no further after a small batch, and when `goes_on` says no. Raises what `take` or `read` raises, once no read
+        is under way; if both fail, what `read` raises, for its reply may be lost.
+        """
+        self.held += entries
+        batch: Batch | None = None
+        ahead: asyncio.Task[_Next] | None = None
+        try:
+            while entries:
+                looks_ahead = self._further or (len(entries) >= READ_AHEAD_FROM and goes_on())
+                ahead = asyncio.create_task(self._look_ahead(goes_on)) if looks_ahead else None
+                failure = await self._try_to_take(entries, batch)
+                entries, batch = await ahead if ahead else ([], None)
+                if failure:
+                    await self._read_further()
+                    raise failure
+        except asyncio.CancelledError:
+            await self._cancel(ahead)
+            raise
+
+    async def _look_ahead(self, goes_on: Callable[[], bool]) -> _Next:
+        """Reads and renders the next batch; while intake is behind, has the one after it read meanwhile."""
+        entries = await self._read_further() if self._further else await self._read_and_hold()
+        if self.behind and entries and goes_on():
+            self._further = asyncio.create_task(self._read_and_hold())
+        try:
+            return entries, await self._prepare(entries)
+        except Exception:  # `take` renders them again, and meets what is wrong
+            return entries, None
+
+    async def _read_and_hold(self) -> list[QueueEntry]:
+        entries = await self._read()
+        self.held += entries
+        return entries
+
+    async def _read_further(self) -> list[QueueEntry]:
+        """What the read that is under way brings, if one is."""
+        further, self._further = self._further, None
+        return await further if further else []
+
+    async def _try_to_take(self, entries: list[QueueEntry], batch: Batch | None) -> Exception | None:
+        """Takes the first of what is held; returns what went wrong."""
+        try:
+            await self._take(entries, batch)
+        except Exception as error:
+            return error
+        del self.held[: len(entries)]
+        return None
+
+    async def _cancel(self, ahead: "asyncio.Task[_Next] | None") -> None:
+        tasks = [task for task in (ahead, self._further) if task]
+        self._further = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
