@@ -14,11 +14,12 @@ from config.settings import Settings, fernet_keys
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.store import format
 from dispatcher.store.api_keys import ApiKeys
+from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.audit import Audit, operator
 from dispatcher.store.callbacks import Events
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
-from dispatcher.store.ledger import Ledger, LedgerOptions
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.lookup import Lookup
 from dispatcher.store.redis_url import with_authorities
 from dispatcher.store.refusals import Refusals

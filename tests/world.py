@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 from dispatcher.model import Status
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.outcomes import Attempt, Delivered, News, Outcome, Released
+from dispatcher.store.arguments import LedgerOptions, Room, ToAccept
 from dispatcher.store.callbacks import Event, Events
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.ledger import Ledger, LedgerOptions, Room, ToAccept
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.lookup import Lookup
 from dispatcher.store.replies import Claim, Settled, Settlement, ToSettle
 from dispatcher.store.stats import Stats

@@ -334,7 +334,7 @@ def _endpoint(
 
 
 def _last_failure(raw: bytes | None) -> tuple[str | None, int | None, str | None, None, bool]:
-    """Error, time and eventId, no answer yet, and whether one is kept, as lua/settle.lua writes them."""
+    """Error, time and eventId, no answer yet, and whether one is kept, as lua/lib/breaker.lua writes them."""
     found = re.fullmatch(rb"(\d{1,13}) (\w+) ([01]) (\S+)", raw or b"")
     if not found:  # there was none, or somebody wrote over it
         return None, None, None, None, False

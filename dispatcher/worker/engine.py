@@ -18,8 +18,9 @@ from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.decide import decide_lost
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.store.arguments import Room
 from dispatcher.store.format import FORMAT, require_format
-from dispatcher.store.ledger import Ledger, Room
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Claim, Hint, Lost, Settlement
 from dispatcher.store.stats import Stats
 from dispatcher.worker.admission import Admission

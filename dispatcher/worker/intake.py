@@ -17,8 +17,9 @@ from redis.exceptions import ResponseError
 
 from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.rules.render import RenderOptions
+from dispatcher.store.arguments import Room
 from dispatcher.store.connection import translated
-from dispatcher.store.ledger import Ledger, NotLeader, Room
+from dispatcher.store.ledger import Ledger, NotLeader
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted, Claim, Hint
 from dispatcher.store.wire import Argument, Call
 from dispatcher.store.workspaces import WorkspaceCache

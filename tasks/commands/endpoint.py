@@ -10,8 +10,8 @@ import typer
 from dispatcher.errors import NotFound
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.store.holds import at, by_trouble, held_by, problem
-from dispatcher.store.ledger import Retried, Stopped
 from dispatcher.store.lookup import Endpoint
+from dispatcher.store.replies import Retried, Stopped
 from tasks import console, wiring
 
 commands = typer.Typer(help="Where callbacks go: what waits, what is paused, and why.", no_args_is_help=True)
@@ -115,7 +115,7 @@ def stop(workspace: Workspace, url: Url) -> None:
     """Stop an endpoint: nothing more is sent to it until you resume it; what waits still expires."""
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, Stopped]:
-        return endpoint, await _stop(store, endpoint, going=False)
+        return endpoint, await _stop(store, endpoint, resume=False)
 
     endpoint, word = _run(workspace, url, work)
     if word is Stopped.CHANGED:
@@ -136,7 +136,7 @@ def resume(workspace: Workspace, url: Url) -> None:
     """
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, Stopped]:
-        word = await _stop(store, endpoint, going=True)
+        word = await _stop(store, endpoint, resume=True)
         return await _again(store, endpoint), word
 
     endpoint, word = _run(workspace, url, work)
@@ -332,10 +332,10 @@ async def _again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
     return await store.lookup.endpoint(f"{endpoint.workspace} {endpoint.url}") or endpoint
 
 
-async def _stop(store: wiring.Store, endpoint: Endpoint, *, going: bool) -> Stopped:
-    word = await store.ledger.stop(endpoint.id, going=going)
+async def _stop(store: wiring.Store, endpoint: Endpoint, *, resume: bool) -> Stopped:
+    word = await store.ledger.stop(endpoint.id, resume=resume)
     if word is Stopped.CHANGED:
-        what = "endpoint.resume" if going else "endpoint.stop"
+        what = "endpoint.resume" if resume else "endpoint.stop"
         await store.audit.add(what, endpoint.workspace, after={"endpoint": endpoint.url})
     return word
 

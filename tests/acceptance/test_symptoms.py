@@ -150,7 +150,7 @@ def stop(stack: Stack, workspace: str, *, going: bool = False) -> None:
         ledger = Ledger(client.execute_command, keys)
         for one in await Lookup(client, keys).endpoints():
             if one.workspace == workspace:
-                await ledger.stop(one.id, going=going)
+                await ledger.stop(one.id, resume=going)
 
     ask(stack, work)
 
