@@ -62,9 +62,9 @@ def taken(name: str) -> list[Single | Group]:
         names = _names(call)
         if word(part(call, "name")) == "take":
             if not names:
-                continue  # the number of a group
-            in_loop = any(one.type == "while_statement" for one in _above(call))
-            found += [Group(names, ALL)] if in_loop else [Single(one) for one in names]
+                continue  # how many groups there are
+            how_many = _loop(call)
+            found += [Group(names, how_many)] if how_many else [Single(one) for one in names]
         elif len(arguments) == 1:
             found.append(Group(names, ALL))
         else:
@@ -85,9 +85,19 @@ def _above(node: Node) -> Iterator[Node]:
         yield node
 
 
+def _loop(call: Node) -> str | None:
+    """How often arguments are taken; None: not in a loop."""
+    for one in _above(call):
+        if one.type == "while_statement":
+            return ALL
+        if one.type == "for_statement":
+            return COUNTED if part(part(one, "clause"), "end").type == "function_call" else NESTED
+    return None
+
+
 def _names(call: Node) -> tuple[str, ...]:
     """What the arguments are called: the names of the local, or of the loop; for a local that is looped over, the loop's."""
-    if call.parent and call.parent.type == "arguments":
+    if call.parent and call.parent.type in ("arguments", "for_numeric_clause"):
         return ()
     above = next(one for one in _above(call) if one.type in ("variable_declaration", "for_statement"))
     names = tuple(word(one) for one in _variables(above))

@@ -147,7 +147,11 @@ class Names:
                 self._problem(name, f"{word(name)} is no local: it would be a global")
 
     def _visit_function_declaration(self, node: Node) -> None:
-        self._declare(part(node, "name"))
+        name = part(node, "name")
+        if word(node).startswith("local "):
+            self._declare(name)
+        elif not self._found(name):
+            self._problem(name, f"{word(name)} is no local: it would be a global")
         self._visit_function_definition(node)
 
     def _visit_function_definition(self, node: Node) -> None:

@@ -32,6 +32,7 @@ FAULTS = {
     "foo()": "foo is no local, nor Lua's or Redis's",
     "local a = b.c return a": "b is no local, nor Lua's or Redis's",
     "local function f() return g() end local function g() return f() end g()": "g is no local, nor Lua's or Redis's",
+    "function foo() end": "foo is no local: it would be a global",
     "foo = 1": "foo is no local: it would be a global",
     "local function f() bar = 1 end f()": "bar is no local: it would be a global",
     "if type(1) then local a = 1 end": "a is not used",
@@ -56,6 +57,7 @@ def test_what_is_found(text: str) -> None:
     "text",
     [
         "local a = { b = 1, [KEYS[1]] = 2 } return a.b, a:b()",
+        "local a do local b = 1 function a() return b end end return a()",
         "local a local function f() a = 1 return a end return f()",
         "for i, v in ipairs(ARGV) do redis.call('SET', v, i) end",
         "local function f() return f() end return f(), function(n, ...) return n, ... end",

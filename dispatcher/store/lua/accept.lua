@@ -20,7 +20,6 @@
 --     happened, sent: when it happened, and when its message was sent, ms since 1970
 --     step, told: lib/message_steps.lua; number: how many things the message is looked up by
 --   then for each of those: kind which
---     kind: phone|reference|customer|time|campaign
 -- returns {'accepted', now, endpoint and its workspace of each to hint, a word for each callback, a word for
 --   each status change, why one of them failed, workspaces that have changed (lists are between blanks), what
 --   broke on some endpoint ('' = nothing), number of endpoints of which some were given, what was given
@@ -55,16 +54,21 @@ left_to_give, max_waiting = tonumber(most_given), tonumber(max_waiting)
 
 -- Of workspaces that changed since their entries were rendered nothing is taken in, nor leaves the queue.
 local changed, changes, done = {}, {}, {}
-for workspace, revision, most_of_it in each(3, take(1)) do
+for _ = 1, take(1) do
+  local workspace, revision, most_of_it = take(3)
   left_of[workspace] = tonumber(most_of_it)
   local ok, found = guarded(workspace_of, workspace)
   if not ok or found.revision ~= revision then changed[workspace], changes[#changes + 1] = true, workspace end
 end
-for queue_entry, workspace in each(2, take(1)) do
+for _ = 1, take(1) do
+  local queue_entry, workspace = take(2)
   if not changed[workspace] then done[#done + 1] = queue_entry end
 end
 if #done > 0 then count('noCallback', '*', nil, #done) end
-for endpoint_id, name in each(2, take(1)) do name_of[endpoint_id] = name end
+for _ = 1, take(1) do
+  local endpoint_id, name = take(2)
+  name_of[endpoint_id] = name
+end
 
 -- First all that is written of single callbacks, ...
 local callbacks, words, broken = each(10, take(1)), {}, {}
@@ -81,14 +85,7 @@ write_bodies()
 
 -- ... then what is done once for an endpoint, ...
 local hints, reply = {}, { 'accepted', now, '', '', '', '', '', '', 0 }
-lease_ms, most_hinted = tonumber(lease_ms), tonumber(most_hinted)
-for _, endpoint_id in ipairs(touched_ids) do
-  local length, given, endpoint = #reply, reply[9], not broken[endpoint_id] and touched[endpoint_id]
-  if endpoint and not guarded(give_or_hint, reply, hints, endpoint, lease_ms, hint_ms, most_hinted) then
-    broken[endpoint_id], reply[9] = true, given
-    while #reply > length do reply[#reply] = nil end
-  end
-end
+give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(most_hinted))
 
 -- ... and only then what says that it is done.
 local expiries, n = {}, 0
@@ -110,7 +107,10 @@ if has_more() then keep_messages(kept_ms) end
 while has_more() do
   local callback, workspace, message, status, happened, sent, step, told, number = take(9)
   local looked_up_by = {}
-  for kind, which in each(2, number) do looked_up_by[kind] = which end
+  for _ = 1, number do
+    local kind, which = take(2)
+    looked_up_by[kind] = which
+  end
   recorded[#recorded + 1], why = record_unless(
     words[tonumber(callback)], why, workspace, message, status, happened, sent, step, told, looked_up_by)
 end

@@ -32,3 +32,14 @@ local function give_or_hint(reply, hints, endpoint, lease_ms, hint_ms, most_hint
   end
   reschedule(endpoint)
 end
+
+-- The same for all endpoints that something was accepted for, but those that are `broken`; adds to these.
+local function give_or_hint_all(reply, hints, broken, lease_ms, hint_ms, most_hinted)
+  for _, endpoint_id in ipairs(touched_ids) do
+    local length, given, endpoint = #reply, reply[9], not broken[endpoint_id] and touched[endpoint_id]
+    if endpoint and not guarded(give_or_hint, reply, hints, endpoint, lease_ms, hint_ms, most_hinted) then
+      broken[endpoint_id], reply[9] = true, given
+      while #reply > length do reply[#reply] = nil end
+    end
+  end
+end

@@ -30,15 +30,11 @@ local function unschedule(workspace, endpoint_id)
   end
 end
 
-local function first_lease_end(endpoint)
-  return endpoint.lease_end
-    or tonumber(redis.call('ZRANGE', key_of('leased', endpoint.id), '0', '0', 'WITHSCORES')[2])
-end
-
 -- `endpoint` is as `assess` left it.
 local function reschedule(endpoint)
   local workspace = endpoint.workspace or NO_WORKSPACE
-  local next_ms = endpoint.leased > 0 and first_lease_end(endpoint)
+  local next_ms = endpoint.leased > 0 and (endpoint.lease_end
+    or tonumber(redis.call('ZRANGE', key_of('leased', endpoint.id), '0', '0', 'WITHSCORES')[2]))
   if endpoint.due_at and endpoint.room > 0 and not endpoint.stopped then
     local due_at = endpoint.due_at
     if endpoint.short_of_token then due_at = math.min(due_at, now + LOOK_AGAIN_MS) end -- the rate may change
