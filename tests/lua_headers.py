@@ -71,6 +71,9 @@ def taken(name: str) -> list[Single | Group]:
             found.append(Group(names, COUNTED if arguments[1].type == "function_call" else NESTED))
         if len(names) != count:
             raise ValueError(f"{name}: {word(call)} for {names}")
+    for place, group in enumerate(found[:-1]):  # the function of the inner loop stands above the outer loop
+        if isinstance(group, Group) and group.how_many == NESTED:
+            found[place : place + 2] = found[place + 1], group
     return found
 
 

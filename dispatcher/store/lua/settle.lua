@@ -41,9 +41,10 @@ FAILURES = tonumber(breaker_failures)
 FIRST_PAUSE_MS, MAX_PAUSE_MS = tonumber(first_pause_ms), tonumber(max_pause_ms)
 
 -- The words for the callbacks of one endpoint. The probe is the one whose lease ends when the pause does.
-local function settle_callbacks(endpoint, callbacks)
+local function settle_callbacks(endpoint, number)
   local words, before = {}, learned_of(endpoint)
-  for id, claim_number, outcome, delay_ms, started, attempt, answer, news, retry_after_ms in callbacks do
+  for _ = 1, number do
+    local id, claim_number, outcome, delay_ms, started, attempt, answer, news, retry_after_ms = take(9)
     local pauses = endpoint.pause > 0
     local lease_end = pauses and tonumber(redis.call('ZSCORE', key_of('leased', endpoint.id), id) or 0)
     local word = endpoint.workspace
@@ -59,10 +60,10 @@ local function settle_callbacks(endpoint, callbacks)
   return words
 end
 
-local function settle_endpoint(reply, endpoint_id, wanted, callbacks)
+local function settle_endpoint(reply, endpoint_id, wanted, number)
   local endpoint = load_endpoint(endpoint_id)
   endpoint.breaker = 'same'
-  local words = settle_callbacks(endpoint, callbacks)
+  local words = settle_callbacks(endpoint, number)
   local what = { endpoint.breaker, int(endpoint.pause), int(endpoint.down_since), unpack(words) }
   assess(endpoint)
   if wanted > 0 and endpoint.ready and endpoint.hinted_until <= now then
@@ -77,12 +78,13 @@ end
 local reply = { 'settled', now }
 while has_more() do
   local endpoint_id, wanted, number = take(3)
-  local length, callbacks = #reply, each(9, number)
-  local ok, found = pcall(settle_endpoint, reply, endpoint_id, tonumber(wanted), callbacks)
+  local length, next_endpoint = #reply, arguments_taken + 9 * number
+  local ok, found = pcall(settle_endpoint, reply, endpoint_id, tonumber(wanted), number)
   if not ok then -- the others are settled all the same
     while #reply > length do reply[#reply] = nil end
     reply[length + 1] = 'broken ' .. error_of(found)
     take_waiting(endpoint_id) -- what is done again is counted then
+    arguments_taken = next_endpoint
   end
 end
 write_counts()

@@ -27,31 +27,34 @@ local function take_waiting(endpoint_id)
   return n
 end
 
--- Forces a new hash out of listpack encoding, whose look-ups are linear: up to 512 comparisons for each
--- counter.
-local LONG = string.rep('-', 65)
-local function use_table(key)
-  if redis.call('HLEN', key) > 1 then return end
-  redis.call('HSET', key, LONG, '')
-  redis.call('HDEL', key, LONG)
-end
-
-local function write_counter(key, field, n, life, in_table)
-  if redis.call('HINCRBY', key, field, int(n)) ~= n then return end
-  if in_table then use_table(key) end
-  redis.call('PEXPIRE', key, int(life))
-end
-
--- No callback waits for a counter: one that cannot be written is lost.
-local function write_counts()
-  for endpoint_id, n in pairs(waiting_changes) do
-    if n ~= 0 then guarded(redis.call, 'HINCRBY', key_of('endpoint', endpoint_id), 'waiting', int(n)) end
+local write_counts
+do -- all else in here is this file's own
+  -- Forces a new hash out of listpack encoding, whose look-ups are linear: up to 512 comparisons for each
+  -- counter.
+  local LONG = string.rep('-', 65)
+  local function use_table(key)
+    if redis.call('HLEN', key) > 1 then return end
+    redis.call('HSET', key, LONG, '')
+    redis.call('HDEL', key, LONG)
   end
-  for unit, fields in pairs(counts) do
-    local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
-    local key, life = key_of('stats', unit, math.floor(now / length)), unit == 'minute' and DAY or 8 * DAY
-    for field, n in pairs(fields) do
-      if not guarded(write_counter, key, field, n, life, unit ~= 'minute') then break end
+
+  local function write_counter(key, field, n, life, in_table)
+    if redis.call('HINCRBY', key, field, int(n)) ~= n then return end
+    if in_table then use_table(key) end
+    redis.call('PEXPIRE', key, int(life))
+  end
+
+  -- No callback waits for a counter: one that cannot be written is lost.
+  function write_counts()
+    for endpoint_id, n in pairs(waiting_changes) do
+      if n ~= 0 then guarded(redis.call, 'HINCRBY', key_of('endpoint', endpoint_id), 'waiting', int(n)) end
+    end
+    for unit, fields in pairs(counts) do
+      local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
+      local key, life = key_of('stats', unit, math.floor(now / length)), unit == 'minute' and DAY or 8 * DAY
+      for field, n in pairs(fields) do
+        if not guarded(write_counter, key, field, n, life, unit ~= 'minute') then break end
+      end
     end
   end
 end

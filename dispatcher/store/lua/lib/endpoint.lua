@@ -38,7 +38,6 @@
 --   in settle (lib/breaker.lua)
 --     breaker            what became of the breaker: same, opened or closed
 --     last_failure       the field of the record, where an attempt failed
-local START_WINDOW, BUCKET_SECONDS, MAX_HINT_MS = 2, 0.1, 60000
 
 -- A workspace's revision and limits; read once a script.
 local workspaces = {}
@@ -55,6 +54,7 @@ local function workspace_of(id)
 end
 
 local function load_endpoint(endpoint_id)
+  local START_WINDOW, MAX_HINT_MS = 2, 60000
   local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
     'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting')
   local workspace = h[1] and string.match(h[1], '^%S+')
@@ -75,6 +75,7 @@ end
 local function assess_rate(endpoint)
   endpoint.tokens, endpoint.token_at = 1000000, 0
   if endpoint.rate <= 0 then return end
+  local BUCKET_SECONDS = 0.1
   local interval = 1000 / endpoint.rate
   local depth = math.max(1, math.floor(endpoint.rate * BUCKET_SECONDS)) * interval
   endpoint.interval, endpoint.tat = interval, math.max(endpoint.tat, now)

@@ -12,13 +12,13 @@
 --     replay_of, replayed_as: eventIds of what it is a copy of, and of its last copy
 -- and then a line for each attempt: start (ms after accepted), and the rest of it (dispatcher/store/entry.py
 -- reads all this). In the scripts `entry` is a table of these; its `about` are the first four.
-local WORDS = '^(%S+ %S+ %l (%d+)) (%S+) (%d+) (%S+) (%S+) (-?%d+) (%S+)([^\n]*)(.*)$'
 local SHORT = { delivered = 'd', d = 'delivered' }
 
 local function digest_of(text) return string.match(text, '^%S+') end
 
 -- What no script of ours wrote counts as removed.
 local function read_entry(workspace, id)
+  local WORDS = '^(%S+ %S+ %l (%d+)) (%S+) (%d+) (%S+) (%S+) (-?%d+) (%S+)([^\n]*)(.*)$'
   local ok, text = pcall(redis.call, 'GET', key_of('event', workspace, id))
   if not ok or not text then
     if not ok and not is_of_data(error_of(text)) then error(text, 0) end

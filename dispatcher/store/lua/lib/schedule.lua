@@ -1,5 +1,4 @@
 -- When an endpoint next needs attention, and who was told that it is ready.
-local LOOK_AGAIN_MS = 5000
 
 local function set_hinted(endpoint, until_ms)
   if endpoint.hinted_until == until_ms then return end
@@ -32,6 +31,7 @@ end
 
 -- `endpoint` is as `assess` left it.
 local function reschedule(endpoint)
+  local LOOK_AGAIN_MS = 5000
   local workspace = endpoint.workspace or NO_WORKSPACE
   local next_ms = endpoint.leased > 0 and (endpoint.lease_end
     or tonumber(redis.call('ZRANGE', key_of('leased', endpoint.id), '0', '0', 'WITHSCORES')[2]))
