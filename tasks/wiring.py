@@ -17,13 +17,14 @@ from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.decide import Policy
 from dispatcher.store import format
 from dispatcher.store.api_keys import ApiKeys
+from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.audit import Audit, operator
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
-from dispatcher.store.ledger import Ledger, LedgerOptions
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.redis_url import with_authorities
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.rejected import Rejected

@@ -10,9 +10,9 @@ from dispatcher.rules.callback import Claimed
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry, State
 from dispatcher.rules.workspace import ORDERINGS
+from dispatcher.store.arguments import HINT_MS
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.ledger import HINT_MS, Stopped
-from dispatcher.store.replies import Claim, Lost
+from dispatcher.store.replies import Claim, Lost, Stopped
 from dispatcher.store.wire import Wire
 from tests.leaks import leaked_keys
 from tests.world import World, callback
@@ -409,7 +409,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(endpoint=st.sampled_from(ENDPOINTS), going=st.sampled_from([True, True, True, False]))
     def operator(self, endpoint: str, going: bool) -> None:
         there = any(modelled.endpoint == endpoint for modelled in self.model.values())
-        word = self.world.run(self.world.ledger.stop(endpoint_id(endpoint), going=going))
+        word = self.world.run(self.world.ledger.stop(endpoint_id(endpoint), resume=going))
         changed = Stopped.CHANGED if self.breakers[endpoint].stopped == going else Stopped.SAME
         assert word is (changed if there else Stopped.UNKNOWN)
         self.breakers[endpoint].stopped = there and not going

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import redis
 
 from dispatcher.model import StatusChange, iso
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
-from dispatcher.store.ledger import Ledger, ToAccept
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.message_reader import Bounds
 from dispatcher.store.messages import Messages
 from dispatcher.store.stored_message import StoredMessage

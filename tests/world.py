@@ -8,11 +8,12 @@ from dispatcher.model import Status
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, Delivered, News, Outcome, Released
+from dispatcher.store.arguments import LedgerOptions, Room, ToAccept
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.ledger import Ledger, LedgerOptions, Room, ToAccept
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Claim, Settled, Settlement, ToSettle
 from dispatcher.store.stats import Stats

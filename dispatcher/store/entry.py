@@ -1,4 +1,4 @@
-"""An entry of the ledger, as lua/entry.lua writes it."""
+"""An entry of the ledger, as lua/lib/entry.lua writes it."""
 
 from collections.abc import Iterable
 
@@ -26,7 +26,7 @@ class Entry(msgspec.Struct, frozen=True):
     attempts: list[Attempt]
     """All, with those before a replay."""
     extra: dict[str, str]
-    """What few have, by the names of lua/entry.lua."""
+    """What few have, by the names of lua/lib/entry.lua."""
 
     @property
     def ended(self) -> bool:

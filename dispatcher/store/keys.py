@@ -1,6 +1,6 @@
 """All Redis keys, one function each: what is under it, and how long it lives.
 
-`KEY_PREFIX` stands before each key with a colon. `lua/keys.lua` builds the same ones for the
+`KEY_PREFIX` stands before each key with a colon. `lua/lib/prologue.lua` builds the same ones for the
 scripts; a test compares the two.
 """
 
@@ -76,7 +76,7 @@ class Keys:
         return f"{self.prefix}:full"
 
     def event(self, workspace: str, event_id: str) -> str:
-        """String: the ledger's entry of one callback (lua/entry.lua). Retention after its end."""
+        """String: the ledger's entry of one callback (lua/lib/entry.lua). Retention after its end."""
         return f"{self.prefix}:event:{workspace}:{event_id}"
 
     def body(self, workspace: str, event_id: str) -> str:

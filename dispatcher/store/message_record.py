@@ -152,7 +152,7 @@ def reference_digest(key: str) -> str:
 
 
 def arguments(change: StatusChange, dialect: str) -> list[Argument]:
-    """A status change as lua/record.lua takes it, with what its platform looks messages up by; nothing, where it says nothing."""
+    """A status change as lua/accept.lua takes it, with what its platform looks messages up by; nothing, where it says nothing."""
     message, at, letter = change.message, timestamp_ms(change.timestamp), LETTERS[change.status]
     if change.status is Status.READ and message.channel not in READ_ON:
         return []

@@ -1,7 +1,9 @@
 """What the scripts give and take, as frozen values, and how they are read from replies."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -150,8 +152,74 @@ class Settled(msgspec.Struct, frozen=True):
     """What was claimed in the same call."""
 
 
+class Stopped(Enum):
+    """What became of stopping an endpoint, or letting it resume."""
+
+    CHANGED = "changed"
+    SAME = "same"
+    """It was so already."""
+    UNKNOWN = "unknown"
+    """There is no such endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What retrying an endpoint changed. Times are ms since 1970, 0: not so."""
+
+    pause_ended_ms: int = 0
+    """When the pause was to end that has ended now: one callback goes out, as the probe."""
+    probe_ends_ms: int = 0
+    """A probe was under way already: when it ends at the latest."""
+    made_due: int = 0
+    """Callbacks that waited for their next attempt."""
+    stopped: bool = False
+    """The operator had stopped the endpoint: nothing was changed."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was."""
+        return bool(self.pause_ended_ms or self.made_due)
+
+
+def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Claim]:
+    """The endpoint, and its callbacks, as lua/lib/lease.lua gives them; takes no more of the values."""
+    endpoint, more, wait_ms, count, revision, name = next(values).decode().split(" ", 5)
+    called = EndpointName.parse(name)
+    callbacks = [read_claimed(next(values), next(values)) for _ in range(int(count))]
+    return endpoint, Claim(
+        more == "more", int(wait_ms), called.workspace, called.origin, revision, callbacks, lease_ends_at
+    )
+
+
+def read_accepted(reply: Sequence[Any], lease_ends_at: float) -> tuple[Accepted, bytes, Iterator[bytes]]:
+    """What accept did, what broke on some endpoint (empty: nothing), and the rest of the reply: what ended."""
+    _, _, hints, words, recorded, problem, changed, broken, given = reply[:9]
+    rest = iter(reply[9:])
+    claims = [read_claim(rest, lease_ends_at) for _ in range(given)]
+    accepted = Accepted(
+        read_hints(hints.split()),
+        words.decode().split(),
+        recorded.decode().split(),
+        problem.decode(),
+        [(e, claim) for e, claim in claims if claim.callbacks or claim.more or claim.wait_ms],
+        changed.decode().split(),
+    )
+    return accepted, broken, rest
+
+
+def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str:
+    """What a settle did at one endpoint, as lua/settle.lua gives it, or why it broke there; takes no more of the values."""
+    what, _, rest = next(values).decode().partition(" ")
+    if what == "broken":
+        return rest
+    breaker, pause, down_since, *words = rest.split(" ")
+    claim = read_claim(values, lease_ends_at)[1] if what == "claimed" else None
+    counted = [word == "ok" for word in words]
+    return Settled(what == "more", counted, breaker, int(pause), int(down_since), claim)
+
+
 def read_claimed(about: bytes, body: bytes) -> Claimed:
-    """One callback as lua/claiming.lua gives it."""
+    """One callback as lua/lib/lease.lua gives it."""
     event_id, claim, attempt, expires, uuid, _digest, event_type, status, accepted = about.decode().split(" ")
     url, _, content = body.partition(b"\n")
     return Claimed(
@@ -190,7 +258,7 @@ def read_lost(endpoint: bytes, name: bytes, event_id: bytes, raw: bytes) -> Lost
 
 
 def read_ended(workspace: bytes, event_id: bytes, name: bytes, raw: bytes, answer: bytes) -> Ended:
-    """One of those that a script ended otherwise than delivered, as lua/ending.lua gives it."""
+    """One of those that a script ended otherwise than delivered, as lua/lib/ending.lua gives it."""
     entry = read_entry(raw)
     return Ended(
         workspace.decode(),

@@ -1,4 +1,4 @@
-"""Runs the Lua scripts."""
+"""Runs the Lua scripts: `lua/*.lua` are the commands, `lua/lib/*.lua` the fragments that they include."""
 
 import functools
 import hashlib
@@ -17,9 +17,9 @@ NAMES = (
     "accept",
     "cancel",
     "claim",
+    "expedite",
     "expire",
     "forget",
-    "hurry",
     "lead",
     "leave",
     "mend",
@@ -35,14 +35,20 @@ NAMES = (
     "wake",
 )
 
+_FOLDER = files("dispatcher.store") / "lua"
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 
 
 @functools.cache
 def source(name: str) -> str:
-    """A script's text with its `-- include` lines replaced by the files they name."""
-    text = (files("dispatcher.store") / "lua" / f"{name}.lua").read_text()
-    return _INCLUDE.sub(lambda match: source(match.group(1)), text)
+    """A script's text with its `-- include` lines replaced by the fragments they name."""
+    return _INCLUDE.sub(lambda match: fragment(match[1]), (_FOLDER / f"{name}.lua").read_text())
+
+
+@functools.cache
+def fragment(name: str) -> str:
+    """The text of a fragment, which includes no other."""
+    return (_FOLDER / "lib" / f"{name}.lua").read_text()
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Reads the counters that the scripts keep: rates, ends, latencies. Changes nothing.
 
 Of all, by the minute, for a day; of each workspace, by the hour, and of each endpoint, by the day, for a week
-(lua/counts.lua).
+(lua/lib/counts.lua).
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
 COUNTED = ("messagesDelivered", "messagesFailed", "messagesTimed", "messagesTimedMs")
 """What is counted of a workspace's messages, for the status API."""
 DURATIONS = 4 * 30 + 1
-"""Counters of durations: up to 2^30 ms, twelve days (lua/counts.lua)."""
+"""Counters of durations: up to 2^30 ms, twelve days (lua/lib/counts.lua)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Figures:
 
 
 def duration_ms(number: int) -> float:
-    """The middle of a counter of durations: each is 19 % wider than the one before (lua/counts.lua)."""
+    """The middle of a counter of durations: each is 19 % wider than the one before (lua/lib/counts.lua)."""
     return round(float(2 ** ((number + 0.5) / 4)), 1)
 
 

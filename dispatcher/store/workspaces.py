@@ -270,7 +270,7 @@ class Workspaces:
                 pipe.srem(self._keys.workspaces, workspace)
                 await pipe.execute()
         for endpoint in waiting:
-            await ledger.hurry(endpoint)
+            await ledger.expedite(endpoint)
         return total
 
 

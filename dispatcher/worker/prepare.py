@@ -9,7 +9,7 @@ from dispatcher.model import StatusChange
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.rules.workspace import Workspace
-from dispatcher.store.ledger import ToAccept
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.recorder import Recorder

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import structlog
 
 from dispatcher.model import StatusChange
-from dispatcher.store.ledger import ToAccept
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.message_record import arguments
 from dispatcher.worker.metrics import Metrics
 
@@ -23,15 +23,14 @@ class Recorder:
     def add(self, batch: ToAccept, change: StatusChange, dialect: str, number: int) -> None:
         """Adds what a status change says to what is to be accepted; `number` is that of its callback there, 0: it causes none."""
         try:
-            said = arguments(change, dialect)
+            told = arguments(change, dialect)
         except Exception:
             log.exception("status.unrecorded", workspace=change.workspace, event_id=change.event_id)
             self._metrics.recorded["failed"] += 1
             return
-        if said and not batch.said:
-            batch.said.append(self._retention_ms)
-        if said:
-            batch.said += (number, *said)
+        if told:
+            batch.kept_ms = self._retention_ms
+            batch.told += (number, *told)
 
     def count(self, words: Sequence[str], problem: str) -> None:
         """What became of it; `problem` is why some failed."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from dispatcher.store.ledger import Room
+from dispatcher.store.arguments import Room
 from dispatcher.store.replies import Claim, Hint
 from dispatcher.worker.admission import Admission
 from dispatcher.worker.hints import Hints

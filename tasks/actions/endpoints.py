@@ -8,7 +8,7 @@ from dispatcher.errors import NotFound
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble
-from dispatcher.store.ledger import Retried, Stopped
+from dispatcher.store.replies import Retried, Stopped
 from tasks import wiring
 
 NAMED = 3
@@ -56,11 +56,11 @@ async def again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
     return await store.endpoints.get(EndpointName(endpoint.workspace, endpoint.url)) or endpoint
 
 
-async def stop(store: wiring.Store, endpoint: Endpoint, *, going: bool) -> Stopped:
-    """Stops an endpoint, or with `going` lets it send again."""
-    word = await store.ledger.stop(endpoint.id, going=going)
+async def stop(store: wiring.Store, endpoint: Endpoint, *, resume: bool) -> Stopped:
+    """Stops an endpoint, or with `resume` lets it send again."""
+    word = await store.ledger.stop(endpoint.id, resume=resume)
     if word is Stopped.CHANGED:
-        what = "endpoint.resume" if going else "endpoint.stop"
+        what = "endpoint.resume" if resume else "endpoint.stop"
         await store.audit.add(what, endpoint.workspace, after={"endpoint": endpoint.url})
     return word
 

@@ -8,7 +8,7 @@ import typer
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by, problem
-from dispatcher.store.ledger import Stopped
+from dispatcher.store.replies import Stopped
 from tasks import console, wiring
 from tasks.actions import endpoints
 
@@ -108,7 +108,7 @@ def stop(workspace: Workspace, url: Url) -> None:
     """Stop an endpoint: nothing more is sent to it until you resume it; what waits still expires."""
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, Stopped]:
-        return endpoint, await endpoints.stop(store, endpoint, going=False)
+        return endpoint, await endpoints.stop(store, endpoint, resume=False)
 
     endpoint, word = run_on_one(workspace, url, work)
     if word is Stopped.CHANGED:
@@ -129,7 +129,7 @@ def resume(workspace: Workspace, url: Url) -> None:
     """
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, Stopped]:
-        word = await endpoints.stop(store, endpoint, going=True)
+        word = await endpoints.stop(store, endpoint, resume=True)
         return await endpoints.again(store, endpoint), word
 
     endpoint, word = run_on_one(workspace, url, work)

@@ -7,7 +7,7 @@ import typer
 
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import at, held_by, problem
-from dispatcher.store.ledger import Retried
+from dispatcher.store.replies import Retried
 from tasks import console, wiring
 from tasks.actions import endpoints
 from tasks.actions.endpoints import ToRetry

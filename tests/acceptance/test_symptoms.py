@@ -143,14 +143,14 @@ def waiting(stack: Stack, workspace: str) -> int:
     return sum(one.waiting for one in endpoints(stack, workspace))
 
 
-def stop(stack: Stack, workspace: str, *, going: bool = False) -> None:
+def stop(stack: Stack, workspace: str, *, resume: bool = False) -> None:
     """Stops the workspace's endpoints, or lets them go on."""
 
     async def work(client: Any, keys: Keys) -> None:
         ledger = Ledger(client.execute_command, keys)
         for one in await Endpoints(client, keys).all():
             if one.workspace == workspace:
-                await ledger.stop(one.id, going=going)
+                await ledger.stop(one.id, resume=resume)
 
     ask(stack, work)
 
@@ -296,7 +296,7 @@ def test_about_to_expire(stand: Stack, chapter: Chapter) -> None:
     wait_until(lambda: stand.state(event_id, "expiry") == "pending")
     assert event_id in chapter.run("dispatcher event list --state waiting", stand).splitlines()[1]
     assert {"expired": 1} == stand.wait_ended([event_id], "expiry")
-    stop(stand, "expiry", going=True)
+    stop(stand, "expiry", resume=True)
     stand.answer = answering(200)
     chapter.run("dispatcher event replay", stand, acme="expiry")
     assert {"delivered": 1} == stand.wait_ended([event_id], "expiry")
@@ -441,7 +441,7 @@ def test_redis_full(stand: Stack, chapter: Chapter) -> None:
         assert {"failed": 20} == stand.wait_ended(event_ids, "full")
     finally:
         stand.redis.config_set("maxmemory", "0")
-    stop(stand, "full", going=True)
+    stop(stand, "full", resume=True)
     assert {"delivered": 1} == stand.wait_ended(held, "full")
 
 
@@ -532,5 +532,5 @@ def test_key_written_over(stand: Stack, chapter: Chapter) -> None:
     said = chapter.run("dispatcher check", stand)
     chapter.see("damage", said)
     assert "1 keys were of a wrong type" in " ".join(said.split())
-    stop(stand, "broken", going=True)
+    stop(stand, "broken", resume=True)
     assert {"delivered": 2} == stand.wait_ended(event_ids, "broken")

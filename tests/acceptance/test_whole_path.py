@@ -13,9 +13,10 @@ from dispatcher import Dispatcher
 from dispatcher.model import StatusChange
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.rules.workspace import Workspace
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
-from dispatcher.store.ledger import Ledger, ToAccept
+from dispatcher.store.ledger import Ledger
 from tests.acceptance.stack import CLI, Stack, change, wait_until
 
 

@@ -18,11 +18,12 @@ from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.outcomes import Attempt, Retry
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.store.api_keys import PRODUCERS, ApiKeys
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.audit import Audit, Who
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.ledger import Ledger, ToAccept
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages import Messages
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.replies import Settlement, ToSettle

@@ -162,14 +162,14 @@ def test_retry_all(world: World, do: Callable[..., Any]) -> None:
     waiting(world, "b", endpoint=B)
     failed(world, "c", endpoint="acme https://c.example:443")
     at_b = do(endpoints.one, "acme", "https://b.example:443")
-    do(endpoints.stop, at_b, going=False)
+    do(endpoints.stop, at_b, resume=False)
     found = do(endpoints.to_retry, None, None)
     assert ["https://a.example:443"] == [one.url for one in found.chosen]
     assert ["https://b.example:443"] == [one.url for one in found.stopped]
     assert (0, 2) == do(endpoints.retry_all, None, None, found.chosen, at_once)
     assert do(endpoints.retry_one, at_b).stopped
     assert ["endpoint.retry", "endpoint.stop"] == [entry.what for entry in do(audited)]
-    do(endpoints.stop, at_b, going=True)
+    do(endpoints.stop, at_b, resume=True)
     assert 1 == do(endpoints.retry_one, do(endpoints.again, at_b)).made_due
     world.now += 5000
     assert {"a1", "a2"} == set(world.deliver_all())

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, Failed, News, Outcome, Released, Retry
+from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.ledger import Room, ToAccept
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.scripts import NAMES, sha, source
 from dispatcher.store.wire import Wire
@@ -217,12 +217,12 @@ def forget(world: World) -> Operation:
     return lambda: world.run(world.ledger.forget("acme", ["e1"]))
 
 
-def hurry(world: World) -> Operation:
+def expedite(world: World) -> Operation:
     world.accept(callback("e1"))
     [one] = world.claim(A).callbacks
     again = settlement(world, one, Retry(60_000), "http_500")
     world.run(world.ledger.settle([ToSettle(endpoint_id(A), [again])]))
-    return lambda: world.run(world.ledger.hurry(endpoint_id(A)))
+    return lambda: world.run(world.ledger.expedite(endpoint_id(A)))
 
 
 def retry(world: World) -> Operation:
@@ -242,7 +242,7 @@ def stop_and_go(world: World) -> Operation:
 
     def run() -> None:
         world.run(world.ledger.stop(endpoint_id(A)))
-        world.run(world.ledger.stop(endpoint_id(A), going=True))
+        world.run(world.ledger.stop(endpoint_id(A), resume=True))
 
     return run
 
@@ -273,7 +273,7 @@ SCENES: Sequence[tuple[str, Callable[[World], Operation]]] = [
     ("replay latest", replay_latest),
     ("replay copy", replay_as_copy),
     ("forget", forget),
-    ("hurry", hurry),
+    ("expedite", expedite),
     ("retry", retry),
     ("stop", stop_and_go),
     ("reject", reject),

@@ -12,8 +12,8 @@ from dispatcher.rules.render import RenderOptions, render
 from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.sender import Sender
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.ledger import ToAccept
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.stats import LENGTHS
 from dispatcher.worker.recorder import Recorder

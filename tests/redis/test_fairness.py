@@ -6,8 +6,8 @@ import pytest
 
 from dispatcher.rules.decide import Policy
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.store.arguments import HINT_MS, Room, ToAccept
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.ledger import HINT_MS, Room, ToAccept
 from dispatcher.store.replies import Hint
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch

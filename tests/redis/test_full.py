@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.errors import RedisFull
 from dispatcher.rules.outcomes import Failed, News, Retry, State
-from dispatcher.store.ledger import HINT_MS, ToAccept
+from dispatcher.store.arguments import HINT_MS, ToAccept
 from dispatcher.worker.recorder import Recorder
 from tests.messages import change
 from tests.world import TOKEN, World, callback

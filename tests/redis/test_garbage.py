@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from dispatcher.rules.outcomes import Retry
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.ledger import ToAccept
 from tests.redis.test_wrong_types import accept, entries, sweep
 from tests.redis.test_wrong_types import world as world  # a fixture
 from tests.world import TOKEN, World, callback
@@ -89,7 +89,7 @@ def test_record_of_an_endpoint(world: World, field: str, value: str) -> None:
     assert ["quiet"] == world.deliver_all(B)
     sweep(world)
     assert [] == world.deliver_all(A), "it is stopped"
-    world.run(world.ledger.stop(endpoint_id(A), going=True))
+    world.run(world.ledger.stop(endpoint_id(A), resume=True))
     both_go_on(world)
     assert not world.call("exists", KEYS.event("acme", "before")) or world.event("before").ended
 

@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 
 from dispatcher.errors import AlreadyExists
 from dispatcher.rules.dialects import zeckta
+from dispatcher.store.arguments import Room
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
-from dispatcher.store.ledger import Ledger, Room
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Queue, QueueEntry
 from dispatcher.store.rejected import Rejected, RejectedEntry
 from dispatcher.store.replies import Claim, Hint

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from dispatcher.errors import InvalidInput, NotLeader
 from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
+from dispatcher.store.arguments import HINT_MS, ToAccept
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.ledger import HINT_MS, Stopped, ToAccept
-from dispatcher.store.replies import Hint, Settlement, ToSettle
+from dispatcher.store.replies import Hint, Settlement, Stopped, ToSettle
 from dispatcher.store.wire import Argument
 from tests.world import START_MS, TOKEN, World, callback
 
@@ -499,8 +499,8 @@ def test_stopped_by_the_operator(world: World) -> None:
     assert ([], []) == (world.claim().callbacks, world.run(world.ledger.wake()).hints)
     assert 1 == world.run(world.ledger.expire())
     assert Stopped.SAME is world.run(world.ledger.stop(endpoint_id(A)))
-    assert Stopped.CHANGED is world.run(world.ledger.stop(endpoint_id(A), going=True))
-    assert Stopped.SAME is world.run(world.ledger.stop(endpoint_id(A), going=True))
+    assert Stopped.CHANGED is world.run(world.ledger.stop(endpoint_id(A), resume=True))
+    assert Stopped.SAME is world.run(world.ledger.stop(endpoint_id(A), resume=True))
     assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
     assert ["e1"] == world.deliver_all()
     assert Stopped.UNKNOWN is world.run(world.ledger.stop("nobody"))
@@ -555,13 +555,13 @@ def test_latest_at_the_same_time(world: World) -> None:
     assert ["e1", "e3", "e2"] == world.deliver_all()
 
 
-def test_hurry(world: World) -> None:
+def test_expedite(world: World) -> None:
     """All that waits in a lane is due at once, whatever paused or stopped its endpoint."""
     world.accept(callback("e1"))
     (one,) = world.claim().callbacks
     world.settle("e1", one.claim, Retry(900_000), error="http_500")
     world.run(world.ledger.stop(endpoint_id(A)))
-    world.run(world.ledger.hurry(endpoint_id(A)))
+    world.run(world.ledger.expedite(endpoint_id(A)))
     assert ["e1"] == world.deliver_all()
 
 

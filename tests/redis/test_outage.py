@@ -7,9 +7,9 @@ import pytest
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import Policy, decide, news_of
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.entry import read_entry
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.ledger import ToAccept
 from dispatcher.store.replies import Settlement, ToSettle
 from tests.world import TOKEN, World, callback
 

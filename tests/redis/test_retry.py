@@ -5,8 +5,8 @@ import pytest
 from dispatcher.rules.outcomes import Attempt, Delivered, Failed, News, Outcome, Retry
 from dispatcher.store.endpoints import ANSWER_BYTES, Endpoint
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.ledger import RETRIED_AT_ONCE, Retried
-from dispatcher.store.replies import Hint, Settlement, ToSettle
+from dispatcher.store.ledger import RETRIED_AT_ONCE
+from dispatcher.store.replies import Hint, Retried, Settlement, ToSettle
 from tests.world import World, callback
 
 A = "acme https://a.example:443"
@@ -173,7 +173,7 @@ def test_stopped_and_unknown(world: World) -> None:
     world.run(world.ledger.stop(endpoint_id(A)))
     assert Retried(stopped=True) == retry(world)
     assert 1 == len(later(world))
-    world.run(world.ledger.stop(endpoint_id(A), going=True))
+    world.run(world.ledger.stop(endpoint_id(A), resume=True))
     assert Retried(made_due=1) == retry(world)
     assert Retried() == retry(world), "said again it changes nothing"
     world.deliver_all()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.outcomes import Attempt, Delivered, News, State
+from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.entry import read_entry
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.ledger import Room, ToAccept
 from dispatcher.store.replies import Settled, Settlement, ToSettle
 from dispatcher.store.wire import Wire
 from dispatcher.worker.settler import AT_ONCE, Settler

@@ -14,8 +14,7 @@ from dispatcher.rules.outcomes import State
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store import connection
 from dispatcher.store.connection import POOL, connect, connect_async
-from dispatcher.store.keys import Keys
-from dispatcher.store.ledger import endpoint_id
+from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.replies import Hint
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspace_cache import WorkspaceCache

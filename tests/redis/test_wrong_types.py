@@ -9,9 +9,9 @@ import pytest
 from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Retry, State
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.ledger import ToAccept
 from dispatcher.store.wire import Wire
 from dispatcher.worker.sweeper import Sweeper
 from tests.world import TOKEN, World, callback

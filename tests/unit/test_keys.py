@@ -1,4 +1,4 @@
-"""The keys of keys.py and of lua/keys.lua are the same."""
+"""The keys of keys.py and of lua/lib/prologue.lua are the same."""
 
 import inspect
 import re
@@ -8,7 +8,7 @@ import fakeredis
 import pytest
 
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.scripts import NAMES, source
+from dispatcher.store.scripts import NAMES, fragment, source
 
 KEYS = Keys("own")
 PAIRS = {
@@ -50,7 +50,7 @@ PAIRS = {
 @pytest.mark.parametrize("expression", PAIRS)
 def test_same_key(expression: str) -> None:
     """The script builds the same key as Python."""
-    found = fakeredis.FakeRedis().eval(f"{source('keys')}\nreturn {expression}", 1, KEYS.root)
+    found = fakeredis.FakeRedis().eval(f"{fragment('prologue')}\nreturn {expression}", 1, KEYS.root)
     assert PAIRS[expression].encode() == found
 
 

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dispatcher.errors import RedisUnavailable
-from dispatcher.store.ledger import Room
+from dispatcher.store.arguments import Room
 from dispatcher.store.replies import Hint
 from dispatcher.worker.intake import BATCH_BEHIND
 from dispatcher.worker.load import BUSY, Load

@@ -1,34 +1,33 @@
 -- cancel: ends callbacks of one endpoint that wait, as failed. What is in a worker's hands is left alone.
--- KEYS[1] prefix
--- ARGV[1] now, ms since 1970 ('' = Redis TIME)
--- ARGV[2] max_concurrency of a workspace that sets none
--- ARGV[3] retention, ms
--- ARGV[4] endpoint
--- then for each: eventId
--- returns {'cancelled', now, number of callbacks, ends ...}
+-- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
+--   endpoint_id
+--   for each callback: id
+-- returns {'cancelled', now, number of callbacks, ends (lib/ending.lua) ...}
 -- Works when Redis is full.
--- include keys
--- include clock
+-- include prologue
 -- include guard
 -- include counts
 -- include endpoint
+-- include schedule
 -- include entry
+-- include chain
 -- include ending
-redis.call('DEL', P .. 'never')
-local endpoint, cancelled = ARGV[4], 0
-local s = load(endpoint)
-for i = 5, #ARGV do
-  local id = ARGV[i]
-  local e = read_entry(s.workspace or '', id)
-  local waits = e and e.endpoint == endpoint and not e.ended and not redis.call('ZSCORE', key_of('leased', endpoint), id)
-  local is_begun = e and e.ended and e.extra.cancelled and redis.call('ZSCORE', key_of('expiries'), s.workspace .. ':' .. id)
+redis.call('DEL', PREFIX .. 'never')
+local endpoint_id = take(1)
+local workspace, cancelled = load_endpoint(endpoint_id).workspace, 0
+for id in each(1) do
+  local entry = read_entry(workspace or '', id)
+  local waits = entry and entry.endpoint == endpoint_id and not entry.ended
+    and not redis.call('ZSCORE', key_of('leased', endpoint_id), id)
+  local is_begun = entry and entry.ended and entry.extra.cancelled -- by a run that broke off
+    and redis.call('ZSCORE', key_of('expiries'), workspace .. ':' .. id)
   if waits or is_begun then
-    e.extra.cancelled = '1'
-    redis.call('ZREM', key_of('lane', endpoint), id)
-    finish(s.workspace, id, e, 'failed', nil, nil, 'cancelled')
+    entry.extra.cancelled = '1'
+    redis.call('ZREM', key_of('lane', endpoint_id), id)
+    finish(workspace, id, entry, 'failed', nil, nil, 'cancelled')
     cancelled = cancelled + 1
   end
 end
-reschedule_after_ends(look(load(endpoint)))
+reschedule_after_ends(assess(load_endpoint(endpoint_id)))
 write_counts()
 return with_ends({ 'cancelled', now, cancelled })

@@ -1,26 +1,26 @@
 -- claim: leases due callbacks of one endpoint to a worker, never more than its window has room for.
--- KEYS[1] prefix
--- ARGV[1] now, ms since 1970 ('' = Redis TIME)
--- ARGV[2] max_concurrency of a workspace that sets none
--- ARGV[3] retention, ms
--- ARGV[4] endpoint
--- ARGV[5] most callbacks to give
--- ARGV[6] lease, ms
--- ARGV[7] how long a hint holds, ms
--- returns {'claimed', now, what was given (claiming.lua) ..., ends ...}
+-- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
+--   endpoint_id
+--   wanted: most callbacks to give
+--   lease_ms: the lease of what is given
+--   hint_ms: how long a hint holds
+-- returns {'claimed', now, what was given (lib/lease.lua) ..., ends (lib/ending.lua) ...}
 -- After a pause's end gives one callback and moves the pause's end to that lease's end: the probe.
 -- A quarter goes to what became due last, so that fresh ones are not stuck behind a backlog.
 -- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 a call.
--- include keys
--- include clock
+-- include prologue
 -- include guard
 -- include counts
 -- include endpoint
+-- include schedule
 -- include entry
+-- include chain
 -- include ending
+-- include lease
 -- include claiming
-redis.call('DEL', P .. 'never')
+redis.call('DEL', PREFIX .. 'never')
+local endpoint_id, wanted, lease_ms, hint_ms = take(4)
 local reply = { 'claimed', now }
-claim(reply, load(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7])
+claim(reply, load_endpoint(endpoint_id), tonumber(wanted), tonumber(lease_ms), hint_ms)
 write_counts()
 return with_ends(reply)

@@ -1,20 +1,19 @@
 -- forget: removes callbacks that have ended from the ledger, with their bodies and answers.
--- KEYS[1] prefix
--- ARGV[1] now, ms since 1970 ('' = Redis TIME)
--- ARGV[2] workspace
--- then for each: eventId
+-- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
+--   workspace
+--   for each callback: id
 -- returns {'forgotten', now, number of callbacks}
 -- Works when Redis is full.
--- include keys
--- include clock
+-- include prologue
 -- include guard
 -- include entry
-redis.call('DEL', P .. 'never')
-local workspace, forgotten = ARGV[2], 0
+redis.call('DEL', PREFIX .. 'never')
+local workspace = take(1)
+local forgotten = 0
 
 -- Takes an eventId out of its message's.
-local function forget_of_message(uuid, forgotten_id)
-  local key, kept = key_of('message', workspace, uuid), {}
+local function forget_of_message(message, forgotten_id)
+  local key, kept = key_of('message', workspace, message), {}
   for id in string.gmatch(redis.call('GET', key) or '', '%S+') do
     if id ~= forgotten_id then kept[#kept + 1] = id end
   end
@@ -22,13 +21,13 @@ local function forget_of_message(uuid, forgotten_id)
   redis.call('SET', key, table.concat(kept, ' '), 'KEEPTTL')
 end
 
-for i = 3, #ARGV do
-  local id = ARGV[i]
-  local e = read_entry(workspace, id)
-  if e and e.ended then
-    forget_of_message(e.message, id)
-    guarded(redis.call, 'ZREM', key_of('ended', workspace, e.state), id)
-    redis.call('DEL', key_of('body', workspace, id), key_of('answer', workspace, id), key_of('event', workspace, id))
+for id in each(1) do
+  local entry = read_entry(workspace, id)
+  if entry and entry.ended then
+    forget_of_message(entry.message, id)
+    guarded(redis.call, 'ZREM', key_of('ended', workspace, entry.state), id)
+    redis.call(
+      'DEL', key_of('body', workspace, id), key_of('answer', workspace, id), key_of('event', workspace, id))
     forgotten = forgotten + 1
   end
 end

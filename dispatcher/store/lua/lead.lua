@@ -1,21 +1,22 @@
 -- lead: takes or renews the lease of intake, makes the queue's group where it is missing.
--- KEYS[1] prefix
--- ARGV[1] now, ms since 1970 ('' = Redis TIME)
--- ARGV[2] token of this worker
--- ARGV[3] lease, ms; 0 gives it up
--- ARGV[4] 1 while accept is refused for memory, else 0
--- ARGV[5] 1: only renews it, for another may have led since it ran out; else 0
--- returns {'leading', now, entries read but not accepted}, or {'following', now} if another leads, it was given up or ran out
--- include keys
--- include clock
-redis.call('DEL', P .. 'never') -- works when Redis is full: the first write decides
+-- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
+--   token: of this worker
+--   lease_ms: 0 gives it up
+--   is_full: 1 while accept is refused for memory, else 0
+--   renews: 1: only renews it, for another may have led since it ran out; else 0
+-- returns {'leading', now, entries read but not accepted}, or {'following', now} if another leads, or it was
+-- given up
+--   or ran out
+-- include prologue
+redis.call('DEL', PREFIX .. 'never') -- works when Redis is full: the first write decides
+local token, lease_ms, is_full, renews = take(4)
 local holder = redis.call('GET', key_of('intake'))
-if holder and holder ~= ARGV[2] or not holder and ARGV[5] == '1' then return { 'following', now } end
-if ARGV[3] == '0' then
+if holder and holder ~= token or not holder and renews == '1' then return { 'following', now } end
+if lease_ms == '0' then
   redis.call('DEL', key_of('intake'))
   return { 'following', now }
 end
-redis.call('SET', key_of('intake'), ARGV[2], 'PX', ARGV[3])
-if ARGV[4] == '1' then redis.call('SET', key_of('full'), '1', 'PX', ARGV[3]) end
+redis.call('SET', key_of('intake'), token, 'PX', lease_ms)
+if is_full == '1' then redis.call('SET', key_of('full'), '1', 'PX', lease_ms) end
 redis.pcall('XGROUP', 'CREATE', key_of('events'), GROUP, '0', 'MKSTREAM')
 return { 'leading', now, redis.call('XPENDING', key_of('events'), GROUP)[1] }

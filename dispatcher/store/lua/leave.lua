@@ -1,11 +1,10 @@
 -- leave: takes back the sign of life of a worker that ends.
--- KEYS[1] prefix
--- ARGV[1] now, ms since 1970 ('' = Redis TIME)
--- ARGV[2] worker's name
+-- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
+--   worker: its name
 -- returns {'left', now}
 -- Works when Redis is full.
--- include keys
--- include clock
-redis.call('DEL', key_of('worker', ARGV[2]))
-redis.call('ZREM', key_of('workers'), ARGV[2])
+-- include prologue
+local worker = take(1)
+redis.call('DEL', key_of('worker', worker))
+redis.call('ZREM', key_of('workers'), worker)
 return { 'left', now }

@@ -1,33 +1,31 @@
 -- move: gives waiting callbacks another callback URL. What is in a worker's hands is left alone.
--- KEYS[1] prefix
--- ARGV[1] now, ms since 1970 ('' = Redis TIME)
--- ARGV[2] max_concurrency of a workspace that sets none
--- ARGV[3] retention, ms
--- ARGV[4] workspace
--- ARGV[5] callback URL
--- ARGV[6] its endpoint
--- ARGV[7] the endpoint's name
--- ARGV[8] the URL that they have now; others are left alone
--- ARGV[9] its endpoint
--- then for each, in order of acceptance: eventId
--- returns {'moved', now, number of callbacks, ends ...}
--- Each keeps its due time, its attempts, and its place in the order of its message; where that is `latest` and a newer
--- status went to the new endpoint already, it ends superseded.
+-- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
+--   workspace
+--   url, endpoint_id, name: the new callback URL, its endpoint, and that one's name
+--   url_now: the URL that they have now; others are left alone
+--   endpoint_id_now: its endpoint
+--   for each callback, in order of acceptance: id
+-- returns {'moved', now, number of callbacks, ends (lib/ending.lua) ...} Each keeps its due time, its
+-- attempts, and its place in the order of its message; where that is `latest` and a newer status went to the
+-- new endpoint already, it ends superseded.
 -- Refused when Redis is full (the first write is a SET).
--- include keys
--- include clock
+-- include prologue
 -- include guard
 -- include counts
 -- include endpoint
+-- include schedule
 -- include entry
+-- include chain
 -- include ending
-local workspace, url, new, moved, touched, is_known = ARGV[4], ARGV[5], ARGV[6], 0, { [ARGV[9]] = true }, false
+local workspace, url, endpoint_id, name, url_now, endpoint_id_now = take(6)
+local moved, touched, is_known = 0, { [endpoint_id_now] = true }, false
 
 -- The one callback of a message that waits at the new endpoint where no chain says so.
-local function lone(uuid, id)
-  for other in string.gmatch(redis.call('GET', key_of('message', workspace, uuid)) or '', '%S+') do
-    local o = other ~= id and read_entry(workspace, other)
-    if o and o.endpoint == new and not o.ended and not o.extra.left then return other end
+local function lone(message, id)
+  for other_id in string.gmatch(redis.call('GET', key_of('message', workspace, message)) or '', '%S+') do
+    local other = other_id ~= id and read_entry(workspace, other_id)
+    local is_here = other and other.endpoint == endpoint_id
+    if is_here and not other.ended and not other.extra.left then return other_id end
   end
 end
 
@@ -37,68 +35,79 @@ local function is_in_chain(chain, id)
   end
 end
 
-local function place(id, uuid, due)
-  local chain = key_of('chain', new, uuid)
+local function place(id, message, due)
+  local chain = key_of('chain', endpoint_id, message)
   local head = redis.call('LINDEX', chain, 0)
-  local before = not head and lone(uuid, id)
+  local before = not head and lone(message, id)
   if before then return redis.call('RPUSH', chain, before, id) end
   if not head or not is_in_chain(chain, id) then redis.call('RPUSH', chain, id) end
-  if not head or head == id then redis.call('ZADD', key_of('lane', new), due, id) end
+  if not head or head == id then redis.call('ZADD', key_of('lane', endpoint_id), due, id) end
 end
 
-local function is_superseded(uuid, stamp)
-  local newest = stamp and redis.call('GET', key_of('newest', new, uuid))
+local function is_superseded(message, stamp)
+  local newest = stamp and redis.call('GET', key_of('newest', endpoint_id, message))
   return newest and stamp < newest
 end
 
 -- The new endpoint's record is there before anything is at it.
 local function know()
   if is_known then return end
-  redis.call('HSET', key_of('endpoint', new), 'name', ARGV[7], 'seen', NOW)
-  guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, new)
-  if redis.call('HEXISTS', key_of('endpoint', new), 'stopped') == 0 then
-    redis.call('PEXPIRE', key_of('endpoint', new), MAX_TTL + HOUR + ARGV[3])
+  local record = key_of('endpoint', endpoint_id)
+  redis.call('HSET', record, 'name', name, 'seen', NOW)
+  guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint_id)
+  if redis.call('HEXISTS', record, 'stopped') == 0 then
+    redis.call('PEXPIRE', record, MAX_TTL + HOUR + RETENTION_MS)
   end
   is_known = true
 end
 
--- First it is put where it goes, then it leaves where it was, and then its entry says so: wherever that breaks off, the
--- next one does it again.
-local function move(id, e)
-  local old, uuid = e.endpoint, e.message
-  if is_superseded(uuid, e.extra.stamp) then
-    redis.call('ZREM', key_of('lane', old), id)
-    return finish(workspace, id, e, 'superseded')
-  end
-  local due = redis.call('ZSCORE', key_of('lane', old), id) or NOW
-  local newest, known = redis.call('GET', key_of('newest', old, uuid)), redis.call('GET', key_of('newest', new, uuid))
+-- The newest timestamp of a message holds at the new endpoint too.
+local function take_newest_along(old_id, message)
+  local old_key, new_key = key_of('newest', old_id, message), key_of('newest', endpoint_id, message)
+  local newest, known = redis.call('GET', old_key), redis.call('GET', new_key)
   if newest and (not known or known < newest) then
-    redis.call('SET', key_of('newest', new, uuid), newest, 'PX', math.max(redis.call('PTTL', key_of('newest', old, uuid)), 1))
+    redis.call('SET', new_key, newest, 'PX', math.max(redis.call('PTTL', old_key), 1))
   end
-  if e.extra.left then redis.call('ZADD', key_of('lane', new), due, id) else place(id, uuid, due) end
-  redis.call('ZREM', key_of('lane', old), id)
-  leave_chain(old, uuid, id)
-  e.endpoint = new
-  write_entry(workspace, id, e)
-  count_waiting(old, -1)
-  count_waiting(new, 1)
 end
 
-for i = 10, #ARGV do
-  local id = ARGV[i]
-  local e = read_entry(workspace, id)
-  local body = e and not e.ended and not redis.call('ZSCORE', key_of('leased', e.endpoint), id) and redis.call('GET', key_of('body', workspace, id))
-  if body and string.match(body, '^[^\n]*') == ARGV[8] then
+-- First it is put where it goes, then it leaves where it was, and then its entry says so: wherever that
+-- breaks off, the next one does it again.
+local function move(id, entry)
+  local old_id, message = entry.endpoint, entry.message
+  if is_superseded(message, entry.extra.stamp) then
+    redis.call('ZREM', key_of('lane', old_id), id)
+    return finish(workspace, id, entry, 'superseded')
+  end
+  local due = redis.call('ZSCORE', key_of('lane', old_id), id) or NOW
+  take_newest_along(old_id, message)
+  if entry.extra.left then
+    redis.call('ZADD', key_of('lane', endpoint_id), due, id)
+  else
+    place(id, message, due)
+  end
+  redis.call('ZREM', key_of('lane', old_id), id)
+  leave_chain(old_id, message, id)
+  entry.endpoint = endpoint_id
+  write_entry(workspace, id, entry)
+  count_waiting(old_id, -1)
+  count_waiting(endpoint_id, 1)
+end
+
+for id in each(1) do
+  local entry = read_entry(workspace, id)
+  local waits = entry and not entry.ended and not redis.call('ZSCORE', key_of('leased', entry.endpoint), id)
+  local body = waits and redis.call('GET', key_of('body', workspace, id))
+  if body and string.match(body, '^[^\n]*') == url_now then
     know()
-    touched[e.endpoint] = true
-    if e.endpoint ~= new then move(id, e) end
+    touched[entry.endpoint] = true
+    if entry.endpoint ~= endpoint_id then move(id, entry) end
     redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'), 'KEEPTTL')
     moved = moved + 1
   end
 end
-for endpoint in pairs(touched) do
-  if endpoint ~= new then reschedule_after_ends(look(load(endpoint))) end
+for touched_id in pairs(touched) do
+  if touched_id ~= endpoint_id then reschedule_after_ends(assess(load_endpoint(touched_id))) end
 end
-reschedule(look(load(new)))
+reschedule(assess(load_endpoint(endpoint_id)))
 write_counts()
 return with_ends({ 'moved', now, moved })

@@ -1,24 +1,22 @@
 -- reject: takes entries that cannot be used off the queue and keeps them in `rejected`.
--- KEYS[1] prefix
--- ARGV[1] now, ms since 1970 ('' = Redis TIME)
--- ARGV[2] token of the intake lease
--- ARGV[3] retention, ms
--- then for each: entry reason detail workspace eventId (the last two '' where unknown)
--- returns {'rejected', now, entries that stay on the queue, for they could not be kept, why} or {'not_leader', now}
--- Refused when Redis is full (the first write is an XADD).
--- include keys
--- include clock
+-- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
+--   token: of the intake lease
+--   for each entry: queue_entry reason detail workspace id
+--     workspace, id: '' where unknown
+-- returns {'rejected', now, entries that stay on the queue, for they could not be kept, why} or
+-- {'not_leader', now} Refused when Redis is full (the first write is an XADD).
+-- include prologue
 -- include guard
 -- include counts
--- include rejecting
-if redis.call('GET', key_of('intake')) ~= ARGV[2] then return { 'not_leader', now } end
+-- include queue
+local token = take(1)
+if redis.call('GET', key_of('intake')) ~= token then return { 'not_leader', now } end
 local left = {}
-for i = 4, #ARGV, 5 do
-  if guarded(keep_rejected, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) then
-    redis.call('XACK', key_of('events'), GROUP, ARGV[i])
-    redis.call('XDEL', key_of('events'), ARGV[i])
+for queue_entry, reason, detail, workspace, id in each(5) do
+  if guarded(keep_rejected, queue_entry, reason, detail, workspace, id) then
+    leave_queue({ queue_entry })
   else
-    left[#left + 1] = ARGV[i]
+    left[#left + 1] = queue_entry
   end
 end
 write_counts()

@@ -1,7 +1,9 @@
--- What breaks on a key of one endpoint or workspace, written over by hand with another type or with what is no number, is kept
--- to it. Any other fault (no memory, a command that is forbidden) is everybody's: the script breaks, and is run again.
+-- What breaks on a key of one endpoint or workspace, written over by hand with another type or with what is
+-- no number, is kept to it. Any other fault (no memory, a command that is forbidden) concerns all: the script
+-- breaks, and is run again.
 local problem = ''
-local OF_DATA = { 'WRONGTYPE', 'not an integer', 'not a valid float', 'attempt to ', 'bad argument' } -- the last two are Lua's own
+-- What Redis says of these, and Lua, whose the last two are.
+local OF_DATA = { 'WRONGTYPE', 'not an integer', 'not a valid float', 'attempt to ', 'bad argument' }
 local function is_of_data(text)
   for _, words in ipairs(OF_DATA) do
     if string.find(text, words, 1, true) then return true end

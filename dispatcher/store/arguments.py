@@ -1,0 +1,138 @@
+"""What accept and settle take, in the order that their headers name (lua/accept.lua, lua/settle.lua)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dispatcher.model import LETTERS
+from dispatcher.rules.callback import Callback
+from dispatcher.rules.outcomes import Delivered, Expired, Failed, Released, Retry
+from dispatcher.store.entry import write_record
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.replies import Settlement, ToSettle
+from dispatcher.store.wire import Argument
+
+HINT_MS = 5000
+"""How long an endpoint that was hinted is not hinted again; also how long a lost hint costs at most."""
+
+OF_EACH_CALLBACK = 10
+"""How many arguments `ToAccept.add` makes of a callback."""
+ENDPOINT_AT = 4
+"""Which of them is its endpoint."""
+
+
+@dataclass(frozen=True)
+class LedgerOptions:
+    """What the scripts need to know from the settings."""
+
+    max_concurrency: int = 20
+    max_waiting: int = 0
+    """For one endpoint; 0: no limit."""
+    retention_ms: int = 604_800_000
+    lease_ms: int = 30_000
+    delivered_body_ms: int = 3_600_000
+    breaker_failures: int = 10
+    breaker_pause_ms: int = 10_000
+    breaker_max_pause_ms: int = 600_000
+
+
+class ToAccept:
+    """Callbacks with their queue entries, and what is told of messages, as the script takes them."""
+
+    def __init__(self, callbacks: Iterable[tuple[str, Callback]] = ()) -> None:
+        self.count = 0
+        self.endpoints: dict[str, str] = {}
+        """By their names."""
+        self.arguments: list[Argument] = []
+        self.kept_ms = 0
+        """How long a message is kept after its last change; 0 where nothing is told."""
+        self.told: list[Argument] = []
+        """What message_record.py makes of each status change, behind the number of its callback."""
+        for entry, callback in callbacks:
+            self.add(entry, callback)
+
+    def add(self, entry: str, callback: Callback) -> None:
+        """One more."""
+        self.count += 1
+        endpoint = self.endpoints[callback.endpoint] = endpoint_id(callback.endpoint)
+        self.arguments += (
+            entry,
+            callback.workspace,
+            callback.event_id,
+            f"{callback.digest} {callback.event_type} {LETTERS[callback.status]}",
+            endpoint,
+            callback.message_uuid,
+            f"{max(callback.timestamp_ns, 0):022d}",
+            callback.ttl_ms,
+            callback.url.encode() + b"\n" + callback.body,
+            "" if callback.to_delivered_ms is None else callback.to_delivered_ms,
+        )
+
+    def endpoint_ids(self) -> Sequence[Argument]:
+        """The endpoint of each callback, in order."""
+        return self.arguments[ENDPOINT_AT::OF_EACH_CALLBACK]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of what accept takes in this worker can serve at once."""
+
+    claims: int = 0
+    """Callbacks to lease to it."""
+    of_each: Mapping[str, int] = field(default_factory=dict)
+    """Most of those of a workspace; one that is not there: any."""
+    hints: int = 1_000_000
+    """Most endpoints of one workspace to hint; the waker finds the others."""
+
+
+def of_accept(
+    options: LedgerOptions,
+    token: str,
+    revisions: Mapping[str, str],
+    skipped: Sequence[tuple[str, str]],
+    callbacks: ToAccept,
+    room: Room,
+) -> list[Argument]:
+    """What lua/accept.lua takes."""
+    args: list[Argument] = [token, HINT_MS, room.claims, options.lease_ms, room.hints]
+    args += (options.max_waiting, callbacks.kept_ms, len(revisions))
+    for workspace, revision in revisions.items():
+        args += (workspace, revision, room.of_each.get(workspace, room.claims))
+    args.append(len(skipped))
+    for entry, workspace in skipped:
+        args += (entry, workspace)
+    args.append(len(callbacks.endpoints))
+    for name, endpoint in callbacks.endpoints.items():
+        args += (endpoint, name)
+    args.append(callbacks.count)
+    args += callbacks.arguments
+    args += callbacks.told
+    return args
+
+
+def of_settle(options: LedgerOptions, asked: Sequence[ToSettle]) -> list[Argument]:
+    """What lua/settle.lua takes."""
+    args: list[Argument] = [HINT_MS, options.delivered_body_ms, options.breaker_failures]
+    args += (options.breaker_pause_ms, options.breaker_max_pause_ms, options.lease_ms)
+    for one in asked:
+        args += (one.endpoint, one.claim, len(one.settlements))
+        for s in one.settlements:
+            outcome, delay_ms = _outcome(s)
+            made = s.attempt if s.attempt and s.attempt.own_fault is None else None
+            started, record = (made.started_at_ms, write_record(made)) if made else ("", "")
+            answer = s.attempt.answer if s.attempt and outcome != "delivered" else b""
+            args += (s.event_id, s.claim, outcome, delay_ms, started, record, answer, s.news, s.pace_ms)
+    return args
+
+
+def _outcome(s: Settlement) -> tuple[str, int]:
+    match s.outcome:
+        case Delivered():
+            return "delivered", 0
+        case Retry(delay_ms):
+            return ("suspect" if s.losses > 1 else "lost" if s.losses else "retry"), delay_ms
+        case Failed():
+            return "failed", 0
+        case Expired():
+            return "expired", 0
+        case Released(delay_ms):
+            return "released", delay_ms

@@ -1,0 +1,71 @@
+-- What accept gathers while it goes through a batch: the endpoints that something was accepted for, how many
+-- callbacks may still be given to the caller, and what is written in one call each.
+
+-- How many more callbacks may be given to the caller, of all workspaces and of each.
+local left_to_give, left_of = 0, {}
+local function left_for(workspace) return math.min(left_to_give, left_of[workspace] or left_to_give) end
+local function count_given(workspace, n)
+  left_to_give, left_of[workspace] = left_to_give - n, left_of[workspace] and left_of[workspace] - n
+end
+
+-- The endpoint's record outlives all it is named by; kept fresh once an hour.
+local function keep(endpoint, name)
+  if now - endpoint.seen < HOUR and endpoint.workspace then return endpoint end
+  local key = key_of('endpoint', endpoint.id)
+  redis.call('HSET', key, 'name', name)
+  guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint.id)
+  if not endpoint.stopped then redis.call('PEXPIRE', key, MAX_TTL + HOUR + RETENTION_MS) end
+  redis.call('HSET', key, 'seen', NOW) -- last: it says that all of this is done
+  return endpoint.workspace and endpoint or load_endpoint(endpoint.id)
+end
+
+-- Endpoints that something was accepted for, by id, and their ids in order.
+local touched, touched_ids, name_of = {}, {}, {}
+local function touch(endpoint_id)
+  local endpoint = touched[endpoint_id]
+  if not endpoint then
+    endpoint = keep(load_endpoint(endpoint_id), name_of[endpoint_id])
+    endpoint.given, endpoint.handed, endpoint.added, endpoint.lane = {}, {}, 0, {}
+    endpoint.lane_is_empty = left_to_give > 0 and redis.call('EXISTS', key_of('lane', endpoint_id)) == 0
+    touched[endpoint_id], touched_ids[#touched_ids + 1] = endpoint, endpoint_id
+  end
+  return endpoint
+end
+
+-- Whether as many wait for the endpoint as may, those in chains and in workers' hands counted.
+local waiting_at = {}
+local function is_full(endpoint_id, max_waiting)
+  if max_waiting == 0 then return false end
+  if not waiting_at[endpoint_id] then
+    waiting_at[endpoint_id] = tonumber(redis.call('HGET', key_of('endpoint', endpoint_id), 'waiting') or 0)
+  end
+  local endpoint = touched[endpoint_id]
+  return waiting_at[endpoint_id] + (endpoint and endpoint.added or 0) >= max_waiting
+end
+
+-- What a batch adds to bodies, to lanes and to the expiries, written in one call each, in this order.
+local bodies = {}
+expiries_to_add = {}
+local function add(list, first, second)
+  local n = #list
+  list[n + 1], list[n + 2] = first, second
+end
+local function write_bodies()
+  if #bodies > 0 then redis.call('MSET', unpack(bodies)) end
+  bodies = {}
+end
+local function write_lane(endpoint)
+  if #endpoint.lane > 0 then redis.call('ZADD', key_of('lane', endpoint.id), unpack(endpoint.lane)) end
+  endpoint.lane = {}
+end
+
+-- Counts what one of the batch became; `to_delivered_ms`: from SUBMITTED to DELIVERED, '' where that is not
+-- known.
+local function count_word(word, workspace, to_delivered_ms)
+  if word ~= 'full' then count(word, workspace) end -- that is counted as rejected
+  if word == 'superseded' then count('accepted', workspace) end
+  if (word == 'accepted' or word == 'superseded') and to_delivered_ms ~= '' then
+    count_in('hour', workspace .. ' toDelivered', 1)
+    count_in('hour', workspace .. ' toDeliveredMs', tonumber(to_delivered_ms))
+  end
+end

@@ -1,0 +1,91 @@
+-- Leases due callbacks of one endpoint to a worker: what claim does, accept for what is ready at once, and
+-- settle for what is next.
+
+local claim
+do -- all else in here is this file's own
+  -- One whose worker died with it twice (`suspect`) is given when nothing else of its endpoint is in flight,
+  -- and the window starts over at one: if it dies again, nothing dies with it. Returns the entry of one that
+  -- is given.
+  local function give(endpoint, id)
+    local entry = read_entry(endpoint.workspace, id)
+    local is_here = entry and not entry.ended and entry.endpoint == endpoint.id
+    local is_over = is_here and expires_of(entry) <= now
+    if is_here and not is_over and entry.extra.suspect then
+      endpoint.alone = true
+      if endpoint.leased + #endpoint.given > 0 then return end
+    end
+    if not is_here or is_over then -- removed by hand, or left here by a run that broke off: nothing to send
+      if is_over then finish(endpoint.workspace, id, entry, 'expired') end
+      endpoint.ended = endpoint.ended + 1
+      redis.call('ZREM', key_of('lane', endpoint.id), id)
+      return
+    end
+    entry.claims, entry.state = int(entry.claims + 1), 'sending'
+    local about = entry.extra.base and string.gsub(entry.about, '%d+$', '0') or entry.about
+    local attempt = int(count_attempts(entry) - (entry.extra.base or 0) + 1)
+    local body = redis.call('GET', key_of('body', endpoint.workspace, id)) or ''
+    hand_over(endpoint, id, entry.claims, attempt, int(expires_of(entry)), entry.message, about, body)
+    return entry
+  end
+
+  local function give_all(endpoint, ids)
+    local entries, given = {}, {}
+    for _, id in ipairs(ids) do
+      local entry = not endpoint.alone and give(endpoint, id)
+      if entry then entries[id], given[#given + 1] = entry, id end
+    end
+    if #given == 0 then return end
+    lease(endpoint)
+    for _, id in ipairs(given) do write_entry(endpoint.workspace, id, entries[id]) end
+    redis.call('ZREM', key_of('lane', endpoint.id), unpack(given))
+  end
+
+  -- What has been due longest.
+  local function longest_due(endpoint, most)
+    return redis.call('ZRANGEBYSCORE', key_of('lane', endpoint.id), '-inf', NOW, 'LIMIT', 0, int(most))
+  end
+
+  -- As many as are wanted: the longest due; the first time with the newest before them.
+  local function give_due(endpoint, wanted)
+    local backlog = longest_due(endpoint, wanted - #endpoint.given)
+    if #backlog == wanted and wanted >= 4 then
+      local lane = key_of('lane', endpoint.id)
+      give_all(endpoint, redis.call('ZREVRANGEBYSCORE', lane, NOW, '-inf', 'LIMIT', 0, int(wanted / 4)))
+      backlog = longest_due(endpoint, wanted - #endpoint.given)
+    end
+    while #backlog > 0 do
+      local asked, ended_before = wanted - #endpoint.given, endpoint.ended
+      give_all(endpoint, backlog)
+      local may_be_more = #backlog == asked or endpoint.ended > ended_before -- an end may have put one there
+      local goes_on = may_be_more and not endpoint.alone and #endpoint.given < wanted and endpoint.ended < 100
+      backlog = goes_on and longest_due(endpoint, wanted - #endpoint.given) or {}
+    end
+  end
+
+  -- Gives up to `wanted` callbacks of an endpoint and adds them to `reply`; what accept gave to the caller
+  -- without the lane is in `given` and `handed` already.
+  function claim(reply, endpoint, wanted, lease_ms, hint_ms)
+    endpoint.given, endpoint.handed = endpoint.given or {}, endpoint.handed or {}
+    endpoint.ended, endpoint.leased_of_given, endpoint.new_lease_end = 0, 0, now + lease_ms
+    lease(endpoint)
+    assess_rate(endpoint)
+    local is_probe = endpoint.pause > 0
+    local room = endpoint.window - endpoint.leased - #endpoint.given
+    wanted = math.min(wanted, room, endpoint.tokens, is_probe and 1 or 1000000)
+    if endpoint.stopped or endpoint.pause > now or not endpoint.workspace then wanted = 0 end
+    if wanted > 0 and not endpoint.lane_is_empty then give_due(endpoint, wanted + #endpoint.given) end
+    if endpoint.alone and endpoint.window > 1 then
+      endpoint.window = 1
+      redis.call('HSET', key_of('endpoint', endpoint.id), 'window', '1')
+    end
+    if #endpoint.given > 0 then note_lease(endpoint, is_probe) end
+    assess(endpoint)
+    set_hinted(endpoint, (endpoint.ready or endpoint.short_of_token) and now + hint_ms or 0)
+    reschedule(endpoint)
+    local more = endpoint.ready and 'more' or 'rest'
+    local wait = endpoint.short_of_token and int(endpoint.token_at - now) or '0'
+    reply[#reply + 1] =
+      table.concat({ endpoint.id, more, wait, int(#endpoint.given), endpoint.revision, endpoint.name }, ' ')
+    for _, value in ipairs(endpoint.handed) do reply[#reply + 1] = value end
+  end
+end

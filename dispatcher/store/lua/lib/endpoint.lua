@@ -1,0 +1,99 @@
+-- What an endpoint is doing. In all scripts `endpoint` is a table with these fields, `endpoint_id` the id
+-- alone:
+--   as read by `load_endpoint`, from its record (a hash) and its workspace's
+--     id                 the 12 characters that stand in keys
+--     name               `workspace origin`; '' where the record is gone
+--     workspace          nil where the record is gone
+--     revision           of the workspace; '' where it is gone
+--     max, rate          the workspace's max_concurrency and rate_per_second (0: no limit)
+--     window             how many callbacks may be in workers' hands
+--     leased, waiting    how many are; how many have not ended, those included
+--     hinted_until       no hint is given before (ms since 1970; 0: there was none)
+--     stopped            true: the operator stopped it (`endpoint stop`)
+--     pause              until when the breaker, or a Retry-After, pauses it (ms since 1970; 0: it does not)
+--     pause_ms           length of the breaker's last pause
+--     failures           in a row
+--     down_since         ms since 1970; 0: it answers
+--     p95                duration that 95 of 100 attempts stay below, ms; nil: not known
+--     tat                when the bucket of tokens would be empty (GCRA), ms since 1970
+--     seen               when `keep` last looked after its record (lib/batch.lua), ms since 1970
+--   as computed by `assess`
+--     tokens, token_at   how many tokens are there now; when the next one is
+--     interval           ms from one token to the next; nil: no limit
+--     room               how many more callbacks its window lets out
+--     due_at             when the first of its lane may go, but for the window; none: its lane is empty
+--     ready              something is due, the window has room, no pause holds, it is not stopped, and a
+--                        token is there
+--     short_of_token     it lacks nothing but the token
+--   while callbacks are given to a worker (lib/claiming.lua)
+--     given, handed      their eventIds; what the worker gets of them, two values each
+--     leased_of_given    how many of those have their lease
+--     lease_end          when the first lease ends, where that is known
+--     new_lease_end      when the leases of this run end
+--     ended              how many were not given, as they had ended or expired
+--     alone              a suspect is there, which is given alone
+--   in accept (lib/batch.lua)
+--     added, lane        how many callbacks came; what is to be written to its lane
+--     lane_is_empty      nothing is in its lane, what is to be written included
+--   in settle (lib/breaker.lua)
+--     breaker            what became of the breaker: same, opened or closed
+--     last_failure       the field of the record, where an attempt failed
+
+-- A workspace's revision and limits; read once a script.
+local workspaces = {}
+local function workspace_of(id)
+  if not workspaces[id] then
+    local h = redis.call(
+      'HMGET', key_of('workspace', id), 'revision', 'ordering', 'max_concurrency', 'rate_per_second')
+    workspaces[id] = {
+      revision = h[1], ordering = h[2] or 'first_attempt', max = tonumber(h[3] or MAX_CONCURRENCY),
+      rate = tonumber(h[4] or 0),
+    }
+  end
+  return workspaces[id]
+end
+
+local function load_endpoint(endpoint_id)
+  local START_WINDOW, MAX_HINT_MS = 2, 60000
+  local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
+    'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting')
+  local workspace = h[1] and string.match(h[1], '^%S+')
+  local limits = workspace and workspace_of(workspace) or { max = MAX_CONCURRENCY, rate = 0 }
+  local hinted_until = tonumber(h[3] or 0)
+  if hinted_until > now + MAX_HINT_MS then hinted_until = 0 end -- Redis's clock went back
+  return {
+    id = endpoint_id, name = h[1] or '', workspace = workspace, revision = limits.revision or '',
+    max = limits.max, rate = limits.rate, window = math.min(tonumber(h[2] or START_WINDOW), limits.max),
+    hinted_until = hinted_until, pause = tonumber(h[4] or 0), stopped = h[5] ~= false,
+    tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0), failures = tonumber(h[8] or 0),
+    pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]), down_since = tonumber(h[11] or 0),
+    waiting = tonumber(h[12] or 0), leased = redis.call('ZCARD', key_of('leased', endpoint_id)),
+  }
+end
+
+-- When the next token is there, and how many are there now (a bucket of a tenth of a second).
+local function assess_rate(endpoint)
+  endpoint.tokens, endpoint.token_at = 1000000, 0
+  if endpoint.rate <= 0 then return end
+  local BUCKET_SECONDS = 0.1
+  local interval = 1000 / endpoint.rate
+  local depth = math.max(1, math.floor(endpoint.rate * BUCKET_SECONDS)) * interval
+  endpoint.interval, endpoint.tat = interval, math.max(endpoint.tat, now)
+  -- what a sum of fractions lacks is no missing token
+  endpoint.tokens = math.floor((now - endpoint.tat + depth) / interval + 0.01)
+  endpoint.token_at = endpoint.tokens > 0 and now
+    or math.max(now + 1, math.ceil(endpoint.tat + interval - depth))
+end
+
+local function assess(endpoint)
+  assess_rate(endpoint)
+  endpoint.room = endpoint.window - endpoint.leased
+  local first = not endpoint.lane_is_empty
+    and tonumber(redis.call('ZRANGE', key_of('lane', endpoint.id), '0', '0', 'WITHSCORES')[2])
+  endpoint.due_at = first and math.max(first, endpoint.pause, endpoint.token_at)
+  local is_due = first and math.max(first, endpoint.pause) <= now
+  local is_open = is_due and endpoint.room > 0 and not endpoint.stopped
+  endpoint.ready = is_open and endpoint.token_at <= now
+  endpoint.short_of_token = is_open and not endpoint.ready
+  return endpoint
+end

@@ -1,0 +1,61 @@
+-- An entry of the ledger, as text: half the memory of a hash of the same. First a line of these words:
+--   digest type status accepted state claims endpoint message life ended
+--     status: its letter (dispatcher/model.py); accepted: ms since 1970
+--     state: `d` for delivered, which most are that are kept
+--     claims: how often it was leased, the fencing token
+--     endpoint: its id
+--     life, ended: ms from accepted to its expiry, and to its end (`-`: it has not ended)
+-- after which stands, as `name=value`, what few have (`extra`):
+--     stamp: its timestamp (ns), where the order is `latest`; strict: the order is `strict`
+--     left: it left its chain; suspect: its worker died twice; cancelled: the operator ended it
+--     base: how many attempts it had before it was replayed
+--     replay_of, replayed_as: eventIds of what it is a copy of, and of its last copy
+-- and then a line for each attempt: start (ms after accepted), and the rest of it (dispatcher/store/entry.py
+-- reads all this). In the scripts `entry` is a table of these; its `about` are the first four.
+local SHORT = { delivered = 'd', d = 'delivered' }
+
+local function digest_of(text) return string.match(text, '^%S+') end
+
+-- What no script of ours wrote counts as removed.
+local function read_entry(workspace, id)
+  local WORDS = '^(%S+ %S+ %l (%d+)) (%S+) (%d+) (%S+) (%S+) (-?%d+) (%S+)([^\n]*)(.*)$'
+  local ok, text = pcall(redis.call, 'GET', key_of('event', workspace, id))
+  if not ok or not text then
+    if not ok and not is_of_data(error_of(text)) then error(text, 0) end
+    return
+  end
+  local about, accepted, state, claims, endpoint_id, message, life, ended, rest, attempts =
+    string.match(text, WORDS)
+  if not about then return end
+  local extra = {}
+  if rest ~= '' then
+    for name, value in string.gmatch(rest, '([%l_]+)=(%S+)') do extra[name] = value end
+  end
+  return {
+    about = about, accepted = accepted, state = SHORT[state] or state, claims = claims,
+    endpoint = endpoint_id, message = message, life = life, ended = ended ~= '-' and ended, extra = extra,
+    attempts = attempts,
+  }
+end
+
+local function text_of(entry)
+  local rest = ''
+  for name, value in pairs(entry.extra) do rest = rest .. ' ' .. name .. '=' .. value end
+  return entry.about .. ' ' .. (SHORT[entry.state] or entry.state) .. ' ' .. entry.claims
+    .. ' ' .. entry.endpoint .. ' ' .. entry.message .. ' ' .. entry.life .. ' ' .. (entry.ended or '-')
+    .. rest .. entry.attempts
+end
+
+-- `keep_ms`: how long it is kept; nil: until it ends.
+local function write_entry(workspace, id, entry, keep_ms)
+  if keep_ms then
+    redis.call('SET', key_of('event', workspace, id), text_of(entry), 'PX', keep_ms)
+  else
+    redis.call('SET', key_of('event', workspace, id), text_of(entry))
+  end
+end
+
+local function expires_of(entry) return entry.accepted + entry.life end
+local function count_attempts(entry)
+  return entry.attempts == '' and 0 or select(2, string.gsub(entry.attempts, '\n', ''))
+end

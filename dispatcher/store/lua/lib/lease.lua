@@ -1,0 +1,41 @@
+-- Hands callbacks to a worker: what it is told of them, and their lease.
+-- What is given is told in few, flat values: a table in a reply takes Redis longer than its parts do as text.
+-- First comes an endpoint (lib/claiming.lua): `id more|rest wait number revision name`; then, for each of its
+-- callbacks: `eventId claim attempt expires message about`, and its body.
+--   more: claim again at once; wait: claim again after so many ms, when the next token is there (0: not so)
+--   claim: the fencing token; attempt: the number of this one; body: '' if it is gone
+--   about: digest, type, status, and when it was accepted (0: it was replayed)
+
+-- Gives one callback to the caller.
+local function hand_over(endpoint, id, claim_number, attempt, expires, message, about, body)
+  local n, handed = #endpoint.given, endpoint.handed
+  local order = claim_number .. ' ' .. attempt .. ' ' .. expires
+  endpoint.given[n + 1], handed[2 * n + 1] = id, id .. ' ' .. order .. ' ' .. message .. ' ' .. about
+  handed[2 * n + 2] = body
+end
+
+-- Leases what was given since the last time; first of all, so that what a run that breaks off has begun is
+-- found again when the lease is over.
+local function lease(endpoint)
+  local leases, new_lease_end = {}, int(endpoint.new_lease_end)
+  for i = endpoint.leased_of_given + 1, #endpoint.given do
+    leases[#leases + 1], leases[#leases + 2] = new_lease_end, endpoint.given[i]
+  end
+  if #leases == 0 then return end
+  redis.call('ZADD', key_of('leased', endpoint.id), unpack(leases))
+  endpoint.leased_of_given = #endpoint.given
+end
+
+-- What the lease of those that were given means to their endpoint.
+local function note_lease(endpoint, is_probe)
+  if endpoint.leased == 0 then endpoint.lease_end = endpoint.new_lease_end end
+  endpoint.leased = endpoint.leased + #endpoint.given
+  if is_probe then
+    endpoint.pause = endpoint.new_lease_end
+    redis.call('HSET', key_of('endpoint', endpoint.id), 'pause', int(endpoint.pause))
+  end
+  if endpoint.interval then
+    endpoint.tat = endpoint.tat + #endpoint.given * endpoint.interval
+    redis.call('HSET', key_of('endpoint', endpoint.id), 'tat', string.format('%.3f', endpoint.tat))
+  end
+end

@@ -1,0 +1,59 @@
+-- Keeps what status changes say about their messages, for those who ask: what accept does last, and nothing
+-- that callbacks need. What breaks it costs that one record.
+
+-- Finals, for success rates and the average time to the handset, where somebody said when it was sent.
+local function count_final(workspace, before, status, took)
+  if before == 'd' or RANK[status] < 100 then return end
+  if status == 'd' or status == 'r' then
+    count_in('hour', workspace .. ' messagesDelivered', 1)
+    if before or took > 0 then
+      count_in('hour', workspace .. ' messagesTimed', 1)
+      count_in('hour', workspace .. ' messagesTimedMs', math.max(took, 0))
+    end
+  else
+    count_in('hour', workspace .. ' messagesFailed', 1)
+  end
+end
+
+local NOTHING = {}
+
+-- Keeps one status of a message: `recorded`, or `late`: the message has that status or a later one, nothing
+-- changed.
+local function record(workspace, message, status, happened, sent, step, told, looked_up_by)
+  happened, sent = tonumber(happened), tonumber(sent)
+  local key = key_of('status', workspace, message)
+  local kept = redis.call('GET', key)
+  local before, sent_before, last_told_at, known, steps
+  if kept then before, sent_before, last_told_at, known, steps = read_kept(kept) end
+  local campaign = looked_up_by.campaign or ''
+  looked_up_by.campaign = nil -- the only one that is no list
+  local told_at = HEAD + #campaign + #step + 1
+  if before then
+    sent = sent_before
+    if not may_follow(before, status, step, steps) then return 'late' end
+    if known ~= '' then campaign = known end
+    if string.sub(kept, last_told_at, last_told_at + #told - 1) == told then
+      told, looked_up_by, told_at = '\0\0', NOTHING, last_told_at + #campaign - #known
+    else
+      told_at = HEAD + #campaign + #steps + #step + 1
+    end
+  end
+  local head = status .. string.format('%013d%06d%04d', sent, told_at, #campaign) .. campaign
+  redis.call('SET', key, head .. (steps or '') .. step .. told, 'PX', KEPT_MS)
+  for kind, which in pairs(looked_up_by) do LIST[kind](workspace, which, message, sent, steps) end
+  count_in_campaign(workspace, campaign, message, sent, known and known ~= '' and before or nil, status)
+  count_final(workspace, before, status, happened - sent)
+  return 'recorded'
+end
+
+-- The words of accept for callbacks whose status changes are not recorded, and what is said of these then.
+local NOT_RECORDED = { conflict = 'conflict', changed = 'again', broken = 'again' }
+
+-- The word for one status change, and why it failed, or else `why`; `word` is its callback's, nil where it
+-- causes none.
+local function record_unless(word, why, ...)
+  if NOT_RECORDED[word] then return NOT_RECORDED[word], why end
+  local worked, found = pcall(record, ...)
+  if worked then return found, why end
+  return 'failed', error_of(found)
+end

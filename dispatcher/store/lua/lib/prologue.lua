@@ -1,0 +1,54 @@
+-- What every script starts with: keys, arguments, the clock. No other file reads KEYS or ARGV.
+-- ARGV begins with these three, which the ledger gives to every script:
+--   now                ms since 1970 ('' = Redis TIME)
+--   max_concurrency    of a workspace that sets none
+--   retention_ms       how long what has ended is kept
+-- What follows is named in the script's header; the script takes it in that order.
+
+-- Keys, as dispatcher/store/keys.py builds them (a test compares). One function, because each run of a script
+-- makes anew what is defined in it.
+local PREFIX, GROUP = KEYS[1], 'workers' -- the prefix ends with a colon
+local function key_of(kind, of, id)
+  if id then return PREFIX .. kind .. ':' .. of .. ':' .. id end
+  return of and PREFIX .. kind .. ':' .. of or PREFIX .. kind
+end
+
+local MAX_CONCURRENCY, RETENTION_MS = tonumber(ARGV[2]), ARGV[3] -- the second is text, for commands
+local arguments_taken = 3
+
+-- The next `n` arguments.
+local function take(n)
+  local first = arguments_taken + 1
+  arguments_taken = arguments_taken + n
+  return unpack(ARGV, first, arguments_taken)
+end
+
+-- Takes `number` groups of `n` arguments each (no number: all groups that are left), for a loop over them.
+-- When that loop has come to the end, another one may go over the same groups.
+local function each(n, number)
+  local first = arguments_taken
+  local last, i = number and first + n * number or #ARGV, first
+  arguments_taken = last
+  return function()
+    if i >= last then
+      i = first
+      return nil
+    end
+    i = i + n
+    return unpack(ARGV, i - n + 1, i)
+  end
+end
+
+-- Whether there are arguments left.
+local function has_more() return arguments_taken < #ARGV end
+
+-- The one clock: Redis's, unless the caller gives a time (tests do). Milliseconds since 1970.
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+-- A number as an argument: Redis itself would print it as a fraction, which takes longer.
+local function int(n) return string.format('%d', n) end
+local NOW = int(now)
+local HOUR, DAY, MAX_TTL = 3600000, 86400000, 604800000 -- ms; the last is the longest ttlSeconds

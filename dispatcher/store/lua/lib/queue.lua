@@ -1,0 +1,46 @@
+-- Entries of the queue: how they leave it, and how one that cannot be used is kept in `rejected`.
+local MAX_REJECTED, MAX_RAW = 10000, 65536
+
+-- Takes entries off the queue, some at a time.
+local function leave_queue(queue_entries)
+  for first = 1, #queue_entries, 500 do
+    local last = math.min(first + 499, #queue_entries)
+    redis.call('XACK', key_of('events'), GROUP, unpack(queue_entries, first, last))
+    redis.call('XDEL', key_of('events'), unpack(queue_entries, first, last))
+  end
+end
+
+-- An entry's `event` field; if it has none, all it has.
+local function raw_of(queue_entry)
+  local found = redis.call('XRANGE', key_of('events'), queue_entry, queue_entry)
+  if not found[1] then return '' end
+  local fields = found[1][2]
+  for i = 1, #fields, 2 do
+    if fields[i] == 'event' then return fields[i + 1] end
+  end
+  return table.concat(fields, ' ')
+end
+
+-- Whether an entry is among those that were kept last: then a run that broke off behind it is repeated.
+local kept_lately
+local function is_kept(queue_entry, id)
+  if not kept_lately then
+    kept_lately = {}
+    for _, found in ipairs(redis.call('XREVRANGE', key_of('rejected'), '+', '-', 'COUNT', 64)) do
+      kept_lately[found[2][2] .. ' ' .. (found[2][14] or '')] = true
+    end
+  end
+  return kept_lately[queue_entry .. ' ' .. id]
+end
+
+local function keep_rejected(queue_entry, reason, detail, workspace, id)
+  if is_kept(queue_entry, id) then return redis.call('PEXPIRE', key_of('rejected'), RETENTION_MS) end
+  local raw = raw_of(queue_entry)
+  redis.call('XADD', key_of('rejected'), 'MAXLEN', MAX_REJECTED, '*', 'entry', queue_entry, 'at', NOW,
+    'reason', reason, 'detail', detail, 'raw', string.sub(raw, 1, MAX_RAW), 'workspace', workspace,
+    'eventId', id, 'cut', #raw > MAX_RAW and 1 or 0)
+  kept_lately[queue_entry .. ' ' .. id] = true
+  redis.call('PEXPIRE', key_of('rejected'), RETENTION_MS)
+  guarded(redis.call, 'HINCRBY', key_of('rejected-counts'), reason, 1)
+  count('rejected', workspace ~= '' and workspace or '*')
+end

@@ -1,0 +1,48 @@
+-- When an endpoint next needs attention, and who was told that it is ready.
+
+local function set_hinted(endpoint, until_ms)
+  if endpoint.hinted_until == until_ms then return end
+  endpoint.hinted_until = until_ms
+  if until_ms == 0 then
+    redis.call('HDEL', key_of('endpoint', endpoint.id), 'hinted_until')
+  else
+    redis.call('HSET', key_of('endpoint', endpoint.id), 'hinted_until', int(until_ms))
+  end
+end
+
+-- Whether the caller has to hint the endpoint: it is ready, and no other was told so lately.
+local function take_hint(endpoint, hint_ms)
+  if not endpoint.ready or endpoint.hinted_until > now then return false end
+  set_hinted(endpoint, now + hint_ms)
+  return true
+end
+
+-- The invariant: an endpoint with something in its lane or leased is in its workspace's schedule, unless the
+-- operator stopped it; and a workspace is in `schedule` while its own schedule has something, by when it is
+-- to be looked at next. So wake can go round by workspace: one with many endpoints that are due holds up its
+-- own.
+local NO_WORKSPACE = '*' -- in the place of a workspace where an endpoint's record is gone
+local function unschedule(workspace, endpoint_id)
+  if redis.call('ZREM', key_of('schedule', workspace), endpoint_id) == 0 then return end
+  if redis.call('EXISTS', key_of('schedule', workspace)) == 0 then
+    redis.call('ZREM', key_of('schedule'), workspace)
+  end
+end
+
+-- `endpoint` is as `assess` left it.
+local function reschedule(endpoint)
+  local LOOK_AGAIN_MS = 5000
+  local workspace = endpoint.workspace or NO_WORKSPACE
+  local next_ms = endpoint.leased > 0 and (endpoint.lease_end
+    or tonumber(redis.call('ZRANGE', key_of('leased', endpoint.id), '0', '0', 'WITHSCORES')[2]))
+  if endpoint.due_at and endpoint.room > 0 and not endpoint.stopped then
+    local due_at = endpoint.due_at
+    if endpoint.short_of_token then due_at = math.min(due_at, now + LOOK_AGAIN_MS) end -- the rate may change
+    local opens_at = math.max(due_at, endpoint.hinted_until)
+    next_ms = next_ms and math.min(next_ms, opens_at) or opens_at
+  end
+  if not next_ms then return unschedule(workspace, endpoint.id) end
+  redis.call('ZADD', key_of('schedule', workspace), int(next_ms), endpoint.id)
+  -- behind those that wait for longer
+  redis.call('ZADD', key_of('schedule'), 'LT', int(math.max(next_ms, now)), workspace)
+end

@@ -1,0 +1,59 @@
+-- The other callbacks of its message, as accept looks at them for one that comes in.
+
+-- For `latest`: what is older than this and in no worker's hands ends now.
+local function supersede_older(endpoint, message, stamp)
+  write_bodies()
+  write_lane(endpoint)
+  local workspace, leased = endpoint.workspace, key_of('leased', endpoint.id)
+  for _, id in ipairs(redis.call('LRANGE', key_of('chain', endpoint.id, message), 0, -1)) do
+    local other = read_entry(workspace, id)
+    local is_older = other and not other.ended and (other.extra.stamp or stamp) < stamp
+    if is_older and not redis.call('ZSCORE', leased, id) then
+      redis.call('ZREM', key_of('lane', endpoint.id), id)
+      finish(workspace, id, other, 'superseded')
+    end
+  end
+end
+
+-- The eventIds of a message, between blanks; a string, because a list takes twice the memory. Returns those
+-- that were there before this one.
+local function remember_message(workspace, message, id, keep_ms)
+  local key = key_of('message', workspace, message)
+  if redis.call('SET', key, id, 'PX', keep_ms, 'NX') then return '' end
+  local ids = redis.call('GET', key)
+  local place = string.find(' ' .. ids .. ' ', ' ' .. id .. ' ', 1, true) -- by a run that broke off
+  if place then return string.sub(ids, 1, math.max(place - 2, 0)) end
+  redis.call('APPEND', key, ' ' .. id)
+  if redis.call('PTTL', key) < tonumber(keep_ms) then redis.call('PEXPIRE', key, keep_ms) end
+  return ids
+end
+
+-- The callback that another one of its message to this endpoint has to wait for, where no chain says it: the
+-- last of those before it, if that is pending and has not left its place.
+local function one_before(workspace, endpoint_id, ids)
+  while ids ~= '' do
+    local id = string.match(ids, '%S+$')
+    local other = read_entry(workspace, id)
+    local is_here = other and other.endpoint == endpoint_id
+    if is_here and other.state ~= 'superseded' and not other.extra.replay_of then
+      return not other.ended and not other.extra.left and id or nil
+    end
+    ids = string.sub(ids, 1, -#id - 2)
+  end
+end
+
+-- Whether a callback that a run which broke off took in is in its lane, leased, or in its chain behind
+-- another one.
+local function is_placed(endpoint_id, message, id)
+  if redis.call('ZSCORE', key_of('lane', endpoint_id), id) then return true end
+  if redis.call('ZSCORE', key_of('leased', endpoint_id), id) then return true end
+  for place, one in ipairs(redis.call('LRANGE', key_of('chain', endpoint_id, message), 0, -1)) do
+    if one == id then return place > 1 end
+  end
+end
+
+-- Takes a callback that was rendered for another URL meanwhile out of where it was.
+local function leave_endpoint(entry, id)
+  redis.call('ZREM', key_of('lane', entry.endpoint), id)
+  leave_chain(entry.endpoint, entry.message, id)
+end

@@ -1,0 +1,106 @@
+-- How one callback comes into the ledger.
+-- What makes a callback known, its entry, is written first, and the expiries have it last (accept.lua); one
+-- that is pending and not among them was taken in only in part, and is taken in once more.
+
+local accept_one
+do -- all else in here is this file's own
+  -- For `latest`: whether a newer one of its message was here before; if none was, this is the newest now.
+  local function is_behind_newest(endpoint_id, message, stamp, keep_ms, is_begun)
+    local newest_of = key_of('newest', endpoint_id, message)
+    local newest = redis.call('GET', newest_of)
+    if newest and stamp < newest and not is_begun then return true end
+    if not newest or newest < stamp then redis.call('SET', newest_of, stamp, 'PX', keep_ms) end
+    return false
+  end
+
+  local function end_superseded(workspace, id, entry, keep_ms)
+    entry.state, entry.ended = 'superseded', '0'
+    list_end(workspace, id, entry)
+    remember_message(workspace, entry.message, id, keep_ms)
+    write_entry(workspace, id, entry, RETENTION_MS)
+    return 'superseded'
+  end
+
+  -- To the caller, its chain or its lane; the entry is written before.
+  local function put_in_place(workspace, id, entry, endpoint, keep_ms, expires_at, body, is_begun)
+    local message = entry.message
+    local earlier = remember_message(workspace, message, id, keep_ms)
+    local head = earlier ~= '' and heal_chain(workspace, endpoint.id, message)
+    local before = earlier ~= '' and not head and one_before(workspace, endpoint.id, earlier)
+    if head then endpoint.lane_is_empty = false end -- healing may have put it there
+    local waits = before or head and head ~= id -- the chain is written when the second one waits
+    local was_placed = is_begun and is_placed(endpoint.id, message, id)
+    local at_once = not waits and not is_begun and expires_at > now and can_give(endpoint)
+    if at_once then entry.state, entry.claims = 'sending', '1' end
+    write_entry(workspace, id, entry)
+    if at_once then
+      hand_over(endpoint, id, '1', '1', int(expires_at), message, entry.about, body)
+      count_given(workspace, 1)
+    elseif waits and not was_placed then
+      redis.call('RPUSH', key_of('chain', endpoint.id, message), unpack(before and { before, id } or { id }))
+    elseif not was_placed then
+      endpoint.lane_is_empty = false
+      add(endpoint.lane, NOW, id)
+    end
+  end
+
+  -- Into the ledger, and where it goes from there; or, for `latest`, to its end if a newer one was here.
+  -- `begun` is its entry, where a run that broke off has written that.
+  local function take_in(workspace, id, about, endpoint_id, message, stamp, expires_at, body, begun)
+    local ordering, endpoint = workspace_of(workspace).ordering, touch(endpoint_id)
+    local keep_ms = int(math.max(expires_at - now, 0) + RETENTION_MS)
+    local entry = begun or {
+      about = about .. ' ' .. NOW, accepted = NOW, state = 'pending', claims = '0', message = message,
+      life = int(expires_at - now), extra = {}, attempts = '',
+    }
+    if begun and begun.endpoint ~= endpoint_id then leave_endpoint(begun, id) end
+    entry.endpoint = endpoint_id
+    if ordering == 'latest' then
+      entry.extra.stamp = stamp
+      if is_behind_newest(endpoint_id, message, stamp, keep_ms, begun) then
+        return end_superseded(workspace, id, entry, keep_ms)
+      end
+      endpoint.lane_is_empty = false -- for those that it supersedes may let others into the lane
+    elseif ordering == 'strict' then
+      entry.extra.strict = '1'
+    end
+    put_in_place(workspace, id, entry, endpoint, keep_ms, expires_at, body, begun)
+    endpoint.added = endpoint.added + 1
+    add(bodies, key_of('body', workspace, id), body)
+    expiries_to_add[workspace .. ':' .. id] = int(expires_at)
+    if ordering == 'latest' then supersede_older(endpoint, message, stamp) end
+    return 'accepted'
+  end
+
+  -- What is known under an eventId: the same, another one, or the same of which a run has taken in only part.
+  local function look_at_known(workspace, id, text, about)
+    local digest, known = digest_of(about), digest_of(text)
+    if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
+    local entry, expiry = read_entry(workspace, id), workspace .. ':' .. id
+    if not entry then return 'conflict' end
+    if entry.ended or expiries_to_add[expiry] or redis.call('ZSCORE', key_of('expiries'), expiry) then
+      return 'duplicate'
+    end
+    return 'begun', entry
+  end
+
+  -- One of a batch: the word for it.
+  function accept_one(
+    max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body)
+    local known, word, begun = redis.call('GET', key_of('event', workspace, id)), nil, nil
+    if known then word, begun = look_at_known(workspace, id, known, about) end
+    if word == 'conflict' then
+      local detail = 'eventId ' .. id .. ' was accepted before for another status change; that one stands'
+      keep_rejected(queue_entry, 'conflict', detail, workspace, id)
+    elseif not known and is_full(endpoint_id, max_waiting) then
+      word = 'full'
+      local detail = max_waiting .. ' callbacks wait for ' .. name_of[endpoint_id]
+        .. ' (MAX_WAITING_PER_ENDPOINT); enqueue again when some have gone'
+      keep_rejected(queue_entry, 'endpoint_full', detail, workspace, id)
+    elseif not known or begun then
+      local expires_at = math.min(tonumber(string.sub(stamp, 1, 16)), now) + ttl_ms
+      word = take_in(workspace, id, about, endpoint_id, message, stamp, expires_at, body, begun)
+    end
+    return word
+  end
+end
