@@ -684,6 +684,43 @@ def test_wrong_keys(api: Api, text: str) -> None:
     assert None is found
 
 
+def base64_of(text: bytes) -> str:
+    return base64.b64encode(text).decode()
+
+
+UNREADABLE = [
+    "",
+    "Basic",
+    "Basic ",
+    "Basic %%%",
+    "Basic " + base64_of(b""),
+    "Basic " + base64_of(b"no colon"),
+    "Basic " + base64_of(b"two:co:lons"),
+    "Basic " + base64_of("schlüssel:ä".encode()),
+    "Basic " + base64_of(b"\xff\xfe:\x00"),
+    "Bearer",
+    "Bearer ",
+    "Bearer two words",
+    "Bearer key:secret",
+    "Digest username=a",
+    "nonsense",
+]
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", OWN["sendexa"][0]), ("GET", OWN["zeckta"][0]), ("POST", "/v1/status-changes")],
+)
+def test_a_header_that_shows_no_key(api: Api, method: str, path: str, value: str) -> None:
+    """Whatever stands in Authorization and is no key is a 401 of the same words, with the scheme to use."""
+    answer = api.ask(method, path.format(""), {"Authorization": value}, b"{}" if method == "POST" else None)
+    assert 401 == answer.status_code
+    told = answer.json()
+    assert "the API key is missing or not valid" == told.get("message", told.get("error"))
+    assert answer.headers["WWW-Authenticate"] == ("Basic" if "/sms/status" in path else "Bearer")
+
+
 def test_key_is_kept_as_a_digest(api: Api) -> None:
     """The secret is nowhere in Redis, in no list, in no repr."""
     id_, _, secret = api.api_keys["acme-zeckta"].partition(".")
