@@ -254,6 +254,23 @@ def test_webhook_that_would_be_blocked(changeable: Api, url: str, says: str) -> 
     assert (400, says) == (refused.status_code, refused.json()["message"])
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://user@a.example/", "callbackUrl must not carry a user name or password"),
+        ("https://a.example/#x", "callbackUrl must not have a fragment (#…)"),
+        ("https://a b.example/", "callbackUrl has a blank, control or unsafe character; percent-encode it"),
+        ("https:///hooks", "callbackUrl has no host"),
+        ("http://a.example/", "callbackUrl must be https"),
+        ("https://a..example/", "callbackUrl's host is not a valid name"),
+    ],
+)
+def test_what_is_wrong_with_a_webhook_is_said_once(api: Api, url: str, says: str) -> None:
+    """The field is named once, as customers know it."""
+    refused = change_webhook(api, "PUT", url)
+    assert (400, says) == (refused.status_code, refused.json()["message"])
+
+
 def test_changes_of_a_minute(changeable: Api) -> None:
     """The fourth real change of a minute is refused in Qlara's form until the minute is over, whatever it is; another's is not."""
     changeable.now = AT + 17_000
