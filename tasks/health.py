@@ -52,7 +52,7 @@ async def _look(health: Health, settings: Settings) -> None:
             async with wiring.store(settings):  # asks for the format
                 health.answered()
         except RedisUnavailable:
-            pass  # `answered` gets old
+            health.failed()
         except OtherFormat:
             health.refused("Redis holds data of another version's format")
         except Exception:

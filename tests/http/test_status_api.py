@@ -331,6 +331,29 @@ def test_redis_away(api: Api, dialect: str) -> None:
     assert answer.json()["message"] == "not available now, try again"
 
 
+def test_a_call_that_redis_does_not_answer_counts_for_readiness(api: Api) -> None:
+    """The API is not ready from the first call that Redis did not answer on; a full Redis answers, so it stays ready."""
+    away = Api(api.url, redis_away=True)
+    away.api_keys = api.api_keys
+    away.app.state.health.answered()
+    assert 200 == away.ask("GET", "/readyz").status_code
+    away.ask("GET", OWN["zeckta"][0].format(""), credential(api, "acme-zeckta"))
+    assert [503, 200] == [away.ask("GET", path).status_code for path in ("/readyz", "/healthz")]
+    away.close()
+
+
+def test_a_full_redis_leaves_the_api_ready(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Redis takes no more, reads go on: a refused enqueue does not make the API unready."""
+
+    async def full(*_: object) -> None:
+        raise RedisFull("Redis is full")
+
+    api.app.state.health.answered()
+    monkeypatch.setattr(type(api.parts.producer), "enqueue_ready", full)
+    assert 503 == enqueue(api, CHANGE.to_json())[0]
+    assert 200 == api.ask("GET", "/readyz").status_code
+
+
 def test_many_calls_at_once(api: Api) -> None:
     """More calls at once than there are connections to Redis wait for one, and are answered."""
     headers = credential(api, "acme-sendexa")

@@ -49,6 +49,16 @@ def test_health() -> None:
     assert (200, 503) == codes(health)
 
 
+def test_a_failed_call_counts_at_once() -> None:
+    """One call that Redis did not answer makes a process not ready, the next answer ready again; it lives all the while."""
+    health = Health(Clock())
+    health.answered()
+    health.failed()
+    assert (200, 503) == codes(health)
+    health.answered()
+    assert (200, 200) == codes(health)
+
+
 class Hanging:
     """A collector that waits for a Redis that hangs."""
 
