@@ -361,7 +361,7 @@ def _summary(account: Account) -> bool:
             table.add_row(
                 "",
                 "",
-                Text(visible(f"{entry.reason}: {entry.detail}"), no_wrap=True, overflow="ellipsis"),
+                Text(visible(f"{entry.reason}: {entry.detail}")),
             )
     table.add_row(str(account.lines), "lines")
     console.out.print()
