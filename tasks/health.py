@@ -47,7 +47,7 @@ async def _turn(health: Health) -> None:
 
 
 async def _look(health: Health, settings: Settings) -> None:
-    while True:
+    while not health.stopping:  # its cancellation may get lost in redis-py, see `console._interruptible`
         try:
             async with wiring.store(settings):  # asks for the format
                 health.answered()
@@ -57,4 +57,4 @@ async def _look(health: Health, settings: Settings) -> None:
             health.refused("Redis holds data of another version's format")
         except Exception:
             log.exception("health.internal_error")
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(0 if health.stopping else LOOK_SECONDS)

@@ -2,12 +2,17 @@
 
 import asyncio
 import http.client
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 
+from config.settings import Settings
 from dispatcher.health import LIVE_SECONDS, READY_SECONDS, Health
+from tasks import wiring
+from tasks.health import looking
 from tasks.metrics import serve
 
 
@@ -57,6 +62,30 @@ def test_a_failed_call_counts_at_once() -> None:
     assert (200, 503) == codes(health)
     health.answered()
     assert (200, 200) == codes(health)
+
+
+def test_a_lost_cancellation_keeps_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at Redis ends with its block, also where the Redis client swallows the cancellation, as it can."""
+    begun = asyncio.Event()
+
+    @asynccontextmanager
+    async def swallowing(_: object) -> AsyncIterator[None]:
+        if begun.is_set():  # it is lost once
+            await asyncio.Event().wait()
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(wiring, "store", swallowing)
+
+    async def life() -> set[asyncio.Task[Any]]:
+        async with looking(Health(), Settings(_env_file=None)):
+            await begun.wait()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        return (await asyncio.wait(others, timeout=10))[1]
+
+    assert set() == asyncio.run(life())
 
 
 class Hanging:
