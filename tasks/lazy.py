@@ -162,7 +162,7 @@ def _start(
 def _hint(ctx: Any, word: str, told: str) -> str:
     """What to type in place of a word that names no command here; empty where `told` suggests something already."""
     if word == "help":
-        path = []
+        path: list[str] = []
         while ctx.parent:
             path, ctx = [ctx.info_name, *path], ctx.parent
         return f" Help is `{' '.join(('dispatcher', *path, '--help'))}`."

@@ -49,6 +49,7 @@ def api(
     except ImportError:
         console.fail(needed("`dispatcher api`", "api"), console.USAGE)
     console.run(_require_format(settings))
+    interrupt.end_at_once()  # the loop that ran has taken Ctrl-C
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
@@ -88,10 +89,17 @@ def _serve(uvicorn: Any, config: Any) -> int | None:
         threading.Thread(target=lambda: tell(signal.sigwait({signal.SIGINT})), daemon=True).start()
         supervisor.run()
         return came[0] if came else None
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what has ended it
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _frame: came.append(number))
     server = uvicorn.Server(config)
+
+    def end(number: int, _frame: object) -> None:
+        came.append(number)
+        server.should_exit = (
+            True  # until uvicorn has handlers of its own; it raises again, at its end, what came to them
+        )
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
     server.run()
     if not came and not server.started:
         console.fail("the API did not start; the lines above say why")
