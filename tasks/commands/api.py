@@ -92,10 +92,9 @@ def _serve(uvicorn: Any, config: Any) -> int | None:
     server = uvicorn.Server(config)
 
     def end(number: int, _frame: object) -> None:
+        """Until uvicorn has handlers of its own; at its end it raises again what came to them."""
         came.append(number)
-        server.should_exit = (
-            True  # until uvicorn has handlers of its own; it raises again, at its end, what came to them
-        )
+        server.should_exit = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
