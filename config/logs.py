@@ -6,6 +6,7 @@ No log call raises or waits (`config/lines.py`): what cannot be written, or cann
 import atexit
 import json
 import logging
+import os
 import sys
 import threading
 from datetime import UTC, datetime
@@ -38,8 +39,8 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
     Ours are written without a detour through `logging`, which took four times as long.
     """
     global _prints_json
-    colors = LinesStream(errors, sys.__stderr__).isatty()
-    console = form == "console" or (form == "auto" and colors)
+    is_terminal = LinesStream(errors, sys.__stderr__).isatty()
+    console = form == "console" or (form == "auto" and is_terminal)
     _prints_json = not console
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
@@ -49,7 +50,7 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
     if console:
         last = [
             structlog.dev.ConsoleRenderer(
-                colors=colors,
+                colors=is_terminal and not os.environ.get("NO_COLOR"),  # no-color.org
                 exception_formatter=structlog.dev.plain_traceback,  # rich ones show locals, and with them secrets
             )
         ]

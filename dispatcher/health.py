@@ -18,6 +18,7 @@ class Health:
         self._clock = clock
         self._turned = clock()
         self._answered: float | None = None
+        self._failed = False
         self._refused = ""
         self.stopping = False
         """Set when the process begins to end; it is not ready from then on."""
@@ -29,7 +30,12 @@ class Health:
     def answered(self) -> None:
         """Notes that Redis answered and has data of this version's format."""
         self._answered = self._clock()
+        self._failed = False
         self._refused = ""
+
+    def failed(self) -> None:
+        """Notes that Redis did not answer a call: the process is not ready until Redis answers again."""
+        self._failed = True
 
     def refused(self, why: str) -> None:
         """Notes that Redis answered but cannot be used, and why."""
@@ -49,7 +55,7 @@ class Health:
         if self._answered is None:
             return "Redis has not answered yet"
         away = self._clock() - self._answered
-        return f"Redis has not answered for {away:.0f} s" if away > READY_SECONDS else ""
+        return f"Redis has not answered for {away:.0f} s" if self._failed or away > READY_SECONDS else ""
 
     def answer(self, path: str) -> tuple[int, str]:
         """HTTP status and text for one of PATHS."""

@@ -5,7 +5,6 @@ import json
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -72,6 +71,7 @@ def settings() -> Settings:
 
 def service_settings() -> Settings:
     """The same for a service, of which everything that it says is a log line. Raises InvalidInput."""
+    interrupt.end_service_at_once()
     if wants_json():  # what is wrong with the others is to be JSON too
         logs.configure("INFO", "json")
         logs.guard_standard_streams()
@@ -88,10 +88,11 @@ def run(coroutine: Coroutine[Any, Any, T], *others: signal.Signals) -> T:
 def run_service(coroutine: Coroutine[Any, Any, None]) -> None:
     """Runs a service until Ctrl-C, which is KeyboardInterrupt, or TERM, after which it has done its work."""
     ended: list[signal.Signals] = []
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(_interruptible(coroutine, (signal.SIGTERM,), ended))
-    if signal.SIGINT in ended:
-        raise KeyboardInterrupt
+    except KeyboardInterrupt:  # without a signal in `ended`: before the loop took them
+        if not ended or signal.SIGINT in ended:
+            raise
 
 
 async def _interruptible(

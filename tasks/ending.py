@@ -18,6 +18,9 @@ from types import FrameType
 from typing import Any
 
 import structlog
+from celery.apps.worker import _reload_current_worker
+from celery.signals import worker_shutting_down
+from celery.worker import state
 
 from config import logs
 from tasks import interrupt
@@ -34,6 +37,14 @@ HANGUP_IS_IGNORED = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 """As behind `nohup`; Celery sets a handler all the same."""
 
 log = structlog.get_logger()
+
+_celerys: list[str] = []
+"""Names of the signals that came to Celery's handlers; it tells of all but HUP."""
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]  # celery ships no types
+def _note(sig: str, **_: object) -> None:
+    _celerys.append(sig)
 
 
 class Ending:
@@ -56,6 +67,21 @@ class Ending:
         else:
             self._watch_for(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
         atexit.register(self._finish)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Takes up a signal that came after Celery had set its handlers, and before ours were set."""
+        if self._number is not None or (state.should_stop is None and state.should_terminate is None):
+            return
+        atexit.unregister(
+            _reload_current_worker
+        )  # Celery's answer to HUP; ours starts the program that was started
+        if HANGUP_IS_IGNORED and not _celerys:
+            state.should_stop = None
+            return
+        self._number = signal.Signals[_celerys[0]] if _celerys else signal.SIGHUP
+        self._engine.health.stopping = True
+        self._begun.put(None)
 
     def _watch_for(self, number: signal.Signals, celerys: Any) -> None:
         def handle(number: int, frame: FrameType | None) -> None:

@@ -47,14 +47,14 @@ async def _turn(health: Health) -> None:
 
 
 async def _look(health: Health, settings: Settings) -> None:
-    while True:
+    while not health.stopping:  # its cancellation may get lost in redis-py, see `console._interruptible`
         try:
             async with wiring.store(settings):  # asks for the format
                 health.answered()
         except RedisUnavailable:
-            pass  # `answered` gets old
+            health.failed()
         except OtherFormat:
             health.refused("Redis holds data of another version's format")
         except Exception:
             log.exception("health.internal_error")
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(0 if health.stopping else LOOK_SECONDS)

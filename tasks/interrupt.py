@@ -1,4 +1,4 @@
-"""Ctrl-C while a program starts: it ends at once, in silence, with exit code 130.
+"""Ctrl-C while a program starts: it ends at once, in silence, with exit code 130. TERM ends a service likewise, with 0.
 
 While modules are imported, KeyboardInterrupt would come out as a traceback, or get lost where exceptions are swallowed.
 """
@@ -16,6 +16,12 @@ def end_at_once() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `hold`
+
+
+def end_service_at_once() -> None:
+    """Has TERM end this service at once, with exit code 0, until it has a handler that ends what it has begun."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 def started() -> None:

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -34,8 +35,18 @@ class Lazy(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command of the first argument, and the arguments that are left. Raises a usage error with the nearest name."""
-        name, command, rest = super().resolve_command(ctx, args)
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            error.message += _hint(ctx, args[0], error.message)
+            raise
         return name, loaded(command), rest
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Lists the commands with the first paragraph of their help, whole: it wraps where the terminal is narrow."""
+        for command in self.commands.values():
+            command.short_help = " ".join((command.help or "").partition("\n\n")[0].split())
+        super().format_commands(ctx, formatter)
 
 
 def run() -> int:
@@ -66,6 +77,7 @@ def root() -> TyperGroup:
     app = typer.Typer(cls=Lazy, help=ABOUT, **PLAIN)  # type: ignore[arg-type]
     app.callback(invoke_without_command=True)(_start)
     group = get_command(app)
+    group.context_settings["help_option_names"] = ["--help", "-h"]  # all others have them from it
     assert isinstance(group, TyperGroup)
     return _with_entries(group, "")
 
@@ -146,6 +158,21 @@ def _start(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         typer.echo(EXAMPLES)
+
+
+def _hint(ctx: Any, word: str, told: str) -> str:
+    """What to type in place of a word that names no command here; empty where `told` suggests something already."""
+    if word == "help":
+        path: list[str] = []
+        while ctx.parent:
+            path, ctx = [ctx.info_name, *path], ctx.parent
+        return f" Help is `{' '.join(('dispatcher', *path, '--help'))}`."
+    if "Did you mean" in told:
+        return ""
+    with suppress(ImportError):  # of a command whose extra is not installed
+        found = [f"`dispatcher {path}`" for path, _ in commands() if path.endswith(f" {word}")]
+        return f" Did you mean {' or '.join(found)}?" if found else ""
+    return ""
 
 
 def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:

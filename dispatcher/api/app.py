@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from dispatcher import __version__
 from dispatcher.api import docs_page, namirial, qlara, qlara_webhook, sendexa, status_changes, zeckta
 from dispatcher.api.answers import ApiParts, Shape, answer
-from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.model import StatusChange
 
@@ -85,7 +85,8 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(_health_router(health or Health()))
+    app.state.health = health or Health()
+    app.include_router(_health_router(app.state.health))
     if docs:
         app.include_router(docs_page.router)
     for platform in PLATFORMS:
@@ -130,6 +131,8 @@ def _said(wrong: dict[str, Any]) -> str:
 
 
 def _away(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RedisFull):  # a full one answers, and reads go on
+        request.app.state.health.failed()
     log.error("api.redis_away", problem=str(error))
     return _failed(request, 503, "not available now, try again", {"Retry-After": "5"})
 

@@ -216,7 +216,8 @@ async def _callback_url(request: Request) -> str:
     try:
         read = parse_callback_url(url, allow_http=parts.allow_http)
     except InvalidInput as error:  # whose hint at a setting is for the operator
-        raise InvalidInput(f"callbackUrl: {str(error).partition(' (DISPATCHER_')[0]}") from None
+        said_once = str(error).removeprefix("callback URL").partition(" (DISPATCHER_")[0]
+        raise InvalidInput(f"callbackUrl{said_once}") from None
     # Names are looked up when they are used: an answer now would tell a customer which ones our name servers know.
     if parts.addresses.port_refusal(read.port):
         raise InvalidInput("callbackUrl: callbacks may not go to its port")

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from starlette.requests import HTTPConnection
 
 from dispatcher.api.answers import (
     Flag,
@@ -193,7 +194,19 @@ ANALYTICS = AnalyticsAnswer(
     )
 )
 
-basic = HTTPBasic(
+
+class _Basic(HTTPBasic):
+    """FastAPI's; a header that cannot be read is a wrong key like any other: it is counted, and answered in our words."""
+
+    async def __call__(self, request: HTTPConnection) -> HTTPBasicCredentials | None:  # type: ignore[override]  # as FastAPI's
+        """What the header says; None where there is none."""
+        try:
+            return await super().__call__(request)
+        except HTTPException:  # raised in spite of auto_error=False
+            return HTTPBasicCredentials(username="", password="")
+
+
+basic = _Basic(
     auto_error=False, scheme_name="Sendexa", description="`key:secret`: the two parts of the API key"
 )
 

@@ -2,7 +2,7 @@
 
 import structlog
 
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.worker.metrics import Metrics
 
@@ -20,6 +20,8 @@ class RedisWatch:
     def failed(self, error: RedisUnavailable) -> None:
         """Redis did not do what we asked."""
         self._metrics.redis_errors += 1
+        if not isinstance(error, RedisFull):  # which answers, and serves what waits
+            self._health.failed()
         if self.problem is None:
             log.warning("redis.away", problem=str(error), action="waiting; going on when it is back")
         self.problem = str(error)

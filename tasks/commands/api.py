@@ -48,6 +48,7 @@ def api(
     except ImportError:
         console.fail(extra_needed("`dispatcher api`", "api"), console.USAGE)
     console.run(_require_format(settings))
+    interrupt.end_at_once()  # the loop that ran has taken Ctrl-C
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
@@ -75,10 +76,16 @@ def api(
 def _serve(uvicorn: Any, config: Any) -> int | None:
     """Serves in this process until a signal; which one it was. Fails where the application does not start."""
     came: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what has ended it
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _frame: came.append(number))
     server = uvicorn.Server(config)
+
+    def end(number: int, _frame: object) -> None:
+        """Until uvicorn has handlers of its own; at its end it raises again what came to them."""
+        came.append(number)
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
     server.run()
     if not came and not server.started:
         console.fail("the API did not start; the lines above say why")

@@ -275,6 +275,6 @@ def _table(account: Account, notes: Mapping[str, str]) -> Table:
         table.add_row(str(count), name, Text(notes.get(name, "")))
         for entry in reversed(account.rejected) if name == "rejected" else ():
             why = visible(f"{entry.reason}: {entry.detail}")
-            table.add_row("", "", Text(why, no_wrap=True, overflow="ellipsis"))
+            table.add_row("", "", Text(why))
     table.add_row(str(account.lines), "lines")
     return table

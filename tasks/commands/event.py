@@ -30,7 +30,10 @@ def show(
     async def work() -> tuple[StoredCallback, str] | None:
         async with wiring.store(settings) as store:
             event = await store.callbacks.get(workspace, event_id)
-            return (event, await _next_step(store, event)) if event else None
+            if event is None:
+                await store.workspaces.require(workspace)  # says so where there is no such workspace
+                return None
+            return event, await _next_step(store, event)
 
     found = console.run(work())
     if found is None:

@@ -20,11 +20,11 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class Terminal:
     """A process of `dispatcher` on a terminal of its own."""
 
-    def __init__(self, stack: Stack, *args: str, command: Sequence[str] = CLI) -> None:
+    def __init__(self, stack: Stack, *args: str, command: Sequence[str] = CLI, **settings: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
         env = {name: value for name, value in stack.environment.items() if name not in ("COLUMNS", "LINES")}
-        env |= {"TERM": "xterm", "DISPATCHER_LOG_FORMAT": "console", "TMPDIR": str(stack.folder)}
+        env |= {"TERM": "xterm", "DISPATCHER_LOG_FORMAT": "console", "TMPDIR": str(stack.folder)} | settings
         self.process = subprocess.Popen(
             [*command, *args],
             cwd=Path(__file__).parents[2],
@@ -56,6 +56,16 @@ class Terminal:
             self._shown.decode(errors="replace").replace("\r\n", "\n").replace("\x1b[2K", "\r")
         )  # erases a line
         return _ESCAPES.sub("", shown)
+
+    @property
+    def has_colors(self) -> bool:
+        """Whether it has shown any colour."""
+        return re.search(rb"\x1b\[[0-9;]*[34][0-9]", self._shown) is not None
+
+    @property
+    def has_escapes(self) -> bool:
+        """Whether it has shown anything but text."""
+        return b"\x1b" in self._shown
 
     @property
     def lines(self) -> list[str]:

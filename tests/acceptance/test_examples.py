@@ -412,10 +412,16 @@ def test_a_strange_body_that_is_signed_well(receiver: Receiver, body: bytes) -> 
 
 
 def test_a_body_that_is_no_json(receiver: Receiver) -> None:
-    """Where the language reads JSON, what is none is the client's error."""
-    if (receiver.output.parent / "Receiver.java").exists():
-        pytest.skip("the JDK reads no JSON")
-    assert 400 == receiver.post(signed(event_id="html", body=b"<html>"), b"<html>")
+    """What is signed well and is no JSON is the client's error; what is JSON is taken, however it is written."""
+    for body in (b"<html>", b"", b"{", b'{"a":1,}', b"[1 2]", b'{"a" 1}', b'"open', b"01", b"{} {}", b"tru"):
+        assert 400 == receiver.post(signed(event_id="no-json", body=body), body), body
+    whole = b' {"a" : [1, -2.5e+3, {}, [] ], "b\\"": "\\u00fc \\\\", "c": [true,false,null]}\n'
+    assert accepted(receiver.post(signed(event_id="json", body=whole), whole))
+
+
+def test_it_says_where_it_listens(receiver: Receiver) -> None:
+    """A receiver's output names its port once it listens."""
+    wait_until(lambda: str(receiver.port) in receiver.output.read_text(errors="replace"), what="a line")
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/callbacks"), ("POST", "/elsewhere")])
@@ -424,7 +430,9 @@ def test_other_requests_are_refused(receiver: Receiver, method: str, path: str) 
     assert receiver.request(method, path, signed(), BODY) in (404, 405)
 
 
-@pytest.mark.parametrize("secret", [None, "whsec_", "whsec_no base64", SECRET.removeprefix("whsec_")])
+@pytest.mark.parametrize(
+    "secret", [None, "whsec_", "whsec_no base64", SECRET.removeprefix("whsec_"), SECRET.replace("_", "_!!!!")]
+)
 def test_without_a_secret(command: tuple[list[str], Path, int], secret: str | None) -> None:
     """A receiver that has no secret does not start, and names what is missing; PHP's server says so when it is asked."""
     start, folder, _ = command

@@ -223,3 +223,6 @@ def test_wrong_usage(stack: Stack) -> None:
         assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), args
         assert says in done.stderr
     assert 1 == stack.cli("event", "list", "--state", "failed", "--workspace", "nobody").returncode
+    shown = stack.cli("event", "show", "evt_1", "--workspace", "nobody")
+    assert (1, True) == (shown.returncode, "there is no workspace 'nobody'" in shown.stderr)
+    assert "has no event evt_none" in stack.cli("event", "show", "evt_none", "--workspace", "acme").stderr

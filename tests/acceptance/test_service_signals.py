@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,84 @@ def test_exit_codes(stack: Stack, what: str, number: signal.Signals, code: int) 
     os.killpg(service.process.pid, number) if number == signal.SIGINT else service.process.send_signal(number)
     assert code == service.process.wait(30)
     assert "Traceback" not in service.log
+
+
+SIGNAL_AT = """
+import os, runpy, sys
+from importlib import import_module
+number, place, mark, *words = sys.argv[1:]
+module, _, path = place.partition(":")
+owner, (*outer, name) = import_module(module), path.split(".")
+for one in outer:
+    owner = getattr(owner, one)
+real = getattr(owner, name)
+def hooked(*args, **named):
+    if not os.path.exists(mark):
+        open(mark, "w").close()
+        os.kill(os.getpid(), int(number))
+    return real(*args, **named)
+setattr(owner, name, hooked)
+sys.argv = ["dispatcher", *words]
+runpy.run_module("tasks", run_name="__main__", alter_sys=True)
+"""
+"""Runs `dispatcher`, which gets a signal when it calls a function for the first time, of this process or the one it becomes."""
+PLACES = {
+    "api": (
+        *("fastapi:FastAPI.__init__", "socket:create_server", "uvicorn:Config.__init__"),
+        *("uvicorn:Server.__init__", "uvicorn:Config.get_loop_factory", "uvicorn:Server.capture_signals"),
+        *("uvicorn:Server.startup", "uvicorn:Server.main_loop"),
+    ),
+    "api --workers 2": (
+        *("socket:create_server", "uvicorn:Config.__init__", "uvicorn:Config.bind_socket"),
+        *("uvicorn.supervisors:Multiprocess.init_processes", "uvicorn.supervisors:Multiprocess.run"),
+        "uvicorn.supervisors:Multiprocess.keep_subprocess_alive",
+    ),
+    "exporter": ("config.logs:guard_standard_streams", "asyncio:run", "tasks.metrics:make_server"),
+    "worker": (
+        *("config.logs:guard_standard_streams", "celery.apps.worker:Worker.on_start"),
+        *("celery.apps.worker:install_rdb_handler", "tasks.worker:EngineStep.start"),
+        *("celery.worker.consumer:Consumer.start", "celery.apps.worker:Worker.on_consumer_ready"),
+    ),
+}
+"""Functions that a service calls while it starts: before its handlers are set, between, and after."""
+
+
+@pytest.mark.parametrize(
+    ("what", "place"), [(what, one) for what, places in PLACES.items() for one in places]
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_it_starts(stack: Stack, what: str, place: str, number: signal.Signals) -> None:
+    """Wherever in its start a service is: TERM ends it with exit code 0, Ctrl-C with 130, HUP ends it or starts it anew."""
+    mark = stack.folder / "signal-sent"
+    options = ("--port", str(free_port())) if what != "worker" else ()
+    service = stack.start_worker(
+        CLI[0], "-c", SIGNAL_AT, str(int(number)), place, str(mark), *what.split(), *options
+    )
+    if number == signal.SIGHUP and what in ("worker", "api --workers 2"):
+        says = "ready." if what == "worker" else "startup complete"
+        ended = lambda: service.process.poll() is not None  # noqa: E731
+        wait_until(lambda: ended() or (mark.exists() and says in service.log), what="ended, or started anew")
+        if not ended():
+            assert 0 == service.terminate()
+        else:
+            assert -signal.SIGHUP == service.process.returncode
+    else:
+        expected = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: -signal.SIGHUP}[number]
+        assert expected == service.process.wait(30)
+    assert mark.exists()
+    assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize("what", ["worker", "exporter", "api", "api --workers 2"])
+def test_a_signal_at_any_moment(stack: Stack, what: str) -> None:
+    """TERM and Ctrl-C end a service however soon they come; before Python runs our code, by the signal itself."""
+    options = ("--port", str(free_port())) if what != "worker" else ()
+    for step in range(12):
+        number = (signal.SIGTERM, signal.SIGINT)[step % 2]
+        service = stack.start_worker(*CLI, *what.split(), *options)
+        time.sleep(step * 0.15)
+        service.process.send_signal(number)
+        assert service.process.wait(30) in ((0, -number) if number == signal.SIGTERM else (130, -number))
 
 
 def test_hangup_starts_a_worker_anew(stack: Stack) -> None:

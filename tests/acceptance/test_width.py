@@ -196,6 +196,34 @@ def test_service(stand: Stack, args: str) -> None:
         check(terminal)
 
 
+def test_the_demo_shows_whole_reasons(stand: Stack) -> None:
+    """Why entries of the demo were rejected is shown to its end, however narrow the terminal is."""
+    terminal = Terminal(stand, "demo")
+    assert 0 == terminal.wait()
+    assert "…" not in terminal.text
+    assert "make it with" in " ".join(terminal.text.split())
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+@pytest.mark.parametrize("args", ["api --port 0", "worker"])
+def test_no_color(stand: Stack, args: str, no_color: str) -> None:
+    """With NO_COLOR, unless it is empty, a service's log lines on a terminal are text alone; without it they are coloured."""
+    says = {"worker": "ready.", "api --port 0": "running on"}[args]
+    terminal = Terminal(stand, *args.split(), NO_COLOR=no_color)
+    wait_until(lambda: says in terminal.text, what=args)
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait()
+    assert bool(no_color) != terminal.has_escapes
+
+
+@pytest.mark.parametrize("args", ["demo", "stats", "endpoint list", "config", "--help"])
+def test_no_color_of_commands(stand: Stack, args: str) -> None:
+    """With NO_COLOR a command's output has no colour; heads may be bold."""
+    terminal = Terminal(stand, *args.split(), NO_COLOR="1")
+    terminal.wait()
+    assert not terminal.has_colors
+
+
 def test_the_table_of_commands_is_complete() -> None:
     """Every file of tasks/commands is reached from the table of the command line, or by a command of it."""
     folder = Path(cli.__file__).parent / "commands"

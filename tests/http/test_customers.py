@@ -252,6 +252,8 @@ def x_signature(secret: str) -> dict[str, str]:
         (x_signature(SECRET), BODY, [new_secret(OTHER_KEY), SECRET], True),
         (x_signature(SECRET), BODY, [new_secret(OTHER_KEY)], False),
         (x_signature(SECRET), BODY + b" ", [SECRET], False),
+        ({"x-signature": x_signature(SECRET)["X-Signature"]}, BODY, [SECRET], True),
+        ({"X-SIGNATURE": x_signature(SECRET)["X-Signature"]}, BODY, [SECRET], True),
         ({"X-Signature": "sha256="}, BODY, [SECRET], False),
         ({"X-Signature": "ü"}, BODY, [SECRET], False),
         ({}, BODY, [SECRET], False),

@@ -254,6 +254,23 @@ def test_webhook_that_would_be_blocked(changeable: Api, url: str, says: str) -> 
     assert (400, says) == (refused.status_code, refused.json()["message"])
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://user@a.example/", "callbackUrl must not carry a user name or password"),
+        ("https://a.example/#x", "callbackUrl must not have a fragment (#…)"),
+        ("https://a b.example/", "callbackUrl has a blank, control or unsafe character; percent-encode it"),
+        ("https:///hooks", "callbackUrl has no host"),
+        ("http://a.example/", "callbackUrl must be https"),
+        ("https://a..example/", "callbackUrl's host is not a valid name"),
+    ],
+)
+def test_what_is_wrong_with_a_webhook_is_said_once(api: Api, url: str, says: str) -> None:
+    """The field is named once, as customers know it."""
+    refused = change_webhook(api, "PUT", url)
+    assert (400, says) == (refused.status_code, refused.json()["message"])
+
+
 def test_changes_of_a_minute(changeable: Api) -> None:
     """The fourth real change of a minute is refused in Qlara's form until the minute is over, whatever it is; another's is not."""
     changeable.now = AT + 17_000
@@ -312,6 +329,29 @@ def test_redis_away(api: Api, dialect: str) -> None:
     away.close()
     assert (503, "5") == (answer.status_code, answer.headers["Retry-After"])
     assert answer.json()["message"] == "not available now, try again"
+
+
+def test_a_call_that_redis_does_not_answer_counts_for_readiness(api: Api) -> None:
+    """The API is not ready from the first call that Redis did not answer on; a full Redis answers, so it stays ready."""
+    away = Api(api.url, redis_away=True)
+    away.api_keys = api.api_keys
+    away.app.state.health.answered()
+    assert 200 == away.ask("GET", "/readyz").status_code
+    away.ask("GET", OWN["zeckta"][0].format(""), credential(api, "acme-zeckta"))
+    assert [503, 200] == [away.ask("GET", path).status_code for path in ("/readyz", "/healthz")]
+    away.close()
+
+
+def test_a_full_redis_leaves_the_api_ready(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Redis takes no more, reads go on: a refused enqueue does not make the API unready."""
+
+    async def full(*_: object) -> None:
+        raise RedisFull("Redis is full")
+
+    api.app.state.health.answered()
+    monkeypatch.setattr(type(api.parts.producer), "enqueue_ready", full)
+    assert 503 == enqueue(api, CHANGE.to_json())[0]
+    assert 200 == api.ask("GET", "/readyz").status_code
 
 
 def test_many_calls_at_once(api: Api) -> None:
@@ -682,6 +722,43 @@ def test_wrong_keys(api: Api, text: str) -> None:
     given = text.replace("{id}", id_).replace("{secret}", secret)
     found = api.run(api.parts.api_keys.verify(given))
     assert None is found
+
+
+def base64_of(text: bytes) -> str:
+    return base64.b64encode(text).decode()
+
+
+UNREADABLE = [
+    "",
+    "Basic",
+    "Basic ",
+    "Basic %%%",
+    "Basic " + base64_of(b""),
+    "Basic " + base64_of(b"no colon"),
+    "Basic " + base64_of(b"two:co:lons"),
+    "Basic " + base64_of("schlüssel:ä".encode()),
+    "Basic " + base64_of(b"\xff\xfe:\x00"),
+    "Bearer",
+    "Bearer ",
+    "Bearer two words",
+    "Bearer key:secret",
+    "Digest username=a",
+    "nonsense",
+]
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", OWN["sendexa"][0]), ("GET", OWN["zeckta"][0]), ("POST", "/v1/status-changes")],
+)
+def test_a_header_that_shows_no_key(api: Api, method: str, path: str, value: str) -> None:
+    """Whatever stands in Authorization and is no key is a 401 of the same words, with the scheme to use."""
+    answer = api.ask(method, path.format(""), {"Authorization": value}, b"{}" if method == "POST" else None)
+    assert 401 == answer.status_code
+    told = answer.json()
+    assert "the API key is missing or not valid" == told.get("message", told.get("error"))
+    assert answer.headers["WWW-Authenticate"] == ("Basic" if "/sms/status" in path else "Bearer")
 
 
 def test_key_is_kept_as_a_digest(api: Api) -> None:

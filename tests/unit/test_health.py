@@ -2,12 +2,19 @@
 
 import asyncio
 import http.client
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 
+from config.settings import Settings
+from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.health import LIVE_SECONDS, READY_SECONDS, Health
+from dispatcher.worker.redis_watch import RedisWatch
+from tasks import wiring
+from tasks.health import looking
 from tasks.metrics import serve
 
 
@@ -49,6 +56,40 @@ def test_health() -> None:
     assert (200, 503) == codes(health)
 
 
+def test_a_failed_call_counts_at_once() -> None:
+    """One call that Redis did not answer makes a process not ready, the next answer ready again; it lives all the while."""
+    health = Health(Clock())
+    health.answered()
+    health.failed()
+    assert (200, 503) == codes(health)
+    health.answered()
+    assert (200, 200) == codes(health)
+
+
+def test_a_lost_cancellation_keeps_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at Redis ends with its block, also where the Redis client swallows the cancellation, as it can."""
+    begun = asyncio.Event()
+
+    @asynccontextmanager
+    async def swallowing(_: object) -> AsyncIterator[None]:
+        if begun.is_set():  # it is lost once
+            await asyncio.Event().wait()
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(wiring, "store", swallowing)
+
+    async def life() -> set[asyncio.Task[Any]]:
+        async with looking(Health(), Settings(_env_file=None)):
+            await begun.wait()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        return (await asyncio.wait(others, timeout=10))[1]
+
+    assert set() == asyncio.run(life())
+
+
 class Hanging:
     """A collector that waits for a Redis that hangs."""
 
@@ -84,3 +125,16 @@ def test_health_while_a_scrape_hangs(host: str) -> None:
     finally:
         scraping.close()
         end()
+
+
+def test_a_worker_is_not_ready_from_the_first_call_that_fails() -> None:
+    """And ready again from the next one that does not; a Redis that is full answers, so it changes nothing."""
+    health = Health()
+    watch = RedisWatch(health=health)
+    watch.worked()
+    watch.failed(RedisFull("full"))
+    assert "" == health.ready_problem()
+    watch.failed(RedisUnavailable("away"))
+    assert health.ready_problem().startswith("Redis has not answered")
+    watch.worked()
+    assert "" == health.ready_problem()

@@ -7,8 +7,8 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 import express from "express";
 
 const SECRET = process.env.WEBHOOK_SECRET ?? "";
-const KEY = Buffer.from(SECRET.replace(/^whsec_/, ""), "base64");
-if (!SECRET.startsWith("whsec_") || KEY.length < 24) {
+const KEY = Buffer.from(SECRET.replace(/^whsec_/, ""), "base64"); // leaves out what is no base64
+if (!/^whsec_[A-Za-z0-9+/]+={0,2}$/.test(SECRET) || KEY.length < 24) {
   console.error("WEBHOOK_SECRET must be the secret you were given: whsec_...");
   process.exit(1);
 }
@@ -63,4 +63,8 @@ app.use((error, request, response, next) => {
   response.status(error.status ?? 500).send(error.message); // 413 for a body that is too long
 });
 
-app.listen(Number(process.env.PORT ?? 8000), "127.0.0.1");
+const port = Number(process.env.PORT ?? 8000);
+app.listen(port, "127.0.0.1", (error) => {
+  if (error) throw error;
+  console.log(`listening on http://127.0.0.1:${port}/callbacks`);
+});

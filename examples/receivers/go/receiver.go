@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -116,5 +117,10 @@ func main() {
 		Addr:        "127.0.0.1:" + cmp.Or(os.Getenv("PORT"), "8000"),
 		ReadTimeout: 10 * time.Second,
 	}
-	log.Fatal(server.ListenAndServe())
+	listener, err := net.Listen("tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("listening on http://%s/callbacks\n", server.Addr)
+	log.Fatal(server.Serve(listener))
 }
