@@ -8,7 +8,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import Delivered, Expired, Failed, News, Outcome, Released, Retry, State
+from dispatcher.rules.outcomes import (
+    Delivered,
+    EndpointHealth,
+    Expired,
+    Failed,
+    Outcome,
+    Released,
+    Retry,
+    State,
+)
 from dispatcher.rules.workspace import ORDERINGS
 from dispatcher.store.arguments import HINT_MS
 from dispatcher.store.keys import endpoint_id
@@ -22,7 +31,7 @@ MESSAGES = ("m1", "m2")
 MAX_CONCURRENCY = 4
 LEASE_MS = 30_000
 
-Result = tuple[Outcome, News, int]
+Result = tuple[Outcome, EndpointHealth, int]
 """What becomes of a callback, what a bad answer says of the endpoint, and its Retry-After (ms)."""
 
 RESULTS = st.tuples(
@@ -39,10 +48,13 @@ RESULTS = st.tuples(
             Released(1000),
         ]
     ),
-    st.sampled_from([News.DOWN, News.DOWN, News.ANSWERED]),
+    st.sampled_from([EndpointHealth.DOWN, EndpointHealth.DOWN, EndpointHealth.ANSWERED]),
     st.sampled_from([0, 0, 0, 12_000]),
 )
-MOVES = {News.UP: lambda w: min(w + 1, MAX_CONCURRENCY), News.DOWN: lambda w: max(w // 2, 1)}
+MOVES = {
+    EndpointHealth.UP: lambda w: min(w + 1, MAX_CONCURRENCY),
+    EndpointHealth.DOWN: lambda w: max(w // 2, 1),
+}
 BREAKER_FAILURES, FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 3, 10_000, 25_000
 
 
@@ -57,13 +69,13 @@ class Breaker:
     """EventId and claim number of the one callback that decides about the pause."""
     stopped: bool = False
 
-    def learn(self, news: News, pace_ms: int, now: int, *, probe: bool) -> None:
+    def learn(self, health: EndpointHealth, retry_after_ms: int, now: int, *, probe: bool) -> None:
         """What a counted result changes."""
-        if news in (News.UP, News.ANSWERED):
+        if health in (EndpointHealth.UP, EndpointHealth.ANSWERED):
             self.failures = 0
             if probe:
                 self.pause = self.length = 0
-        elif news is News.NONE:
+        elif health is EndpointHealth.NONE:
             self.pause = now if probe else self.pause
         elif probe or self.pause == 0:
             self.failures += 1
@@ -71,9 +83,9 @@ class Breaker:
                 self.length = min(
                     self.length * 2 if probe and self.length else FIRST_PAUSE_MS, LONGEST_PAUSE_MS
                 )
-                self.pause = now + max(self.length, pace_ms)
-            elif pace_ms:
-                self.pause = now + pace_ms
+                self.pause = now + max(self.length, retry_after_ms)
+            elif retry_after_ms:
+                self.pause = now + retry_after_ms
         if probe:
             self.probe = None
 
@@ -297,20 +309,24 @@ class LedgerMachine(RuleBasedStateMachine):
             self.world.now += LEASE_MS
             self.wake()
             for hand in self.hands:
-                self.record(hand, (Retry(delay), News.NONE, 0))
+                self.record(hand, (Retry(delay), EndpointHealth.NONE, 0))
             self.hands.clear()
 
     def record(self, hand: tuple[str, Claimed | Lost], result: Result, claim_next: int = 0) -> None:
         """Settles one, and checks whether it counted, and what was claimed with it."""
         endpoint, one = hand
-        outcome, bad, pace_ms = result
+        outcome, bad, retry_after_ms = result
         if isinstance(one, Lost):
             retry = outcome if isinstance(outcome, Retry) else Retry(0)
-            outcome, bad = (Failed() if one.attempt >= 5 else retry), News.NONE
-        news = (
-            News.UP if isinstance(outcome, Delivered) else News.NONE if isinstance(outcome, Released) else bad
+            outcome, bad = (Failed() if one.attempt >= 5 else retry), EndpointHealth.NONE
+        health = (
+            EndpointHealth.UP
+            if isinstance(outcome, Delivered)
+            else EndpointHealth.NONE
+            if isinstance(outcome, Released)
+            else bad
         )
-        pace_ms = pace_ms if news is News.DOWN else 0
+        retry_after_ms = retry_after_ms if health is EndpointHealth.DOWN else 0
         modelled = self.model[EndpointName.parse(endpoint).workspace, one.event_id]
         valid = modelled.place == "leased" and modelled.claim == one.claim
         losses = one.lost_before + 1 if isinstance(one, Lost) else 0
@@ -321,17 +337,17 @@ class LedgerMachine(RuleBasedStateMachine):
             outcome,
             endpoint=endpoint,
             error=None if isinstance(outcome, Delivered) else error,
-            news=news,
-            pace_ms=pace_ms,
+            health=health,
+            retry_after_ms=retry_after_ms,
             losses=losses,
             claim_next=claim_next,
         )
         assert valid == counted
         if valid:
-            self.windows[endpoint] = MOVES.get(news, int)(self.windows[endpoint])
+            self.windows[endpoint] = MOVES.get(health, int)(self.windows[endpoint])
             breaker = self.breakers[endpoint]
             probe = breaker.pause > 0 and breaker.probe == (one.event_id, one.claim)
-            breaker.learn(news, pace_ms, self.world.now, probe=probe)
+            breaker.learn(health, retry_after_ms, self.world.now, probe=probe)
             self.apply(modelled, outcome, losses)
         if more:
             self.take_hints([endpoint_id(endpoint)])

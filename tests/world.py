@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from dispatcher.model import Status
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import Attempt, Delivered, News, Outcome, Released
+from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Outcome, Released
 from dispatcher.store.arguments import LedgerOptions, Room, ToAccept
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.endpoints import Endpoints
@@ -111,8 +111,8 @@ class World:
         *,
         endpoint: str = "acme https://a.example:443",
         error: str | None = None,
-        news: News = News.NONE,
-        pace_ms: int = 0,
+        health: EndpointHealth = EndpointHealth.NONE,
+        retry_after_ms: int = 0,
         losses: int = 0,
         claim_next: int = 0,
     ) -> tuple[bool, bool]:
@@ -120,7 +120,7 @@ class World:
         attempt = (
             None if isinstance(outcome, Released) else Attempt(self.now, 5, None if error else 200, error)
         )
-        one = Settlement(event_id, claim, outcome or Delivered(), attempt, news, pace_ms, losses)
+        one = Settlement(event_id, claim, outcome or Delivered(), attempt, health, retry_after_ms, losses)
         [self.settled] = self.run(self.ledger.settle([ToSettle(endpoint_id(endpoint), [one], claim_next)]))
         return self.settled.more, self.settled.counted[0]
 
@@ -136,7 +136,7 @@ class World:
         for endpoint in endpoints or ("acme https://a.example:443",):
             while claim := self.claim(endpoint).callbacks:
                 for one in claim:
-                    self.settle(one.event_id, one.claim, endpoint=endpoint, news=News.UP)
+                    self.settle(one.event_id, one.claim, endpoint=endpoint, health=EndpointHealth.UP)
                     delivered.append(one.event_id)
         return delivered
 

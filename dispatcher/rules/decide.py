@@ -7,9 +7,9 @@ from dispatcher.rules.outcomes import (
     DOWN_ERRORS,
     Attempt,
     Delivered,
+    EndpointHealth,
     Expired,
     Failed,
-    News,
     Outcome,
     Released,
     Retry,
@@ -17,7 +17,7 @@ from dispatcher.rules.outcomes import (
 
 GONE = 410
 TOO_MANY = 429
-PACED = (429, 503)
+RETRY_AFTER_STATUSES = (429, 503)
 """Statuses whose Retry-After is respected."""
 
 FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"})
@@ -26,7 +26,7 @@ FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"
 SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
 """Errors that say nothing about the endpoint's health."""
 
-OWN_FAULT_DELAY_MS = 1000
+INTERNAL_ERROR_DELAY_MS = 1000
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ def decide(
     is retried after the backoff (or Retry-After, if longer) until the attempts are used up or the
     next one would be after the expiry.
     """
-    if attempt.own_fault is not None:
-        return Released(OWN_FAULT_DELAY_MS)
+    if attempt.internal_error is not None:
+        return Released(INTERNAL_ERROR_DELAY_MS)
     if attempt.http_status in range(200, 300):
         return Delivered()
     if attempt.http_status == GONE or attempt.error in FINAL_ERRORS or number >= policy.max_attempts:
         return Failed()
-    delay_ms = max(policy.backoff.delay_ms(number, rng), pace_ms(attempt, policy))
+    delay_ms = max(policy.backoff.delay_ms(number, rng), retry_after_of(attempt, policy))
     return _retry(delay_ms, now_ms, expires_ms)
 
 
@@ -74,19 +74,27 @@ def _retry(delay_ms: int, now_ms: int, expires_ms: int) -> Outcome:
     return Expired() if now_ms + delay_ms >= expires_ms else Retry(delay_ms)
 
 
-def news_of(attempt: Attempt) -> News:
+def health_of(attempt: Attempt) -> EndpointHealth:
     """The endpoint's health, by an attempt."""
-    if attempt.own_fault is not None or attempt.error in SAYS_NOTHING:
-        return News.NONE
+    if attempt.internal_error is not None or attempt.error in SAYS_NOTHING:
+        return EndpointHealth.NONE
     if attempt.http_status is not None:
         down = attempt.http_status == TOO_MANY or attempt.http_status >= 500
-        return News.DOWN if down else News.UP if attempt.http_status in range(200, 300) else News.ANSWERED
+        return (
+            EndpointHealth.DOWN
+            if down
+            else EndpointHealth.UP
+            if attempt.http_status in range(200, 300)
+            else EndpointHealth.ANSWERED
+        )
     error = attempt.error or ""
-    return News.DOWN if error in DOWN_ERRORS or error.startswith("tls_") else News.ANSWERED
+    return (
+        EndpointHealth.DOWN if error in DOWN_ERRORS or error.startswith("tls_") else EndpointHealth.ANSWERED
+    )
 
 
-def pace_ms(attempt: Attempt, policy: Policy) -> int:
+def retry_after_of(attempt: Attempt, policy: Policy) -> int:
     """The attempt's Retry-After in milliseconds, up to the policy's limit; 0 if there is none to respect."""
-    if attempt.http_status not in PACED or attempt.retry_after_ms is None:
+    if attempt.http_status not in RETRY_AFTER_STATUSES or attempt.retry_after_ms is None:
         return 0
     return min(attempt.retry_after_ms, policy.retry_after_max_ms)

@@ -43,7 +43,7 @@ DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"}
 ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED})
 
 
-class News(StrEnum):
+class EndpointHealth(StrEnum):
     """What an attempt says about its endpoint; window and breaker depend on it."""
 
     UP = "up"
@@ -60,7 +60,7 @@ class Attempt(msgspec.Struct, frozen=True):
     """One POST and its result.
 
     `http_status` is set once the head of an answer was read; `error` is a word from ERRORS or `http_NNN`,
-    None after a 2xx. Both are None if no POST was made (`own_fault`).
+    None after a 2xx. Both are None if no POST was made (`internal_error`).
     """
 
     started_at_ms: int
@@ -71,7 +71,7 @@ class Attempt(msgspec.Struct, frozen=True):
     answer: bytes = b""
     detail: str = ""
     """The cause in words, if there was no answer: for logs and for people who have to fix it."""
-    own_fault: str | None = None
+    internal_error: str | None = None
     """A bug or a lack of resources on our side, in words; it does not count as an attempt."""
 
 

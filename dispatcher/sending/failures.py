@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dispatcher.sending.tls import certificate_word
 
-OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+INTERNAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,13 @@ class NoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnFault:
+class InternalError:
     """This machine, not the receiver, is to blame: no descriptors, ports or memory."""
 
     text: str
 
 
-Failure = NoAnswer | OwnFault
+Failure = NoAnswer | InternalError
 
 
 class BlockedAddress(OSError):
@@ -37,10 +37,10 @@ def failure_of(error: OSError, word: str) -> Failure:
     text = plain(error)
     if isinstance(error, BlockedAddress):
         return NoAnswer("blocked_address", text)
-    if error.errno in OWN_FAULTS and not _lacks_a_family(error):
-        return OwnFault(text)
+    if error.errno in INTERNAL_ERRNOS and not _lacks_a_family(error):
+        return InternalError(text)
     if word == "dns" and not _descriptor_is_left():
-        return OwnFault("no descriptor was left for the look-up")
+        return InternalError("no descriptor was left for the look-up")
     if isinstance(error, ssl.SSLCertVerificationError):
         word = certificate_word(error)
     return NoAnswer(word, text)

@@ -8,12 +8,12 @@ from typing import Protocol, assert_never
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.decide import PACED
+from dispatcher.rules.decide import RETRY_AFTER_STATUSES
 from dispatcher.rules.dialects import Signing, dialect_of
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
-from dispatcher.sending.failures import Failure, NoAnswer, OwnFault
+from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.signing import webhook_headers
 
 ANSWER_BYTES = 256
@@ -49,7 +49,7 @@ class Sender:
         try:
             headers = self._headers_of(callback, callback.body, workspace, now_ms)
         except InvalidInput as error:
-            return Attempt(now_ms, 0, own_fault=f"workspace {workspace.id!r}: {error}")
+            return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}: {error}")
         return await self._post(callback.url, headers, callback.body, now_ms)
 
     def _headers_of(
@@ -84,14 +84,14 @@ def attempt_of(posted: Answer | Failure, now_ms: int, duration_ms: int) -> Attem
             detail = text[:ANSWER_BYTES]
             kept = detail.encode(errors="replace") if word.startswith(EXPLAINED) else b""
             return Attempt(now_ms, duration_ms, error=word, answer=kept, detail=detail)
-        case OwnFault(text):
-            return Attempt(now_ms, duration_ms, own_fault=text)
+        case InternalError(text):
+            return Attempt(now_ms, duration_ms, internal_error=text)
         case _:
             assert_never(posted)
 
 
 def _retry_after_ms(answer: Answer, now_ms: int) -> int | None:
-    if answer.status not in PACED:
+    if answer.status not in RETRY_AFTER_STATUSES:
         return None
     given = [value.decode("latin-1") for name, value in answer.headers if name.lower() == b"retry-after"]
     return parse_retry_after(", ".join(given), now_ms)

@@ -7,7 +7,7 @@ import httpx
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
-from dispatcher.sending.failures import NoAnswer, OwnFault
+from dispatcher.sending.failures import InternalError, NoAnswer
 from dispatcher.sending.proxy import Proxy
 
 Origin = tuple[str, int, bool]
@@ -46,9 +46,11 @@ def read_target(text: str, policy: AddressPolicy, proxy: Proxy | None) -> Target
     return Target(url.host, url.port, encrypted, (url.host, url.port, encrypted), start)
 
 
-def request_bytes(method: bytes, target: Target, headers: Mapping[str, str], body: bytes) -> bytes | OwnFault:
+def request_bytes(
+    method: bytes, target: Target, headers: Mapping[str, str], body: bytes
+) -> bytes | InternalError:
     """A request as it goes out; an own fault where a header would break it."""
     head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if head.count("\n") != len(headers) or head.count("\r") != len(headers) or not head.isascii():
-        return OwnFault("a header holds a line end, or what is not ASCII")
+        return InternalError("a header holds a line end, or what is not ASCII")
     return b"%b%bContent-Length: %d\r\n%b\r\n%b" % (method, target.start, len(body), head.encode(), body)

@@ -17,7 +17,7 @@ from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.connector import Connector
 from dispatcher.sending.exceptions import exception_of
-from dispatcher.sending.failures import Failure, NoAnswer, OwnFault
+from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.pool import MAX_AGE_SECONDS, Pool
 from dispatcher.sending.proxy import read_proxy
@@ -111,7 +111,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
     async def _connect(self, target: Target, deadline: float) -> Connection | Failure:
         if self._pool.closed:
-            return OwnFault("the transport is closed")
+            return InternalError("the transport is closed")
         return await self._connector.connect(target, deadline)
 
 

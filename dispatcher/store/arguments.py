@@ -45,7 +45,7 @@ class ToAccept:
         self.arguments: list[Argument] = []
         self.kept_ms = 0
         """How long a message is kept after its last change; 0 where nothing is told."""
-        self.told: list[Argument] = []
+        self.records: list[Argument] = []
         """What message_record.py makes of each status change, behind the number of its callback."""
         for entry, callback in callbacks:
             self.add(entry, callback)
@@ -105,7 +105,7 @@ def of_accept(
         args += (endpoint, name)
     args.append(callbacks.count)
     args += callbacks.arguments
-    args += callbacks.told
+    args += callbacks.records
     return args
 
 
@@ -117,10 +117,20 @@ def of_settle(options: LedgerOptions, asked: Sequence[ToSettle]) -> list[Argumen
         args += (one.endpoint, one.claim, len(one.settlements))
         for s in one.settlements:
             outcome, delay_ms = _outcome(s)
-            made = s.attempt if s.attempt and s.attempt.own_fault is None else None
+            made = s.attempt if s.attempt and s.attempt.internal_error is None else None
             started, record = (made.started_at_ms, write_record(made)) if made else ("", "")
             answer = s.attempt.answer if s.attempt and outcome != "delivered" else b""
-            args += (s.event_id, s.claim, outcome, delay_ms, started, record, answer, s.news, s.pace_ms)
+            args += (
+                s.event_id,
+                s.claim,
+                outcome,
+                delay_ms,
+                started,
+                record,
+                answer,
+                s.health,
+                s.retry_after_ms,
+            )
     return args
 
 

@@ -19,7 +19,7 @@ AT_ONCE = 1000
 """Endpoints that are moved in one call: Redis does nothing else meanwhile."""
 LOOK_SECONDS = 1.0
 OLDER_SECONDS = 20.0
-"""How long a worker that starts waits for those of an older version to end: their signs of life stay for 15 s."""
+"""How long a worker that starts waits for those of an older version to end: their heartbeats stay for 15 s."""
 
 log = structlog.get_logger()
 
@@ -55,7 +55,9 @@ async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: floa
 
 async def _wait_for_older(workers: Workers, seconds: float) -> None:
     deadline, told = time.monotonic() + seconds, False
-    while older := [name for name, sign in (await workers()).items() if sign.get("format") != FORMAT]:
+    while older := [
+        name for name, heartbeat in (await workers()).items() if heartbeat.get("format") != FORMAT
+    ]:
         if time.monotonic() >= deadline:
             raise OtherFormat(
                 f"a worker of another version is alive: {older[0]}; end it first (it counts as alive for 15 s after that), "

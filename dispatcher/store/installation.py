@@ -44,15 +44,15 @@ class Installation:
         return queued, pending
 
     async def workers(self) -> dict[str, dict[str, Any]]:
-        """Workers that gave a sign of life in the last 15 s, by name; `signedMs`: when, ms since 1970 by Redis's clock."""
+        """Workers that sent a heartbeat in the last 15 s, by name; `signedMs`: when, ms since 1970 by Redis's clock."""
         with translated(self._url):
             found = await self._client.zrange(self._keys.workers, 0, -1, withscores=True)
             names = [name.decode() for name, _ in found]
-            signs = await self._client.mget([self._keys.worker(name) for name in names]) if names else []
+            heartbeats = await self._client.mget([self._keys.worker(name) for name in names]) if names else []
         return {
-            name: json.loads(sign) | {"signedMs": int(at)}
-            for name, sign, (_, at) in sorted(zip(names, signs, found, strict=True))
-            if sign
+            name: json.loads(heartbeat) | {"signedMs": int(at)}
+            for name, heartbeat, (_, at) in sorted(zip(names, heartbeats, found, strict=True))
+            if heartbeat
         }
 
     async def figures(self, endpoints: Sequence[Endpoint], rejected: dict[str, int]) -> dict[str, Any]:

@@ -201,7 +201,7 @@ class Keys:
         return f"{self.prefix}:tail"
 
     def worker(self, name: str) -> str:
-        """String: a worker's sign of life, JSON. Fifteen seconds."""
+        """String: a worker's heartbeat, JSON. Fifteen seconds."""
         return f"{self.prefix}:worker:{name}"
 
     @property
@@ -211,7 +211,7 @@ class Keys:
 
     @property
     def workers(self) -> str:
-        """Zset: workers that gave a sign of life -> when. Fifteen seconds."""
+        """Zset: workers that sent a heartbeat -> when. Fifteen seconds."""
         return f"{self.prefix}:workers"
 
 

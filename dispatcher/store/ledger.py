@@ -221,12 +221,12 @@ class Ledger:
         """Makes everything that waits in an endpoint's lane due now, and lets the endpoint go on, paused or stopped."""
         await self._run("expedite", endpoint)
 
-    async def wake(self, limit: int = 100, worker: str = "", sign: str = "") -> Woken:
+    async def wake(self, limit: int = 100, worker: str = "", heartbeat: str = "") -> Woken:
         """Looks at up to `limit` endpoints whose time has come.
 
-        `sign`, if any, is kept as the sign of life of `worker`.
+        `heartbeat`, if any, is kept as the heartbeat of `worker`.
         """
-        reply, _ = await self._run("wake", limit, HINT_MS, worker, sign)
+        reply, _ = await self._run("wake", limit, HINT_MS, worker, heartbeat)
         self._tell_broken(reply[8])
         return Woken(
             read_hints(reply[2]),
@@ -254,7 +254,7 @@ class Ledger:
         return lost
 
     async def leave(self, worker: str) -> None:
-        """Takes back the sign of life of a worker that ends."""
+        """Takes back the heartbeat of a worker that ends."""
         await self._run("leave", worker)
 
     async def expire(self, limit: int = 500) -> int:

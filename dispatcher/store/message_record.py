@@ -36,7 +36,7 @@ MAX_SENT_MS = 9_999_999_999_999
 _HEAD, _STEP = re.compile(rb"(.)(\d{13})\d{6}(\d{4})", re.DOTALL), struct.Struct(">cqH")
 
 
-class Told(msgspec.Struct, array_like=True, frozen=True):
+class Details(msgspec.Struct, array_like=True, frozen=True):
     """What a status change says of its message, kept as one msgpack array; `""`: nobody told."""
 
     src: str
@@ -68,20 +68,20 @@ class MessageRecord(msgspec.Struct, frozen=True):
     """When it was sent: `acceptedAt` where the first status change says it, else when that happened."""
     campaign_id: str
     """Where the platform looks messages up by it."""
-    told: Told
+    details: Details
     """All that was told, the latest last."""
     names: frozenset[tuple[str, str]]
     """Each channel and customerMessageId that it went by (`""`: before one was told)."""
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Told).decode
+_unpack = msgspec.msgpack.Decoder(Details).decode
 
 
-def told_by(change: StatusChange) -> Told:
+def details_of(change: StatusChange) -> Details:
     """What a status change says of its message."""
     message, error = change.message, change.error
-    return Told(
+    return Details(
         message.src,
         message.dest,
         message.channel,
@@ -136,10 +136,10 @@ def read_record(raw: bytes) -> MessageRecord:
     status = STATUSES[match[1]]
     if not history or history[-1][0] is not status or not all(is_time(at) for _, at in history):
         raise ValueError("no statuses, or one at no time")
-    return MessageRecord(status, history, int(match[2]), campaign, Told(**known), frozenset(names))
+    return MessageRecord(status, history, int(match[2]), campaign, Details(**known), frozenset(names))
 
 
-def _shorter(told: Told) -> bytes:
+def _shorter(told: Details) -> bytes:
     without_provider = _pack(msgspec.structs.replace(told, provider=""))
     if len(without_provider) <= MAX_TOLD:
         return without_provider
@@ -158,9 +158,9 @@ def arguments(change: StatusChange, dialect: str) -> list[Argument]:
         return []
     sent = min(max(0, timestamp_ms(message.accepted_at) if message.accepted_at else at), MAX_SENT_MS)
     by = looked_up_by(change, dialect_of(dialect).LOOKED_UP_BY, sent)
-    told = _pack(told_by(change))
+    told = _pack(details_of(change))
     if len(told) > MAX_TOLD:
-        told = _shorter(told_by(change))
+        told = _shorter(details_of(change))
     step = _STEP.pack(letter.encode(), at, len(told))
     return [change.workspace, message.uuid, letter, at, sent, step[:-2], step[-2:] + told, len(by) // 2, *by]
 

@@ -10,7 +10,7 @@ import msgspec
 from dispatcher.model import BY_LETTER
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import Attempt, News, Outcome, State
+from dispatcher.rules.outcomes import Attempt, EndpointHealth, Outcome, State
 from dispatcher.store.entry import read_entry
 
 
@@ -79,8 +79,8 @@ class Settlement(msgspec.Struct, frozen=True):
     claim: int
     outcome: Outcome
     attempt: Attempt | None
-    news: News = News.NONE
-    pace_ms: int = 0
+    health: EndpointHealth = EndpointHealth.NONE
+    retry_after_ms: int = 0
     """How long the endpoint asks to be left alone."""
     losses: int = 0
     """Its worker died, so often by now; the callback keeps its place in its chain."""

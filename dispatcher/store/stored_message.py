@@ -72,7 +72,7 @@ def stored(uuid: str, raw: bytes) -> StoredMessage | None:
 
 
 def _message(uuid: str, record: MessageRecord) -> StoredMessage:
-    told = record.told
+    told = record.details
     return StoredMessage(
         uuid,
         record.status,

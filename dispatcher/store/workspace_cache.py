@@ -53,6 +53,6 @@ class WorkspaceCache:
 
 
 def _looked_at(read: "asyncio.Task[Workspace | None]") -> None:
-    """A failure is for those who waited; where nobody does any more, it is no news."""
+    """A failure is for those who waited; where nobody does any more, it is no health."""
     if not read.cancelled():
         read.exception()

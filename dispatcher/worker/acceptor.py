@@ -98,7 +98,7 @@ class Acceptor:
             accepted = await self._ledger.accept(self._token, batch.revisions, skipped, batch.callbacks, room)
             claims = accepted.claims
         finally:  # not at once: first the next batch, if there is one, goes to Redis
-            asyncio.get_running_loop().call_soon(self._turns.take_up, claims, room.claims)
+            asyncio.get_running_loop().call_soon(self._turns.serve_claims, claims, room.claims)
         self._count(batch, accepted)
         self._turns.hint(accepted.hints)
         return accepted

@@ -220,7 +220,7 @@ class Intake:
 
     def _set_behind(self, behind: bool) -> None:
         self._ahead.behind = behind
-        self._turns.give_precedence(behind)
+        self._turns.set_intake_behind(behind)
 
     def _follow(self) -> None:
         """Another worker leads: forgets what was read, for that one reads it again."""

@@ -30,7 +30,7 @@ class Recorder:
             return
         if told:
             batch.kept_ms = self._retention_ms
-            batch.told += (number, *told)
+            batch.records += (number, *told)
 
     def count(self, words: Sequence[str], problem: str) -> None:
         """What became of it; `problem` is why some failed."""

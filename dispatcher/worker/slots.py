@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from dispatcher.rules.outcomes import News
+from dispatcher.rules.outcomes import EndpointHealth
 
 FAST_MS = 1000
 """An endpoint that takes longer to answer is not healthy, whatever it answers: it holds slots for others' time."""
@@ -95,10 +95,10 @@ class Slots:
         """Whether the endpoint took its last callback, and quickly."""
         return endpoint in self._healthy.get(workspace, ())
 
-    def learn(self, endpoint: str, workspace: str, news: News, duration_ms: int) -> None:
+    def learn(self, endpoint: str, workspace: str, health: EndpointHealth, duration_ms: int) -> None:
         """An attempt to this endpoint has ended, after so many milliseconds."""
         self._forget(endpoint, workspace)
-        healthy = news is News.UP and duration_ms < FAST_MS
+        healthy = health is EndpointHealth.UP and duration_ms < FAST_MS
         self._note(workspace, healthy)
         if healthy:
             self._healthy.setdefault(workspace, {})[endpoint] = None
@@ -170,7 +170,7 @@ class Slots:
         self._add(endpoint, workspace, -count)
         self.on_free()
 
-    def not_needed(self, endpoint: str, workspace: str, count: int) -> None:
+    def refund(self, endpoint: str, workspace: str, count: int) -> None:
         """So many were taken, and not used."""
         if count:
             self._spend(-count)

@@ -11,9 +11,18 @@ import structlog
 from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.decide import OWN_FAULT_DELAY_MS, Policy, decide, news_of, pace_ms
+from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS, Policy, decide, health_of, retry_after_of
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.rules.outcomes import (
+    Attempt,
+    Delivered,
+    EndpointHealth,
+    Expired,
+    Failed,
+    Outcome,
+    Released,
+    Retry,
+)
 from dispatcher.sending.sender import Sender
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement
@@ -95,7 +104,7 @@ class Turn:
                 else:
                     return self._more or self._token_at is not None
         finally:
-            self._parts.slots.not_needed(self.endpoint, self.workspace, self._taken)
+            self._parts.slots.refund(self.endpoint, self.workspace, self._taken)
 
     def _free(self) -> int:
         return self._parts.slots.free(self.endpoint, self.workspace)
@@ -129,10 +138,10 @@ class Turn:
         try:
             claim = await self._parts.ledger.claim(self.endpoint, taken)
         except Exception as error:
-            slots.not_needed(self.endpoint, self.workspace, taken)
+            slots.refund(self.endpoint, self.workspace, taken)
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
-        slots.not_needed(self.endpoint, self.workspace, taken - len(claim.callbacks))
+        slots.refund(self.endpoint, self.workspace, taken - len(claim.callbacks))
         self.take(claim)
 
     def take(self, claim: Claim) -> None:
@@ -150,7 +159,7 @@ class Turn:
         settlement = task.result()
         took_ms = settlement.attempt.duration_ms if settlement.attempt else 0
         self._parts.slots.give_back(self.endpoint, self.workspace, 1)
-        self._parts.slots.learn(self.endpoint, self.workspace, settlement.news, took_ms)
+        self._parts.slots.learn(self.endpoint, self.workspace, settlement.health, took_ms)
         self._finished.append(settlement)
         self._news.set()
 
@@ -163,12 +172,12 @@ class Turn:
         try:
             settled = await self._parts.settler.settle(self.endpoint, settlements, taken)
         except Exception as error:
-            slots.not_needed(self.endpoint, self.workspace, taken)
+            slots.refund(self.endpoint, self.workspace, taken)
             self._lost_reply(
                 error, f"{len(settlements)} results are not recorded: sent again after their lease"
             )
             return
-        slots.not_needed(
+        slots.refund(
             self.endpoint, self.workspace, taken - (len(settled.claim.callbacks) if settled.claim else 0)
         )
         self._more = self._more or settled.more
@@ -185,7 +194,7 @@ class Turn:
 
         Else a thousand that refuse at once, each with more to send, have a worker do nothing else until all are paused.
         """
-        took_one = any(one.news is News.UP for one in settlements)
+        took_one = any(one.health is EndpointHealth.UP for one in settlements)
         return not took_one and self._parts.slots.are_wanted_beside(self.workspace)
 
     def _log_breaker(self, settled: Settled, settlements: Sequence[Settlement]) -> None:
@@ -223,10 +232,10 @@ class Turn:
             attempt = await self._send(callback, claim)
         except RedisUnavailable as error:  # its workspace could not be read: nothing was sent
             self._parts.watch.failed(error)
-            return Settlement(callback.event_id, callback.claim, Released(OWN_FAULT_DELAY_MS), None)
+            return Settlement(callback.event_id, callback.claim, Released(INTERNAL_ERROR_DELAY_MS), None)
         except Exception as error:
             log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)
-            attempt = Attempt(0, 0, own_fault=f"{type(error).__name__}: {error}")
+            attempt = Attempt(0, 0, internal_error=f"{type(error).__name__}: {error}")
         if attempt is None:
             return Settlement(callback.event_id, callback.claim, Released(), None)
         now_ms = attempt.started_at_ms + attempt.duration_ms
@@ -241,8 +250,8 @@ class Turn:
         self._log(callback, claim, attempt, outcome)
         self._count(callback, attempt, outcome)
         self._parts.tail.add(callback, claim, attempt, _name(outcome))
-        news, pace = news_of(attempt), pace_ms(attempt, self._parts.policy)
-        return Settlement(callback.event_id, callback.claim, outcome, attempt, news, pace)
+        health, retry_after_ms = health_of(attempt), retry_after_of(attempt, self._parts.policy)
+        return Settlement(callback.event_id, callback.claim, outcome, attempt, health, retry_after_ms)
 
     async def _send(self, callback: Claimed, claim: Claim) -> Attempt | None:
         """The attempt; None if there is no time left for one."""
@@ -258,7 +267,7 @@ class Turn:
 
     def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome) -> None:
         metrics = self._parts.metrics
-        error = "internal_error" if attempt.own_fault is not None else attempt.error or "none"
+        error = "internal_error" if attempt.internal_error is not None else attempt.error or "none"
         metrics.attempts[_name(outcome), error] += 1
         metrics.attempt_seconds.add(attempt.duration_ms / 1000)
         if isinstance(outcome, Delivered) and callback.accepted_ms:
@@ -266,7 +275,7 @@ class Turn:
             metrics.delivery_seconds.add((ended_ms - callback.accepted_ms) / 1000)
 
     def _log(self, callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome) -> None:
-        write = log.info if attempt.own_fault is None else log.error
+        write = log.info if attempt.internal_error is None else log.error
         write(
             "callback.attempted",
             event_id=callback.event_id,
@@ -276,8 +285,8 @@ class Turn:
             event_type=callback.event_type,
             attempt=f"{callback.attempt}/{self._parts.policy.max_attempts}",
             http_status=attempt.http_status,
-            error=attempt.error if attempt.own_fault is None else "internal_error",
-            detail=attempt.own_fault or attempt.detail or None,
+            error=attempt.error if attempt.internal_error is None else "internal_error",
+            detail=attempt.internal_error or attempt.detail or None,
             duration_ms=attempt.duration_ms,
             outcome=_name(outcome),
             retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,

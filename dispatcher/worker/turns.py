@@ -83,7 +83,7 @@ class Turns:
             return Room(claims)
         return Room(claims, {one: min(OF_ONE, self._slots.free("", one)) for one in workspaces}, OF_ONE)
 
-    def take_up(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
+    def serve_claims(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
         """Serves what accept gave, also while this worker stops: it is leased to it. `reserved` slots were taken for it."""
         self._slots.release(reserved, sum(len(claim.callbacks) for _, claim in claims))
         for endpoint, claim in claims:
@@ -94,7 +94,7 @@ class Turns:
             else:
                 self._begin(Turn(Hint(endpoint, claim.workspace), self._parts, claim))
 
-    def give_precedence(self, behind: bool) -> None:
+    def set_intake_behind(self, behind: bool) -> None:
         """Intake is behind, or no longer: while it is, few callbacks start for each batch that it accepts."""
         self._slots.ration(RATION if behind else None)
         self._admit()

@@ -97,12 +97,12 @@ def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
 
 
 def workers_alive(workers: dict[str, Any]) -> Finding:
-    """Whether there is a worker; `workers` are those that give a sign of life, by name."""
+    """Whether there is a worker; `workers` are those that send a heartbeat, by name."""
     if workers:
         return Finding("workers", Verdict.OK, f"{len(workers)} alive: {', '.join(workers)}")
     return Finding(
         "workers",
         Verdict.BAD,
-        "none gives a sign of life: no callback is sent",
+        "none sends a heartbeat: no callback is sent",
         "start one: dispatcher worker",
     )

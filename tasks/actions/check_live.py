@@ -18,8 +18,8 @@ from tasks import wiring
 from tasks.actions.check import workers_alive
 
 LIVE_SECONDS = 10.0
-SIGN_SECONDS = 3.0
-"""How long a worker that gave a sign of life before is waited for: signs come every second."""
+HEARTBEAT_SECONDS = 3.0
+"""How long a worker that sent a heartbeat before is waited for: they come every second."""
 LOOK = "look at the workers' logs"
 
 
@@ -29,10 +29,10 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
     async with wiring.store(settings) as store:
         since_ms = await store.installation.now_ms()  # says in one line if Redis is away
         await asyncio.to_thread(publish_probe, settings, probe)
-        workers = await _signs_since(store.installation, since_ms, probe)
+        workers = await _heartbeats_since(store.installation, since_ms, probe)
     who, leader = _answered(workers, probe), _leader(workers)
     asked = (
-        {name: sign for name, sign in workers.items() if f"@{socket.gethostname()}/" in name}
+        {name: heartbeat for name, heartbeat in workers.items() if f"@{socket.gethostname()}/" in name}
         if here
         else workers
     )
@@ -47,25 +47,25 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
     ]
 
 
-async def _signs_since(installation: Installation, since_ms: int, probe: str) -> dict[str, Any]:
-    """The signs of life that were given since then: what a worker said before says nothing of now."""
+async def _heartbeats_since(installation: Installation, since_ms: int, probe: str) -> dict[str, Any]:
+    """The heartbeats that were given since then: what a worker said before says nothing of now."""
     began = time.monotonic()
     while True:
         known = await installation.workers()
-        given = {name: sign for name, sign in known.items() if sign["signedMs"] >= since_ms}
+        given = {name: heartbeat for name, heartbeat in known.items() if heartbeat["signedMs"] >= since_ms}
         waited = time.monotonic() - began
-        whole = len(given) == len(known) or waited > SIGN_SECONDS
+        whole = len(given) == len(known) or waited > HEARTBEAT_SECONDS
         if (whole and _answered(given, probe) and _leader(given)) or waited > LIVE_SECONDS:
             return given
         await asyncio.sleep(0.1)
 
 
 def _answered(workers: dict[str, Any], probe: str) -> str | None:
-    return next((name for name, sign in workers.items() if probe in sign["probes"]), None)
+    return next((name for name, heartbeat in workers.items() if probe in heartbeat["probes"]), None)
 
 
 def _leader(workers: dict[str, Any]) -> str | None:
-    return next((name for name, sign in workers.items() if sign["leadsIntake"]), None)
+    return next((name for name, heartbeat in workers.items() if heartbeat["leadsIntake"]), None)
 
 
 def publish_probe(settings: Settings, probe: str) -> None:

@@ -126,7 +126,7 @@ def _claimed(callback: Callback, now_ms: int) -> Claimed:
 
 
 def _document(callback: Callback, attempt: Attempt) -> dict[str, Any]:
-    error = attempt.own_fault or attempt.error
+    error = attempt.internal_error or attempt.error
     return {
         "eventId": callback.event_id,
         "eventType": callback.event_type,

@@ -265,7 +265,7 @@ def test_check_without_a_worker(stack: Stack) -> None:
     )
     assert [] == [one for one in found.values() if one["verdict"] != "ok" and not one["advice"]]
     stack.start_worker().wait_ready()
-    wait_until(lambda: stack.cli("check").returncode == 0, what="the worker's sign of life")
+    wait_until(lambda: stack.cli("check").returncode == 0, what="the worker's heartbeat")
 
 
 @pytest.mark.parametrize(

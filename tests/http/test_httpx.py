@@ -10,7 +10,7 @@ import uvloop
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.outcomes import ERRORS
 from dispatcher.sending.exceptions import Failed, exception_of
-from dispatcher.sending.failures import NoAnswer, OwnFault
+from dispatcher.sending.failures import InternalError, NoAnswer
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.transport import CallbackTransport, http_client
 from tasks.commands.ping import ByHttpx
@@ -116,7 +116,7 @@ def test_each_word_is_one_of_httpxs_exceptions(word: str, kind: type[httpx.Trans
 
 def test_our_own_fault_is_none_of_the_others() -> None:
     """Where this machine is to blame it is a TransportError, and neither a timeout nor of the network."""
-    raised = exception_of(OwnFault("no descriptors"))
+    raised = exception_of(InternalError("no descriptors"))
     assert isinstance(raised, httpx.TransportError)
     assert not isinstance(raised, httpx.NetworkError | httpx.TimeoutException | httpx.ProtocolError)
 
@@ -173,7 +173,7 @@ def test_ping_sees_what_a_delivery_would(behaviour: Behaviour) -> None:
         async with serving(behaviour) as server, http_client(transport(0.3)) as client:
             for one in (short, ByHttpx(client)):
                 made = await Sender(one, AGENT).send(callback(server.url), workspace(), NOW_MS)
-                attempts.append((made.http_status, made.error, made.answer, made.detail, made.own_fault))
+                attempts.append((made.http_status, made.error, made.answer, made.detail, made.internal_error))
             requests.extend((one.line, one.headers, one.body) for one in server.received)
         await short.aclose()
 

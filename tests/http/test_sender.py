@@ -307,7 +307,7 @@ def test_a_url_that_cannot_be_sent_to_is_an_error(host: str) -> None:
             return await ours.send(callback(f"http://{host}/"), workspace(), NOW_MS)
 
     result = uvloop.run(scene())
-    assert result.own_fault is None
+    assert result.internal_error is None
     assert result.error in FINAL_ERRORS
 
 
@@ -451,7 +451,7 @@ def test_unreadable_secrets_are_our_own_fault() -> None:
     """Secrets that cannot be opened cost the customer no attempt, and nothing is sent unsigned."""
     problem = sealed_with_a_lost_key()
     result, server = send(answers(answer()), workspace(problem=problem))
-    assert result == Attempt(NOW_MS, 0, own_fault=f"workspace 'acme': {problem}")
+    assert result == Attempt(NOW_MS, 0, internal_error=f"workspace 'acme': {problem}")
     assert server.accepted == 0
 
 
@@ -459,7 +459,7 @@ def test_unreadable_secrets_are_our_own_fault() -> None:
 def test_a_malformed_secret_is_our_own_fault_and_stays_secret(text: str) -> None:
     """A secret that cannot be a key is our own fault; what is said about it does not contain it."""
     result, server = send(answers(answer()), workspace(Secret(text, 1)))
-    assert result.own_fault is not None
+    assert result.internal_error is not None
     assert text.removeprefix("whsec_") not in repr(result)
     assert server.accepted == 0
 
@@ -485,5 +485,5 @@ def test_a_fault_of_ours_costs_no_attempt() -> None:
             return await closed.send(callback(server.url), workspace(), NOW_MS)
 
     result = uvloop.run(scene())
-    assert result.own_fault
+    assert result.internal_error
     assert (result.error, result.http_status) == (None, None)

@@ -217,7 +217,7 @@ async def end_of(sender: Sender, url: str) -> str | int | None:
         made = await attempt(sender, url)
     except InvalidInput:
         return "refused"
-    return made.own_fault or made.error or made.http_status
+    return made.internal_error or made.error or made.http_status
 
 
 def answering(*look_ups: Sequence[str]) -> Names:
@@ -288,7 +288,7 @@ def test_what_the_ledger_holds_and_we_refuse_now(url: str) -> None:
         async with canary() as server, sending(EVERYTHING, resolver) as sender:
             stored = callback(url.replace("{port}", str(server.port)))
             made = await sender.send(stored, workspace(), NOW_MS)
-            assert ("blocked_address", None) == (made.error, made.own_fault)
+            assert ("blocked_address", None) == (made.error, made.internal_error)
             assert made.answer.startswith(b"callback URL")
             assert [] == resolver.asked
             assert [] == await heard(server)

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.sending.answer import MAX_ANSWER_BYTES, Answer
-from dispatcher.sending.failures import Failure, NoAnswer, OwnFault
+from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.sending.http_connection import Connection as ClientConnection
 from dispatcher.sending.resolver import Resolver
 from dispatcher.sending.transport import CallbackTransport
@@ -638,7 +638,7 @@ def test_having_no_descriptors_is_our_own_fault(run: Run[None]) -> None:
         async with serving(answers(answer())) as server, sending() as transport:
             with no_free_descriptors():
                 found = await tried(transport, server.url)
-            assert isinstance(found, OwnFault)
+            assert isinstance(found, InternalError)
             assert "Too many open files" in found.text
             assert server.accepted == 0
             assert (await post(transport, server.url)).status == 200
@@ -652,7 +652,7 @@ def test_a_look_up_without_descriptors_is_our_own_fault(run: Run[None]) -> None:
     async def scene() -> None:
         async with sending() as transport:
             with no_free_descriptors():
-                assert isinstance(await tried(transport, "http://receiver.test/"), OwnFault)
+                assert isinstance(await tried(transport, "http://receiver.test/"), InternalError)
 
     run(scene())
 
@@ -664,7 +664,7 @@ def test_a_closed_transport_is_our_own_fault(run: Run[None]) -> None:
         async with serving(answers(answer())) as server:
             async with sending() as transport:
                 pass
-            assert isinstance(await tried(transport, server.url), OwnFault)
+            assert isinstance(await tried(transport, server.url), InternalError)
             assert server.accepted == 0
 
     run(scene())

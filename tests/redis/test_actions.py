@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import Settings
 from dispatcher.errors import InvalidInput, NotFound
-from dispatcher.rules.outcomes import Failed, News, Retry, State
+from dispatcher.rules.outcomes import EndpointHealth, Failed, Retry, State
 from dispatcher.store.audit import AuditEntry
 from tasks import wiring
 from tasks.actions import endpoints, events, purge, rejected, replay, workspaces
@@ -217,6 +217,8 @@ def test_retry_probes_what_is_paused(world: World, do: Callable[..., Any]) -> No
     do(add_acme)
     world.accept(callback("e", timestamp_ms=world.now))
     (one,) = world.claim().callbacks
-    world.settle("e", one.claim, Retry(3_600_000), error="timeout", news=News.DOWN, pace_ms=600_000)
+    world.settle(
+        "e", one.claim, Retry(3_600_000), error="timeout", health=EndpointHealth.DOWN, retry_after_ms=600_000
+    )
     found = do(endpoints.to_retry, "acme", "paused")
     assert (1, 1) == do(endpoints.retry_all, "acme", "paused", found.chosen, at_once)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.outcomes import Attempt, Delivered, Failed, News, Outcome, Released, Retry
+from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Failed, Outcome, Released, Retry
 from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import endpoint_id
@@ -231,7 +231,13 @@ def retry(world: World) -> Operation:
     for one in world.claim(A).callbacks:
         again = settlement(world, one, Retry(60_000), "http_503")
         world.run(
-            world.ledger.settle([ToSettle(endpoint_id(A), [replace(again, news=News.DOWN, pace_ms=40_000)])])
+            world.ledger.settle(
+                [
+                    ToSettle(
+                        endpoint_id(A), [replace(again, health=EndpointHealth.DOWN, retry_after_ms=40_000)]
+                    )
+                ]
+            )
         )
     later = [(event_id, world.now + 60_000) for event_id in ("e1", "e2")]
     return lambda: world.run(world.ledger.retry(endpoint_id(A), later))

@@ -74,7 +74,7 @@ def test_redis_of_the_compose_file(tmp_path: Path) -> None:
     (password, folder) = settings.pop("requirepass"), settings.pop("dir")
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]
     with RedisServer(tmp_path, *options) as server, connect(server.url) as client:
-        client.config_set("requirepass", password)  # the server is asked for a sign of life without one
+        client.config_set("requirepass", password)  # the server is asked for a heartbeat without one
         found = findings(server.url.replace("unix://", f"unix://:{password}@"))
         client.config_set("requirepass", "")
     assert "/data" == folder

@@ -7,7 +7,7 @@ from typing import Any
 
 from dispatcher.model import Status, StatusChange
 from dispatcher.rules.callback import Callback, Claimed
-from dispatcher.rules.outcomes import Attempt, Delivered, News
+from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.answer import Answer
@@ -38,7 +38,7 @@ def redis_calls(world: World) -> int:
 
 
 def delivered(world: World, one: Claimed) -> Settlement:
-    return Settlement(one.event_id, one.claim, Delivered(), Attempt(world.now, 5, 200), News.UP)
+    return Settlement(one.event_id, one.claim, Delivered(), Attempt(world.now, 5, 200), EndpointHealth.UP)
 
 
 def deliver(world: World, callbacks: list[Callback]) -> int:

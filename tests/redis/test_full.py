@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from dispatcher.errors import RedisFull
-from dispatcher.rules.outcomes import Failed, News, Retry, State
+from dispatcher.rules.outcomes import EndpointHealth, Failed, Retry, State
 from dispatcher.store.arguments import HINT_MS, ToAccept
 from dispatcher.worker.recorder import Recorder
 from tests.messages import change
@@ -34,7 +34,7 @@ def test_accepted_callbacks_end(world: World) -> None:
         hints = world.run(world.ledger.wake(100, "w1", "{}")).hints
         assert 1 == len(hints)
         one, two = world.claim().callbacks
-        assert world.settle(one.event_id, one.claim, news=News.UP)[1]
+        assert world.settle(one.event_id, one.claim, health=EndpointHealth.UP)[1]
         assert world.settle(two.event_id, two.claim, Retry(0), error="http_500")[1]
         three, *_ = world.claim().callbacks
         assert world.settle(three.event_id, three.claim, Failed(), error="http_410")[1]

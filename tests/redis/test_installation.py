@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from dispatcher.rules.outcomes import News, Retry
+from dispatcher.rules.outcomes import EndpointHealth, Retry
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import endpoint_id
 from tests.world import World, callback
@@ -46,7 +46,7 @@ def test_ages(world: World) -> None:
     world.accept(*(callback(f"e{n}", endpoint=one, message=f"m{n}") for n, one in enumerate((A, B, STOPPED))))
     world.run(world.ledger.stop(endpoint_id(STOPPED)))
     world.claim(B)
-    world.settle("e1", 1, Retry(60_000), endpoint=B, error="connect", news=News.DOWN)
+    world.settle("e1", 1, Retry(60_000), endpoint=B, error="connect", health=EndpointHealth.DOWN)
     world.now += 7000
     found = _figures(world)
     assert [1, 11.0, 3, 7.0, 7.0] == [found[name] for name in AGES]

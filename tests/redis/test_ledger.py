@@ -6,7 +6,16 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.errors import InvalidInput, NotLeader
-from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Released, Retry, State
+from dispatcher.rules.outcomes import (
+    Attempt,
+    Delivered,
+    EndpointHealth,
+    Expired,
+    Failed,
+    Released,
+    Retry,
+    State,
+)
 from dispatcher.store.arguments import HINT_MS, ToAccept
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.replies import Hint, Settlement, Stopped, ToSettle
@@ -100,14 +109,14 @@ def test_window_and_concurrency(world: World) -> None:
     first = world.claim()
     assert (2, False) == (len(first.callbacks), first.more)
     for one in first.callbacks:
-        world.settle(one.event_id, one.claim, news=News.UP)
+        world.settle(one.event_id, one.claim, health=EndpointHealth.UP)
     assert 4 == len(claimed := world.claim().callbacks)
     assert 0 == len(world.claim().callbacks)
     for one in claimed:
-        world.settle(one.event_id, one.claim, news=News.UP)
+        world.settle(one.event_id, one.claim, health=EndpointHealth.UP)
     assert 4 == len(claimed := world.claim().callbacks)
     for one in claimed:
-        world.settle(one.event_id, one.claim, news=News.DOWN)
+        world.settle(one.event_id, one.claim, health=EndpointHealth.DOWN)
     assert 1 == len(claimed := world.claim().callbacks)
     world.settle(claimed[0].event_id, claimed[0].claim)
     world.deliver_all()
@@ -338,11 +347,18 @@ def test_what_is_no_rejected_entry_hides_no_other(world: World) -> None:
     assert ["1-1"] == [one.entry for one in found]
 
 
-def fail(world: World, count: int = 1, *, pace_ms: int = 0) -> None:
+def fail(world: World, count: int = 1, *, retry_after_ms: int = 0) -> None:
     """So many failures of the endpoint, each with another callback."""
     for _ in range(count):
         (one, *_) = world.claim(count=1).callbacks
-        world.settle(one.event_id, one.claim, Retry(0), error="http_503", news=News.DOWN, pace_ms=pace_ms)
+        world.settle(
+            one.event_id,
+            one.claim,
+            Retry(0),
+            error="http_503",
+            health=EndpointHealth.DOWN,
+            retry_after_ms=retry_after_ms,
+        )
 
 
 def test_breaker(world: World) -> None:
@@ -350,7 +366,7 @@ def test_breaker(world: World) -> None:
     world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(30)])
     fail(world, 9)
     assert ("same", 1) == (world.settled and world.settled.breaker, len(world.claim(count=1).callbacks))
-    world.settle("e0", 10, Retry(0), error="http_500", news=News.DOWN)
+    world.settle("e0", 10, Retry(0), error="http_500", health=EndpointHealth.DOWN)
     pauses = []
     for _ in range(8):
         assert world.settled
@@ -362,12 +378,12 @@ def test_breaker(world: World) -> None:
         assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
         (probe,) = world.claim().callbacks
         assert [] == world.claim().callbacks, "one probe at a time"
-        world.settle(probe.event_id, probe.claim, Retry(0), error="timeout", news=News.DOWN)
+        world.settle(probe.event_id, probe.claim, Retry(0), error="timeout", health=EndpointHealth.DOWN)
     assert [10_000, 20_000, 40_000, 80_000, 160_000, 320_000, 600_000, 600_000] == pauses
     assert world.settled
     world.now = world.settled.paused_until_ms
     (probe,) = world.claim().callbacks
-    world.settle(probe.event_id, probe.claim, news=News.UP)
+    world.settle(probe.event_id, probe.claim, health=EndpointHealth.UP)
     assert ("closed", 2) == (world.settled.breaker, len(world.claim().callbacks))
     world.now += world.ledger.options.lease_ms
     for lost in world.run(world.ledger.wake()).lost:
@@ -380,7 +396,7 @@ def test_breaker_counts_a_row(world: World) -> None:
     world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(3)])
     fail(world, 9)
     (one,) = world.claim(count=1).callbacks
-    world.settle(one.event_id, one.claim, Retry(0), error="http_400", news=News.ANSWERED)
+    world.settle(one.event_id, one.claim, Retry(0), error="http_400", health=EndpointHealth.ANSWERED)
     fail(world, 9)
     assert world.settled
     assert "same" == world.settled.breaker
@@ -397,7 +413,7 @@ def test_probe_of_a_dead_worker(world: World) -> None:
     (lost,) = world.run(world.ledger.wake()).lost
     world.settle(lost.event_id, lost.claim, Retry(0), error="worker_lost", losses=1)
     assert 1 == len(found := world.claim().callbacks)
-    world.settle(found[0].event_id, found[0].claim, news=News.UP)
+    world.settle(found[0].event_id, found[0].claim, health=EndpointHealth.UP)
     world.deliver_all()
 
 
@@ -444,12 +460,12 @@ def test_suspect_waits_for_what_is_in_flight(world: World) -> None:
 def test_retry_after_paces_the_endpoint(world: World) -> None:
     """Retry-After leaves the whole endpoint alone; after it one callback goes first."""
     world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(4)])
-    fail(world, 1, pace_ms=30_000)
+    fail(world, 1, retry_after_ms=30_000)
     world.now += 29_999
     assert [] == world.claim().callbacks
     world.now += 1
     (probe,) = world.claim().callbacks
-    world.settle(probe.event_id, probe.claim, news=News.UP)
+    world.settle(probe.event_id, probe.claim, health=EndpointHealth.UP)
     assert 2 == len(world.claim().callbacks)
     world.now += world.ledger.options.lease_ms
     for lost in world.run(world.ledger.wake()).lost:
@@ -466,7 +482,7 @@ def test_rate(world: World) -> None:
     for _ in range(200):
         claim = world.claim()
         for one in claim.callbacks:
-            world.settle(one.event_id, one.claim, news=News.UP)
+            world.settle(one.event_id, one.claim, health=EndpointHealth.UP)
         given.append(len(claim.callbacks))
         assert claim.wait_ms <= 20
         world.now += 10
@@ -566,7 +582,7 @@ def test_expedite(world: World) -> None:
 
 
 def test_sign_of_life(world: World) -> None:
-    """A worker's sign of life is kept for a while, and listed, until the worker takes it back."""
+    """A worker's heartbeat is kept for a while, and listed, until the worker takes it back."""
     for name in ("w1", "w2"):
         world.run(world.ledger.wake(100, name, '{"pid":1}'))
     sign = {"pid": 1, "signedMs": world.now}
@@ -589,7 +605,7 @@ def test_p95_follows_the_attempts(world: World) -> None:
         [one] = world.claim().callbacks
         took = 1000 if number % 50 == 0 else 100 + number % 10
         attempt = Attempt(world.now, took, 200)
-        settlement = Settlement(one.event_id, one.claim, Delivered(), attempt, News.UP)
+        settlement = Settlement(one.event_id, one.claim, Delivered(), attempt, EndpointHealth.UP)
         world.run(world.ledger.settle([ToSettle(endpoint_id(A), [settlement])]))
     [endpoint] = world.run(world.endpoints.all())
     assert endpoint.p95_ms is not None

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from dispatcher.errors import InvalidInput
 from dispatcher.model import LETTERS, Status
 from dispatcher.store.message_reader import Bounds
-from dispatcher.store.message_record import Head, Told
+from dispatcher.store.message_record import Details, Head
 from dispatcher.store.scripts import source
 from tests.messages import RETENTION_MS, Store, change
 
@@ -277,7 +277,7 @@ def test_places_of_what_is_told() -> None:
     """The script looks for channel and customerMessageId where they stand."""
     found = re.search(r"CHANNEL, CUSTOMER_ID = (\d+), (\d+)", source("accept"))
     assert found
-    names = [field.name for field in msgspec.structs.fields(Told)]
+    names = [field.name for field in msgspec.structs.fields(Details)]
     assert ["channel", "customer_message_id"] == [names[int(number) - 1] for number in found.groups()]
 
 
@@ -366,14 +366,14 @@ def test_by_phone_latest_first(store: Store) -> None:
     assert [] == ask(AT, 50)
 
 
-def kept(told: Told, at_ms: int = AT, letter: bytes = b"s") -> bytes:
+def kept(told: Details, at_ms: int = AT, letter: bytes = b"s") -> bytes:
     """A record as the script writes one, of one status, with whatever is told."""
     packed = msgspec.msgpack.encode(told)
     step = struct.pack(">cqH", letter, at_ms, len(packed))
     return letter + b"%013d%06d%04d" % (AT, 24 + len(step), 0) + step + packed
 
 
-TOLD = Told("ACME", "+233200000001", "SMS")
+TOLD = Details("ACME", "+233200000001", "SMS")
 DEEP = '{"x":' * 960 + "{}" + "}" * 960
 UNREADABLE = {
     "no record": b"by hand",

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.decide import Policy, decide, news_of
+from dispatcher.rules.decide import Policy, decide, health_of
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.entry import read_entry
@@ -72,7 +72,7 @@ class Endpoint:
         outcome = decide(
             attempt, one.attempt, now_ms=self.world.now, expires_ms=one.expires_ms, policy=Policy(), rng=0.5
         )
-        return Settlement(one.event_id, one.claim, outcome, attempt, news_of(attempt))
+        return Settlement(one.event_id, one.claim, outcome, attempt, health_of(attempt))
 
 
 def enqueue(world: World, prefix: str, count: int, ttl_ms: int) -> list[str]:

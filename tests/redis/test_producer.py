@@ -70,7 +70,7 @@ def test_none_of_an_invalid_call(redis_url: str) -> None:
 
 
 def test_skip_invalid(redis_url: str) -> None:
-    """Told to skip, the valid ones are enqueued."""
+    """Details to skip, the valid ones are enqueued."""
     with Dispatcher.from_url(redis_url) as dispatcher:
         event_ids = dispatcher.enqueue_many([change(0), change(1, status="ARRIVED")], skip_invalid=True)
     assert event_ids == [one.event_id for one in queued(redis_url)]
@@ -188,7 +188,7 @@ async def enqueued_by(url: str, changes: list[Change], *, is_async: bool, **opti
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_check_knows_unknown_workspaces(redis_url: str, is_async: bool) -> None:
-    """Told to check, a change of an unknown workspace is invalid, among others that are; one question is asked of Redis."""
+    """Details to check, a change of an unknown workspace is invalid, among others that are; one question is asked of Redis."""
     with redis.Redis.from_url(redis_url) as client:
         client.sadd("dispatcher:workspaces", "acme", "bluefin")
         client.config_resetstat()

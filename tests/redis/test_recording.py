@@ -59,7 +59,7 @@ def test_broken_store_is_nothing_to_callbacks(redis_url: str) -> None:
 
 def test_unpreparable_change_is_nothing_to_callbacks(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a change cannot even be prepared for the store, its callback is accepted."""
-    monkeypatch.setattr("dispatcher.store.message_record.told_by", lambda *_: 1 / 0)
+    monkeypatch.setattr("dispatcher.store.message_record.details_of", lambda *_: 1 / 0)
 
     async def work() -> tuple[list[str], int]:
         reader, metrics = await intake(redis_url, line(1))

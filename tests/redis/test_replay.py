@@ -8,9 +8,9 @@ from msgspec import structs
 from dispatcher.rules.outcomes import (
     Attempt,
     Delivered,
+    EndpointHealth,
     Expired,
     Failed,
-    News,
     Outcome,
     Released,
     Retry,
@@ -334,7 +334,7 @@ def test_an_answer_does_not_stay_for_ever(world: World) -> None:
     world.accept(callback("e1", ttl_ms=10_000))
     (one,) = world.claim().callbacks
     attempt = Attempt(world.now, 5, 500, "http_500", answer=b"no")
-    first = Settlement("e1", one.claim, Retry(1000), attempt, News.NONE)
+    first = Settlement("e1", one.claim, Retry(1000), attempt, EndpointHealth.NONE)
     world.run(world.ledger.settle([ToSettle(endpoint_id(A), [first])]))
     world.now += 1000
     (again,) = world.claim().callbacks
@@ -362,7 +362,7 @@ def test_stats(world: World) -> None:
         world.accept(callback(f"e{number}", message=f"n{number}"))
         (one,) = world.claim().callbacks
         world.now += took
-        world.settle(one.event_id, one.claim, news=News.UP)
+        world.settle(one.event_id, one.claim, health=EndpointHealth.UP)
     figures = world.run(world.stats.workspaces(world.now, 2))["acme"]
     assert (21, 20, 1) == tuple(figures.counts[name] for name in ("accepted", "delivered", "failed"))
     assert 20 / 21 == figures.success_rate
@@ -390,18 +390,18 @@ def test_down_since(world: World) -> None:
     world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(12)])
     for _ in range(10):
         (one,) = world.claim(count=1).callbacks
-        world.settle(one.event_id, one.claim, Retry(DAY_MS), error="timeout", news=News.DOWN)
+        world.settle(one.event_id, one.claim, Retry(DAY_MS), error="timeout", health=EndpointHealth.DOWN)
     began = world.now
     assert world.settled
     assert began == world.settled.down_since_ms
     world.now = world.settled.paused_until_ms
     (probe,) = world.claim().callbacks
-    world.settle(probe.event_id, probe.claim, Retry(DAY_MS), error="timeout", news=News.DOWN)
+    world.settle(probe.event_id, probe.claim, Retry(DAY_MS), error="timeout", health=EndpointHealth.DOWN)
     assert began == world.settled.down_since_ms
     assert [(True, began)] == [(e.is_down, e.down_since_ms) for e in world.run(world.endpoints.all())]
     world.now = world.settled.paused_until_ms
     (probe,) = world.claim().callbacks
-    world.settle(probe.event_id, probe.claim, news=News.UP)
+    world.settle(probe.event_id, probe.claim, health=EndpointHealth.UP)
     assert [False] == [endpoint.is_down for endpoint in world.run(world.endpoints.all())]
     world.now += DAY_MS
     world.deliver_all()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.rules.outcomes import Attempt, Delivered, Failed, News, Outcome, Retry
+from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Failed, Outcome, Retry
 from dispatcher.store.endpoints import ANSWER_BYTES, Endpoint
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import RETRIED_AT_ONCE
@@ -25,19 +25,25 @@ def retry(world: World) -> Retried | None:
     return world.run(world.ledger.retry(endpoint_id(A), later(world)))
 
 
-def settle(world: World, outcome: Outcome, attempt: Attempt, news: News = News.DOWN) -> str:
+def settle(
+    world: World, outcome: Outcome, attempt: Attempt, health: EndpointHealth = EndpointHealth.DOWN
+) -> str:
     """One claim, and what became of it; its eventId."""
     (one, *_) = world.claim(count=1).callbacks
-    done = Settlement(one.event_id, one.claim, outcome, attempt, news)
+    done = Settlement(one.event_id, one.claim, outcome, attempt, health)
     [world.settled] = world.run(world.ledger.settle([ToSettle(endpoint_id(A), [done])]))  # type: ignore[list-item]
     return one.event_id
 
 
 def fail(
-    world: World, count: int, error: str = "http_503", delay_ms: int = LATER_MS, news: News = News.DOWN
+    world: World,
+    count: int,
+    error: str = "http_503",
+    delay_ms: int = LATER_MS,
+    health: EndpointHealth = EndpointHealth.DOWN,
 ) -> None:
     for _ in range(count):
-        settle(world, Retry(delay_ms), Attempt(world.now, 5, None, error), news)
+        settle(world, Retry(delay_ms), Attempt(world.now, 5, None, error), health)
 
 
 def accept(world: World, count: int) -> None:
@@ -66,7 +72,7 @@ def test_what_is_paused_is_probed_now(world: World) -> None:
     retry(world)
     (probe,) = world.claim().callbacks
     assert [] == world.claim().callbacks, "one probe at a time"
-    world.settle(probe.event_id, probe.claim, news=News.UP)
+    world.settle(probe.event_id, probe.claim, health=EndpointHealth.UP)
     assert "closed" == world.settled.breaker
     assert 29 == len(world.deliver_all())
 
@@ -81,7 +87,7 @@ def test_a_probe_under_way_is_left_alone(world: World) -> None:
     assert done
     assert (0, world.now + world.ledger.options.lease_ms) == (done.pause_ended_ms, done.probe_ends_ms)
     assert [] == world.claim().callbacks
-    world.settle(probe.event_id, probe.claim, Retry(LATER_MS), error="http_503", news=News.DOWN)
+    world.settle(probe.event_id, probe.claim, Retry(LATER_MS), error="http_503", health=EndpointHealth.DOWN)
     assert world.settled
     assert ("opened", world.now + 20_000) == (world.settled.breaker, world.settled.paused_until_ms)
     retry(world)
@@ -94,7 +100,7 @@ def test_what_waits_for_its_attempt_is_due_in_order(world: World) -> None:
     accept(world, count)
     world.call("hset", world.keys.endpoint(endpoint_id(A)), "window", 20)
     for number in range(count):
-        fail(world, 1, "http_404", LATER_MS + number, News.ANSWERED)
+        fail(world, 1, "http_404", LATER_MS + number, EndpointHealth.ANSWERED)
     order = [event_id for event_id, _ in later(world)]
     assert (count, []) == (len(order), world.claim().callbacks)
     assert Retried(made_due=count) == retry(world)
@@ -106,17 +112,17 @@ def test_what_waits_for_its_attempt_is_due_in_order(world: World) -> None:
     assert 2 == one.attempt
     assert len(claimed) <= 20, "the window holds"
     for one in claimed:
-        world.settle(one.event_id, one.claim, news=News.UP)
+        world.settle(one.event_id, one.claim, health=EndpointHealth.UP)
     world.deliver_all()
 
 
 def test_what_was_attempted_meanwhile_is_left_alone(world: World) -> None:
     """What fails between the look and the retry waits as long as any: it does not use up its attempts."""
     accept(world, 1)
-    fail(world, 1, "http_404", news=News.ANSWERED)
+    fail(world, 1, "http_404", health=EndpointHealth.ANSWERED)
     before = later(world)
     world.now += LATER_MS
-    fail(world, 1, "http_404", news=News.ANSWERED)
+    fail(world, 1, "http_404", health=EndpointHealth.ANSWERED)
     assert Retried() == world.run(world.ledger.retry(endpoint_id(A), before))
     assert [("e0", world.now + LATER_MS)] == later(world)
     world.now += LATER_MS
@@ -126,8 +132,8 @@ def test_what_was_attempted_meanwhile_is_left_alone(world: World) -> None:
 def test_replays_keep_their_times(world: World) -> None:
     """What is replayed is spread over time on purpose, and stays so."""
     accept(world, 2)
-    settle(world, Failed(), Attempt(world.now, 5, 410, "http_410"), News.ANSWERED)
-    fail(world, 1, "http_404", news=News.ANSWERED)
+    settle(world, Failed(), Attempt(world.now, 5, 410, "http_410"), EndpointHealth.ANSWERED)
+    fail(world, 1, "http_404", health=EndpointHealth.ANSWERED)
     assert "replayed" == world.run(world.ledger.replay("acme", "e0", in_ms=60_000))
     assert Retried(made_due=1) == retry(world)
     assert ["e0"] == [event_id for event_id, _ in later(world)]
@@ -139,7 +145,7 @@ def test_order_of_a_message(world: World) -> None:
     """In the order `strict` a message's later status still waits for the end of the earlier one."""
     world.call("hset", world.keys.workspace("acme"), "ordering", "strict")
     world.accept(callback("e1"), callback("e2"))
-    fail(world, 1, "http_404", news=News.ANSWERED)
+    fail(world, 1, "http_404", health=EndpointHealth.ANSWERED)
     assert Retried(made_due=1) == retry(world)
     assert ["e1"] == [one.event_id for one in world.claim().callbacks]
     world.now += world.ledger.options.lease_ms
@@ -153,11 +159,11 @@ def test_rate_holds(world: World) -> None:
     world.call("hset", world.keys.workspace("acme"), "rate_per_second", 1)
     accept(world, 3)
     for _ in range(3):
-        fail(world, 1, "http_404", news=News.ANSWERED)
+        fail(world, 1, "http_404", health=EndpointHealth.ANSWERED)
         world.now += 1000
     assert Retried(made_due=3) == retry(world)
     assert 1 == len(claim := world.claim().callbacks)
-    world.settle(claim[0].event_id, claim[0].claim, news=News.UP)
+    world.settle(claim[0].event_id, claim[0].claim, health=EndpointHealth.UP)
     assert [] == world.claim().callbacks
     for _ in range(2):
         world.now += 1000
@@ -202,7 +208,7 @@ def test_last_failure(world: World, attempt: Attempt, status: int | None, answer
     assert (attempt.error, status, answer) == (found.last_error, found.last_status, found.last_answer)
     assert (world.now, event_id) == (found.last_failed_ms, found.last_event_id)
     world.now += 1000
-    settle(world, Delivered(), Attempt(world.now, 5, 200), News.UP)
+    settle(world, Delivered(), Attempt(world.now, 5, 200), EndpointHealth.UP)
     assert world.now - 1000 == shown(world).last_failed_ms
     world.deliver_all()
 
@@ -235,7 +241,7 @@ def test_the_url_that_is_next(world: World) -> None:
     assert "https://a.example/hooks" == world.run(world.endpoints.next_url(endpoint))
     (one,) = world.claim().callbacks
     assert "https://a.example/hooks" == world.run(world.endpoints.next_url(endpoint))
-    world.settle(one.event_id, one.claim, news=News.UP)
+    world.settle(one.event_id, one.claim, health=EndpointHealth.UP)
     assert None is world.run(world.endpoints.next_url(endpoint))
 
 

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from dispatcher.errors import EndpointBroken, RedisUnavailable
-from dispatcher.rules.outcomes import Attempt, Delivered, News, State
+from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, State
 from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.entry import read_entry
@@ -25,7 +25,8 @@ def claimed(world: World, endpoints: int) -> dict[str, list[Settlement]]:
     attempt = Attempt(world.now, 5, 200)
     return {
         endpoint: [
-            Settlement(one.event_id, one.claim, Delivered(), attempt, News.UP) for one in claim.callbacks
+            Settlement(one.event_id, one.claim, Delivered(), attempt, EndpointHealth.UP)
+            for one in claim.callbacks
         ]
         for endpoint, claim in accepted.claims
     }
@@ -90,7 +91,7 @@ def test_one_endpoint_twice_in_a_call(world: World) -> None:
     [(endpoint, claim)] = world.claims
     attempt = Attempt(world.now, 5, 200)
     asked = [
-        ToSettle(endpoint, [Settlement(one.event_id, one.claim, Delivered(), attempt, News.UP)], 3)
+        ToSettle(endpoint, [Settlement(one.event_id, one.claim, Delivered(), attempt, EndpointHealth.UP)], 3)
         for one in claim.callbacks
     ]
     first, second = world.run(world.ledger.settle(asked))

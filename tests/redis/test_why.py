@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.rules.decide import news_of
+from dispatcher.rules.decide import health_of
 from dispatcher.rules.outcomes import Failed
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Settlement, ToSettle
@@ -39,7 +39,7 @@ def test_event_show_says_why_there_was_no_answer(
     async def record() -> None:
         async with serving(behaviour) as server, sender() as ours:
             attempt = await ours.send(claimed(server.url), workspace(), world.now)
-        one = Settlement("e1", claim, Failed(), attempt, news_of(attempt), 0, 0)
+        one = Settlement("e1", claim, Failed(), attempt, health_of(attempt), 0, 0)
         await world.ledger.settle([ToSettle(endpoint_id(ENDPOINT), [one], 0)])
 
     world.accept(callback("e1"))

@@ -1,6 +1,6 @@
 """Which endpoint's turn begins next, and how many begin at once."""
 
-from dispatcher.rules.outcomes import News
+from dispatcher.rules.outcomes import EndpointHealth
 from dispatcher.store.replies import Hint
 from dispatcher.worker.admission import AT_ONCE, OF_ONE, SUSPECTS, Admission
 from dispatcher.worker.slots import Slots
@@ -44,12 +44,12 @@ def test_suspects_are_few_together() -> None:
     slots = Slots(1000)
     admission = Admission(slots)
     for number in range(50):
-        news = News.DOWN if number % 2 else News.UP
-        slots.learn(f"bad{number}-0", f"bad{number}-", news, 9000)
+        health = EndpointHealth.DOWN if number % 2 else EndpointHealth.UP
+        slots.learn(f"bad{number}-0", f"bad{number}-", health, 9000)
         add(admission, f"bad{number}-", 5)
     add(admission, "quiet", 1)
     assert ["quiet", *[SUSPECTS] * OF_ONE] == begun(admission)
-    slots.learn("bad0-0", "bad0-", News.UP, 5)
+    slots.learn("bad0-0", "bad0-", EndpointHealth.UP, 5)
     add(admission, "bad0-", 1)
     assert ["bad0-"] == begun(admission), "one good attempt, and it is among the others"
 
@@ -68,7 +68,7 @@ def test_suspects_have_their_turn_where_slots_lack() -> None:
     """However many others wait for the few slots, one of a few turns is a suspect's: it may work again."""
     slots = Slots(8)
     admission = Admission(slots)
-    slots.learn("x0", "x", News.DOWN, 5)
+    slots.learn("x0", "x", EndpointHealth.DOWN, 5)
     add(admission, "x", 1)
     served = []
     for number in range(20):
@@ -83,7 +83,7 @@ def test_suspects_have_their_turn_where_slots_lack() -> None:
 def test_who_waits_wants_slots() -> None:
     """A workspace need not have had one: others leave some to it from the moment it waits."""
     slots = Slots(8)
-    slots.learn("busy", "busy", News.UP, 5)
+    slots.learn("busy", "busy", EndpointHealth.UP, 5)
     assert 8 == slots.take("busy", "busy", 8)
     admission = Admission(slots)
     admission.add(Hint("new", "new"))
@@ -97,7 +97,7 @@ def test_endpoints_that_may_not_be_served_hide_no_other() -> None:
     """Where only a healthy endpoint may have a slot, it is found behind any number of others of its workspace."""
     slots = Slots(8)
     slots.take("down", "w", 8)
-    slots.learn("healthy", "w", News.UP, 5)
+    slots.learn("healthy", "w", EndpointHealth.UP, 5)
     admission = Admission(slots)
     add(admission, "w", 20)
     admission.add(Hint("healthy", "w"))

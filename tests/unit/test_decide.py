@@ -7,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.rules.backoff import Backoff
-from dispatcher.rules.decide import Policy, decide, decide_lost, news_of, pace_ms
-from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, News, Outcome, Released, Retry
+from dispatcher.rules.decide import Policy, decide, decide_lost, health_of, retry_after_of
+from dispatcher.rules.outcomes import (
+    Attempt,
+    Delivered,
+    EndpointHealth,
+    Expired,
+    Failed,
+    Outcome,
+    Released,
+    Retry,
+)
 
 NOW = 1_781_010_297_000
 FAR = NOW + 172_800_000
@@ -148,7 +157,7 @@ def test_retry_after_can_expire() -> None:
 @pytest.mark.parametrize("number", [1, 5, 6])
 def test_our_own_fault_costs_no_attempt(number: int, expires_ms: int) -> None:
     """What this machine did wrong gives the callback back, whatever its attempts and its expiry."""
-    attempt = Attempt(NOW, 0, own_fault="no descriptors left")
+    attempt = Attempt(NOW, 0, internal_error="no descriptors left")
     assert Released(1_000) == after(attempt, number, expires_ms=expires_ms)
 
 
@@ -184,39 +193,39 @@ def test_lost_attempts_expire(lost_before: int, expires_ms: int, outcome: Outcom
 
 
 @pytest.mark.parametrize(
-    ("attempt", "news"),
+    ("attempt", "health"),
     [
-        *((answered(status), News.UP) for status in (200, 204, 299)),
-        *((answered(status), News.DOWN) for status in (429, 500, 501, 502, 503, 504, 599)),
-        *((answered(status), News.ANSWERED) for status in (302, 400, 401, 404, 408, 410, 422)),
+        *((answered(status), EndpointHealth.UP) for status in (200, 204, 299)),
+        *((answered(status), EndpointHealth.DOWN) for status in (429, 500, 501, 502, 503, 504, 599)),
+        *((answered(status), EndpointHealth.ANSWERED) for status in (302, 400, 401, 404, 408, 410, 422)),
         *(
-            (broken(e), News.DOWN)
+            (broken(e), EndpointHealth.DOWN)
             for e in ("dns", "connect", "proxy", "timeout", "maybe_received", "tls_name", "tls_handshake")
         ),
-        (broken("protocol"), News.ANSWERED),
+        (broken("protocol"), EndpointHealth.ANSWERED),
         *(
-            (broken(e), News.NONE)
+            (broken(e), EndpointHealth.NONE)
             for e in ("blocked_address", "workspace_removed", "body_missing", "worker_lost")
         ),
-        (Attempt(NOW, 0, own_fault="no ports left"), News.NONE),
+        (Attempt(NOW, 0, internal_error="no ports left"), EndpointHealth.NONE),
     ],
     ids=lambda value: (
-        value.error or value.http_status or value.own_fault if isinstance(value, Attempt) else str(value)
+        value.error or value.http_status or value.internal_error if isinstance(value, Attempt) else str(value)
     ),
 )
-def test_news_of_an_endpoint(attempt: Attempt, news: News) -> None:
+def test_health_of_an_endpoint(attempt: Attempt, health: EndpointHealth) -> None:
     """The breaker counts 429, 5xx and failed connections, no other answer and none of our own faults."""
-    assert news is news_of(attempt)
+    assert health is health_of(attempt)
 
 
 @pytest.mark.parametrize(
-    ("status", "retry_after_ms", "pace"),
+    ("status", "retry_after_ms", "pause_ms"),
     [(503, 5_000, 5_000), (429, 5_000, 5_000), (503, None, 0), (500, 5_000, 0), (503, 10**12, 3_600_000)],
 )
-def test_pace_of_an_endpoint(status: int, retry_after_ms: int | None, pace: int) -> None:
+def test_retry_after_of_an_endpoint(status: int, retry_after_ms: int | None, pause_ms: int) -> None:
     """Retry-After on 429 and 503 leaves the whole endpoint alone, for an hour at most."""
     attempt = Attempt(NOW, 0, status, f"http_{status}", retry_after_ms)
-    assert pace == pace_ms(attempt, Policy())
+    assert pause_ms == retry_after_of(attempt, Policy())
 
 
 policies = st.builds(

@@ -155,7 +155,9 @@ def test_what_intake_accepts_last() -> None:
         running = await scene.started()
         room = scene.turns.reserve(1, ["acme"])
         loop = asyncio.get_running_loop()
-        scene.intake.last = lambda: loop.call_soon(scene.turns.take_up, [("a", claim("e1"))], room.claims)
+        scene.intake.last = lambda: loop.call_soon(
+            scene.turns.serve_claims, [("a", claim("e1"))], room.claims
+        )
         scene.engine.stop()
         await running
         assert ["e1"] == scene.settler.event_ids

@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.model import Status
 from dispatcher.rules.callback import Callback
-from dispatcher.rules.outcomes import Attempt, Delivered, News, Retry
+from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Retry
 from dispatcher.store import ledger
 from dispatcher.store.arguments import HINT_MS, LedgerOptions, Room, ToAccept
 from dispatcher.store.keys import Keys, endpoint_id
@@ -129,8 +129,8 @@ STATUS_CHANGE = {
     "then": [{"kind": "phone", "which": "+1"}, {"kind": "time", "which": "SMS:3"}],
 }
 SETTLEMENTS = (
-    Settlement("e1", 3, Delivered(), Attempt(NOW, 5, 200), News.UP),
-    Settlement("e2", 4, Retry(60), Attempt(NOW, 6, 503, "http_503", answer=b"no"), News.DOWN, 7, 1),
+    Settlement("e1", 3, Delivered(), Attempt(NOW, 5, 200), EndpointHealth.UP),
+    Settlement("e2", 4, Retry(60), Attempt(NOW, 6, 503, "http_503", answer=b"no"), EndpointHealth.DOWN, 7, 1),
 )
 SETTLED = [
     {
@@ -141,7 +141,7 @@ SETTLED = [
         "started": NOW,
         "attempt": "5 200",
         "answer": b"",
-        "news": "up",
+        "health": "up",
         "retry_after_ms": 0,
     },
     {
@@ -152,7 +152,7 @@ SETTLED = [
         "started": NOW,
         "attempt": "6 503 http_503",
         "answer": b"no",
-        "news": "down",
+        "health": "down",
         "retry_after_ms": 7,
     },
 ]
@@ -161,7 +161,7 @@ SETTLED = [
 def a_batch() -> ToAccept:
     batch = ToAccept([("1-1", CALLBACK)])
     batch.kept_ms = 15
-    batch.told += (1, *TOLD)
+    batch.records += (1, *TOLD)
     return batch
 
 
@@ -297,7 +297,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
     "sweep": (lambda it: it.sweep("0", 5), {"cursor": "0", "number": 5, "groups": []}),
     "wake": (
         lambda it: it.wake(5, "w1", "{}"),
-        {"most": 5, "hint_ms": HINT_MS, "worker": "w1", "sign": "{}", "groups": []},
+        {"most": 5, "hint_ms": HINT_MS, "worker": "w1", "heartbeat": "{}", "groups": []},
     ),
 }
 

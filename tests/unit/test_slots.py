@@ -3,7 +3,7 @@
 import asyncio
 from unittest.mock import Mock
 
-from dispatcher.rules.outcomes import News
+from dispatcher.rules.outcomes import EndpointHealth
 from dispatcher.store.replies import Hint
 from dispatcher.worker.slots import FAST_MS, MAX_HEALTHY, WANTED_SECONDS, Slots
 from dispatcher.worker.turn import Turn
@@ -14,7 +14,7 @@ def test_a_quarter_is_for_healthy_endpoints() -> None:
     slots = Slots(8)
     assert 6 == slots.take("unknown", "w", 100)
     assert 0 == slots.take("another", "w", 1)
-    slots.learn("healthy", "w", News.UP, 5)
+    slots.learn("healthy", "w", EndpointHealth.UP, 5)
     assert 2 == slots.take("healthy", "w", 100)
     slots.give_back("healthy", "w", 1)
     assert (0, 1) == (slots.free("another", "w"), slots.free("healthy", "w"))
@@ -23,17 +23,22 @@ def test_a_quarter_is_for_healthy_endpoints() -> None:
 def test_an_endpoint_is_healthy_until_it_is_not() -> None:
     """Any other result than a callback taken quickly ends it."""
     slots = Slots(4)
-    for news, took_ms in ((News.DOWN, 5), (News.ANSWERED, 5), (News.NONE, 5), (News.UP, FAST_MS)):
-        slots.learn("one", "w", News.UP, 5)
+    for health, took_ms in (
+        (EndpointHealth.DOWN, 5),
+        (EndpointHealth.ANSWERED, 5),
+        (EndpointHealth.NONE, 5),
+        (EndpointHealth.UP, FAST_MS),
+    ):
+        slots.learn("one", "w", EndpointHealth.UP, 5)
         assert slots.is_healthy("one", "w")
-        slots.learn("one", "w", news, took_ms)
+        slots.learn("one", "w", health, took_ms)
         assert not slots.is_healthy("one", "w")
 
 
 def test_one_workspace_alone_has_all() -> None:
     """While nobody else wants any, a workspace's healthy endpoints may have every slot."""
     slots = Slots(100)
-    slots.learn("e", "w", News.UP, 5)
+    slots.learn("e", "w", EndpointHealth.UP, 5)
     assert 100 == slots.take("e", "w", 1000)
 
 
@@ -41,18 +46,18 @@ def test_a_workspace_leaves_some_to_others() -> None:
     """While others want some, a workspace has at most three times what it leaves free, healthy or not."""
     slots = Slots(100)
     slots.give_back("q", "quiet", slots.take("q", "quiet", 1))
-    slots.learn("e", "hog", News.UP, 5)
+    slots.learn("e", "hog", EndpointHealth.UP, 5)
     assert 75 == sum(slots.take("e", "hog", 10) for _ in range(100))
     assert 25 == 100 - slots.taken
     assert 19 == slots.free("new", "newcomer"), "and so does the next one"
-    slots.learn("q", "quiet", News.UP, 5)
+    slots.learn("q", "quiet", EndpointHealth.UP, 5)
     assert 19 == slots.free("q", "quiet")
 
 
 def test_healthy_endpoints_do_not_fill_the_place_of_others() -> None:
     """What is not known to be healthy has its three quarters, whatever of the rest healthy ones have."""
     slots = Slots(8)
-    slots.learn("healthy", "w", News.UP, 5)
+    slots.learn("healthy", "w", EndpointHealth.UP, 5)
     assert 7 == slots.take("healthy", "w", 7)
     assert 1 == slots.take("new", "w", 8)
     slots.give_back("healthy", "w", 7)
@@ -64,9 +69,9 @@ def test_what_is_taken_counts_as_what_its_endpoint_is_now() -> None:
     """An endpoint that turns out to be healthy makes room among the others with all that it has, and the other way round."""
     slots = Slots(8)
     assert 6 == slots.take("one", "w", 8)
-    slots.learn("one", "w", News.UP, 5)
+    slots.learn("one", "w", EndpointHealth.UP, 5)
     assert 2 == slots.free("another", "w")
-    slots.learn("one", "w", News.DOWN, 5)
+    slots.learn("one", "w", EndpointHealth.DOWN, 5)
     assert 0 == slots.free("another", "w")
     slots.give_back("one", "w", 6)
     assert (0, 6) == (slots.taken, slots.free("another", "w"))
@@ -76,7 +81,7 @@ def test_the_last_slot_is_for_who_waits() -> None:
     """While a workspace waits that was not served yet, those that have slots leave the last one, and accept's too."""
     slots = Slots(4)
     for name in ("busy", "new"):
-        slots.learn(name, name, News.UP, 5)
+        slots.learn(name, name, EndpointHealth.UP, 5)
     assert 3 == slots.take("busy", "busy", 3)
     slots.somebody_waits = True
     assert (0, 0, 1) == (slots.free("busy", "busy"), slots.reserve(1), slots.free("new", "new"))
@@ -85,7 +90,7 @@ def test_the_last_slot_is_for_who_waits() -> None:
 def test_a_hundred_hogs_leave_some() -> None:
     """However many workspaces take all they may have, a healthy endpoint of another finds its share of a quarter."""
     slots = Slots(400)
-    slots.learn("q", "quiet", News.UP, 5)
+    slots.learn("q", "quiet", EndpointHealth.UP, 5)
     for _ in range(50):
         for number in range(100):
             slots.take("e", f"hog{number}", 4)
@@ -120,7 +125,7 @@ def test_reserved_slots_are_nobodys() -> None:
 def test_closed() -> None:
     """Nobody gets any more."""
     slots = Slots(8)
-    slots.learn("healthy", "w", News.UP, 5)
+    slots.learn("healthy", "w", EndpointHealth.UP, 5)
     slots.close()
     assert 0 == slots.take("healthy", "w", 1)
 
@@ -128,9 +133,9 @@ def test_closed() -> None:
 def test_memory_is_bounded() -> None:
     """A workspace with more healthy endpoints than are remembered forgets its own, and nobody else's."""
     slots = Slots(4)
-    slots.learn("quiet", "q", News.UP, 5)
+    slots.learn("quiet", "q", EndpointHealth.UP, 5)
     for number in range(MAX_HEALTHY):
-        slots.learn(str(number), "w", News.UP, 5)
+        slots.learn(str(number), "w", EndpointHealth.UP, 5)
     assert (False, True) == (slots.is_healthy("0", "w"), slots.is_healthy("1", "w"))
     assert slots.is_healthy("quiet", "q")
 

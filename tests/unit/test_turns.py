@@ -164,7 +164,7 @@ def test_what_accept_gives() -> None:
     async def story(scene: Scene) -> None:
         room = scene.turns.reserve(5, ["acme"])
         assert (Room(5), 5) == (room, scene.slots.taken)
-        scene.turns.take_up([("a", claim("e1", "e2"))], room.claims)
+        scene.turns.serve_claims([("a", claim("e1", "e2"))], room.claims)
         assert 2 == scene.slots.taken
         await scene.ended()
         assert ([], ["e1", "e2"]) == (scene.ledger.claims, sorted(scene.sender.sent))
@@ -183,7 +183,7 @@ def test_what_accept_gives_an_endpoint_that_has_a_turn() -> None:
         for number, gate in enumerate((scene.ledger.gate, scene.sender.gate, scene.settler.gate)):
             await until(lambda gate=gate: gate.waiting, f"gate {number}")
             room = scene.turns.reserve(1, ["acme"])
-            scene.turns.take_up([("a", claim(f"given{number}"))], room.claims)
+            scene.turns.serve_claims([("a", claim(f"given{number}"))], room.claims)
             assert 1 == len(scene.turns)
             gate.open()
         await scene.ended()
@@ -201,7 +201,7 @@ def test_accept_that_failed() -> None:
         scene.turns.serve([B])
         await quiet()
         assert [] == scene.ledger.claims
-        scene.turns.take_up([], room.claims)
+        scene.turns.serve_claims([], room.claims)
         await until(lambda: scene.ledger.claims == [("b", 3)], "its claim")
         await scene.ended()
 
@@ -214,7 +214,7 @@ def test_nothing_is_reserved_where_there_is_no_time() -> None:
     async def story(scene: Scene) -> None:
         scene.load.share_of_core = 1.0
         assert Room(4) == scene.turns.reserve(4, ["acme"])
-        scene.turns.take_up([], 4)
+        scene.turns.serve_claims([], 4)
         scene.turns.workers = 2
         assert Room(0) == scene.turns.reserve(4, ["acme"])
         scene.load.share_of_core = 0.0
@@ -280,7 +280,7 @@ def test_what_accept_gives_an_endpoint_that_waits() -> None:
         scene.sender.gate.shut()
         room = scene.turns.reserve(3, ["acme"])
         scene.turns.serve([A])
-        scene.turns.take_up([("a", claim("e1", "e2", "e3"))], room.claims)
+        scene.turns.serve_claims([("a", claim("e1", "e2", "e3"))], room.claims)
         await until(lambda: len(scene.sender.sent) == 3, "what was given")
         assert [] == scene.ledger.claims
         scene.ledger.due["a"] = ["e4"]
@@ -350,16 +350,16 @@ def test_intake_that_is_behind_goes_first() -> None:
     async def story(scene: Scene) -> None:
         scene.sender.gate.shut()
         scene.ledger.due["a"] = [f"e{n}" for n in range(100)]
-        scene.turns.give_precedence(True)
+        scene.turns.set_intake_behind(True)
         scene.turns.hint([A])
         await quiet(200)
         assert RATION == len(scene.sender.sent)
         scene.turns.hint([B])
         await quiet()
         assert {"a"} == {endpoint for endpoint, _ in scene.ledger.claims}
-        scene.turns.give_precedence(True)
+        scene.turns.set_intake_behind(True)
         await until(lambda: ("b", 4) in scene.ledger.claims, "the turn that waited, with the next batch")
-        scene.turns.give_precedence(False)
+        scene.turns.set_intake_behind(False)
         scene.turns.hint([A])
         scene.sender.gate.open()
         await scene.ended()
@@ -423,7 +423,7 @@ def test_stop_while_accept_is_under_way() -> None:
     async def story(scene: Scene) -> None:
         room = scene.turns.reserve(4, ["acme"])
         scene.turns.close()
-        scene.turns.take_up([("a", claim("e1")), ("b", claim("e2", workspace="bolt"))], room.claims)
+        scene.turns.serve_claims([("a", claim("e1")), ("b", claim("e2", workspace="bolt"))], room.claims)
         await scene.ended()
         assert ["e1", "e2"] == sorted(scene.settler.event_ids)
 
@@ -437,7 +437,7 @@ def test_hints_that_come_while_it_stops() -> None:
         scene.turns.close()
         scene.turns.hint([A])
         scene.turns.serve([B])
-        scene.turns.give_precedence(False)
+        scene.turns.set_intake_behind(False)
         await quiet()
         assert ([A, B], 0, []) == (scene.hints, len(scene.turns), scene.ledger.claims)
 

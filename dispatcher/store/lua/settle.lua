@@ -9,11 +9,11 @@
 --   for each endpoint: endpoint_id wanted number
 --     wanted: most callbacks to give to the caller at once, as claim does, if it is ready and was not hinted
 --     number: how many callbacks of it follow
---   then for each callback of it: id claim_number outcome delay_ms started attempt answer news retry_after_ms
+--   then for each callback: id claim_number outcome delay_ms started attempt answer health retry_after_ms
 --     outcome: delivered|failed|expired|retry|lost|suspect|released (lib/outcome.lua)
 --     started: when the attempt was started, ms since 1970 ('' = none was made)
 --     attempt: the rest of its record; answer: first bytes of the answer
---     news: what it says of the endpoint: up|answered|down|none
+--     health: what it says of the endpoint: up|answered|down|none
 --     retry_after_ms: how long the endpoint asks to be left alone (0 = it does not)
 -- returns {'settled', now, for each endpoint: `more|rest|claimed same|opened|closed pause down ok|stale ...`
 -- and, if
@@ -44,14 +44,14 @@ FIRST_PAUSE_MS, MAX_PAUSE_MS = tonumber(first_pause_ms), tonumber(max_pause_ms)
 local function settle_callbacks(endpoint, number)
   local words, before = {}, learned_of(endpoint)
   for _ = 1, number do
-    local id, claim_number, outcome, delay_ms, started, attempt, answer, news, retry_after_ms = take(9)
+    local id, claim_number, outcome, delay_ms, started, attempt, answer, health, retry_after_ms = take(9)
     local pauses = endpoint.pause > 0
     local lease_end = pauses and tonumber(redis.call('ZSCORE', key_of('leased', endpoint.id), id) or 0)
     local word = endpoint.workspace
       and settle_one(endpoint, id, claim_number, outcome, delay_ms, started, attempt, answer) or 'stale'
     words[#words + 1] = word
     if word == 'ok' then
-      learn(endpoint, news, tonumber(retry_after_ms), pauses and lease_end == endpoint.pause)
+      learn(endpoint, health, tonumber(retry_after_ms), pauses and lease_end == endpoint.pause)
       follow_duration(endpoint, attempt)
       if outcome ~= 'delivered' then note_failure(endpoint, id, attempt, answer) end
     end

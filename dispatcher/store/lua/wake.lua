@@ -1,10 +1,10 @@
 -- wake: finds endpoints whose time has come, hints that were lost, and leases that ran out; keeps the
--- worker's sign of life.
+-- worker's heartbeat.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   most: most endpoints to look at
 --   hint_ms: how long a hint holds
 --   worker: its name
---   sign: its sign of life, JSON ('' = not this time)
+--   heartbeat: its heartbeat, JSON ('' = not this time)
 -- returns {'woken', now, {endpoint and its workspace of each to hint, in turn}, {lost callback, ...}, number
 -- of
 --   endpoints looked at, number of workers alive, whether somebody watches attempts, the number of the format
@@ -19,10 +19,10 @@
 -- include schedule
 -- include entry
 redis.call('DEL', PREFIX .. 'never')
-local most, hint_ms, worker, sign = take(4)
+local most, hint_ms, worker, heartbeat = take(4)
 local ALIVE_MS, AGAIN_MS, LOST_AGAIN_MS = 15000, 5000, 1000
-if sign ~= '' then
-  redis.call('SET', key_of('worker', worker), sign, 'PX', ALIVE_MS)
+if heartbeat ~= '' then
+  redis.call('SET', key_of('worker', worker), heartbeat, 'PX', ALIVE_MS)
   redis.call('ZADD', key_of('workers'), NOW, worker)
   redis.call('ZREMRANGEBYSCORE', key_of('workers'), '-inf', now - ALIVE_MS)
   redis.call('PEXPIRE', key_of('workers'), ALIVE_MS)

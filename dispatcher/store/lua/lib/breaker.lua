@@ -10,15 +10,15 @@ local function open_breaker(endpoint, length_ms, retry_after_ms)
 end
 
 -- Learns from one attempt. Only the probe ends a pause or makes it longer.
-local function learn(endpoint, news, retry_after_ms, is_probe)
-  if news == 'up' then endpoint.window = math.min(endpoint.window + 1, endpoint.max) end
-  if news == 'down' then endpoint.window = math.max(math.floor(endpoint.window / 2), 1) end
-  if news == 'up' or news == 'answered' then
+local function learn(endpoint, health, retry_after_ms, is_probe)
+  if health == 'up' then endpoint.window = math.min(endpoint.window + 1, endpoint.max) end
+  if health == 'down' then endpoint.window = math.max(math.floor(endpoint.window / 2), 1) end
+  if health == 'up' or health == 'answered' then
     endpoint.failures = 0
     if is_probe then
       endpoint.pause, endpoint.pause_ms, endpoint.down_since, endpoint.breaker = 0, 0, 0, 'closed'
     end
-  elseif news == 'none' then
+  elseif health == 'none' then
     if is_probe then endpoint.pause = now end
   elseif is_probe then
     endpoint.failures = endpoint.failures + 1

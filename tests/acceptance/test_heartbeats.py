@@ -38,7 +38,7 @@ def test_leader_that_has_gone(stack: Stack, workers: tuple[Worker, Worker], how:
 
 
 def test_last_one_that_stopped(stack: Stack) -> None:
-    """A worker that stopped cleanly has left no sign of life: neither `check` nor the exporter's figures count it."""
+    """A worker that stopped cleanly has left no heartbeat: neither `check` nor the exporter's figures count it."""
     stack.start_worker().wait_ready()
     wait_until(lambda: stack.redis.zcard("dispatcher:workers") == 1)
     stack.workers[0].terminate()
