@@ -169,6 +169,7 @@ def test_workspace_commands(stack: Stack) -> None:
 
 def test_unknown_event(stack: Stack) -> None:
     """An eventId the ledger does not have: exit code 1, and the two possible reasons."""
+    stack.add_workspace()
     done = stack.cli("event", "show", "e1", "--workspace", "acme", "--json")
     assert (1, "") == (done.returncode, done.stdout)
     assert "never accepted" in done.stderr

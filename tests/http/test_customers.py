@@ -281,6 +281,41 @@ def test_bodies_of_other_platforms() -> None:
     assert [(golden / f"{name}.json").read_text().strip() for name in files] == code("json", "{").splitlines()
 
 
+def called(dialect: str, status: Status) -> str:
+    """What a dialect's callback calls a status, in the words of the document's table; a dash where there is none."""
+    channel = "RCS" if status is Status.READ else "SMS"
+    change = StatusChange(
+        workspace="acme",
+        status=status,
+        timestamp="2026-06-09T13:04:57Z",
+        message={"uuid": "m", "src": "A", "dest": "+1", "channel": channel},
+    )
+    event = dialects()[dialect].event_type(change)
+    if event is None:
+        return "–"
+    body = dialects()[dialect].body(change, event, 0)
+    match dialect:
+        case "sendexa":
+            return f"`{event}`, `{body['status']}`"
+        case "qlara":
+            return str(body["statusCode"]) if event == "DELIVERY" else f"event `{event}` (RCS, WhatsApp)"
+    return f"`{body['message']['status']}`" + " (RCS only)" * (status is Status.READ)
+
+
+def test_the_table_of_statuses() -> None:
+    """Each status that causes a callback is there, with the words of each platform."""
+    found = {
+        status.value: [called(one, status) for one in ("zeckta", "sendexa", "namirial", "qlara")]
+        for status in Status
+    }
+    rows = re.findall(r"^\| ([A-Z]+) \| (.*) \|$", TEXT, re.M)
+    shown = {status: cells.split(" | ") for status, cells in rows}
+    assert {status: cells for status, cells in found.items() if set(cells) != {"–"}} == shown
+    assert [status for status in found if status not in shown] == re.findall(
+        r"[A-Z]{4,}", next(line for line in TEXT.splitlines() if line.endswith(" cause none."))
+    )
+
+
 def test_every_block_is_run() -> None:
     """No block is in the document that these tests do not know."""
     assert ["go", "http", "http", "java", "js", "js", "json", "php", *["python"] * 3, "ruby"] == sorted(
