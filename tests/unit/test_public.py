@@ -5,6 +5,8 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import pytest
+
 import dispatcher
 from dispatcher import errors
 
@@ -143,3 +145,15 @@ def test_without_the_extra_api() -> None:
         "`dispatcher api` needs the extra `api` of this package: pip install -e '.[api]' in a checkout"
         in done.stderr
     )
+
+
+@pytest.mark.parametrize("command", ["listen", "demo"])
+def test_without_the_extra_listen(command: str) -> None:
+    """Without aiohttp a worker's commands work, and those with a receiver say in one line what to install."""
+    code = (
+        "import sys; sys.modules['aiohttp'] = None; import tasks.worker, tasks.engine_wiring; "
+        f"sys.argv = ['dispatcher', {command!r}]; from dispatcher.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (2, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)
+    assert "needs the extra `listen` of this package: pip install -e '.[listen]' in a checkout" in done.stderr
