@@ -30,7 +30,7 @@ class Resolver(Protocol):
 
 
 class DnsResolver:
-    """Asks as the system does (/etc/hosts, then the servers and search domains of /etc/resolv.conf), without its threads.
+    """Asks as the system does, but without its threads: /etc/hosts, then the servers and domains of /etc/resolv.conf.
 
     `servers` replace those of /etc/resolv.conf: addresses, with a port if it is not 53. A silent server is asked three
     times within some ten seconds; after a truncated answer it is asked over TCP. Use within a running event loop.

@@ -98,7 +98,7 @@ def _retry_after_ms(answer: Answer, now_ms: int) -> int | None:
 
 
 def parse_retry_after(value: str, now_ms: int) -> int | None:
-    """Milliseconds to wait by a Retry-After header: seconds or an HTTP date (RFC 9110 §10.2.3); None for any other."""
+    """Milliseconds to wait by a Retry-After header: seconds or an HTTP date (RFC 9110 §10.2.3); else None."""
     text = value.strip()
     if text.isascii() and text.isdigit():
         return int(text[:12]) * 1000
