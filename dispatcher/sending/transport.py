@@ -61,7 +61,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, method: bytes = b"POST"
     ) -> Answer | Failure:
-        """Makes one request without httpx's objects, which cost more than all the rest (docs/performance.md)."""
+        """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md)."""
         deadline = self._loop.time() + self._timeout_seconds
         target = self._target(url)
         if not isinstance(target, Target):

@@ -68,7 +68,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Prepared entries, by what is done with them."""
+    """Prepared entries, sorted by result."""
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
     """The workspaces that entries name; None for a name without a workspace."""
@@ -137,7 +137,7 @@ class Preparer:
         return batch
 
     async def _add(self, batch: Batch, entry: QueueEntry) -> None:
-        """Adds an entry to the batch, by what is done with it."""
+        """Adds an entry to the batch, by its result."""
         workspace = ""
         try:
             change = _read(entry)

@@ -154,7 +154,7 @@ class Slots:
             self._ration -= count
 
     def hold(self, endpoint: str, workspace: str, count: int) -> None:
-        """Counts slots as this endpoint's, without a check of what is free: its callbacks are leased already."""
+        """Counts slots as this endpoint's, even if none are free: callbacks that are leased already must be sent."""
         self._add(endpoint, workspace, count)
         self.want(workspace)
 

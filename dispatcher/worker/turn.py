@@ -76,7 +76,7 @@ class Turn:
         self._finished: list[Settlement] = []
         self._news = asyncio.Event()
         self._taken = 0
-        """Slots for the first claim, taken when the turn is created: so the next one is admitted by what is left."""
+        """Slots for the first claim, taken when the turn is created, so that Admission sees how many are left."""
         if claim:
             self._more = False
             self.take(claim)

@@ -196,7 +196,7 @@ def test_an_empty_read() -> None:
 
 
 def test_time_is_up_meanwhile() -> None:
-    """When it is time to stop, what is being read is still taken, and then `run` ends."""
+    """When it is time to stop, entries that are being read are still taken, and then `run` ends."""
 
     async def work() -> None:
         line = Line(behind=True)
@@ -266,7 +266,7 @@ REFUSALS = NotLeader, RedisUnavailable, RedisFull, KeyError
 @pytest.mark.parametrize("refusal", REFUSALS)
 @pytest.mark.parametrize("behind", [False, True])
 def test_take_fails(refusal: type[Exception], behind: bool) -> None:
-    """If a batch is refused, what was read meanwhile and what is being read is held behind it."""
+    """If a batch is refused, entries that were read meanwhile or are being read are held behind it."""
 
     async def work() -> None:
         line = Line(behind=behind)

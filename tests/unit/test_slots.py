@@ -66,7 +66,7 @@ def test_healthy_endpoints_do_not_fill_the_place_of_others() -> None:
 
 
 def test_what_is_taken_counts_as_what_its_endpoint_is_now() -> None:
-    """All slots of an endpoint that proves healthy stop counting in the three quarters; if it fails, they count again."""
+    """Slots of an endpoint that proves healthy no longer count in the three quarters; once it fails they do again."""
     slots = Slots(8)
     assert 6 == slots.take("one", "w", 8)
     slots.learn("one", "w", EndpointHealth.UP, 5)

@@ -370,7 +370,7 @@ def test_intake_that_is_behind_goes_first() -> None:
 
 
 def test_stop_while_turns_run() -> None:
-    """POSTs in flight end and are recorded, nothing more is claimed, and what is left goes to other workers."""
+    """On a stop, POSTs in flight end and are recorded, nothing more is claimed, and other workers get the rest."""
 
     async def story(scene: Scene) -> None:
         scene.sender.gate.shut()
