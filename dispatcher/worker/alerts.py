@@ -28,7 +28,7 @@ MAX_ALERTS, MAX_OF_WORKSPACE = 1000, 20
 """Most different alerts kept until they are sent, in total and of one workspace.
 
 One workspace with many endpoints must not crowd out the alerts of others. Beyond its limit a workspace gets one alert
-of each kind, which shows the last one and says how many `more` it stands for.
+of each kind, which shows the last one and says how many `more` it stands for. Beyond the total, alerts are only logged.
 """
 MAX_TOLD = 10_000
 """Most alerts that a worker remembers, so as not to repeat them within the hour."""
