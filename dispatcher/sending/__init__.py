@@ -1,1 +1,1 @@
-"""Posts callbacks. Knows no Redis."""
+"""Posts callbacks over HTTP. Does not use Redis."""

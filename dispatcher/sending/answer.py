@@ -1,7 +1,7 @@
-"""One HTTP/1 answer, read from bytes as they come, within bounds (RFC 9112). Does no I/O.
+"""Reads one HTTP/1 answer from bytes as they arrive, within bounds (RFC 9112). No I/O.
 
-The status counts once a final head was read whole, however untidy it is. What is not written exactly as the RFC
-says costs the connection and nothing else: it is not used again, so no byte of one answer is taken for the next one's.
+The status counts once a final head was read completely, however untidy it is. An answer that deviates from the RFC
+costs only the connection: it is not reused, so that no byte of one answer is taken for the next one's.
 """
 
 import functools
@@ -11,35 +11,38 @@ from typing import NamedTuple
 import msgspec
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Most that is read before the end of the final head, with all 1xx before it."""
+"""Most bytes that are read before the end of the final head, including all 1xx before it."""
 
 MAX_ANSWER_BYTES = 16 * 1024
-"""Most that is read behind the head, with the frames of chunks: what a server sends before it waits for the first
-acknowledgement (RFC 6928). The ledger keeps 256 bytes of it; the rest is read only to use the connection again."""
+"""Most bytes that are read after the head, including the framing of chunks.
+
+A server sends about this much before it waits for the first acknowledgement (RFC 6928). The ledger keeps 256 bytes of
+it; the rest is read only so that the connection can be reused.
+"""
 
 MAX_PIECES = 512
-"""Most reads, 1xx and chunks of one answer: each takes as long as some hundred bytes, however short it is."""
+"""Most reads, 1xx and chunks of one answer: each costs as much time as some hundred bytes, however short it is."""
 
 MAX_LINES = 256
-"""Most header lines that are looked at."""
+"""Most header lines that are parsed."""
 
 MAX_CACHED_BYTES = 1024
-"""Longest head whose framing is remembered."""
+"""Longest head whose framing is cached."""
 
 TIDY_HEAD = re.compile(
     rb"HTTP/1\.(\d) ([1-9]\d\d)(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n"
     rb"(?:[!#$%%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n){0,%d}+\r\n" % MAX_LINES
 )
-"""RFC 9112 §4 and §5. Many servers leave out the blank before an empty reason; it divides nothing."""
+"""RFC 9112 §4 and §5. Many servers leave out the blank before an empty reason, so that is accepted."""
 
 STATUS = re.compile(rb"HTTP/1\.(\d)[ \t]+([1-9]\d\d)(?=[ \t\r\n])")
-"""RFC 9112 §4, with any blanks. The name is case-sensitive, and other major versions are framed otherwise."""
+"""RFC 9112 §4, with any blanks. The name is case-sensitive, and other major versions are framed differently."""
 
 STATUS_BYTES = 40
-"""Within so many bytes a status must have come."""
+"""A status must have come within this many bytes."""
 
 HEAD_END = re.compile(rb"\n\r?\n")
-"""An empty line. A line feed alone ends a line, too (RFC 9112 §2.2)."""
+"""An empty line. A line feed alone also ends a line (RFC 9112 §2.2)."""
 
 FIELD = re.compile(rb"\n([^:\n]++):([^\n]*)")
 FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection)[ \t]*:[ \t]*([^\r\n]*)")
@@ -47,7 +50,7 @@ CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A final head that was read whole, and the beginning of its body, as it was sent."""
+    """A complete final head, and the beginning of its body, which is not decompressed."""
 
     status: int
     head: bytes = b""
@@ -56,7 +59,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Names and values, in the order in which they came."""
+        """Names and values, in order of arrival."""
         return [(name.strip(), value.strip()) for name, value in FIELD.findall(self.head)]
 
 
@@ -64,17 +67,17 @@ class Body(NamedTuple):
     """How a body ends (RFC 9112 §6.3)."""
 
     length: int | None = None
-    """None: with the connection, unless it is chunked."""
+    """None: it ends with the connection, unless it is chunked."""
     chunked: bool = False
     tidy: bool = True
-    """Whether the connection outlives it: nothing contradicts, and the server does not want to close (§9.3)."""
+    """Whether the connection can be reused: nothing contradicts itself, and the server will not close it (§9.3)."""
     unknown: bool = False
-    """Nobody can say where."""
+    """Whether its end cannot be determined."""
 
 
 @functools.lru_cache(maxsize=1024)
 def body_of(minor: bytes, status: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> Body:
-    """By the version's second digit, the status, and the fields that FRAMING finds."""
+    """Returns how a body ends, from the version's second digit, the status, and the fields that FRAMING finds."""
     given: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"connection": []}
     for name, value in fields:
         given[name] += [item.strip() for item in value.split(b",")]
@@ -93,18 +96,18 @@ def body_of(minor: bytes, status: bytes, fields: tuple[tuple[bytes, bytes], ...]
 
 
 class Reader:
-    """Takes the bytes of one answer, until it is `done` or nothing more comes."""
+    """Reads one answer from the bytes that it is fed, until it is `done` or nothing more comes."""
 
     head_only = False
     """Whether no body follows the head: a proxy's answer to CONNECT has none (RFC 9110 §9.3.6)."""
     answer: Answer | None = None
-    """Once a final head was read: with as much of the body as has come."""
+    """Set once a final head was read, with as much of the body as has come."""
     done = False
-    """Whether nothing more is to be read."""
+    """Whether nothing more needs to be read."""
     reusable = False
-    """Whether the connection may be used again."""
+    """Whether the connection may be reused."""
     problem = ""
-    """Why what came is no answer, in words."""
+    """Why these bytes are not a valid answer, in words."""
 
     _rest = _chunks = b""
     _at = _searched = _pieces = 0
@@ -112,7 +115,7 @@ class Reader:
     _body = Body()
 
     def feed(self, data: bytes) -> None:
-        """Takes the next bytes; of many, no more than the bounds allow."""
+        """Takes the next bytes, but no more of them than the bounds allow."""
         tidy = None if self._pieces else TIDY_HEAD.match(data, 0, MAX_HEAD_BYTES)
         self._pieces += 1
         if tidy and tidy[2] >= b"200":
@@ -136,7 +139,7 @@ class Reader:
     # Heads: the final one, and those of 1xx before it.
 
     def _read_head(self) -> bool:
-        """Takes the next head, if it is there whole; whether it was."""
+        """Takes the next head if it is complete; returns whether it was."""
         end = self._head_end()
         if not end or end > MAX_HEAD_BYTES:
             if len(self._rest) > MAX_HEAD_BYTES:
@@ -146,13 +149,13 @@ class Reader:
         found = TIDY_HEAD.fullmatch(head)
         if not found:
             found, self._tidy, head = STATUS.match(head), False, _tidied(head)
-        assert found  # _head_end has looked
+        assert found  # _head_end has checked it
         if found[2] >= b"200" or found[2] == b"101":
             self._take(found, head, self._rest[end:])
         return True
 
     def _head_end(self) -> int:
-        """Where the next head ends; 0 while that has not come. Empty lines before it are skipped."""
+        """Where the next head ends; 0 while it is incomplete. Skips empty lines before it."""
         if self._rest[self._at : self._at + 1] in (b"\r", b"\n"):
             self._at = len(self._rest) - len(self._rest[self._at :].lstrip(b"\r\n"))
             self._tidy = False
@@ -196,7 +199,7 @@ class Reader:
             self.done = True
 
     def _read_chunks(self) -> bytes:
-        """Takes those that are there whole (RFC 9112 §7.1). Returns the data of all that came."""
+        """Takes the complete chunks (RFC 9112 §7.1). Returns all data so far, also that of an incomplete chunk."""
         while self._pieces <= MAX_PIECES and (line := self._chunk_line()):
             stop = line.end() + int(line[1], 16)
             if stop == line.end():
@@ -213,7 +216,7 @@ class Reader:
         return self._chunks
 
     def _chunk_line(self) -> re.Match[bytes] | None:
-        """The line before the next chunk, once it is there whole."""
+        """The line before the next chunk; None while it is incomplete."""
         end = self._rest.find(b"\n", self._at) + 1
         line = CHUNK_LINE.fullmatch(self._rest, self._at, end) if end else None
         if end and not line:
@@ -221,7 +224,7 @@ class Reader:
         return line
 
     def _read_last(self, at: int) -> None:
-        """Behind the last chunk: an empty line, or trailers, whose end is not worth waiting for."""
+        """Reads what follows the last chunk: an empty line, or trailers, whose end is not worth waiting for."""
         tail = self._rest[at : at + 2]
         if tail == b"\r\n":
             self._end_at(at + 2)
@@ -234,21 +237,21 @@ class Reader:
 
 
 def _may_be_status(begins: bytes) -> bool:
-    """Whether a status may still come of this."""
+    """Whether these bytes may still become a status line."""
     return len(begins) < STATUS_BYTES and b"\n" not in begins and b"HTTP/1.".startswith(begins[:7])
 
 
 def _tidied(head: bytes) -> bytes:
-    """One line for each field: what is folded is unfolded (RFC 9112 §5.2), what follows on many lines is left out.
+    """Returns a head with one line for each field: folded lines are joined (RFC 9112 §5.2).
 
-    What is folded onto the status line goes with it (§2.2).
+    Lines beyond MAX_LINES are dropped. Lines that continue the status line are joined to it, and so ignored (§2.2).
     """
     lines = head.replace(b"\r\n", b"\n").split(b"\n", MAX_LINES)[:MAX_LINES]
     return re.sub(rb"\n[ \t]+", b" ", b"\n".join(lines))
 
 
 def _one_number(lengths: list[bytes]) -> int | None:
-    """What all of them say (RFC 9110 §8.6); None where they differ, or one is no length."""
+    """The length that all of them give (RFC 9110 §8.6); None if they differ, or one is not a length."""
     if not all(one.isdigit() and len(one) < 19 for one in lengths):
         return None
     numbers = {int(one) for one in lengths}

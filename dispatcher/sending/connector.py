@@ -1,6 +1,6 @@
-"""Makes connections: to an address that is allowed, through the proxy if there is one, encrypted where the URL says so.
+"""Opens connections: only to allowed addresses, through the proxy if there is one, encrypted if the URL says so.
 
-What the system raises becomes a value here, once.
+Errors that the system raises become values here.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from dispatcher.sending.resolver import Names
 from dispatcher.sending.target import Target
 
 NEXT_ADDRESS_SECONDS = 0.25
-"""How long one address may take to connect before the next one is tried beside it (RFC 8305 §5)."""
+"""How long one address may take to connect before the next one is tried in parallel (RFC 8305 §5)."""
 
 
 class Connector:
-    """Connects to receivers, or to the operator's proxy, which may be anywhere."""
+    """Connects to receivers, or to the operator's proxy, which may have any address."""
 
     def __init__(self, policy: AddressPolicy, names: Names, tls: ssl.SSLContext, proxy: Proxy | None) -> None:
         self._policy = policy
@@ -32,7 +32,7 @@ class Connector:
         self._loop = asyncio.get_running_loop()
 
     async def connect(self, target: Target, deadline: float) -> Connection | Failure:
-        """A new connection to a URL's receiver, until `deadline` (of the loop's clock)."""
+        """Opens a connection to a URL's receiver; gives up at `deadline` (of the loop's clock)."""
         try:
             async with asyncio.timeout_at(deadline):
                 if self._proxy:
@@ -61,16 +61,16 @@ class Connector:
         return await self._encrypted(connection, host) if encrypted else connection
 
     async def _encrypted(self, connection: Connection, name: str) -> Connection | Failure:
-        """The connection, encrypted, to a server whose certificate is that name's."""
+        """Encrypts a connection to a server, whose certificate must be for `name`."""
         try:
             return await connection.encrypted(self._tls, name)
         except OSError as error:
             return failure_of(error, "tls_handshake")
 
     async def _open_first(self, first: AddrInfoType, *others: AddrInfoType) -> Connection:
-        """To the first address, or if that takes long or fails, to whichever of them answers first. Raises OSError.
+        """Connects to the first address; if that is slow or fails, to the address that answers first. Raises OSError.
 
-        The first one is tried as uvloop does it itself: a quarter of the CPU.
+        uvloop itself tries the first one, which takes a quarter of the CPU.
         """
         with suppress(OSError) if others else nullcontext():
             async with asyncio.timeout(NEXT_ADDRESS_SECONDS if others else None):
@@ -88,7 +88,7 @@ class Connector:
         return connection
 
     def _check(self, info: AddrInfoType) -> None:
-        """The check that counts: the final address of every connection. Raises BlockedAddress."""
+        """The check that counts: it sees the final address of every connection. Raises BlockedAddress."""
         refusal = self._policy.refusal(str(info[4][0]), int(info[4][1]))
         if refusal and not self._proxy:
             raise BlockedAddress(refusal)

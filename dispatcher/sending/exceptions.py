@@ -1,6 +1,6 @@
-"""The same failures as exceptions, for those who send by httpx.
+"""The same failures as exceptions, for code that sends through httpx.
 
-Failed                   a TransportError: this machine was to blame
+Failed                   an httpx.TransportError; raised itself if this machine is to blame
 ├── NotConnected         and httpx.ConnectError: dns, connect, tls_…, blocked_address
 ├── ProxyFailed          and httpx.ProxyError
 ├── TimedOut             and httpx.TimeoutException
@@ -26,11 +26,11 @@ class NotConnected(Failed, httpx.ConnectError):
 
 
 class ProxyFailed(Failed, httpx.ProxyError):
-    """The operator's proxy would not, or could not, connect."""
+    """The operator's proxy refused or failed to connect."""
 
 
 class TimedOut(Failed, httpx.TimeoutException):
-    """It was not over in time."""
+    """There was no answer in time."""
 
 
 class BrokenOff(Failed, httpx.ReadError):
@@ -38,7 +38,7 @@ class BrokenOff(Failed, httpx.ReadError):
 
 
 class NotHttp(Failed, httpx.RemoteProtocolError):
-    """What came back is no answer."""
+    """What came back is not a valid answer."""
 
 
 BY_WORD: dict[str, type[Failed]] = {
@@ -50,7 +50,7 @@ BY_WORD: dict[str, type[Failed]] = {
 
 
 def exception_of(failure: Failure) -> Failed:
-    """The exception for a failure, to be raised."""
+    """Returns the exception to raise for a failure."""
     if isinstance(failure, NoAnswer):
         return BY_WORD.get(failure.word, NotConnected)(failure)
     return Failed(failure)

@@ -1,4 +1,4 @@
-"""Why a POST has no answer: values, and the one table that makes them from the system's errors."""
+"""Why a POST has no answer, as values; `failure_of` makes them from the system's errors."""
 
 import errno
 import socket
@@ -12,7 +12,7 @@ INTERNAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """No answer's head could be read; `word` says why, from the closed list of attempt errors."""
+    """No complete head of an answer was read; `word` says why, from the closed list of attempt errors."""
 
     word: str
     text: str
@@ -20,7 +20,7 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class InternalError:
-    """This machine, not the receiver, is to blame: no descriptors, ports or memory."""
+    """This machine is to blame, not the receiver: for instance it has no descriptors, ports or memory left."""
 
     text: str
 
@@ -29,7 +29,7 @@ Failure = NoAnswer | InternalError
 
 
 class BlockedAddress(OSError):
-    """The address may not be connected to. An OSError, because it is raised where a socket is opened."""
+    """Connecting to this address is not allowed. An OSError, because it is raised where a socket is opened."""
 
 
 def failure_of(error: OSError, word: str) -> Failure:
@@ -47,12 +47,12 @@ def failure_of(error: OSError, word: str) -> Failure:
 
 
 def plain(error: Exception) -> str:
-    """An error's text in one line, or the name of its class where it has none."""
+    """An error's text on one line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _lacks_a_family(error: OSError) -> bool:
-    """Whether an address could not be used because this machine has no IPv6, and not for lack of ports."""
+    """Whether an address is unusable because this machine has no IPv6, rather than because it has no ports left."""
     if error.errno != errno.EADDRNOTAVAIL:
         return False
     try:

@@ -1,7 +1,6 @@
-"""One HTTP/1.1 connection to a receiver: a request goes out, and one answer comes in.
+"""One HTTP/1.1 connection to a receiver: one request at a time, and one answer to each.
 
-What a server sends without being asked closes the connection, so that it is never taken for the answer to the
-next request.
+Unsolicited bytes from a server close the connection, so that they are never taken for the answer to the next request.
 """
 
 import asyncio
@@ -12,11 +11,11 @@ from dispatcher.sending.answer import Answer, Reader
 from dispatcher.sending.failures import NoAnswer, plain
 
 REST_SECONDS = 1.0
-"""How long the rest of an answer is waited for once its head was read: the status stands, and a slot is held."""
+"""How long to wait for the rest of an answer after its head: the status is known, and the wait holds a slot."""
 
 
 class Connection(asyncio.Protocol):
-    """Asks one thing at a time. Made by a loop's `create_connection`."""
+    """Sends one request at a time. Created by a loop's `create_connection`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -27,7 +26,7 @@ class Connection(asyncio.Protocol):
         self._heard = False
         self._over: NoAnswer | None = None
         self.reusable = False
-        """Whether another request may be sent: the last answer was read to its end, and nothing came behind it."""
+        """Whether another request may be sent: the last answer was read to its end, and nothing came after it."""
         self.made_at = self.idle_since = self._loop.time()
 
     async def ask(
@@ -35,7 +34,7 @@ class Connection(asyncio.Protocol):
     ) -> Answer | NoAnswer:
         """Sends a request and waits for its answer, until `deadline` (of the loop's clock).
 
-        With `head_only` no body is waited for: a proxy's answer to CONNECT has none.
+        With `head_only` it expects no body: answers to HEAD, and a proxy's answer to CONNECT, have none.
         """
         assert self._transport
         if self._over:
@@ -60,7 +59,7 @@ class Connection(asyncio.Protocol):
                 self.close()
 
     async def encrypted(self, tls: ssl.SSLContext, name: str) -> "Connection":
-        """The connection that goes through this one, encrypted, to the server of that name. Raises OSError."""
+        """Starts TLS with the server `name`; returns the encrypted connection, which uses this one. Raises OSError."""
         inner = Connection()
         assert self._transport
         try:
@@ -71,7 +70,7 @@ class Connection(asyncio.Protocol):
         return inner
 
     def close(self) -> None:
-        """Ends the connection at once."""
+        """Aborts the connection."""
         self.reusable = False
         if self._transport:
             self._transport.abort()
@@ -79,7 +78,7 @@ class Connection(asyncio.Protocol):
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def connection_lost(self, error: Exception | None) -> None:
         self.reusable = False
@@ -108,7 +107,10 @@ class Connection(asyncio.Protocol):
             self._rest_timer = self._loop.call_later(REST_SECONDS, self._end, "", "")
 
     def _end(self, word: str, text: str) -> None:
-        """Ends a request: with the answer if its head was read, else with why there is none; so does the next one."""
+        """Ends a request: with the answer if its head was read, else with the reason why there is none.
+
+        Without a request, the next one ends with that reason.
+        """
         if self._waiting is None:
             self._over = self._over or NoAnswer(word, text)
         elif self._waiting.done():

@@ -1,4 +1,4 @@
-"""Connections that are open and idle, by origin."""
+"""Open, idle connections by origin."""
 
 import asyncio
 from collections import defaultdict
@@ -7,10 +7,10 @@ from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.target import Origin
 
 KEEP_ALIVE_SECONDS = 4.0
-"""Idle connections are closed before common servers do it (5 s in Node.js): a POST must not meet a closing one."""
+"""Idle connections are closed before common servers close them (5 s in Node.js): a POST must not meet a closing one."""
 
 MAX_AGE_SECONDS = 60.0
-"""A connection that is this old is not used again, so that a name that has moved is looked up again."""
+"""A connection this old is not reused, so that a name whose address changed is looked up again."""
 
 SWEEP_SECONDS = 0.5
 
@@ -26,7 +26,7 @@ class Pool:
         self.closed = False
 
     def take(self, origin: Origin) -> Connection | None:
-        """The connection that was used last, if there is one."""
+        """Takes the most recently used connection; None if there is none."""
         connections = self._idle.get(origin)
         while connections:
             connection = connections.pop()
@@ -36,7 +36,7 @@ class Pool:
         return None
 
     def keep(self, origin: Origin, connection: Connection) -> None:
-        """Keeps a reusable connection, or closes it where it is too old."""
+        """Keeps a reusable connection, or closes it if it is too old or the pool is closed."""
         if self.closed or self._loop.time() - connection.made_at >= self._max_age_seconds:
             connection.close()
             return
@@ -44,7 +44,7 @@ class Pool:
         self._sweeper = self._sweeper or self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def close(self) -> None:
-        """Closes all connections, and from now on each one that is given to it."""
+        """Closes all connections, and from now on each one that it is to keep."""
         self.closed = True
         if self._sweeper:
             self._sweeper.cancel()
@@ -54,7 +54,7 @@ class Pool:
         self._idle.clear()
 
     def _sweep(self) -> None:
-        """Closes what has been idle for long."""
+        """Closes connections that have been idle for KEEP_ALIVE_SECONDS."""
         idle_before = self._loop.time() - KEEP_ALIVE_SECONDS
         for origin, connections in list(self._idle.items()):
             for connection in connections:

@@ -11,17 +11,17 @@ from dispatcher.sending.http_connection import Connection
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where it is, and the header it wants."""
+    """Where the proxy is, and its authorization header."""
 
     host: str
     port: int
     encrypted: bool
     authorization: bytes = field(repr=False)
-    """A whole header line, or empty."""
+    """A complete header line, or empty."""
 
 
 def read_proxy(url: str) -> Proxy:
-    """The proxy of a URL. Raises InvalidInput for what is no URL of one."""
+    """Parses a proxy's URL, which may contain user and password. Raises InvalidInput."""
     without, userinfo = without_userinfo(url)
     read, authorization = parse_callback_url(without, allow_http=True), b""
     if userinfo:
@@ -32,7 +32,7 @@ def read_proxy(url: str) -> Proxy:
 
 
 async def open_tunnel(connection: Connection, proxy: Proxy, host: str, port: int) -> NoAnswer | None:
-    """Has the proxy connect this connection to a receiver. None once it has; else why it did not."""
+    """Has the proxy connect this connection to a receiver. Returns None, or why the proxy did not."""
     name = f"[{host}]" if ":" in host else host
     there = f"{name}:{port}".encode()
     request = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (there, there, proxy.authorization)

@@ -1,4 +1,4 @@
-"""Looks names up: without threads of ours, each name once at a time, only to addresses that are allowed."""
+"""Looks up host names: without threads of our own, each name once at a time, and only to allowed addresses."""
 
 import asyncio
 import socket
@@ -16,31 +16,31 @@ KEPT_SECONDS = 10.0
 MAX_KEPT = 10_000
 
 MAX_ADDRESSES = 2
-"""Of each family of a name's addresses; all of them are tried in one attempt."""
+"""Most addresses of each family that are kept for a name; one attempt tries all of them."""
 
 
 class Resolver(Protocol):
-    """Knows the addresses of names."""
+    """Looks up the addresses of names."""
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
-        """A name's addresses of both families, as text, the best one for that port first. Raises OSError."""
+        """Returns a name's addresses of both families, as text, the best one for that port first. Raises OSError."""
 
     async def close(self) -> None:
         """Ends all look-ups."""
 
 
 class DnsResolver:
-    """Asks as the system does (/etc/hosts, then the servers and search domains of /etc/resolv.conf), without its threads.
+    """Asks as the system does, but without its threads: /etc/hosts, then the servers and domains of /etc/resolv.conf.
 
-    `servers` replace those of /etc/resolv.conf: addresses, with a port where it is not 53. A server that is silent is
-    asked three times within some ten seconds; one whose answer is cut, over TCP. Use within a running event loop.
+    `servers` replace those of /etc/resolv.conf: addresses, with a port if it is not 53. A silent server is asked three
+    times within some ten seconds; after a truncated answer it is asked over TCP. Use within a running event loop.
     """
 
     def __init__(self, servers: Sequence[str] = ()) -> None:
         self._resolver = aiodns.DNSResolver(list(servers) or None)
 
     async def resolve(self, host: str, port: int) -> list[str]:
-        """A name's addresses in the order of RFC 6724. Raises OSError."""
+        """Returns a name's addresses in the order of RFC 6724. Raises OSError."""
         try:
             found = await self._resolver.getaddrinfo(host, socket.AF_UNSPEC, port, type=socket.SOCK_STREAM)
         except aiodns.error.DNSError as error:
@@ -53,7 +53,7 @@ class DnsResolver:
 
 
 class Names:
-    """Addresses of host names, ready to connect to; `policy` None allows all (for the operator's own proxy)."""
+    """Addresses of host names, ready to connect to. `policy` None allows all, for the operator's own proxy."""
 
     def __init__(self, resolver: Resolver, policy: AddressPolicy | None) -> None:
         self._resolver = resolver
@@ -62,7 +62,7 @@ class Names:
         self._asked: dict[tuple[str, int], asyncio.Task[list[AddrInfoType] | Failure]] = {}
 
     async def addresses(self, host: str, port: int) -> list[AddrInfoType] | Failure:
-        """Where a name's connections go: one address at least; else why there is none, or none that is allowed."""
+        """Returns the addresses to connect to, at least one; or why there is none, or none that is allowed."""
         if as_address(host):
             return [_info(host, port)]
         key = (host, port)
@@ -83,7 +83,7 @@ class Names:
     def _answered(self, key: tuple[str, int], task: "asyncio.Task[list[AddrInfoType] | Failure]") -> None:
         del self._asked[key]
         if task.cancelled() or task.exception() or not isinstance(found := task.result(), list):
-            return  # asked again the next time
+            return  # not kept: the next call asks again
         if len(self._known) >= MAX_KEPT:
             self._known.clear()
         self._known[key] = asyncio.get_running_loop().time() + KEPT_SECONDS, found
@@ -102,9 +102,9 @@ class Names:
         return kept or NoAnswer("dns", f"{host} has no address")
 
     def _allowed(self, host: str, port: int, found: Sequence[str]) -> Sequence[str] | NoAnswer:
-        """Leaves out what is refused, so that a name with mixed answers works.
+        """Drops addresses that are refused, so that a name with both kinds still works.
 
-        The check that counts is the one when the socket is opened; this one says why a name failed.
+        The check that counts is made when the socket is opened; this one says why a name failed.
         """
         if self._policy is None:
             return found
@@ -115,7 +115,7 @@ class Names:
 
 
 def _info(host: str, port: int) -> AddrInfoType:
-    """An address to connect to: written anew from its number, so that no resolver has to read it again. Raises OSError."""
+    """An address to connect to, in canonical text, so that it needs no further look-up. Raises OSError."""
     address = as_address(host)
     if address is None:
         raise OSError(f"{host!r} is no address")

@@ -17,20 +17,20 @@ from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.signing import webhook_headers
 
 ANSWER_BYTES = 256
-"""How much of a failed answer the ledger keeps."""
+"""How much of the body of an answer other than 2xx the ledger keeps."""
 
 EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received")
-"""Errors that the ledger keeps in words, in place of an answer.
+"""Errors whose text the ledger keeps, in place of an answer.
 
-Not `dns`, `connect` and `timeout`: the word says nearly all, an outage makes very many, and the log has the rest.
+Not `dns`, `connect` and `timeout`: the word says nearly all, an outage causes very many, and the log has the text.
 """
 
 
 class Poster(Protocol):
-    """What a sender needs of the transport."""
+    """What a sender needs from the transport."""
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer | Failure:
-        """One POST."""
+        """Makes one POST."""
 
 
 class Sender:
@@ -72,9 +72,9 @@ class Sender:
 
 
 def attempt_of(posted: Answer | Failure, now_ms: int, duration_ms: int) -> Attempt:
-    """What the ledger gets of a POST that began at `now_ms`."""
+    """The attempt, for the ledger, of a POST that began at `now_ms`."""
     match posted:
-        case Answer():  # its fields are not taken out here: that took longer than all else that is done with it
+        case Answer():  # matching its fields here took longer than everything else that is done with it
             status = posted.status
             if 200 <= status < 300:
                 return Attempt(now_ms, duration_ms, status)
@@ -98,7 +98,7 @@ def _retry_after_ms(answer: Answer, now_ms: int) -> int | None:
 
 
 def parse_retry_after(value: str, now_ms: int) -> int | None:
-    """Milliseconds to wait by a Retry-After header: seconds or an HTTP date; None for nonsense (RFC 9110 §10.2.3)."""
+    """Milliseconds to wait by a Retry-After header: seconds or an HTTP date (RFC 9110 §10.2.3); else None."""
     text = value.strip()
     if text.isascii() and text.isdigit():
         return int(text[:12]) * 1000

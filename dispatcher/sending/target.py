@@ -1,4 +1,4 @@
-"""What a URL says about the way to it, and the bytes of a request."""
+"""Where a URL's requests go, and the bytes of a request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,17 +23,17 @@ class Target:
     encrypted: bool
     origin: Origin
     start: bytes = field(repr=False)
-    """Request line, without its method, and Host."""
+    """The request line without its method, and Host; for a proxied http URL also the proxy's authorization."""
 
 
 def read_target(text: str, policy: AddressPolicy, proxy: Proxy | None) -> Target | NoAnswer:
-    """All that is known of a URL without a look-up; why nothing may be sent there, if so.
+    """Reads from a URL where its requests go, without a look-up; or returns why nothing may be sent there.
 
-    An address in place of a name is checked before all else, also where a proxy connects.
+    An address in place of a name is checked here, also if a proxy makes the connection.
     """
     try:
         url = parse_callback_url(text, allow_http=True)
-    except InvalidInput as error:  # it was stored before that was refused
+    except InvalidInput as error:  # stored before such URLs were refused
         return NoAnswer("blocked_address", str(error))
     refusal = policy.refusal(url.host, url.port) if url.address else policy.port_refusal(url.port)
     if refusal:
@@ -49,7 +49,7 @@ def read_target(text: str, policy: AddressPolicy, proxy: Proxy | None) -> Target
 def request_bytes(
     method: bytes, target: Target, headers: Mapping[str, str], body: bytes
 ) -> bytes | InternalError:
-    """A request as it goes out; an own fault where a header would break it."""
+    """The bytes of a request; an internal error if a header would break it."""
     head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if head.count("\n") != len(headers) or head.count("\r") != len(headers) or not head.isascii():
         return InternalError("a header holds a line end, or what is not ASCII")

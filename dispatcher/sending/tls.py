@@ -1,12 +1,12 @@
-"""Encrypted connections: what is verified, and the words for certificates that fail."""
+"""Encrypted connections: what is verified, and the error words for refused certificates."""
 
 import ssl
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """TLS 1.2 and newer, certificates and names verified by the system's authorities and those of `ca_file`.
+    """TLS 1.2 and newer; verifies certificates and names, with the system's authorities and those of `ca_file`.
 
-    Raises OSError where the file cannot be read or holds no certificate.
+    Raises OSError if the file cannot be read or holds no certificate.
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -16,7 +16,7 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 
 
 def certificate_word(error: ssl.SSLCertVerificationError) -> str:
-    """The attempt error for a certificate that was refused, by OpenSSL's verify codes (x509_vfy.h)."""
+    """The attempt error for a refused certificate, by OpenSSL's verify code (x509_vfy.h)."""
     match error.verify_code:
         case 9 | 10:  # not yet valid, expired
             return "tls_expired"

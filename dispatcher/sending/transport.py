@@ -1,8 +1,9 @@
-"""An HTTP client that is bounded in time and size, and connects only to addresses that are allowed.
+"""An HTTP client that is bounded in time and size, and connects only to allowed addresses.
 
-Follows no redirect, keeps no cookie, knows no proxy of the environment, decompresses nothing. It is
-ours because aiohttp spent five times, and httpx ten times, as much on a request (docs/performance.md).
-Callbacks go out by `post`, the short way; all else by an httpx client on top of it (`http_client`).
+It follows no redirects, keeps no cookies, ignores the environment's proxies and decompresses nothing.
+It is our own because aiohttp takes five times as much CPU for a POST, and httpx forty times
+(docs/decisions/http-connection.md). Callbacks go out through `post`, the short way; everything else
+through an httpx client on top of it (`http_client`).
 """
 
 import asyncio
@@ -26,15 +27,15 @@ from dispatcher.sending.target import Target, read_target, request_bytes
 from dispatcher.sending.tls import tls_context
 
 WRITTEN_HERE = (b"host", b"content-length", b"transfer-encoding")
-"""Headers of an httpx request that we write ourselves: the body is in one piece, whatever it was made from."""
+"""Headers of an httpx request that we write ourselves: the body goes out in one piece, even if httpx streams it."""
 
 
 class CallbackTransport(httpx.AsyncBaseTransport):
-    """Sends one request and reads its answer's head and at most 16 KiB behind it.
+    """Sends requests; reads the head of each answer and at most 16 KiB after it.
 
-    `timeout_seconds` is the total from DNS to the last byte; timeouts of an httpx client are not looked at.
-    Once the head is read nothing fails any more: what is wrong with a body changes no status.
-    Use within a running event loop; `aclose` ends it. Raises InvalidInput for a proxy's URL that is none.
+    `timeout_seconds` is the total from DNS to the last byte; timeouts of an httpx client are ignored.
+    Once the head is read a request cannot fail any more: a bad body does not change the status.
+    Create it within a running event loop, and close it with `aclose`. Raises InvalidInput for an invalid proxy URL.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, method: bytes = b"POST"
     ) -> Answer | Failure:
-        """One request, without httpx's objects: they cost more than the rest (docs/performance.md)."""
+        """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md)."""
         deadline = self._loop.time() + self._timeout_seconds
         target = self._target(url)
         if not isinstance(target, Target):
@@ -77,7 +78,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         return answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends what an `httpx.AsyncClient` made. Raises Failed, which is always one of httpx's exceptions."""
+        """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError."""
         url, method = str(request.url), request.method.encode()
         answer = await self.post(url, _headers_of(request), await request.aread(), method)
         if not isinstance(answer, Answer):
@@ -87,9 +88,9 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         )
 
     async def look_up(self, url: str, timeout_seconds: float) -> Failure | None:
-        """What `post` does before it connects: may it go to that URL, and where is that? None, or what would stop it.
+        """Does what `post` does before it connects: checks the URL and looks its name up. Returns None, or the failure.
 
-        A proxy looks names up itself: then only the URL is looked at.
+        A proxy looks names up itself: with one, only the URL is checked.
         """
         target = self._target(url)
         if not isinstance(target, Target):
@@ -116,9 +117,9 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
 
 def http_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """An httpx client that adds nothing of its own: no header, no cookie, no proxy of the environment, no redirect.
+    """An httpx client that adds no headers, keeps no cookies, uses no environment proxy and follows no redirects.
 
-    It closes the transport with itself.
+    Closing it closes the transport.
     """
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     client = httpx.AsyncClient(transport=transport, cookies=no_cookies, trust_env=False)
@@ -127,7 +128,7 @@ def http_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
 
 
 def _headers_of(request: httpx.Request) -> dict[str, str]:
-    """As they are written, and those of one name together (RFC 9110 §5.3)."""
+    """A request's headers but those WRITTEN_HERE; the values of one name are joined (RFC 9110 §5.3)."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in request.headers.raw:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")

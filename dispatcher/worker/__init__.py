@@ -1,1 +1,1 @@
-"""Drives: what runs in a worker, one loop per file."""
+"""What runs in a worker, one loop per file."""

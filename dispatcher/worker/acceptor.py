@@ -1,4 +1,4 @@
-"""Has the ledger accept a batch: what it does not take is rejected, rendered again or put off."""
+"""Passes a batch to the ledger; entries that it does not accept are rejected, rendered again or put off."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.turns import Turns
 
 RENDERED_AGAIN = 2
-"""How often entries are rendered again at once, where their workspace is changed meanwhile, before they are put off."""
+"""How often entries are rendered again at once, if their workspace changes in between, before they are put off."""
 
 BROKEN = Fault("a key of its endpoint in Redis is not of the type it should be")
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class Acceptor:
-    """Accepts batches. `token` is that of the lease of intake; `turns` serve what accept gives to this worker at once."""
+    """Accepts batches. `token` is the intake lease's; `turns` serves what accept leases to this worker at once."""
 
     def __init__(
         self,
@@ -45,10 +45,11 @@ class Acceptor:
         self._metrics = metrics
 
     async def accept(self, batch: Batch, again: int = RENDERED_AGAIN) -> None:
-        """Has the ledger take or reject what it can; what stays on the queue is in `batch.later` then.
+        """Has the ledger accept or reject a batch; entries that stay on the queue are in `batch.later` afterwards.
 
-        Entries whose workspace has changed since they were rendered are rendered again, up to `again` times, and no others
-        are. What breaks a whole batch is looked for entry by entry. Raises NotLeader, RedisFull, RedisUnavailable.
+        Entries whose workspace changed after they were rendered are rendered again, up to `again` times; other entries
+        are not. If the whole batch fails with an unexpected error, each entry is accepted alone, to find the one that
+        causes it. Raises NotLeader, RedisFull, RedisUnavailable.
         """
         changed: list[tuple[QueueEntry, str]] = []
         try:
@@ -68,7 +69,7 @@ class Acceptor:
                 batch.put_off(workspace, entry)
 
     async def _accept_one_by_one(self, batch: Batch, error: Exception) -> None:
-        """Accepts each entry for itself, after they broke together; one that breaks alone is put off or rejected."""
+        """Accepts each entry alone, after they failed together; one that fails alone is put off or rejected."""
         rendered = sorted([*batch.rendered, *batch.skipped], key=_place_of)
         if len(rendered) == 1:
             [(entry, workspace)] = rendered
@@ -78,7 +79,7 @@ class Acceptor:
             await self.accept(await self._preparer.prepare([entry], batch.trying, batch.later))
 
     async def _accept_rendered(self, batch: Batch) -> list[tuple[QueueEntry, str]]:
-        """Returns the entries whose workspace has changed since they were rendered, with that workspace."""
+        """Returns the entries whose workspace changed after they were rendered, with that workspace."""
         changed: list[tuple[QueueEntry, str]] = []
         accepted = await self._accept_callbacks(batch)
         for entry, workspace, word in _words(batch, accepted):
@@ -91,13 +92,13 @@ class Acceptor:
         return sorted(changed, key=_place_of)
 
     async def _accept_callbacks(self, batch: Batch) -> Accepted:
-        """Calls the ledger, with slots reserved for what it gives to this worker at once."""
+        """Calls the ledger, with slots reserved for the callbacks that it leases to this worker at once."""
         room, claims = self._turns.reserve(batch.callbacks.count, batch.workspaces), []
         skipped = [(entry.id, workspace) for entry, workspace in batch.skipped]
         try:
             accepted = await self._ledger.accept(self._token, batch.revisions, skipped, batch.callbacks, room)
             claims = accepted.claims
-        finally:  # not at once: first the next batch, if there is one, goes to Redis
+        finally:  # deferred, so that the next batch, if there is one, goes to Redis first
             asyncio.get_running_loop().call_soon(self._turns.serve_claims, claims, room.claims)
         self._count(batch, accepted)
         self._turns.hint(accepted.hints)
@@ -110,7 +111,7 @@ class Acceptor:
             self._recorder.count(accepted.recorded, accepted.problem)
 
     async def _reject(self, batch: Batch) -> None:
-        """Keeps entries in `rejected`; those that could not be kept are put off."""
+        """Records entries in `rejected`; puts off those that could not be recorded."""
         left = await self._ledger.reject(
             self._token, [(e.id, r.reason, r.detail, r.workspace, r.event_id) for e, r in batch.rejected]
         )
@@ -129,7 +130,7 @@ class Acceptor:
 
 
 def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[QueueEntry, str, str]]:
-    """What accept said of each entry, with its workspace."""
+    """Each entry with its workspace and the word that accept returned for it."""
     for (entry, workspace), word in zip(batch.rendered, accepted.words, strict=True):
         yield entry, workspace, word
     for entry, workspace in batch.skipped:
@@ -137,5 +138,5 @@ def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[QueueEntry, str, 
 
 
 def _place_of(one: tuple[QueueEntry, str]) -> Place:
-    """Where an entry, given with its workspace, stands on the queue."""
+    """The place on the queue of an entry, which is given with its workspace."""
     return place(one[0].id)

@@ -1,4 +1,7 @@
-"""Which endpoint is served next, and how many are begun at once: so that what waits does so here, where workspaces have their turn."""
+"""Which endpoint is served next, and how many turns begin at once.
+
+The limits keep endpoints waiting here, where workspaces take turns, and not further on.
+"""
 
 from collections import Counter
 
@@ -7,17 +10,20 @@ from dispatcher.worker.ready import Ready
 from dispatcher.worker.slots import Slots
 
 AT_ONCE, OF_ONE = 32, 4
-"""Turns whose first claim is under way; of one workspace, and of all together whose last attempt failed or was slow."""
+"""Most turns whose first claim is under way: in total, and of one workspace or of all suspects together.
+
+A suspect is a workspace whose last attempt failed or was slow; the total does not count suspects.
+"""
 ONE_SUSPECT_IN = 4
-"""Where slots are what lacks, one of so many turns is for those."""
+"""One in this many turns is offered to suspects first, so that they get some when slots are scarce."""
 SUSPECTS = "*"
-"""What those count as."""
+"""The name under which all suspects are counted together."""
 
 
 class Admission:
     """Endpoints that wait to be served by one worker.
 
-    Workspaces whose last attempt failed, or was slow, wait beside the others and are few at a time, however many they are.
+    Suspects wait in a queue of their own, and only a few of their turns begin at once, however many wait.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -32,18 +38,21 @@ class Admission:
         return len(self._waiting) + len(self._suspects)
 
     def add(self, hint: Hint) -> None:
-        """One more."""
+        """Adds an endpoint."""
         self._slots.want(hint.workspace)
         (self._suspects if self._slots.is_suspect(hint.workspace) else self._waiting).add(hint)
         self._tell_slots()
 
     def next(self) -> tuple[Hint, str] | None:
-        """The endpoint whose turn is to begin, with what that counts as until `begun`; None: there is none, or no room."""
+        """Takes the endpoint whose turn begins next, with the name that it counts under until `begun`.
+
+        None if no endpoint waits or there is no room.
+        """
         if self._slots.are_gone:
             return None
         self._asked += 1
         first, second = self._next_waiting, self._next_suspect
-        if self._asked % ONE_SUSPECT_IN == 0:  # or none would ever show that it works again
+        if self._asked % ONE_SUSPECT_IN == 0:  # otherwise none could show that it has recovered
             first, second = second, first
         admitted = first() or second()
         if admitted:
@@ -71,13 +80,13 @@ class Admission:
         return self._slots.free(*hint) > 0
 
     def begun(self, quota: str) -> None:
-        """A first claim is there."""
+        """A turn's first claim has ended; `quota` is the name that `next` returned."""
         self._beginning[quota] -= 1
         if not self._beginning[quota]:
             del self._beginning[quota]
 
     def take_all(self) -> list[Hint]:
-        """All that wait, workspaces in turn."""
+        """Takes all endpoints, workspaces in turn, suspects last."""
         waiting = self._waiting.take_all() + self._suspects.take_all()
         self._tell_slots()
         return waiting

@@ -12,13 +12,13 @@ from dispatcher.store.stats import Stats
 from dispatcher.worker.alerts import ALERT_SECONDS, Alerts
 
 LAST_SECONDS = 1.0
-"""How long `end` waits for the last alerts: the operator's URL may be silent."""
+"""How long `end` waits for the last alerts, since the operator's URL may not answer."""
 
 log = structlog.get_logger()
 
 
 class AlertLoop:
-    """Sends what was gathered; in the worker that leads intake, it looks at success rates too. `now_ms` is Redis's clock."""
+    """Sends the gathered alerts; the worker that leads intake also checks success rates. `now_ms` is Redis's clock."""
 
     def __init__(self, alerts: Alerts, stats: Stats, now_ms: Callable[[], int]) -> None:
         self._alerts = alerts
@@ -26,7 +26,7 @@ class AlertLoop:
         self._now_ms = now_ms
 
     async def run(self, leads: Callable[[], bool], stopping: asyncio.Event) -> None:
-        """Runs until it is cancelled, or `stopping`. Survives Redis and the operator's URL.
+        """Runs until it is cancelled or `stopping`. Survives failures of Redis and of the operator's URL.
 
         `leads` says whether this worker leads intake.
         """
@@ -35,18 +35,18 @@ class AlertLoop:
             await self.step(leads())
 
     async def step(self, leads: bool) -> None:
-        """What is done each minute."""
+        """One round: checks success rates if this worker leads, then sends. Sends nothing if Redis fails in between."""
         try:
             if leads:
                 self._alerts.rates(await self._stats.workspaces(self._now_ms(), 2))
         except RedisUnavailable:
-            return  # the waker says so
+            return  # the waker logs it
         except Exception:
             log.exception("alerts.internal_error")
         await self._send()
 
     async def end(self) -> None:
-        """After `run`: sends what was gathered since; waits for that, but not long."""
+        """Call after `run`: sends what was gathered since, for at most LAST_SECONDS."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._send(), LAST_SECONDS)
 

@@ -1,7 +1,7 @@
-"""What an operator wants to be told: log events, and a signed POST to the operator's own URL where there is one.
+"""Alerts for the operator: log events, and a signed POST to the operator's own URL if there is one.
 
-Never in the way of callbacks: everything is gathered and told once a minute, one alert for what is of one kind,
-workspace and endpoint; what cannot be sent is tried again with the next.
+Alerts do not delay callbacks: they are gathered and sent once a minute, one for each kind, workspace and endpoint.
+What cannot be sent is sent again with the next POST.
 """
 
 import json
@@ -23,33 +23,36 @@ from dispatcher.store.stats import Figures
 
 ALERT_SECONDS = 60.0
 AGAIN_SECONDS = 3600.0
-"""How long an alert about an endpoint that is down, or a success rate, is not repeated."""
+"""How long an alert about an endpoint that is down, or about a success rate, is not repeated."""
 MAX_ALERTS, MAX_OF_WORKSPACE = 1000, 20
-"""Different ones that are kept until they are sent, and of one workspace: the endpoints of one are no reason not to hear
-of another's. What is beyond is told in one alert: of the last of them, with how many `more` it stands for."""
+"""Most different alerts kept until they are sent, in total and of one workspace.
+
+One workspace with many endpoints must not crowd out the alerts of others. Beyond its limit a workspace gets one alert
+of each kind, which shows the last one and says how many `more` it stands for. Beyond the total, alerts are only logged.
+"""
 MAX_TOLD = 10_000
-"""Alerts that a worker remembers, so as not to repeat them within the hour."""
+"""Most alerts that a worker remembers, so as not to repeat them within the hour."""
 MIN_ENDS = 20
-"""Callbacks that must have ended for their success rate to say something."""
+"""How many callbacks must have ended for a success rate to be meaningful."""
 
 log = structlog.get_logger()
 
 Key = tuple[str, str, str]
-"""Kind, workspace, and what else tells alerts of a kind apart."""
+"""Kind, workspace, and what else distinguishes alerts of one kind."""
 
 
 @dataclass(frozen=True)
 class AlertOptions:
-    """When to alert, and whom."""
+    """When to alert, and where to send it."""
 
     url: str = field(default="", repr=False)
     """Empty: log events only."""
     secret: str = field(default="", repr=False)
     """Signs the POSTs (whsec_…); empty: they are not signed."""
     down_seconds: float = 900.0
-    """How long an endpoint does not answer before that is told."""
+    """How long an endpoint must have been without an answer to be reported."""
     success_rate: float = 0.9
-    """Of a workspace, in this hour and the last; below it, that is told."""
+    """A workspace below this rate, in this hour and the last, is reported."""
 
 
 class Alerts:
@@ -64,10 +67,10 @@ class Alerts:
         self._alerts: dict[Key, dict[str, Any]] = {}
         self._of_workspace: Counter[str] = Counter()
         self._told: dict[Key, float] = {}
-        """When each was told, the latest last."""
+        """When each alert was last raised, in monotonic seconds; the latest is last."""
 
     def ended(self, one: Ended) -> None:
-        """A callback ended otherwise than delivered."""
+        """A callback ended without being delivered."""
         last = one.last
         write = log.info if one.state is State.SUPERSEDED else log.warning
         write(
@@ -89,7 +92,7 @@ class Alerts:
         alert["answer"] = one.answer
 
     def down(self, workspace: str, endpoint: str, since_ms: int, now_ms: int, error: str) -> None:
-        """An endpoint's probe has failed; it has not answered since `since_ms`."""
+        """The breaker has paused an endpoint that has not answered since `since_ms` (0: it answers)."""
         key = "endpoint_down", workspace, endpoint
         if not since_ms or now_ms - since_ms < self._options.down_seconds * 1000 or self._was_told(key):
             return
@@ -97,7 +100,7 @@ class Alerts:
         self._alert(*key).update(endpoint=endpoint, since=iso(since_ms), error=error)
 
     def rates(self, figures: Mapping[str, Figures]) -> None:
-        """The success rates of workspaces in this hour and the last."""
+        """Checks the success rates of workspaces in this hour and the last."""
         for workspace, one in figures.items():
             counts, rate = one.counts, one.success_rate
             if rate is None or rate >= self._options.success_rate:
@@ -110,7 +113,7 @@ class Alerts:
                 self._alert(*key).update(rate=round(rate, 4), **shown)
 
     async def send(self, now_ms: int) -> None:
-        """POSTs what was gathered, if there is a URL to POST it to; what cannot be sent stays for the next time."""
+        """POSTs the gathered alerts, if there is a URL; alerts that cannot be sent are kept for the next time."""
         alerts, self._alerts, self._of_workspace = self._alerts, {}, Counter()
         if not alerts or not self._options.url or not self._client:
             return
@@ -144,7 +147,7 @@ class Alerts:
             self._of_workspace = Counter(workspace for _, workspace, _ in self._alerts)
 
     def _alert(self, kind: str, workspace: str, what: str) -> dict[str, Any]:
-        """The alert of that kind, to be filled in."""
+        """Returns the alert to fill in, an existing one if there is one."""
         key, new = (kind, workspace, what), {"kind": kind, "workspace": workspace}
         if key in self._alerts:
             return self._alerts[key]
@@ -158,7 +161,7 @@ class Alerts:
         return self._alerts.setdefault(key, new)
 
     def _was_told(self, key: Key) -> bool:
-        """Whether this was told lately; if not, it is now."""
+        """Whether this was raised within AGAIN_SECONDS; if not, notes that it is raised now."""
         now = time.monotonic()
         if now - self._told.get(key, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return True

@@ -1,4 +1,4 @@
-"""Starts and stops what a worker does on its loop. What that is, is in the files of its parts."""
+"""Starts and stops the parts of a worker, each of which has a file of its own."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,13 +16,13 @@ from dispatcher.worker.turns import Turns
 from dispatcher.worker.waker import Waker
 
 AGREE_SECONDS = 0.5
-"""How often a worker that starts looks whether Redis is there."""
+"""How often a starting worker checks whether Redis is available."""
 
 log = structlog.get_logger()
 
 
 class Engine:
-    """One worker's engine. `agree` brings what is in Redis to this version's format, or raises OtherFormat."""
+    """One worker's engine. `agree` brings the data in Redis to this version's format, or raises OtherFormat."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Engine:
         log.info("engine.stopped", worker=self._name)
 
     async def _agree_on_format(self) -> None:
-        """Waits for Redis, if need be. Raises OtherFormat."""
+        """Calls `agree`, and waits for Redis if it is not available. Raises OtherFormat."""
         while not self._stopping.is_set():
             try:
                 await self._agree()
@@ -80,7 +80,7 @@ class Engine:
                 await asyncio.sleep(AGREE_SECONDS)
 
     async def _stopped_or_broken(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Waits for `stop`; raises what broke one of the tasks: none of them ends before."""
+        """Waits for `stop`; if a task ends before, raises its error."""
         stopped = asyncio.ensure_future(self._stopping.wait())
         done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopped}:
@@ -96,13 +96,13 @@ class Engine:
 
     @property
     def turns(self) -> int:
-        """Endpoints that are served now."""
+        """Number of endpoints that are being served."""
         return len(self._turns)
 
     async def serve(self, hints: Iterable[Hint]) -> None:
-        """Serves endpoints that another worker hinted, which is told so in a Celery message."""
+        """Serves endpoints that a Celery message names: another worker hinted them."""
         self._turns.serve(hints)
 
     def answer(self, probe: str) -> None:
-        """Shows `check --live` that a hint came through Celery to this engine."""
+        """Shows `check --live` that a hint reached this engine through Celery."""
         self._waker.answer(probe)

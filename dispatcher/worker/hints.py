@@ -1,4 +1,4 @@
-"""What other workers are to serve: published as Celery messages, one after the other, from a thread of its own."""
+"""Endpoints for other workers to serve, published as Celery messages, one at a time, from a separate thread."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from dispatcher.worker.ready import Ready
 HINT_ENDPOINTS = 16
 """Endpoints in one Celery message."""
 LAST_SECONDS = 1.0
-"""How long `end` waits for the last hints: the broker may be silent."""
+"""How long `end` waits for the last hints, since the broker may not answer."""
 
 log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ Publish = Callable[[Sequence[Hint]], None]
 
 
 class Hints:
-    """A queue of endpoints for other workers, workspaces in turn. `publish` (called in a thread) sends a few of them."""
+    """A queue of endpoints for other workers, workspaces in turn. `publish` sends a few of them, in a thread."""
 
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
@@ -35,13 +35,15 @@ class Hints:
         self._fails = False
 
     def add(self, hint: Hint) -> None:
-        """Has some worker told of this endpoint soon."""
+        """Queues an endpoint, which is published soon."""
         self._waiting.add(hint)
         self._changed.set()
 
     async def run(self, serve: Callable[[Sequence[Hint]], None], stopping: asyncio.Event) -> None:
-        """Publishes until `end`. Endpoints that cannot be published go to `serve`, or are dropped when `stopping`:
-        the waker of another worker finds them again.
+        """Publishes until `end`.
+
+        Endpoints that cannot be published go to `serve`. While `stopping` they are dropped instead, and the waker of
+        another worker finds them.
         """
         try:
             while self._waiting or not self._ending:
@@ -55,7 +57,7 @@ class Hints:
             self._ended.set()
 
     async def end(self) -> None:
-        """Ends `run` once all that waits is published; waits for that, but not long."""
+        """Ends `run` once all waiting hints are published; waits for at most LAST_SECONDS."""
         self._ending = True
         self._changed.set()
         with suppress(TimeoutError):

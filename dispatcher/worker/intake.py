@@ -1,6 +1,6 @@
-"""From the queue into the ledger: read a batch, render it, have it accepted. One worker at a time leads.
+"""Moves entries from the queue into the ledger: read a batch, render it, have it accepted. One worker at a time leads.
 
-Acceptance order is queue order because only the leader accepts; what a dead leader had read is
+Acceptance order is queue order because only the leader accepts. What a dead leader had read is
 read again, one entry at a time, so that an entry that kills its reader is found and set aside.
 """
 
@@ -31,22 +31,25 @@ from dispatcher.worker.turns import Turns
 LEASE_MS = 5000
 RENEW_SECONDS = 1.0
 FOLLOW_SECONDS = 0.5
-"""How often a worker that does not lead looks whether it should."""
+"""How often a worker that does not lead tries to."""
 BEHIND_MS = 500
-"""Intake is behind when it accepts entries that have waited on the queue for longer."""
+"""Intake is behind when the entries that it accepts have waited on the queue for longer than this."""
 BATCH, BATCH_BEHIND = 64, 512
-"""Entries that are read and accepted at once: few, so that Redis accepts some while the worker sends others; many
-while intake is behind, when every new status change waits for those before it."""
+"""Entries that are read and accepted at once.
+
+Few, so that Redis accepts some while the worker sends others; many while intake is behind, when every new status change
+waits for those before it anyway.
+"""
 MAX_DEATHS = 3
 """An entry on which this many readers died is rejected unread."""
 TRYING_SHARE = 0.2
-"""Largest share of the time that is spent on what was put off, while intake is behind with what is new."""
+"""Largest share of the time spent on entries that were put off, so that new ones are not held up."""
 
 log = structlog.get_logger()
 
 
 class Intake:
-    """Leads, or waits to lead."""
+    """One worker's intake: it leads, or waits to lead."""
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class Intake:
         )
         self._ahead = ReadAhead(self._read_next, self._preparer.prepare, self._take_new)
         self._reread_to: Place | None = START
-        """Up to where what was read and not accepted was read again; None: all of it."""
+        """The place up to which entries that were read but not accepted have been read again; None: all have been."""
         self._full = False
         self._tried_at = time.monotonic()
         self._logged = ""
@@ -82,11 +85,11 @@ class Intake:
         self.leading = False
 
     def stop(self) -> None:
-        """Lets the batch in hand be accepted, then ends `run`."""
+        """Lets the current batch be accepted, then ends `run`."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Runs until stopped; survives Redis."""
+        """Runs until stopped; survives failures of Redis."""
         while not self._stop.is_set():
             try:
                 await self._lead()
@@ -122,7 +125,7 @@ class Intake:
         until = time.monotonic() + RENEW_SECONDS
         if not pending:
             self._reread_to = None
-        elif not self._put_off:  # for instance a worker that had lost the lead read them since
+        elif not self._put_off:  # for instance read since by a worker that had lost the lead
             self._reread_to = self._reread_to or START
         while (self._ahead.held or self._reread_to is not None) and self._goes_on(until):
             if held := self._ahead.held or await self._reread():
@@ -137,9 +140,9 @@ class Intake:
         return not self._stop.is_set() and time.monotonic() < until
 
     async def _reread(self) -> list[QueueEntry]:
-        """The next entries that were read but not accepted; when there are no more, `_reread_to` is None.
+        """Reads the next entries that were read but not accepted; sets `_reread_to` to None when there are no more.
 
-        Those that were put off come together, others one at a time; one whose readers keep dying is rejected instead.
+        Entries that were put off come together, others one at a time. An entry whose readers keep dying is rejected.
         """
         after = self._reread_to or START
         found = await self._queue.pending(after, BATCH)
@@ -157,15 +160,15 @@ class Intake:
         return [] if deaths >= MAX_DEATHS else await self._queue.read_again(after, count)
 
     async def _set_aside(self, entry_id: str, deaths: int) -> bool:
-        """Rejects an entry unread; False: it could not be kept."""
+        """Rejects an entry unread; returns False if that could not be recorded."""
         detail = f"{deaths} workers died on this entry; it was set aside unread"
         log.error("intake.poisoned", entry=entry_id, deaths=deaths)
         return not await self._ledger.reject(self._token, [(entry_id, "poisoned", detail, "", "")])
 
     async def _try_again(self, until: float) -> None:
-        """Tries what was put off and is due: a workspace, and with it those whose entries stand between its own.
+        """Tries the entries of a put-off workspace that is due, and of other due ones that begin in the same batch.
 
-        Takes one batch, and more while TRYING_SHARE of the time allows it: new entries are read in between.
+        Takes one batch, and more as long as TRYING_SHARE allows; new entries are read in between.
         """
         now = time.monotonic()
         until = min(until, now + (now - self._tried_at) * TRYING_SHARE / (1 - TRYING_SHARE))
@@ -179,7 +182,10 @@ class Intake:
         self._tried_at = time.monotonic()
 
     async def _read(self) -> list[QueueEntry]:
-        """New entries. Waits up to a second for some, unless intake is behind or what was put off is due soon."""
+        """Reads new entries. Waits for them up to 1 s, or 100 ms while a workspace is put off.
+
+        Does not wait while intake is behind or a put-off workspace is due.
+        """
         at_once = self._ahead.behind or self._put_off.due() is not None
         return await self._read_next(wait_ms=0 if at_once else 100 if self._put_off else 1000)
 
@@ -193,7 +199,10 @@ class Intake:
     async def _take_held(
         self, entries: list[QueueEntry], trying: Mapping[str, bool] = NOBODY
     ) -> dict[str, Later]:
-        """Takes entries that were read again. Where Redis refuses them they are taken once more: no reader died on them."""
+        """Takes entries that were read again.
+
+        If that fails they are held and taken once more: another read would count as a death of their reader.
+        """
         self._ahead.held = entries
         later = await self._take(entries, trying=trying)
         self._ahead.held = []
@@ -202,11 +211,11 @@ class Intake:
     async def _take(
         self, entries: Sequence[QueueEntry], batch: Batch | None = None, trying: Mapping[str, bool] = NOBODY
     ) -> dict[str, Later]:
-        """Has entries accepted, rejected or put off; returns those that were put off, by workspace."""
+        """Has entries accepted, rejected or put off; returns the ones put off, by workspace."""
         if batch is None or self._put_off.concerns(batch.workspaces):
             batch = await self._preparer.prepare(entries, trying)
         await self._acceptor.accept(batch)
-        if batch.later:  # claimed: that they are read again does not mean that a reader died
+        if batch.later:  # claiming sets their reads to 0: no reader has died on them
             await self._queue.claim([entry_id for left in batch.later.values() for entry_id in left.ids])
             self._put_off.add(batch.later)
         self._log_room()
@@ -214,7 +223,7 @@ class Intake:
         return batch.later
 
     def _is_behind(self, entries: Sequence[QueueEntry]) -> bool:
-        """Whether there will be more, for it was a whole batch, and its last entry had waited for long."""
+        """Whether more entries are waiting: the batch was full, and its last entry had waited longer than BEHIND_MS."""
         enqueued_ms, _ = place(entries[-1].id)
         return len(entries) >= BATCH and self._ledger.now_ms() - enqueued_ms > BEHIND_MS
 
@@ -223,16 +232,16 @@ class Intake:
         self._turns.set_intake_behind(behind)
 
     def _follow(self) -> None:
-        """Another worker leads: forgets what was read, for that one reads it again."""
+        """Another worker leads: forgets what was read, since that worker reads it again."""
         if self.leading:
             log.warning("intake.lost_lead", held=len(self._ahead.held))
         self.leading = False
-        self._set_behind(False)  # or turns would make way for ever
+        self._set_behind(False)  # otherwise turns would stay rationed
         self._ahead.held, self._reread_to = [], START
         self._put_off.clear()
 
     async def _resign(self) -> None:
-        """Lets another worker lead at once."""
+        """Gives up the lease, so that another worker can lead at once."""
         if self.leading and not self._ahead.held:
             with suppress(RedisUnavailable):
                 await self._ledger.lead(self._token, 0)
@@ -243,7 +252,7 @@ class Intake:
             await asyncio.wait_for(self._stop.wait(), seconds)
 
     def _log_error(self, error: Exception) -> None:
-        """Logs an error once, until a batch is taken."""
+        """Logs an error once; again only after another error, or after a batch was taken."""
         text = f"{type(error).__name__}: {error}"
         if text != self._logged:
             log.error("intake.internal_error", action="trying again", exc_info=error)

@@ -1,18 +1,18 @@
-"""How busy this worker's loop is: how late it is, and how much of a core it uses."""
+"""How busy this worker's loop is: its lag, and how much of a core it uses."""
 
 import time
 from collections.abc import Callable
 
 LOOK_SECONDS = 0.2
-"""The least time over which the share of a core is measured."""
+"""Shortest time over which the share of a core is measured."""
 BUSY = 0.7
-"""Share of a core above which a worker leaves endpoints to others, if there are any."""
+"""A worker that uses this share of a core leaves endpoints to other workers, if there are any."""
 
 
 class Load:
-    """Measured whenever the waker looks. Make it on the loop's thread: `used` is the CPU time of the thread that calls it.
+    """Measured each time the waker looks. `clock` and `used` return seconds.
 
-    `clock` and `used` give seconds.
+    Create it on the loop's thread: `used` is the CPU time of the calling thread.
     """
 
     def __init__(
@@ -27,11 +27,11 @@ class Load:
 
     @property
     def is_high(self) -> bool:
-        """Whether the loop should be given no more than it must have."""
+        """Whether the loop is too busy for work that other workers could do."""
         return self.share_of_core >= BUSY
 
     def look(self) -> None:
-        """Measures, now."""
+        """Measures the lag, and the share of a core if LOOK_SECONDS have passed."""
         used, now = self._used(), self._clock()
         self.lag_seconds = max(0.0, now - self._planned)
         used_before, before = self._since
@@ -40,5 +40,5 @@ class Load:
             self._since = used, now
 
     def look_in(self, seconds: float) -> None:
-        """The next look is planned for then: what it comes later is lag."""
+        """Plans the next look; if that comes later, the difference is lag."""
         self._planned = self._clock() + seconds

@@ -1,4 +1,4 @@
-"""Callbacks whose worker died, or stalled: their leases ran out."""
+"""Callbacks whose lease ran out because their worker died or stalled."""
 
 import random
 from collections.abc import Sequence
@@ -20,31 +20,34 @@ log = structlog.get_logger()
 
 
 class LostLeases:
-    """Settles them as attempts, because a POST may have been made. One task an endpoint: none holds up the others, or the waker."""
+    """Settles them as attempts, because a POST may have been made.
+
+    Each endpoint has a task of its own, so that it holds up neither other endpoints nor the waker.
+    """
 
     def __init__(self, parts: TurnParts, turns: Turns) -> None:
         self._parts = parts
         self._turns = turns
         self._settling: set[str] = set()
-        """Endpoints; the waker finds theirs again until they are settled."""
+        """Endpoints with a task; the waker finds their callbacks again until they are settled."""
         self._tasks = TaskSet()
 
     def settle(self, found: Sequence[Lost]) -> None:
-        """Begins to settle what a wake found."""
+        """Starts to settle the callbacks that a wake found."""
         for endpoint, group in groupby(found, attrgetter("endpoint")):
             if endpoint not in self._settling:
                 self._settling.add(endpoint)
                 self._tasks.start(self._settle_of(endpoint, list(group)))
 
     async def ended(self) -> None:
-        """Waits until all are settled that are being settled."""
+        """Waits until all tasks have ended."""
         await self._tasks.ended()
 
     async def _settle_of(self, endpoint: str, lost: Sequence[Lost]) -> None:
         try:
             settlements = [self._settlement_of(one) for one in lost]
             settled = await self._parts.settler.settle(endpoint, settlements)
-        except RedisUnavailable as error:  # they are found again
+        except RedisUnavailable as error:  # the waker finds them again
             self._parts.watch.failed(error)
             return
         except Exception:

@@ -1,7 +1,6 @@
-"""What a worker counts, as plain numbers; `tasks/metrics.py` shows them to Prometheus.
+"""A worker's metrics, as plain numbers; `tasks/metrics.py` exports them to Prometheus.
 
-Names and reasons come from closed lists: no eventId, URL or workspace is ever a label, so that their
-number stays bounded.
+Labels come from closed lists, so the number of series is bounded: no eventId, URL or workspace is ever a label.
 """
 
 from bisect import bisect_left
@@ -11,13 +10,13 @@ from collections.abc import Sequence
 from dispatcher.rules.outcomes import REJECTIONS
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of an attempt's duration."""
+"""Upper bounds of the buckets for an attempt's duration."""
 LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 21_600.0, 86_400.0)
-"""Upper bounds of the time from acceptance to delivery."""
+"""Upper bounds of the buckets for the time from acceptance to delivery."""
 
 
 class Histogram:
-    """How many values fell between bounds."""
+    """How many values fell into each bucket; the last bucket is for values above all bounds."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
@@ -25,25 +24,25 @@ class Histogram:
         self.total = 0.0
 
     def add(self, value: float) -> None:
-        """One more value."""
+        """Adds a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
 
 class Metrics:
-    """Of one worker process, since its start."""
+    """Metrics of one worker process since its start."""
 
     def __init__(self) -> None:
         self.taken: Counter[str] = Counter()
-        """Status changes by what accept said: accepted, superseded, duplicate, conflict, full, no_callback."""
+        """Status changes by result: accepted, superseded, duplicate, conflict, full, no_callback."""
         self.recorded: Counter[str] = Counter(recorded=0, late=0, conflict=0, failed=0)
-        """Status changes by what became of them in the message store."""
+        """Status changes by result in the message store."""
         self.rejected: Counter[str] = Counter(dict.fromkeys(REJECTIONS, 0))
-        """Entries by reason."""
+        """Rejected entries by reason."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """Attempts by outcome and error word (`none` after a 2xx)."""
         self.ended: Counter[str] = Counter(failed=0, expired=0, superseded=0)
-        """Callbacks that ended otherwise than delivered, by state."""
+        """Callbacks that ended without being delivered, by state."""
         self.attempt_seconds = Histogram(SECONDS)
         self.delivery_seconds = Histogram(LONG_SECONDS)
         """From acceptance to delivery."""
@@ -51,7 +50,7 @@ class Metrics:
         """Endpoints that paused (opened) and recovered (closed)."""
         self.redis_errors = 0
         self.lease_losses = 0
-        """Results that came too late to count."""
+        """Results that were not recorded, because the callback's lease was lost."""
         self.turns = 0
         self.in_flight = 0
         self.loop_lag_seconds = 0.0

@@ -1,4 +1,4 @@
-"""Queue entries made ready to be accepted: validated, rendered, rejected with the reason, or put off."""
+"""Prepares queue entries for acceptance: they are validated and rendered, rejected with a reason, or put off."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,10 @@ from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.recorder import Recorder
 
 PREPARED_AT_ONCE = 16
-"""Entries that are rendered before the loop's other work goes on: the batch before must get onto the wire."""
+"""Entries that are rendered before the loop gets to other work: the batch before must get onto the wire."""
 
 OF_THE_MACHINE = (OSError, MemoryError, ImportError)
-"""What breaks whatever comes: no descriptors, no memory, a module that is being replaced."""
+"""Errors that do not depend on the entry: no descriptors, no memory, a module that is being replaced."""
 
 NOBODY: Mapping[str, bool] = {}
 
@@ -35,16 +35,16 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What broke on an entry, and was not its fault."""
+    """An error that an entry met and that is not its fault."""
 
     text: str
     of_the_machine: bool = True
-    """Or of our code, which may break on this entry alone."""
+    """False: the fault is in our code, which may break on this entry alone."""
     error: Exception | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, error: Exception) -> "Fault":
-        """What an exception says."""
+        """Makes a fault from an exception."""
         return cls(f"{type(error).__name__}: {error}", isinstance(error, OF_THE_MACHINE), error)
 
     def __str__(self) -> str:
@@ -53,47 +53,47 @@ class Fault:
 
 @dataclass(slots=True)
 class Later:
-    """Entries of a workspace that are put off."""
+    """Entries of one workspace that are put off."""
 
     ids: list[str] = field(default_factory=list)
     fault: Fault | None = None
-    """What the first one broke on; None: it waits behind others."""
+    """What the first one broke on; None: it waits behind others, or its workspace keeps changing."""
 
     @property
     def after(self) -> Place:
-        """Just before the first of them."""
+        """The place just before the first entry."""
         ms, number = min(map(place, self.ids))
         return (ms, number - 1) if number else (ms - 1, 2**64 - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Entries that were looked at, by what becomes of them."""
+    """Prepared entries, sorted by result."""
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
-    """That they name; None where there is none of that name."""
+    """The workspaces that entries name; None for a name without a workspace."""
     callbacks: ToAccept = field(default_factory=ToAccept)
     rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
-    """Those that cause a callback, in the order of `callbacks`, with their workspaces."""
+    """Entries that cause a callback, in the order of `callbacks`, each with its workspace."""
     skipped: list[tuple[QueueEntry, str]] = field(default_factory=list)
-    """Those that cause none, with theirs."""
+    """Entries that cause no callback, each with its workspace."""
     rejected: list[tuple[QueueEntry, Rejection]] = field(default_factory=list)
     later: dict[str, Later] = field(default_factory=dict)
-    """Those that are put off, by workspace (empty: it is not known)."""
+    """Entries that are put off, by workspace (empty: unknown)."""
     trying: Mapping[str, bool] = field(default_factory=dict)
-    """Workspaces whose entries are tried again, and whether those that break our code are rejected now."""
+    """Workspaces whose entries are tried again, and whether entries that break our code are rejected this time."""
 
     @property
     def revisions(self) -> dict[str, str]:
-        """Of the workspaces they were rendered for."""
+        """The revisions that entries were rendered with, by workspace."""
         return {one.id: one.revision for one in self.workspaces.values() if one}
 
     def put_off(self, workspace: str, entry: QueueEntry, fault: Fault | None = None) -> None:
-        """One that cannot be taken now."""
+        """Puts off an entry that cannot be taken now."""
         self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry.id)
 
     def broke(self, workspace: str, entry: QueueEntry, error: Exception) -> None:
-        """One that something broke on: it is put off, or rejected where our code has broken often enough."""
+        """Puts off an entry that met an error, or rejects it if it has broken our code too often."""
         fault = Fault.of(error)
         if self.trying.get(workspace) and not fault.of_the_machine:
             self.rejected.append((entry, Rejection("internal_error", fault.text, workspace)))
@@ -102,7 +102,7 @@ class Batch:
 
 
 class Preparer:
-    """Prepares batches. `now_ms` is Redis's clock; `is_held` says of which workspaces entries wait already."""
+    """Prepares batches. `now_ms` is Redis's clock; `is_held` says whether entries of a workspace are put off."""
 
     def __init__(
         self,
@@ -124,10 +124,10 @@ class Preparer:
         trying: Mapping[str, bool] = NOBODY,
         later: dict[str, Later] | None = None,
     ) -> Batch:
-        """All of them, in their order; those of a workspace in `later` are added to it, behind the ones that are there.
+        """Prepares entries in order; those of a workspace in `later` are added to it, after the ones there.
 
-        `trying` is as in Batch. Raises RedisUnavailable; and what our machine lacks where an entry cannot be read: those
-        behind it may be its workspace's.
+        `trying` is as in Batch. Raises RedisUnavailable, and an error of OF_THE_MACHINE met while an entry is read: its
+        workspace is unknown then, and the entries behind it may be of the same one.
         """
         batch = Batch(later={} if later is None else later, trying=trying)
         for number, entry in enumerate(entries, 1):
@@ -137,7 +137,7 @@ class Preparer:
         return batch
 
     async def _add(self, batch: Batch, entry: QueueEntry) -> None:
-        """Adds an entry to those that have the same in store."""
+        """Adds an entry to the batch, by its result."""
         workspace = ""
         try:
             change = _read(entry)
@@ -157,7 +157,7 @@ class Preparer:
             batch.broke(workspace, entry, error)
 
     async def _render(self, batch: Batch, entry: QueueEntry, change: StatusChange) -> Rejection | None:
-        """Adds what an entry causes; or says why it cannot be used."""
+        """Renders an entry into the batch; or returns why it cannot be used."""
         if change.workspace not in batch.workspaces:
             batch.workspaces[change.workspace] = await self._workspaces.get(change.workspace)
         workspace = batch.workspaces[change.workspace]
@@ -180,7 +180,7 @@ class Preparer:
 
 
 def _read(entry: QueueEntry) -> StatusChange | Rejection:
-    """The status change of an entry, or why there is none."""
+    """Returns the status change of an entry, or why it has none."""
     fields = entry.fields
     raw = next(
         (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None

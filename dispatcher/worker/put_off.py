@@ -1,4 +1,4 @@
-"""Workspaces whose queue entries cannot be taken now, for no fault of theirs: tried again later, in their order."""
+"""Workspaces whose queue entries cannot be taken now, through no fault of their own; they are tried again in order."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,26 +10,26 @@ from dispatcher.store.queue import Place
 from dispatcher.worker.prepare import Fault, Later
 
 FIRST_SECONDS, MOST_SECONDS = 1.0, 10.0
-"""How long a workspace waits for its next try, at first and at most; twice as long each time."""
+"""How long a workspace waits before its next try, at first and at most; the wait doubles each time."""
 MAX_TRIES = 3
-"""Tries after which entries that break our code, and not our machine, are rejected."""
+"""Tries after which entries that break our code are rejected. Faults of the machine never reject any."""
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A workspace."""
+    """One workspace that is put off."""
 
     after: Place
-    """All its entries behind this place that were read are still on the queue, and none before it."""
+    """Of its entries that were read, exactly those behind this place are still on the queue."""
     due: float
     seconds: float = FIRST_SECONDS
     tries: int = 0
-    """Of its first entry, since that breaks our code."""
+    """How often its first entry has broken our code."""
 
     def wait(self, now: float) -> None:
-        """Before the next try, twice as long each time."""
+        """Sets the time of the next try; the wait doubles each time."""
         self.due = now + self.seconds
         self.seconds = min(self.seconds * 2, MOST_SECONDS)
 
@@ -37,29 +37,29 @@ class _Waiting:
 class PutOff:
     """One leader's put-off workspaces, and where the entries of each begin.
 
-    The entries stay on the queue, read and not accepted, and are read again to be tried: so it takes no more memory
-    however many they are, and a leader that takes over finds them. `clock` gives seconds.
+    The entries stay on the queue, read but not accepted, and are read again for each try. So memory does not grow with
+    their number, and a leader that takes over finds them. `clock` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: dict[str, _Waiting] = {}
-        """The one that was tried last comes last."""
+        """In the order of the last try, the latest last."""
         self._said = ""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def holds(self, workspace: str) -> bool:
-        """Whether entries of this workspace wait: those behind them wait, too."""
+        """Whether entries of this workspace are put off: its later entries must wait behind them."""
         return workspace in self._waiting
 
     def concerns(self, workspaces: Iterable[str]) -> bool:
-        """Whether entries of one of these wait."""
+        """Whether entries of one of these workspaces are put off."""
         return any(one in self._waiting for one in workspaces)
 
     def add(self, later: Mapping[str, Later]) -> None:
-        """Entries by workspace; where others of it wait, these are tried in their turn."""
+        """Puts entries off, by workspace; if others of a workspace wait already, these are tried with them."""
         for workspace, left in later.items():
             waiting = self._waiting.get(workspace)
             if waiting:
@@ -70,15 +70,15 @@ class PutOff:
             self._say(workspace, left.fault)
 
     def due(self) -> Place | None:
-        """The place behind which the entries of a workspace that is due begin."""
+        """The place behind which the entries of a due workspace begin; None if no workspace is due."""
         now = self._clock()
         return next((one.after for one in self._waiting.values() if one.due <= now), None)
 
     def trying(self, after: Place, last: Place | None) -> dict[str, bool]:
-        """Workspaces that are due and whose entries begin between two places (None: the end of what was read).
+        """The due workspaces whose entries begin between two places (None: the end of what was read).
 
-        For each, whether those of its entries that break our code are to be rejected now. They wait for the next try from
-        now on: one that Redis refuses keeps nobody else from going on.
+        The value says whether entries that break our code are rejected this time. The wait for the next try starts now,
+        so that a workspace whose entries Redis refuses does not hold up the others.
         """
         now = self._clock()
         found = {
@@ -91,9 +91,10 @@ class PutOff:
         return {workspace: one.tries >= MAX_TRIES for workspace, one in found.items()}
 
     def tried(self, trying: Iterable[str], later: Mapping[str, Later], last: Place | None) -> None:
-        """What came of it: the entries in `later` stay; who has none there goes on behind `last`, or has none left.
+        """Records the result of a try: entries in `later` stay put off.
 
-        Once entries that break our code are rejected, they are until none of their workspace waits.
+        A workspace without any there continues behind `last`; it is done if that is None. Once entries are rejected for
+        breaking our code, this holds until none of their workspace are put off.
         """
         now = self._clock()
         for workspace in trying:
@@ -112,7 +113,7 @@ class PutOff:
             self._said = ""
 
     def _say(self, workspace: str, fault: Fault | None) -> None:
-        """Once for what breaks many."""
+        """Logs a fault, but not again if it is the same as the last one: one fault may hit many workspaces."""
         if fault and fault.text != self._said:
             log.error(
                 "intake.put_off",
@@ -124,7 +125,7 @@ class PutOff:
         self._said = fault.text if fault else self._said
 
     def clear(self) -> None:
-        """Another leads now."""
+        """Forgets all workspaces: another worker leads now."""
         self._waiting.clear()
 
 

@@ -7,7 +7,7 @@ from dispatcher.store.queue import QueueEntry
 from dispatcher.worker.prepare import Batch
 
 READ_AHEAD_FROM = 8
-"""With fewer entries in hand, nothing is gained by reading the next ones meanwhile."""
+"""Batches from this size on are worth reading ahead of; with fewer entries nothing is gained."""
 
 Read = Callable[[], Awaitable[list[QueueEntry]]]
 Prepare = Callable[[Sequence[QueueEntry]], Awaitable[Batch]]
@@ -19,14 +19,14 @@ _Next = tuple[list[QueueEntry], Batch | None]
 class ReadAhead:
     """Takes batches one after the other, in the order in which they were read.
 
-    What is done at the same time, from one batch to the next:
+    What runs at the same time, from one batch to the next:
 
         not behind      take 1: read 2, prepare 2       take 2: read 3, prepare 3
         behind          take 1: prepare 2, read 3       take 2: prepare 3, read 4
 
-    An entry is in `held` from when it was read until it was taken, so nothing that was read is lost, whatever breaks.
-    `read` gives the next entries, `prepare` renders them, and `take` has them accepted; where `prepare` failed, `take` is
-    given None in place of the batch.
+    An entry is in `held` from when it is read until it is taken, so none is lost if something fails.
+    `read` returns the next entries, `prepare` renders them, and `take` has them accepted; if `prepare` failed, `take`
+    gets None in place of the batch.
     """
 
     def __init__(self, read: Read, prepare: Prepare, take: Take) -> None:
@@ -36,15 +36,15 @@ class ReadAhead:
         self._further: asyncio.Task[list[QueueEntry]] | None = None
         """Reads the batch after the next one, while intake is behind."""
         self.held: list[QueueEntry] = []
-        """Read and not taken, in their order."""
+        """Entries that were read and not yet taken, in order."""
         self.behind = False
-        """Whether there are so many new entries that two batches are read ahead."""
+        """Whether intake is behind; then two batches are read ahead."""
 
     async def run(self, entries: list[QueueEntry], goes_on: Callable[[], bool]) -> None:
-        """Takes entries that were read just now, and then all that is read meanwhile.
+        """Takes entries that were just read, and then all that are read meanwhile.
 
-        Reads no further after a small batch, and when `goes_on` says no. Raises what `take` or `read` raises, once no read
-        is under way; if both fail, what `read` raises, for its reply may be lost.
+        Stops reading after a small batch, or when `goes_on` returns False. Raises what `take` or `read` raises, once no
+        read is under way; if both fail, what `read` raises, since its reply may be lost.
         """
         self.held += entries
         batch: Batch | None = None
@@ -63,13 +63,13 @@ class ReadAhead:
             raise
 
     async def _look_ahead(self, goes_on: Callable[[], bool]) -> _Next:
-        """Reads and renders the next batch; while intake is behind, has the one after it read meanwhile."""
+        """Reads and renders the next batch; while intake is behind, also starts to read the one after it."""
         entries = await self._read_further() if self._further else await self._read_and_hold()
         if self.behind and entries and goes_on():
             self._further = asyncio.create_task(self._read_and_hold())
         try:
             return entries, await self._prepare(entries)
-        except Exception:  # `take` renders them again, and meets what is wrong
+        except Exception:  # `take` renders them again, and meets the same error
             return entries, None
 
     async def _read_and_hold(self) -> list[QueueEntry]:
@@ -78,12 +78,12 @@ class ReadAhead:
         return entries
 
     async def _read_further(self) -> list[QueueEntry]:
-        """What the read that is under way brings, if one is."""
+        """Waits for the read that is under way and returns its entries; none if no read is."""
         further, self._further = self._further, None
         return await further if further else []
 
     async def _try_to_take(self, entries: list[QueueEntry], batch: Batch | None) -> Exception | None:
-        """Takes the first of what is held; returns what went wrong."""
+        """Takes the first held entries; returns the error if that fails."""
         try:
             await self._take(entries, batch)
         except Exception as error:

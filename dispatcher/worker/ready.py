@@ -1,4 +1,4 @@
-"""Endpoints that have work and wait to be served: workspaces in turn, however many endpoints each has."""
+"""Endpoints that have work and wait to be served; workspaces take turns, however many endpoints each has."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,14 +7,13 @@ from itertools import islice
 from dispatcher.store.replies import Hint
 
 LOOK_AT, LOOK_AT_OF_ONE = 64, 4
-"""Workspaces, and endpoints of each, that are looked at for one that may be served; the others have their turn later."""
+"""Most workspaces, and most endpoints of each, that one `take` checks; the others are checked later."""
 
 
 class Ready:
     """A queue that is fair by workspace (deficit round robin with a quantum of one endpoint, as in RFC 8290).
 
-    A workspace that had nothing waiting is served before those that have: who asks for little hardly waits for those
-    who ask for much.
+    A workspace that had nothing waiting is served before those that had: light users hardly wait for heavy ones.
     """
 
     def __init__(self) -> None:
@@ -32,7 +31,7 @@ class Ready:
         return bool(self._new)
 
     def add(self, hint: Hint) -> None:
-        """One more; one that waits already does so once."""
+        """Adds an endpoint, unless it waits already."""
         waiting = self._endpoints.get(hint.workspace)
         if waiting is None:
             waiting = self._endpoints[hint.workspace] = {}
@@ -42,12 +41,12 @@ class Ready:
             self._length += 1
 
     def take(self, may: Callable[[Hint], bool] = lambda _: True) -> Hint | None:
-        """The next one that may be served, or None."""
+        """Takes the next endpoint that may be served; None if there is none."""
         for turn in (self._new, self._old):
             for _ in range(min(len(turn), LOOK_AT)):
                 workspace = turn.popleft()
                 hint = self._take_of(workspace, may)
-                # one that was new has its turn among the others first
+                # a new one that was served becomes old even if it is empty: else it would be new again at once
                 if self._endpoints[workspace] or (hint and turn is self._new):
                     (self._old if hint else turn).append(workspace)
                 else:
@@ -57,7 +56,10 @@ class Ready:
         return None
 
     def _take_of(self, workspace: str, may: Callable[[Hint], bool]) -> Hint | None:
-        """The first of a few that may be served; those that may not go behind its others, of which some may, being healthy."""
+        """Takes the first endpoint that may be served, of up to LOOK_AT_OF_ONE.
+
+        Those that may not go to the end: an endpoint behind them may be healthy, and then it may be served.
+        """
         waiting = self._endpoints[workspace]
         for endpoint in list(islice(waiting, LOOK_AT_OF_ONE)):
             del waiting[endpoint]
@@ -69,5 +71,5 @@ class Ready:
         return None
 
     def take_all(self) -> list[Hint]:
-        """All of them, in turn."""
+        """Takes all endpoints, workspaces in turn."""
         return list(iter(self.take, None))

@@ -1,4 +1,4 @@
-"""Has accept keep what status changes say of their messages; callbacks do not depend on it."""
+"""Has accept record what status changes say about their messages; callbacks do not depend on it."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 class Recorder:
-    """Has accept keep what status changes say; whatever goes wrong is logged and counted, and nothing else."""
+    """Adds message records to what accept takes. Errors are logged and counted, and have no other effect."""
 
     def __init__(self, retention_ms: int, metrics: Metrics | None = None) -> None:
         self._retention_ms = retention_ms
@@ -21,7 +21,10 @@ class Recorder:
         self._fails = False
 
     def add(self, batch: ToAccept, change: StatusChange, dialect: str, number: int) -> None:
-        """Adds what a status change says to what is to be accepted; `number` is that of its callback there, 0: it causes none."""
+        """Adds what a status change says about its message to a batch.
+
+        `number` is the position in the batch, from 1, of the callback that it causes; 0 if it causes none.
+        """
         try:
             told = arguments(change, dialect)
         except Exception:
@@ -33,7 +36,7 @@ class Recorder:
             batch.records += (number, *told)
 
     def count(self, words: Sequence[str], problem: str) -> None:
-        """What became of it; `problem` is why some failed."""
+        """Counts the results that accept returned; `problem` is why some failed, and is logged once."""
         self._metrics.recorded.update(words)
         if problem and not self._fails:
             log.error("status.unrecorded", problem=problem, action="callbacks go on")

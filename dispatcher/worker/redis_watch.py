@@ -1,4 +1,4 @@
-"""Says once that Redis is away, and once that it is back."""
+"""Logs once that Redis is away, and once that it is back."""
 
 import structlog
 
@@ -18,16 +18,16 @@ class RedisWatch:
         self._health = health or Health()
 
     def failed(self, error: RedisUnavailable) -> None:
-        """Redis did not do what we asked."""
+        """A call to Redis failed."""
         self._metrics.redis_errors += 1
-        if not isinstance(error, RedisFull):  # which answers, and serves what waits
+        if not isinstance(error, RedisFull):  # a full Redis answers, and serves what waits
             self._health.failed()
         if self.problem is None:
             log.warning("redis.away", problem=str(error), action="waiting; going on when it is back")
         self.problem = str(error)
 
     def worked(self) -> None:
-        """Redis did what we asked."""
+        """A call to Redis succeeded."""
         self._health.answered()
         if self.problem is not None:
             log.info("redis.back")

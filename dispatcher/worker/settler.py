@@ -1,4 +1,4 @@
-"""Records what became of callbacks: one call at a time, for all that turns have to record meanwhile."""
+"""Records outcomes of callbacks: one call to Redis at a time, for all outcomes that have come in meanwhile."""
 
 import asyncio
 from collections import deque
@@ -12,13 +12,13 @@ from dispatcher.store.replies import Settled, Settlement, ToSettle
 from dispatcher.worker.task_set import TaskSet
 
 AT_ONCE = 64
-"""Callbacks in one call, or all of one endpoint: Redis does nothing else meanwhile."""
+"""Most callbacks in one call, since Redis does nothing else meanwhile; results of one turn are not split up, though."""
 
 Waiting = tuple[ToSettle, "asyncio.Future[Settled]"]
 
 
 class Settler:
-    """Where it is quiet, each turn's results go out at once; where Redis has its hands full, many in one call."""
+    """Under light load each turn's results go out at once; when Redis is busy, many go out in one call."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -27,11 +27,11 @@ class Settler:
         self._tasks = TaskSet()
 
     async def settle(self, endpoint: str, settlements: Sequence[Settlement], claim: int = 0) -> Settled:
-        """Records outcomes; then leases up to `claim` due callbacks of the endpoint to this worker, if nobody else was hinted.
+        """Records outcomes; then leases up to `claim` due callbacks of the endpoint to this worker.
 
-        One that did not count had lost its lease: somebody else has the callback, or had it. Sent
-        again while Redis is away, or the script breaks on the endpoint's keys, for as long as a lease lasts; then raises
-        RedisUnavailable or EndpointBroken.
+        Leases none if another worker was hinted. An outcome that did not count had lost its lease: another worker has
+        the callback, or had it. Repeats the call while Redis is away or the script fails on the endpoint's keys, for as
+        long as a lease lasts; then raises RedisUnavailable or EndpointBroken.
         """
         settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         self._waiting.append((ToSettle(endpoint, settlements, claim), settled))
@@ -66,7 +66,7 @@ class Settler:
             self._tasks.start(self._send_again(broken))
 
     async def _send_again(self, batch: Sequence[Waiting]) -> None:
-        """Claims nothing any more: what it claimed before, if Redis heard it, comes back when its lease ends."""
+        """Repeats a call, without claiming: what the first call may have claimed comes back when its lease ends."""
         again = AsyncRetrying(
             retry=retry_if_exception_type((RedisUnavailable, EndpointBroken)),
             wait=wait_random_exponential(0.1, max=2),
@@ -79,7 +79,7 @@ class Settler:
             _fail(batch, error)
 
     async def _settle_rest(self, batch: list[Waiting]) -> None:
-        """Records what is not recorded yet. Raises RedisUnavailable, or EndpointBroken where some of it is not."""
+        """Records what is not recorded yet. Raises RedisUnavailable, or EndpointBroken if some of it still is not."""
         asked = [ToSettle(one.endpoint, one.settlements) for one, _ in batch]
         settled = await self._ledger.settle(asked)
         batch[:] = _answer(batch, settled)
@@ -89,12 +89,12 @@ class Settler:
 
 
 def _answer(batch: Sequence[Waiting], settled: Sequence[Settled | EndpointBroken]) -> list[Waiting]:
-    """Tells who waits; returns those whose endpoint is broken, for now."""
+    """Gives results to the waiting turns; returns the requests whose endpoint is broken, for now."""
     broken = []
     for (asked, waiting), one in zip(batch, settled, strict=True):
         if isinstance(one, EndpointBroken):
             broken.append((asked, waiting))
-        elif not waiting.done():  # else whoever waited has gone
+        elif not waiting.done():  # else the waiting task was cancelled
             waiting.set_result(one)
     return broken
 

@@ -1,4 +1,4 @@
-"""How many POSTs a worker may have under way, and how they are shared by endpoint and by workspace."""
+"""Limits the POSTs that a worker has under way, and shares them between endpoints and workspaces."""
 
 import time
 from collections import Counter
@@ -7,56 +7,57 @@ from collections.abc import Callable
 from dispatcher.rules.outcomes import EndpointHealth
 
 FAST_MS = 1000
-"""An endpoint that takes longer to answer is not healthy, whatever it answers: it holds slots for others' time."""
+"""An endpoint that takes this long to answer is not healthy, whatever it answers: it holds slots that others need."""
 
 MAX_HEALTHY = 100_000
-"""How many endpoints a worker remembers as healthy."""
+"""Most endpoints that a worker remembers as healthy."""
 
 MAX_SUSPECTS = 10_000
-"""How many workspaces a worker remembers whose last attempt was none of a healthy endpoint."""
+"""Most workspaces that a worker remembers as suspects: their last attempt did not show a healthy endpoint."""
 
 WANTED_SECONDS = 60.0
-"""How long a workspace that had a POST under way counts as one that wants slots."""
+"""How long a workspace counts as wanting slots after it last took some, or began to wait for some."""
 
 SHARE = 3
-"""A workspace has at most so many slots for each that it leaves free, while others want some: one alone leaves a quarter."""
+"""While others want slots, a workspace has at most this many for each one left free; alone it leaves a quarter free."""
 
 
 class Slots:
-    """How many POSTs a worker may have under way.
+    """The POSTs that a worker may have under way: each takes a slot.
 
-    Three rules, so that nobody is left without:
+    Three rules leave slots for every endpoint and workspace:
 
-    - Endpoints that are not known to be healthy (which took their last callback, and quickly) have at most three quarters.
+    - Endpoints that are not known to be healthy have at most three quarters. A healthy endpoint accepted its last
+      callback, quickly.
     - While several workspaces want slots, one has at most SHARE times what it leaves free.
-    - While a workspace waits that has not been served yet, the last free slot is not for those that have some.
+    - While a workspace waits that has not been served yet, the last free slot is kept from workspaces that have some.
 
-    `clock` gives seconds.
+    `clock` returns seconds.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self.taken = 0
         self.somebody_waits = False
-        """Whether a workspace waits to be served that has not been since it began to wait."""
+        """Whether a workspace waits that has not been served since it began to wait."""
         self.on_free: Callable[[], None] = lambda: None
-        """Called when slots are free again."""
+        """Called when slots become free."""
         self._clock = clock
         self._ration: int | None = None
         self._unproven = 0
-        """Taken for endpoints that are not known to be healthy."""
+        """Slots taken for endpoints that are not known to be healthy."""
         self._healthy: dict[str, dict[str, None]] = {}
-        """Endpoints by workspace, in the order in which that was learned."""
+        """Healthy endpoints by workspace, in the order in which that was learned."""
         self._healthy_count = 0
         self._suspects: dict[str, None] = {}
         self._of: Counter[str] = Counter()
-        """Taken, by workspace."""
+        """Slots taken, by workspace."""
         self._of_endpoint: Counter[str] = Counter()
         self._wanted: dict[str, float] = {}
-        """When workspaces last took slots, or waited for some, the latest last."""
+        """When each workspace last took slots, or began to wait for some; the latest is last."""
 
     def free(self, endpoint: str, workspace: str) -> int:
-        """How many more may start to this endpoint now."""
+        """How many more POSTs may start to this endpoint now."""
         free = self.limit - self.taken
         if not self.is_healthy(endpoint, workspace):
             free = min(free, self.limit - self.limit // 4 - self._unproven)
@@ -69,34 +70,34 @@ class Slots:
 
     @property
     def _is_last_kept(self) -> bool:
-        """Whether somebody waits who could use a slot, known to be healthy or not."""
+        """Whether the last free slot is kept: a workspace waits, and may use it even if its endpoint is not healthy."""
         return self.somebody_waits and self._unproven < self.limit - self.limit // 4
 
     @property
     def are_gone(self) -> bool:
-        """Whether none may start, to whatever endpoint."""
+        """Whether no POST may start, to any endpoint."""
         return self.taken >= self.limit or self._ration == 0
 
     def are_wanted_beside(self, workspace: str) -> bool:
-        """Whether another workspace took slots lately, or waited for some."""
+        """Whether another workspace took slots within WANTED_SECONDS, or began to wait for some."""
         other = next((one for one in reversed(self._wanted) if one != workspace), None)
         return other is not None and self._clock() - self._wanted[other] < WANTED_SECONDS
 
     def are_shared(self) -> bool:
-        """Whether more than one workspace took slots lately, or waited for some."""
+        """Whether several workspaces took slots within WANTED_SECONDS, or began to wait for some."""
         last = next(reversed(self._wanted), None)
         return last is not None and self.are_wanted_beside(last)
 
     def ration(self, count: int | None) -> None:
-        """Lets only so many more start, until it is called again; None: no such limit."""
+        """Lets only `count` more POSTs start, until the next call; None lifts this limit."""
         self._ration = count
 
     def is_healthy(self, endpoint: str, workspace: str) -> bool:
-        """Whether the endpoint took its last callback, and quickly."""
+        """Whether the endpoint accepted its last callback, quickly."""
         return endpoint in self._healthy.get(workspace, ())
 
     def learn(self, endpoint: str, workspace: str, health: EndpointHealth, duration_ms: int) -> None:
-        """An attempt to this endpoint has ended, after so many milliseconds."""
+        """Notes the result of an attempt to this endpoint that took `duration_ms`."""
         self._forget(endpoint, workspace)
         healthy = health is EndpointHealth.UP and duration_ms < FAST_MS
         self._note(workspace, healthy)
@@ -115,7 +116,7 @@ class Slots:
                 del self._suspects[next(iter(self._suspects))]
 
     def is_suspect(self, workspace: str) -> bool:
-        """Whether the workspace's last attempt failed, or was slow."""
+        """Whether the workspace's last attempt failed or was slow."""
         return workspace in self._suspects
 
     def _forget(self, endpoint: str, workspace: str) -> None:
@@ -128,7 +129,7 @@ class Slots:
                 del self._healthy[workspace]
 
     def take(self, endpoint: str, workspace: str, wanted: int) -> int:
-        """Takes up to `wanted`; returns how many."""
+        """Takes up to `wanted` slots; returns how many."""
         taken = min(wanted, self.free(endpoint, workspace))
         if taken:
             self.hold(endpoint, workspace, taken)
@@ -136,14 +137,14 @@ class Slots:
         return taken
 
     def reserve(self, wanted: int) -> int:
-        """Takes up to `wanted` for callbacks of whomever; returns how many. `release` ends that."""
+        """Takes up to `wanted` slots for callbacks of any workspace, until `release`; returns how many."""
         reserved = min(wanted, max(0, self.free("", "") - self._is_last_kept))
         self.taken += reserved
         self._spend(reserved)
         return reserved
 
     def release(self, reserved: int, used: int) -> None:
-        """Ends a reservation, of which so many start: `hold` them."""
+        """Ends a reservation. The caller calls `hold` for the `used` slots whose POSTs start."""
         self.taken -= reserved
         self._spend(used - reserved)
         self.on_free()
@@ -153,12 +154,12 @@ class Slots:
             self._ration -= count
 
     def hold(self, endpoint: str, workspace: str, count: int) -> None:
-        """Counts slots as this endpoint's, whatever is free: what is under way is under way."""
+        """Counts slots as this endpoint's, even if none are free: callbacks that are leased already must be sent."""
         self._add(endpoint, workspace, count)
         self.want(workspace)
 
     def want(self, workspace: str) -> None:
-        """The workspace takes slots now, or waits for some."""
+        """Notes that the workspace takes slots now, or begins to wait for some."""
         self._wanted.pop(workspace, None)
         self._wanted[workspace] = self._clock()
         oldest = next(iter(self._wanted))
@@ -166,12 +167,12 @@ class Slots:
             del self._wanted[oldest]
 
     def give_back(self, endpoint: str, workspace: str, count: int) -> None:
-        """They are free again."""
+        """Frees slots of this endpoint."""
         self._add(endpoint, workspace, -count)
         self.on_free()
 
     def refund(self, endpoint: str, workspace: str, count: int) -> None:
-        """So many were taken, and not used."""
+        """Returns `count` unused slots."""
         if count:
             self._spend(-count)
             self.give_back(endpoint, workspace, count)
@@ -185,5 +186,5 @@ class Slots:
                 del counter[name]
 
     def close(self) -> None:
-        """Lets none start any more."""
+        """Lets no more POSTs start."""
         self.limit = 0

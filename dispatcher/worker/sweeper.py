@@ -1,7 +1,7 @@
-"""Finds what nothing else would: callbacks that are pending and nowhere, keys that were written over by hand.
+"""Repairs what nothing else finds: unfinished callbacks in no lane, lease or chain, and keys overwritten by hand.
 
-The worker that leads intake looks through the ledger, slowly and for ever. A script that breaks off is completed when it
-is repeated, so only damage from outside leaves such things.
+The worker that leads intake scans the ledger slowly, over and over. A script that breaks off is completed when it is
+repeated, so only damage from outside needs such repairs.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from dispatcher.store.ledger import Ledger
 
 SWEEP_SECONDS = 1.0
 KEYS_AT_ONCE = 500
-"""Redis looks at so many keys for one answer, in a fraction of a millisecond."""
+"""Keys that one call looks at, which takes Redis a fraction of a millisecond."""
 MENDED_AT_ONCE = 1000
-"""Endpoints whose keys are looked at together; of more than that the sweep finds the rest."""
+"""Most endpoints whose keys are checked together; the sweep finds the rest."""
 
 log = structlog.get_logger()
 
 
 class Sweeper:
-    """Sweeps while this worker leads intake; mends at once what a script of its ledger met."""
+    """Sweeps while this worker leads intake; in any worker, repairs at once the keys that a script failed on."""
 
     def __init__(self, endpoints: Endpoints, ledger: Ledger) -> None:
         self._endpoints = endpoints
@@ -35,7 +35,7 @@ class Sweeper:
         self._cursor = "0"
 
     def broken(self, problem: str, endpoints: Sequence[str]) -> None:
-        """A script met a key that is not of the type it should be, maybe one of these endpoints'."""
+        """A script met a key of the wrong type, maybe one of these endpoints'."""
         self._suspects.update(endpoints)
         if problem != self._said:
             log.error("redis.wrong_type", problem=problem, action="setting the key aside")
@@ -43,7 +43,7 @@ class Sweeper:
         self._broken.set()
 
     async def run(self, leads: Callable[[], bool], stopping: asyncio.Event) -> None:
-        """Runs until it is cancelled, and not on when `stopping`: redis-py may lose a cancellation. Survives Redis.
+        """Runs until it is cancelled or `stopping`: redis-py may lose a cancellation. Survives failures of Redis.
 
         `leads` says whether this worker leads intake.
         """
@@ -53,17 +53,17 @@ class Sweeper:
             except TimeoutError:
                 pass
             else:
-                await asyncio.sleep(SWEEP_SECONDS / 10)  # one mending for all that met it
+                await asyncio.sleep(SWEEP_SECONDS / 10)  # one repair for all scripts that meet the key
             try:
                 if self._broken.is_set() or leads():
                     await self.step()
             except RedisUnavailable:
-                continue  # the waker says so
+                continue  # the waker logs it
             except Exception:
                 log.exception("sweeper.internal_error")
 
     async def step(self) -> bool:
-        """Mends what was met, and looks at some keys; whether all of them were looked at by now."""
+        """Repairs what scripts failed on, then looks at some keys; returns whether that completes a scan."""
         if self._broken.is_set():
             self._broken.clear()
             suspects, self._suspects = self._suspects, set()

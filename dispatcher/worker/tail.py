@@ -1,4 +1,4 @@
-"""Attempts as they are made, for `dispatcher tail`: published while somebody watches, kept nowhere."""
+"""Attempts as they are made, for `dispatcher tail`: published while somebody watches, never stored."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from dispatcher.store.replies import Claim
 WATCH_SECONDS = 5
 """How long attempts are published after a watcher last renewed its key in Redis."""
 MAX_KEPT = 1000
-"""Attempts between two publications; more are dropped, for no person reads as many."""
+"""Most attempts between two publications; more are dropped, since no person can read that many."""
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class Tail:
             )
 
     async def publish(self, *, watched: bool) -> None:
-        """Publishes what was kept if somebody still watches, and forgets it; a failure is logged once."""
+        """Publishes the kept attempts if somebody still watches, and forgets them; a failure is logged once."""
         kept, self._kept, self.watched = self._kept, [], watched
         if not (kept and watched):
             return

@@ -1,4 +1,4 @@
-"""Tasks that run on their own: asyncio itself keeps no reference to a task, so one that is held nowhere may vanish."""
+"""Background tasks. asyncio keeps only weak references to tasks, so one that nothing else holds may be collected."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -18,6 +18,6 @@ class TaskSet:
         task.add_done_callback(self._tasks.discard)
 
     async def ended(self) -> None:
-        """Waits until all have ended, those included that are started meanwhile."""
+        """Waits until all have ended, including those that are started meanwhile."""
         while self._tasks:
             await asyncio.wait(self._tasks)

@@ -35,15 +35,17 @@ from dispatcher.worker.slots import Slots
 from dispatcher.worker.tail import Tail
 
 FIRST_CLAIM, CLAIM_BATCH = 4, 32
-"""How many callbacks a turn's first claim asks for, and any: twice as many each time. Slots are taken for all
-of them until the reply is there."""
+"""How many callbacks a turn's first claim asks for, and the most that any claim does: it doubles each time.
+
+Slots are taken for all of them until the reply arrives.
+"""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class TurnParts:
-    """What turns share in a worker."""
+    """What the turns of a worker share."""
 
     ledger: Ledger
     settler: Settler
@@ -60,7 +62,7 @@ class TurnParts:
 
 
 class Turn:
-    """Serves one endpoint until it has nothing more to claim, or the turn's time is over."""
+    """Serves one endpoint until nothing more can be claimed, or the turn's time is over."""
 
     def __init__(self, hint: Hint, parts: TurnParts, claim: Claim | None = None) -> None:
         self.endpoint, self.workspace = hint
@@ -74,7 +76,7 @@ class Turn:
         self._finished: list[Settlement] = []
         self._news = asyncio.Event()
         self._taken = 0
-        """Slots for the next claim. Taken at once, so that whoever starts turns sees what is left."""
+        """Slots for the first claim, taken when the turn is created, so that Admission sees how many are left."""
         if claim:
             self._more = False
             self.take(claim)
@@ -82,17 +84,20 @@ class Turn:
             self._taken = parts.slots.take(self.endpoint, self.workspace, FIRST_CLAIM)
 
     def nudge(self) -> None:
-        """The endpoint was hinted again: claim once more."""
+        """Has the turn claim once more: the endpoint was hinted again, or the turn is to see that it must end."""
         self._more = True
         self._news.set()
 
     async def begin(self) -> None:
-        """The first claim, where nothing was given: what comes then waits for the receiver, and not for Redis."""
+        """Makes the first claim, of a turn that was created without one.
+
+        After it the turn waits for the receiver, not for Redis, so Admission counts it only until then.
+        """
         if self._may_claim():
             await self._claim()
 
     async def run(self) -> bool:
-        """Serves; returns whether the endpoint was left with work, and has to be hinted."""
+        """Serves the endpoint; returns whether it is left with work and must be hinted."""
         try:
             while True:
                 if self._may_claim():
@@ -121,7 +126,7 @@ class Turn:
         return self._token_at is not None and self._has_time() and self._free() > 0
 
     async def _news_or_token(self) -> None:
-        """Waits until an attempt has ended, or the next token of the endpoint's rate is there."""
+        """Waits until an attempt has ended, the turn is nudged, or the next token of the endpoint's rate is due."""
         until = None if self._token_at is None else min(self._token_at, self._until)
         wait = None if until is None else max(0.0, until - time.monotonic())
         try:
@@ -145,7 +150,7 @@ class Turn:
         self.take(claim)
 
     def take(self, claim: Claim) -> None:
-        """Sends what was claimed; slots are taken for it."""
+        """Sends the claimed callbacks; their slots are taken already."""
         self._more = self._more or claim.more
         self._name = EndpointName(claim.workspace, claim.origin)
         self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None
@@ -190,9 +195,10 @@ class Turn:
         self._log_breaker(settled, settlements)
 
     def _gives_way(self, settlements: Sequence[Settlement]) -> bool:
-        """Whether the turn ends, and the endpoint lines up again with its workspace's others: it took nothing, others want slots.
+        """Whether to end the turn, for the endpoint to queue again: it accepted nothing, and others want slots.
 
-        Else a thousand that refuse at once, each with more to send, have a worker do nothing else until all are paused.
+        Otherwise a thousand endpoints that refuse at once, each with more to send, would keep the worker busy until all
+        of them are paused.
         """
         took_one = any(one.health is EndpointHealth.UP for one in settlements)
         return not took_one and self._parts.slots.are_wanted_beside(self.workspace)
@@ -217,7 +223,7 @@ class Turn:
             log.info("endpoint.recovered", endpoint=str(self._name))
 
     def _lost_reply(self, error: Exception, consequence: str) -> None:
-        """Redis did not answer: claim no more in this turn; the waker hints the endpoint when it is time."""
+        """A call to the ledger failed: claims no more in this turn; the waker hints the endpoint when it is due."""
         self._until = 0.0
         self._more, self._token_at = False, None
         if isinstance(error, RedisUnavailable):
@@ -254,7 +260,7 @@ class Turn:
         return Settlement(callback.event_id, callback.claim, outcome, attempt, health, retry_after_ms)
 
     async def _send(self, callback: Claimed, claim: Claim) -> Attempt | None:
-        """The attempt; None if there is no time left for one."""
+        """Makes the attempt; None if the lease or the callback's expiry leaves no time for one."""
         parts = self._parts
         workspace = await parts.workspaces.get(claim.workspace, claim.revision)
         now_ms = parts.ledger.now_ms()

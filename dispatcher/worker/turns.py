@@ -1,4 +1,4 @@
-"""Which endpoints this worker serves: those that have a turn now, and those that wait for one."""
+"""The endpoints that this worker serves: those that have a turn now, and those that wait for one."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -12,22 +12,25 @@ from dispatcher.worker.task_set import TaskSet
 from dispatcher.worker.turn import Turn, TurnParts
 
 CROWD = 64
-"""Endpoints that wait for a turn, from which on other workers may have what else is found."""
+"""While this many endpoints wait for a turn, new ones are left to other workers."""
 OF_ONE = 16
-"""Callbacks of one workspace that accept gives at once, and endpoints that it hints, while others want slots."""
+"""Most callbacks of a workspace that accept leases to this worker at once, and most endpoints of it that accept hints.
+
+Both limits hold while several workspaces want slots.
+"""
 RATION = 32
-"""Callbacks that may start for each batch that intake accepts while it is behind: one for 16."""
+"""Callbacks that may start for each batch that intake accepts while it is behind: one for 16 entries."""
 
 
 class Turns:
-    """At most one turn for an endpoint. Endpoints wait in `Admission` until there is room for their turn.
+    """Runs turns, at most one for each endpoint. Endpoints wait in `Admission` until there is room for their turn.
 
-    What this worker has no time for goes to `hints`, for other workers.
+    Endpoints that this worker has no time for go to `hints`, for other workers.
     """
 
     def __init__(self, parts: TurnParts, hints: Hints, load: Load) -> None:
         self.workers = 1
-        """How many are alive, this one included: the waker finds out."""
+        """How many workers are alive, this one included; the waker sets it."""
         self._parts = parts
         self._hints = hints
         self._load = load
@@ -41,7 +44,7 @@ class Turns:
         self._closed = False
 
     def __len__(self) -> int:
-        """Endpoints that have a turn."""
+        """Number of endpoints that have a turn."""
         return len(self._turns)
 
     @property
@@ -50,7 +53,7 @@ class Turns:
         return len(self._admission) >= CROWD
 
     def hint(self, hints: Iterable[Hint]) -> None:
-        """Has endpoints served soon: here, or by another worker where this one has no time."""
+        """Has endpoints served soon: here, or by another worker if this one has no time."""
         for hint in hints:
             if self._closed or not (self.workers < 2 or self._has_time(hint)):
                 self._hints.add(hint)
@@ -61,7 +64,10 @@ class Turns:
         return not self._load.is_high and not self.are_crowded and self._slots.free(*hint) > 0
 
     def serve(self, hints: Iterable[Hint]) -> None:
-        """Serves endpoints here, however busy this worker is: another one hinted them. While it stops, they go back."""
+        """Serves endpoints here, however busy this worker is: they were hinted to it, or could not be published.
+
+        While this worker stops, they go to `hints`.
+        """
         for hint in hints:
             if self._closed:
                 self._hints.add(hint)
@@ -76,7 +82,7 @@ class Turns:
             self._admit()
 
     def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
-        """Takes slots for what accept may give to this worker at once; returns how many, and of whom."""
+        """Reserves slots for callbacks that accept may lease to this worker; returns how many, and of whom."""
         busy = self.workers > 1 and self._load.is_high
         claims = 0 if busy else self._slots.reserve(count)
         if not self._slots.are_shared():
@@ -84,7 +90,7 @@ class Turns:
         return Room(claims, {one: min(OF_ONE, self._slots.free("", one)) for one in workspaces}, OF_ONE)
 
     def serve_claims(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
-        """Serves what accept gave, also while this worker stops: it is leased to it. `reserved` slots were taken for it."""
+        """Serves callbacks that accept leased to this worker, even while it stops; `reserved` slots were taken."""
         self._slots.release(reserved, sum(len(claim.callbacks) for _, claim in claims))
         for endpoint, claim in claims:
             turn = self._turns.get(endpoint)
@@ -95,18 +101,18 @@ class Turns:
                 self._begin(Turn(Hint(endpoint, claim.workspace), self._parts, claim))
 
     def set_intake_behind(self, behind: bool) -> None:
-        """Intake is behind, or no longer: while it is, few callbacks start for each batch that it accepts."""
+        """Notes whether intake is behind: while it is, at most RATION callbacks start for each batch it accepts."""
         self._slots.ration(RATION if behind else None)
         self._admit()
 
     def _admit_soon(self) -> None:
-        """Slots became free: endpoints that wait may have them, once for all that become free now."""
+        """Slots became free: schedules one `_admit` for all slots that become free now."""
         if len(self._admission) and not self._admits_soon:
             self._admits_soon = True
             asyncio.get_running_loop().call_soon(self._admit)
 
     def _admit(self) -> None:
-        """Begins turns for endpoints that wait, as far as there is room."""
+        """Begins turns for waiting endpoints, as far as there is room."""
         self._admits_soon = False
         while admitted := self._admission.next():
             hint, quota = admitted
@@ -117,7 +123,7 @@ class Turns:
                 self._begin(Turn(hint, self._parts), quota)
 
     def _begin(self, turn: Turn, quota: str | None = None) -> None:
-        """Begins a turn; `quota` is what its first claim counts in, None where it was given one."""
+        """Begins a turn; its first claim counts under the name `quota`, or None if it was created with a claim."""
         self._turns[turn.endpoint] = turn
         self._tasks.start(self._run(turn, quota))
 
@@ -140,7 +146,10 @@ class Turns:
             self._admit()
 
     def close(self) -> None:
-        """Begins no more turns but for what accept gives; those that run end when their POSTs have. May be called again."""
+        """Begins no more turns, except for callbacks that accept leases to this worker. May be called again.
+
+        Running turns end when their POSTs have ended.
+        """
         self._closed = True
         self._slots.close()
         self.hint(self._admission.take_all())

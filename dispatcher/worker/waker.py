@@ -1,4 +1,4 @@
-"""Looks, four times a second, for what is due, what was forgotten and what has died; and says that this worker is alive."""
+"""Finds endpoints that are due, hints that were lost and leases that ran out; keeps this worker's heartbeat."""
 
 import asyncio
 import json
@@ -20,20 +20,22 @@ from dispatcher.worker.turn import TurnParts
 from dispatcher.worker.turns import Turns
 
 WAKE_LIMIT, EXPIRE_LIMIT = 8, 64
-"""Endpoints that one wake gives, and callbacks that one call ends: Redis does nothing else meanwhile."""
+"""Most endpoints that one wake looks at, and callbacks that one `expire` does: Redis does nothing else meanwhile."""
 PAUSE_SECONDS, CROWDED_PAUSE_SECONDS = 0.005, 0.05
-"""Before the next wake where there is more to find: endpoints that went down together are due together, and would hold up
-those that are served. While many wait here for their turn it is longer; wakes go round by workspace, so the endpoints of
-one that has few are found all the same."""
+"""The pause before the next wake if there is more to find, and while many endpoints wait here for a turn.
+
+Endpoints that went down together are due together, and without a pause would hold up those that are being served. The
+longer pause does not delay a workspace with few endpoints much, since wakes take workspaces in turn.
+"""
 HEARTBEAT_SECONDS = 1.0
 PROBES = 20
-"""How many probes of `check --live` a heartbeat names: the latest."""
+"""Most probes of `check --live` that a heartbeat names, the latest ones."""
 
 log = structlog.get_logger()
 
 
 class Waker:
-    """One worker's waker. `agree` brings what is in Redis to this version's format. Seconds between wakes: `wake_seconds`."""
+    """One worker's waker: it wakes every `wake_seconds`. `agree` brings the data in Redis to this version's format."""
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class Waker:
         self._probes: deque[str] = deque(maxlen=PROBES)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Runs until `stopping`; survives Redis, and faults of ours. Raises OtherFormat."""
+        """Runs until `stopping`; survives failures of Redis and internal errors. Raises OtherFormat."""
         while not stopping.is_set():
             pause = self._pause_before_next(await self._look())
             self._load.look_in(pause)
@@ -68,7 +70,7 @@ class Waker:
                 await asyncio.wait_for(stopping.wait(), pause)
 
     async def _look(self) -> bool:
-        """Measures and wakes; returns whether there is more to find."""
+        """Measures the load, then wakes; returns whether there is more to find."""
         try:
             self._measure()
             more = await self.wake()
@@ -95,9 +97,9 @@ class Waker:
         metrics.leads_intake = self._intake.leading
 
     async def wake(self) -> bool:
-        """Ends some of what expired, hints some of what is due or was forgotten, settles leases that ran out.
+        """Ends expired callbacks, hints endpoints that are due or whose hint was lost, settles leases that ran out.
 
-        Returns whether there is more. Raises RedisUnavailable, OtherFormat.
+        Takes a limited number of each; returns whether there is more. Raises RedisUnavailable, OtherFormat.
         """
         more = await self._expire()
         woken = await self._parts.ledger.wake(WAKE_LIMIT, self._name, self._heartbeat_if_due())
@@ -111,22 +113,22 @@ class Waker:
         return more or woken.more
 
     async def _expire(self) -> bool:
-        """Ends some of what expired; returns whether there is more."""
+        """Ends some of the expired callbacks; returns whether there may be more."""
         try:
             return await self._parts.ledger.expire(EXPIRE_LIMIT) == EXPIRE_LIMIT
         except RedisUnavailable:
             raise
-        except Exception:  # no reason not to wake: nothing waits for those that are over
+        except Exception:  # wake all the same: nothing waits for expired callbacks
             log.exception("waker.internal_error")
             return False
 
     def answer(self, probe: str) -> None:
-        """Shows `check --live` that a hint came through Celery to this worker: the next heartbeat names it."""
+        """Shows `check --live` that a hint reached this worker through Celery: the next heartbeat names the probe."""
         self._probes.append(probe)
         self._next_heartbeat = 0.0
 
     def _heartbeat_if_due(self) -> str:
-        """What others see of this worker, at most once a second; else nothing."""
+        """The heartbeat as JSON if one is due (every second, and after a probe); else empty."""
         if time.monotonic() < self._next_heartbeat:
             return ""
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
@@ -143,7 +145,7 @@ class Waker:
         )
 
     async def end(self) -> None:
-        """After `run`: ends the heartbeat, and waits until the lost leases in hand are settled."""
-        with suppress(RedisUnavailable):  # then the heartbeat ends by itself
+        """Call after `run`: ends the heartbeat, and waits until the lost leases that were found are settled."""
+        with suppress(RedisUnavailable):  # then the heartbeat expires by itself
             await self._parts.ledger.leave(self._name)
         await self._lost_leases.ended()

@@ -7,7 +7,7 @@ from dispatcher.worker.slots import Slots
 
 
 def begun(admission: Admission) -> list[str]:
-    """What begins until there is no more room; workspaces, or SUSPECTS."""
+    """Admits turns until there is no more room; returns what each counts under: its workspace, or SUSPECTS."""
     quotas = []
     while admitted := admission.next():
         quotas.append(admitted[1])
@@ -20,7 +20,7 @@ def add(admission: Admission, workspace: str, count: int) -> None:
 
 
 def test_one_workspace_begins_few_at_once() -> None:
-    """However many endpoints of it wait, and nobody else's."""
+    """One workspace begins few turns at once, however many of its endpoints wait, even if no other waits."""
     admission = Admission(Slots(1000))
     add(admission, "hog", 100)
     assert ["hog"] * OF_ONE == begun(admission)
@@ -31,7 +31,7 @@ def test_one_workspace_begins_few_at_once() -> None:
 
 
 def test_many_workspaces_begin_many_at_once() -> None:
-    """Each of its own, up to a bound."""
+    """Many workspaces each begin turns of their own, up to a limit in total."""
     admission = Admission(Slots(1000))
     for number in range(100):
         add(admission, f"w{number}-", 1)
@@ -40,7 +40,7 @@ def test_many_workspaces_begin_many_at_once() -> None:
 
 
 def test_suspects_are_few_together() -> None:
-    """Workspaces whose last attempt failed or was slow begin few at once, all of them together, and others beside them."""
+    """All suspects together begin few turns at once, and others begin theirs at the same time."""
     slots = Slots(1000)
     admission = Admission(slots)
     for number in range(50):
@@ -55,7 +55,7 @@ def test_suspects_are_few_together() -> None:
 
 
 def test_no_slot_no_turn() -> None:
-    """Where no slot is free nothing begins, and nothing is forgotten."""
+    """While no slot is free no turn begins, and no endpoint is forgotten."""
     slots = Slots(4)
     admission = Admission(slots)
     add(admission, "w", 3)
@@ -65,7 +65,7 @@ def test_no_slot_no_turn() -> None:
 
 
 def test_suspects_have_their_turn_where_slots_lack() -> None:
-    """However many others wait for the few slots, one of a few turns is a suspect's: it may work again."""
+    """However many others wait for the few slots, some turns go to suspects, which may have recovered."""
     slots = Slots(8)
     admission = Admission(slots)
     slots.learn("x0", "x", EndpointHealth.DOWN, 5)
@@ -81,7 +81,7 @@ def test_suspects_have_their_turn_where_slots_lack() -> None:
 
 
 def test_who_waits_wants_slots() -> None:
-    """A workspace need not have had one: others leave some to it from the moment it waits."""
+    """A workspace wants slots from the moment it waits: others leave it some, even if it never had one."""
     slots = Slots(8)
     slots.learn("busy", "busy", EndpointHealth.UP, 5)
     assert 8 == slots.take("busy", "busy", 8)
@@ -94,7 +94,7 @@ def test_who_waits_wants_slots() -> None:
 
 
 def test_endpoints_that_may_not_be_served_hide_no_other() -> None:
-    """Where only a healthy endpoint may have a slot, it is found behind any number of others of its workspace."""
+    """If only a healthy endpoint may have a slot, it is found behind any number of others of its workspace."""
     slots = Slots(8)
     slots.take("down", "w", 8)
     slots.learn("healthy", "w", EndpointHealth.UP, 5)

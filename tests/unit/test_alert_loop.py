@@ -13,7 +13,7 @@ from tests.fakes import NOW_MS, until
 
 
 class FakeAlerts:
-    """Remembers what it is asked; the operator's URL may be silent, and there may be a fault."""
+    """Remembers its calls; the operator's URL may not answer, and there may be an internal error."""
 
     def __init__(self, *, silent: bool = False, error: Exception | None = None) -> None:
         self.asked: list[str] = []
@@ -24,7 +24,7 @@ class FakeAlerts:
         self.asked.append(f"rates of {', '.join(figures)}")
 
     async def send(self, _now_ms: int) -> None:
-        """What was gathered."""
+        """Sends the gathered alerts."""
         self.asked.append("send")
         if self.silent:
             await asyncio.Event().wait()
@@ -69,7 +69,7 @@ def test_a_minute(leads: bool, error: Exception | None, asked: list[str]) -> Non
 
 
 def test_a_fault_in_sending() -> None:
-    """It is logged, and the next minute comes all the same."""
+    """An internal error in sending is logged, and the next round comes all the same."""
     alerts = FakeAlerts(error=KeyError("bug"))
 
     async def story() -> None:
@@ -86,7 +86,7 @@ def test_a_fault_in_sending() -> None:
 
 
 def test_the_end_waits_for_no_silent_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last alerts are sent, or given up soon."""
+    """The last alerts are sent, or given up soon if the operator's URL does not answer."""
     monkeypatch.setattr(alert_loop, "LAST_SECONDS", 0.01)
     alerts = FakeAlerts(silent=True)
     asyncio.run(loop_of(alerts).end())

@@ -1,4 +1,4 @@
-"""How a worker's engine starts and ends: in order, whatever is under way, and whatever of it breaks."""
+"""How a worker's engine starts and ends: in order, whatever is under way and whatever fails."""
 
 import asyncio
 import threading
@@ -21,14 +21,14 @@ from tests.fakes import FakeWorker, claim, quiet, until, woken
 
 
 class FakeLoop:
-    """A loop that does nothing until it is cancelled, or breaks."""
+    """A loop that does nothing until it is cancelled or fails."""
 
     def __init__(self, name: str, log: list[str]) -> None:
         self._name, self._log = name, log
         self.breaks = asyncio.Event()
 
     async def run(self, *_: object) -> None:
-        """Until it breaks."""
+        """Runs until it fails."""
         try:
             await self.breaks.wait()
         finally:
@@ -36,7 +36,7 @@ class FakeLoop:
         raise KeyError("bug")
 
     async def end(self) -> None:
-        """The last it does."""
+        """Notes that it ended."""
         self._log.append(f"{self._name} end")
 
 
@@ -52,12 +52,12 @@ class FakeIntake:
         self.leading = False
 
     def stop(self) -> None:
-        """Ends `run` after the batch in hand."""
+        """Ends `run` after the current batch."""
         self._log.append("intake stop")
         self._stop.set()
 
     async def run(self) -> None:
-        """Until it is stopped."""
+        """Runs until it is stopped."""
         await self._stop.wait()
         await self.batch.wait()
         self.last()
@@ -65,7 +65,7 @@ class FakeIntake:
 
 
 class Scene(FakeWorker):
-    """An engine with its own turns, hints and waker; what it does in which order is in `log`."""
+    """An engine with real turns, hints and waker; `log` has what it does, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Scene(FakeWorker):
             raise self.agree_errors.pop(0)
 
     async def started(self) -> "asyncio.Task[None]":
-        """The engine, once it has woken for the first time."""
+        """Starts the engine and waits until it has woken for the first time."""
         running = asyncio.create_task(self.engine.run())
         await until(lambda: any(line.startswith("wake") for line in self.log), "the first wake")
         self.log.clear()
@@ -105,7 +105,7 @@ class Scene(FakeWorker):
 
 
 def played(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> list[str]:
-    """Runs a story on a loop of its own; the events that were logged."""
+    """Runs a story on a loop of its own; returns the events that were logged."""
 
     async def run() -> None:
         async with asyncio.timeout(10):
@@ -117,7 +117,7 @@ def played(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> list[str]:
 
 
 def test_the_order_of_ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Intake's batch, the heartbeat, turns with their POSTs, hints, alerts."""
+    """The engine ends intake's batch, the heartbeat, turns with their POSTs, hints and alerts, in this order."""
 
     async def story(scene: Scene) -> None:
         running = await scene.started()
@@ -149,7 +149,7 @@ def test_the_order_of_ending(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_intake_accepts_last() -> None:
-    """What its last batch gives to this worker is sent before the engine ends, although it comes after the stop."""
+    """Callbacks that intake's last batch leases to this worker are sent before the engine ends, even after the stop."""
 
     async def story(scene: Scene) -> None:
         running = await scene.started()
@@ -166,7 +166,7 @@ def test_what_intake_accepts_last() -> None:
 
 
 def test_stop_while_a_wake_is_under_way() -> None:
-    """What it finds goes to other workers, before the engine ends."""
+    """Endpoints that a wake under way at the stop finds go to other workers before the engine ends."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.wakes = [woken([Hint("a", "acme")])]
@@ -182,7 +182,7 @@ def test_stop_while_a_wake_is_under_way() -> None:
 
 
 def test_hints_come_while_it_stops() -> None:
-    """A message of Celery that comes late goes back to the queue."""
+    """Endpoints of a Celery message that comes during the stop are published again."""
 
     async def story(scene: Scene) -> None:
         running = await scene.started()
@@ -197,7 +197,7 @@ def test_hints_come_while_it_stops() -> None:
 
 
 def test_redis_is_away_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine waits for it, says so once, and then begins."""
+    """An engine that starts without Redis waits for it, logs that once, and then begins."""
 
     async def story(scene: Scene) -> None:
         scene.agree_errors = [RedisUnavailable("away"), RedisUnavailable("away")]
@@ -211,7 +211,7 @@ def test_redis_is_away_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stop_while_it_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends, and has not waked."""
+    """An engine that is stopped while it waits for Redis ends without a wake."""
 
     async def story(scene: Scene) -> None:
         scene.agree_errors = [RedisUnavailable("away")] * 1_000_000
@@ -226,7 +226,7 @@ def test_stop_while_it_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_format() -> None:
-    """It does not begin; or ends at once, where a wake finds that out."""
+    """With another format in Redis the engine does not begin, or ends at once if a wake finds that out."""
 
     async def at_the_start(scene: Scene) -> None:
         scene.agree_errors = [OtherFormat("another version's")]
@@ -244,7 +244,7 @@ def test_another_format() -> None:
 
 
 def test_a_part_that_breaks() -> None:
-    """The engine ends with its error, for the process to end: it would take hints and do only some of its work."""
+    """If a part fails, the engine ends with its error: it would otherwise take hints and do only some of its work."""
 
     async def story(scene: Scene) -> None:
         running = await scene.started()
@@ -256,7 +256,7 @@ def test_a_part_that_breaks() -> None:
 
 
 def test_probe() -> None:
-    """It reaches the heartbeat."""
+    """A probe reaches the heartbeat."""
 
     async def story(scene: Scene) -> None:
         running = await scene.started()

@@ -1,4 +1,4 @@
-"""Hints for other workers: how they are published, and what happens where that fails, hangs, or the worker stops."""
+"""Hints for other workers: how they are published, and what happens when that fails or hangs, or the worker stops."""
 
 import asyncio
 import threading
@@ -37,7 +37,7 @@ class Scene:
         return asyncio.create_task(self.hints.run(self.served.extend, self.stopping))
 
     def add(self, hints: Sequence[Hint]) -> None:
-        """They are to be served by others."""
+        """Adds endpoints for other workers to serve."""
         for hint in hints:
             self.hints.add(hint)
 
@@ -50,7 +50,7 @@ class Scene:
 
 
 def play(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
-    """Runs a story; no task breaks."""
+    """Runs a story and checks that no task failed."""
 
     async def run() -> None:
         await story(Scene())
@@ -70,12 +70,12 @@ def test_few_in_one_message_workspaces_in_turn(monkeypatch: pytest.MonkeyPatch) 
         assert [HINT_ENDPOINTS, HINT_ENDPOINTS, 1] == [len(batch) for batch in scene.published]
         assert Hint("quiet0", "quiet") in scene.published[0]
 
-    monkeypatch.setattr(hints, "LAST_SECONDS", 3600.0)  # the end waits no longer than it must
+    monkeypatch.setattr(hints, "LAST_SECONDS", 3600.0)  # the end must not take this long
     play(story)
 
 
 def test_a_broker_that_refuses() -> None:
-    """The endpoints are served here; that is logged once, until it works again."""
+    """Endpoints that the broker refuses are served here; that is logged once, until it works again."""
 
     async def story(scene: Scene) -> None:
         scene.error = OSError("no broker")
@@ -99,7 +99,7 @@ def test_a_broker_that_refuses() -> None:
 
 
 def test_a_broker_that_refuses_while_the_worker_stops() -> None:
-    """Nothing is served here any more, and nothing is tried for ever: wakers find those endpoints."""
+    """A stopping worker drops hints that the broker refuses: wakers find those endpoints."""
 
     async def story(scene: Scene) -> None:
         scene.error = OSError("no broker")
@@ -114,7 +114,7 @@ def test_a_broker_that_refuses_while_the_worker_stops() -> None:
 
 
 def test_a_hint_that_comes_while_one_is_published() -> None:
-    """It is in the next message."""
+    """A hint that comes while another is published is in the next message."""
 
     async def story(scene: Scene) -> None:
         scene.answers.clear()
@@ -133,7 +133,7 @@ def test_a_hint_that_comes_while_one_is_published() -> None:
 
 @pytest.mark.parametrize("rounds", [0, 1, 2, 3])
 def test_hints_of_the_last_moment(rounds: int) -> None:
-    """What is added just before the end is published, wherever the publisher is at that moment."""
+    """Hints that are added just before the end are published, wherever the publisher is at that moment."""
 
     async def story(scene: Scene) -> None:
         scene.stopping.set()
@@ -149,7 +149,7 @@ def test_hints_of_the_last_moment(rounds: int) -> None:
 
 
 def test_a_broker_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end does not wait for it for long, and what waits behind it is not sent later."""
+    """The end does not wait long for a silent broker, and does not send the waiting hints later."""
 
     async def story(scene: Scene) -> None:
         scene.answers.clear()

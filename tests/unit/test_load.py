@@ -1,4 +1,4 @@
-"""How busy a worker's loop is, by a clock in the test's hands."""
+"""How busy a worker's loop is, by a clock that the test controls."""
 
 from dispatcher.worker.load import BUSY, LOOK_SECONDS, Load
 
@@ -11,14 +11,14 @@ class Clocks:
         self.load = Load(lambda: self.now, lambda: self.used)
 
     def run(self, seconds: float, share: float) -> None:
-        """The loop runs for so long with this share of a core; then it is looked at."""
+        """Runs the loop for that long at this share of a core, then looks."""
         self.now += seconds
         self.used += seconds * share
         self.load.look()
 
 
 def test_share_of_core() -> None:
-    """It is that of the time since the last look, and a high one leaves endpoints to others."""
+    """The share of a core is that since the last look; a high one leaves endpoints to other workers."""
     clocks = Clocks()
     clocks.run(1.0, 0.5)
     assert (0.5, False) == (round(clocks.load.share_of_core, 3), clocks.load.is_high)
@@ -29,7 +29,7 @@ def test_share_of_core() -> None:
 
 
 def test_looks_that_follow_quickly() -> None:
-    """A few milliseconds say little: they are measured together."""
+    """Looks within a few milliseconds are measured together, since each says little."""
     clocks = Clocks()
     for _ in range(10):
         clocks.run(LOOK_SECONDS / 20, 1.0)
@@ -39,7 +39,7 @@ def test_looks_that_follow_quickly() -> None:
 
 
 def test_lag() -> None:
-    """How much later than planned the look was; an earlier one is not late."""
+    """The lag is how much later than planned the look was; an early look has none."""
     clocks = Clocks()
     clocks.load.look_in(0.25)
     clocks.run(0.75, 0.0)

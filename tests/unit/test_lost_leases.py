@@ -1,4 +1,4 @@
-"""Callbacks whose worker died: what is recorded of them, and that none is recorded twice, or holds up others."""
+"""Callbacks whose worker died: what is recorded of them, and that none is recorded twice or holds up others."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -19,7 +19,7 @@ LOST = Lost("a", "acme https://a.example:443", "e1", 3, 1, NOW_MS + 3_600_000, 0
 
 
 class Scene(FakeWorker):
-    """Lost leases, and turns that are closed: so what they hint is seen."""
+    """Lost leases, and closed turns, so that the test sees what is hinted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Scene(FakeWorker):
 
 
 def play(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
-    """Runs a story; no task breaks."""
+    """Runs a story and checks that no task failed."""
 
     async def run() -> None:
         await story(Scene())
@@ -47,7 +47,7 @@ def play(story: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
     ids=["first", "last attempt", "expired"],
 )
 def test_what_is_recorded(lost: Lost, outcome: Outcome, losses: int) -> None:
-    """An attempt `worker_lost`, as the policy has it; the first is tried again at once."""
+    """A lost callback is recorded as an attempt `worker_lost`, by the policy; the first loss is retried at once."""
 
     async def story(scene: Scene) -> None:
         with capture_logs() as logged:
@@ -62,7 +62,7 @@ def test_what_is_recorded(lost: Lost, outcome: Outcome, losses: int) -> None:
 
 
 def test_the_second_loss_waits() -> None:
-    """The callback may be what kills workers."""
+    """After a second loss the callback waits, since it may be what kills workers."""
 
     async def story(scene: Scene) -> None:
         scene.lost_leases.settle([msgspec.structs.replace(LOST, lost_before=1, attempt=2)])
@@ -75,7 +75,7 @@ def test_the_second_loss_waits() -> None:
 
 
 def test_found_twice() -> None:
-    """What another wake finds while it is settled is not settled again; what is found after that is."""
+    """Callbacks that another wake finds while they are being settled are not settled again; later finds are."""
 
     async def story(scene: Scene) -> None:
         other = msgspec.structs.replace(LOST, event_id="e2")
@@ -95,7 +95,7 @@ def test_found_twice() -> None:
 
 
 def test_found_before_the_task_has_begun() -> None:
-    """Two wakes in a row settle it once."""
+    """Two wakes in a row settle a callback once, although its task has not begun."""
 
     async def story(scene: Scene) -> None:
         scene.lost_leases.settle([LOST])
@@ -110,7 +110,7 @@ def test_found_before_the_task_has_begun() -> None:
     ("error", "event"), [(RedisUnavailable("away"), "redis.away"), (KeyError("bug"), "waker.internal_error")]
 )
 def test_that_cannot_be_settled(error: Exception, event: str) -> None:
-    """It is logged, and the callbacks are settled when they are found again."""
+    """A failure to settle is logged, and the callbacks are settled when they are found again."""
 
     async def story(scene: Scene) -> None:
         scene.settler.error = error
@@ -128,7 +128,7 @@ def test_that_cannot_be_settled(error: Exception, event: str) -> None:
 
 
 def test_one_endpoint_holds_up_no_other() -> None:
-    """Where Redis is silent about one, the others' are settled."""
+    """While Redis does not answer for one endpoint, those of the others are settled."""
 
     async def story(scene: Scene) -> None:
         scene.settler.gate.shut()
@@ -144,7 +144,7 @@ def test_one_endpoint_holds_up_no_other() -> None:
 
 
 def test_what_did_not_count() -> None:
-    """Of a callback that its worker settled after all, or another worker did, nothing is logged."""
+    """Nothing is logged for a callback that its own or another worker settled after all."""
 
     async def story(scene: Scene) -> None:
         scene.settler.counted = [False, True]
@@ -157,7 +157,7 @@ def test_what_did_not_count() -> None:
 
 
 def test_an_endpoint_that_is_ready_again() -> None:
-    """It is hinted, with its workspace."""
+    """An endpoint that is ready again is hinted, with its workspace."""
 
     async def story(scene: Scene) -> None:
         scene.settler.more = True

@@ -1,4 +1,4 @@
-"""Workspaces that are put off: in order, again and again, in turn, and not for ever where they break our code."""
+"""Workspaces that are put off: tried in order and in turn, again and again, but not forever if they break our code."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ OF_OUR_CODE = Fault("KeyError: 'x'", of_the_machine=False)
 
 
 class Clock:
-    """Seconds, in the test's hands."""
+    """Seconds, which the test sets."""
 
     now = 0.0
 
@@ -21,12 +21,12 @@ class Clock:
 
 
 def left(*numbers: int, fault: Fault | None = OF_THE_MACHINE) -> Later:
-    """Entries that stay."""
+    """Entries that stay put off."""
     return Later([f"5-{number}" for number in numbers], fault)
 
 
 def tried(put_off: PutOff, last: int | None = None, **later: Later) -> tuple[Place | None, dict[str, bool]]:
-    """One try, up to the entry of that number; where it began, and of whom entries were tried."""
+    """Makes one try, up to the entry of that number; returns where it began, and which workspaces were tried."""
     after = put_off.due()
     end = None if last is None else (5, last)
     names = put_off.trying(after, end) if after else {}
@@ -57,7 +57,7 @@ def test_waits() -> None:
 
 
 def test_goes_on() -> None:
-    """A workspace none of whose entries stays goes on at once behind them; with none behind them it waits no more."""
+    """A workspace without an entry left among those read continues behind them at once; at their end it is done."""
     clock = Clock()
     put_off = PutOff(clock)
     put_off.add({"acme": left(1)})
@@ -75,7 +75,7 @@ def test_goes_on() -> None:
 
 
 def test_those_that_are_read_anyway() -> None:
-    """With a workspace those are tried whose entries begin among the ones that are read; nobody's are passed over."""
+    """Other due workspaces whose entries begin among the ones that are read are tried as well; none is skipped."""
     clock = Clock()
     put_off = PutOff(clock)
     for name, first in (("early", 1), ("first", 10), ("beside", 20), ("behind", 99)):
@@ -91,7 +91,7 @@ def test_those_that_are_read_anyway() -> None:
 
 
 def test_a_try_that_breaks_off() -> None:
-    """A workspace whose try Redis refuses waits, so that others are tried and new entries are read."""
+    """A workspace whose try Redis refuses waits, so that others are tried and new entries are read meanwhile."""
     clock = Clock()
     put_off = PutOff(clock)
     put_off.add({"acme": left(1)})
@@ -118,7 +118,7 @@ def test_each_has_its_turn() -> None:
 
 
 def rejects(put_off: PutOff, clock: Clock, *faults: Fault) -> list[bool]:
-    """Whether entries that break our code are rejected, at each of some tries that end with these."""
+    """Makes one try for each fault; returns whether entries that break our code were rejected at each of them."""
     found = []
     for fault in faults:
         clock.now += MOST_SECONDS
@@ -128,7 +128,7 @@ def rejects(put_off: PutOff, clock: Clock, *faults: Fault) -> list[bool]:
 
 
 def test_our_code_breaks_again_and_again() -> None:
-    """After some tries what breaks our code is rejected; what the machine lacks rejects nothing, however long it lasts."""
+    """Entries that break our code are rejected after some tries; faults of the machine reject none, however long."""
     clock = Clock()
     put_off = PutOff(clock)
     put_off.add({"acme": left(1, fault=OF_OUR_CODE)})
@@ -139,7 +139,7 @@ def test_our_code_breaks_again_and_again() -> None:
 
 
 def test_only_tries_count() -> None:
-    """However many entries of a workspace come and break our code, as a try of the first one counts only a try."""
+    """However many entries of a workspace break our code, only tries of the first one count."""
     clock = Clock()
     put_off = PutOff(clock)
     for number in range(20):
@@ -149,7 +149,7 @@ def test_only_tries_count() -> None:
 
 
 def test_one_that_breaks_after_another_is_rejected_at_once() -> None:
-    """No thousand waits for a thousand entries: it is waited once, for as long as some of the workspace wait."""
+    """A thousand entries that break our code do not each wait: after the first, they are rejected at once."""
     clock = Clock()
     put_off = PutOff(clock)
     put_off.add({"acme": left(1, fault=OF_OUR_CODE)})
@@ -163,7 +163,7 @@ def test_one_that_breaks_after_another_is_rejected_at_once() -> None:
 
 
 def test_the_next_one_that_breaks_is_tried_anew() -> None:
-    """Where the first entry goes on before its tries are used up, the next one has all of its own."""
+    """If the first entry is accepted before its tries are used up, the next one gets all tries of its own."""
     clock = Clock()
     put_off = PutOff(clock)
     put_off.add({"acme": left(1, fault=OF_OUR_CODE)})

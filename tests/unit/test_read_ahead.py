@@ -1,4 +1,4 @@
-"""Reading ahead, without Redis: what is done at the same time, and that nothing that was read is lost or overtaken.
+"""Reading ahead, without Redis: what runs at the same time, and that nothing that was read is lost or overtaken.
 
 The test decides when each read, preparation and acceptance ends, and how.
 """
@@ -30,7 +30,7 @@ class Line:
         self.under_way: dict[Stage, tuple[Any, asyncio.Future[Any]]] = {}
         """For each stage what it works on, and what it waits for."""
         self.stages_after_take: list[set[str]] = []
-        """What was under way when the loop came to what a take had left to it."""
+        """The stages under way when the loop ran a callback that a take had scheduled."""
         self.goes_on = True
         self.ahead = ReadAhead(self._read, self._prepare, self._take)
         self.ahead.behind = behind
@@ -79,25 +79,25 @@ class Line:
         await self.settled()
 
     async def settled(self) -> None:
-        """Lets everything go on that can; then what was read is held or taken, in its order."""
+        """Lets everything continue that can; checks that what was read is held or taken, in order."""
         for _ in range(20):
             await asyncio.sleep(0)
         assert self.read_entries == [*self.taken, *self.ahead.held]
 
     async def ended(self, *, held: int = 0) -> None:
-        """`run` has ended, with so many entries held, and nothing of it is left."""
+        """Checks that `run` has ended, with that many entries held, and that no task is left."""
         assert self.run.done()
         assert ({}, {asyncio.current_task()}) == (self.under_way, asyncio.all_tasks())
         assert held == len(self.ahead.held)
 
     @property
     def stages(self) -> set[str]:
-        """What is done now."""
+        """The stages under way."""
         return set(self.under_way)
 
     @property
     def batch(self) -> Batch | None:
-        """What the batch that is taken was prepared as."""
+        """The prepared batch that is being taken; None if it could not be prepared."""
         batch: Batch | None = self.under_way["take"][0][1]
         return batch
 
@@ -147,7 +147,7 @@ def test_two_batches_are_read_ahead_while_behind() -> None:
 
 
 def test_behind_ends() -> None:
-    """When intake is behind no longer, what is read already is taken, and again one batch at a time is read ahead."""
+    """When intake has caught up, what was read already is taken, and one batch at a time is read ahead again."""
 
     async def work() -> None:
         line = Line(behind=True)
@@ -167,7 +167,7 @@ def test_behind_ends() -> None:
 
 @pytest.mark.parametrize(("count", "goes_on"), [(FEW, True), (MANY, False)])
 def test_nothing_is_read_ahead(count: int, goes_on: bool) -> None:
-    """After a small batch, and when it is time to stop, nothing is read; the batch in hand is taken."""
+    """Nothing is read ahead of a small batch, or when it is time to stop; the current batch is taken."""
 
     async def work() -> None:
         line = Line()
@@ -181,7 +181,7 @@ def test_nothing_is_read_ahead(count: int, goes_on: bool) -> None:
 
 
 def test_an_empty_read() -> None:
-    """After a read that brought nothing no more is read, even while intake is behind, and `run` ends."""
+    """After an empty read nothing more is read, even while intake is behind, and `run` ends."""
 
     async def work() -> None:
         line = Line(behind=True)
@@ -196,7 +196,7 @@ def test_an_empty_read() -> None:
 
 
 def test_time_is_up_meanwhile() -> None:
-    """When it is time to stop, what is being read is still taken, and then `run` ends."""
+    """When it is time to stop, entries that are being read are still taken, and then `run` ends."""
 
     async def work() -> None:
         line = Line(behind=True)
@@ -212,7 +212,7 @@ def test_time_is_up_meanwhile() -> None:
 
 
 def test_no_pause_between_two_batches() -> None:
-    """A prepared batch goes to Redis before anything that the one before it left to the loop: Redis is not kept waiting."""
+    """A prepared batch goes to Redis before callbacks that the one before it scheduled, so that Redis does not wait."""
 
     async def work() -> None:
         line = Line()
@@ -226,7 +226,7 @@ def test_no_pause_between_two_batches() -> None:
 
 
 def test_prepare_fails() -> None:
-    """A batch that could not be prepared ahead is taken unprepared: its entries are held, and what is wrong is met there."""
+    """A batch that could not be prepared ahead is held and taken unprepared, and `take` meets the error."""
 
     async def work() -> None:
         line = Line()
@@ -243,7 +243,7 @@ def test_prepare_fails() -> None:
 
 
 def test_read_fails_while_a_batch_is_taken() -> None:
-    """The batch is taken first; then the failure is raised, and nothing is held."""
+    """If a read fails while a batch is taken, the batch is taken; then the error is raised, and nothing is held."""
 
     async def work() -> None:
         line = Line()
@@ -266,7 +266,7 @@ REFUSALS = NotLeader, RedisUnavailable, RedisFull, KeyError
 @pytest.mark.parametrize("refusal", REFUSALS)
 @pytest.mark.parametrize("behind", [False, True])
 def test_take_fails(refusal: type[Exception], behind: bool) -> None:
-    """What was read meanwhile, and what is being read, is held behind the batch that was refused."""
+    """If a batch is refused, entries that were read meanwhile or are being read are held behind it."""
 
     async def work() -> None:
         line = Line(behind=behind)
@@ -285,7 +285,7 @@ def test_take_fails(refusal: type[Exception], behind: bool) -> None:
 
 
 def test_take_fails_before_the_read_ends() -> None:
-    """What comes of a read that is under way when a batch is refused is held behind that batch."""
+    """The entries of a read that is under way when a batch is refused are held behind that batch."""
 
     async def work() -> None:
         line = Line()
@@ -301,7 +301,7 @@ def test_take_fails_before_the_read_ends() -> None:
 
 @pytest.mark.parametrize("further", [False, True])
 def test_take_and_read_fail(further: bool) -> None:
-    """Of two failures that of the read is raised: its reply may be lost, and has to be read again."""
+    """If take and read both fail, the read's error is raised: its reply may be lost, and must be read again."""
 
     async def work() -> None:
         line = Line(behind=further)
@@ -328,7 +328,7 @@ CANCELLED_IN: dict[str, tuple[tuple[Stage, int], ...]] = {
 
 @pytest.mark.parametrize("stages", CANCELLED_IN)
 def test_cancelled(stages: str) -> None:
-    """Whatever is being done, a cancelled `run` ends at once, with no task left, and holds what was read and not taken."""
+    """A cancelled `run` ends at once in any stage, with no task left, and holds what was read and not taken."""
 
     async def work() -> None:
         line = Line(behind=True)
@@ -370,7 +370,7 @@ STEPS = st.lists(st.tuples(ENDS, RESULTS) | st.sampled_from(["behind", "goes_on"
 def test_nothing_is_lost_or_overtaken(
     steps: list[tuple[Stage, object] | str], behind: bool, cancelled: bool
 ) -> None:
-    """Whatever ends in whatever order and however: what was read was taken or is held, in its order, and no more is."""
+    """In whatever order stages end or fail, what was read was taken or is held, in order, and nothing else is."""
 
     async def work() -> None:
         line = Line(behind=behind)

@@ -5,7 +5,7 @@ from dispatcher.worker.ready import Ready
 
 
 def filled(**counts: int) -> Ready:
-    """So many endpoints of each workspace, added one workspace after the other."""
+    """Adds that many endpoints of each workspace, one workspace after the other."""
     ready = Ready()
     for workspace, count in counts.items():
         for number in range(count):
@@ -14,7 +14,7 @@ def filled(**counts: int) -> Ready:
 
 
 def taken(ready: Ready, count: int) -> list[str]:
-    """The next ones."""
+    """Takes the next ones."""
     return [hint.endpoint for _ in range(count) if (hint := ready.take())]
 
 
@@ -24,7 +24,7 @@ def test_workspaces_have_their_turn() -> None:
 
 
 def test_who_had_nothing_is_next() -> None:
-    """A workspace that had nothing waiting is served before those that have."""
+    """A workspace that had nothing waiting is served before those that had."""
     ready = filled(a=50, b=50)
     taken(ready, 5)
     ready.add(Hint("c0", "c"))
@@ -49,18 +49,18 @@ def test_who_may_not_is_passed_over() -> None:
 
 
 def test_a_healthy_one_behind_others_is_found() -> None:
-    """Of a workspace whose first endpoint may not be served, another one near may."""
+    """If a workspace's first endpoint may not be served, a healthy one close behind it is."""
     hint = filled(a=5).take(lambda hint: hint.endpoint == "a3")
     assert hint == Hint("a3", "a")
 
 
 def test_all_at_once() -> None:
-    """What a worker that stops gives away goes in turn, too."""
+    """`take_all`, which a stopping worker calls, also takes workspaces in turn."""
     assert ["a0", "b0", "a1"] == [hint.endpoint for hint in filled(a=2, b=1).take_all()]
 
 
 def test_who_has_more_is_not_starved() -> None:
-    """Others that come again and again with one endpoint each do not keep a workspace with several from its turn."""
+    """Workspaces that keep coming with one endpoint each do not keep one with several from its turn."""
     ready = filled(a=3)
     served: list[str] = []
     for _ in range(40):

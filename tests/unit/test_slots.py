@@ -10,7 +10,7 @@ from dispatcher.worker.turn import Turn
 
 
 def test_a_quarter_is_for_healthy_endpoints() -> None:
-    """Endpoints nobody knows share three quarters; one that took its last callback has all that is free."""
+    """Unknown endpoints share three quarters; one that accepted its last callback may have all that is free."""
     slots = Slots(8)
     assert 6 == slots.take("unknown", "w", 100)
     assert 0 == slots.take("another", "w", 1)
@@ -21,7 +21,7 @@ def test_a_quarter_is_for_healthy_endpoints() -> None:
 
 
 def test_an_endpoint_is_healthy_until_it_is_not() -> None:
-    """Any other result than a callback taken quickly ends it."""
+    """An endpoint stays healthy until an attempt ends without a quick success."""
     slots = Slots(4)
     for health, took_ms in (
         (EndpointHealth.DOWN, 5),
@@ -36,7 +36,7 @@ def test_an_endpoint_is_healthy_until_it_is_not() -> None:
 
 
 def test_one_workspace_alone_has_all() -> None:
-    """While nobody else wants any, a workspace's healthy endpoints may have every slot."""
+    """While no other workspace wants slots, a workspace's healthy endpoints may have every slot."""
     slots = Slots(100)
     slots.learn("e", "w", EndpointHealth.UP, 5)
     assert 100 == slots.take("e", "w", 1000)
@@ -55,7 +55,7 @@ def test_a_workspace_leaves_some_to_others() -> None:
 
 
 def test_healthy_endpoints_do_not_fill_the_place_of_others() -> None:
-    """What is not known to be healthy has its three quarters, whatever of the rest healthy ones have."""
+    """Endpoints that are not known to be healthy have their three quarters, whatever healthy ones hold of the rest."""
     slots = Slots(8)
     slots.learn("healthy", "w", EndpointHealth.UP, 5)
     assert 7 == slots.take("healthy", "w", 7)
@@ -66,7 +66,7 @@ def test_healthy_endpoints_do_not_fill_the_place_of_others() -> None:
 
 
 def test_what_is_taken_counts_as_what_its_endpoint_is_now() -> None:
-    """An endpoint that turns out to be healthy makes room among the others with all that it has, and the other way round."""
+    """Slots of an endpoint that proves healthy no longer count in the three quarters; once it fails they do again."""
     slots = Slots(8)
     assert 6 == slots.take("one", "w", 8)
     slots.learn("one", "w", EndpointHealth.UP, 5)
@@ -78,7 +78,7 @@ def test_what_is_taken_counts_as_what_its_endpoint_is_now() -> None:
 
 
 def test_the_last_slot_is_for_who_waits() -> None:
-    """While a workspace waits that was not served yet, those that have slots leave the last one, and accept's too."""
+    """While a workspace waits that was not served yet, those that have slots leave the last one, and so does accept."""
     slots = Slots(4)
     for name in ("busy", "new"):
         slots.learn(name, name, EndpointHealth.UP, 5)
@@ -88,7 +88,7 @@ def test_the_last_slot_is_for_who_waits() -> None:
 
 
 def test_a_hundred_hogs_leave_some() -> None:
-    """However many workspaces take all they may have, a healthy endpoint of another finds its share of a quarter."""
+    """However many workspaces take all they may have, a healthy endpoint of another one gets its share of a quarter."""
     slots = Slots(400)
     slots.learn("q", "quiet", EndpointHealth.UP, 5)
     for _ in range(50):
@@ -99,7 +99,7 @@ def test_a_hundred_hogs_leave_some() -> None:
 
 
 def test_others_want_slots_for_a_minute() -> None:
-    """A workspace that has asked for nothing for a minute is no reason to leave any."""
+    """No slots are left for a workspace that has wanted none for a minute."""
     now = 0.0
     slots = Slots(100, lambda: now)
     slots.give_back("q", "quiet", slots.take("q", "quiet", 1))
@@ -112,7 +112,7 @@ def test_others_want_slots_for_a_minute() -> None:
 
 
 def test_reserved_slots_are_nobodys() -> None:
-    """What is reserved for a batch is taken, and is given back whole where none of it is used."""
+    """Slots that are reserved for a batch count as taken, and are all freed if none of them is used."""
     slots = Slots(8)
     slots.ration(5)
     assert 5 == slots.reserve(100)
@@ -123,7 +123,7 @@ def test_reserved_slots_are_nobodys() -> None:
 
 
 def test_closed() -> None:
-    """Nobody gets any more."""
+    """After `close` no endpoint gets a slot."""
     slots = Slots(8)
     slots.learn("healthy", "w", EndpointHealth.UP, 5)
     slots.close()
@@ -131,7 +131,7 @@ def test_closed() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """A workspace with more healthy endpoints than are remembered forgets its own, and nobody else's."""
+    """A workspace with more healthy endpoints than are remembered loses its own, and not those of others."""
     slots = Slots(4)
     slots.learn("quiet", "q", EndpointHealth.UP, 5)
     for number in range(MAX_HEALTHY):
@@ -141,7 +141,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_a_turn_has_its_slots_from_the_start() -> None:
-    """Whoever starts turns sees what is left; else thousands are started for the same few slots."""
+    """A turn takes its slots when it is created; otherwise thousands would be started for the same few slots."""
 
     async def scene() -> list[int]:
         slots = Slots(16)

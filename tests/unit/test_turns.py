@@ -1,4 +1,4 @@
-"""Which endpoints a worker serves, which it leaves to others, and what becomes of them when it stops."""
+"""Which endpoints a worker serves, which it leaves to others, and what happens to them when it stops."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -29,7 +29,7 @@ class Scene(FakeWorker):
         self.turns = Turns(self.parts, self.hints, self.load)
 
     async def ended(self) -> None:
-        """No turn runs any more, and no slot is taken."""
+        """Waits until no turn runs, and checks that no slot is taken."""
         async with asyncio.timeout(10):
             await self.turns.ended()
         assert (0, 0) == (len(self.turns), self.slots.taken)
@@ -39,7 +39,7 @@ Story = Callable[[Scene], Coroutine[Any, Any, None]]
 
 
 def play(story: Story, **kwargs: Any) -> None:
-    """Runs a story; no task breaks."""
+    """Runs a story and checks that no task failed."""
 
     async def run() -> None:
         await story(Scene(**kwargs))
@@ -48,7 +48,7 @@ def play(story: Story, **kwargs: Any) -> None:
 
 
 def test_a_hint_is_served() -> None:
-    """Claim, POST, settle: and the turn is over when nothing is left."""
+    """A turn claims, POSTs and settles, and ends when nothing is left."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.due["a"] = ["e1", "e2"]
@@ -74,7 +74,7 @@ def test_a_hint_is_served() -> None:
     ids=["alone", "alone and busy", "alone and full", "time for it", "busy", "full"],
 )
 def test_here_or_elsewhere(workers: int, share_of_core: float, slots: int, here: bool) -> None:
-    """What is found goes to other workers, if there are any, where this one has no time or no slots."""
+    """Hints go to other workers, if there are any, when this one has no time or no slots."""
 
     async def story(scene: Scene) -> None:
         scene.turns.workers, scene.load.share_of_core = workers, share_of_core
@@ -85,7 +85,7 @@ def test_here_or_elsewhere(workers: int, share_of_core: float, slots: int, here:
 
 
 def test_a_crowd_is_shared_with_others() -> None:
-    """While many wait for a turn, other workers get what is found; what they hint is served here nevertheless."""
+    """While many endpoints wait for a turn, hints go to other workers; what those hint is still served here."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.gate.shut()
@@ -120,7 +120,7 @@ def test_one_turn_for_an_endpoint() -> None:
 
 
 def test_hinted_while_its_last_result_is_recorded() -> None:
-    """A turn that is about to end finds what came meanwhile."""
+    """A turn that is about to end claims once more if its endpoint was hinted meanwhile."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.due["a"] = ["e1"]
@@ -138,7 +138,7 @@ def test_hinted_while_its_last_result_is_recorded() -> None:
 
 
 def test_hinted_when_its_time_is_over() -> None:
-    """A turn whose seconds are over claims no more; the endpoint lines up again and gets another turn."""
+    """A turn whose time is over claims no more; the endpoint queues again and gets another turn."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.due["a"] = ["e1"]
@@ -159,7 +159,7 @@ def test_hinted_when_its_time_is_over() -> None:
 
 
 def test_what_accept_gives() -> None:
-    """It is sent without a claim; slots that were reserved for more are free again."""
+    """Callbacks that accept leases are sent without a claim; slots that were reserved for more are freed."""
 
     async def story(scene: Scene) -> None:
         room = scene.turns.reserve(5, ["acme"])
@@ -173,7 +173,7 @@ def test_what_accept_gives() -> None:
 
 
 def test_what_accept_gives_an_endpoint_that_has_a_turn() -> None:
-    """Its turn sends it beside what it has, whatever it is about to do: claim, wait for an answer, or record one."""
+    """A running turn also sends what accept leases, whether it is claiming, waiting for an answer or recording one."""
 
     async def story(scene: Scene) -> None:
         for gate in (scene.ledger.gate, scene.sender.gate, scene.settler.gate):
@@ -193,7 +193,7 @@ def test_what_accept_gives_an_endpoint_that_has_a_turn() -> None:
 
 
 def test_accept_that_failed() -> None:
-    """What was reserved for it is free for those that wait."""
+    """Slots that were reserved for a failed accept are free for waiting endpoints."""
 
     async def story(scene: Scene) -> None:
         room = scene.turns.reserve(10, ["acme"])
@@ -209,7 +209,7 @@ def test_accept_that_failed() -> None:
 
 
 def test_nothing_is_reserved_where_there_is_no_time() -> None:
-    """A busy worker leaves it to others, if there are any; one that stops takes nothing more."""
+    """A busy worker reserves no slots if there are other workers; a stopping one never does."""
 
     async def story(scene: Scene) -> None:
         scene.load.share_of_core = 1.0
@@ -225,7 +225,7 @@ def test_nothing_is_reserved_where_there_is_no_time() -> None:
 
 
 def test_accept_gives_each_its_share() -> None:
-    """While several workspaces want slots, one gets so many at once and no more."""
+    """While several workspaces want slots, accept leases only a limited number for each."""
 
     async def story(scene: Scene) -> None:
         scene.slots.want("acme")
@@ -238,7 +238,7 @@ def test_accept_gives_each_its_share() -> None:
 
 
 def test_slots_that_become_free_while_turns_begin() -> None:
-    """A first claim that finds little gives slots back: those that wait have them, each once."""
+    """Slots that a first claim did not need go to waiting endpoints, each slot once."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.gate.shut()
@@ -258,7 +258,7 @@ def test_slots_that_become_free_while_turns_begin() -> None:
 
 
 def test_a_first_claim_makes_room_for_the_next() -> None:
-    """Few endpoints of a workspace claim for the first time at once; the next one does while the others' POSTs go on."""
+    """Few turns of a workspace make their first claim at once; the next one does while others' POSTs are in flight."""
 
     async def story(scene: Scene) -> None:
         scene.sender.gate.shut()
@@ -274,7 +274,7 @@ def test_a_first_claim_makes_room_for_the_next() -> None:
 
 
 def test_what_accept_gives_an_endpoint_that_waits() -> None:
-    """It has a turn at once; when its place in the queue comes, that turn claims, and no other begins."""
+    """A waiting endpoint has a turn at once if accept leases its callbacks; when its place comes, that turn claims."""
 
     async def story(scene: Scene) -> None:
         scene.sender.gate.shut()
@@ -293,7 +293,7 @@ def test_what_accept_gives_an_endpoint_that_waits() -> None:
 
 
 def test_many_slots_become_free_at_once() -> None:
-    """Endpoints that wait are looked at once for all of them, and not in the middle of what gives them back."""
+    """Waiting endpoints are admitted once for all slots that become free, after the code that frees them."""
 
     async def story(scene: Scene) -> None:
         for number, hint in enumerate((A, B), 1):
@@ -312,7 +312,7 @@ def test_many_slots_become_free_at_once() -> None:
 
 
 def test_a_first_claim_that_fails_makes_room() -> None:
-    """Redis is away: the turns that began end, those behind them begin, and all say what it costs."""
+    """While Redis is away turns end at their first claim, those behind them begin, and each logs the consequence."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.error = RedisUnavailable("away")
@@ -327,7 +327,7 @@ def test_a_first_claim_that_fails_makes_room() -> None:
 
 
 def test_a_turn_that_breaks() -> None:
-    """A fault of ours in a turn ends it: its endpoint is served again when it is hinted again."""
+    """An internal error ends a turn; its endpoint is served again when it is hinted again."""
 
     async def story() -> None:
         scene = Scene()
@@ -345,7 +345,7 @@ def test_a_turn_that_breaks() -> None:
 
 
 def test_intake_that_is_behind_goes_first() -> None:
-    """While it is, one callback starts for sixteen that it accepts; then those that waited start."""
+    """While intake is behind, one callback starts for sixteen that it accepts; the others start afterwards."""
 
     async def story(scene: Scene) -> None:
         scene.sender.gate.shut()
@@ -370,7 +370,7 @@ def test_intake_that_is_behind_goes_first() -> None:
 
 
 def test_stop_while_turns_run() -> None:
-    """POSTs in flight end and are recorded, nothing more is claimed, and what is left goes to other workers."""
+    """On a stop, POSTs in flight end and are recorded, nothing more is claimed, and other workers get the rest."""
 
     async def story(scene: Scene) -> None:
         scene.sender.gate.shut()
@@ -396,7 +396,7 @@ def test_stop_while_turns_run() -> None:
 
 
 def test_stop_while_a_claim_is_under_way() -> None:
-    """What it gives is leased to this worker: it is sent and recorded before the turns have ended."""
+    """Callbacks of a claim that is under way at a stop are sent and recorded before the turns have ended."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.gate.shut()
@@ -418,7 +418,7 @@ def test_stop_while_a_claim_is_under_way() -> None:
 
 
 def test_stop_while_accept_is_under_way() -> None:
-    """What it gives is sent; a reservation outlives the closing of slots."""
+    """Callbacks of an accept under way at a stop are sent, although the slots are closed."""
 
     async def story(scene: Scene) -> None:
         room = scene.turns.reserve(4, ["acme"])
@@ -431,7 +431,7 @@ def test_stop_while_accept_is_under_way() -> None:
 
 
 def test_hints_that_come_while_it_stops() -> None:
-    """They go to other workers, wherever they come from, also where this worker is the only one."""
+    """Hints that come during a stop go to other workers, whatever their source, even if this one knows of no other."""
 
     async def story(scene: Scene) -> None:
         scene.turns.close()

@@ -38,7 +38,7 @@ class PlannedLoad(Load):
         self.pauses: list[float] = []
 
     def look_in(self, seconds: float) -> None:
-        """One more."""
+        """Adds a pause."""
         self.pauses.append(seconds)
 
 
@@ -68,11 +68,11 @@ class Scene(FakeWorker):
         self.agreed += 1
 
     def wakes(self) -> int:
-        """How many there were."""
+        """How many wakes there were."""
         return self.ledger.calls.count(WAKE)
 
     async def run_for(self, wakes: int) -> None:
-        """The loop, until it has woken so often."""
+        """Runs the loop until there were that many wakes."""
         running = asyncio.create_task(self.waker.run(self.stopping))
         await until(lambda: running.done() or self.wakes() >= wakes, "that many wakes")
         self.stopping.set()
@@ -80,7 +80,7 @@ class Scene(FakeWorker):
 
 
 def play(story: Callable[[Scene], Coroutine[Any, Any, None]], **kwargs: Any) -> None:
-    """Runs a story; no task breaks."""
+    """Runs a story and checks that no task failed."""
 
     async def run() -> None:
         await story(Scene(**kwargs))
@@ -115,7 +115,7 @@ def test_one_wake() -> None:
     [(0, False, False), (EXPIRE_LIMIT, False, True), (EXPIRE_LIMIT - 1, False, False), (0, True, True)],
 )
 def test_more(expired: int, more_due: bool, more: bool) -> None:
-    """There is more where a call gave all that it may, or Redis says so."""
+    """There is more to find if `expire` reached its limit, or Redis says so."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.expiries, scene.ledger.wakes = [expired], [woken(more=more_due)]
@@ -125,7 +125,7 @@ def test_more(expired: int, more_due: bool, more: bool) -> None:
 
 
 def test_the_next_wake_comes_sooner_where_there_is_more() -> None:
-    """It takes its time while many wait here for a turn."""
+    """The next wake comes sooner if there is more to find, but less soon while many endpoints wait for a turn."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.gate.shut()
@@ -141,7 +141,7 @@ def test_the_next_wake_comes_sooner_where_there_is_more() -> None:
 
 
 def test_redis_is_away() -> None:
-    """The loop goes on; that Redis is away, and that it is back, is logged once."""
+    """The loop survives an outage of Redis; its beginning and its end are logged once."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.wakes = [RedisUnavailable("away"), RedisUnavailable("away"), woken()]
@@ -153,7 +153,7 @@ def test_redis_is_away() -> None:
 
 
 def test_redis_goes_away_while_callbacks_expire() -> None:
-    """Nothing more is asked of it before the next wake."""
+    """If `expire` fails because Redis is away, nothing else is called before the next wake."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.expiries = [RedisUnavailable("away")]
@@ -165,7 +165,7 @@ def test_redis_goes_away_while_callbacks_expire() -> None:
 
 
 def test_a_fault_of_ours() -> None:
-    """The loop goes on, and each time is logged with its traceback; Redis is not blamed."""
+    """The loop survives internal errors and logs each with its traceback; Redis does not count as away."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.wakes = [KeyError("bug"), woken()]
@@ -178,7 +178,7 @@ def test_a_fault_of_ours() -> None:
 
 
 def test_what_expired_cannot_be_ended() -> None:
-    """A fault in that keeps nothing that is due from being found."""
+    """If expired callbacks cannot be ended, what is due is found all the same."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.expiries = [KeyError("bug")]
@@ -194,7 +194,7 @@ def test_what_expired_cannot_be_ended() -> None:
 
 @pytest.mark.parametrize("found", [OtherFormat("refused"), woken(format=str(FORMAT + 1))])
 def test_another_format(found: Any) -> None:
-    """The loop ends: this version must not write to what it does not know."""
+    """The loop ends if Redis has another format: this version must not write to it."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.wakes = [found]
@@ -206,7 +206,7 @@ def test_another_format(found: Any) -> None:
 
 
 def test_redis_was_emptied() -> None:
-    """Its format is agreed upon anew, once, and what is found is served all the same."""
+    """If Redis was emptied, `agree` is called once, and what is found is served all the same."""
 
     async def story(scene: Scene) -> None:
         scene.ledger.wakes = [woken([Hint("a", "acme")], format=""), woken()]
@@ -219,7 +219,7 @@ def test_redis_was_emptied() -> None:
 
 
 def test_stop_ends_the_pause() -> None:
-    """However long it is."""
+    """A stop ends the pause, however long it is."""
 
     async def story(scene: Scene) -> None:
         await scene.run_for(1)
@@ -229,7 +229,7 @@ def test_stop_ends_the_pause() -> None:
 
 
 def test_stop_before_the_first_wake() -> None:
-    """Nothing is asked of Redis any more."""
+    """A loop that is stopped before its first wake calls nothing in Redis."""
 
     async def story(scene: Scene) -> None:
         scene.stopping.set()
@@ -240,7 +240,7 @@ def test_stop_before_the_first_wake() -> None:
 
 
 def test_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says what others see of this worker; the wake right after it has none."""
+    """The heartbeat says what others see of this worker; the wake right after it sends none."""
 
     async def story(scene: Scene) -> None:
         scene.intake.leading = True
@@ -276,7 +276,7 @@ def test_probe() -> None:
 
 
 def test_what_is_measured() -> None:
-    """Turns, slots, lag and who leads intake, as they are when the waker looks."""
+    """The metrics have turns, slots, lag and who leads intake, as they were at the last look."""
 
     async def story(scene: Scene) -> None:
         metrics = scene.parts.metrics
@@ -295,7 +295,7 @@ def test_what_is_measured() -> None:
 
 @pytest.mark.parametrize("error", [None, RedisUnavailable("away")])
 def test_end(error: Exception | None) -> None:
-    """The heartbeat ends, if Redis hears it; lost leases that are in hand are settled."""
+    """At the end the heartbeat is removed, if Redis is available, and lost leases that were found are settled."""
 
     async def story(scene: Scene) -> None:
         scene.settler.gate.shut()
