@@ -12,7 +12,7 @@
 --   its message is pending, {'full', now} if half of max_waiting wait for the endpoint: the rest is for new
 --   ones
 -- In any other order it has no place: it waits for none of its message, and none waits for it.
--- Refused when Redis is full (the first write is a SET).
+-- When Redis is full, a copy is refused (its first write is a SET); the callback itself is not.
 -- include prologue
 -- include guard
 -- include counts
