@@ -1,1 +1,1 @@
-"""Remembers. The only code that knows Redis."""
+"""Stores everything in Redis. No other package knows Redis."""

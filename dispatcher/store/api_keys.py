@@ -1,7 +1,7 @@
-"""API keys: who asks. Shown once, kept as digests; each has a rate.
+"""API keys of customers and producers: shown once, stored as digests, each with a rate limit.
 
-A key is `<id>.<secret>`: an id that finds it, and 32 random bytes that prove it. Because the secret is random, its plain
-SHA-256 is enough of a digest.
+A key is `<id>.<secret>`: the id finds its record, the 32 random bytes prove it. A plain SHA-256 suffices as digest,
+because the secret is random.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
 PRODUCERS = "*"
-"""Stands for workspace and platform where a key enqueues, for all of them."""
+"""In place of workspace and platform: the key enqueues, for all workspaces."""
 MAX_RATE = 10_000
 MAX_NAME = 64
 _FORM = re.compile(r"key_[0-9a-f]{12}\.[A-Za-z0-9_-]{43}")
@@ -28,27 +28,27 @@ _NOBODY = sha256(b"nobody").hexdigest()
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """Whose key it is and what it may; never its secret."""
+    """A key's owner and permissions, without its secret."""
 
     id: str
     workspace: str
-    """PRODUCERS: it enqueues."""
+    """PRODUCERS for a key that enqueues."""
     platform: str
-    """The one whose API it opens."""
+    """The platform whose API it opens."""
     name: str
     created_ms: int
     rate_per_second: int
     read_only: bool = False
-    """Whether it may only ask, and not change where callbacks go."""
+    """It may query, but not change where callbacks go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What is left of a key's rate after a call."""
+    """A key's rate limit after a call."""
 
     limit: int
     remaining: int
-    """Calls in this second; below 0: this one is too many."""
+    """Calls left in this second; negative if this call exceeds the rate."""
     reset: int
     """When the next second begins, in seconds since 1970."""
 
@@ -72,7 +72,10 @@ class ApiKeys:
         rate_per_second: int,
         read_only: bool = False,
     ) -> tuple[ApiKey, str]:
-        """Makes a key; returns it with its text, which is not kept. Raises InvalidInput, or NotFound where the workspace goes meanwhile."""
+        """Creates a key; returns it with its text, which is not stored.
+
+        Raises InvalidInput, or NotFound if the workspace is removed meanwhile.
+        """
         if not 0 < len(name) <= MAX_NAME or not name.isprintable():
             raise InvalidInput(f"an API key's name is 1 to {MAX_NAME} characters that can be printed")
         if not 1 <= rate_per_second <= MAX_RATE:
@@ -93,14 +96,14 @@ class ApiKeys:
         return made, f"{id_}.{secret}"
 
     async def list(self, workspace: str) -> "list[ApiKey]":
-        """A workspace's keys, the oldest first."""
+        """A workspace's keys, oldest first."""
         with translated(self._url):
             ids = [id_.decode() for id_ in await self._call("SMEMBERS", self._keys.api_keys(workspace))]
             found = [(id_, _fields(await self._call("HGETALL", self._keys.api_key(id_)))) for id_ in ids]
         return sorted((_read(id_, h) for id_, h in found if h), key=lambda key: (key.created_ms, key.id))
 
     async def revoke(self, workspace: str, id_: str) -> None:
-        """Ends a key of a workspace, from the next call on. Raises NotFound."""
+        """Revokes a key of a workspace from the next call on. Raises NotFound."""
         with translated(self._url):
             if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
                 raise NotFound(f"there is no such API key: {id_}")
@@ -108,12 +111,12 @@ class ApiKeys:
             await self._call("SREM", self._keys.api_keys(workspace), id_)
 
     async def verify(self, text: str) -> ApiKey | None:
-        """The key of this text, or None. Of what looks like a key it takes as long, whatever of it is right."""
+        """The key of this text, or None. Takes the same time for any well-formed key."""
         key, _ = await self.identify(text)
         return key
 
     async def identify(self, text: str) -> tuple[ApiKey | None, str]:
-        """As `verify`; and the id of the key that it says to be, where there is one."""
+        """Like `verify`; also returns the id in the text if a key with that id exists, else ''."""
         if not _FORM.fullmatch(text):
             return None, ""
         id_, _, secret = text.partition(".")
@@ -124,13 +127,13 @@ class ApiKeys:
         return _read(id_, h) if proved and h else None, id_ if h else ""
 
     async def spend(self, key: ApiKey) -> Spent:
-        """Counts a call against a key's rate, over all servers; a second at a time."""
+        """Counts a call against a key's rate, in windows of one second, across all servers."""
         second = int(time.time())
         counted = self._keys.api_rate(key.id, second)
         try:
             with translated(self._url):
                 calls, _ = await asyncio.gather(self._call("INCR", counted), self._call("EXPIRE", counted, 5))
-        except RedisFull:  # which answers questions still: counted here, then
+        except RedisFull:  # reads still work: count in this process
             calls = self._here[counted] = self._here.get(counted, 0) + 1
             self._here = {one: n for one, n in self._here.items() if one.endswith(f":{second}")}
         return Spent(key.rate_per_second, key.rate_per_second - calls, second + 1)

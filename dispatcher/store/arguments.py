@@ -1,4 +1,4 @@
-"""What accept and settle take, in the order that their headers name (lua/accept.lua, lua/settle.lua)."""
+"""Arguments of accept and settle, in the order of their headers (lua/accept.lua, lua/settle.lua)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,21 +12,21 @@ from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.wire import Argument
 
 HINT_MS = 5000
-"""How long an endpoint that was hinted is not hinted again; also how long a lost hint costs at most."""
+"""How long a hint keeps an endpoint from being hinted again; a lost hint delays it by at most this."""
 
 OF_EACH_CALLBACK = 10
-"""How many arguments `ToAccept.add` makes of a callback."""
+"""Arguments that `ToAccept.add` appends per callback."""
 ENDPOINT_AT = 4
-"""Which of them is its endpoint."""
+"""Index of the endpoint id among them."""
 
 
 @dataclass(frozen=True)
 class LedgerOptions:
-    """What the scripts need to know from the settings."""
+    """The settings that the scripts need."""
 
     max_concurrency: int = 20
     max_waiting: int = 0
-    """For one endpoint; 0: no limit."""
+    """Per endpoint; 0: no limit."""
     retention_ms: int = 604_800_000
     lease_ms: int = 30_000
     delivered_body_ms: int = 3_600_000
@@ -36,22 +36,22 @@ class LedgerOptions:
 
 
 class ToAccept:
-    """Callbacks with their queue entries, and what is told of messages, as the script takes them."""
+    """Callbacks with their queue entries, and what their status changes say about messages, as accept takes them."""
 
     def __init__(self, callbacks: Iterable[tuple[str, Callback]] = ()) -> None:
         self.count = 0
         self.endpoints: dict[str, str] = {}
-        """By their names."""
+        """Endpoint ids by endpoint name."""
         self.arguments: list[Argument] = []
         self.kept_ms = 0
-        """How long a message is kept after its last change; 0 where nothing is told."""
+        """How long a message is kept after its last change; 0 without `records`."""
         self.records: list[Argument] = []
-        """What message_record.py makes of each status change, behind the number of its callback."""
+        """For each status change the number of its callback (0: none), then its arguments from message_record.py."""
         for entry, callback in callbacks:
             self.add(entry, callback)
 
     def add(self, entry: str, callback: Callback) -> None:
-        """One more."""
+        """Adds a callback with its queue entry."""
         self.count += 1
         endpoint = self.endpoints[callback.endpoint] = endpoint_id(callback.endpoint)
         self.arguments += (
@@ -68,20 +68,20 @@ class ToAccept:
         )
 
     def endpoint_ids(self) -> Sequence[Argument]:
-        """The endpoint of each callback, in order."""
+        """The endpoint id of each callback, in order."""
         return self.arguments[ENDPOINT_AT::OF_EACH_CALLBACK]
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How much of what accept takes in this worker can serve at once."""
+    """How much work from accept this worker can take at once."""
 
     claims: int = 0
-    """Callbacks to lease to it."""
+    """Most callbacks to lease to it."""
     of_each: Mapping[str, int] = field(default_factory=dict)
-    """Most of those of a workspace; one that is not there: any."""
+    """Most of those per workspace; a workspace without an entry is limited by `claims` alone."""
     hints: int = 1_000_000
-    """Most endpoints of one workspace to hint; the waker finds the others."""
+    """Most endpoints to hint per workspace; the waker finds the others."""
 
 
 def of_accept(
@@ -92,7 +92,7 @@ def of_accept(
     callbacks: ToAccept,
     room: Room,
 ) -> list[Argument]:
-    """What lua/accept.lua takes."""
+    """The arguments of lua/accept.lua."""
     args: list[Argument] = [token, HINT_MS, room.claims, options.lease_ms, room.hints]
     args += (options.max_waiting, callbacks.kept_ms, len(revisions))
     for workspace, revision in revisions.items():
@@ -110,7 +110,7 @@ def of_accept(
 
 
 def of_settle(options: LedgerOptions, asked: Sequence[ToSettle]) -> list[Argument]:
-    """What lua/settle.lua takes."""
+    """The arguments of lua/settle.lua."""
     args: list[Argument] = [HINT_MS, options.delivered_body_ms, options.breaker_failures]
     args += (options.breaker_pause_ms, options.breaker_max_pause_ms, options.lease_ms)
     for one in asked:

@@ -13,7 +13,7 @@ from dispatcher.store.wire import Call
 
 
 class AttemptChannel:
-    """Where attempts are published, by any number of workers to any number of watchers."""
+    """Publishes attempts, from any number of workers to any number of watchers."""
 
     def __init__(self, call: Call, keys: Keys, url: str = "") -> None:
         self._call = call
@@ -21,7 +21,7 @@ class AttemptChannel:
         self._url = url
 
     async def publish(self, attempts: Sequence[Mapping[str, Any]]) -> None:
-        """Sends attempts to all who watch now. Raises RedisUnavailable for everything that Redis can say against it."""
+        """Publishes attempts to the current watchers. Raises RedisUnavailable for every Redis error."""
         text = json.dumps(attempts)
         try:
             with translated(self._url):

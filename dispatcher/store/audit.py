@@ -1,7 +1,7 @@
-"""The trail: who changed what, by the API or by a command. A log line and an entry of one stream for each change.
+"""The audit trail: who changed what, through the API or a command. Each change gives a log line and a stream entry.
 
-The change comes first: where its entry cannot be written, that is logged, and the change stands. Neither secrets nor
-headers' values are in it, nor a URL's query or user name.
+The change is made first: if its entry cannot be written, that is logged and the change stands. The trail holds no
+secrets, no header values, and no query or user name of a URL.
 """
 
 import asyncio
@@ -25,27 +25,27 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
 KEPT = 10_000
-"""Entries that are kept, and a few more."""
+"""Entries that are kept; Redis may keep a few more (XADD MAXLEN ~)."""
 READ_AT_ONCE = 500
 
 log = structlog.get_logger()
 
 Facts = Mapping[str, Any]
-"""What is told of a change; JSON."""
+"""Fields before or after a change, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Who changes something."""
+    """Who made a change."""
 
     via: str
     """`api` or `command`."""
     name: str
-    """An API key's id and name, or the system's user and host."""
+    """An API key's id and name, or the operating system's user and host."""
 
 
 def operator() -> Who:
-    """Who runs this process: the system's user, and who became that by sudo, at which host."""
+    """Who runs this process: `user@host`, or `caller as user@host` under sudo."""
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a container's user has no name
@@ -56,13 +56,13 @@ def operator() -> Who:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A change, as the trail has it."""
+    """A change as recorded in the trail."""
 
     at_ms: int
     who: Who
     what: str
     workspace: str
-    """Empty: it is of none."""
+    """Empty if the change concerns no single workspace."""
     before: Facts
     after: Facts
 
@@ -89,16 +89,16 @@ class Audit:
     who: Who
     retention_ms: int = 604_800_000
     quiet: bool = False
-    """Whether the log line is for debugging only: where somebody looks at a terminal."""
+    """Log at debug level, for use at a terminal; at info level if the entry could not be kept."""
 
     def by(self, who: Who) -> "Audit":
-        """The same trail, for what somebody else does."""
+        """The same trail for another author."""
         return replace(self, who=who)
 
     async def add(
         self, what: str, workspace: str = "", before: Facts | None = None, after: Facts | None = None
     ) -> None:
-        """Adds a change that was made, from what to what. Never fails."""
+        """Records a change that was made, with the fields before and after it. Never raises."""
         before, after = before or {}, after or {}
         kept = await self._keep(what, workspace, before, after)
         write = log.debug if self.quiet and kept else log.info
@@ -113,9 +113,9 @@ class Audit:
 
     @asynccontextmanager
     async def steps(self, what: str, workspace: str = "", **about: Any) -> AsyncIterator[dict[str, Any]]:
-        """For a change in many steps, which notes what it has done: adds that at its end, or where it is broken off.
+        """Records a change of many steps as one entry, even if it breaks off.
 
-        Adds nothing where nothing was noted.
+        The body notes what it has done in the dict it gets; an empty dict adds no entry.
         """
         done: dict[str, Any] = {}
         try:
@@ -126,7 +126,7 @@ class Audit:
                 await self.add(what, workspace, after=told | done)
 
     async def latest(self, limit: int, workspace: str | None = None) -> list[AuditEntry]:
-        """The newest changes, of a workspace or of all, the newest first. Raises RedisUnavailable."""
+        """The latest changes of one workspace or of all, newest first. Raises RedisUnavailable."""
         chosen: list[AuditEntry] = []
         until = "+"
         while len(chosen) < limit:
@@ -158,7 +158,7 @@ class Audit:
 
 
 def shown_url(url: str) -> str | None:
-    """A URL as the trail has it: without user name and query; None where there is none."""
+    """A URL as recorded: without user name and query; None for an empty one."""
     if not url:
         return None
     try:
@@ -169,7 +169,7 @@ def shown_url(url: str) -> str | None:
 
 
 def described(workspace: Workspace) -> dict[str, Any]:
-    """A workspace as the trail has it."""
+    """A workspace as recorded in the trail."""
     return {
         "dialect": workspace.dialect,
         "callbackUrl": shown_url(workspace.callback_url),
@@ -185,14 +185,14 @@ def described(workspace: Workspace) -> dict[str, Any]:
 
 
 def difference(after: Workspace) -> tuple[Facts, Facts]:
-    """What a change of a workspace made of what, by its own account; of headers their names."""
+    """The fields that an update changed, before and after it (`Workspace.before`); only the names of headers."""
     before = after.before
     if before is None:
         return {}, described(after)
     old, new = described(before), described(after)
     names = [name for name in new if old[name] != new[name]]
     if before.callback_url != after.callback_url and "callbackUrl" not in names:
-        names.append("callbackUrl")  # in its query
+        names.append("callbackUrl")  # only its query changed
     every = {*before.headers, *after.headers}
     changed = sorted(name for name in every if before.headers.get(name) != after.headers.get(name))
     headers = {"headersChanged": changed} if changed else {}
@@ -200,7 +200,7 @@ def difference(after: Workspace) -> tuple[Facts, Facts]:
 
 
 def is_changed(workspace: Workspace) -> bool:
-    """Whether the change that returned it changed anything."""
+    """Whether the update that returned this workspace changed anything."""
     return workspace.before is None or workspace.before.revision != workspace.revision
 
 

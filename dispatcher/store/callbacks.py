@@ -1,4 +1,4 @@
-"""Reads callbacks from the ledger, for people: one, a message's, all of a state. Changes nothing."""
+"""Reads callbacks from the ledger for display: one, those of a message, all in a state. Writes nothing."""
 
 import math
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
@@ -18,10 +18,10 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.stored_callback import Pending, StoredCallback
 
 PAGE = 500
-"""Callbacks that are read in one round trip."""
+"""Callbacks read per round trip."""
 
 LISTED = (State.FAILED, State.EXPIRED, State.SUPERSEDED)
-"""Ends that are listed; of what was delivered there is too much."""
+"""Final states that are listed; delivered callbacks are too many."""
 
 Id = tuple[str, str]
 """Workspace and eventId."""
@@ -53,7 +53,7 @@ class Callbacks:
     async def get(self, workspace: str, event_id: str) -> StoredCallback | None:
         """The callback of an eventId, or None: never accepted, or forgotten after the retention.
 
-        Raises InvalidInput for an entry that cannot be read; in lists it is left out, with a line in the log.
+        Raises InvalidInput for an unreadable entry; the lists log it and leave it out.
         """
         found = await self._read([(workspace, event_id)], strict=True)
         return found[0] if found else None
@@ -75,7 +75,7 @@ class Callbacks:
                     yield callback
 
     async def pending(self, workspace: str, endpoint: str | None = None) -> AsyncIterator[Pending]:
-        """The same of one workspace, with only what is needed to move or cancel them."""
+        """The same for one workspace, with only the fields needed to move or cancel them."""
         async for ids in self._pages(workspace):
             for (_, event_id), entry in await self._entries(ids):
                 if not entry.ended and endpoint in (None, entry.endpoint):
@@ -93,7 +93,7 @@ class Callbacks:
     async def ended(
         self, workspaces: Sequence[str], state: State, since_ms: int = 0, until_ms: int | None = None
     ) -> AsyncIterator[StoredCallback]:
-        """What ended failed, expired or superseded (see LISTED) between two times, the latest first."""
+        """Callbacks that ended in `state` (one of LISTED) between two times, latest first."""
         until = "+inf" if until_ms is None else until_ms
         rows = [self._listed(workspace, state, since_ms, until) for workspace in workspaces]
         heads = [(head, row) for row in rows if (head := await anext(row, None))]
@@ -111,7 +111,7 @@ class Callbacks:
                 page = []
 
     async def has_body(self, callback: StoredCallback) -> bool:
-        """Whether its body is still kept: without it there is nothing to replay."""
+        """Whether its body is still kept; without it, it cannot be replayed."""
         with translated(self._url):
             return bool(await self._client.exists(self._keys.body(callback.workspace, callback.event_id)))
 
@@ -147,7 +147,7 @@ class Callbacks:
             yield [one for one in ids if workspace in (None, one[0])]
 
     async def _pending(self, since: float, seen: Collection[str]) -> list[tuple[str, float]]:
-        """The next unfinished ones with their expiries, from `since` on, without those that were `seen` already.
+        """The next unfinished callbacks with their expiries, from `since` on, without those in `seen`.
 
         By score, because ranks shift when callbacks end between two pages.
         """

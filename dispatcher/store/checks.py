@@ -1,4 +1,4 @@
-"""What is found about a Redis: whether it would lose or refuse data, and who could read it. Reads only."""
+"""Checks a Redis: could it lose or refuse data, and who could read it? Writes nothing."""
 
 import re
 import time
@@ -20,7 +20,7 @@ SLOW_CALL_SECONDS = 0.005
 
 
 async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Finding]:
-    """Version, persistence, eviction, access, clock, latency and memory of a Redis. Raises RedisUnavailable."""
+    """Checks version, persistence, disk, eviction, access, clock, latency and memory. Raises RedisUnavailable."""
     config: dict[str, Any] = {}
     with translated(url):
         info = await _allowed(client.info("everything"))
@@ -43,7 +43,7 @@ async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Fi
 
 
 async def _clock_and_latency(client: Any) -> tuple[Finding, Finding]:
-    """Redis's clock beside this machine's, and how long a call takes: the median of some."""
+    """Redis's clock against this machine's, and the duration of a call: medians of LOOKS calls."""
     took, ahead = [], []
     for _ in range(LOOKS):
         began, here = time.monotonic(), time.time()
@@ -91,7 +91,7 @@ def _memory(info: dict[str, Any]) -> Finding:
 
 
 async def _allowed(call: Any) -> dict[str, Any]:
-    """The reply, or nothing where this user or service may not ask."""
+    """The reply; empty if this user or service may not ask."""
     try:
         return dict(await call)
     except (NoPermissionError, ResponseError) as error:
@@ -159,11 +159,11 @@ _DISK_PROBLEMS = (
         "make room on Redis's disk and in its memory (its log names the error), then redis-cli BGREWRITEAOF",
     ),
 )
-"""The worst first: the field of INFO that is not `ok` then, and the finding. Those of an append-only file (aof) count where there is one."""
+"""Worst first: a field of INFO and the finding if it is not `ok`. `aof` fields count only with an append-only file."""
 
 
 def _disk(info: dict[str, Any]) -> Finding:
-    """Whether Redis can write its files. Where it cannot, it refuses every write (MISCONF), so nothing is taken or sent."""
+    """Whether Redis can write its files. If not, it refuses every write (MISCONF): nothing is accepted or sent."""
     if "aof_last_write_status" not in info and "rdb_last_bgsave_status" not in info:
         return not_allowed("disk", "watch Redis's disk: a full one stops all")
     for name, verdict, detail, advice in _DISK_PROBLEMS:
@@ -173,10 +173,10 @@ def _disk(info: dict[str, Any]) -> Finding:
 
 
 def _loaded(info: dict[str, Any]) -> Finding:
-    """Whether Redis runs on an append-only file that it has loaded and not rewritten.
+    """Whether Redis runs on an append-only file that it loaded and has not rewritten since.
 
-    Where it lost power in the middle of a transaction, it cuts the file off within it; what it appends then belongs to that
-    transaction when the file is loaded the next time (redis-server's loadAppendOnlyFile). A rewrite ends that.
+    After a power cut in the middle of a transaction, Redis truncates the file inside that transaction. What it appends
+    then counts as part of the transaction at the next load (redis-server's loadAppendOnlyFile). A rewrite ends that.
     """
     if "aof_enabled" not in info or "aof_base_size" not in info:
         advice = "after a power cut: redis-cli BGREWRITEAOF"

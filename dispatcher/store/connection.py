@@ -1,4 +1,4 @@
-"""Connecting to Redis, and what its errors mean to us. Retries are ours to make, never redis-py's."""
+"""Connects to Redis and translates its errors. redis-py never retries; our callers decide."""
 
 import functools
 import ssl
@@ -28,21 +28,21 @@ from dispatcher.store.redis_url import RedisUrl, split_url
 hiredis: Any
 try:
     import hiredis
-except ImportError:  # a producer may do without; redis-py packs commands itself then
+except ImportError:  # optional for producers: redis-py then packs commands itself
     hiredis = None
 
 SOCKET_TIMEOUT_SECONDS = 5.0
 POOL: dict[str, Any] = {"max_connections": 50, "timeout": SOCKET_TIMEOUT_SECONDS}
-"""Connections of one client; who finds them all in use waits, so many seconds at most, then it is RedisUnavailable."""
+"""Connections per client. If all are in use, a caller waits up to `timeout` seconds, then gets RedisUnavailable."""
 
 _FORBIDDEN = ("NOPERM", "The user executing the script can't")
-"""What an ACL says; the second to scripts, on Redis 6.2."""
+"""Error texts of a missing ACL permission; the second one comes from scripts on Redis 6.2."""
 
 _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
 
 
 def connect(url: str) -> "redis.Redis":
-    """A blocking client. Raises InvalidInput for a URL that is none."""
+    """A blocking client. Raises InvalidInput for an invalid URL."""
     where = _read(url)
     pool = redis.BlockingConnectionPool.from_url(
         where.plain, retry=Retry(NoBackoff(), 0), **POOL | _options(where)
@@ -51,7 +51,7 @@ def connect(url: str) -> "redis.Redis":
 
 
 def connect_async(url: str) -> "redis.asyncio.Redis":
-    """An asyncio client. Raises InvalidInput for a URL that is none."""
+    """An asyncio client. Raises InvalidInput for an invalid URL."""
     where = _read(url)
     pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
         where.plain, retry=AsyncRetry(NoBackoff(), 0), **POOL | _options(where)
@@ -63,7 +63,7 @@ def connect_async(url: str) -> "redis.asyncio.Redis":
 
 @functools.cache
 def _packing(kind: type[Any]) -> type[Any]:
-    """A connection that writes commands by hiredis, as redis-py's blocking ones do: five times as fast."""
+    """A connection class that packs commands with hiredis, like redis-py's blocking one: five times as fast."""
 
     class Packing(kind):  # type: ignore[misc]
         def pack_command(self, *args: Any) -> list[bytes]:
@@ -99,7 +99,7 @@ async def redis_now_ms(client: Any) -> int:
 
 
 def safe_url(url: str) -> str:
-    """A URL without user name, password and query, for messages and logs; of one that is none, nothing at all."""
+    """A URL without user name, password and query, for error texts and logs; shows nothing of an invalid one."""
     try:
         parts = split_url(url)
     except InvalidInput:
@@ -111,7 +111,7 @@ def safe_url(url: str) -> str:
 
 @contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Redis's errors as ours; the one table. What is left (a bug, a wrong type) passes through."""
+    """Translates Redis's errors into ours, by the one table. Others (a bug, a wrong type) pass through."""
     try:
         yield
     except (RedisError, OSError) as error:
@@ -119,7 +119,7 @@ def translated(url: str) -> Iterator[None]:
 
 
 def translate(error: Exception, url: str) -> Exception:
-    """What a Redis error means to us."""
+    """Our error for a Redis error; the error itself if we have none for it."""
     if isinstance(error, RedisUnavailable):
         return error
     text = str(error)
@@ -145,7 +145,7 @@ def translate(error: Exception, url: str) -> Exception:
 
 
 def _misconf(text: str) -> str:
-    """What a MISCONF error says of its reason: the append-only file's, or a failed snapshot."""
+    """The reason in a MISCONF error: the append-only file's, or a failed snapshot."""
     _, found, reason = text.partition("AOF file: ")
     if not found:
         return "its last snapshot failed; its log says why"
@@ -153,7 +153,7 @@ def _misconf(text: str) -> str:
 
 
 def tls_problem(error: BaseException, shown: str) -> str:
-    """What went wrong with TLS to the server that is `shown` so, in one line; empty if it was not TLS."""
+    """What went wrong with TLS, in one line; empty if it was not TLS. `shown` is how to name the server."""
     cause: BaseException | None = error
     while cause and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__

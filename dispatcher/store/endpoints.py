@@ -1,4 +1,4 @@
-"""Endpoints: what each is doing, what waits at it, what its last failed attempt came to."""
+"""Reads endpoints: state, waiting callbacks, last failed attempt."""
 
 import re
 from collections.abc import Sequence
@@ -15,49 +15,49 @@ from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.keys import Keys, endpoint_id
 
 ANSWER_BYTES = 200
-"""Of an endpoint's last failed answer."""
+"""Bytes shown of an endpoint's last failed answer."""
 PAGE = 5000
-"""Of one endpoint's callbacks that are read at once: Redis does nothing else meanwhile."""
+"""Callbacks of one endpoint read per command: Redis does nothing else meanwhile."""
 FIELDS = (
     "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure",
 )  # fmt: skip
-"""Of an endpoint's hash those that people are shown."""
+"""Fields of an endpoint's hash that are displayed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What an endpoint is doing. Times are ms since 1970."""
+    """The state of an endpoint. Times are ms since 1970."""
 
     id: str
     workspace: str
     url: str
     """scheme://host:port"""
     waiting: int
-    """Callbacks that have not ended, with those in a worker's hands."""
+    """Callbacks that have not ended, including those in flight."""
     in_flight: int
     window: int | None
     failures: int
     """In a row."""
     p95_ms: int | None
-    """95 of 100 attempts take less; followed in steps, over the last hundred or so."""
+    """95 of 100 attempts take less; an estimate over the last hundred or so (lua/lib/breaker.lua)."""
     paused_until_ms: int
     stopped_ms: int | None
     oldest_due_ms: int | None
     down_since_ms: int
-    """0: it takes callbacks."""
+    """0: it is not down."""
     now_ms: int
     last_error: str | None = None
-    """Of the last attempt that failed, unless a worker's death was to blame; it may have taken callbacks since."""
+    """Error of the last failed attempt, `worker_lost` excepted; the endpoint may have accepted callbacks since."""
     last_failed_ms: int | None = None
     last_event_id: str | None = None
-    """Whose attempt that was."""
+    """The callback of that attempt."""
     last_answer: str | None = None
-    """The answer's first bytes, or why there was none. Read by Endpoints.with_answers."""
+    """First bytes of the answer, or why there was none. Filled in by Endpoints.with_answers."""
     has_answer: bool = False
 
     @property
     def name(self) -> EndpointName:
-        """Its workspace and url."""
+        """The endpoint's name: its workspace and url."""
         return EndpointName(self.workspace, self.url)
 
     @property
@@ -68,7 +68,7 @@ class Endpoint:
 
     @property
     def is_down(self) -> bool:
-        """Whether something waits for it, and it does not answer or fails."""
+        """Whether it does not answer or fails while callbacks wait for it; False if the operator stopped it."""
         return bool(self.down_since_ms and self.waiting and self.stopped_ms is None)
 
     @property
@@ -103,7 +103,7 @@ class Endpoint:
 
 
 class Endpoints:
-    """Reads the endpoints of one Redis, and mends one. Every method raises RedisUnavailable."""
+    """Reads the endpoints of one Redis, and restores lost records. Every method raises RedisUnavailable."""
 
     def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
         self._client: Any = client
@@ -111,7 +111,7 @@ class Endpoints:
         self._url = url
 
     async def all(self) -> list[Endpoint]:
-        """All endpoints that were used within the retention, those with the most waiting first, without answers."""
+        """All endpoints used within the retention, most waiting callbacks first, without answers."""
         with translated(self._url):
             ids = [id_.decode() for id_ in await self._client.zrange(self._keys.endpoints, 0, -1)]
         found = [await self._read(ids[first : first + 500]) for first in range(0, len(ids), 500)]
@@ -120,12 +120,12 @@ class Endpoints:
         )
 
     async def get(self, name: EndpointName) -> Endpoint | None:
-        """The endpoint of a name, or None: nothing was accepted for it yet."""
+        """The endpoint of that name, or None if there is no record of it."""
         found = await self._read([endpoint_id(name)])
         return found[0] if found else None
 
     async def with_answers(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-        """The same, each with the answer of its last failed attempt, if it is kept still."""
+        """The same endpoints, each with the answer of its last failed attempt if that is still kept."""
         asked = [one for one in endpoints if one.has_answer]
         pipe = self._client.pipeline(transaction=False)
         for one in asked:
@@ -138,10 +138,10 @@ class Endpoints:
         return [replace(one, last_answer=answers.get(one.id) or None) for one in endpoints]
 
     async def later(self, endpoint: Endpoint) -> list[tuple[str, float]]:
-        """What waits at an endpoint and is not due: eventIds and due times (ms since 1970), the longest due first."""
+        """Callbacks in an endpoint's lane that are not due yet: eventId and due time (ms since 1970), soonest first."""
         found: list[tuple[str, float]] = []
         with translated(self._url):
-            while len(found) % PAGE == 0:  # Redis is held by one page at a time
+            while len(found) % PAGE == 0:  # in pages, so that Redis is not blocked for long
                 page = await self._client.zrangebyscore(
                     self._keys.lane(endpoint.id),
                     f"({endpoint.now_ms}",
@@ -156,7 +156,7 @@ class Endpoints:
         return found
 
     async def next_url(self, endpoint: Endpoint) -> str | None:
-        """The URL of the callback that is next at an endpoint, or in flight; None where none is."""
+        """The URL of an endpoint's next callback, or of one in flight; None if there is none."""
         lane, leased = self._keys.lane(endpoint.id), self._keys.leased(endpoint.id)
         with translated(self._url):
             found = await self._client.zrange(lane, 0, 0) or await self._client.zrange(leased, 0, 0)
@@ -168,9 +168,9 @@ class Endpoints:
         return body.partition(b"\n")[0].decode() if body else None
 
     async def restore(self, endpoint: str, workspace: str, event_id: str, now_ms: int) -> bool:
-        """Gives an endpoint (by its id) whose record is gone its name, by where a callback of it goes, and has it looked at now.
+        """Restores the name of an endpoint (by id) whose record is gone, from a callback's URL, and schedules it.
 
-        False: that callback does not say, so nothing was changed.
+        Returns False, having changed nothing, if that callback's URL is gone or belongs to another endpoint.
         """
         with translated(self._url):
             body = await self._client.get(self._keys.body(workspace, event_id))
@@ -229,9 +229,9 @@ def _endpoint(
 
 
 def _last_failure(raw: bytes | None) -> tuple[str | None, int | None, str | None, None, bool]:
-    """Error, time and eventId, no answer yet, and whether one is kept, as lua/settle.lua writes them."""
+    """Parses `last_failure` (lua/lib/breaker.lua): error, time, eventId, no answer yet, and whether one is kept."""
     found = re.fullmatch(rb"(\d{1,13}) (\w+) ([01]) (\S+)", raw or b"")
-    if not found:  # there was none, or somebody wrote over it
+    if not found:  # none, or overwritten by hand
         return None, None, None, None, False
     at, error, answered, event_id = (one.decode(errors="replace") for one in found.groups())
     return error, int(at), event_id, None, answered == "1"

@@ -1,4 +1,4 @@
-"""An entry of the ledger, as lua/lib/entry.lua writes it."""
+"""Reads an entry of the ledger as lua/lib/entry.lua writes it."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from dispatcher.rules.outcomes import ENDS, Attempt, State
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What the ledger knows of one callback. Times are ms since 1970."""
+    """What the ledger knows about one callback. Times are ms since 1970."""
 
     event_type: str
     status: Status
@@ -19,28 +19,28 @@ class Entry(msgspec.Struct, frozen=True):
     claims: int
     """How often it was leased."""
     endpoint: str
-    """Its id."""
+    """The endpoint's id."""
     message_uuid: str
     expires_ms: int
     ended_ms: int | None
     attempts: list[Attempt]
-    """All, with those before a replay."""
+    """All attempts, including those before a replay."""
     extra: dict[str, str]
-    """What few have, by the names of lua/lib/entry.lua."""
+    """Rare fields, by their names in lua/lib/entry.lua."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether its state is final."""
         return self.state in ENDS
 
     @property
     def attempts_before(self) -> int:
-        """How many of the attempts were made before it was replayed."""
+        """Number of attempts made before its replay."""
         return int(self.extra.get("base", 0))
 
 
 def read_entry(raw: bytes) -> Entry:
-    """The entry under an `event` key. Raises InvalidInput for what no script of ours wrote."""
+    """Parses the value of an `event` key. Raises InvalidInput if no script of ours wrote it."""
     try:
         return _read(raw)
     except (ValueError, KeyError):
@@ -84,7 +84,7 @@ def _extra(texts: Iterable[str]) -> dict[str, str]:
 
 
 def write_record(attempt: Attempt) -> str:
-    """What an entry keeps of an attempt, but for its start: duration, HTTP status (`-` for none), error if any."""
+    """An attempt as an entry keeps it, without its start: duration in ms, HTTP status (`-` for none), error if any."""
     status = "-" if attempt.http_status is None else attempt.http_status
     return f"{attempt.duration_ms} {status}" + (f" {attempt.error}" if attempt.error else "")
 

@@ -1,4 +1,4 @@
-"""Who else could connect to a Redis or a broker, or read what goes there: passwords and TLS. Pure."""
+"""Who else could connect to a Redis or a broker, or read the traffic: passwords and TLS. No I/O."""
 
 import ipaddress
 import ssl
@@ -9,7 +9,7 @@ from dispatcher.store.finding import Finding, Verdict, not_allowed
 
 
 def access(config: dict[str, Any], user: dict[str, Any]) -> Finding:
-    """Whether a stranger may connect, by CONFIG GET and by ACL GETUSER default; empty where those are forbidden."""
+    """Whether strangers can connect, from CONFIG GET and ACL GETUSER default; each is empty if forbidden."""
     if "bind" not in config and not user:
         return not_allowed("access", "set a password for each user", "CONFIG and ACL are")
     if config.get("requirepass") or (user and "nopass" not in user["flags"]):
@@ -28,14 +28,14 @@ def access(config: dict[str, Any], user: dict[str, Any]) -> Finding:
 
 
 def encryption(subject: str, host: str, tls: Mapping[str, Any]) -> Finding:
-    """What TLS a connection speaks to a host (empty: a unix socket); `tls` by redis-py's names, empty: none."""
+    """How a connection to `host` (empty: a unix socket) is encrypted; `tls` has redis-py's options (empty: no TLS)."""
     if not tls:
         return _in_clear(subject, host)
     if tls.get("ssl_cert_reqs") is ssl.CERT_NONE:
         return Finding(
             subject,
             Verdict.WARNING,
-            "TLS, certificate not verified (ssl_cert_reqs=none): whoever stands between reads the password",
+            "TLS, certificate not verified (ssl_cert_reqs=none): anyone in between can read the password",
             "take ssl_cert_reqs out of the URL, and set DISPATCHER_REDIS_CA_FILE for a private authority",
         )
     if not tls.get("ssl_check_hostname", True):

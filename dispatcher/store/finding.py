@@ -1,11 +1,11 @@
-"""What a check says of one thing."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What a check found."""
+    """How a check turned out."""
 
     OK = "ok"
     WARNING = "warning"
@@ -15,7 +15,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `advice` says what to do."""
+    """One thing that was checked; `advice` says what to do."""
 
     subject: str
     verdict: Verdict
@@ -24,5 +24,5 @@ class Finding:
 
 
 def not_allowed(subject: str, advice: str, what: str = "INFO is") -> Finding:
-    """What cannot be known, because this user or service may not ask."""
+    """The finding for something that this user or service may not query."""
     return Finding(subject, Verdict.UNKNOWN, f"{what} forbidden", advice)

@@ -1,7 +1,7 @@
-"""The format of what is in Redis: a number that every process looks for, so that two versions never write side by side.
+"""The format number of the data in Redis. Every process checks it, so that two versions never write side by side.
 
-1 (no number): all endpoints in one schedule. 2: a schedule of each workspace, digests of 12 bytes. A change of what keys
-hold, or of how scripts use them, is a new number, and a step in lua/migrate.lua.
+1 (no number stored): one schedule for all endpoints. 2: one schedule per workspace, digests of 12 bytes. Any change of
+what keys hold, or of how scripts use them, takes a new number and a step in lua/migrate.lua.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from dispatcher.store.ledger import Ledger
 
 FORMAT = 2
 AT_ONCE = 1000
-"""Endpoints that are moved in one call: Redis does nothing else meanwhile."""
+"""Endpoints moved per call: Redis does nothing else meanwhile."""
 LOOK_SECONDS = 1.0
 OLDER_SECONDS = 20.0
-"""How long a worker that starts waits for those of an older version to end: their heartbeats stay for 15 s."""
+"""How long a starting worker waits for workers of an older version to end: their heartbeats last 15 s."""
 
 log = structlog.get_logger()
 
 Workers = Callable[[], Awaitable[Mapping[str, Any]]]
-"""Signs of life of the workers that are alive, by name."""
+"""Reads the heartbeats of live workers, by name."""
 
 
 def require_format(found: str) -> None:
-    """Raises OtherFormat for the number of another one; none at all is right: nothing is there yet."""
+    """Raises OtherFormat for the number of another format; empty text (no number stored) passes."""
     if found and found != str(FORMAT):
         raise OtherFormat(
             f"Redis holds data of format {found}, and this version writes format {FORMAT}: run one version at a time "
@@ -37,10 +37,10 @@ def require_format(found: str) -> None:
 
 
 async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: float = 0.0) -> None:
-    """Makes sure that what is in Redis is of this format, and brings it there where it is of an older one.
+    """Makes sure that the data in Redis has this format; migrates it from an older one.
 
-    `found` is the number that is there. Waits so long for workers of an older version to end. Raises OtherFormat,
-    RedisUnavailable.
+    `found` is the stored number. Before a migration, waits up to `wait_seconds` for workers of an older version to end.
+    Raises OtherFormat if they do not end or the data has another format, or RedisUnavailable.
     """
     require_format(found)
     if found:

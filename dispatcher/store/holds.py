@@ -1,4 +1,4 @@
-"""What holds an endpoint's callbacks up, in words: the same ones in every command. Pure."""
+"""Says why an endpoint's callbacks wait, in the same words in every command. No I/O."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -19,13 +19,16 @@ _UNITS = (
 
 
 def by_trouble(endpoint: Endpoint) -> tuple[int, int, int, str, str]:
-    """Sorts endpoints: what is held up, with the most waiting, then down for longest, first; then what waits; then the rest."""
+    """Sort key: stopped, paused and probing endpoints, then waiting, then idle ones.
+
+    Within each: most waiting callbacks first, then longest down.
+    """
     down_since = endpoint.down_since_ms or endpoint.now_ms
     return _RANKS[endpoint.state], -endpoint.waiting, down_since, endpoint.workspace, endpoint.url
 
 
 def problem(endpoint: Endpoint) -> str | None:
-    """What is wrong with the endpoint itself: `does not answer (timeout)`, `fails (http_500)`; None where nothing is known to be."""
+    """What is wrong with the endpoint, e.g. `does not answer (timeout)` or `fails (http_500)`; None if nothing is."""
     if not endpoint.waiting:
         return None
     if endpoint.paused_until_ms and not endpoint.down_since_ms:
@@ -38,18 +41,18 @@ def problem(endpoint: Endpoint) -> str | None:
 
 
 def in_words(error: str) -> str:
-    """An attempt's error as what the endpoint did: nothing, or something that was no success."""
+    """An attempt's error as a phrase: `does not answer (…)` or `fails (…)`."""
     return f"{'does not answer' if error in DOWN_ERRORS else 'fails'} ({error})"
 
 
 def problems(endpoints: Iterable[Endpoint]) -> dict[str, int]:
-    """How many endpoints do not answer, fail, or asked to wait."""
+    """Counts endpoints by problem: does not answer, fails, asked to wait, down."""
     found = (problem(endpoint) for endpoint in endpoints)
     return dict(sorted(Counter(one.partition(" (")[0] for one in found if one).items()))
 
 
 def held_by(endpoint: Endpoint) -> str:
-    """What its callbacks wait for, in a sentence."""
+    """What an endpoint's callbacks wait for, in one sentence."""
     e = endpoint
     last = f", last: {e.last_error}" if e.last_error else ""
     row = f" after {e.failures} failures in a row" if e.failures else ""
@@ -127,12 +130,12 @@ def _waits_for(e: Endpoint) -> str:
 
 
 def _waits_for_attempt(e: Endpoint) -> bool:
-    """Whether all that waits waits for its next attempt: what came to nothing, or is replayed at a time of its own."""
+    """Whether everything in its lane is due later: retries, and replays with a time of their own."""
     return e.oldest_due_ms is not None and e.oldest_due_ms > e.now_ms
 
 
 def at(ms: int, now_ms: int) -> str:
-    """A time in UTC, and how far away it is; within half a day without its date."""
+    """A time in UTC and its distance from now; without the date if less than half a day away."""
     day, _, time = iso_seconds(ms).partition("T")
     away = duration(abs(ms - now_ms))
     date = "" if abs(ms - now_ms) < HALF_DAY_MS else f"{day} "

@@ -1,4 +1,4 @@
-"""The whole installation: its clock, the format of its Redis, how much waits, its workers, its figures."""
+"""Reads the state of the whole installation: clock, data format, waiting counts, workers, figures for metrics."""
 
 import json
 from collections import Counter
@@ -29,13 +29,13 @@ class Installation:
             return await redis_now_ms(self._client)
 
     async def format(self) -> str:
-        """The number of the format of what is in Redis; empty where there is none."""
+        """The format number of the data in Redis; empty if none is stored."""
         with translated(self._url):
             found = await self._client.get(self._keys.format)
         return (found or b"").decode()
 
     async def waiting(self) -> tuple[int, int]:
-        """How many status changes are on the queue, and how many callbacks have not come to their end."""
+        """How many status changes are on the queue, and how many callbacks have not ended."""
         pipe = self._client.pipeline(transaction=False)
         pipe.xlen(self._keys.events)
         pipe.zcard(self._keys.expiries)
@@ -44,7 +44,7 @@ class Installation:
         return queued, pending
 
     async def workers(self) -> dict[str, dict[str, Any]]:
-        """Workers that sent a heartbeat in the last 15 s, by name; `signedMs`: when, ms since 1970 by Redis's clock."""
+        """Heartbeats of the last 15 s by worker name; `signedMs` is when, in ms since 1970 by Redis's clock."""
         with translated(self._url):
             found = await self._client.zrange(self._keys.workers, 0, -1, withscores=True)
             names = [name.decode() for name, _ in found]
@@ -56,9 +56,9 @@ class Installation:
         }
 
     async def figures(self, endpoints: Sequence[Endpoint], rejected: dict[str, int]) -> dict[str, Any]:
-        """Figures that are not of one worker, for metrics: counts, ages in seconds, bytes.
+        """Figures of the whole installation, for metrics: counts, ages in seconds, bytes.
 
-        `endpoints` are all there are, `rejected` the counts of rejected entries by reason.
+        `endpoints` are all endpoints; `rejected` counts rejected entries by reason.
         """
         queued, waiting = await self.waiting()
         with translated(self._url):
@@ -87,5 +87,5 @@ class Installation:
 
 
 def _age_seconds(times_ms: Sequence[int], now_ms: int) -> float:
-    """The age of the earliest time; 0 where there is none, or it lies ahead."""
+    """The age of the earliest time; 0 if there is none or it lies ahead."""
     return max(0.0, now_ms - min(times_ms, default=now_ms)) / 1000

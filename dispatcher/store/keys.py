@@ -1,7 +1,7 @@
-"""All Redis keys, one function each: what is under it, and how long it lives.
+"""All Redis keys, one function each, with content and lifetime.
 
-`KEY_PREFIX` stands before each key with a colon. `lua/lib/prologue.lua` builds the same ones for the
-scripts; a test compares the two.
+Each key starts with `KEY_PREFIX` and a colon. `lua/lib/prologue.lua` builds the same keys for the scripts;
+a test compares the two.
 """
 
 import functools
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 PERMANENT = (
     "format", "events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys", "api-refused",
 )  # fmt: skip
-"""What has no time to live once nothing waits: the queue, counts of rejections and refusals, workspaces and their API keys, the
-list of endpoints."""
+"""Keys without a TTL even when nothing waits: the format number, the queue, counts of rejections and refusals,
+workspaces and their API keys, the list of endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Keys:
 
     @property
     def root(self) -> str:
-        """What every key starts with."""
+        """The start of every key."""
         return f"{self.prefix}:"
 
     @property
@@ -53,16 +53,16 @@ class Keys:
 
     @property
     def schedule(self) -> str:
-        """Zset: workspace (`*`: nobody's) that has a schedule of its own -> when it is to be looked at next."""
+        """Zset: workspace with a schedule (`*`: endpoints whose record is gone) -> when to look at it next."""
         return f"{self.prefix}:schedule"
 
     def schedule_of(self, workspace: str) -> str:
-        """Zset: endpoint of a workspace -> when it next needs attention. While one does."""
+        """Zset: endpoint of a workspace -> when it next needs attention. While any does."""
         return f"{self.prefix}:schedule:{workspace}"
 
     @property
     def format(self) -> str:
-        """String: the number of the format of what is in Redis (format.py). Permanent."""
+        """String: the format number of the data in Redis (format.py). Permanent."""
         return f"{self.prefix}:format"
 
     @property
@@ -72,7 +72,7 @@ class Keys:
 
     @property
     def full(self) -> str:
-        """String: there while accept is refused for memory; lives for the intake lease."""
+        """String: exists while Redis refuses accept for lack of memory; lives for the intake lease."""
         return f"{self.prefix}:full"
 
     def event(self, workspace: str, event_id: str) -> str:
@@ -88,7 +88,7 @@ class Keys:
         return f"{self.prefix}:answer:{workspace}:{event_id}"
 
     def message(self, workspace: str, uuid: str) -> str:
-        """String: eventIds of one message, between blanks. Expiry + retention of the longest."""
+        """String: eventIds of one message, separated by spaces. Expiry + retention of the longest-lived one."""
         return f"{self.prefix}:message:{workspace}:{uuid}"
 
     def lane(self, endpoint: str) -> str:
@@ -96,7 +96,7 @@ class Keys:
         return f"{self.prefix}:lane:{endpoint}"
 
     def leased(self, endpoint: str) -> str:
-        """Zset: eventIds in a worker's hands -> end of the lease. While in hand."""
+        """Zset: leased eventIds -> end of the lease. While any is leased."""
         return f"{self.prefix}:leased:{endpoint}"
 
     def chain(self, endpoint: str, uuid: str) -> str:
@@ -108,10 +108,10 @@ class Keys:
         return f"{self.prefix}:newest:{endpoint}:{uuid}"
 
     def endpoint(self, endpoint: str) -> str:
-        """Hash: name (workspace, blank, origin), seen, window, waiting, hinted_until, failures, p95, pause, pause_ms,
+        """Hash: name (workspace, space, origin), seen, window, waiting, hinted_until, failures, p95, pause, pause_ms,
         down_since, last_failure, stopped, tat.
 
-        Retention after nothing waits; none while the operator has stopped it."""
+        Longest ttlSeconds + retention after the last callback; no TTL while the operator has stopped it."""
         return f"{self.prefix}:endpoint:{endpoint}"
 
     @property
@@ -130,51 +130,51 @@ class Keys:
         return f"{self.prefix}:stats:{unit}:{number}"
 
     def ended(self, workspace: str, state: str) -> str:
-        """Zset: eventIds of what ended failed, expired or superseded -> when. Retention, trimmed at each addition."""
+        """Zset: eventIds that ended failed, expired or superseded -> when. Retention, trimmed at each addition."""
         return f"{self.prefix}:ended:{workspace}:{state}"
 
     def status(self, workspace: str, uuid: str) -> str:
-        """String: what is known of a message (message_record.py). STATUS_RETENTION_SECONDS after its last change."""
+        """String: what is known about a message (message_record.py). STATUS_RETENTION_SECONDS after its last change."""
         return f"{self.prefix}:status:{workspace}:{uuid}"
 
     def status_phone(self, workspace: str, number: str) -> str:
-        """Zset: messages to a phone number -> when they were sent. As `status`, and two days."""
+        """Zset: messages to a phone number -> when they were sent. As `status`, plus two days."""
         return f"{self.prefix}:status-phone:{workspace}:{number}"
 
     def status_reference(self, workspace: str, digest: str) -> str:
-        """Zset: messages with a reference (its digest) -> when they were sent. As `status`, and two days."""
+        """Zset: messages with a reference (its digest) -> when they were sent. As `status`, plus two days."""
         return f"{self.prefix}:status-reference:{workspace}:{digest}"
 
     def status_customer(self, workspace: str, channel: str, id_: str) -> str:
-        """String: the message with a customerMessageId on a channel. As `status`, and two days."""
+        """String: the message with a customerMessageId on a channel. As `status`, plus two days."""
         return f"{self.prefix}:status-customer:{workspace}:{channel}:{id_}"
 
     def status_time(self, workspace: str, channel: str, slot: int) -> str:
-        """List: messages sent on a channel in ten minutes, counted since 1970. As `status`."""
+        """List: messages sent on a channel in one slot of ten minutes, slots counted since 1970. As `status`."""
         return f"{self.prefix}:status-time:{workspace}:{channel}:{slot}"
 
     def status_campaign(self, workspace: str, campaign: str) -> str:
-        """Hash: status -> how many messages of a campaign have it; started. As `status`, and two days."""
+        """Hash: status -> how many messages of a campaign have it; started. As `status`, plus two days."""
         return f"{self.prefix}:status-campaign:{workspace}:{campaign}"
 
     def status_recipients(self, workspace: str, campaign: str) -> str:
-        """List: a campaign's messages. As `status`, and two days."""
+        """List: a campaign's messages. As `status`, plus two days."""
         return f"{self.prefix}:status-recipients:{workspace}:{campaign}"
 
     def api_key(self, key_id: str) -> str:
-        """Hash: whose API key, its platform, digest of its secret, name, rate, whether it may only read. Permanent."""
+        """Hash: an API key's workspace, platform, digest of the secret, name, rate, read_only. Permanent."""
         return f"{self.prefix}:api-key:{key_id}"
 
     def api_keys(self, workspace: str) -> str:
-        """Set: ids of a workspace's API keys (`*`: of producers). Permanent."""
+        """Set: ids of a workspace's API keys (`*`: those of producers). Permanent."""
         return f"{self.prefix}:api-keys:{workspace}"
 
     def api_rate(self, key_id: str, second: int) -> str:
-        """String: calls with an API key in one second since 1970. Seconds."""
+        """String: number of calls with an API key in one second since 1970. Five seconds."""
         return f"{self.prefix}:api-rate:{key_id}:{second}"
 
     def search(self, workspace: str) -> str:
-        """String: token of the long search that a workspace has under way in the API. At most 30 seconds."""
+        """String: token of a workspace's long search under way in the API. At most 30 seconds."""
         return f"{self.prefix}:search:{workspace}"
 
     @property
@@ -197,7 +197,7 @@ class Keys:
 
     @property
     def tail(self) -> str:
-        """String: there while somebody watches attempts live; also the channel they are published on. Seconds."""
+        """String: exists while someone watches attempts live; also the channel they are published on. Seconds."""
         return f"{self.prefix}:tail"
 
     def worker(self, name: str) -> str:
@@ -206,7 +206,7 @@ class Keys:
 
     @property
     def endpoints(self) -> str:
-        """Zset: endpoints that were used within the retention -> when last. Permanent; old members are taken out."""
+        """Zset: endpoints used within the retention -> last use. Permanent; old members are removed."""
         return f"{self.prefix}:endpoints"
 
     @property
@@ -217,8 +217,8 @@ class Keys:
 
 @functools.lru_cache(maxsize=4096)
 def endpoint_id(name: "EndpointName | str") -> str:
-    """The 12 characters that stand for an endpoint in keys, by its name or the name's text.
+    """The 12-character id of an endpoint in keys, from its name or the name's text.
 
-    Long host names would cost memory in each key.
+    Host names in each key would cost more memory.
     """
     return urlsafe_b64encode(blake2s(str(name).encode(), digest_size=9).digest()).decode()

@@ -1,4 +1,4 @@
-"""The ledger: one typed method per Lua script. What is true about callbacks is decided in there."""
+"""The ledger: one typed method per Lua script. The scripts alone decide the state of callbacks."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,9 +39,9 @@ from dispatcher.store.wire import Argument, Call
 
 RETRIED_AT_ONCE = 500
 OF_DATA = "WRONGTYPE", "not an integer", "not a valid float", "attempt to ", "bad argument"
-"""What Redis and Lua say of a key that is not of the type it should be, or has text where a number should be."""
+"""Error texts of Redis and Lua for a key of the wrong type, or for text in place of a number."""
 ASIDE_MS = 604_800_000
-"""How long what somebody wrote over by hand is kept, as in lua/lib/aside.lua."""
+"""How long a key that was set aside is kept, as in lua/lib/aside.lua."""
 
 
 log = structlog.get_logger()
@@ -50,8 +50,8 @@ log = structlog.get_logger()
 class Ledger:
     """The scripts of one Redis.
 
-    `on_end` is told of each callback that a script ended otherwise than delivered. `clock` replaces
-    Redis's TIME in tests (ms since 1970).
+    `on_end` is called for each callback that a script ended in any state but delivered. `clock`
+    replaces Redis's TIME in tests (ms since 1970).
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Ledger:
         self._clock = clock
         self._on_end = on_end
         self.on_broken: Callable[[str, Sequence[str]], None] = lambda *_: None
-        """Is told what Redis said of a key that is not of the type it should be, and of which endpoints, where that is known."""
+        """Called with Redis's error about a damaged key, and with the endpoints concerned if they are known."""
         self._redis_minus_monotonic: float | None = None
 
     def now_ms(self) -> int:
-        """Redis's clock, carried on by our monotonic one since the last script was sent.
+        """Redis's clock: the time of the last script, advanced by our monotonic clock.
 
         Raises RedisUnavailable before the first reply.
         """
@@ -86,9 +86,10 @@ class Ledger:
         return int(self._redis_minus_monotonic + time.monotonic() * 1000)
 
     async def lead(self, token: str, lease_ms: int, *, full: bool = False, renew: bool = False) -> int | None:
-        """Takes the lease of intake, or renews it: entries read but not accepted, or None if another leads.
+        """Takes or renews the intake lease; a `lease_ms` of 0 gives it up.
 
-        With `renew` also None if the lease ran out: another may have led meanwhile.
+        Returns how many entries were read but not accepted, or None if this worker does not lead now. With `renew` it
+        does not take a lease that ran out: another worker may have led meanwhile.
         """
         reply, _ = await self._run("lead", token, lease_ms, int(full), int(renew))
         return reply[2] if reply[0] == b"leading" else None
@@ -101,10 +102,10 @@ class Ledger:
         callbacks: ToAccept,
         room: Room | None = None,
     ) -> Accepted:
-        """Takes callbacks (with their queue entries) into the ledger, and `skipped` entries (with their workspaces) off the queue.
+        """Takes callbacks with their queue entries into the ledger; takes `skipped` (entry, workspace) off the queue.
 
-        Leases callbacks of endpoints that are ready to this worker at once, as far as there is room.
-        Raises NotLeader, RedisFull, RedisUnavailable.
+        Leases callbacks of ready endpoints to this worker at once, as far as `room` allows. Raises
+        NotLeader, RedisFull, RedisUnavailable.
         """
         args = of_accept(self.options, token, revisions, skipped, callbacks, room or Room())
         reply, sent = await self._run("accept", *args)
@@ -117,9 +118,9 @@ class Ledger:
         return accepted
 
     async def reject(self, token: str, entries: Iterable[tuple[str, str, str, str, str]]) -> list[str]:
-        """Keeps entries in `rejected`: (entry, reason, detail, workspace, eventId) each. Raises NotLeader.
+        """Moves queue entries to `rejected`: (entry, reason, detail, workspace, eventId) each. Raises NotLeader.
 
-        Returns those that could not be kept, and stay on the queue.
+        Returns the ids of those that could not be moved and stay on the queue.
         """
         args = [field for entry in entries for field in entry]
         reply, _ = await self._run("reject", token, *args)
@@ -141,7 +142,10 @@ class Ledger:
         return claimed
 
     async def settle(self, asked: Sequence[ToSettle]) -> list[Settled | EndpointBroken]:
-        """Records outcomes of several endpoints at once, in one call. Raises RedisUnavailable: it may have been done then."""
+        """Records outcomes for several endpoints in one call.
+
+        Raises RedisUnavailable; the script may nevertheless have run.
+        """
         reply, sent = await self._run("settle", *of_settle(self.options, asked))
         rest = iter(reply[2:])
         settled = [self._settled(one.endpoint, read_settled(rest, self._lease_end(sent))) for one in asked]
@@ -157,9 +161,9 @@ class Ledger:
     async def replay(
         self, workspace: str, event_id: str, *, copy: str = "", in_ms: int = 0, ttl_ms: int = 172_800_000
     ) -> str:
-        """Sends a callback that has ended once more, due `in_ms` from now; as `copy`, where an eventId for it is given.
+        """Sends an ended callback again, due in `in_ms`; as a copy with the eventId `copy`, if one is given.
 
-        Returns `replayed`, or why not: unknown, not_ended, no_body, superseded, busy, full. Raises RedisFull.
+        Returns `replayed`, or why not: unknown, not_ended, no_body, superseded, busy, full. A copy raises RedisFull.
         """
         reply, _ = await self._run(
             "replay", workspace, event_id, copy, in_ms, ttl_ms, self.options.max_waiting
@@ -167,22 +171,22 @@ class Ledger:
         return str(reply[0].decode())
 
     async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
-        """Ends callbacks of one endpoint that wait, as failed; how many. Those in a worker's hands are left alone."""
+        """Ends waiting callbacks of one endpoint as failed; returns how many. Leased ones are left alone."""
         reply, _ = await self._run("cancel", endpoint, *event_ids)
         self._tell(iter(reply[3:]))
         return int(reply[2])
 
     async def forget(self, workspace: str, event_ids: Sequence[str]) -> int:
-        """Removes callbacks that have ended from the ledger; how many."""
+        """Removes ended callbacks from the ledger; returns how many."""
         reply, _ = await self._run("forget", workspace, *event_ids)
         return int(reply[2])
 
     async def move(
         self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
     ) -> int:
-        """Gives waiting callbacks to `from_url` (in order of acceptance) another URL, of the endpoint of that name.
+        """Moves waiting callbacks from `from_url` to `url`, which belongs to the endpoint named `endpoint`.
 
-        Returns how many. Those in a worker's hands are left alone. Raises RedisFull.
+        `event_ids` are in order of acceptance. Returns how many moved; leased ones are left alone. Raises RedisFull.
         """
         before = endpoint_id(EndpointName(workspace, parse_callback_url(from_url, allow_http=True).origin))
         args = workspace, url, endpoint_id(endpoint), endpoint, from_url, before, *event_ids
@@ -191,19 +195,20 @@ class Ledger:
         return int(reply[2])
 
     async def requeue(self, ids: Sequence[str]) -> tuple[int, int]:
-        """Puts rejected entries back on the queue; how many, and how many could not be. Raises RedisFull."""
+        """Puts rejected entries back on the queue; returns how many, and how many it could not. Raises RedisFull."""
         reply, _ = await self._run("requeue", *ids)
         return reply[2], reply[3]
 
     async def stop(self, endpoint: str, *, resume: bool = False) -> Stopped:
-        """Stops an endpoint, or lets it resume."""
+        """Stops or resumes an endpoint, for the operator."""
         reply, _ = await self._run("stop", endpoint, int(not resume))
         return Stopped.UNKNOWN if reply[0] == b"unknown" else Stopped.CHANGED if reply[2] else Stopped.SAME
 
     async def retry(self, endpoint: str, later: Sequence[tuple[str, float]] = ()) -> Retried | None:
-        """Has an endpoint probed now if it pauses, and makes due what waits for its next attempt; None if there is none of that id.
+        """Ends an endpoint's pause so that a probe goes out now, and makes due what waits for its next attempt.
 
-        `later`: eventIds and due times, the longest due first (Endpoints.later). Some at a time, so that others get a word in.
+        `later`: eventIds and due times, soonest first (Endpoints.later); sent in batches, so that Redis serves others
+        in between. Returns None for an unknown endpoint.
         """
         total = Retried()
         for first in range(0, max(len(later), 1), RETRIED_AT_ONCE):
@@ -218,13 +223,13 @@ class Ledger:
         return total
 
     async def expedite(self, endpoint: str) -> None:
-        """Makes everything that waits in an endpoint's lane due now, and lets the endpoint go on, paused or stopped."""
+        """Makes everything in an endpoint's lane due now, and ends its pause or stop."""
         await self._run("expedite", endpoint)
 
     async def wake(self, limit: int = 100, worker: str = "", heartbeat: str = "") -> Woken:
-        """Looks at up to `limit` endpoints whose time has come.
+        """Looks at up to `limit` endpoints that need attention now.
 
-        `heartbeat`, if any, is kept as the heartbeat of `worker`.
+        Stores `heartbeat` for `worker`, unless it is empty.
         """
         reply, _ = await self._run("wake", limit, HINT_MS, worker, heartbeat)
         self._tell_broken(reply[8])
@@ -239,7 +244,7 @@ class Ledger:
         )
 
     async def _readable(self, found: Sequence[Sequence[bytes]]) -> list[Lost]:
-        """Of the callbacks whose leases ran out those that are what we write; the others are set aside: nobody could settle them."""
+        """Parses callbacks whose lease ran out. Unreadable entries are set aside: no worker could settle them."""
         lost = []
         for endpoint, name, event_id, raw in found:
             try:
@@ -254,38 +259,47 @@ class Ledger:
         return lost
 
     async def leave(self, worker: str) -> None:
-        """Takes back the heartbeat of a worker that ends."""
+        """Removes the heartbeat of a worker that ends."""
         await self._run("leave", worker)
 
     async def expire(self, limit: int = 500) -> int:
-        """Ends what is past its expiry; returns how many were looked at (fewer than `limit`: none left)."""
+        """Ends callbacks past their expiry; returns how many were looked at (fewer than `limit`: none are left)."""
         reply, _ = await self._run("expire", limit)
         self._tell_broken(reply[3])
         self._tell(iter(reply[4:]))
         return int(reply[2])
 
     async def sweep(self, cursor: str, count: int) -> Swept:
-        """Puts back what is pending and nowhere, of some `count` keys from `cursor` on (`0`: from the start)."""
+        """Puts pending callbacks that are in no lane, lease or chain back into their lanes.
+
+        Looks at some `count` keys from `cursor` on (`0`: from the start).
+        """
         reply, _ = await self._run("sweep", cursor, count)
         values = iter([value.decode() for value in reply[5:]])
         found, nameless = ([(next(values), next(values)) for _ in range(count)] for count in reply[3:5])
         return Swept(reply[2].decode(), found, nameless, list(values))
 
     async def mend(self, endpoints: Sequence[str] = ()) -> list[str]:
-        """Sets keys aside that all endpoints share, or that are these ones', and that are not of the type they should be; which."""
+        """Sets aside keys of the wrong type and mends damaged records, among shared keys and those of `endpoints`.
+
+        Returns the keys.
+        """
         reply, _ = await self._run("mend", *endpoints)
         return [key.decode() for key in reply[2:]]
 
     async def migrate(self, limit: int, format_: int) -> tuple[int, str]:
-        """Brings what is in Redis to this format: how many endpoints are left to move, and the format that is there now."""
+        """Migrates up to `limit` endpoints to this format.
+
+        Returns how many endpoints are left, and the format number stored now (empty until none is left).
+        """
         reply, _ = await self._run("migrate", limit, format_)
         return reply[2], reply[3].decode()
 
     def _tell(self, ends: Iterator[bytes]) -> None:
-        """Of what ended otherwise than delivered: five values each, the last of a reply."""
+        """Reports callbacks that ended in any state but delivered: five values each, at the end of a reply."""
         for fields in iter(lambda: tuple(islice(ends, 5)), ()):
             if self._on_end:
-                with suppress(InvalidInput):  # somebody wrote over it
+                with suppress(InvalidInput):  # overwritten by hand
                     self._on_end(read_ended(*fields))
 
     def _tell_broken(self, problem: bytes, endpoints: Sequence[str] = ()) -> None:
@@ -293,7 +307,7 @@ class Ledger:
             self.on_broken(problem.decode(errors="replace"), endpoints)
 
     def _tell_damage(self, problem: str, endpoints: Sequence[str]) -> None:
-        """Of an error: whether it comes of what somebody wrote over by hand, as lua/lib/guard.lua has it."""
+        """Reports an error if it comes from a damaged key, by the same rule as lua/lib/guard.lua."""
         if any(words in problem for words in OF_DATA):
             self.on_broken(problem, endpoints)
 
@@ -301,14 +315,14 @@ class Ledger:
         return sent + self.options.lease_ms / 1000
 
     async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
-        """A script's reply, and when it was sent; before its own arguments go those of lua/lib/prologue.lua."""
+        """Runs a script, with the arguments of lua/lib/prologue.lua first; returns its reply and when it was sent."""
         now = self._clock() if self._clock else ""
         try:
             reply, sent = await self._scripts.run(name, now, *self._of_all, *args)
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            self.on_broken(str(error), ())  # a key that all share: until it is mended nobody gets on
+            self.on_broken(str(error), ())  # a shared key: all work stops until it is mended
             raise RedisUnavailable(f"a key in Redis is not of the type it should be: {error}") from error
         if self._clock is None:
             self._redis_minus_monotonic = reply[1] - sent * 1000

@@ -1,4 +1,4 @@
-"""Reads messages by their keys, some at a time, so that neither Redis nor this process keeps others waiting."""
+"""Reads messages by key, in batches, so that neither Redis nor the event loop is blocked for long."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -15,14 +15,14 @@ from dispatcher.store.stored_message import StoredMessage, stored
 from dispatcher.store.wire import Argument, Call
 
 AT_A_STRETCH = 50
-"""Messages that all searches of a process together read before others are served."""
+"""Messages that the searches of a process, taken together, decode before the event loop serves others."""
 
 log = structlog.get_logger()
 
 Filter = Callable[[Head], bool]
 """Whether a message is wanted."""
 Look = Callable[[int], Awaitable[None]]
-"""Is given how many messages are to be read next, and may have the reader wait, or raise."""
+"""Called with the number of messages to be read next; may wait, or raise."""
 
 
 async def free(_: int) -> None:
@@ -31,12 +31,12 @@ async def free(_: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much one question may read."""
+    """How much one query may read."""
 
     page: int = 500
-    """Messages in one round trip."""
+    """Messages per round trip."""
     looked_at: int = 20_000
-    """Messages altogether; the answer says so where that is not enough."""
+    """Messages in total; a query that needs more raises InvalidInput."""
 
 
 BOUNDS = Bounds()
@@ -55,7 +55,7 @@ class MessageReader:
     async def get_many(
         self, workspace: str, uuids: Sequence[str], keep: Filter | None = None
     ) -> list[StoredMessage]:
-        """Those of the messages that are known and to be kept, in the order asked for."""
+        """The messages that are known and accepted by `keep`, in the order of `uuids`."""
         found: list[StoredMessage] = []
         for first in range(0, len(uuids), self.bounds.page):
             some = uuids[first : first + self.bounds.page]
@@ -67,18 +67,18 @@ class MessageReader:
             for start in range(0, len(pairs), AT_A_STRETCH):
                 async with self._turn:
                     found += _wanted(pairs[start : start + AT_A_STRETCH], keep)
-                    await asyncio.sleep(0)  # others are served between
+                    await asyncio.sleep(0)  # let others run in between
         return found
 
     async def ask(self, *command: Argument) -> Any:
-        """Redis's reply; None, and a line in the log, where something else is under the key: it hides nothing under others."""
+        """Redis's reply. A key of another type is logged and gives None, so that it does not hide other keys."""
         try:
             with translated(self._url):
                 return await self._call(*command)
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
-            # what is behind the kind may be a phone number
+            # log the kind only: the rest of the key may be a phone number
             kind = str(command[1]).removeprefix(self.keys.root).partition(":")[0]
             log.error(
                 "status.unreadable", kind=kind, problem=str(error), action="look for keys of another type"
@@ -87,7 +87,7 @@ class MessageReader:
 
 
 def _wanted(pairs: Iterable[tuple[str, bytes | None]], keep: Filter | None) -> list[StoredMessage]:
-    """The messages without those that are not known, not to be kept, or not readable."""
+    """The messages that are known, readable and accepted by `keep`."""
     found = (_one_wanted(uuid, raw, keep) for uuid, raw in pairs if raw)
     return [one for one in found if one]
 
@@ -98,10 +98,10 @@ def _one_wanted(uuid: str, raw: bytes, keep: Filter | None) -> StoredMessage | N
 
 
 def text(raw: bytes) -> str:
-    """What Redis gave, as text; what is no UTF-8 does not raise."""
+    """Decodes a reply; replaces invalid UTF-8 instead of raising."""
     return raw.decode(errors="replace")
 
 
 def texts(listed: Sequence[bytes] | None) -> list[str]:
-    """The texts of a list; none where there is no list."""
+    """Decodes a list; empty for None."""
     return [text(one) for one in listed or ()]

@@ -1,4 +1,7 @@
-"""What status changes say about their messages, as accept keeps it beside the ledger; callbacks do not depend on it."""
+"""Message records: what status changes say about messages.
+
+Accept keeps them apart from the ledger; callbacks do not need them.
+"""
 
 import re
 import struct
@@ -20,24 +23,24 @@ from dispatcher.rules.dialects import dialect_of
 from dispatcher.store.wire import Argument
 
 SLOT_MS = 600_000
-"""Messages are listed by the ten minutes in which they were sent."""
+"""Messages are listed in slots of ten minutes, by the time they were sent."""
 
 MAX_REFERENCE_KEY = 1024
-"""Characters; a message is not looked up by a longer one."""
+"""Characters; a message cannot be looked up by a longer one."""
 STATUSES = {letter.encode(): status for letter, status in BY_LETTER.items()}
 READ_ON = ("RCS", "WHATSAPP")
 """Channels on which a message can be read."""
 MAX_TOLD = 16_000
-"""Bytes; where more is told, `provider` is not kept, and if need be `reference` neither."""
+"""Bytes of details per status change; above that, `provider` is dropped, and `reference` too if still needed."""
 OF_THE_STATUS = ("error_code", "error_message")
-"""What is told of a status alone: the next one starts without it."""
+"""Fields of one status only: the next status does not inherit them."""
 MAX_SENT_MS = 9_999_999_999_999
 """Thirteen digits: the year 2286."""
 _HEAD, _STEP = re.compile(rb"(.)(\d{13})\d{6}(\d{4})", re.DOTALL), struct.Struct(">cqH")
 
 
 class Details(msgspec.Struct, array_like=True, frozen=True):
-    """What a status change says of its message, kept as one msgpack array; `""`: nobody told."""
+    """What a status change says about its message, kept as one msgpack array; `""`: not given."""
 
     src: str
     dest: str
@@ -59,19 +62,19 @@ class Details(msgspec.Struct, array_like=True, frozen=True):
 
 
 class MessageRecord(msgspec.Struct, frozen=True):
-    """What is kept of a message."""
+    """The stored record of a message."""
 
     status: Status
     history: list[tuple[Status, int]]
     """The statuses it went through, with when (ms since 1970)."""
     sent_ms: int
-    """When it was sent: `acceptedAt` where the first status change says it, else when that happened."""
+    """When it was sent: `acceptedAt` of the first status change if given, else the time of that change."""
     campaign_id: str
-    """Where the platform looks messages up by it."""
+    """Empty unless the platform looks messages up by campaign."""
     details: Details
-    """All that was told, the latest last."""
+    """The details of all status changes, merged; later values replace earlier ones."""
     names: frozenset[tuple[str, str]]
-    """Each channel and customerMessageId that it went by (`""`: before one was told)."""
+    """Each channel and customerMessageId that it has had (`""`: before one was given)."""
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -79,7 +82,7 @@ _unpack = msgspec.msgpack.Decoder(Details).decode
 
 
 def details_of(change: StatusChange) -> Details:
-    """What a status change says of its message."""
+    """The details in a status change."""
     message, error = change.message, change.error
     return Details(
         message.src,
@@ -101,7 +104,7 @@ def details_of(change: StatusChange) -> Details:
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What a record begins with: enough to leave a message out without reading all of it."""
+    """The start of a record: enough to filter a message without decoding the rest."""
 
     uuid: str
     status: Status
@@ -109,13 +112,13 @@ class Head(msgspec.Struct, frozen=True):
 
 
 def read_head(uuid: str, raw: bytes) -> Head | None:
-    """The beginning of a record; None for what the script did not write."""
+    """Parses the start of a record; None if the script did not write it."""
     status, sent = STATUSES.get(raw[:1]), raw[1:14]
     return Head(uuid, status, int(sent)) if status and sent.isdigit() else None
 
 
 def read_record(raw: bytes) -> MessageRecord:
-    """What the script wrote. Raises ValueError for anything else."""
+    """Parses a record. Raises ValueError, LookupError, TypeError, struct.error or MsgspecError for a damaged one."""
     match = _HEAD.match(raw)
     if not match:
         raise ValueError("no record of a message")
@@ -147,12 +150,15 @@ def _shorter(told: Details) -> bytes:
 
 
 def reference_digest(key: str) -> str:
-    """What a reference is looked up by, whatever its length."""
+    """The digest by which a reference key is looked up; short, whatever the key's length."""
     return blake2s(key.encode(), digest_size=8).hexdigest()
 
 
 def arguments(change: StatusChange, dialect: str) -> list[Argument]:
-    """A status change as lua/accept.lua takes it, with what its platform looks messages up by; nothing, where it says nothing."""
+    """The arguments of lua/accept.lua for a status change, with its platform's lookup keys.
+
+    Empty for READ on a channel on which messages cannot be read.
+    """
     message, at, letter = change.message, timestamp_ms(change.timestamp), LETTERS[change.status]
     if change.status is Status.READ and message.channel not in READ_ON:
         return []
@@ -166,7 +172,7 @@ def arguments(change: StatusChange, dialect: str) -> list[Argument]:
 
 
 def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> list[str]:
-    """What a message is looked up by, and which, in turn."""
+    """The lookup keys of a message: kind and value, in turn."""
     message, by = change.message, []
     if "phone" in what:
         by += ["phone", message.dest]

@@ -1,4 +1,4 @@
-"""Reads the message store: one message, those to a number or with a reference, a campaign, a stretch of time."""
+"""Reads the message store: by id, phone number, reference, campaign or time range."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from dispatcher.store.stored_message import StoredMessage
 from dispatcher.store.wire import Call
 
 CHANNELS = ("SMS", "RCS", "WHATSAPP")
-"""Those on which messages are looked up by their customer's ids."""
+"""Channels on which messages are looked up by the customer's ids."""
 TIME_DIGITS = 13
-"""Of the largest number that a counter has: ms since 1970, up to the year 2286."""
+"""Digits of the largest value of a counter: ms since 1970, up to the year 2286."""
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """How many messages of a campaign have which status, and since when it runs (ms since 1970)."""
+    """A campaign's messages by status, and its start (ms since 1970)."""
 
     id: str
     started_ms: int
@@ -28,12 +28,12 @@ class Campaign:
 
     @property
     def recipients(self) -> int:
-        """How many messages it has."""
+        """The number of its messages."""
         return sum(self.counts.values())
 
 
 class Messages:
-    """Reads one Redis; knows only what its workspace's keys lead to. Every method raises RedisUnavailable."""
+    """Reads one Redis; finds only messages of the workspace asked for. Every method raises RedisUnavailable."""
 
     def __init__(
         self,
@@ -53,19 +53,19 @@ class Messages:
         return found[0] if found else None
 
     async def get_many(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
-        """Those of the messages that are known, in the order asked for."""
+        """The messages that are known, in the order of `uuids`."""
         return await self._reader.get_many(workspace, uuids)
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
-        """Messages by each id that a customer knew them by on a channel; unknown ones are left out.
+        """Messages by the ids that their customer knew them by on a channel; unknown ids are left out.
 
-        Of several that told the same one, the one that told it first last.
+        If several messages had the same id, returns the one that got it most recently.
         """
         if not ids:
             return {}
         channels = list(
             dict.fromkeys((channel, *CHANNELS))
-        )  # it may have been told before the channel changed
+        )  # the id may have been given before the channel changed
         key = self._keys.status_customer
         listed = await self._reader.ask(
             "MGET", *(key(workspace, one, id_) for id_ in ids for one in channels)
@@ -83,14 +83,17 @@ class Messages:
     async def to_phone(
         self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free
     ) -> list[StoredMessage]:
-        """The latest messages to a number that were sent before a time, the latest first; of those that are to be kept."""
+        """The latest messages to a number that were sent before a time and that `keep` accepts, latest first.
+
+        Raises InvalidInput if it would have to look at too many.
+        """
         zset = self._keys.status_phone(workspace, number)
         return await self._latest(workspace, zset, before_ms, count, keep, look)
 
     async def with_reference(
         self, workspace: str, key: str, before_ms: int, count: int, keep: Filter, look: Look = free
     ) -> list[StoredMessage]:
-        """The same of messages with a reference key."""
+        """The same for messages with a reference key."""
         zset = self._keys.status_reference(workspace, reference_digest(key))
         return await self._latest(workspace, zset, before_ms, count, keep, look, key)
 
@@ -105,7 +108,7 @@ class Messages:
         return Campaign(campaign, started, {status: n for status, n in counts.items() if n})
 
     async def recipients(self, workspace: str, campaign: str, skip: int, count: int) -> list[StoredMessage]:
-        """Some of a campaign's messages, in the order in which they were first heard of; forgotten ones are left out."""
+        """A page of a campaign's messages, in order of their first status change; forgotten ones are left out."""
         key = self._keys.status_recipients(workspace, campaign)
         uuids = await self._reader.ask("LRANGE", key, skip, skip + count - 1)
         return await self.get_many(workspace, texts(uuids))
@@ -123,10 +126,10 @@ class Messages:
         keep: Filter | None = None,
         look: Look = free,
     ) -> list[StoredMessage]:
-        """Some of the messages of a channel that were sent between two times (both inclusive), the earliest ten minutes first.
+        """A page of a channel's messages sent between two times (both inclusive), earliest ten-minute slot first.
 
-        Within ten minutes they come in the order in which they were first heard of. Reaches back as far as the
-        retention. Raises InvalidInput where it would have to look at too many.
+        Within a slot they are in order of their first status change. Reaches back as far as the retention.
+        Raises InvalidInput if it would have to look at too many.
         """
         from_ms, to_ms = max(from_ms, now_ms - self._retention_ms), min(to_ms, now_ms + MAX_AHEAD_MS)
         search = TimeSearch(workspace, channel, from_ms, to_ms, skip, count, keep, look)
@@ -164,5 +167,5 @@ class Messages:
 
 
 def _count(text: bytes) -> int:
-    """A counter's value; 0 where it is none, or no time either."""
+    """A counter's value; 0 for text that is no number of at most TIME_DIGITS digits."""
     return int(text) if text.isdigit() and len(text) <= TIME_DIGITS else 0

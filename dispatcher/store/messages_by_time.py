@@ -1,4 +1,4 @@
-"""The messages of a stretch of time: they are listed in slots of ten minutes, by when they were sent."""
+"""Finds messages by time range. They are listed in slots of ten minutes, by the time they were sent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -10,15 +10,15 @@ from dispatcher.store.message_record import SLOT_MS, Head
 from dispatcher.store.stored_message import StoredMessage
 
 SLOTS_AT_ONCE = 144
-"""A day's."""
+"""Slots whose lengths are read at once: a day's."""
 
 Row = tuple[int, int, int]
-"""Part of a slot's list: the slot, the first place, the place after the last."""
+"""Part of a slot's list: the slot, the first index, the index after the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeSearch:
-    """What is asked for: `count` messages after the first `skip`, sent from `from_ms` to `to_ms`, both inclusive."""
+    """A query: `count` messages after the first `skip`, sent from `from_ms` to `to_ms`, both inclusive."""
 
     workspace: str
     channel: str
@@ -30,11 +30,11 @@ class TimeSearch:
     look: Look = free
 
     def wants(self, head: Head) -> bool:
-        """Whether a message is one of those."""
+        """Whether a message matches."""
         return self.from_ms <= head.sent_ms <= self.to_ms and (self.keep is None or self.keep(head))
 
     def wants_all_of(self, slot: int) -> bool:
-        """Whether each message of a slot is wanted: then those that are skipped need not be read."""
+        """Whether every message of a slot matches: skipped ones then need not be read."""
         return self.keep is None and self.from_ms <= slot * SLOT_MS and (slot + 1) * SLOT_MS <= self.to_ms
 
 
@@ -49,15 +49,15 @@ class MessagesByTime:
         self._found: list[StoredMessage] = []
 
     async def find(self) -> list[StoredMessage]:
-        """The messages, the earliest ten minutes first, within them in the order in which they were first heard of.
+        """The messages, earliest slot first; within a slot, in order of their first status change.
 
-        Raises RedisUnavailable, and InvalidInput where it would have to look at too many.
+        Raises RedisUnavailable, or InvalidInput if it would have to look at too many.
         """
         page = self._reader.bounds.page
         rows: list[Row] = []
         async for slot, length in self._slots():
             whole = self._search.wants_all_of(slot)
-            start = min(self._skip, length) if whole else 0  # of others it shows only when they are read
+            start = min(self._skip, length) if whole else 0  # in other slots only reading shows which match
             self._skip -= start
             rows += [(slot, first, min(first + page, length)) for first in range(start, length, page)]
             if whole and _length(rows) < page:
@@ -74,7 +74,7 @@ class MessagesByTime:
         return len(self._found) >= self._search.count
 
     async def _take(self, rows: Sequence[Row]) -> None:
-        """Adds the wanted messages of the rows, until there are enough."""
+        """Adds the matching messages of the rows, until there are enough."""
         most = self._reader.bounds.looked_at
         async for length, some in self._read(rows):
             self._found += some[self._skip :]
@@ -87,7 +87,7 @@ class MessagesByTime:
                 )
 
     async def _slots(self) -> AsyncIterator[tuple[int, int]]:
-        """The slots that have messages, with how many."""
+        """The slots that have messages, each with their number."""
         slots = range(self._search.from_ms // SLOT_MS, self._search.to_ms // SLOT_MS + 1)
         for first in range(0, len(slots), SLOTS_AT_ONCE):
             some = slots[first : first + SLOTS_AT_ONCE]
@@ -98,7 +98,7 @@ class MessagesByTime:
                     yield slot, length
 
     async def _read(self, rows: Sequence[Row]) -> AsyncIterator[tuple[int, list[StoredMessage]]]:
-        """The wanted messages of rows, some at a time, with how many were looked at."""
+        """The matching messages of rows, in batches, each with how many were looked at."""
         some: list[Row] = []
         for number, row in enumerate(rows, 1):
             some.append(row)

@@ -1,4 +1,4 @@
-"""The queue: the stream that producers add status changes to, as the worker that leads intake reads it."""
+"""The queue: the stream of status changes from producers, as the worker that leads intake reads it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,10 +12,10 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Argument, Call
 
 GROUP, CONSUMER = "workers", "intake"
-"""All workers read under one name: which of them may is the lease of intake's to say."""
+"""All workers read as one consumer; the intake lease decides which worker may."""
 
 Place = tuple[int, int]
-"""Where an entry stands on the queue, the two numbers of its id: ms since 1970, and a count within that millisecond."""
+"""An entry's position on the queue, the two numbers of its id: ms since 1970, and a count within that millisecond."""
 
 START: Place = 0, 0
 """Before the first entry."""
@@ -26,7 +26,7 @@ class QueueEntry(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     fields: Sequence[bytes]
-    """Names and values in turn; empty where the entry was deleted after it had been read."""
+    """Names and values in turn; empty if the entry was deleted after it was read."""
 
 
 class Pending(NamedTuple):
@@ -34,15 +34,15 @@ class Pending(NamedTuple):
 
     id: str
     consumer: str
-    """The name it was read under."""
+    """The consumer name it was read under."""
     reads: int
-    """How often it was read since it was last claimed; 0: it was claimed, and not read since."""
+    """Reads since it was last claimed; 0: claimed, and not read since."""
 
 
 class Queue:
     """One stream, read by the group `workers`.
 
-    Each method raises RedisUnavailable, and NotLeader where the stream or its group is gone: to lead makes them anew.
+    Each method raises RedisUnavailable, or NotLeader if the stream or its group is gone: `Ledger.lead` creates them.
     """
 
     def __init__(self, call: Call, keys: Keys, url: str = "") -> None:
@@ -51,12 +51,12 @@ class Queue:
         self._url = url
 
     async def read(self, count: int, wait_ms: int = 0) -> list[QueueEntry]:
-        """Up to `count` new entries, the oldest first; where there is none, waits up to `wait_ms` ms for one."""
+        """Up to `count` new entries, oldest first; if there is none, waits up to `wait_ms` for one."""
         wait: tuple[Argument, ...] = ("BLOCK", wait_ms) if wait_ms else ()
         return await self._read(">", count, *wait)
 
     async def read_again(self, after: Place, count: int) -> list[QueueEntry]:
-        """Up to `count` entries behind a place that were read and are still there. Redis counts it as a read of each."""
+        """Up to `count` entries after a position that were read and are still there. Counts as another read of each."""
         return await self._read(_id(after), count)
 
     async def _read(self, after: str, count: int, *wait: Argument) -> list[QueueEntry]:
@@ -69,12 +69,12 @@ class Queue:
         return [QueueEntry(entry.decode(), fields or []) for entry, fields in entries]
 
     async def pending(self, after: Place, count: int) -> list[Pending]:
-        """Up to `count` entries behind a place that were read and are still there, without reading them."""
+        """Lists up to `count` entries after a position that were read and are still there, without reading them."""
         found = await self._run("XPENDING", self._stream, GROUP, f"({_id(after)}", "+", count)
         return [Pending(entry.decode(), name.decode(), reads) for entry, name, _idle_ms, reads in found]
 
     async def claim(self, ids: Sequence[str]) -> None:
-        """Makes entries that were read ours, and sets their `reads` to 0."""
+        """Takes over entries that were read, and sets their `reads` to 0."""
         await self._run("XCLAIM", self._stream, GROUP, CONSUMER, 0, *ids, "RETRYCOUNT", 0, "JUSTID")
 
     async def _run(self, *command: Argument) -> Any:
@@ -88,7 +88,7 @@ class Queue:
 
 
 def place(entry_id: str) -> Place:
-    """Where an entry stands on the queue."""
+    """The position of an entry on the queue."""
     ms, _, number = entry_id.partition("-")
     return int(ms), int(number)
 

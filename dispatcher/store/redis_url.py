@@ -1,6 +1,6 @@
-"""A Redis URL, read once: redis-py and Celery are given what was found here, so that both do the same with it.
+"""Parses a Redis URL, once: redis-py and Celery both get the result, so that they connect in the same way.
 
-An error names what is wrong and never quotes the URL: any part of it may be a piece of an unencoded password.
+An error says what is wrong and never quotes the URL: any part of it may be a piece of an unencoded password.
 """
 
 import ipaddress
@@ -31,16 +31,16 @@ class RedisUrl:
     host: str = ""
     port: int = 0
     path: str = ""
-    """Of the unix socket."""
+    """Path of the unix socket."""
     db: int = 0
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What the query says, by redis-py's names and types."""
+    """The options in the query, by redis-py's names and types."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads a URL. Raises InvalidInput that quotes nothing of it."""
+        """Parses a URL. Raises InvalidInput, which quotes none of it."""
         parts = split_url(text)
         if parts.scheme not in SCHEMES:
             raise InvalidInput("must start with redis://, rediss:// or unix://")
@@ -73,7 +73,7 @@ class RedisUrl:
 
     @property
     def tls(self) -> dict[str, Any]:
-        """How TLS is spoken, by redis-py's names, which are kombu's; verified unless the URL says otherwise."""
+        """TLS options by the names of redis-py and kombu; empty without TLS. Verifies unless the URL says otherwise."""
         if self.scheme != "rediss":
             return {}
         found: dict[str, Any] = {
@@ -88,7 +88,7 @@ class RedisUrl:
 
     @property
     def others(self) -> dict[str, Any]:
-        """The options that are not TLS's."""
+        """The options that do not concern TLS."""
         return {name: value for name, value in self.options.items() if not name.startswith("ssl_")}
 
     def check_files(self) -> None:
@@ -96,7 +96,7 @@ class RedisUrl:
         tls, context = self.tls, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             if "ssl_ca_path" in tls:
-                os.listdir(tls["ssl_ca_path"])  # OpenSSL does not look before it has to
+                os.listdir(tls["ssl_ca_path"])  # OpenSSL itself reads the folder only when it needs it
             if "ssl_ca_certs" in tls:
                 context.load_verify_locations(tls["ssl_ca_certs"])
         except OSError as error:
@@ -123,7 +123,7 @@ class RedisUrl:
 
 
 def with_authorities(url: str, ca_file: str | None) -> str:
-    """A URL that also names a file of authorities, if it is one with TLS and names none itself."""
+    """Adds `ssl_ca_certs` to a rediss:// URL that has none; returns any other URL as it is."""
     if not ca_file or not url.strip().lower().startswith("rediss://"):
         return url
     if "ssl_ca_certs" in RedisUrl.parse(url).options:
@@ -132,9 +132,9 @@ def with_authorities(url: str, ca_file: str | None) -> str:
 
 
 def split_url(text: str, *, at_in_path: bool = False) -> SplitResult:
-    """`urlsplit` for URLs that may hold a password. Raises InvalidInput that quotes nothing of it.
+    """`urlsplit` for URLs that may hold a password. Raises InvalidInput, which quotes none of it.
 
-    An @ behind the host is most often the end of a password with a slash in it; `at_in_path` takes it as it is.
+    An @ after the host is refused, because it most often ends a password with a slash in it; `at_in_path` allows it.
     """
     if not isinstance(text, str):
         raise InvalidInput(

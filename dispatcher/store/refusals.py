@@ -1,6 +1,6 @@
-"""Calls that the API refused: counted by reason and, where it is known, by key; logged once in a while.
+"""Counts the API calls that were refused, by reason and, if known, by key; logs them in batches.
 
-A flood of them costs Redis and the log no more than a few: what comes within ten seconds is written together.
+Refusals within ten seconds are written together, so that a flood costs Redis and the log no more than a few.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
 REASONS = ("missing", "wrong", "other_platform", "rate", "read_only", "webhook_rate")
-"""No API key; one that is none, was revoked or has a wrong secret; one of another platform; too many calls a second; a key that
-may only read; too many changes of a webhook a minute."""
+"""In order: no API key; a key that is malformed, unknown, revoked or has a wrong secret; a key of another platform;
+too many calls a second; a read-only key; too many webhook changes a minute."""
 PAUSE_SECONDS = 10.0
 HOUR_MS, LIFE_SECONDS = 3_600_000, 8 * 86_400
 KEYS_LOGGED = 5
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class Refusals:
-    """Counts refusals of this process in Redis, and reads those of all."""
+    """Counts this process's refusals in Redis, and reads those of all processes."""
 
     def __init__(self, call: Call, keys: Keys, url: str = "") -> None:
         self._call = call
@@ -38,14 +38,14 @@ class Refusals:
         self._closing = asyncio.Event()
 
     def add(self, reason: str, key_id: str = "", *, now_ms: int) -> None:
-        """One more; `key_id` is that of a key that there is."""
+        """Counts one refusal; `key_id` is empty unless such a key exists."""
         self._pending[reason, key_id] += 1
         self._now_ms = now_ms
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_on())
 
     async def _write_on(self) -> None:
-        """Writes the first one at once, and all that come within a pause together, until none comes."""
+        """Writes the first refusal at once, then those of each pause together, until a pause brings none."""
         while self._pending:
             await self._write()
             with suppress(TimeoutError):
@@ -53,7 +53,7 @@ class Refusals:
         self._writer = None
 
     async def _write(self) -> None:
-        """Writes what was counted since the last time. What Redis does not take is in the log only."""
+        """Writes what was counted since the last write. If Redis is unavailable, the counts are only in the log."""
         counted, self._pending = self._pending, Counter()
         by_reason: dict[str, Counter[str]] = {}
         for (reason, key_id), count in counted.items():
@@ -89,7 +89,10 @@ class Refusals:
         return dict.fromkeys(REASONS, 0) | found
 
     async def last(self, now_ms: int, hours: int) -> Mapping[tuple[str, str], int]:
-        """Those of the last full hours and the one that runs, by reason and key (`""`: not known). Raises RedisUnavailable."""
+        """Refusals of the last `hours` hours, the current one included, by reason and key (`""`: not known).
+
+        Raises RedisUnavailable.
+        """
         newest = now_ms // HOUR_MS
         numbers = range(newest - hours + 1, newest + 1)
         with translated(self._url):

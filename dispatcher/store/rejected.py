@@ -1,4 +1,4 @@
-"""Queue entries that could not be used, as they are kept for people."""
+"""Reads rejected queue entries, which are kept for inspection and requeueing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 
 FIELDS = {"entry", "at", "reason", "detail", "workspace", "eventId", "raw"}
-"""What a script of ours writes of one."""
+"""The fields that our scripts write for each."""
 READ_AT_ONCE = 200
-"""Each may have 64 kB."""
+"""Entries per round trip; each may have 64 kB."""
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ class RejectedEntry:
     raw: str = field(repr=False)
 
     def as_json(self, *, reveal: bool = False) -> dict[str, Any]:
-        """The document that `rejected list --json` prints; the entry itself only if it is to be revealed."""
+        """The document that `rejected list --json` prints; with the raw entry only if `reveal`."""
         shown = {"raw": self.raw} if reveal else {}
         return shown | {
             "id": self.id,
@@ -83,7 +83,7 @@ class Rejected:
 
 
 def _rejected(id_: str, fields: dict[bytes, bytes]) -> RejectedEntry | None:
-    """A rejected entry; None, and a line in the log, for what no script of ours wrote: it hides no other one."""
+    """Parses a rejected entry. One that our scripts did not write is logged and gives None: it must not hide others."""
     h = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
     if not h.keys() >= FIELDS or not (h["at"].isdigit() and is_time(int(h["at"][:20]))):
         log.error("rejected.unreadable", entry=id_, action="XDEL it from `rejected`")

@@ -1,4 +1,4 @@
-"""What the scripts give and take, as frozen values, and how they are read from replies."""
+"""What the scripts take and return, as frozen values, and the parsing of replies."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from dispatcher.store.entry import read_entry
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What a claim gave. `more`: the endpoint has more that is due, and room for it."""
+    """The result of a claim. `more`: the endpoint has more that is due, and room for it."""
 
     more: bool
     wait_ms: int
-    """When to claim again, because the next token of the rate is there then; 0: not for that."""
+    """Claim again after this long, when the rate limit has its next token; 0: not needed."""
     workspace: str
     origin: str
     """The endpoint's scheme://host:port."""
@@ -30,7 +30,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """A callback that a script ended, otherwise than delivered."""
+    """A callback that a script ended in any state but delivered."""
 
     workspace: str
     event_id: str
@@ -44,36 +44,36 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Hint(NamedTuple):
-    """An endpoint that has work."""
+    """An endpoint that has callbacks to claim."""
 
     endpoint: str
     """Its id."""
     workspace: str = ""
-    """Whose it is; empty where whoever hints does not know."""
+    """Its workspace; empty if the sender of the hint does not know it."""
 
 
 LEFT_ON_THE_QUEUE = ("changed", "broken")
-"""Words of accept for callbacks that it did not take in."""
+"""Words of accept for callbacks whose entries stay on the queue."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What accept did."""
+    """The result of accept."""
 
     hints: list[Hint]
     words: list[str]
     """For each callback: accepted, superseded, duplicate, conflict or full; or one of LEFT_ON_THE_QUEUE."""
     recorded: list[str]
-    """For each status change that said something of its message: recorded, late, conflict, again or failed."""
+    """For each status change with a message record: recorded, late, conflict, again or failed."""
     problem: str
-    """Why one failed."""
+    """Why one of these failed; empty if none did."""
     claims: list[tuple[str, Claim]]
     """What was leased to this worker at once, by endpoint."""
     changed: list[str] = []
-    """Workspaces that were changed since their entries were rendered; nothing of theirs was taken in."""
+    """Workspaces that changed since their entries were rendered; none of their entries was taken in."""
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What became of a claimed callback, ready to be recorded."""
+    """The outcome of a claimed callback, ready to be recorded."""
 
     event_id: str
     claim: int
@@ -83,16 +83,16 @@ class Settlement(msgspec.Struct, frozen=True):
     retry_after_ms: int = 0
     """How long the endpoint asks to be left alone."""
     losses: int = 0
-    """Its worker died, so often by now; the callback keeps its place in its chain."""
+    """How many times its worker died; if any, the callback keeps its place in its chain."""
 
 
 class ToSettle(msgspec.Struct, frozen=True):
-    """What became of callbacks of one endpoint."""
+    """The outcomes of callbacks of one endpoint."""
 
     endpoint: str
     settlements: Sequence[Settlement]
     claim: int = 0
-    """How many due callbacks of the endpoint to lease to this worker then, if nobody else was hinted."""
+    """How many due callbacks to lease to this worker afterwards, unless the endpoint is hinted already."""
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -108,38 +108,38 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Woken(msgspec.Struct, frozen=True):
-    """What a wake found."""
+    """The result of a wake."""
 
     hints: list[Hint]
-    """Endpoints that are ready, and that nobody was told of lately; workspaces in turn."""
+    """Ready endpoints without a recent hint, workspace by workspace."""
     lost: list[Lost]
     looked_at: int
-    """How many endpoints."""
+    """Number of endpoints looked at."""
     workers: int
-    """How many are alive."""
+    """Number of live workers."""
     watched: bool = False
-    """Whether somebody watches attempts live."""
+    """Whether someone watches attempts live."""
     format: str = ""
-    """The number of the format of what is in Redis; empty: none is there."""
+    """The format number of the data in Redis; empty if none is stored."""
     more: bool = False
     """Whether more endpoints are due."""
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What a sweep found."""
+    """The result of a sweep."""
 
     cursor: str
-    """Where the next one begins; `0`: all was looked at."""
+    """Where the next sweep begins; `0`: all keys were looked at."""
     put_back: list[tuple[str, str]]
-    """Workspace and eventId of callbacks that were pending and nowhere."""
+    """Workspace and eventId of pending callbacks that were in no lane, lease or chain."""
     nameless: list[tuple[str, str]]
-    """Endpoints whose record is gone, and `workspace:eventId` of a callback of each."""
+    """Endpoints whose record is gone, each with `workspace:eventId` of one of its callbacks."""
     set_aside: list[str]
-    """Keys that were not of the type they should be."""
+    """Keys that were of the wrong type, or held damaged records."""
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What a settle did. `more`: the endpoint is ready; `counted`: False for one that had lost its lease."""
+    """The result of a settle. `more`: the endpoint is ready; `counted`: False for each settlement without a lease."""
 
     more: bool
     counted: list[bool]
@@ -147,42 +147,42 @@ class Settled(msgspec.Struct, frozen=True):
     """opened, closed or same"""
     paused_until_ms: int
     down_since_ms: int
-    """0: it answers."""
+    """0: it is not down."""
     claim: Claim | None = None
-    """What was claimed in the same call."""
+    """What was leased in the same call."""
 
 
 class Stopped(Enum):
-    """What became of stopping an endpoint, or letting it resume."""
+    """The result of stopping or resuming an endpoint."""
 
     CHANGED = "changed"
     SAME = "same"
-    """It was so already."""
+    """It was in that state already."""
     UNKNOWN = "unknown"
     """There is no such endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What retrying an endpoint changed. Times are ms since 1970, 0: not so."""
+    """The result of retrying an endpoint. Times are ms since 1970; 0: none."""
 
     pause_ended_ms: int = 0
-    """When the pause was to end that has ended now: one callback goes out, as the probe."""
+    """The planned end of the pause that was ended now; one callback goes out as the probe."""
     probe_ends_ms: int = 0
-    """A probe was under way already: when it ends at the latest."""
+    """The latest end of a probe that was already under way."""
     made_due: int = 0
-    """Callbacks that waited for their next attempt."""
+    """Number of callbacks that waited for their next attempt and are due now."""
     stopped: bool = False
     """The operator had stopped the endpoint: nothing was changed."""
 
     @property
     def changed(self) -> bool:
-        """Whether anything was."""
+        """Whether anything was changed."""
         return bool(self.pause_ended_ms or self.made_due)
 
 
 def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Claim]:
-    """The endpoint, and its callbacks, as lua/lib/lease.lua gives them; takes no more of the values."""
+    """Parses an endpoint and its callbacks as lua/lib/lease.lua gives them; leaves the other values."""
     endpoint, more, wait_ms, count, revision, name = next(values).decode().split(" ", 5)
     called = EndpointName.parse(name)
     callbacks = [read_claimed(next(values), next(values)) for _ in range(int(count))]
@@ -192,7 +192,7 @@ def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Clai
 
 
 def read_accepted(reply: Sequence[Any], lease_ends_at: float) -> tuple[Accepted, bytes, Iterator[bytes]]:
-    """What accept did, what broke on some endpoint (empty: nothing), and the rest of the reply: what ended."""
+    """Parses accept's reply: the result, the error on some endpoint (empty: none), and the rest: ended callbacks."""
     _, _, hints, words, recorded, problem, changed, broken, given = reply[:9]
     rest = iter(reply[9:])
     claims = [read_claim(rest, lease_ends_at) for _ in range(given)]
@@ -208,7 +208,7 @@ def read_accepted(reply: Sequence[Any], lease_ends_at: float) -> tuple[Accepted,
 
 
 def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str:
-    """What a settle did at one endpoint, as lua/settle.lua gives it, or why it broke there; takes no more of the values."""
+    """Parses settle's result for one endpoint, or the error if it broke there; leaves the other values."""
     what, _, rest = next(values).decode().partition(" ")
     if what == "broken":
         return rest
@@ -219,7 +219,7 @@ def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str
 
 
 def read_claimed(about: bytes, body: bytes) -> Claimed:
-    """One callback as lua/lib/lease.lua gives it."""
+    """Parses one callback as lua/lib/lease.lua gives it."""
     event_id, claim, attempt, expires, uuid, _digest, event_type, status, accepted = about.decode().split(" ")
     url, _, content = body.partition(b"\n")
     return Claimed(
@@ -237,12 +237,12 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
 
 
 def read_hints(flat: Sequence[bytes]) -> list[Hint]:
-    """Endpoints and their workspaces, in turn, as scripts give them."""
+    """Parses hints: endpoint and workspace, in turn."""
     return [Hint(flat[n].decode(), flat[n + 1].decode()) for n in range(0, len(flat), 2)]
 
 
 def read_lost(endpoint: bytes, name: bytes, event_id: bytes, raw: bytes) -> Lost:
-    """One of those whose leases ran out, as lua/wake.lua gives it."""
+    """Parses a callback whose lease ran out, as lua/wake.lua gives it. Raises InvalidInput for an unreadable entry."""
     entry = read_entry(raw)
     made = entry.attempts[entry.attempts_before :]
     lost_before = sum(attempt.error == "worker_lost" for attempt in made)
@@ -258,7 +258,10 @@ def read_lost(endpoint: bytes, name: bytes, event_id: bytes, raw: bytes) -> Lost
 
 
 def read_ended(workspace: bytes, event_id: bytes, name: bytes, raw: bytes, answer: bytes) -> Ended:
-    """One of those that a script ended otherwise than delivered, as lua/lib/ending.lua gives it."""
+    """Parses a callback that ended in any state but delivered, as lua/lib/ending.lua gives it.
+
+    Raises InvalidInput for an unreadable entry.
+    """
     entry = read_entry(raw)
     return Ended(
         workspace.decode(),

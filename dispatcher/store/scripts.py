@@ -1,4 +1,4 @@
-"""Runs the Lua scripts: `lua/*.lua` are the commands, `lua/lib/*.lua` the fragments that they include."""
+"""Runs the Lua scripts: `lua/*.lua` are the commands, `lua/lib/*.lua` the fragments they include."""
 
 import functools
 import hashlib
@@ -47,18 +47,18 @@ def source(name: str) -> str:
 
 @functools.cache
 def fragment(name: str) -> str:
-    """The text of a fragment, which includes no other."""
+    """The text of a fragment; fragments include no others."""
     return (_FOLDER / "lib" / f"{name}.lua").read_text()
 
 
 @functools.cache
 def sha(name: str) -> str:
-    """What EVALSHA knows a script by."""
+    """The SHA-1 by which EVALSHA finds a script."""
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
 def read_all() -> None:
-    """Reads every script, so that none is missing later, when the files are being replaced. Raises OSError."""
+    """Reads every script now, because an upgrade may replace the files while the process runs. Raises OSError."""
     for name in NAMES:
         sha(name)
 
@@ -72,10 +72,10 @@ class Scripts:
         self._url = url
 
     async def run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
-        """The script's reply, and the monotonic time at which it was sent.
+        """Runs a script; returns its reply and the monotonic time at which it was sent.
 
-        Raises RedisUnavailable or RedisFull. Nothing is retried: after a time-out the script may
-        have run.
+        Raises RedisUnavailable or RedisFull. Retries nothing: after a time-out the script may
+        nevertheless have run.
         """
         sent = time.monotonic()
         with translated(self._url):

@@ -1,4 +1,4 @@
-"""A workspace's secrets, and how they (and its own headers) rest in Redis: encrypted, once SECRET_KEYS is set."""
+"""Generates secrets; encrypts a workspace's secrets and headers for Redis if SECRET_KEYS is set."""
 
 import secrets
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def generate_secret() -> str:
 
 
 class SecretBox:
-    """Seals and opens secrets with Fernet keys, newest first; without keys they stay readable."""
+    """Encrypts and decrypts with Fernet keys, newest first; without keys the data stays readable."""
 
     def __init__(self, fernet_keys: Sequence[str] = ()) -> None:
         try:
@@ -28,11 +28,11 @@ class SecretBox:
             ) from None
 
     def seal(self, raw: bytes) -> bytes:
-        """What is kept in Redis."""
+        """Encrypts data for Redis; without keys only marks it as plain."""
         return self._fernet.encrypt(raw) if self._fernet else _PLAIN + raw
 
     def open(self, sealed: bytes) -> bytes:
-        """What was sealed. Raises InvalidInput where no key of ours fits."""
+        """Decrypts what `seal` returned. Raises InvalidInput if no key fits."""
         if sealed.startswith(_PLAIN):
             return sealed.removeprefix(_PLAIN)
         if self._fernet is None:

@@ -1,4 +1,4 @@
-"""Searches: paid for by what they read, and a long one of a workspace at a time, over all processes."""
+"""Limits searches: they use a key's rate by what they read, and each workspace has one long search at a time."""
 
 import asyncio
 import secrets
@@ -13,20 +13,20 @@ from dispatcher.store.wire import Call
 FREE = 1000
 """Messages that one call may look at before it is a long search."""
 A_CALL = 500
-"""Messages whose reading costs as much of a key's rate as a call; the first ones are paid by the call itself."""
+"""Messages that cost as much of a key's rate as one call; the call itself pays for the first ones."""
 MAX_SECONDS = 20
 """How long a search may take."""
 LIFE_MS = 30_000
-"""How long the guard stays where a process that holds it dies: longer than a search, and a call to Redis that hangs."""
+"""TTL of the guard, in case its process dies: longer than a search plus a Redis call that hangs."""
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
 class SearchRefused(Exception):
-    """A search has to be asked for again, later; the text says why."""
+    """The search has to be repeated later; the text says why."""
 
 
 class Searches:
-    """Which workspaces have a long search under way: in Redis for all processes, and here for while Redis is full."""
+    """Which workspaces have a long search under way: in Redis for all processes, and here in case Redis is full."""
 
     def __init__(self, call: Call, keys: Keys, api_keys: ApiKeys, url: str = "") -> None:
         self.api_keys = api_keys
@@ -36,7 +36,7 @@ class Searches:
         self._here: set[str] = set()
 
     async def begin(self, workspace: str) -> str:
-        """The token of a long search that begins; '' where the workspace has one already. Raises RedisUnavailable."""
+        """Begins a long search; returns its token, or '' if the workspace has one already. Raises RedisUnavailable."""
         if workspace in self._here:
             return ""
         self._here.add(workspace)
@@ -54,7 +54,7 @@ class Searches:
         return token if taken else ""
 
     async def end(self, workspace: str, token: str) -> None:
-        """The next one may begin. While Redis is away the guard ends by itself."""
+        """Lets the next long search begin. If Redis is unavailable, the guard expires by itself."""
         self._here.discard(workspace)
         try:
             with translated(self._url):
@@ -64,11 +64,11 @@ class Searches:
 
 
 class Search:
-    """What one call looks at. Leave it by `close`."""
+    """The search of one API call. Call `close` at its end."""
 
     def __init__(self, searches: Searches, key: ApiKey) -> None:
         self.spent: Spent | None = None
-        """What is left of the key's rate, once something was paid."""
+        """What is left of the key's rate; None until something was paid."""
         self._searches = searches
         self._key = key
         self._token = ""
@@ -76,9 +76,9 @@ class Search:
         self._ends = time.monotonic() + MAX_SECONDS
 
     async def look_at(self, count: int) -> None:
-        """Says that so many messages are to be read next; waits for the key's next second where its rate is used up.
+        """Pays for `count` messages that are to be read next; waits for the next second if the key's rate is used up.
 
-        Raises SearchRefused where another long search is under way or this one takes too long, RedisUnavailable.
+        Raises SearchRefused if another long search is under way or this one takes too long, or RedisUnavailable.
         """
         paid = max(0, self._looked_at - 1) // A_CALL
         self._looked_at += count
@@ -90,7 +90,7 @@ class Search:
             await self._pay()
 
     async def close(self) -> None:
-        """The search is over."""
+        """Ends the search."""
         if self._token:
             await self._searches.end(self._key.workspace, self._token)
 

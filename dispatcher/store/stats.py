@@ -1,7 +1,7 @@
-"""Reads the counters that the scripts keep: rates, ends, latencies. Changes nothing.
+"""Reads the counters that the scripts keep: rates, ends, latencies. Writes nothing.
 
-Of all, by the minute, for a day; of each workspace, by the hour, and of each endpoint, by the day, for a week
-(lua/lib/counts.lua).
+Overall counters are by the minute, for a day; those of each workspace by the hour and of each endpoint by the day,
+for a week (lua/lib/counts.lua).
 """
 
 from collections import Counter
@@ -25,34 +25,35 @@ ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
 
 
 COUNTED = ("messagesDelivered", "messagesFailed", "messagesTimed", "messagesTimedMs")
-"""What is counted of a workspace's messages, for the status API."""
+"""Counters of a workspace's messages, for the status API."""
 DURATIONS = 4 * 30 + 1
-"""Counters of durations: up to 2^30 ms, twelve days (lua/lib/counts.lua)."""
+"""Number of duration counters: up to 2^30 ms, twelve days (lua/lib/counts.lua)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What happened in some time."""
+    """The counters of a period."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """By name: accepted, duplicate, conflict, noCallback, rejected, replayed, cancelled, opened, closed, ends, and toDelivered(Ms): messages and their time to DELIVERED."""
+    """By name: accepted, duplicate, conflict, noCallback, rejected, replayed, cancelled, opened, closed, ends, and
+    toDelivered(Ms): messages and their time to DELIVERED."""
     durations: Counter[int] = field(default_factory=Counter)
-    """From acceptance to delivery, by the number of their counter (see `duration_ms`)."""
+    """Deliveries by their time since acceptance: number of the counter (see `duration_ms`) -> count."""
 
     @property
     def success_rate(self) -> float | None:
-        """Delivered of all that were delivered, failed or expired; None if there were none."""
+        """The share delivered of those delivered, failed or expired; None if there were none."""
         ended = sum(self.counts[name] for name in ("delivered", "failed", "expired"))
         return self.counts["delivered"] / ended if ended else None
 
     @property
     def average_seconds_to_delivered(self) -> float | None:
-        """Of messages, from SUBMITTED (`acceptedAt`) to DELIVERED; None where no status change said so."""
+        """The average time of messages from SUBMITTED (`acceptedAt`) to DELIVERED; None if not known for any."""
         messages = self.counts["toDelivered"]
         return round(self.counts["toDeliveredMs"] / messages / 1000, 3) if messages else None
 
     def percentile_ms(self, share: float) -> float | None:
-        """The duration that `share` of the delivered ones stay below, give or take 10 %; None if there were none."""
+        """The duration that `share` of the deliveries stay below, give or take 10 %; None without deliveries."""
         left = share * sum(self.durations.values())
         for number, count in sorted(self.durations.items()):
             left -= count
@@ -61,7 +62,7 @@ class Figures:
         return None
 
     def as_json(self) -> dict[str, Any]:
-        """What `stats --json` prints of it."""
+        """The fields that `stats --json` prints."""
         rate = self.success_rate
         return {
             "accepted": self.counts["accepted"],
@@ -92,15 +93,15 @@ class Stats:
         self._url = url
 
     async def minutes(self, now_ms: int, count: int = 1440) -> list[Counter[str]]:
-        """The counters of all, minute by minute, the last one not over yet; at most a day's."""
+        """The overall counters minute by minute, up to the current one; at most a day's."""
         return [Counter(fields) for fields in await self._read("minute", now_ms, count)]
 
     async def day(self, now_ms: int) -> Counter[str]:
-        """The counters of all in the last 24 hours."""
+        """The overall counters of the last 24 hours."""
         return sum(await self.minutes(now_ms), Counter())
 
     async def workspaces(self, now_ms: int, hours: int) -> dict[str, Figures]:
-        """What happened in the last full hours and the one that runs, by workspace; at most a week."""
+        """The figures of the last `hours` hours, the current one included, by workspace; at most a week."""
         found: dict[str, Figures] = {}
         for fields in await self._read("hour", now_ms, hours):
             for name, count in fields.items():
@@ -113,7 +114,7 @@ class Stats:
         return found
 
     async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
-        """The same of one workspace, and nothing is read of the others."""
+        """Message counters and durations of one workspace, without reading those of others."""
         names = [*COUNTED, *(f"t{number}" for number in range(DURATIONS))]
         fields = [f"{workspace} {name}" for name in names]
         figures, last = Figures(), now_ms // LENGTHS["hour"]
@@ -124,7 +125,7 @@ class Stats:
         return figures
 
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
-        """Ends and breaker changes of the last days (UTC) and the one that runs, by endpoint id; at most a week."""
+        """Ends and breaker changes of the last `days` days (UTC), today included, by endpoint id; at most a week."""
         found: dict[str, Counter[str]] = {}
         for fields in await self._read("day", now_ms, days):
             for name, count in fields.items():
@@ -133,7 +134,7 @@ class Stats:
         return found
 
     async def _counts(self, key: str, fields: list[str]) -> list[int]:
-        """Counters of a hash; 0 for what is none, and for all where something else is under the key, with a line in the log."""
+        """Counters of a hash; 0 for a missing or damaged one. A key of another type is logged and gives 0 for all."""
         try:
             with translated(self._url):
                 values = await self._client.hmget(key, fields)
@@ -155,7 +156,7 @@ class Stats:
 
 
 def total(figures: Iterable[Figures]) -> Figures:
-    """All of them together."""
+    """The sum of several figures."""
     together = Figures()
     for one in figures:
         together.counts.update(one.counts)

@@ -1,4 +1,4 @@
-"""What people are shown of a callback."""
+"""A callback as commands display it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ class StoredCallback:
     event_type: str
     state: State
     attempts: Sequence[Attempt]
-    """All, with those before a replay."""
+    """All attempts, including those before a replay."""
     accepted_ms: int
     expires_ms: int
     next_attempt_ms: int | None
-    """None while it is in a worker's hands, behind another one of its message, or at its end."""
+    """None if it is leased, waits behind another callback of its message, or has ended."""
     ended_ms: int | None
     answer: str | None
-    """The beginning of the last answer that was no 2xx, or why there was none."""
+    """First bytes of the last answer other than 2xx, or why there was none."""
     lease_ends_ms: int | None = None
-    """While it is in a worker's hands."""
+    """Set while it is leased."""
     attempts_before: int = 0
-    """How many of the attempts were made before it was replayed."""
+    """Number of attempts made before its replay."""
     replay_of: str | None = None
     replayed_as: str | None = None
     cancelled: bool = False
@@ -42,17 +42,17 @@ class StoredCallback:
 
     @property
     def endpoint_name(self) -> EndpointName:
-        """Its workspace and endpoint."""
+        """The endpoint's name: its workspace and origin."""
         return EndpointName(self.workspace, self.endpoint)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether its state is final."""
         return self.state in ENDS
 
     @property
     def error(self) -> str | None:
-        """The last attempt's word; None before the first one, and after a 2xx."""
+        """The last attempt's error; None before the first attempt and after a 2xx."""
         return self.attempts[-1].error if self.attempts else None
 
     def as_json(self) -> dict[str, Any]:
@@ -93,5 +93,5 @@ class Pending:
 
     event_id: str
     endpoint: str
-    """Its id."""
+    """The endpoint's id."""
     message_uuid: str

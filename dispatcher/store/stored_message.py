@@ -1,4 +1,4 @@
-"""A message as the store knows it, and how what is kept of it is read."""
+"""A message as the store knows it, parsed from its record."""
 
 import struct
 from collections.abc import Mapping, Sequence, Set
@@ -15,14 +15,14 @@ from dispatcher.store.message_record import MessageRecord, read_record
 from dispatcher.values import MAX_COST, is_deep
 
 MAX_DIGITS = 12
-"""Of a count; a longer one was not written by us."""
+"""Digits of a count; we never write a longer one."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message as the store knows it; None where nobody told. Times are ms since 1970."""
+    """A message as the store knows it; None: not given. Times are ms since 1970."""
 
     uuid: str
     status: Status
@@ -46,10 +46,10 @@ class StoredMessage:
     error_code: str | None = None
     error_message: str | None = None
     names: Set[tuple[str, str]] = frozenset()
-    """Each channel and id that its customer knew it by: its customerMessageIds, its own id before one was told."""
+    """Each channel and the id its customer knew it by there: customerMessageId, or its own id before one was given."""
 
     def projected(self, words: Mapping[Status, str]) -> list[tuple[str, int]]:
-        """The history in a platform's own words, each with when it began; what a platform has no word for is left out."""
+        """The history in a platform's own status words, each with its start; statuses without a word are left out."""
         steps: list[tuple[str, int]] = []
         for status, at in self.history:
             word = words.get(status)
@@ -63,7 +63,7 @@ class StoredMessage:
 
 
 def stored(uuid: str, raw: bytes) -> StoredMessage | None:
-    """A message as it was kept; None, and a line in the log, for what cannot be read: it hides no other one."""
+    """Parses a message's record. An unreadable one is logged and gives None, so that it does not hide others."""
     try:
         return _message(uuid, read_record(raw))
     except (ValueError, ArithmeticError, LookupError, TypeError, struct.error, msgspec.MsgspecError):
@@ -112,7 +112,7 @@ def _cost(text: str) -> Decimal | None:
 
 
 def _free(uuid: str, text: str) -> Mapping[str, Any]:
-    """`reference` or `provider`. One that cannot be read is left out: the status is known all the same."""
+    """Parses `reference` or `provider`. An unreadable one is logged and left out: the status is still usable."""
     if not text:
         return {}
     try:

@@ -1,7 +1,7 @@
-"""Commands to Redis over one connection, on which nobody waits for another's reply.
+"""Pipelines commands to Redis over one connection: no caller waits for another's reply.
 
-redis-py connects (URL, TLS, password, database); then the connection is ours. Its client takes 200 us of CPU
-for a call, this 90: where it is quiet, that is what a callback mostly costs (docs/performance.md).
+redis-py connects (URL, TLS, password, database); then we use the connection directly. Its client takes 200 us
+of CPU per call, this one 90: at low load that is most of what a callback costs (docs/performance.md).
 """
 
 import asyncio
@@ -20,11 +20,11 @@ WATCH_SECONDS = 1.0
 Argument = str | bytes | int
 
 Call = Callable[..., Awaitable[Any]]
-"""Sends one command and returns Redis's reply as it came. Raises redis-py's errors."""
+"""Sends one command and returns Redis's raw reply. Raises redis-py's errors."""
 
 
 class Wire:
-    """Connects when it has to; fails all that is under way when the connection breaks, and retries nothing."""
+    """Connects on demand. A connection that breaks fails all calls under way; nothing is retried."""
 
     def __init__(self, client: "redis.asyncio.Redis") -> None:
         self._pool = client.connection_pool
@@ -32,18 +32,18 @@ class Wire:
         self._connects = asyncio.Lock()
 
     async def call(self, *command: Argument) -> Any:
-        """One command. Raises redis-py's ConnectionError or TimeoutError; it may have been run then."""
+        """Sends one command. Raises redis-py's ConnectionError or TimeoutError; it may nevertheless have run."""
         link = self._link if self._link and self._link.is_open else await self._connect()
         return await link.call(command)
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         if self._link:
             await self._link.close()
 
     async def _connect(self) -> "_Link":
         async with self._connects:
-            if self._link and self._link.is_open:  # by another caller
+            if self._link and self._link.is_open:  # another caller connected meanwhile
                 return self._link
             await self.close()
             connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -67,7 +67,7 @@ class _Link(asyncio.Protocol):
         self.is_open = True
 
     def call(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]:
-        """Sends a command; uvloop writes all of one turn of the loop together."""
+        """Sends a command; uvloop writes all commands of one loop iteration together."""
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub says one
         reply = self._loop.create_future()
         self._waiting.append((reply, self._loop.time() + SOCKET_TIMEOUT_SECONDS))
@@ -90,7 +90,7 @@ class _Link(asyncio.Protocol):
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             future, _ = self._waiting.popleft()
-            if future.done():  # whoever waited has gone
+            if future.done():  # its caller was cancelled
                 continue
             if isinstance(reply, Exception):
                 future.set_exception(reply)
@@ -107,7 +107,7 @@ class _Link(asyncio.Protocol):
 
 
 def transport_of(connection: Any) -> asyncio.Transport:
-    """What an open connection of redis-py writes to. It has no public name: hence the bound on redis in pyproject.toml."""
+    """The transport of an open redis-py connection. It is private: hence the upper bound on redis in pyproject.toml."""
     transport: asyncio.Transport = connection._writer.transport
     return transport
 

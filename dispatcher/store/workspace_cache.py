@@ -1,4 +1,4 @@
-"""Workspaces as a worker last read them, so that a callback costs no read of its customer's settings."""
+"""Caches workspaces in a worker, so that a callback costs no read of its customer's settings."""
 
 import asyncio
 
@@ -7,20 +7,20 @@ from dispatcher.store.workspaces import Workspaces
 
 
 class WorkspaceCache:
-    """Workspaces as last read; one whose revision differs is read again, once for all who wait. An unknown one is not kept."""
+    """Caches workspaces. Reads one again if its revision differs, once for all callers; does not cache unknown ones."""
 
     def __init__(self, workspaces: Workspaces) -> None:
         self._workspaces = workspaces
         self._known: dict[str, tuple[Workspace, set[str | None]]] = {}
-        """With the revisions that it is at least as new as."""
+        """Each workspace with the revisions that it is at least as new as."""
         self._reads: dict[str, tuple[str | None, asyncio.Task[Workspace | None]]] = {}
-        """The read of a workspace that is under way, with the revision that it was begun for."""
+        """The reads under way, each with the revision that it was begun for."""
 
     async def get(self, workspace: str, revision: str | None = None) -> Workspace | None:
         """The workspace, at least as new as `revision` (None: as last read). Raises RedisUnavailable.
 
-        Who asks for the same revision shares a read: it was begun after that revision was there. A read that fails is
-        not kept, and one of those who wait may be cancelled without the others.
+        Callers that ask for the same revision share a read: it was begun after that revision existed. A failed read is
+        not cached, and cancelling one caller does not affect the others.
         """
         known, revisions = self._known.get(workspace, (None, set()))
         if known and (revision is None or revision in revisions):
@@ -33,7 +33,7 @@ class WorkspaceCache:
         return await asyncio.shield(read)
 
     async def _read(self, workspace: str, revision: str | None) -> Workspace | None:
-        """Reads it; what is found is kept, unless a later read was begun or it was to be forgotten meanwhile."""
+        """Reads a workspace and caches it, unless a later read was begun or `forget` was called meanwhile."""
         try:
             found = await self._workspaces.get(workspace)
         finally:
@@ -47,12 +47,12 @@ class WorkspaceCache:
         return found
 
     def forget(self, workspace: str) -> None:
-        """Has the workspace read again at the next `get`."""
+        """Makes the next `get` read the workspace again."""
         self._known.pop(workspace, None)
         self._reads.pop(workspace, None)
 
 
 def _looked_at(read: "asyncio.Task[Workspace | None]") -> None:
-    """A failure is for those who waited; where nobody does any more, it is no health."""
+    """Marks a failure as seen: the callers get it, and if all were cancelled, asyncio must not log it."""
     if not read.cancelled():
         read.exception()

@@ -1,4 +1,4 @@
-"""A workspace as a hash in Redis: which fields may be set, and how its secrets and headers are sealed in it."""
+"""A workspace as a hash in Redis: which fields may be set, and how secrets and headers are encrypted in it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,14 @@ MIN_RATE, MAX_RATE = 0.001, 10_000
 
 
 class WorkspaceRecord:
-    """Reads the fields of a workspace's hash, and makes them. Does no I/O."""
+    """Parses and builds the fields of a workspace's hash. No I/O."""
 
     def __init__(self, box: SecretBox, *, allow_http: bool = False) -> None:
         self._box = box
         self._allow_http = allow_http
 
     def read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
-        """The workspace. Where its secrets cannot be opened it has none, and a `problem` that says why."""
+        """Parses a workspace. If its secrets cannot be decrypted, it has none, and `problem` says why."""
         limit, rate = fields.get(b"max_concurrency"), fields.get(b"rate_per_second")
         opened, headers, problem = self._open(fields)
         return Workspace(
@@ -41,7 +41,7 @@ class WorkspaceRecord:
         )
 
     def _open(self, fields: Mapping[bytes, bytes]) -> tuple[tuple[Secret, ...], dict[str, str], str | None]:
-        """Secrets and headers; or why they cannot be opened."""
+        """Decrypts secrets and headers; the third value says why that failed."""
         sealed = fields.get(b"headers")
         try:
             opened = msgspec.json.decode(self._box.open(fields[b"secrets"]), type=list[Secret])
@@ -57,7 +57,7 @@ class WorkspaceRecord:
         rate_per_second: float | None = None,
         ordering: str | None = None,
     ) -> dict[str, Any]:
-        """The fields of what was given (not None), checked. Raises InvalidInput."""
+        """Validates the given values (not None); returns them as fields. Raises InvalidInput."""
         if callback_url is not None:
             parse_callback_url(callback_url, allow_http=self._allow_http)
         if max_concurrency is not None and not 1 <= max_concurrency <= MAX_CONCURRENCY:
@@ -79,12 +79,12 @@ class WorkspaceRecord:
         return {name: value for name, value in given.items() if value is not None}
 
     def seal(self, value: object) -> bytes:
-        """Secrets or headers as a field has them: each time other bytes."""
+        """Encrypts secrets or headers for a field; with a key, equal values give other bytes each time."""
         return self._box.seal(msgspec.json.encode(value))
 
 
 def as_stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """Fields as Redis gives them back."""
+    """Fields as Redis returns them."""
     return {
         name.encode(): value if isinstance(value, bytes) else str(value).encode()
         for name, value in fields.items()

@@ -24,7 +24,7 @@ from dispatcher.store.sealing import SecretBox, generate_secret
 from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
 
 MAX_LIVE_SECRETS = 3
-"""Each makes the signature header longer, and a secret that nobody retires is one too many."""
+"""Each makes the signature header longer, and old secrets should be retired."""
 
 
 class Workspaces:
@@ -51,14 +51,14 @@ class Workspaces:
         return self._record.read(workspace, fields) if fields else None
 
     async def require(self, workspace: str) -> Workspace:
-        """The workspace. Raises NotFound, which names the nearest there is."""
+        """The workspace. Raises NotFound, which suggests the most similar name."""
         found = await self.get(workspace)
         if found is None:
             raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
         return found
 
     async def names(self) -> list[str]:
-        """All workspaces' names, in order."""
+        """The names of all workspaces, sorted."""
         with translated(self._url):
             names: Any = await self._client.smembers(self._keys.workspaces)
         return sorted(name.decode() for name in names)
@@ -76,7 +76,7 @@ class Workspaces:
         ordering: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Workspace:
-        """Makes a workspace. Raises InvalidInput or AlreadyExists."""
+        """Creates a workspace. Raises InvalidInput or AlreadyExists."""
         if not re.fullmatch(WORKSPACE_PATTERN, workspace):
             raise InvalidInput("a workspace's name is 1 to 64 letters, digits, _ or -")
         if dialect not in dialects():
@@ -110,9 +110,9 @@ class Workspaces:
         ordering: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Workspace:
-        """Changes a workspace: the URL for later status changes, limits and headers from the next claim.
+        """Changes a workspace. The URL applies to later status changes, limits and headers from the next claim.
 
-        Of `headers` each is set, and one without a value is removed. Raises NotFound or InvalidInput.
+        Sets each of `headers`, and removes one with an empty value. Raises NotFound or InvalidInput.
         """
         fields = self._record.settable(callback_url, max_concurrency, rate_per_second, ordering)
 
@@ -129,7 +129,7 @@ class Workspaces:
         return await self._write(workspace, change)
 
     async def create_callback_url(self, workspace: str, callback_url: str, *, now_ms: int) -> Workspace:
-        """Gives a workspace that has no callback URL one. Raises NotFound, AlreadyExists or InvalidInput."""
+        """Sets the callback URL of a workspace that has none. Raises NotFound, AlreadyExists or InvalidInput."""
         fields = self._record.settable(callback_url) | {"webhook": now_ms}
 
         def create(there: Workspace | None) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Workspaces:
         return await self._write(workspace, create)
 
     async def replace_callback_url(self, workspace: str, callback_url: str) -> Workspace:
-        """Changes the callback URL of a workspace that has one; empty: it has none from now on.
+        """Changes the callback URL of a workspace that has one; an empty one removes it.
 
         Raises NotFound or InvalidInput.
         """
@@ -156,9 +156,9 @@ class Workspaces:
     async def rotate_secret(
         self, workspace: str, *, now_ms: int, grace_ms: int, secret: str | None = None
     ) -> Workspace:
-        """Gives a workspace a new secret; the ones before go on signing for `grace_ms`.
+        """Gives a workspace a new secret; the previous ones keep signing for `grace_ms`.
 
-        Raises NotFound, or InvalidInput where that would make more than three live ones.
+        Raises NotFound, or InvalidInput if more than three would be live.
         """
         new = _new_secret(secret, now_ms)
 
@@ -178,7 +178,7 @@ class Workspaces:
         return await self._write(workspace, rotate)
 
     async def rotate_encryption(self) -> int:
-        """Writes all secrets anew under the newest key; returns of how many workspaces. Raises InvalidInput."""
+        """Encrypts all secrets and headers with the newest key; returns how many workspaces. Raises InvalidInput."""
         names = await self.names()
         for name in names:
 
@@ -195,7 +195,7 @@ class Workspaces:
         return len(names)
 
     async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
-        """Counts a change by the workspace's customer; returns how many that makes in this minute, over all processes."""
+        """Counts a webhook change by the customer; returns the count of this minute, across all processes."""
         key = self._keys.webhook_changes(workspace, now_ms // 60_000)
         with translated(self._url):
             async with self._client.pipeline(transaction=True) as pipe:
@@ -207,10 +207,10 @@ class Workspaces:
     async def _write(
         self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]], *, anew: bool = False
     ) -> Workspace:
-        """Sets the fields that `change` makes of what is there, and a new revision; all or nothing.
+        """Sets the fields that `change` returns for the current workspace, and a new revision, atomically.
 
-        What they say already is not written, nor a new revision, unless `anew`. Secrets and headers are compared opened:
-        sealed, the same ones differ each time.
+        If nothing would change, writes nothing and keeps the revision, unless `anew`. Secrets and headers are compared
+        decrypted: encrypted, equal ones differ.
         """
         key, before = self._keys.workspace(workspace), None
 
@@ -227,11 +227,11 @@ class Workspaces:
             pipe.sadd(self._keys.workspaces, workspace)
 
         with translated(self._url):
-            await self._client.transaction(write, key)  # again, should the key change meanwhile
+            await self._client.transaction(write, key)  # runs again if the key changes meanwhile
         return replace(await self.require(workspace), before=before)
 
     async def waiting(self, workspace: str) -> dict[str, int]:
-        """The workspace's endpoints that have waiting callbacks, with how many."""
+        """The workspace's endpoints (ids) that have waiting callbacks, with how many."""
         found: dict[str, int] = {}
         with translated(self._url):
             async for endpoint, _ in self._client.zscan_iter(self._keys.endpoints):
@@ -247,10 +247,10 @@ class Workspaces:
         return found
 
     async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
-        """Removes a workspace, and its API keys. Raises NotFound, or StillWaiting unless forced.
+        """Removes a workspace and its API keys. Raises NotFound, or StillWaiting unless forced.
 
-        Returns how many callbacks were waiting: they end `failed` (`workspace_removed`) as soon
-        as a worker takes them up, which is now.
+        Returns how many callbacks were waiting. They are made due now, and end `failed`
+        (`workspace_removed`) when a worker claims them.
         """
         with translated(self._url):
             if not await self._client.exists(self._keys.workspace(workspace)):
@@ -275,7 +275,7 @@ class Workspaces:
 
 
 def _new_secret(text: str | None, now_ms: int) -> Secret:
-    """Raises InvalidInput for a malformed one."""
+    """The secret in `text`, or a new one if that is empty. Raises InvalidInput for a malformed one."""
     new = Secret(text or generate_secret(), now_ms)
     key_of(new.text)
     return new

@@ -2,13 +2,13 @@
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   token: of the intake lease
 --   hint_ms: how long a hint holds
---   most_given: most callbacks to give to the caller at once, as claim does, of endpoints that are ready
---   lease_ms: the lease of those
---   most_hinted: most endpoints of one workspace to hint; wake finds the others
+--   most_given: most callbacks of ready endpoints to give to the caller at once, as claim does
+--   lease_ms: how long the caller has them
+--   most_hinted: most endpoints to hint per workspace; wake finds the others
 --   max_waiting: most callbacks that may wait for one endpoint; 0: no limit
 --   kept_ms: how long a message is kept after its last change
 --   for each workspace (number first): workspace revision most_of_it
---     revision: the one it was rendered with; most_of_it: most of its callbacks to give at once
+--     revision: the one its entries were rendered with; most_of_it: most of its callbacks to give at once
 --   for each entry that causes no callback (number first): queue_entry workspace
 --   for each endpoint (number first): endpoint_id name
 --   for each callback (number first): queue_entry workspace id about endpoint_id message stamp
@@ -16,20 +16,20 @@
 --     about: digest, type, letter of the status; stamp: timestamp (ns, 22 digits)
 --     body: URL, line feed, body; to_delivered_ms: from SUBMITTED to DELIVERED ('' = unknown)
 --   for each status change: callback workspace message status happened sent step told number
---     callback: which one of this batch it causes (0: none); status: its letter
+--     callback: the number of its callback in this batch (0: it causes none); status: its letter
 --     happened, sent: when it happened, and when its message was sent, ms since 1970
---     step, told: lib/message_steps.lua; number: how many things the message is looked up by
+--     step, told: lib/message_steps.lua; number: how many lookup keys the message has
 --   then for each of those: kind which
--- returns {'accepted', now, endpoint and its workspace of each to hint, a word for each callback, a word for
---   each status change, why one of them failed, workspaces that have changed (lists are between blanks), what
---   broke on some endpoint ('' = nothing), number of endpoints of which some were given, what was given
+-- returns {'accepted', now, endpoint and workspace of each hint, a word for each callback, a word for each
+--   status change, why one of these failed, workspaces that changed (lists are separated by spaces), the
+--   error on some endpoint ('' = none), number of endpoints with callbacks for the caller, these callbacks
 --   (lib/lease.lua) ..., ends (lib/ending.lua) ...}
 --   word: accepted|superseded|duplicate|conflict|full; or, with the entry left on the queue: changed (its
---   workspace has, render it again), broken (a key of its endpoint is)
+--   workspace changed: render it again), broken (a key of its endpoint is damaged)
 --   word of a status change: recorded|late|conflict|failed, or again: its callback is left on the queue
---   or {'not_leader', now}; nothing was done then
--- A run that breaks off leaves its entries on the queue; its repetition completes it (lib/taking_in.lua).
--- Refused when Redis is full, unless nothing is to be taken in.
+--   or {'not_leader', now}, with nothing done
+-- A run that breaks off leaves its entries on the queue; running it again completes it (lib/taking_in.lua).
+-- Refused when Redis is full, unless there is nothing to take in.
 -- include prologue
 -- include guard
 -- include counts
@@ -52,7 +52,7 @@ local token, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = 
 if redis.call('GET', key_of('intake')) ~= token then return { 'not_leader', now } end
 left_to_give, max_waiting = tonumber(most_given), tonumber(max_waiting)
 
--- Of workspaces that changed since their entries were rendered nothing is taken in, nor leaves the queue.
+-- If a workspace changed since its entries were rendered, all of them are left on the queue.
 local changed, changes, done = {}, {}, {}
 for _ = 1, take(1) do
   local workspace, revision, most_of_it = take(3)
@@ -70,7 +70,7 @@ for _ = 1, take(1) do
   name_of[endpoint_id] = name
 end
 
--- First all that is written of single callbacks, ...
+-- First write the single callbacks, ...
 local callbacks, words, broken = each(10, take(1)), {}, {}
 for queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body in callbacks do
   local word = changed[workspace] and 'changed' or broken[endpoint_id] and 'broken'
@@ -83,11 +83,11 @@ for queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body
 end
 write_bodies()
 
--- ... then what is done once for an endpoint, ...
+-- ... then do what is needed once per endpoint, ...
 local hints, reply = {}, { 'accepted', now, '', '', '', '', '', '', 0 }
 give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(most_hinted))
 
--- ... and only then what says that it is done.
+-- ... and only then write what marks them as done: expiries and queue.
 local expiries, n = {}, 0
 for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in callbacks do
   n = n + 1
@@ -101,7 +101,7 @@ for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in c
 end
 if #expiries > 0 then redis.call('ZADD', key_of('expiries'), unpack(expiries)) end
 leave_queue(done)
--- What status changes say of their messages is kept last: callbacks do not need it.
+-- Message records come last: callbacks do not need them.
 local recorded, why = {}, ''
 if has_more() then keep_messages(kept_ms) end
 while has_more() do

@@ -1,4 +1,4 @@
--- cancel: ends callbacks of one endpoint that wait, as failed. What is in a worker's hands is left alone.
+-- cancel: ends waiting callbacks of one endpoint as failed. Leased ones are left alone.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   endpoint_id
 --   for each callback: id

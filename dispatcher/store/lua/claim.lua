@@ -2,11 +2,11 @@
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   endpoint_id
 --   wanted: most callbacks to give
---   lease_ms: the lease of what is given
+--   lease_ms: how long the worker has them
 --   hint_ms: how long a hint holds
 -- returns {'claimed', now, what was given (lib/lease.lua) ..., ends (lib/ending.lua) ...}
--- After a pause's end gives one callback and moves the pause's end to that lease's end: the probe.
--- A quarter goes to what became due last, so that fresh ones are not stuck behind a backlog.
+-- After a pause, gives one callback as the probe, and extends the pause to the end of its lease.
+-- With a backlog, a quarter of those given became due last, so that fresh ones are not stuck behind it.
 -- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 a call.
 -- include prologue
 -- include guard

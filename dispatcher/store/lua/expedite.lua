@@ -1,6 +1,5 @@
--- expedite: makes everything that waits in an endpoint's lane due now, and lets the endpoint go on, whether
--- it pauses or the operator stopped it; what is in a worker's hands is left alone. For a workspace that was
--- removed: its callbacks are to end.
+-- expedite: makes everything in an endpoint's lane due now, and ends its pause and the operator's stop.
+-- Leased callbacks are left alone. Used after a workspace was removed, so that its callbacks end.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   endpoint_id
 -- returns {'expedited', now, number of callbacks}

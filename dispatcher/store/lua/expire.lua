@@ -1,9 +1,9 @@
--- expire: ends callbacks whose time is over, wherever they wait. Those in a worker's hands end there.
+-- expire: ends callbacks past their expiry, wherever they wait. Leased ones are left to their workers.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   most: most callbacks to look at
--- returns {'expired', now, number looked at, what broke on one of them ('' = nothing), ends (lib/ending.lua)
--- ...} What has ended and is still among the expiries was not ended whole: a script broke off. The rest of it
--- is done. Works when Redis is full.
+-- returns {'expired', now, number looked at, the error on one of them ('' = none), ends (lib/ending.lua) ...}
+-- An ended callback that is still in the expiries was not ended completely, because a script broke off:
+-- this completes it. Works when Redis is full.
 -- include prologue
 -- include guard
 -- include counts

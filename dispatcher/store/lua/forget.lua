@@ -1,4 +1,4 @@
--- forget: removes callbacks that have ended from the ledger, with their bodies and answers.
+-- forget: removes ended callbacks from the ledger, with their bodies and answers.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   workspace
 --   for each callback: id
@@ -11,7 +11,7 @@ redis.call('DEL', PREFIX .. 'never')
 local workspace = take(1)
 local forgotten = 0
 
--- Takes an eventId out of its message's.
+-- Removes an eventId from those of its message.
 local function forget_of_message(message, forgotten_id)
   local key, kept = key_of('message', workspace, message), {}
   for id in string.gmatch(redis.call('GET', key) or '', '%S+') do

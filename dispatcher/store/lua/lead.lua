@@ -1,12 +1,11 @@
--- lead: takes or renews the lease of intake, makes the queue's group where it is missing.
+-- lead: takes or renews the intake lease; creates the queue's group if it is missing.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   token: of this worker
 --   lease_ms: 0 gives it up
 --   is_full: 1 while accept is refused for memory, else 0
---   renews: 1: only renews it, for another may have led since it ran out; else 0
--- returns {'leading', now, entries read but not accepted}, or {'following', now} if another leads, or it was
--- given up
---   or ran out
+--   renews: 1: renew only, as another worker may have led since the lease ran out; else 0
+-- returns {'leading', now, entries read but not accepted}, or {'following', now} if another worker leads, or
+--   the lease was given up or ran out
 -- include prologue
 redis.call('DEL', PREFIX .. 'never') -- works when Redis is full: the first write decides
 local token, lease_ms, is_full, renews = take(4)

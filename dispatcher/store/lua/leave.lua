@@ -1,4 +1,4 @@
--- leave: takes back the heartbeat of a worker that ends.
+-- leave: removes the heartbeat of a worker that ends.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   worker: its name
 -- returns {'left', now}

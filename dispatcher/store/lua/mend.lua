@@ -1,9 +1,8 @@
--- mend: sets those keys aside that are not of the type they should be, so that they begin anew: those that
--- all endpoints share, and those of some endpoints; and takes out of their records what should be a number
--- and is none.
+-- mend: sets aside keys of the wrong type, so that they start anew: among those that all endpoints share,
+-- and those of some endpoints. Also removes fields of their records that should be numbers and are not.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   for each endpoint: endpoint_id
--- returns {'mended', now, keys that were set aside, or mended ...}
+-- returns {'mended', now, keys that were set aside or mended ...}
 -- include prologue
 -- include guard
 -- include counts

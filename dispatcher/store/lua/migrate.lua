@@ -1,11 +1,10 @@
--- migrate: brings what is in Redis from format 1 to format 2, some of it at a time; once all is, writes the
--- number there.
+-- migrate: moves the data in Redis from format 1 to format 2, in batches; writes the format number last.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   most: most endpoints to move
 --   format: the number of this format
--- returns {'migrated', now, number of endpoints that are left, the number of the format that is there now}
--- Format 1 had all endpoints in `schedule`, format 2 has a schedule of each workspace. What a run that breaks
--- off has not moved is moved by the next one.
+-- returns {'migrated', now, number of endpoints that are left, the format number stored now ('' = none)}
+-- Format 1 had all endpoints in `schedule`, format 2 has a schedule for each workspace. The next run moves
+-- what a run that broke off has not moved.
 -- include prologue
 redis.call('DEL', PREFIX .. 'never') -- works when Redis is full
 local most, format = take(2)
@@ -20,7 +19,7 @@ local members = redis.call('ZRANGE', before, 0, most - 1, 'WITHSCORES')
 for i = 1, #members, 2 do
   local endpoint_id, due_at = members[i], members[i + 1]
   if redis.call('EXISTS', key_of('schedule', endpoint_id)) == 1 then
-    -- a workspace of this format, whose number was lost
+    -- this is a workspace in format 2: the format number was lost
     redis.call('ZADD', key_of('schedule'), 'LT', due_at, endpoint_id)
   else
     local name = redis.call('HGET', key_of('endpoint', endpoint_id), 'name') or ''

@@ -1,14 +1,14 @@
--- move: gives waiting callbacks another callback URL. What is in a worker's hands is left alone.
+-- move: gives waiting callbacks another callback URL. Leased ones are left alone.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   workspace
---   url, endpoint_id, name: the new callback URL, its endpoint, and that one's name
---   url_now: the URL that they have now; others are left alone
+--   url, endpoint_id, name: the new callback URL, its endpoint, and the endpoint's name
+--   url_now: their present URL; callbacks with another one are left alone
 --   endpoint_id_now: its endpoint
 --   for each callback, in order of acceptance: id
--- returns {'moved', now, number of callbacks, ends (lib/ending.lua) ...} Each keeps its due time, its
--- attempts, and its place in the order of its message; where that is `latest` and a newer status went to the
--- new endpoint already, it ends superseded.
--- Refused when Redis is full (the first write is a SET).
+-- returns {'moved', now, number of callbacks, ends (lib/ending.lua) ...}
+-- Each keeps its due time, its attempts, and its place in the order of its message. In the order `latest`,
+-- it ends superseded if a newer status already went to the new endpoint.
+-- Refused when Redis is full (the first write is an HSET).
 -- include prologue
 -- include guard
 -- include counts
@@ -20,7 +20,7 @@
 local workspace, url, endpoint_id, name, url_now, endpoint_id_now = take(6)
 local moved, touched, is_known = 0, { [endpoint_id_now] = true }, false
 
--- The one callback of a message that waits at the new endpoint where no chain says so.
+-- The one callback of the same message that waits at the new endpoint without a chain.
 local function lone(message, id)
   for other_id in string.gmatch(redis.call('GET', key_of('message', workspace, message)) or '', '%S+') do
     local other = other_id ~= id and read_entry(workspace, other_id)
@@ -49,7 +49,7 @@ local function is_superseded(message, stamp)
   return newest and stamp < newest
 end
 
--- The new endpoint's record is there before anything is at it.
+-- Writes the new endpoint's record before anything is put there.
 local function know()
   if is_known then return end
   local record = key_of('endpoint', endpoint_id)
@@ -61,7 +61,7 @@ local function know()
   is_known = true
 end
 
--- The newest timestamp of a message holds at the new endpoint too.
+-- Copies the newest timestamp of a message to the new endpoint.
 local function take_newest_along(old_id, message)
   local old_key, new_key = key_of('newest', old_id, message), key_of('newest', endpoint_id, message)
   local newest, known = redis.call('GET', old_key), redis.call('GET', new_key)
@@ -70,8 +70,8 @@ local function take_newest_along(old_id, message)
   end
 end
 
--- First it is put where it goes, then it leaves where it was, and then its entry says so: wherever that
--- breaks off, the next one does it again.
+-- First adds the callback to the new endpoint, then removes it from the old one, then writes its entry:
+-- wherever that breaks off, running it again completes it.
 local function move(id, entry)
   local old_id, message = entry.endpoint, entry.message
   if is_superseded(message, entry.extra.stamp) then

@@ -3,8 +3,9 @@
 --   token: of the intake lease
 --   for each entry: queue_entry reason detail workspace id
 --     workspace, id: '' where unknown
--- returns {'rejected', now, entries that stay on the queue, for they could not be kept, why} or
--- {'not_leader', now} Refused when Redis is full (the first write is an XADD).
+-- returns {'rejected', now, entries that stay on the queue because they could not be kept, why}, or
+--   {'not_leader', now}
+-- Refused when Redis is full (the first write is an XADD).
 -- include prologue
 -- include guard
 -- include counts

@@ -1,19 +1,18 @@
--- replay: sends a callback that has ended once more: itself, with fresh attempts after those it had, or a
--- copy of it.
+-- replay: sends an ended callback again: itself, with fresh attempts after those it had, or a copy of it.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   workspace
 --   event_id
 --   copy: eventId of the copy ('' = the callback itself)
 --   in_ms: when it is due, from now
---   ttl_ms: how long it has from then to its expiry
+--   ttl_ms: time from then to its expiry
 --   max_waiting: most callbacks that may wait for one endpoint; 0: no limit
 -- returns {'replayed', now, due} or, with nothing done, {'unknown', now}, {'not_ended', now} (or the copy's
--- eventId is
---   taken), {'no_body', now} where the body is gone, {'superseded', now} where a newer status of its message
---   went out and the workspace's order is `latest`, {'busy', now} where another callback of its message is
---   under way then, {'full', now} where half as many wait for the endpoint as may: the rest is for new ones
--- Where the order is another one it has no place in it: it waits for none of its message, and none waits for
--- it. Refused when Redis is full (the first write is a SET).
+--   eventId is taken), {'no_body', now} if the body is gone, {'superseded', now} if the order was `latest`
+--   and a newer status of its message came, {'busy', now} if the order was `latest` and another callback of
+--   its message is pending, {'full', now} if half of max_waiting wait for the endpoint: the rest is for new
+--   ones
+-- In any other order it has no place: it waits for none of its message, and none waits for it.
+-- When Redis is full, a copy is refused (its first write is a SET); the callback itself is not.
 -- include prologue
 -- include guard
 -- include counts

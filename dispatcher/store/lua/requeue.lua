@@ -1,8 +1,8 @@
--- requeue: puts rejected entries back on the queue, as they came.
+-- requeue: puts rejected entries back on the queue, unchanged.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   for each entry: id
 --     id: the one in `rejected`
--- returns {'requeued', now, number of entries, number that are gone or were kept only in part}
+-- returns {'requeued', now, number of entries, number of those that are gone or were cut when kept}
 -- Refused when Redis is full (the first write is an XADD).
 -- include prologue
 local requeued, left = 0, 0

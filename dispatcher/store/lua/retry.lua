@@ -1,17 +1,16 @@
--- retry: has an endpoint tried now. Ends its pause, so that the next claim gives one callback as the probe,
--- and makes due what waits for its next attempt. The rest of the breaker, the window, the rate and the
--- attempts left stay as they are.
+-- retry: tries an endpoint now. Ends its pause, so that the next claim gives one callback as the probe, and
+-- makes due what waits for its next attempt. The rest of the breaker, the window, the rate and the attempts
+-- left stay as they are.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   endpoint_id
 --   ends_pause: 1 to end its pause, 0 to leave that as it is
 --   left: how many callbacks this call and later ones make due
---   for each callback to make due, the longest due first: id due
---     due: its due time. One that has another by now was attempted meanwhile and is left alone; so is one
---     that was replayed, at a time of its own.
--- returns {'retried', now, end of the pause that was ended, when the probe that is under way ends at the
--- latest (both
+--   for each callback to make due, soonest first: id due
+--     due: its due time. A callback with another due time was attempted meanwhile and is left alone; so is
+--     a replayed one, which has a time of its own.
+-- returns {'retried', now, planned end of the pause that was ended, latest end of a probe under way (both
 --   ms since 1970; 0 = there was none), number of callbacks that were made due}; or, with nothing done,
---   {'stopped', now} where the operator stopped it, or {'unknown', now}
+--   {'stopped', now} if the operator stopped it, or {'unknown', now}
 -- Works when Redis is full.
 -- include prologue
 -- include guard

@@ -1,27 +1,26 @@
 -- settle: records what became of claimed callbacks, of several endpoints at once.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   hint_ms: how long a hint holds
---   delivered_body_ms: how long a delivered body is kept (0 = not at all; so it is while Redis is full)
+--   delivered_body_ms: how long a delivered body is kept (0 = not at all, as while Redis is full)
 --   breaker_failures: failures in a row after which an endpoint pauses
---   first_pause_ms: doubles with each probe that fails
+--   first_pause_ms: the first pause; doubles with each probe that fails
 --   max_pause_ms: the longest pause
---   lease_ms: the lease of what is claimed
+--   lease_ms: how long the caller has what is claimed
 --   for each endpoint: endpoint_id wanted number
---     wanted: most callbacks to give to the caller at once, as claim does, if it is ready and was not hinted
---     number: how many callbacks of it follow
+--     wanted: most callbacks to give to the caller at once, as claim does, if it is ready and no hint holds
+--     number: how many of its callbacks follow
 --   then for each callback: id claim_number outcome delay_ms started attempt answer health retry_after_ms
 --     outcome: delivered|failed|expired|retry|lost|suspect|released (lib/outcome.lua)
 --     started: when the attempt was started, ms since 1970 ('' = none was made)
 --     attempt: the rest of its record; answer: first bytes of the answer
---     health: what it says of the endpoint: up|answered|down|none
---     retry_after_ms: how long the endpoint asks to be left alone (0 = it does not)
+--     health: what it says about the endpoint: up|answered|down|none
+--     retry_after_ms: how long the endpoint asks to be left alone (0 = it does not ask)
 -- returns {'settled', now, for each endpoint: `more|rest|claimed same|opened|closed pause down ok|stale ...`
--- and, if
---   it was claimed, what was given (lib/lease.lua) ...; or `broken problem`; ends (lib/ending.lua) ...}
---   more: the endpoint is ready, claim or hint; pause: when it ends; down: since when it does not answer
+--   and, if claimed, what was given (lib/lease.lua) ...; or `broken problem`; ends (lib/ending.lua) ...}
+--   more: the endpoint is ready, claim or hint it; pause: when its pause ends; down: since when it is down
 --   (both ms since 1970; 0: it is not); stale: the lease is another worker's or gone; nothing was recorded
--- A callback that would be due at its expiry or later ends `expired`; one that would wait behind a newer one
--- of its message, in the order `latest`, ends `superseded`. Works when Redis is full.
+-- A callback whose next attempt would be due at its expiry or later ends `expired`. In the order `latest`,
+-- one that would wait behind a newer one of its message ends `superseded`. Works when Redis is full.
 -- include prologue
 -- include guard
 -- include counts
@@ -40,7 +39,7 @@ KEEPS_BODY.delivered = redis.call('EXISTS', key_of('full')) == 1 and 0 or tonumb
 FAILURES = tonumber(breaker_failures)
 FIRST_PAUSE_MS, MAX_PAUSE_MS = tonumber(first_pause_ms), tonumber(max_pause_ms)
 
--- The words for the callbacks of one endpoint. The probe is the one whose lease ends when the pause does.
+-- Returns a word for each callback of one endpoint. The probe's lease ends when the pause does.
 local function settle_callbacks(endpoint, number)
   local words, before = {}, learned_of(endpoint)
   for _ = 1, number do
@@ -80,10 +79,10 @@ while has_more() do
   local endpoint_id, wanted, number = take(3)
   local length, next_endpoint = #reply, arguments_taken + 9 * number
   local ok, found = pcall(settle_endpoint, reply, endpoint_id, tonumber(wanted), number)
-  if not ok then -- the others are settled all the same
+  if not ok then -- the other endpoints are settled nevertheless
     while #reply > length do reply[#reply] = nil end
     reply[length + 1] = 'broken ' .. error_of(found)
-    take_waiting(endpoint_id) -- what is done again is counted then
+    take_waiting(endpoint_id) -- counted when the settle is repeated
     arguments_taken = next_endpoint
   end
 end

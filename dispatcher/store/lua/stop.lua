@@ -1,11 +1,9 @@
--- stop: the operator stops an endpoint, or lets it resume. No settle or claim touches this, and it is no
--- pause.
+-- stop: stops or resumes an endpoint for the operator. No settle or claim changes this; it is not a pause.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   endpoint_id
---   stops: 1 to stop it, 0 to let it resume
--- returns {'stopped', now, changed} or {'resumed', now, changed} (changed: 1, or 0 where it was so already),
--- or
---   {'unknown', now} for an endpoint that is not there
+--   stops: 1 to stop it, 0 to resume it
+-- returns {'stopped', now, changed} or {'resumed', now, changed} (changed: 0 if it was so already, else 1),
+--   or {'unknown', now} if there is no such endpoint
 -- Works when Redis is full.
 -- include prologue
 -- include endpoint

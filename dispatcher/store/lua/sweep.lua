@@ -1,15 +1,15 @@
--- sweep: looks at some entries of the ledger for callbacks that are pending and nowhere, and for keys of
--- their endpoints that were written over by hand with another type. Only damage from outside makes such ones,
--- and nothing else would ever find them.
+-- sweep: looks at some entries of the ledger for pending callbacks that are in no lane, lease or chain, and
+-- for keys of their endpoints that were overwritten by hand with another type. Only damage from outside
+-- causes these, and nothing else would find them.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
---   cursor: where the last one ended (SCAN's; '0' = from the start)
---   number: how many keys to look at, give or take
+--   cursor: where the last sweep ended (SCAN's cursor; '0' = from the start)
+--   number: about how many keys to look at
 -- returns {'swept', now, where this one ended ('0' = all were looked at), number of callbacks that were put
--- back into
---   their lanes, number of endpoints whose record is gone, workspace and eventId of each of the first,
---   endpoint and a callback's key of each of the second, keys that were set aside ...}
--- One without its body is left to intake, which completes what accept has begun; after an hour it is put
--- back, and ends `body_missing`.
+--   back into their lanes, number of endpoints whose record is gone, workspace and eventId of each of the
+--   first, endpoint and a callback's `workspace:eventId` of each of the second, keys that were set aside or
+--   mended ...}
+-- A callback without its body is left to intake, which completes what accept has begun; after an hour it is
+-- put back, and ends `body_missing`.
 -- include prologue
 -- include guard
 -- include aside
@@ -40,7 +40,7 @@ local function look_at_types(workspace, entry)
   look_at_type(key_of('message', workspace, entry.message), 'string')
 end
 
--- One that no script of ours wrote: what it was is lost, and others go on as if it had been removed.
+-- For an entry that no script of ours wrote: its callback is lost, as if it had been removed by hand.
 local function set_entry_aside(workspace, id)
   local key = key_of('event', workspace, id)
   if not set_aside(key) then return end

@@ -1,17 +1,16 @@
--- wake: finds endpoints whose time has come, hints that were lost, and leases that ran out; keeps the
+-- wake: finds endpoints that need attention now, hints that were lost, and leases that ran out; stores the
 -- worker's heartbeat.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   most: most endpoints to look at
 --   hint_ms: how long a hint holds
 --   worker: its name
 --   heartbeat: its heartbeat, JSON ('' = not this time)
--- returns {'woken', now, {endpoint and its workspace of each to hint, in turn}, {lost callback, ...}, number
--- of
---   endpoints looked at, number of workers alive, whether somebody watches attempts, the number of the format
---   ('' = none), what broke on some endpoint ('' = nothing), whether more are due}
+-- returns {'woken', now, {endpoint and workspace of each hint, in turn}, {lost callback, ...}, number of
+--   endpoints looked at, number of live workers, whether someone watches attempts, the format number
+--   ('' = none), the error on some endpoint ('' = none), whether more are due}
 --   lost callback: {endpoint, its name, eventId, its entry}
---   its lease ran out; settle it with its claim number (the first to settle it counts)
--- Goes round by workspace: each that is due gives as many, and comes behind the others then.
+--   its lease ran out; settle it with its claim number (the first settle counts)
+-- Takes the due workspaces in turn: each gets an equal share of `most`, then goes behind the others.
 -- Works when Redis is full.
 -- include prologue
 -- include guard
@@ -31,7 +30,7 @@ end
 local hints, lost, looked_at, more = {}, {}, 0, 0
 
 local function add_lost(endpoint, id)
-  if not endpoint.workspace then return end -- its record is gone; the sweep makes it again
+  if not endpoint.workspace then return end -- its record is gone; a sweep finds it
   local entry = read_entry(endpoint.workspace, id)
   if not entry then return redis.call('ZREM', key_of('leased', endpoint.id), id) end -- removed by hand
   lost[#lost + 1] = { endpoint.id, endpoint.name, id, text_of(entry) }
@@ -49,7 +48,7 @@ local function look_at(workspace, endpoint_id)
     hints[#hints + 1], hints[#hints + 2] = endpoint_id, endpoint.workspace
   end
   reschedule(endpoint)
-  if #lost > lost_before then -- the settle of these reschedules it; until then others have their turn
+  if #lost > lost_before then -- their settle reschedules it; until then others have their turn
     redis.call('ZADD', key_of('schedule', endpoint.workspace), now + LOST_AGAIN_MS, endpoint_id)
   end
   if not endpoint.workspace and (endpoint.leased > 0 or endpoint.due_at) then

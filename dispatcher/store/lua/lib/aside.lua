@@ -1,6 +1,5 @@
--- Sets a key aside that is not of the type it should be (nil: whatever it is), because somebody wrote over it
--- by hand. It is kept for a week; what should be there begins anew, and the sweep puts back into it what is
--- pending.
+-- Sets a key aside that is not of type `type_` (nil: of any type), because it was overwritten by hand. It is
+-- kept for a week; a new key starts in its place, and the sweep puts pending callbacks back.
 local function set_aside(key, type_)
   local found = redis.call('TYPE', key).ok
   if found == type_ or found == 'none' then return false end
@@ -10,8 +9,8 @@ local function set_aside(key, type_)
   return true
 end
 
--- Takes those fields out of an endpoint's record that should be numbers and are none; whether there were any.
--- What each is without stands in `load_endpoint`; what the operator set stays.
+-- Removes fields of an endpoint's record that should be numbers and are not; returns whether there were any.
+-- `load_endpoint` has their defaults; the operator's stop stays.
 local NUMBERS = {
   'window', 'hinted_until', 'pause', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting',
 }

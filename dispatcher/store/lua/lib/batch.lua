@@ -1,25 +1,25 @@
--- What accept gathers while it goes through a batch: the endpoints that something was accepted for, how many
+-- What accept collects while it goes through a batch: the endpoints with accepted callbacks, how many
 -- callbacks may still be given to the caller, and what is written in one call each.
 
--- How many more callbacks may be given to the caller, of all workspaces and of each.
+-- How many more callbacks may be given to the caller, in total and per workspace.
 local left_to_give, left_of = 0, {}
 local function left_for(workspace) return math.min(left_to_give, left_of[workspace] or left_to_give) end
 local function count_given(workspace, n)
   left_to_give, left_of[workspace] = left_to_give - n, left_of[workspace] and left_of[workspace] - n
 end
 
--- The endpoint's record outlives all it is named by; kept fresh once an hour.
+-- Keeps the endpoint's record longer than anything that refers to it; renews it once an hour.
 local function keep(endpoint, name)
   if now - endpoint.seen < HOUR and endpoint.workspace then return endpoint end
   local key = key_of('endpoint', endpoint.id)
   redis.call('HSET', key, 'name', name)
   guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint.id)
   if not endpoint.stopped then redis.call('PEXPIRE', key, MAX_TTL + HOUR + RETENTION_MS) end
-  redis.call('HSET', key, 'seen', NOW) -- last: it says that all of this is done
+  redis.call('HSET', key, 'seen', NOW) -- last: it marks all of this as done
   return endpoint.workspace and endpoint or load_endpoint(endpoint.id)
 end
 
--- Endpoints that something was accepted for, by id, and their ids in order.
+-- Endpoints with accepted callbacks, by id, and their ids in order.
 local touched, touched_ids, name_of = {}, {}, {}
 local function touch(endpoint_id)
   local endpoint = touched[endpoint_id]
@@ -32,7 +32,7 @@ local function touch(endpoint_id)
   return endpoint
 end
 
--- Whether as many wait for the endpoint as may, those in chains and in workers' hands counted.
+-- Whether `max_waiting` callbacks wait for the endpoint, those in chains and leased ones included.
 local waiting_at = {}
 local function is_full(endpoint_id, max_waiting)
   if max_waiting == 0 then return false end
@@ -59,8 +59,7 @@ local function write_lane(endpoint)
   endpoint.lane = {}
 end
 
--- Counts what one of the batch became; `to_delivered_ms`: from SUBMITTED to DELIVERED, '' where that is not
--- known.
+-- Counts the word of one callback; `to_delivered_ms`: from SUBMITTED to DELIVERED ('' = unknown).
 local function count_word(word, workspace, to_delivered_ms)
   if word ~= 'full' then count(word, workspace) end -- that is counted as rejected
   if word == 'superseded' then count('accepted', workspace) end

@@ -1,15 +1,15 @@
--- What attempts say about their endpoint: its window, its breaker, how long it takes, why it failed last.
+-- What attempts say about their endpoint: window, breaker, duration, last failure.
 
 local FIRST_PAUSE_MS, MAX_PAUSE_MS, FAILURES -- set by settle from its arguments
 
--- The breaker pauses the endpoint, or Retry-After (`retry_after_ms`) does so for longer.
+-- Pauses the endpoint for `length_ms`, or for Retry-After (`retry_after_ms`) if that is longer.
 local function open_breaker(endpoint, length_ms, retry_after_ms)
   endpoint.pause_ms = math.min(length_ms, MAX_PAUSE_MS)
   endpoint.pause, endpoint.breaker = now + math.max(endpoint.pause_ms, retry_after_ms), 'opened'
   if endpoint.down_since == 0 then endpoint.down_since = now end
 end
 
--- Learns from one attempt. Only the probe ends a pause or makes it longer.
+-- Learns from one attempt. During a pause, only the probe ends or extends it.
 local function learn(endpoint, health, retry_after_ms, is_probe)
   if health == 'up' then endpoint.window = math.min(endpoint.window + 1, endpoint.max) end
   if health == 'down' then endpoint.window = math.max(math.floor(endpoint.window / 2), 1) end
@@ -33,8 +33,8 @@ local function learn(endpoint, health, retry_after_ms, is_probe)
   end
 end
 
--- The duration that 95 of 100 attempts stay below, followed in steps: up by 19 % where one took longer, down
--- by 1 % where it did not. Forgets what lies some 100 attempts back.
+-- Estimates the duration that 95 of 100 attempts stay below: an attempt that took longer raises it by 19 %,
+-- any other lowers it by 1 %. Forgets what lies some 100 attempts back.
 local function follow_duration(endpoint, attempt)
   local took = tonumber(string.match(attempt, '^%d+'))
   if not took then return end
@@ -42,8 +42,8 @@ local function follow_duration(endpoint, attempt)
   endpoint.p95 = p95 and math.max(p95 * (took > p95 and 1.19 or 0.99), 0.5) or took
 end
 
--- Why the endpoint's last attempt failed, for people: when, the error, 1 if an answer was kept, eventId. A
--- worker's death says nothing about the endpoint.
+-- Notes why the endpoint's last attempt failed, for display: when, the error, 1 if an answer was kept,
+-- eventId. A worker's death says nothing about the endpoint.
 local function note_failure(endpoint, id, attempt, answer)
   local error_word = string.match(attempt, '^%d+ %S+ (%S+)$')
   if not error_word or error_word == 'worker_lost' then return end
@@ -57,7 +57,7 @@ local function learned_of(endpoint)
   return values
 end
 
--- Writes what was learned of an endpoint since `before`.
+-- Writes what was learned about an endpoint since `before`.
 local function write_learned(endpoint, before)
   local fields = endpoint.p95 and { 'p95', string.format('%.1f', endpoint.p95) } or {}
   local ended = take_waiting(endpoint.id)

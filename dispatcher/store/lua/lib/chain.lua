@@ -1,15 +1,15 @@
--- The callbacks of one message to one endpoint, of which only the first is in the lane: how one leaves, and
--- how a chain is healed.
+-- Chains: the callbacks of one message to one endpoint, of which only the first may be in the lane. How one
+-- leaves its chain, and how a chain is healed.
 
--- Whether the head of a chain holds the others up for nothing: it has ended, has left, is another endpoint's
--- by now, or is gone. Redis that lost its last writes may leave such a one.
+-- Whether the head of a chain blocks the others for nothing: it has ended, has left, moved to another
+-- endpoint, or is gone. This may happen if Redis lost its last writes.
 local function is_spent(workspace, endpoint_id, id)
   local entry = read_entry(workspace, id)
   return not entry or entry.ended or entry.extra.left ~= nil or entry.endpoint ~= endpoint_id
 end
 
--- The head of a chain, or nil. What is spent is taken off it; the first one that is not goes to the lane, if
--- it is nowhere.
+-- The head of a chain, or nil. Removes spent heads; the first one that is not spent then goes to the lane,
+-- unless it is there or leased.
 local function heal_chain(workspace, endpoint_id, message)
   local chain, healed = key_of('chain', endpoint_id, message), false
   local head = redis.call('LINDEX', chain, 0)
@@ -23,8 +23,8 @@ local function heal_chain(workspace, endpoint_id, message)
   return head
 end
 
--- Removes a callback from its chain by id; if it was the head, the next one goes to the lane, before that one
--- leaves. No chain is written where a message never had two callbacks waiting.
+-- Removes a callback from its chain by id; if it was the head, puts the next one into the lane first. There
+-- is no chain if a message never had two callbacks waiting.
 local function leave_chain(endpoint_id, message, id)
   local chain = key_of('chain', endpoint_id, message)
   local head = redis.call('LINDEX', chain, 0)

@@ -1,11 +1,11 @@
--- Leases due callbacks of one endpoint to a worker: what claim does, accept for what is ready at once, and
--- settle for what is next.
+-- Leases due callbacks of one endpoint to a worker. Used by claim, by accept for endpoints that are ready at
+-- once, and by settle for the next callbacks.
 
 local claim
-do -- all else in here is this file's own
-  -- One whose worker died with it twice (`suspect`) is given when nothing else of its endpoint is in flight,
-  -- and the window starts over at one: if it dies again, nothing dies with it. Returns the entry of one that
-  -- is given.
+do -- the rest is private to this file
+  -- Gives a callback and returns its entry; returns nil if it was not given. A `suspect`, whose worker died
+  -- twice, is given only when nothing else of its endpoint is in flight, and the window starts over at one:
+  -- if its worker dies again, no other callback is lost with it.
   local function give(endpoint, id)
     local entry = read_entry(endpoint.workspace, id)
     local is_here = entry and not entry.ended and entry.endpoint == endpoint.id
@@ -40,12 +40,12 @@ do -- all else in here is this file's own
     redis.call('ZREM', key_of('lane', endpoint.id), unpack(given))
   end
 
-  -- What has been due longest.
+  -- The callbacks that have been due longest.
   local function longest_due(endpoint, most)
     return redis.call('ZRANGEBYSCORE', key_of('lane', endpoint.id), '-inf', NOW, 'LIMIT', 0, int(most))
   end
 
-  -- As many as are wanted: the longest due; the first time with the newest before them.
+  -- Gives up to `wanted` callbacks, the longest due first; with a backlog, a quarter of them are the newest.
   local function give_due(endpoint, wanted)
     local backlog = longest_due(endpoint, wanted - #endpoint.given)
     if #backlog == wanted and wanted >= 4 then
@@ -62,8 +62,8 @@ do -- all else in here is this file's own
     end
   end
 
-  -- Gives up to `wanted` callbacks of an endpoint and adds them to `reply`; what accept gave to the caller
-  -- without the lane is in `given` and `handed` already.
+  -- Gives up to `wanted` callbacks of an endpoint and adds them to `reply`. Those that accept gave to the
+  -- caller without the lane are in `given` and `handed` already.
   function claim(reply, endpoint, wanted, lease_ms, hint_ms)
     endpoint.given, endpoint.handed = endpoint.given or {}, endpoint.handed or {}
     endpoint.ended, endpoint.leased_of_given, endpoint.new_lease_end = 0, 0, now + lease_ms

@@ -1,5 +1,5 @@
--- Counters, gathered during a script and written once at its end: of this minute for all, of this hour for
--- each workspace (`*`: of none), of this day for each endpoint.
+-- Counters, collected during a script and written once at its end: of this minute overall, of this hour for
+-- each workspace (`*`: for none), of this day for each endpoint.
 local counts = { minute = {}, hour = {}, day = {} }
 local function count_in(unit, field, n) counts[unit][field] = (counts[unit][field] or 0) + n end
 local function count(name, workspace, endpoint_id, n)
@@ -8,19 +8,19 @@ local function count(name, workspace, endpoint_id, n)
   if endpoint_id then count_in('day', endpoint_id .. ' ' .. name, n or 1) end
 end
 
--- How many wait for each endpoint, those in chains and in workers' hands counted: what changes in that.
+-- Changes in how many callbacks wait for each endpoint, those in chains and leased ones included.
 local waiting_changes = {}
 local function count_waiting(endpoint_id, n)
   waiting_changes[endpoint_id] = (waiting_changes[endpoint_id] or 0) + n
 end
 
--- How long something took, in ms: one of a row of counters, each 19 % (a fourth of an octave) wider than the
+-- Counts a duration, in ms, by one of a row of counters, each 19 % (a quarter of an octave) wider than the
 -- one before.
 local function count_duration(workspace, ms)
   count_in('hour', workspace .. ' t' .. math.floor(4 * math.log(math.max(ms, 1)) / math.log(2) + 0.000001), 1)
 end
 
--- What changed in how many wait for one endpoint, for a caller that writes it itself.
+-- Takes the change for one endpoint, for a caller that writes it itself.
 local function take_waiting(endpoint_id)
   local n = waiting_changes[endpoint_id] or 0
   waiting_changes[endpoint_id] = nil
@@ -28,7 +28,7 @@ local function take_waiting(endpoint_id)
 end
 
 local write_counts
-do -- all else in here is this file's own
+do -- the rest is private to this file
   -- Forces a new hash out of listpack encoding, whose look-ups are linear: up to 512 comparisons for each
   -- counter.
   local LONG = string.rep('-', 65)
@@ -44,7 +44,7 @@ do -- all else in here is this file's own
     redis.call('PEXPIRE', key, int(life))
   end
 
-  -- No callback waits for a counter: one that cannot be written is lost.
+  -- A counter that cannot be written is lost: no callback may fail because of it.
   function write_counts()
     for endpoint_id, n in pairs(waiting_changes) do
       if n ~= 0 then guarded(redis.call, 'HINCRBY', key_of('endpoint', endpoint_id), 'waiting', int(n)) end

@@ -1,17 +1,17 @@
 -- How a callback ends.
 
--- What accept is going to add to the expiries at its end (lib/batch.lua; nil in other scripts).
+-- What accept will add to the expiries at its end (lib/batch.lua; nil in other scripts).
 local expiries_to_add
 
--- What ended in any state but delivered, for the caller's log: for each of them workspace, eventId,
--- endpoint's name, entry, answer ('' = none). They are the last of a reply.
+-- Callbacks that ended in any state but delivered, for the caller's log: workspace, eventId, endpoint's name,
+-- entry and answer ('' = none) of each. They come at the end of a reply.
 local ends = {}
 local function with_ends(reply)
   for _, value in ipairs(ends) do reply[#reply + 1] = value end
   return reply
 end
 
--- Lists what ended in any state but delivered, for people and for the log. No end waits for that.
+-- Lists a callback that ended in any state but delivered. If that fails, it ends nevertheless.
 local function add_to_list(workspace, id, state)
   local listed = key_of('ended', workspace, state)
   redis.call('ZADD', listed, NOW, id)
@@ -28,9 +28,9 @@ local function list_end(workspace, id, entry)
   ends[n + 4], ends[n + 5] = text_of(entry), answer or ''
 end
 
--- `body_ms` is how long the body stays (nil: the retention); `answered` is false where no answer was kept;
--- `counted_as` is the name it is counted by, where that is not its state. It leaves the expiries last: what
--- is in there and has ended was not ended whole, and is done again (expire.lua).
+-- Ends a callback. `body_ms` is how long the body stays (nil: the retention); `answered` is false if no
+-- answer was kept; `counted_as` is the name it is counted by, if that is not its state. It leaves the
+-- expiries last: one that has ended and is in there was not ended completely; expire.lua ends it again.
 local function finish(workspace, id, entry, state, body_ms, answered, counted_as)
   entry.state, entry.ended = state, int(now - entry.accepted)
   if state ~= 'delivered' then list_end(workspace, id, entry) end
@@ -45,8 +45,8 @@ local function finish(workspace, id, entry, state, body_ms, answered, counted_as
   count(counted_as or state, workspace, entry.endpoint)
 end
 
--- When an assessed endpoint of which callbacks have ended needs attention next. One with nothing left has
--- nothing waiting, whatever a run that broke off has counted.
+-- Reschedules an assessed endpoint after callbacks of it ended. If its lane is empty and nothing is leased,
+-- nothing waits: corrects the count, which a run that broke off may have left wrong.
 local function reschedule_after_ends(endpoint)
   local waiting = endpoint.waiting + (waiting_changes[endpoint.id] or 0)
   if endpoint.leased == 0 and not endpoint.due_at and waiting ~= 0 then

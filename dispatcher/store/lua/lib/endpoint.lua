@@ -6,38 +6,38 @@
 --     workspace          nil where the record is gone
 --     revision           of the workspace; '' where it is gone
 --     max, rate          the workspace's max_concurrency and rate_per_second (0: no limit)
---     window             how many callbacks may be in workers' hands
---     leased, waiting    how many are; how many have not ended, those included
+--     window             how many callbacks may be leased
+--     leased, waiting    how many are leased; how many have not ended, leased ones included
 --     hinted_until       no hint is given before (ms since 1970; 0: there was none)
 --     stopped            true: the operator stopped it (`endpoint stop`)
---     pause              until when the breaker, or a Retry-After, pauses it (ms since 1970; 0: it does not)
+--     pause              end of its pause by the breaker or a Retry-After (ms since 1970; 0: none)
 --     pause_ms           length of the breaker's last pause
 --     failures           in a row
---     down_since         ms since 1970; 0: it answers
+--     down_since         ms since 1970; 0: it is not down
 --     p95                duration that 95 of 100 attempts stay below, ms; nil: not known
 --     tat                when the bucket of tokens would be empty (GCRA), ms since 1970
---     seen               when `keep` last looked after its record (lib/batch.lua), ms since 1970
+--     seen               when `keep` last renewed its record (lib/batch.lua), ms since 1970
 --   as computed by `assess`
---     tokens, token_at   how many tokens are there now; when the next one is
+--     tokens, token_at   how many tokens it has now; when the next one comes
 --     interval           ms from one token to the next; nil: no limit
---     room               how many more callbacks its window lets out
---     due_at             when the first of its lane may go, but for the window; none: its lane is empty
+--     room               how many more callbacks its window allows
+--     due_at             when the first of its lane may go, window aside; nil or false: its lane is empty
 --     ready              something is due, the window has room, no pause holds, it is not stopped, and a
 --                        token is there
---     short_of_token     it lacks nothing but the token
+--     short_of_token     only the token is missing
 --   while callbacks are given to a worker (lib/claiming.lua)
---     given, handed      their eventIds; what the worker gets of them, two values each
+--     given, handed      their eventIds; what the worker gets for them, two values each
 --     leased_of_given    how many of those have their lease
---     lease_end          when the first lease ends, where that is known
+--     lease_end          when the first lease ends, if that is known
 --     new_lease_end      when the leases of this run end
---     ended              how many were not given, as they had ended or expired
+--     ended              how many were not given, because they had ended or expired
 --     alone              a suspect is there, which is given alone
 --   in accept (lib/batch.lua)
---     added, lane        how many callbacks came; what is to be written to its lane
---     lane_is_empty      nothing is in its lane, what is to be written included
+--     added, lane        how many callbacks were accepted; what is still to be written to its lane
+--     lane_is_empty      nothing is in its lane, or still to be written to it
 --   in settle (lib/breaker.lua)
 --     breaker            what became of the breaker: same, opened or closed
---     last_failure       the field of the record, where an attempt failed
+--     last_failure       the field of the record, if an attempt failed
 
 -- A workspace's revision and limits; read once a script.
 local workspaces = {}
@@ -71,7 +71,7 @@ local function load_endpoint(endpoint_id)
   }
 end
 
--- When the next token is there, and how many are there now (a bucket of a tenth of a second).
+-- How many tokens there are now, and when the next one comes (the bucket holds those of a tenth of a second).
 local function assess_rate(endpoint)
   endpoint.tokens, endpoint.token_at = 1000000, 0
   if endpoint.rate <= 0 then return end
@@ -79,7 +79,7 @@ local function assess_rate(endpoint)
   local interval = 1000 / endpoint.rate
   local depth = math.max(1, math.floor(endpoint.rate * BUCKET_SECONDS)) * interval
   endpoint.interval, endpoint.tat = interval, math.max(endpoint.tat, now)
-  -- what a sum of fractions lacks is no missing token
+  -- the 0.01 keeps rounding errors from costing a token
   endpoint.tokens = math.floor((now - endpoint.tat + depth) / interval + 0.01)
   endpoint.token_at = endpoint.tokens > 0 and now
     or math.max(now + 1, math.ceil(endpoint.tat + interval - depth))

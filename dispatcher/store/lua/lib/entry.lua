@@ -1,22 +1,23 @@
--- An entry of the ledger, as text: half the memory of a hash of the same. First a line of these words:
+-- An entry of the ledger as text, which takes half the memory of a hash. The first line has these words:
 --   digest type status accepted state claims endpoint message life ended
 --     status: its letter (dispatcher/model.py); accepted: ms since 1970
---     state: `d` for delivered, which most are that are kept
+--     state: `d` for delivered, as most of the kept entries are
 --     claims: how often it was leased, the fencing token
 --     endpoint: its id
 --     life, ended: ms from accepted to its expiry, and to its end (`-`: it has not ended)
--- after which stands, as `name=value`, what few have (`extra`):
---     stamp: its timestamp (ns), where the order is `latest`; strict: the order is `strict`
+-- followed by rare fields as `name=value` (`extra`):
+--     stamp: its timestamp (ns), if the order is `latest`; strict: the order is `strict`
 --     left: it left its chain; suspect: its worker died twice; cancelled: the operator ended it
 --     base: how many attempts it had before it was replayed
---     replay_of, replayed_as: eventIds of what it is a copy of, and of its last copy
--- and then a line for each attempt: start (ms after accepted), and the rest of it (dispatcher/store/entry.py
--- reads all this). In the scripts `entry` is a table of these; its `about` are the first four.
+--     replay_of, replayed_as: eventIds of its original, and of its last copy
+-- Then comes a line for each attempt: start (ms after accepted), and the rest of its record.
+-- dispatcher/store/entry.py reads all this. In the scripts `entry` is a table of these fields; its `about`
+-- holds the first four words.
 local SHORT = { delivered = 'd', d = 'delivered' }
 
 local function digest_of(text) return string.match(text, '^%S+') end
 
--- What no script of ours wrote counts as removed.
+-- An entry that no script of ours wrote counts as removed.
 local function read_entry(workspace, id)
   local WORDS = '^(%S+ %S+ %l (%d+)) (%S+) (%d+) (%S+) (%S+) (-?%d+) (%S+)([^\n]*)(.*)$'
   local ok, text = pcall(redis.call, 'GET', key_of('event', workspace, id))
@@ -46,7 +47,7 @@ local function text_of(entry)
     .. rest .. entry.attempts
 end
 
--- `keep_ms`: how long it is kept; nil: until it ends.
+-- `keep_ms`: how long it is kept; nil: without a TTL.
 local function write_entry(workspace, id, entry, keep_ms)
   if keep_ms then
     redis.call('SET', key_of('event', workspace, id), text_of(entry), 'PX', keep_ms)

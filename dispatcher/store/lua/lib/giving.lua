@@ -1,15 +1,15 @@
--- What accept gives to its caller at once, of endpoints that are ready, and which endpoints it hints.
+-- Which callbacks of ready endpoints accept gives to its caller at once, and which endpoints it hints.
 
--- Whether a callback that need not wait can be given to the caller without going through the lane: nothing is
--- before it, and nothing but the window limits the endpoint.
+-- Whether a callback can be given to the caller without the lane: none is before it, the window has room, and
+-- no hint, pause, rate or stop limits the endpoint.
 local function can_give(endpoint)
   return left_for(endpoint.workspace) > 0 and endpoint.lane_is_empty
     and endpoint.window > endpoint.leased + #endpoint.given and endpoint.hinted_until <= now
     and endpoint.pause == 0 and endpoint.rate == 0 and not endpoint.stopped
 end
 
--- What is done once for an endpoint, after all of its callbacks: gives what the caller has room for, and adds
--- it to `reply`; or hints the endpoint, unless as many of its workspace are in `hints` as may be.
+-- Runs once per endpoint, after all of its callbacks: gives what the caller has room for, and adds it to
+-- `reply`; or hints the endpoint, unless its workspace has `most_hinted` hints already.
 local hinted_of = {}
 local function give_or_hint(reply, hints, endpoint, lease_ms, hint_ms, most_hinted)
   write_lane(endpoint)
@@ -33,7 +33,7 @@ local function give_or_hint(reply, hints, endpoint, lease_ms, hint_ms, most_hint
   reschedule(endpoint)
 end
 
--- The same for all endpoints that something was accepted for, but those that are `broken`; adds to these.
+-- The same for all endpoints with accepted callbacks except those in `broken`; adds those that break here.
 local function give_or_hint_all(reply, hints, broken, lease_ms, hint_ms, most_hinted)
   for _, endpoint_id in ipairs(touched_ids) do
     local length, given, endpoint = #reply, reply[9], not broken[endpoint_id] and touched[endpoint_id]

@@ -1,8 +1,8 @@
--- What breaks on a key of one endpoint or workspace, written over by hand with another type or with what is
--- no number, is kept to it. Any other fault (no memory, a command that is forbidden) concerns all: the script
--- breaks, and is run again.
+-- Confines errors to the endpoint or workspace whose key was overwritten by hand, with another type or with
+-- text in place of a number. Any other error (out of memory, a forbidden command) concerns all: the script
+-- breaks off, and is run again.
 local problem = ''
--- What Redis says of these, and Lua, whose the last two are.
+-- Error texts for such keys: the last two are Lua's, the others Redis's.
 local OF_DATA = { 'WRONGTYPE', 'not an integer', 'not a valid float', 'attempt to ', 'bad argument' }
 local function is_of_data(text)
   for _, words in ipairs(OF_DATA) do

@@ -1,8 +1,8 @@
--- Hands callbacks to a worker: what it is told of them, and their lease.
--- What is given is told in few, flat values: a table in a reply takes Redis longer than its parts do as text.
+-- Hands callbacks to a worker: what the reply says about them, and their lease.
+-- The reply is flat, with few values: a table in it takes Redis longer than its parts do as text.
 -- First comes an endpoint (lib/claiming.lua): `id more|rest wait number revision name`; then, for each of its
 -- callbacks: `eventId claim attempt expires message about`, and its body.
---   more: claim again at once; wait: claim again after so many ms, when the next token is there (0: not so)
+--   more: claim again at once; wait: claim again after this many ms, when the next token comes (0: no need)
 --   claim: the fencing token; attempt: the number of this one; body: '' if it is gone
 --   about: digest, type, status, and when it was accepted (0: it was replayed)
 
@@ -14,8 +14,8 @@ local function hand_over(endpoint, id, claim_number, attempt, expires, message, 
   handed[2 * n + 2] = body
 end
 
--- Leases what was given since the last time; first of all, so that what a run that breaks off has begun is
--- found again when the lease is over.
+-- Leases what was given since the last call, before anything else is written: if the run breaks off, the
+-- callbacks are found again when the lease ends.
 local function lease(endpoint)
   local leases, new_lease_end = {}, int(endpoint.new_lease_end)
   for i = endpoint.leased_of_given + 1, #endpoint.given do
@@ -26,7 +26,7 @@ local function lease(endpoint)
   endpoint.leased_of_given = #endpoint.given
 end
 
--- What the lease of those that were given means to their endpoint.
+-- Updates the endpoint for the callbacks that were leased: count, end of the probe, tokens.
 local function note_lease(endpoint, is_probe)
   if endpoint.leased == 0 then endpoint.lease_end = endpoint.new_lease_end end
   endpoint.leased = endpoint.leased + #endpoint.given

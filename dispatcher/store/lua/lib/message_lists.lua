@@ -1,14 +1,14 @@
--- What leads to a message: lists by what its platform looks messages up by, and its campaign's.
+-- Lists that lead to a message: one for each lookup key of its platform, and its campaign's.
 
-local CHANNEL, CUSTOMER_ID = 3, 9 -- where they stand in what was told
--- How long a message is kept after its last change, and what leads to it: its last change may come so much
--- later.
+local CHANNEL, CUSTOMER_ID = 3, 9 -- their places in the details
+-- How long a message is kept after its last change, and how long the lists are: longer, because its last
+-- change may come later.
 local KEPT_MS, LISTED_MS
 local function keep_messages(kept_ms)
   KEPT_MS, LISTED_MS = kept_ms, int(kept_ms + 2 * DAY)
 end
 
--- The step with which a message first told an id on a channel.
+-- The first of a message's steps that gave this id on this channel.
 local function step_that_told(steps, channel, customer_id)
   return find_step(steps, function(_, told_at, length)
     if length == 0 then return false end
@@ -18,7 +18,7 @@ local function step_that_told(steps, channel, customer_id)
   end)
 end
 
--- A zset of messages by when they were sent, without those that are long gone; some at a time.
+-- Adds a message to a zset by when it was sent; removes some of those that are long gone.
 local function list_by_time(key, message, sent)
   redis.call('ZADD', key, 'NX', sent, message)
   local gone = redis.call('ZRANGEBYSCORE', key, '-inf', now - LISTED_MS, 'LIMIT', 0, 100)
@@ -26,7 +26,7 @@ local function list_by_time(key, message, sent)
   redis.call('PEXPIRE', key, LISTED_MS)
 end
 
--- `steps` are those that were kept of the message before; nil: it is new.
+-- `steps` are the earlier ones of the message; nil: it is new.
 local LIST = {
   phone = function(workspace, number, message, sent)
     list_by_time(key_of('status-phone', workspace, number), message, sent)
@@ -34,7 +34,7 @@ local LIST = {
   reference = function(workspace, digest, message, sent)
     list_by_time(key_of('status-reference', workspace, digest), message, sent)
   end,
-  customer = function(workspace, which, message, _, steps) -- of the message that told it first last
+  customer = function(workspace, which, message, _, steps) -- of the message that got it last
     local key = key_of('status-customer', workspace, which)
     local place = step_that_told(steps or '', string.match(which, '^([^:]*):(.*)$'))
     if not place then
@@ -50,7 +50,7 @@ local LIST = {
   end,
 }
 
--- `before` is the status that the campaign has counted the message by, if it has.
+-- `before` is the status by which the campaign counts the message so far; nil: it does not yet.
 local function count_in_campaign(workspace, campaign, message, sent, before, status)
   if campaign == '' then return end
   local key = key_of('status-campaign', workspace, campaign)

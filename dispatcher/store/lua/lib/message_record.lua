@@ -1,7 +1,7 @@
--- Keeps what status changes say about their messages, for those who ask: what accept does last, and nothing
--- that callbacks need. What breaks it costs that one record.
+-- Keeps what status changes say about their messages, for queries. Accept does this last, because callbacks
+-- do not need it; an error costs only that one record.
 
--- Finals, for success rates and the average time to the handset, where somebody said when it was sent.
+-- Counts final statuses, for success rates, and the time to the handset, if it is known when it was sent.
 local function count_final(workspace, before, status, took)
   if before == 'd' or RANK[status] < 100 then return end
   if status == 'd' or status == 'r' then
@@ -17,8 +17,8 @@ end
 
 local NOTHING = {}
 
--- Keeps one status of a message: `recorded`, or `late`: the message has that status or a later one, nothing
--- changed.
+-- Keeps one status of a message. Returns `recorded`; or `late` if the message has that status or a later one,
+-- and nothing changed.
 local function record(workspace, message, status, happened, sent, step, told, looked_up_by)
   happened, sent = tonumber(happened), tonumber(sent)
   local key = key_of('status', workspace, message)
@@ -46,11 +46,11 @@ local function record(workspace, message, status, happened, sent, step, told, lo
   return 'recorded'
 end
 
--- The words of accept for callbacks whose status changes are not recorded, and what is said of these then.
+-- Words of accept for callbacks whose status changes are not recorded, with the word for the status change.
 local NOT_RECORDED = { conflict = 'conflict', changed = 'again', broken = 'again' }
 
--- The word for one status change, and why it failed, or else `why`; `word` is its callback's, nil where it
--- causes none.
+-- Returns the word for one status change, and why it failed, or else `why`. `word` is that of its callback;
+-- nil: it causes none.
 local function record_unless(word, why, ...)
   if NOT_RECORDED[word] then return NOT_RECORDED[word], why end
   local worked, found = pcall(record, ...)

@@ -1,19 +1,19 @@
--- What is kept of a message, as text: its status, when it was sent (13 digits), where in this what was told
--- last begins (6 digits), how long its campaign is (4 digits), its campaign, and then for each status: step,
--- and what was told with it, or two zero bytes where that was what was told before.
--- dispatcher/store/message_record.py makes steps and what was told, and reads this.
+-- A message's record as text: its status, when it was sent (13 digits), where in this text the last details
+-- (`told`) begin (6 digits), the length of its campaign (4 digits), its campaign, and then for each status:
+-- step, and details, or two zero bytes if these are the ones before.
+-- dispatcher/store/message_record.py makes steps and details, and reads this.
 
--- What may follow what, by the letters of dispatcher/model.py. `u`, UNKNOWN, stands only where nothing else
--- is known; the first final status stays, but for `r`, READ, after `d`, DELIVERED.
+-- Which status may follow which: one of a higher rank, by the letters of dispatcher/model.py. `u`, UNKNOWN,
+-- gives way to any other; the first final status stays, except that `r`, READ, may follow `d`, DELIVERED.
 local RANK = {
   u = -1, c = 0, q = 10, p = 20, m = 30, s = 40, b = 40, d = 100, f = 100, n = 100, e = 100, j = 100, r = 110,
 }
-local HEAD, MAX_LENGTH = 24, 16384 -- `s` and `b`, SENT and BUFFERED, may take turns for ever, but for this
-local STEP = 9 -- a letter, and when (ms); behind it two bytes: the length of what was told
+local HEAD, MAX_LENGTH = 24, 16384 -- else `s` and `b`, SENT and BUFFERED, could alternate forever
+local STEP = 9 -- a letter, and when (ms); two bytes follow: the length of the details
 
--- The place of the first of a message's steps that `is_it` accepts: given its place, that of what was told
--- with it, and the length of that. Nothing is looked for in the bytes as they are: a customer's text could
--- hold any of them.
+-- The place of the first of a message's steps that `is_it` accepts; it gets the step's place, and place and
+-- length of its details. Walks the steps instead of searching the bytes, because a customer's text could
+-- hold any bytes.
 local function find_step(steps, is_it)
   local place = 1
   while place + STEP < #steps do
@@ -31,8 +31,8 @@ local function may_follow(before, status, step, steps)
   return not find_step(steps, function(place) return string.sub(steps, place, place + STEP - 1) == step end)
 end
 
--- What is kept of a message, taken apart: status, when it was sent, where what was told last begins,
--- campaign, steps; nothing where it is not what we write.
+-- Parses a message's record: status, when it was sent, where the last details begin, campaign, steps; returns
+-- nothing for text that we did not write.
 local function read_kept(text)
   local is_ours = RANK[string.sub(text, 1, 1)] and tonumber(string.sub(text, 2, HEAD))
   local told_at = is_ours and tonumber(string.sub(text, 15, 20))

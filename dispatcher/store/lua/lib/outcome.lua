@@ -2,11 +2,11 @@
 -- `outcome` is delivered|failed|expired|retry|lost|suspect|released; lost: its worker died; suspect: not for
 -- the first time, so claim gives it alone.
 
--- How long the body stays of what ends so, ms (false: the retention); nil: it does not end.
+-- How long the body of a callback with this outcome stays, ms (false: the retention); nil: it does not end.
 local KEEPS_BODY = { delivered = false, failed = false, expired = false, superseded = false }
 
 local settle_one
-do -- all else in here is this file's own
+do -- the rest is private to this file
   -- Puts a callback back into the lane; after its first recorded attempt it no longer holds up its chain,
   -- unless the order is `strict` or `latest`.
   local function put_back(endpoint, id, entry, delay_ms, leaves)
@@ -23,8 +23,8 @@ do -- all else in here is this file's own
     return newest and entry.extra.stamp < newest
   end
 
-  -- Does the rest of what a run began that broke off: it wrote the entry, which is no longer `sending`, and
-  -- the lease is left, which goes last.
+  -- Completes a run that broke off: it wrote the entry, which is no longer `sending`, but did not remove the
+  -- lease, which goes last.
   local function complete(endpoint, id, entry, delay_ms, outcome)
     if entry.ended then
       finish(endpoint.workspace, id, entry, entry.state, KEEPS_BODY[outcome] or nil)
@@ -54,7 +54,7 @@ do -- all else in here is this file's own
     end
   end
 
-  -- `ok`, or `stale`: the lease is another worker's or gone, and nothing was recorded.
+  -- Returns `ok`; or `stale` if the lease is another worker's or gone, and nothing was recorded.
   function settle_one(endpoint, id, claim_number, outcome, delay_ms, started, attempt, answer)
     local entry, leased = read_entry(endpoint.workspace, id), key_of('leased', endpoint.id)
     if not entry or entry.claims ~= claim_number then return 'stale' end

@@ -6,7 +6,7 @@
 -- What follows is named in the script's header; the script takes it in that order.
 
 -- Keys, as dispatcher/store/keys.py builds them (a test compares). One function, because each run of a script
--- makes anew what is defined in it.
+-- defines its functions anew.
 local PREFIX, GROUP = KEYS[1], 'workers' -- the prefix ends with a colon
 local function key_of(kind, of, id)
   if id then return PREFIX .. kind .. ':' .. of .. ':' .. id end
@@ -24,7 +24,7 @@ local function take(n)
 end
 
 -- Takes `number` groups of `n` arguments each (no number: all groups that are left), for a loop over them.
--- When that loop has come to the end, another one may go over the same groups.
+-- After the end of that loop, another one may go over the same groups.
 local function each(n, number)
   local first = arguments_taken
   local last, i = number and first + n * number or #ARGV, first
@@ -48,7 +48,7 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
--- A number as an argument: Redis itself would print it as a fraction, which takes longer.
+-- A whole number as text for a command: Redis itself would format it as a float, which takes longer.
 local function int(n) return string.format('%d', n) end
 local NOW = int(now)
 local HOUR, DAY, MAX_TTL = 3600000, 86400000, 604800000 -- ms; the last is the longest ttlSeconds

@@ -1,7 +1,7 @@
 -- Entries of the queue: how they leave it, and how one that cannot be used is kept in `rejected`.
 local MAX_REJECTED, MAX_RAW = 10000, 65536
 
--- Takes entries off the queue, some at a time.
+-- Takes entries off the queue, in batches.
 local function leave_queue(queue_entries)
   for first = 1, #queue_entries, 500 do
     local last = math.min(first + 499, #queue_entries)
@@ -10,7 +10,7 @@ local function leave_queue(queue_entries)
   end
 end
 
--- An entry's `event` field; if it has none, all it has.
+-- An entry's `event` field; if it has none, all of its fields.
 local function raw_of(queue_entry)
   local found = redis.call('XRANGE', key_of('events'), queue_entry, queue_entry)
   if not found[1] then return '' end
@@ -21,7 +21,7 @@ local function raw_of(queue_entry)
   return table.concat(fields, ' ')
 end
 
--- Whether an entry is among those that were kept last: then a run that broke off behind it is repeated.
+-- Whether an entry is among the last ones in `rejected`: then this repeats a run that broke off after that.
 local kept_lately
 local function is_kept(queue_entry, id)
   if not kept_lately then

@@ -1,4 +1,4 @@
--- When an endpoint next needs attention, and who was told that it is ready.
+-- When an endpoint next needs attention, and how long a hint that it is ready holds.
 
 local function set_hinted(endpoint, until_ms)
   if endpoint.hinted_until == until_ms then return end
@@ -10,18 +10,17 @@ local function set_hinted(endpoint, until_ms)
   end
 end
 
--- Whether the caller has to hint the endpoint: it is ready, and no other was told so lately.
+-- Whether the caller has to hint the endpoint: it is ready, and no hint holds. Notes the new hint.
 local function take_hint(endpoint, hint_ms)
   if not endpoint.ready or endpoint.hinted_until > now then return false end
   set_hinted(endpoint, now + hint_ms)
   return true
 end
 
--- The invariant: an endpoint with something in its lane or leased is in its workspace's schedule, unless the
--- operator stopped it; and a workspace is in `schedule` while its own schedule has something, by when it is
--- to be looked at next. So wake can go round by workspace: one with many endpoints that are due holds up its
--- own.
-local NO_WORKSPACE = '*' -- in the place of a workspace where an endpoint's record is gone
+-- Invariant: an endpoint with something in its lane or leased is in its workspace's schedule, unless the
+-- operator stopped it; and a workspace is in `schedule` while its own schedule is not empty, by when to look
+-- at it next. So wake can take workspaces in turn: one with many due endpoints delays only its own.
+local NO_WORKSPACE = '*' -- in place of the workspace if an endpoint's record is gone
 local function unschedule(workspace, endpoint_id)
   if redis.call('ZREM', key_of('schedule', workspace), endpoint_id) == 0 then return end
   if redis.call('EXISTS', key_of('schedule', workspace)) == 0 then
@@ -29,7 +28,7 @@ local function unschedule(workspace, endpoint_id)
   end
 end
 
--- `endpoint` is as `assess` left it.
+-- `endpoint` must be assessed.
 local function reschedule(endpoint)
   local LOOK_AGAIN_MS = 5000
   local workspace = endpoint.workspace or NO_WORKSPACE
@@ -43,6 +42,6 @@ local function reschedule(endpoint)
   end
   if not next_ms then return unschedule(workspace, endpoint.id) end
   redis.call('ZADD', key_of('schedule', workspace), int(next_ms), endpoint.id)
-  -- behind those that wait for longer
+  -- behind those that have waited longer
   redis.call('ZADD', key_of('schedule'), 'LT', int(math.max(next_ms, now)), workspace)
 end

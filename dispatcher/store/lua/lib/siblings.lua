@@ -1,6 +1,6 @@
--- The other callbacks of its message, as accept looks at them for one that comes in.
+-- What accept does with the other callbacks of an incoming callback's message.
 
--- For `latest`: what is older than this and in no worker's hands ends now.
+-- For `latest`: ends those that are older than this one and not leased.
 local function supersede_older(endpoint, message, stamp)
   write_bodies()
   write_lane(endpoint)
@@ -15,8 +15,8 @@ local function supersede_older(endpoint, message, stamp)
   end
 end
 
--- The eventIds of a message, between blanks; a string, because a list takes twice the memory. Returns those
--- that were there before this one.
+-- Adds an eventId to those of its message, separated by spaces; a string, because a list takes twice the
+-- memory. Returns those that were there before this one.
 local function remember_message(workspace, message, id, keep_ms)
   local key = key_of('message', workspace, message)
   if redis.call('SET', key, id, 'PX', keep_ms, 'NX') then return '' end
@@ -28,8 +28,8 @@ local function remember_message(workspace, message, id, keep_ms)
   return ids
 end
 
--- The callback that another one of its message to this endpoint has to wait for, where no chain says it: the
--- last of those before it, if that is pending and has not left its place.
+-- The callback that a new one of the same message and endpoint has to wait for if there is no chain: the last
+-- of those before it, if that is pending and has not left its place.
 local function one_before(workspace, endpoint_id, ids)
   while ids ~= '' do
     local id = string.match(ids, '%S+$')
@@ -42,7 +42,7 @@ local function one_before(workspace, endpoint_id, ids)
   end
 end
 
--- Whether a callback that a run which broke off took in is in its lane, leased, or in its chain behind
+-- Whether a callback that was taken in by a run that broke off is in its lane, leased, or in its chain behind
 -- another one.
 local function is_placed(endpoint_id, message, id)
   if redis.call('ZSCORE', key_of('lane', endpoint_id), id) then return true end
@@ -52,7 +52,7 @@ local function is_placed(endpoint_id, message, id)
   end
 end
 
--- Takes a callback that was rendered for another URL meanwhile out of where it was.
+-- Removes a callback from its endpoint, because it was rendered for another URL meanwhile.
 local function leave_endpoint(entry, id)
   redis.call('ZREM', key_of('lane', entry.endpoint), id)
   leave_chain(entry.endpoint, entry.message, id)

@@ -1,10 +1,10 @@
 -- How one callback comes into the ledger.
--- What makes a callback known, its entry, is written first, and the expiries have it last (accept.lua); one
--- that is pending and not among them was taken in only in part, and is taken in once more.
+-- Its entry, which makes it known, is written early, and it is added to the expiries last (accept.lua). A
+-- pending callback that is not in the expiries was taken in only in part, and is taken in again.
 
 local accept_one
-do -- all else in here is this file's own
-  -- For `latest`: whether a newer one of its message was here before; if none was, this is the newest now.
+do -- the rest is private to this file
+  -- For `latest`: whether a newer one of its message came before; if not, notes this one as the newest.
   local function is_behind_newest(endpoint_id, message, stamp, keep_ms, is_begun)
     local newest_of = key_of('newest', endpoint_id, message)
     local newest = redis.call('GET', newest_of)
@@ -21,7 +21,7 @@ do -- all else in here is this file's own
     return 'superseded'
   end
 
-  -- To the caller, its chain or its lane; the entry is written before.
+  -- Gives a callback to the caller, or puts it into its chain or its lane; writes its entry before that.
   local function put_in_place(workspace, id, entry, endpoint, keep_ms, expires_at, body, is_begun)
     local message = entry.message
     local earlier = remember_message(workspace, message, id, keep_ms)
@@ -44,8 +44,8 @@ do -- all else in here is this file's own
     end
   end
 
-  -- Into the ledger, and where it goes from there; or, for `latest`, to its end if a newer one was here.
-  -- `begun` is its entry, where a run that broke off has written that.
+  -- Takes a callback into the ledger and puts it in its place; for `latest`, ends it if a newer one came
+  -- before. `begun` is its entry, if a run that broke off has written one.
   local function take_in(workspace, id, about, endpoint_id, message, stamp, expires_at, body, begun)
     local ordering, endpoint = workspace_of(workspace).ordering, touch(endpoint_id)
     local keep_ms = int(math.max(expires_at - now, 0) + RETENTION_MS)
@@ -60,7 +60,7 @@ do -- all else in here is this file's own
       if is_behind_newest(endpoint_id, message, stamp, keep_ms, begun) then
         return end_superseded(workspace, id, entry, keep_ms)
       end
-      endpoint.lane_is_empty = false -- for those that it supersedes may let others into the lane
+      endpoint.lane_is_empty = false -- the ends of those it supersedes may put others into the lane
     elseif ordering == 'strict' then
       entry.extra.strict = '1'
     end
@@ -72,7 +72,8 @@ do -- all else in here is this file's own
     return 'accepted'
   end
 
-  -- What is known under an eventId: the same, another one, or the same of which a run has taken in only part.
+  -- Compares a callback with the one known by its eventId: duplicate, conflict, or begun by a run that broke
+  -- off, with its entry.
   local function look_at_known(workspace, id, text, about)
     local digest, known = digest_of(about), digest_of(text)
     if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
@@ -84,7 +85,7 @@ do -- all else in here is this file's own
     return 'begun', entry
   end
 
-  -- One of a batch: the word for it.
+  -- Takes in one callback of a batch; returns its word.
   function accept_one(
     max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body)
     local known, word, begun = redis.call('GET', key_of('event', workspace, id)), nil, nil
