@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher, InvalidInput, StatusChange
+from dispatcher.store.queue import QueueEntry
 from dispatcher.worker.prepare import Rejection, _read
 from tasks.redis_server import RedisServer
 from tests.http.api import Api
@@ -75,7 +76,7 @@ def api(redis_server: RedisServer) -> Iterator[Api]:
 
 def by_xadd(_: Api, raw: bytes) -> str:
     """As intake reads it."""
-    found = _read(("1-1", [b"event", raw]))
+    found = _read(QueueEntry("1-1", [b"event", raw]))
     return found.detail if isinstance(found, Rejection) else written(found)
 
 
