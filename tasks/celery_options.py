@@ -1,4 +1,4 @@
-"""Celery's options of a worker that would not do here what they say: refused, each with what to do in its place."""
+"""Celery worker options that have no effect here: refused, each with what to use instead."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +28,7 @@ REFUSED: Mapping[str, str] = {
     "--max-memory-per-child": _PREFORK,
     "--pool-start-method": _PREFORK,
 }
-"""By name, with what to do. The others of Celery's work: --hostname, --pidfile, --uid, --gid, --umask, --statedb, …"""
+"""What to use instead, by option. Celery's other options work: --hostname, --pidfile, --uid, --gid, --umask, …"""
 
 _SHORT: Mapping[str, str] = {
     "-l": "--loglevel",
@@ -42,11 +42,11 @@ _SHORT: Mapping[str, str] = {
     "-P": "--pool",
 }
 _WITH_VALUE = ("-n", "--hostname", "-S", "--statedb", "-O", "-I", "--pidfile", "--uid", "--gid", "--umask")
-"""Whose value is an argument of its own, which may look like an option."""
+"""Options whose value is the next argument, which may itself look like an option."""
 
 
 def problem(arguments: Sequence[str]) -> str:
-    """Why Celery must not be given these arguments of a worker, in one line; empty if it may."""
+    """Why Celery must not be given these worker arguments, in one line; empty if it may."""
     is_value = False
     for number, argument in enumerate(arguments):
         if is_value:

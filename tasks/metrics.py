@@ -1,4 +1,4 @@
-"""Prometheus: a worker's own figures at METRICS_PORT, and those of the whole installation by `dispatcher exporter`."""
+"""Prometheus metrics: a worker's own at METRICS_PORT, those of the whole installation from `dispatcher exporter`."""
 
 import asyncio
 import socket
@@ -24,13 +24,13 @@ log = structlog.get_logger()
 
 
 class WorkerCollector:
-    """Shows a worker's figures; called in the exposition's thread, and only reads."""
+    """Exposes a worker's metrics. Runs in the HTTP server's thread, and only reads."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        """All figures of this worker."""
+        """All metrics of this worker."""
         m = self._metrics
         yield _counts(
             "dispatcher_status_changes", "Status changes taken off the queue, by result", ("result",), m.taken
@@ -69,13 +69,13 @@ class WorkerCollector:
 
 
 class InstallationCollector:
-    """Reads figures of the whole installation from Redis at each scrape."""
+    """Reads metrics of the whole installation from Redis at each scrape."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def collect(self) -> Iterable[Metric]:
-        """All figures that are not of one worker; `dispatcher_redis_up` alone where Redis is away."""
+        """All metrics of the installation; `dispatcher_redis_up` alone if Redis cannot be read."""
         try:
             found = asyncio.run(self._read())
         except DispatcherError as error:
@@ -126,7 +126,7 @@ class InstallationCollector:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each request: one that waits for Redis holds none up."""
+    """Serves each request in its own thread, so that one waiting for Redis delays no other."""
 
     daemon_threads = True
 
@@ -136,10 +136,10 @@ class _ServerOfIPv6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10.0  # seconds; a client that says nothing keeps no thread
+    timeout = 10.0  # seconds; frees the thread of a client that sends nothing
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a scrape is no event."""
+        """Logs nothing: scrapes are routine."""
 
 
 def serve(
@@ -148,9 +148,9 @@ def serve(
     health: Health,
     host: str = "0.0.0.0",  # noqa: S104  scraped from elsewhere
 ) -> tuple[Callable[[], None], int]:
-    """Shows a collector's figures, and health, at a port; returns what ends that, and the port.
+    """Serves a collector's metrics and health at a port; returns a function that stops serving, and the port.
 
-    Raises OSError where the port is taken.
+    Raises OSError if the port is in use.
     """
     registry = CollectorRegistry()
     registry.register(collector)
