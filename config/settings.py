@@ -1,4 +1,4 @@
-"""Every setting, once: default, unit, meaning. `kinds.py` parses values; `documents.py` makes the documents from here."""
+"""Every setting, once: default, unit, meaning. `kinds.py` parses values; `config/documents.py` generates documents."""
 
 import json
 from collections.abc import Mapping
