@@ -47,7 +47,7 @@ def read_hint(raw: Any) -> tuple[list[str], str]:
         (endpoints,), keywords, _ = json.loads(b64decode(body, validate=True))
         probe = keywords.pop("probe", "")
         if keywords or not _are_endpoints(endpoints) or (probe and not PROBE.fullmatch(probe)):
-            raise NotAHint("arguments that are none of a hint")
+            raise NotAHint("arguments that are not a hint's")
     except NotAHint:
         raise
     except Exception as error:  # any other malformed shape

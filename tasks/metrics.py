@@ -37,7 +37,7 @@ class WorkerCollector:
         )
         yield _counts(
             "dispatcher_recorded",
-            "Status changes by what became of them in the message store",
+            "Status changes by result in the message store",
             ("result",),
             m.recorded,
         )
@@ -48,7 +48,7 @@ class WorkerCollector:
             "dispatcher_attempts", "Attempts, by outcome and error word", ("outcome", "error"), m.attempts
         )
         yield _counts(
-            "dispatcher_ended", "Callbacks that ended otherwise than delivered, by state", ("state",), m.ended
+            "dispatcher_ended", "Callbacks that ended but were not delivered, by state", ("state",), m.ended
         )
         yield _histogram("dispatcher_attempt_seconds", "Duration of an attempt", m.attempt_seconds)
         yield _histogram(
@@ -57,14 +57,14 @@ class WorkerCollector:
         yield _counts(
             "dispatcher_breaker_changes", "Endpoints that paused or recovered", ("change",), m.breakers
         )
-        yield _counter("dispatcher_redis_errors", "Calls that Redis did not answer well", m.redis_errors)
+        yield _counter("dispatcher_redis_errors", "Failed Redis calls", m.redis_errors)
         yield _counter(
-            "dispatcher_late_results", "Results refused because their lease was over", m.lease_losses
+            "dispatcher_late_results", "Results refused because their lease had expired", m.lease_losses
         )
         yield _counter("dispatcher_log_lines_lost", "Log lines that could not be written", logs.lost())
         yield _gauge("dispatcher_turns", "Endpoints that this worker serves now", m.turns)
         yield _gauge("dispatcher_in_flight", "POSTs under way in this worker", m.in_flight)
-        yield _gauge("dispatcher_loop_lag_seconds", "How late this worker's loop woke up", m.loop_lag_seconds)
+        yield _gauge("dispatcher_loop_lag_seconds", "Lag of this worker's event loop", m.loop_lag_seconds)
         yield _gauge("dispatcher_leads_intake", "1 if this worker leads intake", int(m.leads_intake))
 
 
@@ -84,17 +84,19 @@ class InstallationCollector:
             return
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
         yield _gauge("dispatcher_queue_entries", "Status changes on the queue", found["queued"])
-        yield _gauge("dispatcher_queue_age_seconds", "Age of the oldest of them", found["queue_age"])
         yield _gauge(
-            "dispatcher_waiting_callbacks", "Callbacks that have not come to an end", found["waiting"]
+            "dispatcher_queue_age_seconds", "Age of the oldest status change on the queue", found["queue_age"]
         )
+        yield _gauge("dispatcher_waiting_callbacks", "Callbacks that have not ended", found["waiting"])
         yield _gauge(
             "dispatcher_oldest_due_seconds",
-            "How long the callback due longest to an endpoint that answers has been due",
+            "How long the longest-due callback to an endpoint that is not down or stopped has been due",
             found["due"],
         )
         yield _gauge(
-            "dispatcher_longest_down_seconds", "How long an endpoint has not answered, at most", found["down"]
+            "dispatcher_longest_down_seconds",
+            "Duration of the longest current endpoint outage",
+            found["down"],
         )
         yield _gauge(
             "dispatcher_expiring_callbacks", "Callbacks that expire within an hour", found["expiring"]

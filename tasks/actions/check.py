@@ -73,9 +73,11 @@ def _damage(day: Counter[str]) -> Finding:
     """What the sweep repaired in the last 24 hours."""
     put_back, aside = day["putBack"], day["setAside"]
     if not put_back and not aside:
-        return Finding("damage", Verdict.OK, "nothing had to be mended in the last 24 h")
+        return Finding("damage", Verdict.OK, "nothing had to be repaired in the last 24 h")
     found = f"in the last 24 h {put_back:,} callbacks were pending and nowhere, {aside:,} keys were of a wrong type"
-    return Finding("damage", Verdict.WARNING, f"{found}; they were mended", "who else writes to this Redis?")
+    return Finding(
+        "damage", Verdict.WARNING, f"{found}; they were repaired", "what else writes to this Redis?"
+    )
 
 
 def _secrets(settings: Settings) -> Finding:

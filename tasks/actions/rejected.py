@@ -64,6 +64,6 @@ async def requeue(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> Re
 
 
 async def remove(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> None:
-    """Removes entries for good; `choice` goes into the audit entry."""
+    """Deletes entries; `choice` goes into the audit entry."""
     await store.rejected.remove(ids)
     await store.audit.add("rejected.purge", after={"reason": choice.reason, "removed": len(ids)})

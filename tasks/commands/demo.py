@@ -151,7 +151,9 @@ class _Demo:
             await asyncio.sleep(0.1)
         if process.poll() is not None:
             said = (self._folder / "worker.log").read_text(errors="replace").strip()[-2000:]
-            raise DispatcherError(f"the worker ended with exit code {process.returncode}, saying: {said}")
+            raise DispatcherError(
+                f"the worker ended with exit code {process.returncode}; its log ends: {said}"
+            )
 
     async def _answer(self, request: web.Request, number: int) -> web.Response:
         """How each customer behaves, by host name."""

@@ -85,7 +85,7 @@ def _retry_one(workspace: str, url: str, as_json: bool) -> None:
         console.print_json({**facts, "before": document_of(before), "after": document_of(after)})
     if retried.stopped:
         console.fail(
-            f"nothing was done: {held_by(after)}; `dispatcher endpoint resume {workspace} {before.url}` lets it go on"
+            f"nothing was done: {held_by(after)}; `dispatcher endpoint resume {workspace} {before.url}` resumes it"
         )
     if not as_json:
         console.say(_outcome(before, after, retried))
@@ -136,9 +136,7 @@ def _print_many(found: ToRetry, done: str) -> None:
         console.print_table(("workspace", "endpoint", "state", "problem", "waiting"), rows, "")
         console.say(f"{_endpoints(count)}; nothing was done: --yes retries what is counted here")
     if stopped := len(found.stopped):
-        console.say(
-            f"{_endpoints(stopped)} stopped, and left so: `dispatcher endpoint resume` lets one go on"
-        )
+        console.say(f"{_endpoints(stopped)} stopped, and left so: `dispatcher endpoint resume` resumes one")
 
 
 def _shown(steps: Sequence[Endpoint]) -> Iterable[Endpoint]:

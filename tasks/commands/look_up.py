@@ -25,7 +25,7 @@ async def look_up(settings: Settings, url: str) -> str:
         case None:
             return ""
         case NoAnswer("blocked_address", text):
-            raise InvalidInput(f"callback URL would be blocked: {text}; --no-check takes it all the same")
+            raise InvalidInput(f"callback URL would be blocked: {text}; --no-check accepts it nevertheless")
         case _:
             why = visible(problem.text).removeprefix("[Errno None] ")
-            return f"warning: no address of the callback URL's name was found now ({why})"
+            return f"warning: the callback URL's host has no address now ({why})"
