@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 _PREFORK = "it is for Celery's pool `prefork`; a worker here is one process"
 _QUEUES = "all hints are on one queue; to separate installations set DISPATCHER_KEY_PREFIX"
-_BEAT = "Celery schedules nothing here: each worker looks for due callbacks itself"
+_BEAT = "nothing is scheduled by Celery here: each worker looks for due callbacks itself"
 _PARALLEL = "set DISPATCHER_MAX_IN_FLIGHT (POSTs in flight from one worker), or run more workers"
 
 REFUSED: Mapping[str, str] = {

@@ -147,7 +147,7 @@ async def replace_webhook(request: Request, key: Redirector) -> Response:
     "/webhooks/delivery-status",
     status_code=204,
     responses={
-        204: {"description": "The webhook is removed.", "model": None},
+        204: {"description": "It is gone.", "model": None},
         404: NO_WEBHOOK,
         403: MAY_NOT,
         429: TOO_MANY,

@@ -46,7 +46,7 @@ def celery_encryption(connection: Any) -> Finding:
         host = connection.hostname or ""
         return encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
     if scheme == "amqps":
-        detail = "TLS, certificate verified but not its host name: Celery checks no more for amqps://"
+        detail = "TLS, certificate verified, but not its name: Celery checks no more for amqps://"
         return Finding(subject, Verdict.WARNING, detail, "use a network you trust, or Redis as the broker")
     return Finding(
         subject, Verdict.UNKNOWN, f"{scheme}: by that transport's own rules", "see Celery's manual"

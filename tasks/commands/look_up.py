@@ -28,4 +28,4 @@ async def look_up(settings: Settings, url: str) -> str:
             raise InvalidInput(f"callback URL would be blocked: {text}; --no-check accepts it nevertheless")
         case _:
             why = visible(problem.text).removeprefix("[Errno None] ")
-            return f"warning: the callback URL's host has no address now ({why})"
+            return f"warning: no address found for the callback URL's host ({why})"

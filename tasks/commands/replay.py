@@ -124,7 +124,7 @@ def _over(count: int, rate: float) -> str:
 
 def _replay_one(settings: Settings, event_id: str, workspace: str | None, how: How, as_json: bool) -> None:
     if workspace is None:
-        console.fail("give --workspace: an eventId belongs to one workspace", console.USAGE)
+        console.fail("say --workspace: an eventId belongs to one workspace", console.USAGE)
 
     async def work() -> tuple[str, str]:
         async with wiring.store(settings) as store:
