@@ -1,1 +1,1 @@
-"""What the dispatcher costs, beside what else one could run: real processes, real sockets, one machine."""
+"""Benchmarks: what the dispatcher costs, compared with the alternatives. Real processes and sockets, one machine."""

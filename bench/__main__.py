@@ -1,6 +1,6 @@
-"""`make bench`: throughput and latency beside plain Celery and a bare loop, and what a callback costs.
+"""`make bench`: throughput and latency compared with plain Celery and a bare loop, and the cost of a callback.
 
-Contenders are real processes on one machine and take turns, round by round; the ratios are of one round.
+Contenders are real processes on one machine and take turns, round by round; ratios are within one round.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from bench.stack import AOF, running, wait_until
 
 FULL, QUICK = Size(3, 8_000, 1_000, 8), Size(1, 3_000, 500, 3)
 ONE_POOL = tuple(POOLS)[:1]
-"""Where comparing all pools of plain Celery once is enough."""
+"""For tables that compare only one pool of plain Celery."""
 RATES = ((50, 100), (300, 100), (1000, 100), (2000, 1000))
 SLOW_MS = (50, 500)
 LONG_NOTE = 3_600
 MEMORY_COUNT = 20_000
 SLOW_CONCURRENCY = 2000
-"""What 100 endpoints of ours may have in flight."""
+"""POSTs in flight that our settings allow to 100 endpoints, 20 to each."""
 
 
 def heavy(contenders: Contenders) -> str:
@@ -37,7 +37,7 @@ def heavy(contenders: Contenders) -> str:
 
 
 def slow(contenders: Contenders) -> str:
-    """Receivers that take their time: how near a worker comes to a loop that may have as much in flight."""
+    """Throughput with slow receivers, compared with a bare loop that may have as many POSTs in flight."""
     rows = []
     urls = contenders.urls(100)
     for delay_ms in SLOW_MS:
@@ -56,7 +56,7 @@ def slow(contenders: Contenders) -> str:
 
 
 def durability(contenders: Contenders) -> str:
-    """What Redis's append-only file costs."""
+    """The cost of Redis's append-only file."""
     urls = contenders.urls(100)
     rates = contenders.rates(
         "append-only file",
@@ -67,7 +67,7 @@ def durability(contenders: Contenders) -> str:
 
 
 def workers(contenders: Contenders) -> str:
-    """What more workers bring on this machine."""
+    """Throughput with more workers on this machine."""
     urls = contenders.urls(100)
     rates = contenders.rates(
         "workers",
@@ -78,7 +78,7 @@ def workers(contenders: Contenders) -> str:
 
 
 def latency(contenders: Contenders) -> str:
-    """From XADD to arrival, at steady rates, and what a callback costs there."""
+    """Latency from XADD to arrival at steady rates, and the cost of a callback at them."""
     receiver, size, progress = contenders.receiver, contenders.size, contenders.progress
     rows = []
     for rate, endpoints in RATES:
@@ -87,7 +87,7 @@ def latency(contenders: Contenders) -> str:
             progress.start(f"latency at {rate}/s over {endpoints} endpoints")
             with running() as stack:
                 made = customers(stack, contenders.urls(endpoints))
-                stack.load.burst("w", made, 2 * len(made))  # windows and connections as they are in service
+                stack.load.burst("w", made, 2 * len(made))  # warms up windows and connections
                 stack.drained()
                 receiver.take()
                 worker, server, before = stack.worker_cpu(), stack.redis_cpu(), stack.commands()
@@ -110,7 +110,7 @@ def latency(contenders: Contenders) -> str:
 
 
 def enqueue(contenders: Contenders) -> str:
-    """Status changes a second that one producer puts on the queue by the Python client."""
+    """Status changes a second that one producer enqueues with the Python client."""
     from dispatcher import Dispatcher, StatusChange
 
     many, dicts, single = [], [], []
@@ -137,7 +137,7 @@ def enqueue(contenders: Contenders) -> str:
 
 
 def memory(contenders: Contenders) -> str:
-    """Bytes of Redis for a callback that waits, that is to be tried again, and that was delivered."""
+    """Bytes of Redis for a waiting callback, one to be retried, and a delivered one."""
     rows = []
     for each in (1, 2, 3):
         contenders.progress.start(f"memory, {each} callbacks a message")
@@ -157,7 +157,7 @@ def memory(contenders: Contenders) -> str:
 def _memory(contenders: Contenders, each: int) -> tuple[float, float, float]:
     count, receiver = MEMORY_COUNT, contenders.receiver
     settings = {"DELIVERED_BODY_SECONDS": "0", "BREAKER_FAILURES": "1000000", "BACKOFF_BASE_SECONDS": "900"}
-    settings |= {"STATUS_RETENTION_SECONDS": "0"}  # what the message store takes is `make bench-store`'s
+    settings |= {"STATUS_RETENTION_SECONDS": "0"}  # `make bench-store` measures the message store
     with running(workers=0, **settings) as stack:
         stack.load.each, stack.load.pad = each, 60
         made = customers(stack, contenders.urls(100))
@@ -196,7 +196,7 @@ def _memory(contenders: Contenders, each: int) -> tuple[float, float, float]:
 
 
 def tables(contenders: Contenders, names: Sequence[str]) -> str:
-    """The tables of these names, with the machine they were made on."""
+    """The named tables, with a line about the machine."""
     said = (
         f"{contenders.size.rounds} rounds on {machine()}; `make bench` repeats it. Median, and lowest to highest. "
         "Redis with AOF everysec; receiver, Redis, producer and workers share the cores. "
@@ -217,7 +217,7 @@ TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
     "enqueue": (enqueue, 1),
     "memory": (memory, 1),
 }
-"""By name: what makes it, and in how many steps a round."""
+"""By name: the function that makes the table, and its steps per round."""
 
 
 def main(arguments: Sequence[str]) -> None:

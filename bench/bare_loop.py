@@ -1,4 +1,4 @@
-"""The limit: an aiohttp loop that posts the same signed bodies and does nothing else; no queue, ledger or log."""
+"""The upper bound: an aiohttp loop that only posts the same signed bodies; no queue, ledger or log."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Who is compared: real processes that deliver a number of callbacks as fast as they can."""
+"""The contenders: real processes that deliver a number of callbacks as fast as they can."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from bench.report import Progress, bars, median, spread, table
 from bench.stack import CELERY, ROOT, Stack, running, wait_until
 
 Contender = Callable[[], Group]
-"""Delivers callbacks; what the receiver saw."""
+"""Delivers callbacks; returns what the receiver saw."""
 
 BARE = "bare aiohttp loop"
 PREFORK = "plain Celery, prefork 2"
@@ -32,7 +32,7 @@ POOLS = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything a run does."""
+    """How many rounds, callbacks and seconds a run has."""
 
     rounds: int
     ours: int
@@ -41,14 +41,14 @@ class Size:
 
 
 class Contenders:
-    """All of them, on one receiver."""
+    """All contenders, with one receiver."""
 
     def __init__(self, receiver: Receiver, size: Size, progress: Progress) -> None:
         self.receiver = receiver
         self.size = size
         self.progress = progress
         self.note = 0
-        """Bytes by which bodies are longer; ours are of a dialect that passes them on then."""
+        """Extra bytes per body; if set, ours use a dialect that passes them on."""
 
     def ours(
         self,
@@ -60,7 +60,7 @@ class Contenders:
         statuses: Sequence[str] = ("DELIVERED",),
         **settings: str,
     ) -> Group:
-        """Our workers, the queue filled before they start."""
+        """Our workers; the queue is filled before they start."""
         count = self.size.ours
         with running(workers=0, aof=aof, **settings) as stack:
             stack.load.note, stack.load.statuses, stack.load.each = self.note, statuses, len(statuses)
@@ -72,7 +72,7 @@ class Contenders:
             return self._arrived(count)
 
     def plain(self, urls: Sequence[str], pool: Sequence[str]) -> Group:
-        """Plain Celery, its queue filled before its workers start."""
+        """Plain Celery; its queue is filled before its workers start."""
         count = self.size.plain
         with running(workers=0) as stack:
             enqueue = _plain_celery(stack)
@@ -83,7 +83,7 @@ class Contenders:
             return self._arrived(count)
 
     def django_webhook(self, urls: Sequence[str]) -> Group:
-        """django-webhook, its queue filled before its worker starts."""
+        """django-webhook; its queue is filled before its worker starts."""
         count = self.size.plain
         with running(workers=0) as stack:
             broker = stack.server.url.replace("unix://", "redis+socket://")
@@ -110,7 +110,7 @@ class Contenders:
             return self._arrived(count)
 
     def bare(self, urls: Sequence[str], *, concurrency: int = 100, count: int = 0) -> Group:
-        """An aiohttp loop that does nothing else."""
+        """The bare aiohttp loop."""
         count = count or self.size.ours
         command = [sys.executable, "-m", "bench.bare_loop"]
         with subprocess.Popen(
@@ -127,11 +127,11 @@ class Contenders:
         return self.receiver.take()["b"]
 
     def urls(self, count: int) -> list[str]:
-        """So many endpoints."""
+        """URLs of `count` endpoints."""
         return [self.receiver.url(number + 1) for number in range(count)]
 
     def rates(self, name: str, contenders: dict[str, Contender]) -> dict[str, list[float]]:
-        """Callbacks a second of each, round by round."""
+        """Callbacks a second of each contender, round by round."""
         found: defaultdict[str, list[float]] = defaultdict(list)
         for _ in range(self.size.rounds):
             for contender, run in contenders.items():
@@ -140,7 +140,7 @@ class Contenders:
         return found
 
     def throughput(self, name: str, endpoints: int, pools: Sequence[str] = tuple(POOLS)) -> str:
-        """All contenders, with all callbacks waiting before they start; of plain Celery, with these pools."""
+        """A table of all contenders, plain Celery with these pools. All callbacks wait before a contender starts."""
         urls = self.urls(endpoints)
         contenders: dict[str, Contender] = {
             "one worker": lambda: self.ours(urls),
@@ -163,18 +163,18 @@ class Contenders:
 
 
 def ratio(found: Sequence[float], base: Sequence[float], digits: int = 2) -> str:
-    """Round by round, so that what disturbs a round disturbs both."""
+    """The ratio round by round, so that a disturbance of a round affects both sides."""
     return spread([a / b for a, b in zip(found, base, strict=True)], digits)
 
 
 def customers(stack: Stack, urls: Sequence[str], dialect: str = "zeckta") -> list[Customer]:
-    """A workspace for up to 100 URLs each, so that many endpoints need not many workspaces."""
+    """A customer for each URL, in at most 100 workspaces, so that many endpoints do not need many workspaces."""
     made = stack.customers("w", urls[:100], dialect)
     return [Customer(made[number % len(made)].workspace, url) for number, url in enumerate(urls)]
 
 
 def _plain_celery(stack: Stack) -> Callable[[bytes], object]:
-    """Has a stack run plain Celery; returns what enqueues a status change there."""
+    """Sets up a stack for plain Celery; returns the function that enqueues a status change."""
     broker = stack.server.url.replace("unix://", "redis+socket://")
     stack.environment |= {"PLAIN_REDIS_URL": broker, "PLAIN_LEDGER_URL": stack.server.url}
     producer = app.amqp.Producer(Connection(broker))

@@ -1,8 +1,8 @@
 """`make bench-isolation`, second part: what one customer with very many bad endpoints costs the others.
 
-One worker, its settings as they come but where a row says otherwise. Each row has a fresh Redis and worker; the rows of a
-round follow one another, and a ratio is of two rows of one round. What is measured begins when intake has accepted all of the
-bad ones, and goes on beyond their first wave of retries, after 15 s.
+One worker with default settings unless a row says otherwise. Each row has a fresh Redis and worker; the rows of a
+round follow one another, and ratios are within one round. The measurement begins once intake has accepted all
+callbacks to the bad endpoints, and lasts beyond their first wave of retries, after 15 s.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from bench.stack import Stack, running, wait_until
 
 RATE, HEALTHY = 50, 100
 KINDS = ("ok", "hang", "late")
-"""The receiver's ports; `refuse` is a port where nobody listens."""
+"""The receiver's ports. `refuse` is not among them: it is a port without a listener."""
 LATE_MS = 9000
 
 
 @dataclass(frozen=True)
 class Row:
-    """What others do beside the healthy endpoints."""
+    """The other customers' load during a measurement."""
 
     name: str
     kind: str = "refuse"
@@ -50,7 +50,7 @@ ROWS = (
 
 
 class Customers:
-    """The rows, on one receiver."""
+    """Measures the rows, with one receiver."""
 
     def __init__(self, receiver: Receiver, seconds: float, share: float, progress: Progress) -> None:
         self._receiver = receiver
@@ -60,7 +60,7 @@ class Customers:
         receiver.behave("ok", LATE_MS, port=KINDS.index("late"))
 
     def measure(self, row: Row) -> Phase:
-        """What healthy endpoints see beside a row."""
+        """The healthy endpoints' latency during a row's load."""
         with running(MAX_IN_FLIGHT=str(row.max_in_flight)) as stack:
             healthy = stack.customers("w", [self._receiver.url(n + 1) for n in range(HEALTHY)])
             bad = stack.customers("x", [self._receiver.url(0)] * row.workspaces)
@@ -76,7 +76,7 @@ class Customers:
         return Phase(*shares, sent["h"] - arrived.distinct)
 
     def _burst(self, stack: Stack, row: Row, bad: Sequence[Customer]) -> None:
-        """Enqueues the row's callbacks, and waits until intake has accepted them."""
+        """Enqueues the row's callbacks and waits until intake has accepted them."""
         if not row.callbacks:
             return
         endpoints = max(1, round(row.endpoints * self._share))
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.customers", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: a look, not a measurement")
     parser.add_argument("--keep", action="store_true", help="write the table into docs/performance.md")
-    parser.add_argument("--rounds", type=int, default=3, help="how many, where it is no quick one")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds, unless --quick")
     options = parser.parse_args(arguments)
     rounds, seconds, share = (1, 6, 0.1) if options.quick else (options.rounds, 30, 1.0)
     progress = Progress(rounds * len(ROWS))

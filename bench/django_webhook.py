@@ -1,7 +1,7 @@
-"""The comparison: django-webhook, a package that sends webhooks by Celery, without its table of sent ones.
+"""A contender: django-webhook, a package that sends webhooks by Celery, with its table of sent events turned off.
 
-A task reads the webhook and its secrets from the database (SQLite here), signs, and posts by `requests`. It has no ledger: what
-is enqueued twice is posted twice.
+A task reads the webhook and its secrets from the database (SQLite here), signs, and posts by `requests`. It has no
+ledger: an event enqueued twice is posted twice.
 """
 
 import json
@@ -30,7 +30,7 @@ django.setup()
 
 
 def main() -> None:
-    """Makes the database, with a webhook for each URL on stdin (a JSON list); the first one's id is 1."""
+    """Creates the database, with a webhook for each URL on stdin (a JSON list); ids count from 1."""
     from django_webhook.models import Webhook
 
     call_command("migrate", verbosity=0)

@@ -1,4 +1,4 @@
-"""`make bench-drain`: how fast waiting callbacks go out when 10,000, 100,000 or 1,000,000 of them wait, and what they take of Redis."""
+"""`make bench-drain`: delivery rate and memory per callback while 10,000, 100,000 or 1,000,000 callbacks wait."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ FULL, QUICK = (10_000, 100_000, 1_000_000), (3_000, 30_000)
 
 
 def drain(contenders: Contenders, count: int) -> list[float]:
-    """Accepted a second while nothing goes out; bytes of Redis each; delivered a second from then on."""
+    """Returns callbacks accepted a second while none is sent, bytes of Redis each, and callbacks delivered a second."""
     progress, receiver = contenders.progress, contenders.receiver
     with running(workers=0) as stack:
         made = customers(stack, contenders.urls(ENDPOINTS))
@@ -47,13 +47,13 @@ def drain(contenders: Contenders, count: int) -> list[float]:
 
 
 def limit(stack: Stack, rate: str) -> None:
-    """Lets all endpoints have so many callbacks a second, at most."""
+    """Sets the rate limit of all workspaces, in callbacks a second to each endpoint; "0" removes it."""
     for key in stack.client.scan_iter("dispatcher:workspace:*"):
         stack.client.hset(key, mapping={"rate_per_second": rate, "revision": rate})
 
 
 def _look_now(stack: Stack) -> None:
-    """Has the workers look at all endpoints at once, not when they would have had a token."""
+    """Makes all endpoints due now, so that the workers do not wait for the old rate's tokens."""
     for workspace in stack.client.zrange("dispatcher:schedule", 0, -1):
         for endpoint in stack.client.zrange(b"dispatcher:schedule:" + workspace, 0, -1):
             stack.client.hdel(b"dispatcher:endpoint:" + endpoint, "hinted_until")
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
         contenders = Contenders(receiver, Size(1, 0, 0, 0), progress)
         found = [drain(contenders, count) for count in (*sizes, sizes[0])]
     progress.end()
-    base = (found[0][2] + found[-1][2]) / 2  # before and after, for the machine changes meanwhile
+    base = (found[0][2] + found[-1][2]) / 2  # mean of before and after, since the machine's speed drifts
     rows = [
         [f"{count:,}", f"{accepted:,.0f}", f"{each:,.0f}", f"{rate:,.0f}", f"{rate / base:.2f}"]
         for count, (accepted, each, rate) in zip((*sizes, sizes[0]), found, strict=True)

@@ -1,7 +1,7 @@
-"""`make bench-isolation`: what bad endpoints, a burst and an outage cost everybody else.
+"""`make bench-isolation`: what bad endpoints, a burst and an outage cost the other customers.
 
-One worker, its settings as they come. Each phase has a fresh Redis and worker; the phases of a round follow
-one another, and a ratio is of two phases of one round.
+One worker with default settings. Each phase has a fresh Redis and worker; the phases of a round follow one
+another, and ratios are within one round.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from bench.stack import Stack, running, wait_until
 
 RATE, HEALTHY = 400, 100
 KINDS = ("ok", "hang", "busy", "drip")
-"""The receiver's ports; `refuse` is a port where nobody listens, `slow` a name whose look-up takes 2 s."""
+"""The receiver's ports. Other kinds: `refuse` is a port without a listener, `slow` a name whose look-up takes 2 s."""
 
 BESIDE = (
     ("none", 0, "nobody: all of it to the healthy"),
@@ -32,12 +32,12 @@ BESIDE = (
     ("drip", 100, "100 that drip"),
     ("slow", 100, "100 whose look-up takes 2 s"),
 )
-"""What half of the traffic goes to; the first is what the others are compared with."""
+"""Where the second half of the traffic goes; the first entry is the base of the ratios."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What healthy endpoints saw; milliseconds from XADD to arrival."""
+    """The healthy endpoints' latency from XADD to arrival, in milliseconds, and their lost callbacks."""
 
     p50: float
     p95: float
@@ -46,7 +46,7 @@ class Phase:
 
 
 class Isolation:
-    """The phases, on one receiver and one name server."""
+    """Runs the phases, with one receiver and one name server."""
 
     def __init__(self, receiver: Receiver, names: NameServer, seconds: float, progress: Progress) -> None:
         self._receiver = receiver
@@ -55,7 +55,7 @@ class Isolation:
         self._progress = progress
 
     def beside(self, kind: str, count: int) -> Phase:
-        """Half of the traffic to healthy endpoints, half to `count` others of that kind."""
+        """Sends half of the traffic to healthy endpoints, half to `count` others of a kind."""
         with running(DNS_SERVERS=self._names.address) as stack:
             healthy = stack.customers("w", [self._receiver.url(n + 1) for n in range(HEALTHY)])
             others = stack.customers("x", [self._url(kind, n) for n in range(count)]) or healthy
@@ -72,7 +72,7 @@ class Isolation:
         return Phase(*(percentile(times, share) for share in (0.5, 0.95, 0.99)), sent["h"] - arrived.distinct)
 
     def burst(self, count: int) -> tuple[float, int]:
-        """Seconds that another customer's change waits behind a burst, and how many entries were before it."""
+        """Seconds that another customer's status change waits behind a burst, and how many entries were ahead of it."""
         with running() as stack:
             many = stack.customers("w", [self._receiver.url(n + 1) for n in range(HEALTHY)])
             [other] = stack.customers("o", [self._receiver.url(5000)])
@@ -85,8 +85,8 @@ class Isolation:
         return found["o"].latencies_us[0] / 1e6, before
 
     def outage(self, waiting: int) -> tuple[float, Phase, Phase]:
-        """An endpoint comes back to `waiting` callbacks: how many a second it takes then, what its fresh ones and
-        healthy neighbours see meanwhile."""
+        """An endpoint recovers while `waiting` callbacks wait: how many of them a second it takes then, and the latency
+        of its new callbacks and of healthy neighbours meanwhile."""
         settings = {"BREAKER_PAUSE_SECONDS": "1", "BREAKER_MAX_PAUSE_SECONDS": "2"}
         with running(**settings) as stack:
             healthy = stack.customers("w", [self._receiver.url(n + 1) for n in range(HEALTHY)])

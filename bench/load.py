@@ -1,4 +1,4 @@
-"""The backends' side: status changes whose eventId says to which group they belong and when they were enqueued."""
+"""The backends' side: enqueues status changes whose eventId holds their group and the time of enqueuing."""
 
 import itertools
 import random
@@ -15,25 +15,25 @@ PIPELINE = 500
 
 @dataclass(frozen=True)
 class Customer:
-    """Whom a status change is for."""
+    """The workspace and callback URL of a status change."""
 
     workspace: str
     url: str
 
 
 class Load:
-    """Makes status changes as a backend does, and puts them on the queue."""
+    """Makes status changes as a backend does, and enqueues them."""
 
     pad = 0
-    """Bytes by which each status change, and each body, is longer."""
+    """Extra bytes in each status change and each body."""
     note = 0
-    """Bytes of a `reference` in each, for dialects that pass it on."""
+    """Bytes of a `reference` in each status change, for dialects that pass it on."""
     named = False
-    """Whether a message has all by which some platform looks it up."""
+    """Whether a message has every field by which some platform looks it up."""
     each = 1
-    """How many status changes a message has."""
+    """Status changes per message."""
     statuses: Sequence[str] = ("DELIVERED",)
-    """Theirs, in turn."""
+    """The status changes' statuses, in turn."""
 
     def __init__(self, client: Any, stream: str = "dispatcher:events") -> None:
         self._client = client
@@ -42,7 +42,7 @@ class Load:
         self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
     def change(self, group: str, customer: Customer) -> bytes:
-        """One status change, as JSON; enqueued now."""
+        """One status change as JSON, stamped as enqueued now."""
         number = next(self._numbers)
         message: dict[str, Any] = {
             "uuid": f"m{number // self.each:08d}-6a5ad0ba-b5a9-11ef-b8d9",
@@ -74,14 +74,14 @@ class Load:
         )
 
     def send(self, group: str, customers: Sequence[Customer]) -> None:
-        """Enqueues one for each, in one round trip."""
+        """Enqueues one status change for each customer, in one round trip."""
         pipe = self._client.pipeline(transaction=False)
         for customer in customers:
             pipe.xadd(self._stream, {"event": self.change(group, customer)})
         pipe.execute()
 
     def burst(self, group: str, customers: Sequence[Customer], count: int) -> float:
-        """Enqueues `count`, round robin, as fast as it can; the seconds it took."""
+        """Enqueues `count` status changes, round robin, as fast as possible; returns the seconds it took."""
         began = time.monotonic()
         chosen = itertools.islice(itertools.cycle(c for c in customers for _ in range(self.each)), count)
         while batch := list(itertools.islice(chosen, PIPELINE)):
@@ -97,10 +97,10 @@ class Load:
         seed: int = 1,
         tell: Callable[[float], None] = lambda _: None,
     ) -> dict[str, int]:
-        """Enqueues at a steady rate, groups in turn, customers at random; how many of each group.
+        """Enqueues at a steady rate, groups in turn, customers at random; returns how many of each group.
 
-        What is due at the same half millisecond travels together. A change is stamped when it is
-        sent, so a late producer adds nothing to a latency.
+        Status changes due in the same half millisecond are sent together. Each is stamped when it is sent, so a
+        late producer does not add to a latency.
         """
         turns = itertools.cycle(groups)
         chance = random.Random(seed)

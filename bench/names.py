@@ -1,4 +1,4 @@
-"""A name server of ours: every name has one address on loopback; those that start with `slow` take two seconds."""
+"""A name server for benchmarks: all names have one loopback address; those that start with `slow` take two seconds."""
 
 import asyncio
 import multiprocessing
@@ -12,7 +12,7 @@ TYPE_A = 1
 
 
 def answer_to(query: bytes, address: str) -> tuple[bytes, bytes]:
-    """The name that was asked for, and the answer: its A record; none for other types (RFC 1035 §4)."""
+    """The queried name's first label, and the answer: an A record, or no records for other types (RFC 1035 §4)."""
     end = query.index(b"\0", 12) + 5
     question = query[12:end]
     kind = struct.unpack(">H", question[-4:-2])[0]
@@ -48,7 +48,7 @@ def _main(pipe: "multiprocessing.connection.Connection", address: str) -> None:
 
 
 class NameServer:
-    """Its process; use in `with`. `address` is what names have."""
+    """The name server's process; use it in `with`. All names resolve to the given address; `self.address` is its own."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         context = multiprocessing.get_context("spawn")

@@ -1,6 +1,6 @@
-"""The comparison: callbacks by Celery alone, as a good engineer would write them in a day.
+"""A contender: callbacks by Celery alone, as a good engineer would write them in a day.
 
-One task for each status change; an `httpx.Client` for each process; SET NX, so that an eventId happens once; `autoretry_for`
+One task for each status change; one `httpx.Client` per process; SET NX, so that an eventId is sent once; `autoretry_for`
 with exponential backoff; late acknowledgement, so that a killed worker loses nothing; the same signature.
 """
 

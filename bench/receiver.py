@@ -1,7 +1,7 @@
-"""The customers' side: a process of its own that takes POSTs as cheaply as Python can, and counts them.
+"""The customers' side: a process that receives POSTs as cheaply as Python can, and counts them.
 
 It binds 0.0.0.0, so that every address of 127.0.0.0/8 with its port is an endpoint. An eventId made by
-`bench.load` holds the group it belongs to and when it was enqueued; so a latency is known on arrival.
+`bench.load` holds its group and the time of enqueuing, so the latency is known on arrival.
 """
 
 import asyncio
@@ -33,19 +33,19 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Group:
-    """What arrived of one group since the last `take`."""
+    """What arrived for one group since the last `take`."""
 
     posts: int = 0
     distinct: int = 0
     latencies_us: "array[int]" = field(default_factory=lambda: array("q"))
-    """From XADD to arrival, of each first POST."""
+    """From XADD to arrival, for each eventId's first POST."""
     first_at: float = 0.0
     last_at: float = 0.0
-    """Seconds since 1970, of first POSTs."""
+    """Seconds since 1970; `first_at` and `last_at` count only first POSTs."""
 
 
 class _Seen:
-    """Gathers a group."""
+    """Collects what arrives for a group."""
 
     def __init__(self) -> None:
         self.posts = 0
@@ -118,7 +118,7 @@ def _header(head: bytes, name: bytes) -> bytes:
 
 
 def _event_id(body: bytes) -> bytes:
-    """Of who has no such header."""
+    """The eventId from the body, for senders without the header."""
     start = body.index(b'"eventId":"') + 11
     return body[start : body.index(b'"', start)]
 
@@ -143,9 +143,9 @@ async def _main(pipe: Connection, kinds: list[str]) -> None:
     def command() -> None:
         try:
             order = pipe.recv()
-        except EOFError:  # whoever ran the benchmark has gone
+        except EOFError:  # the benchmark's process has ended
             order = "stop"
-        os.set_blocking(pipe.fileno(), True)  # uvloop's reader has it otherwise; what was seen may be long
+        os.set_blocking(pipe.fileno(), True)  # uvloop's reader sets it non-blocking; the answer may be long
         match order:
             case "take":
                 pipe.send({name.decode(): one.group() for name, one in seen.items()})
@@ -163,7 +163,7 @@ async def _main(pipe: Connection, kinds: list[str]) -> None:
 
 
 class Receiver:
-    """The receiver's process, with one port for each of `kinds`; use in `with`."""
+    """The receiver's process, with one port for each of `kinds`; use it in `with`."""
 
     def __init__(self, *kinds: str) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -174,35 +174,35 @@ class Receiver:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, list(kinds)), daemon=True)
         self._process.start()
-        theirs.close()  # or its death would not be noticed
+        theirs.close()  # or the child's death would go unnoticed
         self._ports: list[int] = self._pipe.recv()
 
     def url(self, number: int, port: int = 0, scheme: str = "http") -> str:
-        """The URL of endpoint `number` at the port of the given place in `kinds`."""
+        """The URL of endpoint `number` at a port, given by its index in `kinds`."""
         return f"{scheme}://127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}:{self._ports[port]}/hooks"
 
     def port(self, port: int = 0) -> int:
-        """The port's number."""
+        """The number of a port, given by its index in `kinds`."""
         return self._ports[port]
 
     def behave(self, kind: str, delay_ms: float = 0, port: int = 0) -> None:
-        """Has a port answer in another way from now on."""
+        """Changes how a port answers from now on."""
         self._pipe.send(("behave", port, kind, delay_ms))
 
     def take(self) -> dict[str, Group]:
-        """What arrived, by group; forgets it."""
+        """Returns what arrived, by group, and resets it."""
         self._pipe.send("take")
         found: dict[str, Group] = self._pipe.recv()
         return found
 
     def count(self, group: str) -> int:
-        """How many distinct eventIds of a group arrived so far."""
+        """How many distinct eventIds of a group arrived since the last `take`."""
         self._pipe.send("count")
         found: dict[str, int] = self._pipe.recv()
         return found.get(group, 0)
 
     def cpu_seconds(self) -> float:
-        """CPU time of the process so far."""
+        """CPU seconds of the process so far."""
         return cpu_seconds(self._process.pid or 0)
 
     def __enter__(self) -> Self:
@@ -217,7 +217,7 @@ class Receiver:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, from /proc (Linux)."""
+    """User and system time of a process so far, in seconds, from /proc (Linux)."""
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100

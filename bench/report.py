@@ -1,4 +1,4 @@
-"""Tables for people, and the machine they were made on."""
+"""Formats result tables, describes the machine, shows progress."""
 
 import platform
 import statistics
@@ -14,29 +14,29 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of them lie; 0 of none."""
+    """The value below which `share` of the values lie; 0 if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
 def median(values: Sequence[float]) -> float:
-    """The median; 0 of none."""
+    """The median; 0 if there are no values."""
     return statistics.median(values) if values else 0.0
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Median, and lowest to highest where there are several."""
+    """The median, with lowest to highest if there are several values."""
     text = f"{median(values):,.{digits}f}"
     return text if len(values) < 2 else f"{text} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
 def bars(values: Sequence[float], width: int = 30) -> list[str]:
-    """A bar for each value."""
+    """A bar for each value, scaled to the largest."""
     return ["█" * max(1, round(value / max(values) * width)) for value in values]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
-    """A Markdown table whose columns line up; the first `texts` of them hold text, the others numbers."""
+    """A Markdown table with aligned columns; the first `texts` hold text, the others numbers."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -55,7 +55,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1)
 
 
 def machine() -> str:
-    """What this ran on, in one line."""
+    """The machine and software versions, in one line."""
     cores = 0
     model = platform.processor()
     for text in Path("/proc/cpuinfo").read_text().splitlines():
@@ -67,7 +67,7 @@ def machine() -> str:
 
 
 class Progress:
-    """Says on standard error what runs, and how much is left."""
+    """Prints on standard error which step runs, and of how many."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -76,18 +76,18 @@ class Progress:
         self._text = ""
 
     def start(self, text: str) -> None:
-        """The next step begins."""
+        """Begins the next step."""
         self._done += 1
         self._text = f"[{self._done}/{self._steps}] {time.monotonic() - self._began:5.0f} s  {text}"
         self._say()
 
     def part(self, share: float) -> None:
-        """So much of the step is done."""
+        """Shows which share of the step is done."""
         if sys.stderr.isatty():
             self._say(f" {share:.0%}")
 
     def end(self) -> None:
-        """All is done."""
+        """Prints the total time."""
         self._text = f"done in {time.monotonic() - self._began:.0f} s"
         self._say()
         print(file=sys.stderr)
@@ -98,12 +98,12 @@ class Progress:
 
 
 def keep(name: str, text: str) -> None:
-    """Puts a text between its marks in docs/performance.md."""
+    """Writes a text between its marks in docs/performance.md."""
     put_between_marks(DOCUMENT, name, text)
 
 
 def put_between_marks(path: Path, name: str, text: str) -> None:
-    """Replaces what stands between a document's marks of that name."""
+    """Replaces the text between a document's marks of that name."""
     document = path.read_text()
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, _, rest = document.partition(start)

@@ -1,4 +1,4 @@
-"""A Redis of its own and worker processes, as an operator runs them; and what they use of the machine."""
+"""A private Redis and worker processes, as an operator runs them, and their resource use."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ AOF = {
 
 
 class Stack:
-    """Made by `running`."""
+    """Redis and worker processes; `running` makes it."""
 
     def __init__(self, folder: Path, server: RedisServer, settings: dict[str, str]) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Stack:
         }
 
     def start(self, *command: str, ready: str = "ready.") -> None:
-        """Starts a worker process (ours, if no other is named) and waits until it takes work."""
+        """Starts a worker process (by default ours) and waits until its log contains `ready`."""
         log = self.folder / f"worker-{len(self.workers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -66,13 +66,13 @@ class Stack:
             raise SystemExit(f"error: a worker ended: {log.read_text(errors='replace')[-2000:]}")
 
     def logged(self, text: str) -> int:
-        """How many lines of the workers' logs hold a text."""
+        """How often a text occurs in the workers' logs."""
         return sum(log.read_text(errors="replace").count(text) for log in self.folder.glob("worker-*.log"))
 
     def customers(
         self, prefix: str, urls: Sequence[str], dialect: str = "zeckta", **limits: int | float | str
     ) -> list[Customer]:
-        """Makes a workspace for each URL."""
+        """Creates a workspace for each URL."""
 
         async def make() -> list[Customer]:
             client = connect_async(self.server.url)
@@ -88,22 +88,22 @@ class Stack:
         return asyncio.run(make())
 
     def waiting(self) -> int:
-        """Status changes and callbacks that have not come to an end."""
+        """How many status changes and callbacks have not ended."""
         pipe = self.client.pipeline(transaction=False)
         pipe.xlen("dispatcher:events")
         pipe.zcard("dispatcher:expiries")
         return sum(pipe.execute())
 
     def drained(self, seconds: float = 120) -> None:
-        """Waits until nothing waits."""
+        """Waits until all callbacks have ended."""
         wait_until(lambda: self.waiting() == 0, seconds, "everything to be delivered", every=0.05)
 
     def worker_cpu(self) -> float:
-        """CPU seconds of the workers so far, their children's too."""
+        """CPU seconds of the workers and their children so far."""
         return sum(cpu_seconds(pid) for worker in self.workers for pid in _family(worker.pid))
 
     def commands(self) -> tuple[int, int]:
-        """Scripts and reads that Redis was asked for so far (a round trip each), and all commands it ran."""
+        """Round trips so far (scripts, stream reads), and all commands that Redis ran, without the benchmark's own."""
         stats = self.client.info("commandstats")
         ours = {
             n: s["calls"]
@@ -119,7 +119,7 @@ class Stack:
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Kills the workers."""
         for worker in self.workers:
             for pid in _family(worker.pid):
                 os.kill(pid, 9)
@@ -129,7 +129,7 @@ class Stack:
 
 @contextmanager
 def running(*, aof: str = "everysec", workers: int = 1, **settings: str) -> Iterator[Stack]:
-    """A fresh Redis and workers, for as long as the `with` lasts."""
+    """A fresh Redis and workers, within `with`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with RedisServer(folder, *AOF[aof]) as server:
@@ -143,7 +143,7 @@ def running(*, aof: str = "everysec", workers: int = 1, **settings: str) -> Iter
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str, *, every: float = 0.02) -> None:
-    """Waits for a condition. Raises SystemExit if it does not come true in time."""
+    """Waits until a condition holds. Raises SystemExit after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
-"""`make bench-store`: what the message store costs callbacks, what it takes of Redis, and how fast it answers.
+"""`make bench-store`: the message store's cost for callbacks, its memory in Redis, and its query latency.
 
-With and without it, in turn, on one machine; then a million messages, asked by HTTP.
+Runs with and without the store, in turn, on one machine; then queries a million messages by HTTP.
 """
 
 import argparse
@@ -45,11 +45,11 @@ KINDS = (
 OFF = {"STATUS_RETENTION_SECONDS": "0"}
 QUERIES_PER_SECOND, CALLBACKS_PER_SECOND = 500, 300
 AT_ONCE = 170
-"""Messages whose three status changes are recorded in one script: some 512, as intake does while it is behind."""
+"""Messages recorded in one script: with three status changes each some 512, as intake does while it is behind."""
 
 
 def throughput(contenders: Contenders) -> str:
-    """Callbacks a second with the store and without it."""
+    """Callbacks a second with and without the store."""
     rows = []
     urls = contenders.urls(100)
     for name, dialect, statuses in KINDS:
@@ -66,7 +66,7 @@ def throughput(contenders: Contenders) -> str:
 
 
 def intake(contenders: Contenders, count: int) -> str:
-    """Status changes a second that intake accepts while nothing else runs."""
+    """Status changes accepted a second by intake while nothing else runs."""
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(contenders.size.rounds):
         for name, settings in (("with", {}), ("without", OFF)):
@@ -91,7 +91,7 @@ def intake(contenders: Contenders, count: int) -> str:
 
 
 def change(dialect: str, number: int, status: str, at_ms: int) -> StatusChange:
-    """A status change as a platform of that dialect has it."""
+    """A status change with the fields that a platform of that dialect sends."""
     message: dict[str, Any] = {
         "uuid": f"m{number:08d}-6a5ad0ba-b5a9-11ef-b8d9",
         "src": "ZECKTA",
@@ -114,7 +114,7 @@ def change(dialect: str, number: int, status: str, at_ms: int) -> StatusChange:
 
 
 async def fill(url: str, dialect: str, count: int, retention_ms: int = WEEK_MS) -> None:
-    """Messages of three status changes each, spread over the last week."""
+    """Records messages of three status changes each, spread over the last week."""
     client = connect_async(url)
     now = time.time_ns() // 1_000_000
     metrics = Metrics()
@@ -186,7 +186,7 @@ PATHS = {
 
 @contextmanager
 def api_of(stack: Stack) -> Iterator[tuple[str, dict[str, dict[str, str]]]]:
-    """The API as a process on a stack, with a workspace and the header of a key of each dialect."""
+    """Runs the API as a process on a stack; yields its URL, and for each dialect the headers with an API key."""
     import base64
 
     async def make() -> dict[str, dict[str, str]]:
@@ -211,7 +211,7 @@ def api_of(stack: Stack) -> Iterator[tuple[str, dict[str, dict[str, str]]]]:
 
 
 def queries(progress: Progress, count: int) -> str:
-    """How long each query takes while a million messages are kept, one after another."""
+    """Latency of each query, one at a time, while a million messages are stored."""
     rows = []
     with running(workers=0, aof="off") as stack:
         for dialect in ("zeckta", "sendexa", "namirial", "qlara"):
@@ -241,7 +241,7 @@ async def _ask(url: str, headers: dict[str, str], count: int) -> list[float]:
 
 
 def beside_callbacks(contenders: Contenders) -> str:
-    """What 500 queries a second do to callbacks, and callbacks to them."""
+    """How 500 queries a second and callbacks affect each other's latency."""
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(contenders.size.rounds):
         for name in ("quiet", "asked"):
@@ -280,7 +280,7 @@ def beside_callbacks(contenders: Contenders) -> str:
 
 @contextmanager
 def _asking(url: str, headers: dict[str, str], rate: int) -> Iterator[dict[str, Any]]:
-    """Asks at a steady rate from a thread with a loop of its own."""
+    """Queries at a steady rate from a thread with its own event loop, while the block runs."""
     found: dict[str, Any] = {"took": [], "seconds": 1.0}
     stop = threading.Event()
 
@@ -314,7 +314,7 @@ def _asking(url: str, headers: dict[str, str], rate: int) -> Iterator[dict[str, 
 
 
 def expiry(progress: Progress, count: int) -> str:
-    """How long Redis takes to answer while messages are kept, and while they are forgotten as fast as they came."""
+    """Redis's response time while messages are recorded, and while they expire as fast as they came."""
     rows = []
     with running(workers=0, aof="off") as stack:
         progress.start(f"{count:,} messages come")

@@ -1,4 +1,4 @@
-"""Celery's broker: its URL, its TLS, its options, by the same rules as our own connection to Redis."""
+"""Celery's broker: URL, TLS and options, by the same rules as our own connection to Redis."""
 
 import os
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from dispatcher.store.connection import safe_url, tls_problem
 from dispatcher.store.redis_url import SCHEMES, RedisUrl, split_url, with_authorities
 
 HINT_TASK = "dispatcher.deliver"
-"""The name of the one task: a hint."""
+"""The name of the only task, which is a hint."""
 OVERRIDES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
 
 def redis_of(url: str) -> RedisUrl | None:
-    """The Redis that is the broker; None if another transport is. Raises InvalidInput that quotes nothing of the URL."""
+    """The broker as a Redis URL; None if it is not Redis. Raises InvalidInput, whose text quotes nothing of the URL."""
     scheme, mark, rest = url.strip().partition("://")
     match scheme.lower():
         case "redis+socket":
@@ -31,9 +31,9 @@ def redis_of(url: str) -> RedisUrl | None:
 
 
 def of(url: str, ca_file: str | None) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
-    """`broker_url`, `broker_use_ssl` and what goes into `broker_transport_options`. Raises InvalidInput.
+    """Celery's `broker_url` and `broker_use_ssl`, and the URL's own transport options. Raises InvalidInput.
 
-    A rediss:// URL without TLS options is one that kombu does not verify, so they are always given.
+    kombu does not verify certificates of a rediss:// URL without TLS options, so these are always set.
     """
     for name in OVERRIDES:
         if os.environ.get(name):
@@ -47,7 +47,7 @@ def of(url: str, ca_file: str | None) -> tuple[str, dict[str, Any] | None, dict[
 
 
 def transport_options(key_prefix: str, others: Mapping[str, Any]) -> dict[str, Any]:
-    """How kombu connects; `others` are those of the URL, and win."""
+    """kombu's transport options; `others`, from the URL, take precedence."""
     return {
         "global_keyprefix": f"{key_prefix}:celery:",
         "socket_timeout": 10,
@@ -59,7 +59,7 @@ def transport_options(key_prefix: str, others: Mapping[str, Any]) -> dict[str, A
 
 
 def problem(error: BaseException, url: str) -> str:
-    """Why the broker cannot be used, in one line without user and password, whatever kombu says."""
+    """Why the broker cannot be used, in one line, with user and password removed from kombu's text."""
     text = tls_problem(error, safe_url(url)) or " ".join(str(error).split()) or type(error).__name__
     try:
         parts = split_url(url)

@@ -1,4 +1,4 @@
-"""Celery's settings: messages are hints, so nothing here has to be durable, only quick and steady."""
+"""Celery's settings. Messages are only hints, so nothing here needs to be durable, only fast and robust."""
 
 from config.broker import of as _broker
 from config.broker import transport_options as _transport_options
@@ -11,8 +11,8 @@ try:
 except InvalidInput as error:
     raise SystemExit(f"error: {error}") from None
 broker_connection_retry_on_startup = True
-broker_connection_max_retries = None  # a worker waits for Redis as long as it takes
-broker_channel_error_retry = True  # else a READONLY reply ends the worker
+broker_connection_max_retries = None  # a worker waits for Redis without limit
+broker_channel_error_retry = True  # otherwise a READONLY reply ends the worker
 broker_transport_options = _transport_options(_settings.key_prefix, _options)
 
 imports = ("tasks.deliver",)
@@ -20,7 +20,7 @@ task_default_queue = "dispatcher"
 task_serializer = "json"
 accept_content = ["json"]
 task_ignore_result = True
-task_acks_late = False  # a lost hint is made again by the waker
+task_acks_late = False  # the waker sends a lost hint again
 task_publish_retry = False  # an engine that cannot publish a hint serves the endpoint itself
 
 worker_pool = "threads"

@@ -1,4 +1,4 @@
-"""Writes what is made from the settings: `.env.example`, and the README's table. `make docs` runs it."""
+"""Generates `.env.example` and the README's table from the settings. `make docs` runs it."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ BEGIN, END = "<!-- settings: made by `make docs` -->\n", "<!-- end of settings -
 
 
 def written(path: Path) -> str:
-    """What the document should say. Raises ValueError for a README without the two marks."""
+    """The text that the document should have. Raises ValueError for a README without the two marks."""
     if path.name == ".env.example":
         return env_example()
     before, begin, rest = path.read_text().partition(BEGIN)
@@ -39,7 +39,7 @@ def env_example() -> str:
 
 
 def readme_table() -> str:
-    """The table of the README."""
+    """The README's table of settings."""
     lines = [
         f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, default, meaning in rows()
     ]

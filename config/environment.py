@@ -1,22 +1,22 @@
-"""Names in the environment and in `.env` that begin as settings do: which are settings, and which are somebody else's."""
+"""Tells settings from other variables with the same prefix, in the environment and in `.env`."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 PREFIX = "DISPATCHER_"
-"""What the name of every setting begins with."""
+"""The prefix of every setting's name."""
 
 _OF_KUBERNETES = re.compile(r".*_SERVICE_(HOST|PORT(_\w+)?)|.*_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
-"""Kubernetes sets these in every pod for a Service whose name begins with `dispatcher`, where enableServiceLinks is not false."""
+"""Set by Kubernetes in every pod for a Service named `dispatcher…`, unless enableServiceLinks is false."""
 _ADDRESS_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://[0-9a-f.:\[\]]+", re.IGNORECASE)
-"""What it sets …_PORT to."""
+"""The value that Kubernetes gives a variable …_PORT."""
 
 
 def is_of_others(name: str, value: str | None) -> bool:
-    """Whether a variable that begins with DISPATCHER_ and is no setting is set by something else, on purpose.
+    """Whether a variable that begins with DISPATCHER_ and is not a setting is set on purpose by something else.
 
-    Nothing of this repository sets one: its compose file, units, manifests and tests set settings alone.
+    Nothing in this repository sets such a variable: its compose file, units, manifests and tests set only settings.
     """
     name = name.upper()
     if _OF_KUBERNETES.fullmatch(name):
@@ -25,7 +25,7 @@ def is_of_others(name: str, value: str | None) -> bool:
 
 
 def unknown(variables: Mapping[str, str | None], settings: Collection[str]) -> list[str]:
-    """The names that begin as a setting and are none, upper case, sorted. An empty value is none at all."""
+    """Names that look like a setting and are none, in upper case, sorted. Variables with an empty value are ignored."""
     return sorted(
         name.upper()
         for name, value in variables.items()
@@ -37,7 +37,7 @@ def unknown(variables: Mapping[str, str | None], settings: Collection[str]) -> l
 
 
 def problem(name: str, where: str, settings: Iterable[str]) -> str:
-    """What is wrong with a name that is no setting, with the one that was meant, if one is like it."""
+    """The error text for an unknown setting, with the most similar known one, if any."""
     near = get_close_matches(name, list(settings), n=1, cutoff=0.8)
-    hint = f"did you mean {near[0]}?" if near else "take it away; `dispatcher config` lists all settings"
+    hint = f"did you mean {near[0]}?" if near else "remove it; `dispatcher config` lists all settings"
     return f"{name} in {where} is no setting: {hint}"

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: how each is read, and what is refused. Each is a type for a field of Settings."""
+"""Types for the fields of Settings: how each kind of value is parsed, and what is refused."""
 
 import base64
 import ipaddress
@@ -18,7 +18,7 @@ from dispatcher.store.redis_url import RedisUrl, split_url
 
 FERNET_KEY_BYTES = 32
 NEW_FERNET_KEY = "head -c 32 /dev/urandom | base64 | tr +/ -_"
-"""Makes a key for SECRET_KEYS, in a shell."""
+"""The shell command that makes a key for SECRET_KEYS."""
 
 
 def fernet_keys(value: SecretStr | None) -> list[str]:
@@ -27,7 +27,7 @@ def fernet_keys(value: SecretStr | None) -> list[str]:
 
 
 def _parts(value: object) -> object:
-    """What is between commas."""
+    """Splits a text at commas."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -64,7 +64,7 @@ def _name_servers(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _fernet(value: SecretStr | None) -> SecretStr | None:
-    """What cryptography's Fernet takes, without loading it for every command."""
+    """Checks what cryptography's Fernet would check, without loading it for every command."""
     if value is None:
         return None
     keys = fernet_keys(value)
@@ -96,7 +96,7 @@ def _http_url(value: SecretStr | None) -> SecretStr | None:
 
 
 def _proxy_url(value: SecretStr | None) -> SecretStr | None:
-    """It may have a user and a password."""
+    """As `_http_url`, but a user and a password are allowed."""
     if value:
         url = value.get_secret_value()
         split_url(url)

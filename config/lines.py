@@ -1,6 +1,6 @@
-"""Lines to a descriptor, by a thread of its own: a reader that is away, slow or full costs lines and nothing else.
+"""Writes lines to a descriptor from a thread, so that a slow, full or missing reader costs lines and nothing else.
 
-A log call neither waits nor fails. O_NONBLOCK would do it without a thread, but it belongs to the open file,
+A log call neither blocks nor fails. O_NONBLOCK would do without a thread, but it is a flag of the open file,
 which a worker shares with its supervisor and with other workers.
 """
 
@@ -14,23 +14,23 @@ from io import UnsupportedOperation
 from typing import TextIO
 
 LIMIT = 8_000_000
-"""Characters that wait to be written, some 20,000 lines; further lines are lost."""
+"""Limit of characters waiting to be written, some 20,000 lines; further lines are lost."""
 PIECE = 32_768
-"""Bytes of one write. Half of what a pipe holds: where several processes share one, their lines mix only once it is full."""
+"""Bytes per write: half a pipe's buffer, so that lines of processes sharing a pipe mix only once it is full."""
 LINGER_SECONDS = 0.005
-"""After a write, so that many lines go out in one turn of the thread."""
+"""Pause after a write, so that the next one takes many lines."""
 FLUSH_SECONDS = 1.0
-"""How long an end waits for what is not written yet."""
+"""How long the process waits at its end for unwritten lines."""
 
 
 class Lines:
-    """Writes what it is given in order; counts the lines that could not be written."""
+    """Writes texts in order, and counts the lines that could not be written."""
 
     def __init__(self, descriptor: int | None) -> None:
         self.lost = 0
-        """Lines, since the start of the process."""
+        """Lines lost since the start of the process."""
         self.lost_notice: Callable[[int], str] = lambda count: f"{count} log lines were lost\n"
-        """Makes the text that says, once writing works again, how many lines were lost."""
+        """Makes the notice of lost lines that is written once writing works again."""
         self.descriptor = descriptor
         self._changed = threading.Condition()  # reentrant: a signal handler may log while its thread does
         self._waiting: list[str] = []
@@ -41,7 +41,7 @@ class Lines:
         os.register_at_fork(after_in_child=self._forked)
 
     def put(self, text: str) -> None:
-        """Has text written soon. Never raises, never waits."""
+        """Queues text for writing. Never raises, never blocks."""
         with self._changed:
             if self._size + len(text) > LIMIT:
                 self.lose(max(1, text.count("\n")))
@@ -59,7 +59,7 @@ class Lines:
             self._unsaid += count
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Waits until everything is written, at most so long."""
+        """Waits until everything is written, for at most `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_writing, seconds)
 
@@ -67,18 +67,18 @@ class Lines:
         if self._thread:
             self._changed.notify_all()
             return
-        if sys.is_finalizing():  # a thread would never begin, and whoever starts it would wait for that
+        if sys.is_finalizing():  # a new thread would never run, and starting it would wait for that
             self._write_or_lose("".join(self._waiting).encode(errors="backslashreplace"))
             self._waiting, self._size, self._is_writing = [], 0, False
             return
         self._thread = threading.Thread(target=self._write_forever, name="log", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # no more threads can be had: the next line tries again
+        except RuntimeError:  # no thread available: the next line tries again
             self._thread, self._is_writing = None, False
 
     def _forked(self) -> None:
-        """A child has no thread yet, and what the parent had waiting is the parent's."""
+        """Resets the child after a fork: it has no thread, and the waiting lines are the parent's to write."""
         self._changed, self._thread = threading.Condition(), None
         self._waiting, self._size, self._is_writing = [], 0, False
 
@@ -89,11 +89,11 @@ class Lines:
             time.sleep(LINGER_SECONDS)
 
     def _next(self) -> list[str]:
-        """All that waits; waits until there is something."""
+        """Takes all waiting texts; blocks until there are some."""
         with self._changed:
             while not self._waiting:
                 self._is_writing = False
-                self._changed.notify_all()  # whoever flushes
+                self._changed.notify_all()  # wakes `flush`
                 self._changed.wait()
             batch, self._waiting, self._size = self._waiting, [], 0
             return batch
@@ -113,7 +113,7 @@ class Lines:
                     self._unsaid -= unsaid
 
     def _write(self, data: bytes) -> int:
-        """Writes after a line that was torn on a line of its own; returns how many bytes could be written."""
+        """Writes data, on a new line if the last write broke off mid-line; returns how many of its bytes were written."""
         if self.descriptor is None:
             return 0
         torn = b"\n" if self._is_torn else b""
@@ -124,7 +124,7 @@ class Lines:
 
 
 def _pieces(data: bytes) -> list[bytes]:
-    """Whole lines, in pieces of PIECE bytes at most; a longer line is cut."""
+    """Splits data into pieces of at most PIECE bytes, at line ends; only a longer line is cut."""
     pieces, start = [], 0
     while start < len(data):
         end = start + PIECE
@@ -136,20 +136,20 @@ def _pieces(data: bytes) -> list[bytes]:
 
 
 def _write(descriptor: int, data: bytes) -> int:
-    """How many bytes could be written; waits where the descriptor takes none for now."""
+    """Writes data; returns how many bytes were written. Waits while a non-blocking descriptor is full."""
     written = 0
     while written < len(data):
         try:
             written += os.write(descriptor, data[written:])
-        except BlockingIOError:  # somebody else's O_NONBLOCK
+        except BlockingIOError:  # another process set O_NONBLOCK
             time.sleep(LINGER_SECONDS)
-        except OSError:  # no room, no reader, no such device any more
+        except OSError:  # disk full, no reader, device gone
             break
     return written
 
 
 class LinesStream:
-    """In place of a standard stream, for whatever prints."""
+    """Replaces a standard stream, for code that prints."""
 
     encoding, errors = "utf-8", "backslashreplace"
 
@@ -158,30 +158,30 @@ class LinesStream:
         self._is_terminal = replaced is not None and replaced.isatty()
 
     def write(self, text: str) -> int:
-        """Has text written soon."""
+        """Queues text for writing."""
         self._lines.put(text)
         return len(text)
 
     def writelines(self, texts: list[str]) -> None:
-        """Has texts written soon."""
+        """Queues texts for writing."""
         self._lines.put("".join(texts))
 
     def flush(self) -> None:
-        """Nothing to wait for."""
+        """Does nothing: `Lines.flush` waits."""
 
     def isatty(self) -> bool:
-        """Whether people read it."""
+        """Whether the replaced stream is a terminal."""
         return self._is_terminal
 
     def fileno(self) -> int | None:
-        """The descriptor, for a child process to inherit. Raises OSError where there is none."""
+        """The descriptor, for a child process to inherit. Raises OSError if there is none."""
         if self._lines.descriptor is None:
             raise UnsupportedOperation("this process began with the stream closed")
         return self._lines.descriptor
 
 
 def descriptor_of(stream: TextIO | None) -> int | None:
-    """Where a standard stream writes; None where there is none (the process began with it closed)."""
+    """The descriptor of a standard stream; None if the process began with it closed."""
     try:
         return None if stream is None else stream.fileno()
     except (OSError, ValueError):
@@ -189,11 +189,11 @@ def descriptor_of(stream: TextIO | None) -> int | None:
 
 
 errors = Lines(descriptor_of(sys.__stderr__))
-"""Standard error of this process."""
+"""Writes this process's standard error."""
 atexit.register(errors.flush)
 
 
 def guard_standard_error() -> None:
-    """Has whatever goes to standard error neither wait nor raise: for commands, whose output must not be lost in silence."""
+    """Makes writes to standard error neither block nor raise. For commands: standard output must still fail loudly."""
     if not isinstance(sys.stderr, LinesStream):
         sys.stderr = LinesStream(errors, sys.stderr)

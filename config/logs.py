@@ -1,6 +1,6 @@
 """Logging by structlog: one line per event, readable on a terminal, JSON elsewhere.
 
-No log call raises or waits (`config/lines.py`): what cannot be written, or cannot be shown, is lost and counted.
+No log call raises or blocks (`config/lines.py`): a line that cannot be written or rendered is lost and counted.
 """
 
 import atexit
@@ -19,24 +19,24 @@ import structlog
 from config.lines import FLUSH_SECONDS, Lines, LinesStream, descriptor_of, errors
 
 QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp")
-"""Loggers that repeat what our own lines say, or print whole URLs: warnings and worse only."""
+"""Loggers limited to warnings, because they repeat our own lines or print whole URLs."""
 UVICORNS = ("uvicorn", "uvicorn.error", "uvicorn.access")
-"""Loggers with handlers of their own where `uvicorn` was called and not `dispatcher api`; they could wait or raise."""
+"""Loggers that have their own handlers if started by `uvicorn` and not `dispatcher api`; those could block or raise."""
 
 
 _prints_json = False
-"""Whether what is printed in this process is to be JSON, as its log lines are."""
+"""Whether printed text becomes JSON lines, as log lines are."""
 
 _outputs = [errors]
-"""What `flush` waits for."""
+"""The outputs that `flush` waits for."""
 
 log = structlog.get_logger()
 
 
 def configure(level: str = "INFO", form: str = "auto") -> None:
-    """Sends everything, ours and the libraries', in one form to standard error.
+    """Sends all log lines, ours and the libraries', to standard error in one format.
 
-    Ours are written without a detour through `logging`, which took four times as long.
+    Ours bypass `logging`, which took four times as long.
     """
     global _prints_json
     is_terminal = LinesStream(errors, sys.__stderr__).isatty()
@@ -51,14 +51,14 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
         last = [
             structlog.dev.ConsoleRenderer(
                 colors=is_terminal and not os.environ.get("NO_COLOR"),  # no-color.org
-                exception_formatter=structlog.dev.plain_traceback,  # rich ones show locals, and with them secrets
+                exception_formatter=structlog.dev.plain_traceback,  # rich tracebacks show locals, which may hold secrets
             )
         ]
     ours = [*shared, _drop_none, *last]
     structlog.configure(
         processors=ours,
         wrapper_class=_to_lines(structlog.make_filtering_bound_logger(level)),
-        logger_factory=structlog.ReturnLoggerFactory(),  # not reached
+        logger_factory=structlog.ReturnLoggerFactory(),  # never called
         cache_logger_on_first_use=True,
     )
     errors.lost_notice = lambda count: _rendered(ours, "log.lines_lost", count)
@@ -80,9 +80,9 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
 
 
 def guard_standard_streams() -> None:
-    """Of a service: whatever prints in this process, Celery's signal handlers too, neither raises nor waits from now on.
+    """For services: from now on printing neither raises nor blocks, in Celery's signal handlers too.
 
-    Where logs are JSON, so is what is printed, a line each: Celery's banner, warnings, exceptions that nobody caught.
+    If logs are JSON, each printed line becomes a JSON line too: Celery's banner, warnings, uncaught exceptions.
     """
     if isinstance(sys.stdout, PrintedStream):
         return
@@ -100,7 +100,7 @@ def guard_standard_streams() -> None:
 
 
 class PrintedStream(LinesStream):
-    """In place of a standard stream, for whatever prints: where logs are JSON, each line is one with `event` and `level`."""
+    """Replaces a standard stream. If logs are JSON, each printed line becomes a JSON line with `event` and `level`."""
 
     def __init__(self, lines: Lines, replaced: TextIO | None, level: str) -> None:
         super().__init__(lines, replaced)
@@ -109,7 +109,7 @@ class PrintedStream(LinesStream):
         self._lock = threading.RLock()  # a signal handler may print while its thread does
 
     def write(self, text: str) -> int:
-        """Has text written soon."""
+        """Queues text for writing."""
         if not _prints_json:
             return super().write(text)
         with self._lock:
@@ -119,11 +119,11 @@ class PrintedStream(LinesStream):
         return len(text)
 
     def writelines(self, texts: list[str]) -> None:
-        """Has texts written soon."""
+        """Queues texts for writing."""
         self.write("".join(texts))
 
     def flush(self) -> None:
-        """Nothing to wait for; a line that was begun is ended."""
+        """Ends a line that was begun; waits for nothing."""
         with self._lock:
             begun, self._begun = self._begun, ""
         self._log(begun)
@@ -136,10 +136,10 @@ class PrintedStream(LinesStream):
 
 
 class HiddenStream(PrintedStream):
-    """The same for Celery's signal handlers, which would write to the descriptor at once, and could wait there for ever."""
+    """As PrintedStream, without a descriptor, to which Celery's signal handlers would write directly and could block."""
 
     def fileno(self) -> None:
-        """None: they say nothing then."""
+        """None, so that those handlers print nothing."""
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -161,18 +161,18 @@ def _log_unraisable(told: "sys.UnraisableHookArgs") -> None:
 
 
 def lost() -> int:
-    """Log lines of this process that could not be written."""
+    """How many log lines of this process could not be written."""
     return errors.lost
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> None:
-    """Waits, at most so long each, until what was logged, and printed, is written."""
+    """Waits until everything logged and printed is written, for at most `seconds` per output."""
     for lines in _outputs:
         lines.flush(seconds)
 
 
 class _LineHandler(logging.Handler):
-    """The same for the libraries' lines."""
+    """Sends the libraries' log records to `errors`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -184,7 +184,7 @@ class _LineHandler(logging.Handler):
 
 
 def _to_lines(bound: Any) -> Any:
-    """A bound logger that writes to `errors`; a line that cannot be made is lost."""
+    """A bound logger class that writes to `errors`; a line that cannot be rendered is counted as lost."""
 
     class ToLines(bound):  # type: ignore[misc]
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> None:
@@ -228,7 +228,7 @@ _last_from_consumer = ""
 
 
 def _once_while_away(record: logging.LogRecord) -> bool:
-    """Celery says at every try that its broker is away; once is enough."""
+    """Drops repeats of a warning from Celery's consumer, which logs every failed attempt to reach the broker."""
     global _last_from_consumer
     if record.name != "celery.worker.consumer.consumer" or record.levelno < logging.WARNING:
         return True

@@ -1,4 +1,4 @@
-"""A broker that is not Redis: whether Celery can use its URL. Loads kombu, which takes half a second: `broker.py` imports it for such a URL only."""
+"""Checks the URL of a broker that is not Redis. Loads kombu, which takes half a second: import it lazily."""
 
 from kombu.connection import Connection
 from kombu.transport import TRANSPORT_ALIASES
@@ -8,7 +8,7 @@ from dispatcher.store.redis_url import split_url
 
 
 def check(url: str) -> None:
-    """Connects to nothing. Raises InvalidInput, whose text quotes nothing of the URL."""
+    """Checks without connecting that Celery can use the URL. Raises InvalidInput, whose text quotes nothing of it."""
     try:
         for one in url.split(";"):
             if split_url(one).scheme.partition("+")[0] not in TRANSPORT_ALIASES:

@@ -1,4 +1,4 @@
-"""Every setting, once: default, unit, meaning. How a value is read is in `kinds.py`; `.env.example` and the README's table are made from here."""
+"""Every setting, once: default, unit, meaning. `kinds.py` parses values; `config/documents.py` generates documents."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from dispatcher.store.connection import safe_url
 
 
 class Settings(BaseSettings):
-    """Read from the environment (prefix `DISPATCHER_`) and `.env`. An empty value there is as if it was not there."""
+    """Settings from the environment (prefix `DISPATCHER_`) and `.env`. An empty value counts as not set."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -45,57 +45,64 @@ class Settings(BaseSettings):
     )
     redis_ca_file: Authorities = Field(
         None,
-        description="file of certificate authorities (PEM) to trust for rediss:// beside the system's; empty: none",
+        description="file of certificate authorities (PEM) to trust for rediss:// in addition to the system's; empty: none",
     )
     broker_url: Broker = Field(None, description="Celery's broker; empty: the same Redis")
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
-        "dispatcher", description="what every Redis key starts with"
+        "dispatcher", description="prefix of every Redis key"
     )
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(5, description="POSTs per callback, in all")
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        5, description="POSTs per callback, including the first"
+    )
     backoff_base_seconds: Positive = Field(15, description="wait after the first attempt")
     backoff_factor: Annotated[float, Field(ge=1)] = Field(
-        16, description="each further wait is this many times longer"
+        16, description="factor by which each further wait is longer"
     )
     backoff_jitter: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="waits vary by ± this share")
     expiry_seconds: Annotated[int, Field(ge=1, le=604_800)] = Field(
-        172_800, description="age at which a callback is given up, where the status change sets no ttlSeconds"
+        172_800, description="age at which a callback is given up, if the status change sets no ttlSeconds"
     )
-    request_timeout_seconds: Positive = Field(10, description="one attempt, from DNS to the last byte")
+    request_timeout_seconds: Positive = Field(
+        10, description="time-out of one attempt, from DNS to the last byte"
+    )
     retry_after_max_seconds: Annotated[float, Field(ge=0)] = Field(
-        3600, description="longest Retry-After that is heeded"
+        3600, description="longest wait for a Retry-After; a longer one is cut to this"
     )
     max_concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(
-        20, description="POSTs in flight to one endpoint, where the workspace sets none"
+        20, description="limit of POSTs in flight to one endpoint, if the workspace sets none"
     )
-    max_in_flight: Annotated[int, Field(ge=1)] = Field(4000, description="POSTs in flight from one worker")
+    max_in_flight: Annotated[int, Field(ge=1)] = Field(
+        4000, description="limit of POSTs in flight from one worker"
+    )
     allow_http: bool = Field(False, description="allow callback URLs with http://")
     allowed_networks: Networks = Field(
         (),
-        description="networks that may be connected to though they are not public, e.g. 127.0.0.0/8,10.1.0.0/16",
+        description="non-public networks that callbacks may go to, e.g. 127.0.0.0/8,10.1.0.0/16",
     )
     denied_networks: Networks = Field(
         (),
-        description="networks that no callback may go to, whatever else is allowed, e.g. 203.0.113.0/24,2001:db8:5::/48",
+        description="networks that no callback may go to, even if otherwise allowed, e.g. 203.0.113.0/24,2001:db8:5::/48",
     )
     nat64_prefixes: Nat64Prefixes = Field(
         (),
-        description="prefixes of this network's NAT64 beside 64:ff9b::/96; the IPv4 address inside is what is checked",
+        description="this network's NAT64 prefixes in addition to 64:ff9b::/96; the embedded IPv4 address is checked",
     )
-    allowed_ports: Ports = Field((), description="ports that may be connected to; empty: any")
+    allowed_ports: Ports = Field((), description="ports that callbacks may go to; empty: any")
     proxy_url: ProxyUrl = Field(
         None,
-        description="egress proxy that makes all connections and guards addresses itself (e.g. smokescreen); empty: none",
+        description="egress proxy that makes all connections and checks addresses itself (e.g. smokescreen); empty: none",
     )
     dns_servers: NameServers = Field(
         (),
-        description="name servers that look up callback URLs' names, e.g. 10.0.0.53,[fd00::53]:5353; empty: the system's",
+        description="name servers that resolve callback URLs' hosts, e.g. 10.0.0.53,[fd00::53]:5353; empty: the system's",
     )
     ca_file: Authorities = Field(
-        None, description="file of certificate authorities (PEM) to trust beside the system's; empty: none"
+        None,
+        description="file of certificate authorities (PEM) to trust in addition to the system's; empty: none",
     )
     secret_keys: FernetKeys = Field(
         None,
-        description="Fernet keys that encrypt signing secrets in Redis, newest first, comma-separated; empty: readable",
+        description="Fernet keys that encrypt signing secrets in Redis, newest first, comma-separated; empty: not encrypted",
     )
     secret_grace_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = Field(
         86_400, description="how long an old secret goes on signing after `workspace rotate-secret`"
@@ -106,10 +113,10 @@ class Settings(BaseSettings):
     )
     status_retention_seconds: Annotated[int, Field(ge=0)] = Field(
         604_800,
-        description="how long the status API knows a message after its last status change; 0: nothing is kept for it",
+        description="how long the status API keeps a message after its last status change; 0: it keeps none",
     )
     delivered_body_seconds: Annotated[int, Field(ge=0)] = Field(
-        3600, description="how long a delivered body is kept"
+        3600, description="how long the body of a delivered callback is kept"
     )
     max_waiting_per_endpoint: Annotated[int, Field(ge=0)] = Field(
         0,
@@ -119,11 +126,11 @@ class Settings(BaseSettings):
         5, description="how long one worker serves one endpoint before others get a turn"
     )
     lease_seconds: Positive = Field(
-        30, description="how long a claimed callback is a worker's own; at least the request time-out + 2 s"
+        30, description="lease of a claimed callback; at least the request time-out + 2 s"
     )
-    wake_seconds: Positive = Field(0.25, description="how often a worker looks for what is due")
+    wake_seconds: Positive = Field(0.25, description="how often a worker looks for due callbacks")
     breaker_failures: Annotated[int, Field(ge=1)] = Field(
-        10, description="failures in a row (down or overloaded) after which an endpoint pauses"
+        10, description="failures in a row (down or overloaded) after which the breaker pauses an endpoint"
     )
     breaker_pause_seconds: Positive = Field(
         10, description="first pause of an endpoint; each failed probe doubles it"
@@ -131,43 +138,42 @@ class Settings(BaseSettings):
     breaker_max_pause_seconds: Positive = Field(600, description="longest pause of an endpoint")
     remote_control: bool = Field(
         False,
-        description="let Celery's remote control (celery inspect, celery control) reach workers; whoever can write to the "
-        "broker can then stop them",
+        description="let Celery's remote control (celery inspect, celery control) reach workers; then anyone who can write to "
+        "the broker can stop them",
     )
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
-        0, description="port at which each worker shows its metrics to Prometheus; 0: none"
+        0, description="port at which each worker serves its metrics to Prometheus; 0: none"
     )
     api_rate_per_second: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        50, description="calls a second with one API key, where the key sets none"
+        50, description="limit of calls a second with one API key, if the key sets none"
     )
     api_max_queued: Annotated[int, Field(ge=1)] = Field(
         100_000,
-        description="status changes on the queue above which POST /v1/status-changes takes no more for now (503)",
+        description="queue length, in status changes, above which POST /v1/status-changes answers 503",
     )
     api_request_seconds: Positive = Field(
-        30, description="one call of the API, from its first byte to the last of its answer; then it is cut"
+        30, description="time limit of one API call, from its first byte to the last byte of its answer"
     )
     api_max_connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        500, description="connections to one process of the API; more are told 503"
+        500, description="limit of connections to one API process; more are answered 503"
     )
-    api_docs: bool = Field(False, description="show the API's documentation at /docs")
+    api_docs: bool = Field(False, description="serve the API's documentation at /docs")
     webhook_changes_per_minute: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        10, description="changes of a workspace's callback URL by its customer a minute (Qlara's webhook)"
+        10, description="limit of a customer's changes of its callback URL a minute (Qlara's webhook)"
     )
     alert_url: HttpUrl = Field(
         None,
-        description="the operator's own URL, told once a minute of what ended failed or expired, of endpoints that are "
-        "down and of falling success rates; empty: log events only",
+        description="the operator's own URL for alerts, at most once a minute: callbacks that ended failed or expired, endpoints "
+        "that are down, low success rates; empty: log events only",
     )
     alert_secret: SigningSecret = Field(
-        None, description="signs those POSTs as callbacks are signed (whsec_…); empty: they are not signed"
+        None,
+        description="signing secret of those alerts, as for callbacks (whsec_…); empty: they are not signed",
     )
-    alert_down_seconds: Positive = Field(
-        900, description="how long an endpoint does not answer before that is told"
-    )
+    alert_down_seconds: Positive = Field(900, description="how long an endpoint must be down before an alert")
     alert_success_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.9,
-        description="delivered share of a workspace's ends, this hour and the last, below which that is told",
+        description="share of a workspace's ended callbacks that were delivered, this hour and the last, below which to alert",
     )
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR"
@@ -201,7 +207,7 @@ class Settings(BaseSettings):
         found = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if name == "alert_url" and value is not None:  # its path may be what lets in
+            if name == "alert_url" and value is not None:  # its path may be a credential
                 value = safe_url(value.get_secret_value()).partition("://")[2].partition("/")[0] or "********"
             elif name.endswith("_url") and value is not None:
                 value = safe_url(value.get_secret_value())
@@ -212,12 +218,12 @@ class Settings(BaseSettings):
 
 
 def names() -> list[str]:
-    """The names of all settings, as the environment has them."""
+    """The names of all settings, as in the environment."""
     return [PREFIX + name.upper() for name in Settings.model_fields]
 
 
 def sources() -> dict[str, str]:
-    """Where each setting that is not at its default has its value from: the environment, or .env."""
+    """Where each setting that is set has its value from: the environment, or .env."""
     found: dict[str, str] = {}
     for where, variables in _variables().items():
         found |= {name.upper(): where for name in variables if name.upper() in names()}
@@ -225,7 +231,7 @@ def sources() -> dict[str, str]:
 
 
 def _variables() -> dict[str, Mapping[str, str | None]]:
-    """What is set, by where; the later ones win. Raises UnicodeDecodeError."""
+    """The variables that are set, by source; later sources take precedence. Raises UnicodeDecodeError."""
     return {
         ".env": DotEnvSettingsSource(Settings).env_vars,
         "the environment": EnvSettingsSource(Settings).env_vars,
@@ -233,7 +239,7 @@ def _variables() -> dict[str, Mapping[str, str | None]]:
 
 
 def _refuse_unknown() -> None:
-    """Raises InvalidInput for names that nobody reads: a typo would leave a setting at its default."""
+    """Raises InvalidInput for unknown settings: a typo would silently leave a setting at its default."""
     known = names()
     wrong = [
         environment.problem(name, where, known)
@@ -245,12 +251,12 @@ def _refuse_unknown() -> None:
 
 
 def load() -> Settings:
-    """The settings of this process. Raises InvalidInput, in one line, for what is wrong with them."""
+    """The settings of this process. Raises InvalidInput, whose text lists all problems in one line."""
     try:
         _refuse_unknown()
         return Settings()
     except UnicodeDecodeError:
-        raise InvalidInput(".env is not UTF-8; write it as that, or take it away") from None
+        raise InvalidInput(".env is not UTF-8; save it as UTF-8, or remove it") from None
     except ValidationError as error:
         wrong = (
             f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
@@ -260,7 +266,7 @@ def load() -> Settings:
 
 
 def load_or_exit() -> Settings:
-    """The settings, for a module that another program imports: wrong ones end it with one line."""
+    """The settings, for a module that another program imports: invalid ones end the process with one line."""
     try:
         return load()
     except InvalidInput as error:
@@ -271,7 +277,7 @@ def load_or_exit() -> Settings:
 
 
 def wants_json() -> bool:
-    """Whether LOG_FORMAT says json, though other settings may be wrong."""
+    """Whether LOG_FORMAT is json, even if other settings are invalid."""
     try:
         found = [variables.get(f"{PREFIX}LOG_FORMAT".lower()) for variables in _variables().values()]
     except UnicodeDecodeError:

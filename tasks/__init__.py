@@ -1,4 +1,4 @@
-"""The ways in: Celery's tasks and worker, the command line."""
+"""The entry points: Celery's task and worker, and the command line."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Makes `celery -A tasks` find the application, without loading Celery for every command."""
+    """Lets `celery -A tasks` find the application without loading Celery for every command."""
     if name != "app":
         raise AttributeError(name)
     found = importlib.import_module("tasks.app").app
-    globals()["app"] = found  # in place of the module that the import has put here
+    globals()["app"] = found  # replaces the submodule `tasks.app`, which the import bound to this name
     return found

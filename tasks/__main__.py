@@ -7,7 +7,7 @@ from tasks import interrupt
 
 
 def main() -> None:
-    """Runs a command: errors become one line and an exit code. Ctrl-C is quiet from the first import on."""
+    """Runs a command; an error becomes one line and an exit code. Ctrl-C prints no traceback, not even during imports."""
     interrupt.end_at_once()
     sys.exit(import_module("tasks.lazy").run())
 

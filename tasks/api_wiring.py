@@ -1,4 +1,4 @@
-"""Settings become objects: what the HTTP API reads and changes. Needs the extra `api`."""
+"""Builds what the HTTP API reads and changes, from the settings. Needs the extra `api`."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +19,7 @@ from tasks import wiring
 
 @asynccontextmanager
 async def api(settings: Settings) -> AsyncIterator[ApiParts]:
-    """What the HTTP API reads and changes; closes it after it."""
+    """What the HTTP API reads and changes; closes its connections at the end."""
     async with AsyncExitStack() as closing:
         url = wiring.redis_url(settings)
         client = connect_async(url)

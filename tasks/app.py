@@ -21,7 +21,7 @@ app.steps["consumer"].add(LostConnectionStep)
 
 @celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _guard(**_: Any) -> None:
-    """Before Celery's first warning and its banner."""
+    """Sets up logging before Celery prints its first warning and its banner."""
     _logging()
     logs.guard_standard_streams()
 
@@ -33,11 +33,11 @@ def _logging(**_: Any) -> None:
 
 
 def _refuse_options() -> None:
-    """Ends the process, before it is detached, where Celery was given options of a worker that would not do what they say."""
+    """Exits with code 2 if Celery was given a worker option that has no effect here. Runs before Celery detaches."""
     after = sys.argv[sys.argv.index("worker") + 1 :] if "worker" in sys.argv else []
     if problem := celery_options.problem(after):
         _guard()
-        print(f"error: {problem}", file=sys.stderr)  # noqa: T201  a log line where logs are JSON
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201  becomes a log line where logs are JSON
         raise SystemExit(2)
 
 

@@ -1,15 +1,15 @@
-"""`dispatcher`: the command line, as a table of contents. It loads nothing: `tasks/lazy.py` loads the command that runs."""
+"""`dispatcher`: the table of its commands. Imports none of them: `tasks/lazy.py` loads the one that runs."""
 
 from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """A command, or a group of commands, and where it is."""
+    """A command or a group of commands, and where it is defined."""
 
     path: str
-    """Its words, without `dispatcher`."""
+    """Its name as typed, without `dispatcher`."""
     where: str
-    """Module and name: a function is a command, a typer.Typer a group. Empty for a group whose commands are all in the table."""
+    """`module:name`: a function is a command, a typer.Typer a group. Empty if the table has all of a group's commands."""
     help: str
     """The first line of its help; a test compares the two."""
 
@@ -17,31 +17,33 @@ class Entry(NamedTuple):
 ABOUT = "Turns message status changes on a Redis queue into signed HTTP callbacks."
 
 COMMANDS = (
-    Entry("demo", "tasks.commands.demo:demo", "See the main job done here, on real parts."),
+    Entry(
+        "demo", "tasks.commands.demo:demo", "Run the main job here, on a private Redis, worker and receivers."
+    ),
     Entry("worker", "tasks.commands.worker:worker", "Run a worker; further options are Celery's."),
     Entry("enqueue", "tasks.commands.enqueue:enqueue", "Put status changes from a file on the queue."),
     Entry("workspace", "", "Customers: dialect, callback URL, secrets, limits."),
     Entry(
         "workspace add",
         "tasks.commands.workspace_change:add",
-        "Make a workspace; its secret is shown this once.",
+        "Create a workspace; its secret is shown only now.",
     ),
     Entry(
         "workspace rotate-secret",
         "tasks.commands.workspace:rotate_secret",
-        "Give a workspace a new secret; the old one goes on signing beside it for a while.",
+        "Give a workspace a new secret; the old one goes on signing for a grace period.",
     ),
     Entry(
         "workspace rotate-encryption",
         "tasks.commands.workspace:rotate_encryption",
-        "Write all secrets anew under the newest of DISPATCHER_SECRET_KEYS.",
+        "Re-encrypt all secrets with the newest of DISPATCHER_SECRET_KEYS.",
     ),
     Entry("workspace list", "tasks.commands.workspace:list_", "List all workspaces."),
     Entry("workspace show", "tasks.commands.workspace:show", "Show a workspace, never its secrets."),
     Entry(
         "workspace update",
         "tasks.commands.workspace_change:update",
-        "Change a workspace: the URL for later status changes, the rest at once.",
+        "Change a workspace: a new URL is for later status changes, the rest applies at once.",
     ),
     Entry(
         "workspace remove",
@@ -51,7 +53,7 @@ COMMANDS = (
     Entry(
         "workspace ping",
         "tasks.commands.ping:ping",
-        "Send a signed test callback from here, now, and show what came back.",
+        "Send a signed test callback from here, now, and show the result.",
     ),
     Entry(
         "workspace api-key",
@@ -63,11 +65,13 @@ COMMANDS = (
         "tasks.commands.api_key:of_producers",
         "API keys of backends, for POST /v1/status-changes.",
     ),
-    Entry("event", "tasks.commands.event:commands", "What became of a status change; sending it once more."),
+    Entry(
+        "event", "tasks.commands.event:commands", "Show what became of a status change; send it once more."
+    ),
     Entry(
         "event replay",
         "tasks.commands.replay:replay",
-        "Send an event that has ended once more, or many by filter: without --yes these are only counted.",
+        "Send an ended event once more, or many by filter; without --yes these are only counted.",
     ),
     Entry(
         "endpoint",
@@ -77,15 +81,15 @@ COMMANDS = (
     Entry(
         "endpoint retry",
         "tasks.commands.endpoint_retry:retry",
-        'Try an endpoint now, or many: "it is mended, go on".',
+        "Retry an endpoint now, or many, for example after a repair.",
     ),
     Entry(
         "endpoint ping",
         "tasks.commands.endpoint_ping:ping",
-        "Send a signed test callback to an endpoint, the way its deliveries go, and show what came back.",
+        "Send a signed test callback to an endpoint, as its deliveries are sent, and show the result.",
     ),
     Entry("rejected", "tasks.commands.rejected:commands", "Queue entries that could not be used, and why."),
-    Entry("purge", "tasks.commands.purge:commands", "Remove what nobody wants any more, after asking."),
+    Entry("purge", "tasks.commands.purge:commands", "Remove callbacks or rejected entries, after asking."),
     Entry("audit", "tasks.commands.audit:commands", "Who changed what, by the API or by a command."),
     Entry(
         "stats",
@@ -95,23 +99,23 @@ COMMANDS = (
     Entry(
         "tail",
         "tasks.commands.tail:tail",
-        "Watch attempts live, of all workers. Ctrl-C ends it; it costs nothing while nobody watches.",
+        "Watch the attempts of all workers live, until Ctrl-C.",
     ),
-    Entry("listen", "tasks.commands.listen:listen", "Receive, verify and print callbacks. Ctrl-C ends it."),
+    Entry("listen", "tasks.commands.listen:listen", "Receive, verify and print callbacks, until Ctrl-C."),
     Entry(
         "check",
         "tasks.commands.check:check",
-        "Look for what loses data, or (--live) for what stops callbacks.",
+        "Check for what would lose data, or with --live for what stops callbacks.",
     ),
     Entry(
         "exporter",
         "tasks.commands.exporter:exporter",
-        "Show queue, backlog, endpoints and Redis to Prometheus, read at each scrape.",
+        "Export metrics of queue, endpoints and Redis to Prometheus, read at each scrape.",
     ),
     Entry(
         "api",
         "tasks.commands.api:api",
-        "Serve the status API and the HTTP intake; put a proxy that speaks TLS in front of it.",
+        "Serve the status API and the HTTP intake; put a TLS proxy in front of it.",
     ),
     Entry("config", "tasks.commands.config:config", "Show the settings in force; secrets are hidden."),
 )

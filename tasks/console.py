@@ -1,4 +1,4 @@
-"""What the command line has in common: tables for people, JSON for programs, one line for an error."""
+"""Output shared by all commands: tables for people, JSON for programs, one line for an error."""
 
 import asyncio
 import json
@@ -19,24 +19,24 @@ from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, v
 from tasks import interrupt, tables
 
 DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
-"""Exit codes: done; the answer is no; wrong usage; Redis not reachable. After Ctrl-C it is 130."""
+"""Exit codes: done; the answer is no; wrong usage; Redis not reachable. Ctrl-C exits with 130."""
 
 CANCEL_AGAIN_SECONDS = 1.0
-"""So long a command has for what it does at its end, before it is told once more."""
+"""How long a cancelled command may clean up before it is cancelled again."""
 
 T = TypeVar("T")
 
 
 class Output(Console):
-    """On a terminal lines end between words, so that ids and URLs stay whole; elsewhere they are as they are, for grep."""
+    """Wraps lines between words on a terminal, so that ids and URLs stay whole; elsewhere never wraps, for grep."""
 
     def on_broken_pipe(self) -> None:
-        """Whoever reads has enough: the command ends, and what it holds is cleared up."""
+        """The reader closed the pipe: raises BrokenPipeError, so that the command cleans up and ends."""
         self.quiet = True
         raise BrokenPipeError
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich's, without markup; a word that is longer than the terminal is not broken either."""
+        """As rich's `print`, without markup. Never breaks a word, even one wider than the terminal."""
         if not self.stderr:
             _let_errors_go_first()
         if self.is_terminal:
@@ -48,21 +48,21 @@ class Output(Console):
 
 
 def _let_errors_go_first() -> None:
-    """A thread writes standard error: on a terminal what was said there before, such as a progress bar, comes before."""
+    """Flushes standard error, which a thread writes: on a terminal, earlier output (a progress bar) must come first."""
     if sys.stderr.isatty():
         errors.flush(FLUSH_SECONDS)
 
 
 FLUSH_SECONDS = 0.2
 WIDE = 250
-"""Columns where standard output is no terminal."""
+"""Width in columns if standard output is not a terminal."""
 
 out = Output(highlight=False, width=None if sys.stdout and sys.stdout.isatty() else WIDE)
 err = Output(stderr=True, highlight=False)
 
 
 def settings() -> Settings:
-    """The settings of this process, with logs set up by them. Raises InvalidInput."""
+    """The settings of this process; also configures logging from them. Raises InvalidInput."""
     interrupt.started()
     found = load()
     logs.configure(found.log_level, found.log_format)
@@ -70,9 +70,9 @@ def settings() -> Settings:
 
 
 def service_settings() -> Settings:
-    """The same for a service, of which everything that it says is a log line. Raises InvalidInput."""
+    """As `settings`, for a service: everything it prints becomes a log line. Raises InvalidInput."""
     interrupt.end_service_at_once()
-    if wants_json():  # what is wrong with the others is to be JSON too
+    if wants_json():  # so that an error in another setting is reported as JSON too
         logs.configure("INFO", "json")
         logs.guard_standard_streams()
     found = settings()
@@ -81,16 +81,16 @@ def service_settings() -> Settings:
 
 
 def run(coroutine: Coroutine[Any, Any, T], *others: signal.Signals) -> T:
-    """Runs a command's coroutine to its end, or until Ctrl-C or one of the other signals: KeyboardInterrupt."""
+    """Runs a command's coroutine. Raises KeyboardInterrupt at Ctrl-C or one of the other signals."""
     return asyncio.run(_interruptible(coroutine, others))
 
 
 def run_service(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Runs a service until Ctrl-C, which is KeyboardInterrupt, or TERM, after which it has done its work."""
+    """Runs a service until a signal. Ctrl-C raises KeyboardInterrupt (exit code 130); TERM returns (exit code 0)."""
     ended: list[signal.Signals] = []
     try:
         asyncio.run(_interruptible(coroutine, (signal.SIGTERM,), ended))
-    except KeyboardInterrupt:  # without a signal in `ended`: before the loop took them
+    except KeyboardInterrupt:  # `ended` is empty if Ctrl-C came before the loop handled signals
         if not ended or signal.SIGINT in ended:
             raise
 
@@ -100,14 +100,15 @@ async def _interruptible(
     others: Sequence[signal.Signals],
     came: list[signal.Signals] | None = None,
 ) -> T:
-    """Puts the signals that came into `came`. The loop takes the signals: an exception out of a signal handler may strike where it is swallowed.
+    """Runs a coroutine and cancels it at a signal; appends the signals that came to `came`.
 
-    A cancellation can get lost too: redis-py sends within `asyncio.wait_for`, which before Python 3.12
-    takes a result that came at the same moment for the better news. So it is repeated.
+    The event loop handles the signals, because an exception from a plain signal handler may strike where it is swallowed.
+    A cancellation can get lost too: redis-py sends within `asyncio.wait_for`, which before Python 3.12 drops the
+    cancellation if a result arrives at the same moment. So it is repeated.
     """
     interrupt.started()
     loop, told = asyncio.get_running_loop(), asyncio.Event()
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as a shell does for what runs behind it
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as a shell sets it for a background job
 
     def tell(number: signal.Signals) -> None:
         told.set()
@@ -134,13 +135,13 @@ def fail(text: str, code: int = NO) -> NoReturn:
 
 
 def require_one_of(what: str, value: str | None, known: Sequence[str]) -> None:
-    """Ends the command where an option's value is none of those there are; None is an option that was left out."""
+    """Ends the command if an option's value is not among the known ones; None means the option was not given."""
     if value is not None and value not in known:
         fail(f"{what} is one of {', '.join(known)}, not {value!r}", USAGE)
 
 
 def code_of(error: DispatcherError) -> int:
-    """The exit code that tells a program what went wrong."""
+    """The exit code for an error."""
     match error:
         case RedisUnavailable():
             return REDIS_AWAY
@@ -151,13 +152,13 @@ def code_of(error: DispatcherError) -> int:
 
 
 def report(error: Exception) -> int:
-    """Prints an expected error as one line; its exit code. Raises what is none: a bug."""
+    """Prints an expected error as one line and returns its exit code. Raises any other error again: it is a bug."""
     match error:
         case DispatcherError():
             text, code = str(error), code_of(error)
         case OSError():
             text, code = str(error), NO
-        case RedisError():  # a key that somebody wrote over
+        case RedisError():  # e.g. a key that was overwritten by hand
             hint = "WRONGTYPE" in str(error)
             more = "; see docs/operations.md, A key was written over by hand" if hint else ""
             text, code = f"Redis: {error}{more}", NO
@@ -168,20 +169,20 @@ def report(error: Exception) -> int:
 
 
 def say(text: str) -> None:
-    """A line on standard output, as it is."""
+    """Prints a line on standard output, unwrapped."""
     out.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    """One JSON document on standard output."""
+    """Prints one JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
-    """A table for people, or `empty` where there is nothing to show.
+    """Prints a table for people, or `empty` if it has no rows.
 
-    On a terminal it fits: where rows are longer than a line, each is a group of lines, unless --wide was said. Times in
-    ISO 8601 have their distance from now beside them there.
+    On a terminal it fits the width: if rows are too long, each becomes a group of lines, unless --wide is given.
+    On a terminal, ISO 8601 times also show how far they are from now.
     """
     if not rows:
         out.print(empty, markup=False)
@@ -202,17 +203,17 @@ def _cell(value: object, is_terminal: bool) -> str | None:
 
 
 def columns_of_terminal() -> int | None:
-    """The width of the terminal that standard output is; None if it is none."""
+    """The width of the terminal; None if standard output is not a terminal."""
     return out.width if sys.stdout.isatty() else None
 
 
 def print_line(line: str, style: str = "") -> None:
-    """A line as it is."""
+    """Prints a line unwrapped."""
     _let_errors_go_first()
     Console.print(out, Text(line), style=style, soft_wrap=True)
 
 
 def print_text(text: str) -> None:
-    """A line of text from wherever; on a terminal its times have their distance from now beside them."""
+    """Prints a line of untrusted text; on a terminal its times also show how far they are from now."""
     text = visible(text)
     out.print(tables.with_distances(text) if sys.stdout.isatty() else text, markup=False)

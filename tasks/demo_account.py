@@ -1,4 +1,4 @@
-"""What became of each line of the demo, from three sides: queue and counters, ledger, receivers."""
+"""Accounts for each line of the demo from three sources: queue and counters, ledger, receivers."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,12 @@ from tasks import wiring
 from tasks.receiver import Received
 
 Queued = list[tuple[str, bytes]]
-"""The queue entry of each line, and the line."""
+"""The queue entry's id and the line, for each line."""
 
 
 @dataclass
 class Account:
-    """What is known at the end."""
+    """The three sources at the end of the demo, and whether they agree."""
 
     lines: int
     events: list[StoredCallback]
@@ -27,7 +27,7 @@ class Account:
 
     @property
     def parts(self) -> dict[str, int]:
-        """What became of the lines."""
+        """How many lines ended in which way."""
         states = Counter(event.state.value for event in self.events)
         ends = {state: states[state] for state in ("delivered", "failed", "expired")}
         return ends | {
@@ -37,7 +37,7 @@ class Account:
         }
 
     def problems(self) -> Iterator[str]:
-        """Everything that does not add up; nothing if all does."""
+        """Everything that does not add up; empty if all does."""
         total = sum(self.parts.values())
         if total != self.lines:
             yield f"{self.lines} lines went in, {total} are accounted for"
@@ -59,7 +59,7 @@ class Account:
 
 
 async def account_of(store: wiring.Store, queued: Queued, received: list[Received]) -> Account:
-    """Looks every line up: in the ledger by its eventId, in `rejected` by its entry."""
+    """Looks up every line: in the ledger by eventId, among the rejected entries by entry id."""
     entries = dict(queued)
     rejected = [entry for entry in await store.rejected.newest(10_000) if entry.entry in entries]
     refused = {entry.entry for entry in rejected}

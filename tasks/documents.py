@@ -1,4 +1,4 @@
-"""Writes what is made from the command line: `docs/commands.md`. `make docs` runs it."""
+"""Generates `docs/commands.md` from the commands. `make docs` runs it."""
 
 import inspect
 from pathlib import Path
@@ -9,13 +9,13 @@ from tasks import lazy
 DOCUMENT = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 
-Made from the command line by `make docs`. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable, 130 Ctrl-C. `--json` prints one document with
-camelCase names and times in ISO 8601, UTC. On a terminal, rows that are wider than it become groups of lines, with ids and URLs whole; `--wide` has a line for each row. `dispatcher --install-completion` teaches your shell to complete all of this.
+Generated from the commands by `make docs`. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 Redis not reachable, 130 Ctrl-C. `--json` prints one document with
+camelCase names and times in ISO 8601, UTC. On a terminal, a row that is too wide becomes a group of lines, with ids and URLs whole; `--wide` prints one line for each row. `dispatcher --install-completion` installs completion for your shell.
 """
 
 
 def written() -> str:
-    """What the document should say."""
+    """The text that the document should have."""
     return HEAD + "".join(_chapter(name, command) for name, command in lazy.commands() if not command.hidden)
 
 

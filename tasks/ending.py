@@ -1,10 +1,10 @@
-"""From the signal that ends a worker to its end: within a deadline, whatever Redis, the broker and Celery do.
+"""Ends a worker within a deadline after a signal, whatever Redis, the broker and Celery do.
 
-The ordinary way is Celery's: the consumer stops, then the engine, then the pool. Celery waits for its broker on that
-way, without a bound where the broker is silent; so a thread watches it.
+Celery's own shutdown stops the consumer, then the engine, then the pool. It waits for the broker without a bound
+if the broker does not answer, so a thread watches it.
 
-TERM and QUIT end it with exit code 0, Ctrl-C with 130. HUP ends it likewise and starts it anew in the same process, with the same
-arguments: its settings are read anew. Where it runs on a terminal HUP says that the terminal is closed, and ends it.
+TERM and QUIT exit with code 0, Ctrl-C with 130. HUP ends the worker likewise and restarts it in the same process with
+the same arguments, so that it reads its settings again. On a terminal HUP means that the terminal closed: the worker ends.
 """
 
 import atexit
@@ -27,19 +27,19 @@ from tasks import interrupt
 from tasks.engine_thread import EX_SOFTWARE, EngineThread
 
 CONSUMER_SECONDS = 1.0
-"""What Celery has to stop taking hints; then the engine ends all the same."""
+"""How long Celery may take to stop consuming hints; after that the engine stops anyway."""
 RECORD_SECONDS = 2.5
-"""What the engine has, after the last POST's time-out, to record what came of it."""
+"""How long the engine may take, after the last POST's time-out, to record results."""
 CELERY_SECONDS = 2.5
-"""What Celery has to end once the engine has."""
+"""How long Celery may take to end once the engine has ended."""
 
 HANGUP_IS_IGNORED = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-"""As behind `nohup`; Celery sets a handler all the same."""
+"""As under `nohup`; Celery sets its own handler nevertheless."""
 
 log = structlog.get_logger()
 
 _celerys: list[str] = []
-"""Names of the signals that came to Celery's handlers; it tells of all but HUP."""
+"""Names of the signals that Celery's handlers received; Celery does not report HUP."""
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -48,17 +48,17 @@ def _note(sig: str, **_: object) -> None:
 
 
 class Ending:
-    """Waits for TERM, INT, QUIT or HUP; then sees to it that the process ends, or starts anew."""
+    """Waits for TERM, INT, QUIT or HUP, then makes sure that the process ends or restarts."""
 
     def __init__(self, engine: EngineThread, request_timeout_seconds: float) -> None:
         self._engine = engine
         self._engine_seconds = request_timeout_seconds + RECORD_SECONDS
-        self._begun: SimpleQueue[None] = SimpleQueue()  # its `put` may be interrupted by itself
+        self._begun: SimpleQueue[None] = SimpleQueue()  # its `put` is reentrant
         self._number: int | None = None
-        """The signal that began it; of several the first, but for HUP, after which one that ends has its way."""
+        """The signal that began the shutdown. The first one counts, except that any later signal overrides HUP."""
 
     def watch(self) -> None:
-        """Watches from now on; call it in the main thread, after Celery has set its handlers."""
+        """Starts watching. Call it in the main thread, after Celery has set its handlers."""
         Thread(target=self._see_to_it, name="ending", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self._watch_for(number, signal.getsignal(number))
@@ -70,12 +70,12 @@ class Ending:
         self._catch_up()
 
     def _catch_up(self) -> None:
-        """Takes up a signal that came after Celery had set its handlers, and before ours were set."""
+        """Handles a signal that came after Celery had set its handlers and before ours were set."""
         if self._number is not None or (state.should_stop is None and state.should_terminate is None):
             return
         atexit.unregister(
             _reload_current_worker
-        )  # Celery's answer to HUP; ours starts the program that was started
+        )  # Celery's restart after HUP; ours runs the original command line
         if HANGUP_IS_IGNORED and not _celerys:
             state.should_stop = None
             return
@@ -95,7 +95,7 @@ class Ending:
         signal.signal(number, handle)
 
     def _finish(self) -> None:
-        """The last that this process does: starts anew after HUP; the exit code after Ctrl-C is its own."""
+        """The process's last step: restarts it after HUP, sets the exit code after Ctrl-C."""
         if self._number == signal.SIGHUP and not _on_a_terminal():
             log.info("worker.restarts", reason="SIGHUP")
             logs.flush()
@@ -118,7 +118,7 @@ class Ending:
         self._engine.ask_to_stop()
         try:
             if self._engine.join(deadline - time.monotonic()):
-                time.sleep(CELERY_SECONDS)  # the process ends meanwhile, and this thread with it
+                time.sleep(CELERY_SECONDS)  # the process ends during this sleep
             else:
                 log.warning(
                     "worker.cut_short",

@@ -1,4 +1,4 @@
-"""The engine of a worker, in a thread with an event loop of its own. Knows nothing of Celery."""
+"""The engine of a worker, in a thread with its own event loop. Does not depend on Celery."""
 
 import asyncio
 import os
@@ -27,18 +27,18 @@ from tasks.health import turning
 from tasks.metrics import WorkerCollector, serve
 
 EX_SOFTWARE = 70
-"""Exit code where the fault is ours: the supervisor starts the worker anew."""
+"""Exit code after an internal error: the supervisor should restart the worker."""
 EX_CONFIG = 78
-"""Exit code where what is in Redis is of another version's format."""
+"""Exit code if the data in Redis has another version's format: a restart would not help."""
 
 OTHER_DESCRIPTORS = 200
-"""What a worker opens for other things than its POSTs: Redis, Celery, DNS, idle connections."""
+"""File descriptors kept free for everything but POSTs: Redis, Celery, DNS, idle connections."""
 
 log = structlog.get_logger()
 
 
 class EngineThread:
-    """Runs an engine in a thread of its own, from `start` to `stop`."""
+    """Runs an engine in its own thread, from `start` to `stop`."""
 
     def __init__(self, name: str, settings: Settings, publish: Publish) -> None:
         self._name = name
@@ -51,35 +51,35 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="engine")
 
     def start(self) -> None:
-        """Starts the engine; returns when it takes hints."""
+        """Starts the engine; returns once it accepts hints."""
         self._thread.start()
         self._ready.wait()
 
     def stop(self) -> None:
-        """Ends the engine: POSTs in flight end and are recorded."""
+        """Stops the engine and waits for its end: POSTs in flight finish and are recorded."""
         self.ask_to_stop()
         self._thread.join()
 
     def ask_to_stop(self) -> None:
-        """Has the engine end; may be called again."""
+        """Asks the engine to stop, without waiting. Idempotent."""
         self.health.stopping = True
         if self._loop and self._engine:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._engine.stop)
 
     def join(self, seconds: float) -> bool:
-        """Waits for the engine's end, at most so long; whether it has ended."""
+        """Waits for the engine's end for at most `seconds`; returns whether it has ended."""
         self._thread.join(max(0.0, seconds))
         return not self._thread.is_alive()
 
     def endpoints_served(self) -> int:
-        """How many endpoints have something in flight, or not recorded, here."""
+        """How many endpoints have something in flight or not yet recorded in this worker."""
         return self._engine.turns if self._engine else 0
 
     def hand_over(self, hints: Sequence[Hint], probe: str = "") -> None:
-        """Gives hints to the engine; waits only while it is at its limit.
+        """Gives hints to the engine; blocks only while it is at its limit.
 
-        Once the engine has stopped they are dropped: a waker hints again.
+        After the engine has stopped, hints are dropped: another worker's waker sends them again.
         """
         assert self._engine
         assert self._loop
@@ -99,7 +99,7 @@ class EngineThread:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._main())
-        except BaseException as error:  # it could not be started
+        except BaseException as error:  # the engine could not start
             _die(error)
 
     async def _main(self) -> None:
@@ -117,12 +117,12 @@ class EngineThread:
                     await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
                 except (
                     BaseException
-                ) as error:  # at once: closing what is left may wait for a task that missed its cancellation
+                ) as error:  # exit at once: closing the rest may wait for a task that missed its cancellation
                     _die(error)
 
 
 def _die(error: BaseException) -> NoReturn:
-    """Ends the process: a worker without its engine would take hints and do nothing."""
+    """Ends the process: a worker without its engine would consume hints and do nothing."""
     refused = isinstance(error, OtherFormat)
     try:
         if refused:
@@ -137,7 +137,7 @@ def _die(error: BaseException) -> NoReturn:
 
 @contextmanager
 def _shown(metrics: Metrics, health: Health, port: int) -> Iterator[None]:
-    """Shows metrics and health at a port while the block runs; a port that is taken must not stop callbacks."""
+    """Serves metrics and health while the block runs. A port in use is only logged: it must not stop callbacks."""
     end: Callable[[], None] = lambda: None  # noqa: E731
     if port:
         try:
@@ -154,20 +154,20 @@ def _shown(metrics: Metrics, health: Health, port: int) -> Iterator[None]:
 
 
 async def _warn_about_redis(settings: Settings) -> None:
-    """Says what about this Redis would lose data; `dispatcher check` says more. Never ends the worker."""
+    """Logs whatever in this Redis's configuration would lose data; `dispatcher check` shows more. Never ends the worker."""
     try:
         async with wiring.store(settings) as store:
             for finding in await look_at_redis(store.client, wiring.redis_url(settings)):
                 if finding.verdict is Verdict.BAD:
                     log.warning("redis.unsafe", problem=finding.detail, action=finding.advice)
     except (RedisUnavailable, OtherFormat):
-        pass  # the engine says so
+        pass  # the engine reports it
     except Exception:
         log.exception("redis.not_looked_at", action="see `dispatcher check`; callbacks go on")
 
 
 def usable_descriptors(max_in_flight: int) -> int:
-    """Raises the soft limit of open files; returns how many POSTs in flight it leaves room for."""
+    """Raises the soft limit of open files; returns how many POSTs in flight fit into it."""
     wanted = max_in_flight + OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:

@@ -1,4 +1,4 @@
-"""Settings become objects: what sends, a worker's engine with all its parts."""
+"""Builds the HTTP transport and a worker's engine with all its parts, from the settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -46,7 +46,7 @@ USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
 def transport(settings: Settings) -> CallbackTransport:
-    """The HTTP transport; made within a running loop."""
+    """The HTTP transport for callbacks. Call it within a running event loop."""
     proxy = settings.proxy_url
     return CallbackTransport(
         wiring.addresses(settings),
@@ -58,18 +58,18 @@ def transport(settings: Settings) -> CallbackTransport:
 
 
 def operator_transport(settings: Settings) -> CallbackTransport:
-    """The HTTP transport to the operator's own URL, which may be anywhere; made within a running loop."""
+    """The HTTP transport to the operator's own URL, which may have any address. Call it within a running event loop."""
     everywhere = AddressPolicy.of(("0.0.0.0/0", "::/0"), ())
     tls = tls_context(settings.ca_file)
     return CallbackTransport(everywhere, settings.request_timeout_seconds, tls=tls)
 
 
 def alert_options(settings: Settings) -> AlertOptions:
-    """When to alert, and whom."""
+    """When to alert, and at which URL."""
     given, secret = settings.alert_url, settings.alert_secret
     url = parse_callback_url(given.get_secret_value(), allow_http=True).url if given else ""
     return AlertOptions(
-        url,  # in the spelling that httpx reads as we do
+        url,  # normalized, so that httpx and our check read the same host
         secret.get_secret_value() if secret else "",
         settings.alert_down_seconds,
         settings.alert_success_rate,
@@ -80,16 +80,17 @@ def alert_options(settings: Settings) -> AlertOptions:
 async def engine(
     settings: Settings, name: str, max_in_flight: int, metrics: Metrics, health: Health, publish: Publish
 ) -> AsyncIterator[Engine]:
-    """An engine with all its parts; closes them after it. `max_in_flight`: what this process has descriptors for.
+    """An engine with all its parts; closes them at the end.
 
-    `metrics` and `health` are told what it does; `publish` sends a hint to some worker, in a thread.
+    `max_in_flight` is how many POSTs this process has descriptors for. The engine updates `metrics` and `health`;
+    `publish` sends hints to some worker and runs in a thread.
     """
     url = wiring.redis_url(settings)
     read_all()
-    dialects()  # with the scripts: files may be away later, while a new version is installed
+    dialects()  # loaded now, like the scripts: the files may be gone later, while a new version is installed
     client = connect_async(url)
     http = transport(settings)
-    wire, reading = Wire(client), Wire(client)  # a read that waits would hold up what is sent behind it
+    wire, reading = Wire(client), Wire(client)  # a blocking read would delay commands pipelined behind it
     watch = RedisWatch(metrics, health)
     cache = WorkspaceCache(wiring.workspaces(settings, client))
     installation = Installation(client, wiring.keys(settings), url)
@@ -146,6 +147,6 @@ async def engine(
             wire.close,
             operator.aclose,
             http.aclose,
-        ):  # the last one first
+        ):  # closed in reverse order
             closing.push_async_callback(close)
         yield Engine(name, parts, hints, turns, intake, waker, sweeper, alert_loop, agree)

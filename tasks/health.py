@@ -1,4 +1,4 @@
-"""Keeps a Health true: by a task in the loop that it is about."""
+"""Keeps a Health up to date, by tasks in the event loop that it reports on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,14 +13,14 @@ from tasks import wiring
 
 TURN_SECONDS = 0.5
 LOOK_SECONDS = 2.0
-"""How often Redis is asked, where nothing else asks it."""
+"""How often Redis is asked, in a process where nothing else asks it."""
 
 log = structlog.get_logger()
 
 
 @asynccontextmanager
 async def turning(health: Health) -> AsyncIterator[None]:
-    """Tells it that the loop turns, while the block runs; then that the process ends."""
+    """Records that the loop runs, for as long as the block does; then marks the process as stopping."""
     task = asyncio.create_task(_turn(health))
     try:
         yield
@@ -31,7 +31,7 @@ async def turning(health: Health) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def looking(health: Health, settings: Settings) -> AsyncIterator[None]:
-    """The same, and tells it whether Redis answers."""
+    """As `turning`, and also records whether Redis answers."""
     async with turning(health):
         task = asyncio.create_task(_look(health, settings))
         try:
@@ -47,9 +47,9 @@ async def _turn(health: Health) -> None:
 
 
 async def _look(health: Health, settings: Settings) -> None:
-    while not health.stopping:  # its cancellation may get lost in redis-py, see `console._interruptible`
+    while not health.stopping:  # redis-py may lose the cancellation, see `console._interruptible`
         try:
-            async with wiring.store(settings):  # asks for the format
+            async with wiring.store(settings):  # asks Redis for its format number
                 health.answered()
         except RedisUnavailable:
             health.failed()

@@ -1,10 +1,10 @@
-"""A worker's channel to a Redis broker: what is not a hint is dropped, with a line in the log.
+"""A worker's channel to a Redis broker: drops and logs every message that is not a hint.
 
-Celery lets some of what a broker may hold raise into the worker's loop; what a worker had taken by then is restored,
-and the next worker dies of it. So a message is looked at before Celery sees it.
+In Celery some malformed messages raise into the worker's loop. The messages that the worker had fetched are then
+restored, and the next worker dies of them. So each message is checked before Celery sees it.
 
-kombu has no hook for that: this file alone uses its private names. tests/redis/test_hint_channel.py shows each use, and
-pyproject.toml says which versions of kombu have them.
+kombu has no hook for that: this file alone uses its private names. tests/redis/test_hint_channel.py covers each use,
+and pyproject.toml bounds the kombu versions that have them.
 """
 
 from queue import Empty
@@ -19,12 +19,12 @@ log = structlog.get_logger()
 
 
 class HintQoS(redis.QoS):
-    """What kombu keeps of messages that are not acknowledged yet, in Redis."""
+    """kombu's record in Redis of messages that are not acknowledged yet."""
 
     _forgets = False
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> Any:
-        """As kombu's, but what a dead worker had taken is forgotten, unread: it may be forged, and a waker hints again."""
+        """As kombu's, but drops a dead worker's messages unread: they may be forged, and a waker hints again."""
         self._forgets = True
         try:
             return super().restore_visible(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -32,7 +32,7 @@ class HintQoS(redis.QoS):
             self._forgets = False
 
     def restore_by_tag(self, tag: Any, *args: Any, **kwargs: Any) -> None:
-        """As kombu's for what this worker has taken itself, and gives back at its end."""
+        """As kombu's for messages that this worker fetched itself and returns at its end."""
         if self._forgets:
             self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
         else:
@@ -40,12 +40,12 @@ class HintQoS(redis.QoS):
 
 
 class HintChannel(redis.Channel):
-    """A channel that gives Celery only hints, as messages that are made here."""
+    """A channel that gives Celery only hints, in messages built here."""
 
     QoS = HintQoS
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
-        """As kombu's; what comes is looked at first."""
+        """As kombu's, but checks each message first."""
         tag = super().basic_consume(queue, *args, **kwargs)  # type: ignore[no-untyped-call]
         if queue in self._fanout_queues:  # Celery's remote control, where it is allowed
             return tag
@@ -63,14 +63,14 @@ class HintChannel(redis.Channel):
         return tag
 
     def _brpop_read(self, **options: Any) -> Any:
-        """As kombu's, which raises what its JSON reader does into the worker's loop."""
+        """As kombu's, which lets its JSON reader's errors escape into the worker's loop; here they drop the message."""
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        except (ValueError, RecursionError) as problem:  # no JSON, no UTF-8, too deep
+        except (ValueError, RecursionError) as problem:  # not JSON, not UTF-8, nested too deeply
             log.warning("hint.dropped", problem=type(problem).__name__)
             raise Empty from None
 
 
 def take_only_hints() -> None:
-    """Gives every connection of this process to a Redis broker such channels."""
+    """Makes every connection of this process to a Redis broker use HintChannel."""
     redis.Transport.Channel = HintChannel

@@ -1,7 +1,7 @@
-"""Hints as Celery messages: what is one, and what one looks like. Pure.
+"""Hints as Celery messages: parsing and building them. No I/O.
 
-Anybody who can write to the broker can put anything there. So only the endpoints, and the probe, of a message are used,
-and Celery gets a message that is made here (`hint_channel.py`).
+Anyone who can write to the broker can put anything there. So only a message's endpoints and probe are used,
+and Celery gets a new message built from them (`hint_channel.py`).
 """
 
 import json
@@ -15,29 +15,29 @@ from dispatcher.store.replies import Hint
 from dispatcher.worker.hints import HINT_ENDPOINTS
 
 MAX_BODY = 4096
-"""Characters. A hint of ours has 2,000 at most."""
+"""Characters. Our own hints have at most 2,000."""
 ENDPOINT = re.compile(r"[A-Za-z0-9_-]{12}( [A-Za-z0-9_-]{1,64})?")
-"""`dispatcher.store.keys.endpoint_id` makes them; the workspace follows where the sender knows it."""
+"""An endpoint id (`dispatcher.store.keys.endpoint_id`), followed by the workspace if the sender knows it."""
 PROBE = re.compile(r"[0-9a-f]{1,64}")
 
 
 class NotAHint(Exception):
-    """A message of the broker's that no worker and no command of ours has sent."""
+    """A message that no worker or command of ours can have sent."""
 
 
 def text_of(hint: Hint) -> str:
-    """A hint as it is in a Celery message: `endpoint workspace`."""
+    """A hint as written in a Celery message: `endpoint workspace`."""
     return " ".join(hint).rstrip()
 
 
 def hint_of(text: str) -> Hint:
-    """The hint of such a text; older versions send the endpoint alone."""
+    """Parses what `text_of` writes; older versions send the endpoint alone."""
     endpoint, _, workspace = text.partition(" ")
     return Hint(endpoint, workspace)
 
 
 def read_hint(raw: Any) -> tuple[list[str], str]:
-    """The endpoints, and the probe, of a raw message of kombu's. Raises NotAHint."""
+    """The endpoints and the probe (or "") of a raw kombu message. Raises NotAHint."""
     try:
         if (raw["headers"]["task"], raw["content-type"]) != (HINT_TASK, "application/json"):
             raise NotAHint("another task, or another content type")
@@ -47,10 +47,10 @@ def read_hint(raw: Any) -> tuple[list[str], str]:
         (endpoints,), keywords, _ = json.loads(b64decode(body, validate=True))
         probe = keywords.pop("probe", "")
         if keywords or not _are_endpoints(endpoints) or (probe and not PROBE.fullmatch(probe)):
-            raise NotAHint("arguments that are none of a hint")
+            raise NotAHint("arguments that are not a hint's")
     except NotAHint:
         raise
-    except Exception as error:  # whatever may be wrong with its shape
+    except Exception as error:  # any other malformed shape
         raise NotAHint(type(error).__name__) from None
     return endpoints, probe
 
@@ -60,7 +60,7 @@ def _are_endpoints(given: Any) -> bool:
 
 
 def make_message(endpoints: list[str], probe: str) -> dict[str, Any]:
-    """A raw message with a hint and nothing else (Celery's message protocol, version 2)."""
+    """A raw message that holds only a hint (Celery's message protocol, version 2)."""
     id_ = str(uuid.uuid4())
     keywords = {"probe": probe} if probe else {}
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with the bounds that it lacks: of a request's time, of its framing, of connections."""
+"""uvicorn's HTTP/1.1 protocol with the bounds it lacks: on request time, request framing and connections."""
 
 import asyncio
 import logging
@@ -11,29 +11,29 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from dispatcher.api.status_changes import MAX_BYTES
 
 MAX_WIRE_BYTES = MAX_BYTES + MAX_BYTES // 4
-"""Of one request, with its head and the framing of its body."""
+"""Limit of one request, with its head and the framing of its body."""
 FEW_CHUNKS, CHUNK_BYTES = 1000, 64
-"""So many chunks of any length; more only where they have so many bytes on average: each costs some 30 us."""
+"""Chunks a body may have regardless of length; beyond that, one more per CHUNK_BYTES. Each costs some 30 us."""
 SPARE_CONNECTIONS = 64
-"""Above the limit, that are still told so; others are closed at once."""
+"""Connections above the limit that still get an answer (503); further ones are closed at once."""
 REFUSED_SECONDS = 2.0
-"""For these to ask, and to be told."""
+"""How long such a connection has to send a request and take the answer."""
 SHUTDOWN_SECONDS = 4.0
-"""For calls under way to end once the API is to."""
+"""How long calls under way may take to end when the API stops."""
 LINGER_SECONDS = 1.0
-"""For a client to take an answer after which the connection is closed."""
+"""How long a client may take to read an answer that closes the connection."""
 
 log = structlog.get_logger()
 
 _uvicorns_log = logging.getLogger("uvicorn.error.connection")
-_uvicorns_log.setLevel(logging.ERROR)  # its warnings are of what anybody can send, one for each
+_uvicorns_log.setLevel(logging.ERROR)  # it warns once per invalid request, and anyone can send those
 
 
 class Limits(NamedTuple):
-    """What one process allows its clients."""
+    """Bounds of one process."""
 
     seconds: float
-    """From the first byte of a request to the last of its answer."""
+    """From the first byte of a request to the last byte of its answer."""
     connections: int
 
 
@@ -55,7 +55,7 @@ class _Framing(h11.Connection):
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection. A request that is not over in time is answered 408 where it has not come whole, and cut else."""
+    """One connection. A request that overruns its time is answered 408 if it is incomplete, else the connection is cut."""
 
     def __init__(self, *args: Any, limits: Limits, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -96,7 +96,7 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         self._asking, cycle = False, self.cycle
         super().on_response_complete()
-        if self.cycle is not cycle:  # the next request had come already
+        if self.cycle is not cycle:  # a pipelined request has begun
             self._begin()
 
     def send_400_response(self, msg: str) -> None:
@@ -106,7 +106,7 @@ class BoundedProtocol(H11Protocol):
         self.loop.call_later(SHUTDOWN_SECONDS, self.transport.abort)
         try:
             super().shutdown()
-        except h11.LocalProtocolError:  # there is nothing to end any more
+        except h11.LocalProtocolError:  # the response is already over
             self.transport.abort()
 
     def _begin(self) -> None:
@@ -120,7 +120,7 @@ class BoundedProtocol(H11Protocol):
         self._deadline = self.loop.call_later(self._seconds, self._late)
 
     def _late(self) -> None:
-        """Ends what is not over: a request, or an answer that is not taken. Between requests uvicorn's own timer counts."""
+        """Ends an overdue request, or an answer that the client does not read. uvicorn's timer ends idle connections."""
         untaken = self.transport.get_write_buffer_size() > 0
         if not (self._asking or untaken):
             if self.cycle is None:
@@ -133,7 +133,7 @@ class BoundedProtocol(H11Protocol):
             self._refuse(408, f"the request did not come within {self._seconds:g} s")
 
     def _is_answered(self) -> bool:
-        """Whether the request came whole, or its answer has begun."""
+        """Whether the request is complete or its answer has begun."""
         cycle = self.cycle
         return (
             cycle is not None
@@ -142,7 +142,7 @@ class BoundedProtocol(H11Protocol):
         )
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answers in the application's place, where nothing was answered yet, and closes the connection."""
+        """Answers instead of the application if no answer has begun, and closes the connection."""
         if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()

@@ -1,4 +1,4 @@
-"""The groups of `dispatcher`: they know their commands by name and one line, and load a command when it is asked for."""
+"""Lazy command groups of `dispatcher`: they hold a name and one line for each command, and load a command when it runs."""
 
 import gc
 import os
@@ -17,24 +17,24 @@ from tasks import interrupt, tables
 from tasks.cli import ABOUT, COMMANDS, EXAMPLES, Entry
 
 PLAIN = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
-"""Of every typer.Typer: no boxes, no colours, and a bug is a plain traceback."""
+"""Options of every typer.Typer: no boxes, no colours, and a plain traceback for a bug."""
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Of `worker`: further options are Celery's."""
+"""Context settings of `worker`, whose further options are Celery's."""
 WITH_TABLES = ("list", "show", "check", "stats", "config")
-"""Commands with --json that print tables: these also have --wide."""
+"""Names of commands that print tables: those with --json also get --wide."""
 
 
 class NotLoaded(TyperCommand):
-    """In place of a command or group that nobody has asked for yet."""
+    """Placeholder for a command or group that is not loaded yet."""
 
     entry: Entry
 
 
 class Lazy(TyperGroup):
-    """A group of which only the command that runs is loaded; help, completion and typos need names alone."""
+    """A group that loads only the command that runs; help and completion need names alone."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command of the first argument, and the arguments that are left. Raises a usage error with the nearest name."""
+        """The first argument's command and the remaining arguments. Raises a usage error that suggests the nearest name."""
         try:
             name, command, rest = super().resolve_command(ctx, args)
         except typer.TyperException as error:
@@ -43,26 +43,26 @@ class Lazy(TyperGroup):
         return name, loaded(command), rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Lists the commands with the first paragraph of their help, whole: it wraps where the terminal is narrow."""
+        """Lists the commands with the whole first paragraph of their help, which wraps on a narrow terminal."""
         for command in self.commands.values():
             command.short_help = " ".join((command.help or "").partition("\n\n")[0].split())
         super().format_commands(ctx, formatter)
 
 
 def run() -> int:
-    """Runs the command that the arguments name; its exit code."""
+    """Runs the command that the arguments name; returns its exit code."""
     guard_standard_error()
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  began with it closed
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  the process began with it closed
     try:
         code = root()(standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
-        text = error.format_message()  # of a group without its command: its help
+        text = error.format_message()  # for a group without a command this is its help
         _complain(text if text.startswith("Usage:") else f"error: {text}")
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return interrupt.CODE
-    except BrokenPipeError:  # whoever read has enough
+    except BrokenPipeError:  # the reader closed the pipe
         _write_no_more()
         return 0
     except Exception as error:
@@ -77,18 +77,18 @@ def root() -> TyperGroup:
     app = typer.Typer(cls=Lazy, help=ABOUT, **PLAIN)  # type: ignore[arg-type]
     app.callback(invoke_without_command=True)(_start)
     group = get_command(app)
-    group.context_settings["help_option_names"] = ["--help", "-h"]  # all others have them from it
+    group.context_settings["help_option_names"] = ["--help", "-h"]  # all other commands inherit it
     assert isinstance(group, TyperGroup)
     return _with_entries(group, "")
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command, by its words in alphabetical order, loaded: for documents and tests."""
+    """Every command, loaded, with its full name, in alphabetical order: for documents and tests."""
     return _walk("", root())
 
 
 def loaded(command: Any) -> Any:
-    """The command itself, in place of its name and line."""
+    """Loads the command that a placeholder stands for; returns any other command unchanged."""
     if not isinstance(command, NotLoaded):
         return command
     entry = command.entry
@@ -101,8 +101,8 @@ def loaded(command: Any) -> Any:
 
 
 def _imported(module: str) -> Any:
-    """A module, in four fifths of the time: nothing of what imports make is garbage, and nobody looks through it again."""
-    sys.modules.setdefault("rich.traceback", None)  # type: ignore[arg-type]  # structlog takes it where it is there; ours are plain
+    """Imports a module with garbage collection off, which takes a fifth less time; then freezes what it made."""
+    sys.modules.setdefault("rich.traceback", None)  # type: ignore[arg-type]  # structlog imports it if it can; ours are plain
     gc.disable()
     try:
         return import_module(module)
@@ -119,7 +119,7 @@ def _command(entry: Entry, function: Any) -> Any:
 
 
 def _with_entries(group: TyperGroup, path: str) -> TyperGroup:
-    """A group with those of its commands that are in the table, not loaded."""
+    """Adds placeholders for a group's commands in the table."""
     for command in group.commands.values():
         _with_wide(command)
     for entry in COMMANDS:
@@ -145,7 +145,7 @@ def _wide(
         typer.Option("--wide", help=tables.WIDE_HELP, callback=tables.set_wide, expose_value=False),
     ] = False,
 ) -> None:
-    """Has the option that `_with_wide` adds."""
+    """Declares the option that `_with_wide` adds."""
 
 
 def _start(
@@ -161,7 +161,7 @@ def _start(
 
 
 def _hint(ctx: Any, word: str, told: str) -> str:
-    """What to type in place of a word that names no command here; empty where `told` suggests something already."""
+    """What to type instead of an unknown command; empty if the error text `told` already suggests something."""
     if word == "help":
         path: list[str] = []
         while ctx.parent:
@@ -169,7 +169,7 @@ def _hint(ctx: Any, word: str, told: str) -> str:
         return f" Help is `{' '.join(('dispatcher', *path, '--help'))}`."
     if "Did you mean" in told:
         return ""
-    with suppress(ImportError):  # of a command whose extra is not installed
+    with suppress(ImportError):  # a command's extra may not be installed
         found = [f"`dispatcher {path}`" for path, _ in commands() if path.endswith(f" {word}")]
         return f" Did you mean {' or '.join(found)}?" if found else ""
     return ""
@@ -185,12 +185,12 @@ def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _complain(text: str) -> None:
-    """A text on standard error, in lines that fit a terminal."""
+    """Prints a text on standard error, wrapped to the terminal."""
     if sys.stderr.isatty() and not text.startswith("Usage:"):
         text = "\n".join(tables.wrapped(text, tables.terminal_width()))
     print(text, file=sys.stderr)  # noqa: T201  a usage error needs no console
 
 
 def _write_no_more() -> None:
-    """Drops what standard output still holds, or Python tries to write it at its end."""
+    """Points standard output at /dev/null, or Python would try to flush its buffer at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

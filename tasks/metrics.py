@@ -1,4 +1,4 @@
-"""Prometheus: a worker's own figures at METRICS_PORT, and those of the whole installation by `dispatcher exporter`."""
+"""Prometheus metrics: a worker's own at METRICS_PORT, those of the whole installation from `dispatcher exporter`."""
 
 import asyncio
 import socket
@@ -24,20 +24,20 @@ log = structlog.get_logger()
 
 
 class WorkerCollector:
-    """Shows a worker's figures; called in the exposition's thread, and only reads."""
+    """Exposes a worker's metrics. Runs in the HTTP server's thread, and only reads."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        """All figures of this worker."""
+        """All metrics of this worker."""
         m = self._metrics
         yield _counts(
             "dispatcher_status_changes", "Status changes taken off the queue, by result", ("result",), m.taken
         )
         yield _counts(
             "dispatcher_recorded",
-            "Status changes by what became of them in the message store",
+            "Status changes by result in the message store",
             ("result",),
             m.recorded,
         )
@@ -48,7 +48,7 @@ class WorkerCollector:
             "dispatcher_attempts", "Attempts, by outcome and error word", ("outcome", "error"), m.attempts
         )
         yield _counts(
-            "dispatcher_ended", "Callbacks that ended otherwise than delivered, by state", ("state",), m.ended
+            "dispatcher_ended", "Callbacks that ended but were not delivered, by state", ("state",), m.ended
         )
         yield _histogram("dispatcher_attempt_seconds", "Duration of an attempt", m.attempt_seconds)
         yield _histogram(
@@ -57,25 +57,25 @@ class WorkerCollector:
         yield _counts(
             "dispatcher_breaker_changes", "Endpoints that paused or recovered", ("change",), m.breakers
         )
-        yield _counter("dispatcher_redis_errors", "Calls that Redis did not answer well", m.redis_errors)
+        yield _counter("dispatcher_redis_errors", "Failed Redis calls", m.redis_errors)
         yield _counter(
-            "dispatcher_late_results", "Results refused because their lease was over", m.lease_losses
+            "dispatcher_late_results", "Results refused because their lease had expired", m.lease_losses
         )
         yield _counter("dispatcher_log_lines_lost", "Log lines that could not be written", logs.lost())
         yield _gauge("dispatcher_turns", "Endpoints that this worker serves now", m.turns)
         yield _gauge("dispatcher_in_flight", "POSTs under way in this worker", m.in_flight)
-        yield _gauge("dispatcher_loop_lag_seconds", "How late this worker's loop woke up", m.loop_lag_seconds)
+        yield _gauge("dispatcher_loop_lag_seconds", "Lag of this worker's event loop", m.loop_lag_seconds)
         yield _gauge("dispatcher_leads_intake", "1 if this worker leads intake", int(m.leads_intake))
 
 
 class InstallationCollector:
-    """Reads figures of the whole installation from Redis at each scrape."""
+    """Reads metrics of the whole installation from Redis at each scrape."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def collect(self) -> Iterable[Metric]:
-        """All figures that are not of one worker; `dispatcher_redis_up` alone where Redis is away."""
+        """All metrics of the installation; `dispatcher_redis_up` alone if Redis cannot be read."""
         try:
             found = asyncio.run(self._read())
         except DispatcherError as error:
@@ -84,17 +84,19 @@ class InstallationCollector:
             return
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
         yield _gauge("dispatcher_queue_entries", "Status changes on the queue", found["queued"])
-        yield _gauge("dispatcher_queue_age_seconds", "Age of the oldest of them", found["queue_age"])
         yield _gauge(
-            "dispatcher_waiting_callbacks", "Callbacks that have not come to an end", found["waiting"]
+            "dispatcher_queue_age_seconds", "Age of the oldest status change on the queue", found["queue_age"]
         )
+        yield _gauge("dispatcher_waiting_callbacks", "Callbacks that have not ended", found["waiting"])
         yield _gauge(
             "dispatcher_oldest_due_seconds",
-            "How long the callback due longest to an endpoint that answers has been due",
+            "How long the longest-due callback to an endpoint that is not down or stopped has been due",
             found["due"],
         )
         yield _gauge(
-            "dispatcher_longest_down_seconds", "How long an endpoint has not answered, at most", found["down"]
+            "dispatcher_longest_down_seconds",
+            "Duration of the longest current endpoint outage",
+            found["down"],
         )
         yield _gauge(
             "dispatcher_expiring_callbacks", "Callbacks that expire within an hour", found["expiring"]
@@ -126,7 +128,7 @@ class InstallationCollector:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each request: one that waits for Redis holds none up."""
+    """Serves each request in its own thread, so that one waiting for Redis delays no other."""
 
     daemon_threads = True
 
@@ -136,10 +138,10 @@ class _ServerOfIPv6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10.0  # seconds; a client that says nothing keeps no thread
+    timeout = 10.0  # seconds; frees the thread of a client that sends nothing
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a scrape is no event."""
+        """Logs nothing: scrapes are routine."""
 
 
 def serve(
@@ -148,9 +150,9 @@ def serve(
     health: Health,
     host: str = "0.0.0.0",  # noqa: S104  scraped from elsewhere
 ) -> tuple[Callable[[], None], int]:
-    """Shows a collector's figures, and health, at a port; returns what ends that, and the port.
+    """Serves a collector's metrics and health at a port; returns a function that stops serving, and the port.
 
-    Raises OSError where the port is taken.
+    Raises OSError if the port is in use.
     """
     registry = CollectorRegistry()
     registry.register(collector)

@@ -1,4 +1,4 @@
-"""A bar on a terminal that shows how many steps are done."""
+"""A progress bar on a terminal."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,5 +12,5 @@ T = TypeVar("T")
 
 
 def progress(steps: Sequence[T], what: str) -> Iterable[T]:
-    """The steps one by one, with a bar where standard error is a terminal."""
+    """Yields the steps, with a progress bar if standard error is a terminal."""
     return track(steps, what, console=err, transient=True, disable=not sys.stderr.isatty())

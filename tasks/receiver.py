@@ -1,4 +1,4 @@
-"""An HTTP receiver that verifies callbacks: what `dispatcher listen` runs, and the customers in the demo."""
+"""An HTTP receiver that verifies callbacks: `dispatcher listen` runs it, and the demo as its customers."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,31 +19,31 @@ Answer = Callable[[web.Request, int], Awaitable[web.Response]]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One POST that came in."""
+    """One received POST."""
 
     event_id: str
     event_type: str
     message: str
     number: int
-    """How many POSTs of this webhook-id came, with this one."""
+    """Which POST of this webhook-id it is, from 1."""
     problem: str | None
-    """Why it does not verify; None if it does."""
+    """Why verification failed; None if it succeeded."""
     status: int
-    """What was answered."""
+    """The HTTP status of the answer."""
     body: bytes
     port: int
-    """Where it came to."""
+    """The port that received it."""
 
 
 async def answer_ok(_request: web.Request, _number: int) -> web.Response:
-    """200, as a customer should at once."""
+    """Answers 200 at once, as a customer should."""
     return web.Response(text="ok")
 
 
 class Receiver:
-    """Listens on one or more addresses; `secrets_of` gives the secrets to verify with, by request.
+    """Listens on one or more addresses; `secrets_of` gives the secrets to verify a request with.
 
-    `others` are secrets that callbacks should not be signed with, by what they are.
+    `others` are wrong secrets by description: a callback signed with one of them is reported as such.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Receiver:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
 
     async def listen(self, host: str, port: int = 0) -> int:
-        """Starts to listen; returns the port. Raises OSError where it cannot."""
+        """Starts listening; returns the port. Raises OSError."""
         if self._runner.server is None:
             await self._runner.setup()
         before = len(self._runner.addresses)
@@ -75,7 +75,7 @@ class Receiver:
         await self._runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.Response:
-        port = port_of(request)  # before it may have gone
+        port = port_of(request)  # read now: the connection may be gone later
         body = await request.read()
         event_id = request.headers.get("webhook-id", "")
         self._seen[event_id] += 1
@@ -90,13 +90,13 @@ class Receiver:
 
 
 def port_of(request: web.Request) -> int:
-    """The port a request came to."""
+    """The local port that received a request."""
     assert request.transport
     return int(request.transport.get_extra_info("sockname")[1])
 
 
 def _names(body: bytes) -> tuple[str, str]:
-    """Event type and message id, wherever a dialect keeps them."""
+    """Event type and message id, wherever a dialect puts them; "?" if unknown."""
     try:
         document: Any = decode_json(body)
     except DispatcherError:

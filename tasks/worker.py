@@ -1,4 +1,4 @@
-"""The engine inside a Celery worker: the bootsteps that start and stop it."""
+"""Runs the engine inside a Celery worker: the bootsteps that start and stop it."""
 
 import gc
 import os
@@ -34,7 +34,7 @@ def running_engine() -> EngineThread:
 
 
 class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
-    """Starts the engine after the pool, and ends it after the consumer and before the pool."""
+    """Starts the engine after the pool; stops it after the consumer and before the pool."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -45,14 +45,14 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
                 f"the dispatcher runs in Celery's pool `threads`, not in {worker.pool_cls.__module__}: "
                 "leave out -P/--pool, or say --pool threads"
             )
-        # We need none of them; kombu 5.7 loses a connection of gossip's with each that breaks, mingle waits for a second.
+        # We need none of these. With kombu 5.7 gossip leaks a connection at each reconnect; mingle waits for a second.
         worker.options |= {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
 
     def start(self, worker: Any) -> None:
         """Called by Celery when the worker starts."""
         global _running
         settings = Settings()
-        gc.freeze()  # what is there by now stays: looking through it again and again took a tenth of the time
+        gc.freeze()  # these objects live as long as the worker; scanning them took a tenth of its time
         gc.set_threshold(*GARBAGE_THRESHOLDS)
 
         def publish(hints: Sequence[Hint]) -> None:
@@ -63,7 +63,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         _running = EngineThread(f"{worker.hostname}/{os.getpid()}", settings, publish)
         _running.start()
         Ending(_running, settings.request_timeout_seconds).watch()
-        signal.signal(signal.SIGUSR1, _log_stacks)  # Celery's writes past the log
+        signal.signal(signal.SIGUSR1, _log_stacks)  # Celery's own handler bypasses the log
 
     def stop(self, worker: Any) -> None:
         """Called by Celery when the worker stops."""
@@ -76,7 +76,7 @@ def _log_stacks(_number: int, _frame: FrameType | None) -> None:
 
 
 class LostConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
-    """Lets go of connections to the broker that broke.
+    """Frees broken connections to the broker.
 
     kombu 5.7 leaves each one's callback in Celery's event loop: some 100 objects and a call at every turn of the
     loop, for as long as the worker lives. Its sockets are in reference cycles.
@@ -86,8 +86,8 @@ class LostConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # cele
 
     def start(self, consumer: Any) -> None:
         """Called by Celery when it has connected."""
-        gc.collect()  # looks through little: what was there when the engine started is frozen
+        gc.collect()  # cheap: everything that existed when the engine started is frozen
 
     def stop(self, consumer: Any) -> None:
-        """Called by Celery when the connection broke; the next one brings its own callback."""
+        """Called by Celery when the connection broke; the next connection registers its own callback."""
         consumer.hub.on_tick.clear()

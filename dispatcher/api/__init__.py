@@ -1,5 +1,5 @@
-"""What is known of each message, and the HTTP API by which customers ask for it and backends enqueue.
+"""The HTTP API: customers query the status of messages, backends enqueue status changes.
 
-`record` keeps, `messages` reads, `api_keys` says who asks; `app` puts the platforms' APIs (one file each) together.
-Callbacks need none of it.
+Each platform's API is one file; `app` combines them. The store keeps messages and API keys. Callbacks work without
+this package.
 """

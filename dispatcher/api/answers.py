@@ -1,4 +1,4 @@
-"""What the platforms' APIs have in common: who asks, how an answer is made, what OpenAPI says of it."""
+"""Shared by all platforms' APIs: authentication, rate limits, answers, request bodies, OpenAPI entries."""
 
 import re
 import time
@@ -43,52 +43,54 @@ class ApiParts:
     searches: Searches
     allow_http: bool = False
     enqueuing: Counter[str] = field(default_factory=Counter)
-    """Ids of producer keys, with how many calls of each are under way in this process."""
+    """Calls under way in this process, by producer key's id."""
     max_queued: int = 100_000
-    """Status changes on the queue above which the HTTP intake takes no more."""
+    """Queue length, in status changes, above which the HTTP intake refuses more."""
     webhook_changes_per_minute: int = 10
-    """By one workspace's customer."""
+    """Limit of webhook changes a minute by one workspace's customer."""
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000)
 
 
 class Shape(BaseModel):
-    """A JSON object of a platform: snake_case here, camelCase there."""
+    """A JSON object of a platform's API: snake_case in Python, camelCase in JSON."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
 def parts_of(request: Request) -> ApiParts:
-    """The parts of the app that a request came to."""
+    """The parts of the application that handles a request."""
     parts: ApiParts = request.app.state.parts
     return parts
 
 
 def answer(request: Request, content: object, status: int = 200, *, nulls: bool = False) -> Response:
-    """A JSON answer with what is left of the caller's rate; what is unknown is left out, or null."""
+    """A JSON answer with rate-limit headers. Unknown values are left out, or null with `nulls`."""
     headers = rate_headers(request.state.spent) if hasattr(request.state, "spent") else {}
     return Response(encode_json(_dumped(content, nulls)), status, headers, "application/json")
 
 
 def documented(text: str, example: object, *, nulls: bool = False, model: object = None) -> dict[str, Any]:
-    """An answer for OpenAPI: its meaning, its schema (the example's, where `model` is not another one), an example."""
+    """An OpenAPI response: its description, an example, and the schema of `model` (by default the example's)."""
     shown: dict[str, Any] = {"example": _dumped(example, nulls, mode="json")}
     return {"description": text, "model": model or _type(example), "content": {"application/json": shown}}
 
 
 def failures(example: Callable[[int, str], Shape], denied: int = 401) -> dict[int, Any]:
-    """What every platform may answer in place of what was asked for, in its own form; each operation takes what it needs."""
+    """OpenAPI entries of the errors that any platform may answer, in its own form; each operation picks from them."""
     return {
         400: documented(
-            "The question is wrong.", example(400, "limit: Input should be less than or equal to 100")
+            "The request is invalid.", example(400, "limit: Input should be less than or equal to 100")
         ),
         denied: documented("No valid API key.", example(denied, "the API key is missing or not valid")),
-        404: documented("This workspace has none of that id.", example(404, "no such message")),
+        404: documented("This workspace has nothing with that id.", example(404, "no such message")),
         415: documented(
             "The body is compressed, or not UTF-8.",
             example(415, "Content-Encoding gzip: send the body as it is"),
         ),
-        429: documented("Too often.", example(429, "Rate limit exceeded. 50 requests a second are allowed.")),
-        503: documented("Ask again soon.", example(503, "not available now, try again")),
+        429: documented(
+            "Too many requests.", example(429, "Rate limit exceeded. 50 requests a second are allowed.")
+        ),
+        503: documented("Not available now; try again.", example(503, "not available now, try again")),
     }
 
 
@@ -105,7 +107,7 @@ def _dumped(content: object, nulls: bool, mode: str = "python") -> Any:
 
 
 def rate_headers(spent: Spent) -> dict[str, str]:
-    """What a key has left in this second."""
+    """Headers that say what the key has left in this second."""
     return {
         "X-RateLimit-Limit": str(spent.limit),
         "X-RateLimit-Remaining": str(max(0, spent.remaining)),
@@ -116,9 +118,11 @@ def rate_headers(spent: Spent) -> dict[str, str]:
 def caller(
     platform: str, credentials: Callable[..., Any], denied: int = 401, scheme: str = ""
 ) -> Callable[..., Awaitable[ApiKey]]:
-    """A dependency that says whose API key a request has. `credentials` is a dependency that gives the key's text, `scheme` what a 401 asks for.
+    """Makes a FastAPI dependency that authenticates a request and returns its API key.
 
-    Raises HTTPException: `denied` for a key that is missing, wrong or another platform's, 429 for one that asks too often.
+    `credentials` is a dependency that returns the key's text; `scheme` is the WWW-Authenticate value of a 401. The
+    dependency raises HTTPException: `denied` for a key that is missing, wrong or another platform's, 429 for one
+    over its rate.
     """
     challenge = {"WWW-Authenticate": scheme} if scheme else None
 
@@ -143,7 +147,7 @@ def caller(
 
 @asynccontextmanager
 async def searching(request: Request, key: ApiKey) -> AsyncIterator[Search]:
-    """A search for a call, paid for by what it reads. Raises HTTPException 429 where it has to wait."""
+    """A search whose reads count against the caller's rate. Raises HTTPException 429 if refused or too slow."""
     search = Search(parts_of(request).searches, key)
     try:
         yield search
@@ -155,15 +159,15 @@ async def searching(request: Request, key: ApiKey) -> AsyncIterator[Search]:
 
 
 def refuse(request: Request, reason: str, key_id: str) -> None:
-    """Counts a call that is refused; `key_id` is that of a key that there is, if it is known."""
+    """Counts a refused call; `key_id` names an existing key, or is empty if unknown."""
     parts = parts_of(request)
     parts.refusals.add(reason, key_id, now_ms=parts.now_ms())
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:
-    """A request's body, read only now, and not at all where its headers say that it cannot be used.
+    """Reads a request's body, unless its headers already show that it cannot be used.
 
-    Raises HTTPException: 413 where it is too long, 415 where it is compressed or not UTF-8, 400 where it breaks off.
+    Raises HTTPException: 413 if it is too long, 415 if it is compressed or not UTF-8, 400 if it breaks off.
     """
     _refuse_encoded(request)
     too_long = HTTPException(413, f"the limit is {max_bytes:,} bytes", {"Connection": "close"})
@@ -201,11 +205,11 @@ def _flag(value: object) -> object:
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
-"""A boolean in a query: `true` or `false`."""
+"""A boolean query parameter: `true` or `false` only."""
 
 
 def moment_ms(name: str, text: str) -> int:
-    """A query's time in ms since 1970; a `+` that came as a blank is put back. Raises InvalidInput."""
+    """Parses a time in a query into ms since 1970; a blank was a `+` before decoding. Raises InvalidInput."""
     try:
         return timestamp_ms(text.replace(" ", "+"))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The HTTP API: the status API of each platform, and the intake. Each path's errors are in its platform's own form."""
+"""The HTTP API: each platform's status API, and the HTTP intake. Errors have the form of the path's platform."""
 
 import json
 import re
@@ -25,10 +25,10 @@ log = structlog.get_logger()
 
 
 class Platform(Protocol):
-    """What a platform's module offers."""
+    """What a platform's module defines."""
 
     PREFIX: str
-    """What its paths start with."""
+    """The prefix of its paths."""
     router: APIRouter
 
     def failure(self, status: int, text: str) -> Shape:
@@ -37,7 +37,7 @@ class Platform(Protocol):
 
 PLATFORMS: tuple[Platform, ...] = (zeckta, sendexa, namirial, qlara, qlara_webhook, status_changes)
 DESCRIPTION = """Status of messages for customers, in the form of the platform they know: each workspace's API keys open the
-paths of its dialect. `POST /v1/status-changes` is for backends. What a workspace does not have is not found, whoever has it."""
+paths of its dialect. `POST /v1/status-changes` is for backends. Another workspace's data is not found (404)."""
 
 BASE = "/api"
 """Part of Qlara's documented base URL."""
@@ -46,10 +46,10 @@ Parts = Callable[[], AbstractAsyncContextManager[ApiParts]]
 
 
 class Api(FastAPI):
-    """The application: whatever it answers, nobody keeps a copy."""
+    """The application. All its answers have `Cache-Control: no-store`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request; one on a connection too many is told so by the server in `refused`."""
+        """Answers a request. The server sets `refused` in the state of a connection above its limit: that gets a 503."""
 
         async def unkept(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -57,7 +57,9 @@ class Api(FastAPI):
             await send(message)
 
         refused = scope["type"] == "http" and scope.get("state", {}).get("refused")
-        if refused and scope["path"] != "/healthz":  # many connections are no reason to start it anew
+        if (
+            refused and scope["path"] != "/healthz"
+        ):  # too many connections are no reason to restart the process
             headers = {"Retry-After": "5", "Connection": "close"}
             refusal = _failed(Request(scope), 503, "too many connections, try again", headers)
             await refusal(scope, receive, unkept)
@@ -66,9 +68,9 @@ class Api(FastAPI):
 
 
 def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None) -> FastAPI:
-    """The ASGI application; `parts` are there while it runs. `docs`: it has a page at /docs.
+    """The ASGI application; `parts` are open while it runs. With `docs` it has a page at /docs.
 
-    `health` is what /healthz and /readyz say, to whoever asks.
+    /healthz and /readyz answer from `health`, without an API key.
     """
 
     @asynccontextmanager
@@ -131,7 +133,7 @@ def _said(wrong: dict[str, Any]) -> str:
 
 
 def _away(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RedisFull):  # a full one answers, and reads go on
+    if not isinstance(error, RedisFull):  # a full Redis still answers reads
         request.app.state.health.failed()
     log.error("api.redis_away", problem=str(error))
     return _failed(request, 503, "not available now, try again", {"Retry-After": "5"})
@@ -140,7 +142,7 @@ def _away(request: Request, error: Exception) -> Response:
 def _broken(request: Request, error: Exception) -> Response:
     path = getattr(
         request.scope.get("route"), "path", ""
-    )  # not the one that was asked for: it may hold a phone number
+    )  # the pattern, not the requested path, which may hold a phone number
     log.error("api.internal_error", path=path, exc_info=error)
     return _failed(request, 500, "internal error")
 
@@ -155,7 +157,7 @@ def _failed(request: Request, status: int, text: str, headers: Mapping[str, str]
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document: without the answers that FastAPI has by itself and our handlers replace."""
+    """The OpenAPI document, without FastAPI's default error answers, which our handlers replace."""
     if app.openapi_schema:
         return app.openapi_schema
     document = get_openapi(
@@ -175,7 +177,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 _LONG_NAME = re.compile(r"dispatcher__api__(\w+?)__(\w+)")
-"""What FastAPI calls a shape whose name two platforms have."""
+"""FastAPI's name for a shape whose short name two platforms share."""
 
 
 def _short_name(match: re.Match[str]) -> str:

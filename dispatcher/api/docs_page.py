@@ -1,4 +1,4 @@
-"""The API's documentation as a page: Swagger UI, served from an installed package and from nowhere else."""
+"""The API's documentation page: Swagger UI, served from an installed package and not from a CDN."""
 
 from importlib.resources import files
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, HTTPException, Response
 
 PACKAGE = "fastapi_offline"
 FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
-"""What the page needs of the package, which is in the extra `api`."""
+"""The package's files that the page needs. The package is in the extra `api`."""
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -24,14 +24,14 @@ PAGE = """<!doctype html>
 """
 START = """SwaggerUIBundle({ url: "openapi.json", dom_id: "#swagger-ui", validatorUrl: null });
 """
-"""Without `validatorUrl` it would show the document to a server of its makers."""
+"""Without `validatorUrl: null` Swagger UI would send the document to its makers' validator."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""No script but these files; styles in elements, for Swagger UI makes some."""
+"""Allows only these scripts; inline styles are allowed because Swagger UI sets them."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -44,7 +44,7 @@ async def page() -> Response:
 
 @router.get("/docs/{name}")
 async def file(name: str) -> Response:
-    """One of its files."""
+    """A file that the page loads."""
     if name == "start.js":
         return Response(START, headers=HEADERS, media_type="text/javascript")
     if name not in FILES:

@@ -1,12 +1,12 @@
-"""Namirial's status API: a message, those to a number, those with a reference (docs.namirial.app, apistatus-messagestatus).
+"""Namirial's status API: a message, the latest by number or reference (docs.namirial.app, apistatus-messagestatus).
 
-The message object is that of the callbacks. What the pages leave open, and what we chose: a `count` below 1 or no number
-is 400; errors look like those of the send API (`code`, `message`, `details`), with the HTTP status as their code; of what
-nobody told, nothing is there; `providerAcceptanceAt` is when the message was sent, as the first status change that told of
-it said, and it is what `sendDate` is compared with. Before the provider has accepted it there is no message.
+The message object is that of the callbacks. Where the pages leave something open, we chose: a `count` below 1 or not
+a number is 400; errors look like those of the send API (`code`, `message`, `details`), with the HTTP status as code;
+unknown values are left out; `providerAcceptanceAt` is the time of sending, from the first status change that gave it,
+and `sendDate` is compared with it. A message that the provider has not accepted yet is not found.
 
-Times have whole seconds, and `sendDate` means before: who pages by the oldest `providerAcceptanceAt` seen passes the
-second after it, so that no message of that second is missed, and leaves out what comes twice.
+Times have whole seconds, and `sendDate` is exclusive: a client that pages by the oldest `providerAcceptanceAt` seen
+passes the second after it, so that it misses no message of that second, and drops duplicates.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,13 +40,13 @@ STATUSES = dialect.STATUSES | {Status.SUBMITTED: "PROVIDER_ACCEPTANCE", Status.B
 
 
 class Sms(Shape):
-    """What only SMS have."""
+    """Fields of SMS only."""
 
     segments: int
 
 
 class Message(Shape):
-    """A message: its status now, and what is known of it."""
+    """A message: its current status and known fields."""
 
     id: str
     provider_acceptance_at: str
@@ -65,13 +65,13 @@ class MessageAnswer(Shape):
 
 
 class MessagesAnswer(Shape):
-    """Some messages, the latest first."""
+    """Messages, the latest first."""
 
     messages: list[MessageAnswer]
 
 
 class Failure(Shape):
-    """Why there is no answer."""
+    """An error."""
 
     code: int
     message: str
@@ -100,13 +100,13 @@ MESSAGES = MessagesAnswer(messages=[MESSAGE])
 
 header = APIKeyHeader(name="X-Api-Key", auto_error=False, scheme_name="Namirial", description="the API key")
 Caller = Annotated[ApiKey, Depends(caller("namirial", header, denied=403))]
-Count = Annotated[int, Query(ge=1, description="How many, at most; never more than 100.")]
+Count = Annotated[int, Query(ge=1, description="Maximum number of messages; values above 100 mean 100.")]
 SendDate = Annotated[
     str | None,
     Query(
         alias="sendDate",
         json_schema_extra={"format": "date-time"},
-        description="Only messages sent before; else now.",
+        description="Only messages sent before this time (default: now).",
     ),
 ]
 router = APIRouter(prefix=PREFIX, tags=["Namirial"], responses={n: FAILURES[n] for n in (403, 429, 503)})
@@ -116,7 +116,7 @@ router = APIRouter(prefix=PREFIX, tags=["Namirial"], responses={n: FAILURES[n] f
 async def message(
     request: Request, key: Caller, message_id: Annotated[str, Path(alias="messageid")]
 ) -> Response:
-    """The status of a message now."""
+    """The current status of a message."""
     found = await parts_of(request).messages.get(key.workspace, message_id)
     if found is None or not _is_there(found):
         raise HTTPException(404, "no such message")
@@ -125,7 +125,10 @@ async def message(
 
 @router.get(
     "/phonenumber/{phonenumber:path}",
-    responses={200: documented("The messages; none: an empty list.", MESSAGES), 400: FAILURES[400]},
+    responses={
+        200: documented("The messages; an empty list if there are none.", MESSAGES),
+        400: FAILURES[400],
+    },
 )
 async def to_phone_number(
     request: Request,
@@ -140,7 +143,10 @@ async def to_phone_number(
 
 @router.get(
     "/reference/{referencekey:path}",
-    responses={200: documented("The messages; none: an empty list.", MESSAGES), 400: FAILURES[400]},
+    responses={
+        200: documented("The messages; an empty list if there are none.", MESSAGES),
+        400: FAILURES[400],
+    },
 )
 async def with_reference(
     request: Request,
@@ -156,7 +162,7 @@ async def with_reference(
 async def _latest(
     request: Request, key: ApiKey, find: Find, by: str, count: int, send_date: str | None
 ) -> Response:
-    """The latest messages that `find` finds, sent before `send_date` or now."""
+    """The latest messages that `find` finds, sent before `send_date` (default: now)."""
     before = moment_ms("sendDate", send_date) if send_date else parts_of(request).now_ms()
     async with searching(request, key) as search:
         found = await find(key.workspace, by, before, min(count, MAX_COUNT), _is_there, search.look_at)
@@ -164,7 +170,7 @@ async def _latest(
 
 
 def _is_there(found: StoredMessage | Head) -> bool:
-    """Whether the provider has it: no status follows one that STATUSES has, but another one of them."""
+    """Whether the provider has accepted it: after a status in STATUSES only others of STATUSES follow."""
     return found.status in STATUSES
 
 

@@ -1,10 +1,11 @@
 """Qlara's status API: messages by customerMessageId, and the history (agiletelecom.com/documentation/qlara/api).
 
-What the pages leave open, and what we chose: fields beside the three documented ones; a message without a
-customerMessageId has its own id as one ("assigned by the platform"); the history is the oldest ten minutes first, `limit`
-goes to 100, `page` so far that 20,000 messages are looked at, for one long search of a workspace at a time, and it has the fields of the use case UC-019 that we know;
-RECEIVED may be asked for, too; errors look like the rate limit's (`status`, `error`, `message`). Of the pages that differ,
-the API reference holds: `ids`. The paths are there under `/api`, too, for that is in the documented base URL.
+Where the pages leave something open, we chose: fields in addition to the three documented ones; a message without a
+customerMessageId has its own id as one ("assigned by the platform"); the history lists the oldest ten minutes first,
+with `limit` up to 100, `page` as far as 20,000 messages looked at, one long search of a workspace at a time, and
+those fields of the use case UC-019 that we know; `status` may also be RECEIVED; errors look like the rate limit's
+(`status`, `error`, `message`). Where pages contradict each other the API reference counts: `ids`. The paths also exist
+under `/api`, which is part of the documented base URL.
 """
 
 from decimal import Decimal
@@ -57,7 +58,7 @@ DESCRIPTIONS = {
 
 
 class DeliveryStatus(Shape):
-    """The status of a message now."""
+    """The current status of a message."""
 
     customer_message_id: str
     delivery_status: str
@@ -69,7 +70,7 @@ class DeliveryStatus(Shape):
 
 
 class Sent(Shape):
-    """A message of the history."""
+    """A message in the history."""
 
     message_id: str
     customer_message_id: str
@@ -85,7 +86,7 @@ class Sent(Shape):
 
 
 class Failure(Shape):
-    """Why there is no answer."""
+    """An error."""
 
     status: int
     error: str
@@ -94,7 +95,7 @@ class Failure(Shape):
 
 
 def failure(status: int, text: str) -> Failure:
-    """An error in the form of the rate limit's."""
+    """An error in the form of the documented rate-limit error."""
     return Failure(
         status=status, error=HTTPStatus(status).phrase, message=text, retry_after=1 if status == 429 else None
     )
@@ -140,7 +141,7 @@ async def status(
     customer_message_id: Annotated[str, Path(alias="customerMessageId")],
     channel: Channel,
 ) -> Response:
-    """The status of a message now."""
+    """The current status of a message."""
     found = await parts_of(request).messages.of_customer(key.workspace, channel, [customer_message_id])
     if not found:
         raise HTTPException(404, "no such message on this channel")
@@ -148,17 +149,17 @@ async def status(
 
 
 @router.get(
-    "/messages/status", responses={200: documented("Of those that are known, in no order.", [STATUS])}
+    "/messages/status", responses={200: documented("The known ones, in no particular order.", [STATUS])}
 )
 async def statuses(
     request: Request,
     key: Caller,
     ids: Annotated[
-        str, Query(min_length=1, description="customerMessageIds with commas between them, no blanks.")
+        str, Query(min_length=1, description="customerMessageIds separated by commas, without blanks.")
     ],
     channel: Channel,
 ) -> Response:
-    """The status of several messages of one channel now; unknown ones are left out."""
+    """The current status of several messages of one channel; unknown ones are left out."""
     wanted = list(dict.fromkeys(one for one in ids.split(",") if one))
     if len(wanted) > MAX_IDS:
         raise InvalidInput(f"ids: at most {MAX_IDS:,} at once")
@@ -195,7 +196,7 @@ async def history(
     page: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Response:
-    """The messages of a channel that were sent between two times; a page that is not full is the last."""
+    """The messages of a channel sent between two times; a page that is not full is the last."""
     parts, first, last = parts_of(request), moment_ms("from", since), moment_ms("to", until)
     if first > last:
         raise InvalidInput("from: must not be after to")

@@ -1,6 +1,6 @@
-"""Qlara's status API: the webhook's CRUD, by which a customer sets its callback URL (agiletelecom.com/documentation/qlara/api).
+"""Qlara's webhook API, by which a customer sets its callback URL (agiletelecom.com/documentation/qlara/api).
 
-Of the pages that differ, the API reference holds: 409 for a second webhook.
+Where pages contradict each other the API reference counts: 409 for a second webhook.
 """
 
 from hashlib import blake2s
@@ -33,7 +33,7 @@ class Webhook(Shape):
 
 
 class CallbackUrl(Shape):
-    """What a webhook is made of."""
+    """The body of a request that sets the webhook."""
 
     callback_url: Annotated[
         str,
@@ -66,12 +66,12 @@ def _often(limit: int) -> Failure:
 
 READ_ONLY = "this API key may only read, not change the webhook"
 MAY_NOT = documented("The key may only read.", failure(403, READ_ONLY))
-TOO_MANY = documented("Too often: calls a second, or changes a minute.", _often(10))
-NO_WEBHOOK = documented("There is none.", failure(404, "there is no callback URL; create it first"))
+TOO_MANY = documented("Too many calls a second, or changes a minute.", _often(10))
+NO_WEBHOOK = documented("There is no webhook.", failure(404, "there is no callback URL; create it first"))
 
 
 async def _who_may_redirect(request: Request, key: Caller) -> ApiKey:
-    """Raises HTTPException: 403 for a key that may only read."""
+    """The caller's key. Raises HTTPException 403 for one that may only read."""
     if key.read_only:
         refuse(request, "read_only", key.id)
         raise HTTPException(403, READ_ONLY)
@@ -87,11 +87,12 @@ router = APIRouter(prefix=PREFIX, tags=["Qlara"], responses={n: FAILURES[n] for 
     status_code=201,
     openapi_extra=BODY,
     responses={
-        201: documented("It is set.", WEBHOOK),
+        201: documented("The webhook is created.", WEBHOOK),
         413: TOO_LONG,
         415: FAILURES[415],
         409: documented(
-            "There is one.", failure(409, "there is a callback URL already; change or delete it")
+            "There is a webhook already.",
+            failure(409, "there is a callback URL already; change or delete it"),
         ),
         403: MAY_NOT,
         429: TOO_MANY,
@@ -117,7 +118,7 @@ async def create_webhook(request: Request, key: Redirector) -> Response:
     "/webhooks/delivery-status", responses={200: documented("The webhook.", WEBHOOK), 404: NO_WEBHOOK}
 )
 async def show_webhook(request: Request, key: Caller) -> Response:
-    """The callback URL now."""
+    """The current callback URL."""
     found = await parts_of(request).workspaces.get(key.workspace)
     if found is None or not found.callback_url:
         raise HTTPException(404, "there is no callback URL; create it first")
@@ -128,7 +129,7 @@ async def show_webhook(request: Request, key: Caller) -> Response:
     "/webhooks/delivery-status",
     openapi_extra=BODY,
     responses={
-        200: documented("It is changed.", WEBHOOK),
+        200: documented("The webhook is changed.", WEBHOOK),
         404: NO_WEBHOOK,
         413: TOO_LONG,
         415: FAILURES[415],
@@ -137,7 +138,7 @@ async def show_webhook(request: Request, key: Caller) -> Response:
     },
 )
 async def replace_webhook(request: Request, key: Redirector) -> Response:
-    """Changes the callback URL, for status changes that are accepted from now on."""
+    """Changes the callback URL for status changes accepted from now on."""
     replaced = await _replace(request, key, await _callback_url(request))
     return replaced if isinstance(replaced, Response) else answer(request, _webhook(replaced))
 
@@ -153,13 +154,13 @@ async def replace_webhook(request: Request, key: Redirector) -> Response:
     },
 )
 async def delete_webhook(request: Request, key: Redirector) -> Response:
-    """Removes the callback URL; callbacks that wait still go to it."""
+    """Removes the callback URL; waiting callbacks still go to it."""
     replaced = await _replace(request, key, "")
     return replaced if isinstance(replaced, Response) else Response(status_code=204)
 
 
 async def _replace(request: Request, key: ApiKey, url: str) -> Workspace | Response:
-    """The changed workspace; or the answer that refuses to change it."""
+    """Changes the callback URL; returns the workspace, or the answer that refuses the change."""
     if refusal := await _too_many(request, key, url, is_there=True):
         return refusal
     try:
@@ -177,9 +178,9 @@ async def _audit(request: Request, key: ApiKey, what: str, workspace: Workspace)
 
 
 async def _too_many(request: Request, key: ApiKey, url: str, *, is_there: bool) -> Response | None:
-    """Counts a change of the webhook; the answer that refuses it where there were too many in this minute.
+    """Counts a change of the webhook; returns the answer that refuses it after too many in this minute.
 
-    What changes nothing does not count, nor what cannot be: creating one that is there, replacing one that is not.
+    A change without effect does not count, nor an impossible one: creating an existing webhook, replacing a missing one.
     """
     parts = parts_of(request)
     known, now_ms = await parts.workspaces.get(key.workspace), parts.now_ms()
@@ -205,7 +206,7 @@ _SAID = {
 
 
 async def _callback_url(request: Request) -> str:
-    """The one in a request's body, if it may be used; names are looked up when they are. Raises InvalidInput."""
+    """The callback URL in a request's body, checked except for its host's addresses. Raises InvalidInput."""
     parts = parts_of(request)
     try:
         url = CallbackUrl.model_validate(decode_json(await body_of(request, MAX_BYTES))).callback_url
@@ -215,10 +216,10 @@ async def _callback_url(request: Request) -> str:
         raise InvalidInput("; ".join(said)) from None
     try:
         read = parse_callback_url(url, allow_http=parts.allow_http)
-    except InvalidInput as error:  # whose hint at a setting is for the operator
+    except InvalidInput as error:  # its hint at a setting is for operators only
         said_once = str(error).removeprefix("callback URL").partition(" (DISPATCHER_")[0]
         raise InvalidInput(f"callbackUrl{said_once}") from None
-    # Names are looked up when they are used: an answer now would tell a customer which ones our name servers know.
+    # No look-up here: the answer would tell a customer which names our name servers know.
     if parts.addresses.port_refusal(read.port):
         raise InvalidInput("callbackUrl: callbacks may not go to its port")
     if read.address and parts.addresses.refusal(read.host, read.port):

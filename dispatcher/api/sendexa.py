@@ -1,9 +1,10 @@
-"""Sendexa's status API: a message, and figures of all (developers.sendexa.co/sms/status, docs.sendexa.co/authentication).
+"""Sendexa's status API: one message, and totals (developers.sendexa.co/sms/status, docs.sendexa.co/authentication).
 
-The answer is the page's own. What the pages leave open, and what we chose: `statusHistory` and `webhookStatus` (the
-latest 100 callbacks of the message: state, attempts, next retry); the errors of the older pages (`status`, `code`, `message`,
-`timestamp`) for all; `deliveredAt` is null before delivery; `provider` is the backend's `provider.name`; without a code of
-the backend, the one of the table E001 to E006 that fits the status; `/analytics`, over so many hours.
+The answer has the documented form. Where the pages leave something open, we chose: the content of `statusHistory` and
+`webhookStatus` (the latest 100 callbacks of the message: state, attempts, next retry); for all errors the form of the
+older pages (`status`, `code`, `message`, `timestamp`); `deliveredAt` is null before delivery; `provider` is the backend's
+`provider.name`; without an error code from the backend, the one of the table E001 to E006 that fits the status;
+`/analytics`, over a number of hours.
 """
 
 from datetime import UTC, datetime
@@ -32,9 +33,9 @@ from dispatcher.store.stored_message import StoredMessage
 
 PREFIX = "/v1/sms"
 MAX_CALLBACKS = 100
-"""Of a message, that are shown: the latest."""
+"""How many callbacks of a message are shown: the latest."""
 AN_HOUR = 5
-"""Messages whose reading costs as much as an hour of figures."""
+"""Cost of reading one hour of figures, in messages read."""
 STATUSES = {
     Status.SCHEDULED: "queued",
     Status.QUEUED: "queued",
@@ -60,7 +61,7 @@ CODES = {
 
 
 class Step(Shape):
-    """A status and when it began."""
+    """A status and the time from which it held."""
 
     status: str
     timestamp: str
@@ -82,7 +83,7 @@ class Callback(Shape):
 
 
 class Message(Shape):
-    """A message: its status now, and what is known of it."""
+    """A message: its current status and known fields."""
 
     message_id: str
     status: str
@@ -100,7 +101,7 @@ class Message(Shape):
 
 
 class MessageWithMore(Message):
-    """With its timeline and its callbacks, where they are asked for."""
+    """A message with its timeline and callbacks, if requested."""
 
     status_history: list[Step] | None = None
     webhook_status: list[Callback] | None = None
@@ -114,7 +115,7 @@ class MessageAnswer(Shape):
 
 
 class Analytics(Shape):
-    """Of a workspace's messages and callbacks."""
+    """Figures of a workspace's messages and callbacks."""
 
     hours: int
     delivered: int
@@ -132,7 +133,7 @@ class AnalyticsAnswer(Shape):
 
 
 class Failure(Shape):
-    """Why there is no answer."""
+    """An error."""
 
     status: str = "error"
     code: str
@@ -196,10 +197,10 @@ ANALYTICS = AnalyticsAnswer(
 
 
 class _Basic(HTTPBasic):
-    """FastAPI's; a header that cannot be read is a wrong key like any other: it is counted, and answered in our words."""
+    """As FastAPI's, but a malformed header is treated as a wrong key: counted, and answered in Sendexa's form."""
 
     async def __call__(self, request: HTTPConnection) -> HTTPBasicCredentials | None:  # type: ignore[override]  # as FastAPI's
-        """What the header says; None where there is none."""
+        """The header's credentials; None without a header."""
         try:
             return await super().__call__(request)
         except HTTPException:  # raised in spite of auto_error=False
@@ -230,7 +231,7 @@ async def message(
     include_history: Annotated[Flag, Query(alias="includeHistory")] = False,
     webhook_status: Annotated[Flag, Query(alias="webhookStatus")] = False,
 ) -> Response:
-    """The status of a message now; with its timeline, and with what became of its callbacks."""
+    """The current status of a message, on request with its timeline and its callbacks."""
     parts = parts_of(request)
     found = await parts.messages.get(key.workspace, message_id)
     if found is None:
@@ -251,7 +252,7 @@ async def message(
 async def analytics(
     request: Request, key: Caller, hours: Annotated[int, Query(ge=1, le=168)] = 24
 ) -> Response:
-    """How the messages and callbacks of the last hours went: the hour that runs, and so many before it."""
+    """Figures of messages and callbacks in the current hour and the `hours` before it."""
     parts = parts_of(request)
     async with searching(request, key) as search:
         await search.look_at(hours * AN_HOUR)

@@ -32,32 +32,32 @@ MAX_CHANGES = 1000
 MAX_BYTES = 8 * 1024 * 1024
 RETRY_AFTER_SECONDS = 5
 MAX_AT_ONCE = 8
-"""Calls of one key under way in one process: so many bodies are in memory."""
+"""Calls of one key under way in one process: it bounds the bodies in memory."""
 SLICE, SLICE_BYTES = 50, 64 * 1024
-"""Status changes, and bytes of them, that are looked at before others are served."""
+"""Status changes, and bytes of them, validated before the event loop serves other calls."""
 
 Looked = tuple[Ready | None, str]
-"""A status change that may go onto the queue; or what is wrong with it."""
+"""A valid status change, or None and the problem."""
 
 
 class Result(Shape):
-    """What became of one status change, in the order in which they were given."""
+    """The result for one status change; results are in the order of the request."""
 
     event_id: str | None = None
     result: Literal["queued", "invalid", "unconfirmed"]
-    """queued: it is on the queue; invalid: see `problem`; unconfirmed: it may be, enqueue it again."""
+    """queued: it is on the queue; invalid: see `problem`; unconfirmed: it may be on the queue, enqueue it again."""
     problem: str | None = None
 
 
 class Results(Shape):
-    """What became of all of them."""
+    """The results for all status changes of a call."""
 
     queued: int
     results: list[Result]
 
 
 class Failure(Shape):
-    """Why nothing was enqueued."""
+    """An error: nothing was enqueued."""
 
     error: str
 
@@ -99,7 +99,7 @@ router = APIRouter(tags=["HTTP intake"])
 
 
 def body_schema() -> dict[str, Any]:
-    """What may be posted: one status change, or up to 1,000."""
+    """OpenAPI's description of the body: one status change, or an array of up to 1,000."""
     one = {"$ref": "#/components/schemas/StatusChange"}
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_CHANGES}
     examples = {"one": {"value": CHANGE}, "several": {"value": [CHANGE]}}
@@ -112,19 +112,19 @@ def body_schema() -> dict[str, Any]:
     status_code=202,
     openapi_extra=body_schema(),
     responses={
-        202: documented("Those that are valid are on the queue.", RESULTS),
+        202: documented("The valid ones are on the queue.", RESULTS),
         **{number: FAILURES[number] for number in (400, 401, 415, 429)},
         413: documented("The body is too long.", failure(413, f"the limit is {MAX_BYTES:,} bytes")),
         422: documented("None of them is valid; none is on the queue.", FAILED),
         503: documented(
-            "Redis is away or full, or the queue is long: again after `Retry-After`.",
+            "Redis is unavailable or full, or the queue is too long: try again after `Retry-After`.",
             CUT,
             model=Results | Failure,
         ),
     },
 )
 async def enqueue(request: Request, key: Caller) -> Response:
-    """Enqueues status changes. Repeating a call is safe where they have an eventId, or all their fields are the same."""
+    """Enqueues status changes. Repeating a call is safe if each has an eventId, or the same fields as before."""
     await _refuse_while_full(request)
     with _one_more(parts_of(request), key):
         changes = _split(await body_of(request, MAX_BYTES))
@@ -140,7 +140,7 @@ async def enqueue(request: Request, key: Caller) -> Response:
 
 @contextmanager
 def _one_more(parts: ApiParts, key: ApiKey) -> Iterator[None]:
-    """Counts a key's calls that are under way: each holds a body. Raises HTTPException 429."""
+    """Counts a key's calls under way, each of which holds a body. Raises HTTPException 429."""
     if parts.enqueuing[key.id] >= MAX_AT_ONCE:
         raise HTTPException(429, f"{MAX_AT_ONCE} calls at once with one key", {"Retry-After": "1"})
     parts.enqueuing[key.id] += 1
@@ -151,9 +151,9 @@ def _one_more(parts: ApiParts, key: ApiKey) -> Iterator[None]:
 
 
 async def _enqueue(parts: ApiParts, changes: list[msgspec.Raw]) -> tuple[list[Looked], Counter[str], bool]:
-    """What is wrong with each, the eventIds that are on the queue for certain, and whether Redis took all it was given.
+    """Validates and enqueues; returns each result, the eventIds certainly on the queue, and whether Redis took all.
 
-    Raises RedisUnavailable where it took none.
+    Raises RedisUnavailable if Redis took none.
     """
     results: list[Looked] = []
     confirmed: Counter[str] = Counter()
@@ -173,12 +173,12 @@ async def _enqueue(parts: ApiParts, changes: list[msgspec.Raw]) -> tuple[list[Lo
                 raise
             whole = False
         results += looked
-        await asyncio.sleep(0)  # others are served between
+        await asyncio.sleep(0)  # lets other calls run
     return results, confirmed, whole
 
 
 async def _of_known_workspaces(parts: ApiParts, looked: list[Looked], known: set[str]) -> list[Looked]:
-    """The same, without those of workspaces that there are not; adds to `known` those that there are."""
+    """Marks status changes of unknown workspaces as invalid; adds existing workspaces to `known`."""
     new = {one.workspace for one, _ in looked if one} - known
     unknown = await parts.producer.unknown_workspaces(new)
     known |= new.difference(unknown)
@@ -191,7 +191,7 @@ async def _of_known_workspaces(parts: ApiParts, looked: list[Looked], known: set
 
 
 def _slices(changes: list[msgspec.Raw]) -> Iterator[list[msgspec.Raw]]:
-    """So many at a time that reading them takes milliseconds."""
+    """Splits them into slices that each take milliseconds to validate."""
     some: list[msgspec.Raw] = []
     length = 0
     for one in changes:
@@ -212,7 +212,7 @@ async def _refuse_while_full(request: Request) -> None:
 
 
 def _split(body: bytes) -> list[msgspec.Raw]:
-    """The JSON of each status change, as parts of the body. Takes no memory for what is too many. Raises InvalidInput."""
+    """Splits a body into the JSON of each status change, without memory for more than MAX_CHANGES. Raises InvalidInput."""
     try:
         if not _ARRAY.match(body):
             return [msgspec.json.decode(body, type=msgspec.Raw)]
@@ -233,14 +233,14 @@ _Many = msgspec.defstruct(
     array_like=True,
     forbid_unknown_fields=True,
 )
-"""An array of at most MAX_CHANGES: unlike a list's length, a struct's is looked at while it is read."""
+"""An array of at most MAX_CHANGES. A struct, because msgspec checks its length while decoding, a list's only after."""
 _decode_many = msgspec.json.Decoder(_Many).decode
 
 
 def _looked_at(given: bytes, parts: ApiParts) -> Looked:
     try:
         return ready(StatusChange.from_json(given), parts.now_ms(), allow_http=parts.allow_http), ""
-    except InvalidInput as error:  # whose hint at a setting is for the operator
+    except InvalidInput as error:  # its hint at a setting is for operators only
         return None, str(error).partition(" (DISPATCHER_")[0]
 
 

@@ -1,9 +1,10 @@
 """Zeckta's status API: a message, a campaign (developer.zeckta.com/introduction/quickstart, /api-reference).
 
-The answer's envelope and the rate limit's headers are documented; a status is in lower case here. What the pages leave
-open, and what we chose: the metadata of a message (what callbacks carry, what is unknown is left out); an unknown id, and
-another workspace's, is 404; a campaign's report is paged by `page` (from 1) and `limit` (1 to 100, 50); "sending" counts
-what the gateway has (SUBMITTED, BUFFERED), "queued" what comes before. READ is Zeckta's delivered, UNKNOWN its queued.
+The answer's envelope and the rate-limit headers are documented; a status is in lower case here. Where the pages leave
+something open, we chose: the metadata of a message (as in callbacks, unknown values left out); an unknown id or
+another workspace's is 404; a campaign's report is paged by `page` (from 1) and `limit` (1 to 100, default 50); "sending"
+counts messages at the gateway (SUBMITTED, BUFFERED), "queued" those before it. READ is Zeckta's delivered, UNKNOWN its
+queued.
 """
 
 from decimal import Decimal
@@ -35,7 +36,7 @@ TOTALS = {
 
 
 class Message(Shape):
-    """A message: its status now, and what is known of it."""
+    """A message: its current status and known fields."""
 
     message_id: str
     status: str
@@ -64,7 +65,7 @@ class MessageAnswer(Shape):
 
 
 class Totals(Shape):
-    """How many messages of a campaign are where; they move until all are final."""
+    """How many messages of a campaign are in which state; these change until all are final."""
 
     queued: int
     sending: int
@@ -111,7 +112,7 @@ class CampaignAnswer(Shape):
 
 
 class Failure(Shape):
-    """Why there is no answer."""
+    """An error."""
 
     success: bool = False
     message: str
@@ -166,7 +167,7 @@ router = APIRouter(prefix=PREFIX, tags=["Zeckta"], responses={n: FAILURES[n] for
 async def message(
     request: Request, key: Caller, message_id: Annotated[str, Path(alias="messageId")]
 ) -> Response:
-    """The status of a message now."""
+    """The current status of a message."""
     found = await parts_of(request).messages.get(key.workspace, message_id)
     if found is None:
         raise HTTPException(404, "no such message")
@@ -184,7 +185,7 @@ async def campaign(
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
 ) -> Response:
-    """How many messages of a campaign are where, and a page of them."""
+    """How many messages of a campaign are in which state, and a page of them."""
     messages = parts_of(request).messages
     found = await messages.campaign(key.workspace, campaign_id)
     if found is None:

@@ -1,4 +1,4 @@
-"""What about an installation would lose data: its Redis, its broker, its settings, its workers."""
+"""Finds what would lose data in an installation: in its Redis, broker, settings and workers."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ from tasks.actions.check_broker import look_at_broker
 
 
 async def look(settings: Settings) -> list[Finding]:
-    """Everything that is looked at without sending anything. Raises RedisUnavailable."""
+    """All findings that need no message to be sent. Raises RedisUnavailable."""
     async with wiring.store(settings) as store:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
         queued, pending = await store.installation.waiting()
@@ -39,7 +39,7 @@ async def look(settings: Settings) -> list[Finding]:
 
 
 def contradictions(settings: Settings) -> list[Finding]:
-    """Settings that are allowed one by one, and do harm together. Pure."""
+    """Settings that are each valid and do harm together. No I/O."""
     found = list(_contradictions(settings))
     if not found:
         return [Finding("settings", Verdict.OK, "none contradicts another")]
@@ -51,13 +51,13 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     if settings.max_concurrency > settings.max_in_flight:
         yield "MAX_CONCURRENCY of one endpoint is above MAX_IN_FLIGHT of a whole worker"
     if settings.delivered_body_seconds > settings.ledger_retention_seconds:
-        yield "DELIVERED_BODY_SECONDS is above LEDGER_RETENTION_SECONDS: bodies outlive what they belong to"
+        yield "DELIVERED_BODY_SECONDS is above LEDGER_RETENTION_SECONDS: bodies outlive their callbacks"
     if settings.alert_secret and not settings.alert_url:
         yield "ALERT_SECRET is set and ALERT_URL is not: nothing is sent"
 
 
 def _too_late(policy: Policy, expiry_seconds: float) -> Iterator[str]:
-    """The first attempt that would come after the expiry, without jitter."""
+    """A warning if an attempt would come after the expiry, ignoring jitter; only for the first such attempt."""
     waited = 0.0
     for attempt in range(1, policy.max_attempts):
         waited += policy.backoff.delay_ms(attempt, 0.5) / 1000
@@ -70,12 +70,14 @@ def _too_late(policy: Policy, expiry_seconds: float) -> Iterator[str]:
 
 
 def _damage(day: Counter[str]) -> Finding:
-    """What the sweep has mended lately."""
+    """What the sweep repaired in the last 24 hours."""
     put_back, aside = day["putBack"], day["setAside"]
     if not put_back and not aside:
-        return Finding("damage", Verdict.OK, "nothing had to be mended in the last 24 h")
+        return Finding("damage", Verdict.OK, "nothing had to be repaired in the last 24 h")
     found = f"in the last 24 h {put_back:,} callbacks were pending and nowhere, {aside:,} keys were of a wrong type"
-    return Finding("damage", Verdict.WARNING, f"{found}; they were mended", "who else writes to this Redis?")
+    return Finding(
+        "damage", Verdict.WARNING, f"{found}; they were repaired", "what else writes to this Redis?"
+    )
 
 
 def _secrets(settings: Settings) -> Finding:
@@ -86,7 +88,7 @@ def _secrets(settings: Settings) -> Finding:
 
 
 def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
-    """Which customers' endpoints are down: no fault of this installation."""
+    """Which customers' endpoints are down: a warning only, since this installation is not at fault."""
     found = problems(endpoints)
     stopped = sum(e.state == "stopped" for e in endpoints)
     told = [f"{count:,} {what}" for what, count in found.items()] + [f"{stopped:,} stopped"] * bool(stopped)
@@ -97,7 +99,7 @@ def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
 
 
 def workers_alive(workers: dict[str, Any]) -> Finding:
-    """Whether there is a worker; `workers` are those that send a heartbeat, by name."""
+    """Whether a worker is alive; `workers` are the heartbeats by worker name."""
     if workers:
         return Finding("workers", Verdict.OK, f"{len(workers)} alive: {', '.join(workers)}")
     return Finding(

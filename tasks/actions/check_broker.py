@@ -1,4 +1,4 @@
-"""Celery's broker: whether it takes messages, and whether the way to it is encrypted."""
+"""Checks Celery's broker: whether it accepts messages, and whether the connection to it is encrypted."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from dispatcher.store.exposure import encryption
 from dispatcher.store.finding import Finding, Verdict
 
 CONNECT_SECONDS = 4.0
-"""As Celery's own."""
+"""Celery's own default."""
 ANSWER_SECONDS = 10.0
 
 
 def look_at_broker(settings: Settings) -> list[Finding]:
-    """Whether Celery's broker takes messages, and how Celery's own connection to it is encrypted."""
+    """Whether Celery's broker accepts messages, and how Celery's connection to it is encrypted."""
     try:
         url, tls, others = broker.of(settings.celery_url, settings.redis_ca_file)
     except InvalidInput as error:
@@ -40,16 +40,14 @@ def look_at_broker(settings: Settings) -> list[Finding]:
 
 
 def celery_encryption(connection: Any) -> Finding:
-    """By what kombu really uses, whatever the settings say."""
+    """How kombu's connection is really encrypted, whatever the settings say."""
     subject, scheme = "celery encryption", str(connection.transport_cls)
     if scheme in ("redis", "rediss", "amqp", "pyamqp") and not (connection.ssl and "amqp" in scheme):
         host = connection.hostname or ""
         return encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
     if scheme == "amqps":
-        detail = "TLS, certificate verified, but not its name: so does Celery with amqps://"
-        return Finding(
-            subject, Verdict.WARNING, detail, "let nobody come between, or use Redis for the broker"
-        )
+        detail = "TLS, certificate verified, but not its name: Celery checks no more for amqps://"
+        return Finding(subject, Verdict.WARNING, detail, "use a network you trust, or Redis as the broker")
     return Finding(
         subject, Verdict.UNKNOWN, f"{scheme}: by that transport's own rules", "see Celery's manual"
     )

@@ -1,4 +1,4 @@
-"""Whether callbacks are sent now: a question to the workers, through Celery. Loads Celery."""
+"""Checks whether callbacks are being sent, by a probe to the workers through Celery. Loads Celery."""
 
 import asyncio
 import secrets
@@ -19,15 +19,18 @@ from tasks.actions.check import workers_alive
 
 LIVE_SECONDS = 10.0
 HEARTBEAT_SECONDS = 3.0
-"""How long a worker that sent a heartbeat before is waited for: they come every second."""
+"""How long to wait for a new heartbeat from each known worker: they come every second."""
 LOOK = "look at the workers' logs"
 
 
 async def look_live(settings: Settings, here: bool) -> list[Finding]:
-    """Whether workers take hints and lead intake; with `here`, whether one of this host is alive. Raises RedisUnavailable."""
+    """Whether workers take hints and one leads intake. With `here` a worker of this host must be alive.
+
+    Raises RedisUnavailable.
+    """
     probe = secrets.token_hex(8)
     async with wiring.store(settings) as store:
-        since_ms = await store.installation.now_ms()  # says in one line if Redis is away
+        since_ms = await store.installation.now_ms()  # also fails here, in one line, if Redis is away
         await asyncio.to_thread(publish_probe, settings, probe)
         workers = await _heartbeats_since(store.installation, since_ms, probe)
     who, leader = _answered(workers, probe), _leader(workers)
@@ -48,7 +51,7 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
 
 
 async def _heartbeats_since(installation: Installation, since_ms: int, probe: str) -> dict[str, Any]:
-    """The heartbeats that were given since then: what a worker said before says nothing of now."""
+    """The heartbeats sent since then: an older one does not prove that the worker is alive now."""
     began = time.monotonic()
     while True:
         known = await installation.workers()
@@ -69,7 +72,10 @@ def _leader(workers: dict[str, Any]) -> str | None:
 
 
 def publish_probe(settings: Settings, probe: str) -> None:
-    """Sends a hint that only asks who takes it, through Celery, as workers send hints. Raises RedisUnavailable."""
+    """Sends a hint without endpoints through Celery; the worker that takes it records the probe.
+
+    Raises RedisUnavailable.
+    """
     app = Celery("dispatcher", set_as_current=False)
     app.config_from_object("config.celeryconfig")
     with app:

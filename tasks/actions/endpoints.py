@@ -1,4 +1,4 @@
-"""Finding endpoints, stopping and resuming one, retrying one or many."""
+"""Finds endpoints, stops and resumes one, retries one or many."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from dispatcher.store.replies import Retried, Stopped
 from tasks import wiring
 
 NAMED = 3
-"""Endpoints that are named where one is not known."""
+"""How many known endpoints an error text suggests for an unknown one."""
 
 
 async def chosen(store: wiring.Store, workspace: str | None, state: str | None) -> list[Endpoint]:
-    """All endpoints, or a workspace's, or those in a state. Raises NotFound for an unknown workspace."""
+    """All endpoints, filtered by workspace and state. Raises NotFound for an unknown workspace."""
     found = [e for e in await store.endpoints.all() if workspace in (None, e.workspace)]
     if workspace and not found:
         await store.workspaces.require(workspace)
@@ -24,7 +24,7 @@ async def chosen(store: wiring.Store, workspace: str | None, state: str | None) 
 
 
 async def one(store: wiring.Store, workspace: str, origin: str) -> Endpoint:
-    """A workspace's endpoint. Raises NotFound that names the nearest of those it has."""
+    """A workspace's endpoint. Raises NotFound, whose text suggests the nearest known endpoints."""
     found = await store.endpoints.get(EndpointName(workspace, origin))
     if found is None:
         await store.workspaces.require(workspace)
@@ -46,13 +46,13 @@ async def unknown(store: wiring.Store, workspace: str, origin: str) -> NotFound:
 
 
 async def with_answer(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
-    """The endpoint with what its last failed attempt brought."""
+    """The endpoint with the answer of its last failed attempt."""
     [found] = await store.endpoints.with_answers([endpoint])
     return found
 
 
 async def again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
-    """The endpoint as it is by now."""
+    """The endpoint, read again."""
     return await store.endpoints.get(EndpointName(endpoint.workspace, endpoint.url)) or endpoint
 
 
@@ -66,7 +66,7 @@ async def stop(store: wiring.Store, endpoint: Endpoint, *, resume: bool) -> Stop
 
 
 async def retry_one(store: wiring.Store, endpoint: Endpoint) -> Retried:
-    """Tries an endpoint now."""
+    """Retries an endpoint now: probes a paused one, makes waiting callbacks due."""
     retried = await _retry(store, endpoint)
     if retried.changed:
         about = {"endpoint": endpoint.url, "probed": bool(retried.pause_ended_ms)}
@@ -78,16 +78,16 @@ async def retry_one(store: wiring.Store, endpoint: Endpoint) -> Retried:
 
 @dataclass(frozen=True)
 class ToRetry:
-    """Endpoints for which something waits, or would."""
+    """Endpoints that can be retried: callbacks wait for them, or they are paused."""
 
     chosen: Sequence[Endpoint]
-    """What is held up first."""
+    """Those to retry, the most troubled first."""
     stopped: Sequence[Endpoint]
-    """By an operator: they are left so."""
+    """Those that an operator stopped: they stay stopped."""
 
 
 async def to_retry(store: wiring.Store, workspace: str | None, state: str | None) -> ToRetry:
-    """Which endpoints would be retried. Raises NotFound for an unknown workspace."""
+    """The endpoints that `retry_all` would retry. Raises NotFound for an unknown workspace."""
     found = [e for e in await chosen(store, workspace, state) if _can_be_retried(e)]
     stopped = [e for e in found if e.state == "stopped"]
     return ToRetry(sorted((e for e in found if e.state != "stopped"), key=by_trouble), stopped)
@@ -100,7 +100,7 @@ async def retry_all(
     endpoints: Sequence[Endpoint],
     progress: Callable[[Sequence[Endpoint]], Iterable[Endpoint]],
 ) -> tuple[int, int]:
-    """How many are probed, and how many callbacks were made due. The endpoints pass through `progress`."""
+    """Retries endpoints; returns how many are probed and how many callbacks were made due. `progress` wraps the loop."""
     probed = made_due = 0
     async with store.audit.steps("endpoint.retry", workspace or "", state=state) as done:
         for number, endpoint in enumerate(progress(endpoints), 1):

@@ -1,4 +1,4 @@
-"""Which events somebody asks for, and reading them."""
+"""Filters for events, and reading the events they match."""
 
 import re
 from collections.abc import AsyncIterator
@@ -24,16 +24,16 @@ _UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 @dataclass(frozen=True)
 class Filter:
-    """The events in a state, of which each of the others leaves some. Raises InvalidInput where they do not go together."""
+    """Selects the events in a state; each other field narrows them. Raises InvalidInput for fields that conflict."""
 
     state: str
     workspace: str | None = None
     endpoint: str | None = None
-    """Its URL; what is behind the port does not matter."""
+    """Its URL; path and query are ignored."""
     error: str | None = None
-    """Of the last attempt."""
+    """The last attempt's error."""
     since: str | None = None
-    """When they ended: ISO 8601, or `90m` ago."""
+    """Earliest end: ISO 8601, or an age such as `90m`."""
     until: str | None = None
 
     def __post_init__(self) -> None:
@@ -42,16 +42,16 @@ class Filter:
         if self.state == WAITING and (self.since or self.until):
             raise InvalidInput("--since and --until go with ends: failed, expired, superseded")
         if self.endpoint and not self.workspace:
-            raise InvalidInput("--endpoint needs --workspace: an endpoint is one workspace's")
+            raise InvalidInput("--endpoint needs --workspace: an endpoint belongs to one workspace")
 
     @property
     def origin(self) -> str | None:
-        """The endpoint as the ledger names it. Raises InvalidInput."""
+        """The endpoint's origin, as the ledger names it. Raises InvalidInput."""
         return parse_callback_url(self.endpoint, allow_http=True).origin if self.endpoint else None
 
 
 async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCallback]:
-    """The events of a filter: the latest end first; of those that wait, the next expiry. Raises NotFound, InvalidInput."""
+    """The matching events: latest end first, or soonest expiry first if waiting. Raises NotFound, InvalidInput."""
     if asked.workspace:
         await store.workspaces.require(asked.workspace)
     origin, now_ms = asked.origin, await store.installation.now_ms()
@@ -68,7 +68,7 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
 
 
 async def page(events: AsyncIterator[StoredCallback], offset: int, limit: int) -> list[StoredCallback]:
-    """At most `limit` of them, behind the first `offset`."""
+    """At most `limit` events, after skipping `offset`."""
     found: list[StoredCallback] = []
     async for event in events:
         if offset:
@@ -81,13 +81,13 @@ async def page(events: AsyncIterator[StoredCallback], offset: int, limit: int) -
 
 
 async def of_message(store: wiring.Store, message: str, workspace: str | None) -> list[StoredCallback]:
-    """A message's events in order of acceptance; without a workspace, of all of them."""
+    """A message's events in order of acceptance, in one workspace or in all."""
     names = [workspace] if workspace else await store.workspaces.names()
     return [event for name in names for event in await store.callbacks.of_message(name, message)]
 
 
 def time_ms(text: str | None, now_ms: int) -> int | None:
-    """A time as people say it (`90m`: so long ago; else ISO 8601, UTC where it names no zone), in ms since 1970. Raises InvalidInput."""
+    """Parses a time into ms since 1970: `90m` means that long ago, else ISO 8601, UTC by default. Raises InvalidInput."""
     if text is None:
         return None
     if ago := _AGO.fullmatch(text):

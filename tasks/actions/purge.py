@@ -1,4 +1,4 @@
-"""Ending callbacks that wait, and removing those that have ended."""
+"""Cancels waiting callbacks, and removes ended ones."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
@@ -11,7 +11,7 @@ from tasks import wiring
 BATCH = 500
 
 Batch = tuple[str, list[str]]
-"""An endpoint, and eventIds of callbacks to it."""
+"""An endpoint, and the eventIds of callbacks to it."""
 
 
 async def cancel(
@@ -21,7 +21,7 @@ async def cancel(
     found: Sequence[Pending],
     progress: Callable[[Sequence[Batch]], Iterable[Batch]],
 ) -> int:
-    """Ends waiting callbacks as failed (cancelled), in batches that pass through `progress`; how many there were still."""
+    """Ends waiting callbacks as failed (cancelled), in batches wrapped by `progress`; returns how many still waited."""
     by_endpoint = groupby(sorted(found, key=attrgetter("endpoint")), attrgetter("endpoint"))
     batches = [(to, ids) for to, group in by_endpoint for ids in _batched([one.event_id for one in group])]
     count = 0
@@ -35,7 +35,7 @@ async def cancel(
 async def ended(
     store: wiring.Store, workspace: str, state: State | None, message: str | None
 ) -> list[StoredCallback]:
-    """A workspace's callbacks that have ended, by message or by state. Raises NotFound."""
+    """A workspace's ended callbacks, by state, or by message if `state` is None. Raises NotFound."""
     await store.workspaces.require(workspace)
     if state is None:
         return [event for event in await store.callbacks.of_message(workspace, message or "") if event.ended]
@@ -45,7 +45,7 @@ async def ended(
 async def forget(
     store: wiring.Store, workspace: str, events: Sequence[StoredCallback], **about: str | None
 ) -> int:
-    """Removes callbacks from the ledger; how many were there. `about` is what the audit says of them."""
+    """Removes callbacks from the ledger; returns how many it still had. `about` goes into the audit entry."""
     count = 0
     async with store.audit.steps("callbacks.forget", workspace, **about) as done:
         for ids in _batched([event.event_id for event in events]):

@@ -1,4 +1,4 @@
-"""Putting rejected queue entries back on the queue, and removing them."""
+"""Puts rejected queue entries back on the queue, or removes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from dispatcher.store.rejected import RejectedEntry
 from tasks import wiring
 
 KEPT = 10_000
-"""How many are kept at most."""
+"""How many rejected entries are kept at most."""
 REQUEUED_AT_ONCE = 50
 NOT_USABLE = ("poisoned", "no_event_field")
-"""Reasons that are requeued only by name: the first killed its readers, the second has nothing to read."""
+"""Reasons to requeue only if named: a poisoned entry killed its readers, the other has no `event` field to read."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which rejected entries: one, or all of a reason, of a workspace, or of both."""
+    """Selects rejected entries: one, or all of a reason, a workspace, or both."""
 
     entry: str | None = None
     reason: str | None = None
     workspace: str | None = None
 
     def has(self, one: RejectedEntry) -> bool:
-        """Whether it is one of them."""
+        """Whether an entry is selected."""
         return (
             self.entry in (None, one.entry)
             and self.reason in (None, one.reason)
@@ -30,20 +30,20 @@ class Choice:
         )
 
     def requeues(self, one: RejectedEntry) -> bool:
-        """Whether it is one of them, and can be of use on the queue as far as is known."""
+        """Whether an entry is selected for requeuing; those of NOT_USABLE only by entry or reason."""
         is_named = self.entry is not None or self.reason is not None
         return self.has(one) and (is_named or one.reason not in NOT_USABLE)
 
 
 @dataclass(frozen=True)
 class Requeued:
-    """What became of many."""
+    """The result of requeuing."""
 
     entries: int
-    """How many were chosen."""
+    """How many were selected."""
     requeued: int = 0
     left: int = 0
-    """How many stay: kept only in part, or gone meanwhile."""
+    """How many were not requeued: stored only in part, or gone meanwhile."""
 
 
 async def to_requeue(store: wiring.Store, choice: Choice) -> list[str]:
@@ -52,7 +52,7 @@ async def to_requeue(store: wiring.Store, choice: Choice) -> list[str]:
 
 
 async def requeue(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> Requeued:
-    """Puts them back on the queue as they came; `choice` is what the audit says of them."""
+    """Puts entries back on the queue unchanged; `choice` goes into the audit entry."""
     requeued = left = 0
     about = {"entry": choice.entry, "reason": choice.reason}
     async with store.audit.steps("rejected.requeue", choice.workspace or "", **about) as done:
@@ -64,6 +64,6 @@ async def requeue(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> Re
 
 
 async def remove(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> None:
-    """Removes entries for good; `choice` is what the audit says of them."""
+    """Deletes entries; `choice` goes into the audit entry."""
     await store.rejected.remove(ids)
     await store.audit.add("rejected.purge", after={"reason": choice.reason, "removed": len(ids)})

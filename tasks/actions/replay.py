@@ -1,4 +1,4 @@
-"""Sending once more what has ended."""
+"""Replays ended callbacks."""
 
 import secrets
 from collections import Counter
@@ -10,7 +10,7 @@ from tasks import wiring
 from tasks.actions.events import Filter
 
 REPLAYED = "replayed"
-"""The ledger's word for what was done."""
+"""The ledger's word for a callback that was replayed."""
 
 
 @dataclass(frozen=True)
@@ -19,33 +19,33 @@ class How:
 
     expiry_seconds: int
     as_new: bool = False
-    """With a fresh eventId."""
+    """Use a fresh eventId."""
     rate: float = 50
-    """Of many: how many a second."""
+    """Callbacks a second, if many are replayed."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What became of many."""
+    """The result of replaying many."""
 
     by_endpoint: Counter[str]
-    """How many were chosen, by `workspace origin`."""
+    """How many were selected, by `workspace origin`."""
     words: Counter[str] = field(default_factory=Counter)
-    """How many of them have which word of the ledger's; none where they were only counted."""
+    """How many by the ledger's word for the result; empty if they were only counted."""
 
     @property
     def count(self) -> int:
-        """How many were chosen."""
+        """How many were selected."""
         return self.by_endpoint.total()
 
 
 def counted(events: Sequence[StoredCallback]) -> Replayed:
-    """How many would be replayed, and to where."""
+    """How many would be replayed, by endpoint."""
     return Replayed(Counter(f"{event.workspace} {event.endpoint}" for event in events))
 
 
 async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: How) -> tuple[str, str]:
-    """The ledger's word, and the eventId that it is sent as."""
+    """Replays one callback; returns the ledger's word for the result, and the eventId it is sent with."""
     word, id_ = await _replay(store, workspace, event_id, how, in_ms=0)
     if word == REPLAYED:
         about = {"eventId": event_id} | ({"as": id_} if how.as_new else {})
@@ -60,9 +60,9 @@ async def replay_all(
     how: How,
     progress: Callable[[Sequence[StoredCallback]], Iterable[StoredCallback]],
 ) -> Replayed:
-    """Each is due a little later than the one before it: what is due now goes first, so live traffic does not wait.
+    """Replays callbacks, each due 1/rate seconds after the one before, so that live traffic does not wait behind them.
 
-    Stops where an endpoint is full. `asked` is what the audit says of them; they pass through `progress` as they are replayed.
+    Stops when an endpoint is full. `asked` goes into the audit entry; `progress` wraps the loop.
     """
     words: Counter[str] = Counter()
     about = {

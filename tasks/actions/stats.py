@@ -1,4 +1,4 @@
-"""What was accepted, what became of it, and how long it took: as the documents that `stats --json` prints."""
+"""Counts of accepted and ended callbacks, and their latencies, as the documents that `stats --json` prints."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from dispatcher.store.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
 from tasks import wiring
 
 WINDOWS = {"this hour": 1, "24 h": 24, "7 d": WEEK_HOURS}
-"""Full hours and the one that runs."""
+"""Windows in hours: the current one and the full ones before it."""
 NOBODY = "*"
-"""The workspace of entries that name none."""
+"""Stands for the workspace of entries that name none."""
 SPARK_MINUTES = 60
 
 
 async def overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]:
-    """This hour, 24 hours, 7 days, what waits now, and the last minutes and hours; of a workspace, or of all."""
+    """Figures of this hour, 24 hours and 7 days, what waits now, and series over time; for one workspace or all."""
     now_ms = await store.installation.now_ms()
     queued, _ = await store.installation.waiting()
     endpoints = [e for e in await store.endpoints.all() if workspace in (None, e.workspace)]
@@ -35,7 +35,7 @@ async def overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]:
 
 
 def _now(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """What waits, and how the endpoints are."""
+    """What waits now, and the endpoints' states and problems."""
     due = [e.oldest_due_ms for e in endpoints if e.oldest_due_ms is not None]
     return {
         "waiting": sum(e.waiting for e in endpoints),
@@ -47,13 +47,13 @@ def _now(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 
 async def _window(store: wiring.Store, now_ms: int, hours: int, workspace: str | None) -> dict[str, Any]:
-    """The sums of the last full hours and the one that runs."""
+    """Sums over the current hour and the full ones before it."""
     found = await store.stats.workspaces(now_ms, hours)
     return total(figures for name, figures in found.items() if workspace in (None, name)).as_json()
 
 
 async def _refused(store: wiring.Store, now_ms: int, hours: int) -> dict[str, int]:
-    """API calls that were refused, by reason."""
+    """Refused API calls by reason."""
     counts: Counter[str] = Counter()
     for (reason, _), count in (await store.refusals.last(now_ms, hours)).items():
         counts[reason] += count
@@ -61,7 +61,7 @@ async def _refused(store: wiring.Store, now_ms: int, hours: int) -> dict[str, in
 
 
 def _rows(minutes: Sequence[Counter[str]], together: int) -> dict[str, list[int]]:
-    """By what happened, how often in each so many minutes; nothing where there are none."""
+    """Sums of every `together` minutes, by kind of count; empty without minutes."""
     if not minutes:
         return {}
     starts = range(0, len(minutes), together)

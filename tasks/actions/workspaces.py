@@ -1,4 +1,4 @@
-"""Changing a workspace, and moving what waits to its new callback URL."""
+"""Creates and changes a workspace, and moves waiting callbacks to its new URL."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ MOVED_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a workspace is to have; None leaves a thing as it is, or at its default."""
+    """New values for a workspace's fields; None keeps the current value, or the default."""
 
     callback_url: str | None = None
     max_concurrency: int | None = None
@@ -25,7 +25,7 @@ class Wanted:
     """An empty value removes the header."""
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Whether any field is set."""
         facts = (
             self.callback_url,
             self.max_concurrency,
@@ -38,17 +38,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Moved:
-    """How many callbacks were moved."""
+    """How many callbacks were moved, and how many were not."""
 
     moved: int
     left: int
-    """Those that are being sent, or go to another URL."""
+    """Those being sent, or going to another URL."""
 
 
 async def add(
     store: wiring.Store, workspace: str, dialect: str, wanted: Wanted, secret: str | None
 ) -> Workspace:
-    """Makes a workspace. Raises InvalidInput, AlreadyExists."""
+    """Creates a workspace. Raises InvalidInput, AlreadyExists."""
     made = await store.workspaces.add(
         workspace,
         dialect,
@@ -65,7 +65,7 @@ async def add(
 
 
 async def update(store: wiring.Store, workspace: str, wanted: Wanted) -> bool:
-    """Wanted a workspace; whether it was otherwise before. Raises InvalidInput, NotFound."""
+    """Changes a workspace; returns whether anything changed. Raises InvalidInput, NotFound."""
     updated = await store.workspaces.update(
         workspace,
         callback_url=wanted.callback_url,
@@ -81,15 +81,15 @@ async def update(store: wiring.Store, workspace: str, wanted: Wanted) -> bool:
 
 
 async def url_before(store: wiring.Store, workspace: str, *, needed: bool) -> str:
-    """A workspace's callback URL. Raises NotFound; InvalidInput where it has none and waiting callbacks are to be moved from it."""
+    """A workspace's callback URL before a change. Raises NotFound, or InvalidInput if it is `needed` and there is none."""
     url = (await store.workspaces.require(workspace)).callback_url
     if needed and not url:
-        raise InvalidInput("it had no callback URL: say --move-from")
+        raise InvalidInput("the workspace had no callback URL to move from: give --move-from")
     return url
 
 
 async def waiting_in_order(store: wiring.Store, workspace: str) -> list[str]:
-    """The eventIds of what waits, each message's in order of acceptance."""
+    """The eventIds of waiting callbacks; those of one message together, in order of acceptance."""
     by_message: defaultdict[str, list[str]] = defaultdict(list)
     async for one in store.callbacks.pending(workspace):
         by_message[one.message_uuid].append(one.event_id)
@@ -107,7 +107,7 @@ async def move(
     waiting: Sequence[str],
     progress: Callable[[Sequence[Sequence[str]]], Iterable[Sequence[str]]],
 ) -> Moved:
-    """Moves what waits for the URL `before` to the workspace's own, in batches that pass through `progress`."""
+    """Moves waiting callbacks from the URL `before` to the workspace's own, in batches wrapped by `progress`."""
     url = parse_callback_url((await store.workspaces.require(workspace)).callback_url, allow_http=True)
     from_url = parse_callback_url(before, allow_http=True).url
     batches = [waiting[first : first + MOVED_AT_ONCE] for first in range(0, len(waiting), MOVED_AT_ONCE)]

@@ -1,4 +1,4 @@
-"""`dispatcher api`: status of messages for customers, and status changes from backends, over HTTP."""
+"""`dispatcher api`: serves the status API for customers and the HTTP intake for backends."""
 
 import functools
 import signal
@@ -19,12 +19,12 @@ PORT = 8080
 
 def api(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Where to listen.", min=0, max=65_535)] = PORT,
+    port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65_535)] = PORT,
     workers: Annotated[int, typer.Option(help="Processes that serve it.", min=1, max=64)] = 1,
 ) -> None:
-    """Serve the status API and the HTTP intake; put a proxy that speaks TLS in front of it.
+    """Serve the status API and the HTTP intake; put a TLS proxy in front of it.
 
-    docs/status-api.md shows each path; /openapi.json does, too, and with API_DOCS=true a page at /docs.
+    docs/status-api.md describes each path. So does /openapi.json, and with API_DOCS=true a page at /docs.
 
     Examples:
 
@@ -35,20 +35,20 @@ def api(
       dispatcher api --host 0.0.0.0 --workers 2
     """
     settings = console.service_settings()
-    interrupt.end_at_once()  # what follows imports
+    interrupt.end_at_once()  # imports follow
     try:
-        import fastapi  # noqa: F401  the app needs it
+        import fastapi  # noqa: F401  needed by the app; checked here
         import uvicorn
         import uvicorn.supervisors
 
         from tasks.http_protocol import SHUTDOWN_SECONDS, BoundedProtocol, Limits
 
         if settings.api_docs:
-            import fastapi_offline  # noqa: F401  it has the files
+            import fastapi_offline  # noqa: F401  it has the page's files
     except ImportError:
         console.fail(extra_needed("`dispatcher api`", "api"), console.USAGE)
     console.run(_require_format(settings))
-    interrupt.end_at_once()  # the loop that ran has taken Ctrl-C
+    interrupt.end_at_once()  # the event loop above replaced the handler
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
@@ -63,8 +63,8 @@ def api(
         workers=workers,
         log_level=settings.log_level.lower(),
         access_log=False,
-        http=functools.partial(BoundedProtocol, limits=limits),  # type: ignore[arg-type]  # it makes one
-        ws="none",  # whose connections nothing bounds
+        http=functools.partial(BoundedProtocol, limits=limits),  # type: ignore[arg-type]  # makes a protocol
+        ws="none",  # nothing would bound WebSocket connections
         timeout_graceful_shutdown=round(SHUTDOWN_SECONDS) + 1,
         log_config=None,
     )
@@ -74,12 +74,12 @@ def api(
 
 
 def _serve(uvicorn: Any, config: Any) -> int | None:
-    """Serves in this process until a signal; which one it was. Fails where the application does not start."""
+    """Serves in this process until a signal, and returns it. Ends the command if the application does not start."""
     came: list[int] = []
     server = uvicorn.Server(config)
 
     def end(number: int, _frame: object) -> None:
-        """Until uvicorn has handlers of its own; at its end it raises again what came to them."""
+        """Handles signals until uvicorn sets its own handlers; at its end uvicorn raises again what those received."""
         came.append(number)
         server.should_exit = True
 
@@ -93,24 +93,24 @@ def _serve(uvicorn: Any, config: Any) -> int | None:
 
 
 def _serve_in_processes(uvicorn: Any, config: Any) -> int | None:
-    """The same in processes of their own."""
+    """As `_serve`, in several processes."""
     came: list[int] = []
-    resource_tracker.ensure_running()  # which lets Ctrl-C through again where it is begun later
-    interrupt.hold()  # the processes that it starts inherit it: Ctrl-C is told to this one, which ends them
+    resource_tracker.ensure_running()  # if started later, it would unblock Ctrl-C again
+    interrupt.hold()  # its children inherit this: only this process handles Ctrl-C, and ends them
     supervisor = uvicorn.supervisors.Multiprocess(config, sockets=[config.bind_socket()])
 
     def tell(*_: object) -> None:
         came.append(signal.SIGINT)
         supervisor.signal_queue.append(signal.SIGINT)
 
-    signal.signal(signal.SIGINT, tell)  # of a thread that does not hold it
+    signal.signal(signal.SIGINT, tell)  # for a thread that does not block the signal
     threading.Thread(target=lambda: tell(signal.sigwait({signal.SIGINT})), daemon=True).start()
     supervisor.run()
     return came[0] if came else None
 
 
 async def _require_format(settings: Settings) -> None:
-    """Raises OtherFormat. While Redis is away the API starts all the same, and answers 503."""
+    """Raises OtherFormat. Without Redis the API starts nevertheless, and answers 503."""
     with suppress(RedisUnavailable):
         async with wiring.store(settings):
             return

@@ -1,4 +1,4 @@
-"""`dispatcher workspace api-key` and `dispatcher producer-key`: who may ask the API, and who may enqueue by it."""
+"""`dispatcher workspace api-key` and `dispatcher producer-key`: API keys of customers and of backends."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Id = Annotated[str, typer.Argument(help="The workspace's name.", metavar="ID", s
 KeyId = Annotated[str, typer.Argument(help="The key's id (key_…).", metavar="KEY", show_default=False)]
 Rate = Annotated[
     int | None,
-    typer.Option(help="Calls a second it may make; else API_RATE_PER_SECOND.", show_default=False),
+    typer.Option(help="Calls a second it may make (default: API_RATE_PER_SECOND).", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -29,11 +29,11 @@ def add(
     name: Annotated[str, typer.Option(help="What it is for.")] = "default",
     rate_per_second: Rate = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="It may only ask, not change the webhook (Qlara).")
+        bool, typer.Option("--read-only", help="It may only query, not change the webhook (Qlara).")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a key for a workspace; it is shown this once."""
+    """Create a key for a workspace; it is shown only now."""
     _add(workspace, name, rate_per_second, as_json, read_only=read_only)
 
 
@@ -45,7 +45,7 @@ def list_(workspace: Id, as_json: Json = False) -> None:
 
 @of_workspaces.command("revoke")
 def revoke(workspace: Id, key: KeyId) -> None:
-    """End a key, from its next call on."""
+    """Revoke a key: its next call is refused."""
     _revoke(workspace, key)
 
 
@@ -55,7 +55,7 @@ def add_producer(
     rate_per_second: Rate = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key with which a backend enqueues for any workspace; it is shown this once."""
+    """Create a key that lets a backend enqueue for any workspace; it is shown only now."""
     _add(PRODUCERS, name, rate_per_second, as_json)
 
 
@@ -67,7 +67,7 @@ def list_producers(as_json: Json = False) -> None:
 
 @of_producers.command("revoke")
 def revoke_producer(key: KeyId) -> None:
-    """End a backend's key, from its next call on."""
+    """Revoke a backend's key: its next call is refused."""
     _revoke(PRODUCERS, key)
 
 
@@ -141,7 +141,7 @@ def _revoke(workspace: str, key: str) -> None:
 
 
 def _audited(what: str, workspace: str) -> tuple[str, str]:
-    """What the trail calls it, and whose key it is."""
+    """The name of the change in the audit trail, and the workspace it is about."""
     return (f"producer_key.{what}", "") if workspace == PRODUCERS else (f"api_key.{what}", workspace)
 
 

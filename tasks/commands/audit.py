@@ -1,4 +1,4 @@
-"""`dispatcher audit`: who changed what, by the API or by a command, at whichever host."""
+"""`dispatcher audit`: who changed what, by the API or by a command, on any host."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def list_(
 ) -> None:
     """List the newest changes: of workspaces, keys, endpoints and webhooks, and what was replayed, moved or removed.
 
-    Some 10,000 are kept, for LEDGER_RETENTION_SECONDS after the last one. Secrets, headers' values and URLs' queries are in none.
+    Some 10,000 are kept, for LEDGER_RETENTION_SECONDS after the last one. None contains secrets, header values or URL queries.
 
     Examples:
 
@@ -48,7 +48,7 @@ def list_(
 
 
 def _shown(facts: Mapping[str, Any]) -> str | None:
-    """Facts on one line."""
+    """Facts as one line."""
     told = (
         f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in facts.items()

@@ -1,4 +1,4 @@
-"""`dispatcher check`: would this installation lose data, and does it consume?"""
+"""`dispatcher check`: would this installation lose data, and with --live, are callbacks being sent?"""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,9 +21,9 @@ def check(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look for what loses data, or (--live) for what stops callbacks.
+    """Check for what would lose data, or with --live for what stops callbacks.
 
-    The exit code is 1 if something does, and where no worker is alive.
+    The exit code is 1 if something would, or if no worker is alive; warnings do not count.
     """
     settings = console.settings()
     if here and not live:
@@ -43,7 +43,7 @@ def check(
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    """On a terminal what was found is beside its subject, and what to do below it."""
+    """Prints a table; on a terminal, each finding next to its subject and the advice below it."""
     width = console.columns_of_terminal()
     if width is None or tables.is_wide():
         rows = [(f.subject, f.verdict, f.detail, f.advice) for f in findings]
@@ -62,5 +62,5 @@ def _print(findings: Sequence[Finding]) -> None:
 
 
 def _live() -> Any:
-    """What --live needs, and nothing else: Celery takes longer to load than the check without it."""
+    """Loads what only --live needs: importing Celery takes longer than the check without it."""
     return import_module("tasks.actions.check_live")

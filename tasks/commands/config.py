@@ -1,4 +1,4 @@
-"""`dispatcher config`: the settings in force."""
+"""`dispatcher config`: shows the settings in force."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from tasks import console
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show the settings in force; secrets are hidden.
 
-    `from` says where a value was set: the environment, which wins, or .env in this folder.
+    `from` says where a value was set: in the environment, which has precedence, or in .env in this folder.
     """
     settings = console.settings()
     shown = settings.shown()

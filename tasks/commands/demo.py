@@ -1,4 +1,4 @@
-"""`dispatcher demo`: the main job on real parts, in private: Redis, a Celery worker, customers' receivers."""
+"""`dispatcher demo`: shows the main job with a private Redis, a Celery worker and customers' receivers."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ DEADLINE_SECONDS = 25.0
 STOP_SECONDS = 15.0
 PICTURE_COLUMNS, PICTURE_ROWS = 132, 14
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""TERM and a closed terminal clean up as Ctrl-C does, which works even where a parent ignores it."""
+"""Signals that end the demo with clean-up. INT is among them so that Ctrl-C works even if the parent ignores it."""
 
 
 def demo(
@@ -49,15 +49,13 @@ def demo(
     ] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(
-            help="Write a picture of what is printed, in short, to this SVG file.", show_default=False
-        ),
+        typer.Option(help="Write the output, abridged, to this SVG file.", show_default=False),
     ] = None,
 ) -> None:
-    """See the main job done here, on real parts.
+    """Run the main job here, on a private Redis, worker and receivers.
 
     Starts a private Redis, a Celery worker and receivers, delivers the callbacks of an example
-    file, and accounts for every line of it. Takes under 30 seconds and leaves nothing behind.
+    file, and accounts for each of its lines. Takes under 30 seconds and leaves nothing behind.
     """
     logs.configure("WARNING", "console")
     if picture:
@@ -69,12 +67,12 @@ def demo(
         svg = console.out.export_svg(title="make demo")
         picture.write_text(
             re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
-        )  # fetched from elsewhere
+        )  # it would be fetched from another site
     raise typer.Exit(console.DONE if ok else console.NO)
 
 
 def _require_place(picture: Path) -> None:
-    """Raises InvalidInput where the picture could not be written at the end."""
+    """Raises InvalidInput if the picture could not be written at the end."""
     folder = picture.parent
     if picture.is_dir() or not os.access(picture if picture.exists() else folder, os.W_OK):
         raise InvalidInput(
@@ -97,7 +95,7 @@ class _Demo:
         self._posts: Counter[str] = Counter()
         self._secrets: list[str] = []
         self._unshown: OSError | None = None
-        """Why nothing more can be printed."""
+        """The error because of which nothing more can be printed."""
 
     async def run(self) -> bool:
         with RedisServer(self._folder) as server:
@@ -141,7 +139,7 @@ class _Demo:
         return _summary(account)
 
     async def _settled(self, store: wiring.Store, lines: int, process: "subprocess.Popen[bytes]") -> None:
-        """Waits until every line has come to its end, or the deadline."""
+        """Waits until every line has ended, or for DEADLINE_SECONDS."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             if self._unshown:
@@ -153,10 +151,12 @@ class _Demo:
             await asyncio.sleep(0.1)
         if process.poll() is not None:
             said = (self._folder / "worker.log").read_text(errors="replace").strip()[-2000:]
-            raise DispatcherError(f"the worker ended with exit code {process.returncode}, saying: {said}")
+            raise DispatcherError(
+                f"the worker ended with exit code {process.returncode}; its log ends: {said}"
+            )
 
     async def _answer(self, request: web.Request, number: int) -> web.Response:
-        """How the customers behave, by host."""
+        """How each customer behaves, by host name."""
         host = self._names[port_of(request)]
         self._posts[host] += 1
         if host.startswith("slow"):
@@ -187,12 +187,12 @@ class _Demo:
         )
         try:
             console.out.print(_row(*cells), style="" if received.status < 300 else "yellow")
-        except OSError as error:  # the demo ends with it, and not the request of the worker
+        except OSError as error:  # must end the demo, not the worker's request
             self._unshown = self._unshown or error
 
 
 def _row(event_type: str, message: str, number: str, answer: str, verdict: str, host: str) -> Text:
-    """One line, or two where the terminal is too narrow for it."""
+    """One line, or two if the terminal is too narrow."""
     first = f"  {event_type:<22} {message:<37} {number:>7}"
     apart = "  " if console.out.width >= PICTURE_COLUMNS else "\n      "
     return Text(f"{first}{apart}{answer:<25} {verdict:<13} {host}", no_wrap=True)
@@ -203,7 +203,7 @@ def _say(text: str) -> None:
 
 
 def _take_settings(redis_url: str) -> None:
-    """Settings for this process and the worker, in place of those meant for a real installation."""
+    """Replaces the environment's settings, meant for a real installation, by the demo's own."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
     settings = {"REDIS_URL": redis_url, "ALLOW_HTTP": "true", "ALLOWED_NETWORKS": "127.0.0.0/8", **SHORTENED}
@@ -223,7 +223,7 @@ def _folder(keep: bool) -> Iterator[Path]:
 
 @contextmanager
 def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A Celery worker in a process of its own; ends with the block."""
+    """A Celery worker in its own process; ends with the block."""
     with (folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
             [*COMMAND, "worker"], cwd=folder, stdout=log, stderr=log, start_new_session=True
@@ -240,7 +240,7 @@ def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 async def _enqueue(store: wiring.Store, lines: Sequence[bytes]) -> Queued:
-    """As a backend in any language would: XADD, without looking at what it sends."""
+    """Enqueues as a backend in any language would: by XADD, without validation."""
     pipe = store.client.pipeline(transaction=False)
     for line in lines:
         pipe.xadd(store.ledger.keys.events, {"event": line})
@@ -268,7 +268,7 @@ def _summary(account: Account) -> bool:
 
 
 def _table(account: Account, notes: Mapping[str, str]) -> Table:
-    """What became of the lines, with a note on each kind of end; each that was rejected has a row."""
+    """How many lines ended in which way, with a note on each; every rejected line has its own row."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")
     for name, count in account.parts.items():

@@ -20,9 +20,7 @@ SORTS = ("trouble", "waiting")
 Workspace = Annotated[str, typer.Argument(help="Whose endpoint it is.", show_default=False)]
 Url = Annotated[
     str,
-    typer.Argument(
-        help="Its URL; what is behind the port does not matter.", metavar="URL", show_default=False
-    ),
+    typer.Argument(help="Its URL; path and query are ignored.", metavar="URL", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -42,7 +40,7 @@ COLUMNS = {
     "lastFailedAt": "last failed",
     "lastAnswer": "last answer",
 }
-"""Fields that `list` shows, and their headings."""
+"""The fields that `list` shows, and their column heads."""
 
 
 @commands.command("list")
@@ -52,7 +50,7 @@ def list_(
         str | None, typer.Option(help=f"In this state only: {', '.join(STATES)}.", show_default=False)
     ] = None,
     sort: Annotated[
-        str, typer.Option(help="trouble: what is held up first; waiting: the most waiting first.")
+        str, typer.Option(help="trouble: the most troubled first; waiting: the most waiting first.")
     ] = SORTS[0],
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
     as_json: Json = False,
@@ -60,7 +58,7 @@ def list_(
     """List endpoints: their state, what is wrong with them, what waits, and since when.
 
     stopped: by the operator. paused: by the breaker, after failures in a row, or because the endpoint asked for it.
-    probing: one callback tries it. waiting: callbacks wait for their next attempt, a slot, or the endpoint's rate.
+    probing: one callback probes it. waiting: callbacks wait for their next attempt, a slot, or the endpoint's rate.
     """
     settings = console.settings()
     console.require_one_of("a state", state, STATES)
@@ -85,7 +83,7 @@ def list_(
 
 @commands.command()
 def show(workspace: Workspace, url: Url, as_json: Json = False) -> None:
-    """Show one endpoint: what its callbacks wait for, and what its last failed attempt brought."""
+    """Show one endpoint: what its callbacks wait for, and the answer of its last failed attempt."""
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, float | None]:
         found = await store.workspaces.get(workspace)
@@ -105,7 +103,7 @@ def show(workspace: Workspace, url: Url, as_json: Json = False) -> None:
 
 @commands.command()
 def stop(workspace: Workspace, url: Url) -> None:
-    """Stop an endpoint: nothing more is sent to it until you resume it; what waits still expires."""
+    """Stop an endpoint: nothing is sent to it until you resume it; waiting callbacks still expire."""
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, Stopped]:
         return endpoint, await endpoints.stop(store, endpoint, resume=False)
@@ -123,9 +121,9 @@ commands.command("pause", hidden=True)(stop)
 
 @commands.command()
 def resume(workspace: Workspace, url: Url) -> None:
-    """Let an endpoint go on that was stopped, and say what holds it still.
+    """Resume a stopped endpoint, and show what still holds it up.
 
-    One that the breaker paused goes on by itself: it is probed when its pause ends. `endpoint retry` probes now.
+    One that the breaker paused resumes by itself: it is probed when its pause ends. `endpoint retry` probes it now.
     """
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, Stopped]:
@@ -138,7 +136,7 @@ def resume(workspace: Workspace, url: Url) -> None:
 
 
 def run_on_one(workspace: str, url: str, work: Callable[[wiring.Store, Endpoint], Awaitable[Any]]) -> Any:
-    """What a command's work on one endpoint returns."""
+    """Finds an endpoint, runs a command's work on it, and returns the result."""
     settings = console.settings()
     origin = parse_callback_url(url, allow_http=True).origin
 
@@ -150,12 +148,12 @@ def run_on_one(workspace: str, url: str, work: Callable[[wiring.Store, Endpoint]
 
 
 def document_of(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint for programs."""
+    """An endpoint as JSON, for programs."""
     return endpoint.as_json() | {"problem": problem(endpoint)}
 
 
 def _hint(endpoint: Endpoint) -> str:
-    """What makes an endpoint go on that is not stopped."""
+    """The command that makes an endpoint send sooner, unless it is stopped."""
     command = f"`dispatcher endpoint retry {endpoint.workspace} {endpoint.url}`"
     if endpoint.state == "paused":
         return f"; {command} probes now"

@@ -1,4 +1,4 @@
-"""`dispatcher endpoint ping`: a signed test callback to an endpoint."""
+"""`dispatcher endpoint ping`: sends a signed test callback to an endpoint."""
 
 from typing import Annotated, Any
 
@@ -19,16 +19,16 @@ def ping(
     url: Annotated[
         str,
         typer.Argument(
-            help="Its URL: in full, or without a path where callbacks wait or the workspace's callback URL is there.",
+            help="Its URL: in full, or without a path if callbacks wait there or the workspace's callback URL is there.",
             metavar="URL",
             show_default=False,
         ),
     ],
     as_json: Json = False,
 ) -> None:
-    """Send a signed test callback to an endpoint, the way its deliveries go, and show what came back.
+    """Send a signed test callback to an endpoint, as its deliveries are sent, and show the result.
 
-    Nothing is kept of it: neither the breaker nor what waits learns from it. Exit code 1 if it was not taken.
+    It leaves no trace: it changes neither the breaker nor waiting callbacks. Exit code 1 if the answer is not 2xx.
     """
     settings = console.settings()
     given = parse_callback_url(url, allow_http=True)
@@ -43,9 +43,9 @@ def ping(
 
 
 async def url_of(store: wiring.Store, workspace: WorkspaceFound, given: CallbackUrl) -> str:
-    """A URL of an endpoint in full: as it was given, as a waiting callback has it, or the workspace's own.
+    """The full URL to ping: as given, from a waiting callback, or the workspace's own.
 
-    Raises NotFound where the workspace has no such endpoint, InvalidInput where its path is not known.
+    Raises NotFound if the workspace has no such endpoint, InvalidInput if the path is unknown.
     """
     endpoint = await store.endpoints.get(EndpointName(workspace.id, given.origin))
     known = await store.endpoints.next_url(endpoint) if endpoint else None

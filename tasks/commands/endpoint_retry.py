@@ -1,4 +1,4 @@
-"""`dispatcher endpoint retry`: what is mended is tried now."""
+"""`dispatcher endpoint retry`: retries repaired endpoints at once."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated
@@ -19,31 +19,31 @@ STATES = ("paused", "waiting")
 
 def retry(
     workspace: Annotated[
-        str | None, typer.Argument(help="Whose.", metavar="[WORKSPACE]", show_default=False)
+        str | None, typer.Argument(help="Whose endpoints.", metavar="[WORKSPACE]", show_default=False)
     ] = None,
     url: Annotated[
         str | None,
         typer.Argument(
-            help="One endpoint, at once; without it, all of the workspace.",
+            help="One endpoint; without it, all of the workspace.",
             metavar="[URL]",
             show_default=False,
         ),
     ] = None,
     state: Annotated[
         str | None,
-        typer.Option(help=f"Many: those in this state only: {', '.join(STATES)}.", show_default=False),
+        typer.Option(help=f"Many: only those in this state: {', '.join(STATES)}.", show_default=False),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Many: of every workspace, whatever their state.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Of many: do it. Without it, only count.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="For many: do it. Without it, only count.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Try an endpoint now, or many: "it is mended, go on".
+    """Retry an endpoint now, or many, for example after a repair.
 
-    What the breaker paused is probed at once by one callback; one success lets the others follow. What waits for its
-    next attempt becomes due now, in order, and uses one of the attempts it has left. Rates and limits hold as always. What is
-    stopped stays so: `endpoint resume` lets it go on. Many are only counted without --yes.
+    An endpoint that the breaker paused is probed at once by one callback; if it succeeds the others follow. Callbacks that wait
+    for their next attempt become due now, in order, and use one of their remaining attempts. Rates and limits still apply.
+    A stopped endpoint stays stopped: `endpoint resume` resumes it. Many are only counted without --yes.
 
     Examples:
 
@@ -63,14 +63,14 @@ def retry(
 
 
 def _contradiction(workspace: str | None, url: str | None, state: str | None, everything: bool) -> str:
-    """What is wrong with the options together; empty if nothing is."""
+    """Why the options cannot be combined; empty if they can."""
     if url and (state or everything):
         return "--state and --all are for many: leave out the URL"
     if everything and (workspace or state):
-        return "--all is every endpoint of every workspace: say it alone"
+        return "--all means every endpoint of every workspace: give it alone"
     if everything or state or workspace:
         return ""
-    return "say a workspace and a URL, or for many: a workspace, --state paused or --all"
+    return "give a workspace and a URL, or for many: a workspace, --state paused or --all"
 
 
 def _retry_one(workspace: str, url: str, as_json: bool) -> None:
@@ -85,7 +85,7 @@ def _retry_one(workspace: str, url: str, as_json: bool) -> None:
         console.print_json({**facts, "before": document_of(before), "after": document_of(after)})
     if retried.stopped:
         console.fail(
-            f"nothing was done: {held_by(after)}; `dispatcher endpoint resume {workspace} {before.url}` lets it go on"
+            f"nothing was done: {held_by(after)}; `dispatcher endpoint resume {workspace} {before.url}` resumes it"
         )
     if not as_json:
         console.say(_outcome(before, after, retried))
@@ -102,7 +102,7 @@ def _outcome(before: Endpoint, after: Endpoint, retried: Retried) -> str:
         done.append(f"is being probed already, until {at(retried.probe_ends_ms, after.now_ms)} at the latest")
     if retried.made_due:
         done.append(_made_due(retried.made_due))
-    return "; ".join(done) or f"nothing to hasten; {held_by(after)}"
+    return "; ".join(done) or f"nothing to retry; {held_by(after)}"
 
 
 def _retry_many(workspace: str | None, state: str | None, yes: bool, as_json: bool) -> None:
@@ -125,7 +125,7 @@ def _retry_many(workspace: str | None, state: str | None, yes: bool, as_json: bo
 
 
 def _print_many(found: ToRetry, done: str) -> None:
-    """`done` is what was done; empty where they were only counted."""
+    """`done` says what was done; it is empty if they were only counted."""
     count = len(found.chosen)
     if not count:
         console.say("no such endpoint has anything waiting: there is nothing to retry")
@@ -136,9 +136,7 @@ def _print_many(found: ToRetry, done: str) -> None:
         console.print_table(("workspace", "endpoint", "state", "problem", "waiting"), rows, "")
         console.say(f"{_endpoints(count)}; nothing was done: --yes retries what is counted here")
     if stopped := len(found.stopped):
-        console.say(
-            f"{_endpoints(stopped)} stopped, and left so: `dispatcher endpoint resume` lets one go on"
-        )
+        console.say(f"{_endpoints(stopped)} stopped, and left so: `dispatcher endpoint resume` resumes one")
 
 
 def _shown(steps: Sequence[Endpoint]) -> Iterable[Endpoint]:

@@ -1,4 +1,4 @@
-"""`dispatcher enqueue`: status changes from a file onto the queue."""
+"""`dispatcher enqueue`: puts status changes from a file on the queue."""
 
 import sys
 import time
@@ -18,19 +18,19 @@ from dispatcher.producer import BATCH, Dispatcher, Ready, ready, unknown_workspa
 from tasks import console, wiring
 
 SHOWN = 20
-"""Wrong lines that are printed; the rest is counted."""
+"""Invalid lines that are printed; the rest are counted."""
 
 Numbered = tuple[int, Ready]
 
 
 @dataclass
 class Lines:
-    """What is in a file, by line."""
+    """A file's lines, parsed; numbers count from 1."""
 
     ready: list[Numbered] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
     expired: int = 0
-    """Of those that are ready: too old to be sent."""
+    """How many of the valid ones are too old to be sent."""
 
 
 def enqueue(
@@ -39,17 +39,17 @@ def enqueue(
         typer.Argument(help="File of JSON lines; - is standard input.", metavar="FILE|-", show_default=False),
     ],
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Enqueue the valid lines all the same.")
+        bool, typer.Option("--skip-invalid", help="Enqueue the valid lines nevertheless.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Ask Redis first: a line of an unknown workspace is invalid.")
+        bool, typer.Option("--check", help="Ask Redis first, and treat an unknown workspace as invalid.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Put status changes from a file on the queue.
 
-    The file has one JSON document a line; order is kept. Where a line is invalid nothing is enqueued, unless told to skip it. Enqueuing a file again is
-    safe: an eventId happens once.
+    The file has one JSON document a line; order is kept. If a line is invalid nothing is enqueued, unless --skip-invalid is
+    given. Enqueuing a file again is safe: an eventId is accepted once.
     """
     settings = console.settings()
     lines = _read(file, allow_http=settings.allow_http, expiry_ms=settings.expiry_seconds * 1000)
@@ -80,7 +80,7 @@ def _show_problems(lines: Lines, skip_invalid: bool) -> None:
         more = f" ({count - SHOWN} more than shown)" if count > SHOWN else ""
         console.fail(
             f"{count} of {len(lines.ready) + count} lines are invalid{more}; nothing was enqueued. "
-            "Correct them, or say --skip-invalid",
+            "Correct them, or give --skip-invalid",
             console.USAGE,
         )
 

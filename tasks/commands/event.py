@@ -1,4 +1,4 @@
-"""`dispatcher event`: what became of a status change, and sending it once more."""
+"""`dispatcher event`: shows what became of a status change; `replay` sends it once more."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,7 +15,7 @@ from tasks.actions import events
 from tasks.actions.events import STATES, Filter
 from tasks.commands.filters import Error, Json, Since, Until, Url, Workspace
 
-commands = typer.Typer(help="What became of a status change; sending it once more.", no_args_is_help=True)
+commands = typer.Typer(help="Show what became of a status change; send it once more.", no_args_is_help=True)
 
 
 @commands.command()
@@ -31,7 +31,7 @@ def show(
         async with wiring.store(settings) as store:
             event = await store.callbacks.get(workspace, event_id)
             if event is None:
-                await store.workspaces.require(workspace)  # says so where there is no such workspace
+                await store.workspaces.require(workspace)  # raises NotFound for an unknown workspace
                 return None
             return event, await _next_step(store, event)
 
@@ -62,10 +62,10 @@ def list_(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
-    offset: Annotated[int, typer.Option(min=0, help="How many to leave out before.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, help="How many to skip first.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """List a message's events in order of acceptance, or those in a state: the latest end, or next expiry, first.
+    """List a message's events in order of acceptance, or those in a state, latest end or soonest expiry first.
 
     Examples:
 
@@ -135,7 +135,7 @@ def _print_list(events: Sequence[StoredCallback], none: str, as_json: bool) -> N
 
 
 def _none(message: str | None, queued: int) -> str:
-    """What is said where there are none; `queued` status changes may become some."""
+    """The text for an empty list; status changes still on the queue may yet become events of the message."""
     if not message:
         return "no such events"
     waiting = (

@@ -1,4 +1,4 @@
-"""`dispatcher exporter`: the installation's figures for Prometheus, whatever the workers do."""
+"""`dispatcher exporter`: exports the installation's metrics to Prometheus, even while no worker runs."""
 
 import asyncio
 from typing import Annotated
@@ -19,10 +19,10 @@ def exporter(
     port: Annotated[int, typer.Option(help="Where to listen; 0: any free port.", min=0, max=65_535)] = PORT,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0",  # noqa: S104  scraped from elsewhere
 ) -> None:
-    """Show queue, backlog, endpoints and Redis to Prometheus, read at each scrape.
+    """Export metrics of queue, endpoints and Redis to Prometheus, read at each scrape.
 
-    Workers show their own figures at METRICS_PORT; docs/metrics.md lists them all. /healthz and /readyz say whether it
-    lives, and whether Redis answers it.
+    Workers export their own metrics at METRICS_PORT; docs/metrics.md lists all of them. /healthz says whether the exporter
+    is alive, /readyz whether Redis answers it.
     """
     settings = console.service_settings()
     console.run_service(_export(settings, host, port))

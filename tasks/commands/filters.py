@@ -1,4 +1,4 @@
-"""The options of commands that are about many events."""
+"""Options shared by commands that select many events."""
 
 from typing import Annotated
 
@@ -13,10 +13,11 @@ Url = Annotated[
 ]
 Error = Annotated[
     str | None,
-    typer.Option(help="Whose last attempt said this only: timeout, http_500, …", show_default=False),
+    typer.Option(help="Only with this error of the last attempt: timeout, http_500, …", show_default=False),
 ]
 Since = Annotated[
-    str | None, typer.Option(help="Ended since: 2026-06-09T13:00, or 90m, 6h, 2d ago.", show_default=False)
+    str | None,
+    typer.Option(help="Ended since: 2026-06-09T13:00, or 90m, 6h, 2d for that long ago.", show_default=False),
 ]
-Until = Annotated[str | None, typer.Option(help="Ended until: as --since.", show_default=False)]
+Until = Annotated[str | None, typer.Option(help="Ended until; as --since.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,4 +1,4 @@
-"""`dispatcher listen`: a receiver that verifies and prints callbacks, to try things out."""
+"""`dispatcher listen`: a receiver that verifies and prints callbacks, for trying things out."""
 
 import asyncio
 import json
@@ -22,17 +22,17 @@ def listen(
         typer.Option(envvar="LISTEN_SECRET", help="The secret to verify with (whsec_…).", show_default=False),
     ] = None,
     workspace: Annotated[
-        str | None, typer.Option(help="Or: verify with the secrets of this workspace.", show_default=False)
+        str | None, typer.Option(help="Instead: verify with this workspace's secrets.", show_default=False)
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     status: Annotated[int, typer.Option(min=200, max=599, help="What to answer.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each callback.")] = False,
 ) -> None:
-    """Receive, verify and print callbacks. Ctrl-C ends it."""
+    """Receive, verify and print callbacks, until Ctrl-C."""
     settings = console.settings()
     if (secret is None) == (workspace is None):
-        console.fail("say --secret or --workspace, one of them", console.USAGE)
+        console.fail("give either --secret or --workspace", console.USAGE)
     if secret:
         key_of(secret)
     console.run(_listen(settings, secret, workspace, host, port, status, as_json))
@@ -68,7 +68,7 @@ async def _listen(
 
 
 async def _secrets(settings: Settings, workspace: str) -> tuple[Sequence[str], dict[str, str]]:
-    """The workspace's live secrets, and those of the others by whose they are."""
+    """The workspace's live secrets, and all other workspaces' secrets by a description for error texts."""
     async with wiring.store(settings) as store:
         now_ms = await store.installation.now_ms()
         live = (await store.workspaces.require(workspace)).live_secrets(now_ms)

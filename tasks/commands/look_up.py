@@ -1,4 +1,4 @@
-"""Where a callback URL leads, looked at before it is set, as a delivery would. Loads what sends: import it where it is needed."""
+"""Resolves a callback URL's host as a delivery would, before the URL is set. Loads the transport: import it lazily."""
 
 from config.settings import Settings
 from dispatcher.errors import InvalidInput, visible
@@ -7,11 +7,11 @@ from dispatcher.sending.failures import NoAnswer
 from tasks import engine_wiring
 
 SECONDS = 3.0
-"""One look-up."""
+"""Time-out of the look-up."""
 
 
 async def look_up(settings: Settings, url: str) -> str:
-    """What to warn of, where a callback URL's name has no address now; empty otherwise.
+    """A warning if the callback URL's host has no address now; empty otherwise.
 
     Raises InvalidInput for a URL that deliveries may not go to.
     """
@@ -25,7 +25,7 @@ async def look_up(settings: Settings, url: str) -> str:
         case None:
             return ""
         case NoAnswer("blocked_address", text):
-            raise InvalidInput(f"callback URL would be blocked: {text}; --no-check takes it all the same")
+            raise InvalidInput(f"callback URL would be blocked: {text}; --no-check accepts it nevertheless")
         case _:
             why = visible(problem.text).removeprefix("[Errno None] ")
-            return f"warning: no address of the callback URL's name was found now ({why})"
+            return f"warning: no address found for the callback URL's host ({why})"

@@ -1,4 +1,4 @@
-"""`dispatcher workspace ping`, and what `dispatcher endpoint ping` shares with it: a signed test callback."""
+"""`dispatcher workspace ping`: sends a signed test callback. `dispatcher endpoint ping` shares the code."""
 
 import secrets
 from collections.abc import Mapping
@@ -29,17 +29,17 @@ def ping(
     url: Annotated[
         str | None,
         typer.Option(
-            help="To this URL, as one that comes with a status change; left out, to the workspace's callback URL.",
+            help="Send it to this URL instead of the workspace's callback URL.",
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Send a signed test callback from here, now, and show what came back.
+    """Send a signed test callback from here, now, and show the result.
 
-    It is the dialect's callback of a delivered message that does not exist; its eventId starts with
-    `ping_`. It goes the way of a delivery, with this process's settings: networks, proxy, TLS and headers. It is tried once
-    and not kept in the ledger. Exit code 1 if it was not taken.
+    It is the dialect's callback for a delivered message that does not exist; its eventId starts with
+    `ping_`. It is sent as a delivery is, with this process's settings for networks, proxy, TLS and headers. It is tried
+    once and not kept in the ledger. Exit code 1 if the answer is not 2xx.
     """
     settings = console.settings()
 
@@ -59,7 +59,7 @@ def ping(
 
 
 def answered(document: dict[str, Any], as_json: bool) -> None:
-    """Shows what came back of a test callback. Raises typer.Exit where it was not taken."""
+    """Prints the result of a test callback. Raises typer.Exit with code 1 if the answer is not 2xx."""
     if as_json:
         console.print_json(document)
     else:
@@ -69,7 +69,7 @@ def answered(document: dict[str, Any], as_json: bool) -> None:
 
 
 async def ping_url(settings: Settings, workspace: Workspace, now_ms: int, url: str) -> dict[str, Any]:
-    """Sends a test callback to a URL of the workspace; what came back. Raises InvalidInput."""
+    """Sends a test callback to a URL of the workspace; returns the result. Raises InvalidInput."""
     callback = _callback(settings, workspace, now_ms, url)
     async with http_client(engine_wiring.transport(settings)) as client:
         sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT)
@@ -78,13 +78,13 @@ async def ping_url(settings: Settings, workspace: Workspace, now_ms: int, url: s
 
 
 class ByHttpx:
-    """What a sender needs to POST, by any httpx client whose transport is ours."""
+    """A sender's POSTs through an httpx client that has our transport."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer | Failure:
-        """One POST. The answer has a status and a body, as it was sent, and no headers."""
+        """Sends one POST. The answer has the status and the raw body, without headers."""
         try:
             async with self._client.stream("POST", url, headers=dict(headers), content=body) as response:
                 raw = b"".join([chunk async for chunk in response.aiter_raw()])

@@ -1,4 +1,4 @@
-"""`dispatcher purge`: removes what nobody wants any more, after asking."""
+"""`dispatcher purge`: removes data that is not needed any more, after asking."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -18,11 +18,11 @@ from tasks.actions.events import ENDED
 from tasks.actions.rejected import KEPT, Choice, remove
 from tasks.progress import progress
 
-commands = typer.Typer(help="Remove what nobody wants any more, after asking.", no_args_is_help=True)
+commands = typer.Typer(help="Remove callbacks or rejected entries, after asking.", no_args_is_help=True)
 
 T = TypeVar("T")
 
-Workspace = Annotated[str, typer.Option(help="Whose.", show_default=False)]
+Workspace = Annotated[str, typer.Option(help="Whose callbacks.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -34,7 +34,7 @@ def waiting(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """End waiting callbacks as failed (cancelled); what is being sent goes on. They can be replayed.
+    """End waiting callbacks as failed (cancelled), except those being sent. They can be replayed.
 
     Example:
 
@@ -71,13 +71,13 @@ def ended(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Remove callbacks that have ended from the ledger, with their bodies: as if they had never been.
+    """Remove ended callbacks and their bodies from the ledger.
 
-    Their eventIds can happen again then.
+    A status change with the same eventId is then accepted again.
     """
     settings = console.settings()
     if (state is None) == (message is None):
-        console.fail("say --state or --message, one of them", console.USAGE)
+        console.fail("give either --state or --message", console.USAGE)
     console.require_one_of("a state", state, ENDED)
     chosen = State(state) if state else None
     events = console.run(_with(settings, lambda store: purge.ended(store, workspace, chosen, message)))
@@ -115,15 +115,15 @@ async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]
 
 
 def _sure(what: str, count: int, yes: bool) -> bool:
-    """Asks, unless there is nothing to do or nothing to ask."""
+    """Asks for confirmation, unless nothing would be removed or --yes was given."""
     if count == 0:
         console.out.print("there is nothing to remove")
         return False
     if yes:
         return True
     if not sys.stdin.isatty():
-        console.fail(f"this would {what}: say --yes", console.USAGE)
-    if typer.confirm(f"This will {what}. Go on?"):
+        console.fail(f"this would {what}: confirm with --yes", console.USAGE)
+    if typer.confirm(f"This will {what}. Continue?"):
         return True
     console.out.print("nothing was done")
     return False

@@ -1,4 +1,4 @@
-"""`dispatcher rejected`: queue entries that could not be used."""
+"""`dispatcher rejected`: lists and requeues queue entries that could not be used."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ Reason = Annotated[
     str | None, typer.Option(help="Of this reason only: invalid, conflict, …", show_default=False)
 ]
 Workspace = Annotated[str | None, typer.Option(help="Of this workspace only.", show_default=False)]
-Reveal = Annotated[bool, typer.Option("--reveal", help="With --json: the entries themselves, URLs and all.")]
+Reveal = Annotated[bool, typer.Option("--reveal", help="With --json: the whole entries, with URLs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -53,11 +53,11 @@ def list_(
 @commands.command()
 def show(
     entry: Annotated[
-        str, typer.Argument(help="Its entry on the queue.", metavar="ENTRY", show_default=False)
+        str, typer.Argument(help="The id of its queue entry.", metavar="ENTRY", show_default=False)
     ],
     as_json: Json = False,
 ) -> None:
-    """Show a rejected entry whole, with the URL and all it says."""
+    """Show a rejected entry in full, with its URL and content."""
     settings = console.settings()
 
     async def work() -> list[RejectedEntry]:
@@ -82,14 +82,14 @@ def requeue(
     reason: Reason = None,
     workspace: Workspace = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Of many: do it. Without it, only count.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="For many: do it. Without it, only count.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Put rejected entries back on the queue as they came, once what they lacked is there.
+    """Put rejected entries back on the queue unchanged, once the cause is fixed.
 
-    One by its entry, or many by reason and workspace: without --yes these are only counted. An
-    eventId that was accepted since then stays a duplicate. --all leaves out what killed its readers
-    (poisoned) and what had no field `event`: name these by --reason.
+    Give one entry, or select many by reason and workspace; without --yes these are only counted. An
+    eventId that was accepted in the meantime ends as a duplicate. --all leaves out entries that killed their
+    readers (poisoned) or had no field `event`: select these with --reason.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`dispatcher event replay`: what has ended is sent once more."""
+"""`dispatcher event replay`: sends ended callbacks once more."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ WHY_NOT = {
     "not_ended": "it has not ended",
     "no_body": "its body is not kept any more (DELIVERED_BODY_SECONDS, LEDGER_RETENTION_SECONDS)",
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
-    "full": "too many wait for its endpoint (MAX_WAITING_PER_ENDPOINT): go on when some have gone",
-    "busy": "another callback of its message is under way, and the workspace's order is `latest`: say it again later",
+    "full": "too many wait for its endpoint (MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
+    "busy": "another callback of its message is under way, and the workspace's order is `latest`: try again later",
 }
-"""Why a callback is not replayed, by the word of the ledger."""
+"""Why a callback is not replayed, by the ledger's word."""
 
 
 def replay(
@@ -39,17 +39,18 @@ def replay(
     since: Since = None,
     until: Until = None,
     as_new: Annotated[
-        bool, typer.Option("--as-new", help="With a fresh eventId, so that a receiver that dedupes takes it.")
+        bool,
+        typer.Option("--as-new", help="With a new eventId, so that a receiver that deduplicates accepts it."),
     ] = False,
-    rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="Of many: how many a second.")] = 50,
-    yes: Annotated[bool, typer.Option("--yes", help="Of many: do it. Without it, only count.")] = False,
+    rate: Annotated[float, typer.Option(min=0.1, max=10_000, help="For many: how many a second.")] = 50,
+    yes: Annotated[bool, typer.Option("--yes", help="For many: do it. Without it, only count.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Send an event that has ended once more, or many by filter: without --yes these are only counted.
+    """Send an ended event once more, or many by filter; without --yes these are only counted.
 
-    Each gets fresh attempts and a new expiry. It keeps its eventId, so a receiver that has it ignores
-    it; --as-new gives it another one. Many are spread over time (--rate), so that live callbacks go
-    beside them; interrupted, say the same again: what was replayed is left out.
+    Each gets fresh attempts and a new expiry. It keeps its eventId, so a receiver that already has it ignores
+    it; --as-new gives it a new one. Many are spread over time (--rate), so that live callbacks are not
+    delayed. After an interruption run the same command again: it skips what was replayed.
 
     Examples:
 
@@ -87,7 +88,7 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
 
 
 def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
-    """The events one by one, with a bar on a terminal that shows how many are done."""
+    """Yields the events, with a progress bar on a terminal."""
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console.err, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=len(events))
@@ -115,7 +116,7 @@ def _events(count: int) -> str:
 
 
 def _over(count: int, rate: float) -> str:
-    """How many are sent when: the last one is due so much later than the first."""
+    """Over how long they are sent, and at what rate."""
     if count == 1:
         return " scheduled at once"
     return f" scheduled over {tables.duration((count - 1) / rate)}, {rate:g} a second"
@@ -123,7 +124,7 @@ def _over(count: int, rate: float) -> str:
 
 def _replay_one(settings: Settings, event_id: str, workspace: str | None, how: How, as_json: bool) -> None:
     if workspace is None:
-        console.fail("say --workspace: an eventId is one workspace's", console.USAGE)
+        console.fail("say --workspace: an eventId belongs to one workspace", console.USAGE)
 
     async def work() -> tuple[str, str]:
         async with wiring.store(settings) as store:

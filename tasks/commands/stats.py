@@ -1,4 +1,4 @@
-"""`dispatcher stats`: what was accepted, what became of it, and how long it took."""
+"""`dispatcher stats`: shows counts of accepted and ended callbacks, and latencies."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from tasks import console, tables, wiring
 from tasks.actions.stats import by_endpoint, by_workspace, overall
 
 READ = {"workspace": by_workspace, "endpoint": by_endpoint}
-"""What reads the figures, by what --by says."""
+"""The function that reads the figures, by the value of --by."""
 AVERAGE = "averageSecondsToDelivered"
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -30,7 +30,7 @@ def stats(
 ) -> None:
     """Show what was accepted, delivered and given up: this hour, 24 hours, 7 days; and what waits now.
 
-    Latency is the time from acceptance to delivery, give or take 10 %.
+    Latency is the time from acceptance to delivery, to within 10 %.
 
     Examples:
 
@@ -89,14 +89,14 @@ def _rows(windows: Sequence[dict[str, Any]]) -> Iterator[Sequence[object]]:
 
 
 def _refused(refused: dict[str, dict[str, int]], windows: Sequence[str]) -> Iterator[Sequence[object]]:
-    """A row for each reason for which API calls were refused."""
+    """A row for each reason with refused API calls."""
     for reason in REASONS:
         if any(reason in counts for counts in refused.values()):
             yield f"API calls refused: {reason}", *(f"{refused[w].get(reason, 0):,}" for w in windows)
 
 
 def _print_bars(name: str, bars: str, about: str) -> None:
-    """A line, or two where the terminal is too narrow for it."""
+    """Prints one line, or two if the terminal is too narrow."""
     line, width = f"{name:<10} {bars}  {about}", console.columns_of_terminal()
     if width is None or tables.width_of(line) <= width:
         console.print_line(line)
@@ -106,7 +106,7 @@ def _print_bars(name: str, bars: str, about: str) -> None:
 
 
 def sparkline(values: Sequence[int]) -> str:
-    """A row of bars, one for each value."""
+    """A bar character for each value, scaled to the largest."""
     top = max(values, default=0) or 1
     return "".join(BARS[round(value / top * (len(BARS) - 1))] if value else " " for value in values)
 

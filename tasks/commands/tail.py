@@ -1,4 +1,4 @@
-"""`dispatcher tail`: attempts as they are made, on all workers."""
+"""`dispatcher tail`: prints the attempts of all workers live."""
 
 import json
 import time
@@ -26,7 +26,9 @@ def tail(
     failed: Annotated[bool, typer.Option("--failed", help="Only those that were not delivered.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each attempt.")] = False,
 ) -> None:
-    """Watch attempts live, of all workers. Ctrl-C ends it; it costs nothing while nobody watches.
+    """Watch the attempts of all workers live, until Ctrl-C.
+
+    Workers publish their attempts only while a `tail` runs.
 
     Examples:
 
@@ -51,7 +53,7 @@ async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_jso
 
 
 async def _watched(client: Any, key: str, url: str) -> AsyncIterator[dict[str, Any]]:
-    """Attempts as workers publish them; says again and again that somebody watches."""
+    """Yields attempts as workers publish them; renews the key that tells workers to publish."""
     with translated(url):
         async with client.pubsub() as channel:
             await channel.subscribe(key)
@@ -81,7 +83,7 @@ def _show(attempt: dict[str, Any], wanted: dict[str, str], failed: bool, as_json
 
 
 def _lines(attempt: dict[str, Any], width: int | None) -> list[str]:
-    """An attempt in one line, or in two where that is wider than the terminal."""
+    """An attempt as one line, or as several if the terminal is too narrow."""
     said = f"{attempt['httpStatus'] or attempt['error']!s:<15} {attempt['durationMs']:>6} ms"
     at, outcome, event = attempt["at"][11:], f"{attempt['outcome']:<9}", attempt["eventId"]
     line = (

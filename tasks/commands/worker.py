@@ -1,4 +1,4 @@
-"""`dispatcher worker`: a Celery worker with this project's settings."""
+"""`dispatcher worker`: runs a Celery worker with this project's settings."""
 
 import os
 from importlib import import_module
@@ -12,24 +12,24 @@ from tasks import celery_options, console, interrupt
 def worker(context: typer.Context) -> None:
     """Run a worker; further options are Celery's.
 
-    Run as many as you like, on as many machines. TERM ends one cleanly, exit code 0: callbacks in flight end
-    and are recorded. Ctrl-C does the same, exit code 130. HUP starts it anew in the same process, with the settings of .env
-    as they are by then; on a terminal HUP ends it.
+    Run any number of workers, on any number of machines. TERM ends one cleanly with exit code 0: callbacks in flight finish
+    and are recorded. Ctrl-C does the same with exit code 130. HUP restarts it in the same process, so that it reads .env
+    again; on a terminal HUP ends it.
 
-    Of Celery's options --hostname, --pidfile, --uid and --gid are of use; those that would not do what they say are refused,
-    with the setting that does.
+    Of Celery's options --hostname, --pidfile, --uid and --gid are useful; those that have no effect here are refused with
+    the setting to use instead.
     """
-    console.service_settings()  # says in one line what is wrong with them
+    console.service_settings()  # an invalid one ends the command with one line
     if problem := celery_options.problem(context.args):
         console.fail(problem, console.USAGE)
     interrupt.end_at_once()  # until Celery has handlers of its own
-    celery = import_module("celery.bin.celery").celery  # which no other command needs
+    celery = import_module("celery.bin.celery").celery  # no other command needs it
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
     try:
         code = celery(
             ["-A", "tasks", "--quiet", "worker", *node, *context.args], "dispatcher", standalone_mode=False
         )
-    except ClickException as error:  # Celery does not know an option, or what it says
+    except ClickException as error:  # an unknown option of Celery's, or an invalid value
         console.fail(" ".join(error.format_message().split()), console.USAGE)
     except Abort:
         code = interrupt.CODE

@@ -1,4 +1,4 @@
-"""`dispatcher workspace`: the customers. Making and changing one is in `workspace_change.py`."""
+"""`dispatcher workspace`: shows and removes workspaces, rotates secrets. `workspace_change.py` has `add` and `update`."""
 
 from typing import Annotated, Any
 
@@ -21,19 +21,21 @@ def rotate_secret(
         str | None,
         typer.Option(
             envvar="WORKSPACE_SECRET",
-            help="The new one (whsec_…); one is made if left out.",
+            help="The new secret (whsec_…); without it, one is generated.",
             show_default=False,
         ),
     ] = None,
     grace_seconds: Annotated[
         int | None,
         typer.Option(
-            min=0, help="How long the old one goes on signing; else SECRET_GRACE_SECONDS.", show_default=False
+            min=0,
+            help="How long the old one goes on signing (default: SECRET_GRACE_SECONDS).",
+            show_default=False,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Give a workspace a new secret; the old one goes on signing beside it for a while."""
+    """Give a workspace a new secret; the old one goes on signing for a grace period."""
     settings = console.settings()
     grace = settings.secret_grace_seconds if grace_seconds is None else grace_seconds
 
@@ -54,7 +56,7 @@ def rotate_secret(
 
 
 def rotate_encryption() -> None:
-    """Write all secrets anew under the newest of DISPATCHER_SECRET_KEYS."""
+    """Re-encrypt all secrets with the newest of DISPATCHER_SECRET_KEYS."""
     settings = console.settings()
     if not settings.secret_keys:
         console.fail("DISPATCHER_SECRET_KEYS is not set: there is no key to encrypt with", console.USAGE)
@@ -128,7 +130,7 @@ def remove(
 
 
 def show_secret(workspace: Workspace, what: str, as_json: bool) -> None:
-    """Shows the newest secret, this once."""
+    """Prints the newest secret: the only time it is shown."""
     secret = workspace.secrets[-1].text
     if as_json:
         console.print_json({"workspace": workspace.id, "secret": secret})

@@ -1,4 +1,4 @@
-"""`dispatcher workspace add` and `update`: making and changing a customer. They look up where its callback URL leads."""
+"""`dispatcher workspace add` and `update`: create and change a workspace. Both resolve its callback URL first."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated
@@ -20,7 +20,7 @@ Dialect = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(dialects(
 CallbackUrl = Annotated[
     str,
     typer.Option(
-        help="Where its callbacks go; left out, only status changes that carry a URL cause callbacks.",
+        help="Where its callbacks go; without it, only status changes that carry a URL cause callbacks.",
         show_default=False,
     ),
 ]
@@ -28,35 +28,33 @@ Secret = Annotated[
     str | None,
     typer.Option(
         envvar="WORKSPACE_SECRET",
-        help="Its signing secret (whsec_…); one is made if left out.",
+        help="Its signing secret (whsec_…); without it, one is generated.",
         show_default=False,
     ),
 ]
 MaxConcurrency = Annotated[
-    int | None, typer.Option(help="Callbacks in flight to one of its endpoints, at most.", show_default=False)
+    int | None, typer.Option(help="Limit of callbacks in flight to each endpoint.", show_default=False)
 ]
 Rate = Annotated[
     float | None,
-    typer.Option(
-        help="Callbacks a second to one of its endpoints, at most; 0 for no limit.", show_default=False
-    ),
+    typer.Option(help="Limit of callbacks a second to each endpoint; 0: no limit.", show_default=False),
 ]
 Ordering = Annotated[
     str | None,
     typer.Option(
-        help=f"Of one message's callbacks, for later status changes: {', '.join(ORDERINGS)}.",
+        help=f"Order of one message's callbacks, for later status changes: {', '.join(ORDERINGS)}.",
         show_default=False,
     ),
 ]
 Header = Annotated[
     list[str] | None,
-    typer.Option(help="A header of its own, as 'Name: value'; may be repeated.", show_default=False),
+    typer.Option(help="A header to send, as 'Name: value'; may be repeated.", show_default=False),
 ]
 NoCheck = Annotated[
     bool,
     typer.Option(
         "--no-check",
-        help="Do not look up where the callback URL leads: the workers' settings or name servers are others than here.",
+        help="Do not resolve the callback URL, for workers with other settings or name servers than here.",
     ),
 ]
 
@@ -73,10 +71,10 @@ def add(
     no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
-    """Make a workspace; its secret is shown this once.
+    """Create a workspace; its secret is shown only now.
 
-    A callback URL that deliveries could not go to, by this process's settings, is refused; a name that has no address now is
-    only told.
+    A callback URL that this process's settings do not allow is refused. A host that has no address now only causes a
+    warning.
 
     Examples:
 
@@ -106,12 +104,12 @@ def update(
         str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
     ] = None,
     move_waiting: Annotated[
-        bool, typer.Option("--move-waiting", help="With --callback-url: waiting callbacks go there too.")
+        bool, typer.Option("--move-waiting", help="With --callback-url: move waiting callbacks there too.")
     ] = False,
     move_from: Annotated[
         str | None,
         typer.Option(
-            help="With --move-waiting: those to this URL, in place of the one before.", show_default=False
+            help="With --move-waiting: move those to this URL, not to the previous one.", show_default=False
         ),
     ] = None,
     max_concurrency: MaxConcurrency = None,
@@ -120,9 +118,9 @@ def update(
     header: Header = None,
     no_check: NoCheck = False,
 ) -> None:
-    """Change a workspace: the URL for later status changes, the rest at once.
+    """Change a workspace: a new URL is for later status changes, the rest applies at once.
 
-    A callback URL is looked at as `workspace add` does. A header without a value ('Name:') is removed.
+    A callback URL is checked as by `workspace add`. A header without a value ('Name:') is removed.
     """
     settings = console.settings()
     headers = parse_headers(header or [])
@@ -150,7 +148,7 @@ async def _update(
     move_from: str | None,
     no_check: bool,
 ) -> tuple[bool, Moved | None, str]:
-    """Whether it was otherwise before, what was moved, and what to warn of."""
+    """Whether anything changed, what was moved, and a warning (or "")."""
     async with wiring.store(settings) as store:
         before = move_from or await workspaces.url_before(store, workspace, needed=move_waiting)
         warning = "" if no_check else await _look_up(settings, wanted.callback_url)
@@ -176,7 +174,7 @@ def _also(moved: Moved | None) -> str:
 
 
 async def _look_up(settings: Settings, url: str | None) -> str:
-    """What to warn of, of a callback URL that is to be set. Raises InvalidInput where deliveries may not go there."""
+    """A warning about a callback URL to be set, or "". Raises InvalidInput if deliveries may not go there."""
     return await look_up(settings, url) if url else ""
 
 
