@@ -1,6 +1,6 @@
 """Logging by structlog: one line per event, readable on a terminal, JSON elsewhere.
 
-No log call raises or blocks (`config/lines.py`): a line that cannot be written or rendered is lost and counted.
+No log call raises or blocks (`config/log_lines.py`): a line that cannot be written or rendered is lost and counted.
 """
 
 import atexit
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import msgspec
 import structlog
 
-from config.lines import FLUSH_SECONDS, Lines, LinesStream, descriptor_of, errors
+from config.log_lines import FLUSH_SECONDS, Lines, LinesStream, descriptor_of, errors
 
 QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp")
 """Loggers limited to warnings, because they repeat our own lines or print whole URLs."""

@@ -1,4 +1,4 @@
-"""Every setting, once: default, unit, meaning. `kinds.py` parses values; `config/documents.py` generates documents."""
+"""Every setting, once: default, unit, meaning. `setting_types.py` parses values; `config/documents.py` generates documents."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 
 from config import environment
 from config.environment import PREFIX
-from config.kinds import (
+from config.setting_types import (
     Authorities,
     Broker,
     FernetKeys,

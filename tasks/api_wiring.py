@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.settings import Settings
-from dispatcher.api.answers import ApiParts
+from dispatcher.api.responses import ApiParts
 from dispatcher.producer import AsyncDispatcher
 from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.callbacks import Callbacks

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 from config import logs
 from config.settings import load_or_exit
-from dispatcher.api.answers import ApiParts
 from dispatcher.api.app import create_app
+from dispatcher.api.responses import ApiParts
 from dispatcher.health import Health
 from tasks import api_wiring
 from tasks.health import looking

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from config import logs
-from config.lines import errors
+from config.log_lines import errors
 from config.settings import Settings, load, wants_json
 from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, visible
 from tasks import interrupt, tables

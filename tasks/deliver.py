@@ -2,7 +2,7 @@
 
 from config.broker import HINT_TASK
 from tasks.app import app
-from tasks.hints import hint_of
+from tasks.hint_message import hint_of
 from tasks.worker import running_engine
 
 

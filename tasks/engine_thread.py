@@ -24,7 +24,7 @@ from dispatcher.worker.hints import Publish
 from dispatcher.worker.metrics import Metrics
 from tasks import engine_wiring, wiring
 from tasks.health import turning
-from tasks.metrics import WorkerCollector, serve
+from tasks.prometheus import WorkerCollector, serve
 
 EX_SOFTWARE = 70
 """Exit code after an internal error: the supervisor should restart the worker."""

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from kombu.transport import redis
 
-from tasks.hints import NotAHint, make_message, read_hint
+from tasks.hint_message import NotAHint, make_message, read_hint
 
 log = structlog.get_logger()
 

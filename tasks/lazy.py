@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
-from config.lines import guard_standard_error
+from config.log_lines import guard_standard_error
 from tasks import interrupt, tables
 from tasks.cli import ABOUT, COMMANDS, EXAMPLES, Entry
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from dispatcher.errors import DispatcherError
 from dispatcher.model import decode_json
-from dispatcher.rules.diagnosis import diagnose
+from dispatcher.rules.signature_diagnosis import diagnose
 
 MAX_BODY_BYTES = 1024 * 1024
 

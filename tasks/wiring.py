@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import redis.asyncio
 
-from config.kinds import fernet_keys
+from config.setting_types import fernet_keys
 from config.settings import Settings
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.backoff import Backoff

@@ -17,7 +17,7 @@ from config.settings import Settings
 from dispatcher.store.replies import Hint
 from tasks.ending import Ending
 from tasks.engine_thread import EngineThread
-from tasks.hints import text_of
+from tasks.hint_message import text_of
 
 GARBAGE_THRESHOLDS = 10_000, 20, 50
 

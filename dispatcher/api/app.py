@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import __version__
 from dispatcher.api import docs_page, namirial, qlara, qlara_webhook, sendexa, status_changes, zeckta
-from dispatcher.api.answers import ApiParts, Shape, answer
+from dispatcher.api.responses import ApiParts, Shape, answer
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.model import StatusChange

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.security import APIKeyHeader
 
-from dispatcher.api.answers import (
+from dispatcher.api.responses import (
     Shape,
     answer,
     caller,

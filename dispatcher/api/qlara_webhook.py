@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import Field, ValidationError
 
-from dispatcher.api.answers import Shape, answer, body_of, documented, parts_of, refuse
 from dispatcher.api.qlara import FAILURES, Caller, Failure
 from dispatcher.api.qlara import PREFIX as PREFIX
 from dispatcher.api.qlara import failure as failure
+from dispatcher.api.responses import Shape, answer, body_of, documented, parts_of, refuse
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound
 from dispatcher.model import decode_json, iso_seconds
 from dispatcher.rules.addresses import parse_callback_url

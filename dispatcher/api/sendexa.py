@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from starlette.requests import HTTPConnection
 
-from dispatcher.api.answers import (
+from dispatcher.api.responses import (
     Flag,
     Shape,
     answer,

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from dispatcher.api.answers import (
+from dispatcher.api.responses import (
     ApiParts,
     Shape,
     answer,

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import Field
 
-from dispatcher.api.answers import Shape, answer, caller, documented, failures, parts_of
+from dispatcher.api.responses import Shape, answer, caller, documented, failures, parts_of
 from dispatcher.model import Status, iso
 from dispatcher.store.api_keys import ApiKey
 from dispatcher.store.messages import Campaign

@@ -14,8 +14,8 @@ from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaitin
 from dispatcher.model import WORKSPACE_PATTERN, iso
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.headers import check_headers
 from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys

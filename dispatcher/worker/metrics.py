@@ -1,4 +1,4 @@
-"""A worker's metrics, as plain numbers; `tasks/metrics.py` exports them to Prometheus.
+"""A worker's metrics, as plain numbers; `tasks/prometheus.py` exports them to Prometheus.
 
 Labels come from closed lists, so the number of series is bounded: no eventId, URL or workspace is ever a label.
 """

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from config.kinds import NEW_FERNET_KEY
+from config.setting_types import NEW_FERNET_KEY
 from config.settings import Settings
 from dispatcher.rules.decide import Policy
 from dispatcher.store.checks import look_at_redis

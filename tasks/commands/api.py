@@ -41,7 +41,7 @@ def api(
         import uvicorn
         import uvicorn.supervisors
 
-        from tasks.http_protocol import SHUTDOWN_SECONDS, BoundedProtocol, Limits
+        from tasks.api_protocol import SHUTDOWN_SECONDS, BoundedProtocol, Limits
 
         if settings.api_docs:
             import fastapi_offline  # noqa: F401  it has the page's files

@@ -10,7 +10,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.health import Health
 from tasks import console
 from tasks.health import looking
-from tasks.metrics import InstallationCollector, serve
+from tasks.prometheus import InstallationCollector, serve
 
 PORT = 9464
 

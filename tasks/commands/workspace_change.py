@@ -7,8 +7,8 @@ import typer
 
 from config.settings import Settings
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.headers import parse_headers
 from dispatcher.rules.workspace import ORDERINGS, Workspace
+from dispatcher.rules.workspace_headers import parse_headers
 from tasks import console, wiring
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Moved, Wanted

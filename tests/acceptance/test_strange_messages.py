@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.hints import NotAHint, make_message, read_hint
+from tasks.hint_message import NotAHint, make_message, read_hint
 from tests.acceptance.stack import Stack, wait_until
 
 QUEUE = "dispatcher:celery:dispatcher"

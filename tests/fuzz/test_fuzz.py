@@ -14,9 +14,9 @@ from dispatcher.errors import InvalidInput
 from dispatcher.model import Status, StatusChange, encode_json
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.callback import Callback
-from dispatcher.rules.headers import check_headers, parse_headers
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.workspace_headers import check_headers, parse_headers
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import NoAnswer
 from dispatcher.sending.http_connection import Connection

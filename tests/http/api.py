@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import httpx
 from fastapi import FastAPI
 
-from dispatcher.api.answers import ApiParts
 from dispatcher.api.app import create_app
+from dispatcher.api.responses import ApiParts
 from dispatcher.model import StatusChange
 from dispatcher.producer import AsyncDispatcher
 from dispatcher.rules.addresses import AddressPolicy

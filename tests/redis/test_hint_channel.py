@@ -12,7 +12,7 @@ from kombu.transport.redis import Transport
 
 from config import broker
 from tasks.hint_channel import take_only_hints
-from tasks.hints import make_message, read_hint
+from tasks.hint_message import make_message, read_hint
 
 HINTS = Queue("dispatcher", Exchange("dispatcher"), "dispatcher")
 ENDPOINT = "A" * 12

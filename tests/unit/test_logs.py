@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from config import logs
-from config.lines import LIMIT, PIECE, Lines
+from config.log_lines import LIMIT, PIECE, Lines
 from tests.acceptance.stack import wait_until
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.rules.diagnosis import diagnose
+from dispatcher.rules.signature_diagnosis import diagnose
 from dispatcher.signing import key_of, new_secret, webhook_headers
 
 OURS, OTHER = new_secret(b"o" * 32), new_secret(b"x" * 32)

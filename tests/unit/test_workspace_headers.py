@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.headers import MAX_HEADERS, check_headers, parse_headers
+from dispatcher.rules.workspace_headers import MAX_HEADERS, check_headers, parse_headers
 
 
 def test_good_headers() -> None:
