@@ -115,9 +115,8 @@ class EngineThread:
             with _shown(metrics, health, self._settings.metrics_port):
                 try:
                     await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
-                except (
-                    BaseException
-                ) as error:  # exit at once: closing the rest may wait for a task that missed its cancellation
+                except BaseException as error:
+                    # Exit at once: closing the rest may wait for a task that missed its cancellation.
                     _die(error)
 
 
