@@ -45,7 +45,8 @@ HEAD_END = re.compile(rb"\n\r?\n")
 """An empty line. A line feed alone also ends a line (RFC 9112 §2.2)."""
 
 FIELD = re.compile(rb"\n([^:\n]++):([^\n]*)")
-FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection)[ \t]*:[ \t]*([^\r\n]*)")
+FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection|keep-alive)[ \t]*:[ \t]*([^\r\n]*)")
+KEEP_ALIVE = re.compile(rb"(timeout|max)[ \t]*=[ \t]*\"?(\d{1,9})")
 CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")
 
 
@@ -73,25 +74,37 @@ class Body(NamedTuple):
     """Whether the connection can be reused: nothing contradicts itself, and the server will not close it (§9.3)."""
     unknown: bool = False
     """Whether its end cannot be determined."""
+    keep_alive: float | None = None
+    """For how many seconds the server says that it keeps an idle connection (`Keep-Alive`, RFC 2068 §19.7.1.1)."""
 
 
 @functools.lru_cache(maxsize=1024)
 def body_of(minor: bytes, status: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> Body:
     """Returns how a body ends, from the version's second digit, the status, and the fields that FRAMING finds."""
-    given: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"connection": []}
+    given: dict[bytes, list[bytes]] = {
+        b"content-length": [],
+        b"transfer-encoding": [],
+        b"connection": [],
+        b"keep-alive": [],
+    }
     for name, value in fields:
         given[name] += [item.strip() for item in value.split(b",")]
-    lengths, codings, options = given.values()
+    lengths, codings, options, promises = given.values()
+    promised = dict(KEEP_ALIVE.findall(b",".join(promises)))
+    keep = float(promised[b"timeout"]) if b"timeout" in promised else None
     persists = b"close" not in options and (minor > b"0" or (b"keep-alive" in options and not codings))
+    persists = persists and promised.get(b"max") != b"0"
     coding = [one for one in codings if one not in (b"", b"identity")][-1:]
     if status in (b"204", b"304"):
-        return Body(0, tidy=persists and not codings and lengths in ([], [b"0"]))
+        tidy = persists and not codings and lengths in ([], [b"0"])
+        return Body(0, tidy=tidy, keep_alive=keep)
     if coding:
-        return Body(chunked=coding == [b"chunked"], tidy=persists and codings == [b"chunked"] and not lengths)
+        tidy = persists and codings == [b"chunked"] and not lengths
+        return Body(chunked=coding == [b"chunked"], tidy=tidy, keep_alive=keep)
     if lengths:
         length = _one_number(lengths)
         tidy = persists and not codings and len(lengths) == 1
-        return Body(length, tidy=tidy, unknown=length is None)
+        return Body(length, tidy=tidy, unknown=length is None, keep_alive=keep)
     return Body(unknown=status == b"101")
 
 
@@ -108,11 +121,18 @@ class Reader:
     """Whether the connection may be reused."""
     problem = ""
     """Why these bytes are not a valid answer, in words."""
+    keep_alive: float | None = None
+    """For how many seconds the server says that it keeps the connection."""
 
     _rest = _chunks = b""
     _at = _searched = _pieces = 0
     _tidy = True
     _body = Body()
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has come."""
+        return self._pieces > 0
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes, but no more of them than the bounds allow."""
@@ -178,7 +198,7 @@ class Reader:
         body = find(minor, status, fields)
         if self.head_only:
             body, self._tidy = Body(0), True
-        self.answer = Answer(int(status), head, rest)
+        self.answer, self.keep_alive = Answer(int(status), head, rest), body.keep_alive
         if len(rest) == body.length and len(rest) <= MAX_ANSWER_BYTES:
             self.done, self.reusable = True, self._tidy and body.tidy
         else:
@@ -187,7 +207,7 @@ class Reader:
     # The body.
 
     def _read_body(self, answer: Answer) -> None:
-        length, chunked, _, unknown = self._body
+        length, chunked, _, unknown, _ = self._body
         over = len(self._rest) > MAX_ANSWER_BYTES
         if over:
             self._rest, self._tidy = self._rest[:MAX_ANSWER_BYTES], False

@@ -12,6 +12,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.sending.failures import BlockedAddress, Failure, NoAnswer, failure_of
+from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.proxy import Proxy, open_tunnel
 from dispatcher.sending.resolver import Names
@@ -24,22 +25,26 @@ NEXT_ADDRESS_SECONDS = 0.25
 class Connector:
     """Connects to receivers, or to the operator's proxy, which may have any address."""
 
-    def __init__(self, policy: AddressPolicy, names: Names, tls: ssl.SSLContext, proxy: Proxy | None) -> None:
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        names: Names,
+        tls: ssl.SSLContext,
+        proxy: Proxy | None,
+        handshakes: Handshakes,
+    ) -> None:
         self._policy = policy
         self._names = names
         self._tls = tls
         self._proxy = proxy
+        self._handshakes = handshakes
         self._loop = asyncio.get_running_loop()
 
-    async def connect(self, target: Target, deadline: float) -> Connection | Failure:
-        """Opens a connection to a URL's receiver; gives up at `deadline` (of the loop's clock)."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                if self._proxy:
-                    return await self._connect_by_proxy(self._proxy, target)
-                return await self._connect_to(target.host, target.port, target.encrypted)
-        except TimeoutError:
-            return NoAnswer("timeout", "not connected in time")
+    async def connect(self, target: Target) -> Connection | Failure:
+        """Opens a connection to a URL's receiver."""
+        if self._proxy:
+            return await self._connect_by_proxy(self._proxy, target)
+        return await self._connect_to(target.host, target.port, target.encrypted)
 
     async def _connect_by_proxy(self, proxy: Proxy, target: Target) -> Connection | Failure:
         connection = await self._connect_to(proxy.host, proxy.port, proxy.encrypted)
@@ -63,9 +68,10 @@ class Connector:
     async def _encrypted(self, connection: Connection, name: str) -> Connection | Failure:
         """Encrypts a connection to a server, whose certificate must be for `name`."""
         try:
-            return await connection.encrypted(self._tls, name)
+            await connection.encrypt(self._tls, name, self._handshakes)
         except OSError as error:
             return failure_of(error, "tls_handshake")
+        return connection
 
     async def _open_first(self, first: AddrInfoType, *others: AddrInfoType) -> Connection:
         """Connects to the first address; if that is slow or fails, to the address that answers first. Raises OSError.

@@ -5,10 +5,13 @@ Unsolicited bytes from a server close the connection, so that they are never tak
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import cast
 
 from dispatcher.sending.answer import Answer, Reader
+from dispatcher.sending.encryption import Encryption, Transport
 from dispatcher.sending.failures import NoAnswer, plain
+from dispatcher.sending.handshakes import Handshakes
 
 REST_SECONDS = 1.0
 """How long to wait for the rest of an answer after its head: the status is known, and the wait holds a slot."""
@@ -19,7 +22,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
+        self._transport: Transport | None = None
         self._reader = Reader()
         self._waiting: asyncio.Future[Answer | NoAnswer] | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
@@ -27,7 +30,26 @@ class Connection(asyncio.Protocol):
         self._over: NoAnswer | None = None
         self.reusable = False
         """Whether another request may be sent: the last answer was read to its end, and nothing came after it."""
-        self.made_at = self.idle_since = self._loop.time()
+        self.fresh = True
+        """Whether no request was sent yet."""
+
+        # What the pool notes, by its own clock.
+        self.made_at = self.idle_since = self.idle_seconds = 0.0
+        """`idle_seconds` is how long it had been idle when it was taken."""
+        self.workspace = ""
+        """Whose callback was the last."""
+        self.ended: Callable[[Connection], None] | None = None
+        """Called if it ends while it is reusable: the server closed it, or sent something without being asked."""
+
+    @property
+    def keep_alive(self) -> float | None:
+        """For how many seconds the server said that it keeps this connection; None: it did not say."""
+        return self._reader.keep_alive
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether nothing at all has come since the last request."""
+        return not self._reader.begun
 
     async def ask(
         self, request: bytes, deadline: float | None = None, *, head_only: bool = False
@@ -39,7 +61,7 @@ class Connection(asyncio.Protocol):
         assert self._transport
         if self._over:
             return self._over
-        self._reader, self.reusable = Reader(), False
+        self._reader, self.reusable, self.fresh = Reader(), False, False
         if head_only:
             self._reader.head_only = True
         self._waiting = self._loop.create_future()
@@ -53,21 +75,20 @@ class Connection(asyncio.Protocol):
             if self._rest_timer:
                 self._rest_timer.cancel()
             self._waiting = self._rest_timer = None
-            if self.reusable:
-                self.idle_since = self._loop.time()
-            else:
+            if not self.reusable:
                 self.close()
 
-    async def encrypted(self, tls: ssl.SSLContext, name: str) -> "Connection":
-        """Starts TLS with the server `name`; returns the encrypted connection, which uses this one. Raises OSError."""
-        inner = Connection()
+    async def encrypt(self, tls: ssl.SSLContext, name: str, handshakes: Handshakes) -> None:
+        """Starts TLS with the server `name`. Raises OSError."""
         assert self._transport
+        layer = Encryption(self._transport, self, tls, name)
         try:
-            inner._transport = await self._loop.start_tls(self._transport, inner, tls, server_hostname=name)
+            await layer.handshake(handshakes)
         except BaseException:
             self.close()
             raise
-        return inner
+        self._transport, self._reader = layer, Reader()
+        self._heard, self.reusable, self.fresh = False, False, True
 
     def close(self) -> None:
         """Aborts the connection."""
@@ -78,10 +99,13 @@ class Connection(asyncio.Protocol):
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+        self._transport = cast(Transport, transport)  # uvloop's does not inherit from it
+
+    def eof_received(self) -> None:
+        self.connection_lost(None)  # now, not at the loop's next turn: a request might be sent before that
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.reusable = False
+        self._end_idle()
         why = plain(error) if error else "closed by the other side"
         if not self._heard and isinstance(error, ssl.SSLError) and "alert" in str(error):
             self._end("tls_handshake", f"refused after the handshake: {why}")  # TLS 1.3: RFC 8446 §4.4.2.4
@@ -94,6 +118,7 @@ class Connection(asyncio.Protocol):
         self._heard = True
         reader, waiting = self._reader, self._waiting
         if waiting is None or waiting.done():
+            self._end_idle()
             self._end("protocol", "it sent something before it was asked")
             self.close()
             return
@@ -105,6 +130,12 @@ class Connection(asyncio.Protocol):
             self._end("protocol", reader.problem)
         elif reader.answer and not self._rest_timer:
             self._rest_timer = self._loop.call_later(REST_SECONDS, self._end, "", "")
+
+    def _end_idle(self) -> None:
+        if self.reusable:
+            self.reusable = False
+            if self.ended:
+                self.ended(self)
 
     def _end(self, word: str, text: str) -> None:
         """Ends a request: with the answer if its head was read, else with the reason why there is none.

@@ -1,66 +1,240 @@
-"""Open, idle connections by origin."""
+"""Open, idle connections by origin: as many as there is room for, each as long as its receiver keeps it."""
 
 import asyncio
-from collections import defaultdict
+import functools
+import heapq
+import random
+from collections import OrderedDict
+from collections.abc import Callable
 
+from dispatcher.sending.answer import Answer
+from dispatcher.sending.failures import Failure, NoAnswer
 from dispatcher.sending.http_connection import Connection
+from dispatcher.sending.keep_alive import LONGEST_SECONDS, UNKNOWN_SECONDS, KeepAlive
 from dispatcher.sending.target import Origin
 
-KEEP_ALIVE_SECONDS = 4.0
-"""Idle connections are closed before common servers close them (5 s in Node.js): a POST must not meet a closing one."""
+MAX_AGE_SECONDS = 300.0
+"""A connection this old is not reused, so that a name is looked up again, and a replaced certificate is seen.
 
-MAX_AGE_SECONDS = 60.0
-"""A connection this old is not reused, so that a name whose address changed is looked up again."""
+Each one's age is up to a fifth less, so that those that were opened together are not replaced together.
+"""
 
-SWEEP_SECONDS = 0.5
+MAX_OPEN = 16_000
+"""Most connections, in use and idle, if there are descriptors for them."""
+
+MAX_ORIGINS = 20_000
+"""Most origins of which is remembered how long they keep connections."""
+
+SWEEP_SECONDS, SWEEPS = 0.1, 20
+"""How often some origins are looked at for connections to close, and how often until all have been."""
+
+ROOM = 64
+"""How many idle connections are closed together if there is no room for another."""
+
+
+class Shelf:
+    """What there is for one origin."""
+
+    __slots__ = ("idle", "known", "learning", "waiting")
+
+    def __init__(self) -> None:
+        self.idle: list[Connection] = []
+        """Connections that may be used, the least recently used first."""
+        self.known = KeepAlive()
+        self.learning: Connection | None = None
+        """Has been idle for too long to be used: it shows how long the receiver keeps it."""
+        self.waiting: list[asyncio.Future[Connection | Failure]] = []
+        """Requests that wait for a new connection, and take one that is free before that."""
 
 
 class Pool:
-    """Keeps a connection after its answer, for the next request to its origin."""
+    """Keeps a connection after its answer, for the next request to its origin.
 
-    def __init__(self, max_age_seconds: float = MAX_AGE_SECONDS) -> None:
+    At most `max_open` are open, idle and in use. If there is no room, the workspace that has most idle ones loses those
+    that it has not used for longest. `clock` counts seconds; the default is the loop's.
+    """
+
+    def __init__(
+        self,
+        max_age_seconds: float = MAX_AGE_SECONDS,
+        max_open: int = MAX_OPEN,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._max_age_seconds = max_age_seconds
+        self._max_open = max_open
         self._loop = asyncio.get_running_loop()
-        self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
+        self._clock = clock or self._loop.time
+        self._shelves: dict[Origin, Shelf] = {}
+        self._held: dict[str, OrderedDict[Connection, Shelf]] = {}
+        """Idle connections by the workspace that used them last, the least recently used first."""
+        self.idle = 0
+        """How many connections are idle."""
+        self.in_use = 0
+        """How many requests are under way, each of which has or opens a connection."""
         self._sweeper: asyncio.TimerHandle | None = None
+        self._unswept: list[Shelf] = []
         self.closed = False
 
     def take(self, origin: Origin) -> Connection | None:
-        """Takes the most recently used connection; None if there is none."""
-        connections = self._idle.get(origin)
-        while connections:
-            connection = connections.pop()
-            if connection.reusable and self._loop.time() - connection.idle_since < KEEP_ALIVE_SECONDS:
-                return connection
-            connection.close()
-        return None
+        """Takes the most recently used connection; None if there is none that may be used."""
+        shelf = self._shelves.get(origin)
+        if not shelf or not shelf.idle:
+            return None
+        connection, now = shelf.idle[-1], self._clock()
+        connection.idle_seconds = now - connection.idle_since
+        if connection.idle_seconds >= shelf.known.seconds:
+            self._look(shelf, now)
+            if not shelf.idle:
+                return None
+        shelf.idle.pop()
+        self._let_go(connection)
+        return connection
 
-    def keep(self, origin: Origin, connection: Connection) -> None:
+    def wait(self, origin: Origin) -> "asyncio.Future[Connection | Failure]":
+        """The next connection to an origin that is free. The caller sets it if it has a connection, and leaves then."""
+        if self.idle + self.in_use > self._max_open:
+            self._make_room()
+        waiting: asyncio.Future[Connection | Failure] = self._loop.create_future()
+        self._shelf(origin).waiting.append(waiting)
+        return waiting
+
+    def leave(self, origin: Origin, waiting: "asyncio.Future[Connection | Failure]") -> None:
+        """Waits no more."""
+        shelf = self._shelf(origin)
+        if waiting in shelf.waiting:
+            shelf.waiting.remove(waiting)
+
+    def keep(self, origin: Origin, connection: Connection, workspace: str) -> None:
         """Keeps a reusable connection, or closes it if it is too old or the pool is closed."""
-        if self.closed or self._loop.time() - connection.made_at >= self._max_age_seconds:
+        now, shelf = self._clock(), self._shelf(origin)
+        connection.idle_since = now
+        if connection.ended is None:
+            connection.ended = functools.partial(self._ended, shelf)
+            connection.made_at = now - random.random() * self._max_age_seconds / 5
+        if self.closed or now - connection.made_at >= self._max_age_seconds:
             connection.close()
             return
-        self._idle[origin].append(connection)
-        self._sweeper = self._sweeper or self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        if connection.keep_alive is not None:
+            shelf.known.promised(connection.keep_alive, now)
+        elif connection.fresh:
+            connection.idle_since -= max(0.0, shelf.known.seconds - UNKNOWN_SECONDS)
+        while shelf.waiting:
+            waiting = shelf.waiting.pop(0)
+            if not waiting.done():
+                waiting.set_result(connection)
+                return
+        self._put(shelf, connection, workspace)
+
+    def failed(self, origin: Origin, connection: Connection, answer: Answer | NoAnswer) -> None:
+        """Learns from a request on a connection that cannot be used again."""
+        if isinstance(answer, NoAnswer) and connection.unanswered:
+            known, now = self._shelf(origin).known, self._clock()
+            if answer.word == "maybe_received":
+                known.closed(connection.idle_seconds, now)
+            elif answer.word == "timeout":
+                known.silent(connection.idle_seconds, now)
 
     def close(self) -> None:
         """Closes all connections, and from now on each one that it is to keep."""
         self.closed = True
         if self._sweeper:
             self._sweeper.cancel()
-        for connections in self._idle.values():
-            for connection in connections:
+        for held in self._held.values():
+            for connection in held:
                 connection.close()
-        self._idle.clear()
+        self._held.clear()
+        self._shelves.clear()
+        self._unswept.clear()
+        self.idle = 0
+
+    def _shelf(self, origin: Origin) -> Shelf:
+        shelf = self._shelves.get(origin)
+        if shelf is None:
+            shelf = self._shelves[origin] = Shelf()
+        return shelf
+
+    def _put(self, shelf: Shelf, connection: Connection, workspace: str) -> None:
+        held = self._held.get(workspace)
+        if held is None:
+            held = self._held[workspace] = OrderedDict()
+        held[connection] = shelf
+        connection.workspace = workspace
+        shelf.idle.append(connection)
+        self.idle += 1
+        if self.idle + self.in_use > self._max_open:
+            self._make_room()
+        if not self._sweeper:
+            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _let_go(self, connection: Connection) -> None:
+        del self._held[connection.workspace][connection]
+        self.idle -= 1
+
+    def _ended(self, shelf: Shelf, connection: Connection) -> None:
+        """The receiver has closed an idle connection."""
+        if connection is shelf.learning:
+            shelf.learning = None
+        elif connection in shelf.idle:
+            shelf.idle.remove(connection)
+        else:
+            return  # it has just been given to a request
+        self._let_go(connection)
+        if not connection.fresh:
+            now = self._clock()
+            shelf.known.closed(now - connection.idle_since, now)
+
+    def _look(self, shelf: Shelf, now: float) -> None:
+        """Closes what may not be used any more; one of them may stay, to show how long the receiver keeps it."""
+        known, learning = shelf.known, shelf.learning
+        if learning:
+            idle_seconds = now - learning.idle_since
+            known.survived(idle_seconds, now)
+            if idle_seconds >= LONGEST_SECONDS or not known.learns(now):
+                self._drop(learning, shelf)
+        while shelf.idle and now - shelf.idle[0].idle_since >= known.seconds:
+            oldest = shelf.idle[0]
+            if shelf.learning or oldest.fresh or not known.learns(now):
+                self._drop(oldest, shelf)
+            else:
+                shelf.learning = shelf.idle.pop(0)
+
+    def _drop(self, connection: Connection, shelf: Shelf) -> None:
+        if connection is shelf.learning:
+            shelf.learning = None
+        else:
+            shelf.idle.remove(connection)
+        self._let_go(connection)
+        connection.close()
+
+    def _make_room(self) -> None:
+        """Closes idle connections of the workspaces that have most, so that none of them has more than the others."""
+        largest = heapq.nlargest(ROOM, self._held.values(), key=len)
+        sizes = [(-len(held), number) for number, held in enumerate(largest)]
+        for _ in range(min(self.idle, max(1, min(ROOM, self._max_open // ROOM)))):
+            size, number = sizes[0]
+            connection, shelf = next(iter(largest[number].items()))
+            self._drop(connection, shelf)
+            heapq.heapreplace(sizes, (size + 1, number))
 
     def _sweep(self) -> None:
-        """Closes connections that have been idle for KEEP_ALIVE_SECONDS."""
-        idle_before = self._loop.time() - KEEP_ALIVE_SECONDS
-        for origin, connections in list(self._idle.items()):
-            for connection in connections:
-                if connection.idle_since <= idle_before:
-                    connection.close()
-            connections[:] = [connection for connection in connections if connection.reusable]
-            if not connections:
-                del self._idle[origin]
-        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._idle else None
+        """Looks at some of the origins."""
+        if not self._unswept:
+            self._held = {workspace: held for workspace, held in self._held.items() if held}
+            self._forget_origins()
+            self._unswept = list(self._shelves.values())
+        now = self._clock()
+        for _ in range(min(len(self._unswept), len(self._shelves) // SWEEPS + 1)):
+            shelf = self._unswept.pop()
+            if shelf.idle or shelf.learning:
+                self._look(shelf, now)
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self.idle else None
+
+    def _forget_origins(self) -> None:
+        """Forgets what is known of origins that have no connection, if there are too many; it can be learned again."""
+        surplus = len(self._shelves) - MAX_ORIGINS
+        if surplus > 0:
+            bare = [
+                o for o, shelf in self._shelves.items() if not (shelf.idle or shelf.learning or shelf.waiting)
+            ]
+            for origin in bare[:surplus]:
+                del self._shelves[origin]

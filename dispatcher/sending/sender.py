@@ -29,8 +29,10 @@ Not `dns`, `connect` and `timeout`: the word says nearly all, an outage causes v
 class Poster(Protocol):
     """What a sender needs from the transport."""
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer | Failure:
-        """Makes one POST."""
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str
+    ) -> Answer | Failure:
+        """Makes one POST for a workspace."""
 
 
 class Sender:
@@ -50,7 +52,7 @@ class Sender:
             headers = self._headers_of(callback, callback.body, workspace, now_ms)
         except InvalidInput as error:
             return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}: {error}")
-        return await self._post(callback.url, headers, callback.body, now_ms)
+        return await self._post(callback.url, headers, callback.body, workspace.id, now_ms)
 
     def _headers_of(
         self, callback: Claimed, body: bytes, workspace: Workspace, now_ms: int
@@ -65,9 +67,11 @@ class Sender:
             **webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body),
         }
 
-    async def _post(self, url: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> Attempt:
+    async def _post(
+        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str, now_ms: int
+    ) -> Attempt:
         began = time.monotonic()
-        posted = await self._transport.post(url, headers, body)
+        posted = await self._transport.post(url, headers, body, workspace)
         return attempt_of(posted, now_ms, round((time.monotonic() - began) * 1000))
 
 

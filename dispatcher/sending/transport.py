@@ -9,7 +9,7 @@ through an httpx client on top of it (`http_client`).
 import asyncio
 import functools
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
@@ -18,9 +18,11 @@ from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.connector import Connector
 from dispatcher.sending.exceptions import exception_of
-from dispatcher.sending.failures import Failure, InternalError, NoAnswer
+from dispatcher.sending.failures import Failure, NoAnswer
+from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
-from dispatcher.sending.pool import MAX_AGE_SECONDS, Pool
+from dispatcher.sending.opener import Opener
+from dispatcher.sending.pool import MAX_AGE_SECONDS, MAX_OPEN, Pool
 from dispatcher.sending.proxy import read_proxy
 from dispatcher.sending.resolver import DnsResolver, Names, Resolver
 from dispatcher.sending.target import Target, read_target, request_bytes
@@ -48,18 +50,27 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         tls: ssl.SSLContext | None = None,
         proxy_url: str | None = None,
         max_age_seconds: float = MAX_AGE_SECONDS,
+        max_open: int = MAX_OPEN,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._proxy = read_proxy(proxy_url) if proxy_url else None
         self._names = Names(resolver or DnsResolver(dns_servers), None if self._proxy else policy)
-        self._connector = Connector(policy, self._names, tls or tls_context(), self._proxy)
-        self._pool = Pool(max_age_seconds)
+        handshakes = Handshakes()
+        connector = Connector(policy, self._names, tls or tls_context(), self._proxy, handshakes)
+        self._pool = Pool(max_age_seconds, max_open, clock)
+        self._opener = Opener(connector, handshakes, self._pool)
         self._loop = asyncio.get_running_loop()
         read = functools.partial(read_target, policy=policy, proxy=self._proxy)
         self._target = functools.lru_cache(maxsize=4096)(read)
 
     async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, method: bytes = b"POST"
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        workspace: str = "",
+        method: bytes = b"POST",
     ) -> Answer | Failure:
         """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md)."""
         deadline = self._loop.time() + self._timeout_seconds
@@ -69,18 +80,27 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         request = request_bytes(method, target, headers, body)
         if not isinstance(request, bytes):
             return request
-        connection = self._pool.take(target.origin) or await self._connect(target, deadline)
-        if not isinstance(connection, Connection):
-            return connection
-        answer = await connection.ask(request, deadline, head_only=method == b"HEAD")
+        self._pool.in_use += 1
+        try:
+            connection = self._pool.take(target.origin)
+            if connection is None:
+                found = await self._opener.connection(target, workspace, deadline)
+                if not isinstance(found, Connection):
+                    return found
+                connection = found
+            answer = await connection.ask(request, deadline, head_only=method == b"HEAD")
+        finally:
+            self._pool.in_use -= 1
         if connection.reusable:
-            self._pool.keep(target.origin, connection)
+            self._pool.keep(target.origin, connection, workspace)
+        else:
+            self._pool.failed(target.origin, connection, answer)
         return answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError."""
         url, method = str(request.url), request.method.encode()
-        answer = await self.post(url, _headers_of(request), await request.aread(), method)
+        answer = await self.post(url, _headers_of(request), await request.aread(), method=method)
         if not isinstance(answer, Answer):
             raise exception_of(answer)
         return httpx.Response(
@@ -106,14 +126,10 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Closes all connections."""
+        self._opener.close()
         self._pool.close()
         await self._names.close()
         await asyncio.sleep(0)  # lets the loop close them
-
-    async def _connect(self, target: Target, deadline: float) -> Connection | Failure:
-        if self._pool.closed:
-            return InternalError("the transport is closed")
-        return await self._connector.connect(target, deadline)
 
 
 def http_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:

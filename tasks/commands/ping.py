@@ -83,7 +83,9 @@ class ByHttpx:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer | Failure:
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str
+    ) -> Answer | Failure:
         """Sends one POST. The answer has the status and the raw body, without headers."""
         try:
             async with self._client.stream("POST", url, headers=dict(headers), content=body) as response:

@@ -73,7 +73,7 @@ class Kept:
     def __init__(self) -> None:
         self.requests: list[tuple[str, Mapping[str, str], bytes]] = []
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, _workspace: str) -> Answer:
         """Answers 200."""
         self.requests.append((url, headers, body))
         return Answer(200)

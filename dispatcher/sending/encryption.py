@@ -1,0 +1,135 @@
+"""TLS on an open connection.
+
+It drives OpenSSL itself, because the loops' own TLS decides for us what this module decides by measurement
+(docs/decisions/http-connection.md): when a handshake takes the loop, and what else is done for a connection.
+"""
+
+import asyncio
+import ssl
+from typing import Protocol
+
+from dispatcher.sending.handshakes import Handshakes
+
+MAX_RECORD_BYTES = 16 * 1024
+"""Most bytes that one record carries (RFC 8446 §5.1)."""
+
+
+class Transport(Protocol):
+    """What a connection needs of the transport under it: a loop's, or Encryption."""
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes."""
+
+    def abort(self) -> None:
+        """Closes at once."""
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Has another protocol told what happens."""
+
+
+class Encryption(asyncio.Protocol):
+    """TLS between a transport and a protocol: a protocol to the former, a transport to the latter."""
+
+    def __init__(self, under: Transport, above: asyncio.Protocol, tls: ssl.SSLContext, name: str) -> None:
+        self._under = under
+        self._above = above
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = tls.wrap_bio(self._received, self._to_send, server_hostname=name)
+        self._held: list[bytes] = []
+        """What came during the handshake. OpenSSL may be at work in another thread, so it is not handed over at once."""
+        self._news: asyncio.Future[None] | None = None
+        self._shaking = True
+        self._lost: Exception | None = None
+        under.set_protocol(self)
+
+    async def handshake(self, handshakes: Handshakes) -> None:
+        """Shakes hands with the server, whose certificate must be for the name. Raises OSError."""
+        while True:
+            try:
+                await handshakes.step(self._tls.do_handshake)
+                break
+            except ssl.SSLWantReadError:
+                self._flush()
+            await self._more()
+        self._shaking = False
+        self._flush()
+        if self._held:
+            self.data_received(b"".join(self._held))
+        self._held.clear()
+        if self._lost:
+            raise self._lost
+
+    async def _more(self) -> None:
+        """Waits for more from the server. Raises OSError if the connection ended."""
+        if not self._held and not self._lost:
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+            self._news = None
+        if self._lost:
+            raise self._lost
+        self._received.write(b"".join(self._held))
+        self._held.clear()
+
+    # What the protocol above calls.
+
+    def write(self, data: bytes) -> None:
+        """Encrypts and sends bytes."""
+        sent = self._tls.write(data)
+        while sent < len(data):
+            sent += self._tls.write(data[sent:])
+        self._flush()
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        self._under.abort()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Has another protocol told what happens: the next layer of TLS, in a tunnel through an encrypted proxy."""
+        assert isinstance(protocol, asyncio.Protocol)
+        self._above = protocol
+
+    # What the transport under it calls.
+
+    def data_received(self, data: bytes) -> None:
+        if self._shaking:
+            self._held.append(data)
+            self._wake()
+            return
+        self._received.write(data)
+        try:
+            while self._received.pending:
+                clear = self._tls.read(MAX_RECORD_BYTES)
+                if not clear:  # close_notify (RFC 8446 §6.1)
+                    self._end(None)
+                    return
+                self._above.data_received(clear)
+        except ssl.SSLWantReadError:
+            pass  # a part of a record, or one without data: a ticket, a new key
+        except ssl.SSLError as error:
+            self._end(error)
+            return
+        if self._to_send.pending:
+            self._flush()
+
+    def eof_received(self) -> None:
+        self.connection_lost(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost = error or ConnectionResetError("closed by the other side")
+        if self._shaking:
+            self._wake()
+        else:
+            self._above.connection_lost(error)
+
+    def _end(self, error: Exception | None) -> None:
+        self._above.connection_lost(error)
+        self._under.abort()
+
+    def _wake(self) -> None:
+        if self._news and not self._news.done():
+            self._news.set_result(None)
+
+    def _flush(self) -> None:
+        data = self._to_send.read()
+        if data:
+            self._under.write(data)

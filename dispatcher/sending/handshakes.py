@@ -1,0 +1,69 @@
+"""Whose turn it is to open a connection, and to take the loop for a step of a handshake.
+
+A handshake takes some 1 to 2 ms of CPU. If many were done whenever their bytes come, requests on open connections
+would wait for all of them. So the loop does one step, looks at everything else, and does the next one.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+
+class Handshakes:
+    """Steps of handshakes go first, so that what has begun ends; then new connections, one of each workspace in turn."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._steps: deque[tuple[Callable[[], None], asyncio.Future[None]]] = deque()
+        self._turns: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._next: asyncio.Handle | None = None
+
+    async def turn(self, workspace: str) -> None:
+        """Waits until a new connection may be opened for a workspace."""
+        if self._next is None:
+            self._next = self._loop.call_soon(self._run)
+            return
+        waiting = self._loop.create_future()
+        self._turns.setdefault(workspace, deque()).append(waiting)
+        await waiting
+
+    async def step(self, do: Callable[[], None]) -> None:
+        """Does a step of a handshake when it is its turn. Raises what it raises."""
+        done = self._loop.create_future()
+        self._steps.append((do, done))
+        self._next = self._next or self._loop.call_soon(self._run)
+        await done
+
+    def _run(self) -> None:
+        self._next = None
+        if not self._step():
+            self._begin()
+        if self._steps or self._turns:
+            self._next = self._loop.call_soon(self._run)
+
+    def _step(self) -> bool:
+        """Does the next step that is still wanted; returns whether there was one."""
+        while self._steps:
+            do, done = self._steps.popleft()
+            if done.done():
+                continue
+            try:
+                do()
+            except Exception as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+            return True
+        return False
+
+    def _begin(self) -> None:
+        """Gives a turn to the workspace whose last one was longest ago."""
+        while self._turns:
+            workspace, waiting = self._turns.popitem(last=False)
+            while waiting and waiting[0].done():
+                waiting.popleft()
+            if waiting:
+                waiting.popleft().set_result(None)
+                if waiting:
+                    self._turns[workspace] = waiting
+                return
