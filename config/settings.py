@@ -74,6 +74,11 @@ class Settings(BaseSettings):
     max_in_flight: Annotated[int, Field(ge=1)] = Field(
         4000, description="limit of POSTs in flight from one worker"
     )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        16000,
+        description="connections to receivers that one worker may have open, before it closes idle ones;"
+        " with https an idle one takes some 30 kB of memory",
+    )
     allow_http: bool = Field(False, description="allow callback URLs with http://")
     allowed_networks: Networks = Field(
         (),

@@ -32,7 +32,7 @@ EX_CONFIG = 78
 """Exit code if the data in Redis has another version's format: a restart would not help."""
 
 OTHER_DESCRIPTORS = 200
-"""File descriptors kept free for everything but POSTs: Redis, Celery, DNS, idle connections."""
+"""File descriptors kept free for everything but connections to receivers: Redis, Celery, DNS."""
 
 log = structlog.get_logger()
 
@@ -103,11 +103,12 @@ class EngineThread:
             _die(error)
 
     async def _main(self) -> None:
-        max_in_flight = usable_descriptors(self._settings.max_in_flight)
+        settings = self._settings
+        max_in_flight, max_connections = usable_descriptors(settings.max_in_flight, settings.max_connections)
         metrics = Metrics()
         health = self.health
         engine_of = engine_wiring.engine(
-            self._settings, self._name, max_in_flight, metrics, health, self._publish
+            settings, self._name, max_in_flight, max_connections, metrics, health, self._publish
         )
         async with turning(health), engine_of as engine:
             self._engine = engine
@@ -165,15 +166,15 @@ async def _warn_about_redis(settings: Settings) -> None:
         log.exception("redis.not_looked_at", action="see `dispatcher check`; callbacks go on")
 
 
-def usable_descriptors(max_in_flight: int) -> int:
-    """Raises the soft limit of open files; returns how many POSTs in flight fit into it."""
-    wanted = max_in_flight + OTHER_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return max_in_flight
+def usable_descriptors(max_in_flight: int, max_connections: int) -> tuple[int, int]:
+    """Raises the soft limit of open files; returns how many POSTs in flight, and how many connections, fit into it."""
+    wanted = max(max_in_flight, max_connections) + OTHER_DESCRIPTORS
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= wanted:
+        return max_in_flight, max_connections
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     usable = max(1, limit - OTHER_DESCRIPTORS)
     if usable < max_in_flight:
         log.warning("worker.few_descriptors", limit=limit, max_in_flight=usable, action="raise `ulimit -Hn`")
-    return usable
+    return min(max_in_flight, usable), min(max_connections, usable)

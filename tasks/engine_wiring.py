@@ -9,6 +9,7 @@ from dispatcher.health import Health
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.render import RenderOptions
+from dispatcher.sending.pool import MAX_OPEN
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.tls import tls_context
 from dispatcher.sending.transport import CallbackTransport, http_client
@@ -45,7 +46,7 @@ from tasks import wiring
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
-def transport(settings: Settings) -> CallbackTransport:
+def transport(settings: Settings, max_connections: int = MAX_OPEN) -> CallbackTransport:
     """The HTTP transport for callbacks. Call it within a running event loop."""
     proxy = settings.proxy_url
     return CallbackTransport(
@@ -54,6 +55,7 @@ def transport(settings: Settings) -> CallbackTransport:
         dns_servers=settings.dns_servers,
         tls=tls_context(settings.ca_file),
         proxy_url=proxy.get_secret_value() if proxy else None,
+        max_open=max_connections,
     )
 
 
@@ -78,18 +80,24 @@ def alert_options(settings: Settings) -> AlertOptions:
 
 @asynccontextmanager
 async def engine(
-    settings: Settings, name: str, max_in_flight: int, metrics: Metrics, health: Health, publish: Publish
+    settings: Settings,
+    name: str,
+    max_in_flight: int,
+    max_connections: int,
+    metrics: Metrics,
+    health: Health,
+    publish: Publish,
 ) -> AsyncIterator[Engine]:
     """An engine with all its parts; closes them at the end.
 
-    `max_in_flight` is how many POSTs this process has descriptors for. The engine updates `metrics` and `health`;
-    `publish` sends hints to some worker and runs in a thread.
+    `max_in_flight` and `max_connections` are how many POSTs and connections this process has descriptors for. The
+    engine updates `metrics` and `health`; `publish` sends hints to some worker and runs in a thread.
     """
     url = wiring.redis_url(settings)
     read_all()
     dialects()  # loaded now, like the scripts: the files may be gone later, while a new version is installed
     client = connect_async(url)
-    http = transport(settings)
+    http = transport(settings, max_connections)
     wire, reading = Wire(client), Wire(client)  # a blocking read would delay commands pipelined behind it
     watch = RedisWatch(metrics, health)
     cache = WorkspaceCache(wiring.workspaces(settings, client))

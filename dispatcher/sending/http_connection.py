@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
         """Whether no request was sent yet."""
 
         # What the pool notes, by its own clock.
-        self.made_at = self.idle_since = self.idle_seconds = 0.0
+        self.old_at = self.idle_since = self.idle_seconds = 0.0
         """`idle_seconds` is how long it had been idle when it was taken."""
         self.workspace = ""
         """Whose callback was the last."""

@@ -82,10 +82,12 @@ class Pool:
             return None
         connection, now = shelf.idle[-1], self._clock()
         connection.idle_seconds = now - connection.idle_since
-        if connection.idle_seconds >= shelf.known.seconds:
+        if connection.idle_seconds >= shelf.known.seconds or now >= connection.old_at:
             self._look(shelf, now)
             if not shelf.idle:
                 return None
+            connection = shelf.idle[-1]
+            connection.idle_seconds = now - connection.idle_since
         shelf.idle.pop()
         self._let_go(connection)
         return connection
@@ -110,8 +112,8 @@ class Pool:
         connection.idle_since = now
         if connection.ended is None:
             connection.ended = functools.partial(self._ended, shelf)
-            connection.made_at = now - random.random() * self._max_age_seconds / 5
-        if self.closed or now - connection.made_at >= self._max_age_seconds:
+            connection.old_at = now + self._max_age_seconds * random.uniform(0.8, 1.0)
+        if self.closed or now >= connection.old_at:
             connection.close()
             return
         if connection.keep_alive is not None:
@@ -191,12 +193,12 @@ class Pool:
             known.survived(idle_seconds, now)
             if idle_seconds >= LONGEST_SECONDS or not known.learns(now):
                 self._drop(learning, shelf)
-        while shelf.idle and now - shelf.idle[0].idle_since >= known.seconds:
-            oldest = shelf.idle[0]
-            if shelf.learning or oldest.fresh or not known.learns(now):
-                self._drop(oldest, shelf)
+        for one in [c for c in shelf.idle if now - c.idle_since >= known.seconds or now >= c.old_at]:
+            if shelf.learning or one.fresh or not known.learns(now):
+                self._drop(one, shelf)
             else:
-                shelf.learning = shelf.idle.pop(0)
+                shelf.idle.remove(one)
+                shelf.learning = one
 
     def _drop(self, connection: Connection, shelf: Shelf) -> None:
         if connection is shelf.learning:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import aiodns
@@ -53,11 +53,17 @@ class DnsResolver:
 
 
 class Names:
-    """Addresses of host names, ready to connect to. `policy` None allows all, for the operator's own proxy."""
+    """Addresses of host names, ready to connect to. `policy` None allows all, for the operator's own proxy.
 
-    def __init__(self, resolver: Resolver, policy: AddressPolicy | None) -> None:
+    `clock` counts seconds; the default is the loop's.
+    """
+
+    def __init__(
+        self, resolver: Resolver, policy: AddressPolicy | None, clock: Callable[[], float] | None = None
+    ) -> None:
         self._resolver = resolver
         self._policy = policy
+        self._clock = clock or asyncio.get_running_loop().time
         self._known: dict[tuple[str, int], tuple[float, list[AddrInfoType]]] = {}
         self._asked: dict[tuple[str, int], asyncio.Task[list[AddrInfoType] | Failure]] = {}
 
@@ -67,7 +73,7 @@ class Names:
             return [_info(host, port)]
         key = (host, port)
         until, found = self._known.get(key, (0.0, []))
-        if asyncio.get_running_loop().time() < until:
+        if self._clock() < until:
             return found
         if key not in self._asked:
             task = self._asked[key] = asyncio.create_task(self._look_up(host, port))
@@ -86,7 +92,7 @@ class Names:
             return  # not kept: the next call asks again
         if len(self._known) >= MAX_KEPT:
             self._known.clear()
-        self._known[key] = asyncio.get_running_loop().time() + KEPT_SECONDS, found
+        self._known[key] = self._clock() + KEPT_SECONDS, found
 
     async def _look_up(self, host: str, port: int) -> list[AddrInfoType] | Failure:
         try:

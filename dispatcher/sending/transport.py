@@ -28,6 +28,9 @@ from dispatcher.sending.resolver import DnsResolver, Names, Resolver
 from dispatcher.sending.target import Target, read_target, request_bytes
 from dispatcher.sending.tls import tls_context
 
+MAX_KNOWN_URLS = 16_384
+"""URLs whose reading is kept, as it takes as long as the rest of a POST; each takes some 700 bytes."""
+
 WRITTEN_HERE = (b"host", b"content-length", b"transfer-encoding")
 """Headers of an httpx request that we write ourselves: the body goes out in one piece, even if httpx streams it."""
 
@@ -55,14 +58,14 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._proxy = read_proxy(proxy_url) if proxy_url else None
-        self._names = Names(resolver or DnsResolver(dns_servers), None if self._proxy else policy)
+        self._names = Names(resolver or DnsResolver(dns_servers), None if self._proxy else policy, clock)
         handshakes = Handshakes()
         connector = Connector(policy, self._names, tls or tls_context(), self._proxy, handshakes)
         self._pool = Pool(max_age_seconds, max_open, clock)
         self._opener = Opener(connector, handshakes, self._pool)
         self._loop = asyncio.get_running_loop()
         read = functools.partial(read_target, policy=policy, proxy=self._proxy)
-        self._target = functools.lru_cache(maxsize=4096)(read)
+        self._target = functools.lru_cache(maxsize=MAX_KNOWN_URLS)(read)
 
     async def post(
         self,

@@ -4,12 +4,13 @@ Bytes are sent as they are given, so a test can answer what no HTTP library woul
 """
 
 import asyncio
+import os
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from socket import SO_LINGER, SOL_SOCKET
+from socket import SHUT_WR, SO_LINGER, SOL_SOCKET, socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,13 @@ class Connection:
         with suppress(ConnectionError):
             while await self._reader.read(65536):
                 pass
+
+    def end(self) -> None:
+        """Ends the connection at this moment, not at the loop's next turn."""
+        number = self._writer.get_extra_info("socket").fileno()
+        if number >= 0:  # else the client has closed it
+            with socket(fileno=os.dup(number)) as same, suppress(OSError):
+                same.shutdown(SHUT_WR)
 
     def reset(self) -> None:
         """Ends the connection with a TCP reset."""

@@ -432,3 +432,31 @@ def test_a_body_at_the_limit_is_read_and_one_byte_more_costs_the_connection() ->
         framed = size - len(b"3ff0\r\n" + b"\r\n0\r\n\r\n")
         chunked = read(OK + CHUNKED + b"\r\n%x\r\n" % framed + b"x" * framed + b"\r\n0\r\n\r\n")
         assert (framed, reusable) == (len(answer_of(chunked).body), chunked.reusable)
+
+
+# ---- how long the server keeps the connection
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "reusable"),
+    [
+        (b"", None, True),
+        (b"Keep-Alive: timeout=5\r\n", 5, True),
+        (b"keep-alive: Timeout = 60 , max=99\r\n", 60, True),
+        (b'Keep-Alive: max=1, timeout="75"\r\n', 75, True),
+        (b"Keep-Alive: timeout=5, max=0\r\n", 5, False),
+        (b"Keep-Alive: timeout=0\r\n", 0, True),
+        (b"Keep-Alive: timeout=-1\r\n", None, True),
+        (b"Keep-Alive: timeout=soon, max=many\r\n", None, True),
+        (b"Keep-Alive: 300\r\n", None, True),
+        (b"Connection: close\r\nKeep-Alive: timeout=5\r\n", 5, False),
+    ],
+)
+@pytest.mark.parametrize("framing", [LENGTH, CHUNKED])
+def test_a_server_says_how_long_it_keeps_the_connection(
+    fields: bytes, seconds: float | None, reusable: bool, framing: bytes
+) -> None:
+    """`Keep-Alive` gives seconds, and how many requests more; what it says otherwise is ignored."""
+    body = b"ok" if framing == LENGTH else b"2\r\nok\r\n0\r\n\r\n"
+    reader = read(OK + fields + framing + b"\r\n" + body)
+    assert (seconds, reusable) == (reader.keep_alive, reader.reusable)

@@ -1,0 +1,87 @@
+"""Whose turn it is to open a connection, and when a step of a handshake is done."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from dispatcher.sending.handshakes import Handshakes
+
+
+def test_workspaces_in_turn() -> None:
+    """A workspace that opens many connections does not hold up another one, which opens one."""
+
+    async def scene() -> None:
+        handshakes, begun = Handshakes(), []
+
+        async def opens(workspace: str) -> None:
+            await handshakes.turn(workspace)
+            begun.append(workspace)
+
+        await asyncio.gather(*(opens("many") for _ in range(10)), opens("one"))
+        assert begun.index("one") <= 2
+        assert len(begun) == 11
+
+    asyncio.run(scene())
+
+
+def test_one_step_in_a_turn_of_the_loop() -> None:
+    """Between two steps of handshakes the loop looks at everything else; steps go before new connections."""
+
+    async def scene() -> None:
+        handshakes, done = Handshakes(), list[str]()
+        others = ["opened" for _ in range(3)]
+
+        async def opens() -> None:
+            await handshakes.turn("acme")
+            done.append("opened")
+
+        opening = [asyncio.create_task(opens()) for _ in others]
+        steps = [asyncio.create_task(handshakes.step(lambda: done.append("step"))) for _ in range(5)]
+        seen = []
+        while not all(step.done() for step in steps):
+            await asyncio.sleep(0)
+            seen.append(done.count("step"))
+        assert max(after - before for before, after in itertools.pairwise(seen)) == 1
+        await asyncio.gather(*opening)
+        assert done == ["opened", *["step"] * 5, "opened", "opened"]
+
+    asyncio.run(scene())
+
+
+def test_what_is_cancelled_has_no_turn() -> None:
+    """A request that no longer waits, and a handshake that was given up, take no turn from others."""
+
+    async def scene() -> None:
+        handshakes, done = Handshakes(), list[str]()
+        before = [asyncio.create_task(handshakes.step(lambda: None)) for _ in range(5)]
+        given_up = [
+            asyncio.create_task(handshakes.step(lambda: done.append("step"))),
+            asyncio.create_task(handshakes.turn("acme")),
+        ]
+        wanted = asyncio.create_task(handshakes.turn("acme"))
+        await asyncio.sleep(0)
+        for one in given_up:
+            one.cancel()
+        await asyncio.gather(wanted, *before)
+        assert [True, True] == [one.cancelled() for one in given_up]
+        assert done == []
+
+    asyncio.run(scene())
+
+
+def test_a_step_that_fails_raises_where_it_is_awaited() -> None:
+    """The error of a step is its handshake's; the next step is done all the same."""
+
+    async def scene() -> None:
+        handshakes = Handshakes()
+
+        def fails() -> None:
+            raise OSError("no")
+
+        failed = asyncio.create_task(handshakes.step(fails))
+        await handshakes.step(lambda: None)
+        with pytest.raises(OSError, match="no"):
+            await failed
+
+    asyncio.run(scene())
