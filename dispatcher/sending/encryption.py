@@ -65,7 +65,7 @@ class Encryption(asyncio.Protocol):
             self._news = asyncio.get_running_loop().create_future()
             await self._news
             self._news = None
-        if self._lost:
+        if not self._held and self._lost:
             raise self._lost
         self._received.write(b"".join(self._held))
         self._held.clear()
@@ -74,10 +74,14 @@ class Encryption(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Encrypts and sends bytes."""
-        sent = self._tls.write(data)
-        while sent < len(data):
-            sent += self._tls.write(data[sent:])
-        self._flush()
+        try:
+            sent = self._tls.write(data)
+            while sent < len(data):
+                sent += self._tls.write(data[sent:])
+        except ssl.SSLError as error:
+            self._end(error)
+        else:
+            self._flush()
 
     def abort(self) -> None:
         """Closes the connection at once."""

@@ -5,23 +5,29 @@ would wait for all of them. So the loop does one step, looks at everything else,
 """
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+
+OTHERS_SECONDS, MOST_MORE = 0.002, 8
+"""One step more for each 2 ms that a turn of the loop took for all else, so that a busy loop still makes connections."""
 
 
 class Handshakes:
     """Steps of handshakes go first, so that what has begun ends; then new connections, one of each workspace in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._steps: deque[tuple[Callable[[], None], asyncio.Future[None]]] = deque()
         self._turns: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._scheduled_at = 0.0
         self._next: asyncio.Handle | None = None
 
     async def turn(self, workspace: str) -> None:
         """Waits until a new connection may be opened for a workspace."""
         if self._next is None:
-            self._next = self._loop.call_soon(self._run)
+            self._schedule()
             return
         waiting = self._loop.create_future()
         self._turns.setdefault(workspace, deque()).append(waiting)
@@ -31,15 +37,22 @@ class Handshakes:
         """Does a step of a handshake when it is its turn. Raises what it raises."""
         done = self._loop.create_future()
         self._steps.append((do, done))
-        self._next = self._next or self._loop.call_soon(self._run)
+        if self._next is None:
+            self._schedule()
         await done
+
+    def _schedule(self) -> None:
+        self._scheduled_at = self._clock()
+        self._next = self._loop.call_soon(self._run)
 
     def _run(self) -> None:
         self._next = None
-        if not self._step():
-            self._begin()
+        others_seconds = self._clock() - self._scheduled_at
+        for _ in range(1 + min(MOST_MORE, int(others_seconds / OTHERS_SECONDS))):
+            if not self._step():
+                self._begin()
         if self._steps or self._turns:
-            self._next = self._loop.call_soon(self._run)
+            self._schedule()
 
     def _step(self) -> bool:
         """Does the next step that is still wanted; returns whether there was one."""

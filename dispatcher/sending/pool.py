@@ -1,11 +1,11 @@
 """Open, idle connections by origin: as many as there is room for, each as long as its receiver keeps it."""
 
 import asyncio
-import functools
 import heapq
 import random
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import Failure, NoAnswer
@@ -23,7 +23,7 @@ MAX_OPEN = 16_000
 """Most connections, in use and idle, if there are descriptors for them."""
 
 MAX_ORIGINS = 20_000
-"""Most origins of which is remembered how long they keep connections."""
+"""Of so many origins it is remembered how long they keep connections, or of twice as many as may be open."""
 
 SWEEP_SECONDS, SWEEPS = 0.1, 20
 """How often some origins are looked at for connections to close, and how often until all have been."""
@@ -62,6 +62,7 @@ class Pool:
     ) -> None:
         self._max_age_seconds = max_age_seconds
         self._max_open = max_open
+        self._max_origins = max(MAX_ORIGINS, 2 * max_open)
         self._loop = asyncio.get_running_loop()
         self._clock = clock or self._loop.time
         self._shelves: dict[Origin, Shelf] = {}
@@ -111,7 +112,7 @@ class Pool:
         now, shelf = self._clock(), self._shelf(origin)
         connection.idle_since = now
         if connection.ended is None:
-            connection.ended = functools.partial(self._ended, shelf)
+            connection.ended = self._ended
             connection.old_at = now + self._max_age_seconds * random.uniform(0.8, 1.0)
         if self.closed or now >= connection.old_at:
             connection.close()
@@ -123,6 +124,7 @@ class Pool:
         while shelf.waiting:
             waiting = shelf.waiting.pop(0)
             if not waiting.done():
+                connection.idle_seconds = 0.0
                 waiting.set_result(connection)
                 return
         self._put(shelf, connection, workspace)
@@ -152,6 +154,8 @@ class Pool:
     def _shelf(self, origin: Origin) -> Shelf:
         shelf = self._shelves.get(origin)
         if shelf is None:
+            if len(self._shelves) >= self._max_origins:
+                self._forget_origins()
             shelf = self._shelves[origin] = Shelf()
         return shelf
 
@@ -172,18 +176,15 @@ class Pool:
         del self._held[connection.workspace][connection]
         self.idle -= 1
 
-    def _ended(self, shelf: Shelf, connection: Connection) -> None:
-        """The receiver has closed an idle connection."""
-        if connection is shelf.learning:
-            shelf.learning = None
-        elif connection in shelf.idle:
-            shelf.idle.remove(connection)
-        else:
-            return  # it has just been given to a request
-        self._let_go(connection)
-        if not connection.fresh:
-            now = self._clock()
-            shelf.known.closed(now - connection.idle_since, now)
+    def _ended(self, connection: Connection) -> None:
+        """The receiver has closed a connection; here only if it is idle, and not just given to a request."""
+        held = self._held.get(connection.workspace)
+        if held and connection in held:
+            shelf = held[connection]
+            self._take_out(connection, shelf)
+            if not connection.fresh:
+                now = self._clock()
+                shelf.known.closed(now - connection.idle_since, now)
 
     def _look(self, shelf: Shelf, now: float) -> None:
         """Closes what may not be used any more; one of them may stay, to show how long the receiver keeps it."""
@@ -201,12 +202,15 @@ class Pool:
                 shelf.learning = one
 
     def _drop(self, connection: Connection, shelf: Shelf) -> None:
+        self._take_out(connection, shelf)
+        connection.close()
+
+    def _take_out(self, connection: Connection, shelf: Shelf) -> None:
         if connection is shelf.learning:
             shelf.learning = None
         else:
             shelf.idle.remove(connection)
         self._let_go(connection)
-        connection.close()
 
     def _make_room(self) -> None:
         """Closes idle connections of the workspaces that have most, so that none of them has more than the others."""
@@ -222,7 +226,6 @@ class Pool:
         """Looks at some of the origins."""
         if not self._unswept:
             self._held = {workspace: held for workspace, held in self._held.items() if held}
-            self._forget_origins()
             self._unswept = list(self._shelves.values())
         now = self._clock()
         for _ in range(min(len(self._unswept), len(self._shelves) // SWEEPS + 1)):
@@ -232,11 +235,9 @@ class Pool:
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self.idle else None
 
     def _forget_origins(self) -> None:
-        """Forgets what is known of origins that have no connection, if there are too many; it can be learned again."""
-        surplus = len(self._shelves) - MAX_ORIGINS
-        if surplus > 0:
-            bare = [
-                o for o, shelf in self._shelves.items() if not (shelf.idle or shelf.learning or shelf.waiting)
-            ]
-            for origin in bare[:surplus]:
-                del self._shelves[origin]
+        """Forgets some origins that have no connection: what was known of them can be learned again."""
+        bare = (
+            o for o, shelf in self._shelves.items() if not (shelf.idle or shelf.learning or shelf.waiting)
+        )
+        for origin in list(islice(bare, self._max_origins // 10)):
+            del self._shelves[origin]

@@ -29,7 +29,7 @@ def test_one_step_in_a_turn_of_the_loop() -> None:
     """Between two steps of handshakes the loop looks at everything else; steps go before new connections."""
 
     async def scene() -> None:
-        handshakes, done = Handshakes(), list[str]()
+        handshakes, done = Handshakes(lambda: 0.0), list[str]()
         others = ["opened" for _ in range(3)]
 
         async def opens() -> None:
@@ -83,5 +83,22 @@ def test_a_step_that_fails_raises_where_it_is_awaited() -> None:
         await handshakes.step(lambda: None)
         with pytest.raises(OSError, match="no"):
             await failed
+
+    asyncio.run(scene())
+
+
+def test_a_busy_loop_does_more_steps_in_a_turn() -> None:
+    """If all else takes 10 ms of each turn of the loop, five steps more are done in it."""
+
+    async def scene() -> None:
+        now = itertools.count(0.0, 0.01)
+        handshakes, done = Handshakes(lambda: next(now)), list[int]()
+        steps = [asyncio.create_task(handshakes.step(lambda n=n: done.append(n))) for n in range(12)]
+        seen = []
+        while not all(step.done() for step in steps):
+            await asyncio.sleep(0)
+            seen.append(len(done))
+        assert max(after - before for before, after in itertools.pairwise(seen)) == 6
+        assert done == list(range(12))
 
     asyncio.run(scene())
