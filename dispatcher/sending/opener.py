@@ -10,6 +10,11 @@ from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.pool import Pool
 from dispatcher.sending.target import Target
 
+APART_SECONDS = 0.02
+"""How far apart encrypted connections to one origin are opened: meanwhile one may be free, which costs no handshake."""
+
+CLOSED = InternalError("the transport is closed")
+
 
 @dataclass(slots=True, eq=False)
 class Opening:
@@ -30,15 +35,15 @@ class Opener:
         self._connector = connector
         self._handshakes = handshakes
         self._pool = pool
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._openings: dict[asyncio.Task[None], Opening] = {}
 
     async def connection(self, target: Target, workspace: str, deadline: float) -> Connection | Failure:
         """Returns a connection for one request; gives up at `deadline` (of the loop's clock)."""
         while not self._pool.closed:
             opening = Opening(target, workspace, self._pool.wait(target.origin))
             task = asyncio.create_task(self._open(opening, deadline))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._openings[task] = opening
+            task.add_done_callback(self._openings.pop)
             try:
                 found = await opening.waiting
             finally:
@@ -47,17 +52,22 @@ class Opener:
                     task.cancel()
             if not isinstance(found, Connection) or found.fresh or found.reusable:
                 return found  # else it was another request's, and has ended at this moment
-        return InternalError("the transport is closed")
+        return CLOSED
 
     def close(self) -> None:
         """Opens no more connections."""
-        for task in self._tasks:
+        for task, opening in self._openings.items():
             task.cancel()
+            if not opening.waiting.done():
+                opening.waiting.set_result(CLOSED)
 
     async def _open(self, opening: Opening, deadline: float) -> None:
-        found: Connection | Failure = InternalError("the transport is closed")
+        found: Connection | Failure = CLOSED
         try:
             async with asyncio.timeout_at(deadline):
+                if opening.target.encrypted:
+                    while pause := self._pool.pause(opening.target.origin, APART_SECONDS):  # noqa: ASYNC110 (a time)
+                        await asyncio.sleep(pause)
                 await self._handshakes.turn(opening.workspace)
                 opening.begun = True
                 found = await self._connector.connect(opening.target)

@@ -35,7 +35,7 @@ ROOM = 64
 class Shelf:
     """What there is for one origin."""
 
-    __slots__ = ("idle", "known", "learning", "waiting")
+    __slots__ = ("idle", "known", "learning", "next_at", "waiting")
 
     def __init__(self) -> None:
         self.idle: list[Connection] = []
@@ -45,6 +45,8 @@ class Shelf:
         """Has been idle for too long to be used: it shows how long the receiver keeps it."""
         self.waiting: list[asyncio.Future[Connection | Failure]] = []
         """Requests that wait for a new connection, and take one that is free before that."""
+        self.next_at = 0.0
+        """When the next connection may be opened, by the loop's clock."""
 
 
 class Pool:
@@ -100,6 +102,14 @@ class Pool:
         waiting: asyncio.Future[Connection | Failure] = self._loop.create_future()
         self._shelf(origin).waiting.append(waiting)
         return waiting
+
+    def pause(self, origin: Origin, seconds: float) -> float:
+        """How long to wait before a connection is opened; if 0, the next one has to wait that many seconds."""
+        shelf, now = self._shelf(origin), self._loop.time()
+        if now < shelf.next_at:
+            return shelf.next_at - now
+        shelf.next_at = now + seconds
+        return 0.0
 
     def leave(self, origin: Origin, waiting: "asyncio.Future[Connection | Failure]") -> None:
         """Waits no more."""

@@ -15,9 +15,9 @@ import uvloop
 
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.sending.answer import Answer
-from dispatcher.sending.failures import Failure, NoAnswer
+from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.sending.keep_alive import LONGEST_SECONDS, UNKNOWN_SECONDS
-from dispatcher.sending.pool import MAX_AGE_SECONDS
+from dispatcher.sending.pool import MAX_AGE_SECONDS, Pool
 from dispatcher.sending.transport import CallbackTransport
 from tests.http.raw_server import Connection, RawServer, answer, answers, hangs, serving
 from tests.http.test_transport import Certificates, Names, Run, names, turns_of_the_loop
@@ -341,6 +341,34 @@ def test_a_request_takes_a_connection_that_is_free_before_its_own(
         while data := await reader.read(65536):
             writer.write(data)
         writer.close()
+
+    run(scene())
+
+
+def test_requests_that_needed_no_connection_keep_no_later_one_waiting(run: Run[None]) -> None:
+    """However many wait to open a connection to an origin, the next one is opened after the same time."""
+
+    async def scene() -> None:
+        pool, origin = Pool(), (NAME, 443, True)
+        assert pool.pause(origin, 10) == 0
+        assert {0 < pool.pause(origin, 10) <= 10 for _ in range(200)} == {True}
+        assert pool.pause(("other.test", 443, True), 10) == 0
+
+    run(scene())
+
+
+def test_a_closed_transport_ends_requests_that_wait(run: Run[None]) -> None:
+    """A request that waits for a connection when the transport is closed ends with our own fault, at once."""
+
+    async def scene() -> None:
+        async with serving(hangs) as server:
+            transport = CallbackTransport(LOCAL, 3600.0, resolver=names("127.0.0.1"))
+            url = server.url_at(NAME).replace("http:", "https:")
+            waiting = [asyncio.create_task(transport.post(url, {}, b"{}")) for _ in range(3)]
+            await asyncio.sleep(0)
+            await transport.aclose()
+            found = await asyncio.gather(*waiting)
+            assert [type(one) for one in found] == [InternalError] * 3
 
     run(scene())
 
