@@ -294,53 +294,38 @@ def test_who_holds_most_makes_room(run: Run[None]) -> None:
 # ---- requests that wait for a connection
 
 
-def test_a_request_takes_a_connection_that_is_free_before_its_own(
-    run: Run[None], certificates: Certificates
-) -> None:
-    """While its own handshake hangs, a request goes out on a connection that another one is done with."""
+def test_a_request_takes_a_connection_that_is_free_before_its_own(run: Run[None]) -> None:
+    """While its own connection waits for a look-up that hangs, a request goes out on one that another is done with."""
 
     async def scene() -> None:
-        held, second = asyncio.Event(), asyncio.Event()
+        received, answered, asked_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def look_up(_: str) -> list[str]:
+            if received.is_set():
+                asked_again.set()
+                await asyncio.Event().wait()
+            return ["127.0.0.1"]
 
         async def answers_late(connection: Connection) -> None:
             await connection.request()
-            await held.wait()
+            received.set()
+            await answered.wait()
             await connection.send(answer())
             await connection.request()
             await connection.send(answer(201))
             await connection.gone()
 
-        async def forwards(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            """Passes the first connection on; keeps the others hanging."""
-            opened.append(writer)
-            if len(opened) > 1:
-                second.set()
-                await reader.read()
-                return
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
-            await asyncio.gather(copied(reader, far_writer), copied(far_reader, writer))
-
-        opened: list[asyncio.StreamWriter] = []
-        async with (
-            serving(answers_late, tls=certificates.server(NAME)) as server,
-            sending(Clock(), tls=certificates.client()) as transport,
-        ):
-            listener = await asyncio.start_server(forwards, "127.0.0.1", 0)
-            url = f"https://{NAME}:{listener.sockets[0].getsockname()[1]}/"
-            both = [asyncio.create_task(transport.post(url, {}, b"{}")) for _ in range(2)]
-            await asyncio.wait_for(second.wait(), 20)
-            held.set()
-            found = await asyncio.gather(*both)
-            assert sorted(one.status for one in found if isinstance(one, Answer)) == [200, 201]
-            assert len(opened) == 2
-            listener.close()
-            for writer in opened:
-                writer.close()
-
-    async def copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
+        clock = Clock()
+        async with serving(answers_late) as server, sending(clock, resolver=Names(look_up)) as transport:
+            first = asyncio.create_task(post(transport, server))
+            await asyncio.wait_for(received.wait(), 20)
+            clock.now += 60  # the addresses are forgotten
+            second = asyncio.create_task(post(transport, server))
+            await asyncio.wait_for(asked_again.wait(), 20)
+            answered.set()
+            found = await asyncio.gather(first, second)
+            assert [one.status for one in found if isinstance(one, Answer)] == [200, 201]
+            assert server.accepted == 1
 
     run(scene())
 
