@@ -44,6 +44,9 @@ class Sender(Protocol):
     def cpu(self) -> float:
         """Its CPU seconds so far."""
 
+    def retries(self) -> int:
+        """How many of its attempts so far failed and are made again."""
+
     def finish(self, count: int) -> None:
         """Waits until it has delivered `count` status changes, and has nothing left to do."""
 
@@ -55,10 +58,13 @@ class Worker:
         self._stack = stack
         self._receivers = place.receivers
         self.load = stack.load
-        self.customers = stack.customers("w", place.receivers.urls(endpoints))
+        self.customers: Sequence[Customer] = stack.customers("w", place.receivers.urls(endpoints))
 
     def cpu(self) -> float:
         return self._stack.worker_cpu()
+
+    def retries(self) -> int:
+        return self._stack.logged('"outcome":"retry"')
 
     def finish(self, count: int) -> None:
         _arrive(self._receivers, count)
@@ -72,14 +78,17 @@ class Bare:
         self._process = process
         self._receivers = place.receivers
         self.load = Load(self)
-        self.customers = [Customer("w", url) for url in place.receivers.urls(endpoints)]
+        self.customers: Sequence[Customer] = [Customer("w", url) for url in place.receivers.urls(endpoints)]
         self._lines: list[bytes] = []
 
     def cpu(self) -> float:
         return cpu_seconds(self._process.pid)
 
+    def retries(self) -> int:
+        return 0
+
     def finish(self, count: int) -> None:
-        _arrive(self._receivers, count)
+        _arrive(self._receivers, count, self._process)
 
     # What `load` calls.
 
@@ -130,14 +139,23 @@ def bare_burst(place: Place, endpoints: int, count: int, concurrency: int = 100)
     task |= dataclasses.asdict(_setup(place))
     with _process("bench.bare_loop", given=json.dumps(task).encode()) as process:
         before = cpu_seconds(process.pid)
-        _arrive(place.receivers, count)
+        _arrive(place.receivers, count, process)
         return cpu_seconds(process.pid) - before
 
 
-def _arrive(receivers: NamedReceivers, count: int) -> None:
-    """Waits until so many status changes have arrived. Raises SystemExit."""
+def _arrive(receivers: NamedReceivers, count: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
+    """Waits until so many status changes have arrived. Raises SystemExit if not, also if the process ended before."""
     what = f"{count:,} callbacks over {receivers.scheme} to arrive"
-    wait_until(lambda: receivers.count(GROUP) >= count, PATIENCE_SECONDS, what, every=0.05)
+
+    def arrived() -> bool:
+        ended = process is not None and process.poll() is not None
+        if receivers.count(GROUP) >= count:
+            return True
+        if ended:
+            raise SystemExit(f"error: the bare loop ended before {count:,} callbacks arrived")
+        return False
+
+    wait_until(arrived, PATIENCE_SECONDS, what, every=0.05)
 
 
 def _settings(place: Place) -> dict[str, str]:

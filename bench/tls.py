@@ -10,52 +10,24 @@ import json
 import resource
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.authority import LEAVES, make_chain
-from bench.contenders import ratio
 from bench.named_receivers import DOMAIN, NamedReceivers
 from bench.names import NameServer
-from bench.receiver import Group, Terms
-from bench.report import Progress, keep, machine, median, percentile, spread, table
-from bench.senders import GROUP, Place, Sender, bare, bare_burst, worker, worker_burst
-
-Figures = dict[str, float]
-"""Of one run, by name."""
-Found = dict[str, dict[str, list[float]]]
-"""Of one row, by contender and name: the figures of all rounds."""
+from bench.receiver import Terms
+from bench.report import Progress, keep, machine, median, spread, table
+from bench.senders import Place
+from bench.tls_rows import Bench, Found, Row, Size, title
 
 SPARE_DESCRIPTORS = 1_000
 """What a process needs beside one for each endpoint's connection."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """How long a run is."""
-
-    rounds: int
-    waiting: int
-    seconds: float
-
-
 FULL, QUICK = Size(3, 8_000, 10), Size(1, 3_000, 3)
-
-
-@dataclass(frozen=True)
-class Row:
-    """Callbacks at a steady rate to so many endpoints."""
-
-    endpoints: int
-    per_second: int
-    cold: bool = False
-    """Whether the warm-up, one POST to each endpoint at that rate, is measured too."""
-    bare: bool = False
-    """Whether the bare loop is measured too."""
 
 
 ROWS = {
@@ -66,96 +38,24 @@ ROWS = {
 }
 """The row "waiting" has its callbacks all at once, so no rate."""
 
+FEWER = 4_000
+"""The most endpoints of a quick run: 10,000 first POSTs over https take half a minute."""
+
+SCHEMES = ("http", "https")
 HEADINGS = {
-    "rate": "callbacks/s",
+    "rate": "POSTs/s",
     "p50": "p50 ms",
     "p95": "p95 ms",
     "p99": "p99 ms",
     "cpu": "CPU ms",
-    "handshakes": "handshakes",
+    "connections": "handshakes",
+    "resumed": "resumed",
+    "posts": "POSTs each",
+    "retries": "retries",
     "receiver": "receiver %",
 }
-
-
-class Bench:
-    """Runs rows over http and https."""
-
-    def __init__(self, places: dict[str, Place], size: Size, rest_seconds: float, progress: Progress) -> None:
-        self._places = places
-        self._size = size
-        self._rest_seconds = rest_seconds
-        self._progress = progress
-
-    def run(self, row: Row) -> dict[str, Found]:
-        """All rounds of a row: what was found, by phase (waiting, cold, warm)."""
-        found: dict[str, Found] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-        for _ in range(self._size.rounds):
-            for contender in ("worker", "bare") if row.bare else ("worker",):
-                for scheme, place in self._places.items():
-                    self._progress.start(f"{_title(row)}: {contender}, {scheme}")
-                    for phase, figures in self._once(row, contender, place):
-                        for name, value in figures.items():
-                            found[phase][f"{contender} {scheme}"][name].append(value)
-        return found
-
-    def _once(self, row: Row, contender: str, place: Place) -> Iterator[tuple[str, Figures]]:
-        if not row.per_second:
-            burst = worker_burst if contender == "worker" else bare_burst
-            yield "waiting", self._waiting(burst, row, place)
-            return
-        with (worker if contender == "worker" else bare)(place, row.endpoints) as sender:
-            if row.cold:
-                count = row.endpoints
-                yield "cold", self._steady(sender, row, place, count / row.per_second, in_turn=True)
-            else:
-                count = 2 * row.endpoints
-                sender.load.burst(GROUP, sender.customers, count)
-                sender.finish(count)
-                place.receivers.take(GROUP)
-            time.sleep(self._rest_seconds)
-            yield "warm", self._steady(sender, row, place, self._size.seconds)
-
-    def _waiting(self, burst: Callable[[Place, int, int], float], row: Row, place: Place) -> Figures:
-        """Callbacks that all wait when the sender starts."""
-        receivers, count = place.receivers, self._size.waiting
-        opened, receiving = receivers.opened(), receivers.cpu_seconds()
-        cpu = burst(place, row.endpoints, count)
-        receiving, opened = receivers.cpu_seconds() - receiving, receivers.opened() - opened
-        arrived = receivers.take(GROUP)
-        seconds = arrived.last_at - arrived.first_at
-        return {
-            "rate": (arrived.distinct - 1) / seconds,
-            "cpu": cpu / arrived.posts * 1000,
-            "handshakes": opened / arrived.posts,
-            "receiver": receiving / seconds * 100,
-        }
-
-    def _steady(
-        self, sender: Sender, row: Row, place: Place, seconds: float, *, in_turn: bool = False
-    ) -> Figures:
-        """Callbacks at the row's rate."""
-        receivers = place.receivers
-        opened, receiving, cpu = receivers.opened(), receivers.cpu_seconds(), sender.cpu()
-        began = time.monotonic()
-        groups = {GROUP: sender.customers}
-        sent = sender.load.steady(row.per_second, seconds, groups, in_turn=in_turn, tell=self._progress.part)
-        sender.finish(sent[GROUP])
-        lasted = time.monotonic() - began
-        cpu, opened = sender.cpu() - cpu, receivers.opened() - opened
-        receiving = receivers.cpu_seconds() - receiving
-        arrived = receivers.take(GROUP)
-        return {
-            **_latencies(arrived),
-            "cpu": cpu / arrived.posts * 1000,
-            "handshakes": opened / arrived.posts,
-            "receiver": receiving / lasted * 100,
-            "posts": arrived.posts / arrived.distinct,
-        }
-
-
-def _latencies(arrived: Group) -> Figures:
-    shares = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-    return {name: percentile(arrived.latencies_us, share) / 1000 for name, share in shares}
+NORMAL = {"resumed": 0.0, "posts": 1.0, "retries": 0}
+"""Figures that are shown only if they are other than these."""
 
 
 @contextmanager
@@ -176,42 +76,48 @@ def places(options: argparse.Namespace) -> Iterator[dict[str, Place]]:
             }
 
 
-def _title(row: Row, phase: str = "") -> str:
-    if not row.per_second:
-        return f"{row.endpoints:,} endpoints, all callbacks waiting"
-    more = {"": "", "cold": ", the first POST to each", "warm": ", each was posted to before"}[phase]
-    return f"{row.endpoints:,} endpoints at {row.per_second:,}/s{more}"
-
-
 def section(row: Row, phase: str, found: Found) -> str:
     """The tables of a row's phase."""
     tables = [_compared("one worker", found["worker http"], found["worker https"])]
     if row.bare:
         tables.append(_compared("bare loop", found["bare http"], found["bare https"]))
-        name = "cpu" if row.per_second else "rate"
-        ratios = [
-            ratio(found[f"worker {scheme}"][name], found[f"bare {scheme}"][name])
-            for scheme in ("http", "https")
-        ]
-        what = "CPU" if row.per_second else "callbacks/s"
-        tables.append(f"One worker's {what} ÷ the bare loop's: http {ratios[0]}, https {ratios[1]}.")
-    return "\n\n".join([f"**{_title(row, phase)}**", *tables])
+        name, what = ("cpu", "CPU") if row.per_second else ("rate", "POSTs/s")
+        http, https = (
+            _ratio(found[f"worker {scheme}"][name], found[f"bare {scheme}"][name]) for scheme in SCHEMES
+        )
+        tables.append(f"{what}, worker ÷ bare loop: http {http}, https {https}.")
+    return "\n\n".join([f"**{title(row, phase)}**", *tables])
 
 
 def _compared(who: str, http: dict[str, list[float]], https: dict[str, list[float]]) -> str:
+    """A table of one contender's figures over http and https."""
     rows = []
     for name, heading in HEADINGS.items():
-        if name not in http:
+        if name not in http or set(http[name] + https[name]) == {NORMAL.get(name)}:
             continue
-        ratios = ratio(https[name], http[name]) if all(http[name]) and name != "receiver" else ""
-        rows.append([heading, _shown(http[name]), _shown(https[name]), ratios])
+        ratios = "" if name in ("connections", "receiver", *NORMAL) else _ratio(https[name], http[name])
+        rows.append([heading, _cell(name, http[name]), _cell(name, https[name]), ratios])
     return table([who, "http", "https", "https ÷ http"], rows)
 
 
-def _shown(values: Sequence[float]) -> str:
-    """With three digits or so."""
+def _cell(name: str, values: Sequence[float]) -> str:
+    """One figure of all rounds, narrow enough for 80 columns: latencies of an overload are in seconds."""
+    if name in ("receiver", "retries"):
+        return _shown(values, 0)
+    if name != "rate" and median(values) >= 10_000:
+        return spread([value / 1000 for value in values], 1).replace(" ", " s ", 1)
+    return _shown(values)
+
+
+def _ratio(found: Sequence[float], base: Sequence[float]) -> str:
+    """The ratio round by round, so that a disturbance of a round affects both sides."""
+    return _shown([a / max(b, 0.001) for a, b in zip(found, base, strict=True)])
+
+
+def _shown(values: Sequence[float], digits: int | None = None) -> str:
+    """By default with three digits or so."""
     middle = median(values)
-    return spread(values, 0 if middle >= 100 else 1 if middle >= 10 else 2)
+    return spread(values, digits if digits is not None else 0 if middle >= 100 else 1 if middle >= 10 else 2)
 
 
 def check_descriptors(endpoints: int) -> None:
@@ -244,6 +150,10 @@ def main(arguments: Sequence[str]) -> None:
     if unknown := set(options.rows) - ROWS.keys():
         parser.error(f"there is no row {', '.join(sorted(unknown))}")
     rows = {name: ROWS[name] for name in options.rows or ROWS}
+    if options.quick:
+        rows = {
+            name: dataclasses.replace(row, endpoints=min(row.endpoints, FEWER)) for name, row in rows.items()
+        }
     check_descriptors(max(row.endpoints for row in rows.values()))
     size = QUICK if options.quick else FULL
     size = dataclasses.replace(size, rounds=options.rounds or size.rounds)
@@ -272,12 +182,16 @@ def main(arguments: Sequence[str]) -> None:
 
 def about(options: argparse.Namespace, size: Size) -> str:
     """What was measured, and where."""
-    said = "say so in a Keep-Alive header" if options.keep_alive else "do not say so"
-    return (
+    header = "a" if options.keep_alive else "no"
+    text = (
         f"{size.rounds} round{'s' * (size.rounds > 1)} on {machine()}; `make bench-tls` repeats it. "
-        f"Median, and lowest to highest. {LEAVES[options.leaf]}; receivers close connections that are idle for "
-        f"{options.idle:g} s, and {said}."
+        f"Median, and lowest to highest. Certificates: {LEAVES[options.leaf]}. "
+        f"Receivers close connections that are idle for {options.idle:g} s, and send {header} Keep-Alive header. "
+        "Latencies are from XADD to the arrival. CPU is the sender's for each POST, and handshakes are of each POST "
+        "as the receiver counts them, over http its connections. "
+        "receiver % is the receiver's share of one core."
     )
+    return textwrap.fill(text, 80)
 
 
 if __name__ == "__main__":
