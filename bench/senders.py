@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -145,17 +146,22 @@ def bare_burst(place: Place, endpoints: int, count: int, concurrency: int = 100)
 
 def _arrive(receivers: NamedReceivers, count: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
     """Waits until so many status changes have arrived. Raises SystemExit if not, also if the process ended before."""
-    what = f"{count:,} callbacks over {receivers.scheme} to arrive"
 
     def arrived() -> bool:
-        ended = process is not None and process.poll() is not None
+        ended = process is not None and _ended(process)
         if receivers.count(GROUP) >= count:
             return True
         if ended:
             raise SystemExit(f"error: the bare loop ended before {count:,} callbacks arrived")
         return False
 
+    what = f"{count:,} callbacks over {receivers.scheme} to arrive"
     wait_until(arrived, PATIENCE_SECONDS, what, every=0.05)
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process has ended; unlike `poll`, it leaves /proc's entry, which has the CPU seconds."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _settings(place: Place) -> dict[str, str]:
@@ -172,16 +178,17 @@ def _process(module: str, *arguments: str, given: bytes = b"") -> "Iterator[subp
     with tempfile.NamedTemporaryFile() as log:
         command = [sys.executable, "-m", module, *arguments]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, cwd=ROOT)
+        assert process.stdin
         try:
-            assert process.stdin
             if given:
                 process.stdin.write(given)
                 process.stdin.close()
             said = Path(log.name)
-            wait_until(lambda: "ready." in said.read_text() or process.poll() is not None, 60, module)
-            if process.poll() is not None:
+            wait_until(lambda: "ready." in said.read_text() or _ended(process), 60, module)
+            if "ready." not in said.read_text():
                 raise SystemExit(f"error: {module} ended: {said.read_text()[-2000:]}")
             yield process
         finally:
             process.kill()
+            process.stdin.close()
             process.wait()

@@ -26,9 +26,7 @@ from bench.tls_rows import Bench, Found, Row, Size, title
 SPARE_DESCRIPTORS = 1_000
 """What a process needs beside one for each endpoint's connection."""
 
-
 FULL, QUICK = Size(3, 8_000, 10), Size(1, 3_000, 3)
-
 
 ROWS = {
     "waiting": Row(100, 0, bare=True),
@@ -133,27 +131,8 @@ def check_descriptors(endpoints: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the rows and prints their tables; `--keep` puts them into docs/performance.md."""
-    parser = argparse.ArgumentParser(prog="python -m bench.tls", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round: a look, not a measurement")
-    parser.add_argument("--keep", action="store_true", help="write the tables into docs/performance.md")
-    parser.add_argument("--json", action="store_true", help="print every round's figures instead of tables")
-    parser.add_argument("--rounds", type=int, help=f"how often all take their turn (default: {FULL.rounds})")
-    parser.add_argument("--leaf", choices=LEAVES, default="ec", help="the leaf's key (default: ec)")
-    parser.add_argument(
-        "--idle", type=float, default=75, help="seconds that receivers keep idle connections (75)"
-    )
-    parser.add_argument("--keep-alive", action="store_true", help="receivers say so in a Keep-Alive header")
-    parser.add_argument("--rest", type=float, default=0, help="seconds between warm-up and measurement (0)")
-    parser.add_argument("--receivers", type=int, default=1, help="receiver processes of each scheme (1)")
-    parser.add_argument("rows", nargs="*", help=f"only these: {', '.join(ROWS)}")
-    options = parser.parse_args(arguments)
-    if unknown := set(options.rows) - ROWS.keys():
-        parser.error(f"there is no row {', '.join(sorted(unknown))}")
-    rows = {name: ROWS[name] for name in options.rows or ROWS}
-    if options.quick:
-        rows = {
-            name: dataclasses.replace(row, endpoints=min(row.endpoints, FEWER)) for name, row in rows.items()
-        }
+    options = parsed(arguments)
+    rows = chosen(options)
     check_descriptors(max(row.endpoints for row in rows.values()))
     size = QUICK if options.quick else FULL
     size = dataclasses.replace(size, rounds=options.rounds or size.rounds)
@@ -165,28 +144,48 @@ def main(arguments: Sequence[str]) -> None:
     if options.json:
         print(json.dumps({"machine": machine(), "options": vars(options), "rows": found}))
         return
-    text = "\n\n".join(
-        [
-            about(options, size),
-            *(
-                section(rows[name], phase, one)
-                for name, phases in found.items()
-                for phase, one in phases.items()
-            ),
-        ]
-    )
+    sections = [section(rows[name], phase, found[name][phase]) for name in found for phase in found[name]]
+    text = "\n\n".join([about(options, size), *sections])
     print(text)
     if options.keep and not options.rows:
         keep("tls", text)
 
 
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a run. Raises SystemExit."""
+    parser = argparse.ArgumentParser(prog="python -m bench.tls", description=__doc__)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one short round: a look, not a measurement")
+    add("--keep", action="store_true", help="write the tables into docs/performance.md")
+    add("--json", action="store_true", help="print every round's figures instead of tables")
+    add("--rounds", type=int, help=f"how often all take their turn (default: {FULL.rounds})")
+    add("--leaf", choices=LEAVES, default="ec", help="the leaf's key (default: ec)")
+    add("--idle", type=float, default=75, help="seconds that receivers keep idle connections (default: 75)")
+    add("--keep-alive", action="store_true", help="receivers say so in a Keep-Alive header")
+    add("--rest", type=float, default=0, help="seconds between a warm-up and what follows it (default: 0)")
+    add("--receivers", type=int, default=1, help="receiver processes of each scheme (default: 1)")
+    add("rows", nargs="*", help=f"only these: {', '.join(ROWS)}")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.rows) - ROWS.keys():
+        parser.error(f"there is no row {', '.join(sorted(unknown))}")
+    return options
+
+
+def chosen(options: argparse.Namespace) -> dict[str, Row]:
+    """The rows of a run, by name."""
+    most = FEWER if options.quick else sys.maxsize
+    rows = {name: ROWS[name] for name in options.rows or ROWS}
+    return {name: dataclasses.replace(row, endpoints=min(row.endpoints, most)) for name, row in rows.items()}
+
+
 def about(options: argparse.Namespace, size: Size) -> str:
     """What was measured, and where."""
     header = "a" if options.keep_alive else "no"
+    rested = f" {options.rest:g} s passed between a warm-up and what followed it." if options.rest else ""
     text = (
         f"{size.rounds} round{'s' * (size.rounds > 1)} on {machine()}; `make bench-tls` repeats it. "
         f"Median, and lowest to highest. Certificates: {LEAVES[options.leaf]}. "
-        f"Receivers close connections that are idle for {options.idle:g} s, and send {header} Keep-Alive header. "
+        f"Receivers close connections that are idle for {options.idle:g} s, and send {header} Keep-Alive header.{rested} "
         "Latencies are from XADD to the arrival. CPU is the sender's for each POST, and handshakes are of each POST "
         "as the receiver counts them, over http its connections. "
         "receiver % is the receiver's share of one core."

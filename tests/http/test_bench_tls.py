@@ -13,7 +13,7 @@ from bench.load import Customer, Load
 from bench.named_receivers import DOMAIN, NamedReceivers, together
 from bench.names import NameServer, answer_to, loopback
 from bench.receiver import Group, Terms
-from bench.senders import GROUP
+from bench.senders import GROUP, Place, bare, bare_burst
 from bench.tls import ROWS, check_descriptors, section
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.sending.answer import Answer
@@ -54,6 +54,18 @@ def test_endpoints_by_name_over_tls(names: NameServer, chain: Chain) -> None:
         assert [200] * 4 == [answer.status for answer in answers]
         assert 3 == receivers.opened()
         assert 4 == receivers.take(GROUP).posts
+
+
+def test_the_bare_loop_posts_what_waits_and_what_it_is_given(names: NameServer, chain: Chain) -> None:
+    """Both ways of the bare loop deliver all of it over TLS."""
+    with NamedReceivers("https", Terms(chain.server)) as receivers:
+        place = Place(receivers, names, chain.authority, bare_keeps_seconds=60)
+        bare_burst(place, 2, 40, concurrency=2)
+        assert 40 == receivers.take(GROUP).distinct
+        with bare(place, 3) as sender:
+            sent = sender.load.steady(1_000, 0.006, {GROUP: sender.customers}, in_turn=True)
+            sender.finish(sent[GROUP])
+            assert 6 == receivers.take(GROUP).distinct
 
 
 def test_who_does_not_trust_the_authority_posts_nothing(names: NameServer, chain: Chain) -> None:
