@@ -103,7 +103,8 @@ def _cell(name: str, values: Sequence[float]) -> str:
     if name in ("receiver", "retries"):
         return _shown(values, 0)
     if name != "rate" and median(values) >= 10_000:
-        return spread([value / 1000 for value in values], 1).replace(" ", " s ", 1)
+        middle, *span = spread([value / 1000 for value in values], 1).split(" ")
+        return " ".join([middle, "s", *span])
     return _shown(values)
 
 

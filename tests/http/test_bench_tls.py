@@ -167,6 +167,13 @@ def test_tables_fit_into_80_columns() -> None:
     assert [] == [line for line in text.splitlines() if len(line) > 80]
 
 
+def test_latencies_of_an_overload_are_in_seconds() -> None:
+    """A figure with another unit than its line says so, with one round as with three."""
+    one = {"p50": [42_345.0]}
+    text = section(ROWS["100"], "warm", {"worker http": {"p50": [9_999.0]}, "worker https": one})
+    assert "| p50 ms     | 9,999 | 42.3 s |         4.23 |" in text
+
+
 def test_figures_that_are_as_always_are_left_out() -> None:
     """A table shows retries, repeated POSTs and resumed sessions only where there are some."""
     usual = {"cpu": [1.0], "resumed": [0.0], "posts": [1.0], "retries": [0]}
