@@ -26,7 +26,7 @@ from bench.tls_rows import Bench, Found, Row, Size, title
 SPARE_DESCRIPTORS = 1_000
 """What a process needs beside one for each endpoint's connection."""
 
-FULL, QUICK = Size(3, 8_000, 10), Size(1, 3_000, 3)
+FULL, QUICK = Size(3, 8_000, 10), Size(1, 3_000, 5)
 
 ROWS = {
     "waiting": Row(100, 0, bare=True),
