@@ -81,8 +81,10 @@ class Slots:
 
     def are_wanted_beside(self, workspace: str) -> bool:
         """Whether another workspace took slots within WANTED_SECONDS, or began to wait for some."""
-        other = next((one for one in reversed(self._wanted) if one != workspace), None)
-        return other is not None and self._clock() - self._wanted[other] < WANTED_SECONDS
+        for other in reversed(self._wanted):  # at most two steps
+            if other != workspace:
+                return self._clock() - self._wanted[other] < WANTED_SECONDS
+        return False
 
     def are_shared(self) -> bool:
         """Whether several workspaces took slots within WANTED_SECONDS, or began to wait for some."""
