@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.growth_run import Found, Run, Size
+from bench.growth_run import COMMANDS, EXPORT, WORKER, Found, Run, Size
 from bench.receiver import Receiver
 from bench.report import Progress, machine, put_between_marks, table
 from bench.stack import ROOT
@@ -66,7 +66,6 @@ ROWS = {
     "wake_ms": ("between two wakes, ms", 0),
     "sweep_s": ("between two sweeps, s", 2),
     "heartbeat_s": ("longest between two heartbeats, s", 2),
-    "script_ms": ("longest command of the worker, ms", 1),
 }
 """Figures of a run, in order: what the table calls them, and their decimals."""
 
@@ -96,7 +95,11 @@ def column(growing: Growing, sizes: Sequence[Size], found: Sequence[Found]) -> s
         for key, (name, digits) in ROWS.items()
         if any(key in one.figures for one in found)
     ]
-    for command in found[0].commands:
+    longest = [one.commands[WORKER] for one in found]
+    rows.append(
+        ["the worker's longest Redis command", *(f"{one.longest_ms:.1f} {one.longest}" for one in longest)]
+    )
+    for command in (*COMMANDS, EXPORT):
         timed = [one.commands[command] for one in found]
         rows.append([command, *(f"{one.seconds:.1f} / {one.longest_ms:.1f}" for one in timed)])
     others = [name for name in ("waiting", "endpoints", "workspaces") if name != growing.name]
@@ -137,7 +140,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     progress = Progress(Run.STEPS * sum(map(len, wanted.values())))
     with Receiver("ok") as receiver:
-        run = Run(receiver, progress, *((3, 1, 5) if options.quick else (40, 5, 30)))
+        run = Run(receiver, progress, *((3, 1, 5) if options.quick else (40, 10, 30)))
         found = {one: [run.measure(size, idle=one.idle) for size in sizes] for one, sizes in wanted.items()}
     progress.end()
     text = "\n\n".join(

@@ -19,7 +19,7 @@ from dispatcher.store.scripts import NAMES, sha
 from tests.acceptance.stack import free_port
 
 COMMANDS = ("check", "stats", "stats --by endpoint", "endpoint list", "workspace list")
-EXPORT = "Prometheus export"
+EXPORT, WORKER = "Prometheus export", "worker"
 LONG_US = 1_000
 """Commands that a worker sends to Redis are looked at from this duration on, in microseconds."""
 OFF = {"STATUS_RETENTION_SECONDS": "0"}
@@ -36,7 +36,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Timed:
-    """A command: how long it took, and the longest command that it sent to Redis."""
+    """A command, or a worker: how long it ran, and the longest command that it sent to Redis."""
 
     seconds: float
     longest_ms: float
@@ -184,8 +184,8 @@ class Run:
             redis_ms_each=server / posts * 1000,
             started_mb=started_mb,
             worker_mb=worker_mb(stack),
-            script_ms=watched.longest_ms,
         )
+        found.commands[WORKER] = Timed(self.seconds, watched.longest_ms, watched.longest)
         if gaps := _gaps_seconds(heartbeats):
             found.figures["heartbeat_s"] = max(gaps)
 
@@ -210,9 +210,11 @@ class Run:
             time.sleep(0.1)
             watched.look()
         seconds = time.monotonic() - began
-        found.figures["wake_ms"] = seconds / max(watched.count["wake"], 1) * 1000
-        found.figures["sweep_s"] = seconds / max(watched.count["sweep"], 1)
         watched.end()
+        if count := watched.count["wake"]:
+            found.figures["wake_ms"] = seconds / count * 1000
+        if count := watched.count["sweep"]:
+            found.figures["sweep_s"] = seconds / count
 
 
 def _named(size: Size) -> str:
