@@ -100,7 +100,7 @@ class Stack:
 
     def worker_cpu(self) -> float:
         """CPU seconds of the workers and their children so far."""
-        return sum(cpu_seconds(pid) for worker in self.workers for pid in _family(worker.pid))
+        return sum(cpu_seconds(pid) for worker in self.workers for pid in processes(worker.pid))
 
     def commands(self) -> tuple[int, int]:
         """Round trips so far (scripts, stream reads), and all commands that Redis ran, without the benchmark's own."""
@@ -118,12 +118,17 @@ class Stack:
         info = self.client.info("cpu")
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
-    def close(self) -> None:
+    def stop_all(self) -> None:
         """Kills the workers."""
         for worker in self.workers:
-            for pid in _family(worker.pid):
+            for pid in processes(worker.pid):
                 os.kill(pid, 9)
             worker.wait()
+        self.workers.clear()
+
+    def close(self) -> None:
+        """Kills the workers and disconnects."""
+        self.stop_all()
         self.client.close()
 
 
@@ -151,10 +156,10 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str, *, ev
         time.sleep(every)
 
 
-def _family(pid: int) -> list[int]:
+def processes(pid: int) -> list[int]:
     """A process and its descendants."""
     found = [pid]
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in thread.read_text().split():
-            found += _family(int(child))
+            found += processes(int(child))
     return found
