@@ -22,9 +22,11 @@ from dispatcher.store.arguments import ToAccept
 from dispatcher.store.audit import Audit, Who
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
+from dispatcher.store.key_cache import KeyCache
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages import Messages
+from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.sealing import SecretBox
@@ -99,6 +101,8 @@ class Api:
             refusals=Refusals(self.wire.call, self.keys, url),
             audit=Audit(self.wire.call, self.keys, url, Who("api", "nobody")),
             producer=AsyncDispatcher(self.client, url),
+            producer_keys=KeyCache(api_keys),
+            queue=QueueWriter(self.wire, self.keys, url),
             addresses=AddressPolicy(),
             max_queued=5,
             webhook_changes_per_minute=1000,
