@@ -9,8 +9,8 @@ from dispatcher.producer import AsyncDispatcher
 from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
-from dispatcher.store.key_cache import KeyCache
 from dispatcher.store.messages import Messages
+from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.searches import Searches
@@ -43,7 +43,7 @@ async def api(settings: Settings) -> AsyncIterator[ApiParts]:
             refusals=refusals,
             audit=wiring.audit(settings, wire.call),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
-            producer_keys=KeyCache(api_keys),
+            producer_keys=ProducerKeys(api_keys),
             queue=QueueWriter(wire, wiring.keys(settings), url),
             addresses=wiring.addresses(settings),
             allow_http=settings.allow_http,

@@ -23,7 +23,7 @@ class IntakeProtocol(BoundedProtocol):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._post: PlainHead | None = None
-        self._held = b""
+        self._held = bytearray()
         self._is_taken = False
         self._is_ending = False
 
@@ -47,7 +47,8 @@ class IntakeProtocol(BoundedProtocol):
                 self.flow.pause_reading()
         elif len(self._held) >= self._post.end:
             self._is_taken = True
-            self._enqueuer.take(self._post.key, self._held[self._post.body_at : self._post.end], self._reply)
+            body = bytes(self._held[self._post.body_at : self._post.end])
+            self._enqueuer.take(self._post.key, body, self._reply)
 
     def _begun(self, data: bytes) -> PlainHead | None:
         """The head of a plain post that begins here. One whose key is not known is not waited for."""
@@ -67,18 +68,20 @@ class IntakeProtocol(BoundedProtocol):
         return is_idle and not self.conn.trailing_data[0]
 
     def _reply(self, answer: Answer | None) -> None:
-        self._is_taken = False
+        post, self._is_taken = self._post, False
+        if not post or self.transport.is_closing():
+            return
         if answer is None:
             self._give_back()
             if self._is_ending:
                 super().shutdown()
-        elif self._post and not self.transport.is_closing():
-            behind = self._held[self._post.end :]
-            self._post, self._held = None, b""
-            self._write(answer)
-            self.on_response_complete()
-            if behind and not self._is_ending:
-                self.data_received(behind)
+            return
+        behind = bytes(self._held[post.end :])
+        self._post, self._held = None, bytearray()
+        self._write(answer)
+        self.on_response_complete()
+        if behind and not self._is_ending:
+            self.data_received(behind)
 
     def _write(self, answer: Answer) -> None:
         lines = [b"HTTP/1.1 %d %s" % (answer.status, STATUS_PHRASES[answer.status])]
@@ -93,9 +96,9 @@ class IntakeProtocol(BoundedProtocol):
 
     def _give_back(self) -> None:
         """Lets h11 read what is held."""
-        held, self._post, self._held = self._held, None, b""
+        held, self._post, self._held = self._held, None, bytearray()
         if held:
-            super()._read(held)
+            super()._read(bytes(held))
 
     def _late(self) -> None:
         if not self._is_taken:

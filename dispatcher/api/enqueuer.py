@@ -4,13 +4,17 @@ It answers only what it can take, and what fails because of Redis. `status_chang
 everything else.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+import structlog
+
 from dispatcher.api.responses import AWAY, ApiParts, encoded, rate_headers
 from dispatcher.api.status_changes import (
+    PREFIX,
     RETRY_AFTER_SECONDS,
     Result,
     Results,
@@ -20,9 +24,11 @@ from dispatcher.api.status_changes import (
 )
 from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.producer import Ready
-from dispatcher.store.api_keys import PRODUCERS, ApiKey, Spent
+from dispatcher.store.api_keys import ApiKey, Spent
 from dispatcher.store.queue_writer import Look
 from dispatcher.worker.task_set import TaskSet
+
+log = structlog.get_logger()
 
 AT_ONCE = 64
 """Most calls that are enqueued together."""
@@ -47,7 +53,10 @@ class _Call(NamedTuple):
 
 
 class Enqueuer:
-    """Enqueues single status changes: one batch at a time, of the calls that came while the last one was under way."""
+    """Enqueues single status changes: one batch at a time, of the calls that came while the last one was under way.
+
+    A connection has one call at a time, of at most 64 KiB, so API_MAX_CONNECTIONS bounds those that wait.
+    """
 
     def __init__(self, parts: ApiParts, on_away: Callable[[RedisUnavailable], None]) -> None:
         self._parts = parts
@@ -57,13 +66,15 @@ class Enqueuer:
         self._tasks = TaskSet()
 
     def knows(self, key_text: str) -> bool:
-        """Whether the text is an API key that was valid seconds ago."""
+        """Whether the text is a producer's key that was valid seconds ago."""
         return self._parts.producer_keys.kept(key_text) is not None
 
     def take(self, key_text: str, body: bytes, reply: Reply) -> None:
         """Takes a call; `reply` may be called before this returns."""
         key = self._parts.producer_keys.kept(key_text)
-        if key:
+        if not body.startswith(b"{"):
+            reply(None)
+        elif key:
             self._take(key, body, reply)
         else:
             self._tasks.start(self._identify(key_text, body, reply))
@@ -80,7 +91,7 @@ class Enqueuer:
             reply(None)
 
     def _take(self, key: ApiKey, body: bytes, reply: Reply) -> None:
-        change = looked_at(body, self._parts)[0] if key.platform == PRODUCERS else None
+        change, _ = looked_at(body, self._parts)
         if change is None:
             reply(None)
             return
@@ -98,52 +109,59 @@ class Enqueuer:
             self._is_sending = False
 
     async def _send(self, batch: list[_Call]) -> None:
+        """Answers every call of a batch."""
+        answers: Sequence[Answer | None] = [None] * len(batch)
         try:
-            taken = await self._admitted(batch)
+            answers = await self._answers(batch)
+        except RedisFull:  # nothing is counted or enqueued; the application can still say what is invalid
+            pass
         except RedisUnavailable as error:
-            if isinstance(error, RedisFull):  # nothing was counted
-                _pass_on(batch)
-            else:
-                self._refuse([*batch, *self._all_waiting()], error)
-        except Exception:  # a bug: the application meets it too, and reports it
-            _pass_on(batch)
-        else:
-            await self._enqueue(taken)
+            answers = [self._away(error) for _ in batch]
+            self._refuse_waiting(error)
+        except Exception:
+            log.exception("api.internal_error", path=PREFIX)
+        for call, answer in zip(batch, answers, strict=True):
+            _reply(call, answer)
 
-    async def _admitted(self, batch: list[_Call]) -> list[tuple[_Call, Spent]]:
-        """The calls that may be enqueued, each with what its key has left. The application gets the others.
+    async def _answers(self, batch: list[_Call]) -> list[Answer | None]:
+        """Enqueues what may be enqueued. Raises RedisUnavailable if nothing is."""
+        spent = await self._admit(batch)
+        raws = [call.change.raw for call, one in zip(batch, spent, strict=True) if one]
+        errors = iter(await self._add(raws))
+        pairs = zip(batch, spent, strict=True)
+        return [self._answer(call.change, one, next(errors)) if one else None for call, one in pairs]
+
+    async def _admit(self, batch: list[_Call]) -> list[Spent | None]:
+        """What its key has left, for each call; None for a call that must not be enqueued, which is then not counted.
 
         Raises RedisUnavailable.
         """
         calls = Counter(call.key.id for call in batch)
         look = await self._parts.queue.look(calls, list({call.change.workspace for call in batch}))
-        before = {id_: look.spent[id_] - count for id_, count in calls.items()}
-        taken, others = [], []
+        counted = Counter(look.spent) - calls
+        spent: list[Spent | None] = []
         for call in batch:
-            before[call.key.id] += 1
+            counted[call.key.id] += 1
             rate = call.key.rate_per_second
-            spent = Spent(rate, rate - before[call.key.id], look.second + 1)
-            if self._may_go(call, spent, look):
-                taken.append((call, spent))
-            else:
-                others.append(call)
-        if others:
-            await self._parts.queue.refund(look, Counter(call.key.id for call in others))
-            _pass_on(others)
-        return taken
+            one = Spent(rate, rate - counted[call.key.id], look.second + 1)
+            spent.append(one if self._may_go(call, one, look) else None)
+        if others := Counter(call.key.id for call, one in zip(batch, spent, strict=True) if not one):
+            await self._parts.queue.refund(look, others)
+        return spent
 
     def _may_go(self, call: _Call, spent: Spent, look: Look) -> bool:
         is_full = look.queued > self._parts.max_queued
         return spent.remaining >= 0 and not is_full and call.change.workspace not in look.unknown
 
-    async def _enqueue(self, taken: list[tuple[_Call, Spent]]) -> None:
+    async def _add(self, raws: Sequence[bytes]) -> list[Exception | None]:
         try:
-            errors = await self._parts.queue.add([call.change.raw for call, _ in taken])
-        except RedisUnavailable as away:
-            errors = [away] * len(taken)
-            self._refuse(self._all_waiting(), away)
-        for (call, spent), error in zip(taken, errors, strict=True):
-            call.reply(self._answer(call.change, spent, error))
+            errors = await self._parts.queue.add(raws)
+        except RedisUnavailable as error:
+            errors = [error] * len(raws)
+        for one in errors:
+            if isinstance(one, RedisUnavailable) and not isinstance(one, RedisFull):
+                self._refuse_waiting(one)
+        return errors
 
     def _answer(self, change: Ready, spent: Spent, error: Exception | None) -> Answer | None:
         headers = rate_headers(spent)
@@ -155,23 +173,19 @@ class Enqueuer:
             return Answer(503, headers | _AGAIN, encoded(results_of([(change, "")], set())))
         return None
 
-    def _all_waiting(self) -> list[_Call]:
-        """Takes those that wait: what comes after Redis failed to answer is not to wait for it once more."""
+    def _refuse_waiting(self, error: RedisUnavailable) -> None:
+        """Refuses what came meanwhile, so that no call waits more than once for a Redis that does not answer."""
         waiting, self._waiting = self._waiting, []
-        return waiting
-
-    def _refuse(self, calls: Iterable[_Call], error: RedisUnavailable) -> None:
-        for call in calls:
-            call.reply(self._away(error))
+        for call in waiting:
+            _reply(call, self._away(error))
 
     def _away(self, error: RedisUnavailable, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
         self._on_away(error)
         return Answer(503, {**headers, **_AGAIN}, encoded(failure(503, AWAY)))
 
 
-def _pass_on(calls: Iterable[_Call]) -> None:
-    for call in calls:
-        call.reply(None)
+def _reply(call: _Call, answer: Answer | None) -> None:
+    asyncio.get_running_loop().call_soon(call.reply, answer)  # an error in one is no error of the others
 
 
 _AGAIN = {"Retry-After": str(RETRY_AFTER_SECONDS)}

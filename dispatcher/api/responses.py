@@ -20,8 +20,8 @@ from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.store.api_keys import ApiKey, ApiKeys, Spent
 from dispatcher.store.audit import Audit
 from dispatcher.store.callbacks import Callbacks
-from dispatcher.store.key_cache import KeyCache
 from dispatcher.store.messages import Messages
+from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.searches import Search, Searches, SearchRefused
@@ -44,7 +44,7 @@ class ApiParts:
     refusals: Refusals
     audit: Audit
     producer: AsyncDispatcher
-    producer_keys: KeyCache
+    producer_keys: ProducerKeys
     queue: QueueWriter
     addresses: AddressPolicy
     searches: Searches

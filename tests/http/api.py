@@ -22,10 +22,10 @@ from dispatcher.store.arguments import ToAccept
 from dispatcher.store.audit import Audit, Who
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
-from dispatcher.store.key_cache import KeyCache
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages import Messages
+from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.replies import Settlement, ToSettle
@@ -101,7 +101,7 @@ class Api:
             refusals=Refusals(self.wire.call, self.keys, url),
             audit=Audit(self.wire.call, self.keys, url, Who("api", "nobody")),
             producer=AsyncDispatcher(self.client, url),
-            producer_keys=KeyCache(api_keys),
+            producer_keys=ProducerKeys(api_keys),
             queue=QueueWriter(self.wire, self.keys, url),
             addresses=AddressPolicy(),
             max_queued=5,

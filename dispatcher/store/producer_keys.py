@@ -1,19 +1,19 @@
-"""Remembers for seconds which API keys are valid, so that a producer's calls do not each ask Redis."""
+"""Remembers for seconds which producers' keys are valid, so that their calls do not each ask Redis."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from hashlib import sha256
 
-from dispatcher.store.api_keys import ApiKey, ApiKeys
+from dispatcher.store.api_keys import PRODUCERS, ApiKey, ApiKeys
 
 KEPT_SECONDS = 5.0
 """How long a key counts as valid after Redis said so, and so how long a revoked one may still be used."""
 MAX_KEPT = 1000
 
 
-class KeyCache:
-    """Valid API keys by a digest of their text. What is not valid is never remembered."""
+class ProducerKeys:
+    """Valid keys of producers, by a digest of their text. No other text is remembered, however many are tried."""
 
     def __init__(self, api_keys: ApiKeys, clock: Callable[[], float] = time.monotonic) -> None:
         self._api_keys = api_keys
@@ -27,7 +27,10 @@ class KeyCache:
         return key if self._clock() < until else None
 
     async def identify(self, text: str) -> ApiKey | None:
-        """The valid key of this text, or None. Asks Redis once for all that ask meanwhile. Raises RedisUnavailable."""
+        """The valid producer's key of this text, or None. Asks Redis once for all that ask at the same time.
+
+        Raises RedisUnavailable.
+        """
         if key := self.kept(text):
             return key
         digest = _digest(text)
@@ -40,10 +43,11 @@ class KeyCache:
         asked_at = self._clock()
         key = await self._api_keys.verify(text)
         self._kept.pop(digest, None)
-        if key:
-            self._kept[digest] = key, asked_at + KEPT_SECONDS
-            if len(self._kept) > MAX_KEPT:
-                del self._kept[next(iter(self._kept))]
+        if not key or key.platform != PRODUCERS:
+            return None
+        self._kept[digest] = key, asked_at + KEPT_SECONDS
+        if len(self._kept) > MAX_KEPT:
+            del self._kept[next(iter(self._kept))]  # the one that was asked for longest ago
         return key
 
 
