@@ -1,6 +1,7 @@
 """What is recognized as a plain post is a part of what h11 reads, and read alike."""
 
 import h11
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,62 @@ def test_a_plain_post() -> None:
         head = plain_head(request(lines))
         assert head
         assert (KEY.decode(), BODY) == (head.key, request(lines)[head.body_at : head.end])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"POST", b"post"),
+        (b"POST", b"PUT"),
+        (b"/v1", b"//v1"),
+        (b"changes", b"changes?x"),
+        (b"1.1", b"1.0"),
+        (b"Host: api\r\n", b""),
+        (b"Host:", b"Host :"),
+        (b": api", b": a\nb: c"),
+        (b": api", b": a\rb: c"),
+        (b": api", b": a\0b"),
+        (b": api", b": \xfcb"),
+        (b": api", b": api\r\n b"),
+        (b": api", b": api\r\n"),
+        (b": api", b": " + b"a" * 9000),
+        (b"Bearer", b"Basic"),
+        (b"abc\r\n", b"ab\r\n"),
+        (b"abc\r\n", b"abc,\r\n"),
+        (b": 7", b": +7"),
+        (b": 7", b": -7"),
+        (b": 7", b": 7, 7"),
+        (b": 7", b": 7_0"),
+        (b": 7", b": 0x7"),
+        (b": 7", b": "),
+        (b": 7", b": 65537"),
+        (b"application/json", b"application/json; charset=utf-16"),
+        *(
+            (b"Host", line + b"\r\nHost")
+            for line in (b"Transfer-Encoding: chunked", b"Content-Length: 7", b"Host: b")
+        ),
+        *(
+            (b"Host", line + b"\r\nHost")
+            for line in (b"Authorization: x", b"Connection: close", b"Upgrade: h2c")
+        ),
+        *(
+            (b"Host", line + b"\r\nHost")
+            for line in (b"Expect: 100-continue", b"Content-Encoding: gzip", b"TE: x")
+        ),
+    ],
+)
+def test_what_is_not_plain(old: bytes, new: bytes) -> None:
+    """Whatever is unusual in a head is for the full parser."""
+    assert old in request()
+    assert plain_head(request().replace(old, new, 1)) is None
+
+
+def test_a_head_that_is_not_complete() -> None:
+    """Part of a head is not recognized; a head without its whole body is."""
+    raw = request()
+    found = [bool(plain_head(raw[:length])) for length in range(len(raw) + 1)]
+    body_at = len(raw) - len(BODY)
+    assert [False] * body_at + [True] * (len(BODY) + 1) == found
 
 
 @given(st.data())
