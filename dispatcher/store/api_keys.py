@@ -105,7 +105,7 @@ class ApiKeys:
         return sorted((_read(id_, h) for id_, h in found if h), key=lambda key: (key.created_ms, key.id))
 
     async def revoke(self, workspace: str, id_: str) -> None:
-        """Revokes a key of a workspace from the next call on. Raises NotFound."""
+        """Revokes a key of a workspace: `verify` refuses it from now on. Raises NotFound."""
         with translated(self._url):
             if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
                 raise NotFound(f"there is no such API key: {id_}")
