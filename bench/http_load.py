@@ -1,4 +1,4 @@
-"""A backend that enqueues over HTTP, one status change a request, from connections it keeps: a process of its own.
+"""A backend that enqueues over HTTP, one status change a request, from connections that stay open: a process of its own.
 
 `HttpLoad` starts it. It reads what to send as JSON from standard input, and writes how many answers of each status came.
 """
@@ -7,7 +7,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,7 +21,6 @@ HEAD = (
     "POST /v1/status-changes HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
     "Authorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: "
 )
-TICK_SECONDS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class _Client:
         self._group, self._head = task["group"], HEAD.format(key=task["key"]).encode()
         self._port, self._count, self._per_second = task["port"], task["count"], task["per_second"]
         self._sent = 0
-        self._idle: deque[_Connection] = deque()
+        self._idle: asyncio.Queue[_Connection] = asyncio.Queue()
         self._done = asyncio.Event()
         self.statuses: Counter[str] = Counter()
 
@@ -61,13 +60,13 @@ class _Client:
         loop = asyncio.get_running_loop()
         for _ in range(CONNECTIONS):
             _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
-            self._idle.append(connection)
+            self._idle.put_nowait(connection)
+        while not (self._per_second or self._idle.empty() or self._sent == self._count):
+            self._send(self._idle.get_nowait())  # and again whenever an answer comes
         began = loop.time()
-        while self._sent < self._count:
-            due = int((loop.time() - began) * self._per_second) + 1 if self._per_second else self._count
-            while self._idle and self._sent < min(due, self._count):
-                self._send(self._idle.popleft())
-            await asyncio.sleep(TICK_SECONDS)
+        while self._sent < self._count and self._per_second:
+            await asyncio.sleep(began + self._sent / self._per_second - loop.time())
+            self._send(await self._idle.get())
         await self._done.wait()
 
     def answered(self, connection: "_Connection", status: str) -> None:
@@ -76,7 +75,7 @@ class _Client:
         if not self._per_second and self._sent < self._count:
             self._send(connection)
         else:
-            self._idle.append(connection)
+            self._idle.put_nowait(connection)
         if self.statuses.total() == self._count:
             self._done.set()
 

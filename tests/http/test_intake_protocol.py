@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from dispatcher.model import StatusChange
+from dispatcher.store import producer_keys
 from dispatcher.store.api_keys import PRODUCERS, ApiKeys
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
@@ -44,20 +45,21 @@ class Made:
 
     async def _fill(self) -> None:
         client = connect_async(self.url)
-        wire = Wire(client)
         await Workspaces(client, self.keys, SecretBox()).add("acme", "zeckta", "https://a.example/", now_ms=1)
+        await client.aclose()
+        self.producer = await self.add_key(PRODUCERS, PRODUCERS, 5000)
+        self.slow = await self.add_key(PRODUCERS, PRODUCERS, 7)
+        self.customer = await self.add_key("acme", "zeckta", 5000)
+
+    async def add_key(self, workspace: str, platform: str, rate: int) -> bytes:
+        """A new key's text."""
+        client = connect_async(self.url)
+        wire = Wire(client)
         keys = ApiKeys(wire.call, self.keys, self.url)
-        made = [
-            await keys.add(workspace, platform, "test", now_ms=1, rate_per_second=rate)
-            for workspace, platform, rate in (
-                (PRODUCERS, PRODUCERS, 5000),
-                (PRODUCERS, PRODUCERS, 7),
-                ("acme", "zeckta", 5000),
-            )
-        ]
-        self.producer, self.slow, self.customer = (text.encode() for _, text in made)
+        _, text = await keys.add(workspace, platform, "test", now_ms=1, rate_per_second=rate)
         await wire.close()
         await client.aclose()
+        return text.encode()
 
     def fields(self, **other: bytes) -> bytes:
         """Headers without Content-Length."""
@@ -98,7 +100,7 @@ def made(redis_server: RedisServer) -> Made:
 @pytest.fixture(scope="module")
 def short(made: Made) -> Iterator[Served]:
     """The API, which takes plain posts past the application."""
-    with served(made.url, seconds=1, api_max_queued=MAX_QUEUED) as api:
+    with served(made.url, seconds=2, api_max_queued=MAX_QUEUED) as api:
         assert 202 == api.ask(made.post()).status  # the key is known from now on
         yield api
 
@@ -106,7 +108,7 @@ def short(made: Made) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def full(made: Made) -> Iterator[Served]:
     """The API, where all requests go to the application."""
-    with served(made.url, BoundedProtocol, seconds=1, api_max_queued=MAX_QUEUED) as api:
+    with served(made.url, BoundedProtocol, seconds=2, api_max_queued=MAX_QUEUED) as api:
         yield api
 
 
@@ -274,9 +276,9 @@ def test_a_rate(made: Made, short: Served, full: Served) -> None:
     """A key that is over its rate is refused as by the application, and each call counts once."""
     answers = []
     for api in (full, short):
-        made.take()
-        fresh_second()
-        several = [api.ask(made.post(authorization=b"Bearer " + made.slow)) for _ in range(9)]
+        several = in_one_second(
+            made, lambda api=api: api.ask(made.post(authorization=b"Bearer " + made.slow)), 9
+        )  # type: ignore[misc]
         answers.append([(one.status, one.body, without_time(one)) for one in several])
         assert [str(max(0, 6 - n)) for n in range(9)] == [
             one.header("x-ratelimit-remaining") for one in several
@@ -286,10 +288,29 @@ def test_a_rate(made: Made, short: Served, full: Served) -> None:
     assert [202] * 7 + [429] * 2 == [status for status, *_ in answers[1]]
 
 
-def fresh_second() -> None:
-    """Waits until a second begins: nine calls take less than one."""
-    while time.time() % 1 > 0.1:
-        time.sleep(0.01)
+def in_one_second(made: Made, call: Callable[[], Answered], count: int) -> list[Answered]:
+    """The answers of some calls of one second, once they do not lie in two."""
+    while True:
+        made.take()
+        second = int(time.time())
+        answers = [call() for _ in range(count)]
+        if int(time.time()) == second:
+            return answers
+
+
+def test_a_key_that_is_revoked(made: Made, short: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revoked key enqueues for seconds more, past the application, and is then refused by it."""
+    text = asyncio.run(made.add_key(PRODUCERS, PRODUCERS, 5000))
+    post = made.post(authorization=b"Bearer " + text)
+    monkeypatch.setattr(producer_keys, "KEPT_SECONDS", 1.0)
+    assert 202 == short.ask(post).status
+    made.client.delete(made.keys.api_key(text.decode().partition(".")[0]))
+    requests, statuses = short.app.requests, []
+    while 401 not in statuses:
+        made.take()
+        statuses.append(short.ask(post).status)
+    assert (202, {202, 401}) == (statuses[0], set(statuses))
+    assert requests + 1 == short.app.requests
 
 
 def test_a_queue_that_is_long(made: Made, short: Served, full: Served) -> None:
