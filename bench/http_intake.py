@@ -37,7 +37,12 @@ def http_intake(contenders: Contenders) -> str:
             stack.drained()
             for way, send in ways.items():
                 _measure(contenders, stack, way, send, found[way])
-    head = ["one worker, 100 endpoints", "delivered/s", "CPU s/1,000 all servers", "of it API"]
+    head = [
+        "HTTP intake, one event a request, 100 endpoints",
+        "delivered/s",
+        "CPU s/1,000 all servers",
+        "of it API",
+    ]
     head += [f"{name} ms at {RATE}/s" for name in SHARES]
     rows = [
         [

@@ -85,13 +85,15 @@ class Enqueuer:
         except RedisUnavailable as error:
             reply(self._away(error))
             return
+        except Exception:  # the application meets it too, and reports it
+            key = None
         if key:
             self._take(key, body, reply)
         else:
             reply(None)
 
     def _take(self, key: ApiKey, body: bytes, reply: Reply) -> None:
-        change, _ = looked_at(body, self._parts)
+        change = self._read(body)
         if change is None:
             reply(None)
             return
@@ -99,6 +101,12 @@ class Enqueuer:
         if not self._is_sending:
             self._is_sending = True
             self._tasks.start(self._send_all())
+
+    def _read(self, body: bytes) -> Ready | None:
+        try:
+            return looked_at(body, self._parts)[0]
+        except Exception:  # the application meets it too, and reports it
+            return None
 
     async def _send_all(self) -> None:
         try:

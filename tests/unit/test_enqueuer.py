@@ -58,7 +58,7 @@ class Keys:
     """Stands for ProducerKeys: the text is the id; `slow` may call twice a second."""
 
     def __init__(self) -> None:
-        self.away = False
+        self.away: Exception | None = None
 
     def kept(self, text: str) -> ApiKey | None:
         return (
@@ -67,7 +67,7 @@ class Keys:
 
     async def identify(self, text: str) -> ApiKey | None:
         if self.away:
-            raise RedisUnavailable("away")
+            raise self.away
         return None
 
 
@@ -76,11 +76,11 @@ class Bench:
 
     def __init__(self) -> None:
         self.queue, self.keys = Queue(), Keys()
-        parts: Any = SimpleNamespace(
+        self.parts: Any = SimpleNamespace(
             producer_keys=self.keys, queue=self.queue, max_queued=5, now_ms=lambda: NOW_MS, allow_http=False
         )
         self.noted: list[Exception] = []
-        self.enqueuer = Enqueuer(parts, self.noted.append)
+        self.enqueuer = Enqueuer(self.parts, self.noted.append)
         self.answers: dict[str, Answer | None] = {}
 
     def post(self, id_: str, key: str = "key", workspace: str = "acme", body: bytes = b"") -> None:
@@ -205,14 +205,27 @@ def test_a_batch_that_fails(what: str, error: Exception, status: int | None) -> 
     asyncio.run(use())
 
 
-def test_a_key_that_cannot_be_looked_up() -> None:
-    """While Redis is away, a call with a key that is not known is answered 503."""
+@pytest.mark.parametrize(("error", "status"), [(RedisUnavailable("away"), 503), (ValueError("a bug"), None)])
+def test_a_key_that_cannot_be_looked_up(error: Exception, status: int | None) -> None:
+    """A call whose key is not known is answered 503 while Redis is away; a bug is for the application to report."""
 
     async def use() -> None:
         bench = Bench()
-        bench.keys.away = True
+        bench.keys.away = error
         bench.post("a", "new")
-        assert {"a": 503} == await bench.all_answered(1)
+        assert {"a": status} == await bench.all_answered(1)
+
+    asyncio.run(use())
+
+
+def test_a_status_change_that_cannot_be_read() -> None:
+    """A bug in what reads a status change is for the application to report."""
+
+    async def use() -> None:
+        bench = Bench()
+        bench.parts.now_ms = lambda: 1 // 0
+        bench.post("a")
+        assert {"a": None} == await bench.all_answered(1)
 
     asyncio.run(use())
 
