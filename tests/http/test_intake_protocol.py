@@ -349,11 +349,13 @@ def test_a_redis_that_does_not_answer(server_program: None, tmp_path: Path) -> N
             assert 202 == api.ask(made.post()).status
             assert server._process
             server._process.send_signal(signal.SIGSTOP)
-            connections = [open_.enter_context(api.connect(made.post())) for _ in range(3)]
-            api.wait_for(lambda: api.is_with_intake(3))
-            connections += [open_.enter_context(api.connect(made.post())) for _ in range(100)]
-            answers = [answer_on(one) for one in connections]
-            server._process.send_signal(signal.SIGCONT)
+            try:
+                connections = [open_.enter_context(api.connect(made.post())) for _ in range(3)]
+                api.wait_for(lambda: api.is_with_intake(3))
+                connections += [open_.enter_context(api.connect(made.post())) for _ in range(100)]
+                answers = [answer_on(one) for one in connections]
+            finally:
+                server._process.send_signal(signal.SIGCONT)
             assert {503} == {one.status for one in answers}
             assert {"5"} == {one.header("retry-after") for one in answers}
             assert {b'{"error":"not available now, try again"}'} == {one.body for one in answers}
