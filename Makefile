@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help installed installed-for-demo demo test bench bench-isolation bench-drain bench-store faults soak fuzz check format docs picture lock digests clean
+.PHONY: help installed installed-for-demo demo test bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak fuzz check format docs picture lock digests clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,12 @@ bench-drain: installed ## how fast 10,000 to 1,000,000 waiting callbacks go out 
 
 bench-store: installed ## what the message store costs, and how fast the API answers (20 min; QUICK=1: 5 min)
 	@$(BIN)/python -m bench.store $(if $(QUICK),--quick,--keep)
+
+bench-tls: installed ## https beside http, 100 to 10,000 endpoints by name, with handshakes (15 min; QUICK=1: 3 min)
+	@$(BIN)/python -m bench.tls $(if $(QUICK),--quick,--keep)
+
+bench-growth: installed ## rate and memory as waiting callbacks, endpoints and workspaces grow (40 min, 16 GB free; QUICK=1: 2 min)
+	@$(BIN)/python -m bench.growth $(if $(QUICK),--quick,--keep)
 
 faults: installed ## every fault of the catalogue, workers and Redis killed 200 times (8 to 30 min; QUICK=1: less than 5)
 	@$(BIN)/python -m tests.faults $(if $(QUICK),--short,--keep)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from bench.contenders import BARE, POOLS, Contenders, Size, customers, ratio
+from bench.http_intake import http_intake
 from bench.load import Customer
 from bench.receiver import Receiver
 from bench.report import Progress, keep, machine, percentile, spread, table
@@ -211,6 +212,7 @@ TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
     "wide": (lambda contenders: contenders.throughput("10,000 endpoints", 10_000, ONE_POOL), 4),
     "heavy": (heavy, 5),
     "latency": (latency, len(RATES)),
+    "http": (http_intake, 4),
     "slow": (slow, 2 * len(SLOW_MS)),
     "workers": (workers, 3),
     "durability": (durability, len(AOF)),

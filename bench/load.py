@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -95,15 +96,22 @@ class Load:
         groups: dict[str, Sequence[Customer]],
         *,
         seed: int = 1,
+        in_turn: bool = False,
         tell: Callable[[float], None] = lambda _: None,
     ) -> dict[str, int]:
-        """Enqueues at a steady rate, groups in turn, customers at random; returns how many of each group.
+        """Enqueues at a steady rate, groups in turn; returns how many of each group.
+
+        Customers are chosen at random, or with `in_turn` one after another.
 
         Status changes due in the same half millisecond are sent together. Each is stamped when it is sent, so a
         late producer does not add to a latency.
         """
         turns = itertools.cycle(groups)
         chance = random.Random(seed)
+        choose: dict[str, Callable[[], Customer]] = {
+            group: itertools.cycle(customers).__next__ if in_turn else partial(chance.choice, customers)
+            for group, customers in groups.items()
+        }
         sent = dict.fromkeys(groups, 0)
         began = time.monotonic()
         total, done = round(per_second * seconds), 0
@@ -111,7 +119,7 @@ class Load:
             due = min(total, int((time.monotonic() - began) * per_second) + 1)
             pipe = self._client.pipeline(transaction=False)
             for group in itertools.islice(turns, due - done):
-                pipe.xadd(self._stream, {"event": self.change(group, chance.choice(groups[group]))})
+                pipe.xadd(self._stream, {"event": self.change(group, choose[group]())})
                 sent[group] += 1
             if due > done:
                 pipe.execute()

@@ -1,4 +1,7 @@
-"""A name server for benchmarks: all names have one loopback address; those that start with `slow` take two seconds."""
+"""A name server for benchmarks, whose answers are loopback addresses.
+
+A name's first label decides: `e` and a number is that number's address, one that starts with `slow` takes two seconds.
+"""
 
 import asyncio
 import multiprocessing
@@ -9,18 +12,29 @@ from typing import Self
 
 SLOW_SECONDS = 2.0
 TYPE_A = 1
+TTL_SECONDS = 1
+
+
+def loopback(number: int) -> str:
+    """The address of endpoint `number`, in 127.0.0.0/8."""
+    return f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
 def answer_to(query: bytes, address: str) -> tuple[bytes, bytes]:
-    """The queried name's first label, and the answer: an A record, or no records for other types (RFC 1035 §4)."""
+    """The queried name's first label, and the answer: an A record, or no records for other types (RFC 1035 §4).
+
+    `address` is the answer for names that are not `e` and a number.
+    """
     end = query.index(b"\0", 12) + 5
     question = query[12:end]
     kind = struct.unpack(">H", question[-4:-2])[0]
+    label = question[1 : 1 + question[0]]
     records = b""
     if kind == TYPE_A:
-        records = b"\xc0\x0c" + struct.pack(">HHIH", TYPE_A, 1, 1, 4) + socket.inet_aton(address)
+        found = loopback(int(label[1:])) if label[:1] == b"e" and label[1:].isdigit() else address
+        records = b"\xc0\x0c" + struct.pack(">HHIH", TYPE_A, 1, TTL_SECONDS, 4) + socket.inet_aton(found)
     head = query[:2] + struct.pack(">HHHHH", 0x8180, 1, 1 if records else 0, 0, 0)
-    return question[1 : 1 + question[0]], head + question + records
+    return label, head + question + records
 
 
 class _Names(asyncio.DatagramProtocol):
@@ -48,7 +62,10 @@ def _main(pipe: "multiprocessing.connection.Connection", address: str) -> None:
 
 
 class NameServer:
-    """The name server's process; use it in `with`. All names resolve to the given address; `self.address` is its own."""
+    """The name server's process; use it in `with`. `self.address` is its own, with its port.
+
+    Names that are not `e` and a number resolve to the given address.
+    """
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         context = multiprocessing.get_context("spawn")

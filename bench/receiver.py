@@ -8,15 +8,19 @@ import asyncio
 import multiprocessing
 import os
 import resource
+import ssl
 import time
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import uvloop
+
+from bench.names import loopback
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
@@ -29,6 +33,37 @@ class Behaviour:
 
     kind: str = "ok"
     delay_ms: float = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a receiver serves its connections."""
+
+    chain: Path | None = None
+    """PEM file of the key, the leaf and the intermediate; None: no TLS."""
+    idle_seconds: float = 0
+    """How long an idle connection is kept; 0: always."""
+    keep_alive: bool = False
+    """Whether answers say so in a `Keep-Alive` header."""
+
+    @property
+    def ok(self) -> bytes:
+        """The answer 200."""
+        if not self.keep_alive:
+            return OK
+        said = f"Connection: keep-alive\r\nKeep-Alive: timeout={self.idle_seconds:.0f}\r\n"
+        return OK.replace(b"Content-Length", said.encode() + b"Content-Length")
+
+
+@dataclass
+class Opened:
+    """Connections of a receiver since it began, all its ports together. With TLS, each had its handshake."""
+
+    total: int = 0
+    resumed: int = 0
+    """Of these, handshakes that resumed a session."""
+    now: int = 0
+    """How many are open."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +102,46 @@ class _Seen:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, behaviour: Behaviour, seen: dict[bytes, _Seen]) -> None:
+    def __init__(
+        self, behaviour: Behaviour, seen: dict[bytes, _Seen], terms: Terms, opened: Opened, ok: bytes
+    ) -> None:
         self._behaviour = behaviour
         self._seen = seen
+        self._idle_seconds = terms.idle_seconds
+        self._opened = opened
+        self._ok = ok
         self._buffer = b""
         self._transport: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._used_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._opened.total += 1
+        self._opened.now += 1
+        encrypted = transport.get_extra_info("ssl_object")
+        if encrypted and encrypted.session_reused:
+            self._opened.resumed += 1
+        if self._idle_seconds:
+            self._used_at = self._loop.time()
+            self._timer = self._loop.call_later(self._idle_seconds, self._close_if_idle)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._opened.now -= 1
+        if self._timer:
+            self._timer.cancel()
+
+    def _close_if_idle(self) -> None:
+        """Closes the connection, or waits for the rest of the time since it was last used."""
+        rest = self._used_at + self._idle_seconds - self._loop.time()
+        if rest <= 0.001:  # uvloop counts in milliseconds
+            self._transport.close()
+        else:
+            self._timer = self._loop.call_later(rest, self._close_if_idle)
 
     def data_received(self, data: bytes) -> None:
+        self._used_at = self._loop.time()
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()
@@ -92,14 +157,13 @@ class _Connection(asyncio.Protocol):
     def _answer(self) -> None:
         match self._behaviour.kind:
             case "ok" if self._behaviour.delay_ms:
-                loop = asyncio.get_running_loop()
-                loop.call_later(self._behaviour.delay_ms / 1000, self._write, OK)
+                self._loop.call_later(self._behaviour.delay_ms / 1000, self._write, self._ok)
             case "ok":
-                self._transport.write(OK)
+                self._transport.write(self._ok)
             case "busy":
                 self._transport.write(BUSY)
             case "drip":
-                self._drip(OK)
+                self._drip(self._ok)
 
     def _write(self, answer: bytes) -> None:
         if not self._transport.is_closing():
@@ -108,7 +172,7 @@ class _Connection(asyncio.Protocol):
     def _drip(self, rest: bytes) -> None:
         if rest and not self._transport.is_closing():
             self._transport.write(rest[:1])
-            asyncio.get_running_loop().call_later(DRIP_SECONDS, self._drip, rest[1:])
+            self._loop.call_later(DRIP_SECONDS, self._drip, rest[1:])
 
 
 def _header(head: bytes, name: bytes) -> bytes:
@@ -123,18 +187,19 @@ def _event_id(body: bytes) -> bytes:
     return body[start : body.index(b'"', start)]
 
 
-def _serve(pipe: Connection, kinds: list[str]) -> None:
-    uvloop.run(_main(pipe, kinds))
+def _serve(pipe: Connection, kinds: list[str], terms: Terms) -> None:
+    uvloop.run(_main(pipe, kinds, terms))
 
 
-async def _main(pipe: Connection, kinds: list[str]) -> None:
+async def _main(pipe: Connection, kinds: list[str], terms: Terms) -> None:
     loop = asyncio.get_running_loop()
+    tls, opened, ok = _server_side(terms.chain), Opened(), terms.ok
     seen: dict[bytes, _Seen] = defaultdict(_Seen)
     behaviours = [Behaviour(kind) for kind in kinds]
     ports = []
     for behaviour in behaviours:
         server = await loop.create_server(
-            lambda b=behaviour: _Connection(b, seen), "0.0.0.0", 0, backlog=4096
+            lambda b=behaviour: _Connection(b, seen, terms, opened, ok), "0.0.0.0", 0, backlog=4096, ssl=tls
         )
         ports.append(server.sockets[0].getsockname()[1])
     pipe.send(ports)
@@ -152,6 +217,8 @@ async def _main(pipe: Connection, kinds: list[str]) -> None:
                 seen.clear()
             case "count":
                 pipe.send({name.decode(): len(one.ids) for name, one in seen.items()})
+            case "opened":
+                pipe.send(opened)
             case ("behave", number, kind, delay_ms):
                 behaviours[number].kind, behaviours[number].delay_ms = kind, delay_ms
             case "stop":
@@ -162,24 +229,35 @@ async def _main(pipe: Connection, kinds: list[str]) -> None:
     await stopped.wait()
 
 
+def _server_side(chain: Path | None) -> ssl.SSLContext | None:
+    """The server's side of TLS as Python sets it up: 1.2 and 1.3, with session tickets."""
+    if chain is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain)
+    return context
+
+
 class Receiver:
     """The receiver's process, with one port for each of `kinds`; use it in `with`."""
 
-    def __init__(self, *kinds: str) -> None:
+    def __init__(self, *kinds: str, terms: Terms | None = None) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (hard, hard)
         )  # for thousands of endpoints; contenders inherit it
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, list(kinds)), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, list(kinds), terms or Terms()), daemon=True
+        )
         self._process.start()
         theirs.close()  # or the child's death would go unnoticed
         self._ports: list[int] = self._pipe.recv()
 
     def url(self, number: int, port: int = 0, scheme: str = "http") -> str:
         """The URL of endpoint `number` at a port, given by its index in `kinds`."""
-        return f"{scheme}://127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}:{self._ports[port]}/hooks"
+        return f"{scheme}://{loopback(number)}:{self._ports[port]}/hooks"
 
     def port(self, port: int = 0) -> int:
         """The number of a port, given by its index in `kinds`."""
@@ -200,6 +278,12 @@ class Receiver:
         self._pipe.send("count")
         found: dict[str, int] = self._pipe.recv()
         return found.get(group, 0)
+
+    def opened(self) -> Opened:
+        """The connections so far."""
+        self._pipe.send("opened")
+        found: Opened = self._pipe.recv()
+        return found
 
     def cpu_seconds(self) -> float:
         """CPU seconds of the process so far."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ class Stack:
         self.client = redis.Redis.from_url(server.url)
         self.load = Load(self.client)
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.api = 0
+        """Process id of the API, once it is started."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
         fixed = {"REDIS_URL": server.url, "ALLOW_HTTP": "true", "ALLOWED_NETWORKS": "127.0.0.0/8"}
         self.environment = own | {
@@ -64,6 +67,14 @@ class Stack:
         )
         if process.poll() is not None:
             raise SystemExit(f"error: a worker ended: {log.read_text(errors='replace')[-2000:]}")
+
+    def start_api(self) -> int:
+        """Starts `dispatcher api` with one process; returns its port."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port: int = free.getsockname()[1]
+        self.start(sys.executable, "-m", "tasks", "api", "--port", str(port), ready="Uvicorn running")
+        self.api = self.workers[-1].pid
+        return port
 
     def logged(self, text: str) -> int:
         """How often a text occurs in the workers' logs."""
@@ -99,8 +110,12 @@ class Stack:
         wait_until(lambda: self.waiting() == 0, seconds, "everything to be delivered", every=0.05)
 
     def worker_cpu(self) -> float:
-        """CPU seconds of the workers and their children so far."""
-        return sum(cpu_seconds(pid) for worker in self.workers for pid in _family(worker.pid))
+        """CPU seconds of all started processes and their children so far."""
+        return sum(cpu_seconds(pid) for worker in self.workers for pid in processes(worker.pid))
+
+    def api_cpu(self) -> float:
+        """CPU seconds of the API so far, which `worker_cpu` includes."""
+        return sum(cpu_seconds(pid) for pid in processes(self.api))
 
     def commands(self) -> tuple[int, int]:
         """Round trips so far (scripts, stream reads), and all commands that Redis ran, without the benchmark's own."""
@@ -118,12 +133,17 @@ class Stack:
         info = self.client.info("cpu")
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
-    def close(self) -> None:
+    def stop_all(self) -> None:
         """Kills the workers."""
         for worker in self.workers:
-            for pid in _family(worker.pid):
+            for pid in processes(worker.pid):
                 os.kill(pid, 9)
             worker.wait()
+        self.workers.clear()
+
+    def close(self) -> None:
+        """Kills the workers and disconnects."""
+        self.stop_all()
         self.client.close()
 
 
@@ -151,10 +171,10 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str, *, ev
         time.sleep(every)
 
 
-def _family(pid: int) -> list[int]:
+def processes(pid: int) -> list[int]:
     """A process and its descendants."""
     found = [pid]
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in thread.read_text().split():
-            found += _family(int(child))
+            found += processes(int(child))
     return found

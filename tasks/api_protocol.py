@@ -91,7 +91,11 @@ class BoundedProtocol(H11Protocol):
         if self._wire_bytes > MAX_WIRE_BYTES:
             self._refuse(413, "the request is too long")
         else:
-            super().data_received(data)
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Reads a part of a request."""
+        super().data_received(data)
 
     def on_response_complete(self) -> None:
         self._asking, cycle = False, self.cycle

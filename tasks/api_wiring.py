@@ -10,6 +10,8 @@ from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
 from dispatcher.store.messages import Messages
+from dispatcher.store.producer_keys import ProducerKeys
+from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.searches import Searches
 from dispatcher.store.stats import Stats
@@ -41,6 +43,8 @@ async def api(settings: Settings) -> AsyncIterator[ApiParts]:
             refusals=refusals,
             audit=wiring.audit(settings, wire.call),
             producer=AsyncDispatcher(client, url, settings.key_prefix),
+            producer_keys=ProducerKeys(api_keys),
+            queue=QueueWriter(wire, wiring.keys(settings), url),
             addresses=wiring.addresses(settings),
             allow_http=settings.allow_http,
             max_queued=settings.api_max_queued,

@@ -30,6 +30,8 @@ def _belongs(world: World, key: str) -> bool:
         case "event" | "body":
             raw = world.call("get", f"{world.keys.root}event:{rest}")
             return raw is not None and not read_entry(raw).ended
+        case "schedule" if not rest:
+            return True  # wake removes workspaces of which nothing is scheduled
         case "lane" | "leased" | "chain" | "expiries" | "schedule":
             return bool(world.call("zcard", world.keys.expiries))
         case "endpoint":

@@ -8,7 +8,7 @@ from importlib.resources import files
 import tree_sitter_lua
 from tree_sitter import Language, Node, Parser
 
-from dispatcher.store.scripts import source
+from dispatcher.store.scripts import assembled
 
 FOLDER = files("dispatcher.store") / "lua"
 GLOBALS = frozenset(
@@ -205,6 +205,6 @@ def places(name: str) -> list[str]:
 
 def lint(name: str) -> tuple[list[str], list[Local]]:
     """What is wrong with a script's names, by file and line; and the locals of the script itself."""
-    names = Names().read(parse(source(name)))
+    names = Names().read(parse(assembled(name)))
     where = places(name)
     return [f"{where[line - 1]} {text}" for line, text in names.problems], names.top

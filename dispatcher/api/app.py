@@ -16,7 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import __version__
 from dispatcher.api import docs_page, namirial, qlara, qlara_webhook, sendexa, status_changes, zeckta
-from dispatcher.api.responses import ApiParts, Shape, answer
+from dispatcher.api.enqueuer import Enqueuer
+from dispatcher.api.responses import AWAY, ApiParts, Shape, answer
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.model import StatusChange
@@ -63,6 +64,9 @@ class Api(FastAPI):
             headers = {"Retry-After": "5", "Connection": "close"}
             refusal = _failed(Request(scope), 503, "too many connections, try again", headers)
             await refusal(scope, receive, unkept)
+        elif scope["type"] == "lifespan":
+            scope.setdefault("state", {})  # a server without it does not see what starting puts into it
+            await super().__call__(scope, receive, unkept)
         else:
             await super().__call__(scope, receive, unkept)
 
@@ -70,13 +74,14 @@ class Api(FastAPI):
 def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None) -> FastAPI:
     """The ASGI application; `parts` are open while it runs. With `docs` it has a page at /docs.
 
-    /healthz and /readyz answer from `health`, without an API key.
+    /healthz and /readyz answer from `health`, without an API key. The server finds an `Enqueuer` in the state of its
+    lifespan, as `enqueuer`: what it takes itself need not come through the application.
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with parts() as app.state.parts:
-            yield
+            yield {"enqueuer": Enqueuer(app.state.parts, lambda error: _note_away(app.state.health, error))}
 
     app = Api(
         title="Callback dispatcher",
@@ -133,10 +138,14 @@ def _said(wrong: dict[str, Any]) -> str:
 
 
 def _away(request: Request, error: Exception) -> Response:
+    _note_away(request.app.state.health, error)
+    return _failed(request, 503, AWAY, {"Retry-After": "5"})
+
+
+def _note_away(health: Health, error: Exception) -> None:
     if not isinstance(error, RedisFull):  # a full Redis still answers reads
-        request.app.state.health.failed()
+        health.failed()
     log.error("api.redis_away", problem=str(error))
-    return _failed(request, 503, "not available now, try again", {"Retry-After": "5"})
 
 
 def _broken(request: Request, error: Exception) -> Response:

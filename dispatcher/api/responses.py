@@ -21,10 +21,15 @@ from dispatcher.store.api_keys import ApiKey, ApiKeys, Spent
 from dispatcher.store.audit import Audit
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.messages import Messages
+from dispatcher.store.producer_keys import ProducerKeys
+from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.searches import Search, Searches, SearchRefused
 from dispatcher.store.stats import Stats
 from dispatcher.store.workspaces import Workspaces
+
+AWAY = "not available now, try again"
+"""What is said while Redis does not answer."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class ApiParts:
     refusals: Refusals
     audit: Audit
     producer: AsyncDispatcher
+    producer_keys: ProducerKeys
+    queue: QueueWriter
     addresses: AddressPolicy
     searches: Searches
     allow_http: bool = False
@@ -66,7 +73,12 @@ def parts_of(request: Request) -> ApiParts:
 def answer(request: Request, content: object, status: int = 200, *, nulls: bool = False) -> Response:
     """A JSON answer with rate-limit headers. Unknown values are left out, or null with `nulls`."""
     headers = rate_headers(request.state.spent) if hasattr(request.state, "spent") else {}
-    return Response(encode_json(_dumped(content, nulls)), status, headers, "application/json")
+    return Response(encoded(content, nulls=nulls), status, headers, "application/json")
+
+
+def encoded(content: object, *, nulls: bool = False) -> bytes:
+    """The JSON of an answer. Unknown values are left out, or null with `nulls`."""
+    return encode_json(_dumped(content, nulls))
 
 
 def documented(text: str, example: object, *, nulls: bool = False, model: object = None) -> dict[str, Any]:
@@ -90,7 +102,7 @@ def failures(example: Callable[[int, str], Shape], denied: int = 401) -> dict[in
         429: documented(
             "Too many requests.", example(429, "Rate limit exceeded. 50 requests a second are allowed.")
         ),
-        503: documented("Not available now; try again.", example(503, "not available now, try again")),
+        503: documented("Not available now; try again.", example(503, AWAY)),
     }
 
 

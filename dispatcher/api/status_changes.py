@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
@@ -132,7 +132,7 @@ async def enqueue(request: Request, key: Caller) -> Response:
     given = Counter(change.event_id for change, _ in results if change)
     queued = {id_ for id_, times in given.items() if confirmed[id_] == times}
     status = 503 if not whole else 202 if given else 422
-    answered = answer(request, _results([_said(*one, queued) for one in results]), status)
+    answered = answer(request, results_of(results, queued), status)
     if status == 503:
         answered.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answered
@@ -160,7 +160,7 @@ async def _enqueue(parts: ApiParts, changes: list[msgspec.Raw]) -> tuple[list[Lo
     known: set[str] = set()
     whole = True
     for some in _slices(changes):
-        looked = [_looked_at(bytes(one), parts) for one in some]
+        looked = [looked_at(bytes(one), parts) for one in some]
         try:
             if whole:
                 looked = await _of_known_workspaces(parts, looked, known)
@@ -237,7 +237,8 @@ _Many = msgspec.defstruct(
 _decode_many = msgspec.json.Decoder(_Many).decode
 
 
-def _looked_at(given: bytes, parts: ApiParts) -> Looked:
+def looked_at(given: bytes, parts: ApiParts) -> Looked:
+    """Reads and validates the JSON of one status change."""
     try:
         return ready(StatusChange.from_json(given), parts.now_ms(), allow_http=parts.allow_http), ""
     except InvalidInput as error:  # its hint at a setting is for operators only
@@ -250,5 +251,7 @@ def _said(change: Ready | None, problem: str, queued: set[str]) -> Result:
     return Result(event_id=change.event_id, result="queued" if change.event_id in queued else "unconfirmed")
 
 
-def _results(results: list[Result]) -> Results:
+def results_of(looked: Iterable[Looked], queued: set[str]) -> Results:
+    """The answer for status changes; `queued` are the eventIds that are certainly on the queue."""
+    results = [_said(*one, queued) for one in looked]
     return Results(queued=sum(one.result == "queued" for one in results), results=results)

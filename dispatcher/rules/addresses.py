@@ -27,6 +27,8 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>[0-9]*))?")
 """Host and port, in the forms that every URL parser splits alike."""
 
+_UNSAFE = re.compile(r'[ \\"<>^`{|}]')
+
 
 @dataclass(frozen=True, slots=True)
 class CallbackUrl:
@@ -92,7 +94,7 @@ def _divided(url: str) -> tuple[str, str, str]:
         raise InvalidInput(f"callback URL is {len(url)} characters long; the limit is {MAX_URL_LENGTH}")
     if not url.isascii() and not _is_utf8(url):
         raise InvalidInput("callback URL is not valid Unicode")
-    if any(c in ' \\"<>^`{|}' or not c.isprintable() for c in url):
+    if not url.isprintable() or _UNSAFE.search(url):
         raise InvalidInput("callback URL has a blank, control or unsafe character; percent-encode it")
     scheme, _, rest = url.partition(":")
     if scheme.lower() not in DEFAULT_PORTS:

@@ -1,5 +1,6 @@
 """Where a URL's requests go, and the bytes of a request."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,9 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.sending.failures import InternalError, NoAnswer
 from dispatcher.sending.proxy import Proxy
+
+PLAIN = re.compile(r"(?:/[\w~-][\w.~-]*)+/?(?:\?[\w.~=&-]*)?", re.ASCII)
+"""Paths and queries in which nothing is to be escaped, and no segment is `.` or `..`."""
 
 Origin = tuple[str, int, bool]
 """Host, port, and whether it is encrypted: requests to one origin share connections."""
@@ -39,7 +43,11 @@ def read_target(text: str, policy: AddressPolicy, proxy: Proxy | None) -> Target
     if refusal:
         return NoAnswer("blocked_address", refusal)
     encrypted, authority = url.scheme == "https", url.authority.encode()
-    path = httpx.URL(f"http://host{url.target}").raw_path  # escapes what is not ASCII
+    path = (
+        url.target.encode()
+        if PLAIN.fullmatch(url.target)
+        else httpx.URL(f"http://host{url.target}").raw_path  # escapes what is not ASCII
+    )
     start = b" %b HTTP/1.1\r\nHost: %b\r\n" % (path, authority)
     if proxy and not encrypted:
         start = b" http://%b%b%b" % (authority, start[1:], proxy.authorization)

@@ -22,6 +22,8 @@ PRODUCERS = "*"
 """In place of workspace and platform: the key enqueues, for all workspaces."""
 MAX_RATE = 10_000
 MAX_NAME = 64
+RATE_LIFE_SECONDS = 5
+"""How long Redis keeps the count of a key's calls in one second."""
 _FORM = re.compile(r"key_[0-9a-f]{12}\.[A-Za-z0-9_-]{43}")
 _NOBODY = sha256(b"nobody").hexdigest()
 
@@ -103,7 +105,7 @@ class ApiKeys:
         return sorted((_read(id_, h) for id_, h in found if h), key=lambda key: (key.created_ms, key.id))
 
     async def revoke(self, workspace: str, id_: str) -> None:
-        """Revokes a key of a workspace from the next call on. Raises NotFound."""
+        """Revokes a key of a workspace: `verify` refuses it from now on. Raises NotFound."""
         with translated(self._url):
             if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
                 raise NotFound(f"there is no such API key: {id_}")
@@ -132,7 +134,9 @@ class ApiKeys:
         counted = self._keys.api_rate(key.id, second)
         try:
             with translated(self._url):
-                calls, _ = await asyncio.gather(self._call("INCR", counted), self._call("EXPIRE", counted, 5))
+                calls, _ = await asyncio.gather(
+                    self._call("INCR", counted), self._call("EXPIRE", counted, RATE_LIFE_SECONDS)
+                )
         except RedisFull:  # reads still work: count in this process
             calls = self._here[counted] = self._here.get(counted, 0) + 1
             self._here = {one: n for one, n in self._here.items() if one.endswith(f":{second}")}

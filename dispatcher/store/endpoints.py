@@ -18,6 +18,8 @@ ANSWER_BYTES = 200
 """Bytes shown of an endpoint's last failed answer."""
 PAGE = 5000
 """Callbacks of one endpoint read per command: Redis does nothing else meanwhile."""
+READ_AT_ONCE = 500
+"""Endpoints read per round trip."""
 FIELDS = (
     "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure",
 )  # fmt: skip
@@ -113,8 +115,11 @@ class Endpoints:
     async def all(self) -> list[Endpoint]:
         """All endpoints used within the retention, most waiting callbacks first, without answers."""
         with translated(self._url):
-            ids = [id_.decode() for id_ in await self._client.zrange(self._keys.endpoints, 0, -1)]
-        found = [await self._read(ids[first : first + 500]) for first in range(0, len(ids), 500)]
+            scanned = self._client.zscan_iter(self._keys.endpoints, count=READ_AT_ONCE)
+            ids = list({id_.decode(): None async for id_, _ in scanned})  # a scan may give one twice
+        found = [
+            await self._read(ids[first : first + READ_AT_ONCE]) for first in range(0, len(ids), READ_AT_ONCE)
+        ]
         return sorted(
             (one for some in found for one in some), key=lambda one: (-one.waiting, one.workspace, one.url)
         )
@@ -199,6 +204,23 @@ class Endpoints:
             replies = await pipe.execute()
         found = zip(ids, replies[::3], replies[1::3], replies[2::3], strict=True)
         return [_endpoint(id_, h, in_flight, first, now_ms) for id_, h, in_flight, first in found if h[0]]
+
+
+async def waiting_of(workspace: str, client: "redis.asyncio.Redis", keys: Keys) -> dict[str, int]:
+    """The endpoints (ids) of a workspace that have waiting callbacks, with how many."""
+    found: dict[str, int] = {}
+    cursor: Any = None
+    while cursor != 0:
+        page: Any
+        cursor, page = await client.zscan(keys.endpoints, cursor or 0, count=READ_AT_ONCE)
+        pipe = client.pipeline(transaction=False)
+        for id_, _ in page:
+            pipe.hmget(keys.endpoint(id_.decode()), ["name", "waiting"])
+        for (id_, _), (name, waiting) in zip(page, await pipe.execute(), strict=True):
+            of = EndpointName.parse(name.decode(errors="replace")).workspace if name else None
+            if of == workspace and int(waiting or 0) > 0:
+                found[id_.decode()] = int(waiting)
+    return found
 
 
 def _endpoint(

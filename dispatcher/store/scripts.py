@@ -39,10 +39,20 @@ _FOLDER = files("dispatcher.store") / "lua"
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 
 
-@functools.cache
-def source(name: str) -> str:
+def assembled(name: str) -> str:
     """A script's text with its `-- include` lines replaced by the fragments they name."""
     return _INCLUDE.sub(lambda match: fragment(match[1]), (_FOLDER / f"{name}.lua").read_text())
+
+
+@functools.cache
+def source(name: str) -> str:
+    """What Redis gets: the assembled script.
+
+    All that follows the prologue is one function. So the functions in it find the prologue's names in their outer
+    function; Lua searches for a local of the script itself each time a function that uses it is made, in each run.
+    """
+    head, prologue, rest = assembled(name).partition(fragment("prologue"))
+    return f"{head}{prologue}return (function() {rest}\nend)()\n"
 
 
 @functools.cache

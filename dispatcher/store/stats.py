@@ -4,8 +4,9 @@ Overall counters are by the minute, for a day; those of each workspace by the ho
 for a week (lua/lib/counts.lua).
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ from dispatcher.store.keys import Keys
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 LENGTHS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
 WEEK_HOURS, WEEK_DAYS = 168, 7
+PAGE = 1000
+"""Counters of an hour or a day that are read per command, or summed without a pause: nothing else is done meanwhile."""
 log = structlog.get_logger()
 
 ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
@@ -94,7 +97,13 @@ class Stats:
 
     async def minutes(self, now_ms: int, count: int = 1440) -> list[Counter[str]]:
         """The overall counters minute by minute, up to the current one; at most a day's."""
-        return [Counter(fields) for fields in await self._read("minute", now_ms, count)]
+        last = now_ms // LENGTHS["minute"]
+        pipe = self._client.pipeline(transaction=False)
+        for number in range(last - count + 1, last + 1):
+            pipe.hgetall(self._keys.stats("minute", number))
+        with translated(self._url):
+            replies = await pipe.execute()
+        return [Counter({name.decode(): int(value) for name, value in one.items()}) for one in replies]
 
     async def day(self, now_ms: int) -> Counter[str]:
         """The overall counters of the last 24 hours."""
@@ -104,7 +113,9 @@ class Stats:
         """The figures of the last `hours` hours, the current one included, by workspace; at most a week."""
         found: dict[str, Figures] = {}
         for fields in await self._read("hour", now_ms, hours):
-            for name, count in fields.items():
+            for number, (name, count) in enumerate(fields.items()):
+                if number % PAGE == 0:
+                    await asyncio.sleep(0)  # the worker that reads this for its alerts sends meanwhile
                 workspace, _, what = name.partition(" ")
                 figures = found.setdefault(workspace, Figures())
                 if what[0] == "t" and what[1:].isdigit():
@@ -145,14 +156,15 @@ class Stats:
             return [0] * len(fields)
         return [int(value) if value and value.isdigit() else 0 for value in values]
 
-    async def _read(self, unit: str, now_ms: int, count: int) -> list[Mapping[str, int]]:
+    async def _read(self, unit: str, now_ms: int, count: int) -> list[dict[str, int]]:
+        """The counters of each of the last `count` hours or days, a page at a time: there may be a million of them."""
         last = now_ms // LENGTHS[unit]
-        pipe = self._client.pipeline(transaction=False)
-        for number in range(last - count + 1, last + 1):
-            pipe.hgetall(self._keys.stats(unit, number))
+        found: list[dict[str, int]] = []
         with translated(self._url):
-            replies = await pipe.execute()
-        return [{name.decode(): int(value) for name, value in fields.items()} for fields in replies]
+            for number in range(last - count + 1, last + 1):
+                fields = self._client.hscan_iter(self._keys.stats(unit, number), count=PAGE)
+                found.append({name.decode(): int(value) async for name, value in fields})
+        return found
 
 
 def total(figures: Iterable[Figures]) -> Figures:

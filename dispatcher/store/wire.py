@@ -6,7 +6,7 @@ of CPU per call, this one 90: at low load that is most of what a callback costs 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -35,6 +35,11 @@ class Wire:
         """Sends one command. Raises redis-py's ConnectionError or TimeoutError; it may nevertheless have run."""
         link = self._link if self._link and self._link.is_open else await self._connect()
         return await link.call(command)
+
+    async def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """Sends commands together; returns the reply or the exception of each. Raises if it cannot connect."""
+        link = self._link if self._link and self._link.is_open else await self._connect()
+        return await asyncio.gather(*map(link.call, commands), return_exceptions=True)
 
     async def close(self) -> None:
         """Closes the connection."""

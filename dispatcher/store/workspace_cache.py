@@ -1,18 +1,27 @@
 """Caches workspaces in a worker, so that a callback costs no read of its customer's settings."""
 
 import asyncio
+from collections import OrderedDict
+from collections.abc import Collection
 
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.workspaces import Workspaces
 
+MAX_KNOWN = 50_000
+"""Most workspaces that a worker caches; each takes about a kilobyte."""
+
 
 class WorkspaceCache:
-    """Caches workspaces. Reads one again if its revision differs, once for all callers; does not cache unknown ones."""
+    """Caches workspaces. Reads one again if its revision differs, once for all callers; does not cache unknown ones.
 
-    def __init__(self, workspaces: Workspaces) -> None:
+    Beyond `most` it forgets the one that it read first.
+    """
+
+    def __init__(self, workspaces: Workspaces, most: int = MAX_KNOWN) -> None:
         self._workspaces = workspaces
-        self._known: dict[str, tuple[Workspace, set[str | None]]] = {}
-        """Each workspace with the revisions that it is at least as new as."""
+        self._most = most
+        self._known: OrderedDict[str, tuple[Workspace, Collection[str | None]]] = OrderedDict()
+        """Each workspace with the revisions that it is at least as new as; the one read last is last."""
         self._reads: dict[str, tuple[str | None, asyncio.Task[Workspace | None]]] = {}
         """The reads under way, each with the revision that it was begun for."""
 
@@ -22,7 +31,7 @@ class WorkspaceCache:
         Callers that ask for the same revision share a read: it was begun after that revision existed. A failed read is
         not cached, and cancelling one caller does not affect the others.
         """
-        known, revisions = self._known.get(workspace, (None, set()))
+        known, revisions = self._known.get(workspace, (None, ()))
         if known and (revision is None or revision in revisions):
             return known
         begun_for, read = self._reads.get(workspace, (None, None))
@@ -41,7 +50,10 @@ class WorkspaceCache:
             if is_latest:
                 del self._reads[workspace]
         if is_latest and found:
-            self._known[workspace] = found, {revision, found.revision}
+            self._known[workspace] = found, (revision, found.revision)
+            self._known.move_to_end(workspace)
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
         elif is_latest:
             self._known.pop(workspace, None)
         return found

@@ -13,11 +13,11 @@ import redis.asyncio
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.model import WORKSPACE_PATTERN, iso
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
+from dispatcher.store.endpoints import waiting_of
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.sealing import SecretBox, generate_secret
@@ -25,6 +25,9 @@ from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
 
 MAX_LIVE_SECRETS = 3
 """Each makes the signature header longer, and old secrets should be retired."""
+
+READ_AT_ONCE = 500
+"""Workspaces read per round trip."""
 
 
 class Workspaces:
@@ -55,6 +58,23 @@ class Workspaces:
         found = await self.get(workspace)
         if found is None:
             raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
+        return found
+
+    async def all(self) -> list[Workspace]:
+        """All workspaces, sorted by name."""
+        names, found = await self.names(), list[Workspace]()
+        for first in range(0, len(names), READ_AT_ONCE):
+            some = names[first : first + READ_AT_ONCE]
+            pipe = self._client.pipeline(transaction=False)
+            for name in some:
+                pipe.hgetall(self._keys.workspace(name))
+            with translated(self._url):
+                replies = await pipe.execute()
+            found += [
+                self._record.read(name, fields)
+                for name, fields in zip(some, replies, strict=True)
+                if fields  # else it was removed meanwhile
+            ]
         return found
 
     async def names(self) -> list[str]:
@@ -232,19 +252,8 @@ class Workspaces:
 
     async def waiting(self, workspace: str) -> dict[str, int]:
         """The workspace's endpoints (ids) that have waiting callbacks, with how many."""
-        found: dict[str, int] = {}
         with translated(self._url):
-            async for endpoint, _ in self._client.zscan_iter(self._keys.endpoints):
-                key = self._keys.endpoint(endpoint.decode())
-                fields: Any = await self._client.hmget(key, "name", "waiting")
-                name, waiting = fields
-                if (
-                    name
-                    and EndpointName.parse(name.decode(errors="replace")).workspace == workspace
-                    and int(waiting or 0) > 0
-                ):
-                    found[endpoint.decode()] = int(waiting)
-        return found
+            return await waiting_of(workspace, self._client, self._keys)
 
     async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
         """Removes a workspace and its API keys. Raises NotFound, or StillWaiting unless forced.

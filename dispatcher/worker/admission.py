@@ -48,7 +48,7 @@ class Admission:
 
         None if no endpoint waits or there is no room.
         """
-        if self._slots.are_gone:
+        if self._slots.are_gone or not len(self):
             return None
         self._asked += 1
         first, second = self._next_waiting, self._next_suspect

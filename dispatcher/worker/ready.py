@@ -1,6 +1,6 @@
 """Endpoints that have work and wait to be served; workspaces take turns, however many endpoints each has."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
 
@@ -17,7 +17,8 @@ class Ready:
     """
 
     def __init__(self) -> None:
-        self._endpoints: dict[str, dict[str, None]] = {}
+        self._endpoints: dict[str, OrderedDict[str, None]] = {}
+        """By workspace. A plain dict would scan past the endpoints taken before to find its first."""
         self._new: deque[str] = deque()
         self._old: deque[str] = deque()
         self._length = 0
@@ -34,7 +35,7 @@ class Ready:
         """Adds an endpoint, unless it waits already."""
         waiting = self._endpoints.get(hint.workspace)
         if waiting is None:
-            waiting = self._endpoints[hint.workspace] = {}
+            waiting = self._endpoints[hint.workspace] = OrderedDict()
             self._new.append(hint.workspace)
         if hint.endpoint not in waiting:
             waiting[hint.endpoint] = None
@@ -62,12 +63,12 @@ class Ready:
         """
         waiting = self._endpoints[workspace]
         for endpoint in list(islice(waiting, LOOK_AT_OF_ONE)):
-            del waiting[endpoint]
             hint = Hint(endpoint, workspace)
             if may(hint):
+                del waiting[endpoint]
                 self._length -= 1
                 return hint
-            waiting[endpoint] = None
+            waiting.move_to_end(endpoint)
         return None
 
     def take_all(self) -> list[Hint]:

@@ -1,7 +1,7 @@
 """Limits the POSTs that a worker has under way, and shares them between endpoints and workspaces."""
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from dispatcher.rules.outcomes import EndpointHealth
@@ -49,11 +49,12 @@ class Slots:
         self._healthy: dict[str, dict[str, None]] = {}
         """Healthy endpoints by workspace, in the order in which that was learned."""
         self._healthy_count = 0
-        self._suspects: dict[str, None] = {}
+        self._suspects: OrderedDict[str, None] = OrderedDict()
+        """The latest is last. A plain dict would scan past those removed before it to find its first."""
         self._of: Counter[str] = Counter()
         """Slots taken, by workspace."""
         self._of_endpoint: Counter[str] = Counter()
-        self._wanted: dict[str, float] = {}
+        self._wanted: OrderedDict[str, float] = OrderedDict()
         """When each workspace last took slots, or began to wait for some; the latest is last."""
 
     def free(self, endpoint: str, workspace: str) -> int:
@@ -80,8 +81,10 @@ class Slots:
 
     def are_wanted_beside(self, workspace: str) -> bool:
         """Whether another workspace took slots within WANTED_SECONDS, or began to wait for some."""
-        other = next((one for one in reversed(self._wanted) if one != workspace), None)
-        return other is not None and self._clock() - self._wanted[other] < WANTED_SECONDS
+        for other in reversed(self._wanted):  # at most two steps
+            if other != workspace:
+                return self._clock() - self._wanted[other] < WANTED_SECONDS
+        return False
 
     def are_shared(self) -> bool:
         """Whether several workspaces took slots within WANTED_SECONDS, or began to wait for some."""
@@ -98,10 +101,11 @@ class Slots:
 
     def learn(self, endpoint: str, workspace: str, health: EndpointHealth, duration_ms: int) -> None:
         """Notes the result of an attempt to this endpoint that took `duration_ms`."""
-        self._forget(endpoint, workspace)
         healthy = health is EndpointHealth.UP and duration_ms < FAST_MS
         self._note(workspace, healthy)
-        if healthy:
+        if not healthy:
+            self._forget(endpoint, workspace)
+        elif not self.is_healthy(endpoint, workspace):
             self._healthy.setdefault(workspace, {})[endpoint] = None
             self._healthy_count += 1
             self._unproven -= self._of_endpoint[endpoint]
@@ -113,7 +117,7 @@ class Slots:
         if not healthy:
             self._suspects[workspace] = None
             if len(self._suspects) > MAX_SUSPECTS:
-                del self._suspects[next(iter(self._suspects))]
+                self._suspects.popitem(last=False)
 
     def is_suspect(self, workspace: str) -> bool:
         """Whether the workspace's last attempt failed or was slow."""
@@ -160,10 +164,10 @@ class Slots:
 
     def want(self, workspace: str) -> None:
         """Notes that the workspace takes slots now, or begins to wait for some."""
-        self._wanted.pop(workspace, None)
-        self._wanted[workspace] = self._clock()
+        now = self._wanted[workspace] = self._clock()
+        self._wanted.move_to_end(workspace)
         oldest = next(iter(self._wanted))
-        if self._clock() - self._wanted[oldest] >= WANTED_SECONDS:
+        if now - self._wanted[oldest] >= WANTED_SECONDS:
             del self._wanted[oldest]
 
     def give_back(self, endpoint: str, workspace: str, count: int) -> None:

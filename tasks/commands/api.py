@@ -41,7 +41,8 @@ def api(
         import uvicorn
         import uvicorn.supervisors
 
-        from tasks.api_protocol import SHUTDOWN_SECONDS, BoundedProtocol, Limits
+        from tasks.api_protocol import SHUTDOWN_SECONDS, Limits
+        from tasks.intake_protocol import IntakeProtocol
 
         if settings.api_docs:
             import fastapi_offline  # noqa: F401  it has the page's files
@@ -63,7 +64,7 @@ def api(
         workers=workers,
         log_level=settings.log_level.lower(),
         access_log=False,
-        http=functools.partial(BoundedProtocol, limits=limits),  # type: ignore[arg-type]  # makes a protocol
+        http=functools.partial(IntakeProtocol, limits=limits),  # type: ignore[arg-type]  # makes a protocol
         ws="none",  # nothing would bound WebSocket connections
         timeout_graceful_shutdown=round(SHUTDOWN_SECONDS) + 1,
         log_config=None,

@@ -9,6 +9,7 @@ import typer
 from dispatcher.model import iso
 from dispatcher.rules.dialects import platform_of
 from dispatcher.store.api_keys import PRODUCERS, ApiKey
+from dispatcher.store.producer_keys import KEPT_SECONDS
 from tasks import console, wiring
 
 of_workspaces = typer.Typer(help="API keys of a workspace, for its customer's queries.", no_args_is_help=True)
@@ -67,7 +68,7 @@ def list_producers(as_json: Json = False) -> None:
 
 @of_producers.command("revoke")
 def revoke_producer(key: KeyId) -> None:
-    """Revoke a backend's key: its next call is refused."""
+    """Revoke a backend's key: its calls are refused after at most 5 seconds."""
     _revoke(PRODUCERS, key)
 
 
@@ -137,7 +138,8 @@ def _revoke(workspace: str, key: str) -> None:
             await store.audit.add(*_audited("revoke", workspace), before=known[0] if known else {"key": id_})
 
     console.run(work())
-    console.out.print(f"API key {key.partition('.')[0]} is revoked", markup=False)
+    when = f"; it may enqueue for {KEPT_SECONDS:g} s more" if workspace == PRODUCERS else ""
+    console.out.print(f"API key {key.partition('.')[0]} is revoked{when}", markup=False)
 
 
 def _audited(what: str, workspace: str) -> tuple[str, str]:

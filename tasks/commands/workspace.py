@@ -76,8 +76,7 @@ def list_(as_json: Json = False) -> None:
 
     async def work() -> list[Workspace]:
         async with wiring.store(settings) as store:
-            found = [await store.workspaces.get(name) for name in await store.workspaces.names()]
-            return [workspace for workspace in found if workspace]
+            return await store.workspaces.all()
 
     found = console.run(work())
     if as_json:

@@ -25,6 +25,8 @@ from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages import Messages
+from dispatcher.store.producer_keys import ProducerKeys
+from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refusals import Refusals
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.sealing import SecretBox
@@ -99,6 +101,8 @@ class Api:
             refusals=Refusals(self.wire.call, self.keys, url),
             audit=Audit(self.wire.call, self.keys, url, Who("api", "nobody")),
             producer=AsyncDispatcher(self.client, url),
+            producer_keys=ProducerKeys(api_keys),
+            queue=QueueWriter(self.wire, self.keys, url),
             addresses=AddressPolicy(),
             max_queued=5,
             webhook_changes_per_minute=1000,

@@ -491,14 +491,14 @@ def test_whitespace_before_many(api: Api) -> None:
 
 def test_others_are_served_while_changes_are_looked_at(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,000 short status changes 50 are looked at between two turns of the others; of long ones, one."""
-    looked_at, look = 0, status_changes._looked_at
+    looked_at, look = 0, status_changes.looked_at
 
     def counted(*given: Any) -> status_changes.Looked:
         nonlocal looked_at
         looked_at += 1
         return look(*given)
 
-    monkeypatch.setattr(status_changes, "_looked_at", counted)
+    monkeypatch.setattr(status_changes, "looked_at", counted)
 
     async def most_of(body: bytes) -> int:
         most = 0

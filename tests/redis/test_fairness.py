@@ -87,10 +87,13 @@ def test_accept_gives_each_workspace_its_share(world: World) -> None:
 
 
 def test_schedule_is_empty_when_nothing_waits(world: World) -> None:
-    """A workspace of which nothing waits is in no schedule."""
+    """Of a workspace of which nothing waits nothing is scheduled; the next wake that is due for it removes it."""
     accept_many(world, 3)
     assert [b"hog"] == world.call("zrange", world.keys.schedule, 0, -1)
     world.deliver_all(*(f"hog https://{n}.example:443" for n in range(3)))
+    assert [world.keys.schedule.encode()] == world.call("keys", "*schedule*")
+    world.now += world.ledger.options.lease_ms
+    world.run(world.ledger.wake())
     assert [] == world.call("keys", "*schedule*")
 
 

@@ -278,15 +278,28 @@ def test_expiry_of_thousands(world: World) -> None:
     world.now += 1000
     assert [500, 500, 200] == [world.run(world.ledger.expire(500)) for _ in range(3)]
     assert 1200 == _counters(world)["expired"]
-    assert 0 == world.call("zcard", world.keys.schedule)
+    assert 0 == world.call("zcard", world.keys.schedule_of("acme"))
 
 
 def test_ended_callbacks_leave_only_their_record(world: World) -> None:
-    """After its end a callback is a record, a body for an hour, and its message's list, all with a time to live."""
+    """After its end a callback is a record, a body for an hour, and its message's list, all with a time to live.
+
+    Its workspace stays in `schedule` until wake looks at it next.
+    """
     world.accept(callback("e1"))
     world.deliver_all()
     left = {key.decode().removeprefix(Keys().root).split(":")[0] for key in world.call("keys", "*")}
-    assert {"body", "endpoint", "endpoints", "event", "events", "intake", "message", "stats"} == left
+    assert {
+        "body",
+        "endpoint",
+        "endpoints",
+        "event",
+        "events",
+        "intake",
+        "message",
+        "schedule",
+        "stats",
+    } == left
     life = world.call("pttl", world.keys.body("acme", "e1"))
     assert 3_590_000 < life <= 3_600_000
 

@@ -205,6 +205,24 @@ def test_one_read_for_all_who_wait(world: World, workspaces: Workspaces) -> None
     assert first != changed
 
 
+def test_cache_is_bounded(world: World, workspaces: Workspaces) -> None:
+    """Beyond its bound the cache forgets the workspace that it read first, and reads it again when asked."""
+    names = ["a", "b", "c"]
+    for name in names:
+        world.run(workspaces.add(name, "zeckta", URL, now_ms=1))
+    cache = WorkspaceCache(workspaces, most=2)
+
+    def reads(name: str) -> int:
+        before = world.call("info", "commandstats")["cmdstat_hgetall"]["calls"]
+        found = world.run(cache.get(name))
+        assert found
+        assert name == found.id
+        return int(world.call("info", "commandstats")["cmdstat_hgetall"]["calls"] - before)
+
+    assert [1, 1, 1] == [reads(name) for name in names]
+    assert [0, 0, 1] == [reads(name) for name in ("b", "c", "a")]
+
+
 def test_read_begun_before_the_change_is_not_shared(world: World, workspaces: Workspaces) -> None:
     """Who knows of a newer revision does not get what was read before it, and neither does who asks after it."""
     world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))

@@ -45,11 +45,7 @@
 -- include giving
 -- include siblings
 -- include taking_in
--- include message_steps
--- include message_lists
--- include message_record
 local token, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = take(7)
-if redis.call('GET', key_of('intake')) ~= token then return { 'not_leader', now } end
 left_to_give, max_waiting = tonumber(most_given), tonumber(max_waiting)
 
 -- If a workspace changed since its entries were rendered, all of them are left on the queue.
@@ -69,9 +65,9 @@ for _ = 1, take(1) do
   local endpoint_id, name = take(2)
   name_of[endpoint_id] = name
 end
-
--- First write the single callbacks, ...
+-- First take in the single callbacks, ...
 local callbacks, words, broken = each(10, take(1)), {}, {}
+if read_known(callbacks) ~= token then return { 'not_leader', now } end
 for queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body in callbacks do
   local word = changed[workspace] and 'changed' or broken[endpoint_id] and 'broken'
   if not word then
@@ -81,7 +77,7 @@ for queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body
   end
   words[#words + 1] = word
 end
-write_bodies()
+write_entries()
 
 -- ... then do what is needed once per endpoint, ...
 local hints, reply = {}, { 'accepted', now, '', '', '', '', '', '', 0 }
@@ -91,8 +87,8 @@ give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(mos
 local expiries, n = {}, 0
 for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in callbacks do
   n = n + 1
-  if broken[endpoint_id] and words[n] ~= 'changed' then words[n] = 'broken' end
   local word, expiry = words[n], workspace .. ':' .. id
+  if broken[endpoint_id] and word ~= 'changed' then word, words[n] = 'broken', 'broken' end
   if word == 'accepted' and expiries_to_add[expiry] then add(expiries, expiries_to_add[expiry], expiry) end
   if word ~= 'changed' and word ~= 'broken' then
     done[#done + 1] = queue_entry
@@ -101,9 +97,13 @@ for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in c
 end
 if #expiries > 0 then redis.call('ZADD', key_of('expiries'), unpack(expiries)) end
 leave_queue(done)
--- Message records come last: callbacks do not need them.
+-- Message records come last: callbacks do not need them. What keeps them is defined only if there are any.
 local recorded, why = {}, ''
-if has_more() then keep_messages(kept_ms) end
+if has_more() then
+-- include message_steps
+-- include message_lists
+-- include message_record
+keep_messages(kept_ms)
 while has_more() do
   local callback, workspace, message, status, happened, sent, step, told, number = take(9)
   local looked_up_by = {}
@@ -114,7 +114,7 @@ while has_more() do
   recorded[#recorded + 1], why = record_unless(
     words[tonumber(callback)], why, workspace, message, status, happened, sent, step, told, looked_up_by)
 end
-write_counts()
+end
 reply[3], reply[4], reply[5] = table.concat(hints, ' '), table.concat(words, ' '), table.concat(recorded, ' ')
 reply[6], reply[7], reply[8] = why, table.concat(changes, ' '), problem
-return with_ends(reply)
+return conclude(reply)

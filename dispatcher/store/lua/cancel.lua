@@ -29,5 +29,4 @@ for id in each(1) do
   end
 end
 reschedule_after_ends(assess(load_endpoint(endpoint_id)))
-write_counts()
-return with_ends({ 'cancelled', now, cancelled })
+return conclude({ 'cancelled', now, cancelled })

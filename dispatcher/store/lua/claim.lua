@@ -22,5 +22,4 @@ redis.call('DEL', PREFIX .. 'never')
 local endpoint_id, wanted, lease_ms, hint_ms = take(4)
 local reply = { 'claimed', now }
 claim(reply, load_endpoint(endpoint_id), tonumber(wanted), tonumber(lease_ms), hint_ms)
-write_counts()
-return with_ends(reply)
+return conclude(reply)

@@ -39,5 +39,4 @@ guarded(redis.call, 'ZREMRANGEBYSCORE', key_of('endpoints'), '-inf', now - RETEN
 for endpoint_id in pairs(touched) do
   guarded(function() reschedule_after_ends(assess(load_endpoint(endpoint_id))) end)
 end
-write_counts()
-return with_ends({ 'expired', now, #members, problem })
+return conclude({ 'expired', now, #members, problem })

@@ -109,5 +109,4 @@ for touched_id in pairs(touched) do
   if touched_id ~= endpoint_id then reschedule_after_ends(assess(load_endpoint(touched_id))) end
 end
 reschedule(assess(load_endpoint(endpoint_id)))
-write_counts()
-return with_ends({ 'moved', now, moved })
+return conclude({ 'moved', now, moved })

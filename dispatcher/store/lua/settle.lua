@@ -35,27 +35,37 @@
 -- include breaker
 redis.call('DEL', PREFIX .. 'never')
 local hint_ms, delivered_body_ms, breaker_failures, first_pause_ms, max_pause_ms, lease_ms = take(6)
-KEEPS_BODY.delivered = redis.call('EXISTS', key_of('full')) == 1 and 0 or tonumber(delivered_body_ms)
+DELIVERED_BODY_MS = tonumber(delivered_body_ms)
 FAILURES = tonumber(breaker_failures)
 FIRST_PAUSE_MS, MAX_PAUSE_MS = tonumber(first_pause_ms), tonumber(max_pause_ms)
 
 -- Returns a word for each callback of one endpoint. The probe's lease ends when the pause does.
 local function settle_callbacks(endpoint, number)
-  local words, before = {}, learned_of(endpoint)
-  for _ = 1, number do
-    local id, claim_number, outcome, delay_ms, started, attempt, answer, health, retry_after_ms = take(9)
-    local pauses = endpoint.pause > 0
-    local lease_end = pauses and tonumber(redis.call('ZSCORE', key_of('leased', endpoint.id), id) or 0)
-    local word = endpoint.workspace
-      and settle_one(endpoint, id, claim_number, outcome, delay_ms, started, attempt, answer) or 'stale'
-    words[#words + 1] = word
+  local words, before, ids, done = {}, learned_of(endpoint), {}, {}
+  local callbacks = each(9, number)
+  for id in callbacks do ids[#ids + 1] = id end
+  if not endpoint.workspace or #ids == 0 then
+    for i = 1, number do words[i] = 'stale' end
+    return words
+  end
+  local entries = read_claimed(endpoint, ids)
+  for id, claim_number, outcome, delay_ms, started, attempt, answer, health, retry_after_ms in callbacks do
+    local entry = entries[id]
+    local is_probe = entry and endpoint.pause > 0 and entry.lease_end == endpoint.pause
+    local word = settle_one(endpoint, id, entry, claim_number, outcome, delay_ms, started, attempt, answer)
+    words[#words + 1], entries[id] = word, nil
     if word == 'ok' then
-      learn(endpoint, health, tonumber(retry_after_ms), pauses and lease_end == endpoint.pause)
+      done[#done + 1] = id
+      learn(endpoint, health, tonumber(retry_after_ms), is_probe)
       follow_duration(endpoint, attempt)
       if outcome ~= 'delivered' then note_failure(endpoint, id, attempt, answer) end
     end
   end
-  if endpoint.workspace then write_learned(endpoint, before) end
+  leave_expiries()
+  if #done > 0 then -- last
+    endpoint.leased = endpoint.leased - redis.call('ZREM', key_of('leased', endpoint.id), unpack(done))
+  end
+  write_learned(endpoint, before)
   return words
 end
 
@@ -86,5 +96,4 @@ while has_more() do
     arguments_taken = next_endpoint
   end
 end
-write_counts()
-return with_ends(reply)
+return conclude(reply)

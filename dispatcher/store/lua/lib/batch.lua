@@ -24,9 +24,10 @@ local touched, touched_ids, name_of = {}, {}, {}
 local function touch(endpoint_id)
   local endpoint = touched[endpoint_id]
   if not endpoint then
-    endpoint = keep(load_endpoint(endpoint_id), name_of[endpoint_id])
+    endpoint = keep(load_endpoint(endpoint_id, true), name_of[endpoint_id])
     endpoint.given, endpoint.handed, endpoint.added, endpoint.lane = {}, {}, 0, {}
-    endpoint.lane_is_empty = left_to_give > 0 and redis.call('EXISTS', key_of('lane', endpoint_id)) == 0
+    endpoint.lane_is_empty = left_to_give > 0
+      and (endpoint.waiting == 0 or redis.call('EXISTS', key_of('lane', endpoint_id)) == 0)
     touched[endpoint_id], touched_ids[#touched_ids + 1] = endpoint, endpoint_id
   end
   return endpoint
@@ -43,17 +44,38 @@ local function is_full(endpoint_id, max_waiting)
   return waiting_at[endpoint_id] + (endpoint and endpoint.added or 0) >= max_waiting
 end
 
--- What a batch adds to bodies, to lanes and to the expiries, written in one call each, in this order.
-local bodies = {}
+-- What a batch adds to entries and bodies, to lanes and to the expiries, written in one call each, in this
+-- order. What reads entries writes first.
+local entries_and_bodies = {}
 expiries_to_add = {}
 local function add(list, first, second)
   local n = #list
   list[n + 1], list[n + 2] = first, second
 end
-local function write_bodies()
-  if #bodies > 0 then redis.call('MSET', unpack(bodies)) end
-  bodies = {}
+local function write_entries()
+  if #entries_and_bodies > 0 then redis.call('MSET', unpack(entries_and_bodies)) end
+  entries_and_bodies = {}
 end
+
+-- Texts of the entries that a batch's eventIds have already, by key (false: none), each for one look: after
+-- that it may have been written. Returns who leads intake.
+local known_texts = {}
+local function read_known(callbacks)
+  local keys = { key_of('intake') }
+  for _, workspace, id in callbacks do keys[#keys + 1] = key_of('event', workspace, id) end
+  local texts = redis.call('MGET', unpack(keys))
+  for i = 2, #keys do known_texts[keys[i]] = texts[i] end
+  return texts[1]
+end
+local function take_known(workspace, id)
+  local key = key_of('event', workspace, id)
+  local text = known_texts[key]
+  known_texts[key] = nil
+  if text ~= nil then return text end
+  write_entries() -- its eventId is in the batch twice
+  return redis.call('MGET', key)[1]
+end
+
 local function write_lane(endpoint)
   if #endpoint.lane > 0 then redis.call('ZADD', key_of('lane', endpoint.id), unpack(endpoint.lane)) end
   endpoint.lane = {}

@@ -3,11 +3,11 @@
 
 local claim
 do -- the rest is private to this file
-  -- Gives a callback and returns its entry; returns nil if it was not given. A `suspect`, whose worker died
-  -- twice, is given only when nothing else of its endpoint is in flight, and the window starts over at one:
-  -- if its worker dies again, no other callback is lost with it.
-  local function give(endpoint, id)
-    local entry = read_entry(endpoint.workspace, id)
+  -- Gives a callback, from the text of its entry and its body; returns the entry, or nil if it was not given.
+  -- A `suspect`, whose worker died twice, is given only when nothing else of its endpoint is in flight, and
+  -- the window starts over at one: if its worker dies again, no other callback is lost with it.
+  local function give(endpoint, id, text, body)
+    local entry = text and parse_entry(text)
     local is_here = entry and not entry.ended and entry.endpoint == endpoint.id
     local is_over = is_here and expires_of(entry) <= now
     if is_here and not is_over and entry.extra.suspect then
@@ -23,20 +23,26 @@ do -- the rest is private to this file
     entry.claims, entry.state = int(entry.claims + 1), 'sending'
     local about = entry.extra.base and string.gsub(entry.about, '%d+$', '0') or entry.about
     local attempt = int(count_attempts(entry) - (entry.extra.base or 0) + 1)
-    local body = redis.call('GET', key_of('body', endpoint.workspace, id)) or ''
-    hand_over(endpoint, id, entry.claims, attempt, int(expires_of(entry)), entry.message, about, body)
+    hand_over(endpoint, id, entry.claims, attempt, int(expires_of(entry)), entry.message, about, body or '')
     return entry
   end
 
   local function give_all(endpoint, ids)
-    local entries, given = {}, {}
-    for _, id in ipairs(ids) do
-      local entry = not endpoint.alone and give(endpoint, id)
-      if entry then entries[id], given[#given + 1] = entry, id end
+    local keys, entries, given, workspace = {}, {}, {}, endpoint.workspace
+    for i, id in ipairs(ids) do
+      keys[2 * i - 1], keys[2 * i] = key_of('event', workspace, id), key_of('body', workspace, id)
+    end
+    local texts = redis.call('MGET', unpack(keys))
+    for i, id in ipairs(ids) do
+      local entry = not endpoint.alone and give(endpoint, id, texts[2 * i - 1], texts[2 * i])
+      if entry then
+        local n = #given
+        given[n + 1], entries[2 * n + 1], entries[2 * n + 2] = id, keys[2 * i - 1], text_of(entry)
+      end
     end
     if #given == 0 then return end
     lease(endpoint)
-    for _, id in ipairs(given) do write_entry(endpoint.workspace, id, entries[id]) end
+    redis.call('MSET', unpack(entries))
     redis.call('ZREM', key_of('lane', endpoint.id), unpack(given))
   end
 

@@ -6,21 +6,32 @@ local expiries_to_add
 -- Callbacks that ended in any state but delivered, for the caller's log: workspace, eventId, endpoint's name,
 -- entry and answer ('' = none) of each. They come at the end of a reply.
 local ends = {}
-local function with_ends(reply)
+
+-- What leaves the expiries. It goes last: a callback that has ended and is in there was not ended completely;
+-- expire.lua ends it again.
+local ended_expiries = {}
+local function leave_expiries()
+  if #ended_expiries == 0 then return end
+  guarded(redis.call, 'ZREM', key_of('expiries'), unpack(ended_expiries))
+  ended_expiries = {}
+end
+
+-- What a script that may end callbacks does at its end; returns the whole reply.
+local function conclude(reply)
+  leave_expiries()
+  write_counts()
   for _, value in ipairs(ends) do reply[#reply + 1] = value end
   return reply
 end
 
 -- Lists a callback that ended in any state but delivered. If that fails, it ends nevertheless.
-local function add_to_list(workspace, id, state)
-  local listed = key_of('ended', workspace, state)
-  redis.call('ZADD', listed, NOW, id)
-  redis.call('ZREMRANGEBYSCORE', listed, '-inf', now - RETENTION_MS)
-  redis.call('PEXPIRE', listed, RETENTION_MS)
-end
-
 local function list_end(workspace, id, entry)
-  guarded(add_to_list, workspace, id, entry.state)
+  guarded(function()
+    local listed = key_of('ended', workspace, entry.state)
+    redis.call('ZADD', listed, NOW, id)
+    redis.call('ZREMRANGEBYSCORE', listed, '-inf', now - RETENTION_MS)
+    redis.call('PEXPIRE', listed, RETENTION_MS)
+  end)
   local _, name = guarded(redis.call, 'HGET', key_of('endpoint', entry.endpoint), 'name')
   local answer = redis.call('GET', key_of('answer', workspace, id))
   local n = #ends
@@ -29,8 +40,7 @@ local function list_end(workspace, id, entry)
 end
 
 -- Ends a callback. `body_ms` is how long the body stays (nil: the retention); `answered` is false if no
--- answer was kept; `counted_as` is the name it is counted by, if that is not its state. It leaves the
--- expiries last: one that has ended and is in there was not ended completely; expire.lua ends it again.
+-- answer was kept; `counted_as` is the name it is counted by, if that is not its state.
 local function finish(workspace, id, entry, state, body_ms, answered, counted_as)
   entry.state, entry.ended = state, int(now - entry.accepted)
   if state ~= 'delivered' then list_end(workspace, id, entry) end
@@ -39,8 +49,9 @@ local function finish(workspace, id, entry, state, body_ms, answered, counted_as
   write_entry(workspace, id, entry, RETENTION_MS)
   if body_ms == 0 then redis.call('DEL', key_of('body', workspace, id)) end
   leave_chain(entry.endpoint, entry.message, id)
-  if expiries_to_add then expiries_to_add[workspace .. ':' .. id] = nil end
-  guarded(redis.call, 'ZREM', key_of('expiries'), workspace .. ':' .. id)
+  local expiry = workspace .. ':' .. id
+  if expiries_to_add then expiries_to_add[expiry] = nil end
+  ended_expiries[#ended_expiries + 1] = expiry
   count_waiting(entry.endpoint, -1)
   count(counted_as or state, workspace, entry.endpoint)
 end

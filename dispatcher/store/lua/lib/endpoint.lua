@@ -53,7 +53,8 @@ local function workspace_of(id)
   return workspaces[id]
 end
 
-local function load_endpoint(endpoint_id)
+-- With `skips_idle`, leases are not counted if by the record nothing waits.
+local function load_endpoint(endpoint_id, skips_idle)
   local START_WINDOW, MAX_HINT_MS = 2, 60000
   local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
     'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting')
@@ -67,7 +68,8 @@ local function load_endpoint(endpoint_id)
     hinted_until = hinted_until, pause = tonumber(h[4] or 0), stopped = h[5] ~= false,
     tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0), failures = tonumber(h[8] or 0),
     pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]), down_since = tonumber(h[11] or 0),
-    waiting = tonumber(h[12] or 0), leased = redis.call('ZCARD', key_of('leased', endpoint_id)),
+    waiting = tonumber(h[12] or 0),
+    leased = skips_idle and h[12] == '0' and 0 or redis.call('ZCARD', key_of('leased', endpoint_id)),
   }
 end
 

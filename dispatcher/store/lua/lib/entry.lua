@@ -17,14 +17,9 @@ local SHORT = { delivered = 'd', d = 'delivered' }
 
 local function digest_of(text) return string.match(text, '^%S+') end
 
--- An entry that no script of ours wrote counts as removed.
-local function read_entry(workspace, id)
+-- The entry in a text; an entry that no script of ours wrote counts as removed (nil).
+local function parse_entry(text)
   local WORDS = '^(%S+ %S+ %l (%d+)) (%S+) (%d+) (%S+) (%S+) (-?%d+) (%S+)([^\n]*)(.*)$'
-  local ok, text = pcall(redis.call, 'GET', key_of('event', workspace, id))
-  if not ok or not text then
-    if not ok and not is_of_data(error_of(text)) then error(text, 0) end
-    return
-  end
   local about, accepted, state, claims, endpoint_id, message, life, ended, rest, attempts =
     string.match(text, WORDS)
   if not about then return end
@@ -37,6 +32,12 @@ local function read_entry(workspace, id)
     endpoint = endpoint_id, message = message, life = life, ended = ended ~= '-' and ended, extra = extra,
     attempts = attempts,
   }
+end
+
+-- MGET gives nil for a key of another type, too.
+local function read_entry(workspace, id)
+  local text = redis.call('MGET', key_of('event', workspace, id))[1]
+  return text and parse_entry(text)
 end
 
 local function text_of(entry)

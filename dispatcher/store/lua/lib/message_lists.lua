@@ -4,8 +4,8 @@ local CHANNEL, CUSTOMER_ID = 3, 9 -- their places in the details
 -- How long a message is kept after its last change, and how long the lists are: longer, because its last
 -- change may come later.
 local KEPT_MS, LISTED_MS
-local function keep_messages(kept_ms)
-  KEPT_MS, LISTED_MS = kept_ms, int(kept_ms + 2 * DAY)
+local function keep_messages(for_ms)
+  KEPT_MS, LISTED_MS = for_ms, int(for_ms + 2 * DAY)
 end
 
 -- The first of a message's steps that gave this id on this channel.

@@ -49,11 +49,11 @@ end
 -- Words of accept for callbacks whose status changes are not recorded, with the word for the status change.
 local NOT_RECORDED = { conflict = 'conflict', changed = 'again', broken = 'again' }
 
--- Returns the word for one status change, and why it failed, or else `why`. `word` is that of its callback;
--- nil: it causes none.
-local function record_unless(word, why, ...)
-  if NOT_RECORDED[word] then return NOT_RECORDED[word], why end
+-- Returns the word for one status change, and why it failed, or else `earlier`. `word` is that of its
+-- callback; nil: it causes none.
+local function record_unless(word, earlier, ...)
+  if NOT_RECORDED[word] then return NOT_RECORDED[word], earlier end
   local worked, found = pcall(record, ...)
-  if worked then return found, why end
+  if worked then return found, earlier end
   return 'failed', error_of(found)
 end

@@ -4,6 +4,7 @@
 
 -- How long the body of a callback with this outcome stays, ms (false: the retention); nil: it does not end.
 local KEEPS_BODY = { delivered = false, failed = false, expired = false, superseded = false }
+local DELIVERED_BODY_MS -- set by settle from its arguments
 
 local settle_one
 do -- the rest is private to this file
@@ -54,17 +55,42 @@ do -- the rest is private to this file
     end
   end
 
-  -- Returns `ok`; or `stale` if the lease is another worker's or gone, and nothing was recorded.
-  function settle_one(endpoint, id, claim_number, outcome, delay_ms, started, attempt, answer)
-    local entry, leased = read_entry(endpoint.workspace, id), key_of('leased', endpoint.id)
+  -- Records what became of a callback; the caller releases its lease afterwards. Returns `ok`; or `stale` if
+  -- the lease is another worker's or gone, and nothing was recorded.
+  function settle_one(endpoint, id, entry, claim_number, outcome, delay_ms, started, attempt, answer)
     if not entry or entry.claims ~= claim_number then return 'stale' end
     if entry.state == 'sending' then
       record_outcome(endpoint, id, entry, outcome, delay_ms, started, attempt, answer)
-    elseif redis.call('ZSCORE', leased, id) then
+    elseif entry.lease_end then
       complete(endpoint, id, entry, delay_ms, outcome)
+    else
+      return 'stale'
     end
-    if redis.call('ZREM', leased, id) == 0 then return 'stale' end
-    endpoint.leased = endpoint.leased - 1
     return 'ok'
   end
+end
+
+-- The entries of callbacks of one endpoint, by id. They have `lease_end`, when their lease ends, where that
+-- matters: in a pause, whose probe is known by it; or if one is not `sending` any more. While Redis is full,
+-- bodies of delivered callbacks go at once.
+local function read_claimed(endpoint, ids)
+  local keys, chains, entries, with_lease_end = {}, {}, {}, endpoint.pause > 0
+  for i, id in ipairs(ids) do keys[i] = key_of('event', endpoint.workspace, id) end
+  keys[#ids + 1] = key_of('full')
+  local texts = redis.call('MGET', unpack(keys))
+  KEEPS_BODY.delivered = texts[#keys] and 0 or DELIVERED_BODY_MS
+  for i = 1, #ids do
+    local entry = texts[i] and parse_entry(texts[i])
+    if entry then
+      entries[ids[i]], chains[#chains + 1] = entry, key_of('chain', endpoint.id, entry.message)
+      with_lease_end = with_lease_end or entry.state ~= 'sending'
+    end
+  end
+  if #chains > 0 then look_for_chains(chains) end
+  if with_lease_end then
+    for i, lease_end in ipairs(redis.call('ZMSCORE', key_of('leased', endpoint.id), unpack(ids))) do
+      if entries[ids[i]] then entries[ids[i]].lease_end = lease_end and tonumber(lease_end) end
+    end
+  end
+  return entries
 end

@@ -1,5 +1,4 @@
 -- Entries of the queue: how they leave it, and how one that cannot be used is kept in `rejected`.
-local MAX_REJECTED, MAX_RAW = 10000, 65536
 
 -- Takes entries off the queue, in batches.
 local function leave_queue(queue_entries)
@@ -10,32 +9,32 @@ local function leave_queue(queue_entries)
   end
 end
 
--- An entry's `event` field; if it has none, all of its fields.
-local function raw_of(queue_entry)
-  local found = redis.call('XRANGE', key_of('events'), queue_entry, queue_entry)
-  if not found[1] then return '' end
-  local fields = found[1][2]
-  for i = 1, #fields, 2 do
-    if fields[i] == 'event' then return fields[i + 1] end
-  end
-  return table.concat(fields, ' ')
-end
-
--- Whether an entry is among the last ones in `rejected`: then this repeats a run that broke off after that.
 local kept_lately
-local function is_kept(queue_entry, id)
-  if not kept_lately then
-    kept_lately = {}
-    for _, found in ipairs(redis.call('XREVRANGE', key_of('rejected'), '+', '-', 'COUNT', 64)) do
-      kept_lately[found[2][2] .. ' ' .. (found[2][14] or '')] = true
-    end
-  end
-  return kept_lately[queue_entry .. ' ' .. id]
-end
-
 local function keep_rejected(queue_entry, reason, detail, workspace, id)
-  if is_kept(queue_entry, id) then return redis.call('PEXPIRE', key_of('rejected'), RETENTION_MS) end
-  local raw = raw_of(queue_entry)
+  -- The entry's `event` field; if it has none, all of its fields.
+  local function raw_of()
+    local found = redis.call('XRANGE', key_of('events'), queue_entry, queue_entry)
+    if not found[1] then return '' end
+    local fields = found[1][2]
+    for i = 1, #fields, 2 do
+      if fields[i] == 'event' then return fields[i + 1] end
+    end
+    return table.concat(fields, ' ')
+  end
+
+  -- Whether it is among the last ones in `rejected`: then this repeats a run that broke off after that.
+  local function is_kept()
+    if not kept_lately then
+      kept_lately = {}
+      for _, found in ipairs(redis.call('XREVRANGE', key_of('rejected'), '+', '-', 'COUNT', 64)) do
+        kept_lately[found[2][2] .. ' ' .. (found[2][14] or '')] = true
+      end
+    end
+    return kept_lately[queue_entry .. ' ' .. id]
+  end
+
+  if is_kept() then return redis.call('PEXPIRE', key_of('rejected'), RETENTION_MS) end
+  local raw, MAX_REJECTED, MAX_RAW = raw_of(), 10000, 65536
   redis.call('XADD', key_of('rejected'), 'MAXLEN', MAX_REJECTED, '*', 'entry', queue_entry, 'at', NOW,
     'reason', reason, 'detail', detail, 'raw', string.sub(raw, 1, MAX_RAW), 'workspace', workspace,
     'eventId', id, 'cut', #raw > MAX_RAW and 1 or 0)

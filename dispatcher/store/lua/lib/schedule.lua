@@ -19,13 +19,11 @@ end
 
 -- Invariant: an endpoint with something in its lane or leased is in its workspace's schedule, unless the
 -- operator stopped it; and a workspace is in `schedule` while its own schedule is not empty, by when to look
--- at it next. So wake can take workspaces in turn: one with many due endpoints delays only its own.
+-- at it next. So wake can take workspaces in turn: one with many due endpoints delays only its own. Only wake
+-- removes a workspace from there, when it finds its schedule empty.
 local NO_WORKSPACE = '*' -- in place of the workspace if an endpoint's record is gone
 local function unschedule(workspace, endpoint_id)
-  if redis.call('ZREM', key_of('schedule', workspace), endpoint_id) == 0 then return end
-  if redis.call('EXISTS', key_of('schedule', workspace)) == 0 then
-    redis.call('ZREM', key_of('schedule'), workspace)
-  end
+  redis.call('ZREM', key_of('schedule', workspace), endpoint_id)
 end
 
 -- `endpoint` must be assessed.

@@ -2,7 +2,7 @@
 
 -- For `latest`: ends those that are older than this one and not leased.
 local function supersede_older(endpoint, message, stamp)
-  write_bodies()
+  write_entries()
   write_lane(endpoint)
   local workspace, leased = endpoint.workspace, key_of('leased', endpoint.id)
   for _, id in ipairs(redis.call('LRANGE', key_of('chain', endpoint.id, message), 0, -1)) do

@@ -1,6 +1,7 @@
 -- How one callback comes into the ledger.
--- Its entry, which makes it known, is written early, and it is added to the expiries last (accept.lua). A
--- pending callback that is not in the expiries was taken in only in part, and is taken in again.
+-- Its entry, which makes it known, is written before it is put anywhere, and it is added to the expiries last
+-- (accept.lua). So a pending callback that is not in the expiries was taken in only in part, and is taken in
+-- again.
 
 local accept_one
 do -- the rest is private to this file
@@ -25,6 +26,7 @@ do -- the rest is private to this file
   local function put_in_place(workspace, id, entry, endpoint, keep_ms, expires_at, body, is_begun)
     local message = entry.message
     local earlier = remember_message(workspace, message, id, keep_ms)
+    if earlier ~= '' then write_entries() end
     local head = earlier ~= '' and heal_chain(workspace, endpoint.id, message)
     local before = earlier ~= '' and not head and one_before(workspace, endpoint.id, earlier)
     if head then endpoint.lane_is_empty = false end -- healing may have put it there
@@ -32,11 +34,13 @@ do -- the rest is private to this file
     local was_placed = is_begun and is_placed(endpoint.id, message, id)
     local at_once = not waits and not is_begun and expires_at > now and can_give(endpoint)
     if at_once then entry.state, entry.claims = 'sending', '1' end
-    write_entry(workspace, id, entry)
+    add(entries_and_bodies, key_of('event', workspace, id), text_of(entry))
+    add(entries_and_bodies, key_of('body', workspace, id), body)
     if at_once then
       hand_over(endpoint, id, '1', '1', int(expires_at), message, entry.about, body)
       count_given(workspace, 1)
     elseif waits and not was_placed then
+      write_entries()
       redis.call('RPUSH', key_of('chain', endpoint.id, message), unpack(before and { before, id } or { id }))
     elseif not was_placed then
       endpoint.lane_is_empty = false
@@ -66,7 +70,6 @@ do -- the rest is private to this file
     end
     put_in_place(workspace, id, entry, endpoint, keep_ms, expires_at, body, begun)
     endpoint.added = endpoint.added + 1
-    add(bodies, key_of('body', workspace, id), body)
     expiries_to_add[workspace .. ':' .. id] = int(expires_at)
     if ordering == 'latest' then supersede_older(endpoint, message, stamp) end
     return 'accepted'
@@ -77,7 +80,7 @@ do -- the rest is private to this file
   local function look_at_known(workspace, id, text, about)
     local digest, known = digest_of(about), digest_of(text)
     if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
-    local entry, expiry = read_entry(workspace, id), workspace .. ':' .. id
+    local entry, expiry = parse_entry(text), workspace .. ':' .. id
     if not entry then return 'conflict' end
     if entry.ended or expiries_to_add[expiry] or redis.call('ZSCORE', key_of('expiries'), expiry) then
       return 'duplicate'
@@ -88,7 +91,7 @@ do -- the rest is private to this file
   -- Takes in one callback of a batch; returns its word.
   function accept_one(
     max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body)
-    local known, word, begun = redis.call('GET', key_of('event', workspace, id)), nil, nil
+    local known, word, begun = take_known(workspace, id), nil, nil
     if known then word, begun = look_at_known(workspace, id, known, about) end
     if word == 'conflict' then
       local detail = 'eventId ' .. id .. ' was accepted before for another status change; that one stands'

@@ -1,0 +1,79 @@
+"""What reads all endpoints, workspaces or counters: complete however many there are, and no command reads them all."""
+
+from collections import Counter
+
+import pytest
+
+from dispatcher.store.endpoints import READ_AT_ONCE
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.sealing import SecretBox
+from dispatcher.store.stats import PAGE
+from dispatcher.store.workspaces import Workspaces
+from tests.world import World, callback
+
+COUNT = 2 * READ_AT_ONCE + 100
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def workspaces(world: World) -> Workspaces:
+    """Workspaces with readable secrets."""
+    return Workspaces(world.client, world.keys, SecretBox())
+
+
+def calls(world: World) -> Counter[str]:
+    """How often each command ran so far."""
+    stats = world.call("info", "commandstats")
+    return Counter({name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()})
+
+
+def many_endpoints(world: World) -> list[str]:
+    """Has a callback wait for each of COUNT endpoints, every tenth of workspace `b`; returns the endpoints' names."""
+    names = [f"{'a' if n % 10 else 'b'} https://{n}.example:443" for n in range(COUNT)]
+    world.accept(*(callback(f"e{n}", endpoint=name, message=f"m{n}") for n, name in enumerate(names)))
+    return names
+
+
+def test_all_endpoints_are_read_a_page_at_a_time(world: World) -> None:
+    """All endpoints are found, each once, and no command returns all of their ids."""
+    names, before = many_endpoints(world), calls(world)
+    found = world.run(world.endpoints.all())
+    assert sorted(map(endpoint_id, names)) == sorted(one.id for one in found)
+    assert (calls(world) - before)["zscan"] >= 2
+
+
+def test_who_waits_is_read_a_page_at_a_time(world: World, workspaces: Workspaces) -> None:
+    """A workspace's endpoints that have waiting callbacks are found among many in a few round trips."""
+    names = many_endpoints(world)
+    assert {endpoint_id(name): 1 for name in names if name.startswith("b ")} == world.run(
+        workspaces.waiting("b")
+    )
+    assert {} == world.run(workspaces.waiting("c"))
+
+
+def test_all_workspaces_are_read(world: World, workspaces: Workspaces) -> None:
+    """All workspaces are read, sorted by name; one whose record is gone is left out."""
+    names = sorted(f"w{n}" for n in range(READ_AT_ONCE + 2))
+    made = [
+        world.run(workspaces.add(name, "zeckta", "https://a.example/hooks", now_ms=world.now))
+        for name in names
+    ]
+    world.call("delete", world.keys.workspace(names[0]))
+    assert made[1:] == world.run(workspaces.all())
+
+
+def test_counters_are_read_a_page_at_a_time(world: World) -> None:
+    """An hour's counters of many workspaces are all read, but not in one command."""
+    count = 3 * PAGE
+    for ago in (0, 1):
+        key = world.keys.stats("hour", world.now // HOUR_MS - ago)
+        world.call("hset", key, mapping={f"w{n} delivered": n + 1 for n in range(count)})
+        world.call("pexpire", key, HOUR_MS)
+    before = calls(world)
+    found = world.run(world.stats.workspaces(world.now, 2))
+    assert {f"w{n}": 2 * (n + 1) for n in range(count)} == {
+        name: one.counts["delivered"] for name, one in found.items()
+    }
+    ran = calls(world) - before
+    assert ran["hgetall"] == 0
+    assert ran["hscan"] >= 2 * 3
