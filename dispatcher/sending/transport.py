@@ -29,7 +29,7 @@ from dispatcher.sending.target import Target, read_target, request_bytes
 from dispatcher.sending.tls import tls_context
 
 MAX_KNOWN_URLS = 16_384
-"""URLs whose reading is kept, as it takes as long as the rest of a POST; each takes some 700 bytes."""
+"""URLs whose reading is kept; each takes some 700 bytes."""
 
 WRITTEN_HERE = (b"host", b"content-length", b"transfer-encoding")
 """Headers of an httpx request that we write ourselves: the body goes out in one piece, even if httpx streams it."""

@@ -176,8 +176,14 @@ def test_proxy_away() -> None:
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_encrypted_through_the_proxy(loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path) -> None:
-    """With https the proxy only carries bytes: certificate and name are the receiver's, and connections are kept."""
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_encrypted_through_the_proxy(
+    loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path, scheme: str
+) -> None:
+    """With https the proxy only carries bytes: certificate and name are the receiver's, and connections are kept.
+
+    The same holds if the connection to the proxy is itself encrypted, with the proxy's own certificate.
+    """
     certificates = Certificates(tmp_path)
     asked: list[str] = []
 
@@ -199,8 +205,9 @@ def test_encrypted_through_the_proxy(loop: Callable[[], asyncio.AbstractEventLoo
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await asyncio.gather(carry(reader, back), carry(there, writer))
 
-            proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
-            url = f"http://user:pass%20word@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+            tls = certificates.server("127.0.0.1") if scheme == "https" else None
+            proxy = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+            url = f"{scheme}://user:pass%20word@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
             transport = CallbackTransport(AddressPolicy(), 5.0, proxy_url=url, tls=certificates.client())
             statuses = [(await post(transport, server.url_at("receiver.test"))).status for _ in range(2)]
             other = await post(transport, server.url_at("other.test"))
