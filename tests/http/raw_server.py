@@ -67,6 +67,10 @@ class Connection:
             with socket(fileno=os.dup(number)) as same, suppress(OSError):
                 same.shutdown(SHUT_WR)
 
+    def close(self) -> None:
+        """Closes the connection."""
+        self._writer.close()
+
     def reset(self) -> None:
         """Ends the connection with a TCP reset."""
         linger = struct.pack("ii", 1, 0)
@@ -123,7 +127,10 @@ class RawServer:
         """Ends all connections; raises what a behaviour raised."""
         for task in self._tasks:
             task.cancel()
-        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in self.connections:
+            connection.close()  # also where the task was cancelled before it began
+        for result in results:
             if isinstance(result, Exception):
                 raise result
 
