@@ -36,7 +36,7 @@ class Encryption(asyncio.Protocol):
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = tls.wrap_bio(self._received, self._to_send, server_hostname=name)
         self._held: list[bytes] = []
-        """What came during the handshake. OpenSSL may be at work in another thread, so it is not handed over at once."""
+        """What came during the handshake. OpenSSL gets it when the next step has its turn."""
         self._news: asyncio.Future[None] | None = None
         self._shaking = True
         self._lost: Exception | None = None
