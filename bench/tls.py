@@ -26,7 +26,7 @@ from bench.tls_rows import Bench, Found, Row, Size, title
 SPARE_DESCRIPTORS = 1_000
 """What a process needs beside one for each endpoint's connection."""
 
-FULL, QUICK = Size(3, 8_000, 10), Size(1, 3_000, 5)
+FULL, QUICK = Size(3, 8_000, 10, 30), Size(1, 3_000, 5, 5)
 
 ROWS = {
     "waiting": Row(100, 0, bare=True),
@@ -136,10 +136,11 @@ def main(arguments: Sequence[str]) -> None:
     rows = chosen(options)
     check_descriptors(max(row.endpoints for row in rows.values()))
     size = QUICK if options.quick else FULL
-    size = dataclasses.replace(size, rounds=options.rounds or size.rounds)
+    before = size.before_seconds if options.before is None else options.before
+    size = dataclasses.replace(size, rounds=options.rounds or size.rounds, before_seconds=before)
     progress = Progress(size.rounds * sum(4 if row.bare else 2 for row in rows.values()))
     with places(options) as both:
-        bench = Bench(both, size, options.rest, progress)
+        bench = Bench(both, size, progress)
         found = {name: bench.run(row) for name, row in rows.items()}
     progress.end()
     if options.json:
@@ -163,7 +164,11 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add("--leaf", choices=LEAVES, default="ec", help="the leaf's key (default: ec)")
     add("--idle", type=float, default=75, help="seconds that receivers keep idle connections (default: 75)")
     add("--keep-alive", action="store_true", help="receivers say so in a Keep-Alive header")
-    add("--rest", type=float, default=0, help="seconds between a warm-up and what follows it (default: 0)")
+    add(
+        "--before",
+        type=float,
+        help=f"seconds of posting at a row's rate before its last part (default: {FULL.before_seconds:g})",
+    )
     add("--receivers", type=int, default=1, help="receiver processes of each scheme (default: 1)")
     add("rows", nargs="*", help=f"only these: {', '.join(ROWS)}")
     options = parser.parse_args(arguments)
@@ -182,13 +187,13 @@ def chosen(options: argparse.Namespace) -> dict[str, Row]:
 def about(options: argparse.Namespace, size: Size) -> str:
     """What was measured, and where."""
     header = "a" if options.keep_alive else "no"
-    rested = f" {options.rest:g} s passed between a warm-up and what followed it." if options.rest else ""
     text = (
         f"{size.rounds} round{'s' * (size.rounds > 1)} on {machine()}; `make bench-tls` repeats it. "
         f"Median, and lowest to highest. Certificates: {LEAVES[options.leaf]}. "
-        f"Receivers close connections that are idle for {options.idle:g} s, and send {header} Keep-Alive header.{rested} "
+        f"Receivers close connections that are idle for {options.idle:g} s, and send {header} Keep-Alive header. "
         "Latencies are from XADD to the arrival. CPU is the sender's for each POST, and handshakes are of each POST "
         "as the receiver counts them, over http its connections. "
+        f"Later: after {size.before_seconds:g} s more at that rate. "
         "receiver % is the receiver's share of one core."
     )
     return textwrap.fill(text, 80)

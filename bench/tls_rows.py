@@ -22,6 +22,8 @@ class Size:
     rounds: int
     waiting: int
     seconds: float
+    before_seconds: float
+    """How long endpoints are posted to at the row's rate, unmeasured, before the last part."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,16 @@ def title(row: Row, phase: str = "") -> str:
     """What a row is, and a phase of it."""
     if not row.per_second:
         return f"{row.endpoints:,} endpoints, all callbacks waiting"
-    more = {"": "", "cold": ", the first POST to each", "warm": ", each was posted to before"}[phase]
+    more = {"": "", "cold": ", the first POST to each", "warm": ", later"}[phase]
     return f"{row.endpoints:,} endpoints at {row.per_second:,}/s{more}"
 
 
 class Bench:
     """Runs rows over http and https."""
 
-    def __init__(self, places: dict[str, Place], size: Size, rest_seconds: float, progress: Progress) -> None:
+    def __init__(self, places: dict[str, Place], size: Size, progress: Progress) -> None:
         self._places = places
         self._size = size
-        self._rest_seconds = rest_seconds
         self._progress = progress
 
     def run(self, row: Row) -> dict[str, Found]:
@@ -74,12 +75,12 @@ class Bench:
             if row.cold:
                 count = row.endpoints
                 yield "cold", self._steady(sender, row, place, count / row.per_second, in_turn=True)
+                self._steady(sender, row, place, self._size.before_seconds)
             else:
                 count = 2 * row.endpoints
                 sender.load.burst(GROUP, sender.customers, count)
                 sender.finish(count)
                 place.receivers.take(GROUP)
-            time.sleep(self._rest_seconds)
             yield "warm", self._steady(sender, row, place, self._size.seconds)
 
     def _waiting(self, burst: Callable[[Place, int, int], float], row: Row, place: Place) -> Figures:
