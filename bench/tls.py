@@ -32,7 +32,7 @@ ROWS = {
     "waiting": Row(100, 0, bare=True),
     "100": Row(100, 300),
     "2000": Row(2_000, 300, cold=True, bare=True),
-    "10000": Row(10_000, 1_000, cold=True),
+    "10000": Row(10_000, 1_000, cold=True, first_per_second=250),
 }
 """The row "waiting" has its callbacks all at once, so no rate."""
 

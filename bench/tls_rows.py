@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.receiver import Group
 from bench.report import Progress, percentile
@@ -33,7 +33,9 @@ class Row:
     endpoints: int
     per_second: int
     cold: bool = False
-    """Whether the warm-up, one POST to each endpoint at that rate, is measured too."""
+    """Whether the warm-up, one POST to each endpoint, is measured too."""
+    first_per_second: int = 0
+    """The rate of that, and of learning how long connections last: twice more (0: the row's)."""
     bare: bool = False
     """Whether the bare loop is measured too."""
 
@@ -42,8 +44,10 @@ def title(row: Row, phase: str = "") -> str:
     """What a row is, and a phase of it."""
     if not row.per_second:
         return f"{row.endpoints:,} endpoints, all callbacks waiting"
-    more = {"": "", "cold": ", the first POST to each", "warm": ", later"}[phase]
-    return f"{row.endpoints:,} endpoints at {row.per_second:,}/s{more}"
+    if phase == "cold":
+        rate = row.first_per_second or row.per_second
+        return f"{row.endpoints:,} endpoints, the first POST to each, at {rate:,}/s"
+    return f"{row.endpoints:,} endpoints at {row.per_second:,}/s{', later' if phase == 'warm' else ''}"
 
 
 class Bench:
@@ -73,8 +77,11 @@ class Bench:
             return
         with (worker if contender == "worker" else bare)(place, row.endpoints) as sender:
             if row.cold:
-                count = row.endpoints
-                yield "cold", self._steady(sender, row, place, count / row.per_second, in_turn=True)
+                first = replace(row, per_second=row.first_per_second or row.per_second)
+                seconds = row.endpoints / first.per_second
+                yield "cold", self._steady(sender, first, place, seconds, in_turn=True)
+                if row.first_per_second:
+                    self._steady(sender, first, place, 2 * seconds, in_turn=True)
                 self._steady(sender, row, place, self._size.before_seconds)
             else:
                 count = 2 * row.endpoints
