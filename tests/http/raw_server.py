@@ -88,6 +88,7 @@ class RawServer:
         self._behaviour = behaviour
         self._scheme = scheme
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stops = False
         self.connections: list[Connection] = []
         self.port = 0
 
@@ -111,7 +112,10 @@ class RawServer:
         return [request for connection in self.connections for request in connection.received]
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Takes up one connection."""
+        """Takes up one connection, unless the server stops: its handshake may end after that."""
+        if self._stops:
+            writer.close()
+            return
         connection = Connection(reader, writer)
         self.connections.append(connection)
         self._tasks.add(asyncio.create_task(self._behave(connection, writer)))
@@ -125,6 +129,7 @@ class RawServer:
 
     async def stop(self) -> None:
         """Ends all connections; raises what a behaviour raised."""
+        self._stops = True
         for task in self._tasks:
             task.cancel()
         results = await asyncio.gather(*self._tasks, return_exceptions=True)
