@@ -26,6 +26,8 @@ class IntakeProtocol(BoundedProtocol):
         self._held = bytearray()
         self._is_taken = False
         self._is_ending = False
+        self._pipelines = False
+        """Whether a request came before the one before it was answered: from then on h11 reads all."""
 
     def shutdown(self) -> None:
         if self._is_taken:
@@ -55,6 +57,8 @@ class IntakeProtocol(BoundedProtocol):
         enqueuer: Enqueuer | None = self.app_state.get("enqueuer")
         if not enqueuer or "refused" in self.app_state or not self._is_between_requests():
             return None
+        if self._pipelines or self.flow.write_paused:  # h11's way holds such a client up
+            return None
         post = plain_head(data)
         if not post or (len(data) < post.end and not enqueuer.knows(post.key)):
             return None
@@ -77,6 +81,7 @@ class IntakeProtocol(BoundedProtocol):
                 super().shutdown()
             return
         behind = bytes(self._held[post.end :])
+        self._pipelines = self._pipelines or bool(behind)
         self._post, self._held = None, bytearray()
         self._write(answer)
         self.on_response_complete()

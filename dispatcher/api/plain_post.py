@@ -13,9 +13,12 @@ MAX_HEAD_BYTES = 8 * 1024
 
 _LINE = f"POST {PREFIX} HTTP/1.1\r\n".encode()
 _HEAD = re.compile(
-    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t ]*(?:[\x21-\x7e]+(?:[\t ]+[\x21-\x7e]+)*)?[\t ]*\r\n)+"
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t ]*+(?:[\x21-\x7e]++(?:[\t ]++[\x21-\x7e]++)*+)?+[\t ]*+\r\n)++"
 )
-"""Header lines as RFC 9112 section 5 has them, in ASCII; no line continues the one before."""
+"""Header lines as RFC 9112 section 5 has them, in ASCII; no line continues the one before.
+
+No part gives back what it has matched (`+` after a quantifier): anybody may send a head, and trying all ways to split it
+would take longer than the machine has."""
 _FIELDS = re.compile(
     rb"^(host|authorization|content-length|content-type|connection|content-encoding|expect|transfer-encoding|upgrade"
     rb"|te|trailer):[\t ]*([^\r]*)",

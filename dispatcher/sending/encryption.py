@@ -23,6 +23,9 @@ class Transport(Protocol):
     def abort(self) -> None:
         """Closes at once."""
 
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Has another protocol told what happens."""
 
@@ -87,6 +90,10 @@ class Encryption(asyncio.Protocol):
         """Closes the connection at once."""
         self._under.abort()
 
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self._under.is_closing()
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Has another protocol told what happens: the next layer of TLS, in a tunnel through an encrypted proxy."""
         assert isinstance(protocol, asyncio.Protocol)
@@ -135,5 +142,5 @@ class Encryption(asyncio.Protocol):
 
     def _flush(self) -> None:
         data = self._to_send.read()
-        if data:
+        if data and not self._under.is_closing():  # connection_lost follows
             self._under.write(data)

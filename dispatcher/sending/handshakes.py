@@ -1,13 +1,17 @@
 """Whose turn it is to open a connection, and to take the loop for a step of a handshake.
 
 A handshake takes some 1 to 2 ms of CPU. If many were done whenever their bytes come, requests on open connections
-would wait for all of them. So the loop does one step, looks at everything else, and does the next one.
+would wait for all of them. So the loop does one step, or some that take no time (a server may send its part byte by
+byte), looks at everything else, and goes on.
 """
 
 import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+
+STEP_SECONDS = 0.0005
+"""Steps are done together until they have taken this long."""
 
 OTHERS_SECONDS, MOST_MORE = 0.002, 8
 """One step more for each 2 ms that a turn of the loop took for all else, so that a busy loop still makes connections."""
@@ -49,7 +53,10 @@ class Handshakes:
         self._next = None
         others_seconds = self._clock() - self._scheduled_at
         for _ in range(1 + min(MOST_MORE, int(others_seconds / OTHERS_SECONDS))):
-            if not self._step():
+            ends = self._clock() + STEP_SECONDS
+            while self._step() and self._clock() < ends:
+                pass
+            if not self._steps:
                 self._begin()
         if self._steps or self._turns:
             self._schedule()

@@ -8,10 +8,13 @@ from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.pool import Pool
-from dispatcher.sending.target import Target
+from dispatcher.sending.target import Origin, Target
 
 APART_SECONDS = 0.02
 """How far apart encrypted connections to one origin are opened: meanwhile one may be free, which costs no handshake."""
+
+MOST_APART_SECONDS = 0.2
+"""The longest that a request waits for that: what is in use then is in use for long."""
 
 CLOSED = InternalError("the transport is closed")
 
@@ -36,6 +39,8 @@ class Opener:
         self._handshakes = handshakes
         self._pool = pool
         self._openings: dict[asyncio.Task[None], Opening] = {}
+        self._left: set[Origin] = set()
+        """Origins to which a connection is being opened that no request waits for any more; one each."""
 
     async def connection(self, target: Target, workspace: str, deadline: float) -> Connection | Failure:
         """Returns a connection for one request; gives up at `deadline` (of the loop's clock)."""
@@ -48,11 +53,21 @@ class Opener:
                 found = await opening.waiting
             finally:
                 self._pool.leave(target.origin, opening.waiting)
-                if not opening.begun:
-                    task.cancel()
+                self._leave(task, opening)
             if not isinstance(found, Connection) or found.fresh or found.reusable:
                 return found  # else it was another request's, and has ended at this moment
         return CLOSED
+
+    def _leave(self, task: asyncio.Task[None], opening: Opening) -> None:
+        """Lets one connection to an origin be opened for the next request, and gives up what is more."""
+        origin = opening.target.origin
+        if task.done():
+            return
+        if not opening.begun or origin in self._left:
+            task.cancel()
+        else:
+            self._left.add(origin)
+            task.add_done_callback(lambda _: self._left.discard(origin))
 
     def close(self) -> None:
         """Opens no more connections."""
@@ -61,13 +76,19 @@ class Opener:
             if not opening.waiting.done():
                 opening.waiting.set_result(CLOSED)
 
+    async def _apart(self, origin: Origin) -> None:
+        """Waits until APART_SECONDS after the last connection to an origin was opened, at most MOST_APART_SECONDS."""
+        waited = 0.0
+        while waited < MOST_APART_SECONDS and (pause := self._pool.pause(origin, APART_SECONDS)):
+            await asyncio.sleep(pause)
+            waited += pause
+
     async def _open(self, opening: Opening, deadline: float) -> None:
         found: Connection | Failure = CLOSED
         try:
             async with asyncio.timeout_at(deadline):
                 if opening.target.encrypted:
-                    while pause := self._pool.pause(opening.target.origin, APART_SECONDS):  # noqa: ASYNC110 (a time)
-                        await asyncio.sleep(pause)
+                    await self._apart(opening.target.origin)
                 await self._handshakes.turn(opening.workspace)
                 opening.begun = True
                 found = await self._connector.connect(opening.target)

@@ -5,9 +5,12 @@ The time is the test's: receivers and pool read one clock, which the test puts f
 
 import asyncio
 import random
+import socket
+import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -467,3 +470,34 @@ def test_a_name_that_comes_to_be_blocked_is_followed_when_the_connection_is_old(
             await transport.aclose()
 
     run(scene())
+
+
+def test_a_receiver_that_closes_at_once(run: Run[Any]) -> None:
+    """A connection that ends before our first bytes is the receiver's failure, also if the loop sees it late."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+
+        def closes() -> None:
+            with suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        thread = threading.Thread(target=closes)
+        thread.start()
+
+        async def scene() -> list[Answer | Failure]:
+            transport = CallbackTransport(LOCAL, 20.0)
+            url = f"https://127.0.0.1:{listener.getsockname()[1]}/h"
+            posts = [asyncio.create_task(transport.post(url, {}, b"{}", "acme")) for _ in range(50)]
+            while not all(post.done() for post in posts):
+                time.sleep(0.002)
+                await asyncio.sleep(0)
+            await transport.aclose()
+            return [post.result() for post in posts]
+
+        try:
+            answers = run(scene())
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert {"connect", "tls_handshake"} >= {one.word for one in answers if isinstance(one, NoAnswer)}
+    assert all(isinstance(one, NoAnswer) for one in answers)

@@ -680,3 +680,18 @@ def test_scripts_that_are_forgotten_again_and_again(world: World) -> None:
     assert ["accepted"] == world.accept(callback("e1"))[1]
     assert ["duplicate"] == world.accept(callback("e1"))[1]
     assert ["e1"] == world.deliver_all()
+
+
+def test_a_stale_settlement_beside_the_valid_one(world: World) -> None:
+    """Of several settlements of one callback in a call the valid one counts, once, wherever it stands."""
+    world.accept(callback("e1"))
+    [one] = world.claim().callbacks
+    attempt = Attempt(world.now, 5, 200)
+    settlements = [
+        Settlement("e1", claim, Delivered(), attempt, EndpointHealth.UP)
+        for claim in (one.claim - 1, one.claim, one.claim)
+    ]
+    [settled] = world.run(world.ledger.settle([ToSettle(endpoint_id(A), settlements)]))
+    assert [False, True, False] == settled.counted
+    assert State.DELIVERED == world.event("e1").state
+    assert 1 == _counters(world)["delivered"]

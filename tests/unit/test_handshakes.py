@@ -29,7 +29,8 @@ def test_one_step_in_a_turn_of_the_loop() -> None:
     """Between two steps of handshakes the loop looks at everything else; steps go before new connections."""
 
     async def scene() -> None:
-        handshakes, done = Handshakes(lambda: 0.0), list[str]()
+        now = itertools.count(0.0, 0.001)
+        handshakes, done = Handshakes(lambda: next(now)), list[str]()
         others = ["opened" for _ in range(3)]
 
         async def opens() -> None:
@@ -83,6 +84,28 @@ def test_a_step_that_fails_raises_where_it_is_awaited() -> None:
         await handshakes.step(lambda: None)
         with pytest.raises(OSError, match="no"):
             await failed
+
+    asyncio.run(scene())
+
+
+def test_steps_that_take_no_time_hold_up_no_new_connection() -> None:
+    """Servers that send their part of a handshake byte by byte do not keep others from being connected to."""
+
+    async def scene() -> None:
+        handshakes = Handshakes(lambda: 0.0)
+
+        async def drips() -> None:
+            while True:
+                await handshakes.step(lambda: None)
+
+        dripping = [asyncio.create_task(drips()) for _ in range(20)]
+        opened = [asyncio.create_task(handshakes.turn("acme")) for _ in range(10)]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert all(one.done() for one in opened)
+        for one in dripping:
+            one.cancel()
+        await asyncio.gather(*dripping, return_exceptions=True)
 
     asyncio.run(scene())
 

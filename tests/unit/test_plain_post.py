@@ -158,3 +158,11 @@ def assert_read_alike(raw: bytes, key: str, body_at: int, end: int) -> None:
         assert (raw[body_at:end], b"") == (body, connection.trailing_data[0])
     assert not connection.they_are_waiting_for_100_continue
     assert connection.their_state in (h11.DONE, h11.SEND_BODY)
+
+
+def test_a_head_is_read_in_one_pass() -> None:
+    """Blanks are split in one way only. If there were nine, a hundred such lines would never be done with."""
+    blank = b"X:" + 8 * b" "
+    head = b"\r\n".join([*LINES, *[blank] * 100, b"Y: \x80"])
+    assert plain_head(head + b"\r\n\r\n" + BODY) is None
+    assert plain_head(b"\r\n".join([*LINES, *[blank] * 100]) + b"\r\n\r\n" + BODY) is not None

@@ -53,8 +53,9 @@ local function settle_callbacks(endpoint, number)
     local entry = entries[id]
     local is_probe = entry and endpoint.pause > 0 and entry.lease_end == endpoint.pause
     local word = settle_one(endpoint, id, entry, claim_number, outcome, delay_ms, started, attempt, answer)
-    words[#words + 1], entries[id] = word, nil
+    words[#words + 1] = word
     if word == 'ok' then
+      entries[id] = nil -- if it is there twice, the other one is stale
       done[#done + 1] = id
       learn(endpoint, health, tonumber(retry_after_ms), is_probe)
       follow_duration(endpoint, attempt)
