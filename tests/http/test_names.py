@@ -139,11 +139,13 @@ class NameServer(asyncio.DatagramProtocol):
 
     async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One query over TCP, whose answer is never cut."""
-        query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-        answer = self.answer_to(query)
-        writer.write(len(answer).to_bytes(2) + answer)
-        await reader.read()
-        writer.close()
+        try:
+            query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+            answer = self.answer_to(query)
+            writer.write(len(answer).to_bytes(2) + answer)
+            await reader.read()
+        finally:  # also where the test is over before
+            writer.close()
 
     def answer_to(self, query: bytes, *, cut: bool = False) -> bytes:
         """What is known of the type that is asked for (RFC 1035 §4)."""
