@@ -135,6 +135,8 @@ def main(arguments: Sequence[str]) -> None:
         for one in TABLES
         if not options.tables or one.name in options.tables
     }
+    if not any(wanted.values()):
+        parser.error(f"no size has at most {options.most:,} waiting callbacks; raise --most")
     require_memory(
         [size for sizes in wanted.values() for size in sizes], free_bytes(Path("/proc/meminfo").read_text())
     )
