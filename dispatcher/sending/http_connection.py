@@ -81,14 +81,19 @@ class Connection(asyncio.Protocol):
     async def encrypt(self, tls: ssl.SSLContext, name: str, handshakes: Handshakes) -> None:
         """Starts TLS with the server `name`. Raises OSError."""
         assert self._transport
-        layer = Encryption(self._transport, self, tls, name)
         try:
+            layer = Encryption(self._transport, self, tls, name)
             await layer.handshake(handshakes)
         except BaseException:
             self.close()
             raise
         self._transport, self._reader = layer, Reader()
         self._heard, self.reusable, self.fresh = False, False, True
+
+    @property
+    def over(self) -> bool:
+        """Whether it ended, or its receiver spoke, before a request was sent: none can be sent."""
+        return self._over is not None
 
     def close(self) -> None:
         """Aborts the connection."""

@@ -101,6 +101,6 @@ class Opener:
         finally:
             if not opening.waiting.done():
                 opening.waiting.set_result(found)
-            elif isinstance(found, Connection):
+            elif isinstance(found, Connection) and not found.over:
                 found.reusable = True
                 self._pool.keep(opening.target.origin, found, opening.workspace)
