@@ -64,8 +64,8 @@ format: installed ## format the code
 	$(BIN)/ruff check --fix .
 
 docs: installed ## write .env.example and the README's table of settings anew
-	$(BIN)/python -m config.documents
-	$(BIN)/python -m tasks.documents
+	$(BIN)/python -m config.settings_docs
+	$(BIN)/python -m tasks.command_docs
 
 picture: installed ## draw docs/demo.svg anew, from a run of the demo
 	@$(BIN)/dispatcher demo --picture docs/demo.svg

@@ -1,4 +1,4 @@
-"""Every setting, once: default, unit, meaning. `setting_types.py` parses values; `config/documents.py` generates documents."""
+"""Every setting, once: default, unit, meaning. `setting_types.py` parses values; `config/settings_docs.py` generates documents."""
 
 import json
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ from dispatcher.store.connection import connect_async
 from dispatcher.store.messages import Messages
 from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
-from dispatcher.store.refusals import Refusals
+from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.searches import Searches
 from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire

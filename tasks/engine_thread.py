@@ -16,8 +16,8 @@ from config import logs
 from config.settings import Settings
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.health import Health
+from dispatcher.store.check_finding import Verdict
 from dispatcher.store.checks import look_at_redis
-from dispatcher.store.finding import Verdict
 from dispatcher.store.replies import Hint
 from dispatcher.worker.engine import Engine
 from dispatcher.worker.hints import Publish

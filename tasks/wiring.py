@@ -26,7 +26,7 @@ from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.redis_url import with_authorities
-from dispatcher.store.refusals import Refusals
+from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Ended
 from dispatcher.store.sealing import SecretBox

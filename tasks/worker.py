@@ -15,9 +15,9 @@ from celery.utils.debug import cry
 from config.broker import HINT_TASK
 from config.settings import Settings
 from dispatcher.store.replies import Hint
-from tasks.ending import Ending
 from tasks.engine_thread import EngineThread
 from tasks.hint_message import text_of
+from tasks.shutdown import Ending
 
 GARBAGE_THRESHOLDS = 10_000, 20, 50
 

@@ -23,7 +23,7 @@ from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.messages import Messages
 from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
-from dispatcher.store.refusals import Refusals
+from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.searches import Search, Searches, SearchRefused
 from dispatcher.store.stats import Stats
 from dispatcher.store.workspaces import Workspaces

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from dispatcher.rules.attempt_errors import DOWN_ERRORS, FINAL_ERRORS, SAYS_NOTHING
 from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.outcomes import (
-    DOWN_ERRORS,
     Attempt,
     Delivered,
     EndpointHealth,
@@ -19,12 +19,6 @@ GONE = 410
 TOO_MANY = 429
 RETRY_AFTER_STATUSES = (429, 503)
 """Statuses whose Retry-After is respected."""
-
-FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"})
-"""Errors that another attempt cannot fix."""
-
-SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
-"""Errors that say nothing about the endpoint's health."""
 
 INTERNAL_ERROR_DELAY_MS = 1000
 

@@ -7,23 +7,17 @@ from datetime import UTC
 from typing import Protocol, assert_never
 
 from dispatcher.errors import InvalidInput
+from dispatcher.rules.attempt_errors import EXPLAINED
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import RETRY_AFTER_STATUSES
-from dispatcher.rules.dialects import Signing, dialect_of
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.rules.request_headers import request_headers
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import Failure, InternalError, NoAnswer
-from dispatcher.signing import webhook_headers
 
 ANSWER_BYTES = 256
 """How much of the body of an answer other than 2xx the ledger keeps."""
-
-EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received")
-"""Errors whose text the ledger keeps, in place of an answer.
-
-Not `dns`, `connect` and `timeout`: the word says nearly all, an outage causes very many, and the log has the text.
-"""
 
 
 class Poster(Protocol):
@@ -40,7 +34,7 @@ class Sender:
 
     def __init__(self, transport: Poster, user_agent: str) -> None:
         self._transport = transport
-        self._headers = {"Content-Type": "application/json", "User-Agent": user_agent, "Accept": "*/*"}
+        self._user_agent = user_agent
 
     async def send(self, callback: Claimed, workspace: Workspace | None, now_ms: int) -> Attempt:
         """Makes one attempt, at `now_ms` by Redis's clock."""
@@ -49,23 +43,10 @@ class Sender:
         if workspace is None:
             return Attempt(now_ms, 0, error="workspace_removed")
         try:
-            headers = self._headers_of(callback, callback.body, workspace, now_ms)
+            headers = request_headers(callback, callback.body, workspace, now_ms, self._user_agent)
         except InvalidInput as error:
             return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}: {error}")
         return await self._post(callback.url, headers, callback.body, workspace.id, now_ms)
-
-    def _headers_of(
-        self, callback: Claimed, body: bytes, workspace: Workspace, now_ms: int
-    ) -> dict[str, str]:
-        timestamp = now_ms // 1000
-        secrets = workspace.live_secrets(now_ms)
-        signing = Signing(callback.event_id, body, [s.text for s in secrets], timestamp, callback.attempt)
-        return {
-            **self._headers,
-            **workspace.headers,
-            **dialect_of(workspace.dialect).headers(signing),
-            **webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body),
-        }
 
     async def _post(
         self, url: str, headers: Mapping[str, str], body: bytes, workspace: str, now_ms: int

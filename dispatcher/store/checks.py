@@ -8,9 +8,9 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoPermissionError, ResponseError
 
+from dispatcher.store.check_finding import Finding, Verdict, not_allowed
 from dispatcher.store.connection import translated
-from dispatcher.store.exposure import access, encryption
-from dispatcher.store.finding import Finding, Verdict, not_allowed
+from dispatcher.store.connection_security import access, encryption
 from dispatcher.store.redis_url import RedisUrl
 
 MIN_VERSION = (6, 2)

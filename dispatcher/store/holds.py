@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dispatcher.model import iso, iso_seconds
-from dispatcher.rules.outcomes import DOWN_ERRORS, State
+from dispatcher.rules.attempt_errors import DOWN_ERRORS
+from dispatcher.rules.outcomes import State
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
 

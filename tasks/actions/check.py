@@ -8,9 +8,9 @@ from typing import Any
 from config.setting_types import NEW_FERNET_KEY
 from config.settings import Settings
 from dispatcher.rules.decide import Policy
+from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis
 from dispatcher.store.endpoints import Endpoint
-from dispatcher.store.finding import Finding, Verdict
 from dispatcher.store.holds import problems
 from tasks import wiring
 from tasks.actions.check_broker import look_at_broker

@@ -7,8 +7,8 @@ from kombu.connection import Connection
 from config import broker
 from config.settings import Settings
 from dispatcher.errors import InvalidInput
-from dispatcher.store.exposure import encryption
-from dispatcher.store.finding import Finding, Verdict
+from dispatcher.store.check_finding import Finding, Verdict
+from dispatcher.store.connection_security import encryption
 
 CONNECT_SECONDS = 4.0
 """Celery's own default."""

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from config import broker
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
-from dispatcher.store.finding import Finding, Verdict
+from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.installation import Installation
 from tasks import wiring
 from tasks.actions.check import workers_alive

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from dispatcher.errors import visible
-from dispatcher.store.finding import Finding, Verdict
+from dispatcher.store.check_finding import Finding, Verdict
 from tasks import console, tables
 from tasks.actions.check import look
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from config.documents import rows
 from config.settings import sources
+from config.settings_docs import rows
 from tasks import console
 
 

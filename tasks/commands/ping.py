@@ -12,8 +12,9 @@ from config.settings import Settings
 from dispatcher.errors import InvalidInput
 from dispatcher.model import StatusChange, iso
 from dispatcher.rules.addresses import parse_callback_url, without_query
+from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.callback import Callback, Claimed
-from dispatcher.rules.outcomes import ERRORS, Attempt
+from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.render import NoCallback, RenderOptions, render
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer

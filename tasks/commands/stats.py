@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dispatcher.store.refusals import REASONS
+from dispatcher.store.refused_calls import REASONS
 from tasks import console, tables, wiring
 from tasks.actions.stats import by_endpoint, by_workspace, overall
 

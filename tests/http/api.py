@@ -27,7 +27,7 @@ from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages import Messages
 from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
-from dispatcher.store.refusals import Refusals
+from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.searches import Searches

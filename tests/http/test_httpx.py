@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from dispatcher.rules.addresses import AddressPolicy
-from dispatcher.rules.outcomes import ERRORS
+from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.sending.exceptions import Failed, exception_of
 from dispatcher.sending.failures import InternalError, NoAnswer
 from dispatcher.sending.sender import Sender

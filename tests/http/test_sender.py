@@ -20,8 +20,8 @@ from dispatcher import SignatureInvalid, verify
 from dispatcher.errors import InvalidInput
 from dispatcher.model import Status
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.attempt_errors import FINAL_ERRORS
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.decide import FINAL_ERRORS
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.sender import ANSWER_BYTES, Sender, parse_retry_after

@@ -14,9 +14,9 @@ import yaml
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store import checks
+from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis
 from dispatcher.store.connection import connect, connect_async, translated
-from dispatcher.store.finding import Finding, Verdict
 from tasks import engine_thread
 from tasks.redis_server import RedisServer, find_server
 

@@ -17,8 +17,8 @@ from celery import Celery
 
 from config import broker
 from dispatcher.errors import RedisUnavailable
+from dispatcher.store.check_finding import Verdict
 from dispatcher.store.connection import connect, connect_async, translated
-from dispatcher.store.finding import Verdict
 from dispatcher.store.redis_url import with_authorities
 from tasks.actions.check_broker import celery_encryption
 from tasks.redis_server import RedisServer

@@ -3,7 +3,7 @@
 import pytest
 
 from config.settings import Settings
-from dispatcher.store.finding import Verdict
+from dispatcher.store.check_finding import Verdict
 from tasks.actions.check import contradictions
 
 

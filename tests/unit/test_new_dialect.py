@@ -44,7 +44,7 @@ from dispatcher.rules.render import RenderOptions, render
 from dispatcher.store.keys import Keys
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspaces import Workspaces
-from tasks import documents
+from tasks import command_docs
 
 NOW_MS = 1_800_000_000_000
 
@@ -56,7 +56,7 @@ async def main():
     change = StatusChange(workspace="acme", status="DELIVERED", timestamp="2027-01-15T08:00:00Z", message=message)
     one = render(change, workspace, NOW_MS, RenderOptions())
     headers = dialect_of(workspace.dialect).headers(Signing(one.event_id, one.body, ["s"], NOW_MS // 1000, 1))
-    print(json.dumps({"body": one.body.decode(), "headers": headers, "commands": documents.written()}))
+    print(json.dumps({"body": one.body.decode(), "headers": headers, "commands": command_docs.written()}))
 
 asyncio.run(main())
 """

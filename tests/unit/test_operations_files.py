@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 from config.environment import PREFIX
 from config.settings import Settings
 from dispatcher.health import PATHS
-from tasks import documents
+from tasks import command_docs
 
 ROOT = Path(__file__).parents[2]
 METRICS = set(re.findall(r"^\| `(dispatcher_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.M))
@@ -77,7 +77,7 @@ def anchors() -> set[str]:
 
 def test_commands_are_documented() -> None:
     """docs/commands.md is what `make docs` writes: every command with every option."""
-    assert documents.written() == documents.DOCUMENT.read_text()
+    assert command_docs.written() == command_docs.DOCUMENT.read_text()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
@@ -122,7 +122,7 @@ def test_unit(unit: Path) -> None:
     parsed.optionxform = str  # type: ignore[assignment, method-assign]
     parsed.read(unit)
     command = parsed["Service"]["ExecStart"].split()[1]
-    assert f"## dispatcher {command}\n" in documents.written()
+    assert f"## dispatcher {command}\n" in command_docs.written()
     if shutil.which("systemd-analyze"):
         done = subprocess.run(
             ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
@@ -322,7 +322,7 @@ def test_settings_that_operations_names_exist() -> None:
 
 def test_commands_that_operations_names_exist() -> None:
     """A command in operations.md is one that there is."""
-    written = documents.written()
+    written = command_docs.written()
     named = set(re.findall(r"dispatcher ([a-z-]+(?: [a-z-]+)?)", re.sub(r"\n\s*", " ", OPERATIONS)))
     commands = set(re.findall(r"^## dispatcher (.*)$", written, re.M))
     words = [command.split() for command in commands]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import dispatcher
-from dispatcher.rules.outcomes import ERRORS
+from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.signing import key_of, webhook_headers
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config import documents
+from config import settings_docs
 from config.environment import PREFIX
 from config.settings import Settings, load, names, sources
 from dispatcher.errors import InvalidInput
@@ -125,10 +125,10 @@ def test_env_file() -> None:
     assert Settings(_env_file=None) == load()
 
 
-@pytest.mark.parametrize("name", [document.name for document in documents.DOCUMENTS])
+@pytest.mark.parametrize("name", [document.name for document in settings_docs.DOCUMENTS])
 def test_documents(name: str) -> None:
     """`.env.example` and the README's table are as `make docs` writes them."""
-    assert documents.written(ROOT / name) == (ROOT / name).read_text()
+    assert settings_docs.written(ROOT / name) == (ROOT / name).read_text()
 
 
 def test_own_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

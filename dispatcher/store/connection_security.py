@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.store.finding import Finding, Verdict, not_allowed
+from dispatcher.store.check_finding import Finding, Verdict, not_allowed
 
 
 def access(config: dict[str, Any], user: dict[str, Any]) -> Finding:

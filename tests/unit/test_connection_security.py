@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.store.exposure import access, encryption
-from dispatcher.store.finding import Verdict
+from dispatcher.store.check_finding import Verdict
+from dispatcher.store.connection_security import access, encryption
 
 
 @pytest.mark.parametrize(

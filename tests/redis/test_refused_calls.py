@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from dispatcher.store.refusals import REASONS, Refusals
+from dispatcher.store.refused_calls import REASONS, Refusals
 from dispatcher.store.wire import Call, Wire
 from tests.world import START_MS, World
 

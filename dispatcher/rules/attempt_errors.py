@@ -1,0 +1,35 @@
+"""The words for why an attempt failed, and what each means for its callback and its endpoint."""
+
+ERRORS = {
+    "dns": "the name has no address, or its name servers do not answer",
+    "connect": "refused, no route, or closed before anything was sent",
+    "proxy": "the egress proxy would not, or could not, connect",
+    "tls_expired": "the certificate is not valid at this time",
+    "tls_name": "the certificate is another name's",
+    "tls_untrusted": "no authority that is trusted here signed the certificate",
+    "tls_handshake": "TLS could not be set up, or an alert came in place of an answer",
+    "timeout": "not over within REQUEST_TIMEOUT_SECONDS, look-up and handshake included",
+    "maybe_received": "the connection broke after the request was sent, before the answer's head was whole",
+    "protocol": "the answer is not HTTP/1, or its head is too long",
+    "blocked_address": "the address is not public and not allowed",
+    "worker_lost": "the worker died, or stalled longer than its lease; a POST may have been made",
+    "body_missing": "the body is gone from Redis",
+    "workspace_removed": "the workspace is gone",
+    "internal_error": "a fault of ours: it is logged, no attempt is counted, and the callback goes back to its lane",
+}
+"""All error words of an attempt, with their meaning. Answers other than 2xx have `http_NNN` instead."""
+
+DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
+"""Errors without an answer. Like `tls_*`, 429 and every 5xx they mean that the endpoint is down or overloaded."""
+
+FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"})
+"""Errors that another attempt cannot fix."""
+
+SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
+"""Errors that say nothing about the endpoint's health."""
+
+EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received")
+"""Errors whose text the ledger keeps, in place of an answer.
+
+Not `dns`, `connect` and `timeout`: the word says nearly all, an outage causes very many, and the log has the text.
+"""
