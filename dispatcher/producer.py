@@ -3,15 +3,17 @@
 redis-py is imported when a client is created, so that importing this module stays cheap.
 """
 
-import time
-from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from dispatcher.errors import EnqueueInterrupted, InvalidInput, RedisFull, RedisUnavailable
-from dispatcher.model import StatusChange, check_not_ahead, timestamp_ms
-from dispatcher.records import Record
+from dispatcher.errors import EnqueueInterrupted, RedisFull, RedisUnavailable
+from dispatcher.given import Change as Change
+from dispatcher.given import Given, looked_at, several
+from dispatcher.given import Ready as Ready
+from dispatcher.given import ready as ready
+from dispatcher.given import unknown_workspace as unknown_workspace
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -20,37 +22,6 @@ if TYPE_CHECKING:
 
 BATCH = 500
 """Status changes per round trip."""
-
-SHOWN = 3
-"""Problems that an error text lists; `problems` has all of them."""
-
-Change = StatusChange | Mapping[str, Any]
-"""A StatusChange, or a dict with the names as in JSON."""
-
-
-class Ready(NamedTuple):
-    """A validated status change, as it goes onto the queue."""
-
-    event_id: str
-    workspace: str
-    raw: bytes
-
-
-def ready(change: Change, now_ms: int, *, allow_http: bool = True) -> Ready:
-    """Validates what every worker would reject: fields, length, an unusable callback URL, a time too far ahead.
-
-    Raises InvalidInput.
-    """
-    one = change if isinstance(change, StatusChange) else StatusChange.from_dict(change)
-    check_not_ahead(timestamp_ms(one.timestamp), now_ms)
-    if one.callback_url is not None:
-        _check_url(one.callback_url, allow_http)
-    return Ready(one.event_id, one.workspace, one.to_json())
-
-
-def unknown_workspace(workspace: str) -> str:
-    """The error text for a status change of an unknown workspace."""
-    return f"workspace: there is no workspace {workspace!r}"
 
 
 class Dispatcher:
@@ -81,7 +52,7 @@ class Dispatcher:
         for a worker to reject. Raises InvalidInput, RedisFull, or EnqueueInterrupted (a RedisUnavailable), which lists what
         is certainly on the queue.
         """
-        return self._enqueue(_looked_at(changes), False, check)
+        return self._enqueue(looked_at(changes), False, check)
 
     def enqueue_many(
         self, changes: Iterable[Change], *, skip_invalid: bool = False, check: bool = False
@@ -91,7 +62,7 @@ class Dispatcher:
         If some are invalid, raises InvalidInput, whose `problems` name each by position, and enqueues none;
         with `skip_invalid` it enqueues the valid ones instead. `check` and the other errors are those of `enqueue`.
         """
-        return self._enqueue(_looked_at(_several(changes)), skip_invalid, check)
+        return self._enqueue(looked_at(several(changes)), skip_invalid, check)
 
     def enqueue_ready(self, changes: Iterable[Ready]) -> list[str]:
         """Enqueues validated status changes. Raises RedisFull or EnqueueInterrupted."""
@@ -127,11 +98,11 @@ class Dispatcher:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _enqueue(self, looked_at: "_Looked", skip_invalid: bool, check: bool) -> list[str]:
+    def _enqueue(self, given: Given, skip_invalid: bool, check: bool) -> list[str]:
         if check:
-            looked_at.take_out(self.unknown_workspaces(looked_at.workspaces))
-        looked_at.refuse(skip_invalid)
-        return self.enqueue_ready(looked_at.valid)
+            given.take_out(self.unknown_workspaces(given.workspaces))
+        given.refuse(skip_invalid)
+        return self.enqueue_ready(given.valid)
 
     def _send(self, batch: Sequence[Ready], confirmed: list[str]) -> list[Any]:
         pipe = self._client.pipeline(transaction=False)
@@ -160,13 +131,13 @@ class AsyncDispatcher:
 
     async def enqueue(self, *changes: Change, check: bool = False) -> list[str]:
         """As `Dispatcher.enqueue`."""
-        return await self._enqueue(_looked_at(changes), False, check)
+        return await self._enqueue(looked_at(changes), False, check)
 
     async def enqueue_many(
         self, changes: Iterable[Change], *, skip_invalid: bool = False, check: bool = False
     ) -> list[str]:
         """As `Dispatcher.enqueue_many`."""
-        return await self._enqueue(_looked_at(_several(changes)), skip_invalid, check)
+        return await self._enqueue(looked_at(several(changes)), skip_invalid, check)
 
     async def enqueue_ready(self, changes: Iterable[Ready]) -> list[str]:
         """As `Dispatcher.enqueue_ready`."""
@@ -204,11 +175,11 @@ class AsyncDispatcher:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    async def _enqueue(self, looked_at: "_Looked", skip_invalid: bool, check: bool) -> list[str]:
+    async def _enqueue(self, given: Given, skip_invalid: bool, check: bool) -> list[str]:
         if check:
-            looked_at.take_out(await self.unknown_workspaces(looked_at.workspaces))
-        looked_at.refuse(skip_invalid)
-        return await self.enqueue_ready(looked_at.valid)
+            given.take_out(await self.unknown_workspaces(given.workspaces))
+        given.refuse(skip_invalid)
+        return await self.enqueue_ready(given.valid)
 
     async def _send(self, batch: Sequence[Ready], confirmed: list[str]) -> list[Any]:
         pipe = self._client.pipeline(transaction=False)
@@ -216,99 +187,6 @@ class AsyncDispatcher:
             pipe.xadd(self._keys.events, {"event": one.raw})
         with _interruptible(confirmed, self._url):
             return await pipe.execute(raise_on_error=False)
-
-
-class _Looked:
-    """The given status changes by position: the valid ones, and the problems of the others."""
-
-    def __init__(self) -> None:
-        self._ready: dict[int, Ready] = {}
-        self._problems: dict[int, str] = {}
-
-    @property
-    def valid(self) -> Iterable[Ready]:
-        return self._ready.values()
-
-    @property
-    def workspaces(self) -> Iterable[str]:
-        return (one.workspace for one in self._ready.values())
-
-    def add(self, position: int, given: object) -> None:
-        try:
-            if not isinstance(given, StatusChange | Mapping):
-                raise InvalidInput(_what_it_is(given))
-            self._ready[position] = ready(given, round(time.time() * 1000))
-        except InvalidInput as error:
-            self._problems[position] = str(error)
-
-    def take_out(self, unknown: Sequence[str]) -> None:
-        """Marks those of unknown workspaces as invalid."""
-        if unknown:
-            wrong = {n: one.workspace for n, one in self._ready.items() if one.workspace in unknown}
-            self._problems |= {number: unknown_workspace(workspace) for number, workspace in wrong.items()}
-            self._ready = {number: one for number, one in self._ready.items() if number not in wrong}
-
-    def refuse(self, skip_invalid: bool) -> None:
-        """Raises InvalidInput if some are invalid and must not be skipped."""
-        if not self._problems or skip_invalid:
-            return
-        problems = sorted(self._problems.items())
-        if len(problems) + len(self._ready) == 1:
-            raise InvalidInput(
-                f"the status change is invalid, and was not enqueued: {problems[0][1]}", problems
-            )
-        shown = "; ".join(f"number {position}: {text}" for position, text in problems[:SHOWN])
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        count = "1 status change is" if len(problems) == 1 else f"{len(problems)} status changes are"
-        raise InvalidInput(f"{count} invalid, none was enqueued: {shown}{more}", problems)
-
-
-def _looked_at(changes: Iterable[object]) -> _Looked:
-    looked_at = _Looked()
-    for position, given in enumerate(changes):
-        looked_at.add(position, given)
-    return looked_at
-
-
-def _several(changes: object) -> Iterable[object]:
-    """The argument of `enqueue_many`, if it is an iterable of status changes. Raises InvalidInput."""
-    if isinstance(changes, Record | Mapping):  # these are iterable too
-        raise InvalidInput(
-            "enqueue_many takes a list of status changes, or another iterable; enqueue takes one"
-        )
-    if isinstance(changes, Iterable) and not isinstance(changes, str | bytes | bytearray):
-        return changes
-    raise InvalidInput(
-        f"enqueue_many takes a list of status changes, or another iterable: this {_kind(changes)}"
-    )
-
-
-def _what_it_is(given: object) -> str:
-    """Explains why a value is not a status change."""
-    if isinstance(given, str | bytes | bytearray | memoryview):
-        return f"{_kind(given)}: give a StatusChange or a dict; StatusChange.from_json reads JSON"
-    if isinstance(given, Iterable | AsyncIterable) and not isinstance(given, Record):
-        return f"{_kind(given)}: enqueue takes status changes one by one; enqueue_many takes a list of them"
-    if isinstance(given, Awaitable):
-        return f"{_kind(given)} that was not awaited: give a StatusChange or a dict"
-    return f"{_kind(given)}: give a StatusChange or a dict"
-
-
-def _kind(given: object) -> str:
-    if given is None:
-        return "is None"
-    name = type(given).__name__
-    return f"is {'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
-
-
-def _check_url(url: str, allow_http: bool) -> None:
-    """Raises InvalidInput for a URL that no settings would allow."""
-    from dispatcher.rules.addresses import parse_callback_url
-
-    try:
-        parse_callback_url(url, allow_http=allow_http)
-    except ImportError:  # of idna, for a host that is not ASCII: a worker has it, and checks the URL
-        return
 
 
 def _batches(changes: Iterable[Ready]) -> Iterator[list[Ready]]:
