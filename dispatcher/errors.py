@@ -23,6 +23,14 @@ def visible(value: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
+def kind_of(given: object) -> str:
+    """What a value is that is not what was asked for."""
+    if given is None:
+        return "is None"
+    name = type(given).__name__
+    return f"is {'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def sentence(text: str) -> str:
     """Text of whatever origin with a full stop at its end, unless it has one, or a question mark."""
     return text if text.endswith((".", "?", "!")) else f"{text}."

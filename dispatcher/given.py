@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, kind_of
 from dispatcher.model import StatusChange, check_not_ahead, timestamp_ms
 from dispatcher.records import Record
 
@@ -101,26 +101,19 @@ def several(changes: object) -> Iterable[object]:
     if isinstance(changes, Iterable) and not isinstance(changes, str | bytes | bytearray):
         return changes
     raise InvalidInput(
-        f"enqueue_many takes a list of status changes, or another iterable: this {_kind(changes)}"
+        f"enqueue_many takes a list of status changes, or another iterable: this {kind_of(changes)}"
     )
 
 
 def _what_it_is(given: object) -> str:
     """Explains why a value is not a status change."""
     if isinstance(given, str | bytes | bytearray | memoryview):
-        return f"{_kind(given)}: give a StatusChange or a dict; StatusChange.from_json reads JSON"
+        return f"{kind_of(given)}: give a StatusChange or a dict; StatusChange.from_json reads JSON"
     if isinstance(given, Iterable | AsyncIterable) and not isinstance(given, Record):
-        return f"{_kind(given)}: enqueue takes status changes one by one; enqueue_many takes a list of them"
+        return f"{kind_of(given)}: enqueue takes status changes one by one; enqueue_many takes a list of them"
     if isinstance(given, Awaitable):
-        return f"{_kind(given)} that was not awaited: give a StatusChange or a dict"
-    return f"{_kind(given)}: give a StatusChange or a dict"
-
-
-def _kind(given: object) -> str:
-    if given is None:
-        return "is None"
-    name = type(given).__name__
-    return f"is {'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+        return f"{kind_of(given)} that was not awaited: give a StatusChange or a dict"
+    return f"{kind_of(given)}: give a StatusChange or a dict"
 
 
 def _check_url(url: str, allow_http: bool) -> None:

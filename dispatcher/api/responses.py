@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 from starlette.requests import ClientDisconnect
 
+from dispatcher.codec import not_utf8
 from dispatcher.errors import InvalidInput, visible
 from dispatcher.model import encode_json, timestamp_ms
 from dispatcher.producer import AsyncDispatcher
@@ -194,7 +195,10 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
                 raise too_long
     except ClientDisconnect:
         raise HTTPException(400, "the body broke off") from None
-    return bytes(read)
+    body = bytes(read)
+    if problem := not_utf8(body):
+        raise HTTPException(415, problem)
+    return body
 
 
 def _refuse_encoded(request: Request) -> None:

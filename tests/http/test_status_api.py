@@ -544,11 +544,11 @@ def test_unknown_workspaces_and_what_is_certain(api: Api) -> None:
 
 
 BODIES: dict[str, tuple[dict[str, str], bytes, int, str]] = {
-    "BOM": ({}, b"\xef\xbb\xbf[]", 400, "starts with a byte order mark (BOM): send UTF-8 without one"),
-    "UTF-16": ({}, "[{}]".encode("utf-16"), 400, "is UTF-16: send UTF-8"),
-    "UTF-16 without BOM": ({}, "[{}]".encode("utf-16-le"), 400, "is UTF-16: send UTF-8"),
-    "UTF-32": ({}, "[{}]".encode("utf-32"), 400, "is UTF-32: send UTF-8"),
-    "gzip unsaid": ({}, gzip.compress(b"[]"), 400, "is compressed (gzip): send it as it is"),
+    "BOM": ({}, b"\xef\xbb\xbf[]", 415, "starts with a byte order mark (BOM): send UTF-8 without one"),
+    "UTF-16": ({}, "[{}]".encode("utf-16"), 415, "is UTF-16: send UTF-8"),
+    "UTF-16 without BOM": ({}, "[{}]".encode("utf-16-le"), 415, "is UTF-16: send UTF-8"),
+    "UTF-32": ({}, "[{}]".encode("utf-32"), 415, "is UTF-32: send UTF-8"),
+    "gzip unsaid": ({}, gzip.compress(b"[]"), 415, "is compressed (gzip): send it as it is"),
     "gzip": (
         {"Content-Encoding": "gzip"},
         gzip.compress(b"[]"),
@@ -580,7 +580,7 @@ BODIES: dict[str, tuple[dict[str, str], bytes, int, str]] = {
         415,
         "charset ISO-8859-1: send UTF-8",
     ),
-    "not UTF-8": ({}, '["ü"]'.encode("latin-1"), 422, "not valid UTF-8"),
+    "not UTF-8": ({}, '["ü"]'.encode("latin-1"), 415, "not valid UTF-8: invalid start byte at byte 2"),
     "identity": ({"Content-Encoding": "Identity"}, b"[]", 400, "give 1 to 1,000 status changes at once"),
     "utf-8": (
         {"Content-Type": "application/json; charset=UTF-8"},
