@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import unquote
 
-from dispatcher.errors import InvalidInput
-from dispatcher.store.connection import safe_url, tls_problem
+from dispatcher.errors import InvalidInput, sentence
+from dispatcher.store.connection import other_scheme, safe_url, tls_problem
 from dispatcher.store.redis_url import SCHEMES, RedisUrl, split_url, with_authorities
 
 HINT_TASK = "dispatcher.deliver"
@@ -61,6 +61,8 @@ def transport_options(key_prefix: str, others: Mapping[str, Any]) -> dict[str, A
 def problem(error: BaseException, url: str) -> str:
     """Why the broker cannot be used, in one line, with user and password removed from kombu's text."""
     text = tls_problem(error, safe_url(url)) or " ".join(str(error).split()) or type(error).__name__
+    if hint := other_scheme(text, url):
+        text = sentence(text) + hint
     try:
         parts = split_url(url)
     except InvalidInput:

@@ -22,7 +22,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
+from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable, sentence
 from dispatcher.store.redis_url import RedisUrl, split_url
 
 hiredis: Any
@@ -128,7 +128,7 @@ def translate(error: Exception, url: str) -> Exception:
     refused = isinstance(error, AuthenticationError | NoPermissionError) or "NOAUTH" in text
     if refused or any(word in text for word in _FORBIDDEN):
         return RedisUnavailable(
-            f"Redis at {safe_url(url)} refuses us: {text}. Check user and password in the URL"
+            f"Redis at {safe_url(url)} refuses us: {sentence(text.rstrip('.'))} Check user and password in the URL"
         )
     if isinstance(error, InvalidResponse) or "DB index is out of range" in text:
         return RedisUnavailable(f"{safe_url(url)} is no Redis, or has no such database. Check the URL")
@@ -173,5 +173,18 @@ def tls_problem(error: BaseException, shown: str) -> str:
 
 
 def _away(url: str, error: Exception) -> str:
-    why = " ".join(str(error).split()) or type(error).__name__
-    return f"Redis at {safe_url(url)} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"
+    why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return (
+        f"Redis at {safe_url(url)} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"
+        f"{other_scheme(why, url)}"
+    )
+
+
+def other_scheme(why: str, url: str) -> str:
+    """A hint, if an error is what comes of TLS at one end of a connection only: Redis closes it, or waits for more."""
+    scheme = url.strip().partition("://")[0].lower()
+    if scheme == "rediss" and "Timeout" in why:
+        return " If it speaks no TLS at this port, the URL starts with redis://"
+    if scheme == "redis" and "closed by server" in why:
+        return " If it speaks TLS at this port, the URL starts with rediss://"
+    return ""

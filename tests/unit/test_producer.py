@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis.exceptions import AuthenticationError
 
 from config.settings import Settings
 from dispatcher import AsyncDispatcher, Dispatcher, EnqueueInterrupted, InvalidInput
-from dispatcher.store.connection import connect, connect_async
+from dispatcher.store.connection import connect, connect_async, translate
 
 URL = "redis://127.0.0.1:1/0"
 MAKERS: list[Callable[[Any], object]] = [
@@ -67,3 +68,16 @@ def test_text_of_no_connection() -> None:
         Dispatcher.from_url(URL).enqueue(change)
     with pytest.raises(EnqueueInterrupted, match=text.replace("?", r"\?")):
         asyncio.run(AsyncDispatcher.from_url(URL).enqueue(change))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("invalid username-password pair or user is disabled.", "user is disabled. Check user and password"),
+        ("Is the password correct?.", "Is the password correct? Check user and password"),
+        ("NOAUTH Authentication required", "NOAUTH Authentication required. Check user and password"),
+    ],
+)
+def test_redis_ends_its_own_sentences(said: str, shown: str) -> None:
+    """What Redis says is followed by one full stop, whether it has one or not."""
+    assert shown in str(translate(AuthenticationError(said), URL))
