@@ -105,7 +105,8 @@ class Message(Record, frozen=True):
     src, dest: sender and recipient, 1 to 256 characters each
     channel: SMS (if left out), RCS, WHATSAPP, in any case, or another text
     segments, units, attempts: how many there were, 0 to 1,000,000
-    cost: in `currency`, kept digit for digit: "0.10" stays 0.10
+    cost: in `currency`, kept digit for digit: "0.10" stays 0.10; 0 to below
+        10 to the 12th, with at most 12 decimals
     currency: such as GHS
     campaign_id, customer_message_id: the customer's own ids
     network: the recipient's
