@@ -171,12 +171,16 @@ def receiver(command: tuple[list[str], Path, int]) -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def running(start: list[str], folder: Path, port: int, secret: str = SECRET) -> Iterator[Receiver]:
+def running(start: list[str], folder: Path, port: int, **more: str) -> Iterator[Receiver]:
     """A receiver, once it listens."""
     output = folder / f"output-{port}.txt"  # two may run in one folder
     with output.open("wb") as file:
         process = subprocess.Popen(
-            start, cwd=folder, env=environment(folder, port, WEBHOOK_SECRET=secret), stdout=file, stderr=file
+            start,
+            cwd=folder,
+            env=environment(folder, port, **{"WEBHOOK_SECRET": SECRET} | more),
+            stdout=file,
+            stderr=file,
         )
     receiver = Receiver(process, port, output)
     try:
@@ -432,13 +436,19 @@ def test_a_callback_url_may_have_a_query(receiver: Receiver) -> None:
     assert accepted(receiver.request("POST", "/callbacks?tenant=7", signed(), BODY))
 
 
-def test_half_sent_requests_hold_up_no_callback(receiver: Receiver) -> None:
+HALF_SENT = {
+    "head": b"POST /callbacks HTTP/1.1\r\nHost: h\r\nContent-Le",
+    "body": b"POST /callbacks HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("half", HALF_SENT.values(), ids=HALF_SENT)
+def test_half_sent_requests_hold_up_no_callback(receiver: Receiver, half: bytes) -> None:
     """Strangers who begin requests and do not end them keep no callback from being taken."""
-    head = f"POST /callbacks HTTP/1.1\r\nHost: {receiver.url}\r\nContent-Length: 100\r\n\r\n{{"
     with contextlib.ExitStack() as open_ones:
         for _ in range(40):
             one = open_ones.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
-            one.sendall(head.encode())
+            one.sendall(half)
         assert accepted(receiver.post(signed()))
 
 
@@ -493,7 +503,18 @@ def test_a_full_disk_takes_nothing(tmp_path: Path) -> None:
         assert [] == list((folder / "callbacks").iterdir())
 
 
-def test_a_request_that_does_not_end_is_closed(tmp_path: Path) -> None:
+def test_php_needs_a_folder(tmp_path: Path) -> None:
+    """PHP's receiver takes nothing until it is told a folder to store callbacks in, and says so."""
+    folder = tmp_path / "receiver"
+    shutil.copytree(RECEIVERS / "php", folder)
+    port = free_port()
+    with running(php(folder, port), folder, port, CALLBACK_FOLDER="") as receiver:
+        assert 500 == receiver.post(signed())
+        assert "CALLBACK_FOLDER must be" in receiver.output.read_text()
+
+
+@pytest.mark.parametrize("half", HALF_SENT.values(), ids=HALF_SENT)
+def test_a_request_that_does_not_end_is_closed(tmp_path: Path, half: bytes) -> None:
     """Java's receiver closes the connection of a request that does not come to its end in time."""
     folder = tmp_path / "receiver"
     shutil.copytree(RECEIVERS / "java", folder)
@@ -505,7 +526,7 @@ def test_a_request_that_does_not_end_is_closed(tmp_path: Path) -> None:
         running(java(folder, port), folder, port),
         socket.create_connection(("127.0.0.1", port), SECONDS) as stranger,
     ):
-        stranger.sendall(b"POST /callbacks HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{")
+        stranger.sendall(half)
         with contextlib.suppress(ConnectionResetError):
             assert b"" == stranger.recv(1)
 
@@ -534,7 +555,7 @@ def test_a_secret_may_end_with_a_blank(command: tuple[list[str], Path, int], bla
     start, folder, first_port = command
     port = free_port()
     start = [word.replace(str(first_port), str(port)) for word in start]  # PHP's port is an argument
-    with running(start, folder, port, secret=blank + SECRET + blank) as another:
+    with running(start, folder, port, WEBHOOK_SECRET=blank + SECRET + blank) as another:
         assert accepted(another.post(signed()))
 
 
