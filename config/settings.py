@@ -277,10 +277,14 @@ def load_or_exit() -> Settings:
     try:
         return load()
     except InvalidInput as error:
-        if wants_json():
-            line = {"event": "settings.refused", "problem": str(error), "level": "critical"}
-            raise SystemExit(json.dumps(line)) from None
-        raise SystemExit(f"error: {error}") from None
+        raise refusal(str(error)) from None
+
+
+def refusal(problem: str) -> SystemExit:
+    """Ends a process whose settings cannot be used, with one line: JSON if logs are."""
+    if wants_json():
+        return SystemExit(json.dumps({"event": "settings.refused", "problem": problem, "level": "critical"}))
+    return SystemExit(f"error: {problem}")
 
 
 def wants_json() -> bool:
