@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
@@ -31,6 +32,9 @@ from dispatcher.store.workspaces import Workspaces
 
 NOT_VALID = "the API key is not valid"
 """What is said of every key that opens nothing here: a wrong one, a revoked one, another platform's."""
+MAX_COMPARED = 50
+"""How many parameters of a query are looked at for misspelt ones."""
+
 AWAY = "not available now, try again"
 """What is said while Redis does not answer."""
 
@@ -137,7 +141,7 @@ def caller(
 
     `credentials` is a dependency that returns the key's text; `header` shows the header that has it; `scheme` is the
     WWW-Authenticate value of a 401. The dependency raises HTTPException: `denied` for a key that is missing, wrong
-    or another platform's, 429 for one over its rate.
+    or another platform's, 429 for one over its rate; and InvalidInput for a misspelt parameter of the query.
     """
     challenge = {"WWW-Authenticate": scheme} if scheme else None
 
@@ -155,9 +159,19 @@ def caller(
             raise HTTPException(
                 429, f"Rate limit exceeded. {spent.limit} requests a second are allowed.", headers
             )
+        _refuse_misspelt(request)
         return key
 
     return who
+
+
+def _refuse_misspelt(request: Request) -> None:
+    """Raises InvalidInput for a parameter that is almost one of the operation's. Quite different ones are ignored."""
+    known = {one.alias.lower(): one.alias for one in request.scope["route"].dependant.query_params}
+    for name in list(request.query_params)[:MAX_COMPARED]:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.8) if name not in known.values() else ()
+        if near:
+            raise InvalidInput(f"{visible(name)}: there is no such parameter, did you mean {known[near[0]]}?")
 
 
 @asynccontextmanager
