@@ -327,8 +327,10 @@ def _interrupted(error: Exception, confirmed: list[str], url: str) -> Exception:
     if isinstance(ours, RedisFull) and not confirmed:
         return ours
     if isinstance(ours, RedisUnavailable):
-        count = f"only {len(confirmed):,}" if confirmed else "none"
-        return EnqueueInterrupted(
-            f"{sentence(str(ours))} Of what was to be enqueued {count} is certainly on the queue", confirmed
+        known = (
+            f"{len(confirmed):,} {'is' if len(confirmed) == 1 else 'are'} on the queue for certain"
+            if confirmed
+            else "none is confirmed"
         )
+        return EnqueueInterrupted(f"{sentence(str(ours))} Of what was to be enqueued {known}", confirmed)
     return ours

@@ -63,7 +63,7 @@ def test_text_of_no_connection() -> None:
     """Without Redis the text is whole sentences, and says that nothing is on the queue for certain."""
     change = {"workspace": "a", "status": "SENT", "timestamp": "2026-06-09T13:00:00Z"}
     change |= {"message": {"uuid": "m", "src": "a", "dest": "b"}}  # type: ignore[dict-item]
-    text = "is DISPATCHER_REDIS_URL right? Of what was to be enqueued none is certainly on the queue"
+    text = "is DISPATCHER_REDIS_URL right? Of what was to be enqueued none is confirmed"
     with pytest.raises(EnqueueInterrupted, match=text.replace("?", r"\?")):
         Dispatcher.from_url(URL).enqueue(change)
     with pytest.raises(EnqueueInterrupted, match=text.replace("?", r"\?")):
