@@ -17,6 +17,8 @@ from dispatcher.worker.waker import Waker
 
 AGREE_SECONDS = 0.5
 """How often a starting worker checks whether Redis is available."""
+CANCEL_SECONDS = 1.0
+"""How long a part may take to end once it is cancelled."""
 
 log = structlog.get_logger()
 
@@ -76,6 +78,7 @@ class Engine:
         await self._hints.end()
         for task in (hints, sweeper, alerts):
             task.cancel()
+        await asyncio.wait({hints, sweeper, alerts}, timeout=CANCEL_SECONDS)  # alerts that it was sending are kept for `end`
         await self._alert_loop.end()
 
     async def _agree_on_format(self) -> bool:

@@ -142,7 +142,7 @@ def test_the_order_of_ending(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not running.done()
         scene.broker.set()
         await running
-        assert ["published a", "alerts end"] == scene.log[3:5]
+        assert ["published a", "sweeper ended", "alerts ended", "alerts end"] == scene.log[3:]
 
     monkeypatch.setattr(hints, "LAST_SECONDS", 3600.0)
     assert ["engine.started", "callback.attempted", "engine.stopped"] == played(story)
