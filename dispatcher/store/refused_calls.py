@@ -10,7 +10,6 @@ from contextlib import suppress
 
 import structlog
 
-from dispatcher.errors import RedisUnavailable
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
@@ -53,7 +52,7 @@ class Refusals:
         self._writer = None
 
     async def _write(self) -> None:
-        """Writes what was counted since the last write. If Redis is unavailable, the counts are only in the log."""
+        """Writes what was counted since the last write. If that fails, the counts are only in the log."""
         counted, self._pending = self._pending, Counter()
         by_reason: dict[str, Counter[str]] = {}
         for (reason, key_id), count in counted.items():
@@ -72,7 +71,9 @@ class Refusals:
         try:
             with translated(self._url):
                 await asyncio.gather(*calls, self._call("EXPIRE", hour, LIFE_SECONDS))
-        except RedisUnavailable as error:
+        except (
+            Exception
+        ) as error:  # for instance a key of another type: later refusals are tried all the same
             log.warning("api.refusals_uncounted", calls=counted.total(), problem=str(error))
 
     async def close(self) -> None:

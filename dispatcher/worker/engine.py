@@ -78,7 +78,7 @@ class Engine:
         await self._hints.end()
         for task in (hints, sweeper, alerts):
             task.cancel()
-        await asyncio.wait({hints, sweeper, alerts}, timeout=CANCEL_SECONDS)  # alerts that it was sending are kept for `end`
+        await asyncio.wait({hints, sweeper, alerts}, timeout=CANCEL_SECONDS)  # keeps alerts for `end`
         await self._alert_loop.end()
 
     async def _agree_on_format(self) -> bool:
