@@ -250,7 +250,9 @@ class Ledger:
             try:
                 lost.append(read_lost(endpoint, name, event_id, raw))
             except InvalidInput as error:
-                key = self.keys.event(EndpointName.parse(name.decode()).workspace, event_id.decode())
+                key = self.keys.event(
+                    EndpointName.parse(name.decode(errors="replace")).workspace, event_id.decode()
+                )
                 log.error("redis.key_set_aside", key=key, problem=str(error))
                 aside = f"{self.keys.root}aside:{key.removeprefix(self.keys.root)}"
                 with translated(""):

@@ -11,6 +11,7 @@ from contextlib import suppress
 import structlog
 
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import number
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
@@ -86,7 +87,10 @@ class Refusals:
         """How many calls were ever refused, by reason. Raises RedisUnavailable."""
         with translated(self._url):
             flat = await self._call("HGETALL", self._keys.api_refused)
-        found = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+        found = {
+            name.decode(errors="replace"): number(count)
+            for name, count in zip(flat[::2], flat[1::2], strict=True)
+        }
         return dict.fromkeys(REASONS, 0) | found
 
     async def last(self, now_ms: int, hours: int) -> Mapping[tuple[str, str], int]:
@@ -103,6 +107,6 @@ class Refusals:
         counts: Counter[tuple[str, str]] = Counter()
         for flat in found:
             for name, count in zip(flat[::2], flat[1::2], strict=True):
-                reason, _, key_id = name.decode().partition(" ")
-                counts[reason, key_id] += int(count)
+                reason, _, key_id = name.decode(errors="replace").partition(" ")
+                counts[reason, key_id] += number(count)
         return counts

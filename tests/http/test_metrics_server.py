@@ -118,12 +118,15 @@ def test_a_bug_in_a_scrape(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_damaged_key(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While Redis cannot be read, whatever the reason, a scrape has `dispatcher_redis_up` alone; that is logged once."""
     settings = Settings(redis_url=redis_url)
-    with redis.Redis.from_url(redis_url) as client, capture_logs() as logged:
-        with served(InstallationCollector(settings)) as port:
-            client.set("dispatcher:events", "no stream")
-            bodies = [scraped(port) for _ in range(2)]
-            client.delete("dispatcher:events")
-            status, whole = scraped(port)
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        capture_logs() as logged,
+        served(InstallationCollector(settings)) as port,
+    ):
+        client.set("dispatcher:events", "no stream")
+        bodies = [scraped(port) for _ in range(2)]
+        client.delete("dispatcher:events")
+        status, whole = scraped(port)
     for one, body in bodies:
         metrics = [line for line in body.splitlines() if not line.startswith("#")]
         assert (200, ["dispatcher_redis_up 0.0"]) == (one, metrics)
