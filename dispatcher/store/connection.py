@@ -141,9 +141,14 @@ def translate(error: Exception, url: str) -> Exception:
             f"Redis at {safe_url(url)} refuses writes, because it cannot write its files ({_misconf(text)}). Make room on "
             "its disk"
         )
-    if isinstance(error, ResponseError) and any(word in text for word in _NOT_NOW):
+    if isinstance(error, ResponseError) and is_for_now(error):
         return RedisUnavailable(f"Redis at {safe_url(url)} cannot serve now: {text}")
     return error
+
+
+def is_for_now(error: ResponseError) -> bool:
+    """Whether Redis says that it cannot do this now: it is loading, a replica, cut off."""
+    return any(word in str(error) for word in _NOT_NOW)
 
 
 def _misconf(text: str) -> str:

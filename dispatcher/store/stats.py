@@ -29,8 +29,11 @@ ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
 COUNTED = ("messagesDelivered", "messagesFailed", "messagesTimed", "messagesTimedMs")
 """Counters of a workspace's messages, for the status API."""
 DURATIONS = 4 * 30 + 1
-"""Number of duration counters: up to 2^30 ms, twelve days (lua/lib/counts.lua)."""
-_DURATION = re.compile(r"t[0-9]{1,3}")
+"""Number of duration counters: up to 2^30 ms, twelve days (lua/lib/counts.lua).
+
+`d17` counts what was delivered within such a time. Earlier versions counted it twice, as `t17` and as `delivered`.
+"""
+_DURATION = re.compile(r"[dt][0-9]{1,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +125,22 @@ class Stats:
                 figures = found.setdefault(workspace, Figures())
                 if _DURATION.fullmatch(what):
                     figures.durations[int(what[1:])] += count
+                    figures.counts["delivered"] += count if what[0] == "d" else 0
                 else:
                     figures.counts[what] += count
         return found
 
     async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
         """Message counters and durations of one workspace, without reading those of others."""
-        names = [*COUNTED, *(f"t{number}" for number in range(DURATIONS))]
+        names = [*COUNTED, *(f"{kind}{number}" for number in range(DURATIONS) for kind in "dt")]
         fields = [f"{workspace} {name}" for name in names]
         figures, last = Figures(), now_ms // LENGTHS["hour"]
         for number in range(last - hours + 1, last + 1):
             counts = await self._counts(self._keys.stats("hour", number), fields)
             figures.counts.update(dict(zip(COUNTED, counts, strict=False)))
-            figures.durations.update({n: count for n, count in enumerate(counts[len(COUNTED) :]) if count})
+            for place, count in enumerate(counts[len(COUNTED) :]):  # `d` and `t` of a number, in turn
+                if count:
+                    figures.durations[place // 2] += count
         return figures
 
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:

@@ -106,6 +106,18 @@ def test_counter(world: World, unit: str, value: str | bytes | None) -> None:
     assert (2 if value is None else 4) == read[unit]()
 
 
+def test_durations_of_two_versions(world: World) -> None:
+    """In the hour of an upgrade what both versions counted of the same duration adds up."""
+    key = KEYS.stats("hour", START_MS // 3_600_000)
+    world.call("hset", key, mapping={"beta d17": 2, "beta t17": 3, "beta delivered": 3})
+    world.call("expire", key, 60)
+    one, all_ = (
+        world.run(world.stats.workspace("beta", START_MS, 1)),
+        world.run(world.stats.workspaces(START_MS, 1)),
+    )
+    assert [{17: 5}, {17: 5}, 5] == [one.durations, all_["beta"].durations, all_["beta"].counts["delivered"]]
+
+
 @pytest.mark.parametrize("value", BY_HAND)
 def test_counts_of_refusals_and_rejections(world: World, value: str | bytes) -> None:
     """They are read as far as they can be."""
