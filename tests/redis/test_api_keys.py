@@ -1,17 +1,19 @@
 """API keys on a real server: none outlives its workspace, whatever happens at the same time."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 import typer
 
-from dispatcher.errors import InvalidInput, NotFound
+from dispatcher.errors import NotFound
 from dispatcher.store.api_keys import PRODUCERS, ApiKeys
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.wire import Call, Wire
 from dispatcher.store.workspaces import Workspaces
-from tasks.commands.api_key import add as add_of_workspace
 from tasks.commands.api_key import of_workspaces
 from tests.world import World
 
@@ -96,15 +98,17 @@ def test_a_key_of_producers_needs_no_workspace(world: World, call: Call) -> None
     assert 2 == len(left(world))
 
 
-@pytest.mark.parametrize("rate", [0, -1])
-def test_a_rate_of_nothing(
-    world: World, call: Call, redis_url: str, monkeypatch: pytest.MonkeyPatch, rate: int
-) -> None:
+def test_a_rate_of_nothing(world: World, call: Call, redis_url: str) -> None:
     """The command refuses a rate of no calls; it does not take it for the default."""
-    monkeypatch.setenv("DISPATCHER_REDIS_URL", redis_url)
-    monkeypatch.setenv("DISPATCHER_KEY_PREFIX", world.keys.prefix)
-    with pytest.raises(InvalidInput, match=f"a second, not {rate}"):
-        add_of_workspace("acme", rate_per_second=rate)
+    command = "workspace", "api-key", "add", "acme", "--rate-per-second", "0"
+    ended = subprocess.run(
+        [sys.executable, "-m", "dispatcher", *command],
+        env=os.environ | {"DISPATCHER_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (2, True) == (ended.returncode, "a second, not 0" in " ".join(ended.stderr.split()))
     assert [] == left(world)
 
 
