@@ -252,14 +252,14 @@ class Ledger:
             try:
                 lost.append(read_lost(endpoint, name, event_id, raw))
             except InvalidInput as error:
-                key = self.keys.event(
-                    EndpointName.parse(name.decode(errors="replace")).workspace, event_id.decode()
-                )
+                workspace = EndpointName.parse(name.decode(errors="replace")).workspace
+                key = self.keys.event(workspace, event_id.decode())
                 log.error("redis.key_set_aside", key=key, problem=str(error))
                 aside = f"{self.keys.root}aside:{key.removeprefix(self.keys.root)}"
                 with translated(""):
                     await self._call("RENAME", key, aside)
                     await self._call("PEXPIRE", aside, ASIDE_MS)
+                    await self._call("PEXPIRE", self.keys.body(workspace, event_id.decode()), ASIDE_MS)
         return lost
 
     async def leave(self, worker: str) -> None:

@@ -17,7 +17,7 @@ from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
-from dispatcher.store.endpoints import waiting_of
+from dispatcher.store.endpoints import stopped_of, waiting_of
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.sealing import SecretBox, generate_secret
@@ -281,7 +281,8 @@ class Workspaces:
 
         with translated(self._url):
             await self._client.transaction(remove, api_keys)  # runs again if a key is added meanwhile
-        for endpoint in waiting:
+            stopped = await stopped_of(workspace, self._client, self._keys)
+        for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
 
