@@ -124,7 +124,9 @@ def translate(error: Exception, url: str) -> Exception:
         return error
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
-        return RedisFull(f"Redis at {safe_url(url)} is full (maxmemory); nothing was taken. Try again later")
+        return RedisFull(
+            f"Redis at {safe_url(url)} is full (maxmemory) and takes nothing new. Try again later"
+        )
     refused = isinstance(error, AuthenticationError | NoPermissionError) or "NOAUTH" in text
     if refused or any(word in text for word in _FORBIDDEN):
         return RedisUnavailable(

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -122,29 +121,34 @@ def _lines(file: str) -> list[bytes]:
 
 
 def _send(dispatcher: Dispatcher, changes: Sequence[Numbered]) -> list[str]:
-    event_ids: list[str] = []
     columns = (TextColumn("enqueuing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console.err, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=len(changes))
-        for batch in _batches(changes):
-            try:
-                event_ids += dispatcher.enqueue_ready(one for _, one in batch)
-            except EnqueueInterrupted as error:
-                after = (batch[len(error.confirmed) - 1] if error.confirmed else _before(changes, batch))[0]
-                raise EnqueueInterrupted(
-                    f"{error}; the file is enqueued up to line {after}: enqueuing it all again is safe",
-                    error.confirmed,
-                ) from error
-            progress.advance(task, len(batch))
-    return event_ids
+
+        def taken() -> Iterator[Ready]:
+            """The changes; the producer takes them batch by batch, when the one before is enqueued."""
+            for number, (_, one) in enumerate(changes):
+                if number % BATCH == 0:
+                    progress.update(task, completed=number)
+                yield one
+
+        try:
+            return dispatcher.enqueue_ready(taken())
+        except EnqueueInterrupted as error:
+            line = _enqueued_up_to(changes, error.confirmed)
+            what = f"the file is enqueued up to line {line}" if line else "its first line may be missing"
+            text = f"{error}; {what}: enqueuing it all again is safe"
+            raise EnqueueInterrupted(text, error.confirmed) from error
 
 
-def _before(changes: Sequence[Numbered], batch: Sequence[Numbered]) -> tuple[int, object]:
-    position = changes.index(batch[0])
-    return changes[position - 1] if position else (0, None)
+def _enqueued_up_to(changes: Sequence[Numbered], confirmed: Sequence[str]) -> int:
+    """The line before the first one that is not confirmed; 0 if that is the first.
 
-
-def _batches(changes: Sequence[Numbered]) -> Iterator[Sequence[Numbered]]:
-    rest = iter(changes)
-    while batch := list(islice(rest, BATCH)):
-        yield batch
+    Confirmed are those that Redis took, in order: it may have refused one between two others.
+    """
+    line, rest = 0, iter(confirmed)
+    for number, one in changes:
+        if one.event_id != next(rest, None):
+            break
+        line = number
+    return line

@@ -10,7 +10,8 @@ from dispatcher.errors import InvalidInput
 from dispatcher.health import Health
 from tasks import console
 from tasks.health import looking
-from tasks.prometheus import InstallationCollector, serve
+from tasks.metrics_server import serve
+from tasks.prometheus import InstallationCollector
 
 PORT = 9464
 
