@@ -334,7 +334,7 @@ def test_did_not_get_it(stand: Stack, chapter: Chapter) -> None:
     assert event_id in chapter.run("dispatcher event list --message", stand, UUID="m0")
     shown = chapter.run("dispatcher event show", stand, EVENT_ID=event_id, acme="asks")
     assert "attempt 1" in shown
-    assert "no events of message nobody" in chapter.run(
+    assert "no events of message nobody; a message is found by its whole id" in chapter.run(
         "dispatcher event list --message", stand, UUID="nobody"
     )
     stand.enqueue(workspace="asks", eventId=event_id, status="DELIVERED")

@@ -96,6 +96,20 @@ def test_chosen(world: World, do: Callable[..., Any]) -> None:
         do(chosen, Filter("failed", since="yesterday"))
 
 
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [("waiting", ["due", "waits"]), ("pending", ["due"]), ("retrying", ["waits"]), ("sending", [])],
+)
+def test_chosen_by_a_state_that_is_shown(
+    world: World, do: Callable[..., Any], state: str, found: list[str]
+) -> None:
+    """What has not ended can be asked for by each state that it is shown with."""
+    do(add_acme)
+    waiting(world, "waits")
+    world.accept(callback("due", endpoint=B, message="of-due", timestamp_ms=world.now))
+    assert found == sorted(do(chosen, Filter(state)))
+
+
 def test_replay_stops_where_an_endpoint_is_full(world: World, do: Callable[..., Any]) -> None:
     """What was replayed until then is counted, and audited with the filter; the rest is not tried."""
     failed(world, *"abcdef")
