@@ -4,9 +4,11 @@ export PYTHON
 BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt --custom-compile-command 'make lock'
 PYTEST := $(BIN)/python -m pytest
+PROCESSES := tests/acceptance tests/faults
+TEST_RUN = $(PYTEST) -p tests.progress -o console_output_style=classic -o cache_dir=.pytest_cache/$@
 
 .DEFAULT_GOAL := help
-.PHONY: help installed installed-for-demo demo test bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak fuzz check format docs picture lock digests clean
+.PHONY: help installed installed-for-demo demo test test-processes test-rest bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak fuzz check format docs picture lock digests clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,8 +22,14 @@ installed:
 demo: installed-for-demo ## run the main job here: Redis, worker, receivers, 70 status changes
 	@$(BIN)/dispatcher demo
 
-test: installed ## all tests, on a real Redis and real workers
-	$(PYTEST)
+test: installed ## all tests, on a real Redis and real workers (20 to 30 min on two cores): the two below at once
+	@$(MAKE) --no-print-directory -j2 --output-sync=none test-processes test-rest
+
+test-processes: installed ## tests that start workers and commands, and that kill them
+	$(TEST_RUN) $(PROCESSES)
+
+test-rest: installed ## all other tests
+	$(TEST_RUN) tests $(PROCESSES:%=--ignore=%)
 
 bench: installed ## throughput and latency beside plain Celery and a bare loop (10 min; QUICK=1: 2 min)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick,--keep)
