@@ -54,6 +54,15 @@ def test_changelog_has_the_form() -> None:
     ]
 
 
+def test_changelog_says_what_the_version_is() -> None:
+    """The number that `dispatcher --version` prints has a heading, or is named as what is not released yet."""
+    newest, *others = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1:]
+    number = PROJECT["version"]
+    assert f" {number} " in newest.partition("###")[0] or any(
+        text.startswith(f"{number} - ") for text in others
+    )
+
+
 def test_commands_of_contributing_exist() -> None:
     """Each `make` command of CONTRIBUTING.md is a target."""
     named = set(re.findall(r"make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text()))
