@@ -212,6 +212,8 @@ def test_move(world: World, do: Callable[..., Any]) -> None:
     assert not do(workspaces.update, "acme", Wanted("https://new.example/hooks"))
     found = do(workspaces.waiting_in_order, "acme")
     assert names == [one for one in found if one != "other"]
+    assert 4 == do(workspaces.left_behind, "acme", before)
+    assert [0, 0] == [do(workspaces.left_behind, "acme", url) for url in ("", "https://none.example/hooks")]
     assert Moved(5, 0) == do(workspaces.move, "acme", before, found, at_once)
     assert Moved(0, 5) == do(workspaces.move, "acme", before, found, at_once)
     world.now += 5000
