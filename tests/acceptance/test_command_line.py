@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -208,6 +209,9 @@ def test_demo(tmp_path: Path) -> None:
     done = run("demo", TMPDIR=str(tmp_path))
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "it adds up" in done.stdout
+    assert [] == [line for line in done.stdout.splitlines() if line != line.rstrip()]
+    (named,) = re.findall(r"lines of (\S+) are on the queue", done.stdout)
+    assert Path(named).is_file()
     assert [] == list(tmp_path.iterdir())
     assert [] == _processes_in(tmp_path)
 
