@@ -53,7 +53,7 @@ def api(
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        console.fail(f"cannot listen at {host}:{port}: {error.strerror}", console.USAGE)
+        raise console.cannot_listen(host, port, error) from None
     if not settings.status_retention_seconds:
         console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
     limits = Limits(settings.api_request_seconds, settings.api_max_connections)
