@@ -11,7 +11,7 @@ from dispatcher.rules.dialects import dialects
 from dispatcher.rules.workspace import ORDERINGS, Workspace
 from dispatcher.rules.workspace_headers import parse_headers
 from dispatcher.store.audit import shown_url
-from tasks import console, wiring
+from tasks import console, tables, wiring
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Moved, Wanted
 from tasks.commands.look_up import look_up
@@ -171,17 +171,16 @@ def _shown(steps: Sequence[Sequence[str]]) -> Iterable[Sequence[str]]:
 def _also(moved: Moved | None) -> str:
     if moved is None:
         return ""
-    left = (
-        f"; {moved.left} are being sent, or go to another URL (--move-from moves those)" if moved.left else ""
-    )
-    return f"; {moved.moved} waiting callbacks go to the new URL{left}"
+    are = tables.counted(moved.left, "is being sent, or goes", "are being sent, or go")
+    left = f"; {are} to another URL (--move-from moves those)" if moved.left else ""
+    return f"; {tables.counted(moved.moved, 'waiting callback goes', 'waiting callbacks go')} to the new URL{left}"
 
 
 def _left(count: int, workspace: str, before: str, new: str | None) -> str:
     """A line about callbacks that wait for the URL before, with the command that moves them; "" if there are none."""
     if not count:
         return ""
-    waiting = "1 callback that waits still goes" if count == 1 else f"{count:,} callbacks that wait still go"
+    waiting = tables.counted(count, "callback that waits still goes", "callbacks that wait still go")
     told = f"{waiting} to the previous URL, {shown_url(before)}"
     if not new:
         return told
