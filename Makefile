@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt --custom-compile-command 'make lock'
 PYTEST := $(BIN)/python -m pytest
 PROCESSES := tests/acceptance tests/faults
-TEST_RUN = $(PYTEST) -p tests.progress -o console_output_style=classic -o cache_dir=.pytest_cache/$@
+TEST_RUN = unset MAKEFLAGS MFLAGS MAKELEVEL; $(PYTEST) -p tests.progress -o console_output_style=classic -o cache_dir=.pytest_cache/$@
 
 .DEFAULT_GOAL := help
 .PHONY: help installed installed-for-demo demo test test-processes test-rest bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak fuzz check format docs picture lock digests clean

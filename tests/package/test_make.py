@@ -25,15 +25,21 @@ def project(tmp_path: Path) -> Path:
     program(tmp_path / ".ci" / "install", "exit 0")
     half = 'case "$*" in *ignore=*) half=rest;; *) half=processes;; esac\n'
     half += 'echo "$*" > $half.arguments; echo $$ > $half.pid; mv $half.pid $half\n'
+    half += 'echo "$MAKEFLAGS" > $half.makeflags\n'
     half += "until [ -e end ]; do sleep 0.05; done; ! grep -q $half end"
     program(tmp_path / ".venv" / "bin" / "python", half)
     return tmp_path
 
 
 def started(project: Path, target: str) -> "subprocess.Popen[str]":
-    """A `make`, as from a terminal: with a process group of its own."""
+    """A `make`, as from a terminal: with a process group of its own, and heeding Ctrl-C."""
     return subprocess.Popen(
-        ["make", target], cwd=project, text=True, start_new_session=True, stdout=subprocess.DEVNULL
+        ["make", target],
+        cwd=project,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
 
 
@@ -44,12 +50,16 @@ def both_run(project: Path) -> None:
 
 @pytest.mark.parametrize(("fails", "code"), [("", 0), ("processes", 2), ("rest", 2)])
 def test_either_fails_it(project: Path, fails: str, code: int) -> None:
-    """Both halves run beside each other, and the failure of either is that of `make test`."""
+    """Both halves run beside each other, and the failure of either is that of `make test`.
+
+    Neither knows of the `make` above it, as tests call `make`, too.
+    """
     process = started(project, "test")
     both_run(project)
     (project / "end.new").write_text(fails)
     (project / "end.new").rename(project / "end")
     assert code == process.wait(30)
+    assert ["\n", "\n"] == [(project / f"{half}.makeflags").read_text() for half in HALVES]
 
 
 def test_each_test_is_in_one_half(project: Path) -> None:
