@@ -78,7 +78,9 @@ def _damage(day: Counter[str]) -> Finding:
     put_back, aside = day["putBack"], day["setAside"]
     if not put_back and not aside:
         return Finding("damage", Verdict.OK, "nothing had to be repaired in the last 24 h")
-    found = f"in the last 24 h {put_back:,} callbacks were pending and nowhere, {aside:,} keys were of a wrong type"
+    callbacks = tables.counted(put_back, "callback was", "callbacks were")
+    keys = tables.counted(aside, "key was", "keys were")
+    found = f"in the last 24 h {callbacks} pending and nowhere, {keys} of a wrong type"
     return Finding(
         "damage", Verdict.WARNING, f"{found}; they were repaired", "what else writes to this Redis?"
     )

@@ -531,6 +531,6 @@ def test_key_written_over(stand: Stack, chapter: Chapter) -> None:
     chapter.see("redis.key_set_aside", log_of(stand))
     said = chapter.run("dispatcher check", stand)
     chapter.see("damage", said)
-    assert "1 keys were of a wrong type" in " ".join(said.split())
+    assert "1 key was of a wrong type" in " ".join(said.split())
     stop(stand, "broken", resume=True)
     assert {"delivered": 2} == stand.wait_ended(event_ids, "broken")
