@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -138,6 +139,13 @@ def require_one_of(what: str, value: str | None, known: Sequence[str]) -> None:
     """Ends the command if an option's value is not among the known ones; None means the option was not given."""
     if value is not None and value not in known:
         fail(f"{what} is one of {', '.join(known)}, not {value!r}", USAGE)
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> InvalidInput:
+    """The error for an address that cannot be listened at, in the system's words: its callers add their own."""
+    number = error.errno or 0  # those of a look-up are negative
+    why = os.strerror(number) if number > 0 else error.strerror
+    return InvalidInput(f"cannot listen at {host}:{port}: {why}")
 
 
 def code_of(error: DispatcherError) -> int:

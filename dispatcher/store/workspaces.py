@@ -268,7 +268,7 @@ class Workspaces:
         total = sum(waiting.values())
         if total and not force:
             raise StillWaiting(
-                f"{total} callbacks of {workspace!r} wait; let them end, or --force ends them as failed"
+                f"{total} {'callback' if total == 1 else 'callbacks'} of {workspace!r} {'waits' if total == 1 else 'wait'}; let them end, or --force ends them as failed"
             )
         api_keys = self._keys.api_keys(workspace)
 

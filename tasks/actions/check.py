@@ -12,7 +12,7 @@ from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problems
-from tasks import wiring
+from tasks import tables, wiring
 from tasks.actions.check_broker import look_at_broker
 
 
@@ -21,7 +21,11 @@ async def look(settings: Settings) -> list[Finding]:
     async with wiring.store(settings) as store:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
         queued, pending = await store.installation.waiting()
-        waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
+        waiting = Finding(
+            "waiting",
+            Verdict.OK,
+            f"{queued:,} on the queue, {tables.counted(pending, 'callback', 'callbacks')} accepted",
+        )
         endpoints = _endpoints(await store.endpoints.all())
         workers = workers_alive(await store.installation.workers())
         celery = await asyncio.to_thread(look_at_broker, settings)
@@ -74,7 +78,9 @@ def _damage(day: Counter[str]) -> Finding:
     put_back, aside = day["putBack"], day["setAside"]
     if not put_back and not aside:
         return Finding("damage", Verdict.OK, "nothing had to be repaired in the last 24 h")
-    found = f"in the last 24 h {put_back:,} callbacks were pending and nowhere, {aside:,} keys were of a wrong type"
+    callbacks = tables.counted(put_back, "callback was", "callbacks were")
+    keys = tables.counted(aside, "key was", "keys were")
+    found = f"in the last 24 h {callbacks} pending and nowhere, {keys} of a wrong type"
     return Finding(
         "damage", Verdict.WARNING, f"{found}; they were repaired", "what else writes to this Redis?"
     )

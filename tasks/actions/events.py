@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import State
+from dispatcher.rules.outcomes import ENDS, State
 from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import wiring
 
 WAITING = "waiting"
+UNFINISHED = tuple(state.value for state in State if state not in ENDS)
+"""The states that waiting events are shown with."""
 ENDED = tuple(state.value for state in LISTED)
-STATES = (WAITING, *ENDED)
+STATES = (WAITING, *UNFINISHED, *ENDED)
 
 _AGO = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -37,12 +39,21 @@ class Filter:
     until: str | None = None
 
     def __post_init__(self) -> None:
+        if self.state == State.DELIVERED:
+            raise InvalidInput(
+                "delivered events are too many to be listed: give --message, or `dispatcher stats` for their number"
+            )
         if self.state not in STATES:
             raise InvalidInput(f"a state is one of {', '.join(STATES)}, not {self.state!r}")
-        if self.state == WAITING and (self.since or self.until):
+        if self.is_waiting and (self.since or self.until):
             raise InvalidInput("--since and --until go with ends: failed, expired, superseded")
         if self.endpoint and not self.workspace:
             raise InvalidInput("--endpoint needs --workspace: an endpoint belongs to one workspace")
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it selects events that have not ended."""
+        return self.state not in ENDED
 
     @property
     def origin(self) -> str | None:
@@ -55,7 +66,7 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
     if asked.workspace:
         await store.workspaces.require(asked.workspace)
     origin, now_ms = asked.origin, await store.installation.now_ms()
-    if asked.state == WAITING:
+    if asked.is_waiting:
         id_ = endpoint_id(EndpointName(asked.workspace or "", origin)) if origin else None
         found = store.callbacks.waiting(asked.workspace, id_)
     else:
@@ -63,6 +74,8 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
         since_ms, until_ms = time_ms(asked.since, now_ms) or 0, time_ms(asked.until, now_ms) or now_ms
         found = store.callbacks.ended(names, State(asked.state), since_ms, until_ms)
     async for event in found:
+        if asked.state not in (WAITING, event.state):
+            continue
         if origin in (None, event.endpoint) and asked.error in (None, event.error):
             yield event
 

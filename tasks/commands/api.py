@@ -78,8 +78,7 @@ def _require_address(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if is_ipv6 else socket.AF_INET).close()
     except OSError as error:
-        shown = f"[{host}]" if is_ipv6 else host
-        console.fail(f"cannot listen at {shown}:{port}: {error.strerror}", console.USAGE)
+        raise console.cannot_listen(f"[{host}]" if is_ipv6 else host, port, error) from None
 
 
 def _serve(uvicorn: Any, config: Any) -> int | None:

@@ -14,7 +14,7 @@ from dispatcher.codec import not_plain, timestamp_ms
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, visible
 from dispatcher.model import StatusChange
 from dispatcher.producer import BATCH, Dispatcher, Ready, ready, unknown_workspace
-from tasks import console, wiring
+from tasks import console, tables, wiring
 
 SHOWN = 20
 """Invalid lines that are printed; the rest are counted."""
@@ -61,8 +61,11 @@ def enqueue(
         wrong = [{"line": line, "problem": problem} for line, problem in lines.problems]
         console.print_json({"enqueued": len(event_ids), "eventIds": event_ids, "skipped": wrong})
     else:
-        skipped = f", {len(lines.problems)} lines skipped" if lines.problems else ""
-        console.out.print(f"{len(event_ids)} status changes enqueued{skipped}", markup=False)
+        skipped = (
+            f", {tables.counted(len(lines.problems), 'line', 'lines')} skipped" if lines.problems else ""
+        )
+        enqueued = tables.counted(len(event_ids), "status change", "status changes")
+        console.out.print(f"{enqueued} enqueued{skipped}", markup=False)
     if lines.expired:
         console.err.print(
             f"{lines.expired} of them are older than {settings.expiry_seconds / 3600:g} hours, or than their ttlSeconds: "
@@ -111,6 +114,10 @@ def _take_out_unknown(dispatcher: Dispatcher, lines: Lines) -> None:
 
 
 def _lines(file: str) -> list[bytes]:
+    if file == "-" and sys.stdin.isatty():
+        console.err.print(
+            "type status changes, one JSON document a line; Ctrl-D at the start of a line ends them"
+        )
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:

@@ -112,7 +112,7 @@ def _print_many(found: Replayed, rate: float, *, done: bool) -> None:
 
 
 def _events(count: int) -> str:
-    return f"{count:,} event{'' if count == 1 else 's'}"
+    return tables.counted(count, "event", "events")
 
 
 def _over(count: int, rate: float) -> str:

@@ -1,6 +1,7 @@
 """An operator at work: what is stuck, why, and sending it once more. All by the command line, on real parts."""
 
 import json
+import shlex
 import subprocess
 import time
 from typing import Any
@@ -148,7 +149,10 @@ def test_stats(stack: Stack, failed: list[str]) -> None:
 
 
 def test_a_customer_that_moved(stack: Stack) -> None:
-    """What waits for the old URL goes to the new one, in order; what was sent to a URL of its own stays there."""
+    """What waits for the old URL is counted, and goes to the new one by the command that is named, in order.
+
+    What was sent to a URL of its own stays there.
+    """
     old, own, new = (f"{stack.listen()}/{name}" for name in ("old", "own", "new"))
     stack.add_workspace("acme", "zeckta", old)
     stack.start_worker().wait_ready()
@@ -158,8 +162,10 @@ def test_a_customer_that_moved(stack: Stack) -> None:
     changes = [stack.enqueue(1, first=2, status=status)[0] for status in ("SUBMITTED", "SENT", "DELIVERED")]
     (apart,) = stack.enqueue(1, first=3, callbackUrl=own)
     wait_until(lambda: stack.cli_json("workspace", "show", "acme")["waiting"] == 4)
-    moved = stack.cli("workspace", "update", "acme", "--callback-url", new, "--move-waiting")
-    assert "3 waiting callbacks go to the new URL; 1 are being sent, or go to another URL" in moved.stdout
+    said = stack.cli("workspace", "update", "acme", "--callback-url", new).stderr
+    assert f"3 callbacks that wait still go to the previous URL, {old}; to move: dispatcher " in said
+    moved = stack.cli(*shlex.split(said.partition("to move: dispatcher ")[2]))
+    assert "3 waiting callbacks go to the new URL; 1 is being sent, or goes to another URL" in moved.stdout
     assert {"delivered": 3} == stack.wait_ended(changes)
     arrived = [received for received in stack.received if received.event_id in changes]
     assert changes == [received.event_id for received in arrived]
