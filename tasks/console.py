@@ -16,6 +16,7 @@ from config import logs
 from config.log_lines import errors
 from config.settings import Settings, load, wants_json
 from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, visible
+from dispatcher.store.connection import without_script
 from tasks import interrupt, tables
 
 DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
@@ -161,7 +162,7 @@ def report(error: Exception) -> int:
         case RedisError():  # e.g. a key that was overwritten by hand
             hint = "WRONGTYPE" in str(error)
             more = "; see docs/operations.md, A key was written over by hand" if hint else ""
-            text, code = f"Redis: {error}{more}", NO
+            text, code = f"Redis: {without_script(str(error))}{more}", NO
         case _:
             raise error
     err.print(f"error: {visible(text)}", markup=False)

@@ -7,11 +7,13 @@ from typing import Any
 
 from config.setting_types import NEW_FERNET_KEY
 from config.settings import Settings
+from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.rules.decide import Policy
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problems
+from dispatcher.store.installation import Installation
 from tasks import wiring
 from tasks.actions.check_broker import look_at_broker
 
@@ -23,11 +25,13 @@ async def look(settings: Settings) -> list[Finding]:
         queued, pending = await store.installation.waiting()
         waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
         endpoints = _endpoints(await store.endpoints.all())
-        workers = workers_alive(await store.installation.workers())
+        writes = await _writes(store.installation)
+        workers = workers_alive(await store.installation.workers(), refused=writes.verdict is Verdict.BAD)
         celery = await asyncio.to_thread(look_at_broker, settings)
         damage = _damage(await store.stats.day(await store.installation.now_ms()))
         return [
             *found,
+            writes,
             *celery,
             _secrets(settings),
             *contradictions(settings),
@@ -98,10 +102,26 @@ def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
     return Finding("endpoints", Verdict.WARNING, detail, "dispatcher endpoint list")
 
 
-def workers_alive(workers: dict[str, Any]) -> Finding:
-    """Whether a worker is alive; `workers` are the heartbeats by worker name."""
+async def _writes(installation: Installation) -> Finding:
+    """Whether Redis accepts writes: a replica, a full Redis and one whose disk is full do not."""
+    try:
+        await installation.require_writable()
+    except RedisUnavailable as error:
+        if not error.why:
+            raise
+        is_full = isinstance(error, RedisFull)
+        advice = "raise maxmemory, or see who fills it: dispatcher endpoint list --sort waiting"
+        return Finding("writes", Verdict.BAD, error.why, advice if is_full else error.advice)
+    return Finding("writes", Verdict.OK, "Redis accepts them")
+
+
+def workers_alive(workers: dict[str, Any], *, refused: bool = False) -> Finding:
+    """Whether a worker is alive; `workers` are the heartbeats by worker name. `refused`: Redis refuses writes."""
     if workers:
         return Finding("workers", Verdict.OK, f"{len(workers)} alive: {', '.join(workers)}")
+    if refused:
+        detail = "not known: heartbeats cannot be written while Redis refuses writes"
+        return Finding("workers", Verdict.UNKNOWN, detail, "first have Redis accept writes")
     return Finding(
         "workers",
         Verdict.BAD,

@@ -30,7 +30,7 @@ def exporter(
 
 async def _export(settings: Settings, host: str, port: int) -> None:
     health = Health()
-    async with looking(health, settings):
+    async with looking(health, settings, writes=False):
         try:
             end, port = serve(port, InstallationCollector(settings), health, host)
         except OSError as error:
