@@ -53,11 +53,11 @@ def contradictions(settings: Settings) -> list[Finding]:
 def _contradictions(settings: Settings) -> Iterator[str]:
     yield from _too_late(wiring.policy(settings), settings.expiry_seconds)
     if settings.max_concurrency > settings.max_in_flight:
-        yield "MAX_CONCURRENCY of one endpoint is above MAX_IN_FLIGHT of a whole worker"
+        yield "DISPATCHER_MAX_CONCURRENCY of one endpoint is above DISPATCHER_MAX_IN_FLIGHT of a whole worker"
     if settings.delivered_body_seconds > settings.ledger_retention_seconds:
-        yield "DELIVERED_BODY_SECONDS is above LEDGER_RETENTION_SECONDS: bodies outlive their callbacks"
+        yield "DISPATCHER_DELIVERED_BODY_SECONDS is above DISPATCHER_LEDGER_RETENTION_SECONDS: bodies outlive their callbacks"
     if settings.alert_secret and not settings.alert_url:
-        yield "ALERT_SECRET is set and ALERT_URL is not: nothing is sent"
+        yield "DISPATCHER_ALERT_SECRET is set and DISPATCHER_ALERT_URL is not: nothing is sent"
 
 
 def _too_late(policy: Policy, expiry_seconds: float) -> Iterator[str]:
@@ -67,8 +67,8 @@ def _too_late(policy: Policy, expiry_seconds: float) -> Iterator[str]:
         waited += policy.backoff.delay_ms(attempt, 0.5) / 1000
         if waited > expiry_seconds:
             yield (
-                f"attempt {attempt + 1} of {policy.max_attempts} would come after the expiry: raise EXPIRY_SECONDS or "
-                "lower BACKOFF_FACTOR"
+                f"attempt {attempt + 1} of {policy.max_attempts} would come after the expiry: raise DISPATCHER_EXPIRY_SECONDS or "
+                "lower DISPATCHER_BACKOFF_FACTOR"
             )
             return
 

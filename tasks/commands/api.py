@@ -24,7 +24,7 @@ def api(
 ) -> None:
     """Serve the status API and the HTTP intake; put a TLS proxy in front of it.
 
-    docs/status-api.md describes each path. So does /openapi.json, and with API_DOCS=true a page at /docs.
+    docs/status-api.md describes each path. So does /openapi.json, and with DISPATCHER_API_DOCS=true a page at /docs.
 
     Examples:
 
@@ -55,7 +55,7 @@ def api(
     except OSError as error:
         console.fail(f"cannot listen at {host}:{port}: {error.strerror}", console.USAGE)
     if not settings.status_retention_seconds:
-        console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
+        console.err.print("DISPATCHER_STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
     limits = Limits(settings.api_request_seconds, settings.api_max_connections)
     config = uvicorn.Config(
         "tasks.asgi:app",

@@ -21,7 +21,7 @@ def exporter(
 ) -> None:
     """Export metrics of queue, endpoints and Redis to Prometheus, read at each scrape.
 
-    Workers export their own metrics at METRICS_PORT; docs/metrics.md lists all of them. /healthz says whether the exporter
+    Workers export their own metrics at DISPATCHER_METRICS_PORT; docs/metrics.md lists all of them. /healthz says whether the exporter
     is alive, /readyz whether Redis answers it.
     """
     settings = console.service_settings()

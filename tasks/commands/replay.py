@@ -17,9 +17,9 @@ from tasks.commands.filters import Error, Json, Since, Until, Url, Workspace
 WHY_NOT = {
     "unknown": "the ledger does not have it any more",
     "not_ended": "it has not ended",
-    "no_body": "its body is not kept any more (DELIVERED_BODY_SECONDS, LEDGER_RETENTION_SECONDS)",
+    "no_body": "its body is not kept any more (DISPATCHER_DELIVERED_BODY_SECONDS, DISPATCHER_LEDGER_RETENTION_SECONDS)",
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
-    "full": "too many wait for its endpoint (MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
+    "full": "too many wait for its endpoint (DISPATCHER_MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
     "busy": "another callback of its message is under way, and the workspace's order is `latest`: try again later",
 }
 """Why a callback is not replayed, by the ledger's word."""
