@@ -141,6 +141,12 @@ def require_one_of(what: str, value: str | None, known: Sequence[str]) -> None:
         fail(f"{what} is one of {', '.join(known)}, not {value!r}", USAGE)
 
 
+def note(text: str) -> None:
+    """Prints a line on standard error about what was found; nothing if it is empty."""
+    if text:
+        err.print(f"note: {visible(text)}", markup=False)
+
+
 def code_of(error: DispatcherError) -> int:
     """The exit code for an error."""
     match error:

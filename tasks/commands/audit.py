@@ -9,6 +9,7 @@ import typer
 from dispatcher.model import iso
 from dispatcher.store.audit import KEPT, AuditEntry
 from tasks import console, wiring
+from tasks.actions import workspaces
 
 commands = typer.Typer(help="Who changed what, by the API or by a command.", no_args_is_help=True)
 
@@ -33,6 +34,7 @@ def list_(
 
     async def work() -> list[AuditEntry]:
         async with wiring.store(settings) as store:
+            console.note(await workspaces.unknown(store, workspace))
             return await store.audit.latest(limit, workspace)
 
     entries = console.run(work())
@@ -44,7 +46,11 @@ def list_(
         for e in entries
     ]
     columns = ("at", "via", "who", "what", "workspace", "from", "to")
-    console.print_table(columns, rows, "nothing was changed yet")
+    console.print_table(
+        columns,
+        rows,
+        f"nothing was changed of workspace {workspace}" if workspace else "nothing was changed yet",
+    )
 
 
 def _shown(facts: Mapping[str, Any]) -> str | None:
