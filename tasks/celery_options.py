@@ -60,16 +60,21 @@ _SHORT: Mapping[str, str] = {
 _WITH_VALUE = ("--hostname", "--pidfile", "--uid", "--gid", "--umask", "--pool")
 """Options whose value is the next argument, unless it follows a `=`."""
 
+_FLAGS = ("-E", "--task-events", "--events", "--without-gossip", "--without-mingle", "--without-heartbeat")
+
 
 def problem(arguments: Sequence[str]) -> str:
     """Why Celery must not be given these worker arguments, in one line; empty if it may."""
+    after_unknown = False
     for name, shown, value in _options(arguments):
-        if not shown.startswith("-") or shown in ("-", "--"):
+        is_option = shown.startswith("-") and shown not in ("-", "--")
+        if not is_option and not after_unknown:
             return f"a worker takes options only, not {shown!r}: settings come from the environment and .env"
         if name in REFUSED:
             return f"Celery's {shown} has no effect here: {REFUSED[name]}"
         if name in _CHECKS and value and (wrong := _CHECKS[name](value)):
             return f"{shown} {value}: {wrong}"
+        after_unknown = is_option and name not in (*_WITH_VALUE, *_FLAGS)
     return ""
 
 

@@ -215,7 +215,7 @@ def test_celerys_options_that_are_refused(stack: Stack, options: list[str], says
     ("option", "says"),
     [
         (["--nosuch"], "--nosuch"),
-        (["stray"], "extra configuration"),
+        (["stray"], "takes options only"),
         (["-n"], "-n"),
         (["--log", "x"], "--log"),
     ],

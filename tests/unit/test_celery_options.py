@@ -41,9 +41,10 @@ def test_refused(arguments: str, says: str) -> None:
         "-n w1@%h -E --without-gossip",
         "--hostname=--beat --pool threads -Pthreads",
         "-n --beat",
+        "--log x",
         "--pidfile /tmp/x.pid --umask 027 --uid 0 --gid 0",
     ],
 )
 def test_given(arguments: str) -> None:
-    """What works is not refused, and an option's value is taken for none, whatever it looks like."""
+    """What works is not refused, nor an option's value, whatever it looks like; of what it does not know Celery says so."""
     assert "" == problem(arguments.split())
