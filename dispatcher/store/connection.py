@@ -127,7 +127,10 @@ def translate(error: Exception, url: str) -> Exception:
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return _refusal(RedisFull, url, "is full (maxmemory): it accepts no new data", "try again later")
-    refused = isinstance(error, AuthenticationError | NoPermissionError) or "NOAUTH" in text
+    own = (
+        error.__cause__ if isinstance(error.__cause__, AuthenticationError) else error
+    )  # asyncio's client wraps it
+    refused = isinstance(own, AuthenticationError | NoPermissionError) or "NOAUTH" in text
     if refused or any(word in text for word in _FORBIDDEN):
         what = f"refuses us: {without_script(text)}"
         return _refusal(RedisUnavailable, url, what, "check user and password in the URL")

@@ -36,7 +36,7 @@ async def _export(settings: Settings, host: str, port: int) -> None:
         except OSError as error:
             raise InvalidInput(f"cannot listen at {host}:{port}: {error.strerror}") from None
         shown = f"[{host}]" if ":" in host else host
-        console.err.print(f"metrics at http://{shown}:{port}/metrics; Ctrl-C ends it", markup=False)
+        console.say(f"metrics at http://{shown}:{port}/metrics; Ctrl-C ends it")
         try:
             await asyncio.Event().wait()
         finally:
