@@ -23,7 +23,9 @@ async def look(settings: Settings) -> list[Finding]:
     async with wiring.store(settings) as store:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
         queued, pending = await store.installation.waiting()
-        waiting = Finding("waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks accepted")
+        waiting = Finding(
+            "waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks wait or are being sent"
+        )
         endpoints = _endpoints(await store.endpoints.all())
         writes = await _writes(store.installation)
         workers = workers_alive(await store.installation.workers(), refused=writes.verdict is Verdict.BAD)

@@ -1,6 +1,7 @@
 """An operator at work: what is stuck, why, and sending it once more. All by the command line, on real parts."""
 
 import json
+import re
 import subprocess
 import time
 from typing import Any
@@ -145,6 +146,9 @@ def test_stats(stack: Stack, failed: list[str]) -> None:
     (endpoint,) = stack.cli_json("stats", "--by", "endpoint", "--workspace", "acme")
     assert (2, 3) == (endpoint["delivered"], endpoint["failed"])
     assert "success rate" in stack.cli("stats").stdout
+    table = stack.cli("stats", "--by", "workspace").stdout
+    assert "40.00%" in table
+    assert re.search(r"\d (ms|s)\b", table), table
 
 
 def test_a_customer_that_moved(stack: Stack) -> None:
