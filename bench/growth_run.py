@@ -15,7 +15,7 @@ from bench.load import Customer
 from bench.receiver import Receiver
 from bench.report import Progress
 from bench.stack import Stack, processes, running, wait_until
-from dispatcher.store.scripts import NAMES, sha
+from dispatcher.store.script_text import NAMES, sha
 from tests.acceptance.stack import free_port
 
 COMMANDS = ("check", "stats", "stats --by endpoint", "endpoint list", "workspace list")

@@ -66,15 +66,23 @@ def refusal(error: BaseException, url: str) -> RedisUnavailable:
 
 
 def problem(error: BaseException, url: str) -> str:
-    """Why the broker cannot be used, in one line, with user and password removed from kombu's text."""
-    text = tls_problem(error, safe_url(url)) or " ".join(str(error).split()) or type(error).__name__
+    """Why the broker cannot be used, in one line, with all users and passwords removed from kombu's text."""
+    urls = _each(url)
+    shown = ";".join(safe_url(one) for one in urls)
+    text = tls_problem(error, shown) or " ".join(str(error).split()) or type(error).__name__
     try:
-        parts = split_url(url)
+        parts = [split_url(one) for one in urls]
     except InvalidInput:
         return type(error).__name__
-    login, password = parts.netloc.rpartition("@")[0], parts.password or ""
-    if login:
-        text = text.replace(f"{login}@", "")
-    for shape in {password, unquote(password)} - {""}:
-        text = text.replace(shape, "********")
+    for one in parts:
+        login, password = one.netloc.rpartition("@")[0], one.password or ""
+        if login:
+            text = text.replace(f"{login}@", "")
+        for shape in {password, unquote(password)} - {""}:
+            text = text.replace(shape, "********")
     return text
+
+
+def _each(url: str) -> list[str]:
+    """The URLs of a list, as Celery separates them; Redis is one URL, whose password may hold a semicolon."""
+    return [url] if url.strip().lower().startswith(("redis", "unix")) else url.split(";")

@@ -3,13 +3,14 @@
 from config.broker import of as _broker
 from config.broker import transport_options as _transport_options
 from config.settings import load_or_exit
+from config.settings import refusal as _refusal
 from dispatcher.errors import InvalidInput
 
 _settings = load_or_exit()
 try:
     broker_url, broker_use_ssl, _options = _broker(_settings.celery_url, _settings.redis_ca_file)
 except InvalidInput as error:
-    raise SystemExit(f"error: {error}") from None
+    raise _refusal(str(error)) from None
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker waits for Redis without limit
 broker_channel_error_retry = True  # otherwise a READONLY reply ends the worker

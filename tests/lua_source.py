@@ -8,7 +8,7 @@ from importlib.resources import files
 import tree_sitter_lua
 from tree_sitter import Language, Node, Parser
 
-from dispatcher.store.scripts import assembled
+from dispatcher.store.script_text import assembled
 
 FOLDER = files("dispatcher.store") / "lua"
 GLOBALS = frozenset(

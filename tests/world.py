@@ -89,11 +89,20 @@ class World:
         """Takes the lease of intake."""
         return self.run(self.ledger.lead(token, lease_ms, full=full))
 
+    def enqueued(self, count: int) -> list[str]:
+        """New entries of the queue, by id."""
+        return [self.call("xadd", self.keys.events, {"event": "x"}).decode() for _ in range(count)]
+
     def accept(
-        self, *callbacks: Callback, skipped: Sequence[str] = (), claim: int = 0, room: Room | None = None
+        self,
+        *callbacks: Callback,
+        skipped: Sequence[str] = (),
+        claim: int = 0,
+        room: Room | None = None,
+        entries: Sequence[str] | None = None,
     ) -> tuple[list[str], list[str]]:
         """Endpoints to hint, and a word for each callback."""
-        batch = ToAccept(("1-1", one) for one in callbacks)
+        batch = ToAccept(zip(entries or self.enqueued(len(callbacks)), callbacks, strict=True))
         without = [(entry, "acme") for entry in skipped]
         accepted = self.run(self.ledger.accept(TOKEN, {}, without, batch, room or Room(claim)))
         self.claims = accepted.claims

@@ -3,12 +3,13 @@
 The message object is that of the callbacks. Where the pages leave something open, we chose: a `count` below 1 or not
 a number is 400; errors look like those of the send API (`code`, `message`, `details`), with the HTTP status as code;
 unknown values are left out; `providerAcceptanceAt` is the time of sending, from the first status change that gave it,
-and `sendDate` is compared with it. A message that the provider has not accepted yet is not found.
+and `sendDate` is compared with it; a number may be written with `+`, `00` or neither. A message that the provider has not accepted yet is not found.
 
 Times have whole seconds, and `sendDate` is exclusive: a client that pages by the oldest `providerAcceptanceAt` seen
 passes the second after it, so that it misses no message of that second, and drops duplicates.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
@@ -133,12 +134,20 @@ async def message(
 async def to_phone_number(
     request: Request,
     key: Caller,
-    number: Annotated[str, Path(alias="phonenumber", description="In E.164 form.")],
+    number: Annotated[str, Path(alias="phonenumber", description="International: `+39…`, `0039…` or `39…`.")],
     count: Count = 50,
     send_date: SendDate = None,
 ) -> Response:
     """The latest messages to a phone number."""
-    return await _latest(request, key, parts_of(request).messages.to_phone, number, count, send_date)
+    messages = parts_of(request).messages
+
+    async def to_phone(workspace: str, number: str, *rest: Any) -> Sequence[StoredMessage]:
+        for spelling in spellings(number):
+            if found := await messages.to_phone(workspace, spelling, *rest):
+                return found
+        return ()
+
+    return await _latest(request, key, to_phone, number, count, send_date)
 
 
 @router.get(
@@ -167,6 +176,14 @@ async def _latest(
     async with searching(request, key) as search:
         found = await find(key.workspace, by, before, min(count, MAX_COUNT), _is_there, search.look_at)
     return answer(request, {"messages": [_answer(one) for one in found]})
+
+
+def spellings(number: str) -> list[str]:
+    """A number as given, and in the forms in which backends give an international one: `+39…` and `39…`."""
+    international = re.fullmatch(r"(?:\+|00)?([1-9][0-9]{4,14})", re.sub(r"[\s().-]", "", number))
+    return list(
+        dict.fromkeys([number, *([f"+{international[1]}", international[1]] if international else ())])
+    )
 
 
 def _is_there(found: StoredMessage | Head) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
@@ -27,6 +28,9 @@ from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.searches import Search, Searches, SearchRefused
 from dispatcher.store.stats import Stats
 from dispatcher.store.workspaces import Workspaces
+
+MAX_COMPARED = 50
+"""How many parameters of a query are looked at for misspelt ones."""
 
 AWAY = "not available now, try again"
 """What is said while Redis does not answer."""
@@ -134,7 +138,7 @@ def caller(
 
     `credentials` is a dependency that returns the key's text; `scheme` is the WWW-Authenticate value of a 401. The
     dependency raises HTTPException: `denied` for a key that is missing, wrong or another platform's, 429 for one
-    over its rate.
+    over its rate; and InvalidInput for a misspelt parameter of the query.
     """
     challenge = {"WWW-Authenticate": scheme} if scheme else None
 
@@ -152,9 +156,19 @@ def caller(
             raise HTTPException(
                 429, f"Rate limit exceeded. {spent.limit} requests a second are allowed.", headers
             )
+        _refuse_misspelt(request)
         return key
 
     return who
+
+
+def _refuse_misspelt(request: Request) -> None:
+    """Raises InvalidInput for a parameter that is almost one of the operation's. Quite different ones are ignored."""
+    known = {one.alias.lower(): one.alias for one in request.scope["route"].dependant.query_params}
+    for name in list(request.query_params)[:MAX_COMPARED]:
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.8) if name not in known.values() else ()
+        if near:
+            raise InvalidInput(f"{visible(name)}: there is no such parameter, did you mean {known[near[0]]}?")
 
 
 @asynccontextmanager

@@ -17,7 +17,10 @@ ERRORS = {
     "workspace_removed": "the workspace is gone",
     "internal_error": "a fault of ours: it is logged, no attempt is counted, and the callback goes back to its lane",
 }
-"""All error words of an attempt, with their meaning. Answers other than 2xx have `http_NNN` instead."""
+"""All error words of an attempt, with their meaning. Answers other than 2xx have `http_NNN` instead.
+
+`internal_error` is a word of logs, metrics and commands alone: `Attempt` has a field for it, and no `error` then.
+"""
 
 DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
 """Errors without an answer. Like `tls_*`, 429 and every 5xx they mean that the endpoint is down or overloaded."""

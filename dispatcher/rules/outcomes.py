@@ -37,8 +37,8 @@ class EndpointHealth(StrEnum):
 class Attempt(msgspec.Struct, frozen=True):
     """One POST and its result.
 
-    `http_status` is set once the head of an answer was read; `error` is a word of attempt_errors.py or `http_NNN`,
-    None after a 2xx. Both are None if no POST was made (`internal_error`).
+    `http_status` is set once the head of an answer was read. `error` is `http_NNN` after an answer other than 2xx, and a
+    word of attempt_errors.py if there was none; it is None after a 2xx, and if there is an `internal_error`.
     """
 
     started_at_ms: int

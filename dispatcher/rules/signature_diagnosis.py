@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dispatcher.errors import InvalidInput, SignatureInvalid
 from dispatcher.model import decode_json, encode_json
-from dispatcher.signing import verify
+from dispatcher.signing import key_of, verify
 
 _VARIANTS: Sequence[tuple[str, Callable[[bytes], bytes]]] = (
     ("line ends or blanks were added around it", bytes.strip),
@@ -27,7 +27,10 @@ def diagnose(
     workspace's. It tries those, and typical modifications of the body.
     """
     problem = "there is no secret to verify with"
+    malformed = [why for secret in secrets if (why := _malformed(secret))]
     for secret in secrets:
+        if _malformed(secret):
+            continue
         try:
             verify(headers, body, secret, now=now)
         except SignatureInvalid as error:
@@ -36,6 +39,8 @@ def diagnose(
             return f"the signature is right, but the body is no JSON: {error}"
         else:
             return None
+    if malformed:
+        return f"a secret to verify with is malformed: {malformed[0]}"
     if not problem.startswith("no signature matches"):
         return problem  # a header or the clock: no other secret or body would help
     return (
@@ -65,11 +70,22 @@ def _changed_body(
     return None
 
 
+def _malformed(secret: str) -> str | None:
+    """Why a secret is none; its text never contains the secret."""
+    try:
+        key_of(secret)
+    except InvalidInput as error:
+        return str(error)
+    return None
+
+
 def _verifies(headers: Mapping[str, str], body: bytes, secret: str, now: float | None) -> bool:
+    if _malformed(secret):
+        return False
     try:
         verify(headers, body, secret, now=now)
     except SignatureInvalid:
         return False
-    except InvalidInput:
+    except InvalidInput:  # the body is no JSON
         return True
     return True

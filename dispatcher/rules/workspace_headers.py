@@ -18,7 +18,7 @@ RESERVED = {
     *("content-length", "content-type", "content-encoding", "transfer-encoding", "te", "trailer"),
     *("connection", "keep-alive", "upgrade", "http2-settings", "range", "content-range"),
 }
-"""Headers that only the dispatcher sets: they describe how the request is sent."""
+"""Headers that no workspace may set: they say how the request is sent, whether or not the dispatcher sends them."""
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")

@@ -6,12 +6,22 @@ Errors that the system raises become values here.
 import asyncio
 import socket
 import ssl
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, cast
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from dispatcher.rules.addresses import AddressPolicy
-from dispatcher.sending.failures import BlockedAddress, Failure, NoAnswer, failure_of
+from dispatcher.sending.failures import (
+    BlockedAddress,
+    Failure,
+    InternalError,
+    NoAnswer,
+    failure_of,
+    is_internal,
+    plain,
+)
 from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.proxy import Proxy, open_tunnel
@@ -59,10 +69,11 @@ class Connector:
         addresses = await self._names.addresses(host, port)
         if not isinstance(addresses, list):
             return addresses
+        faults: list[OSError] = []
         try:
-            connection = await self._open_first(*addresses)
+            connection = await self._open_first(faults, *addresses)
         except OSError as error:
-            return failure_of(error, "connect")
+            return InternalError(plain(faults[0])) if faults else failure_of(error, "connect")
         return await self._encrypted(connection, host) if encrypted else connection
 
     async def _encrypted(self, connection: Connection, name: str) -> Connection | Failure:
@@ -73,22 +84,27 @@ class Connector:
             return failure_of(error, "tls_handshake")
         return connection
 
-    async def _open_first(self, first: AddrInfoType, *others: AddrInfoType) -> Connection:
+    async def _open_first(
+        self, faults: list[OSError], first: AddrInfoType, *others: AddrInfoType
+    ) -> Connection:
         """Connects to the first address; if that is slow or fails, to the address that answers first. Raises OSError.
 
-        uvloop itself tries the first one, which takes a quarter of the CPU.
+        uvloop itself tries the first one, which takes a quarter of the CPU. Errors for which this machine is to blame
+        are added to `faults`, because what is raised for several addresses does not say.
         """
         with suppress(OSError) if others else nullcontext():
             async with asyncio.timeout(NEXT_ADDRESS_SECONDS if others else None):
                 self._check(first)
                 host, port = str(first[4][0]), int(first[4][1])
-                _, connection = await self._loop.create_connection(Connection, host, port)
+                with _noting(faults, first[0]):
+                    _, connection = await self._loop.create_connection(Connection, host, port)
                 return connection
         found = await start_connection(
             [*others, first],
             happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
             interleave=1,
-            socket_factory=self._open_socket,
+            loop=cast(asyncio.AbstractEventLoop, _NotingLoop(faults)),
+            socket_factory=lambda info: self._open_socket(faults, info),
         )
         _, connection = await self._loop.create_connection(Connection, sock=found)
         return connection
@@ -99,7 +115,30 @@ class Connector:
         if refusal and not self._proxy:
             raise BlockedAddress(refusal)
 
-    def _open_socket(self, info: AddrInfoType) -> socket.socket:
+    def _open_socket(self, faults: list[OSError], info: AddrInfoType) -> socket.socket:
         self._check(info)
         family, kind, protocol, _, _ = info
-        return socket.socket(family, kind, protocol)
+        with _noting(faults, family):
+            return socket.socket(family, kind, protocol)
+
+
+class _NotingLoop:
+    """The part of a loop that aiohappyeyeballs uses."""
+
+    def __init__(self, faults: list[OSError]) -> None:
+        self._faults = faults
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connects a socket. Raises OSError."""
+        with _noting(self._faults, sock.family):
+            await asyncio.get_running_loop().sock_connect(sock, address)
+
+
+@contextmanager
+def _noting(faults: list[OSError], family: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if is_internal(error, family):
+            faults.append(error)
+        raise

@@ -11,7 +11,10 @@ from typing import Protocol
 from dispatcher.sending.handshakes import Handshakes
 
 MAX_RECORD_BYTES = 16 * 1024
-"""Most bytes that one record carries (RFC 8446 §5.1)."""
+"""Most bytes that one record carries (RFC 8446 §5.1).
+
+OpenSSL gets what has come in slices of this size, because a BIO keeps the memory of the most that it ever held.
+"""
 
 
 class Transport(Protocol):
@@ -53,11 +56,15 @@ class Encryption(asyncio.Protocol):
                 break
             except ssl.SSLWantReadError:
                 self._flush()
+            except ssl.SSLError:
+                self._flush()  # an alert, which tells the server why
+                await asyncio.sleep(0)  # uvloop writes at the end of its turn, and nothing after `abort`
+                raise
             await self._more()
         self._shaking = False
         self._flush()
-        if self._held:
-            self.data_received(b"".join(self._held))
+        self._pass_on()  # what came together with the server's last part of the handshake
+        self.data_received(b"".join(self._held))
         self._held.clear()
         if self._lost:
             raise self._lost
@@ -70,8 +77,9 @@ class Encryption(asyncio.Protocol):
             self._news = None
         if not self._held and self._lost:
             raise self._lost
-        self._received.write(b"".join(self._held))
-        self._held.clear()
+        held = b"".join(self._held)
+        self._received.write(held[:MAX_RECORD_BYTES])
+        self._held = [held[MAX_RECORD_BYTES:]] if len(held) > MAX_RECORD_BYTES else []
 
     # What the protocol above calls.
 
@@ -106,7 +114,12 @@ class Encryption(asyncio.Protocol):
             self._held.append(data)
             self._wake()
             return
-        self._received.write(data)
+        for at in range(0, len(data), MAX_RECORD_BYTES):
+            self._received.write(data[at : at + MAX_RECORD_BYTES])
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Decrypts what has come, for the protocol above."""
         try:
             while self._received.pending:
                 clear = self._tls.read(MAX_RECORD_BYTES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dispatcher.sending.tls import certificate_word
 
-INTERNAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+INTERNAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def failure_of(error: OSError, word: str) -> Failure:
     text = plain(error)
     if isinstance(error, BlockedAddress):
         return NoAnswer("blocked_address", text)
-    if error.errno in INTERNAL_ERRNOS and not _lacks_a_family(error):
+    if is_internal(error):
         return InternalError(text)
     if word == "dns" and not _descriptor_is_left():
         return InternalError("no descriptor was left for the look-up")
@@ -46,21 +46,17 @@ def failure_of(error: OSError, word: str) -> Failure:
     return NoAnswer(word, text)
 
 
+def is_internal(error: OSError, family: int = socket.AF_UNSPEC) -> bool:
+    """Whether this machine is to blame for an error, if it comes from a connect to an address of that family.
+
+    EADDRNOTAVAIL is that no port is left; with IPv6 it is also what a machine without IPv6 says.
+    """
+    return error.errno in INTERNAL_ERRNOS or (error.errno == errno.EADDRNOTAVAIL and family == socket.AF_INET)
+
+
 def plain(error: Exception) -> str:
     """An error's text on one line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _lacks_a_family(error: OSError) -> bool:
-    """Whether an address is unusable because this machine has no IPv6, rather than because it has no ports left."""
-    if error.errno != errno.EADDRNOTAVAIL:
-        return False
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect(("2001:4860:4860::8888", 53))  # sends nothing: it only looks for a route
-    except OSError:
-        return True
-    return False
 
 
 def _descriptor_is_left() -> bool:

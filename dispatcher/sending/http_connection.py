@@ -23,15 +23,23 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: Transport | None = None
-        self._reader = Reader()
+        self._reader: Reader | None = None
+        """Of a request under way. It holds a head of up to 64 KiB, so an idle connection has none."""
         self._waiting: asyncio.Future[Answer | NoAnswer] | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._heard = False
         self._over: NoAnswer | None = None
         self.reusable = False
-        """Whether another request may be sent: the last answer was read to its end, and nothing came after it."""
+        """Whether another request may be sent: the last answer was read to its end, and nothing came after it.
+
+        The opener also sets it for a connection that it made for nobody.
+        """
         self.fresh = True
         """Whether no request was sent yet."""
+        self.keep_alive: float | None = None
+        """For how many seconds the server said that it keeps this connection; None: it did not say."""
+        self.unanswered = True
+        """Whether nothing at all has come since the last request."""
 
         # What the pool notes, by its own clock.
         self.old_at = self.idle_since = self.idle_seconds = 0.0
@@ -40,16 +48,6 @@ class Connection(asyncio.Protocol):
         """Whose callback was the last."""
         self.ended: Callable[[Connection], None] | None = None
         """Called if it ends while it is reusable: the server closed it, or sent something without being asked."""
-
-    @property
-    def keep_alive(self) -> float | None:
-        """For how many seconds the server said that it keeps this connection; None: it did not say."""
-        return self._reader.keep_alive
-
-    @property
-    def unanswered(self) -> bool:
-        """Whether nothing at all has come since the last request."""
-        return not self._reader.begun
 
     async def ask(
         self, request: bytes, deadline: float | None = None, *, head_only: bool = False
@@ -61,20 +59,26 @@ class Connection(asyncio.Protocol):
         assert self._transport
         if self._over:
             return self._over
-        self._reader, self.reusable, self.fresh = Reader(), False, False
-        if head_only:
-            self._reader.head_only = True
+        self._reader = reader = Reader()
+        reader.head_only = head_only
+        self.reusable = self.fresh = False
         self._waiting = self._loop.create_future()
         timer = self._loop.call_at(deadline, self._end, "timeout", "no answer in time") if deadline else None
         try:
             self._transport.write(request)
             return await self._waiting
+        except BaseException:
+            self.reusable = (
+                False  # cancelled, maybe just when the answer came: nobody else has this connection
+            )
+            raise
         finally:
             if timer:
                 timer.cancel()
             if self._rest_timer:
                 self._rest_timer.cancel()
-            self._waiting = self._rest_timer = None
+            self._waiting = self._rest_timer = self._reader = None
+            self.keep_alive, self.unanswered = reader.keep_alive, not reader.begun
             if not self.reusable:
                 self.close()
 
@@ -87,7 +91,7 @@ class Connection(asyncio.Protocol):
         except BaseException:
             self.close()
             raise
-        self._transport, self._reader = layer, Reader()
+        self._transport, self.keep_alive = layer, None
         self._heard, self.reusable, self.fresh = False, False, True
 
     @property
@@ -122,7 +126,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard = True
         reader, waiting = self._reader, self._waiting
-        if waiting is None or waiting.done():
+        if reader is None or waiting is None or waiting.done():
             self._end_idle()
             self._end("protocol", "it sent something before it was asked")
             self.close()
@@ -151,7 +155,7 @@ class Connection(asyncio.Protocol):
             self._over = self._over or NoAnswer(word, text)
         elif self._waiting.done():
             pass
-        elif self._reader.answer:
+        elif self._reader and self._reader.answer:
             self._waiting.set_result(self._reader.answer)
         else:
             self._waiting.set_result(NoAnswer(word, text))

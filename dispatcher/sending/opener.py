@@ -51,11 +51,18 @@ class Opener:
             task.add_done_callback(self._openings.pop)
             try:
                 found = await opening.waiting
+            except asyncio.CancelledError:
+                waiting = opening.waiting
+                if (
+                    not waiting.cancelled() and not waiting.exception()
+                ):  # cancelled in the turn in which it came
+                    self._keep(opening, waiting.result())
+                raise
             finally:
                 self._pool.leave(target.origin, opening.waiting)
                 self._leave(task, opening)
-            if not isinstance(found, Connection) or found.fresh or found.reusable:
-                return found  # else it was another request's, and has ended at this moment
+            if not isinstance(found, Connection) or found.reusable or found.ended is None:
+                return found  # else the pool had it from another request, and it has ended at this moment
         return CLOSED
 
     def _leave(self, task: asyncio.Task[None], opening: Opening) -> None:
@@ -101,6 +108,11 @@ class Opener:
         finally:
             if not opening.waiting.done():
                 opening.waiting.set_result(found)
-            elif isinstance(found, Connection) and not found.over:
-                found.reusable = True
-                self._pool.keep(opening.target.origin, found, opening.workspace)
+            else:
+                self._keep(opening, found)
+
+    def _keep(self, opening: Opening, found: Connection | Failure) -> None:
+        """Keeps a connection that its request does not need any more, for the next one."""
+        if isinstance(found, Connection) and not found.over:
+            found.reusable = True
+            self._pool.keep(opening.target.origin, found, opening.workspace)

@@ -53,7 +53,8 @@ class Pool:
     """Keeps a connection after its answer, for the next request to its origin.
 
     At most `max_open` are open, idle and in use. If there is no room, the workspace that has most idle ones loses those
-    that it has not used for longest. `clock` counts seconds; the default is the loop's.
+    that it has not used for longest. `clock` counts the seconds for which connections are idle and kept; the default is
+    the loop's.
     """
 
     def __init__(
@@ -104,7 +105,10 @@ class Pool:
         return waiting
 
     def pause(self, origin: Origin, seconds: float) -> float:
-        """How long to wait before a connection is opened; if 0, the next one has to wait that many seconds."""
+        """How long to wait before a connection is opened; if 0, the next one has to wait that many seconds.
+
+        By the loop's clock and not by `clock`, because the caller sleeps by it.
+        """
         shelf, now = self._shelf(origin), self._loop.time()
         if now < shelf.next_at:
             return shelf.next_at - now

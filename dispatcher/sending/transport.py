@@ -101,14 +101,16 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         return answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError."""
+        """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError.
+
+        The response has no Content-Encoding, by which httpx would decompress the body to any size.
+        """
         url, method = str(request.url), request.method.encode()
         answer = await self.post(url, _headers_of(request), await request.aread(), method=method)
         if not isinstance(answer, Answer):
             raise exception_of(answer)
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=_Body(answer.body), request=request
-        )
+        raw = [(name, value) for name, value in answer.headers if name.lower() != b"content-encoding"]
+        return httpx.Response(answer.status, headers=raw, stream=_Body(answer.body), request=request)
 
     async def look_up(self, url: str, timeout_seconds: float) -> Failure | None:
         """Does what `post` does before it connects: checks the URL and looks its name up. Returns None, or the failure.

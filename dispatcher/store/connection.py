@@ -40,7 +40,7 @@ POOL: dict[str, Any] = {"max_connections": 50, "timeout": SOCKET_TIMEOUT_SECONDS
 _FORBIDDEN = ("NOPERM", "The user executing the script can't")
 """Error texts of a missing ACL permission; the second one comes from scripts on Redis 6.2."""
 
-_NOT_NOW = ("LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
+_NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
 
 
 def connect(url: str) -> "redis.Redis":
@@ -145,7 +145,7 @@ def translate(error: Exception, url: str) -> Exception:
         what = "is a read-only replica: it refuses writes"
         advice = "set DISPATCHER_REDIS_URL to its primary, or make it the primary: redis-cli REPLICAOF NO ONE"
         return _refusal(RedisUnavailable, url, what, advice)
-    if isinstance(error, ResponseError) and any(word in text for word in _NOT_NOW):
+    if isinstance(error, ResponseError) and is_for_now(error):
         what = f"cannot serve now: {without_script(text)}"
         return _refusal(RedisUnavailable, url, what, "look at its log and INFO")
     return error
@@ -158,16 +158,22 @@ def _refusal(kind: type[RedisUnavailable], url: str, what: str, advice: str) -> 
 
 
 _SCRIPT_PLACE = re.compile(
-    r"^Error running script \(call to f_\w+\): |@user_script: ?\d+: |^-|,? script: [0-9a-f]{40}, on @user_script:\d+\.?"
+    r"^Error running script \(call to f_\w+\): |@user_(?:script|function): ?\d+: |^-|"
+    r",? script: \w+, on @user_(?:script|function):\d+\.?"
 )
 """What Redis adds to an error in a script: 6.2 before the error, 7.0 and later after it."""
 
 
 def without_script(text: str) -> str:
-    """Redis's error text without the script's hash and line, and without a final full stop."""
+    """Redis's error text without the hash or name of the script and its line, and without a final full stop."""
     while (found := _SCRIPT_PLACE.sub("", text)) != text:
         text = found
     return text.rstrip(". ")
+
+
+def is_for_now(error: ResponseError) -> bool:
+    """Whether Redis says that it cannot do this now: it is loading, a replica, cut off."""
+    return any(word in str(error) for word in _NOT_NOW)
 
 
 def _misconf(text: str) -> str:

@@ -1,7 +1,7 @@
 """Reads endpoints: state, waiting callbacks, last failed attempt."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ PAGE = 5000
 """Callbacks of one endpoint read per command: Redis does nothing else meanwhile."""
 READ_AT_ONCE = 500
 """Endpoints read per round trip."""
+RESTORED_MS = 15 * 86_400_000
+"""How long a restored record is kept if no accept renews it: longer than a callback lives and is kept."""
 FIELDS = (
     "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure",
 )  # fmt: skip
@@ -173,7 +175,7 @@ class Endpoints:
         return body.partition(b"\n")[0].decode() if body else None
 
     async def restore(self, endpoint: str, workspace: str, event_id: str, now_ms: int) -> bool:
-        """Restores the name of an endpoint (by id) whose record is gone, from a callback's URL, and schedules it.
+        """Restores the name of an endpoint (by id) whose record is gone or damaged, from a callback's URL, and schedules it.
 
         Returns False, having changed nothing, if that callback's URL is gone or belongs to another endpoint.
         """
@@ -187,11 +189,19 @@ class Endpoints:
         if endpoint_id(name) != endpoint:
             return False
         with translated(self._url):
-            await self._client.hset(self._keys.endpoint(endpoint), mapping={"name": str(name), "seen": 0})
+            record, waiting = self._keys.endpoint(endpoint), await self._in_lane_and_leased(endpoint)
+            await self._client.hset(record, mapping={"name": str(name), "seen": 0})
+            await self._client.hsetnx(record, "waiting", waiting)
+            if not await self._client.hexists(record, "stopped"):
+                await self._client.pexpire(record, RESTORED_MS)
             await self._client.zadd(self._keys.endpoints, {endpoint: now_ms}, gt=True)
             await self._client.zadd(self._keys.schedule_of(workspace), {endpoint: 0})
             await self._client.zadd(self._keys.schedule, {workspace: now_ms}, lt=True)
         return True
+
+    async def _in_lane_and_leased(self, endpoint: str) -> int:
+        lane = await self._client.zcard(self._keys.lane(endpoint))
+        return int(lane + await self._client.zcard(self._keys.leased(endpoint)))
 
     async def _read(self, ids: Sequence[str]) -> list[Endpoint]:
         pipe = self._client.pipeline(transaction=False)
@@ -208,19 +218,29 @@ class Endpoints:
 
 async def waiting_of(workspace: str, client: "redis.asyncio.Redis", keys: Keys) -> dict[str, int]:
     """The endpoints (ids) of a workspace that have waiting callbacks, with how many."""
-    found: dict[str, int] = {}
+    found = [(id_, int(waiting or 0)) async for id_, waiting in _field_of(workspace, "waiting", client, keys)]
+    return {id_: waiting for id_, waiting in found if waiting > 0}
+
+
+async def stopped_of(workspace: str, client: "redis.asyncio.Redis", keys: Keys) -> list[str]:
+    """The endpoints (ids) of a workspace that the operator stopped."""
+    return [id_ async for id_, stopped in _field_of(workspace, "stopped", client, keys) if stopped]
+
+
+async def _field_of(
+    workspace: str, field: str, client: "redis.asyncio.Redis", keys: Keys
+) -> AsyncIterator[tuple[str, bytes | None]]:
+    """Each endpoint (id) of a workspace, with a field of its record."""
     cursor: Any = None
     while cursor != 0:
         page: Any
         cursor, page = await client.zscan(keys.endpoints, cursor or 0, count=READ_AT_ONCE)
         pipe = client.pipeline(transaction=False)
         for id_, _ in page:
-            pipe.hmget(keys.endpoint(id_.decode()), ["name", "waiting"])
-        for (id_, _), (name, waiting) in zip(page, await pipe.execute(), strict=True):
-            of = EndpointName.parse(name.decode(errors="replace")).workspace if name else None
-            if of == workspace and int(waiting or 0) > 0:
-                found[id_.decode()] = int(waiting)
-    return found
+            pipe.hmget(keys.endpoint(id_.decode()), ["name", field])
+        for (id_, _), (name, value) in zip(page, await pipe.execute(), strict=True):
+            if name and EndpointName.parse(name.decode(errors="replace")).workspace == workspace:
+                yield id_.decode(), value
 
 
 def _endpoint(

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dispatcher.model import iso, iso_seconds
-from dispatcher.rules.attempt_errors import DOWN_ERRORS
+from dispatcher.rules.attempt_errors import DOWN_ERRORS, ERRORS, FINAL_ERRORS
 from dispatcher.rules.outcomes import State
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
@@ -94,6 +94,8 @@ def _nothing_more(callback: StoredCallback, has_body: bool) -> str:
             return f"nothing: the operator cancelled it; {again}"
         case _ if callback.error == "http_410":
             return f"nothing: the receiver said 410, gone; {again}"
+        case State.FAILED if callback.error in FINAL_ERRORS:
+            return f"nothing: {ERRORS[callback.error]}, so it is not tried again; {again}"
         case State.FAILED:
             return f"nothing: its attempts are used up; {again}"
     return f"nothing: its time was over; {again}"

@@ -132,7 +132,9 @@ class Ledger:
     async def claim(self, endpoint: str, count: int) -> Claim:
         """Leases up to `count` due callbacks of an endpoint to this worker."""
         try:
-            reply, sent = await self._run("claim", endpoint, count, self.options.lease_ms, HINT_MS)
+            reply, sent = await self._run(
+                "claim", endpoint, count, self.options.lease_ms, HINT_MS, of=[endpoint]
+            )
         except ResponseError as error:
             self._tell_damage(str(error), [endpoint])
             raise
@@ -250,12 +252,14 @@ class Ledger:
             try:
                 lost.append(read_lost(endpoint, name, event_id, raw))
             except InvalidInput as error:
-                key = self.keys.event(EndpointName.parse(name.decode()).workspace, event_id.decode())
+                workspace = EndpointName.parse(name.decode(errors="replace")).workspace
+                key = self.keys.event(workspace, event_id.decode())
                 log.error("redis.key_set_aside", key=key, problem=str(error))
                 aside = f"{self.keys.root}aside:{key.removeprefix(self.keys.root)}"
                 with translated(""):
                     await self._call("RENAME", key, aside)
                     await self._call("PEXPIRE", aside, ASIDE_MS)
+                    await self._call("PEXPIRE", self.keys.body(workspace, event_id.decode()), ASIDE_MS)
         return lost
 
     async def leave(self, worker: str) -> None:
@@ -314,15 +318,18 @@ class Ledger:
     def _lease_end(self, sent: float) -> float:
         return sent + self.options.lease_ms / 1000
 
-    async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
-        """Runs a script, with the arguments of lua/lib/prologue.lua first; returns its reply and when it was sent."""
+    async def _run(self, name: str, *args: Argument, of: Sequence[str] = ()) -> tuple[list[Any], float]:
+        """Runs a script, with the arguments of lua/lib/prologue.lua first; returns its reply and when it was sent.
+
+        `of` are the endpoints that it is for: a key of theirs, or a shared one, may be of the wrong type.
+        """
         now = self._clock() if self._clock else ""
         try:
             reply, sent = await self._scripts.run(name, now, *self._of_all, *args)
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            self.on_broken(str(error), ())  # a shared key: all work stops until it is mended
+            self.on_broken(str(error), of)  # what needs that key stops until it is mended
             why = without_script(str(error))
             raise RedisUnavailable(f"a key in Redis is not of the type it should be: {why}") from error
         if self._clock is None:

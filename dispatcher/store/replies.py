@@ -214,7 +214,7 @@ def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str
         return rest
     breaker, pause, down_since, *words = rest.split(" ")
     claim = read_claim(values, lease_ends_at)[1] if what == "claimed" else None
-    counted = [word == "ok" for word in words]
+    counted = [word in ("ok", "known") for word in words]
     return Settled(what == "more", counted, breaker, int(pause), int(down_since), claim)
 
 

@@ -1,76 +1,22 @@
-"""Runs the Lua scripts: `lua/*.lua` are the commands, `lua/lib/*.lua` the fragments they include."""
+"""Runs the Lua scripts: those that run most often as functions, where Redis has them (functions.py says why)."""
 
-import functools
-import hashlib
-import re
 import time
-from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
-from dispatcher.store.connection import translated
+from dispatcher.store import functions
+from dispatcher.store.connection import is_for_now, translated
 from dispatcher.store.keys import Keys
+from dispatcher.store.script_text import NAMES, sha, source
 from dispatcher.store.wire import Argument, Call
-
-NAMES = (
-    "accept",
-    "cancel",
-    "claim",
-    "expedite",
-    "expire",
-    "forget",
-    "lead",
-    "leave",
-    "mend",
-    "migrate",
-    "move",
-    "reject",
-    "replay",
-    "requeue",
-    "retry",
-    "settle",
-    "stop",
-    "sweep",
-    "wake",
-)
-
-_FOLDER = files("dispatcher.store") / "lua"
-_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
-
-
-def assembled(name: str) -> str:
-    """A script's text with its `-- include` lines replaced by the fragments they name."""
-    return _INCLUDE.sub(lambda match: fragment(match[1]), (_FOLDER / f"{name}.lua").read_text())
-
-
-@functools.cache
-def source(name: str) -> str:
-    """What Redis gets: the assembled script.
-
-    All that follows the prologue is one function. So the functions in it find the prologue's names in their outer
-    function; Lua searches for a local of the script itself each time a function that uses it is made, in each run.
-    """
-    head, prologue, rest = assembled(name).partition(fragment("prologue"))
-    return f"{head}{prologue}return (function() {rest}\nend)()\n"
-
-
-@functools.cache
-def fragment(name: str) -> str:
-    """The text of a fragment; fragments include no others."""
-    return (_FOLDER / "lib" / f"{name}.lua").read_text()
-
-
-@functools.cache
-def sha(name: str) -> str:
-    """The SHA-1 by which EVALSHA finds a script."""
-    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
 def read_all() -> None:
     """Reads every script now, because an upgrade may replace the files while the process runs. Raises OSError."""
     for name in NAMES:
         sha(name)
+    functions.library()
 
 
 class Scripts:
@@ -80,6 +26,8 @@ class Scripts:
         self._call = call
         self._root = keys.root
         self._url = url
+        self._uses_functions = True
+        self._deleted_others = False
 
     async def run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
         """Runs a script; returns its reply and the monotonic time at which it was sent.
@@ -87,10 +35,51 @@ class Scripts:
         Raises RedisUnavailable or RedisFull. Retries nothing: after a time-out the script may
         nevertheless have run.
         """
-        sent = time.monotonic()
         with translated(self._url):
+            if name in functions.NAMES and self._uses_functions:
+                found = await self._run_function(name, args)
+                if found:
+                    return found
+            sent = time.monotonic()
             try:
                 return await self._call("EVALSHA", sha(name), 1, self._root, *args), sent
             except NoScriptError:  # Redis was restarted, or its scripts flushed; the whole text always works
                 sent = time.monotonic()
                 return await self._call("EVAL", source(name), 1, self._root, *args), sent
+
+    async def _run_function(self, name: str, args: tuple[Argument, ...]) -> tuple[list[Any], float] | None:
+        """Runs a script as a function; None if nothing ran, and the script itself has to."""
+        while True:
+            sent = time.monotonic()
+            try:
+                return await self._call("FCALL", functions.function_name(name), 1, self._root, *args), sent
+            except OutOfMemoryError:  # Redis refuses a function at once; a script may have nothing to write
+                return None
+            except ResponseError as error:
+                if "unknown command" in str(error) or "'fcall'" in str(error):  # Redis 6.2; an ACL without it
+                    self._uses_functions = False
+                    return None
+                if "Function not found" not in str(error):  # redis-py drops "ERR"
+                    raise
+            if not await self._load():
+                return None
+
+    async def _load(self) -> bool:
+        """Loads the library; the first time, deletes those of other versions. False: this Redis will not take it."""
+        name, text = functions.library()
+        try:
+            await self._call("FUNCTION", "LOAD", "REPLACE", text)
+            if not self._deleted_others:
+                self._deleted_others = True  # once: another version that is still there loads its own again
+                for found in await self._call("FUNCTION", "LIST", "LIBRARYNAME", "dispatcher_*"):
+                    other = found[b"library_name"] if isinstance(found, dict) else found[1]  # RESP3 and RESP2
+                    if other.decode() != name:
+                        await self._call("FUNCTION", "DELETE", other)
+        except OutOfMemoryError:
+            return False
+        except ResponseError as error:
+            if is_for_now(error):
+                raise
+            self._uses_functions = False  # an ACL, or a service that has no functions
+            return False
+        return True

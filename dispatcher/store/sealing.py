@@ -3,8 +3,6 @@
 import secrets
 from collections.abc import Sequence
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-
 from dispatcher.errors import InvalidInput
 from dispatcher.signing import new_secret
 
@@ -20,8 +18,13 @@ class SecretBox:
     """Encrypts and decrypts with Fernet keys, newest first; without keys the data stays readable."""
 
     def __init__(self, fernet_keys: Sequence[str] = ()) -> None:
+        self._fernet = None
+        if not fernet_keys:
+            return
+        from cryptography.fernet import Fernet, MultiFernet  # a twentieth of a command's time
+
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in fernet_keys]) if fernet_keys else None
+            self._fernet = MultiFernet([Fernet(key) for key in fernet_keys])
         except ValueError:
             raise InvalidInput(
                 "a key in DISPATCHER_SECRET_KEYS is no Fernet key (32 bytes in URL-safe base64, 44 characters)"
@@ -37,6 +40,8 @@ class SecretBox:
             return sealed.removeprefix(_PLAIN)
         if self._fernet is None:
             raise InvalidInput("the workspace's secrets are encrypted, but DISPATCHER_SECRET_KEYS is not set")
+        from cryptography.fernet import InvalidToken
+
         try:
             return self._fernet.decrypt(sealed)
         except InvalidToken:

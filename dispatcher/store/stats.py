@@ -30,7 +30,10 @@ ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
 COUNTED = ("messagesDelivered", "messagesFailed", "messagesTimed", "messagesTimedMs")
 """Counters of a workspace's messages, for the status API."""
 DURATIONS = 4 * 30 + 1
-"""Number of duration counters: up to 2^30 ms, twelve days (lua/lib/counts.lua)."""
+"""Number of duration counters: up to 2^30 ms, twelve days (lua/lib/counts.lua).
+
+`d17` counts what was delivered within such a time. Earlier versions counted it twice, as `t17` and as `delivered`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +121,24 @@ class Stats:
                     await asyncio.sleep(0)  # the worker that reads this for its alerts sends meanwhile
                 workspace, _, what = name.partition(" ")
                 figures = found.setdefault(workspace, Figures())
-                if what[0] == "t" and what[1:].isdigit():
+                if what[0] in "dt" and what[1:].isdigit():
                     figures.durations[int(what[1:])] += count
+                    figures.counts["delivered"] += count if what[0] == "d" else 0
                 else:
                     figures.counts[what] += count
         return found
 
     async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
         """Message counters and durations of one workspace, without reading those of others."""
-        names = [*COUNTED, *(f"t{number}" for number in range(DURATIONS))]
+        names = [*COUNTED, *(f"{kind}{number}" for number in range(DURATIONS) for kind in "dt")]
         fields = [f"{workspace} {name}" for name in names]
         figures, last = Figures(), now_ms // LENGTHS["hour"]
         for number in range(last - hours + 1, last + 1):
             counts = await self._counts(self._keys.stats("hour", number), fields)
             figures.counts.update(dict(zip(COUNTED, counts, strict=False)))
-            figures.durations.update({n: count for n, count in enumerate(counts[len(COUNTED) :]) if count})
+            figures.durations.update(
+                {n // 2: count for n, count in enumerate(counts[len(COUNTED) :]) if count}
+            )
         return figures
 
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:

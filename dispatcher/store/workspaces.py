@@ -17,7 +17,7 @@ from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
-from dispatcher.store.endpoints import waiting_of
+from dispatcher.store.endpoints import stopped_of, waiting_of
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.sealing import SecretBox, generate_secret
@@ -278,7 +278,9 @@ class Workspaces:
                     pipe.delete(self._keys.api_key(key.decode()))
                 pipe.srem(self._keys.workspaces, workspace)
                 await pipe.execute()
-        for endpoint in waiting:
+        with translated(self._url):
+            stopped = await stopped_of(workspace, self._client, self._keys)
+        for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
 

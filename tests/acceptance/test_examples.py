@@ -171,12 +171,16 @@ def receiver(command: tuple[list[str], Path, int]) -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def running(start: list[str], folder: Path, port: int) -> Iterator[Receiver]:
+def running(start: list[str], folder: Path, port: int, **more: str) -> Iterator[Receiver]:
     """A receiver, once it listens."""
-    output = folder / "output.txt"
+    output = folder / f"output-{port}.txt"  # two may run in one folder
     with output.open("wb") as file:
         process = subprocess.Popen(
-            start, cwd=folder, env=environment(folder, port, WEBHOOK_SECRET=SECRET), stdout=file, stderr=file
+            start,
+            cwd=folder,
+            env=environment(folder, port, **{"WEBHOOK_SECRET": SECRET} | more),
+            stdout=file,
+            stderr=file,
         )
     receiver = Receiver(process, port, output)
     try:
@@ -413,7 +417,10 @@ def test_a_strange_body_that_is_signed_well(receiver: Receiver, body: bytes) -> 
 
 def test_a_body_that_is_no_json(receiver: Receiver) -> None:
     """What is signed well and is no JSON is the client's error; what is JSON is taken, however it is written."""
-    for body in (b"<html>", b"", b"{", b'{"a":1,}', b"[1 2]", b'{"a" 1}', b'"open', b"01", b"{} {}", b"tru"):
+    for body in (
+        *(b"<html>", b"", b"{", b'{"a":1,}', b"[1 2]", b'{"a" 1}', b'"open', b"01", b"{} {}", b"tru"),
+        *(b"NaN", b"[-Infinity]", b"\xef\xbb\xbf{}", "{}".encode("utf-16"), b'{"a":"\xff"}'),
+    ):
         assert 400 == receiver.post(signed(event_id="no-json", body=body), body), body
     whole = b' {"a" : [1, -2.5e+3, {}, [] ], "b\\"": "\\u00fc \\\\", "c": [true,false,null]}\n'
     assert accepted(receiver.post(signed(event_id="json", body=whole), whole))
@@ -424,14 +431,143 @@ def test_it_says_where_it_listens(receiver: Receiver) -> None:
     wait_until(lambda: str(receiver.port) in receiver.output.read_text(errors="replace"), what="a line")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/callbacks"), ("POST", "/elsewhere")])
+def test_a_callback_url_may_have_a_query(receiver: Receiver) -> None:
+    """A callback to a URL with a query is taken as any other."""
+    assert accepted(receiver.request("POST", "/callbacks?tenant=7", signed(), BODY))
+
+
+HALF_SENT = {
+    "head": b"POST /callbacks HTTP/1.1\r\nHost: h\r\nContent-Le",
+    "body": b"POST /callbacks HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("half", HALF_SENT.values(), ids=HALF_SENT)
+def test_half_sent_requests_hold_up_no_callback(receiver: Receiver, half: bytes) -> None:
+    """Strangers who begin requests and do not end them keep no callback from being taken."""
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(40):
+            one = open_ones.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
+            one.sendall(half)
+        assert accepted(receiver.post(signed()))
+
+
+@pytest.mark.parametrize("status", [400, 401, 413])
+def test_a_refusal_is_plain_text(receiver: Receiver, status: int) -> None:
+    """A refusal is a line of text or JSON that a program and an operator can read, and no page of HTML."""
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=SECONDS)
+    body = {400: b"<html>", 413: b"x" * (LIMIT + 1)}.get(status, BODY)
+    headers = signed(OTHER_KEY if status == 401 else KEY, body=body)
+    with contextlib.closing(connection):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request("POST", "/callbacks", body, headers)
+        assert b"<" not in connection.getresponse().read()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/callbacks"), ("POST", "/elsewhere"), ("POST", "/callbacks/more")]
+)
 def test_other_requests_are_refused(receiver: Receiver, method: str, path: str) -> None:
     """What is no POST to the path of callbacks is an error of the client's."""
     assert receiver.request(method, path, signed(), BODY) in (404, 405)
 
 
+def test_what_cannot_be_stored_is_not_taken(tmp_path: Path) -> None:
+    """PHP's receiver answers 5xx and says why, where a callback cannot be stored, so that it comes again."""
+    folder = tmp_path / "receiver"
+    shutil.copytree(RECEIVERS / "php", folder)
+    (folder / "callbacks").write_text("no folder")
+    port = free_port()
+    with running(php(folder, port), folder, port) as receiver:
+        assert 500 == receiver.post(signed())
+        assert "cannot be stored" in receiver.output.read_text()
+        assert 0 == receiver.worked("event-1")
+        (folder / "callbacks").unlink()
+        assert accepted(receiver.post(signed()))
+        wait_until(lambda: receiver.worked("event-1"), what="it is worked on")
+        assert [BODY] == [one.read_bytes() for one in (folder / "callbacks").iterdir()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_a_full_disk_takes_nothing(tmp_path: Path) -> None:
+    """PHP's receiver answers 5xx where a callback's bytes cannot be written."""
+    folder = tmp_path / "receiver"
+    shutil.copytree(RECEIVERS / "php", folder)
+    file = folder / "receiver.php"
+    line = "    $written = $path . '.' . bin2hex(random_bytes(8));\n"
+    assert line in file.read_text()
+    file.write_text(file.read_text().replace(line, line + "    @symlink('/dev/full', $written);\n"))
+    port = free_port()
+    with running(php(folder, port), folder, port) as receiver:
+        assert 500 == receiver.post(signed())
+        assert [] == list((folder / "callbacks").iterdir())
+
+
+def test_php_needs_a_folder(tmp_path: Path) -> None:
+    """PHP's receiver takes nothing until it is told a folder to store callbacks in, and says so."""
+    folder = tmp_path / "receiver"
+    shutil.copytree(RECEIVERS / "php", folder)
+    port = free_port()
+    with running(php(folder, port), folder, port, CALLBACK_FOLDER="") as receiver:
+        assert 500 == receiver.post(signed())
+        assert "CALLBACK_FOLDER must be" in receiver.output.read_text()
+
+
+@pytest.mark.parametrize("half", HALF_SENT.values(), ids=HALF_SENT)
+def test_a_request_that_does_not_end_is_closed(tmp_path: Path, half: bytes) -> None:
+    """Java's receiver closes the connection of a request that does not come to its end in time."""
+    folder = tmp_path / "receiver"
+    shutil.copytree(RECEIVERS / "java", folder)
+    file = folder / "Receiver.java"
+    assert "READ_SECONDS = 10;" in file.read_text()
+    file.write_text(file.read_text().replace("READ_SECONDS = 10;", "READ_SECONDS = 1;"))
+    port = free_port()
+    with (
+        running(java(folder, port), folder, port),
+        socket.create_connection(("127.0.0.1", port), SECONDS) as stranger,
+    ):
+        stranger.sendall(half)
+        with contextlib.suppress(ConnectionResetError):
+            assert b"" == stranger.recv(1)
+
+
+def test_a_taken_port_is_one_line(command: tuple[list[str], Path, int], receiver: Receiver) -> None:
+    """A receiver whose port is taken ends, and says so without a stack trace."""
+    start, folder, _ = command
+    done = subprocess.run(
+        start,
+        cwd=folder,
+        env=environment(folder, receiver.port, WEBHOOK_SECRET=SECRET),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode != 0
+    lines = (done.stdout + done.stderr).splitlines()
+    said = [line for line in lines if "in use" in line]
+    assert said, lines
+    assert not [line for line in lines if re.match(r"\s+at |\tfrom |.*receiver\.(rb|js):", line)]
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\r\n"])
+def test_a_secret_may_end_with_a_blank(command: tuple[list[str], Path, int], blank: str) -> None:
+    """A secret that was pasted with a blank or a line end around it is the secret."""
+    start, folder, first_port = command
+    port = free_port()
+    start = [word.replace(str(first_port), str(port)) for word in start]  # PHP's port is an argument
+    with running(start, folder, port, WEBHOOK_SECRET=blank + SECRET + blank) as another:
+        assert accepted(another.post(signed()))
+
+
 @pytest.mark.parametrize(
-    "secret", [None, "whsec_", "whsec_no base64", SECRET.removeprefix("whsec_"), SECRET.replace("_", "_!!!!")]
+    "secret",
+    [
+        None,
+        "whsec_",
+        "whsec_no base64",
+        SECRET.removeprefix("whsec_"),
+        SECRET.replace("_", "_!!!!"),
+    ],
 )
 def test_without_a_secret(command: tuple[list[str], Path, int], secret: str | None) -> None:
     """A receiver that has no secret does not start, and names what is missing; PHP's server says so when it is asked."""

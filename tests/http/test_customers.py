@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 import hmac
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from email import message_from_string
 from pathlib import Path
@@ -20,7 +21,7 @@ from config.settings import Settings
 from dispatcher.model import Status, StatusChange, encode_json
 from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.dialects import dialects
+from dispatcher.rules.dialects import Signing, dialects
 from dispatcher.rules.workspace import Secret, Workspace
 from dispatcher.sending.answer import MAX_ANSWER_BYTES, Answer
 from dispatcher.sending.sender import ANSWER_BYTES, Sender
@@ -254,6 +255,9 @@ def x_signature(secret: str) -> dict[str, str]:
         (x_signature(SECRET), BODY + b" ", [SECRET], False),
         ({"x-signature": x_signature(SECRET)["X-Signature"]}, BODY, [SECRET], True),
         ({"X-SIGNATURE": x_signature(SECRET)["X-Signature"]}, BODY, [SECRET], True),
+        ({"X-Sendexa-Signature": x_signature(SECRET)["X-Signature"][7:]}, BODY, [SECRET], True),
+        ({"X-Sendexa-Signature": x_signature(SECRET)["X-Signature"][7:]}, BODY + b" ", [SECRET], False),
+        ({"X-Sendexa-Signature": ""}, BODY, [SECRET], False),
         ({"X-Signature": "sha256="}, BODY, [SECRET], False),
         ({"X-Signature": "ü"}, BODY, [SECRET], False),
         ({}, BODY, [SECRET], False),
@@ -274,11 +278,122 @@ def test_x_signature_of_the_example() -> None:
     assert names["verify_x_signature"](headers, body, [example_secret()])
 
 
+@pytest.mark.parametrize("dialect", [name for name in dialects() if name.startswith("sendexa")])
+def test_x_signature_of_every_shape(dialect: str) -> None:
+    """The function takes what each of Sendexa's shapes sends."""
+    names: dict[str, Any] = {}
+    exec(code("python", "def verify_x_signature"), names)
+    headers = dialects()[dialect].headers(Signing("event-1", BODY, [SECRET], EXAMPLE_SECONDS, 1))
+    assert names["verify_x_signature"](headers, BODY, [new_secret(OTHER_KEY), SECRET])
+
+
 def test_bodies_of_other_platforms() -> None:
     """The bodies without a request around them are those on file."""
     golden = Path(__file__).parents[1] / "unit" / "golden"
     files = ("namirial/STATUS_UPDATE.delivered", "qlara/DELIVERY.delivered", "qlara/READ.rcs")
-    assert [(golden / f"{name}.json").read_text().strip() for name in files] == code("json", "{").splitlines()
+    assert [(golden / f"{name}.json").read_text().strip() for name in files] == code(
+        "json", "STATUS_UPDATE"
+    ).splitlines()
+
+
+SHAPES = ("distinct", "plain", "snake", "short", "sdk")
+
+
+def test_bodies_of_sendexas_other_shapes() -> None:
+    """A body of each of Sendexa's other shapes is shown, in the order of the table, and is the one on file."""
+    golden = Path(__file__).parents[1] / "unit" / "golden"
+    files = [golden / f"sendexa-{shape}" / "EXPIRED.json" for shape in SHAPES]
+    assert [file.read_text().strip() for file in files] == code("json", "sms.delivery").splitlines()
+
+
+def test_the_table_of_sendexas_other_shapes() -> None:
+    """What the table says of each shape is what it sends."""
+    rows = re.findall(r"^\| `sendexa-(\w+)` \| (.*) \|$", TEXT, re.M)
+    shown = {shape: cells.split(" | ") for shape, cells in rows if cells.count(" | ") == 4}
+    assert list(SHAPES) == list(shown)
+    for shape in SHAPES:
+        dialect, (events, without, case, number, headers) = dialects()[f"sendexa-{shape}"], shown[shape]
+        silent = [status.value for status in Status if dialect.event_type(change(status, "SMS")) is None]
+        usual = [one.value for one in Status if dialects()["sendexa"].event_type(change(one, "SMS")) is None]
+        assert without == (", ".join(status for status in silent if status not in usual) or "–")
+        expired = change(Status.EXPIRED, "SMS")
+        event = dialect.event_type(expired)
+        body = dialect.body(expired, str(event), 0)
+        assert ("go by `status`" in events) == (body.get("event") in (None, "sms.delivery"))
+        fields = body.get("data", body)
+        assert ("upper case" if fields["status"].isupper() else "lower case") == case
+        assert ("with `+`" if "+233202007745" in fields.values() else "without `+`") == number
+        names = dialect.headers(Signing("e", b"", [SECRET], 0, 1))
+        assert ("older" if "X-Sendexa-Signature" in names else "as `sendexa`") == headers
+
+
+def test_every_header_is_named() -> None:
+    """The document names every header of every dialect, on the first attempt and on later ones."""
+    for dialect in dialects().values():
+        names = dialect.headers(Signing("e", b"", [SECRET], 0, 2))
+        assert [] == [name for name in names if f"`{name}`" not in TEXT]
+
+
+def test_a_shape_without_a_time_is_named() -> None:
+    """The document says which dialects have no time of the change in their body, and how exact the others' is."""
+    sent = StatusChange.from_dict(
+        {
+            "workspace": "acme",
+            "status": "DELIVERED",
+            "timestamp": "2026-06-09T13:04:57.9Z",
+            "message": {"uuid": "m-1", "src": "ACME", "dest": "+233202007745"},
+        }
+    )
+    times: dict[str, set[str]] = {"exact": set(), "seconds": set(), "none": set()}
+    for name, dialect in dialects().items():
+        text = encode_json(dialect.body(sent, str(dialect.event_type(sent)), 0)).decode()
+        word = "exact" if ":57.9Z" in text else "seconds" if ":57Z" in text else "none"
+        times[word].add(name)
+    assert ({"sendexa-plain"}, {"namirial", "qlara"}) == (times["none"], times["seconds"])
+    assert "| `sendexa-plain` | none |" in TEXT
+    assert "| Namirial, Qlara | whole seconds, cut off, in UTC |" in TEXT
+
+
+LIFE = ("QUEUED", "SUBMITTED", "SENT", "DELIVERED", "READ")
+
+
+@pytest.mark.parametrize("dialect", ["zeckta", "sendexa", "namirial", "qlara", "sendexa-snake"])
+@pytest.mark.parametrize("final", ["DELIVERED", "FAILED", "EXPIRED", "REJECTED"])
+def test_the_order_of_callbacks(dialect: str, final: str) -> None:
+    """The function keeps the last status, in whatever order callbacks of one second, or of several, come."""
+    replaces = ordering()
+    for seconds in (("57", "57", "57", "57", "57"), ("57.1", "57.2", "57.2000001", "58", "59")):
+        statuses = [one if one != "DELIVERED" else final for one in LIFE if one != "READ" or final == LIFE[3]]
+        bodies = [
+            called_body(dialect, status, f"2026-06-09T13:04:{second}Z")
+            for status, second in zip(statuses, seconds, strict=False)
+        ]
+        sent = [one for one in bodies if one is not None]
+        for order in itertools.permutations(sent):
+            known = order[0]
+            for new in order[1:]:
+                known = new if replaces(*new, *known) else known
+            assert sent[-1] == known, order
+
+
+def ordering() -> Callable[[str, str, str, str], bool]:
+    """The document's function."""
+    names: dict[str, Any] = {}
+    exec(code("python", "def replaces"), names)
+    found: Callable[[str, str, str, str], bool] = names["replaces"]
+    return found
+
+
+def called_body(dialect: str, status: str, at: str) -> tuple[str, str] | None:
+    """Status and time in a dialect's body, as a customer reads them; None if it has no callback."""
+    made = change(Status(status), "RCS").replace(timestamp=at)
+    event = dialects()[dialect].event_type(made)
+    if event is None:
+        return None
+    body = dialects()[dialect].body(made, event, 0)
+    message = body.get("message", body)
+    word = event if dialect == "qlara" else message["status"]
+    return word, message.get("statusChangedAt") or body["timestamp"]
 
 
 def called(dialect: str, status: Status) -> str:
@@ -318,9 +433,19 @@ def test_the_table_of_statuses() -> None:
 
 def test_every_block_is_run() -> None:
     """No block is in the document that these tests do not know."""
-    assert ["go", "http", "http", "java", "js", "js", "json", "php", *["python"] * 3, "ruby"] == sorted(
-        name for name, _ in BLOCKS
-    )
+    assert [
+        "go",
+        "http",
+        "http",
+        "java",
+        "js",
+        "js",
+        "json",
+        "json",
+        "php",
+        *["python"] * 4,
+        "ruby",
+    ] == sorted(name for name, _ in BLOCKS)
 
 
 def test_the_example_secret_has_the_form_of_a_real_one() -> None:

@@ -1,6 +1,7 @@
 """What is sent by an httpx client on our transport: the same bytes, the same checks, and httpx's own exceptions."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -91,6 +92,18 @@ def test_no_body_is_awaited_after_head() -> None:
 
     got = received(work, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", answer(201))
     assert ["HEAD", "POST"] == [one.line.split()[0] for one in got]
+
+
+def test_a_client_does_not_decompress() -> None:
+    """A body is the bytes that came, at most as many as are read of an answer."""
+    packed = gzip.compress(bytes(8_000_000))
+
+    async def work(client: httpx.AsyncClient, url: str) -> None:
+        response = await client.post(url)
+        assert packed == response.content
+        assert "content-encoding" not in response.headers
+
+    received(work, answer(200, packed, "Content-Encoding: gzip"))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import redis
 from pydantic import SecretStr
 
 from config.settings import Settings
-from dispatcher.api import status_changes
+from dispatcher.api import namirial, status_changes
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, NotFound, RedisFull
 from dispatcher.model import StatusChange
 from dispatcher.producer import AsyncDispatcher, Ready
@@ -164,6 +164,76 @@ def test_lists_have_only_ones_own(api: Api, dialect: str, path: str) -> None:
     acme, rival = (api.ask("GET", path, credential(api, f"{name}-{dialect}")) for name in ("acme", "rival"))
     assert (200, 200) == (acme.status_code, rival.status_code)
     assert ("rm-1" in rival.text, "rm-" in acme.text) == (True, False)
+
+
+MISSPELT = [
+    ("zeckta", "/v1/messaging/sms/campaigns/spring?Page=2", "Page", "page"),
+    ("zeckta", "/v1/messaging/sms/campaigns/spring?limits=2", "limits", "limit"),
+    ("sendexa", "/v1/sms/status/m-1?includehistory=true", "includehistory", "includeHistory"),
+    ("sendexa", "/v1/sms/status/m-1?webhook_status=true", "webhook_status", "webhookStatus"),
+    ("sendexa", "/v1/sms/analytics?Hours=1", "Hours", "hours"),
+    ("namirial", "/api/messagestatus/phonenumber/+1?senddate=2027-01-15T08:02:00Z", "senddate", "sendDate"),
+    ("namirial", "/api/messagestatus/reference/a?Count=1&count=1", "Count", "count"),
+    ("qlara", "/partner-gateway/v1/messages/status/order-1?channel=SMS&Channel=RCS", "Channel", "channel"),
+    ("qlara", "/partner-gateway/v1/messages/status?id=a&channel=SMS", "id", "ids"),
+    (
+        "qlara",
+        "/partner-gateway/v1/messages/history?channel=SMS&From=2027-01-15T00:00:00Z&to=2027-01-16T00:00:00Z",
+        "From",
+        "from",
+    ),
+]
+
+
+@pytest.mark.parametrize(("dialect", "path", "given", "meant"), MISSPELT)
+def test_a_misspelt_parameter_is_named(api: Api, dialect: str, path: str, given: str, meant: str) -> None:
+    """A parameter that is almost one of the operation's is refused, with the right name."""
+    answer = api.ask("GET", path, credential(api, f"acme-{dialect}"))
+    text = f"{given}: there is no such parameter, did you mean {meant}?"
+    assert (400, text) == (answer.status_code, answer.json()["message"])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [
+        ("zeckta", "/v1/messaging/sms/messages/m-1?_=1717&page=2"),
+        ("zeckta", "/v1/messaging/sms/campaigns/spring?pageSize=2&sort=asc"),
+        ("sendexa", "/v1/sms/status/m-1?api_version=2"),
+        ("namirial", "/api/messagestatus/phonenumber/+1?offset=3"),
+        ("qlara", "/partner-gateway/v1/webhooks/delivery-status?channel=SMS"),
+    ],
+)
+def test_other_parameters_are_ignored(api: Api, dialect: str, path: str) -> None:
+    """A parameter that resembles none of the operation's changes nothing: platforms' clients send such."""
+    assert (
+        200
+        == api.ask(
+            "GET", path, credential(api, f"rival-{dialect}" if dialect == "qlara" else f"acme-{dialect}")
+        ).status_code
+    )
+
+
+def test_a_misspelt_parameter_needs_a_key(api: Api) -> None:
+    """Without a key, a call is refused for that, whatever its parameters are."""
+    assert 403 == api.ask("GET", "/api/messagestatus/phonenumber/+1?senddate=x").status_code
+
+
+@pytest.mark.parametrize(
+    "number", ["+233202007745", "233202007745", "00233202007745", "%2B233 20-200 (77)45", "%20233202007745"]
+)
+def test_a_number_may_be_written_in_any_way(api: Api, number: str) -> None:
+    """Namirial's search finds a number's messages with +, 00 or neither, and with separators."""
+    path = f"/api/messagestatus/phonenumber/{number}?count=1"
+    found = api.ask("GET", path, credential(api, "acme-namirial")).json()["messages"]
+    assert ["m-6"] == [one["message"]["id"] for one in found]
+
+
+def test_a_number_that_a_backend_gives_without_plus_is_found(api: Api) -> None:
+    """Namirial's search finds messages of a backend that gives numbers without +."""
+    assert ["+39340", "39340"] == namirial.spellings("+39340")
+    assert ["0340 1234", "VODAFONE"] == [
+        one for text in ("0340 1234", "VODAFONE") for one in namirial.spellings(text)
+    ]
 
 
 def test_analytics_are_ones_own(api: Api) -> None:

@@ -617,6 +617,23 @@ def test_a_cancelled_attempt_ends_its_connection(run: Run[None]) -> None:
     run(scene())
 
 
+def test_a_request_that_is_cancelled_as_its_answer_comes_ends_its_connection(run: Run[None]) -> None:
+    """Nobody gets that answer, so nobody could give the connection back."""
+
+    async def scene() -> None:
+        async with serving(hangs) as server:
+            loop = asyncio.get_running_loop()
+            transport, connection = await loop.create_connection(ClientConnection, "127.0.0.1", server.port)
+            asked = asyncio.create_task(connection.ask(b"POST / HTTP/1.1\r\n\r\n"))
+            await asyncio.sleep(0)
+            connection.data_received(answer())
+            asked.cancel()
+            await asyncio.wait([asked])
+            assert (True, True) == (asked.cancelled(), transport.is_closing())
+
+    run(scene())
+
+
 # ---- our own faults
 
 
@@ -1116,17 +1133,21 @@ def test_a_failed_handshake_is_told_apart(run: Run[None], content: bytes) -> Non
 
 
 @contextmanager
-def handshaking(tls: ssl.SSLContext) -> Iterator[int]:
+def handshaking(tls: ssl.SSLContext, seen: list[str] | None = None) -> Iterator[int]:
     """The port of a server that does one handshake, with its alerts, and then waits until the client has closed.
 
-    Python's own blocking server: asyncio's closes without having sent its alert.
+    Why the handshake failed it adds to `seen`. Python's own blocking server: asyncio's closes without having sent its
+    alert.
     """
 
     def serve() -> None:
         peer, _ = listener.accept()
         with peer.dup() as kept:  # a failed handshake closes its own
-            with suppress(ssl.SSLError):
+            try:
                 tls.wrap_socket(peer, server_side=True)
+            except OSError as error:
+                if seen is not None:
+                    seen.append(str(error))
             with suppress(ConnectionError):
                 while kept.recv(65536):
                     pass
@@ -1154,6 +1175,24 @@ def test_a_server_that_wants_our_certificate_has_failed_the_handshake(
 
     with handshaking(tls) as port:
         run(scene(port))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+def test_a_server_whose_certificate_we_refuse_is_told(
+    run: Run[None], certificates: Certificates, version: ssl.TLSVersion
+) -> None:
+    """It gets the alert that says why, for its operator's log (RFC 8446 §6.2)."""
+    tls = certificates.server("receiver.test", self_signed=True)
+    tls.minimum_version = tls.maximum_version = version
+    seen: list[str] = []
+
+    async def scene(port: int) -> None:
+        async with sending(resolver=names("127.0.0.1"), tls=certificates.client()) as transport:
+            assert "tls_untrusted" == await word_of(tried(transport, f"https://receiver.test:{port}/hook"))
+
+    with handshaking(tls, seen) as port:
+        run(scene(port))
+    assert "unknown ca" in seen[0]
 
 
 ALERT = ssl.SSLError(1, "[SSL: TLSV1_ALERT_ACCESS_DENIED] tlsv1 alert access denied (_ssl.c:2580)")

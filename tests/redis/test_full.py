@@ -48,11 +48,12 @@ def test_accepted_callbacks_end(world: World) -> None:
 
 def test_accept_and_reject_refuse(world: World) -> None:
     """Accept and reject refuse whole, and say that Redis is full."""
+    [entry] = world.enqueued(1)
     with full(world):
         with pytest.raises(RedisFull):
-            world.accept(callback("e1"))
+            world.accept(callback("e1"), entries=[entry])
         with pytest.raises(RedisFull):
-            world.run(world.ledger.reject(TOKEN, [("1-1", "invalid", "x", "", "")]))
+            world.run(world.ledger.reject(TOKEN, [(entry, "invalid", "x", "", "")]))
     assert None is world.run(world.callbacks.get("acme", "e1"))
     assert [] == world.run(world.rejected.newest())
 

@@ -36,6 +36,19 @@ RECORDS = (
 )
 
 
+def test_a_name_of_another_workspace(world: World) -> None:
+    """An endpoint whose record names another workspace has its own again after a sweep, and sends what waits."""
+    world.accept(callback("e1"), callback("e2", message="m2"))
+    record = KEYS.endpoint(endpoint_id(A))
+    world.call("hset", record, "name", "other https://a.example:443")
+    world.claim()  # finds nothing of that workspace
+    sweep(world)
+    assert A.encode() == world.call("hget", record, "name")
+    assert world.call("pttl", record) > 0
+    sweep(world)
+    assert ["e1", "e2"] == sorted(world.deliver_all())
+
+
 def both_go_on(world: World) -> None:
     """Both endpoints take a new callback, from the queue to its end."""
     made = entries(world, 2)

@@ -170,7 +170,7 @@ def test_stale_settle(world: World) -> None:
     assert not world.settle("e1", old.claim)[1]
     assert "sending" == world.event("e1").state
     assert world.settle("e1", new.claim)[1]
-    assert not world.settle("e1", new.claim)[1]
+    assert world.settle("e1", new.claim)[1], "told again, because its reply was lost"
     assert ["worker_lost", None] == [attempt.error for attempt in world.event("e1").attempts]
 
 

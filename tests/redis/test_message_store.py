@@ -17,7 +17,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.model import LETTERS, Status
 from dispatcher.store.message_reader import Bounds
 from dispatcher.store.message_record import Details, Head
-from dispatcher.store.scripts import source
+from dispatcher.store.script_text import source
 from tests.messages import RETENTION_MS, Store, change
 
 AT = 1_800_000_000_000

@@ -66,6 +66,7 @@ def test_a_full_one(client: redis.Redis, redis_url: str) -> None:
     [
         (f"Error running script (call to f_{HASH}): @user_script:12: @user_script: 12: -READONLY {REPLICA}", "replica"),
         (f"READONLY {REPLICA} script: {HASH}, on @user_script:12.", "replica"),
+        (f"READONLY {REPLICA} script: dispatcher_1_claim, on @user_function:12.", "replica"),
         (f"BUSY Redis is busy. script: {HASH}, on @user_script:12.", "BUSY Redis is busy. Look at its log"),
         (f"Error running script (call to f_{HASH}): @user_script:1: @user_script: 1: NOREPLICAS Too few.", "NOREPLICAS Too few. Look"),
     ],

@@ -44,7 +44,8 @@ def settle(world: World, asked: dict[str, list[Settlement]]) -> list[Settled | B
 
 def scripts(world: World) -> int:
     """How many were run so far."""
-    return int(world.call("info", "commandstats")["cmdstat_evalsha"]["calls"])
+    stats = world.call("info", "commandstats")
+    return sum(int(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("evalsha", "fcall"))
 
 
 def test_one_call_for_all(world: World) -> None:

@@ -381,6 +381,18 @@ def test_remove(world: World, workspaces: Workspaces) -> None:
     world.deliver_all()
 
 
+def test_stopped_endpoints_go_with_their_workspace(world: World, workspaces: Workspaces) -> None:
+    """One for which nothing waits is no longer stopped, and is forgotten like any other."""
+    world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
+    world.accept(callback("e1"))
+    world.deliver_all()
+    endpoint = endpoint_id("acme https://a.example:443")
+    world.run(world.ledger.stop(endpoint))
+    world.run(workspaces.remove("acme", world.ledger))
+    assert world.call("pttl", world.keys.endpoint(endpoint)) > 0
+    assert world.now == world.call("zscore", world.keys.endpoints, endpoint)
+
+
 def test_encrypted(world: World) -> None:
     """With Fernet keys no secret is readable in Redis, and without them they cannot be opened."""
     sealed = Workspaces(world.client, world.keys, SecretBox([Fernet.generate_key().decode()]))

@@ -163,6 +163,11 @@ STEPS: list[tuple[StoredCallback, dict[str, Any], str]] = [
     (callback(State.SUPERSEDED), {}, "nothing: a newer status of its message took its place"),
     (callback(State.FAILED), {}, f"nothing: its attempts are used up; {REPLAY}"),
     (callback(State.FAILED, attempts=GONE), {}, f"nothing: the receiver said 410, gone; {REPLAY}"),
+    (
+        callback(State.FAILED, attempts=[Attempt(NOW, 5, None, "blocked_address")]),
+        {},
+        f"nothing: the address is not public and not allowed, so it is not tried again; {REPLAY}",
+    ),
     (callback(State.FAILED, cancelled=True), {}, f"nothing: the operator cancelled it; {REPLAY}"),
     (callback(State.EXPIRED), {}, f"nothing: its time was over; {REPLAY}"),
     (

@@ -8,7 +8,7 @@ import fakeredis
 import pytest
 
 from dispatcher.store.keys import Keys, endpoint_id
-from dispatcher.store.scripts import NAMES, fragment, source
+from dispatcher.store.script_text import NAMES, fragment, source
 
 KEYS = Keys("own")
 PAIRS = {

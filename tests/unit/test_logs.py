@@ -204,9 +204,22 @@ def test_libraries_lines_that_cannot_be_made(written: list[dict[str, Any]]) -> N
     (handler,) = (one for one in logging.getLogger().handlers if type(one).__module__ == logs.__name__)
     lost = logs.lost()
     handler.handle(logging.LogRecord("celery", logging.WARNING, "", 0, "%d of %s", ("one", Rude()), None))
+    consumer = "celery.worker.consumer.consumer"
+    handler.handle(logging.LogRecord(consumer, logging.WARNING, "", 0, "%d of %s", ("one", Rude()), None))
     handler.handle(logging.LogRecord("celery", logging.WARNING, "", 0, "fine", (), None))
     assert ["fine"] == [line["event"] for line in written]
-    assert lost + 1 == logs.lost()
+    assert lost + 2 == logs.lost()
+
+
+def test_each_reason_for_an_outage_is_told_once(written: list[dict[str, Any]]) -> None:
+    """Celery says at each try why it cannot reach the broker; a line is one reason, as long as it stays the same."""
+    consumer = logging.getLogger("celery.worker.consumer.consumer")
+    for reason in ("Connection refused", "invalid password"):
+        for number in (1, 2):
+            again = f"Trying again in {number}.00 seconds... ({number}/100)"
+            consumer.error("consumer: Cannot connect to %s: %s.\n%s\n", "redis://h", reason, again)
+    said = [line["event"].partition("\n")[0].rpartition(": ")[2] for line in written]
+    assert ["Connection refused.", "invalid password."] == said
 
 
 def test_streams_that_print(monkeypatch: pytest.MonkeyPatch) -> None:

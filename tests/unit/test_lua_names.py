@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dispatcher.store.scripts import NAMES
+from dispatcher.store.script_text import NAMES
 from tests.lua_source import Names, lint, parse, part, places, text_of, walk, word
 
 

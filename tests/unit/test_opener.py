@@ -3,6 +3,7 @@
 import asyncio
 
 from dispatcher.sending.handshakes import Handshakes
+from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.opener import Opener
 from dispatcher.sending.pool import Pool
 from dispatcher.sending.target import Target
@@ -45,6 +46,100 @@ def test_one_connection_is_opened_on() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert 0 == connector.open
+        pool.close()
+
+    asyncio.run(scene())
+
+
+class Wire:
+    """In place of a connection's transport."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def abort(self) -> None:
+        """Closes."""
+        self.closed = True
+
+
+def opened() -> Connection:
+    """A connection to nobody."""
+    connection = Connection()
+    connection.connection_made(Wire())  # type: ignore[arg-type]
+    return connection
+
+
+class Opens:
+    """In place of the connector: each connection is made when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[asyncio.Future[Connection]] = []
+
+    async def connect(self, _target: Target) -> Connection:
+        """Waits for the test."""
+        self.asked.append(asyncio.get_running_loop().create_future())
+        return await self.asked[-1]
+
+    async def begun(self, count: int) -> None:
+        """Waits until that many are asked for, which takes a few turns of the loop."""
+        for _ in range(100):
+            if len(self.asked) < count:
+                await asyncio.sleep(0)
+        assert count == len(self.asked)
+
+
+def test_a_connection_that_comes_as_its_request_is_cancelled_is_kept() -> None:
+    """It is open, and the next request takes it."""
+
+    async def scene() -> None:
+        connector, pool, loop = Opens(), Pool(), asyncio.get_running_loop()
+        opener = Opener(connector, Handshakes(), pool)  # type: ignore[arg-type]
+        request = asyncio.create_task(opener.connection(TARGET, "acme", loop.time() + 3600))
+        await connector.begun(1)
+        connection = opened()
+        connector.asked[0].set_result(connection)
+        loop.call_soon(request.cancel)  # when the opening is done, and before the request is told
+        await asyncio.wait([request])
+        assert request.cancelled()
+        assert connection is pool.take(TARGET.origin)
+        pool.close()
+
+    asyncio.run(scene())
+
+
+def test_a_spare_that_has_ended_costs_no_attempt() -> None:
+    """If the receiver closes a spare as a request gets it, the request waits for another one."""
+
+    async def scene() -> None:
+        connector, pool, loop = Opens(), Pool(), asyncio.get_running_loop()
+        opener = Opener(connector, Handshakes(), pool)  # type: ignore[arg-type]
+        request = asyncio.create_task(opener.connection(TARGET, "acme", loop.time() + 3600))
+        await connector.begun(1)
+        spare, own = opened(), opened()
+        spare.reusable = True
+        pool.keep(TARGET.origin, spare, "other")
+        spare.eof_received()
+        await connector.begun(2)
+        connector.asked[1].set_result(own)
+        assert own is await request
+        opener.close()
+        pool.close()
+
+    asyncio.run(scene())
+
+
+def test_a_connection_of_its_own_that_has_ended_is_an_attempt() -> None:
+    """A receiver that closes each connection at once is not connected to again and again."""
+
+    async def scene() -> None:
+        connector, pool, loop = Opens(), Pool(), asyncio.get_running_loop()
+        opener = Opener(connector, Handshakes(), pool)  # type: ignore[arg-type]
+        request = asyncio.create_task(opener.connection(TARGET, "acme", loop.time() + 3600))
+        await connector.begun(1)
+        own = opened()
+        own.eof_received()
+        connector.asked[0].set_result(own)
+        assert own is await request
         pool.close()
 
     asyncio.run(scene())

@@ -1,6 +1,9 @@
 """One reading of a Redis URL for redis-py and Celery, and errors that quote nothing of it."""
 
+import importlib
+import json
 import ssl
+import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -226,6 +229,26 @@ def test_celery_is_not_sent_elsewhere(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setenv(name, "rediss://other.example")
     with pytest.raises(InvalidInput, match=name):
         broker.of("redis://h", None)
+
+
+def test_no_password_of_a_list_is_told() -> None:
+    """Of several brokers each one's user and password is left out of what Celery says of them; the reason is not."""
+    url = "amqp://u:hush1@a//;amqp://v:hush%402@b//"
+    told = broker.problem(OSError(f"{url} (hush@2) are away"), url)
+    assert "amqp://a//;amqp://b// (********) are away" == told
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_refused_broker_is_one_line(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """Where logs are JSON it is JSON too, as for any other setting."""
+    monkeypatch.setenv("DISPATCHER_LOG_FORMAT", form)
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://elsewhere")
+    monkeypatch.delitem(sys.modules, "config.celeryconfig", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module("config.celeryconfig")
+    said = str(caught.value)
+    problem = json.loads(said)["problem"] if form == "json" else said.removeprefix("error: ")
+    assert problem.startswith("CELERY_BROKER_URL ")
 
 
 ODD = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)

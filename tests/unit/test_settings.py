@@ -101,6 +101,26 @@ def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: s
     assert "\n" not in str(caught.value)
 
 
+FLOATS = [name.upper() for name, field in Settings.model_fields.items() if field.annotation is float]
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e400"])
+@pytest.mark.parametrize("name", FLOATS)
+def test_numbers_are_finite(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """No number of any setting is infinite or none, which timers and Redis would only refuse later."""
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(InvalidInput, match=f"{PREFIX}{name}: Input should be a finite number"):
+        load()
+
+
+@pytest.mark.parametrize("name", [name for name in FLOATS if name.endswith("_SECONDS")])
+def test_times_are_bounded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """No time is so long that it overflows when it is counted in milliseconds."""
+    monkeypatch.setenv(PREFIX + name, "1e300")
+    with pytest.raises(InvalidInput, match=f"{PREFIX}{name}: Input should be less than"):
+        load()
+
+
 def test_name_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses of either family, with a port or without."""
     monkeypatch.setenv("DISPATCHER_DNS_SERVERS", "10.0.0.53, 10.0.0.54:5353, fd00::53, [fd00::53]:5353")

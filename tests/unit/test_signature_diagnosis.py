@@ -46,3 +46,15 @@ def test_reasons(headers: dict[str, str], body: bytes, says: str) -> None:
 def test_without_secrets() -> None:
     """Without any secret that is what is wrong."""
     assert "there is no secret to verify with" == diagnose(signed(), BODY, [], now=NOW)
+
+
+@pytest.mark.parametrize("malformed", ["whsec_", "whsec_no base64", OURS.removeprefix("whsec_"), OURS[:-16]])
+def test_a_malformed_secret(malformed: str) -> None:
+    """A secret that is none verifies nothing, whatever the body is; it is named unless another one verifies."""
+    problem = diagnose(signed(), BODY, [malformed, OTHER], now=NOW)
+    assert problem
+    assert problem.startswith("a secret to verify with is malformed: ")
+    assert None is diagnose(signed(), BODY, [malformed, OURS], now=NOW)
+    unsigned = diagnose(signed(), BODY, [OTHER], others={"a bad one": malformed}, now=NOW)
+    assert unsigned
+    assert unsigned.startswith("no signature matches")

@@ -27,7 +27,7 @@ class Signing(msgspec.Struct, frozen=True):
 
 
 class Dialect(Protocol):
-    """Interface of a dialect; each dialect is a module."""
+    """Interface of a dialect: a module of this package, or a `Variant` that such a module lists."""
 
     LOOKED_UP_BY: Collection[str]
     """Keys for finding messages, in addition to their id: phone, reference, customer, time, campaign."""

@@ -45,6 +45,9 @@
 -- include giving
 -- include siblings
 -- include taking_in
+-- include message_steps
+-- include message_lists
+-- include message_record
 local token, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = take(7)
 left_to_give, max_waiting = tonumber(most_given), tonumber(max_waiting)
 
@@ -97,13 +100,9 @@ for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in c
 end
 if #expiries > 0 then redis.call('ZADD', key_of('expiries'), unpack(expiries)) end
 leave_queue(done)
--- Message records come last: callbacks do not need them. What keeps them is defined only if there are any.
-local recorded, why = {}, ''
-if has_more() then
--- include message_steps
--- include message_lists
--- include message_record
+-- Message records come last: callbacks do not need them.
 keep_messages(kept_ms)
+local recorded, why = {}, ''
 while has_more() do
   local callback, workspace, message, status, happened, sent, step, told, number = take(9)
   local looked_up_by = {}
@@ -113,7 +112,6 @@ while has_more() do
   end
   recorded[#recorded + 1], why = record_unless(
     words[tonumber(callback)], why, workspace, message, status, happened, sent, step, told, looked_up_by)
-end
 end
 reply[3], reply[4], reply[5] = table.concat(hints, ' '), table.concat(words, ' '), table.concat(recorded, ' ')
 reply[6], reply[7], reply[8] = why, table.concat(changes, ' '), problem

@@ -10,7 +10,10 @@
 redis.call('DEL', PREFIX .. 'never')
 local endpoint_id = take(1)
 local key, lane = key_of('endpoint', endpoint_id), key_of('lane', endpoint_id)
-if redis.call('HDEL', key, 'stopped') == 1 then redis.call('PEXPIRE', key, MAX_TTL + RETENTION_MS) end
+if redis.call('HDEL', key, 'stopped') == 1 then
+  redis.call('ZADD', key_of('endpoints'), NOW, endpoint_id)
+  redis.call('PEXPIRE', key, MAX_TTL + RETENTION_MS)
+end
 redis.call('HDEL', key, 'pause', 'pause_ms', 'failures', 'down_since')
 local later = redis.call('ZRANGEBYSCORE', lane, '(' .. now, '+inf')
 for _, id in ipairs(later) do redis.call('ZADD', lane, NOW, id) end

@@ -1,4 +1,5 @@
--- move: gives waiting callbacks another callback URL. Leased ones are left alone.
+-- move: gives waiting callbacks another callback URL. Leased ones, and those that wait behind one of their
+-- message that is leased, are left alone.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   workspace
 --   url, endpoint_id, name: the new callback URL, its endpoint, and the endpoint's name
@@ -29,18 +30,12 @@ local function lone(message, id)
   end
 end
 
-local function is_in_chain(chain, id)
-  for _, one in ipairs(redis.call('LRANGE', chain, 0, -1)) do
-    if one == id then return true end
-  end
-end
-
 local function place(id, message, due)
   local chain = key_of('chain', endpoint_id, message)
   local head = redis.call('LINDEX', chain, 0)
   local before = not head and lone(message, id)
   if before then return redis.call('RPUSH', chain, before, id) end
-  if not head or not is_in_chain(chain, id) then redis.call('RPUSH', chain, id) end
+  if not head or not redis.call('LPOS', chain, id) then redis.call('RPUSH', chain, id) end
   if not head or head == id then redis.call('ZADD', key_of('lane', endpoint_id), due, id) end
 end
 
@@ -76,7 +71,8 @@ local function move(id, entry)
   local old_id, message = entry.endpoint, entry.message
   if is_superseded(message, entry.extra.stamp) then
     redis.call('ZREM', key_of('lane', old_id), id)
-    return finish(workspace, id, entry, 'superseded')
+    finish(workspace, id, entry, 'superseded')
+    return false
   end
   local due = redis.call('ZSCORE', key_of('lane', old_id), id) or NOW
   take_newest_along(old_id, message)
@@ -91,18 +87,29 @@ local function move(id, entry)
   write_entry(workspace, id, entry)
   count_waiting(old_id, -1)
   count_waiting(endpoint_id, 1)
+  return true
+end
+
+-- Whether it is leased, or waits behind one of its message that is: that one may come back.
+local function is_held(entry, id)
+  local leased = key_of('leased', entry.endpoint)
+  if redis.call('ZSCORE', leased, id) then return true end
+  if entry.extra.left then return false end
+  local head = redis.call('LINDEX', key_of('chain', entry.endpoint, entry.message), 0)
+  return head and redis.call('ZSCORE', leased, head)
 end
 
 for id in each(1) do
   local entry = read_entry(workspace, id)
-  local waits = entry and not entry.ended and not redis.call('ZSCORE', key_of('leased', entry.endpoint), id)
+  local waits = entry and not entry.ended and not is_held(entry, id)
   local body = waits and redis.call('GET', key_of('body', workspace, id))
   if body and string.match(body, '^[^\n]*') == url_now then
     know()
     touched[entry.endpoint] = true
-    if entry.endpoint ~= endpoint_id then move(id, entry) end
-    redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'), 'KEEPTTL')
-    moved = moved + 1
+    if entry.endpoint == endpoint_id or move(id, entry) then
+      redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'), 'KEEPTTL')
+      moved = moved + 1
+    end
   end
 end
 for touched_id in pairs(touched) do

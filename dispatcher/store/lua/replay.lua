@@ -23,7 +23,11 @@ local workspace, event_id, copy, in_ms, ttl_ms, max_waiting = take(6)
 local entry, is_copy = read_entry(workspace, event_id), copy ~= ''
 if not entry then return { 'unknown', now } end
 local endpoint_id, message, stamp = entry.endpoint, entry.message, entry.extra.stamp
-if not entry.ended or is_copy and redis.call('EXISTS', key_of('event', workspace, copy)) == 1 then
+local pending = not entry.ended and entry or is_copy and read_entry(workspace, copy)
+if pending then
+  -- a run that broke off may have left this undone
+  local expiry = workspace .. ':' .. (entry.ended and copy or event_id)
+  if not pending.ended then redis.call('ZADD', key_of('expiries'), 'NX', int(expires_of(pending)), expiry) end
   return { 'not_ended', now }
 end
 local body = redis.call('GET', key_of('body', workspace, event_id))
@@ -82,9 +86,10 @@ keep_the_rest(id, state_before)
 local chain = key_of('chain', endpoint_id, message)
 if stamp and redis.call('LINDEX', chain, 0) ~= id then redis.call('RPUSH', chain, id) end
 guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint_id)
-redis.call('ZADD', key_of('expiries'), expires, workspace .. ':' .. id)
 redis.call('ZADD', key_of('lane', endpoint_id), due, id)
-write_entry(workspace, id, entry) -- last: until then it has ended, and a run that breaks off is repeated
+write_entry(workspace, id, entry) -- until then it has ended, and a run that breaks off is repeated
+-- not before: expire ends what it finds
+redis.call('ZADD', key_of('expiries'), expires, workspace .. ':' .. id)
 count_waiting(endpoint_id, 1)
 local endpoint = load_endpoint(endpoint_id)
 if not endpoint.stopped then redis.call('PEXPIRE', record, MAX_TTL + HOUR + RETENTION_MS) end

@@ -15,10 +15,12 @@
 --     attempt: the rest of its record; answer: first bytes of the answer
 --     health: what it says about the endpoint: up|answered|down|none
 --     retry_after_ms: how long the endpoint asks to be left alone (0 = it does not ask)
--- returns {'settled', now, for each endpoint: `more|rest|claimed same|opened|closed pause down ok|stale ...`
+-- returns {'settled', now, for each endpoint:
+--   `more|rest|claimed same|opened|closed pause down ok|known|stale ...`
 --   and, if claimed, what was given (lib/lease.lua) ...; or `broken problem`; ends (lib/ending.lua) ...}
 --   more: the endpoint is ready, claim or hint it; pause: when its pause ends; down: since when it is down
---   (both ms since 1970; 0: it is not); stale: the lease is another worker's or gone; nothing was recorded
+--   (both ms since 1970; 0: it is not); known: this very outcome was recorded before, by a call whose reply
+--   was lost; stale: the lease is another worker's or gone; nothing was recorded
 -- A callback whose next attempt would be due at its expiry or later ends `expired`. In the order `latest`,
 -- one that would wait behind a newer one of its message ends `superseded`. Works when Redis is full.
 -- include prologue
@@ -49,31 +51,42 @@ local function settle_callbacks(endpoint, number)
     return words
   end
   local entries = read_claimed(endpoint, ids)
-  for id, claim_number, outcome, delay_ms, started, attempt, answer, health, retry_after_ms in callbacks do
-    local entry = entries[id]
-    local is_probe = entry and endpoint.pause > 0 and entry.lease_end == endpoint.pause
-    local word = settle_one(endpoint, id, entry, claim_number, outcome, delay_ms, started, attempt, answer)
-    words[#words + 1] = word
-    if word == 'ok' then
-      entries[id] = nil -- if it is there twice, the other one is stale
-      done[#done + 1] = id
-      learn(endpoint, health, tonumber(retry_after_ms), is_probe)
-      follow_duration(endpoint, attempt)
-      if outcome ~= 'delivered' then note_failure(endpoint, id, attempt, answer) end
+  local ok, found = pcall(function()
+    for id, claim_number, outcome, delay_ms, started, attempt, answer, health, retry_after_ms in callbacks do
+      local entry = entries[id]
+      local is_probe = entry and endpoint.pause > 0 and entry.lease_end == endpoint.pause
+      local word = settle_one(endpoint, id, entry, claim_number, outcome, delay_ms, started, attempt, answer)
+      words[#words + 1] = word
+      if word == 'ok' then
+        entries[id] = nil -- if it is there twice, the other one is stale
+        done[#done + 1] = id
+        learn(endpoint, health, tonumber(retry_after_ms), is_probe)
+        follow_duration(endpoint, attempt)
+        if outcome ~= 'delivered' then note_failure(endpoint, id, attempt, answer) end
+      end
     end
-  end
-  leave_expiries()
+  end)
+  leave_expiries() -- those that were settled before an error are done: their settle is not repeated
   if #done > 0 then -- last
-    endpoint.leased = endpoint.leased - redis.call('ZREM', key_of('leased', endpoint.id), unpack(done))
+    redis.call('ZREM', key_of('leased', endpoint.id), unpack(done))
   end
   write_learned(endpoint, before)
+  if not ok then error(found, 0) end
   return words
 end
 
+-- Whether it has more. Where none waits by the record, one command makes sure.
+local function look_for_more(endpoint)
+  local leased, lane = key_of('leased', endpoint.id), key_of('lane', endpoint.id)
+  endpoint.lane_is_empty = endpoint.waiting <= 0 and redis.call('EXISTS', leased, lane) == 0
+  if not endpoint.lane_is_empty then endpoint.leased = redis.call('ZCARD', leased) end
+end
+
 local function settle_endpoint(reply, endpoint_id, wanted, number)
-  local endpoint = load_endpoint(endpoint_id)
+  local endpoint = load_endpoint(endpoint_id, 'all')
   endpoint.breaker = 'same'
   local words = settle_callbacks(endpoint, number)
+  look_for_more(endpoint)
   local what = { endpoint.breaker, int(endpoint.pause), int(endpoint.down_since), unpack(words) }
   assess(endpoint)
   if wanted > 0 and endpoint.ready and endpoint.hinted_until <= now then
@@ -93,7 +106,6 @@ while has_more() do
   if not ok then -- the other endpoints are settled nevertheless
     while #reply > length do reply[#reply] = nil end
     reply[length + 1] = 'broken ' .. error_of(found)
-    take_waiting(endpoint_id) -- counted when the settle is repeated
     arguments_taken = next_endpoint
   end
 end

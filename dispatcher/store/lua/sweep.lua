@@ -5,9 +5,9 @@
 --   cursor: where the last sweep ended (SCAN's cursor; '0' = from the start)
 --   number: about how many keys to look at
 -- returns {'swept', now, where this one ended ('0' = all were looked at), number of callbacks that were put
---   back into their lanes, number of endpoints whose record is gone, workspace and eventId of each of the
---   first, endpoint and a callback's `workspace:eventId` of each of the second, keys that were set aside or
---   mended ...}
+--   back into their lanes, number of endpoints whose record is gone or names another workspace, workspace and
+--   eventId of each of the first, endpoint and a callback's `workspace:eventId` of each of the second, keys
+--   that were set aside or mended ...}
 -- A callback without its body is left to intake, which completes what accept has begun; after an hour it is
 -- put back, and ends `body_missing`.
 -- include prologue
@@ -66,7 +66,7 @@ end
 
 local function look_at_schedule(workspace, id, entry)
   local endpoint = load_endpoint(entry.endpoint)
-  if not endpoint.workspace then nameless[endpoint.id] = workspace .. ':' .. id end
+  if endpoint.workspace ~= workspace then nameless[endpoint.id] = workspace .. ':' .. id end
   local scheduled_by = endpoint.workspace or NO_WORKSPACE
   local is_scheduled = redis.call('ZSCORE', key_of('schedule', scheduled_by), endpoint.id)
     and redis.call('ZSCORE', key_of('schedule'), scheduled_by)

@@ -78,4 +78,4 @@ for _, workspace in ipairs(due) do
   end
 end
 return { 'woken', now, hints, lost, looked_at, redis.call('ZCARD', key_of('workers')),
-  redis.call('EXISTS', key_of('tail')), redis.call('GET', key_of('format')) or '', problem, more }
+  redis.call('EXISTS', key_of('tail')), redis.call('MGET', key_of('format'))[1] or '', problem, more }

@@ -6,15 +6,16 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import express from "express";
 
-const SECRET = process.env.WEBHOOK_SECRET ?? "";
+const SECRET = (process.env.WEBHOOK_SECRET ?? "").trim();
 const KEY = Buffer.from(SECRET.replace(/^whsec_/, ""), "base64"); // leaves out what is no base64
-if (!/^whsec_[A-Za-z0-9+/]+={0,2}$/.test(SECRET) || KEY.length < 24) {
+if (!/^whsec_([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(SECRET) || KEY.length < 24) {
   console.error("WEBHOOK_SECRET must be the secret you were given: whsec_...");
   process.exit(1);
 }
 const TOLERANCE_SECONDS = 300;
 const MAX_BODY_BYTES = 1024 * 1024;
 const MAX_SEEN = 100_000;
+const UTF_8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }); // refuses what JSON does not allow
 
 const seen = new Set(); // the webhook-ids of late, oldest first; yours: a table with a unique key
 
@@ -47,7 +48,7 @@ app.post("/callbacks", express.raw({ type: () => true, limit: MAX_BODY_BYTES, in
   if (found) return response.status(401).send(found);
   let callback;
   try {
-    callback = JSON.parse(body);
+    callback = JSON.parse(UTF_8.decode(body));
   } catch {
     return response.status(400).send("the body is not JSON");
   }
@@ -65,6 +66,9 @@ app.use((error, request, response, next) => {
 
 const port = Number(process.env.PORT ?? 8000);
 app.listen(port, "127.0.0.1", (error) => {
-  if (error) throw error;
+  if (error) {
+    console.error(error.message); // the port is taken, for example
+    process.exit(1);
+  }
   console.log(`listening on http://127.0.0.1:${port}/callbacks`);
 });

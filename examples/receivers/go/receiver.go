@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -83,7 +84,7 @@ func work(id string, body []byte) error {
 }
 
 func main() {
-	secret, found := strings.CutPrefix(os.Getenv("WEBHOOK_SECRET"), "whsec_")
+	secret, found := strings.CutPrefix(strings.TrimSpace(os.Getenv("WEBHOOK_SECRET")), "whsec_")
 	key, err := base64.StdEncoding.DecodeString(secret)
 	if err != nil || !found || len(key) < 24 {
 		log.Fatal("WEBHOOK_SECRET must be the secret you were given: whsec_...")
@@ -99,7 +100,7 @@ func main() {
 			http.Error(w, err.Error(), http.StatusUnauthorized)
 			return
 		}
-		if !json.Valid(body) {
+		if !json.Valid(body) || !utf8.Valid(body) {
 			http.Error(w, "the body is not JSON", http.StatusBadRequest)
 			return
 		}

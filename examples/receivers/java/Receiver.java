@@ -8,7 +8,10 @@ import com.sun.net.httpserver.Headers;
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
+import java.net.BindException;
 import java.net.InetSocketAddress;
+import java.nio.ByteBuffer;
+import java.nio.charset.CharacterCodingException;
 import java.security.GeneralSecurityException;
 import java.security.MessageDigest;
 import java.util.Base64;
@@ -23,6 +26,7 @@ import javax.crypto.spec.SecretKeySpec;
 
 public class Receiver {
     static final int TOLERANCE_SECONDS = 300;
+    static final int READ_SECONDS = 10;
     static final int MAX_BODY_BYTES = 1024 * 1024;
     static final int MAX_SEEN = 100_000;
 
@@ -61,8 +65,8 @@ public class Receiver {
     }
 
     /** Your work; it runs after the answer. The JDK reads no JSON: your library for that comes in here. */
-    static void work(String id, byte[] body) {
-        System.out.println("callback " + id + " " + new String(body, UTF_8));
+    static void work(String id, String json) {
+        System.out.println("callback " + id + " " + json);
     }
 
     static void receive(HttpExchange exchange, byte[] key) throws IOException, GeneralSecurityException {
@@ -76,15 +80,25 @@ public class Receiver {
             answer(exchange, 401, found);
             return;
         }
-        if (!new Json(new String(body, UTF_8)).isValid()) {
+        String json = jsonOf(body);
+        if (json == null) {
             answer(exchange, 400, "the body is not JSON");
             return;
         }
         String id = exchange.getRequestHeaders().getFirst("webhook-id");
-        boolean first = seen.add(id); // store the callback here, before the answer: it does not come again
+        if (seen.add(id)) { // store the callback here, before the answer: it does not come again
+            worker.execute(() -> work(id, json));
+        }
         exchange.sendResponseHeaders(204, -1); // also to one that came before
-        if (first) {
-            worker.execute(() -> work(id, body));
+    }
+
+    /** The JSON in a body; null where there is none. */
+    static String jsonOf(byte[] body) {
+        try {
+            String text = UTF_8.newDecoder().decode(ByteBuffer.wrap(body)).toString();
+            return new Json(text).isValid() ? text : null;
+        } catch (CharacterCodingException malformed) {
+            return null;
         }
     }
 
@@ -92,6 +106,11 @@ public class Receiver {
         byte[] bytes = text.getBytes(UTF_8);
         exchange.sendResponseHeaders(status, bytes.length);
         exchange.getResponseBody().write(bytes);
+    }
+
+    static void fail(String why) {
+        System.err.println(why);
+        System.exit(1);
     }
 
     /** The key in a secret: what follows whsec_, decoded from base64. */
@@ -103,20 +122,27 @@ public class Receiver {
             // as if there were none
         }
         if (!secret.startsWith("whsec_") || key.length < 24) {
-            System.err.println("WEBHOOK_SECRET must be the secret you were given: whsec_...");
-            System.exit(1);
+            fail("WEBHOOK_SECRET must be the secret you were given: whsec_...");
         }
         return key;
     }
 
     public static void main(String[] arguments) throws IOException {
-        byte[] key = keyOf(System.getenv().getOrDefault("WEBHOOK_SECRET", ""));
+        byte[] key = keyOf(System.getenv().getOrDefault("WEBHOOK_SECRET", "").strip());
         int port = Integer.parseInt(System.getenv().getOrDefault("PORT", "8000"));
-        HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
-        server.setExecutor(Executors.newFixedThreadPool(16));
+        System.setProperty("sun.net.httpserver.maxReqTime", String.valueOf(READ_SECONDS)); // else it waits for ever
+        HttpServer server = null;
+        try {
+            server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
+        } catch (BindException error) {
+            fail("port " + port + ": " + error.getMessage());
+        }
+        server.setExecutor(Executors.newCachedThreadPool()); // a request that comes slowly holds up no other
         server.createContext("/callbacks", exchange -> {
             try (exchange) {
-                if (exchange.getRequestMethod().equals("POST")) {
+                if (!exchange.getRequestURI().getPath().equals("/callbacks")) { // it gets /callbacks/more as well
+                    answer(exchange, 404, "POST callbacks to /callbacks");
+                } else if (exchange.getRequestMethod().equals("POST")) {
                     receive(exchange, key);
                 } else {
                     answer(exchange, 405, "POST callbacks here");

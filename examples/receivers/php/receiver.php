@@ -1,9 +1,10 @@
 <?php
 // A receiver of callbacks in PHP 8.1 or newer, with nothing installed.
 //
-// WEBHOOK_SECRET=whsec_... php -S 127.0.0.1:8000 receiver.php
+// WEBHOOK_SECRET=whsec_... CALLBACK_FOLDER=callbacks php -S 127.0.0.1:8000 receiver.php
 //
-// That server is for trying it out; behind PHP-FPM it is the same file.
+// That server is for trying it out; behind PHP-FPM it is the same file. There, CALLBACK_FOLDER must be
+// a folder that no web server serves.
 
 declare(strict_types=1);
 
@@ -31,17 +32,16 @@ function problem(string $body, string $key): ?string
     return 'no signature matches';
 }
 
-/** Stores a callback, and says whether it had not come before. Yours: a table with a unique key. */
-function store(string $id, string $body): bool
+/** Stores a callback, and says whether it had not come before; null if it cannot. Yours: a table with a unique key. */
+function store(string $folder, string $id, string $body): ?bool
 {
-    $folder = getenv('CALLBACK_FOLDER') ?: sys_get_temp_dir() . '/callbacks';
-    is_dir($folder) || mkdir($folder, 0700, true);
-    $file = @fopen($folder . '/' . hash('sha256', $id), 'x');  // fails where the file is there
-    if ($file === false) {
-        return false;
-    }
-    fwrite($file, $body);
-    return fclose($file);
+    is_dir($folder) || @mkdir($folder, 0700, true);
+    $path = $folder . '/' . hash('sha256', $id);
+    $written = $path . '.' . bin2hex(random_bytes(8));
+    $first = @file_put_contents($written, $body) === strlen($body)
+        && @link($written, $path);  // fails where the file is there, which is always a whole one
+    @unlink($written);
+    return $first || file_exists($path) ? $first : null;
 }
 
 /** Your work; it runs after the answer. */
@@ -66,16 +66,27 @@ function answer(int $status, string $text = ''): void
     }
 }
 
+/** Answers, and logs, that the server cannot take any callback now: each comes again. */
+function refuse_all(string $why): void
+{
+    error_log($why);
+    answer(500);
+}
+
 function receive(): void
 {
-    $secret = (string) getenv('WEBHOOK_SECRET');
+    $secret = trim((string) getenv('WEBHOOK_SECRET'));
+    $folder = (string) getenv('CALLBACK_FOLDER');
     $key = base64_decode(substr($secret, strlen('whsec_')), true);
     if (!str_starts_with($secret, 'whsec_') || $key === false || strlen($key) < 24) {
-        error_log('WEBHOOK_SECRET must be the secret you were given: whsec_...');
-        answer(500);
+        refuse_all('WEBHOOK_SECRET must be the secret you were given: whsec_...');
         return;
     }
-    if ($_SERVER['REQUEST_METHOD'] !== 'POST' || $_SERVER['REQUEST_URI'] !== '/callbacks') {
+    if ($folder === '') {
+        refuse_all('CALLBACK_FOLDER must be a folder for callbacks, which no web server serves');
+        return;
+    }
+    if ($_SERVER['REQUEST_METHOD'] !== 'POST' || explode('?', $_SERVER['REQUEST_URI'])[0] !== '/callbacks') {
         answer(404, 'POST callbacks to /callbacks');
         return;
     }
@@ -95,7 +106,12 @@ function receive(): void
         return;
     }
     $id = $_SERVER['HTTP_WEBHOOK_ID'];
-    $first = store($id, $body);  // before the answer: it does not come again
+    $first = store($folder, $id, $body);  // before the answer: it does not come again
+    if ($first === null) {
+        refuse_all("callback $id cannot be stored in $folder: is there room, and may it be written to?");
+        return;
+    }
+    ignore_user_abort(true);  // work follows even if the sender is gone
     answer(204);  // also to one that came before
     if ($first) {
         work($id, $callback);

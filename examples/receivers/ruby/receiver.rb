@@ -13,6 +13,7 @@ MAX_SEEN = 100_000
 
 # The key in a secret: what follows whsec_, decoded from base64.
 def key_of(secret)
+  secret = secret.strip
   key = begin
     secret.delete_prefix("whsec_").unpack1("m0")
   rescue ArgumentError
@@ -38,14 +39,21 @@ def problem(request, body)
   "no signature matches" unless matches
 end
 
-# The body, as far as it may be long.
+# The body; nil if it is too long.
 def read(request)
   body = "".b
   request.body do |chunk|
     body << chunk
-    raise WEBrick::HTTPStatus::RequestEntityTooLarge if body.bytesize > MAX_BODY_BYTES
+    return nil if body.bytesize > MAX_BODY_BYTES
   end
   body
+end
+
+# What JSON says, in a list, which is empty where it is no JSON.
+def parsed(body)
+  body.force_encoding("UTF-8").valid_encoding? ? [JSON.parse(body)] : []
+rescue JSON::ParserError
+  []
 end
 
 # Knows the webhook-ids of late, oldest first. Yours: a table with a unique key.
@@ -71,6 +79,25 @@ def work(id, callback)
   puts "callback #{id} #{JSON.generate(callback)}"
 end
 
+# The status and the text of the answer to a request.
+def receive(request, seen, jobs)
+  return [404, "POST callbacks to /callbacks"] unless request.path == "/callbacks"
+  return [405, "POST callbacks here"] unless request.request_method == "POST"
+
+  body = read(request)
+  return [413, "the body is too long"] unless body
+
+  found = problem(request, body)
+  return [401, found] if found
+
+  callback, = read_json = parsed(body)
+  return [400, "the body is not JSON"] if read_json.empty?
+
+  id = request["webhook-id"]
+  jobs << [id, callback] if seen.first?(id) # store the callback here, before the answer: it does not come again
+  [204, nil] # also to one that came before
+end
+
 $stdout.sync = true
 seen = Memory.new
 jobs = Queue.new
@@ -82,26 +109,15 @@ Thread.new do
   end
 end
 
-server = WEBrick::HTTPServer.new(
-  BindAddress: "127.0.0.1", Port: ENV.fetch("PORT", "8000").to_i, AccessLog: []
-)
-server.mount_proc "/callbacks" do |request, response|
-  raise WEBrick::HTTPStatus::MethodNotAllowed unless request.request_method == "POST"
-
-  body = read(request)
-  if (found = problem(request, body))
-    response.status = 401
-    response.body = found
-    next
-  end
-  callback = begin
-    JSON.parse(body.force_encoding("UTF-8"))
-  rescue JSON::ParserError
-    raise WEBrick::HTTPStatus::BadRequest, "the body is not JSON"
-  end
-  id = request["webhook-id"]
-  jobs << [id, callback] if seen.first?(id) # store the callback here, before the answer: it does not come again
-  response.status = 204 # also to one that came before
+server = begin
+  WEBrick::HTTPServer.new(BindAddress: "127.0.0.1", Port: ENV.fetch("PORT", "8000").to_i, AccessLog: [])
+rescue SystemCallError => e
+  abort e.message # the port is taken, for example
+end
+server.mount_proc "/" do |request, response|
+  response.status, response.body = receive(request, seen, jobs)
+  response.content_type = "text/plain"
+  response.keep_alive = false if response.status == 413 # the rest of the body is not read
 end
 %w[INT TERM].each { |signal| trap(signal) { server.shutdown } }
 server.start

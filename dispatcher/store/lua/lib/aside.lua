@@ -14,11 +14,23 @@ end
 local NUMBERS = {
   'window', 'hinted_until', 'pause', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting',
 }
+
+-- At least this many wait; those in chains are counted when they come to the lane's end.
+local function count_again(endpoint_id)
+  local waiting = 0
+  for _, kind in ipairs({ 'lane', 'leased' }) do
+    local ok, found = guarded(redis.call, 'ZCARD', key_of(kind, endpoint_id))
+    if ok then waiting = waiting + found end
+  end
+  redis.call('HSET', key_of('endpoint', endpoint_id), 'waiting', waiting)
+end
+
 local function mend_record(endpoint_id)
   local key, found = key_of('endpoint', endpoint_id), false
   for i, value in ipairs(redis.call('HMGET', key, unpack(NUMBERS))) do
     if value and not string.match(value, '^-?%d+%.?%d*$') then
       redis.call('HDEL', key, NUMBERS[i])
+      if NUMBERS[i] == 'waiting' then count_again(endpoint_id) end
       found = true
     end
   end

@@ -24,8 +24,8 @@ local touched, touched_ids, name_of = {}, {}, {}
 local function touch(endpoint_id)
   local endpoint = touched[endpoint_id]
   if not endpoint then
-    endpoint = keep(load_endpoint(endpoint_id, true), name_of[endpoint_id])
-    endpoint.given, endpoint.handed, endpoint.added, endpoint.lane = {}, {}, 0, {}
+    endpoint = keep(load_endpoint(endpoint_id, 'idle'), name_of[endpoint_id])
+    endpoint.given, endpoint.handed, endpoint.lane, endpoint.added, endpoint.counted = {}, {}, {}, 0, 0
     endpoint.lane_is_empty = left_to_give > 0
       and (endpoint.waiting == 0 or redis.call('EXISTS', key_of('lane', endpoint_id)) == 0)
     touched[endpoint_id], touched_ids[#touched_ids + 1] = endpoint, endpoint_id

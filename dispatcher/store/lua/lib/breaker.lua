@@ -16,19 +16,19 @@ local function learn(endpoint, health, retry_after_ms, is_probe)
   if health == 'up' or health == 'answered' then
     endpoint.failures = 0
     if is_probe then
-      endpoint.pause, endpoint.pause_ms, endpoint.down_since, endpoint.breaker = 0, 0, 0, 'closed'
+      if endpoint.down_since > 0 then endpoint.breaker = 'closed' end -- else a Retry-After paused it
+      endpoint.pause, endpoint.pause_ms, endpoint.down_since = 0, 0, 0
     end
   elseif health == 'none' then
     if is_probe then endpoint.pause = now end
-  elseif is_probe then
+  elseif is_probe or endpoint.pause == 0 then
     endpoint.failures = endpoint.failures + 1
-    open_breaker(endpoint, endpoint.pause_ms > 0 and endpoint.pause_ms * 2 or FIRST_PAUSE_MS, retry_after_ms)
-  elseif endpoint.pause == 0 then
-    endpoint.failures = endpoint.failures + 1
-    if endpoint.failures >= FAILURES then
+    if is_probe and endpoint.pause_ms > 0 then
+      open_breaker(endpoint, endpoint.pause_ms * 2, retry_after_ms)
+    elseif endpoint.failures >= FAILURES then
       open_breaker(endpoint, FIRST_PAUSE_MS, retry_after_ms)
-    elseif retry_after_ms > 0 then
-      endpoint.pause = now + retry_after_ms
+    else
+      endpoint.pause = retry_after_ms > 0 and now + retry_after_ms or 0
     end
   end
 end

@@ -2,9 +2,9 @@
 -- each workspace (`*`: for none), of this day for each endpoint.
 local counts = { minute = {}, hour = {}, day = {} }
 local function count_in(unit, field, n) counts[unit][field] = (counts[unit][field] or 0) + n end
-local function count(name, workspace, endpoint_id, n)
+local function count(name, workspace, endpoint_id, n, name_in_hour)
   count_in('minute', name, n or 1)
-  if workspace then count_in('hour', workspace .. ' ' .. name, n or 1) end
+  if workspace then count_in('hour', workspace .. ' ' .. (name_in_hour or name), n or 1) end
   if endpoint_id then count_in('day', endpoint_id .. ' ' .. name, n or 1) end
 end
 
@@ -14,10 +14,10 @@ local function count_waiting(endpoint_id, n)
   waiting_changes[endpoint_id] = (waiting_changes[endpoint_id] or 0) + n
 end
 
--- Counts a duration, in ms, by one of a row of counters, each 19 % (a quarter of an octave) wider than the
--- one before.
-local function count_duration(workspace, ms)
-  count_in('hour', workspace .. ' t' .. math.floor(4 * math.log(math.max(ms, 1)) / math.log(2) + 0.000001), 1)
+-- The hour's counter of what was delivered within `ms`: one of a row of counters, each 19 % (a quarter of an
+-- octave) wider than the one before.
+local function delivered_within(ms)
+  return 'd' .. math.floor(4 * math.log(math.max(ms, 1)) / math.log(2) + 0.000001)
 end
 
 -- Takes the change for one endpoint, for a caller that writes it itself.
@@ -31,8 +31,8 @@ local write_counts
 do -- the rest is private to this file
   -- Forces a new hash out of listpack encoding, whose look-ups are linear: up to 512 comparisons for each
   -- counter.
-  local LONG = string.rep('-', 65)
   local function use_table(key)
+    local LONG = string.rep('-', 65)
     if redis.call('HLEN', key) > 1 then return end
     redis.call('HSET', key, LONG, '')
     redis.call('HDEL', key, LONG)
@@ -44,16 +44,23 @@ do -- the rest is private to this file
     redis.call('PEXPIRE', key, int(life))
   end
 
+  -- Below zero, the record was gone, and nothing would remove one that has only this field.
+  local function write_waiting(endpoint_id, n)
+    local key = key_of('endpoint', endpoint_id)
+    if redis.call('HINCRBY', key, 'waiting', int(n)) < 0 then redis.call('HDEL', key, 'waiting') end
+  end
+
   -- A counter that cannot be written is lost: no callback may fail because of it.
   function write_counts()
     for endpoint_id, n in pairs(waiting_changes) do
-      if n ~= 0 then guarded(redis.call, 'HINCRBY', key_of('endpoint', endpoint_id), 'waiting', int(n)) end
+      if n ~= 0 then guarded(write_waiting, endpoint_id, n) end
     end
     for unit, fields in pairs(counts) do
       local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
       local key, life = key_of('stats', unit, math.floor(now / length)), unit == 'minute' and DAY or 8 * DAY
       for field, n in pairs(fields) do
-        if not guarded(write_counter, key, field, n, life, unit ~= 'minute') then break end
+        local ok = guarded(write_counter, key, field, n, life, unit ~= 'minute')
+        if not ok and string.find(problem, 'WRONGTYPE', 1, true) then break end -- the whole key
       end
     end
   end

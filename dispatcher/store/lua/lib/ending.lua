@@ -32,16 +32,20 @@ local function list_end(workspace, id, entry)
     redis.call('ZREMRANGEBYSCORE', listed, '-inf', now - RETENTION_MS)
     redis.call('PEXPIRE', listed, RETENTION_MS)
   end)
+end
+
+local function tell_end(workspace, id, entry)
   local _, name = guarded(redis.call, 'HGET', key_of('endpoint', entry.endpoint), 'name')
-  local answer = redis.call('GET', key_of('answer', workspace, id))
+  local answer = redis.call('MGET', key_of('answer', workspace, id))[1]
   local n = #ends
   ends[n + 1], ends[n + 2], ends[n + 3] = workspace, id, name or ''
   ends[n + 4], ends[n + 5] = text_of(entry), answer or ''
 end
 
 -- Ends a callback. `body_ms` is how long the body stays (nil: the retention); `answered` is false if no
--- answer was kept; `counted_as` is the name it is counted by, if that is not its state.
-local function finish(workspace, id, entry, state, body_ms, answered, counted_as)
+-- answer was kept; `counted_as` is the name it is counted by, if that is not its state; `in_hour`: in the
+-- counters of the hour.
+local function finish(workspace, id, entry, state, body_ms, answered, counted_as, in_hour)
   entry.state, entry.ended = state, int(now - entry.accepted)
   if state ~= 'delivered' then list_end(workspace, id, entry) end
   if body_ms ~= 0 then redis.call('PEXPIRE', key_of('body', workspace, id), body_ms or RETENTION_MS) end
@@ -52,8 +56,9 @@ local function finish(workspace, id, entry, state, body_ms, answered, counted_as
   local expiry = workspace .. ':' .. id
   if expiries_to_add then expiries_to_add[expiry] = nil end
   ended_expiries[#ended_expiries + 1] = expiry
+  if state ~= 'delivered' then tell_end(workspace, id, entry) end
   count_waiting(entry.endpoint, -1)
-  count(counted_as or state, workspace, entry.endpoint)
+  count(counted_as or state, workspace, entry.endpoint, 1, in_hour)
 end
 
 -- Reschedules an assessed endpoint after callbacks of it ended. If its lane is empty and nothing is leased,

@@ -34,6 +34,8 @@
 --     alone              a suspect is there, which is given alone
 --   in accept (lib/batch.lua)
 --     added, lane        how many callbacks were accepted; what is still to be written to its lane
+--     counted            how many of those its record counts as waiting
+--   in accept and settle
 --     lane_is_empty      nothing is in its lane, or still to be written to it
 --   in settle (lib/breaker.lua)
 --     breaker            what became of the breaker: same, opened or closed
@@ -53,8 +55,9 @@ local function workspace_of(id)
   return workspaces[id]
 end
 
--- With `skips_idle`, leases are not counted if by the record nothing waits.
-local function load_endpoint(endpoint_id, skips_idle)
+-- `skips`: whose leases are not counted: those of `idle` endpoints, where nothing waits by the record; or of
+-- `all`, for a caller that counts them itself.
+local function load_endpoint(endpoint_id, skips)
   local START_WINDOW, MAX_HINT_MS = 2, 60000
   local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
     'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting')
@@ -69,7 +72,8 @@ local function load_endpoint(endpoint_id, skips_idle)
     tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0), failures = tonumber(h[8] or 0),
     pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]), down_since = tonumber(h[11] or 0),
     waiting = tonumber(h[12] or 0),
-    leased = skips_idle and h[12] == '0' and 0 or redis.call('ZCARD', key_of('leased', endpoint_id)),
+    leased = (skips == 'all' or skips == 'idle' and h[12] == '0') and 0
+      or redis.call('ZCARD', key_of('leased', endpoint_id)),
   }
 end
 
@@ -81,6 +85,10 @@ local function assess_rate(endpoint)
   local interval = 1000 / endpoint.rate
   local depth = math.max(1, math.floor(endpoint.rate * BUCKET_SECONDS)) * interval
   endpoint.interval, endpoint.tat = interval, math.max(endpoint.tat, now)
+  if endpoint.tat > now + depth + interval then -- the rate was raised
+    endpoint.tat = now + depth
+    redis.call('HSET', key_of('endpoint', endpoint.id), 'tat', string.format('%.3f', endpoint.tat))
+  end
   -- the 0.01 keeps rounding errors from costing a token
   endpoint.tokens = math.floor((now - endpoint.tat + depth) / interval + 0.01)
   endpoint.token_at = endpoint.tokens > 0 and now

@@ -15,6 +15,7 @@ local function give_or_hint(reply, hints, endpoint, lease_ms, hint_ms, most_hint
   write_lane(endpoint)
   if endpoint.added > 0 then
     redis.call('HINCRBY', key_of('endpoint', endpoint.id), 'waiting', endpoint.added)
+    endpoint.counted = endpoint.added
   end
   local workspace, given = endpoint.workspace, #endpoint.given
   local left = left_for(workspace)
@@ -39,6 +40,7 @@ local function give_or_hint_all(reply, hints, broken, lease_ms, hint_ms, most_hi
     local length, given, endpoint = #reply, reply[9], not broken[endpoint_id] and touched[endpoint_id]
     if endpoint and not guarded(give_or_hint, reply, hints, endpoint, lease_ms, hint_ms, most_hinted) then
       broken[endpoint_id], reply[9] = true, given
+      guarded(redis.call, 'HINCRBY', key_of('endpoint', endpoint_id), 'waiting', -endpoint.counted)
       while #reply > length do reply[#reply] = nil end
     end
   end

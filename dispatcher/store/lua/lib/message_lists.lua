@@ -26,29 +26,28 @@ local function list_by_time(key, message, sent)
   redis.call('PEXPIRE', key, LISTED_MS)
 end
 
--- `steps` are the earlier ones of the message; nil: it is new.
-local LIST = {
-  phone = function(workspace, number, message, sent)
-    list_by_time(key_of('status-phone', workspace, number), message, sent)
-  end,
-  reference = function(workspace, digest, message, sent)
-    list_by_time(key_of('status-reference', workspace, digest), message, sent)
-  end,
-  customer = function(workspace, which, message, _, steps) -- of the message that got it last
-    local key = key_of('status-customer', workspace, which)
-    local place = step_that_told(steps or '', string.match(which, '^([^:]*):(.*)$'))
-    if not place then
-      redis.call('SET', key, message, 'PX', LISTED_MS)
-    elseif place > 1 then -- earlier versions did not always list what a later status told
-      redis.call('SET', key, message, 'PX', LISTED_MS, 'NX')
-    end
-  end,
-  time = function(workspace, slot, message, _, steps)
-    if steps then return end
-    redis.call('RPUSH', key_of('status-time', workspace, slot), message)
-    redis.call('PEXPIRE', key_of('status-time', workspace, slot), KEPT_MS)
-  end,
-}
+-- One function for each lookup key. `steps` are the earlier ones of the message; nil: it is new.
+local function list_phone(workspace, number, message, sent)
+  list_by_time(key_of('status-phone', workspace, number), message, sent)
+end
+local function list_reference(workspace, digest, message, sent)
+  list_by_time(key_of('status-reference', workspace, digest), message, sent)
+end
+local function list_customer(workspace, which, message, _, steps) -- of the message that got it last
+  local key = key_of('status-customer', workspace, which)
+  local place = step_that_told(steps or '', string.match(which, '^([^:]*):(.*)$'))
+  if not place then
+    redis.call('SET', key, message, 'PX', LISTED_MS)
+  elseif place > 1 then -- earlier versions did not always list what a later status told
+    redis.call('SET', key, message, 'PX', LISTED_MS, 'NX')
+  end
+end
+local function list_time(workspace, slot, message, _, steps)
+  if steps then return end
+  redis.call('RPUSH', key_of('status-time', workspace, slot), message)
+  redis.call('PEXPIRE', key_of('status-time', workspace, slot), LISTED_MS)
+end
+local LIST = { phone = list_phone, reference = list_reference, customer = list_customer, time = list_time }
 
 -- `before` is the status by which the campaign counts the message so far; nil: it does not yet.
 local function count_in_campaign(workspace, campaign, message, sent, before, status)

@@ -40,8 +40,9 @@ local function record(workspace, message, status, happened, sent, step, told, lo
   end
   local head = status .. string.format('%013d%06d%04d', sent, told_at, #campaign) .. campaign
   redis.call('SET', key, head .. (steps or '') .. step .. told, 'PX', KEPT_MS)
-  for kind, which in pairs(looked_up_by) do LIST[kind](workspace, which, message, sent, steps) end
-  count_in_campaign(workspace, campaign, message, sent, known and known ~= '' and before or nil, status)
+  for kind, which in pairs(looked_up_by) do guarded(LIST[kind], workspace, which, message, sent, steps) end
+  local counted_as = known and known ~= '' and before or nil
+  guarded(count_in_campaign, workspace, campaign, message, sent, counted_as, status)
   count_final(workspace, before, status, happened - sent)
   return 'recorded'
 end

@@ -3,7 +3,7 @@
 -- the first time, so claim gives it alone.
 
 -- How long the body of a callback with this outcome stays, ms (false: the retention); nil: it does not end.
-local KEEPS_BODY = { delivered = false, failed = false, expired = false, superseded = false }
+local keeps_body = { delivered = false, failed = false, expired = false, superseded = false }
 local DELIVERED_BODY_MS -- set by settle from its arguments
 
 local settle_one
@@ -28,7 +28,7 @@ do -- the rest is private to this file
   -- lease, which goes last.
   local function complete(endpoint, id, entry, delay_ms, outcome)
     if entry.ended then
-      finish(endpoint.workspace, id, entry, entry.state, KEEPS_BODY[outcome] or nil)
+      finish(endpoint.workspace, id, entry, entry.state, keeps_body[outcome] or nil)
     else
       redis.call('ZADD', key_of('lane', endpoint.id), 'NX', int(now + delay_ms), id)
       if entry.extra.left then leave_chain(endpoint.id, entry.message, id) end
@@ -42,21 +42,27 @@ do -- the rest is private to this file
     end
     if outcome == 'suspect' then entry.extra.suspect = '1' end
     if answer ~= '' then redis.call('SET', key_of('answer', endpoint.workspace, id), answer) end
-    if KEEPS_BODY[outcome] == nil and now + delay_ms >= expires_of(entry) then outcome = 'expired' end
-    if KEEPS_BODY[outcome] == nil and is_superseded(entry) then outcome = 'superseded' end
-    if outcome == 'delivered' and not entry.extra.base then
-      count_duration(endpoint.workspace, now - entry.accepted)
-    end
-    if KEEPS_BODY[outcome] ~= nil then
-      finish(endpoint.workspace, id, entry, outcome, KEEPS_BODY[outcome] or nil, answered)
+    if keeps_body[outcome] == nil and now + delay_ms >= expires_of(entry) then outcome = 'expired' end
+    if keeps_body[outcome] == nil and is_superseded(entry) then outcome = 'superseded' end
+    if keeps_body[outcome] ~= nil then
+      local has_duration = outcome == 'delivered' and not entry.extra.base -- not that of a replayed one
+      local in_hour = has_duration and delivered_within(now - entry.accepted) or nil
+      finish(endpoint.workspace, id, entry, outcome, keeps_body[outcome] or nil, answered, nil, in_hour)
     else
       local leaves = outcome == 'retry' and not entry.extra.stamp and not entry.extra.strict
       put_back(endpoint, id, entry, delay_ms, leaves)
     end
   end
 
-  -- Records what became of a callback; the caller releases its lease afterwards. Returns `ok`; or `stale` if
-  -- the lease is another worker's or gone, and nothing was recorded.
+  -- Whether this very attempt is the last one of the entry.
+  local function is_recorded(entry, started, attempt)
+    if started == '' then return false end
+    local last = '\n' .. int(started - entry.accepted) .. ' ' .. attempt
+    return string.sub(entry.attempts, -#last) == last
+  end
+
+  -- Records what became of a callback; the caller releases its lease afterwards. Returns `ok`; `known` if
+  -- that was done before; or `stale` if the lease is another worker's or gone, and nothing was recorded.
   function settle_one(endpoint, id, entry, claim_number, outcome, delay_ms, started, attempt, answer)
     if not entry or entry.claims ~= claim_number then return 'stale' end
     if entry.state == 'sending' then
@@ -64,7 +70,7 @@ do -- the rest is private to this file
     elseif entry.lease_end then
       complete(endpoint, id, entry, delay_ms, outcome)
     else
-      return 'stale'
+      return is_recorded(entry, started, attempt) and 'known' or 'stale'
     end
     return 'ok'
   end
@@ -78,7 +84,7 @@ local function read_claimed(endpoint, ids)
   for i, id in ipairs(ids) do keys[i] = key_of('event', endpoint.workspace, id) end
   keys[#ids + 1] = key_of('full')
   local texts = redis.call('MGET', unpack(keys))
-  KEEPS_BODY.delivered = texts[#keys] and 0 or DELIVERED_BODY_MS
+  keeps_body.delivered = texts[#keys] and 0 or DELIVERED_BODY_MS
   for i = 1, #ids do
     local entry = texts[i] and parse_entry(texts[i])
     if entry then

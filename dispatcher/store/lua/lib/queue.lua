@@ -9,12 +9,12 @@ local function leave_queue(queue_entries)
   end
 end
 
-local kept_lately
+local kept_lately = nil
 local function keep_rejected(queue_entry, reason, detail, workspace, id)
-  -- The entry's `event` field; if it has none, all of its fields.
+  -- The entry's `event` field; if it has none, all of its fields; nil if it has left the queue.
   local function raw_of()
     local found = redis.call('XRANGE', key_of('events'), queue_entry, queue_entry)
-    if not found[1] then return '' end
+    if not found[1] then return end
     local fields = found[1][2]
     for i = 1, #fields, 2 do
       if fields[i] == 'event' then return fields[i + 1] end
@@ -35,6 +35,7 @@ local function keep_rejected(queue_entry, reason, detail, workspace, id)
 
   if is_kept() then return redis.call('PEXPIRE', key_of('rejected'), RETENTION_MS) end
   local raw, MAX_REJECTED, MAX_RAW = raw_of(), 10000, 65536
+  if not raw then return end -- this repeats a run whose reply was lost
   redis.call('XADD', key_of('rejected'), 'MAXLEN', MAX_REJECTED, '*', 'entry', queue_entry, 'at', NOW,
     'reason', reason, 'detail', detail, 'raw', string.sub(raw, 1, MAX_RAW), 'workspace', workspace,
     'eventId', id, 'cut', #raw > MAX_RAW and 1 or 0)

@@ -19,6 +19,7 @@ do -- the rest is private to this file
     list_end(workspace, id, entry)
     remember_message(workspace, entry.message, id, keep_ms)
     write_entry(workspace, id, entry, RETENTION_MS)
+    tell_end(workspace, id, entry)
     return 'superseded'
   end
 

@@ -1,0 +1,91 @@
+"""The scripts that run most often, as a library of Redis functions (Redis 7, Valkey).
+
+A script makes its Lua functions anew in each run; that is a third of a short run. Those of a library are made once, when
+it is loaded. So a library's text is the scripts' text in another order: what defines stays, what a run computes becomes
+the body of a function. These rules say which is which, by the statements that begin in the first column:
+
+- `local function`, `do`, and `local` without a value define;
+- so does a `local` in capitals whose value calls nothing and reads no argument: a constant;
+- any other `local` is set anew in each run;
+- everything else runs.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator
+
+from dispatcher.store.script_text import fragment, text_of
+
+NAMES = ("accept", "claim", "settle", "wake")
+
+_GOES_ON = re.compile(r"\s|(?:end|else|elseif|\}|\))\b|[})]")
+_LOCAL = re.compile(r"local ([\w, ]+?)(?:\s*=\s*(.+))?(?:\s*--.*)?", re.DOTALL)
+_CONSTANTS = re.compile(r"[A-Z\d_]+(?:, [A-Z\d_]+)*")
+_OF_A_RUN = re.compile(r"[\w)]\(|\b(?:KEYS|ARGV)\b")
+_ALLOWS_OOM = re.compile(r"^redis\.call\('DEL', PREFIX \.\. 'never'\).*$", re.MULTILINE)
+"""How a script says that it works when Redis is full; a function has a flag for that."""
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+
+
+@functools.cache
+def library() -> tuple[str, str]:
+    """The library's name, which its content decides, and its text for FUNCTION LOAD."""
+    body = "\n".join(_function(name) for name in NAMES)
+    name = f"dispatcher_{hashlib.sha256(body.encode()).hexdigest()[:16]}"
+    return name, f"#!lua name={name}\nlocal LIBRARY = '{name}'\n{body}"
+
+
+@functools.cache
+def function_name(name: str) -> str:
+    """The name by which FCALL finds a script's function; no two libraries have the same."""
+    return f"{library()[0]}_{name}"
+
+
+def _function(name: str) -> str:
+    script = text_of(name)
+    lines, resets = ["do", "local KEYS, ARGV"], []
+    for included in _INCLUDE.findall(script):
+        defined, run = _split(fragment(included))
+        lines += [*defined, f"local function reset_{included}()", *run, "end"]
+        resets.append(f"  reset_{included}()")
+    defined, run = _split(_ALLOWS_OOM.sub("", script))
+    # Lua allows a function 60 names from outside: so each fragment resets its own, and the body calls one function
+    lines += ["local function reset()", *resets, "end", *defined]
+    lines += ["local function run(keys, arguments)", "KEYS, ARGV = keys, arguments", "reset()", *run, "end"]
+    flags = "{ 'allow-oom' }" if _ALLOWS_OOM.search(script) else "{}"
+    lines.append(
+        f"redis.register_function{{ function_name = LIBRARY .. '_{name}', callback = run, flags = {flags} }}"
+    )
+    return "\n".join([*lines, "end", ""])
+
+
+def _split(text: str) -> tuple[list[str], list[str]]:
+    """What defines, and what runs."""
+    defined, run = [], []
+    for statement in _statements(text):
+        found = _LOCAL.fullmatch(statement)
+        if statement.startswith(("local function ", "do")) or (found and not found[2]):
+            defined.append(statement)
+        elif not found:
+            run.append(statement)
+        elif _CONSTANTS.fullmatch(found[1]) and not _OF_A_RUN.search(found[2]):
+            defined.append(statement)
+        else:
+            defined.append(f"local {found[1]}")
+            run.append(statement.removeprefix("local "))
+    return defined, run
+
+
+def _statements(text: str) -> Iterator[str]:
+    """The statements that begin in the first column; without comments there."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line or line.startswith("--"):
+            continue
+        if lines and not _GOES_ON.match(line):
+            yield "\n".join(lines)
+            lines = []
+        lines.append(line)
+    if lines:
+        yield "\n".join(lines)

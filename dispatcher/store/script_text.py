@@ -1,0 +1,65 @@
+"""The texts of the Lua scripts: `lua/*.lua` are the commands, `lua/lib/*.lua` the fragments they include."""
+
+import functools
+import hashlib
+import re
+from importlib.resources import files
+
+NAMES = (
+    "accept",
+    "cancel",
+    "claim",
+    "expedite",
+    "expire",
+    "forget",
+    "lead",
+    "leave",
+    "mend",
+    "migrate",
+    "move",
+    "reject",
+    "replay",
+    "requeue",
+    "retry",
+    "settle",
+    "stop",
+    "sweep",
+    "wake",
+)
+
+_FOLDER = files("dispatcher.store") / "lua"
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+
+
+def assembled(name: str) -> str:
+    """A script's text with its `-- include` lines replaced by the fragments they name."""
+    return _INCLUDE.sub(lambda match: fragment(match[1]), text_of(name))
+
+
+@functools.cache
+def text_of(name: str) -> str:
+    """A script's text as it stands in its file."""
+    return (_FOLDER / f"{name}.lua").read_text()
+
+
+@functools.cache
+def source(name: str) -> str:
+    """What Redis gets: the assembled script.
+
+    All that follows the prologue is one function. So the functions in it find the prologue's names in their outer
+    function; Lua searches for a local of the script itself each time a function that uses it is made, in each run.
+    """
+    head, prologue, rest = assembled(name).partition(fragment("prologue"))
+    return f"{head}{prologue}return (function() {rest}\nend)()\n"
+
+
+@functools.cache
+def fragment(name: str) -> str:
+    """The text of a fragment; fragments include no others."""
+    return (_FOLDER / "lib" / f"{name}.lua").read_text()
+
+
+@functools.cache
+def sha(name: str) -> str:
+    """The SHA-1 by which EVALSHA finds a script."""
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()

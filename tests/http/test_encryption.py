@@ -1,0 +1,98 @@
+"""TLS against a server in memory, which sends what no TLS library's server would."""
+
+import asyncio
+import ssl
+
+import pytest
+
+from dispatcher.sending.encryption import MAX_RECORD_BYTES, Encryption
+from dispatcher.sending.handshakes import Handshakes
+from tests.http.test_transport import Certificates
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """One authority for all tests."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+class Server:
+    """A server, and the transport to it. It sends `greeting` together with its last part of the handshake."""
+
+    def __init__(self, tls: ssl.SSLContext, greeting: bytes) -> None:
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = tls.wrap_bio(self._received, self._to_send, server_side=True)
+        self._greeting = greeting
+        self._client: asyncio.Protocol | None = None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Names its client."""
+        assert isinstance(protocol, asyncio.Protocol)
+        self._client = protocol
+
+    def write(self, data: bytes) -> None:
+        """Takes what the client sends during the handshake; answers at the loop's next turn."""
+        self._received.write(data)
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        else:
+            self.encrypt(self._greeting)
+        asyncio.get_running_loop().call_soon(self.flush)
+
+    def encrypt(self, data: bytes) -> None:
+        """Encrypts bytes, and sends nothing yet."""
+        while data:
+            data = data[self._tls.write(data) :]
+
+    def flush(self) -> None:
+        """Sends all at once."""
+        if self._client and (sent := self._to_send.read()):
+            self._client.data_received(sent)
+
+    def abort(self) -> None:
+        """Closes."""
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+
+class Above(asyncio.Protocol):
+    """What came."""
+
+    def __init__(self) -> None:
+        self.received = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+
+def received(tls: ssl.SSLContext, client: ssl.SSLContext, greeting: bytes, later: bytes = b"") -> bytes:
+    """What a client gets of a server that greets it, and sends more at once."""
+
+    async def scene() -> bytes:
+        server, above = Server(tls, greeting), Above()
+        await Encryption(server, above, client, "receiver.test").handshake(Handshakes())
+        server.encrypt(later)
+        server.flush()
+        return above.received
+
+    return asyncio.run(scene())
+
+
+def test_what_comes_with_the_end_of_the_handshake_is_seen(certificates: Certificates) -> None:
+    """Bytes behind the server's last part of the handshake are passed on at once, not with the next ones."""
+    tls = certificates.server("receiver.test")
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2  # with TLS 1.3 the client's part is the last
+    assert b"unasked" == received(tls, certificates.client(), b"unasked")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+def test_records_are_whole_wherever_they_are_cut(certificates: Certificates, version: ssl.TLSVersion) -> None:
+    """What comes at once is given to OpenSSL in slices, which end within records."""
+    tls = certificates.server("receiver.test")
+    tls.maximum_version = version
+    content = bytes(range(256)) * (MAX_RECORD_BYTES // 64)
+    assert content + content == received(tls, certificates.client(), content, content)
