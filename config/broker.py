@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import unquote
 
-from dispatcher.errors import InvalidInput, RedisUnavailable
-from dispatcher.store.connection import safe_url, tls_problem, translate
+from dispatcher.errors import InvalidInput, RedisUnavailable, sentence
+from dispatcher.store.connection import other_scheme, safe_url, tls_problem, translate
 from dispatcher.store.redis_url import SCHEMES, RedisUrl, split_url, with_authorities
 
 HINT_TASK = "dispatcher.deliver"
@@ -70,6 +70,8 @@ def problem(error: BaseException, url: str) -> str:
     urls = _each(url)
     shown = ";".join(safe_url(one) for one in urls)
     text = tls_problem(error, shown) or " ".join(str(error).split()) or type(error).__name__
+    if hint := other_scheme(text, url):
+        text = sentence(text) + hint
     try:
         parts = [split_url(one) for one in urls]
     except InvalidInput:

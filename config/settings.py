@@ -31,6 +31,7 @@ from config.setting_types import (
 )
 from dispatcher.errors import InvalidInput
 from dispatcher.store.connection import safe_url
+from dispatcher.store.keys import PREFIX_PATTERN
 
 
 class Settings(BaseSettings):
@@ -55,7 +56,7 @@ class Settings(BaseSettings):
         description="file of certificate authorities (PEM) to trust for rediss:// in addition to the system's; empty: none",
     )
     broker_url: Broker = Field(None, description="Celery's broker; empty: the same Redis")
-    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
+    key_prefix: Annotated[str, Field(pattern=PREFIX_PATTERN)] = Field(
         "dispatcher", description="prefix of every Redis key"
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(

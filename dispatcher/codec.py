@@ -69,15 +69,26 @@ def decode_json(raw: bytes) -> Any:
 
 def json_problem(raw: bytes, error: Exception) -> str:
     """Explains why decoding `raw` raised `error`."""
-    if problem := not_plain(raw):
+    if problem := not_utf8(raw):
         return problem
-    if isinstance(error, UnicodeDecodeError):
-        return f"not valid UTF-8: {error.reason} at byte {error.start}"
+    if not raw.strip(b" \t\r\n"):
+        return "is empty"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, ArithmeticError) or "out of range" in str(error):
         return "has a number that is too large"
     return f"not valid JSON: {error}"
+
+
+def not_utf8(raw: bytes) -> str:
+    """Explains that the input is compressed or not UTF-8; empty if neither. Bytes are counted from 0."""
+    if problem := not_plain(raw):
+        return problem
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:  # msgspec's own says where it is in its text, not in the input
+        return f"not valid UTF-8: {error.reason} at byte {error.start}"
+    return ""
 
 
 def not_plain(raw: bytes) -> str:

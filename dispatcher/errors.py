@@ -9,7 +9,7 @@ DispatcherError
 ├── SignatureInvalid     the callback does not verify
 ├── RedisUnavailable     Redis does not answer, or cannot serve now
 │   ├── RedisFull        Redis has reached its memory limit
-│   └── EnqueueInterrupted   the connection broke while enqueuing; `confirmed` lists what is on the queue
+│   └── EnqueueInterrupted   no connection, or it broke while enqueuing; `confirmed` lists what is on the queue
 │                        inside a worker only, not exported:
 ├── NotLeader            another worker leads intake now
 └── EndpointBroken       the keys of one endpoint in Redis are damaged
@@ -21,6 +21,19 @@ from collections.abc import Sequence
 def visible(value: object) -> str:
     """Untrusted text on one line, safe for a terminal: unprintable characters become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def kind_of(given: object) -> str:
+    """What a value is that is not what was asked for."""
+    if given is None:
+        return "is None"
+    name = type(given).__name__
+    return f"is {'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def sentence(text: str) -> str:
+    """Text of whatever origin with a full stop at its end, unless it has one, or a question mark."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def extra_needed(what: str, extra: str) -> str:
@@ -83,7 +96,7 @@ class RedisFull(RedisUnavailable):
 
 
 class EnqueueInterrupted(RedisUnavailable):
-    """The connection broke while enqueuing.
+    """There was no connection, or it broke while enqueuing.
 
     `confirmed` lists the eventIds that are certainly on the queue. The others may be too.
     Enqueuing all of them again is safe, because the ledger accepts an eventId only once.

@@ -20,11 +20,12 @@ from dispatcher.codec import iso as iso
 from dispatcher.codec import iso_seconds as iso_seconds
 from dispatcher.codec import timestamp_ms as timestamp_ms
 from dispatcher.codec import timestamp_ns as timestamp_ns
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, kind_of
 from dispatcher.records import Record, build, checked, describe
 from dispatcher.values import (
     MAX_DEPTH,
     Allowed,
+    Channel,
     Cost,
     Free,
     Timestamp,
@@ -39,6 +40,9 @@ MAX_ENTRY_BYTES = 64 * 1024
 
 MAX_AHEAD_MS = 3_600_000
 """How far a timestamp may lie in the future: clocks differ."""
+
+HOURS_SHOWN = 48
+"""Hours from which on an error text counts days."""
 
 WORKSPACE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
@@ -99,9 +103,10 @@ class Message(Record, frozen=True):
 
     uuid: its id, 1 to 64 letters, digits, dots, _ or -
     src, dest: sender and recipient, 1 to 256 characters each
-    channel: SMS, RCS, WHATSAPP, …
+    channel: SMS (if left out), RCS, WHATSAPP, in any case, or another text
     segments, units, attempts: how many there were, 0 to 1,000,000
-    cost: in `currency`, kept digit for digit: "0.10" stays 0.10
+    cost: in `currency`, kept digit for digit: "0.10" stays 0.10; 0 to below
+        10 to the 12th, with at most 12 decimals
     currency: such as GHS
     campaign_id, customer_message_id: the customer's own ids
     network: the recipient's
@@ -118,7 +123,7 @@ class Message(Record, frozen=True):
     uuid: MessageUuid
     src: Text
     dest: Text
-    channel: Text = "SMS"
+    channel: Channel = "SMS"
     segments: Count | None = None
     units: Count | None = None
     attempts: Count | None = None
@@ -220,7 +225,11 @@ class StatusChange(Record, frozen=True):
     @classmethod
     def from_json(cls, raw: bytes | str) -> Self:
         """Parses one status change with camelCase names. Raises InvalidInput, which names each invalid field."""
-        raw = raw.encode(errors="surrogatepass") if isinstance(raw, str) else raw
+        if not isinstance(raw, bytes | str | bytearray | memoryview):
+            raise InvalidInput(
+                f"{kind_of(raw)}: from_json takes JSON as bytes or text; from_dict takes a dict"
+            )
+        raw = raw.encode(errors="surrogatepass") if isinstance(raw, str) else bytes(raw)
         if len(raw) > MAX_ENTRY_BYTES:
             raise InvalidInput(f"is {len(raw):,} bytes long; the limit is {MAX_ENTRY_BYTES:,}")
         return cls.from_dict(decode_json(raw))
@@ -306,9 +315,9 @@ _values_of_change = attrgetter(
 def check_not_ahead(occurred_ms: int, now_ms: int) -> None:
     """Raises InvalidInput for a timestamp too far in the future."""
     if occurred_ms > now_ms + MAX_AHEAD_MS:
-        raise InvalidInput(
-            f"timestamp: lies {(occurred_ms - now_ms) / 3_600_000:.1f} h ahead; at most 1 h is allowed"
-        )
+        hours = (occurred_ms - now_ms) / 3_600_000
+        ahead = f"{hours:.1f} h" if hours < HOURS_SHOWN else f"{hours / 24:,.0f} days"
+        raise InvalidInput(f"timestamp: lies {ahead} ahead; at most 1 h is allowed")
 
 
 def _refuse_what_json_lacks(values: list[Any]) -> None:

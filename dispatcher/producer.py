@@ -3,17 +3,29 @@
 redis-py is imported when a client is created, so that importing this module stays cheap.
 """
 
-import time
-from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from dispatcher.errors import EnqueueInterrupted, InvalidInput, RedisFull, RedisUnavailable
-from dispatcher.model import StatusChange, check_not_ahead, timestamp_ms
-from dispatcher.records import Record
+from dispatcher.errors import (
+    DispatcherError,
+    EnqueueInterrupted,
+    InvalidInput,
+    RedisFull,
+    RedisUnavailable,
+    sentence,
+    visible,
+)
+from dispatcher.given import Change as Change
+from dispatcher.given import Given, looked_at, several
+from dispatcher.given import Ready as Ready
+from dispatcher.given import ready as ready
+from dispatcher.given import unknown_workspace as unknown_workspace
 
 if TYPE_CHECKING:
+    import asyncio
+
     import redis.asyncio
 
     from dispatcher.store.keys import Keys
@@ -21,36 +33,8 @@ if TYPE_CHECKING:
 BATCH = 500
 """Status changes per round trip."""
 
-SHOWN = 3
-"""Problems that an error text lists; `problems` has all of them."""
-
-Change = StatusChange | Mapping[str, Any]
-"""A StatusChange, or a dict with the names as in JSON."""
-
-
-class Ready(NamedTuple):
-    """A validated status change, as it goes onto the queue."""
-
-    event_id: str
-    workspace: str
-    raw: bytes
-
-
-def ready(change: Change, now_ms: int, *, allow_http: bool = True) -> Ready:
-    """Validates what every worker would reject: fields, length, an unusable callback URL, a time too far ahead.
-
-    Raises InvalidInput.
-    """
-    one = change if isinstance(change, StatusChange) else StatusChange.from_dict(change)
-    check_not_ahead(timestamp_ms(one.timestamp), now_ms)
-    if one.callback_url is not None:
-        _check_url(one.callback_url, allow_http)
-    return Ready(one.event_id, one.workspace, one.to_json())
-
-
-def unknown_workspace(workspace: str) -> str:
-    """The error text for a status change of an unknown workspace."""
-    return f"workspace: there is no workspace {workspace!r}"
+SLICE = 50
+"""Status changes that AsyncDispatcher validates or packs before the event loop serves other tasks: about 2 ms."""
 
 
 class Dispatcher:
@@ -58,18 +42,31 @@ class Dispatcher:
 
     >>> dispatcher = Dispatcher.from_url("redis://127.0.0.1:6379/0")
     >>> dispatcher.enqueue(StatusChange(workspace="acme", status="DELIVERED", ...))
+
+    `from_url` makes one from a URL. The constructor takes a client that you have:
+
+    client: a redis.Redis; `close` closes it
+    url: where it leads, for error texts only, which leave out user and
+        password
+    key_prefix: prefix of every key: the workers' DISPATCHER_KEY_PREFIX,
+        1 to 32 letters, digits, _, . or -
     """
 
     def __init__(self, client: "redis.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
-        from dispatcher.store.keys import Keys
-
+        _refuse_no_client(self, client)
         self._client = client
         self._url = url
-        self._keys = Keys(key_prefix)
+        self._keys = _keys(key_prefix)
 
     @classmethod
     def from_url(cls, redis_url: str, *, key_prefix: str = "dispatcher") -> Self:
-        """Creates a client, which connects at the first call and gives up after 5 s without an answer. Raises InvalidInput for an invalid URL."""
+        """Creates a client, which connects at the first call and gives up after 5 s without an answer.
+
+        redis_url: redis://, rediss:// (TLS) or unix://, as in DISPATCHER_REDIS_URL
+        key_prefix: prefix of every key: the workers' DISPATCHER_KEY_PREFIX
+
+        Raises InvalidInput if either is invalid.
+        """
         from dispatcher.store.connection import connect
 
         return cls(connect(redis_url), redis_url, key_prefix)
@@ -81,7 +78,7 @@ class Dispatcher:
         for a worker to reject. Raises InvalidInput, RedisFull, or EnqueueInterrupted (a RedisUnavailable), which lists what
         is certainly on the queue.
         """
-        return self._enqueue(_looked_at(changes), False, check)
+        return self._enqueue(looked_at(changes), False, check)
 
     def enqueue_many(
         self, changes: Iterable[Change], *, skip_invalid: bool = False, check: bool = False
@@ -91,10 +88,13 @@ class Dispatcher:
         If some are invalid, raises InvalidInput, whose `problems` name each by position, and enqueues none;
         with `skip_invalid` it enqueues the valid ones instead. `check` and the other errors are those of `enqueue`.
         """
-        return self._enqueue(_looked_at(_several(changes)), skip_invalid, check)
+        return self._enqueue(looked_at(several(changes)), skip_invalid, check)
 
     def enqueue_ready(self, changes: Iterable[Ready]) -> list[str]:
-        """Enqueues validated status changes. Raises RedisFull or EnqueueInterrupted."""
+        """Enqueues what `dispatcher.given.ready` returned; for this package's own programs, which validate first.
+
+        Raises RedisFull or EnqueueInterrupted.
+        """
         confirmed: list[str] = []
         for batch in _batches(changes):
             _confirm(batch, self._send(batch, confirmed), confirmed, self._url)
@@ -127,11 +127,11 @@ class Dispatcher:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _enqueue(self, looked_at: "_Looked", skip_invalid: bool, check: bool) -> list[str]:
+    def _enqueue(self, given: Given, skip_invalid: bool, check: bool) -> list[str]:
         if check:
-            looked_at.take_out(self.unknown_workspaces(looked_at.workspaces))
-        looked_at.refuse(skip_invalid)
-        return self.enqueue_ready(looked_at.valid)
+            given.take_out(self.unknown_workspaces(given.workspaces))
+        given.refuse(skip_invalid)
+        return self.enqueue_ready(given.valid)
 
     def _send(self, batch: Sequence[Ready], confirmed: list[str]) -> list[Any]:
         pipe = self._client.pipeline(transaction=False)
@@ -142,14 +142,18 @@ class Dispatcher:
 
 
 class AsyncDispatcher:
-    """Enqueues status changes from asyncio; methods are those of Dispatcher."""
+    """Enqueues status changes from asyncio; methods and arguments are those of Dispatcher.
+
+    One belongs to the event loop of its first call; after `close` it may be used in another. A call that is
+    cancelled, or is out of time, raises and does not say what is on the queue: enqueue all of it again.
+    """
 
     def __init__(self, client: "redis.asyncio.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
-        from dispatcher.store.keys import Keys
-
+        _refuse_no_client(self, client)
         self._client = client
         self._url = url
-        self._keys = Keys(key_prefix)
+        self._keys = _keys(key_prefix)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def from_url(cls, redis_url: str, *, key_prefix: str = "dispatcher") -> Self:
@@ -160,13 +164,13 @@ class AsyncDispatcher:
 
     async def enqueue(self, *changes: Change, check: bool = False) -> list[str]:
         """As `Dispatcher.enqueue`."""
-        return await self._enqueue(_looked_at(changes), False, check)
+        return await self._enqueue(changes, False, check)
 
     async def enqueue_many(
         self, changes: Iterable[Change], *, skip_invalid: bool = False, check: bool = False
     ) -> list[str]:
         """As `Dispatcher.enqueue_many`."""
-        return await self._enqueue(_looked_at(_several(changes)), skip_invalid, check)
+        return await self._enqueue(several(changes), skip_invalid, check)
 
     async def enqueue_ready(self, changes: Iterable[Ready]) -> list[str]:
         """As `Dispatcher.enqueue_ready`."""
@@ -177,24 +181,31 @@ class AsyncDispatcher:
 
     async def unknown_workspaces(self, workspaces: Iterable[str]) -> list[str]:
         """As `Dispatcher.unknown_workspaces`."""
+        from dispatcher.store.cancellable import cancellable
+
         names = list(dict.fromkeys(workspaces))
         if not names:
             return []
+        self._stay_in_loop()
         with _asking(self._url, self._keys):
             asked: Awaitable[Any] = self._client.smismember(self._keys.workspaces, names)
-            there = await asked
+            there = await cancellable(asked)
         return _absent(names, there)
 
     async def queued(self) -> int:
         """As `Dispatcher.queued`."""
+        from dispatcher.store.cancellable import cancellable
         from dispatcher.store.connection import translated
 
+        self._stay_in_loop()
         with translated(self._url):
-            return int(await self._client.xlen(self._keys.events))
+            return int(await cancellable(self._client.xlen(self._keys.events)))
 
     async def close(self) -> None:
         """Closes the connections."""
+        self._stay_in_loop()
         await self._client.aclose()
+        self._loop = None
 
     aclose = close  # what contextlib.aclosing calls
 
@@ -204,111 +215,62 @@ class AsyncDispatcher:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    async def _enqueue(self, looked_at: "_Looked", skip_invalid: bool, check: bool) -> list[str]:
+    async def _enqueue(self, changes: Iterable[object], skip_invalid: bool, check: bool) -> list[str]:
+        import asyncio
+
+        given = Given()
+        for position, change in enumerate(changes):
+            if position % SLICE == SLICE - 1:
+                await asyncio.sleep(0)  # lets other tasks run
+            given.add(position, change)
         if check:
-            looked_at.take_out(await self.unknown_workspaces(looked_at.workspaces))
-        looked_at.refuse(skip_invalid)
-        return await self.enqueue_ready(looked_at.valid)
+            given.take_out(await self.unknown_workspaces(given.workspaces))
+        given.refuse(skip_invalid)
+        return await self.enqueue_ready(given.valid)
 
     async def _send(self, batch: Sequence[Ready], confirmed: list[str]) -> list[Any]:
+        from dispatcher.store.cancellable import cancellable
+
+        self._stay_in_loop()
         pipe = self._client.pipeline(transaction=False)
         for one in batch:
             pipe.xadd(self._keys.events, {"event": one.raw})
         with _interruptible(confirmed, self._url):
-            return await pipe.execute(raise_on_error=False)
+            return await cancellable(pipe.execute(raise_on_error=False))
 
+    def _stay_in_loop(self) -> None:
+        """Raises DispatcherError in another event loop than that of the connections."""
+        import asyncio
 
-class _Looked:
-    """The given status changes by position: the valid ones, and the problems of the others."""
-
-    def __init__(self) -> None:
-        self._ready: dict[int, Ready] = {}
-        self._problems: dict[int, str] = {}
-
-    @property
-    def valid(self) -> Iterable[Ready]:
-        return self._ready.values()
-
-    @property
-    def workspaces(self) -> Iterable[str]:
-        return (one.workspace for one in self._ready.values())
-
-    def add(self, position: int, given: object) -> None:
-        try:
-            if not isinstance(given, StatusChange | Mapping):
-                raise InvalidInput(_what_it_is(given))
-            self._ready[position] = ready(given, round(time.time() * 1000))
-        except InvalidInput as error:
-            self._problems[position] = str(error)
-
-    def take_out(self, unknown: Sequence[str]) -> None:
-        """Marks those of unknown workspaces as invalid."""
-        if unknown:
-            wrong = {n: one.workspace for n, one in self._ready.items() if one.workspace in unknown}
-            self._problems |= {number: unknown_workspace(workspace) for number, workspace in wrong.items()}
-            self._ready = {number: one for number, one in self._ready.items() if number not in wrong}
-
-    def refuse(self, skip_invalid: bool) -> None:
-        """Raises InvalidInput if some are invalid and must not be skipped."""
-        if not self._problems or skip_invalid:
-            return
-        problems = sorted(self._problems.items())
-        if len(problems) + len(self._ready) == 1:
-            raise InvalidInput(
-                f"the status change is invalid, and was not enqueued: {problems[0][1]}", problems
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            raise DispatcherError(
+                "this AsyncDispatcher was first used in another event loop, to which its connections belong: make one in each "
+                "asyncio.run, or close it at the end of each"
             )
-        shown = "; ".join(f"number {position}: {text}" for position, text in problems[:SHOWN])
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        count = "1 status change is" if len(problems) == 1 else f"{len(problems)} status changes are"
-        raise InvalidInput(f"{count} invalid, none was enqueued: {shown}{more}", problems)
+        self._loop = loop
 
 
-def _looked_at(changes: Iterable[object]) -> _Looked:
-    looked_at = _Looked()
-    for position, given in enumerate(changes):
-        looked_at.add(position, given)
-    return looked_at
+def _refuse_no_client(dispatcher: "Dispatcher | AsyncDispatcher", client: object) -> None:
+    """Raises InvalidInput for what is no client of redis-py's, or one of the other kind."""
+    modules = {one.__module__ for one in type(client).__mro__}
+    is_async = isinstance(dispatcher, AsyncDispatcher)
+    is_other = "redis.client" in modules and ("redis.asyncio.client" in modules) != is_async
+    if is_other or not hasattr(client, "pipeline"):
+        name, wanted = type(dispatcher).__name__, "redis.asyncio.Redis" if is_async else "redis.Redis"
+        raise InvalidInput(f"{name} takes a {wanted}; {name}.from_url takes a URL")
 
 
-def _several(changes: object) -> Iterable[object]:
-    """The argument of `enqueue_many`, if it is an iterable of status changes. Raises InvalidInput."""
-    if isinstance(changes, Record | Mapping):  # these are iterable too
+def _keys(key_prefix: str) -> "Keys":
+    """Raises InvalidInput for a prefix that no worker can have."""
+    from dispatcher.store.keys import Keys, is_prefix
+
+    if not is_prefix(key_prefix):
         raise InvalidInput(
-            "enqueue_many takes a list of status changes, or another iterable; enqueue takes one"
+            f"key_prefix is {visible(repr(key_prefix))[:50]}: give the workers' DISPATCHER_KEY_PREFIX, which is "
+            "1 to 32 letters, digits, _, . or -"
         )
-    if isinstance(changes, Iterable) and not isinstance(changes, str | bytes | bytearray):
-        return changes
-    raise InvalidInput(
-        f"enqueue_many takes a list of status changes, or another iterable: this {_kind(changes)}"
-    )
-
-
-def _what_it_is(given: object) -> str:
-    """Explains why a value is not a status change."""
-    if isinstance(given, str | bytes | bytearray | memoryview):
-        return f"{_kind(given)}: give a StatusChange or a dict; StatusChange.from_json reads JSON"
-    if isinstance(given, Iterable | AsyncIterable) and not isinstance(given, Record):
-        return f"{_kind(given)}: enqueue takes status changes one by one; enqueue_many takes a list of them"
-    if isinstance(given, Awaitable):
-        return f"{_kind(given)} that was not awaited: give a StatusChange or a dict"
-    return f"{_kind(given)}: give a StatusChange or a dict"
-
-
-def _kind(given: object) -> str:
-    if given is None:
-        return "is None"
-    name = type(given).__name__
-    return f"is {'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
-
-
-def _check_url(url: str, allow_http: bool) -> None:
-    """Raises InvalidInput for a URL that no settings would allow."""
-    from dispatcher.rules.addresses import parse_callback_url
-
-    try:
-        parse_callback_url(url, allow_http=allow_http)
-    except ImportError:  # of idna, for a host that is not ASCII: a worker has it, and checks the URL
-        return
+    return Keys(key_prefix)
 
 
 def _batches(changes: Iterable[Ready]) -> Iterator[list[Ready]]:
@@ -365,10 +327,10 @@ def _interrupted(error: Exception, confirmed: list[str], url: str) -> Exception:
     if isinstance(ours, RedisFull) and not confirmed:
         return ours
     if isinstance(ours, RedisUnavailable):
-        count = (
-            f"{len(confirmed)} status changes are on the queue for certain"
+        known = (
+            f"{len(confirmed):,} {'is' if len(confirmed) == 1 else 'are'} on the queue for certain"
             if confirmed
             else "none is confirmed"
         )
-        return EnqueueInterrupted(f"{str(ours).rstrip('?')}; of what was to be enqueued {count}", confirmed)
+        return EnqueueInterrupted(f"{sentence(str(ours))} Of what was to be enqueued {known}", confirmed)
     return ours

@@ -13,6 +13,9 @@ from dispatcher.codec import timestamp_ns
 
 MAX_COST, COST_DIGITS = 10**12, 12
 
+CHANNELS = ("SMS", "RCS", "WHATSAPP")
+"""Channels that decide what a callback holds, or whether there is one."""
+
 MAX_DEPTH = 32
 """Nesting limit of free objects: later readers, with other JSON parsers, must be able to read them."""
 
@@ -47,6 +50,12 @@ def whole_number(low: int, high: int) -> Allowed:
     )
 
 
+def _channel(value: str) -> str:
+    """A channel that platforms know is written as they do; any other stays as it is."""
+    upper = value.upper()
+    return upper if upper in CHANNELS else value
+
+
 def _timestamp(value: object) -> object:
     if type(value) is not str:
         if not isinstance(value, datetime | str):
@@ -72,8 +81,11 @@ def _cost(value: object) -> Decimal:
     number = value if isinstance(value, Decimal) else _decimal(value)
     if not number.is_finite():
         raise ValueError("must be a finite number")
-    if not (0 <= number < MAX_COST and number.as_tuple().exponent >= -COST_DIGITS):  # type: ignore[operator]
-        raise ValueError(f"must be from 0 to below {MAX_COST:,}, with at most {COST_DIGITS} decimals")
+    if not 0 <= number < MAX_COST:
+        raise ValueError(f"must be from 0 to below {MAX_COST:,}; it is {number:.6G}")
+    decimals = -number.as_tuple().exponent  # type: ignore[operator]
+    if decimals > COST_DIGITS:
+        raise ValueError(f"must have at most {COST_DIGITS} decimals; it has {decimals:,}")
     return number
 
 
@@ -110,6 +122,7 @@ def _nesting(values: Iterable[Any]) -> list[Any]:
 _NESTS = (dict, list, tuple)
 
 
+Channel = Annotated[str, characters(1, 256), AfterValidator(_channel)]
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]
 Cost = Annotated[Decimal, BeforeValidator(_cost)]
 Free = Annotated[dict[str, Any], AfterValidator(_shallow)]

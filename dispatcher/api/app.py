@@ -4,12 +4,15 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from difflib import get_close_matches
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
@@ -39,6 +42,11 @@ class Platform(Protocol):
 PLATFORMS: tuple[Platform, ...] = (zeckta, sendexa, namirial, qlara, qlara_webhook, status_changes)
 DESCRIPTION = """Status of messages for customers, in the form of the platform they know: each workspace's API keys open the
 paths of its dialect. `POST /v1/status-changes` is for backends. Another workspace's data is not found (404)."""
+
+NO_PATH = HTTPStatus.NOT_FOUND.phrase
+"""What Starlette says of a path that does not exist."""
+ALIKE, MAX_COMPARED = 0.9, 64
+"""How alike a path must be to be suggested, and the longest that is compared, in characters."""
 
 BASE = "/api"
 """Part of Qlara's documented base URL."""
@@ -123,7 +131,22 @@ def _health_router(health: Health) -> APIRouter:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _failed(request, error.status_code, str(error.detail), error.headers)
+    text, headers = str(error.detail), error.headers or {}
+    if error.status_code == 404 and text == NO_PATH:
+        text += _other_path(request.scope["path"])
+    elif error.status_code == 405 and "Allow" in headers:
+        text += f": use {headers['Allow']}"
+    return _failed(request, error.status_code, text, headers)
+
+
+def _other_path(path: str) -> str:
+    """A hint at the path that may be meant by one that does not exist; empty if none is like it."""
+    routes = [route for one in PLATFORMS for route in one.router.routes if isinstance(route, APIRoute)]
+    if any(route.path_regex.match(path.removesuffix("/")) for route in routes):
+        return ": there is such a path without the slash at its end"
+    fixed = [route.path for route in routes if "{" not in route.path]
+    found = get_close_matches(path, fixed, 1, ALIKE) if len(path) <= MAX_COMPARED else []
+    return f": did you mean {found[0]}?" if found else ""
 
 
 def _invalid(request: Request, error: Exception) -> Response:

@@ -100,7 +100,7 @@ MESSAGE = MessageAnswer(
 MESSAGES = MessagesAnswer(messages=[MESSAGE])
 
 header = APIKeyHeader(name="X-Api-Key", auto_error=False, scheme_name="Namirial", description="the API key")
-Caller = Annotated[ApiKey, Depends(caller("namirial", header, denied=403))]
+Caller = Annotated[ApiKey, Depends(caller("namirial", header, "X-Api-Key: KEY", denied=403))]
 Count = Annotated[int, Query(ge=1, description="Maximum number of messages; values above 100 mean 100.")]
 SendDate = Annotated[
     str | None,

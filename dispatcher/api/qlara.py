@@ -124,7 +124,7 @@ SENT = Sent(
     parts=1,
 )
 header = APIKeyHeader(name="X-Api-Key", auto_error=False, scheme_name="Qlara", description="the API key")
-Caller = Annotated[ApiKey, Depends(caller("qlara", header, scheme="X-Api-Key"))]
+Caller = Annotated[ApiKey, Depends(caller("qlara", header, "X-Api-Key: KEY", scheme="X-Api-Key"))]
 
 
 Channel = Annotated[Literal["SMS", "RCS", "WHATSAPP"], Query(description="The channel it was sent on.")]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 from starlette.requests import ClientDisconnect
 
+from dispatcher.codec import not_utf8
 from dispatcher.errors import InvalidInput, visible
 from dispatcher.model import encode_json, timestamp_ms
 from dispatcher.producer import AsyncDispatcher
@@ -29,6 +30,8 @@ from dispatcher.store.searches import Search, Searches, SearchRefused
 from dispatcher.store.stats import Stats
 from dispatcher.store.workspaces import Workspaces
 
+NOT_VALID = "the API key is not valid"
+"""What is said of every key that opens nothing here: a wrong one, a revoked one, another platform's."""
 MAX_COMPARED = 50
 """How many parameters of a query are looked at for misspelt ones."""
 
@@ -97,7 +100,7 @@ def failures(example: Callable[[int, str], Shape], denied: int = 401) -> dict[in
         400: documented(
             "The request is invalid.", example(400, "limit: Input should be less than or equal to 100")
         ),
-        denied: documented("No valid API key.", example(denied, "the API key is missing or not valid")),
+        denied: documented("No valid API key.", example(denied, NOT_VALID)),
         404: documented("This workspace has nothing with that id.", example(404, "no such message")),
         415: documented(
             "The body is compressed, or not UTF-8.",
@@ -132,13 +135,13 @@ def rate_headers(spent: Spent) -> dict[str, str]:
 
 
 def caller(
-    platform: str, credentials: Callable[..., Any], denied: int = 401, scheme: str = ""
+    platform: str, credentials: Callable[..., Any], header: str, denied: int = 401, scheme: str = ""
 ) -> Callable[..., Awaitable[ApiKey]]:
     """Makes a FastAPI dependency that authenticates a request and returns its API key.
 
-    `credentials` is a dependency that returns the key's text; `scheme` is the WWW-Authenticate value of a 401. The
-    dependency raises HTTPException: `denied` for a key that is missing, wrong or another platform's, 429 for one
-    over its rate; and InvalidInput for a misspelt parameter of the query.
+    `credentials` is a dependency that returns the key's text; `header` shows the header that has it; `scheme` is the
+    WWW-Authenticate value of a 401. The dependency raises HTTPException: `denied` for a key that is missing, wrong
+    or another platform's, 429 for one over its rate; and InvalidInput for a misspelt parameter of the query.
     """
     challenge = {"WWW-Authenticate": scheme} if scheme else None
 
@@ -147,7 +150,7 @@ def caller(
         key, known_id = await parts.api_keys.identify(text or "")
         if key is None or key.platform != platform:
             refuse(request, "other_platform" if key else "wrong" if text else "missing", known_id)
-            raise HTTPException(denied, "the API key is missing or not valid", challenge)
+            raise HTTPException(denied, NOT_VALID if text else f"no API key: send {header}", challenge)
         spent = await parts.api_keys.spend(key)
         request.state.spent = spent
         if spent.remaining < 0:
@@ -208,7 +211,10 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
                 raise too_long
     except ClientDisconnect:
         raise HTTPException(400, "the body broke off") from None
-    return bytes(read)
+    body = bytes(read)
+    if problem := not_utf8(body):
+        raise HTTPException(415, problem)
+    return body
 
 
 def _refuse_encoded(request: Request) -> None:

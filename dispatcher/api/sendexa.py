@@ -200,7 +200,7 @@ class _Basic(HTTPBasic):
     """As FastAPI's, but a malformed header is treated as a wrong key: counted, and answered in Sendexa's form."""
 
     async def __call__(self, request: HTTPConnection) -> HTTPBasicCredentials | None:  # type: ignore[override]  # as FastAPI's
-        """The header's credentials; None without a header."""
+        """The header's credentials; None without a header, or if it has another scheme."""
         try:
             return await super().__call__(request)
         except HTTPException:  # raised in spite of auto_error=False
@@ -216,7 +216,9 @@ async def _text(given: Annotated[HTTPBasicCredentials | None, Depends(basic)]) -
     return f"{given.username}.{given.password}" if given else None
 
 
-Caller = Annotated[ApiKey, Depends(caller("sendexa", _text, scheme="Basic"))]
+Caller = Annotated[
+    ApiKey, Depends(caller("sendexa", _text, "Authorization: Basic KEY:SECRET, in base64", scheme="Basic"))
+]
 router = APIRouter(prefix=PREFIX, tags=["Sendexa"], responses={n: FAILURES[n] for n in (400, 401, 429, 503)})
 
 

@@ -94,7 +94,7 @@ async def _token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(b
     return given.credentials if given else None
 
 
-Caller = Annotated[ApiKey, Depends(caller(PRODUCERS, _token, scheme="Bearer"))]
+Caller = Annotated[ApiKey, Depends(caller(PRODUCERS, _token, "Authorization: Bearer KEY", scheme="Bearer"))]
 router = APIRouter(tags=["HTTP intake"])
 
 

@@ -157,7 +157,7 @@ async def _token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(b
     return given.credentials if given else None
 
 
-Caller = Annotated[ApiKey, Depends(caller("zeckta", _token, scheme="Bearer"))]
+Caller = Annotated[ApiKey, Depends(caller("zeckta", _token, "Authorization: Bearer KEY", scheme="Bearer"))]
 router = APIRouter(prefix=PREFIX, tags=["Zeckta"], responses={n: FAILURES[n] for n in (401, 429, 503)})
 
 

@@ -27,6 +27,10 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>[0-9]*))?")
 """Host and port, in the forms that every URL parser splits alike."""
 
+_NO_PORT = (
+    "callback URL cannot be read: its port is no number from 1 to 65535 (an IPv6 address needs brackets)"
+)
+_NO_ADDRESS = "callback URL cannot be read: what stands in brackets is no IPv6 address"
 _UNSAFE = re.compile(r'[ \\"<>^`{|}]')
 
 
@@ -64,11 +68,13 @@ def parse_callback_url(url: str, *, allow_http: bool = False) -> CallbackUrl:
     if scheme == "http" and not allow_http:
         raise InvalidInput("callback URL must be https (DISPATCHER_ALLOW_HTTP=true allows http)")
     found = _AUTHORITY.fullmatch(authority)
-    port = int(found["port"] or DEFAULT_PORTS[scheme]) if found else 0
-    if not found or port > 65_535:
-        raise InvalidInput("callback URL cannot be read: its host or port is none")
+    if not found:
+        raise InvalidInput(_NO_ADDRESS if re.search(r"[\[\]]", authority) else _NO_PORT)
+    port = int(found["port"] or DEFAULT_PORTS[scheme])
     if port == 0:
         raise InvalidInput("callback URL has port 0")
+    if port > 65_535:
+        raise InvalidInput(_NO_PORT)
     host, address = _host(found["host"])
     if not authority.isascii():  # other parsers know fewer of its spellings than browsers do
         url = f"{scheme}://{_in_url(host)}{authority[len(found['host']) :]}{target}"
@@ -126,7 +132,7 @@ def _host(text: str) -> tuple[str, Address | None]:
     if text.startswith("["):
         address = as_address(text[1:-1])
         if not isinstance(address, ipaddress.IPv6Address):
-            raise InvalidInput("callback URL cannot be read: what stands in brackets is no IPv6 address")
+            raise InvalidInput(_NO_ADDRESS)
         return text_of(address), address
     ascii_text = _in_ascii(text)
     name = ascii_text.removesuffix(".")

@@ -127,9 +127,8 @@ def translate(error: Exception, url: str) -> Exception:
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return _refusal(RedisFull, url, "is full (maxmemory): it accepts no new data", "try again later")
-    own = (
-        error.__cause__ if isinstance(error.__cause__, AuthenticationError) else error
-    )  # asyncio's client wraps it
+    # asyncio's client wraps it
+    own = error.__cause__ if isinstance(error.__cause__, AuthenticationError) else error
     refused = isinstance(own, AuthenticationError | NoPermissionError) or "NOAUTH" in text
     if refused or any(word in text for word in _FORBIDDEN):
         what = f"refuses us: {without_script(text)}"
@@ -205,5 +204,18 @@ def tls_problem(error: BaseException, shown: str) -> str:
 
 
 def _away(url: str, error: Exception) -> str:
-    why = " ".join(str(error).split()) or type(error).__name__
-    return f"Redis at {safe_url(url)} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"
+    why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return (
+        f"Redis at {safe_url(url)} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"
+        f"{other_scheme(why, url)}"
+    )
+
+
+def other_scheme(why: str, url: str) -> str:
+    """A hint, if an error is what comes of TLS at one end of a connection only: Redis closes it, or waits for more."""
+    scheme = url.strip().partition("://")[0].lower()
+    if scheme == "rediss" and "Timeout" in why:
+        return " If it speaks no TLS at this port, the URL starts with redis://"
+    if scheme == "redis" and "closed by server" in why:
+        return " If it speaks TLS at this port, the URL starts with rediss://"
+    return ""

@@ -5,6 +5,7 @@ a test compares the two.
 """
 
 import functools
+import re
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from hashlib import blake2s
@@ -18,6 +19,14 @@ PERMANENT = (
 )  # fmt: skip
 """Keys without a TTL even when nothing waits: the format number, the queue, counts of rejections and refusals,
 workspaces and their API keys, the list of endpoints."""
+
+
+PREFIX_PATTERN = r"^[A-Za-z0-9_.-]{1,32}$"
+
+
+def is_prefix(given: object) -> bool:
+    """Whether keys may start with it: as the setting KEY_PREFIX."""
+    return isinstance(given, str) and re.fullmatch(PREFIX_PATTERN.strip("^$"), given) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ from dispatcher.store.message_record import STATUSES, reference_digest
 from dispatcher.store.messages_by_time import MessagesByTime, TimeSearch
 from dispatcher.store.stored_message import StoredMessage
 from dispatcher.store.wire import Call
+from dispatcher.values import CHANNELS
 
-CHANNELS = ("SMS", "RCS", "WHATSAPP")
-"""Channels on which messages are looked up by the customer's ids."""
 TIME_DIGITS = 13
 """Digits of the largest value of a counter: ms since 1970, up to the year 2286."""
 

@@ -42,7 +42,7 @@ class RedisUrl:
     def parse(cls, text: str) -> Self:
         """Parses a URL. Raises InvalidInput, which quotes none of it."""
         parts = split_url(text)
-        if parts.scheme not in SCHEMES:
+        if parts.scheme not in SCHEMES or not _has_slashes(parts.scheme, text):
             raise InvalidInput("must start with redis://, rediss:// or unix://")
         if parts.fragment or text.strip().endswith("#"):
             raise InvalidInput(f"holds a #; {ENCODE}")
@@ -145,14 +145,25 @@ def split_url(text: str, *, at_in_path: bool = False) -> SplitResult:
         raise InvalidInput(f"holds a blank or a control character; {ENCODE}")
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError:  # its text quotes the URL
         raise InvalidInput(f"is no URL; {ENCODE}") from None
+    at_behind = "@" in parts.path + parts.query + parts.fragment
+    try:
+        port = parts.port
+    except ValueError:
+        if at_behind or parts.fragment:
+            raise InvalidInput(f"is no URL; {ENCODE}") from None
+        raise InvalidInput("has a port that is no number from 1 to 65535") from None
     if port == 0:
         raise InvalidInput("names port 0")
-    if not at_in_path and "@" in parts.path + parts.query + parts.fragment:
+    if at_behind and not at_in_path:
         raise InvalidInput(f"has an @ behind its host; {ENCODE}")
     return parts
+
+
+def _has_slashes(scheme: str, text: str) -> bool:
+    """Whether two slashes follow the scheme; a socket's URL needs none, because it names no host."""
+    return scheme == "unix" or text.strip()[len(scheme) :].startswith("://")
 
 
 def _user(parts: SplitResult) -> tuple[str, str]:

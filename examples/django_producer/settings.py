@@ -18,4 +18,4 @@ DATABASES = {
         "OPTIONS": {"transaction_mode": "IMMEDIATE"},
     }
 }
-DISPATCHER_REDIS_URL = os.environ.get("DISPATCHER_REDIS_URL", "redis://127.0.0.1:6379/0")
+DISPATCHER_REDIS_URL = os.environ.get("DISPATCHER_REDIS_URL", "")

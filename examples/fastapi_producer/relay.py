@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from contextlib import suppress
 
 from sqlalchemy import delete, select
 
@@ -37,9 +38,11 @@ def enqueued(dispatcher: Dispatcher, row: Outbox) -> bool:
 
 
 def main() -> None:
-    """Relays for ever."""
-    url = os.environ.get("DISPATCHER_REDIS_URL", "redis://127.0.0.1:6379/0")
-    with Dispatcher.from_url(url) as dispatcher:
+    """Relays until Ctrl-C."""
+    url = os.environ.get("DISPATCHER_REDIS_URL")
+    if not url:
+        raise SystemExit("set DISPATCHER_REDIS_URL")
+    with suppress(KeyboardInterrupt), Dispatcher.from_url(url) as dispatcher:
         while True:
             try:
                 if relay(dispatcher) == 0:

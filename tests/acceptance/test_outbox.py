@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -269,6 +270,17 @@ def test_a_relay_waits_for_redis(page: Page, tmp_path: Path) -> None:
     relays_once_redis_is_there(page.start_relay, tmp_path, event_ids)
 
 
+def test_a_relay_is_interrupted(page: Page, redis_url: str, tmp_path: Path) -> None:
+    """Ctrl-C ends a relay without a traceback."""
+    page.save(change("m1"))
+    ends_at_an_interrupt(page.start_relay, redis_url, page.left, tmp_path)
+
+
+def test_a_relay_without_the_url_of_redis(page: Page, tmp_path: Path) -> None:
+    """A relay that is not told where Redis is says in one line what to set, and does not guess."""
+    says_what_to_set(page.start_relay, tmp_path)
+
+
 def test_a_killed_relay(page: Page, stack: Stack) -> None:
     """A relay that is killed between enqueuing and deleting enqueues again: each status change happens once."""
     event_ids = page.save(*(change(f"page-{next(numbers)}") for _ in range(50)))
@@ -395,7 +407,7 @@ class Producer:
                 return answer.status, json.loads(answer.read() or "null")
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, None
+                return error.code, document_of(error.read())
 
     def send(self) -> str:
         """A new message; its uuid."""
@@ -418,6 +430,14 @@ class Producer:
         with closing(self.database.connect()) as db:
             db.execute(f"INSERT INTO {self.application.table} (change) VALUES ('{row}')")
             db.commit()
+
+
+def document_of(body: bytes) -> Any:
+    """The JSON of a refusal; None where it is a page."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
 
 
 def answers(url: str) -> bool:
@@ -487,7 +507,8 @@ def test_from_a_request_to_the_customer(producer: Producer, stack: Stack) -> Non
     )
     assert 422 == producer.post(f"/messages/{uuid}/status", {"status": "NO SUCH"})[0]
     assert 422 == producer.post("/messages", {"workspace": "no such name", "src": "ACME", "dest": "+2332"})[0]
-    assert 422 == producer.post("/messages", {"workspace": "acme"})[0]
+    status, refusal = producer.post("/messages", {"workspace": "acme"})
+    assert (422, True) == (status, "required" in str(refusal))
     changes = [StatusChange.from_json(change.encode()) for change, _ in producer.rows()]
     assert [(uuid, "SUBMITTED"), (uuid, "DELIVERED")] == [(one.message.uuid, one.status) for one in changes]
 
@@ -519,6 +540,17 @@ def test_an_application_waits_for_redis(producer: Producer, tmp_path: Path) -> N
     relays_once_redis_is_there(producer.start_relay, tmp_path, [event_id])
 
 
+def test_a_relay_of_an_application_is_interrupted(producer: Producer, redis_url: str, tmp_path: Path) -> None:
+    """Ctrl-C ends a relay without a traceback."""
+    producer.write(change("m1").to_json().decode())
+    ends_at_an_interrupt(producer.start_relay, redis_url, producer.left, tmp_path)
+
+
+def test_a_relay_of_an_application_without_the_url_of_redis(producer: Producer, tmp_path: Path) -> None:
+    """A relay that is not told where Redis is says in one line what to set, and does not guess."""
+    says_what_to_set(producer.start_relay, tmp_path)
+
+
 def test_everything_of_an_application_is_killed(producer: Producer, stack: Stack) -> None:
     """A server killed after its commit, and a relay killed after it enqueued: each status change happens once."""
     server = producer.start_server()
@@ -537,6 +569,24 @@ def relays_once_redis_is_there(start_relay: StartRelay, folder: Path, event_ids:
         wait_until(lambda: "the outbox waits: Redis at" in output.read_text(), what="it says so")
         with server:
             wait_until(lambda: queued(server.url) == event_ids, what="they are enqueued")
+
+
+def ends_at_an_interrupt(start_relay: StartRelay, url: str, left: Callable[[], int], folder: Path) -> None:
+    """Interrupts a relay that has moved what there was."""
+    output = folder / "relay.txt"
+    with output.open("wb") as file, killed(start_relay(url, stderr=file)) as relay:
+        wait_until(lambda: left() == 0, what="the relay has moved all")
+        relay.send_signal(signal.SIGINT)
+        assert 0 == relay.wait(30)
+    assert "" == output.read_text()
+
+
+def says_what_to_set(start_relay: StartRelay, folder: Path) -> None:
+    """Starts a relay with an empty URL of Redis."""
+    output = folder / "relay.txt"
+    with output.open("wb") as file, killed(start_relay("", stderr=file)) as relay:
+        assert 1 == relay.wait(30)
+    assert (1, True) == (len(output.read_text().splitlines()), "DISPATCHER_REDIS_URL" in output.read_text())
 
 
 def killed_between_enqueue_and_delete(

@@ -58,8 +58,12 @@ def fresh(server: RedisServer) -> str:
 
 def credential(api: Api, name: str) -> dict[str, str]:
     """The header by which a workspace (or `producer`) shows its key."""
-    text = api.api_keys[name]
-    match name.partition("-")[2]:
+    return header_with(api.api_keys[name], name.partition("-")[2])
+
+
+def header_with(text: str, platform: str) -> dict[str, str]:
+    """The header by which a platform's customers show a key."""
+    match platform:
         case "namirial" | "qlara":
             return {"X-Api-Key": text}
         case "sendexa":
@@ -614,11 +618,11 @@ def test_unknown_workspaces_and_what_is_certain(api: Api) -> None:
 
 
 BODIES: dict[str, tuple[dict[str, str], bytes, int, str]] = {
-    "BOM": ({}, b"\xef\xbb\xbf[]", 400, "starts with a byte order mark (BOM): send UTF-8 without one"),
-    "UTF-16": ({}, "[{}]".encode("utf-16"), 400, "is UTF-16: send UTF-8"),
-    "UTF-16 without BOM": ({}, "[{}]".encode("utf-16-le"), 400, "is UTF-16: send UTF-8"),
-    "UTF-32": ({}, "[{}]".encode("utf-32"), 400, "is UTF-32: send UTF-8"),
-    "gzip unsaid": ({}, gzip.compress(b"[]"), 400, "is compressed (gzip): send it as it is"),
+    "BOM": ({}, b"\xef\xbb\xbf[]", 415, "starts with a byte order mark (BOM): send UTF-8 without one"),
+    "UTF-16": ({}, "[{}]".encode("utf-16"), 415, "is UTF-16: send UTF-8"),
+    "UTF-16 without BOM": ({}, "[{}]".encode("utf-16-le"), 415, "is UTF-16: send UTF-8"),
+    "UTF-32": ({}, "[{}]".encode("utf-32"), 415, "is UTF-32: send UTF-8"),
+    "gzip unsaid": ({}, gzip.compress(b"[]"), 415, "is compressed (gzip): send it as it is"),
     "gzip": (
         {"Content-Encoding": "gzip"},
         gzip.compress(b"[]"),
@@ -650,7 +654,7 @@ BODIES: dict[str, tuple[dict[str, str], bytes, int, str]] = {
         415,
         "charset ISO-8859-1: send UTF-8",
     ),
-    "not UTF-8": ({}, '["ü"]'.encode("latin-1"), 422, "not valid UTF-8"),
+    "not UTF-8": ({}, '["ü"]'.encode("latin-1"), 415, "not valid UTF-8: invalid start byte at byte 2"),
     "identity": ({"Content-Encoding": "Identity"}, b"[]", 400, "give 1 to 1,000 status changes at once"),
     "utf-8": (
         {"Content-Type": "application/json; charset=UTF-8"},
@@ -823,12 +827,61 @@ UNREADABLE = [
     [("GET", OWN["sendexa"][0]), ("GET", OWN["zeckta"][0]), ("POST", "/v1/status-changes")],
 )
 def test_a_header_that_shows_no_key(api: Api, method: str, path: str, value: str) -> None:
-    """Whatever stands in Authorization and is no key is a 401 of the same words, with the scheme to use."""
+    """Whatever stands in Authorization and is no key is a 401 that says so, with the scheme to use."""
     answer = api.ask(method, path.format(""), {"Authorization": value}, b"{}" if method == "POST" else None)
     assert 401 == answer.status_code
     told = answer.json()
-    assert "the API key is missing or not valid" == told.get("message", told.get("error"))
+    text = told.get("message", told.get("error"))
+    assert text == "the API key is not valid" or text.startswith("no API key: send Authorization: B")
     assert answer.headers["WWW-Authenticate"] == ("Basic" if "/sms/status" in path else "Bearer")
+
+
+NO_KEY = {
+    "zeckta": "no API key: send Authorization: Bearer KEY",
+    "sendexa": "no API key: send Authorization: Basic KEY:SECRET, in base64",
+    "namirial": "no API key: send X-Api-Key: KEY",
+    "qlara": "no API key: send X-Api-Key: KEY",
+    "producer": "no API key: send Authorization: Bearer KEY",
+}
+
+
+@pytest.mark.parametrize("platform", NO_KEY)
+def test_no_key_is_not_a_wrong_key(api: Api, platform: str) -> None:
+    """Without a key the answer shows the header to send; a wrong key, a revoked one and another's are all alike."""
+    method, path = (
+        ("POST", "/v1/status-changes") if platform == "producer" else ("GET", OWN[platform][0].format(""))
+    )
+    name = "producer" if platform == "producer" else f"acme-{platform}"
+    others = api.api_keys["acme-zeckta" if platform != "zeckta" else "producer"]
+    for key in (f"{api.api_keys[name][:12]}", f"key_000000000000.{'a' * 43}", others):
+        answer = api.ask(method, path, header_with(key, platform)).json()
+        assert "the API key is not valid" in (answer.get("message"), answer.get("error"))
+    answer = api.ask(method, path).json()
+    assert NO_KEY[platform] in (answer.get("message"), answer.get("error"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("POST", "/v1/status-changes/", 404, "Not Found: there is such a path without the slash at its end"),
+        (
+            "GET",
+            "/v1/messaging/sms/messages/m/",
+            404,
+            "Not Found: there is such a path without the slash at its end",
+        ),
+        ("POST", "/v1/status-change", 404, "Not Found: did you mean /v1/status-changes?"),
+        ("POST", "/v2/status-changes", 404, "Not Found: did you mean /v1/status-changes?"),
+        ("POST", "/v1/nothing", 404, "Not Found"),
+        ("POST", f"/v1/status-changes{'s' * 5000}", 404, "Not Found"),
+        ("GET", "/v1/status-changes", 405, "Method Not Allowed: use POST"),
+    ],
+)
+def test_near_paths(api: Api, method: str, path: str, status: int, text: str) -> None:
+    """A path with a slash too many or a letter too few is told of the right one, and a wrong method of the right."""
+    answer = api.ask(method, path)
+    assert status == answer.status_code
+    assert text in (answer.json().get("error"), answer.json().get("message"))
 
 
 def test_key_is_kept_as_a_digest(api: Api) -> None:

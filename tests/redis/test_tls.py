@@ -160,6 +160,25 @@ def test_no_tls_there(ping: Callable[[str, str | None], None]) -> None:
 
 
 @CLIENTS
+def test_tls_at_one_end_only(
+    redis_server: RedisServer, certificates: Certificates, ping: Callable[[str, str | None], None]
+) -> None:
+    """Where the URL says TLS and the port has none, or the other way round, the error names the other scheme."""
+    with (
+        Proxy(redis_server.socket) as plain,
+        Proxy(redis_server.socket, certificates.server("127.0.0.1")) as tls,
+    ):
+        with pytest.raises(
+            RedisUnavailable, match=r"speaks no TLS at this port, the URL starts with redis://$"
+        ):
+            ping(f"{plain.url.replace('redis:', 'rediss:')}?socket_timeout=1&socket_connect_timeout=1", None)
+        with pytest.raises(
+            RedisUnavailable, match=r"speaks TLS at this port, the URL starts with rediss://$"
+        ):
+            ping(tls.url.replace("rediss:", "redis:"), None)
+
+
+@CLIENTS
 @pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_cert_reqs=CERT_NONE"])
 def test_unverified_where_the_url_says_so(
     redis_server: RedisServer,

@@ -26,6 +26,7 @@ from dispatcher.model import (
     MessageError,
     Status,
     StatusChange,
+    check_not_ahead,
     decode_json,
     encode_json,
     iso,
@@ -433,9 +434,62 @@ def test_other_costs_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("-0.01", "must be from 0 to below 1,000,000,000,000; it is -0.01"),
+        ("1E400", "must be from 0 to below 1,000,000,000,000; it is 1E+400"),
+        ("9" * 4000, "must be from 0 to below 1,000,000,000,000; it is 1.00000E+4000"),
+        ("0.0000000000001", "must have at most 12 decimals; it has 13"),
+    ],
+)
+def test_a_refused_cost_says_which_limit(text: str, says: str) -> None:
+    """The error says which limit a cost is beyond, and by how much, in a few characters."""
+    assert f"message.cost: {says}" == refusal(with_cost(text))
+
+
+@pytest.mark.parametrize("raw", [None, {}, 7, [b"{}"]])
+def test_json_is_bytes_or_text(raw: Any) -> None:
+    """from_json of anything else says what it takes, as every other invalid input does."""
+    with pytest.raises(
+        InvalidInput, match=r"^is (None|an? \w+): from_json takes JSON as bytes or text; from_dict"
+    ):
+        StatusChange.from_json(raw)
+
+
+@pytest.mark.parametrize(
+    ("hours", "says"), [(1.1, "1.1 h"), (47.9, "47.9 h"), (72, "3 days"), (2.4e7, "1,000,000 days")]
+)
+def test_far_ahead(hours: float, says: str) -> None:
+    """How far a timestamp lies ahead is said in a unit that people read."""
+    with pytest.raises(InvalidInput, match=f"^timestamp: lies {says} ahead; at most 1 h is allowed$"):
+        check_not_ahead(round(hours * 3_600_000), 0)
+
+
+CHANNELS = [
+    ("sms", "SMS"),
+    ("whatsapp", "WHATSAPP"),
+    ("WhatsApp", "WHATSAPP"),
+    ("Rcs", "RCS"),
+    ("Viber", "Viber"),
+]
+
+
+@pytest.mark.parametrize(("given", "read"), CHANNELS)
+def test_the_case_of_a_channel_decides_nothing(given: str, read: str) -> None:
+    """A channel that platforms know is written as they do, so that its READ is sent in whatever case a backend names it."""
+    message = Message(uuid="m", src="a", dest="b", channel=given)
+    change = StatusChange(workspace="a", status="READ", timestamp=STAMP, message=message)
+    assert read == change.message.channel
+    sent = "READ" if read in ("RCS", "WHATSAPP") else None
+    assert sent == dialects()["qlara"].event_type(change)
+    assert ("STATUS_UPDATE" if read == "RCS" else None) == dialects()["namirial"].event_type(change)
+
+
+@pytest.mark.parametrize(
     ("raw", "text"),
     [
-        (b"", "not valid JSON: "),
+        (b"", "is empty"),
+        (b" \r\n", "is empty"),
         (b"{", "not valid JSON: "),
         (b"{} {}", "not valid JSON: "),
         (b"{'a': 1}", "not valid JSON: "),
@@ -446,8 +500,8 @@ def test_other_costs_are_refused(text: str) -> None:
         (with_cost("1" * 5000), ""),
         (b'{"workspace": "\\ud800"}', "not valid JSON: "),
         (b'{"workspace": "\\udc00 \\ud800"}', "not valid JSON: "),
-        (b'{"workspace": "\xff"}', "not valid UTF-8: "),
-        (b'{"workspace": "\xed\xa0\x80"}', "not valid UTF-8: "),
+        (b'{"workspace": "\xff"}', "not valid UTF-8: invalid start byte at byte 15"),
+        (b'{"workspace": "\xed\xa0\x80"}', "not valid UTF-8: invalid continuation byte at byte 15"),
         (b"[" + json.dumps(MINIMAL).encode() + b"]", "must be a JSON object"),
         (b'"text"', "must be a JSON object"),
         (b"null", "must be a JSON object"),

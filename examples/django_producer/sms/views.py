@@ -23,7 +23,7 @@ def send(request: HttpRequest) -> HttpResponse:
         with transaction.atomic():
             message.save_with_status_change()
     except (ValueError, KeyError, TypeError) as error:
-        return JsonResponse({"detail": str(error)}, status=422)
+        return refused(error)
     return JsonResponse({"uuid": str(message.uuid)}, status=201)
 
 
@@ -33,10 +33,22 @@ def report(request: HttpRequest, uuid: UUID) -> HttpResponse:
     try:
         status = Status(json.loads(request.body)["status"])
     except (ValueError, KeyError, TypeError) as error:
-        return JsonResponse({"detail": str(error)}, status=422)
+        return refused(error)
     with transaction.atomic():
         # Locked, so that two reports of one message get into the outbox in the order of their commits.
         message = get_object_or_404(Message.objects.select_for_update(), pk=uuid)
         message.status = status
         message.save_with_status_change()
     return HttpResponse(status=204)
+
+
+def refused(error: Exception) -> HttpResponse:
+    """Says what is wrong with a request's body."""
+    match error:
+        case KeyError():
+            detail = f"{error.args[0]}: is required"
+        case TypeError():
+            detail = "send a JSON object, with text in its fields"
+        case _:
+            detail = str(error)
+    return JsonResponse({"detail": detail}, status=422)

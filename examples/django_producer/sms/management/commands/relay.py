@@ -2,10 +2,11 @@
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from dispatcher import Dispatcher, InvalidInput, RedisUnavailable, StatusChange
@@ -20,8 +21,10 @@ class Command(BaseCommand):
     help = "Moves status changes from the outbox to the dispatcher's queue."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Runs until it is stopped."""
-        with Dispatcher.from_url(settings.DISPATCHER_REDIS_URL) as dispatcher:
+        """Runs until Ctrl-C."""
+        if not settings.DISPATCHER_REDIS_URL:
+            raise CommandError("set DISPATCHER_REDIS_URL")
+        with suppress(KeyboardInterrupt), Dispatcher.from_url(settings.DISPATCHER_REDIS_URL) as dispatcher:
             while True:
                 try:
                     if relay(dispatcher) == 0:
