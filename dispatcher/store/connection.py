@@ -24,7 +24,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
+from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable, sentence
 from dispatcher.store.redis_url import RedisUrl, split_url
 
 hiredis: Any
@@ -152,7 +152,7 @@ def translate(error: Exception, url: str) -> Exception:
 
 def _refusal(kind: type[RedisUnavailable], url: str, what: str, advice: str) -> RedisUnavailable:
     """The error for a Redis that answers and refuses."""
-    text = f"Redis at {safe_url(url)} {what}. {advice[0].upper()}{advice[1:]}"
+    text = f"Redis at {safe_url(url)} {sentence(what)} {advice[0].upper()}{advice[1:]}"
     return kind(text, f"Redis {what}", advice)
 
 
