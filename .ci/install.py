@@ -56,7 +56,7 @@ def main() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # pip holds it, too: whatever ends first, no other call gets between
         whole = is_whole(exactly=asked.exactly)
-        if not whole or not any(stamp() == wanted(kind) for kind in KINDS[asked.kind]):
+        if not whole or not is_linked() or not any(stamp() == wanted(kind) for kind in KINDS[asked.kind]):
             install(asked.kind, lock, anew=not whole)
     except KeyboardInterrupt:
         end("interrupted; the same command does it again", 130)
@@ -98,6 +98,12 @@ def is_whole(*, exactly: bool) -> bool:
         return False
     same = done.stdout.split() == [str(number) for number in sys.version_info[:3]]
     return done.returncode == 0 and (same or not exactly)
+
+
+def is_linked() -> bool:
+    """Whether .venv has this checkout itself: after `pip install .` it has a copy, in which no edit is seen."""
+    found = VENV.glob("lib/*/site-packages/*.dist-info/direct_url.json")
+    return any(json.loads(path.read_text()).get("dir_info", {}).get("editable") for path in found)
 
 
 def install(kind: str, lock: int, *, anew: bool) -> None:

@@ -21,8 +21,8 @@ COMMAND = (sys.executable, "-P", os.path.join(HERE, "__main__.py"))
 
 INTERRUPTED, USAGE = 130, 2
 
-OF_MODULE = {"aiohttp": ("the receiver of `dispatcher listen` and `demo`", "listen")}
-"""What needs a module that is not in the extra `worker`, and which extra has it."""
+OF_COMMAND = {name: (f"`dispatcher {name}`", name) for name in ("demo", "listen", "api")}
+"""What needs more than the extra `worker`, and which extra has all of it."""
 
 
 def main() -> None:
@@ -35,7 +35,8 @@ def main() -> None:
             raise
         from dispatcher.errors import extra_needed
 
-        what, extra = OF_MODULE.get(error.name or "", ("the command `dispatcher`", "worker"))
+        named = sys.argv[1] if len(sys.argv) > 1 else ""
+        what, extra = OF_COMMAND.get(named, ("the command `dispatcher`", "worker"))
         sys.stderr.write(f"error: {extra_needed(what, extra)} (no module {error.name})\n")
         sys.exit(USAGE)
     except KeyboardInterrupt:

@@ -40,7 +40,7 @@ def extra_needed(what: str, extra: str) -> str:
     """One line: what needs which extra of this package, and how to get it. It is on no public index, so it is named by its files."""
     return (
         f"{what} needs the extra `{extra}` of this package: "
-        f"pip install -e '.[{extra}]' in a checkout, or pip install 'FILE.whl[{extra}]' with its wheel"
+        f"pip install '.[{extra}]' in a checkout, or pip install 'FILE.whl[{extra}]' with its wheel"
     )
 
 

@@ -8,6 +8,7 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
+from dispatcher.api.log_rate import LogRate
 from dispatcher.api.status_changes import MAX_BYTES
 
 MAX_WIRE_BYTES = MAX_BYTES + MAX_BYTES // 4
@@ -35,6 +36,8 @@ class Limits(NamedTuple):
     seconds: float
     """From the first byte of a request to the last byte of its answer."""
     connections: int
+    log_rate: LogRate
+    """Of the line that says that there are too many connections."""
 
 
 class _Framing(h11.Connection):
@@ -73,8 +76,8 @@ class BoundedProtocol(H11Protocol):
         if over > 0:
             self.app_state = self.app_state | {"refused": True}
             self._seconds = min(self._seconds, REFUSED_SECONDS)
-        if over == 1:
-            log.warning("api.too_many_connections", limit=self._limits.connections)
+        if over == 1 and (times := self._limits.log_rate.count("too many connections")):
+            log.warning("api.too_many_connections", limit=self._limits.connections, times=times)
         self._start()
         if over > SPARE_CONNECTIONS:
             transport.abort()

@@ -123,13 +123,14 @@ COMMANDS = (
 EXAMPLES = """
 Examples:
 
-  dispatcher demo                            see it work, nothing installed
+  dispatcher demo                            see it work, on a private Redis
   dispatcher workspace add acme --dialect zeckta \\
       --callback-url https://example.com/hooks
   dispatcher enqueue status-changes.jsonl    put status changes on the queue
   dispatcher worker                          deliver them
   dispatcher workspace ping acme             a signed test callback, now
-  dispatcher event list --message 0b6b0c4e   what became of its callbacks
+  dispatcher event list --message 0b6b0c4e-6f2d-4d3a-9a39-0d7a2a1f8f11
+                                             what became of its callbacks
   dispatcher event list --state failed --since 6h    what was given up
   dispatcher event replay evt_1 --workspace acme     send it once more
   dispatcher stats                           rates, ends, latency

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -145,6 +146,13 @@ def note(text: str) -> None:
     """Prints a line on standard error about what was found; nothing if it is empty."""
     if text:
         err.print(f"note: {visible(text)}", markup=False)
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> InvalidInput:
+    """The error for an address that cannot be listened at, in the system's words: its callers add their own."""
+    number = error.errno or 0  # those of a look-up are negative
+    why = os.strerror(number) if number > 0 else error.strerror
+    return InvalidInput(f"cannot listen at {host}:{port}: {why}")
 
 
 def code_of(error: DispatcherError) -> int:

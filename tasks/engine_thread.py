@@ -5,7 +5,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -24,7 +24,8 @@ from dispatcher.worker.hints import Publish
 from dispatcher.worker.metrics import Metrics
 from tasks import engine_wiring, wiring
 from tasks.health import turning
-from tasks.prometheus import WorkerCollector, serve
+from tasks.metrics_server import serve
+from tasks.prometheus import WorkerCollector
 
 EX_SOFTWARE = 70
 """Exit code after an internal error: the supervisor should restart the worker."""
@@ -77,7 +78,7 @@ class EngineThread:
         return self._engine.turns if self._engine else 0
 
     def hand_over(self, hints: Sequence[Hint], probe: str = "") -> None:
-        """Gives hints to the engine; blocks only while it is at its limit.
+        """Gives hints to the engine; returns once it has them, and raises an error that it met.
 
         After the engine has stopped, hints are dropped: another worker's waker sends them again.
         """
@@ -91,8 +92,7 @@ class EngineThread:
         except RuntimeError:  # the loop is closed
             serving.close()
             return
-        while self._thread.is_alive() and not future.done():
-            wait((future,), timeout=1)
+        wait_for(future, self._thread)
 
     def _run(self) -> None:
         try:
@@ -119,6 +119,14 @@ class EngineThread:
                 except BaseException as error:
                     # Exit at once: closing the rest may wait for a task that missed its cancellation.
                     _die(error)
+
+
+def wait_for(future: Future[None], thread: threading.Thread) -> None:
+    """Waits for what a thread does, until that or the thread has ended; raises its error."""
+    while thread.is_alive() and not future.done():
+        wait((future,), timeout=1)
+    if future.done() and not future.cancelled():
+        future.result()
 
 
 def _die(error: BaseException) -> NoReturn:

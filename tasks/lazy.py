@@ -49,6 +49,14 @@ class Lazy(TyperGroup):
         super().format_commands(ctx, formatter)
 
 
+class Root(Lazy):
+    """`dispatcher` itself, whose help ends with examples."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The help, also of `dispatcher` alone."""
+        return f"{super().get_help(ctx)}\n{EXAMPLES}"
+
+
 def run() -> int:
     """Runs the command that the arguments name; returns its exit code."""
     guard_standard_error()
@@ -74,7 +82,7 @@ def run() -> int:
 
 def root() -> TyperGroup:
     """`dispatcher` itself."""
-    app = typer.Typer(cls=Lazy, help=ABOUT, **PLAIN)  # type: ignore[arg-type]
+    app = typer.Typer(cls=Root, help=ABOUT, **PLAIN)  # type: ignore[arg-type]
     app.callback(invoke_without_command=True)(_start)
     group = get_command(app)
     group.context_settings["help_option_names"] = ["--help", "-h"]  # all other commands inherit it
@@ -157,7 +165,6 @@ def _start(
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        typer.echo(EXAMPLES)
 
 
 def _hint(ctx: Any, word: str, told: str) -> str:

@@ -1,22 +1,14 @@
-"""Prometheus metrics: a worker's own at METRICS_PORT, those of the whole installation from `dispatcher exporter`."""
+"""Prometheus metrics: a worker's own, and those of the whole installation. `metrics_server.py` serves them."""
 
 import asyncio
-import socket
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
-from socketserver import ThreadingMixIn
+from collections.abc import Iterable, Mapping
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
-from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from config import logs
 from config.settings import Settings
-from dispatcher.errors import DispatcherError
-from dispatcher.health import PATHS, Health
 from dispatcher.worker.metrics import Histogram, Metrics
 from tasks import wiring
 
@@ -73,15 +65,17 @@ class InstallationCollector:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._problem = ""
 
     def collect(self) -> Iterable[Metric]:
         """All metrics of the installation; `dispatcher_redis_up` alone if Redis cannot be read."""
         try:
             found = asyncio.run(self._read())
-        except DispatcherError as error:
-            log.warning("exporter.failed", problem=str(error))
+        except Exception as error:  # also of a damaged key: a scrape that fails would show nothing at all
+            self._note(f"{error}" or type(error).__name__)
             yield _gauge("dispatcher_redis_up", "1 if Redis answers", 0)
             return
+        self._note("")
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
         yield _gauge("dispatcher_queue_entries", "Status changes on the queue", found["queued"])
         yield _gauge(
@@ -120,65 +114,17 @@ class InstallationCollector:
             "dispatcher_api_refused", "API calls ever refused, by reason", ("reason",), found["refused"]
         )
 
+    def _note(self, problem: str) -> None:
+        """Logs a problem when it is new: anybody may scrape, however often."""
+        if problem and problem != self._problem:
+            log.warning("exporter.failed", problem=problem)
+        self._problem = problem
+
     async def _read(self) -> dict[str, Any]:
         async with wiring.store(self._settings) as store:
             endpoints, rejected = await store.endpoints.all(), await store.rejected.counts()
             figures = await store.installation.figures(endpoints, rejected)
             return figures | {"refused": await store.refusals.totals()}
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    """Serves each request in its own thread, so that one waiting for Redis delays no other."""
-
-    daemon_threads = True
-
-
-class _ServerOfIPv6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = 10.0  # seconds; frees the thread of a client that sends nothing
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Logs nothing: scrapes are routine."""
-
-
-def serve(
-    port: int,
-    collector: Any,
-    health: Health,
-    host: str = "0.0.0.0",  # noqa: S104  scraped from elsewhere
-) -> tuple[Callable[[], None], int]:
-    """Serves a collector's metrics and health at a port; returns a function that stops serving, and the port.
-
-    Raises OSError if the port is in use.
-    """
-    registry = CollectorRegistry()
-    registry.register(collector)
-    metrics = make_wsgi_app(registry)
-
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
-        if path not in PATHS:
-            found: Iterable[bytes] = metrics(environ, start_response)
-            return found
-        status, text = health.answer(path)
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-        return [text.encode()]
-
-    kind = _ServerOfIPv6 if ":" in host else _Server
-    server = make_server(host, port, app, kind, _Handler)
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return end, server.server_port
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -51,6 +51,11 @@ def duration(seconds: float) -> str:
     return " ".join(parts)
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """A number and what it counts: `1 event`, `1,200 events`."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def distance(seconds: float) -> str:
     """How far a moment is from now, in one unit: `4 min ago`, `in 3 days`, `now`."""
     far = abs(seconds)

@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from dispatcher import __version__
 from dispatcher.api import docs_page, namirial, qlara, qlara_webhook, sendexa, status_changes, zeckta
 from dispatcher.api.enqueuer import Enqueuer
+from dispatcher.api.log_rate import LogRate
 from dispatcher.api.responses import AWAY, ApiParts, Shape, answer
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.health import Health
@@ -79,6 +80,22 @@ class Api(FastAPI):
             await super().__call__(scope, receive, unkept)
 
 
+class AwayLog:
+    """Notes calls that met a Redis that is away or full."""
+
+    def __init__(self, health: Health, rate: LogRate | None = None) -> None:
+        self._health = health
+        self._rate = rate or LogRate()
+
+    def note(self, error: Exception) -> None:
+        """One call was refused because of this error."""
+        is_full = isinstance(error, RedisFull)
+        if not is_full:  # a full Redis still answers reads
+            self._health.failed()
+        if calls := self._rate.count("full" if is_full else "away"):
+            log.error("api.redis_away", problem=str(error), calls=calls)
+
+
 def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None) -> FastAPI:
     """The ASGI application; `parts` are open while it runs. With `docs` it has a page at /docs.
 
@@ -89,7 +106,7 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with parts() as app.state.parts:
-            yield {"enqueuer": Enqueuer(app.state.parts, lambda error: _note_away(app.state.health, error))}
+            yield {"enqueuer": Enqueuer(app.state.parts, app.state.away.note)}
 
     app = Api(
         title="Callback dispatcher",
@@ -101,6 +118,7 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
         redoc_url=None,
     )
     app.state.health = health or Health()
+    app.state.away = AwayLog(app.state.health)
     app.include_router(_health_router(app.state.health))
     if docs:
         app.include_router(docs_page.router)
@@ -161,14 +179,8 @@ def _said(wrong: dict[str, Any]) -> str:
 
 
 def _away(request: Request, error: Exception) -> Response:
-    _note_away(request.app.state.health, error)
+    request.app.state.away.note(error)
     return _failed(request, 503, AWAY, {"Retry-After": "5"})
-
-
-def _note_away(health: Health, error: Exception) -> None:
-    if not isinstance(error, RedisFull):  # a full Redis still answers reads
-        health.failed()
-    log.error("api.redis_away", problem=str(error))
 
 
 def _broken(request: Request, error: Exception) -> Response:

@@ -91,11 +91,17 @@ class ApiKeys:
         with translated(self._url):
             await self._call("SADD", self._keys.api_keys(workspace), id_)
             await self._call("HSET", self._keys.api_key(id_), *named, *counted, *limited)
-            if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
+            if not await self._is_there(workspace, id_):
                 await self._call("DEL", self._keys.api_key(id_))
+                await self._call("SREM", self._keys.api_keys(workspace), id_)
                 raise NotFound(f"workspace {workspace!r} was removed meanwhile")
         made = ApiKey(id_, workspace, platform, name, now_ms, rate_per_second, read_only)
         return made, f"{id_}.{secret}"
+
+    async def _is_there(self, workspace: str, id_: str) -> bool:
+        """Whether a key's workspace exists, and knows it: it may be removed at any moment while a key is added."""
+        exists = workspace == PRODUCERS or await self._call("SISMEMBER", self._keys.workspaces, workspace)
+        return bool(exists and await self._call("SISMEMBER", self._keys.api_keys(workspace), id_))
 
     async def list(self, workspace: str) -> "list[ApiKey]":
         """A workspace's keys, oldest first."""

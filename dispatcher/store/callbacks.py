@@ -198,7 +198,7 @@ def _stored(
     return StoredCallback(
         event_id=event_id,
         workspace=workspace,
-        endpoint=EndpointName.parse(name.decode()).origin if name else entry.endpoint,
+        endpoint=EndpointName.parse(name.decode(errors="replace")).origin if name else entry.endpoint,
         message_uuid=entry.message_uuid,
         status=entry.status,
         event_type=entry.event_type,

@@ -79,7 +79,7 @@ def _memory(info: dict[str, Any]) -> Finding:
     used, most = info.get("used_memory"), info.get("maxmemory")
     if used is None or most is None:
         return not_allowed("memory", "set a maxmemory")
-    shown = f"{keys:,} keys, {used / 2**20:,.0f} MiB used"
+    shown = f"{keys:,} key{'' if keys == 1 else 's'}, {used / 2**20:,.0f} MiB used"
     if not most:
         advice = "set maxmemory: without it the machine's memory ends first, and with it Redis"
         return Finding("memory", Verdict.WARNING, f"{shown}, no maxmemory", advice)

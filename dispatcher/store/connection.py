@@ -126,7 +126,7 @@ def translate(error: Exception, url: str) -> Exception:
         return error
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
-        return _refusal(RedisFull, url, "is full (maxmemory): it accepts no new data", "try again later")
+        return _refusal(RedisFull, url, "is full (maxmemory) and takes nothing new", "try again later")
     # asyncio's client wraps it
     own = error.__cause__ if isinstance(error.__cause__, AuthenticationError) else error
     refused = isinstance(own, AuthenticationError | NoPermissionError) or "NOAUTH" in text

@@ -12,6 +12,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.connection import redis_now_ms, translated
+from dispatcher.store.damaged import number, real, reply, time_ms
 from dispatcher.store.keys import Keys, endpoint_id
 
 ANSWER_BYTES = 200
@@ -211,14 +212,22 @@ class Endpoints:
             pipe.zrange(self._keys.lane(id_), 0, 0, withscores=True)
         with translated(self._url):
             now_ms = await redis_now_ms(self._client)
-            replies = await pipe.execute()
-        found = zip(ids, replies[::3], replies[1::3], replies[2::3], strict=True)
-        return [_endpoint(id_, h, in_flight, first, now_ms) for id_, h, in_flight, first in found if h[0]]
+            replies = await pipe.execute(raise_on_error=False)
+            found = zip(ids, replies[::3], replies[1::3], replies[2::3], strict=True)
+            return [one for of in found if (one := self._endpoint(*of, now_ms))]
+
+    def _endpoint(self, id_: str, record: Any, leased: Any, lane: Any, now_ms: int) -> Endpoint | None:
+        """Parses the replies about an endpoint; None if it has no readable record."""
+        fields = reply(record, self._keys.endpoint(id_), (None,))
+        if not fields[0]:
+            return None
+        in_flight = reply(leased, self._keys.leased(id_), 0)
+        return _endpoint(id_, fields, in_flight, reply(lane, self._keys.lane(id_), ()), now_ms)
 
 
 async def waiting_of(workspace: str, client: "redis.asyncio.Redis", keys: Keys) -> dict[str, int]:
     """The endpoints (ids) of a workspace that have waiting callbacks, with how many."""
-    found = [(id_, int(waiting or 0)) async for id_, waiting in _field_of(workspace, "waiting", client, keys)]
+    found = [(id_, number(waiting)) async for id_, waiting in _field_of(workspace, "waiting", client, keys)]
     return {id_: waiting for id_, waiting in found if waiting > 0}
 
 
@@ -238,7 +247,8 @@ async def _field_of(
         pipe = client.pipeline(transaction=False)
         for id_, _ in page:
             pipe.hmget(keys.endpoint(id_.decode()), ["name", field])
-        for (id_, _), (name, value) in zip(page, await pipe.execute(), strict=True):
+        for (id_, _), fields in zip(page, await pipe.execute(raise_on_error=False), strict=True):
+            name, value = reply(fields, keys.endpoint(id_.decode()), (None, None))
             if name and EndpointName.parse(name.decode(errors="replace")).workspace == workspace:
                 yield id_.decode(), value
 
@@ -251,20 +261,20 @@ def _endpoint(
     now_ms: int,
 ) -> Endpoint:
     name, waiting, window, failures, p95, pause, stopped, down_since, last_failure = fields
-    called = EndpointName.parse((name or b"").decode())
+    called = EndpointName.parse((name or b"").decode(errors="replace"))
     return Endpoint(
         id_,
         called.workspace,
         called.origin,
-        int(waiting or 0),
+        number(waiting),
         in_flight,
-        int(window) if window else None,
-        int(failures or 0),
-        round(float(p95)) if p95 else None,
-        int(pause or 0),
-        int(stopped) if stopped else None,
-        int(first[0][1]) if first else None,
-        int(down_since or 0),
+        number(window) if window else None,
+        number(failures),
+        round(real(p95)) if p95 else None,
+        time_ms(pause),
+        time_ms(stopped) if stopped else None,
+        time_ms(first[0][1]) if first else None,
+        time_ms(down_since),
         now_ms,
         *_last_failure(last_failure),
     )

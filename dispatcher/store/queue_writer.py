@@ -50,9 +50,9 @@ class QueueWriter:
 
     async def refund(self, look: Look, calls: Mapping[str, int]) -> None:
         """Takes back calls that `look` counted, because they are counted again elsewhere. Raises RedisUnavailable."""
-        await self._all(
-            [("DECRBY", self._keys.api_rate(id_, look.second), count) for id_, count in calls.items()]
-        )
+        counters = {self._keys.api_rate(id_, look.second): count for id_, count in calls.items()}
+        expire = [("EXPIRE", counter, RATE_LIFE_SECONDS) for counter in counters]  # it may have been gone
+        await self._all([*(("DECRBY", counter, count) for counter, count in counters.items()), *expire])
 
     async def add(self, changes: Sequence[bytes]) -> list[Exception | None]:
         """Enqueues status changes, as JSON; returns for each why it is not certainly on the queue, or None.

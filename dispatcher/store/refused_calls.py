@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import structlog
 
-from dispatcher.errors import RedisUnavailable
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import number
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
@@ -53,7 +53,7 @@ class Refusals:
         self._writer = None
 
     async def _write(self) -> None:
-        """Writes what was counted since the last write. If Redis is unavailable, the counts are only in the log."""
+        """Writes what was counted since the last write. If that fails, the counts are only in the log."""
         counted, self._pending = self._pending, Counter()
         by_reason: dict[str, Counter[str]] = {}
         for (reason, key_id), count in counted.items():
@@ -72,7 +72,9 @@ class Refusals:
         try:
             with translated(self._url):
                 await asyncio.gather(*calls, self._call("EXPIRE", hour, LIFE_SECONDS))
-        except RedisUnavailable as error:
+        except (
+            Exception
+        ) as error:  # for instance a key of another type: later refusals are tried all the same
             log.warning("api.refusals_uncounted", calls=counted.total(), problem=str(error))
 
     async def close(self) -> None:
@@ -85,7 +87,10 @@ class Refusals:
         """How many calls were ever refused, by reason. Raises RedisUnavailable."""
         with translated(self._url):
             flat = await self._call("HGETALL", self._keys.api_refused)
-        found = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+        found = {
+            name.decode(errors="replace"): number(count)
+            for name, count in zip(flat[::2], flat[1::2], strict=True)
+        }
         return dict.fromkeys(REASONS, 0) | found
 
     async def last(self, now_ms: int, hours: int) -> Mapping[tuple[str, str], int]:
@@ -102,6 +107,6 @@ class Refusals:
         counts: Counter[tuple[str, str]] = Counter()
         for flat in found:
             for name, count in zip(flat[::2], flat[1::2], strict=True):
-                reason, _, key_id = name.decode().partition(" ")
-                counts[reason, key_id] += int(count)
+                reason, _, key_id = name.decode(errors="replace").partition(" ")
+                counts[reason, key_id] += number(count)
         return counts

@@ -9,6 +9,7 @@ import structlog
 
 from dispatcher.model import is_time, iso
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import number
 from dispatcher.store.keys import Keys
 
 FIELDS = {"entry", "at", "reason", "detail", "workspace", "eventId", "raw"}
@@ -79,7 +80,7 @@ class Rejected:
         """How many entries were ever rejected, by reason."""
         with translated(self._url):
             counts = await self._client.hgetall(self._keys.rejected_counts)
-        return {reason.decode(): int(count) for reason, count in sorted(counts.items())}
+        return {reason.decode(errors="replace"): number(count) for reason, count in sorted(counts.items())}
 
 
 def _rejected(id_: str, fields: dict[bytes, bytes]) -> RejectedEntry | None:

@@ -183,7 +183,7 @@ class Retried:
 
 def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Claim]:
     """Parses an endpoint and its callbacks as lua/lib/lease.lua gives them; leaves the other values."""
-    endpoint, more, wait_ms, count, revision, name = next(values).decode().split(" ", 5)
+    endpoint, more, wait_ms, count, revision, name = _text(next(values)).split(" ", 5)
     called = EndpointName.parse(name)
     callbacks = [read_claimed(next(values), next(values)) for _ in range(int(count))]
     return endpoint, Claim(
@@ -200,7 +200,7 @@ def read_accepted(reply: Sequence[Any], lease_ends_at: float) -> tuple[Accepted,
         read_hints(hints.split()),
         words.decode().split(),
         recorded.decode().split(),
-        problem.decode(),
+        _text(problem),
         [(e, claim) for e, claim in claims if claim.callbacks or claim.more or claim.wait_ms],
         changed.decode().split(),
     )
@@ -209,7 +209,7 @@ def read_accepted(reply: Sequence[Any], lease_ends_at: float) -> tuple[Accepted,
 
 def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str:
     """Parses settle's result for one endpoint, or the error if it broke there; leaves the other values."""
-    what, _, rest = next(values).decode().partition(" ")
+    what, _, rest = _text(next(values)).partition(" ")
     if what == "broken":
         return rest
     breaker, pause, down_since, *words = rest.split(" ")
@@ -222,6 +222,8 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
     """Parses one callback as lua/lib/lease.lua gives it."""
     event_id, claim, attempt, expires, uuid, _digest, event_type, status, accepted = about.decode().split(" ")
     url, _, content = body.partition(b"\n")
+    if not _is_utf8(url):  # written over: as if it was gone
+        body = url = b""
     return Claimed(
         event_id,
         int(claim),
@@ -238,7 +240,7 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
 
 def read_hints(flat: Sequence[bytes]) -> list[Hint]:
     """Parses hints: endpoint and workspace, in turn."""
-    return [Hint(flat[n].decode(), flat[n + 1].decode()) for n in range(0, len(flat), 2)]
+    return [Hint(flat[n].decode(), _text(flat[n + 1])) for n in range(0, len(flat), 2)]
 
 
 def read_lost(endpoint: bytes, name: bytes, event_id: bytes, raw: bytes) -> Lost:
@@ -248,7 +250,7 @@ def read_lost(endpoint: bytes, name: bytes, event_id: bytes, raw: bytes) -> Lost
     lost_before = sum(attempt.error == "worker_lost" for attempt in made)
     return Lost(
         endpoint.decode(),
-        name.decode(),
+        _text(name),
         event_id.decode(),
         entry.claims,
         len(made) + 1,
@@ -264,11 +266,24 @@ def read_ended(workspace: bytes, event_id: bytes, name: bytes, raw: bytes, answe
     """
     entry = read_entry(raw)
     return Ended(
-        workspace.decode(),
-        event_id.decode(),
+        _text(workspace),
+        _text(event_id),
         entry.state,
-        EndpointName.parse(name.decode()).origin,
+        EndpointName.parse(_text(name)).origin,
         entry.event_type,
         entry.attempts[-1] if entry.attempts else None,
-        answer.decode(errors="replace"),
+        _text(answer),
     )
+
+
+def _text(raw: bytes) -> str:
+    """Text that somebody may have written over: one byte that is no UTF-8 must not fail all that a reply has."""
+    return raw.decode(errors="replace")
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -5,15 +5,16 @@ for a week (lua/lib/counts.lua).
 """
 
 import asyncio
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
-import structlog
 from redis.exceptions import ResponseError
 
+from dispatcher.store import damaged
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 
@@ -22,8 +23,6 @@ LENGTHS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
 WEEK_HOURS, WEEK_DAYS = 168, 7
 PAGE = 1000
 """Counters of an hour or a day that are read per command, or summed without a pause: nothing else is done meanwhile."""
-log = structlog.get_logger()
-
 ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
 
 
@@ -34,6 +33,7 @@ DURATIONS = 4 * 30 + 1
 
 `d17` counts what was delivered within such a time. Earlier versions counted it twice, as `t17` and as `delivered`.
 """
+_DURATION = re.compile(r"[dt][0-9]{1,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,13 @@ class Stats:
         """The overall counters minute by minute, up to the current one; at most a day's."""
         last = now_ms // LENGTHS["minute"]
         pipe = self._client.pipeline(transaction=False)
-        for number in range(last - count + 1, last + 1):
-            pipe.hgetall(self._keys.stats("minute", number))
+        keys = [self._keys.stats("minute", number) for number in range(last - count + 1, last + 1)]
+        for key in keys:
+            pipe.hgetall(key)
         with translated(self._url):
-            replies = await pipe.execute()
-        return [Counter({name.decode(): int(value) for name, value in one.items()}) for one in replies]
+            replies = await pipe.execute(raise_on_error=False)
+            found = [damaged.reply(one, key, {}) for key, one in zip(keys, replies, strict=True)]
+        return [Counter(dict(_counter(*field) for field in one.items())) for one in found]
 
     async def day(self, now_ms: int) -> Counter[str]:
         """The overall counters of the last 24 hours."""
@@ -121,7 +123,7 @@ class Stats:
                     await asyncio.sleep(0)  # the worker that reads this for its alerts sends meanwhile
                 workspace, _, what = name.partition(" ")
                 figures = found.setdefault(workspace, Figures())
-                if what[0] in "dt" and what[1:].isdigit():
+                if _DURATION.fullmatch(what):
                     figures.durations[int(what[1:])] += count
                     figures.counts["delivered"] += count if what[0] == "d" else 0
                 else:
@@ -136,9 +138,9 @@ class Stats:
         for number in range(last - hours + 1, last + 1):
             counts = await self._counts(self._keys.stats("hour", number), fields)
             figures.counts.update(dict(zip(COUNTED, counts, strict=False)))
-            figures.durations.update(
-                {n // 2: count for n, count in enumerate(counts[len(COUNTED) :]) if count}
-            )
+            for place, count in enumerate(counts[len(COUNTED) :]):  # `d` and `t` of a number, in turn
+                if count:
+                    figures.durations[place // 2] += count
         return figures
 
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
@@ -152,25 +154,33 @@ class Stats:
 
     async def _counts(self, key: str, fields: list[str]) -> list[int]:
         """Counters of a hash; 0 for a missing or damaged one. A key of another type is logged and gives 0 for all."""
-        try:
-            with translated(self._url):
-                values = await self._client.hmget(key, fields)
-        except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
-                raise
-            log.error("stats.unreadable", key=key, action="delete that key")
-            return [0] * len(fields)
-        return [int(value) if value and value.isdigit() else 0 for value in values]
+        values = await self._unless_damaged(key, self._client.hmget(key, fields), [None] * len(fields))
+        return [damaged.number(value) for value in values]
 
     async def _read(self, unit: str, now_ms: int, count: int) -> list[dict[str, int]]:
         """The counters of each of the last `count` hours or days, a page at a time: there may be a million of them."""
         last = now_ms // LENGTHS[unit]
         found: list[dict[str, int]] = []
-        with translated(self._url):
-            for number in range(last - count + 1, last + 1):
-                fields = self._client.hscan_iter(self._keys.stats(unit, number), count=PAGE)
-                found.append({name.decode(): int(value) async for name, value in fields})
+        for number in range(last - count + 1, last + 1):
+            key = self._keys.stats(unit, number)
+            found.append(await self._unless_damaged(key, self._scan(key), {}))
         return found
+
+    async def _scan(self, key: str) -> dict[str, int]:
+        fields = self._client.hscan_iter(key, count=PAGE)
+        return dict([_counter(*field) async for field in fields])
+
+    async def _unless_damaged(self, key: str, asked: Awaitable[Any], otherwise: Any) -> Any:
+        """What is asked of a key; logs that it is of another type, and returns `otherwise` then."""
+        with translated(self._url):
+            try:
+                return await asked
+            except ResponseError as error:
+                return damaged.reply(error, key, otherwise)
+
+
+def _counter(name: bytes, value: bytes) -> tuple[str, int]:
+    return name.decode(errors="replace"), damaged.number(value)
 
 
 def total(figures: Iterable[Figures]) -> Figures:

@@ -268,17 +268,19 @@ class Workspaces:
         total = sum(waiting.values())
         if total and not force:
             raise StillWaiting(
-                f"{total} callbacks of {workspace!r} wait; let them end, or --force ends them as failed"
+                f"{total} {'callback' if total == 1 else 'callbacks'} of {workspace!r} {'waits' if total == 1 else 'wait'}; let them end, or --force ends them as failed"
             )
+        api_keys = self._keys.api_keys(workspace)
+
+        async def remove(pipe: Any) -> None:
+            members = await pipe.smembers(api_keys)
+            pipe.multi()
+            records = [self._keys.api_key(id_.decode()) for id_ in members]
+            pipe.delete(self._keys.workspace(workspace), api_keys, *records)
+            pipe.srem(self._keys.workspaces, workspace)
+
         with translated(self._url):
-            members: Any = await self._client.smembers(self._keys.api_keys(workspace))
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.delete(self._keys.workspace(workspace), self._keys.api_keys(workspace))
-                for key in members:
-                    pipe.delete(self._keys.api_key(key.decode()))
-                pipe.srem(self._keys.workspaces, workspace)
-                await pipe.execute()
-        with translated(self._url):
+            await self._client.transaction(remove, api_keys)  # runs again if a key is added meanwhile
             stopped = await stopped_of(workspace, self._client, self._keys)
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)

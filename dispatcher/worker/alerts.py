@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,40 @@ class AlertOptions:
     """A workspace below this rate, in this hour and the last, is reported."""
 
 
+class _Gathered:
+    """Alerts that wait to be sent, within MAX_ALERTS and MAX_OF_WORKSPACE."""
+
+    def __init__(self) -> None:
+        self.alerts: dict[Key, dict[str, Any]] = {}
+        self._of_workspace: Counter[str] = Counter()
+
+    def alert(self, key: Key) -> dict[str, Any]:
+        """Returns the alert to fill in, an existing one if there is one."""
+        kind, workspace, _ = key
+        new = {"kind": kind, "workspace": workspace}
+        if key in self.alerts:
+            return self.alerts[key]
+        if self._of_workspace[workspace] >= MAX_OF_WORKSPACE:
+            together = self.alerts.setdefault((kind, workspace, "*"), new)
+            together["more"] = together.get("more", -1) + 1
+            return together
+        if len(self.alerts) >= MAX_ALERTS:
+            return new
+        self._of_workspace[workspace] += 1
+        return self.alerts.setdefault(key, new)
+
+    def add(self, newer: "_Gathered") -> None:
+        """Adds those that were gathered later, as if they were raised now."""
+        for key, alert in newer.alerts.items():
+            is_there = key in self.alerts
+            kept = self.alert(key)
+            sums = {name: kept.get(name, 0) + alert.get(name, 0) for name in ("count", "more")}
+            sums["more"] += is_there and "more" in alert  # the one that it shows is one of the others now
+            shown = kept.keys() | alert.keys()
+            kept.update(alert)
+            kept.update({name: value for name, value in sums.items() if name in shown})
+
+
 class Alerts:
     """Gathers one worker's alerts."""
 
@@ -64,8 +98,7 @@ class Alerts:
         self._worker = worker
         self._options = options or AlertOptions()
         self._client = client
-        self._alerts: dict[Key, dict[str, Any]] = {}
-        self._of_workspace: Counter[str] = Counter()
+        self._gathered = _Gathered()
         self._told: dict[Key, float] = {}
         """When each alert was last raised, in monotonic seconds; the latest is last."""
 
@@ -85,7 +118,7 @@ class Alerts:
         )
         if one.state is State.SUPERSEDED:
             return
-        alert = self._alert("callbacks_ended", one.workspace, f"{one.endpoint} {one.state}")
+        alert = self._gathered.alert(("callbacks_ended", one.workspace, f"{one.endpoint} {one.state}"))
         count = alert.get("count", 0) + 1
         alert |= {"endpoint": one.endpoint, "state": one.state.value, "count": count, "eventId": one.event_id}
         alert |= {"lastStatus": last.http_status if last else None, "error": last.error if last else None}
@@ -97,7 +130,7 @@ class Alerts:
         if not since_ms or now_ms - since_ms < self._options.down_seconds * 1000 or self._was_told(key):
             return
         log.error("endpoint.down", workspace=workspace, endpoint=endpoint, since=iso(since_ms), error=error)
-        self._alert(*key).update(endpoint=endpoint, since=iso(since_ms), error=error)
+        self._gathered.alert(key).update(endpoint=endpoint, since=iso(since_ms), error=error)
 
     def rates(self, figures: Mapping[str, Figures]) -> None:
         """Checks the success rates of workspaces in this hour and the last."""
@@ -110,55 +143,43 @@ class Alerts:
             if enough and not self._was_told(key):
                 shown = {name: counts[name] for name in ("delivered", "failed", "expired")}
                 log.error("workspace.success_rate", workspace=workspace, rate=round(rate, 4), **shown)
-                self._alert(*key).update(rate=round(rate, 4), **shown)
+                self._gathered.alert(key).update(rate=round(rate, 4), **shown)
 
     async def send(self, now_ms: int) -> None:
         """POSTs the gathered alerts, if there is a URL; alerts that cannot be sent are kept for the next time."""
-        alerts, self._alerts, self._of_workspace = self._alerts, {}, Counter()
-        if not alerts or not self._options.url or not self._client:
+        sent, self._gathered = self._gathered, _Gathered()
+        if not sent.alerts or not self._options.url or not self._client:
             return
-        body = json.dumps(
-            {
-                "type": "dispatcher.worker.alerts",
-                "at": iso(now_ms),
-                "worker": self._worker,
-                "alerts": list(alerts.values()),
-            }
-        ).encode()
+        is_sent = False
+        try:
+            problem = await self._post(self._client, list(sent.alerts.values()), now_ms)
+            is_sent = not problem
+        finally:  # also if the worker ends meanwhile
+            if not is_sent:
+                sent.add(self._gathered)
+                self._gathered = sent
+        if problem:
+            count = len(sent.alerts)
+            log.error("alerts.not_sent", count=count, problem=problem, action="trying again in a minute")
+
+    async def _post(self, client: httpx.AsyncClient, alerts: Sequence[Mapping[str, Any]], now_ms: int) -> str:
+        """POSTs alerts; returns what went wrong, or empty text."""
+        document = {
+            "type": "dispatcher.worker.alerts",
+            "at": iso(now_ms),
+            "worker": self._worker,
+            "alerts": alerts,
+        }
+        body = json.dumps(document).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "callback-dispatcher"}
         if self._options.secret:
             id_ = f"alert_{secrets.token_hex(12)}"
             headers |= webhook_headers([key_of(self._options.secret)], id_, now_ms // 1000, body)
         try:
-            async with self._client.stream(
-                "POST", self._options.url, headers=headers, content=body
-            ) as answer:
-                problem = "" if answer.is_success else f"http_{answer.status_code}"
+            async with client.stream("POST", self._options.url, headers=headers, content=body) as answer:
+                return "" if answer.is_success else f"http_{answer.status_code}"
         except httpx.TransportError as error:
-            problem = str(error)
-        if problem:
-            log.error(
-                "alerts.not_sent", count=len(alerts), problem=problem, action="trying again in a minute"
-            )
-            for key, alert in alerts.items():
-                newer = self._alerts.get(key, {})
-                count = {"count": alert["count"] + newer.get("count", 0)} if "count" in alert else {}
-                self._alerts[key] = alert | newer | count
-            self._of_workspace = Counter(workspace for _, workspace, _ in self._alerts)
-
-    def _alert(self, kind: str, workspace: str, what: str) -> dict[str, Any]:
-        """Returns the alert to fill in, an existing one if there is one."""
-        key, new = (kind, workspace, what), {"kind": kind, "workspace": workspace}
-        if key in self._alerts:
-            return self._alerts[key]
-        if self._of_workspace[workspace] >= MAX_OF_WORKSPACE:
-            together = self._alerts.setdefault((kind, workspace, "*"), new)
-            together["more"] = together.get("more", -1) + 1
-            return together
-        if len(self._alerts) >= MAX_ALERTS:
-            return new
-        self._of_workspace[workspace] += 1
-        return self._alerts.setdefault(key, new)
+            return str(error) or type(error).__name__
 
     def _was_told(self, key: Key) -> bool:
         """Whether this was raised within AGAIN_SECONDS; if not, notes that it is raised now."""

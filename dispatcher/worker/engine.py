@@ -17,6 +17,8 @@ from dispatcher.worker.waker import Waker
 
 AGREE_SECONDS = 0.5
 """How often a starting worker checks whether Redis is available."""
+CANCEL_SECONDS = 1.0
+"""How long a part may take to end once it is cancelled."""
 
 log = structlog.get_logger()
 
@@ -46,11 +48,21 @@ class Engine:
         self._alert_loop = alert_loop
         self._agree = agree
         self._stopping = asyncio.Event()
+        self._agreed = False
+        self._early: dict[Hint, None] = {}
+        """Hints that came before the format was agreed on."""
 
     async def run(self) -> None:
         """Runs until `stop`; then ends in order: intake, turns with their POSTs, hints. Raises OtherFormat."""
         log.info("engine.started", worker=self._name, max_in_flight=self._parts.slots.limit)
-        await self._agree_on_format()
+        if await self._agree_on_format():
+            self._agreed = True
+            self._turns.serve(self._early)
+            await self._run_parts()
+        log.info("engine.stopped", worker=self._name)
+
+    async def _run_parts(self) -> None:
+        """Runs the parts until `stop`, then ends them."""
         hints = asyncio.create_task(self._hints.run(self._turns.serve, self._stopping))
         intake = asyncio.create_task(self._intake.run())
         waker = asyncio.create_task(self._waker.run(self._stopping))
@@ -66,18 +78,19 @@ class Engine:
         await self._hints.end()
         for task in (hints, sweeper, alerts):
             task.cancel()
+        await asyncio.wait({hints, sweeper, alerts}, timeout=CANCEL_SECONDS)  # keeps alerts for `end`
         await self._alert_loop.end()
-        log.info("engine.stopped", worker=self._name)
 
-    async def _agree_on_format(self) -> None:
-        """Calls `agree`, and waits for Redis if it is not available. Raises OtherFormat."""
+    async def _agree_on_format(self) -> bool:
+        """Calls `agree`, and waits for Redis if it is not available. False if `stop` came first. Raises OtherFormat."""
         while not self._stopping.is_set():
             try:
                 await self._agree()
-                return
+                return True
             except RedisUnavailable as error:
                 self._parts.watch.failed(error)
                 await asyncio.sleep(AGREE_SECONDS)
+        return False
 
     async def _stopped_or_broken(self, tasks: set[asyncio.Task[None]]) -> None:
         """Waits for `stop`; if a task ends before, raises its error."""
@@ -100,8 +113,11 @@ class Engine:
         return len(self._turns)
 
     async def serve(self, hints: Iterable[Hint]) -> None:
-        """Serves endpoints that a Celery message names: another worker hinted them."""
-        self._turns.serve(hints)
+        """Serves endpoints that a Celery message names, once the format is agreed on: another worker hinted them."""
+        if self._agreed:
+            self._turns.serve(hints)
+        else:
+            self._early.update(dict.fromkeys(hints))
 
     def answer(self, probe: str) -> None:
         """Shows `check --live` that a hint reached this engine through Celery."""

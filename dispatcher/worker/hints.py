@@ -13,6 +13,8 @@ from dispatcher.worker.ready import Ready
 
 HINT_ENDPOINTS = 16
 """Endpoints in one Celery message."""
+AWAY_SECONDS = 10.0
+"""How long after a failure nothing is published: an attempt with the broker away takes seconds."""
 LAST_SECONDS = 1.0
 """How long `end` waits for the last hints, since the broker may not answer."""
 
@@ -32,27 +34,43 @@ class Hints:
         self._ending = False
         self._ended = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "hints")  # kombu's producers are not thread-safe
-        self._fails = False
+        self._fails = self._is_publishing = False
+        self._away_until = 0.0
+        """In seconds of the loop's clock."""
+        self._serve: Callable[[Sequence[Hint]], None] | None = None
 
     def add(self, hint: Hint) -> None:
-        """Queues an endpoint, which is published soon."""
+        """Queues an endpoint, which is published soon; serves it here at once while the broker is away."""
+        if self._serve and self._is_away():
+            self._serve([hint])
+            return
         self._waiting.add(hint)
         self._changed.set()
+
+    def _is_away(self) -> bool:
+        """Whether the last attempt failed, and the next one has not succeeded or is not due yet."""
+        return self._fails and (self._is_publishing or asyncio.get_running_loop().time() < self._away_until)
 
     async def run(self, serve: Callable[[Sequence[Hint]], None], stopping: asyncio.Event) -> None:
         """Publishes until `end`.
 
-        Endpoints that cannot be published go to `serve`. While `stopping` they are dropped instead, and the waker of
-        another worker finds them.
+        If that fails, all that wait go to `serve`, and those that are added within AWAY_SECONDS. While `stopping` they
+        are dropped instead, and the waker of another worker finds them.
         """
+
+        def serve_here(hints: Sequence[Hint]) -> None:
+            if not stopping.is_set():
+                serve(hints)
+
+        self._serve = serve_here
         try:
             while self._waiting or not self._ending:
                 await self._changed.wait()
                 self._changed.clear()
                 while self._waiting:
                     batch = list(islice(iter(self._waiting.take, None), HINT_ENDPOINTS))
-                    if not await self._published(batch) and not stopping.is_set():
-                        serve(batch)
+                    if not await self._published(batch):
+                        serve_here(batch + self._waiting.take_all())
         finally:
             self._ended.set()
 
@@ -65,12 +83,17 @@ class Hints:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _published(self, batch: Sequence[Hint]) -> bool:
+        loop = asyncio.get_running_loop()
+        self._is_publishing = True
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._publish, batch)
+            await loop.run_in_executor(self._thread, self._publish, batch)
         except Exception as error:
             if not self._fails:
                 log.warning("hints.unpublished", problem=str(error), action="serving the endpoints here")
             self._fails = True
+            self._away_until = loop.time() + AWAY_SECONDS
             return False
+        finally:
+            self._is_publishing = False
         self._fails = False
         return True

@@ -98,6 +98,7 @@ class Intake:
             except RedisFull as error:
                 self._set_behind(False)
                 self._log_full(error)
+                await self._spare_held()
                 await self._pause(RENEW_SECONDS)
             except RedisUnavailable as error:
                 self._set_behind(False)
@@ -108,6 +109,7 @@ class Intake:
                 self._set_behind(False)
                 self._log_error(error)
                 self._reread_to = START
+                await self._spare_held()
                 await self._pause(RENEW_SECONDS)
         await self._resign()
 
@@ -240,8 +242,15 @@ class Intake:
         self._ahead.held, self._reread_to = [], START
         self._put_off.clear()
 
+    async def _spare_held(self) -> None:
+        """Sets the reads of held entries to 0: their reader lives, however it ends later."""
+        if self.leading and self._ahead.held:
+            with suppress(Exception):  # what is wrong is met, and logged, by what is tried next
+                await self._queue.claim([entry.id for entry in self._ahead.held])
+
     async def _resign(self) -> None:
         """Gives up the lease, so that another worker can lead at once."""
+        await self._spare_held()
         if self.leading and not self._ahead.held:
             with suppress(RedisUnavailable):
                 await self._ledger.lead(self._token, 0)

@@ -14,7 +14,7 @@ from dispatcher.store.checks import look_at_redis
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problems
 from dispatcher.store.installation import Installation
-from tasks import wiring
+from tasks import tables, wiring
 from tasks.actions.check_broker import look_at_broker
 
 
@@ -24,7 +24,9 @@ async def look(settings: Settings) -> list[Finding]:
         found = await look_at_redis(store.client, wiring.redis_url(settings))
         queued, pending = await store.installation.waiting()
         waiting = Finding(
-            "waiting", Verdict.OK, f"{queued:,} on the queue, {pending:,} callbacks wait or are being sent"
+            "waiting",
+            Verdict.OK,
+            f"{queued:,} on the queue, {tables.counted(pending, 'callback waits or is being sent', 'callbacks wait or are being sent')}",
         )
         endpoints = _endpoints(await store.endpoints.all())
         writes = await _writes(store.installation)
@@ -80,7 +82,9 @@ def _damage(day: Counter[str]) -> Finding:
     put_back, aside = day["putBack"], day["setAside"]
     if not put_back and not aside:
         return Finding("damage", Verdict.OK, "nothing had to be repaired in the last 24 h")
-    found = f"in the last 24 h {put_back:,} callbacks were pending and nowhere, {aside:,} keys were of a wrong type"
+    callbacks = tables.counted(put_back, "callback was", "callbacks were")
+    keys = tables.counted(aside, "key was", "keys were")
+    found = f"in the last 24 h {callbacks} pending and nowhere, {keys} of a wrong type"
     return Finding(
         "damage", Verdict.WARNING, f"{found}; they were repaired", "what else writes to this Redis?"
     )

@@ -9,7 +9,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import State
+from dispatcher.rules.outcomes import ENDS, State
 from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import StoredCallback
@@ -17,8 +17,10 @@ from tasks import wiring
 from tasks.actions import endpoints
 
 WAITING = "waiting"
+UNFINISHED = tuple(state.value for state in State if state not in ENDS)
+"""The states that waiting events are shown with."""
 ENDED = tuple(state.value for state in LISTED)
-STATES = (WAITING, *ENDED)
+STATES = (WAITING, *UNFINISHED, *ENDED)
 
 _HTTP_ERROR = re.compile(r"http_[1-9]\d\d")
 _AGO = re.compile(r"(\d+)([smhd])")
@@ -40,9 +42,13 @@ class Filter:
     until: str | None = None
 
     def __post_init__(self) -> None:
+        if self.state == State.DELIVERED:
+            raise InvalidInput(
+                "delivered events are too many to be listed: give --message, or `dispatcher stats` for their number"
+            )
         if self.state not in STATES:
             raise InvalidInput(f"a state is one of {', '.join(STATES)}, not {self.state!r}")
-        if self.state == WAITING and (self.since or self.until):
+        if self.is_waiting and (self.since or self.until):
             raise InvalidInput("--since and --until go with ends: failed, expired, superseded")
         if self.endpoint and not self.workspace:
             raise InvalidInput("--endpoint needs --workspace: an endpoint belongs to one workspace")
@@ -50,6 +56,11 @@ class Filter:
             raise InvalidInput(
                 f"an error is http_404, http_503, … or one of {', '.join(ERRORS)}, not {self.error!r}"
             )
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it selects events that have not ended."""
+        return self.state not in ENDED
 
     @property
     def origin(self) -> str | None:
@@ -62,7 +73,7 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
     if asked.workspace:
         await store.workspaces.require(asked.workspace)
     origin, now_ms = asked.origin, await store.installation.now_ms()
-    if asked.state == WAITING:
+    if asked.is_waiting:
         id_ = endpoint_id(EndpointName(asked.workspace or "", origin)) if origin else None
         found = store.callbacks.waiting(asked.workspace, id_)
     else:
@@ -72,6 +83,8 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
     is_known = origin is None
     async for event in found:
         is_known = is_known or origin == event.endpoint
+        if asked.state not in (WAITING, event.state):
+            continue
         if origin in (None, event.endpoint) and asked.error in (None, event.error):
             yield event
     if origin and not is_known:

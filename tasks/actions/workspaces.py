@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import difference, is_changed, shown_url
 from tasks import wiring
@@ -96,6 +97,15 @@ async def url_before(store: wiring.Store, workspace: str, *, needed: bool) -> st
     if needed and not url:
         raise InvalidInput("the workspace had no callback URL to move from: give --move-from")
     return url
+
+
+async def left_behind(store: wiring.Store, workspace: str, before: str) -> int:
+    """How many callbacks wait at the endpoint of the URL `before`: a change of the workspace's URL does not move them."""
+    if not before:
+        return 0
+    origin = parse_callback_url(before, allow_http=True).origin
+    found = await store.endpoints.get(EndpointName(workspace, origin))
+    return found.waiting if found else 0
 
 
 async def waiting_in_order(store: wiring.Store, workspace: str) -> list[str]:

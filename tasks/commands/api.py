@@ -41,6 +41,7 @@ def api(
         import uvicorn
         import uvicorn.supervisors
 
+        from dispatcher.api.log_rate import LogRate
         from tasks.api_protocol import SHUTDOWN_SECONDS, Limits
         from tasks.intake_protocol import IntakeProtocol
 
@@ -50,13 +51,10 @@ def api(
         console.fail(extra_needed("`dispatcher api`", "api"), console.USAGE)
     console.run(_require_format(settings))
     interrupt.end_at_once()  # the event loop above replaced the handler
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        console.fail(f"cannot listen at {host}:{port}: {error.strerror}", console.USAGE)
+    _require_address(host, port)
     if not settings.status_retention_seconds:
         console.err.print("DISPATCHER_STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
-    limits = Limits(settings.api_request_seconds, settings.api_max_connections)
+    limits = Limits(settings.api_request_seconds, settings.api_max_connections, LogRate())
     config = uvicorn.Config(
         "tasks.asgi:app",
         host=host,
@@ -72,6 +70,15 @@ def api(
     serve = _serve_in_processes if workers > 1 else _serve
     if serve(uvicorn, config) == signal.SIGINT:
         raise typer.Exit(interrupt.CODE)
+
+
+def _require_address(host: str, port: int) -> None:
+    """Ends the command if it cannot listen there."""
+    is_ipv6 = ":" in host  # as uvicorn decides
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if is_ipv6 else socket.AF_INET).close()
+    except OSError as error:
+        raise console.cannot_listen(f"[{host}]" if is_ipv6 else host, port, error) from None
 
 
 def _serve(uvicorn: Any, config: Any) -> int | None:

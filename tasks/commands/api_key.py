@@ -15,7 +15,18 @@ from tasks import console, wiring
 of_workspaces = typer.Typer(help="API keys of a workspace, for its customer's queries.", no_args_is_help=True)
 of_producers = typer.Typer(help="API keys of backends, for POST /v1/status-changes.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(help="The workspace's name.", metavar="ID", show_default=False)]
+
+def _of_workspace(workspace: str) -> str:
+    """Refuses the name that stands for all workspaces in Redis: its keys are those of backends."""
+    if workspace == PRODUCERS:
+        console.fail(f"there is no workspace {workspace!r}; `dispatcher producer-key` is for backends' keys")
+    return workspace
+
+
+Id = Annotated[
+    str,
+    typer.Argument(help="The workspace's name.", metavar="ID", show_default=False, callback=_of_workspace),
+]
 KeyId = Annotated[str, typer.Argument(help="The key's id (key_…).", metavar="KEY", show_default=False)]
 Rate = Annotated[
     int | None,
@@ -87,7 +98,7 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool, *, read_onl
                 platform,
                 name,
                 now_ms=await store.installation.now_ms(),
-                rate_per_second=rate or settings.api_rate_per_second,
+                rate_per_second=settings.api_rate_per_second if rate is None else rate,
                 read_only=read_only,
             )
             await store.audit.add(*_audited("add", workspace), after=_document(key))

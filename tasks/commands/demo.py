@@ -96,6 +96,7 @@ class _Demo:
         self._secrets: list[str] = []
         self._unshown: OSError | None = None
         """The error because of which nothing more can be printed."""
+        self._is_interrupted = False
 
     async def run(self) -> bool:
         with RedisServer(self._folder) as server:
@@ -123,10 +124,10 @@ class _Demo:
                 "the backoff is shortened by settings: "
                 + " ".join(f"{PREFIX}{k}={v}" for k, v in SHORTENED.items())
             )
-            with _worker(self._folder) as process:
+            with self._quiet_once_interrupted(), _worker(self._folder) as process:
                 queued = await _enqueue(store, [localised(line, ports) for line in lines])
                 _say(
-                    f"{len(queued)} lines of {demo_file.FILE.name} are on the queue; callbacks as they arrive:\n"
+                    f"{len(queued)} lines of {_shown_path(demo_file.FILE)} are on the queue; callbacks as they arrive:\n"
                 )
                 console.out.print(
                     _row("event type", "message", "attempt", "answer", "signature", "receiver"), style="bold"
@@ -137,6 +138,15 @@ class _Demo:
             console.out.record = True
             console.out.print("  …")
         return _summary(account)
+
+    @contextmanager
+    def _quiet_once_interrupted(self) -> Iterator[None]:
+        """Shows no more callbacks after Ctrl-C."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._is_interrupted = True
+            raise
 
     async def _settled(self, store: wiring.Store, lines: int, process: "subprocess.Popen[bytes]") -> None:
         """Waits until every line has ended, or for DEADLINE_SECONDS."""
@@ -171,7 +181,7 @@ class _Demo:
 
     def _show(self, received: Received) -> None:
         self._received.append(received)
-        if self._unshown:
+        if self._unshown or self._is_interrupted:
             return
         if self._short:
             console.out.record = len(self._received) <= PICTURE_ROWS
@@ -196,6 +206,11 @@ def _row(event_type: str, message: str, number: str, answer: str, verdict: str, 
     first = f"  {event_type:<22} {message:<37} {number:>7}"
     apart = "  " if console.out.width >= PICTURE_COLUMNS else "\n      "
     return Text(f"{first}{apart}{answer:<25} {verdict:<13} {host}", no_wrap=True)
+
+
+def _shown_path(path: Path) -> str:
+    """A path that can be opened from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _say(text: str) -> None:
@@ -230,6 +245,11 @@ def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
         )
     try:
         yield process
+    except (
+        BaseException
+    ):  # of an interrupted demo nothing is needed any more, not even its worker's clean end
+        process.kill()
+        raise
     finally:
         process.terminate()
         try:
@@ -258,7 +278,8 @@ def _summary(account: Account) -> bool:
         "no callback": "the platform sends none for this status",
     }
     console.out.print()
-    console.out.print(_table(account, notes), soft_wrap=False)
+    rows = console.out.render_lines(_table(account, notes))  # wrapped to the width, and padded to it
+    console.out.print("\n".join("".join(part.text for part in row).rstrip() for row in rows))
     problems = list(account.problems())
     for problem in problems:
         _say(f"does not add up: {problem}")

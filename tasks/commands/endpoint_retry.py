@@ -8,7 +8,7 @@ import typer
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import at, held_by, problem
 from dispatcher.store.replies import Retried
-from tasks import console, wiring
+from tasks import console, tables, wiring
 from tasks.actions import endpoints
 from tasks.actions.endpoints import ToRetry
 from tasks.commands.endpoint import Json, document_of, run_on_one
@@ -144,8 +144,8 @@ def _shown(steps: Sequence[Endpoint]) -> Iterable[Endpoint]:
 
 
 def _endpoints(count: int) -> str:
-    return f"{count} endpoint{'' if count == 1 else 's'}"
+    return tables.counted(count, "endpoint", "endpoints")
 
 
 def _made_due(count: int) -> str:
-    return f"{count} callback{'' if count == 1 else 's'} that waited for the next attempt due now"
+    return tables.counted(count, "callback", "callbacks") + " that waited for the next attempt due now"

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from dispatcher.codec import not_plain, timestamp_ms
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, visible
 from dispatcher.model import StatusChange
 from dispatcher.producer import BATCH, Dispatcher, Ready, ready, unknown_workspace
-from tasks import console, wiring
+from tasks import console, tables, wiring
 
 SHOWN = 20
 """Invalid lines that are printed; the rest are counted."""
@@ -62,8 +61,11 @@ def enqueue(
         wrong = [{"line": line, "problem": problem} for line, problem in lines.problems]
         console.print_json({"enqueued": len(event_ids), "eventIds": event_ids, "skipped": wrong})
     else:
-        skipped = f", {len(lines.problems)} lines skipped" if lines.problems else ""
-        console.out.print(f"{len(event_ids)} status changes enqueued{skipped}", markup=False)
+        skipped = (
+            f", {tables.counted(len(lines.problems), 'line', 'lines')} skipped" if lines.problems else ""
+        )
+        enqueued = tables.counted(len(event_ids), "status change", "status changes")
+        console.out.print(f"{enqueued} enqueued{skipped}", markup=False)
     if lines.expired:
         console.err.print(
             f"{lines.expired} of them are older than {settings.expiry_seconds / 3600:g} hours, or than their ttlSeconds: "
@@ -112,6 +114,10 @@ def _take_out_unknown(dispatcher: Dispatcher, lines: Lines) -> None:
 
 
 def _lines(file: str) -> list[bytes]:
+    if file == "-" and sys.stdin.isatty():
+        console.err.print(
+            "type status changes, one JSON document a line; Ctrl-D at the start of a line ends them"
+        )
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
@@ -122,29 +128,34 @@ def _lines(file: str) -> list[bytes]:
 
 
 def _send(dispatcher: Dispatcher, changes: Sequence[Numbered]) -> list[str]:
-    event_ids: list[str] = []
     columns = (TextColumn("enqueuing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console.err, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=len(changes))
-        for batch in _batches(changes):
-            try:
-                event_ids += dispatcher.enqueue_ready(one for _, one in batch)
-            except EnqueueInterrupted as error:
-                after = (batch[len(error.confirmed) - 1] if error.confirmed else _before(changes, batch))[0]
-                raise EnqueueInterrupted(
-                    f"{error}; the file is enqueued up to line {after}: enqueuing it all again is safe",
-                    error.confirmed,
-                ) from error
-            progress.advance(task, len(batch))
-    return event_ids
+
+        def taken() -> Iterator[Ready]:
+            """The changes; the producer takes them batch by batch, when the one before is enqueued."""
+            for number, (_, one) in enumerate(changes):
+                if number % BATCH == 0:
+                    progress.update(task, completed=number)
+                yield one
+
+        try:
+            return dispatcher.enqueue_ready(taken())
+        except EnqueueInterrupted as error:
+            line = _enqueued_up_to(changes, error.confirmed)
+            what = f"the file is enqueued up to line {line}" if line else "its first line may be missing"
+            text = f"{error}; {what}: enqueuing it all again is safe"
+            raise EnqueueInterrupted(text, error.confirmed) from error
 
 
-def _before(changes: Sequence[Numbered], batch: Sequence[Numbered]) -> tuple[int, object]:
-    position = changes.index(batch[0])
-    return changes[position - 1] if position else (0, None)
+def _enqueued_up_to(changes: Sequence[Numbered], confirmed: Sequence[str]) -> int:
+    """The line before the first one that is not confirmed; 0 if that is the first.
 
-
-def _batches(changes: Sequence[Numbered]) -> Iterator[Sequence[Numbered]]:
-    rest = iter(changes)
-    while batch := list(islice(rest, BATCH)):
-        yield batch
+    Confirmed are those that Redis took, in order: it may have refused one between two others.
+    """
+    line, rest = 0, iter(confirmed)
+    for number, one in changes:
+        if one.event_id != next(rest, None):
+            break
+        line = number
+    return line

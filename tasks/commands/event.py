@@ -1,5 +1,6 @@
 """`dispatcher event`: shows what became of a status change; `replay` sends it once more."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -14,6 +15,9 @@ from tasks import console, tables, wiring
 from tasks.actions import events
 from tasks.actions.events import STATES, Filter
 from tasks.commands.filters import Error, Json, Since, Until, Url, Workspace
+
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""The usual form of a message's id; any text may be one."""
 
 commands = typer.Typer(help="Show what became of a status change; send it once more.", no_args_is_help=True)
 
@@ -54,7 +58,10 @@ def list_(
         str | None, typer.Option(help="All events of this message (its uuid).", show_default=False)
     ] = None,
     state: Annotated[
-        str | None, typer.Option(help=f"In this state: {', '.join(STATES)}.", show_default=False)
+        str | None,
+        typer.Option(
+            help=f"In this state: {', '.join(STATES)} (waiting: all that have not ended).", show_default=False
+        ),
     ] = None,
     workspace: Workspace = None,
     endpoint: Url = None,
@@ -153,7 +160,8 @@ def _none(message: str | None, queued: int) -> str:
     waiting = (
         f"; status changes still on the queue: {queued:,} (`dispatcher check` says whether a worker runs)"
     )
-    return f"no events of message {message}{waiting if queued else ''}"
+    whole = "" if UUID.fullmatch(message) else "; a message is found by its whole id, not by its beginning"
+    return f"no events of message {message}{whole}{waiting if queued else ''}"
 
 
 def _last(event: StoredCallback) -> str | None:

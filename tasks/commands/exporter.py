@@ -6,22 +6,24 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings
-from dispatcher.errors import InvalidInput
 from dispatcher.health import Health
 from tasks import console
 from tasks.health import looking
-from tasks.prometheus import InstallationCollector, serve
+from tasks.metrics_server import serve
+from tasks.prometheus import InstallationCollector
 
 PORT = 9464
 
 
 def exporter(
     port: Annotated[int, typer.Option(help="Where to listen; 0: any free port.", min=0, max=65_535)] = PORT,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0",  # noqa: S104  scraped from elsewhere
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 for a Prometheus on another machine.")
+    ] = "127.0.0.1",
 ) -> None:
     """Export metrics of queue, endpoints and Redis to Prometheus, read at each scrape.
 
-    Workers export their own metrics at DISPATCHER_METRICS_PORT; docs/metrics.md lists all of them. /healthz says whether the exporter
+    The metrics have no password: let only Prometheus reach them. Workers export their own at DISPATCHER_METRICS_PORT; docs/metrics.md lists all of them. /healthz says whether the exporter
     is alive, /readyz whether Redis answers it.
     """
     settings = console.service_settings()
@@ -34,7 +36,7 @@ async def _export(settings: Settings, host: str, port: int) -> None:
         try:
             end, port = serve(port, InstallationCollector(settings), health, host)
         except OSError as error:
-            raise InvalidInput(f"cannot listen at {host}:{port}: {error.strerror}") from None
+            raise console.cannot_listen(host, port, error) from None
         shown = f"[{host}]" if ":" in host else host
         console.say(f"metrics at http://{shown}:{port}/metrics; Ctrl-C ends it")
         try:

@@ -10,7 +10,7 @@ import typer
 from aiohttp import web
 
 from config.settings import Settings
-from dispatcher.errors import DispatcherError, visible
+from dispatcher.errors import visible
 from dispatcher.signing import key_of
 from tasks import console, wiring
 from tasks.receiver import Received, Receiver
@@ -56,7 +56,7 @@ async def _listen(
     try:
         port = await receiver.listen(host, port)
     except OSError as error:
-        raise DispatcherError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise console.cannot_listen(host, port, error) from None
     url = f"http://{host}:{port}/"
     console.err.print(
         f"listening on {url} (workers need DISPATCHER_ALLOW_HTTP and DISPATCHER_ALLOWED_NETWORKS to reach it)"

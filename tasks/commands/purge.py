@@ -12,7 +12,7 @@ from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import Pending
-from tasks import console, wiring
+from tasks import console, tables, wiring
 from tasks.actions import endpoints, purge
 from tasks.actions.events import ENDED
 from tasks.actions.rejected import KEPT, Choice, remove
@@ -56,10 +56,14 @@ def waiting(
         return await purge.cancel(store, workspace, origin, events, lambda steps: progress(steps, "ending"))
 
     events = console.run(_with(settings, find))
-    if not _sure(f"end {len(events)} waiting callbacks of workspace {workspace} as failed", len(events), yes):
+    if not _sure(
+        f"end {tables.counted(len(events), 'waiting callback', 'waiting callbacks')} of workspace {workspace} as failed",
+        len(events),
+        yes,
+    ):
         return
     done = console.run(_with(settings, end))
-    console.out.print(f"{done} callbacks have ended as failed (cancelled)")
+    console.out.print(f"{tables.counted(done, 'callback has', 'callbacks have')} ended as failed (cancelled)")
 
 
 @commands.command()
@@ -84,14 +88,15 @@ def ended(
     console.require_one_of("a state", state, ENDED)
     chosen = State(state) if state else None
     events = console.run(_with(settings, lambda store: purge.ended(store, workspace, chosen, message)))
-    what = f"remove {len(events)} callbacks of workspace {workspace} from the ledger"
+    what = f"remove {tables.counted(len(events), 'callback', 'callbacks')} of workspace {workspace} from the ledger"
     if not _sure(what, len(events), yes):
         return
 
     async def forget(store: wiring.Store) -> int:
         return await purge.forget(store, workspace, events, state=state, message=message)
 
-    console.out.print(f"{console.run(_with(settings, forget))} callbacks are removed from the ledger")
+    done = console.run(_with(settings, forget))
+    console.out.print(f"{tables.counted(done, 'callback is', 'callbacks are')} removed from the ledger")
 
 
 @commands.command()
@@ -107,10 +112,10 @@ def rejected(
         return [entry.id for entry in await store.rejected.newest(KEPT, choice.has)]
 
     ids = console.run(_with(settings, find))
-    if not _sure(f"remove {len(ids)} rejected entries", len(ids), yes):
+    if not _sure(f"remove {tables.counted(len(ids), 'rejected entry', 'rejected entries')}", len(ids), yes):
         return
     console.run(_with(settings, lambda store: remove(store, choice, ids)))
-    console.out.print(f"{len(ids)} rejected entries are removed")
+    console.out.print(f"{tables.counted(len(ids), 'rejected entry is', 'rejected entries are')} removed")
 
 
 async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]) -> T:

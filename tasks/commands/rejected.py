@@ -7,7 +7,7 @@ import typer
 from dispatcher.model import iso
 from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.store.rejected import RejectedEntry
-from tasks import console, wiring
+from tasks import console, tables, wiring
 from tasks.actions import workspaces
 from tasks.actions.rejected import KEPT, Choice, Requeued, to_requeue
 from tasks.actions.rejected import requeue as put_back
@@ -136,7 +136,9 @@ def _none(reason: str | None, workspace: str | None) -> str:
 
 def _print_requeued(found: Requeued, *, done: bool) -> None:
     if not done:
-        console.out.print(f"{found.entries} entries; nothing was done: --yes puts them back on the queue")
+        console.out.print(
+            f"{tables.counted(found.entries, 'entry', 'entries')}; nothing was done: --yes puts back what is counted"
+        )
         return
     kept = f"; {found.left} were kept only in part or are gone, and stay" if found.left else ""
-    console.out.print(f"{found.requeued} entries are on the queue again{kept}")
+    console.out.print(f"{tables.counted(found.requeued, 'entry is', 'entries are')} on the queue again{kept}")

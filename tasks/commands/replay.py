@@ -124,7 +124,7 @@ def _held(endpoint: Endpoint) -> str:
 
 
 def _events(count: int) -> str:
-    return f"{count:,} event{'' if count == 1 else 's'}"
+    return tables.counted(count, "event", "events")
 
 
 def _over(count: int, rate: float) -> str:

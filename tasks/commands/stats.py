@@ -73,7 +73,7 @@ def _print(found: dict[str, Any]) -> None:
     states = ", ".join(f"{count} {state}" for state, count in sorted(now["endpoints"].items())) or "none yet"
     what = "".join(f"; {count} {problem}" for problem, count in now["problems"].items())
     console.print_text(
-        f"now: {now['queued']:,} on the queue, {now['waiting']:,} callbacks wait ({now['inFlight']:,} in flight), "
+        f"now: {now['queued']:,} on the queue, {tables.counted(now['waiting'], 'callback waits', 'callbacks wait')} ({now['inFlight']:,} in flight), "
         f"the oldest due {now['oldestDueAt'] or '-'}; endpoints: {states}{what}"
     )
     console.out.print()

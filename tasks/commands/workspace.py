@@ -67,7 +67,9 @@ def rotate_encryption() -> None:
             await store.audit.add("workspace.rotate_encryption", after={"workspaces": count})
             return count
 
-    console.out.print(f"the secrets of {console.run(work())} workspaces are encrypted under the newest key")
+    console.out.print(
+        f"the secrets of {tables.counted(console.run(work()), 'workspace', 'workspaces')} are encrypted under the newest key"
+    )
 
 
 def list_(as_json: Json = False) -> None:
@@ -124,7 +126,11 @@ def remove(
             return ended
 
     waiting = console.run(work())
-    ended = f"; {waiting} waiting callbacks end as failed (workspace_removed)" if waiting else ""
+    ended = (
+        f"; {tables.counted(waiting, 'waiting callback ends', 'waiting callbacks end')} as failed (workspace_removed)"
+        if waiting
+        else ""
+    )
     console.out.print(f"workspace {workspace} is removed{ended}", markup=False)
 
 

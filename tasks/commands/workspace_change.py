@@ -1,5 +1,6 @@
 """`dispatcher workspace add` and `update`: create and change a workspace. Both resolve its callback URL first."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -10,7 +11,8 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.workspace import ORDERINGS, Workspace
 from dispatcher.rules.workspace_headers import parse_headers
-from tasks import console, wiring
+from dispatcher.store.audit import shown_url
+from tasks import console, tables, wiring
 from tasks.actions import endpoints, workspaces
 from tasks.actions.workspaces import Moved, Wanted
 from tasks.commands.look_up import look_up
@@ -151,7 +153,7 @@ async def _update(
     move_from: str | None,
     no_check: bool,
 ) -> tuple[bool, Moved | None, str]:
-    """Whether anything changed, what was moved, and a warning (or "")."""
+    """Whether anything changed, what was moved, and warnings, one a line (or "")."""
     async with wiring.store(settings) as store:
         if move_from:
             await endpoints.one(store, workspace, parse_callback_url(move_from, allow_http=True).origin)
@@ -159,7 +161,9 @@ async def _update(
         warning = "" if no_check else await _look_up(settings, wanted.callback_url)
         changed = await workspaces.update(store, workspace, wanted)
         if not move_waiting:
-            return changed, None, warning
+            new = wanted.callback_url
+            left = await workspaces.left_behind(store, workspace, before) if new not in (None, before) else 0
+            return changed, None, "\n".join(filter(None, (warning, _left(left, workspace, before, new))))
         with console.err.status("reading what waits"):
             waiting = await workspaces.waiting_in_order(store, workspace)
         return changed, await workspaces.move(store, workspace, before, waiting, _shown), warning
@@ -172,10 +176,22 @@ def _shown(steps: Sequence[Sequence[str]]) -> Iterable[Sequence[str]]:
 def _also(moved: Moved | None) -> str:
     if moved is None:
         return ""
-    left = (
-        f"; {moved.left} are being sent, or go to another URL (--move-from moves those)" if moved.left else ""
-    )
-    return f"; {moved.moved} waiting callbacks go to the new URL{left}"
+    are = tables.counted(moved.left, "is being sent, or goes", "are being sent, or go")
+    left = f"; {are} to another URL (--move-from moves those)" if moved.left else ""
+    return f"; {tables.counted(moved.moved, 'waiting callback goes', 'waiting callbacks go')} to the new URL{left}"
+
+
+def _left(count: int, workspace: str, before: str, new: str | None) -> str:
+    """A line about callbacks that wait for the URL before, with the command that moves them; "" if there are none."""
+    if not count:
+        return ""
+    waiting = tables.counted(count, "callback that waits still goes", "callbacks that wait still go")
+    told = f"{waiting} to the previous URL, {shown_url(before)}"
+    if not new:
+        return told
+    from_url = shlex.quote(before) if before == shown_url(before) else "PREVIOUS_URL"
+    command = f"dispatcher workspace update {workspace} --callback-url {shlex.quote(new)}"
+    return f"{told}; to move: {command} --move-waiting --move-from {from_url}"
 
 
 async def _look_up(settings: Settings, url: str | None) -> str:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shlex
 import signal
+import socket
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -208,6 +210,9 @@ def test_demo(tmp_path: Path) -> None:
     done = run("demo", TMPDIR=str(tmp_path))
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "it adds up" in done.stdout
+    assert [] == [line for line in done.stdout.splitlines() if line != line.rstrip()]
+    (named,) = re.findall(r"lines of (\S+) are on the queue", done.stdout)
+    assert Path(named).is_file()
     assert [] == list(tmp_path.iterdir())
     assert [] == _processes_in(tmp_path)
 
@@ -358,3 +363,15 @@ def test_what_is_not_accepted_yet(stack: Stack) -> None:
     shown = stack.cli("event", "list", "--message", "m0")
     assert (0, True) == (shown.returncode, "still on the queue: 1" in shown.stdout)
     assert 1 == stack.cli("tail", "--workspace", "nobody").returncode
+
+
+@pytest.mark.parametrize(
+    "command", ["api", "exporter", "listen --secret whsec_QUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJD"]
+)
+def test_a_port_that_is_taken(command: str) -> None:
+    """Whatever listens says in one line that its port is taken, with the same exit code, at 127.0.0.1 unless told otherwise."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(*command.split(), "--port", str(port), DISPATCHER_LOG_FORMAT="console")
+    assert 2 == done.returncode
+    assert f"error: cannot listen at 127.0.0.1:{port}: Address already in use" == done.stderr.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import time
 from typing import Any
@@ -152,7 +153,10 @@ def test_stats(stack: Stack, failed: list[str]) -> None:
 
 
 def test_a_customer_that_moved(stack: Stack) -> None:
-    """What waits for the old URL goes to the new one, in order; what was sent to a URL of its own stays there."""
+    """What waits for the old URL is counted, and goes to the new one by the command that is named, in order.
+
+    What was sent to a URL of its own stays there.
+    """
     old, own, new = (f"{stack.listen()}/{name}" for name in ("old", "own", "new"))
     stack.add_workspace("acme", "zeckta", old)
     stack.start_worker().wait_ready()
@@ -162,8 +166,10 @@ def test_a_customer_that_moved(stack: Stack) -> None:
     changes = [stack.enqueue(1, first=2, status=status)[0] for status in ("SUBMITTED", "SENT", "DELIVERED")]
     (apart,) = stack.enqueue(1, first=3, callbackUrl=own)
     wait_until(lambda: stack.cli_json("workspace", "show", "acme")["waiting"] == 4)
-    moved = stack.cli("workspace", "update", "acme", "--callback-url", new, "--move-waiting")
-    assert "3 waiting callbacks go to the new URL; 1 are being sent, or go to another URL" in moved.stdout
+    said = stack.cli("workspace", "update", "acme", "--callback-url", new).stderr
+    assert f"3 callbacks that wait still go to the previous URL, {old}; to move: dispatcher " in said
+    moved = stack.cli(*shlex.split(said.partition("to move: dispatcher ")[2]))
+    assert "3 waiting callbacks go to the new URL; 1 is being sent, or goes to another URL" in moved.stdout
     assert {"delivered": 3} == stack.wait_ended(changes)
     arrived = [received for received in stack.received if received.event_id in changes]
     assert changes == [received.event_id for received in arrived]
@@ -268,7 +274,7 @@ def test_names_that_nothing_has(stack: Stack) -> None:
     for args, shown in (
         (("audit", "list", "--workspace", "acmee"), "nothing was changed of workspace acmee"),
         (("rejected", "list", "--workspace", "gone"), "of-gone"),
-        (("rejected", "requeue", "--workspace", "gone"), "1 entries"),
+        (("rejected", "requeue", "--workspace", "gone"), "1 entry"),
     ):
         done = stack.cli(*args)
         assert (0, True) == (done.returncode, "note: there is no workspace" in done.stderr), (args, done)

@@ -89,7 +89,7 @@ PLACES = {
         *("uvicorn.supervisors:Multiprocess.init_processes", "uvicorn.supervisors:Multiprocess.run"),
         "uvicorn.supervisors:Multiprocess.keep_subprocess_alive",
     ),
-    "exporter": ("config.logs:guard_standard_streams", "asyncio:run", "tasks.prometheus:make_server"),
+    "exporter": ("config.logs:guard_standard_streams", "asyncio:run", "tasks.metrics_server:make_server"),
     "worker": (
         *("config.logs:guard_standard_streams", "celery.apps.worker:Worker.on_start"),
         *("celery.apps.worker:install_rdb_handler", "tasks.worker:EngineStep.start"),

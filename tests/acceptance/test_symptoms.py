@@ -335,7 +335,7 @@ def test_did_not_get_it(stand: Stack, chapter: Chapter) -> None:
     assert event_id in chapter.run("dispatcher event list --message", stand, UUID="m0")
     shown = chapter.run("dispatcher event show", stand, EVENT_ID=event_id, acme="asks")
     assert "attempt 1" in shown
-    assert "no events of message nobody" in chapter.run(
+    assert "no events of message nobody; a message is found by its whole id" in chapter.run(
         "dispatcher event list --message", stand, UUID="nobody"
     )
     stand.enqueue(workspace="asks", eventId=event_id, status="DELIVERED")
@@ -566,6 +566,6 @@ def test_key_written_over(stand: Stack, chapter: Chapter) -> None:
     chapter.see("redis.key_set_aside", log_of(stand))
     said = chapter.run("dispatcher check", stand)
     chapter.see("damage", said)
-    assert "1 keys were of a wrong type" in " ".join(said.split())
+    assert "1 key was of a wrong type" in " ".join(said.split())
     stop(stand, "broken", resume=True)
     assert {"delivered": 2} == stand.wait_ended(event_ids, "broken")

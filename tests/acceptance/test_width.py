@@ -229,3 +229,11 @@ def test_the_table_of_commands_is_complete() -> None:
     folder = Path(cli.__file__).parent / "commands"
     modules = {entry.where.partition(":")[0].rpartition(".")[2] for entry in cli.COMMANDS}
     assert {"__init__", "filters", "look_up"} == {path.stem for path in folder.glob("*.py")} - modules
+
+
+def test_enqueue_from_a_terminal(stand: Stack) -> None:
+    """`dispatcher enqueue -` on a terminal says what it waits for."""
+    terminal = Terminal(stand, "enqueue", "-")
+    wait_until(lambda: "Ctrl-D" in terminal.text, what="what it waits for")
+    terminal.process.send_signal(signal.SIGINT)
+    assert 130 == terminal.wait()

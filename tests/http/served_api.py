@@ -13,6 +13,7 @@ import uvicorn
 
 from config.settings import Settings
 from dispatcher.api.app import create_app
+from dispatcher.api.log_rate import LogRate
 from dispatcher.api.responses import ApiParts
 from tasks import api_wiring
 from tasks.api_protocol import BoundedProtocol, Limits
@@ -127,7 +128,7 @@ def served(
         async with api_wiring.api(settings) as made:
             yield made
 
-    made = Served(create_app(parts), protocol, Limits(seconds, settings.api_max_connections))
+    made = Served(create_app(parts), protocol, Limits(seconds, settings.api_max_connections, LogRate()))
     try:
         yield made
     finally:

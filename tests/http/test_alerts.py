@@ -5,7 +5,9 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
@@ -15,8 +17,9 @@ from dispatcher.rules.outcomes import Attempt, State
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store.replies import Ended
 from dispatcher.store.stats import Figures
-from dispatcher.worker.alerts import MAX_OF_WORKSPACE, AlertOptions, Alerts
+from dispatcher.worker.alerts import MAX_ALERTS, MAX_OF_WORKSPACE, AlertOptions, Alerts
 from tasks.receiver import Received, Receiver
+from tests.fakes import until
 from tests.http.raw_server import answer as web_answer
 from tests.http.raw_server import answers, serving
 
@@ -140,6 +143,96 @@ def test_counts_add_up() -> None:
 
     _, second = told(work, [503])
     assert 6 == json.loads(second.body)["alerts"][0]["count"]
+
+
+def of(workspace: str, number: int) -> Ended:
+    """A callback of an endpoint that ended."""
+    return replace(FAILED, workspace=workspace, endpoint=f"https://{number}.example:443")
+
+
+class Operator:
+    """The operator's URL: what it got, and what it does before it answers."""
+
+    def __init__(self) -> None:
+        self.got: list[list[dict[str, Any]]] = []
+        self.before: Callable[[], Awaitable[object]] = asyncio.Event().wait
+        self.status = 503
+        transport = httpx.MockTransport(self._answer)
+        self.alerts = Alerts(
+            "w1", AlertOptions("https://ops.example/"), httpx.AsyncClient(transport=transport)
+        )
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.got.append(json.loads(request.content)["alerts"])
+        await self.before()
+        return httpx.Response(self.status)
+
+
+def test_the_bounds_hold_while_the_operators_url_fails() -> None:
+    """However long it fails, and whatever ends meanwhile, no more alerts are kept, in total and of one workspace."""
+    operator = Operator()
+    numbers = iter(range(10_000))
+
+    async def meanwhile() -> None:
+        for workspace in range(60):
+            for _ in range(25):
+                operator.alerts.ended(of(f"w{workspace}", next(numbers)))
+
+    async def work() -> None:
+        operator.before = meanwhile
+        operator.alerts.ended(of("w0", next(numbers)))
+        for _ in range(4):
+            await operator.alerts.send(NOW_MS)
+
+    asyncio.run(work())
+    together = MAX_ALERTS // MAX_OF_WORKSPACE  # one for the rest of each workspace that has its share
+    assert MAX_ALERTS <= len(operator.got[-1]) <= MAX_ALERTS + together
+    assert MAX_OF_WORKSPACE + 1 == max(Counter(one["workspace"] for one in operator.got[-1]).values())
+
+
+def test_the_rest_of_a_workspace_adds_up() -> None:
+    """What an alert for the rest stands for is added up over failed POSTs: each endpoint is one."""
+    operator = Operator()
+    numbers = iter(range(10_000))
+
+    async def meanwhile() -> None:
+        for _ in range(MAX_OF_WORKSPACE + 5):
+            operator.alerts.ended(of("hog", next(numbers)))
+
+    async def work() -> None:
+        operator.before = meanwhile
+        await meanwhile()
+        for _ in range(4):
+            await operator.alerts.send(NOW_MS)
+
+    asyncio.run(work())
+    for rounds, alerts in enumerate(operator.got, 1):
+        [rest] = [one for one in alerts if "more" in one]
+        endpoints = rounds * (MAX_OF_WORKSPACE + 5)
+        assert (MAX_OF_WORKSPACE + 1, endpoints) == (len(alerts), MAX_OF_WORKSPACE + rest["more"] + 1)
+        assert endpoints == sum(one["count"] for one in alerts)
+
+
+def test_a_post_that_is_broken_off_is_made_again() -> None:
+    """Alerts whose POST was under way when the worker began to end are sent at its end."""
+    operator = Operator()
+
+    async def work() -> None:
+        operator.alerts.ended(FAILED)
+        sending = asyncio.create_task(operator.alerts.send(NOW_MS))
+        await until(lambda: operator.got)
+        sending.cancel()
+        await asyncio.wait({sending})
+        operator.alerts.ended(FAILED)
+        operator.before = until_nothing
+        await operator.alerts.send(NOW_MS)
+
+    asyncio.run(work())
+    assert [[1], [2]] == [[one["count"] for one in alerts] for alerts in operator.got]
+
+
+async def until_nothing() -> None:
+    """Answers at once."""
 
 
 def test_superseded_is_no_alert() -> None:

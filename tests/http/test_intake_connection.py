@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dispatcher.api.enqueuer import Answer, Reply
+from dispatcher.api.log_rate import LogRate
 from tasks.api_protocol import Limits
 from tasks.intake_protocol import MAX_BEHIND_BYTES, IntakeProtocol
 from tests.http.served_api import Answered, Served, answer_on
@@ -65,7 +66,7 @@ class App:
 def running(seconds: float = 10, connections: int = 100) -> Iterator[tuple[Served, Intake]]:
     """A server, and its intake."""
     app = App()
-    api = Served(app, IntakeProtocol, Limits(seconds, connections))
+    api = Served(app, IntakeProtocol, Limits(seconds, connections, LogRate()))
     try:
         yield api, app.intake
     finally:

@@ -31,6 +31,9 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
         wheel.writestr("project-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("project-1.dist-info/RECORD", "")
     return "project-1-py3-none-any.whl"
+
+
+build_wheel = build_editable
 '''
 PYPROJECT = """
 [build-system]
@@ -169,6 +172,15 @@ def test_killed_in_the_middle(project: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     (project / "hold").unlink()
+    assert "installed in" in install(project, "demo")
+    assert "" == install(project, "demo")
+
+
+def test_a_copy(project: Path) -> None:
+    """After `pip install .` there is a copy of the project in .venv, which no edit reaches: the next call links it again."""
+    install(project, "demo")
+    python = project / ".venv" / "bin" / "python"
+    succeed(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", ".", cwd=project)
     assert "installed in" in install(project, "demo")
     assert "" == install(project, "demo")
 

@@ -177,3 +177,13 @@ def test_the_image_has_celery_s_command(everything: Path, tmp_path: Path) -> Non
         everything / "python", "-m", "celery", "-A", "tasks", "report", cwd=tmp_path, PYTHONPATH=str(folder)
     )
     assert "global_keyprefix" in out
+
+
+def test_celery_s_command_in_a_checkout(everything: Path, checkout: Path) -> None:
+    """In a checkout whose package was installed as a copy, Celery's own program finds our application.
+
+    It has the working directory on its path for the import of `tasks` only, unlike `python -m celery`.
+    """
+    start = "import sys; from celery.__main__ import main; sys.path.pop(0); sys.exit(main())"
+    out = succeed(everything / "python", "-c", start, "-A", "tasks", "report", cwd=checkout)
+    assert "global_keyprefix" in out

@@ -96,6 +96,20 @@ def test_chosen(world: World, do: Callable[..., Any]) -> None:
         do(chosen, Filter("failed", since="yesterday"))
 
 
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [("waiting", ["due", "waits"]), ("pending", ["due"]), ("retrying", ["waits"]), ("sending", [])],
+)
+def test_chosen_by_a_state_that_is_shown(
+    world: World, do: Callable[..., Any], state: str, found: list[str]
+) -> None:
+    """What has not ended can be asked for by each state that it is shown with."""
+    do(add_acme)
+    waiting(world, "waits")
+    world.accept(callback("due", endpoint=B, message="of-due", timestamp_ms=world.now))
+    assert found == sorted(do(chosen, Filter(state)))
+
+
 def test_replay_stops_where_an_endpoint_is_full(world: World, do: Callable[..., Any]) -> None:
     """What was replayed until then is counted, and audited with the filter; the rest is not tried."""
     failed(world, *"abcdef")
@@ -198,6 +212,8 @@ def test_move(world: World, do: Callable[..., Any]) -> None:
     assert not do(workspaces.update, "acme", Wanted("https://new.example/hooks"))
     found = do(workspaces.waiting_in_order, "acme")
     assert names == [one for one in found if one != "other"]
+    assert 4 == do(workspaces.left_behind, "acme", before)
+    assert [0, 0] == [do(workspaces.left_behind, "acme", url) for url in ("", "https://none.example/hooks")]
     assert Moved(5, 0) == do(workspaces.move, "acme", before, found, at_once)
     assert Moved(0, 5) == do(workspaces.move, "acme", before, found, at_once)
     world.now += 5000

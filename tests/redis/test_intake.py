@@ -730,6 +730,66 @@ def test_nobody_died_on_what_redis_refused(redis_url: str, monkeypatch: pytest.M
     assert [] == asyncio.run(work())
 
 
+@pytest.mark.parametrize("is_killed", [False, True], ids=["stopped", "killed"])
+def test_nobody_died_while_redis_was_full(redis_url: str, is_killed: bool) -> None:
+    """Readers that end while Redis refuses what they read do not count as deaths, however often that happens."""
+
+    async def met() -> None:
+        reader = Reader(redis_url)
+        await reader.client.delete(KEYS.intake, KEYS.full)
+        task = asyncio.create_task(reader.intake.run())
+        await until(lambda: reader.client.exists(KEYS.full))
+        if is_killed:
+            await reader.crash(task)
+        else:
+            reader.intake.stop()
+            await task
+            await reader.close()
+
+    async def work() -> tuple[list[str], list[int]]:
+        async with Leading(redis_url) as reader:
+            pass
+        reader = Reader(redis_url)
+        await enqueue(reader, [line(1), line(2)])
+        await reader.client.config_set("maxmemory", 1)
+        try:
+            for _ in range(MAX_DEATHS + 1):
+                await met()
+        finally:
+            await reader.client.config_set("maxmemory", 0)
+        pending = await reader.client.xpending_range(KEYS.events, "workers", "-", "+", 9)
+        await reader.client.delete(KEYS.intake)
+        await reader.drain()
+        found = await accepted(reader)
+        await reader.close()
+        return found, [one["times_delivered"] for one in pending]
+
+    assert (["e1", "e2"], [0, 0]) == asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def test_nobody_died_on_what_a_machine_without_memory_left(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that stops while it cannot prepare what it read has not died on it."""
+
+    async def work() -> list[int]:
+        async with Leading(redis_url) as reader:
+            tries: list[bytes] = []
+
+            def from_json(raw: bytes) -> None:
+                tries.append(raw)
+                raise MemoryError
+
+            monkeypatch.setattr(prepare.StatusChange, "from_json", from_json)
+            await enqueue(reader, [line(1)])
+            await until(lambda: _true(tries))
+        async with connect_async(redis_url) as client:
+            pending = await client.xpending_range(KEYS.events, "workers", "-", "+", 9)
+            return [one["times_delivered"] for one in pending]
+
+    assert [0] == asyncio.run(work())
+
+
 async def _is_read(reader: Reader, count: int) -> bool:
     return bool((await reader.client.xpending(KEYS.events, "workers"))["pending"] == count)
 

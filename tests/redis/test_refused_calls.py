@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from dispatcher.store.refused_calls import REASONS, Refusals
 from dispatcher.store.wire import Call, Wire
+from tests.fakes import until
 from tests.world import START_MS, World
 
 HOUR_MS = 3_600_000
@@ -65,6 +66,23 @@ def test_hours(world: World, call: Call) -> None:
     ]
     lives = [world.call("ttl", key) for key in world.call("keys", "*:api-refusals:*")]
     assert [True] * 3 == [0 < life <= 8 * 86_400 for life in lives]
+
+
+def test_a_counter_of_the_wrong_type(world: World, call: Call) -> None:
+    """What meets an unexpected error is in the log; what comes after that is counted."""
+
+    async def work() -> dict[str, int]:
+        refusals = Refusals(call, world.keys)
+        await world.client.set(world.keys.api_refused, "text")
+        with capture_logs() as logs:
+            refusals.add("wrong", now_ms=START_MS)
+            await until(lambda: "api.refusals_uncounted" in [line["event"] for line in logs])
+        await world.client.delete(world.keys.api_refused)
+        refusals.add("rate", now_ms=START_MS)
+        await refusals.close()
+        return await refusals.totals()
+
+    assert dict.fromkeys(REASONS, 0) | {"rate": 1} == world.run(work())
 
 
 def test_redis_away(world: World) -> None:

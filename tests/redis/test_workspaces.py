@@ -371,7 +371,7 @@ def test_remove(world: World, workspaces: Workspaces) -> None:
     world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
     world.accept(callback("e1"))
     world.run(world.ledger.stop(endpoint_id("acme https://a.example:443")))
-    with pytest.raises(StillWaiting, match="1 callbacks"):
+    with pytest.raises(StillWaiting, match="1 callback of"):
         world.run(workspaces.remove("acme", world.ledger))
     assert 1 == world.run(workspaces.remove("acme", world.ledger, force=True))
     assert [] == world.run(workspaces.names())

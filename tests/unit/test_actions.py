@@ -14,9 +14,14 @@ NOW_MS = 1_781_010_297_123
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"state": "open"}, "a state is one of waiting, failed, expired, superseded, not 'open'"),
+        (
+            {"state": "open"},
+            "a state is one of waiting, pending, sending, retrying, failed, expired, superseded, not 'open'",
+        ),
         ({"state": "failed", "endpoint": "https://a.example"}, "--endpoint needs --workspace"),
         ({"state": "waiting", "since": "6h"}, "--since and --until go with ends"),
+        ({"state": "delivered"}, "delivered events are too many to be listed: give --message"),
+        ({"state": "retrying", "since": "6h"}, "--since and --until go with ends"),
         ({"state": "waiting", "until": "6h"}, "--since and --until go with ends"),
     ],
 )

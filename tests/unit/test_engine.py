@@ -142,7 +142,7 @@ def test_the_order_of_ending(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not running.done()
         scene.broker.set()
         await running
-        assert ["published a", "alerts end"] == scene.log[3:5]
+        assert ["published a", "sweeper ended", "alerts ended", "alerts end"] == scene.log[3:]
 
     monkeypatch.setattr(hints, "LAST_SECONDS", 3600.0)
     assert ["engine.started", "callback.attempted", "engine.stopped"] == played(story)
@@ -211,7 +211,7 @@ def test_redis_is_away_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stop_while_it_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that is stopped while it waits for Redis ends without a wake."""
+    """An engine that is stopped while it waits for Redis ends at once: none of its parts begins."""
 
     async def story(scene: Scene) -> None:
         scene.agree_errors = [RedisUnavailable("away")] * 1_000_000
@@ -219,10 +219,29 @@ def test_stop_while_it_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(lambda: scene.agreed > 1, "the second look")
         scene.engine.stop()
         await running
-        assert not [line for line in scene.log if line.startswith("wake")]
+        assert [] == scene.log
 
     monkeypatch.setattr(engine, "AGREE_SECONDS", 0.0)
     assert "engine.stopped" in played(story)
+
+
+def test_hints_come_before_the_format_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hints that come while an engine waits for Redis are served after it has agreed on the format, and not before."""
+
+    async def story(scene: Scene) -> None:
+        scene.agree_errors = [RedisUnavailable("away")] * 1_000_000
+        running = asyncio.create_task(scene.engine.run())
+        await until(lambda: scene.agreed > 1, "the second look")
+        await scene.engine.serve([Hint("e1", "acme"), Hint("e1", "acme")])
+        await quiet()
+        assert (0, []) == (scene.engine.turns, scene.ledger.claims)
+        scene.agree_errors.clear()
+        await until(lambda: scene.ledger.claims, "the first claim")
+        scene.engine.stop()
+        await running
+
+    monkeypatch.setattr(engine, "AGREE_SECONDS", 0.0)
+    played(story)
 
 
 def test_another_format() -> None:

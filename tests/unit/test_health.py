@@ -16,7 +16,7 @@ from dispatcher.health import LIVE_SECONDS, READY_SECONDS, Health
 from dispatcher.worker.redis_watch import RedisWatch
 from tasks import wiring
 from tasks.health import looking
-from tasks.prometheus import serve
+from tasks.metrics_server import serve
 
 
 class Clock:

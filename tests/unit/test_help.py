@@ -31,6 +31,12 @@ def test_h_is_help(path: str) -> None:
     assert "-h, --help" in long.stdout
 
 
+def test_help_is_what_the_command_alone_shows() -> None:
+    """`dispatcher --help` has everything that `dispatcher` shows: commands, examples, where settings come from, exit codes."""
+    assert run().stdout == run("--help").stdout
+    assert all(word in run("--help").stdout for word in ("Examples:", "Settings come from", "Exit codes:"))
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_summaries_are_whole(group: str) -> None:
     """A group's help shows the first paragraph of each command's help to its end, in lines of at most 80 columns."""

@@ -74,7 +74,7 @@ def test_few_in_one_message_workspaces_in_turn(monkeypatch: pytest.MonkeyPatch) 
     play(story)
 
 
-def test_a_broker_that_refuses() -> None:
+def test_a_broker_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Endpoints that the broker refuses are served here; that is logged once, until it works again."""
 
     async def story(scene: Scene) -> None:
@@ -87,6 +87,7 @@ def test_a_broker_that_refuses() -> None:
             scene.error = None
             scene.add(of("bolt", 1))
             await until(lambda: scene.published, "published")
+            await quiet()
             scene.error = OSError("no broker again")
             scene.add(of("cobra", 1))
             await until(lambda: len(scene.served) == 3, "served here again")
@@ -95,6 +96,51 @@ def test_a_broker_that_refuses() -> None:
         await scene.hints.end()
         await publishing
 
+    monkeypatch.setattr(hints, "AWAY_SECONDS", 0.0)
+    play(story)
+
+
+def test_a_broker_that_is_away() -> None:
+    """After one refusal all endpoints that wait are served here, and those that come next, without asking again."""
+
+    async def story(scene: Scene) -> None:
+        scene.error = OSError("no broker")
+        scene.add(of("acme", 4 * HINT_ENDPOINTS))
+        publishing = scene.start()
+        await until(lambda: len(scene.served) == 4 * HINT_ENDPOINTS, "all are served here")
+        scene.add(of("bolt", 1))
+        assert of("bolt", 1) == scene.served[-1:]
+        await scene.hints.end()
+        await publishing
+        assert 1 == scene.asked
+
+    play(story)
+
+
+def test_a_broker_that_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the next attempt after a refusal has no answer yet, others are served here; then they are published again."""
+
+    async def story(scene: Scene) -> None:
+        scene.error = OSError("no broker")
+        scene.add(of("acme", 1))
+        publishing = scene.start()
+        await until(lambda: scene.served, "served here")
+        scene.error = None
+        scene.answers.clear()
+        scene.add(of("bolt", 1))
+        await until(lambda: scene.asked == 2, "asked again")
+        scene.add(of("cobra", 1))
+        assert of("acme", 1) + of("cobra", 1) == scene.served
+        scene.answers.set()
+        await until(lambda: scene.published, "published again")
+        await quiet()
+        scene.add(of("delta", 1))
+        await until(lambda: len(scene.published) == 2, "published")
+        await scene.hints.end()
+        await publishing
+        assert [of("bolt", 1), of("delta", 1)] == scene.published
+
+    monkeypatch.setattr(hints, "AWAY_SECONDS", 0.0)
     play(story)
 
 
@@ -108,7 +154,7 @@ def test_a_broker_that_refuses_while_the_worker_stops() -> None:
         publishing = scene.start()
         await scene.hints.end()
         await publishing
-        assert ([], [], 2) == (scene.served, scene.published, scene.asked)
+        assert ([], [], 1) == (scene.served, scene.published, scene.asked)
 
     play(story)
 

@@ -353,3 +353,12 @@ def test_probes(name: str) -> None:
         }
         assert {probe["path"] for probe in probes.values()} <= set(PATHS)
         assert {probe["port"] for probe in probes.values()} <= {port["name"] for port in container["ports"]}
+
+
+def test_the_exporter_can_be_scraped() -> None:
+    """Where the exporter is deployed for a Prometheus that runs elsewhere, it listens at every address; by itself it does not."""
+    [container] = PODS["dispatcher-exporter"]["spec"]["containers"]
+    unit = next(path for path in UNITS if "exporter" in path.name).read_text()
+    command = ["dispatcher", "exporter", "--host", "0.0.0.0"]
+    assert command == SERVICES["exporter"]["command"] == container["command"]
+    assert f"/bin/{' '.join(command)}\n" in unit

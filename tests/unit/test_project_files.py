@@ -30,10 +30,11 @@ def test_lists_are_whole(page: Path) -> None:
 
 
 def test_the_licence_is_the_owners_to_choose() -> None:
-    """No licence is claimed anywhere, and the README says so."""
+    """No licence is claimed anywhere, and the README says so before its first chapter."""
     assert set() == {"license", "license-files"} & PROJECT.keys()
     assert not any(text.startswith("License ::") for text in PROJECT["classifiers"])
-    assert "No licence is given yet" in (ROOT / "README.md").read_text()
+    first = (ROOT / "README.md").read_text().partition("\n## ")[0]
+    assert "No licence is given yet" in first
 
 
 def test_versions_of_python() -> None:
@@ -63,6 +64,15 @@ def test_changelog_has_the_form() -> None:
     assert [] == [
         text for text in headings[1:] if text not in known and not re.match(r"\d+\.\d+\.\d+ - \d{4}-", text)
     ]
+
+
+def test_changelog_says_what_the_version_is() -> None:
+    """The number that `dispatcher --version` prints has a heading, or is named as what is not released yet."""
+    newest, *others = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1:]
+    number = PROJECT["version"]
+    assert f" {number} " in newest.partition("###")[0] or any(
+        text.startswith(f"{number} - ") for text in others
+    )
 
 
 def test_commands_of_contributing_exist() -> None:

@@ -142,18 +142,24 @@ def test_without_the_extra_api() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (2, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)
     assert (
-        "`dispatcher api` needs the extra `api` of this package: pip install -e '.[api]' in a checkout"
+        "`dispatcher api` needs the extra `api` of this package: pip install '.[api]' in a checkout"
         in done.stderr
     )
 
 
-@pytest.mark.parametrize("command", ["listen", "demo"])
-def test_without_the_extra_listen(command: str) -> None:
-    """Without aiohttp a worker's commands work, and those with a receiver say in one line what to install."""
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [("listen", "aiohttp"), ("demo", "aiohttp"), ("listen", "typer"), ("demo", "typer"), ("api", "typer")],
+)
+def test_without_an_extra(command: str, missing: str) -> None:
+    """A command with an extra of its own names that at once, whatever is missing; workers need neither of these."""
     code = (
-        "import sys; sys.modules['aiohttp'] = None; import tasks.worker, tasks.engine_wiring; "
+        f"import sys; sys.modules[{missing!r}] = None; import tasks.worker, tasks.engine_wiring; "
         f"sys.argv = ['dispatcher', {command!r}]; from dispatcher.__main__ import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (2, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)
-    assert "needs the extra `listen` of this package: pip install -e '.[listen]' in a checkout" in done.stderr
+    assert (
+        f"`dispatcher {command}` needs the extra `{command}` of this package: pip install '.[{command}]' in a checkout"
+        in done.stderr
+    )

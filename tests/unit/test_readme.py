@@ -14,6 +14,7 @@ import pytest
 import dispatcher
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.signing import key_of, webhook_headers
+from tasks import command_docs
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_" + "QUJD" * 10
@@ -96,3 +97,25 @@ def test_security_names_tests_that_exist() -> None:
     named = set(re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "docs" / "security.md").read_text()))
     assert named
     assert [] == [path for path in sorted(named) if not (ROOT / path).exists()]
+
+
+def test_commands_exist() -> None:
+    """Each command that the README shows for a console, also for a container, is one that there is."""
+    text = (ROOT / "README.md").read_text()
+    lines = [
+        line
+        for block in re.findall(r"^```console\n(.*?)^```", text, re.M | re.S)
+        for line in block.splitlines()
+    ]
+    shown = [found[1] for line in lines if (found := re.search(r"[$r] dispatcher ([a-z -]+[a-z])", line))]
+    known = [name.split() for name in re.findall(r"^## dispatcher (.*)$", command_docs.written(), re.M)]
+    assert len(shown) > 5
+    assert [] == [one for one in shown if not any(name == one.split()[: len(name)] for name in known)]
+
+
+def test_compose_version() -> None:
+    """README and compose file name the least version of Docker Compose, and where the passwords are it is not for others."""
+    for name in ("README.md", "docker-compose.yml"):
+        text = (ROOT / name).read_text()
+        assert "Docker Compose 2.24 or later" in text
+        assert text.index("chmod 600 .env") < text.index(">> .env")

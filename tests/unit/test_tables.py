@@ -138,3 +138,9 @@ def test_fields() -> None:
         [["state", "failed"], ["detail", "it did not answer in time"], ["endpoint", url]],
         30,
     )
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 events"), (1, "1 event"), (1200, "1,200 events")])
+def test_counted(count: int, text: str) -> None:
+    """One of a thing is not several."""
+    assert text == tables.counted(count, "event", "events")

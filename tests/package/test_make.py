@@ -1,0 +1,99 @@
+"""`make test` runs two halves of the tests at once, and is their common end."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.stack import wait_until
+from tests.package.conftest import ROOT
+from tests.package.test_install import program
+
+HALVES = ("processes", "rest")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Our Makefile; a half of the tests says its arguments and who it is, waits for a file `end`, and fails where that names it."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in (".ci", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    program(tmp_path / ".ci" / "install", "exit 0")
+    half = 'case "$*" in *ignore=*) half=rest;; *) half=processes;; esac\n'
+    half += 'echo "$*" > $half.arguments; echo $$ > $half.pid; mv $half.pid $half\n'
+    half += 'echo "$MAKEFLAGS" > $half.makeflags\n'
+    half += "until [ -e end ]; do sleep 0.05; done; ! grep -q $half end"
+    program(tmp_path / ".venv" / "bin" / "python", half)
+    return tmp_path
+
+
+def started(project: Path, target: str) -> "subprocess.Popen[str]":
+    """A `make`, as from a terminal: with a process group of its own, and heeding Ctrl-C."""
+    return subprocess.Popen(
+        ["make", target],
+        cwd=project,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+
+
+def both_run(project: Path) -> None:
+    """Waits until each half has begun; neither ends by itself."""
+    wait_until(lambda: all((project / half).exists() for half in HALVES), what="both halves")
+
+
+@pytest.mark.parametrize(("fails", "code"), [("", 0), ("processes", 2), ("rest", 2)])
+def test_either_fails_it(project: Path, fails: str, code: int) -> None:
+    """Both halves run beside each other, and the failure of either is that of `make test`.
+
+    Neither knows of the `make` above it, as tests call `make`, too.
+    """
+    process = started(project, "test")
+    both_run(project)
+    (project / "end.new").write_text(fails)
+    (project / "end.new").rename(project / "end")
+    assert code == process.wait(30)
+    assert ["\n", "\n"] == [(project / f"{half}.makeflags").read_text() for half in HALVES]
+
+
+def test_each_test_is_in_one_half(project: Path) -> None:
+    """What one half is given, the other ignores; each is a target of its own."""
+    (project / "end").touch()
+    assert [0, 0] == [started(project, f"test-{half}").wait(30) for half in HALVES]
+    given, others = ((project / f"{half}.arguments").read_text().split() for half in HALVES)
+    folders = [word for word in given if word.startswith("tests/")]
+    assert ["tests/acceptance", "tests/faults"] == folders
+    assert [f"--ignore={folder}" for folder in folders] == [word for word in others if "ignore" in word]
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+def test_ctrl_c_ends_both(project: Path) -> None:
+    """Ctrl-C ends `make test` and both halves."""
+    process = started(project, "test")
+    both_run(project)
+    pids = [int((project / half).read_text()) for half in HALVES]
+    os.killpg(process.pid, signal.SIGINT)
+    assert 0 != process.wait(30)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), what="both have ended")
+
+
+def test_what_a_run_shows(tmp_path: Path) -> None:
+    """A run shows a line for each file with the share that is done, and a failed test at once."""
+    (tmp_path / "test_a.py").write_text("def test_good(): pass\ndef test_bad(): assert 0\n")
+    (tmp_path / "test_b.py").write_text(
+        "import pytest\ndef test_skipped(): pytest.skip()\ndef test_good(): pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.progress", "--rootdir", tmp_path, tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert [
+        "FAILED test_a.py::test_bad (call)",
+        " 50 %  2 of 4 tests  test_a.py",
+        "100 %  4 of 4 tests  test_b.py",
+    ] == [line for line in done.stdout.splitlines() if " %  " in line or "(call)" in line]
+    assert "1 failed, 2 passed, 1 skipped" in done.stdout
