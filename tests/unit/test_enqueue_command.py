@@ -68,9 +68,7 @@ def test_what_is_enqueued_so_far(
     with pytest.raises(EnqueueInterrupted) as caught:
         sent(3 * BATCH, dict.fromkeys(refused, problem))
     assert confirmed == len(caught.value.confirmed)
-    assert f"of what was to be enqueued {confirmed} status changes are on the queue for certain" in str(
-        caught.value
-    )
+    assert f"Of what was to be enqueued {confirmed:,} are on the queue for certain" in str(caught.value)
     assert what in str(caught.value)
     assert "nothing was taken" not in str(caught.value)
 
