@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import unquote
 
-from dispatcher.errors import InvalidInput, sentence
-from dispatcher.store.connection import other_scheme, safe_url, tls_problem
+from dispatcher.errors import InvalidInput, RedisUnavailable, sentence
+from dispatcher.store.connection import other_scheme, safe_url, tls_problem, translate
 from dispatcher.store.redis_url import SCHEMES, RedisUrl, split_url, with_authorities
 
 HINT_TASK = "dispatcher.deliver"
@@ -56,6 +56,13 @@ def transport_options(key_prefix: str, others: Mapping[str, Any]) -> dict[str, A
         "health_check_interval": 10,
         **others,
     }
+
+
+def refusal(error: BaseException, url: str) -> RedisUnavailable:
+    """Our error for an error of kombu's; it has a `why` if the broker is a Redis that answers and refuses."""
+    cause = error.__cause__ or error
+    found = translate(cause, url) if isinstance(cause, Exception) else cause
+    return found if isinstance(found, RedisUnavailable) else RedisUnavailable(problem(error, url))
 
 
 def problem(error: BaseException, url: str) -> str:

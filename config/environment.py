@@ -1,8 +1,11 @@
-"""Tells settings from other variables with the same prefix, in the environment and in `.env`."""
+"""Tells settings from other variables with the same prefix, in the environment and in `.env`; finds broken lines of `.env`."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
+
+from dotenv.parser import parse_stream
 
 PREFIX = "DISPATCHER_"
 """The prefix of every setting's name."""
@@ -41,3 +44,35 @@ def problem(name: str, where: str, settings: Iterable[str]) -> str:
     near = get_close_matches(name, list(settings), n=1, cutoff=0.8)
     hint = f"did you mean {near[0]}?" if near else "remove it; `dispatcher config` lists all settings"
     return f"{name} in {where} is no setting: {hint}"
+
+
+def without_prefix(
+    file: Mapping[str, str | None], variables: Collection[str], settings: Iterable[str]
+) -> list[str]:
+    """An error text for each variable of `.env` that has a setting's name without the prefix.
+
+    None if the setting itself is set too, among `variables`: then the other one is for another program.
+    """
+    set_ = {name.upper() for name in variables}
+    return [
+        f"{bare} in .env has no effect: write {name} (if it is for another program, set {name} as well)"
+        for name in settings
+        if (bare := name.removeprefix(PREFIX)).lower() in file and name not in set_
+    ]
+
+
+def broken_line(path: Path) -> str:
+    """What is wrong with the first line of a `.env` that cannot be read, without its value; empty if all can be.
+
+    python-dotenv leaves such a line out, and then a setting would silently keep its default. Raises UnicodeDecodeError.
+    """
+    if not path.exists():
+        return ""
+    with path.open(encoding="utf-8") as file:
+        for found in parse_stream(file):
+            has_no_value = found.value is None and (found.key or "").upper().startswith(PREFIX)
+            if found.error or has_no_value:
+                text = found.original.string
+                number = found.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+                return f"line {number} of .env cannot be read: write NAME=value, and close each quote that is opened"
+    return ""

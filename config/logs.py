@@ -231,10 +231,13 @@ def _once_while_away(record: logging.LogRecord) -> bool:
     """Drops repeats of a warning from Celery's consumer, which logs every failed attempt to reach the broker.
 
     One that gives another reason is no repeat.
+    Its line about frequent restarts, which has a traceback and comes each second while the broker refuses writes, is dropped too.
     """
     global _last_from_consumer
     if record.name != "celery.worker.consumer.consumer" or record.levelno < logging.WARNING:
         return True
+    if str(record.msg).startswith("Frequent restarts"):
+        return False
     try:
         says = record.getMessage().partition("\n")[0]  # what it does next follows, with a number that differs
     except Exception:  # the handler counts it as lost

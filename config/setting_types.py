@@ -3,7 +3,7 @@
 import base64
 import ipaddress
 import ssl
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -135,9 +135,19 @@ def _authorities(value: str | None) -> str | None:
     return value
 
 
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 _EMPTY: Any = BeforeValidator(_none_if_empty)
 _COMMAS: Any = BeforeValidator(_parts)
 
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
+LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)]
 MAX_SECONDS = 1e9
 """Some 30 years. What is much longer overflows timers and times in Redis."""
 

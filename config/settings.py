@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from config import environment
@@ -15,6 +18,8 @@ from config.setting_types import (
     Broker,
     FernetKeys,
     HttpUrl,
+    LogFormat,
+    LogLevel,
     NameServers,
     Nat64Prefixes,
     Networks,
@@ -183,10 +188,8 @@ class Settings(BaseSettings):
         0.9,
         description="share of a workspace's ended callbacks that were delivered, this hour and the last, below which to alert",
     )
-    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = Field(
-        "INFO", description="DEBUG, INFO, WARNING or ERROR"
-    )
-    log_format: Annotated[str, Field(pattern="^(auto|console|json)$")] = Field(
+    log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: LogFormat = Field(
         "auto", description="console, json, or auto: console on a terminal, else json"
     )
 
@@ -194,13 +197,13 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.lease_seconds < self.request_timeout_seconds + 2:
             raise ValueError(
-                f"LEASE_SECONDS ({self.lease_seconds:g}) must be at least REQUEST_TIMEOUT_SECONDS + 2 "
+                f"DISPATCHER_LEASE_SECONDS ({self.lease_seconds:g}) must be at least DISPATCHER_REQUEST_TIMEOUT_SECONDS + 2 "
                 f"({self.request_timeout_seconds + 2:g}), or a callback could be sent twice at once"
             )
         longest = max(self.expiry_seconds, 604_800)
         if self.ledger_retention_seconds < longest:
             raise ValueError(
-                f"LEDGER_RETENTION_SECONDS ({self.ledger_retention_seconds}) must be at least the longest expiry "
+                f"DISPATCHER_LEDGER_RETENTION_SECONDS ({self.ledger_retention_seconds}) must be at least the longest expiry "
                 f"a status change may have ({longest}), or a repeated eventId could be sent twice"
             )
         return self
@@ -239,7 +242,12 @@ def sources() -> dict[str, str]:
 
 
 def _variables() -> dict[str, Mapping[str, str | None]]:
-    """The variables that are set, by source; later sources take precedence. Raises UnicodeDecodeError."""
+    """The variables that are set, by source; later sources take precedence. Raises InvalidInput if `.env` is broken."""
+    try:
+        if broken := environment.broken_line(Path(".env")):
+            raise InvalidInput(broken)
+    except UnicodeDecodeError:
+        raise InvalidInput(".env is not UTF-8; save it as UTF-8, or remove it") from None
     return {
         ".env": DotEnvSettingsSource(Settings).env_vars,
         "the environment": EnvSettingsSource(Settings).env_vars,
@@ -248,12 +256,13 @@ def _variables() -> dict[str, Mapping[str, str | None]]:
 
 def _refuse_unknown() -> None:
     """Raises InvalidInput for unknown settings: a typo would silently leave a setting at its default."""
-    known = names()
+    known, found = names(), _variables()
     wrong = [
         environment.problem(name, where, known)
-        for where, variables in _variables().items()
+        for where, variables in found.items()
         for name in environment.unknown(variables, known)
     ]
+    wrong += environment.without_prefix(found[".env"], [name for of in found.values() for name in of], known)
     if wrong:
         raise InvalidInput("; ".join(wrong))
 
@@ -263,14 +272,22 @@ def load() -> Settings:
     try:
         _refuse_unknown()
         return Settings()
-    except UnicodeDecodeError:
-        raise InvalidInput(".env is not UTF-8; save it as UTF-8, or remove it") from None
     except ValidationError as error:
         wrong = (
-            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
+            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {_said(item)}" for item in error.errors()
         )
         raise InvalidInput("; ".join(text.replace(f"{PREFIX}: ", "settings: ") for text in wrong)) from None
+
+
+def _said(wrong: ErrorDetails) -> str:
+    """What is wrong with a value; it is shown if its kind is never a secret."""
+    match wrong["type"]:
+        case "bool_parsing":
+            return f"write true or false, not {wrong['input']!r}"
+        case "int_parsing" | "float_parsing" | "literal_error":
+            return f"{wrong['msg']}, not {wrong['input']!r}"
+        case _:
+            return wrong["msg"].removeprefix("Value error, ")
 
 
 def load_or_exit() -> Settings:
@@ -290,8 +307,8 @@ def refusal(problem: str) -> SystemExit:
 
 def wants_json() -> bool:
     """Whether LOG_FORMAT is json, even if other settings are invalid."""
-    try:
-        found = [variables.get(f"{PREFIX}LOG_FORMAT".lower()) for variables in _variables().values()]
-    except UnicodeDecodeError:
-        return False
-    return [value for value in found if value][-1:] == ["json"]
+    variables: list[Mapping[str, str | None]] = [EnvSettingsSource(Settings).env_vars]
+    with suppress(InvalidInput):  # a `.env` that is broken says nothing
+        variables.insert(0, _variables()[".env"])
+    found = [one.get(f"{PREFIX}LOG_FORMAT".lower()) for one in variables]
+    return [value.lower() for value in found if value][-1:] == ["json"]

@@ -80,7 +80,15 @@ class SignatureInvalid(DispatcherError):
 
 
 class RedisUnavailable(DispatcherError):
-    """Redis does not answer, or reports that it cannot serve requests now."""
+    """Redis does not answer, or reports that it cannot serve requests now.
+
+    If it answers, `why` says what it refuses and why, without its address, and `advice` what to do.
+    """
+
+    def __init__(self, text: str, why: str = "", advice: str = "") -> None:
+        super().__init__(text)
+        self.why = why
+        self.advice = advice
 
 
 class RedisFull(RedisUnavailable):

@@ -19,6 +19,7 @@ class Health:
         self._turned = clock()
         self._answered: float | None = None
         self._failed = False
+        self._why = ""
         self._refused = ""
         self.stopping = False
         """Set when the process begins to end; it is not ready from then on."""
@@ -33,9 +34,13 @@ class Health:
         self._failed = False
         self._refused = ""
 
-    def failed(self) -> None:
-        """Notes that Redis did not answer a call: the process is not ready until Redis answers again."""
+    def failed(self, why: str = "") -> None:
+        """Notes that a call to Redis failed: the process is not ready until one succeeds.
+
+        `why` is empty if Redis did not answer.
+        """
         self._failed = True
+        self._why = why
 
     def refused(self, why: str) -> None:
         """Notes that Redis answered but cannot be used, and why."""
@@ -53,7 +58,9 @@ class Health:
         if problem := self.live_problem() or self._refused:
             return problem
         if self._answered is None:
-            return "Redis has not answered yet"
+            return self._why or "Redis has not answered yet"
+        if self._failed and self._why:
+            return self._why
         away = self._clock() - self._answered
         return f"Redis has not answered for {away:.0f} s" if self._failed or away > READY_SECONDS else ""
 

@@ -19,7 +19,7 @@ _health = Health()
 
 @asynccontextmanager
 async def _parts() -> AsyncIterator[ApiParts]:
-    async with api_wiring.api(_settings) as parts, looking(_health, _settings):
+    async with api_wiring.api(_settings) as parts, looking(_health, _settings, writes=True):
         yield parts
 
 

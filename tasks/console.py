@@ -17,6 +17,7 @@ from config import logs
 from config.log_lines import errors
 from config.settings import Settings, load, wants_json
 from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, visible
+from dispatcher.store.connection import without_script
 from tasks import interrupt, tables
 
 DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
@@ -141,6 +142,12 @@ def require_one_of(what: str, value: str | None, known: Sequence[str]) -> None:
         fail(f"{what} is one of {', '.join(known)}, not {value!r}", USAGE)
 
 
+def note(text: str) -> None:
+    """Prints a line on standard error about what was found; nothing if it is empty."""
+    if text:
+        err.print(f"note: {visible(text)}", markup=False)
+
+
 def cannot_listen(host: str, port: int, error: OSError) -> InvalidInput:
     """The error for an address that cannot be listened at, in the system's words: its callers add their own."""
     number = error.errno or 0  # those of a look-up are negative
@@ -169,7 +176,7 @@ def report(error: Exception) -> int:
         case RedisError():  # e.g. a key that was overwritten by hand
             hint = "WRONGTYPE" in str(error)
             more = "; see docs/operations.md, A key was written over by hand" if hint else ""
-            text, code = f"Redis: {error}{more}", NO
+            text, code = f"Redis: {without_script(str(error))}{more}", NO
         case _:
             raise error
     err.print(f"error: {visible(text)}", markup=False)

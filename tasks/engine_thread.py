@@ -153,7 +153,10 @@ def _shown(metrics: Metrics, health: Health, port: int) -> Iterator[None]:
             log.info("metrics.shown", port=port)
         except OSError as error:
             log.error(
-                "metrics.not_shown", port=port, problem=str(error), action="choose another METRICS_PORT"
+                "metrics.not_shown",
+                port=port,
+                problem=str(error),
+                action="choose another DISPATCHER_METRICS_PORT",
             )
     try:
         yield

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import structlog
 
 from config.settings import Settings
-from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.errors import OtherFormat, RedisFull, RedisUnavailable
 from dispatcher.health import Health
+from dispatcher.worker.redis_watch import RedisWatch
 from tasks import wiring
 
 TURN_SECONDS = 0.5
@@ -30,10 +31,10 @@ async def turning(health: Health) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def looking(health: Health, settings: Settings) -> AsyncIterator[None]:
-    """As `turning`, and also records whether Redis answers."""
+async def looking(health: Health, settings: Settings, *, writes: bool) -> AsyncIterator[None]:
+    """As `turning`, and also records whether Redis answers, and with `writes` whether it accepts writes."""
     async with turning(health):
-        task = asyncio.create_task(_look(health, settings))
+        task = asyncio.create_task(_look(health, settings, writes))
         try:
             yield
         finally:
@@ -46,15 +47,24 @@ async def _turn(health: Health) -> None:
         await asyncio.sleep(TURN_SECONDS)
 
 
-async def _look(health: Health, settings: Settings) -> None:
+async def _look(health: Health, settings: Settings, writes: bool) -> None:
+    watch, refused = RedisWatch(health=health), ""
     while not health.stopping:  # redis-py may lose the cancellation, see `console._interruptible`
         try:
-            async with wiring.store(settings):  # asks Redis for its format number
-                health.answered()
-        except RedisUnavailable:
-            health.failed()
-        except OtherFormat:
+            async with wiring.store(settings) as store:  # asks Redis for its format number
+                if writes:
+                    await store.installation.require_writable()
+                watch.worked()
+                refused = ""
+        except RedisFull:  # it answers, and what wants to write logs that it cannot
+            health.answered()
+        except RedisUnavailable as error:
+            watch.failed(error)
+        except OtherFormat as error:
             health.refused("Redis holds data of another version's format")
+            if refused != str(error):
+                log.error("redis.other_format", problem=str(error))
+            refused = str(error)
         except Exception:
             log.exception("health.internal_error")
         await asyncio.sleep(0 if health.stopping else LOOK_SECONDS)

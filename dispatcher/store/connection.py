@@ -1,6 +1,7 @@
 """Connects to Redis and translates its errors. redis-py never retries; our callers decide."""
 
 import functools
+import re
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from redis.exceptions import (
     InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -124,26 +126,48 @@ def translate(error: Exception, url: str) -> Exception:
         return error
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
-        return RedisFull(
-            f"Redis at {safe_url(url)} is full (maxmemory) and takes nothing new. Try again later"
-        )
-    refused = isinstance(error, AuthenticationError | NoPermissionError) or "NOAUTH" in text
+        return _refusal(RedisFull, url, "is full (maxmemory) and takes nothing new", "try again later")
+    # asyncio's client wraps it
+    own = error.__cause__ if isinstance(error.__cause__, AuthenticationError) else error
+    refused = isinstance(own, AuthenticationError | NoPermissionError) or "NOAUTH" in text
     if refused or any(word in text for word in _FORBIDDEN):
-        return RedisUnavailable(
-            f"Redis at {safe_url(url)} refuses us: {sentence(text.rstrip('.'))} Check user and password in the URL"
-        )
+        what = f"refuses us: {without_script(text)}"
+        return _refusal(RedisUnavailable, url, what, "check user and password in the URL")
     if isinstance(error, InvalidResponse) or "DB index is out of range" in text:
         return RedisUnavailable(f"{safe_url(url)} is no Redis, or has no such database. Check the URL")
     if isinstance(error, ConnectionError | TimeoutError | OSError):
         return RedisUnavailable(tls_problem(error, safe_url(url)) or _away(url, error))
     if isinstance(error, ResponseError) and "MISCONF" in text:
-        return RedisUnavailable(
-            f"Redis at {safe_url(url)} refuses writes, because it cannot write its files ({_misconf(text)}). Make room on "
-            "its disk"
-        )
+        what = f"refuses writes, because it cannot write its files ({_misconf(text)})"
+        return _refusal(RedisUnavailable, url, what, "make room on its disk")
+    if isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in text):
+        what = "is a read-only replica: it refuses writes"
+        advice = "set DISPATCHER_REDIS_URL to its primary, or make it the primary: redis-cli REPLICAOF NO ONE"
+        return _refusal(RedisUnavailable, url, what, advice)
     if isinstance(error, ResponseError) and is_for_now(error):
-        return RedisUnavailable(f"Redis at {safe_url(url)} cannot serve now: {text}")
+        what = f"cannot serve now: {without_script(text)}"
+        return _refusal(RedisUnavailable, url, what, "look at its log and INFO")
     return error
+
+
+def _refusal(kind: type[RedisUnavailable], url: str, what: str, advice: str) -> RedisUnavailable:
+    """The error for a Redis that answers and refuses."""
+    text = f"Redis at {safe_url(url)} {sentence(what)} {advice[0].upper()}{advice[1:]}"
+    return kind(text, f"Redis {what}", advice)
+
+
+_SCRIPT_PLACE = re.compile(
+    r"^Error running script \(call to f_\w+\): |@user_(?:script|function): ?\d+: |^-|"
+    r",? script: \w+, on @user_(?:script|function):\d+\.?"
+)
+"""What Redis adds to an error in a script: 6.2 before the error, 7.0 and later after it."""
+
+
+def without_script(text: str) -> str:
+    """Redis's error text without the hash or name of the script and its line, and without a final full stop."""
+    while (found := _SCRIPT_PLACE.sub("", text)) != text:
+        text = found
+    return text.rstrip(". ")
 
 
 def is_for_now(error: ResponseError) -> bool:

@@ -97,7 +97,7 @@ class Endpoint:
             "failures": self.failures,
             "p95Ms": self.p95_ms,
             "downSince": iso_or_none(self.down_since_ms or None),
-            "nextProbeAt": iso_or_none(self.paused_until_ms or None),
+            "nextProbeAt": iso_or_none((self.state != "idle" and self.paused_until_ms) or None),
             "stoppedAt": iso_or_none(self.stopped_ms),
             "oldestDueAt": iso_or_none(self.oldest_due_ms),
             "lastError": self.last_error,

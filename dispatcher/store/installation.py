@@ -34,6 +34,13 @@ class Installation:
             found = await self._client.get(self._keys.format)
         return (found or b"").decode()
 
+    async def require_writable(self) -> None:
+        """Raises RedisUnavailable or RedisFull if Redis refuses writes, as a replica or a full one does. Writes nothing."""
+        with translated(self._url):
+            await self._client.setrange(
+                self._keys.format, 0, ""
+            )  # a write of nothing, which Redis refuses all the same
+
     async def waiting(self) -> tuple[int, int]:
         """How many status changes are on the queue, and how many callbacks have not ended."""
         pipe = self._client.pipeline(transaction=False)

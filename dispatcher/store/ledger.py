@@ -14,7 +14,7 @@ from dispatcher.errors import EndpointBroken, InvalidInput, NotLeader, RedisUnav
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.arguments import HINT_MS, LedgerOptions, Room, ToAccept, of_accept, of_settle
-from dispatcher.store.connection import translated
+from dispatcher.store.connection import translated, without_script
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.replies import (
     Accepted,
@@ -330,7 +330,8 @@ class Ledger:
             if "WRONGTYPE" not in str(error):
                 raise
             self.on_broken(str(error), of)  # what needs that key stops until it is mended
-            raise RedisUnavailable(f"a key in Redis is not of the type it should be: {error}") from error
+            why = without_script(str(error))
+            raise RedisUnavailable(f"a key in Redis is not of the type it should be: {why}") from error
         if self._clock is None:
             self._redis_minus_monotonic = reply[1] - sent * 1000
         return reply, sent

@@ -1,4 +1,4 @@
-"""Logs once that Redis is away, and once that it is back."""
+"""Logs once that Redis is away or refuses us, again if the reason changes, and once that it is back."""
 
 import structlog
 
@@ -14,6 +14,7 @@ class RedisWatch:
 
     def __init__(self, metrics: Metrics | None = None, health: Health | None = None) -> None:
         self.problem: str | None = None
+        self._why = ""
         self._metrics = metrics or Metrics()
         self._health = health or Health()
 
@@ -21,10 +22,10 @@ class RedisWatch:
         """A call to Redis failed."""
         self._metrics.redis_errors += 1
         if not isinstance(error, RedisFull):  # a full Redis answers, and serves what waits
-            self._health.failed()
-        if self.problem is None:
+            self._health.failed(error.why)
+        if self.problem is None or error.why != self._why:
             log.warning("redis.away", problem=str(error), action="waiting; going on when it is back")
-        self.problem = str(error)
+        self.problem, self._why = str(error), error.why
 
     def worked(self) -> None:
         """A call to Redis succeeded."""

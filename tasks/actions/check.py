@@ -7,11 +7,13 @@ from typing import Any
 
 from config.setting_types import NEW_FERNET_KEY
 from config.settings import Settings
+from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.rules.decide import Policy
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problems
+from dispatcher.store.installation import Installation
 from tasks import tables, wiring
 from tasks.actions.check_broker import look_at_broker
 
@@ -24,14 +26,16 @@ async def look(settings: Settings) -> list[Finding]:
         waiting = Finding(
             "waiting",
             Verdict.OK,
-            f"{queued:,} on the queue, {tables.counted(pending, 'callback', 'callbacks')} accepted",
+            f"{queued:,} on the queue, {tables.counted(pending, 'callback waits or is being sent', 'callbacks wait or are being sent')}",
         )
         endpoints = _endpoints(await store.endpoints.all())
-        workers = workers_alive(await store.installation.workers())
+        writes = await _writes(store.installation)
+        workers = workers_alive(await store.installation.workers(), refused=writes.verdict is Verdict.BAD)
         celery = await asyncio.to_thread(look_at_broker, settings)
         damage = _damage(await store.stats.day(await store.installation.now_ms()))
         return [
             *found,
+            writes,
             *celery,
             _secrets(settings),
             *contradictions(settings),
@@ -53,11 +57,11 @@ def contradictions(settings: Settings) -> list[Finding]:
 def _contradictions(settings: Settings) -> Iterator[str]:
     yield from _too_late(wiring.policy(settings), settings.expiry_seconds)
     if settings.max_concurrency > settings.max_in_flight:
-        yield "MAX_CONCURRENCY of one endpoint is above MAX_IN_FLIGHT of a whole worker"
+        yield "DISPATCHER_MAX_CONCURRENCY of one endpoint is above DISPATCHER_MAX_IN_FLIGHT of a whole worker"
     if settings.delivered_body_seconds > settings.ledger_retention_seconds:
-        yield "DELIVERED_BODY_SECONDS is above LEDGER_RETENTION_SECONDS: bodies outlive their callbacks"
+        yield "DISPATCHER_DELIVERED_BODY_SECONDS is above DISPATCHER_LEDGER_RETENTION_SECONDS: bodies outlive their callbacks"
     if settings.alert_secret and not settings.alert_url:
-        yield "ALERT_SECRET is set and ALERT_URL is not: nothing is sent"
+        yield "DISPATCHER_ALERT_SECRET is set and DISPATCHER_ALERT_URL is not: nothing is sent"
 
 
 def _too_late(policy: Policy, expiry_seconds: float) -> Iterator[str]:
@@ -67,8 +71,8 @@ def _too_late(policy: Policy, expiry_seconds: float) -> Iterator[str]:
         waited += policy.backoff.delay_ms(attempt, 0.5) / 1000
         if waited > expiry_seconds:
             yield (
-                f"attempt {attempt + 1} of {policy.max_attempts} would come after the expiry: raise EXPIRY_SECONDS or "
-                "lower BACKOFF_FACTOR"
+                f"attempt {attempt + 1} of {policy.max_attempts} would come after the expiry: raise DISPATCHER_EXPIRY_SECONDS or "
+                "lower DISPATCHER_BACKOFF_FACTOR"
             )
             return
 
@@ -104,10 +108,26 @@ def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
     return Finding("endpoints", Verdict.WARNING, detail, "dispatcher endpoint list")
 
 
-def workers_alive(workers: dict[str, Any]) -> Finding:
-    """Whether a worker is alive; `workers` are the heartbeats by worker name."""
+async def _writes(installation: Installation) -> Finding:
+    """Whether Redis accepts writes: a replica, a full Redis and one whose disk is full do not."""
+    try:
+        await installation.require_writable()
+    except RedisUnavailable as error:
+        if not error.why:
+            raise
+        is_full = isinstance(error, RedisFull)
+        advice = "raise maxmemory, or see who fills it: dispatcher endpoint list --sort waiting"
+        return Finding("writes", Verdict.BAD, error.why, advice if is_full else error.advice)
+    return Finding("writes", Verdict.OK, "Redis accepts them")
+
+
+def workers_alive(workers: dict[str, Any], *, refused: bool = False) -> Finding:
+    """Whether a worker is alive; `workers` are the heartbeats by worker name. `refused`: Redis refuses writes."""
     if workers:
         return Finding("workers", Verdict.OK, f"{len(workers)} alive: {', '.join(workers)}")
+    if refused:
+        detail = "not known: heartbeats cannot be written while Redis refuses writes"
+        return Finding("workers", Verdict.UNKNOWN, detail, "first have Redis accept writes")
     return Finding(
         "workers",
         Verdict.BAD,

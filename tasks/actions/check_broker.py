@@ -35,7 +35,7 @@ def look_at_broker(settings: Settings) -> list[Finding]:
                 )
                 return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
             detail = f"the broker is not reachable: {broker.problem(error, url)}"
-            return [Finding("celery", Verdict.BAD, detail, "look at BROKER_URL"), encrypted]
+            return [Finding("celery", Verdict.BAD, detail, "look at DISPATCHER_BROKER_URL"), encrypted]
     return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
 
 

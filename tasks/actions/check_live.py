@@ -31,7 +31,9 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
     probe = secrets.token_hex(8)
     async with wiring.store(settings) as store:
         since_ms = await store.installation.now_ms()  # also fails here, in one line, if Redis is away
-        await asyncio.to_thread(publish_probe, settings, probe)
+        refused = await asyncio.to_thread(publish_probe, settings, probe)
+        if refused:
+            probe = ""
         workers = await _heartbeats_since(store.installation, since_ms, probe)
     who, leader = _answered(workers, probe), _leader(workers)
     asked = (
@@ -40,25 +42,33 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
         else workers
     )
     return [
-        workers_alive(asked),
-        Finding("hints", Verdict.OK, f"a hint came through Celery to {who}")
-        if who
-        else Finding("hints", Verdict.BAD, f"no worker took a hint within {LIVE_SECONDS:g} s", LOOK),
+        workers_alive(asked, refused=bool(refused)),
+        refused or _hints(who),
         Finding("intake", Verdict.OK, f"led by {leader}")
         if leader
         else Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK),
     ]
 
 
+def _hints(who: str | None) -> Finding:
+    if who:
+        return Finding("hints", Verdict.OK, f"a hint came through Celery to {who}")
+    return Finding("hints", Verdict.BAD, f"no worker took a hint within {LIVE_SECONDS:g} s", LOOK)
+
+
 async def _heartbeats_since(installation: Installation, since_ms: int, probe: str) -> dict[str, Any]:
-    """The heartbeats sent since then: an older one does not prove that the worker is alive now."""
+    """The heartbeats sent since then: an older one does not prove that the worker is alive now.
+
+    Waits for a worker to take the probe; for none if it is empty.
+    """
     began = time.monotonic()
     while True:
         known = await installation.workers()
         given = {name: heartbeat for name, heartbeat in known.items() if heartbeat["signedMs"] >= since_ms}
         waited = time.monotonic() - began
         whole = len(given) == len(known) or waited > HEARTBEAT_SECONDS
-        if (whole and _answered(given, probe) and _leader(given)) or waited > LIVE_SECONDS:
+        proven = not probe or (_answered(given, probe) and _leader(given))
+        if (whole and proven) or waited > LIVE_SECONDS:
             return given
         await asyncio.sleep(0.1)
 
@@ -71,10 +81,10 @@ def _leader(workers: dict[str, Any]) -> str | None:
     return next((name for name, heartbeat in workers.items() if heartbeat["leadsIntake"]), None)
 
 
-def publish_probe(settings: Settings, probe: str) -> None:
+def publish_probe(settings: Settings, probe: str) -> Finding | None:
     """Sends a hint without endpoints through Celery; the worker that takes it records the probe.
 
-    Raises RedisUnavailable.
+    Returns a finding if the broker refuses the hint. Raises RedisUnavailable if it cannot be reached.
     """
     app = Celery("dispatcher", set_as_current=False)
     app.config_from_object("config.celeryconfig")
@@ -82,5 +92,11 @@ def publish_probe(settings: Settings, probe: str) -> None:
         try:
             app.send_task(broker.HINT_TASK, ([],), {"probe": probe}, retry=False, ignore_result=True)
         except OperationalError as error:
+            if (refusal := broker.refusal(error, settings.celery_url)).why:
+                advice = refusal.advice
+                if settings.broker_url:
+                    advice = advice.replace("DISPATCHER_REDIS_URL", "DISPATCHER_BROKER_URL")
+                return Finding("hints", Verdict.BAD, f"Celery's broker refuses them: {refusal.why}", advice)
             why = broker.problem(error, settings.celery_url)
             raise RedisUnavailable(f"Celery's broker is not reachable: {why}") from error
+    return None

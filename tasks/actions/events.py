@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import ENDS, State
 from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import wiring
+from tasks.actions import endpoints
 
 WAITING = "waiting"
 UNFINISHED = tuple(state.value for state in State if state not in ENDS)
@@ -20,6 +22,7 @@ UNFINISHED = tuple(state.value for state in State if state not in ENDS)
 ENDED = tuple(state.value for state in LISTED)
 STATES = (WAITING, *UNFINISHED, *ENDED)
 
+_HTTP_ERROR = re.compile(r"http_[1-9]\d\d")
 _AGO = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -49,6 +52,10 @@ class Filter:
             raise InvalidInput("--since and --until go with ends: failed, expired, superseded")
         if self.endpoint and not self.workspace:
             raise InvalidInput("--endpoint needs --workspace: an endpoint belongs to one workspace")
+        if self.error and self.error not in ERRORS and not _HTTP_ERROR.fullmatch(self.error):
+            raise InvalidInput(
+                f"an error is http_404, http_503, … or one of {', '.join(ERRORS)}, not {self.error!r}"
+            )
 
     @property
     def is_waiting(self) -> bool:
@@ -71,13 +78,26 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
         found = store.callbacks.waiting(asked.workspace, id_)
     else:
         names = [asked.workspace] if asked.workspace else await store.workspaces.names()
-        since_ms, until_ms = time_ms(asked.since, now_ms) or 0, time_ms(asked.until, now_ms) or now_ms
+        since_ms, until_ms = _span(asked, now_ms)
         found = store.callbacks.ended(names, State(asked.state), since_ms, until_ms)
+    is_known = origin is None
     async for event in found:
+        is_known = is_known or origin == event.endpoint
         if asked.state not in (WAITING, event.state):
             continue
         if origin in (None, event.endpoint) and asked.error in (None, event.error):
             yield event
+    if origin and not is_known:
+        await endpoints.one(store, asked.workspace or "", origin)
+
+
+def _span(asked: Filter, now_ms: int) -> tuple[int, int]:
+    """From when to when, in ms since 1970. Raises InvalidInput if nothing can be between."""
+    since_ms, until_ms = time_ms(asked.since, now_ms) or 0, time_ms(asked.until, now_ms) or now_ms
+    if since_ms > until_ms:
+        until = f"--until {asked.until}" if asked.until else "now"
+        raise InvalidInput(f"--since {asked.since} is later than {until}: nothing can be between")
+    return since_ms, until_ms
 
 
 async def page(events: AsyncIterator[StoredCallback], offset: int, limit: int) -> list[StoredCallback]:
@@ -94,7 +114,9 @@ async def page(events: AsyncIterator[StoredCallback], offset: int, limit: int) -
 
 
 async def of_message(store: wiring.Store, message: str, workspace: str | None) -> list[StoredCallback]:
-    """A message's events in order of acceptance, in one workspace or in all."""
+    """A message's events in order of acceptance, in one workspace or in all. Raises NotFound for an unknown one."""
+    if workspace:
+        await store.workspaces.require(workspace)
     names = [workspace] if workspace else await store.workspaces.names()
     return [event for name in names for event in await store.callbacks.of_message(name, message)]
 

@@ -3,8 +3,10 @@
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import wiring
 from tasks.actions.events import Filter
@@ -32,6 +34,8 @@ class Replayed:
     """How many were selected, by `workspace origin`."""
     words: Counter[str] = field(default_factory=Counter)
     """How many by the ledger's word for the result; empty if they were only counted."""
+    held: Sequence[Endpoint] = ()
+    """Endpoints that are stopped or paused: what goes there waits."""
 
     @property
     def count(self) -> int:
@@ -39,18 +43,33 @@ class Replayed:
         return self.by_endpoint.total()
 
 
-def counted(events: Sequence[StoredCallback]) -> Replayed:
+async def counted(store: wiring.Store, events: Sequence[StoredCallback]) -> Replayed:
     """How many would be replayed, by endpoint."""
-    return Replayed(Counter(f"{event.workspace} {event.endpoint}" for event in events))
+    by_endpoint = Counter(event.endpoint_name for event in events)
+    return Replayed(
+        Counter({str(name): count for name, count in by_endpoint.items()}),
+        held=await held(store, by_endpoint),
+    )
 
 
 async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: How) -> tuple[str, str]:
-    """Replays one callback; returns the ledger's word for the result, and the eventId it is sent with."""
+    """Replays one callback; returns the ledger's word for the result, and the eventId it is sent with.
+
+    Raises NotFound for an unknown workspace.
+    """
     word, id_ = await _replay(store, workspace, event_id, how, in_ms=0)
+    if word == "unknown":
+        await store.workspaces.require(workspace)
     if word == REPLAYED:
         about = {"eventId": event_id} | ({"as": id_} if how.as_new else {})
         await store.audit.add("event.replay", workspace, after=about)
     return word, id_
+
+
+async def held(store: wiring.Store, names: Iterable[EndpointName]) -> list[Endpoint]:
+    """Those of the endpoints that are stopped or paused: what is replayed waits until that ends."""
+    found = [await store.endpoints.get(name) for name in names]
+    return [one for one in found if one and one.state in ("stopped", "paused")]
 
 
 async def replay_all(
@@ -80,7 +99,7 @@ async def replay_all(
             done["replayed"] = words[REPLAYED]
             if word == "full":
                 break
-    return Replayed(counted(events).by_endpoint, words)
+    return replace(await counted(store, events), words=words)
 
 
 async def _replay(

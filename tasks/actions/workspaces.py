@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.workspace import Workspace
@@ -79,6 +79,16 @@ async def update(store: wiring.Store, workspace: str, wanted: Wanted) -> bool:
     if changed:
         await store.audit.add("workspace.update", workspace, *difference(updated))
     return changed
+
+
+async def unknown(store: wiring.Store, workspace: str | None) -> str:
+    """That there is no such workspace, with the most similar name, or empty. What one left behind can still be listed."""
+    try:
+        if workspace:
+            await store.workspaces.require(workspace)
+    except NotFound as error:
+        return str(error)
+    return ""
 
 
 async def url_before(store: wiring.Store, workspace: str, *, needed: bool) -> str:

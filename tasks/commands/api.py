@@ -24,7 +24,7 @@ def api(
 ) -> None:
     """Serve the status API and the HTTP intake; put a TLS proxy in front of it.
 
-    docs/status-api.md describes each path. So does /openapi.json, and with API_DOCS=true a page at /docs.
+    docs/status-api.md describes each path. So does /openapi.json, and with DISPATCHER_API_DOCS=true a page at /docs.
 
     Examples:
 
@@ -53,7 +53,7 @@ def api(
     interrupt.end_at_once()  # the event loop above replaced the handler
     _require_address(host, port)
     if not settings.status_retention_seconds:
-        console.err.print("STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
+        console.err.print("DISPATCHER_STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
     limits = Limits(settings.api_request_seconds, settings.api_max_connections, LogRate())
     config = uvicorn.Config(
         "tasks.asgi:app",

@@ -30,7 +30,9 @@ Id = Annotated[
 KeyId = Annotated[str, typer.Argument(help="The key's id (key_…).", metavar="KEY", show_default=False)]
 Rate = Annotated[
     int | None,
-    typer.Option(help="Calls a second it may make (default: API_RATE_PER_SECOND).", show_default=False),
+    typer.Option(
+        help="Calls a second it may make (default: DISPATCHER_API_RATE_PER_SECOND).", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -9,6 +9,7 @@ import typer
 from dispatcher.model import iso
 from dispatcher.store.audit import KEPT, AuditEntry
 from tasks import console, wiring
+from tasks.actions import workspaces
 
 commands = typer.Typer(help="Who changed what, by the API or by a command.", no_args_is_help=True)
 
@@ -21,7 +22,7 @@ def list_(
 ) -> None:
     """List the newest changes: of workspaces, keys, endpoints and webhooks, and what was replayed, moved or removed.
 
-    Some 10,000 are kept, for LEDGER_RETENTION_SECONDS after the last one. None contains secrets, header values or URL queries.
+    Some 10,000 are kept, for DISPATCHER_LEDGER_RETENTION_SECONDS after the last one. None contains secrets, header values or URL queries.
 
     Examples:
 
@@ -33,6 +34,7 @@ def list_(
 
     async def work() -> list[AuditEntry]:
         async with wiring.store(settings) as store:
+            console.note(await workspaces.unknown(store, workspace))
             return await store.audit.latest(limit, workspace)
 
     entries = console.run(work())
@@ -44,7 +46,11 @@ def list_(
         for e in entries
     ]
     columns = ("at", "via", "who", "what", "workspace", "from", "to")
-    console.print_table(columns, rows, "nothing was changed yet")
+    console.print_table(
+        columns,
+        rows,
+        f"nothing was changed of workspace {workspace}" if workspace else "nothing was changed yet",
+    )
 
 
 def _shown(facts: Mapping[str, Any]) -> str | None:

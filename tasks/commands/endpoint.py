@@ -116,7 +116,11 @@ def stop(workspace: Workspace, url: Url) -> None:
         console.say(f"nothing was changed: {held_by(endpoint)}; {_callbacks(endpoint.waiting)}")
 
 
-commands.command("pause", hidden=True)(stop)
+@commands.command(hidden=True)
+def pause(workspace: Workspace, url: Url) -> None:
+    """Stop an endpoint: the old name of `stop`, because `paused` is what the breaker does."""
+    console.note("`endpoint pause` is the old name of `endpoint stop`")
+    stop(workspace, url)
 
 
 @commands.command()

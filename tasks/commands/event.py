@@ -31,13 +31,13 @@ def show(
     """Show one event: what happened to it, every attempt, and what happens next."""
     settings = console.settings()
 
-    async def work() -> tuple[StoredCallback, str] | None:
+    async def work() -> tuple[StoredCallback, str, int] | None:
         async with wiring.store(settings) as store:
             event = await store.callbacks.get(workspace, event_id)
             if event is None:
                 await store.workspaces.require(workspace)  # raises NotFound for an unknown workspace
                 return None
-            return event, await _next_step(store, event)
+            return event, await _next_step(store, event), await store.installation.now_ms()
 
     found = console.run(work())
     if found is None:
@@ -45,11 +45,11 @@ def show(
             f"the ledger has no event {event_id} of workspace {workspace}: either it was never accepted (its status "
             "causes no callback, it was rejected, or it still waits on the queue), or its retention is over"
         )
-    event, next_ = found
+    event, next_, now_ms = found
     if as_json:
         console.print_json(event.as_json() | {"nextStep": next_})
     else:
-        _print(event, next_)
+        _print(event, next_, now_ms)
 
 
 @commands.command("list")
@@ -87,16 +87,20 @@ def list_(
         console.fail("--endpoint, --error, --since and --until go with --state", console.USAGE)
     asked = None if message else Filter(state or "", workspace, endpoint, error, since, until)
 
-    async def work() -> tuple[list[StoredCallback], int]:
+    async def work() -> tuple[list[StoredCallback], int, int]:
         async with wiring.store(settings) as store:
+            now_ms = await store.installation.now_ms()
             if asked:
-                return await events.page(events.chosen(store, asked), offset, limit + 1), 0
+                return await events.page(events.chosen(store, asked), offset, limit + 1), 0, now_ms
             found = await events.of_message(store, message or "", workspace)
             queued, _ = await store.installation.waiting()
-            return found[offset : offset + limit + 1], queued
+            return found[offset : offset + limit + 1], queued, now_ms
 
-    found, queued = console.run(work())
-    _print_list(found[:limit], _none(message, queued), as_json)
+    found, queued, now_ms = console.run(work())
+    if as_json:
+        console.print_json([event.as_json() for event in found[:limit]])
+    else:
+        _print_list(found[:limit], _none(message, queued), now_ms)
     if len(found) > limit:
         console.err.print(f"there are more: --offset {offset + limit} shows them")
 
@@ -109,8 +113,10 @@ async def _next_step(store: wiring.Store, event: StoredCallback) -> str:
     return next_step(event, endpoint, before, has_body=await store.callbacks.has_body(event))
 
 
-def _print(event: StoredCallback, next_: str) -> None:
+def _print(event: StoredCallback, next_: str, now_ms: int) -> None:
     fields = {name: value for name, value in event.as_json().items() if value not in (None, False, 0)}
+    if event.next_attempt_ms and event.next_attempt_ms <= now_ms:
+        fields = {"dueSince" if name == "nextAttemptAt" else name: value for name, value in fields.items()}
     del fields["attempts"]
     console.print_table(("field", "value"), list(fields.items()), "")
     console.out.print()
@@ -129,13 +135,19 @@ def _print(event: StoredCallback, next_: str) -> None:
     console.print_text(f"Next: {next_}")
 
 
-def _print_list(events: Sequence[StoredCallback], none: str, as_json: bool) -> None:
-    if as_json:
-        console.print_json([event.as_json() for event in events])
-        return
+def _print_list(events: Sequence[StoredCallback], none: str, now_ms: int) -> None:
     names = "eventId", "workspace", "endpoint", "type", "state", "attempts", "last answer", "ended, or next"
     rows = [
-        (e.event_id, e.workspace, e.endpoint, e.event_type, e.state, len(e.attempts), _last(e), _when(e))
+        (
+            e.event_id,
+            e.workspace,
+            e.endpoint,
+            e.event_type,
+            e.state,
+            len(e.attempts),
+            _last(e),
+            _when(e, now_ms),
+        )
         for e in events
     ]
     console.print_table(names, rows, none)
@@ -159,6 +171,8 @@ def _last(event: StoredCallback) -> str | None:
     return last.error or str(last.http_status)
 
 
-def _when(event: StoredCallback) -> str | None:
+def _when(event: StoredCallback, now_ms: int) -> str | None:
     ms = event.ended_ms or event.next_attempt_ms
-    return None if ms is None else iso(ms)
+    if ms is None:
+        return None
+    return iso(ms) if event.ended or ms > now_ms else f"due since {iso(ms)}"

@@ -23,7 +23,7 @@ def exporter(
 ) -> None:
     """Export metrics of queue, endpoints and Redis to Prometheus, read at each scrape.
 
-    The metrics have no password: let only Prometheus reach them. Workers export their own at METRICS_PORT; docs/metrics.md lists all of them. /healthz says whether the exporter
+    The metrics have no password: let only Prometheus reach them. Workers export their own at DISPATCHER_METRICS_PORT; docs/metrics.md lists all of them. /healthz says whether the exporter
     is alive, /readyz whether Redis answers it.
     """
     settings = console.service_settings()
@@ -32,13 +32,13 @@ def exporter(
 
 async def _export(settings: Settings, host: str, port: int) -> None:
     health = Health()
-    async with looking(health, settings):
+    async with looking(health, settings, writes=False):
         try:
             end, port = serve(port, InstallationCollector(settings), health, host)
         except OSError as error:
             raise console.cannot_listen(host, port, error) from None
         shown = f"[{host}]" if ":" in host else host
-        console.err.print(f"metrics at http://{shown}:{port}/metrics; Ctrl-C ends it", markup=False)
+        console.say(f"metrics at http://{shown}:{port}/metrics; Ctrl-C ends it")
         try:
             await asyncio.Event().wait()
         finally:

@@ -139,5 +139,5 @@ def _document(callback: Callback, attempt: Attempt) -> dict[str, Any]:
         "error": error,
         "detail": attempt.detail or ERRORS.get(error or "") or None,
         "durationMs": attempt.duration_ms,
-        "answer": attempt.answer.decode(errors="replace") or None,
+        "answer": (attempt.answer.decode(errors="replace") or None) if attempt.http_status else None,
     }

@@ -13,9 +13,10 @@ from dispatcher.rules.outcomes import State
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import Pending
 from tasks import console, tables, wiring
-from tasks.actions import purge
+from tasks.actions import endpoints, purge
 from tasks.actions.events import ENDED
 from tasks.actions.rejected import KEPT, Choice, remove
+from tasks.commands.rejected import require_reason
 from tasks.progress import progress
 
 commands = typer.Typer(help="Remove callbacks or rejected entries, after asking.", no_args_is_help=True)
@@ -46,6 +47,8 @@ def waiting(
 
     async def find(store: wiring.Store) -> list[Pending]:
         await store.workspaces.require(workspace)
+        if origin:
+            await endpoints.one(store, workspace, origin)
         with console.err.status("reading what waits"):
             return [one async for one in store.callbacks.pending(workspace, chosen)]
 
@@ -103,6 +106,7 @@ def rejected(
 ) -> None:
     """Remove rejected entries."""
     settings, choice = console.settings(), Choice(reason=reason)
+    require_reason(reason)
 
     async def find(store: wiring.Store) -> list[str]:
         return [entry.id for entry in await store.rejected.newest(KEPT, choice.has)]

@@ -5,15 +5,17 @@ from typing import Annotated
 import typer
 
 from dispatcher.model import iso
+from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.store.rejected import RejectedEntry
 from tasks import console, tables, wiring
+from tasks.actions import workspaces
 from tasks.actions.rejected import KEPT, Choice, Requeued, to_requeue
 from tasks.actions.rejected import requeue as put_back
 
 commands = typer.Typer(help="Queue entries that could not be used, and why.", no_args_is_help=True)
 
 Reason = Annotated[
-    str | None, typer.Option(help="Of this reason only: invalid, conflict, …", show_default=False)
+    str | None, typer.Option(help=f"Of this reason only: {', '.join(REJECTIONS)}.", show_default=False)
 ]
 Workspace = Annotated[str | None, typer.Option(help="Of this workspace only.", show_default=False)]
 Reveal = Annotated[bool, typer.Option("--reveal", help="With --json: the whole entries, with URLs.")]
@@ -31,9 +33,12 @@ def list_(
     """List the newest rejected entries."""
     settings = console.settings()
 
+    require_reason(reason)
+
     async def work() -> tuple[list[RejectedEntry], dict[str, int]]:
         async with wiring.store(settings) as store:
             found = await store.rejected.newest(limit, Choice(None, reason, workspace).has)
+            console.note(await workspaces.unknown(store, workspace))
             return found, await store.rejected.counts()
 
     entries, counts = console.run(work())
@@ -42,7 +47,7 @@ def list_(
         return
     rows = [(e.entry, iso(e.at_ms), e.reason, e.workspace, e.event_id, e.detail) for e in entries]
     console.print_table(
-        ("entry", "at", "reason", "workspace", "eventId", "detail"), rows, "nothing was rejected"
+        ("entry", "at", "reason", "workspace", "eventId", "detail"), rows, _none(reason, workspace)
     )
     if counts:
         console.out.print(
@@ -100,11 +105,13 @@ def requeue(
     settings = console.settings()
     if (entry is not None) == bool(reason or workspace or everything):
         console.fail("say an entry, or --reason, --workspace or --all for many", console.USAGE)
+    require_reason(reason)
     choice, do = Choice(entry, reason, workspace), yes or entry is not None
 
     async def work() -> Requeued:
         async with wiring.store(settings) as store:
             ids = await to_requeue(store, choice)
+            console.note(await workspaces.unknown(store, workspace))
             return await put_back(store, choice, ids) if do else Requeued(len(ids))
 
     found = console.run(work())
@@ -114,6 +121,17 @@ def requeue(
         console.fail(f"no entry {entry} among the rejected ones; `dispatcher rejected list` shows them")
     else:
         _print_requeued(found, done=do)
+
+
+def require_reason(reason: str | None) -> None:
+    """Ends the command if there is no such reason."""
+    console.require_one_of("a reason", reason, REJECTIONS)
+
+
+def _none(reason: str | None, workspace: str | None) -> str:
+    """The text for an empty list."""
+    which = [f"for {reason}"] * bool(reason) + [f"of workspace {workspace}"] * bool(workspace)
+    return " ".join(["nothing", *which, "was rejected, or is kept any more" if which else "was rejected"])
 
 
 def _print_requeued(found: Requeued, *, done: bool) -> None:

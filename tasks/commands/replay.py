@@ -8,18 +8,20 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from config.settings import Settings
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.holds import by_trouble, held_by
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.actions.events import ENDED, Filter, chosen
-from tasks.actions.replay import REPLAYED, How, Replayed, counted, replay_all, replay_one
+from tasks.actions.replay import REPLAYED, How, Replayed, counted, held, replay_all, replay_one
 from tasks.commands.filters import Error, Json, Since, Until, Url, Workspace
 
 WHY_NOT = {
-    "unknown": "the ledger does not have it any more",
+    "unknown": "the ledger has no such event: it was never accepted, or its retention is over",
     "not_ended": "it has not ended",
-    "no_body": "its body is not kept any more (DELIVERED_BODY_SECONDS, LEDGER_RETENTION_SECONDS)",
+    "no_body": "its body is not kept any more (DISPATCHER_DELIVERED_BODY_SECONDS, DISPATCHER_LEDGER_RETENTION_SECONDS)",
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
-    "full": "too many wait for its endpoint (MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
+    "full": "too many wait for its endpoint (DISPATCHER_MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
     "busy": "another callback of its message is under way, and the workspace's order is `latest`: try again later",
 }
 """Why a callback is not replayed, by the ledger's word."""
@@ -77,7 +79,9 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
             with console.err.status("looking for them"):
                 once = {(e.workspace, e.event_id): e async for e in chosen(store, asked) if not e.replayed_as}
             events = list(once.values())
-            return await replay_all(store, asked, events, how, _shown) if yes else counted(events)
+            return (
+                await replay_all(store, asked, events, how, _shown) if yes else await counted(store, events)
+            )
 
     found = console.run(work())
     if as_json:
@@ -109,6 +113,14 @@ def _print_many(found: Replayed, rate: float, *, done: bool) -> None:
             console.print_text(f"{_events(number)} replayed: they are{_over(number, rate)}, as new attempts")
         else:
             console.print_text(f"{_events(number)} not replayed: {WHY_NOT[word]}")
+    for endpoint in sorted(found.held, key=by_trouble)[:20]:
+        console.print_text(f"{endpoint.workspace} {endpoint.url} is {_held(endpoint)}")
+
+
+def _held(endpoint: Endpoint) -> str:
+    """Why nothing is sent to an endpoint now, and what ends that."""
+    command = "resume" if endpoint.state == "stopped" else "retry"
+    return f"{held_by(endpoint)}; `dispatcher endpoint {command} {endpoint.workspace} {endpoint.url}`"
 
 
 def _events(count: int) -> str:
@@ -126,11 +138,13 @@ def _replay_one(settings: Settings, event_id: str, workspace: str | None, how: H
     if workspace is None:
         console.fail("say --workspace: an eventId belongs to one workspace", console.USAGE)
 
-    async def work() -> tuple[str, str]:
+    async def work() -> tuple[str, str, list[Endpoint]]:
         async with wiring.store(settings) as store:
-            return await replay_one(store, workspace, event_id, how)
+            word, id_ = await replay_one(store, workspace, event_id, how)
+            event = await store.callbacks.get(workspace, id_)
+            return word, id_, await held(store, [event.endpoint_name] if event else [])
 
-    word, id_ = console.run(work())
+    word, id_, waits = console.run(work())
     if word != REPLAYED:
         console.fail(f"event {event_id} of workspace {workspace} is not replayed: {WHY_NOT[word]}")
     if as_json:
@@ -141,3 +155,5 @@ def _replay_one(settings: Settings, event_id: str, workspace: str | None, how: H
             f"`dispatcher event show {id_} --workspace {workspace}` shows it",
             markup=False,
         )
+        for endpoint in waits:
+            console.print_text(f"it waits: its endpoint is {_held(endpoint)}")

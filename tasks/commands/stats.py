@@ -12,6 +12,7 @@ from tasks.actions.stats import by_endpoint, by_workspace, overall
 READ = {"workspace": by_workspace, "endpoint": by_endpoint}
 """The function that reads the figures, by the value of --by."""
 AVERAGE = "averageSecondsToDelivered"
+LATENCIES = ("p50", "p95", "p99")
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -54,10 +55,17 @@ def stats(
     if as_json:
         console.print_json(found)
     elif by:
-        columns = list(found[0]) if found else []
-        console.print_table(columns, [list(row.values()) for row in found], "nothing happened yet")
+        _print_by(found)
     else:
         _print(found)
+
+
+def _print_by(found: Sequence[dict[str, Any]]) -> None:
+    """Prints a row for each workspace or endpoint, with units."""
+    columns = [f"latency {name}" if name in LATENCIES else name for name in (found[0] if found else ())]
+    units = {"successRate": _percent} | dict.fromkeys(LATENCIES, _duration)
+    rows = [[units[name](value) if name in units else value for name, value in row.items()] for row in found]
+    console.print_table(columns, rows, "nothing happened yet")
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -84,7 +92,7 @@ def _rows(windows: Sequence[dict[str, Any]]) -> Iterator[Sequence[object]]:
             yield name, *(f"{w[name]:,}" for w in windows)
     yield "average SUBMITTED to DELIVERED", *(_seconds(w[AVERAGE]) for w in windows)
     yield "success rate", *(_percent(w["successRate"]) for w in windows)
-    for p in ("p50", "p95", "p99"):
+    for p in LATENCIES:
         yield f"latency {p}", *(_duration(w["latencyMs"][p]) for w in windows)
 
 

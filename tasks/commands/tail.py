@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from config.settings import Settings
-from dispatcher.errors import visible
+from dispatcher.errors import NotFound, visible
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.store.connection import translated
 from dispatcher.worker.tail import WATCH_SECONDS
 from tasks import console, tables, wiring
+from tasks.actions import endpoints
 
 
 def tail(
@@ -48,8 +49,22 @@ async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_jso
     async with wiring.store(settings) as store:
         if "workspace" in wanted:
             await store.workspaces.require(wanted["workspace"])
+        if "endpoint" in wanted:
+            console.note(await _unknown_endpoint(store, wanted.get("workspace"), wanted["endpoint"]))
         async for attempt in _watched(store.client, wiring.keys(settings).tail, wiring.redis_url(settings)):
             _show(attempt, wanted, failed, as_json)
+
+
+async def _unknown_endpoint(store: wiring.Store, workspace: str | None, origin: str) -> str:
+    """That no such endpoint is known yet, or empty: one that is to come can be watched for."""
+    if workspace is None:
+        known = any(one.url == origin for one in await store.endpoints.all())
+        return "" if known else f"no workspace has an endpoint {origin} yet (`dispatcher endpoint list`)"
+    try:
+        await endpoints.one(store, workspace, origin)
+    except NotFound as error:
+        return str(error)
+    return ""
 
 
 async def _watched(client: Any, key: str, url: str) -> AsyncIterator[dict[str, Any]]:

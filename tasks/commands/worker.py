@@ -16,7 +16,7 @@ def worker(context: typer.Context) -> None:
     and are recorded. Ctrl-C does the same with exit code 130. HUP restarts it in the same process, so that it reads .env
     again; on a terminal HUP ends it.
 
-    Of Celery's options --hostname, --pidfile, --uid and --gid are useful; those that have no effect here are refused with
+    Of Celery's options --hostname, --pidfile, --uid, --gid and --umask are useful; those that have no effect here are refused with
     the setting to use instead.
     """
     console.service_settings()  # an invalid one ends the command with one line

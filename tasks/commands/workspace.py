@@ -29,7 +29,7 @@ def rotate_secret(
         int | None,
         typer.Option(
             min=0,
-            help="How long the old one goes on signing (default: SECRET_GRACE_SECONDS).",
+            help="How long the old one goes on signing (default: DISPATCHER_SECRET_GRACE_SECONDS).",
             show_default=False,
         ),
     ] = None,

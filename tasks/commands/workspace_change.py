@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings
+from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.workspace import ORDERINGS, Workspace
 from dispatcher.rules.workspace_headers import parse_headers
 from dispatcher.store.audit import shown_url
 from tasks import console, tables, wiring
-from tasks.actions import workspaces
+from tasks.actions import endpoints, workspaces
 from tasks.actions.workspaces import Moved, Wanted
 from tasks.commands.look_up import look_up
 from tasks.commands.workspace import Id, Json, show_secret
@@ -20,7 +21,7 @@ from tasks.progress import progress
 
 Dialect = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(dialects()))}.", show_default=False)]
 CallbackUrl = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Where its callbacks go; without it, only status changes that carry a URL cause callbacks.",
         show_default=False,
@@ -64,7 +65,7 @@ NoCheck = Annotated[
 def add(
     workspace: Id,
     dialect: Dialect,
-    callback_url: CallbackUrl = "",
+    callback_url: CallbackUrl = None,
     secret: Secret = None,
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
@@ -85,6 +86,8 @@ def add(
       dispatcher workspace add bluefin --dialect sendexa --callback-url https://api.bluefin.example/sms --max-concurrency 5
     """
     settings = console.settings()
+    if callback_url == "":
+        console.fail("--callback-url is empty: leave it out for a workspace without one", console.USAGE)
     headers = parse_headers(header or [])
     wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers)
 
@@ -152,6 +155,8 @@ async def _update(
 ) -> tuple[bool, Moved | None, str]:
     """Whether anything changed, what was moved, and warnings, one a line (or "")."""
     async with wiring.store(settings) as store:
+        if move_from:
+            await endpoints.one(store, workspace, parse_callback_url(move_from, allow_http=True).origin)
         before = move_from or await workspaces.url_before(store, workspace, needed=move_waiting)
         warning = "" if no_check else await _look_up(settings, wanted.callback_url)
         changed = await workspaces.update(store, workspace, wanted)

@@ -97,8 +97,9 @@ def test_said_twice(stack: Stack) -> None:
     since = stack.cli_json("endpoint", "show", "twice", url)["stoppedAt"]
     assert (
         "nothing was changed: stopped by the operator since"
-        in stack.cli("endpoint", "pause", "twice", url).stdout
+        in (old := stack.cli("endpoint", "pause", "twice", url)).stdout
     )
+    assert "the old name of `endpoint stop`" in old.stderr
     assert since == stack.cli_json("endpoint", "show", "twice", url)["stoppedAt"]
     assert "`dispatcher endpoint resume twice" in said(stack, "endpoint", "retry", "twice", url)
     assert (
@@ -135,6 +136,8 @@ def test_nothing_waits_but_it_pauses(stack: Stack) -> None:
     stack.cli("purge", "waiting", "--workspace", "purged", "--yes")
     told = stack.cli("endpoint", "resume", "purged", url).stdout
     assert "was not stopped; idle: nothing waits for it; what comes is held until" in told
+    shown = stack.cli_json("endpoint", "show", "purged", url)
+    assert ("idle", None) == (shown["state"], shown["nextProbeAt"]), "what is not there is not probed"
     stack.answer = answering(200)
     assert "the next callback probes it" in stack.cli("endpoint", "retry", "purged", url).stdout
     assert {"delivered": 1} == stack.wait_ended(stack.enqueue(1, first=10, workspace="purged"), "purged")
@@ -189,7 +192,9 @@ def test_ping(stack: Stack) -> None:
         ("workspace", "ping", "ping", "--url", "http://[::1]/"),
     ):
         done = stack.cli(*blocked, "--json")
-        assert (1, "blocked_address") == (done.returncode, json.loads(done.stdout)["error"])
+        found = json.loads(done.stdout)
+        assert (1, "blocked_address", None) == (done.returncode, found["error"], found["answer"])
+        assert "not a public address" in found["detail"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """An operator at work: what is stuck, why, and sending it once more. All by the command line, on real parts."""
 
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -146,6 +147,9 @@ def test_stats(stack: Stack, failed: list[str]) -> None:
     (endpoint,) = stack.cli_json("stats", "--by", "endpoint", "--workspace", "acme")
     assert (2, 3) == (endpoint["delivered"], endpoint["failed"])
     assert "success rate" in stack.cli("stats").stdout
+    table = stack.cli("stats", "--by", "workspace").stdout
+    assert "40.00%" in table
+    assert re.search(r"\d (ms|s)\b", table), table
 
 
 def test_a_customer_that_moved(stack: Stack) -> None:
@@ -223,6 +227,13 @@ def test_wrong_usage(stack: Stack) -> None:
         (("event", "replay", "e1"), "say --workspace"),
         (("rejected", "requeue"), "say an entry"),
         (("stats", "--by", "day"), "--by is"),
+        (("event", "list", "--state", "failed", "--since", "6h", "--until", "7h"), "nothing can be between"),
+        (("event", "list", "--state", "failed", "--error", "http_5xx"), "an error is http_404"),
+        (("event", "replay", "--state", "failed", "--error", "htp_404"), "an error is http_404"),
+        (("rejected", "list", "--reason", "unknwon_workspace"), "a reason is one of"),
+        (("rejected", "requeue", "--reason", "unknwon_workspace"), "a reason is one of"),
+        (("purge", "rejected", "--reason", "unknwon_workspace"), "a reason is one of"),
+        (("workspace", "add", "b", "--dialect", "qlara", "--callback-url", ""), "leave it out"),
         (("purge", "ended", "--workspace", "acme"), "--state or --message"),
     ):
         done = stack.cli(*args)
@@ -232,3 +243,57 @@ def test_wrong_usage(stack: Stack) -> None:
     shown = stack.cli("event", "show", "evt_1", "--workspace", "nobody")
     assert (1, True) == (shown.returncode, "there is no workspace 'nobody'" in shown.stderr)
     assert "has no event evt_none" in stack.cli("event", "show", "evt_none", "--workspace", "acme").stderr
+
+
+def test_names_that_nothing_has(stack: Stack) -> None:
+    """A filter that names no workspace or no endpoint says so; what a removed workspace left can still be listed."""
+    url = stack.add_workspace()
+    stack.start_worker().wait_ready()
+    stack.wait_ended(stack.enqueue())
+    other, mine = "http://127.0.0.1:9", url.removesuffix("/hooks")
+    acme = ("--workspace", "acme", "--endpoint", other)
+    for args in (
+        ("event", "list", "--state", "failed", *acme),
+        ("event", "list", "--state", "waiting", *acme),
+        ("event", "replay", "--state", "failed", *acme),
+        ("purge", "waiting", *acme),
+        ("workspace", "update", "acme", "--callback-url", url, "--move-waiting", "--move-from", other),
+    ):
+        done = stack.cli(*args)
+        expected = f"workspace acme has no endpoint {other}; it has {mine}"
+        assert (1, True) == (done.returncode, expected in done.stderr), (args, done)
+    for args in (
+        ("event", "list", "--message", "m0", "--workspace", "acmee"),
+        ("event", "replay", "evt_1", "--workspace", "acmee"),
+    ):
+        done = stack.cli(*args)
+        assert (1, True) == (done.returncode, "did you mean acme?" in done.stderr), args
+    assert "it was never accepted" in stack.cli("event", "replay", "evt_1", "--workspace", "acme").stderr
+    stack.enqueue(workspace="gone", eventId="of-gone")
+    wait_until(lambda: stack.redis.xlen("dispatcher:rejected"))
+    for args, shown in (
+        (("audit", "list", "--workspace", "acmee"), "nothing was changed of workspace acmee"),
+        (("rejected", "list", "--workspace", "gone"), "of-gone"),
+        (("rejected", "requeue", "--workspace", "gone"), "1 entry"),
+    ):
+        done = stack.cli(*args)
+        assert (0, True) == (done.returncode, "note: there is no workspace" in done.stderr), (args, done)
+        assert shown in done.stdout
+
+
+def test_a_replay_to_a_stopped_endpoint(stack: Stack) -> None:
+    """It says that nothing is sent until the endpoint is resumed; what is due is said to be due, not next."""
+    stack.answer = answering(410)
+    url = stack.add_workspace()
+    stack.start_worker().wait_ready()
+    first, second = stack.enqueue(2)
+    stack.wait_ended([first, second])
+    stack.cli("endpoint", "stop", "acme", url)
+    one = stack.cli("event", "replay", first, "--workspace", "acme").stdout
+    resume = f"`dispatcher endpoint resume acme {url.removesuffix('/hooks')}`"
+    assert "it waits: its endpoint is stopped by the operator since" in one
+    assert resume in one
+    assert resume in stack.cli("event", "replay", "--state", "failed", "--yes").stdout
+    wait_until(lambda: "due since" in stack.cli("event", "list", "--state", "waiting").stdout)
+    shown = stack.cli("event", "show", first, "--workspace", "acme").stdout
+    assert ("dueSince" in shown, "nextAttemptAt" in shown) == (True, False)

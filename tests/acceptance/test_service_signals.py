@@ -33,6 +33,22 @@ def start(stack: Stack, what: str, **settings: str) -> Worker:
     return service
 
 
+@pytest.mark.parametrize("what", ["worker", "exporter", "api"])
+def test_a_redis_that_refuses_us(stack: Stack, what: str) -> None:
+    """A service that Redis refuses logs the reason when it starts, and that it goes on."""
+    stack.redis.config_set("requirepass", "hush")
+    try:
+        ports = [] if what == "worker" else ["--port", str(free_port())]
+        service = stack.start_worker(*CLI, what, *ports)
+        wait_until(lambda: service.lines("redis.away"))
+        [line] = service.lines("redis.away")
+        assert "refuses us: Authentication required. Check user and password" in line["problem"]
+    finally:
+        stack.redis.config_set("requirepass", "")
+    wait_until(lambda: service.lines("redis.back"))
+    assert 1 == len(service.lines("redis.away"))
+
+
 @pytest.mark.parametrize("what", ["worker", "celery", "exporter", "api", "api --workers 2"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_exit_codes(stack: Stack, what: str, number: signal.Signals, code: int) -> None:
@@ -215,7 +231,7 @@ def test_celerys_options_that_are_refused(stack: Stack, options: list[str], says
     ("option", "says"),
     [
         (["--nosuch"], "--nosuch"),
-        (["stray"], "extra configuration"),
+        (["stray"], "takes options only"),
         (["-n"], "-n"),
         (["--log", "x"], "--log"),
     ],

@@ -1,6 +1,7 @@
 """docs/operations.md is followed literally: each symptom is made on real processes, seen as it says, and mended by its commands."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -418,6 +419,35 @@ def test_disk(stand: Stack, chapter: Chapter) -> None:
     assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="disk"), "disk")
 
 
+@symptom("Redis is a read-only replica")
+def test_replica(stand: Stack, chapter: Chapter) -> None:
+    """Each process names the true reason; when the server is a primary again, all goes on."""
+    add(stand, "replica")
+    with running(stand) as api:
+        stand.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            chapter.see("Redis is a read-only replica", chapter.run("dispatcher check", stand, 1))
+            live = stand.cli("check", "--live", "--json")
+            assert 1 == live.returncode, live
+            found = {one["subject"]: one for one in json.loads(live.stdout)}
+            assert ["workers", "hints", "intake"] == list(found)
+            assert "read-only replica" in found["hints"]["detail"]
+            wait_until(lambda: stand.workers[0].lines("redis.away"))
+            wait_until(lambda: api.process.lines("redis.away"))
+            chapter.see("redis.away", api.process.log)
+            ready = httpx.get(f"{api.url}/readyz")
+            assert (503, True) == (ready.status_code, "read-only replica" in ready.text)
+            chapter.see("/readyz", "/readyz")
+            refused = stand.cli("workspace", "update", "replica", "--max-concurrency", "3")
+            assert (3, True) == (refused.returncode, "is a read-only replica" in refused.stderr)
+            assert "script" not in refused.stderr
+        finally:
+            stand.redis.execute_command("REPLICAOF", "NO", "ONE")
+        wait_until(lambda: httpx.get(f"{api.url}/readyz").status_code == 200)
+    assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="replica"), "replica", 60)
+    assert "Frequent restarts" not in log_of(stand)
+
+
 @symptom("Redis is full")
 def test_redis_full(stand: Stack, chapter: Chapter) -> None:
     """Nothing new is taken, and said so; who fills it is shown, and what waits can be ended; with room it goes on."""
@@ -432,6 +462,11 @@ def test_redis_full(stand: Stack, chapter: Chapter) -> None:
     try:
         wait_until(lambda: stand.workers[0].lines("intake.refused"))
         chapter.see("intake.refused", log_of(stand))
+        chapter.see("writes bad", chapter.run("dispatcher check", stand, 1))
+        live = stand.cli("check", "--live", "--json")
+        found = {one["subject"]: one for one in json.loads(live.stdout)}
+        assert (1, "ok", "bad") == (live.returncode, found["workers"]["verdict"], found["hints"]["verdict"])
+        assert "Redis is full" in found["hints"]["detail"]
         with Dispatcher.from_url(stand.server.url) as producer, pytest.raises(RedisFull) as refused:
             producer.enqueue(change(200, workspace="full"))
         chapter.see("RedisFull", repr(refused.value))

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import structlog
 from prometheus_client.core import GaugeMetricFamily
 
 from config.settings import Settings
@@ -66,6 +67,29 @@ def test_a_failed_call_counts_at_once() -> None:
     assert (200, 200) == codes(health)
 
 
+def test_not_ready_says_what_redis_refuses() -> None:
+    """A Redis that answers and refuses is not said to be silent; one that does not answer is."""
+    health = Health(Clock())
+    health.failed("Redis is a read-only replica: it refuses writes")
+    assert "Redis is a read-only replica: it refuses writes" == health.ready_problem()
+    health.answered()
+    health.failed()
+    assert health.ready_problem().startswith("Redis has not answered for")
+
+
+def test_redis_watch_logs_each_reason_once() -> None:
+    """Repeats of a failure are logged once, another reason anew."""
+    watch = RedisWatch()
+    refused = RedisUnavailable("a", "Redis is a read-only replica")
+    with structlog.testing.capture_logs() as lines:
+        for error in (RedisUnavailable("gone"), RedisUnavailable("gone still"), refused, refused):
+            watch.failed(error)
+        watch.worked()
+    assert [("redis.away", "gone"), ("redis.away", "a"), ("redis.back", None)] == [
+        (line["event"], line.get("problem")) for line in lines
+    ]
+
+
 def test_a_lost_cancellation_keeps_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking at Redis ends with its block, also where the Redis client swallows the cancellation, as it can."""
     begun = asyncio.Event()
@@ -82,7 +106,7 @@ def test_a_lost_cancellation_keeps_no_process(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(wiring, "store", swallowing)
 
     async def life() -> set[asyncio.Task[Any]]:
-        async with looking(Health(), Settings(_env_file=None)):
+        async with looking(Health(), Settings(_env_file=None), writes=True):
             await begun.wait()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         return (await asyncio.wait(others, timeout=10))[1]

@@ -317,7 +317,7 @@ def test_settings_that_operations_names_exist() -> None:
     text = OPERATIONS + "".join(path.read_text() for path in (ROOT / "deploy").rglob("*.*")) + COMPOSE_TEXT
     assert set(re.findall(rf"{PREFIX}([A-Z_]+)\b", text)) <= known
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", OPERATIONS))
-    assert named <= known
+    assert named <= {PREFIX + name for name in known}, "in operations.md with the prefix"
 
 
 def test_commands_that_operations_names_exist() -> None:

@@ -18,6 +18,17 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [] == [link for link in links if not (page.parent / link).exists()]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lists_are_whole(page: Path) -> None:
+    """In a paragraph with list items, every line is an item or an indented part of one: none lost its dash."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    item = re.compile(r"(?:[-*+]|\d+\.) ")
+    lists = [lines for block in text.split("\n\n") if any(map(item.match, lines := block.split("\n")))]
+    assert [] == [
+        line for lines in lists for line in lines if line and not re.match(rf"{item.pattern}|  ", line)
+    ]
+
+
 def test_the_licence_is_the_owners_to_choose() -> None:
     """No licence is claimed anywhere, and the README says so before its first chapter."""
     assert set() == {"license", "license-files"} & PROJECT.keys()

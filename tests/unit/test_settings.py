@@ -7,7 +7,7 @@ import pytest
 
 from config import settings_docs
 from config.environment import PREFIX
-from config.settings import Settings, load, names, sources
+from config.settings import Settings, load, names, sources, wants_json
 from dispatcher.errors import InvalidInput
 from dispatcher.sending.tls import tls_context
 from tasks import wiring
@@ -88,7 +88,8 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DNS_SERVERS", "10.0.0.53:99999", "name server's address"),
         ("DNS_SERVERS", "ns1.example", "name server's address"),
         ("DNS_SERVERS", "10.0.0.53:dns", "name server's address"),
-        ("LOG_LEVEL", "LOUD", "DISPATCHER_LOG_LEVEL"),
+        ("LOG_LEVEL", "LOUD", "DISPATCHER_LOG_LEVEL: Input should be 'DEBUG', 'INFO', .*, not 'LOUD'"),
+        ("ALLOW_HTTP", "ja", "DISPATCHER_ALLOW_HTTP: write true or false, not 'ja'"),
         ("KEY_PREFIX", "a:b", "DISPATCHER_KEY_PREFIX"),
     ],
 )
@@ -286,6 +287,45 @@ def test_unknown_names(monkeypatch: pytest.MonkeyPatch, name: str, near: str, wh
         len(said.splitlines()),
         "hush" in said,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("DISPATCHER_MAX_ATTEMPTS: 4\n", 1),
+        ("\n# a comment\nDISPATCHER_KEY_PREFIX=a\n\nDISPATCHER_MAX_ATTEMPTS='4\n", 5),
+        ('OTHER=1\nDISPATCHER_MAX_ATTEMPTS="4\nDISPATCHER_KEY_PREFIX="a"\n', 2),
+        ("DISPATCHER_KEY_PREFIX=a\nDISPATCHER_MAX_ATTEMPTS\n", 2),
+        ("export DISPATCHER_KEY_PREFIX=a\nDISPATCHER_MAX_ATTEMPTS 4\n", 2),
+    ],
+)
+def test_a_broken_line(text: str, line: int) -> None:
+    """A line of .env that cannot be read is refused with its number: else its setting kept its default, unnoticed."""
+    Path(".env").write_text(text)
+    with pytest.raises(InvalidInput, match=f"^line {line} of .env cannot be read") as caught:
+        load()
+    assert not wants_json()
+    assert "4" not in str(caught.value)
+
+
+def test_a_name_without_its_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In .env it is refused, unless the setting itself is set too; in the environment it is another program's."""
+    monkeypatch.setenv("MAX_ATTEMPTS", "3")
+    assert 5 == load().max_attempts
+    Path(".env").write_text("MAX_ATTEMPTS=3\n")
+    with pytest.raises(
+        InvalidInput, match=r"MAX_ATTEMPTS in .env has no effect: write DISPATCHER_MAX_ATTEMPTS"
+    ):
+        load()
+    Path(".env").write_text("MAX_ATTEMPTS=3\nDISPATCHER_MAX_ATTEMPTS=4\n")
+    assert 4 == load().max_attempts
+
+
+def test_upper_and_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Level and format of logs are read in either case."""
+    monkeypatch.setenv("DISPATCHER_LOG_LEVEL", "info")
+    monkeypatch.setenv("DISPATCHER_LOG_FORMAT", "JSON")
+    assert ("INFO", "json", True) == (load().log_level, load().log_format, wants_json())
 
 
 def test_names_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
