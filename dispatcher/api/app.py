@@ -91,7 +91,7 @@ class AwayLog:
         """One call was refused because of this error."""
         is_full = isinstance(error, RedisFull)
         if not is_full:  # a full Redis still answers reads
-            self._health.failed()
+            self._health.failed(getattr(error, "why", ""))
         if calls := self._rate.count("full" if is_full else "away"):
             log.error("api.redis_away", problem=str(error), calls=calls)
 

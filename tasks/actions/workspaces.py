@@ -43,7 +43,7 @@ class Moved:
 
     moved: int
     left: int
-    """Those being sent, or going to another URL."""
+    """Those being sent, behind one of their message that is, or going to another URL."""
 
 
 async def add(

@@ -176,8 +176,13 @@ def _shown(steps: Sequence[Sequence[str]]) -> Iterable[Sequence[str]]:
 def _also(moved: Moved | None) -> str:
     if moved is None:
         return ""
-    are = tables.counted(moved.left, "is being sent, or goes", "are being sent, or go")
-    left = f"; {are} to another URL (--move-from moves those)" if moved.left else ""
+    stay = tables.counted(moved.left, "stays", "stay")
+    left = (
+        f"; {stay}: being sent, behind one of the same message that is (repeat this later), or for another URL "
+        "(--move-from)"
+        if moved.left
+        else ""
+    )
     return f"; {tables.counted(moved.moved, 'waiting callback goes', 'waiting callbacks go')} to the new URL{left}"
 
 
