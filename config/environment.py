@@ -61,14 +61,18 @@ def without_prefix(
     ]
 
 
+ENCODING = "utf-8-sig"
+"""Of `.env`: editors may begin a file with a BOM, which would be part of the first name."""
+
+
 def broken_line(path: Path) -> str:
     """What is wrong with the first line of a `.env` that cannot be read, without its value; empty if all can be.
 
     python-dotenv leaves such a line out, and then a setting would silently keep its default. Raises UnicodeDecodeError.
     """
-    if not path.exists():
+    if not (path.is_file() or path.is_fifo()):  # pydantic-settings reads nothing else
         return ""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding=ENCODING) as file:
         for found in parse_stream(file):
             has_no_value = found.value is None and (found.key or "").upper().startswith(PREFIX)
             if found.error or has_no_value:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from config import environment
-from config.environment import PREFIX
+from config.environment import ENCODING, PREFIX
 from config.setting_types import (
     MAX_SECONDS,
     Authorities,
@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=".env",
+        env_file_encoding=ENCODING,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -120,15 +121,15 @@ class Settings(BaseSettings):
     secret_grace_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = Field(
         86_400, description="how long an old secret goes on signing after `workspace rotate-secret`"
     )
-    ledger_retention_seconds: Annotated[int, Field(ge=1)] = Field(
+    ledger_retention_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] = Field(
         604_800,
         description="how long the ledger remembers a callback after its end; at least the longest expiry",
     )
-    status_retention_seconds: Annotated[int, Field(ge=0)] = Field(
+    status_retention_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
         604_800,
         description="how long the status API keeps a message after its last status change; 0: it keeps none",
     )
-    delivered_body_seconds: Annotated[int, Field(ge=0)] = Field(
+    delivered_body_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
         3600, description="how long the body of a delivered callback is kept"
     )
     max_waiting_per_endpoint: Annotated[int, Field(ge=0)] = Field(

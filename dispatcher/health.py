@@ -1,5 +1,6 @@
 """Liveness and readiness of a process, for /healthz and /readyz. A probe reads what is remembered and never asks Redis."""
 
+import re
 import time
 from collections.abc import Callable
 
@@ -37,10 +38,11 @@ class Health:
     def failed(self, why: str = "") -> None:
         """Notes that a call to Redis failed: the process is not ready until one succeeds.
 
-        `why` is empty if Redis did not answer.
+        `why` is empty if Redis did not answer. Of Redis's own words in it (after a colon or in brackets) nothing is shown:
+        they may name a user, and probes need no key.
         """
         self._failed = True
-        self._why = why
+        self._why = re.split(r": | \(", why, maxsplit=1)[0]
 
     def refused(self, why: str) -> None:
         """Notes that Redis answered but cannot be used, and why."""

@@ -34,7 +34,7 @@ BATCH = 500
 """Status changes per round trip."""
 
 SLICE = 50
-"""Status changes that AsyncDispatcher validates or packs before the event loop serves other tasks: about 2 ms."""
+"""Status changes that AsyncDispatcher validates before the event loop serves other tasks: about 2 ms."""
 
 
 class Dispatcher:
@@ -292,7 +292,7 @@ def _asking(url: str, keys: "Keys") -> Iterator[None]:
         with translated(url):
             yield
     except RedisUnavailable as error:
-        if "NOPERM" in str(error) or "no permissions" in str(error):
+        if "NOPERM" in str(error) or "no permissions" in str(error).lower():
             raise RedisUnavailable(
                 f"this Redis user may not ask which workspaces there are; check=True needs `~{keys.workspaces} +smismember` "
                 "(ACL SETUSER; see docs/operations.md)"

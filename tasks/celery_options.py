@@ -102,6 +102,8 @@ def _pool(value: str) -> str:
 
 def _pidfile(value: str) -> str:
     folder = Path(value).absolute().parent
+    if "%" in str(folder):  # Celery puts the node's name there
+        return ""
     if not folder.is_dir():
         return f"there is no folder {folder}"
     return "" if os.access(folder, os.W_OK) else f"the folder {folder} cannot be written to"

@@ -57,7 +57,7 @@ async def _look(health: Health, settings: Settings, writes: bool) -> None:
                 watch.worked()
                 refused = ""
         except RedisFull:  # it answers, and what wants to write logs that it cannot
-            health.answered()
+            watch.worked()
         except RedisUnavailable as error:
             watch.failed(error)
         except OtherFormat as error:

@@ -6,9 +6,11 @@ from typing import Any
 
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from redis.exceptions import RedisError
 
 from config import logs
 from config.settings import Settings
+from dispatcher.errors import DispatcherError
 from dispatcher.worker.metrics import Histogram, Metrics
 from tasks import wiring
 
@@ -71,7 +73,7 @@ class InstallationCollector:
         """All metrics of the installation; `dispatcher_redis_up` alone if Redis cannot be read."""
         try:
             found = asyncio.run(self._read())
-        except Exception as error:  # also of a damaged key: a scrape that fails would show nothing at all
+        except (DispatcherError, RedisError, ValueError) as error:  # ValueError: of a damaged key
             self._note(f"{error}" or type(error).__name__)
             yield _gauge("dispatcher_redis_up", "1 if Redis answers", 0)
             return

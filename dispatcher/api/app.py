@@ -152,9 +152,17 @@ def _http_error(request: Request, error: Exception) -> Response:
     text, headers = str(error.detail), error.headers or {}
     if error.status_code == 404 and text == NO_PATH:
         text += _other_path(request.scope["path"])
-    elif error.status_code == 405 and "Allow" in headers:
-        text += f": use {headers['Allow']}"
+    elif error.status_code == 405 and (methods := _methods(request.scope["path"])):
+        text, headers = f"{text}: use {methods}", {**headers, "Allow": methods}
     return _failed(request, error.status_code, text, headers)
+
+
+def _methods(path: str) -> str:
+    """The methods that a path takes, as in an Allow header (RFC 9110 §10.2.1); empty if it is none of ours."""
+    routes = [route for one in PLATFORMS for route in one.router.routes if isinstance(route, APIRoute)]
+    return ", ".join(
+        sorted({method for r in routes if r.path_regex.match(path) for method in r.methods or ()})
+    )
 
 
 def _other_path(path: str) -> str:

@@ -141,11 +141,15 @@ async def to_phone_number(
     """The latest messages to a phone number."""
     messages = parts_of(request).messages
 
-    async def to_phone(workspace: str, number: str, *rest: Any) -> Sequence[StoredMessage]:
-        for spelling in spellings(number):
-            if found := await messages.to_phone(workspace, spelling, *rest):
-                return found
-        return ()
+    async def to_phone(
+        workspace: str, number: str, before_ms: int, count: int, *rest: Any
+    ) -> Sequence[StoredMessage]:
+        found = [
+            one
+            for spelling in spellings(number)
+            for one in await messages.to_phone(workspace, spelling, before_ms, count, *rest)
+        ]
+        return sorted(found, key=lambda one: one.sent_ms, reverse=True)[:count]
 
     return await _latest(request, key, to_phone, number, count, send_date)
 
@@ -179,10 +183,10 @@ async def _latest(
 
 
 def spellings(number: str) -> list[str]:
-    """A number as given, and in the forms in which backends give an international one: `+39…` and `39…`."""
+    """A number as given, and in the forms in which backends give an international one: `+39…`, `39…`, `0039…`."""
     international = re.fullmatch(r"(?:\+|00)?([1-9][0-9]{4,14})", re.sub(r"[\s().-]", "", number))
     return list(
-        dict.fromkeys([number, *([f"+{international[1]}", international[1]] if international else ())])
+        dict.fromkeys([number, *(f"{start}{international[1]}" for start in ("+", "", "00") if international)])
     )
 
 

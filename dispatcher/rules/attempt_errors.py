@@ -8,7 +8,7 @@ ERRORS = {
     "tls_name": "the certificate is another name's",
     "tls_untrusted": "no authority that is trusted here signed the certificate",
     "tls_handshake": "TLS could not be set up, or an alert came in place of an answer",
-    "timeout": "not over within REQUEST_TIMEOUT_SECONDS, look-up and handshake included",
+    "timeout": "not over within DISPATCHER_REQUEST_TIMEOUT_SECONDS, look-up and handshake included",
     "maybe_received": "the connection broke after the request was sent, before the answer's head was whole",
     "protocol": "the answer is not HTTP/1, or its head is too long",
     "blocked_address": "the address is not public and not allowed",

@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
+    ClusterDownError,
     ConnectionError,
     InvalidResponse,
     NoPermissionError,
@@ -141,7 +142,7 @@ def translate(error: Exception, url: str) -> Exception:
         what = f"refuses writes, because it cannot write its files ({_misconf(text)})"
         return _refusal(RedisUnavailable, url, what, "make room on its disk")
     if isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in text):
-        what = "is a read-only replica: it refuses writes"
+        what = "is a read-only replica and refuses writes"
         advice = "set DISPATCHER_REDIS_URL to its primary, or make it the primary: redis-cli REPLICAOF NO ONE"
         return _refusal(RedisUnavailable, url, what, advice)
     if isinstance(error, ResponseError) and is_for_now(error):
@@ -172,7 +173,7 @@ def without_script(text: str) -> str:
 
 def is_for_now(error: ResponseError) -> bool:
     """Whether Redis says that it cannot do this now: it is loading, a replica, cut off."""
-    return any(word in str(error) for word in _NOT_NOW)
+    return isinstance(error, ClusterDownError) or any(word in str(error) for word in _NOT_NOW)
 
 
 def _misconf(text: str) -> str:

@@ -21,8 +21,7 @@ PAGE = 5000
 """Callbacks of one endpoint read per command: Redis does nothing else meanwhile."""
 READ_AT_ONCE = 500
 """Endpoints read per round trip."""
-RESTORED_MS = 15 * 86_400_000
-"""How long a restored record is kept if no accept renews it: longer than a callback lives and is kept."""
+LONGEST_TTL_MS, HOUR_MS = 604_800_000, 3_600_000
 FIELDS = (
     "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure",
 )  # fmt: skip
@@ -175,11 +174,15 @@ class Endpoints:
             )
         return body.partition(b"\n")[0].decode() if body else None
 
-    async def restore(self, endpoint: str, workspace: str, event_id: str, now_ms: int) -> bool:
+    async def restore(
+        self, endpoint: str, workspace: str, event_id: str, now_ms: int, retention_ms: int = 604_800_000
+    ) -> bool:
         """Restores the name of an endpoint (by id) whose record is gone or damaged, from a callback's URL, and schedules it.
 
-        Returns False, having changed nothing, if that callback's URL is gone or belongs to another endpoint.
+        The record is kept as long as one that accept has just made (lua/lib/batch.lua). Returns False, having changed
+        nothing, if that callback's URL is gone or belongs to another endpoint.
         """
+        keep_ms = LONGEST_TTL_MS + HOUR_MS + retention_ms
         with translated(self._url):
             body = await self._client.get(self._keys.body(workspace, event_id))
         url = (body or b"").partition(b"\n")[0].decode(errors="replace")
@@ -194,7 +197,7 @@ class Endpoints:
             await self._client.hset(record, mapping={"name": str(name), "seen": 0})
             await self._client.hsetnx(record, "waiting", waiting)
             if not await self._client.hexists(record, "stopped"):
-                await self._client.pexpire(record, RESTORED_MS)
+                await self._client.pexpire(record, keep_ms)
             await self._client.zadd(self._keys.endpoints, {endpoint: now_ms}, gt=True)
             await self._client.zadd(self._keys.schedule_of(workspace), {endpoint: 0})
             await self._client.zadd(self._keys.schedule, {workspace: now_ms}, lt=True)

@@ -4,7 +4,8 @@ A script makes its Lua functions anew in each run; that is a third of a short ru
 it is loaded. So a library's text is the scripts' text in another order: what defines stays, what a run computes becomes
 the body of a function. These rules say which is which, by the statements that begin in the first column:
 
-- `local function`, `do`, and `local` without a value define;
+- `local function`, `do`, and `local` without a value define; a run does not set the latter anew, so what a run finds
+  there it must have written itself;
 - so does a `local` in capitals whose value calls nothing and reads no argument: a constant;
 - any other `local` is set anew in each run;
 - everything else runs.
@@ -40,6 +41,11 @@ def library() -> tuple[str, str]:
 def function_name(name: str) -> str:
     """The name by which FCALL finds a script's function; no two libraries have the same."""
     return f"{library()[0]}_{name}"
+
+
+def is_of_another_version(name: str) -> bool:
+    """Whether a library of this name is ours, with another text."""
+    return name != library()[0] and re.fullmatch(r"dispatcher_[0-9a-f]{16}", name) is not None
 
 
 def _function(name: str) -> str:

@@ -139,7 +139,7 @@ class Swept(msgspec.Struct, frozen=True):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """The result of a settle. `more`: the endpoint is ready; `counted`: False for each settlement without a lease."""
+    """The result of a settle. `more`: the endpoint is ready; `counted`: whether each is recorded, now or before."""
 
     more: bool
     counted: list[bool]

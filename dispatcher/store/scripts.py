@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import structlog
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from dispatcher.store import functions
@@ -10,6 +11,8 @@ from dispatcher.store.connection import is_for_now, translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.script_text import NAMES, sha, source
 from dispatcher.store.wire import Argument, Call
+
+log = structlog.get_logger()
 
 
 def read_all() -> None:
@@ -49,37 +52,55 @@ class Scripts:
 
     async def _run_function(self, name: str, args: tuple[Argument, ...]) -> tuple[list[Any], float] | None:
         """Runs a script as a function; None if nothing ran, and the script itself has to."""
-        while True:
+        for _ in range(2):
             sent = time.monotonic()
             try:
                 return await self._call("FCALL", functions.function_name(name), 1, self._root, *args), sent
             except OutOfMemoryError:  # Redis refuses a function at once; a script may have nothing to write
                 return None
             except ResponseError as error:
-                if "unknown command" in str(error) or "'fcall'" in str(error):  # Redis 6.2; an ACL without it
+                if "unknown command" in str(error):  # Redis 6.2
                     self._uses_functions = False
+                    return None
+                if "'fcall'" in str(error):  # an ACL without it
+                    self._use_scripts(error)
                     return None
                 if "Function not found" not in str(error):  # redis-py drops "ERR"
                     raise
             if not await self._load():
                 return None
+        return None
+
+    def _use_scripts(self, error: ResponseError) -> None:
+        """Runs no function any more: they are only faster."""
+        self._uses_functions = False
+        log.info(
+            "redis.scripts", reason=str(error), effect="the ledger's scripts run as scripts, not as functions"
+        )
 
     async def _load(self) -> bool:
-        """Loads the library; the first time, deletes those of other versions. False: this Redis will not take it."""
-        name, text = functions.library()
+        """Loads the library; False if it is not there now."""
         try:
-            await self._call("FUNCTION", "LOAD", "REPLACE", text)
-            if not self._deleted_others:
-                self._deleted_others = True  # once: another version that is still there loads its own again
-                for found in await self._call("FUNCTION", "LIST", "LIBRARYNAME", "dispatcher_*"):
-                    other = found[b"library_name"] if isinstance(found, dict) else found[1]  # RESP3 and RESP2
-                    if other.decode() != name:
-                        await self._call("FUNCTION", "DELETE", other)
+            await self._call("FUNCTION", "LOAD", "REPLACE", functions.library()[1])
         except OutOfMemoryError:
             return False
-        except ResponseError as error:
+        except ResponseError as error:  # an ACL, or a service that has no functions
             if is_for_now(error):
                 raise
-            self._uses_functions = False  # an ACL, or a service that has no functions
+            self._use_scripts(error)
             return False
+        if not self._deleted_others:
+            self._deleted_others = True
+            await self._delete_others()
         return True
+
+    async def _delete_others(self) -> None:
+        """Deletes the libraries of other versions, once in a process's life: one that is still used is loaded again."""
+        try:
+            for found in await self._call("FUNCTION", "LIST", "LIBRARYNAME", "dispatcher_*"):
+                raw = found[b"library_name"] if isinstance(found, dict) else found[1]  # RESP3 and RESP2
+                if functions.is_of_another_version(raw.decode()):
+                    await self._call("FUNCTION", "DELETE", raw)
+        except ResponseError as error:  # somebody else deleted it, or we may not
+            if is_for_now(error):
+                raise

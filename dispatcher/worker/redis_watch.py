@@ -14,7 +14,8 @@ class RedisWatch:
 
     def __init__(self, metrics: Metrics | None = None, health: Health | None = None) -> None:
         self.problem: str | None = None
-        self._why = ""
+        self._told: set[str] = set()
+        """Reasons that were logged since Redis was away: several parts meet different ones, in turn."""
         self._metrics = metrics or Metrics()
         self._health = health or Health()
 
@@ -23,9 +24,10 @@ class RedisWatch:
         self._metrics.redis_errors += 1
         if not isinstance(error, RedisFull):  # a full Redis answers, and serves what waits
             self._health.failed(error.why)
-        if self.problem is None or error.why != self._why:
+        if error.why not in self._told:
             log.warning("redis.away", problem=str(error), action="waiting; going on when it is back")
-        self.problem, self._why = str(error), error.why
+        self.problem = str(error)
+        self._told.add(error.why)
 
     def worked(self) -> None:
         """A call to Redis succeeded."""
@@ -33,3 +35,4 @@ class RedisWatch:
         if self.problem is not None:
             log.info("redis.back")
         self.problem = None
+        self._told.clear()

@@ -79,7 +79,8 @@ class Sweeper:
             )
         for endpoint, callback in swept.nameless:
             workspace, _, event_id = callback.partition(":")
-            await self._endpoints.restore(endpoint, workspace, event_id, self._ledger.now_ms())
+            now_ms, retention_ms = self._ledger.now_ms(), self._ledger.options.retention_ms
+            await self._endpoints.restore(endpoint, workspace, event_id, now_ms, retention_ms)
         if self._cursor == "0":
             self._said = ""
         return self._cursor == "0"

@@ -29,7 +29,7 @@ async def look(settings: Settings) -> list[Finding]:
             f"{queued:,} on the queue, {tables.counted(pending, 'callback waits or is being sent', 'callbacks wait or are being sent')}",
         )
         endpoints = _endpoints(await store.endpoints.all())
-        writes = await _writes(store.installation)
+        writes = await accepts_writes(store.installation)
         workers = workers_alive(await store.installation.workers(), refused=writes.verdict is Verdict.BAD)
         celery = await asyncio.to_thread(look_at_broker, settings)
         damage = _damage(await store.stats.day(await store.installation.now_ms()))
@@ -108,7 +108,7 @@ def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:
     return Finding("endpoints", Verdict.WARNING, detail, "dispatcher endpoint list")
 
 
-async def _writes(installation: Installation) -> Finding:
+async def accepts_writes(installation: Installation) -> Finding:
     """Whether Redis accepts writes: a replica, a full Redis and one whose disk is full do not."""
     try:
         await installation.require_writable()

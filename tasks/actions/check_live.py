@@ -15,7 +15,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.installation import Installation
 from tasks import wiring
-from tasks.actions.check import workers_alive
+from tasks.actions.check import accepts_writes, workers_alive
 
 LIVE_SECONDS = 10.0
 HEARTBEAT_SECONDS = 3.0
@@ -35,6 +35,7 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
         if refused:
             probe = ""
         workers = await _heartbeats_since(store.installation, since_ms, probe)
+        writes = await accepts_writes(store.installation)
     who, leader = _answered(workers, probe), _leader(workers)
     asked = (
         {name: heartbeat for name, heartbeat in workers.items() if f"@{socket.gethostname()}/" in name}
@@ -42,12 +43,18 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
         else workers
     )
     return [
-        workers_alive(asked, refused=bool(refused)),
+        workers_alive(asked, refused=writes.verdict is Verdict.BAD),
         refused or _hints(who),
-        Finding("intake", Verdict.OK, f"led by {leader}")
-        if leader
-        else Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK),
+        _intake(leader, writes),
     ]
+
+
+def _intake(leader: str | None, writes: Finding) -> Finding:
+    if leader:
+        return Finding("intake", Verdict.OK, f"led by {leader}")
+    if writes.verdict is Verdict.BAD:
+        return Finding("intake", Verdict.UNKNOWN, f"cannot be seen: {writes.detail}")
+    return Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK)
 
 
 def _hints(who: str | None) -> Finding:

@@ -190,13 +190,13 @@ def _left(count: int, workspace: str, before: str, new: str | None) -> str:
     """A line about callbacks that wait for the URL before, with the command that moves them; "" if there are none."""
     if not count:
         return ""
-    waiting = tables.counted(count, "callback that waits still goes", "callbacks that wait still go")
-    told = f"{waiting} to the previous URL, {shown_url(before)}"
+    waiting = tables.counted(count, "callback waits", "callbacks wait")
+    told = f"{waiting} for the server of the previous URL, {shown_url(before)}, and not for the new one"
     if not new:
         return told
     from_url = shlex.quote(before) if before == shown_url(before) else "PREVIOUS_URL"
     command = f"dispatcher workspace update {workspace} --callback-url {shlex.quote(new)}"
-    return f"{told}; to move: {command} --move-waiting --move-from {from_url}"
+    return f"{told}; to move those for that very URL: {command} --move-waiting --move-from {from_url}"
 
 
 async def _look_up(settings: Settings, url: str | None) -> str:

@@ -167,8 +167,11 @@ def test_a_customer_that_moved(stack: Stack) -> None:
     (apart,) = stack.enqueue(1, first=3, callbackUrl=own)
     wait_until(lambda: stack.cli_json("workspace", "show", "acme")["waiting"] == 4)
     said = stack.cli("workspace", "update", "acme", "--callback-url", new).stderr
-    assert f"3 callbacks that wait still go to the previous URL, {old}; to move: dispatcher " in said
-    moved = stack.cli(*shlex.split(said.partition("to move: dispatcher ")[2]))
+    assert (
+        f"3 callbacks wait for the server of the previous URL, {old}, and not for the new one; to move "
+        in said
+    )
+    moved = stack.cli(*shlex.split(said.partition("very URL: dispatcher ")[2]))
     assert "3 waiting callbacks go to the new URL; 1 stays: being sent, " in moved.stdout
     assert {"delivered": 3} == stack.wait_ended(changes)
     arrived = [received for received in stack.received if received.event_id in changes]

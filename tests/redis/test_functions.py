@@ -12,7 +12,7 @@ from dispatcher.store.wire import Wire
 from tasks.redis_server import RedisServer, find_in_wheel
 from tests.world import World, callback
 
-OLD = "#!lua name=dispatcher_old\nredis.register_function('dispatcher_old_accept', function() return 1 end)"
+OLD = "#!lua name=dispatcher_0123456789abcdef\nredis.register_function('dispatcher_0123456789abcdef_accept', function() return 1 end)"
 OTHERS = "#!lua name=theirs\nredis.register_function('theirs', function() return 1 end)"
 
 
@@ -115,7 +115,7 @@ def test_libraries_of_other_versions_go_once(world: World) -> None:
     send(world, "FUNCTION LOAD", OLD)  # a worker of that version is still there
     send(world, "FUNCTION DELETE", library()[0])
     world.accept(callback("e2"))
-    assert {library()[0], "theirs", "dispatcher_old"} == libraries(world)
+    assert {library()[0], "theirs", "dispatcher_0123456789abcdef"} == libraries(world)
 
 
 def test_without_the_right_to_load(world: World) -> None:

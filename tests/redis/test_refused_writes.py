@@ -51,7 +51,7 @@ def test_a_replica(client: redis.Redis, redis_url: str) -> None:
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
     first, second = refusals(redis_url)
     assert str(first) == str(second)
-    assert first.why == "Redis is a read-only replica: it refuses writes"
+    assert first.why == "Redis is a read-only replica and refuses writes"
     assert "REPLICAOF NO ONE" in first.advice
 
 

@@ -48,7 +48,7 @@ def test_event_show_says_why_there_was_no_answer(
     event = world.event("e1")
     assert event.error == error
     assert why in event.as_json()["lastAnswer"]
-    _print(event, "nothing")
+    _print(event, "nothing", 0)
     shown = capsys.readouterr().out
     assert why in " ".join(shown.split())
     assert shown.replace("\n", "").isprintable()

@@ -70,11 +70,22 @@ def test_a_failed_call_counts_at_once() -> None:
 def test_not_ready_says_what_redis_refuses() -> None:
     """A Redis that answers and refuses is not said to be silent; one that does not answer is."""
     health = Health(Clock())
-    health.failed("Redis is a read-only replica: it refuses writes")
-    assert "Redis is a read-only replica: it refuses writes" == health.ready_problem()
+    health.failed("Redis is a read-only replica and refuses writes")
+    assert "Redis is a read-only replica and refuses writes" == health.ready_problem()
     health.answered()
     health.failed()
     assert health.ready_problem().startswith("Redis has not answered for")
+
+
+def test_a_probe_shows_none_of_redis_own_words() -> None:
+    """They may name a user or a file, and whoever reaches the port may probe."""
+    health = Health(Clock())
+    for why in (
+        "Redis refuses us: User dispatcher-api has no permissions",
+        "Redis cannot write its files (/data: No space left)",
+    ):
+        health.failed(why)
+        assert health.ready_problem() in ("Redis refuses us", "Redis cannot write its files")
 
 
 def test_redis_watch_logs_each_reason_once() -> None:

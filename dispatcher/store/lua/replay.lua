@@ -27,7 +27,9 @@ local pending = not entry.ended and entry or is_copy and read_entry(workspace, c
 if pending then
   -- a run that broke off may have left this undone
   local expiry = workspace .. ':' .. (entry.ended and copy or event_id)
-  if not pending.ended then redis.call('ZADD', key_of('expiries'), 'NX', int(expires_of(pending)), expiry) end
+  if not pending.ended and pending.extra.base then
+    redis.call('ZADD', key_of('expiries'), 'NX', int(expires_of(pending)), expiry)
+  end
   return { 'not_ended', now }
 end
 local body = redis.call('GET', key_of('body', workspace, event_id))

@@ -19,7 +19,7 @@
 --   `more|rest|claimed same|opened|closed pause down ok|known|stale ...`
 --   and, if claimed, what was given (lib/lease.lua) ...; or `broken problem`; ends (lib/ending.lua) ...}
 --   more: the endpoint is ready, claim or hint it; pause: when its pause ends; down: since when it is down
---   (both ms since 1970; 0: it is not); known: this very outcome was recorded before, by a call whose reply
+--   (both ms since 1970; 0: it is not); known: this very attempt was recorded before, by a call whose reply
 --   was lost; stale: the lease is another worker's or gone; nothing was recorded
 -- A callback whose next attempt would be due at its expiry or later ends `expired`. In the order `latest`,
 -- one that would wait behind a newer one of its message ends `superseded`. Works when Redis is full.

@@ -40,7 +40,9 @@ local function give_or_hint_all(reply, hints, broken, lease_ms, hint_ms, most_hi
     local length, given, endpoint = #reply, reply[9], not broken[endpoint_id] and touched[endpoint_id]
     if endpoint and not guarded(give_or_hint, reply, hints, endpoint, lease_ms, hint_ms, most_hinted) then
       broken[endpoint_id], reply[9] = true, given
-      guarded(redis.call, 'HINCRBY', key_of('endpoint', endpoint_id), 'waiting', -endpoint.counted)
+      if endpoint.counted > 0 then
+        guarded(redis.call, 'HINCRBY', key_of('endpoint', endpoint_id), 'waiting', -endpoint.counted)
+      end
       while #reply > length do reply[#reply] = nil end
     end
   end

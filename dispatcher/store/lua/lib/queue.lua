@@ -9,7 +9,7 @@ local function leave_queue(queue_entries)
   end
 end
 
-local kept_lately = nil
+local kept_lately = nil -- a value, so that each run of a function begins without it
 local function keep_rejected(queue_entry, reason, detail, workspace, id)
   -- The entry's `event` field; if it has none, all of its fields; nil if it has left the queue.
   local function raw_of()
