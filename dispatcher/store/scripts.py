@@ -73,6 +73,8 @@ class Scripts:
 
     def _use_scripts(self, error: ResponseError) -> None:
         """Runs no function any more: they are only faster."""
+        if not self._uses_functions:  # another call met the same
+            return
         self._uses_functions = False
         log.info(
             "redis.scripts", reason=str(error), effect="the ledger's scripts run as scripts, not as functions"

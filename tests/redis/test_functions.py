@@ -34,6 +34,7 @@ def world(server: RedisServer) -> Iterator[World]:
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
         client.function_flush()
+        client.script_flush()
         client.config_resetstat()
     world = open_world(server.url)
     world.lead()
@@ -127,6 +128,19 @@ def test_without_the_right_to_load(world: World) -> None:
     finally:
         send(world, "ACL SETUSER", "default", "+function|load")
     assert 1 == runs(world)[0], "it asks once"
+
+
+@pytest.mark.parametrize("command", ["list", "delete"])
+def test_without_the_right_to_tidy_up(world: World, command: str) -> None:
+    """Whoever may not list or delete libraries, or finds another worker has deleted them, uses functions nevertheless."""
+    send(world, "FUNCTION LOAD", OLD)
+    send(world, "ACL SETUSER", "default", f"-function|{command}")
+    try:
+        assert ["accepted"] == world.accept(callback("e1"))[1]
+        assert ["accepted"] == world.accept(callback("e2"))[1]
+    finally:
+        send(world, "ACL SETUSER", "default", f"+function|{command}")
+    assert (3, 2) == runs(world), "the first one missed its library; the lead is a script"
 
 
 def test_a_full_redis(world: World) -> None:
