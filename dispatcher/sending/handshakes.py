@@ -1,4 +1,4 @@
-"""Whose turn it is to open a connection, and to take the loop for a step of a handshake.
+"""Whose turn it is to open an encrypted connection, and to take the loop for a step of a handshake.
 
 A handshake is 0.8 to 1 ms of OpenSSL, in two steps. If many were done whenever their bytes come, requests on open
 connections would wait for all of them. So a turn of the loop has one round: a step, or several if they take little time
@@ -30,7 +30,7 @@ class Handshakes:
         self._next: asyncio.Handle | None = None
 
     async def turn(self, workspace: str) -> None:
-        """Waits until a new connection may be opened for a workspace."""
+        """Waits until a new encrypted connection may be opened for a workspace."""
         if self._next is None:
             self._schedule()
             return

@@ -96,7 +96,7 @@ class Opener:
             async with asyncio.timeout_at(deadline):
                 if opening.target.encrypted:
                     await self._apart(opening.target.origin)
-                await self._handshakes.turn(opening.workspace)
+                    await self._handshakes.turn(opening.workspace)
                 opening.begun = True
                 found = await self._connector.connect(opening.target)
         except TimeoutError:

@@ -51,6 +51,26 @@ def test_one_connection_is_opened_on() -> None:
     asyncio.run(scene())
 
 
+def test_connections_without_tls_do_not_take_turns() -> None:
+    """Only handshakes hold others up; a burst to many plain http receivers opens all its connections at once."""
+
+    async def scene() -> None:
+        connector, pool = Hanging(), Pool()
+        opener = Opener(connector, Handshakes(), pool)  # type: ignore[arg-type]
+        deadline = asyncio.get_running_loop().time() + 3600
+        requests = [asyncio.create_task(opener.connection(TARGET, "acme", deadline)) for _ in range(50)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert 50 == connector.begun
+        for one in requests:
+            one.cancel()
+        opener.close()
+        await asyncio.gather(*requests, return_exceptions=True)
+        pool.close()
+
+    asyncio.run(scene())
+
+
 class Wire:
     """In place of a connection's transport."""
 
