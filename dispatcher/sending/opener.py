@@ -1,4 +1,4 @@
-"""Gives a request a connection if none is idle: a new one, or one that another request is done with before that."""
+"""Gives a request a connection if none is idle: a new one, or with TLS one that another request is done with sooner."""
 
 import asyncio
 from dataclasses import dataclass
@@ -17,11 +17,12 @@ MOST_APART_SECONDS = 0.2
 """The longest that a request waits for that: what is in use then is in use for long."""
 
 CLOSED = InternalError("the transport is closed")
+NOT_IN_TIME = NoAnswer("timeout", "not connected in time")
 
 
 @dataclass(slots=True, eq=False)
 class Opening:
-    """A connection that is being opened."""
+    """An encrypted connection that is being opened."""
 
     target: Target
     workspace: str
@@ -32,7 +33,7 @@ class Opening:
 
 
 class Opener:
-    """Opens connections. Without it a burst to one receiver would be a handshake for each request."""
+    """Opens connections. Without it a burst to one https receiver would be a handshake for each request."""
 
     def __init__(self, connector: Connector, handshakes: Handshakes, pool: Pool) -> None:
         self._connector = connector
@@ -44,6 +45,9 @@ class Opener:
 
     async def connection(self, target: Target, workspace: str, deadline: float) -> Connection | Failure:
         """Returns a connection for one request; gives up at `deadline` (of the loop's clock)."""
+        self._pool.make_room()
+        if not target.encrypted:  # to wait for another request's connection costs as much as a new one
+            return await self._connect(target, deadline)
         while not self._pool.closed:
             opening = Opening(target, workspace, self._pool.wait(target.origin))
             task = asyncio.create_task(self._open(opening, deadline))
@@ -83,6 +87,13 @@ class Opener:
             if not opening.waiting.done():
                 opening.waiting.set_result(CLOSED)
 
+    async def _connect(self, target: Target, deadline: float) -> Connection | Failure:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return CLOSED if self._pool.closed else await self._connector.connect(target)
+        except TimeoutError:
+            return NOT_IN_TIME
+
     async def _apart(self, origin: Origin) -> None:
         """Waits until APART_SECONDS after the last connection to an origin was opened, at most MOST_APART_SECONDS."""
         waited = 0.0
@@ -94,13 +105,12 @@ class Opener:
         found: Connection | Failure = CLOSED
         try:
             async with asyncio.timeout_at(deadline):
-                if opening.target.encrypted:
-                    await self._apart(opening.target.origin)
-                    await self._handshakes.turn(opening.workspace)
+                await self._apart(opening.target.origin)
+                await self._handshakes.turn(opening.workspace)
                 opening.begun = True
                 found = await self._connector.connect(opening.target)
         except TimeoutError:
-            found = NoAnswer("timeout", "not connected in time")
+            found = NOT_IN_TIME
         except Exception as error:
             if opening.waiting.done():
                 raise

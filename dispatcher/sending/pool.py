@@ -98,8 +98,6 @@ class Pool:
 
     def wait(self, origin: Origin) -> "asyncio.Future[Connection | Failure]":
         """The next connection to an origin that is free. The caller sets it if it has a connection, and leaves then."""
-        if self.idle + self.in_use > self._max_open:
-            self._make_room()
         waiting: asyncio.Future[Connection | Failure] = self._loop.create_future()
         self._shelf(origin).waiting.append(waiting)
         return waiting
@@ -181,8 +179,7 @@ class Pool:
         connection.workspace = workspace
         shelf.idle.append(connection)
         self.idle += 1
-        if self.idle + self.in_use > self._max_open:
-            self._make_room()
+        self.make_room()
         if not self._sweeper:
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -226,8 +223,13 @@ class Pool:
             shelf.idle.remove(connection)
         self._let_go(connection)
 
-    def _make_room(self) -> None:
-        """Closes idle connections of the workspaces that have most, so that none of them has more than the others."""
+    def make_room(self) -> None:
+        """Closes idle connections if too many are open, of the workspaces that have most of them.
+
+        None of those has more than the others afterwards.
+        """
+        if self.idle + self.in_use <= self._max_open:
+            return
         largest = heapq.nlargest(ROOM, self._held.values(), key=len)
         sizes = [(-len(held), number) for number, held in enumerate(largest)]
         for _ in range(min(self.idle, max(1, min(ROOM, self._max_open // ROOM)))):

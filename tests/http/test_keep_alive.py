@@ -297,8 +297,10 @@ def test_who_holds_most_makes_room(run: Run[None]) -> None:
 # ---- requests that wait for a connection
 
 
-def test_a_request_takes_a_connection_that_is_free_before_its_own(run: Run[None]) -> None:
-    """While its own connection waits for a look-up that hangs, a request goes out on one that another is done with."""
+def test_a_request_takes_a_connection_that_is_free_before_its_own(
+    run: Run[None], certificates: Certificates
+) -> None:
+    """With TLS: while its own connection waits for a look-up that hangs, a request goes out on one that another is done with."""
 
     async def scene() -> None:
         received, answered, asked_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -319,7 +321,10 @@ def test_a_request_takes_a_connection_that_is_free_before_its_own(run: Run[None]
             await connection.gone()
 
         clock = Clock()
-        async with serving(answers_late) as server, sending(clock, resolver=Names(look_up)) as transport:
+        async with (
+            serving(answers_late, tls=certificates.server(NAME)) as server,
+            sending(clock, resolver=Names(look_up), tls=certificates.client()) as transport,
+        ):
             first = asyncio.create_task(post(transport, server))
             await asyncio.wait_for(received.wait(), 20)
             clock.now += 60  # the addresses are forgotten

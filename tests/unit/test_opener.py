@@ -8,7 +8,8 @@ from dispatcher.sending.opener import Opener
 from dispatcher.sending.pool import Pool
 from dispatcher.sending.target import Target
 
-TARGET = Target("a.example", 80, False, ("a.example", 80, False), b"")
+TARGET = Target("a.example", 443, True, ("a.example", 443, True), b"")
+PLAIN = Target("a.example", 80, False, ("a.example", 80, False), b"")
 
 
 class Hanging:
@@ -58,7 +59,7 @@ def test_connections_without_tls_do_not_take_turns() -> None:
         connector, pool = Hanging(), Pool()
         opener = Opener(connector, Handshakes(), pool)  # type: ignore[arg-type]
         deadline = asyncio.get_running_loop().time() + 3600
-        requests = [asyncio.create_task(opener.connection(TARGET, "acme", deadline)) for _ in range(50)]
+        requests = [asyncio.create_task(opener.connection(PLAIN, "acme", deadline)) for _ in range(50)]
         for _ in range(5):
             await asyncio.sleep(0)
         assert 50 == connector.begun
@@ -101,10 +102,10 @@ class Opens:
         return await self.asked[-1]
 
     async def begun(self, count: int) -> None:
-        """Waits until that many are asked for, which takes a few turns of the loop."""
-        for _ in range(100):
+        """Waits until that many are asked for, APART_SECONDS after one another."""
+        for _ in range(2000):
             if len(self.asked) < count:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
         assert count == len(self.asked)
 
 
