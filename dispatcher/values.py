@@ -50,7 +50,7 @@ def whole_number(low: int, high: int) -> Allowed:
     )
 
 
-def _channel(value: str) -> str:
+def known_channel(value: str) -> str:
     """A channel that platforms know is written as they do; any other stays as it is."""
     upper = value.upper()
     return upper if upper in CHANNELS else value
@@ -122,7 +122,7 @@ def _nesting(values: Iterable[Any]) -> list[Any]:
 _NESTS = (dict, list, tuple)
 
 
-Channel = Annotated[str, characters(1, 256), AfterValidator(_channel)]
+Channel = Annotated[str, characters(1, 256), AfterValidator(known_channel)]
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]
 Cost = Annotated[Decimal, BeforeValidator(_cost)]
 Free = Annotated[dict[str, Any], AfterValidator(_shallow)]

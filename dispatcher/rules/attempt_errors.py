@@ -15,6 +15,8 @@ ERRORS = {
     "worker_lost": "the worker died, or stalled longer than its lease; a POST may have been made",
     "body_missing": "the body is gone from Redis",
     "workspace_removed": "the workspace is gone",
+    "subscription_removed": "the subscription is gone",
+    "endpoint_full": "no POST was made: MAX_WAITING_PER_ENDPOINT callbacks waited for one of several subscriptions",
     "internal_error": "a fault of ours: it is logged, no attempt is counted, and the callback goes back to its lane",
 }
 """All error words of an attempt, with their meaning. Answers other than 2xx have `http_NNN` instead.
@@ -25,10 +27,10 @@ ERRORS = {
 DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
 """Errors without an answer. Like `tls_*`, 429 and every 5xx they mean that the endpoint is down or overloaded."""
 
-FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"})
+FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "subscription_removed", "body_missing"})
 """Errors that another attempt cannot fix."""
 
-SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
+SAYS_NOTHING = FINAL_ERRORS | {"worker_lost"}
 """Errors that say nothing about the endpoint's health."""
 
 EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received")

@@ -10,12 +10,13 @@ class Callback(msgspec.Struct, frozen=True):
 
     workspace: str
     event_id: str
+    """The status change's; for a subscription beside the default one, `eventId.subscription`."""
     event_type: str
     status: Status
     message_uuid: str
     url: str
     endpoint: str
-    """The endpoint's name as text (EndpointName): workspace, space, scheme://host:port."""
+    """The endpoint's name as text (EndpointName); empty: there is no POST, this stands for the status change."""
     body: bytes
     digest: str
     timestamp_ns: int
@@ -31,6 +32,7 @@ class Claimed(msgspec.Struct, frozen=True):
     """A callback leased to this worker."""
 
     event_id: str
+    """As in Callback."""
     claim: int
     """The fencing token: how many times this callback was claimed."""
     attempt: int

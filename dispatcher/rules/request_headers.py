@@ -1,8 +1,9 @@
-"""The headers of a callback's request: those of all requests, the workspace's own, the dialect's, Standard Webhooks'."""
+"""The headers of a callback's request: those of all requests, the receiver's own, the dialect's, Standard Webhooks'."""
 
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import Signing, dialect_of
-from dispatcher.rules.workspace import Workspace
+from dispatcher.rules.endpoint_name import event_id_of
+from dispatcher.rules.subscription import Receiver
 from dispatcher.signing import webhook_headers
 
 COMMON = {"Content-Type": "application/json", "Accept": "*/*"}
@@ -10,19 +11,21 @@ COMMON = {"Content-Type": "application/json", "Accept": "*/*"}
 
 
 def request_headers(
-    callback: Claimed, body: bytes, workspace: Workspace, now_ms: int, user_agent: str
+    callback: Claimed, body: bytes, receiver: Receiver, now_ms: int, user_agent: str
 ) -> dict[str, str]:
     """The headers of one attempt, signed with the secrets that are live at `now_ms`.
 
-    Raises InvalidInput for a workspace that has no such secret.
+    Raises InvalidInput for a receiver that has no such secret.
     """
-    timestamp = now_ms // 1000
-    secrets = workspace.live_secrets(now_ms)
-    signing = Signing(callback.event_id, body, [s.text for s in secrets], timestamp, callback.attempt)
+    timestamp, event_id = now_ms // 1000, callback.event_id
+    if "." in event_id:  # of another subscription than the default one
+        event_id = event_id_of(event_id)
+    secrets = receiver.live_secrets(now_ms)
+    signing = Signing(event_id, body, [s.text for s in secrets], timestamp, callback.attempt)
     return {
         **COMMON,
         "User-Agent": user_agent,
-        **workspace.headers,
-        **dialect_of(workspace.dialect).headers(signing),
-        **webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body),
+        **receiver.headers,
+        **dialect_of(receiver.dialect).headers(signing),
+        **webhook_headers([s.key for s in secrets], event_id, timestamp, body),
     }

@@ -10,6 +10,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.attempt_errors import EXPLAINED
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import RETRY_AFTER_STATUSES
+from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.request_headers import request_headers
 from dispatcher.rules.workspace import Workspace
@@ -42,10 +43,15 @@ class Sender:
             return Attempt(now_ms, 0, error="body_missing")
         if workspace is None:
             return Attempt(now_ms, 0, error="workspace_removed")
+        subscription = subscription_of(callback.event_id) if "." in callback.event_id else ""
+        receiver = workspace.subscriptions.get(subscription) if subscription else workspace
+        if receiver is None:
+            return Attempt(now_ms, 0, error="subscription_removed")
         try:
-            headers = request_headers(callback, callback.body, workspace, now_ms, self._user_agent)
+            headers = request_headers(callback, callback.body, receiver, now_ms, self._user_agent)
         except InvalidInput as error:
-            return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}: {error}")
+            of = f", subscription {subscription!r}" if subscription else ""
+            return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}{of}: {error}")
         return await self._post(callback.url, headers, callback.body, workspace.id, now_ms)
 
     async def _post(

@@ -1,10 +1,11 @@
 """Arguments of accept and settle, in the order of their headers (lua/accept.lua, lua/settle.lua)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher.model import LETTERS
 from dispatcher.rules.callback import Callback
+from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, Released, Retry
 from dispatcher.store.entry import write_record
 from dispatcher.store.keys import endpoint_id
@@ -16,8 +17,8 @@ HINT_MS = 5000
 
 OF_EACH_CALLBACK = 10
 """Arguments that `ToAccept.add` appends per callback."""
-ENDPOINT_AT = 4
-"""Index of the endpoint id among them."""
+ID_AT, ENDPOINT_AT = 2, 4
+"""Index of the callback's and of the endpoint's id among them."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,23 @@ class ToAccept:
 
     def __init__(self, callbacks: Iterable[tuple[str, Callback]] = ()) -> None:
         self.count = 0
+        """Callbacks; an entry that causes several has them one after the other, its own last (rules/render.py)."""
         self.endpoints: dict[str, str] = {}
         """Endpoint ids by endpoint name."""
         self.arguments: list[Argument] = []
         self.kept_ms = 0
         """How long a message is kept after its last change; 0 without `records`."""
         self.records: list[Argument] = []
-        """For each status change the number of its callback (0: none), then its arguments from message_record.py."""
+        """For each status change the number of its entry (0: no callback), then its arguments from message_record.py."""
         for entry, callback in callbacks:
             self.add(entry, callback)
 
     def add(self, entry: str, callback: Callback) -> None:
         """Adds a callback with its queue entry."""
         self.count += 1
-        endpoint = self.endpoints[callback.endpoint] = endpoint_id(callback.endpoint)
+        endpoint = ""
+        if callback.endpoint:
+            endpoint = self.endpoints[callback.endpoint] = endpoint_id(callback.endpoint)
         self.arguments += (
             entry,
             callback.workspace,
@@ -67,9 +71,19 @@ class ToAccept:
             "" if callback.to_delivered_ms is None else callback.to_delivered_ms,
         )
 
-    def endpoint_ids(self) -> Sequence[Argument]:
-        """The endpoint id of each callback, in order."""
-        return self.arguments[ENDPOINT_AT::OF_EACH_CALLBACK]
+    def endpoint_ids(self) -> Iterator[list[str]]:
+        """The endpoint ids of each entry's callbacks, in order."""
+        of_entry: list[str] = []
+        ids = zip(
+            self.arguments[ID_AT::OF_EACH_CALLBACK],
+            self.arguments[ENDPOINT_AT::OF_EACH_CALLBACK],
+            strict=True,
+        )
+        for callback, endpoint in ids:
+            of_entry.append(str(endpoint))
+            if not subscription_of(str(callback)):
+                yield of_entry
+                of_entry = []
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,7 @@ def _stored(
         replay_of=entry.extra.get("replay_of"),
         replayed_as=entry.extra.get("replayed_as"),
         cancelled="cancelled" in entry.extra,
+        others=tuple(entry.extra["to"].split(",")) if "to" in entry.extra else (),
     )
 
 

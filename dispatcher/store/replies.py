@@ -27,6 +27,8 @@ class Claim(msgspec.Struct, frozen=True):
     callbacks: list[Claimed]
     lease_ends_at: float
     """Monotonic time of this process."""
+    subscription: str = ""
+    """Whose endpoint it is; empty: the default one's, or of a URL that came with the status change."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -187,7 +189,14 @@ def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Clai
     called = EndpointName.parse(name)
     callbacks = [read_claimed(next(values), next(values)) for _ in range(int(count))]
     return endpoint, Claim(
-        more == "more", int(wait_ms), called.workspace, called.origin, revision, callbacks, lease_ends_at
+        more == "more",
+        int(wait_ms),
+        called.workspace,
+        called.origin,
+        revision,
+        callbacks,
+        lease_ends_at,
+        called.subscription,
     )
 
 

@@ -1,15 +1,26 @@
 """A workspace as a hash in Redis: which fields may be set, and how secrets and headers are encrypted in it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.rules.workspace import ORDERINGS, Secret, Workspace
+from dispatcher.rules.subscription import (
+    ACTIVE,
+    ORDERINGS,
+    STATES,
+    Secret,
+    Subscription,
+    check_channels,
+    check_events,
+)
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.sealing import SecretBox
 
+URL_OF = b"callback_url:"
+"""How the fields of URLs of subscriptions begin: a subscription's fields have its name after a colon."""
 MAX_CONCURRENCY = 1000
 MIN_RATE, MAX_RATE = 0.001, 10_000
 
@@ -22,29 +33,71 @@ class WorkspaceRecord:
         self._allow_http = allow_http
 
     def read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
-        """Parses a workspace. If its secrets cannot be decrypted, it has none, and `problem` says why."""
-        limit, rate = fields.get(b"max_concurrency"), fields.get(b"rate_per_second")
-        opened, headers, problem = self._open(fields)
+        """Parses a workspace. Of a subscription whose secrets cannot be decrypted, `problem` says why."""
+        of, opened, headers, problem = self._receiver(fields, "")
+        names = sorted(name[len(URL_OF) :].decode() for name in fields if name.startswith(URL_OF))
+        dialect = fields[b"dialect"].decode()
         return Workspace(
             workspace,
-            fields[b"dialect"].decode(),
-            fields[b"callback_url"].decode(),
+            dialect,
+            of["callback_url"],
             opened,
             int(fields[b"created"]),
             fields[b"revision"].decode(),
             headers,
-            int(limit) if limit else None,
-            float(rate) if rate else None,
-            fields.get(b"ordering", b"first_attempt").decode(),
+            of["max_concurrency"],
+            of["rate_per_second"],
+            of["ordering"],
             int(fields[b"webhook"]) if b"webhook" in fields else None,
             problem,
+            events=of["events"],
+            channels=of["channels"],
+            state=of["state"],
+            subscriptions={name: self._subscription(fields, name, dialect) for name in names},
         )
 
-    def _open(self, fields: Mapping[bytes, bytes]) -> tuple[tuple[Secret, ...], dict[str, str], str | None]:
+    def _subscription(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
+        of, opened, headers, problem = self._receiver(fields, f":{name}")
+        own = fields.get(f"dialect:{name}".encode(), b"").decode()
+        return Subscription(
+            name,
+            own or dialect,
+            secrets=opened,
+            created_ms=int(fields[f"created:{name}".encode()]),
+            headers=headers,
+            problem=problem,
+            **of,
+        )
+
+    def _receiver(
+        self, fields: Mapping[bytes, bytes], suffix: str
+    ) -> tuple[dict[str, Any], tuple[Secret, ...], dict[str, str], str | None]:
+        """What a workspace and a subscription have in common, secrets, headers, and why these cannot be decrypted."""
+
+        def text(name: str, default: str = "") -> str:
+            return fields.get(f"{name}{suffix}".encode(), default.encode()).decode()
+
+        limit, rate = text("max_concurrency"), text("rate_per_second")
+        secrets, sealed = fields[f"secrets{suffix}".encode()], fields.get(f"headers{suffix}".encode())
+        return (
+            {
+                "callback_url": text("callback_url"),
+                "max_concurrency": int(limit) if limit else None,
+                "rate_per_second": float(rate) if rate else None,
+                "ordering": text("ordering", "first_attempt"),
+                "events": tuple(text("events").split()),
+                "channels": tuple(text("channels").split(",")) if text("channels") else (),
+                "state": text("state", ACTIVE),
+            },
+            *self._open(secrets, sealed),
+        )
+
+    def _open(
+        self, secrets: bytes, sealed: bytes | None
+    ) -> tuple[tuple[Secret, ...], dict[str, str], str | None]:
         """Decrypts secrets and headers; the third value says why that failed."""
-        sealed = fields.get(b"headers")
         try:
-            opened = msgspec.json.decode(self._box.open(fields[b"secrets"]), type=list[Secret])
+            opened = msgspec.json.decode(self._box.open(secrets), type=list[Secret])
             headers = msgspec.json.decode(self._box.open(sealed), type=dict[str, str]) if sealed else {}
         except InvalidInput as error:
             return (), {}, str(error)
@@ -56,8 +109,15 @@ class WorkspaceRecord:
         max_concurrency: int | None = None,
         rate_per_second: float | None = None,
         ordering: str | None = None,
+        events: Collection[str] | None = None,
+        channels: Collection[str] | None = None,
+        state: str | None = None,
+        dialect: str = "",
     ) -> dict[str, Any]:
-        """Validates the given values (not None); returns them as fields. Raises InvalidInput."""
+        """Validates the given values (not None); returns them as fields. Raises InvalidInput.
+
+        `dialect` is the one whose events `events` are.
+        """
         if callback_url is not None:
             parse_callback_url(callback_url, allow_http=self._allow_http)
         if max_concurrency is not None and not 1 <= max_concurrency <= MAX_CONCURRENCY:
@@ -70,7 +130,12 @@ class WorkspaceRecord:
             )
         if ordering is not None and ordering not in ORDERINGS:
             raise InvalidInput(f"ordering is one of {', '.join(ORDERINGS)}, not {ordering!r}")
+        if state is not None and state not in STATES:
+            raise InvalidInput(f"state is one of {', '.join(STATES)}, not {state!r}")
         given = {
+            "events": None if events is None else " ".join(check_events(events, dialect)),
+            "channels": None if channels is None else ",".join(check_channels(channels)),
+            "state": state,
             "ordering": ordering,
             "callback_url": callback_url,
             "max_concurrency": max_concurrency,
@@ -88,4 +153,5 @@ def as_stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:
     return {
         name.encode(): value if isinstance(value, bytes) else str(value).encode()
         for name, value in fields.items()
+        if value is not None
     }

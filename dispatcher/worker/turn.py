@@ -152,7 +152,7 @@ class Turn:
     def take(self, claim: Claim) -> None:
         """Sends the claimed callbacks; their slots are taken already."""
         self._more = self._more or claim.more
-        self._name = EndpointName(claim.workspace, claim.origin)
+        self._name = EndpointName(claim.workspace, claim.origin, claim.subscription)
         self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None
         for callback in claim.callbacks:
             self.in_flight += 1

@@ -53,7 +53,7 @@ async def with_answer(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
 
 async def again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
     """The endpoint, read again."""
-    return await store.endpoints.get(EndpointName(endpoint.workspace, endpoint.url)) or endpoint
+    return await store.endpoints.get(endpoint.name) or endpoint
 
 
 async def stop(store: wiring.Store, endpoint: Endpoint, *, resume: bool) -> Stopped:

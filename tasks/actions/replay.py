@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.endpoint_name import EndpointName, callback_id, subscription_of
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import wiring
@@ -105,7 +105,7 @@ async def replay_all(
 async def _replay(
     store: wiring.Store, workspace: str, event_id: str, how: How, in_ms: int
 ) -> tuple[str, str]:
-    copy = f"replay_{secrets.token_hex(12)}" if how.as_new else ""
+    copy = callback_id(f"replay_{secrets.token_hex(12)}", subscription_of(event_id)) if how.as_new else ""
     ttl_ms = how.expiry_seconds * 1000
     word = await store.ledger.replay(workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms)
     return word, copy or event_id

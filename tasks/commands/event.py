@@ -8,7 +8,6 @@ import typer
 
 from dispatcher.errors import NotFound
 from dispatcher.model import iso
-from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.holds import next_step
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
@@ -106,7 +105,7 @@ def list_(
 
 
 async def _next_step(store: wiring.Store, event: StoredCallback) -> str:
-    endpoint = await store.endpoints.get(EndpointName(event.workspace, event.endpoint))
+    endpoint = await store.endpoints.get(event.endpoint_name)
     if endpoint is None:
         raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
     before = await store.callbacks.before(event, endpoint)

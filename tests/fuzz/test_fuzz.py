@@ -15,7 +15,8 @@ from dispatcher.model import Status, StatusChange, encode_json
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.render import RenderOptions, render
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.subscription import Secret
+from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers, parse_headers
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import NoAnswer

@@ -22,7 +22,8 @@ from dispatcher.model import Status, StatusChange, encode_json
 from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import Signing, dialects
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.subscription import Secret
+from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import MAX_ANSWER_BYTES, Answer
 from dispatcher.sending.sender import ANSWER_BYTES, Sender
 from dispatcher.signing import TOLERANCE_SECONDS, key_of, new_secret, verify, webhook_headers

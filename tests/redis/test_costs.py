@@ -10,7 +10,8 @@ from dispatcher.model import Status, StatusChange
 from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth
 from dispatcher.rules.render import RenderOptions, render
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.subscription import Secret
+from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.sender import Sender
 from dispatcher.store.arguments import ToAccept

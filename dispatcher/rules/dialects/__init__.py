@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from dispatcher.model import StatusChange
+from dispatcher.model import Message, Status, StatusChange
+from dispatcher.values import CHANNELS
 
 
 class Signing(msgspec.Struct, frozen=True):
@@ -79,6 +80,23 @@ def dialect_of(name: str) -> Dialect:
             f"this installation has no dialect {name!r}; there are {', '.join(sorted(dialects()))}"
         )
     return found
+
+
+@functools.cache
+def event_types(name: str) -> tuple[str, ...]:
+    """The names of a dialect's events, sorted. Raises ImportError if this installation does not have the dialect."""
+    dialect = dialect_of(name)
+    changes = (
+        StatusChange(
+            workspace="any",
+            status=status,
+            timestamp="2026-01-01T00:00:00Z",
+            message=Message(uuid="any", src="any", dest="any", channel=channel),
+        )
+        for status in Status
+        for channel in CHANNELS
+    )
+    return tuple(sorted({event for one in changes if (event := dialect.event_type(one)) is not None}))
 
 
 def platform_of(dialect: str) -> str:

@@ -13,18 +13,20 @@
 --   for each endpoint (number first): endpoint_id name
 --   for each callback (number first): queue_entry workspace id about endpoint_id message stamp
 --     ttl_ms body to_delivered_ms
+--     those of one queue entry follow each other, its own last (lib/taking_in.lua); endpoint_id: '' for a
+--     status change that the default subscription does not want
 --     about: digest, type, letter of the status; stamp: timestamp (ns, 22 digits)
 --     body: URL, line feed, body; to_delivered_ms: from SUBMITTED to DELIVERED ('' = unknown)
---   for each status change: callback workspace message status happened sent step told number
---     callback: the number of its callback in this batch (0: it causes none); status: its letter
+--   for each status change: entry workspace message status happened sent step told number
+--     entry: the number of its queue entry among those with callbacks (0: it causes none); status: its letter
 --     happened, sent: when it happened, and when its message was sent, ms since 1970
 --     step, told: lib/message_steps.lua; number: how many lookup keys the message has
 --   then for each of those: kind which
--- returns {'accepted', now, endpoint and workspace of each hint, a word for each callback, a word for each
+-- returns {'accepted', now, endpoint and workspace of each hint, a word for each queue entry, a word for each
 --   status change, why one of these failed, workspaces that changed (lists are separated by spaces), the
 --   error on some endpoint ('' = none), number of endpoints with callbacks for the caller, these callbacks
 --   (lib/lease.lua) ..., ends (lib/ending.lua) ...}
---   word: accepted|superseded|duplicate|conflict|full; or, with the entry left on the queue: changed (its
+--   word: accepted|superseded|failed|duplicate|conflict|full; or, with the entry left on the queue: changed (its
 --   workspace changed: render it again), broken (a key of its endpoint is damaged)
 --   word of a status change: recorded|late|conflict|failed, or again: its callback is left on the queue
 --   or {'not_leader', now}, with nothing done
@@ -69,16 +71,18 @@ for _ = 1, take(1) do
   name_of[endpoint_id] = name
 end
 -- First take in the single callbacks, ...
-local callbacks, words, broken = each(10, take(1)), {}, {}
+local callbacks, words, broken, is_left = each(10, take(1)), {}, {}, false
 if read_known(callbacks) ~= token then return { 'not_leader', now } end
 for queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body in callbacks do
-  local word = changed[workspace] and 'changed' or broken[endpoint_id] and 'broken'
+  local word = changed[workspace] and 'changed' or (broken[endpoint_id] or is_left) and 'broken'
   if not word then
     local ok, found = guarded(
       accept_one, max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body)
     word, broken[endpoint_id] = ok and found or 'broken', not ok or nil
   end
   words[#words + 1] = word
+  is_left = word == 'broken' and is_other(id)
+  if word == 'broken' or word == 'changed' then leave_change() end
 end
 write_entries()
 
@@ -86,16 +90,29 @@ write_entries()
 local hints, reply = {}, { 'accepted', now, '', '', '', '', '', '', 0 }
 give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(most_hinted))
 
+-- Callbacks are counted, and of a status change that is known only itself.
+local function is_counted(word, is_own, endpoint_id)
+  if word == 'duplicate' or word == 'conflict' then return is_own end
+  return endpoint_id ~= ''
+end
+
 -- ... and only then write what marks them as done: expiries and queue.
-local expiries, n = {}, 0
+local expiries, n, words_of_entries = {}, 0, {}
+is_left = false
 for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in callbacks do
   n = n + 1
-  local word, expiry = words[n], workspace .. ':' .. id
-  if broken[endpoint_id] and word ~= 'changed' then word, words[n] = 'broken', 'broken' end
+  local word, expiry, is_own = words[n], workspace .. ':' .. id, not is_other(id)
+  if broken[endpoint_id] and word ~= 'changed' then word = 'broken' end
   if word == 'accepted' and expiries_to_add[expiry] then add(expiries, expiries_to_add[expiry], expiry) end
-  if word ~= 'changed' and word ~= 'broken' then
-    done[#done + 1] = queue_entry
+  if word == 'changed' or word == 'broken' then
+    is_left = true
+  elseif is_counted(word, is_own, endpoint_id) then
     count_word(word, workspace, to_delivered_ms)
+  end
+  if is_own then
+    if not is_left then done[#done + 1] = queue_entry end
+    words_of_entries[#words_of_entries + 1] = is_left and word ~= 'changed' and 'broken' or word
+    is_left = false
   end
 end
 if #expiries > 0 then redis.call('ZADD', key_of('expiries'), unpack(expiries)) end
@@ -104,15 +121,16 @@ leave_queue(done)
 keep_messages(kept_ms)
 local recorded, why = {}, ''
 while has_more() do
-  local callback, workspace, message, status, happened, sent, step, told, number = take(9)
+  local entry, workspace, message, status, happened, sent, step, told, number = take(9)
   local looked_up_by = {}
   for _ = 1, number do
     local kind, which = take(2)
     looked_up_by[kind] = which
   end
   recorded[#recorded + 1], why = record_unless(
-    words[tonumber(callback)], why, workspace, message, status, happened, sent, step, told, looked_up_by)
+    words_of_entries[tonumber(entry)], why, workspace, message, status, happened, sent, step, told, looked_up_by)
 end
-reply[3], reply[4], reply[5] = table.concat(hints, ' '), table.concat(words, ' '), table.concat(recorded, ' ')
+reply[3], reply[4] = table.concat(hints, ' '), table.concat(words_of_entries, ' ')
+reply[5] = table.concat(recorded, ' ')
 reply[6], reply[7], reply[8] = why, table.concat(changes, ' '), problem
 return conclude(reply)

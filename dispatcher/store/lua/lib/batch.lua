@@ -76,6 +76,14 @@ local function take_known(workspace, id)
   return redis.call('MGET', key)[1]
 end
 
+-- Whether an eventId is known, without that look.
+local function is_known(workspace, id)
+  local key = key_of('event', workspace, id)
+  if known_texts[key] ~= nil then return known_texts[key] end
+  write_entries()
+  return redis.call('EXISTS', key) == 1
+end
+
 local function write_lane(endpoint)
   if #endpoint.lane > 0 then redis.call('ZADD', key_of('lane', endpoint.id), unpack(endpoint.lane)) end
   endpoint.lane = {}
@@ -84,8 +92,9 @@ end
 -- Counts the word of one callback; `to_delivered_ms`: from SUBMITTED to DELIVERED ('' = unknown).
 local function count_word(word, workspace, to_delivered_ms)
   if word ~= 'full' then count(word, workspace) end -- that is counted as rejected
-  if word == 'superseded' then count('accepted', workspace) end
-  if (word == 'accepted' or word == 'superseded') and to_delivered_ms ~= '' then
+  local has_ended = word == 'superseded' or word == 'failed'
+  if has_ended then count('accepted', workspace) end
+  if (word == 'accepted' or has_ended) and to_delivered_ms ~= '' then
     count_in('hour', workspace .. ' toDelivered', 1)
     count_in('hour', workspace .. ' toDeliveredMs', tonumber(to_delivered_ms))
   end

@@ -1,0 +1,125 @@
+"""A subscription: a customer's registered receiver, which chooses what it gets and on which terms."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.dialects import event_types
+from dispatcher.signing import key_of
+from dispatcher.values import known_channel
+
+MOST = 16
+"""Most subscriptions of a workspace beside its default one."""
+
+DEFAULT = "default"
+"""The name of the one that `workspace add --callback-url` makes."""
+
+ACTIVE, PAUSED = STATES = ("active", "paused")
+
+ORDERINGS = ("first_attempt", "strict", "latest")
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_CHANNEL = re.compile(r"[^\s,]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One signing secret; hidden from `repr`."""
+
+    text: str = field(repr=False)
+    created_ms: int
+    expires_ms: int | None = None
+    """When it stops signing; None for the current one."""
+
+    @property
+    def key(self) -> bytes:
+        """The HMAC key."""
+        return key_of(self.text)
+
+
+class Receiver:
+    """What a workspace, which is its own default subscription, and the other subscriptions have in common."""
+
+    __slots__ = ()
+
+    dialect: str
+    callback_url: str
+    secrets: tuple[Secret, ...]
+    headers: Mapping[str, str]
+    events: tuple[str, ...]
+    channels: tuple[str, ...]
+    state: str
+    problem: str | None
+
+    def live_secrets(self, now_ms: int) -> list[Secret]:
+        """The secrets that sign now, oldest first. Raises InvalidInput if there is none."""
+        if self.problem:
+            raise InvalidInput(self.problem)
+        live = [s for s in self.secrets if s.expires_ms is None or s.expires_ms > now_ms]
+        if not live:
+            raise InvalidInput("it has no live secret")
+        return live
+
+    def wants(self, event_type: str | None, channel: str) -> bool:
+        """Whether it gets events of this type (None: the platform sends none) on this channel."""
+        if event_type is None or not self.callback_url:
+            return False
+        return (not self.events or event_type in self.events) and (
+            not self.channels or channel in self.channels
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription(Receiver):
+    """A receiver beside the workspace's default one."""
+
+    name: str
+    dialect: str
+    """The workspace's, or another variant of the same platform."""
+    callback_url: str = field(repr=False)
+    secrets: tuple[Secret, ...]
+    created_ms: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Extra headers, sent with each callback."""
+    max_concurrency: int | None = None
+    """Limit of callbacks in flight to its endpoint; None: the setting's."""
+    rate_per_second: float | None = None
+    """Limit of callbacks a second to its endpoint; None or 0: no limit."""
+    ordering: str = "first_attempt"
+    """Order of one message's callbacks: one of ORDERINGS."""
+    events: tuple[str, ...] = ()
+    """Names of the dialect's events that it gets; empty: all."""
+    channels: tuple[str, ...] = ()
+    """Channels whose messages it hears of; empty: all."""
+    state: str = ACTIVE
+    """One of STATES. While it is paused, its callbacks are accepted and wait."""
+    problem: str | None = None
+    """Why the secrets cannot be decrypted; `secrets` is empty then."""
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidInput for a name that a new subscription cannot have."""
+    if name == DEFAULT:
+        raise InvalidInput(
+            "the subscription `default` is the workspace's own: `dispatcher workspace update --callback-url` sets its URL"
+        )
+    if not _NAME.fullmatch(name):
+        raise InvalidInput("a subscription's name is 1 to 32 letters, digits, _ or -")
+
+
+def check_events(events: Collection[str], dialect: str) -> tuple[str, ...]:
+    """The events, without repeats. Raises InvalidInput for one that the dialect does not have."""
+    known = event_types(dialect)
+    for one in events:
+        if one not in known:
+            raise InvalidInput(f"dialect {dialect} has no event {one!r}; it has {', '.join(known)}")
+    return tuple(dict.fromkeys(events))
+
+
+def check_channels(channels: Collection[str]) -> tuple[str, ...]:
+    """The channels as status changes have them, without repeats. Raises InvalidInput."""
+    for one in channels:
+        if not _CHANNEL.fullmatch(one):
+            raise InvalidInput(f"a channel is a word such as SMS, RCS or WHATSAPP, not {one!r}")
+    return tuple(dict.fromkeys(known_channel(one) for one in channels))
