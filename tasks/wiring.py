@@ -31,6 +31,7 @@ from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Ended
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.stats import Stats
+from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.wire import Call, Wire
 from dispatcher.store.workspaces import Workspaces
 
@@ -100,6 +101,11 @@ class Store:
     api_keys: ApiKeys
     refusals: Refusals
     audit: Audit
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """The workspaces' subscriptions."""
+        return Subscriptions(self.workspaces)
 
 
 @asynccontextmanager

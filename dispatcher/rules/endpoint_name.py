@@ -19,9 +19,13 @@ class EndpointName(msgspec.Struct, frozen=True):
         workspace, _, subscription = of.partition(".")
         return cls(workspace, origin, subscription)
 
+    @property
+    def owner(self) -> str:
+        """Whose endpoint it is: `workspace`, or `workspace.subscription`."""
+        return f"{self.workspace}.{self.subscription}" if self.subscription else self.workspace
+
     def __str__(self) -> str:
-        of = f"{self.workspace}.{self.subscription}" if self.subscription else self.workspace
-        return f"{of} {self.origin}"
+        return f"{self.owner} {self.origin}"
 
 
 def callback_id(event_id: str, subscription: str) -> str:

@@ -9,7 +9,7 @@ import structlog
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import is_time
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.endpoint_name import EndpointName, callback_id
 from dispatcher.rules.outcomes import State
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import Endpoint
@@ -57,6 +57,11 @@ class Callbacks:
         """
         found = await self._read([(workspace, event_id)], strict=True)
         return found[0] if found else None
+
+    async def others(self, callback: StoredCallback) -> list[StoredCallback]:
+        """The callbacks for the other subscriptions that a status change went to, if this is its own."""
+        ids = [callback_id(callback.event_id, one) for one in callback.others]
+        return await self._read([(callback.workspace, one) for one in ids])
 
     async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
         """The callbacks of one message, in order of acceptance: all, or only the `last` ones."""

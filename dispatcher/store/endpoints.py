@@ -67,6 +67,11 @@ class Endpoint:
         return EndpointName(self.workspace, self.url, self.subscription)
 
     @property
+    def owner(self) -> str:
+        """Whose it is: `workspace`, or `workspace.subscription`."""
+        return self.name.owner
+
+    @property
     def last_status(self) -> int | None:
         """The last failed attempt's HTTP status, if there was an answer."""
         word, _, status = (self.last_error or "").partition("_")
@@ -126,7 +131,7 @@ class Endpoints:
             await self._read(ids[first : first + READ_AT_ONCE]) for first in range(0, len(ids), READ_AT_ONCE)
         ]
         return sorted(
-            (one for some in found for one in some), key=lambda one: (-one.waiting, one.workspace, one.url)
+            (one for some in found for one in some), key=lambda one: (-one.waiting, one.owner, one.url)
         )
 
     async def get(self, name: EndpointName) -> Endpoint | None:

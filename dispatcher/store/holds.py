@@ -25,7 +25,7 @@ def by_trouble(endpoint: Endpoint) -> tuple[int, int, int, str, str]:
     Within each: most waiting callbacks first, then longest down.
     """
     down_since = endpoint.down_since_ms or endpoint.now_ms
-    return _RANKS[endpoint.state], -endpoint.waiting, down_since, endpoint.workspace, endpoint.url
+    return _RANKS[endpoint.state], -endpoint.waiting, down_since, endpoint.owner, endpoint.url
 
 
 def problem(endpoint: Endpoint) -> str | None:
@@ -102,7 +102,7 @@ def _nothing_more(callback: StoredCallback, has_body: bool) -> str:
 
 
 def _until_sent(callback: StoredCallback, endpoint: Endpoint, before: int) -> str:
-    where = f"{callback.workspace} {callback.endpoint}"
+    where = str(callback.endpoint_name)
     retry = f"`dispatcher endpoint retry {where}`"
     if callback.lease_ends_ms is not None:
         return f"it is being sent; if its worker died it comes back at {iso(callback.lease_ends_ms)}"

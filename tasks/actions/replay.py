@@ -86,6 +86,7 @@ async def replay_all(
     words: Counter[str] = Counter()
     about = {
         "state": asked.state,
+        "subscription": asked.subscription,
         "endpoint": asked.origin,
         "error": asked.error,
         "since": asked.since,

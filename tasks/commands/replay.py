@@ -14,7 +14,7 @@ from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.actions.events import ENDED, Filter, chosen
 from tasks.actions.replay import REPLAYED, How, Replayed, counted, held, replay_all, replay_one
-from tasks.commands.filters import Error, Json, Since, Until, Url, Workspace
+from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url, Workspace
 
 WHY_NOT = {
     "unknown": "the ledger has no such event: it was never accepted, or its retention is over",
@@ -32,6 +32,7 @@ def replay(
         str | None, typer.Argument(help="One event.", metavar="[EVENT_ID]", show_default=False)
     ] = None,
     workspace: Workspace = None,
+    subscription: Subscription = None,
     state: Annotated[
         str | None,
         typer.Option(help=f"Many: all in this state ({', '.join(ENDED)}).", show_default=False),
@@ -69,7 +70,11 @@ def replay(
         _replay_one(settings, event_id, workspace, how, as_json)
     else:
         _replay_many(
-            settings, Filter(state or "", workspace, endpoint, error, since, until), how, yes, as_json
+            settings,
+            Filter(state or "", workspace, endpoint, error, since, until, subscription),
+            how,
+            yes,
+            as_json,
         )
 
 
@@ -114,13 +119,13 @@ def _print_many(found: Replayed, rate: float, *, done: bool) -> None:
         else:
             console.print_text(f"{_events(number)} not replayed: {WHY_NOT[word]}")
     for endpoint in sorted(found.held, key=by_trouble)[:20]:
-        console.print_text(f"{endpoint.workspace} {endpoint.url} is {_held(endpoint)}")
+        console.print_text(f"{endpoint.name} is {_held(endpoint)}")
 
 
 def _held(endpoint: Endpoint) -> str:
     """Why nothing is sent to an endpoint now, and what ends that."""
     command = "resume" if endpoint.state == "stopped" else "retry"
-    return f"{held_by(endpoint)}; `dispatcher endpoint {command} {endpoint.workspace} {endpoint.url}`"
+    return f"{held_by(endpoint)}; `dispatcher endpoint {command} {endpoint.name}`"
 
 
 def _events(count: int) -> str:

@@ -26,7 +26,7 @@
 --   status change, why one of these failed, workspaces that changed (lists are separated by spaces), the
 --   error on some endpoint ('' = none), number of endpoints with callbacks for the caller, these callbacks
 --   (lib/lease.lua) ..., ends (lib/ending.lua) ...}
---   word: accepted|superseded|failed|duplicate|conflict|full; or, with the entry left on the queue: changed (its
+--   word: accepted|superseded|duplicate|conflict|full; or, with the entry left on the queue: changed (its
 --   workspace changed: render it again), broken (a key of its endpoint is damaged)
 --   word of a status change: recorded|late|conflict|failed, or again: its callback is left on the queue
 --   or {'not_leader', now}, with nothing done
@@ -111,6 +111,7 @@ for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in c
   end
   if is_own then
     if not is_left then done[#done + 1] = queue_entry end
+    if word == 'failed' then word = 'accepted' end -- by the others
     words_of_entries[#words_of_entries + 1] = is_left and word ~= 'changed' and 'broken' or word
     is_left = false
   end
