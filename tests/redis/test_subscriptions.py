@@ -1,10 +1,11 @@
 """Several subscriptions of one workspace, on a real server: one status change, a callback for each that wants it."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, RedisUnavailable, StillWaiting
 from dispatcher.model import StatusChange, iso
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
@@ -87,11 +88,11 @@ def test_one_callback_for_each_that_wants_it(world: World, customer: Customer) -
     assert queued(world) == 0
     assert world.deliver_all(OWN, CRM, BILLING) == ["e1", "e2", "e1.crm", "e2.crm", "e2.billing"]
     assert customer.states("e1.billing") == {"e1.billing": None}
-    assert world.event("e2").others == ("crm", "billing")
+    assert world.event("e2").others == ("billing", "crm")
     shown = world.run(world.callbacks.others(world.event("e2")))
     assert [(one.event_id, one.subscription, one.endpoint) for one in shown] == [
-        ("e2.crm", "crm", "https://crm.example:443"),
         ("e2.billing", "billing", "https://billing.example:443"),
+        ("e2.crm", "crm", "https://crm.example:443"),
     ]
     of_message = world.run(world.callbacks.of_message("acme", "m1"))
     assert {one.event_id for one in of_message} == {"e1", "e2", "e1.crm", "e2.crm", "e2.billing"}
@@ -217,10 +218,8 @@ def test_a_run_that_breaks_off_is_completed(world: World, customer: Customer, ki
     }[kind]
     before = world.call("dump", key)
     world.call("set", key, "overwritten")
-    try:
+    with suppress(RedisUnavailable):
         customer.tell(change("e1"))
-    except Exception as error:
-        assert "WRONGTYPE" in str(error) or "not of the type" in str(error)
     world.call("delete", key)
     if before:
         world.call("restore", key, 0, before)
