@@ -48,7 +48,6 @@ def _run(contenders: Contenders, *, is_fanned: bool) -> dict[str, float]:
     count = contenders.size.ours
     with running() as stack:
         made = _made(stack, contenders.urls(WORKSPACES * EACH), is_fanned=is_fanned)
-        stack.load.named = is_fanned
         stack.load.burst("w", made, WORKSPACES * (1 if is_fanned else EACH))
         stack.drained()
         contenders.receiver.take()
@@ -79,4 +78,4 @@ def _made(stack: Stack, urls: Sequence[str], *, is_fanned: bool) -> list[Custome
         await client.aclose()
 
     asyncio.run(subscribe())
-    return own
+    return [Customer(one.workspace, "") for one in own]

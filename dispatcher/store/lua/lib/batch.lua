@@ -89,6 +89,12 @@ local function write_lane(endpoint)
   endpoint.lane = {}
 end
 
+-- Callbacks are counted, and of a status change that is known only itself.
+local function is_counted(word, is_own, endpoint_id)
+  if word == 'duplicate' or word == 'conflict' then return is_own end
+  return endpoint_id ~= ''
+end
+
 -- Counts the word of one callback; `to_delivered_ms`: from SUBMITTED to DELIVERED ('' = unknown).
 local function count_word(word, workspace, to_delivered_ms)
   if word ~= 'full' then count(word, workspace) end -- that is counted as rejected
