@@ -16,6 +16,8 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.dialects import Dialect, dialect_of
 from dispatcher.rules.endpoint_name import EndpointName, callback_id
+from dispatcher.rules.field_mask import masked
+from dispatcher.rules.subscription import Receiver, Subscription
 from dispatcher.rules.workspace import Workspace
 
 
@@ -46,7 +48,9 @@ def render(
     is_choosy = not change.callback_url and (workspace.events or workspace.channels)
     if is_choosy and not workspace.wants(event_type, change.message.channel):
         return NoCallback()
-    return _callback(change, workspace.id, dialect, "", event_type, goes_to, occurred_ns, now_ms, options)
+    return _callback(
+        change, workspace.id, dialect, workspace, event_type, goes_to, occurred_ns, now_ms, options
+    )
 
 
 def fan_out(
@@ -65,7 +69,7 @@ def fan_out(
         list[Callback](),
         isinstance(own, Callback),
     )
-    for name, one in workspace.subscriptions.items():
+    for one in workspace.subscriptions.values():
         dialect = dialect_of(one.dialect)
         event_type = dialect.event_type(change)
         has_event = has_event or event_type is not None
@@ -75,7 +79,7 @@ def fan_out(
                     change,
                     workspace.id,
                     dialect,
-                    name,
+                    one,
                     event_type,
                     one.callback_url,
                     occurred_ns,
@@ -94,13 +98,17 @@ def _callback(
     change: StatusChange,
     workspace: str,
     dialect: Dialect,
-    subscription: str,
+    receiver: Receiver,
     event_type: str,
     goes_to: str,
     occurred_ns: int,
     now_ms: int,
     options: RenderOptions,
 ) -> Callback:
+    subscription = receiver.name if isinstance(receiver, Subscription) else ""
+    body = dialect.body(change, event_type, now_ms)
+    if receiver.without_fields:
+        body = masked(body, receiver.without_fields)
     url = parse_callback_url(goes_to, allow_http=options.allow_http)
     return Callback(
         workspace=workspace,
@@ -110,7 +118,7 @@ def _callback(
         message_uuid=change.message.uuid,
         url=url.url,
         endpoint=str(EndpointName(workspace, url.origin, subscription)),
-        body=encode_json(dialect.body(change, event_type, now_ms)),
+        body=encode_json(body),
         digest=change.digest(),
         timestamp_ns=occurred_ns,
         ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
