@@ -123,6 +123,7 @@ def _callback(
         timestamp_ns=occurred_ns,
         ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
         to_delivered_ms=None if subscription else _to_delivered_ms(change, occurred_ns // 1_000_000),
+        trace=tuple(filter(None, (change.traceparent, change.tracestate))) if change.traceparent else (),
     )
 
 

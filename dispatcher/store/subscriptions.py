@@ -106,7 +106,7 @@ class Subscriptions:
                 given = {one.lower() for one in headers}
                 others = {one: value for one, value in before.headers.items() if one.lower() not in given}
                 wanted = others | {one: value for one, value in headers.items() if value}
-                fields["headers"] = self._record.seal(check_headers(wanted, spoken))
+                fields["headers"] = self._record.seal(check_headers(wanted, spoken, before.headers))
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
         return await self._workspaces.write(workspace, change)
