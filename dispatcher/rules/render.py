@@ -1,5 +1,6 @@
 """Renders a status change as callbacks: one for each subscription of its workspace that wants it. No I/O."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -17,7 +18,6 @@ from dispatcher.rules.callback import Callback
 from dispatcher.rules.dialects import Dialect, dialect_of
 from dispatcher.rules.endpoint_name import EndpointName, callback_id
 from dispatcher.rules.field_mask import masked
-from dispatcher.rules.subscription import Receiver, Subscription
 from dispatcher.rules.workspace import Workspace
 
 
@@ -49,7 +49,16 @@ def render(
     if is_choosy and not workspace.wants(event_type, change.message.channel):
         return NoCallback()
     return _callback(
-        change, workspace.id, dialect, workspace, event_type, goes_to, occurred_ns, now_ms, options
+        change,
+        workspace.id,
+        dialect,
+        "",
+        workspace.without_fields,
+        event_type,
+        goes_to,
+        occurred_ns,
+        now_ms,
+        options,
     )
 
 
@@ -79,7 +88,8 @@ def fan_out(
                     change,
                     workspace.id,
                     dialect,
-                    one,
+                    one.name,
+                    one.without_fields,
                     event_type,
                     one.callback_url,
                     occurred_ns,
@@ -98,17 +108,17 @@ def _callback(
     change: StatusChange,
     workspace: str,
     dialect: Dialect,
-    receiver: Receiver,
+    subscription: str,
+    without_fields: Collection[str],
     event_type: str,
     goes_to: str,
     occurred_ns: int,
     now_ms: int,
     options: RenderOptions,
 ) -> Callback:
-    subscription = receiver.name if isinstance(receiver, Subscription) else ""
     body = dialect.body(change, event_type, now_ms)
-    if receiver.without_fields:
-        body = masked(body, receiver.without_fields)
+    if without_fields:
+        body = masked(body, without_fields)
     url = parse_callback_url(goes_to, allow_http=options.allow_http)
     return Callback(
         workspace=workspace,
