@@ -66,8 +66,8 @@ def test_an_operator_chooses_fields(stack: Stack) -> None:
     assert stack.cli_json("subscription", "show", "acme", "default")["withoutFields"] == ["message.dest"]
     assert "message.dest" in stack.cli("subscription", "show", "acme", "default").stdout
     noted: dict[str, Any] = stack.cli_json("audit", "list")[0]
-    assert noted["after"]["withoutFields"] == ["message.dest"]
-    assert noted["before"] == {"withoutFields": []}
+    assert noted["to"]["withoutFields"] == ["message.dest"]
+    assert noted["from"] == {"withoutFields": []}
     for paths, says in {
         "dest": "dialect zeckta has no field 'dest'; it can leave out message.attempts, ",
         "eventId": "eventId cannot be left out: it tells the event's id",
