@@ -48,12 +48,15 @@ from tasks import wiring
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
-def transport(settings: Settings, max_connections: int = MAX_OPEN) -> CallbackTransport:
+def transport(
+    settings: Settings, max_connections: int = MAX_OPEN, *, only_looks_up: bool = False
+) -> CallbackTransport:
     """The HTTP transport for callbacks. Call it within a running event loop.
 
-    Raises InvalidInput for a source address that this machine does not have.
+    Raises InvalidInput for a source address that this machine does not have, unless it `only_looks_up` names.
     """
-    proxy, source = settings.proxy_url, source_addresses(settings.source_address)
+    proxy = settings.proxy_url
+    source = {} if only_looks_up else source_addresses(settings.source_address)
     return CallbackTransport(
         wiring.addresses(settings),
         settings.request_timeout_seconds,

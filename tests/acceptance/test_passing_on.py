@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.acceptance.stack import Stack, answer_ok
+from tests.acceptance.test_subscriptions import port_of
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 STATE = "congo=t61rcWkgMzE"
@@ -52,8 +53,7 @@ def test_a_trace_and_fields_left_out(stack: Stack) -> None:
     assert traces == {(event, PARENT, STATE), (plain, None, None)}
     again = [one for one in requests.all if one.path == "/again" and one.headers["webhook-id"] == event]
     assert len(again) == 2
-    port = int(url.split(":")[2].split("/")[0])
-    fields = {one.port == port: sorted(json.loads(one.body)["message"]) for one in stack.received}
+    fields = {one.port == port_of(url): sorted(json.loads(one.body)["message"]) for one in stack.received}
     assert "dest" in fields[False]
     assert not {"dest", "src"} & set(fields[True])
 
@@ -93,7 +93,10 @@ def test_from_an_address(stack: Stack) -> None:
 
 
 def test_from_an_address_of_another_machine(stack: Stack) -> None:
-    """The worker does not start and says why in one line; so does a test callback, and settings that cannot be."""
+    """The worker does not start and says why in one line; so does a test callback, and settings that cannot be.
+
+    Commands that send nothing work on any machine.
+    """
     stack.add_workspace()
     stack.environment["DISPATCHER_SOURCE_ADDRESS"] = "192.0.2.7"
     worker = stack.start_worker()
@@ -105,6 +108,8 @@ def test_from_an_address_of_another_machine(stack: Stack) -> None:
     assert line["problem"] == says
     ping = stack.cli("workspace", "ping", "acme")
     assert (ping.returncode, ping.stderr) == (2, f"error: {says}\n")
+    url = f"http://localhost:{port_of(stack.listen())}/"
+    assert stack.cli("workspace", "update", "acme", "--callback-url", url).returncode == 0
     for value, text in {
         "eth0": "is no address to send from",
         "1.2.3.4,5.6.7.8": "two addresses of IPv4",
