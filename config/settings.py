@@ -28,6 +28,7 @@ from config.setting_types import (
     RedisServer,
     Seconds,
     SigningSecret,
+    SourceAddresses,
 )
 from dispatcher.errors import InvalidInput
 from dispatcher.store.connection import safe_url
@@ -105,6 +106,11 @@ class Settings(BaseSettings):
     proxy_url: ProxyUrl = Field(
         None,
         description="egress proxy that makes all connections and checks addresses itself (e.g. smokescreen); empty: none",
+    )
+    source_address: SourceAddresses = Field(
+        (),
+        description="this machine's address that callbacks come from, e.g. 192.0.2.7 or 192.0.2.7,2001:db8::7; with one of "
+        "them only that IP version is used; empty: the system chooses",
     )
     dns_servers: NameServers = Field(
         (),
@@ -200,6 +206,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"DISPATCHER_LEASE_SECONDS ({self.lease_seconds:g}) must be at least DISPATCHER_REQUEST_TIMEOUT_SECONDS + 2 "
                 f"({self.request_timeout_seconds + 2:g}), or a callback could be sent twice at once"
+            )
+        if self.source_address and self.proxy_url:
+            raise ValueError(
+                "set DISPATCHER_SOURCE_ADDRESS or DISPATCHER_PROXY_URL, not both: receivers see the proxy's address"
             )
         longest = max(self.expiry_seconds, 604_800)
         if self.ledger_retention_seconds < longest:

@@ -9,8 +9,10 @@ from dispatcher.health import Health
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.render import RenderOptions
+from dispatcher.rules.source_addresses import source_addresses
 from dispatcher.sending.pool import MAX_OPEN
 from dispatcher.sending.sender import Sender
+from dispatcher.sending.source import Source
 from dispatcher.sending.tls import tls_context
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
@@ -46,15 +48,22 @@ from tasks import wiring
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
-def transport(settings: Settings, max_connections: int = MAX_OPEN) -> CallbackTransport:
-    """The HTTP transport for callbacks. Call it within a running event loop."""
+def transport(
+    settings: Settings, max_connections: int = MAX_OPEN, *, only_looks_up: bool = False
+) -> CallbackTransport:
+    """The HTTP transport for callbacks. Call it within a running event loop.
+
+    Raises InvalidInput for a source address that this machine does not have, unless it `only_looks_up` names.
+    """
     proxy = settings.proxy_url
+    source = {} if only_looks_up else source_addresses(settings.source_address)
     return CallbackTransport(
         wiring.addresses(settings),
         settings.request_timeout_seconds,
         dns_servers=settings.dns_servers,
         tls=tls_context(settings.ca_file),
         proxy_url=proxy.get_secret_value() if proxy else None,
+        source=Source(source) if source else None,
         max_open=max_connections,
     )
 

@@ -23,6 +23,8 @@ class Callback(msgspec.Struct, frozen=True):
     ttl_ms: int
     to_delivered_ms: int | None = None
     """Time from submission to delivery, if the status change contains it."""
+    trace: tuple[str, ...] = ()
+    """The status change's traceparent, and its tracestate if there is one."""
 
     def __repr__(self) -> str:
         return f"Callback({self.workspace!r}, {self.event_id!r})"  # URL and body may contain secrets
@@ -45,6 +47,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """None if Redis no longer has it."""
     accepted_ms: int = 0
     """0 for a replayed callback, whose delivery time is meaningless."""
+    trace: tuple[str, ...] = ()
+    """As in Callback."""
 
     def __repr__(self) -> str:
         return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"

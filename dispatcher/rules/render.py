@@ -1,5 +1,6 @@
 """Renders a status change as callbacks: one for each subscription of its workspace that wants it. No I/O."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.dialects import Dialect, dialect_of
 from dispatcher.rules.endpoint_name import EndpointName, callback_id
+from dispatcher.rules.field_mask import masked
 from dispatcher.rules.workspace import Workspace
 
 
@@ -46,7 +48,18 @@ def render(
     is_choosy = not change.callback_url and (workspace.events or workspace.channels)
     if is_choosy and not workspace.wants(event_type, change.message.channel):
         return NoCallback()
-    return _callback(change, workspace.id, dialect, "", event_type, goes_to, occurred_ns, now_ms, options)
+    return _callback(
+        change,
+        workspace.id,
+        dialect,
+        "",
+        workspace.without_fields,
+        event_type,
+        goes_to,
+        occurred_ns,
+        now_ms,
+        options,
+    )
 
 
 def fan_out(
@@ -65,7 +78,7 @@ def fan_out(
         list[Callback](),
         isinstance(own, Callback),
     )
-    for name, one in workspace.subscriptions.items():
+    for one in workspace.subscriptions.values():
         dialect = dialect_of(one.dialect)
         event_type = dialect.event_type(change)
         has_event = has_event or event_type is not None
@@ -75,7 +88,8 @@ def fan_out(
                     change,
                     workspace.id,
                     dialect,
-                    name,
+                    one.name,
+                    one.without_fields,
                     event_type,
                     one.callback_url,
                     occurred_ns,
@@ -95,12 +109,16 @@ def _callback(
     workspace: str,
     dialect: Dialect,
     subscription: str,
+    without_fields: Collection[str],
     event_type: str,
     goes_to: str,
     occurred_ns: int,
     now_ms: int,
     options: RenderOptions,
 ) -> Callback:
+    body = dialect.body(change, event_type, now_ms)
+    if without_fields:
+        body = masked(body, without_fields)
     url = parse_callback_url(goes_to, allow_http=options.allow_http)
     return Callback(
         workspace=workspace,
@@ -110,11 +128,12 @@ def _callback(
         message_uuid=change.message.uuid,
         url=url.url,
         endpoint=str(EndpointName(workspace, url.origin, subscription)),
-        body=encode_json(dialect.body(change, event_type, now_ms)),
+        body=encode_json(body),
         digest=change.digest(),
         timestamp_ns=occurred_ns,
         ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
         to_delivered_ms=None if subscription else _to_delivered_ms(change, occurred_ns // 1_000_000),
+        trace=tuple(filter(None, (change.traceparent, change.tracestate))) if change.traceparent else (),
     )
 
 

@@ -4,6 +4,7 @@ from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import Signing, dialect_of
 from dispatcher.rules.endpoint_name import event_id_of
 from dispatcher.rules.subscription import Receiver
+from dispatcher.rules.workspace_headers import TRACE_HEADERS
 from dispatcher.signing import webhook_headers
 
 COMMON = {"Content-Type": "application/json", "Accept": "*/*"}
@@ -22,10 +23,13 @@ def request_headers(
         event_id = event_id_of(event_id)
     secrets = receiver.live_secrets(now_ms)
     signing = Signing(event_id, body, [s.text for s in secrets], timestamp, callback.attempt)
-    return {
+    headers = {
         **COMMON,
         "User-Agent": user_agent,
         **receiver.headers,
         **dialect_of(receiver.dialect).headers(signing),
         **webhook_headers([s.key for s in secrets], event_id, timestamp, body),
     }
+    if callback.trace and not {name.lower() for name in receiver.headers}.intersection(TRACE_HEADERS):
+        headers |= zip(TRACE_HEADERS, callback.trace, strict=False)
+    return headers

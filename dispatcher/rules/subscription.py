@@ -48,6 +48,7 @@ class Receiver:
     headers: Mapping[str, str]
     events: tuple[str, ...]
     channels: tuple[str, ...]
+    without_fields: tuple[str, ...]
     state: str
     problem: str | None
 
@@ -91,6 +92,8 @@ class Subscription(Receiver):
     """Names of the dialect's events that it gets; empty: all."""
     channels: tuple[str, ...] = ()
     """Channels whose messages it hears of; empty: all."""
+    without_fields: tuple[str, ...] = ()
+    """Paths in the JSON of its callbacks that are left out (field_mask.py)."""
     state: str = ACTIVE
     """One of STATES. While it is paused, its callbacks are accepted and wait."""
     problem: str | None = None

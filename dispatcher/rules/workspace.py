@@ -31,6 +31,7 @@ class Workspace(Receiver):
     """The workspace before the change that returned this one; it has the same revision if nothing changed."""
     events: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    without_fields: tuple[str, ...] = ()
     state: str = ACTIVE
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     """The ones beside the default one, by name."""

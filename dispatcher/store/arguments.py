@@ -8,6 +8,7 @@ from dispatcher.rules.callback import Callback
 from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, Released, Retry
 from dispatcher.store.entry import write_record
+from dispatcher.store.kept_body import first_line
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.wire import Argument
@@ -58,6 +59,8 @@ class ToAccept:
         endpoint = ""
         if callback.endpoint:
             endpoint = self.endpoints[callback.endpoint] = endpoint_id(callback.endpoint)
+        trace = callback.trace
+        line = first_line(callback.url, trace) if trace else callback.url.encode()
         self.arguments += (
             entry,
             callback.workspace,
@@ -67,7 +70,7 @@ class ToAccept:
             callback.message_uuid,
             f"{max(callback.timestamp_ns, 0):022d}",
             callback.ttl_ms,
-            callback.url.encode() + b"\n" + callback.body,
+            line + b"\n" + callback.body,
             "" if callback.to_delivered_ms is None else callback.to_delivered_ms,
         )
 

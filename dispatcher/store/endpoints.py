@@ -13,6 +13,7 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.damaged import number, real, reply, time_ms
+from dispatcher.store.kept_body import url_of
 from dispatcher.store.keys import Keys, endpoint_id
 
 ANSWER_BYTES = 200
@@ -180,7 +181,7 @@ class Endpoints:
                 if found
                 else None
             )
-        return body.partition(b"\n")[0].decode() if body else None
+        return url_of(body) if body else None
 
     async def restore(
         self, endpoint: str, workspace: str, event_id: str, now_ms: int, retention_ms: int = 604_800_000
@@ -193,7 +194,7 @@ class Endpoints:
         keep_ms = LONGEST_TTL_MS + HOUR_MS + retention_ms
         with translated(self._url):
             body = await self._client.get(self._keys.body(workspace, event_id))
-        url = (body or b"").partition(b"\n")[0].decode(errors="replace")
+        url = url_of(body or b"")
         try:
             origin = parse_callback_url(url, allow_http=True).origin
             name = EndpointName(workspace, origin, subscription_of(event_id))

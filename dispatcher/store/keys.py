@@ -91,7 +91,7 @@ class Keys:
         return f"{self.prefix}:event:{workspace}:{event_id}"
 
     def body(self, workspace: str, event_id: str) -> str:
-        """String: callback URL, newline, bytes to POST. Until delivered + DELIVERED_BODY_SECONDS, or retention."""
+        """String: callback URL (kept_body.py), newline, bytes to POST. Until delivered + DELIVERED_BODY_SECONDS, or retention."""
         return f"{self.prefix}:body:{workspace}:{event_id}"
 
     def answer(self, workspace: str, event_id: str) -> str:

@@ -12,6 +12,7 @@ from dispatcher.rules.callback import Claimed
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, EndpointHealth, Outcome, State
 from dispatcher.store.entry import read_entry
+from dispatcher.store.kept_body import divided
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -233,6 +234,9 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
     url, _, content = body.partition(b"\n")
     if not _is_utf8(url):  # written over: as if it was gone
         body = url = b""
+    trace: tuple[str, ...] = ()
+    if b"\t" in url:
+        url, trace = divided(url)
     return Claimed(
         event_id,
         int(claim),
@@ -244,6 +248,7 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
         url.decode(),
         content if body else None,
         int(accepted),
+        trace,
     )
 
 

@@ -3,7 +3,7 @@
 So a change of one gives the workspace a new revision, and accept takes no status change that was rendered before it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,7 +25,7 @@ from dispatcher.store.workspaces import Workspaces, new_secret, rotated
 
 FIELDS = (
     "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
-    "events", "channels", "state",
+    "events", "channels", "without_fields", "state",
 )  # fmt: skip
 """A subscription's fields, without its name."""
 
@@ -86,10 +86,11 @@ class Subscriptions:
         headers: Mapping[str, str] | None = None,
         **terms: Any,
     ) -> Workspace:
-        """Changes a subscription. `terms`: max_concurrency, rate_per_second, ordering, events, channels.
+        """Changes a subscription. `terms`: max_concurrency, rate_per_second, ordering, events, channels, without_fields.
 
-        The URL, the dialect and the events apply to later status changes, all else from the next claim. An empty
-        `events` or `channels` means all; a header with an empty value is removed. Raises InvalidInput.
+        What says which callbacks there are and what is in them applies to later status changes: the URL, the dialect,
+        events, channels and without_fields; all else from the next claim. An empty `events` or `channels` means all; a
+        header with an empty value is removed. Raises InvalidInput.
         """
 
         def change(there: Workspace | None) -> dict[str, Any]:
@@ -98,15 +99,14 @@ class Subscriptions:
             if dialect and name == DEFAULT:
                 raise InvalidInput("the dialect of the default subscription is the workspace's, and stays")
             spoken = _dialect(dialect or before.dialect, known)
-            events: Collection[str] | None = terms.get("events")
-            asked = terms | {"events": before.events if dialect and events is None else events}
-            fields = self._record.settable(callback_url, dialect=spoken, **asked)
+            kept = {"events": before.events, "without_fields": before.without_fields} if dialect else {}
+            fields = self._record.settable(callback_url, dialect=spoken, **kept | terms)
             if headers:
                 _raise_problem(before)
                 given = {one.lower() for one in headers}
-                kept = {one: value for one, value in before.headers.items() if one.lower() not in given}
-                wanted = kept | {one: value for one, value in headers.items() if value}
-                fields["headers"] = self._record.seal(check_headers(wanted, spoken))
+                others = {one: value for one, value in before.headers.items() if one.lower() not in given}
+                wanted = others | {one: value for one, value in headers.items() if value}
+                fields["headers"] = self._record.seal(check_headers(wanted, spoken, before.headers))
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
         return await self._workspaces.write(workspace, change)

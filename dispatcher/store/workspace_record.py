@@ -7,6 +7,7 @@ import msgspec
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.field_mask import check_mask
 from dispatcher.rules.subscription import (
     ACTIVE,
     ORDERINGS,
@@ -52,6 +53,7 @@ class WorkspaceRecord:
             problem,
             events=of["events"],
             channels=of["channels"],
+            without_fields=of["without_fields"],
             state=of["state"],
             subscriptions={name: self._subscription(fields, name, dialect) for name in names},
         )
@@ -87,6 +89,7 @@ class WorkspaceRecord:
                 "ordering": text("ordering", "first_attempt"),
                 "events": tuple(text("events").split()),
                 "channels": tuple(text("channels").split(",")) if text("channels") else (),
+                "without_fields": tuple(text("without_fields").split()),
                 "state": text("state", ACTIVE),
             },
             *self._open(secrets, sealed),
@@ -112,11 +115,12 @@ class WorkspaceRecord:
         events: Collection[str] | None = None,
         channels: Collection[str] | None = None,
         state: str | None = None,
+        without_fields: Collection[str] | None = None,
         dialect: str = "",
     ) -> dict[str, Any]:
         """Validates the given values (not None); returns them as fields. Raises InvalidInput.
 
-        `dialect` is the one whose events `events` are.
+        `dialect` is the one that has the `events` and the fields of `without_fields`.
         """
         if callback_url is not None:
             parse_callback_url(callback_url, allow_http=self._allow_http)
@@ -135,6 +139,9 @@ class WorkspaceRecord:
         given = {
             "events": None if events is None else " ".join(check_events(events, dialect)),
             "channels": None if channels is None else ",".join(check_channels(channels)),
+            "without_fields": None
+            if without_fields is None
+            else " ".join(check_mask(without_fields, dialect)),
             "state": state,
             "ordering": ordering,
             "callback_url": callback_url,

@@ -146,7 +146,7 @@ class Workspaces:
             given = {name.lower() for name in headers}
             kept = {name: value for name, value in known.headers.items() if name.lower() not in given}
             wanted = kept | {name: value for name, value in headers.items() if value}
-            return fields | {"headers": self.record.seal(check_headers(wanted, known.dialect))}
+            return fields | {"headers": self.record.seal(check_headers(wanted, known.dialect, known.headers))}
 
         return await self.write(workspace, change)
 

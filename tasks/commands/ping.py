@@ -104,7 +104,8 @@ class ByHttpx:
 
 
 def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str, subscription: str) -> Callback:
-    dialect = workspace.subscriptions[subscription].dialect if subscription else workspace.dialect
+    receiver = workspace.subscriptions[subscription] if subscription else workspace
+    dialect = receiver.dialect
     uuid = secrets.token_hex(8)
     change = StatusChange.from_dict(
         {
@@ -116,7 +117,8 @@ def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str, s
         }
     )
     options = RenderOptions(allow_http=True, expiry_ms=settings.expiry_seconds * 1000)
-    to = replace(workspace, callback_url=url, dialect=dialect, events=(), channels=())
+    without = receiver.without_fields
+    to = replace(workspace, callback_url=url, dialect=dialect, events=(), channels=(), without_fields=without)
     callback = render(change, to, now_ms, options)
     if isinstance(callback, NoCallback):
         raise InvalidInput(f"the dialect {dialect} has no callback of a delivered message")

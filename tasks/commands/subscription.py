@@ -37,6 +37,13 @@ Channels = Annotated[
     str | None,
     typer.Option(help="Which channels it hears of, as SMS,RCS; empty: all.", show_default=False),
 ]
+WithoutFields = Annotated[
+    str | None,
+    typer.Option(
+        help="Fields that its callbacks leave out, as message.dest,message.cost; empty: none.",
+        show_default=False,
+    ),
+]
 Dialect = Annotated[
     str | None,
     typer.Option(
@@ -89,6 +96,7 @@ def add(
     callback_url: Annotated[str, typer.Option(help="Where its callbacks go.", show_default=False)],
     events: Events = None,
     channels: Channels = None,
+    without_fields: WithoutFields = None,
     dialect: Dialect = None,
     secret: Secret = None,
     max_concurrency: MaxConcurrency = None,
@@ -105,7 +113,7 @@ def add(
       dispatcher subscription add acme crm --callback-url https://crm.acme.example/messages --events MESSAGE_DELIVERED
     """
     settings = console.settings()
-    terms = _terms(events, channels, max_concurrency, rate_per_second, ordering)
+    terms = _terms(events, channels, without_fields, max_concurrency, rate_per_second, ordering)
     headers = parse_headers(header or [])
 
     async def work() -> tuple[Workspace, str]:
@@ -173,6 +181,7 @@ def show(workspace: WorkspaceName, name: Name, reveal: Reveal = False, as_json: 
     shown = document | {
         "events": ", ".join(document["events"]) or "all",
         "channels": ", ".join(document["channels"]) or "all",
+        "withoutFields": ", ".join(document["withoutFields"]) or None,
         "headers": ", ".join(f"{one}: {value}" for one, value in document["headers"].items()) or None,
         "secrets": ", ".join(
             f"one of {s['createdAt']}" + (f", ends {s['expiresAt']}" if s["expiresAt"] else "")
@@ -191,6 +200,7 @@ def update(
     ] = None,
     events: Events = None,
     channels: Channels = None,
+    without_fields: WithoutFields = None,
     dialect: Dialect = None,
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
@@ -198,16 +208,16 @@ def update(
     header: Header = None,
     no_check: NoCheck = False,
 ) -> None:
-    """Change a subscription: URL, events, channels and dialect are for later status changes, the rest applies at once.
+    """Change a subscription: URL, events, channels, fields and dialect are for later status changes, the rest applies at once.
 
     A header without a value ('Name:') is removed.
     """
     settings = console.settings()
-    terms = _terms(events, channels, max_concurrency, rate_per_second, ordering)
+    terms = _terms(events, channels, without_fields, max_concurrency, rate_per_second, ordering)
     headers = parse_headers(header or [])
     if callback_url is None and dialect is None and not terms and not headers:
         console.fail(
-            "say what to change: --callback-url, --events, --channels, --dialect, --max-concurrency, "
+            "say what to change: --callback-url, --events, --channels, --without-fields, --dialect, --max-concurrency, "
             "--rate-per-second, --ordering or --header",
             console.USAGE,
         )
@@ -305,6 +315,7 @@ def rotate_secret(
 def _terms(
     events: str | None,
     channels: str | None,
+    without_fields: str | None,
     max_concurrency: int | None,
     rate_per_second: float | None,
     ordering: str | None,
@@ -313,6 +324,7 @@ def _terms(
     terms = {
         "events": _listed(events),
         "channels": _listed(channels),
+        "without_fields": _listed(without_fields),
         "max_concurrency": max_concurrency,
         "rate_per_second": rate_per_second,
         "ordering": ordering,
@@ -367,6 +379,7 @@ def _noted(workspace: Workspace, name: str) -> dict[str, Any]:
         "dialect": one.dialect,
         "events": list(one.events),
         "channels": list(one.channels),
+        "withoutFields": list(one.without_fields),
         "maxConcurrency": one.max_concurrency,
         "ratePerSecond": one.rate_per_second,
         "ordering": one.ordering,
@@ -385,6 +398,7 @@ def _document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = F
         "callbackUrl": (one.callback_url if reveal else without_query(one.callback_url)) or None,
         "events": list(one.events),
         "channels": list(one.channels),
+        "withoutFields": list(one.without_fields),
         "dialect": one.dialect,
         "headers": {header: value if reveal else "…" for header, value in one.headers.items()},
         "maxConcurrency": one.max_concurrency,

@@ -43,6 +43,8 @@ VALID: dict[str, Any] = {
     "callbackUrl": "https://a.example/hooks",
     "ttlSeconds": 60,
     "error": {"code": "E004", "message": "Message expired"},
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "tracestate": "congo=t61rcWkgMzE",
 }
 MESSAGE: dict[str, Any] = {
     "uuid": "m1",
