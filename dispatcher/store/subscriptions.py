@@ -5,27 +5,31 @@ So a change of one gives the workspace a new revision, and accept takes no statu
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.rules.authorization import NONE, Authorization, check_no_conflict
 from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.subscription import (
     ACTIVE,
     DEFAULT,
+    ED25519,
+    HMAC,
     MOST,
     PAUSED,
     Receiver,
     Subscription,
     check_name,
+    check_signature,
 )
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.workspaces import Workspaces, new_secret, rotated
+from dispatcher.store.workspaces import Workspaces, new_secret, new_signing_key, rotated_fields
 
 FIELDS = (
     "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
-    "events", "channels", "state",
+    "events", "channels", "state", "signing_keys", "auth",
 )  # fmt: skip
 """A subscription's fields, without its name."""
 
@@ -50,6 +54,8 @@ class Subscriptions:
         dialect: str | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
+        signature: str | None = None,
+        auth: Authorization | None = None,
         **terms: Any,
     ) -> Workspace:
         """Adds a subscription; `terms` as in `update`. Raises InvalidInput, or AlreadyExists."""
@@ -69,6 +75,10 @@ class Subscriptions:
                 )
             spoken = _dialect(dialect or known.dialect, known)
             fields = self._record.settable(callback_url, dialect=spoken, **terms)
+            fields |= self._signed(None, signature, now_ms)
+            if auth:
+                check_no_conflict(auth, headers or {})
+                fields["auth"] = self._record.seal(auth)
             if headers:
                 fields["headers"] = self._record.seal(check_headers(headers, spoken))
             fields |= {"secrets": sealed, "created": now_ms, "dialect": dialect}
@@ -84,9 +94,14 @@ class Subscriptions:
         callback_url: str | None = None,
         dialect: str | None = None,
         headers: Mapping[str, str] | None = None,
+        signature: str | None = None,
+        auth: Authorization | Literal["none"] | None = None,
+        now_ms: int = 0,
         **terms: Any,
     ) -> Workspace:
         """Changes a subscription. `terms`: max_concurrency, rate_per_second, ordering, events, channels.
+
+        `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. `auth` none removes it.
 
         The URL, the dialect and the events apply to later status changes, all else from the next claim. An empty
         `events` or `channels` means all; a header with an empty value is removed. Raises InvalidInput.
@@ -101,12 +116,15 @@ class Subscriptions:
             events: Collection[str] | None = terms.get("events")
             asked = terms | {"events": before.events if dialect and events is None else events}
             fields = self._record.settable(callback_url, dialect=spoken, **asked)
-            if headers:
+            if headers or signature or auth:
                 _raise_problem(before)
-                given = {one.lower() for one in headers}
-                kept = {one: value for one, value in before.headers.items() if one.lower() not in given}
-                wanted = kept | {one: value for one, value in headers.items() if value}
+            wanted = _merged(before.headers, headers or {})
+            if headers:
                 fields["headers"] = self._record.seal(check_headers(wanted, spoken))
+            fields |= self._signed(before, signature, now_ms)
+            check_no_conflict(None if auth == NONE else auth or before.auth, wanted)
+            if auth:
+                fields["auth"] = None if auth == NONE else self._record.seal(auth)
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
         return await self._workspaces.write(workspace, change)
@@ -120,9 +138,20 @@ class Subscriptions:
         def rotate(there: Workspace | None) -> dict[str, Any]:
             before = found(_there(there, workspace), name)
             _raise_problem(before)
-            return _of(name, {"secrets": self._record.seal(rotated(before.secrets, new, now_ms, grace_ms))})
+            return _of(name, rotated_fields(self._record, before, new, now_ms, grace_ms))
 
         return await self._workspaces.write(workspace, rotate)
+
+    def _signed(self, before: Receiver | None, signature: str | None, now_ms: int) -> dict[str, Any]:
+        """The field of Ed25519 keys, if it is to change. Raises InvalidInput."""
+        if signature is not None:
+            check_signature(signature)
+        has_keys = bool(before and before.signing_keys)
+        if signature == HMAC and has_keys:
+            return {"signing_keys": None}
+        if signature == ED25519 and not has_keys:
+            return {"signing_keys": self._record.seal([new_signing_key(now_ms)])}
+        return {}
 
     async def pause(self, workspace: str, name: str) -> Workspace:
         """Lets a subscription's callbacks wait: those that there are, and later ones."""
@@ -187,6 +216,13 @@ def found(workspace: Workspace, name: str) -> Workspace | Subscription:
     raise NotFound(
         f"workspace {workspace.id!r} has no subscription {name!r}; {meant}it has {', '.join(names)}"
     )
+
+
+def _merged(before: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """A receiver's headers after a change; one with an empty value is removed."""
+    names = {name.lower() for name in given}
+    kept = {name: value for name, value in before.items() if name.lower() not in names}
+    return kept | {name: value for name, value in given.items() if value}
 
 
 def _stored(name: str) -> str:

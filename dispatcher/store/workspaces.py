@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 import redis.asyncio
 
+from dispatcher import ed25519
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.model import WORKSPACE_PATTERN, iso
+from dispatcher.rules.authorization import check_no_conflict
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.subscription import Receiver, Secret
+from dispatcher.rules.subscription import Receiver, Secret, SigningKey
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.signing import key_of
@@ -23,6 +25,8 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.sealing import SecretBox, generate_secret
 from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
+
+T = TypeVar("T", Secret, SigningKey)
 
 MAX_LIVE_SECRETS = 3
 """Each makes the signature header longer, and old secrets should be retired."""
@@ -146,6 +150,7 @@ class Workspaces:
             given = {name.lower() for name in headers}
             kept = {name: value for name, value in known.headers.items() if name.lower() not in given}
             wanted = kept | {name: value for name, value in headers.items() if value}
+            check_no_conflict(known.auth, wanted)
             return fields | {"headers": self.record.seal(check_headers(wanted, known.dialect))}
 
         return await self.write(workspace, change)
@@ -187,7 +192,7 @@ class Workspaces:
         def rotate(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
             _raise_problem(known)
-            return {"secrets": self.record.seal(rotated(known.secrets, new, now_ms, grace_ms))}
+            return rotated_fields(self.record, known, new, now_ms, grace_ms)
 
         return await self.write(workspace, rotate)
 
@@ -202,8 +207,7 @@ class Workspaces:
                 fields = {}
                 for suffix, one in [("", known), *((f":{n}", s) for n, s in known.subscriptions.items())]:
                     _raise_problem(known, one)
-                    fields[f"secrets{suffix}"] = self.record.seal(one.secrets)
-                    fields[f"headers{suffix}"] = self.record.seal(dict(one.headers))
+                    fields |= {f"{name}{suffix}": value for name, value in self.record.sealed(one).items()}
                 return fields
 
             with suppress(NotFound):  # removed meanwhile
@@ -300,7 +304,23 @@ def new_secret(text: str | None, now_ms: int) -> Secret:
     return new
 
 
-def rotated(known: Sequence[Secret], new: Secret, now_ms: int, grace_ms: int) -> list[Secret]:
+def new_signing_key(now_ms: int) -> SigningKey:
+    """A new Ed25519 key pair."""
+    return SigningKey(ed25519.new_key(secrets.token_bytes(ed25519.SEED_BYTES)), now_ms)
+
+
+def rotated_fields(
+    record: WorkspaceRecord, known: Receiver, new: Secret, now_ms: int, grace_ms: int
+) -> dict[str, Any]:
+    """A receiver's fields with a new secret and, if it has one, a new Ed25519 key. Raises InvalidInput."""
+    fields = {"secrets": record.seal(rotated(known.secrets, new, now_ms, grace_ms))}
+    if known.signing_keys:
+        keys = rotated(known.signing_keys, new_signing_key(now_ms), now_ms, grace_ms)
+        fields["signing_keys"] = record.seal(keys)
+    return fields
+
+
+def rotated(known: Sequence[T], new: T, now_ms: int, grace_ms: int) -> list[T]:
     """The secrets after a new one came: the others end after `grace_ms`. Raises InvalidInput if too many would be live."""
     grace_ends = now_ms + grace_ms
     ends = [min(grace_ends, s.expires_ms or grace_ends) for s in known]
