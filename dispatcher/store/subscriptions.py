@@ -55,7 +55,7 @@ class Subscriptions:
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
         signature: str | None = None,
-        auth: Authorization | None = None,
+        auth: Authorization | Literal["none"] | None = None,
         **terms: Any,
     ) -> Workspace:
         """Adds a subscription; `terms` as in `update`. Raises InvalidInput, or AlreadyExists."""
@@ -76,7 +76,7 @@ class Subscriptions:
             spoken = _dialect(dialect or known.dialect, known)
             fields = self._record.settable(callback_url, dialect=spoken, **terms)
             fields |= self._signed(None, signature, now_ms)
-            if auth:
+            if auth and auth != NONE:
                 check_no_conflict(auth, headers or {})
                 fields["auth"] = self._record.seal(auth)
             if headers:

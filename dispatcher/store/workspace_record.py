@@ -128,6 +128,8 @@ class WorkspaceRecord:
             }
         except InvalidInput as error:
             return Opened(problem=str(error))
+        except msgspec.MsgspecError:
+            return Opened(problem="the workspace's secrets in Redis are damaged")
         return Opened(**opened)
 
     def settable(
