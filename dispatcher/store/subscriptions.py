@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
-from dispatcher.rules.authorization import NONE, Authorization, check_no_conflict
+from dispatcher.rules.authorization import Authorization, check_no_conflict
 from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.subscription import (
     ACTIVE,
@@ -24,8 +24,9 @@ from dispatcher.rules.subscription import (
 )
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
+from dispatcher.store.key_rotation import new_secret, new_signing_key, rotated_fields
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.workspaces import Workspaces, new_secret, new_signing_key, rotated_fields
+from dispatcher.store.workspaces import Workspaces
 
 FIELDS = (
     "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
@@ -75,10 +76,7 @@ class Subscriptions:
                 )
             spoken = _dialect(dialect or known.dialect, known)
             fields = self._record.settable(callback_url, dialect=spoken, **terms)
-            fields |= self._signed(None, signature, now_ms)
-            if auth and auth != NONE:
-                check_no_conflict(auth, headers or {})
-                fields["auth"] = self._record.seal(auth)
+            fields |= self._proof(None, headers or {}, signature, auth, now_ms)
             if headers:
                 fields["headers"] = self._record.seal(check_headers(headers, spoken))
             fields |= {"secrets": sealed, "created": now_ms, "dialect": dialect}
@@ -101,9 +99,7 @@ class Subscriptions:
     ) -> Workspace:
         """Changes a subscription. `terms`: max_concurrency, rate_per_second, ordering, events, channels.
 
-        `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. `auth` none removes it.
-
-        The URL, the dialect and the events apply to later status changes, all else from the next claim. An empty
+        `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. The URL, the dialect and the events apply to later status changes, all else from the next claim. An empty
         `events` or `channels` means all; a header with an empty value is removed. Raises InvalidInput.
         """
 
@@ -121,10 +117,7 @@ class Subscriptions:
             wanted = _merged(before.headers, headers or {})
             if headers:
                 fields["headers"] = self._record.seal(check_headers(wanted, spoken))
-            fields |= self._signed(before, signature, now_ms)
-            check_no_conflict(None if auth == NONE else auth or before.auth, wanted)
-            if auth:
-                fields["auth"] = None if auth == NONE else self._record.seal(auth)
+            fields |= self._proof(before, wanted, signature, auth, now_ms)
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
         return await self._workspaces.write(workspace, change)
@@ -142,16 +135,27 @@ class Subscriptions:
 
         return await self._workspaces.write(workspace, rotate)
 
-    def _signed(self, before: Receiver | None, signature: str | None, now_ms: int) -> dict[str, Any]:
-        """The field of Ed25519 keys, if it is to change. Raises InvalidInput."""
+    def _proof(
+        self,
+        before: Receiver | None,
+        headers: Mapping[str, str],
+        signature: str | None,
+        auth: Authorization | Literal["none"] | None,
+        now_ms: int,
+    ) -> dict[str, Any]:
+        """The fields of Ed25519 keys and of auth, where these change; `headers` are those it will have. Raises InvalidInput."""
+        fields: dict[str, Any] = {}
+        has_keys = bool(before and before.signing_keys)
         if signature is not None:
             check_signature(signature)
-        has_keys = bool(before and before.signing_keys)
         if signature == HMAC and has_keys:
-            return {"signing_keys": None}
+            fields["signing_keys"] = None
         if signature == ED25519 and not has_keys:
-            return {"signing_keys": self._record.seal([new_signing_key(now_ms)])}
-        return {}
+            fields["signing_keys"] = self._record.seal([new_signing_key(now_ms)])
+        if isinstance(auth, str):
+            return fields | {"auth": None}
+        check_no_conflict(auth or (before.auth if before else None), headers)
+        return fields | ({"auth": self._record.seal(auth)} if auth else {})
 
     async def pause(self, workspace: str, name: str) -> Workspace:
         """Lets a subscription's callbacks wait: those that there are, and later ones."""

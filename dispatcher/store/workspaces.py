@@ -6,30 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any
 
 import redis.asyncio
 
-from dispatcher import ed25519
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
-from dispatcher.model import WORKSPACE_PATTERN, iso
+from dispatcher.model import WORKSPACE_PATTERN
 from dispatcher.rules.authorization import check_no_conflict
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.subscription import Receiver, Secret, SigningKey
+from dispatcher.rules.subscription import Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
-from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import stopped_of, waiting_of
+from dispatcher.store.key_rotation import new_secret, rotated_fields
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.sealing import SecretBox, generate_secret
+from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
-
-T = TypeVar("T", Secret, SigningKey)
-
-MAX_LIVE_SECRETS = 3
-"""Each makes the signature header longer, and old secrets should be retired."""
 
 READ_AT_ONCE = 500
 """Workspaces read per round trip."""
@@ -204,7 +198,7 @@ class Workspaces:
             def reseal(there: Workspace | None, name: str = name) -> dict[str, Any]:
                 known = _there(there, name)
                 _raise_problem(known)
-                fields = {}
+                fields: dict[str, Any] = {}
                 for suffix, one in [("", known), *((f":{n}", s) for n, s in known.subscriptions.items())]:
                     _raise_problem(known, one)
                     fields |= {f"{name}{suffix}": value for name, value in self.record.sealed(one).items()}
@@ -295,42 +289,6 @@ class Workspaces:
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
-
-
-def new_secret(text: str | None, now_ms: int) -> Secret:
-    """The secret in `text`, or a new one if that is empty. Raises InvalidInput for a malformed one."""
-    new = Secret(text or generate_secret(), now_ms)
-    key_of(new.text)
-    return new
-
-
-def new_signing_key(now_ms: int) -> SigningKey:
-    """A new Ed25519 key pair."""
-    return SigningKey(ed25519.new_key(secrets.token_bytes(ed25519.SEED_BYTES)), now_ms)
-
-
-def rotated_fields(
-    record: WorkspaceRecord, known: Receiver, new: Secret, now_ms: int, grace_ms: int
-) -> dict[str, Any]:
-    """A receiver's fields with a new secret and, if it has one, a new Ed25519 key. Raises InvalidInput."""
-    fields = {"secrets": record.seal(rotated(known.secrets, new, now_ms, grace_ms))}
-    if known.signing_keys:
-        keys = rotated(known.signing_keys, new_signing_key(now_ms), now_ms, grace_ms)
-        fields["signing_keys"] = record.seal(keys)
-    return fields
-
-
-def rotated(known: Sequence[T], new: T, now_ms: int, grace_ms: int) -> list[T]:
-    """The secrets after a new one came: the others end after `grace_ms`. Raises InvalidInput if too many would be live."""
-    grace_ends = now_ms + grace_ms
-    ends = [min(grace_ends, s.expires_ms or grace_ends) for s in known]
-    live = [replace(s, expires_ms=e) for s, e in zip(known, ends, strict=True) if e > now_ms]
-    if len(live) >= MAX_LIVE_SECRETS:
-        raise InvalidInput(
-            f"{len(live)} secrets are live, the oldest until {iso(min(ends))}; wait for that, "
-            "or say a grace time of 0, which ends them all now"
-        )
-    return [*live, new]
 
 
 def _there(workspace: Workspace | None, name: str) -> Workspace:

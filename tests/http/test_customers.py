@@ -27,7 +27,7 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import MAX_ANSWER_BYTES, Answer
 from dispatcher.sending.sender import ANSWER_BYTES, Sender
 from dispatcher.signing import TOLERANCE_SECONDS, key_of, new_secret, verify, webhook_headers
-from dispatcher.store.workspaces import MAX_LIVE_SECRETS
+from dispatcher.store.key_rotation import MAX_LIVE_SECRETS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "customers.md").read_text()
