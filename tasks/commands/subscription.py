@@ -379,6 +379,13 @@ async def _note(store: wiring.Store, what: str, changed: Workspace, name: str) -
     was = _noted(before, name) if before and (name == DEFAULT or name in before.subscriptions) else {}
     now = _noted(changed, name)
     facts = [{key: value for key, value in of.items() if was.get(key) != now[key]} for of in (was, now)]
+    if (
+        was
+        and was["auth"] == now["auth"]
+        and before
+        and found(before, name).auth != found(changed, name).auth
+    ):
+        facts[1]["authChanged"] = True  # to another user or secret
     await store.audit.add(f"subscription.{what}", changed.id, facts[0], {"subscription": name} | facts[1])
 
 

@@ -1,7 +1,12 @@
 """`v1a` signatures, held against the vectors of the RFCs and against implementations that are not ours."""
 
 import base64
+import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -144,3 +149,49 @@ def test_many_signatures_cost_no_more() -> None:
 def test_keys_are_hidden() -> None:
     """A key does not show in `repr`."""
     assert KEY.removeprefix("whsk_") not in repr(SigningKey(KEY, 1))
+
+
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```", (Path(__file__).parents[2] / "docs" / "customers.md").read_text(), re.M | re.S
+)
+JS_CALL = """
+const given = JSON.parse(require("fs").readFileSync(0, "utf8"));
+process.stdout.write(String(given.map(([headers, body, jwk]) => verifyV1a(headers, Buffer.from(body), jwk))));
+"""
+CASES = [
+    (headers(KEY), BODY),
+    (headers(OTHER, KEY), BODY),
+    (headers(OTHER), BODY),
+    (headers(KEY), BODY + b" "),
+]
+
+
+def code(language: str) -> str:
+    """The function for `v1a` that docs/customers.md shows."""
+    [found] = [block for name, block in BLOCKS if name == language and "v1a" in block]
+    return str(found)
+
+
+def test_the_customers_python() -> None:
+    """The function in docs/customers.md takes what the key signed, and nothing else."""
+    names: dict[str, Any] = {}
+    exec(code("python"), names)
+    public = ed25519.public_of(KEY)
+    assert [names["verify_v1a"](*case, public) for case in CASES] == [True, True, False, False]
+
+
+def test_the_customers_javascript() -> None:
+    """So does the one for Node."""
+    if not (node := shutil.which("node")):
+        pytest.skip("no node here")
+    jwk = ed25519.as_jwk(ed25519.public_of(KEY))
+    given = json.dumps([[given, body.decode(), jwk] for given, body in CASES])
+    done = subprocess.run(
+        [node, "-e", code("js") + JS_CALL],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "true,true,false,false"
