@@ -42,6 +42,18 @@ def key_of(secret: str) -> bytes:
     return key
 
 
+def check_secret(secret: str) -> None:
+    """Raises InvalidInput for what `verify` cannot verify with: neither a secret nor a public key."""
+    _verifier(secret)
+
+
+def _verifier(secret: str) -> tuple[bytes, str]:
+    """The HMAC key or the public key, and the version of its signatures."""
+    if secret.startswith(ed25519.PUBLIC_PREFIX):
+        return ed25519.public_bytes(secret), "v1a"
+    return key_of(secret), "v1"
+
+
 def signed_content(event_id: str, timestamp: int, body: bytes) -> bytes:
     """What is signed: `id.timestamp.body`. `signature` has it in line, for callbacks/s."""
     return b"%b.%d.%b" % (event_id.encode(errors="surrogatepass"), timestamp, body)
@@ -80,8 +92,7 @@ def verify(
     or if the body verifies but is not JSON.
     """
     raw = body.encode(errors="surrogatepass") if isinstance(body, str) else body
-    is_public = secret.startswith(ed25519.PUBLIC_PREFIX)
-    key, version = (ed25519.public_bytes(secret), "v1a") if is_public else (key_of(secret), "v1")
+    key, version = _verifier(secret)
     event_id, stamp, given = (
         _header(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature")
     )
@@ -92,6 +103,7 @@ def verify(
     if not candidates:
         raise SignatureInvalid(f"webhook-signature has no {version} signature")
     signed = signed_content(event_id, timestamp, raw)
+    is_public = version == "v1a"
     if is_public:
         is_ours = any(ed25519.verifies(secret, one, signed) for one in candidates[:MAX_TRIED])
     else:

@@ -17,6 +17,7 @@ from dispatcher.errors import InvalidInput, SignatureInvalid
 from dispatcher.model import Status
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.request_headers import request_headers
+from dispatcher.rules.signature_diagnosis import diagnose
 from dispatcher.rules.subscription import Secret, SigningKey
 from dispatcher.rules.workspace import Workspace
 from dispatcher.signing import new_secret, signed_content, verify
@@ -114,6 +115,16 @@ def test_verify_takes_a_public_key() -> None:
     assert "the public key is another one" in refusal(headers(KEY), public, BODY + b" ")
     assert refusal(headers(), public) == "webhook-signature has no v1a signature"
     assert "s old" in refusal(headers(KEY, timestamp=str(NOW - 301)), public)
+
+
+def test_diagnosed() -> None:
+    """What `dispatcher listen` says: nothing of what the public key verifies, else why it does not."""
+    public, other = (ed25519.public_of(key) for key in (KEY, OTHER))
+    assert diagnose(headers(KEY), BODY, [public], now=NOW) is None
+    assert diagnose(headers(KEY), BODY, [other], now=NOW) == (
+        "no signature matches: the public key is another one, or the body is not the bytes that were sent"
+    )
+    assert "line ends" in str(diagnose(headers(KEY), BODY + b"\n", [public], now=NOW))
 
 
 @pytest.mark.parametrize("bad", ["v1a,", "v1a,AAAA", "v1a,ü", "v1a,%", "v1,AAAA v1a,AAAA"])
