@@ -1,11 +1,11 @@
 """How a subscription's receiver knows us: the options of `dispatcher subscription`, and what is shown of them."""
 
+import os
 import sys
+from getpass import getpass
 from typing import Annotated, Any
 
-import click
 import typer
-from click.core import ParameterSource
 
 from dispatcher import ed25519
 from dispatcher.model import iso
@@ -33,9 +33,8 @@ AuthUser = Annotated[str | None, typer.Option(help="The user of --auth basic.", 
 AuthSecret = Annotated[
     str | None,
     typer.Option(
-        envvar=ENVIRONMENT,
-        help="The password of --auth basic or the token of --auth bearer; - reads it from standard input; without it, "
-        "it is asked for.",
+        help="The password of --auth basic or the token of --auth bearer; - reads it from standard input. Without it, "
+        f"{ENVIRONMENT} is used, or it is asked for.",
         show_default=False,
     ),
 ]
@@ -51,8 +50,7 @@ def proof(signature: str | None, auth: str | None, user: str | None, secret: str
         check_signature(signature)
         found["signature"] = signature
     if auth is None:
-        source = click.get_current_context().get_parameter_source("auth_secret")
-        if user is not None or source is ParameterSource.COMMANDLINE:
+        if user is not None or secret is not None:
             console.fail("--auth-user and --auth-secret go with --auth", console.USAGE)
         return found
     check_kind(auth)
@@ -63,16 +61,15 @@ def proof(signature: str | None, auth: str | None, user: str | None, secret: str
 
 
 def _secret(auth: str, given: str | None) -> str:
-    """The secret as given, from standard input, or typed on the terminal without being shown."""
-    if given and given != STDIN:
-        return given
-    if given:
+    """The secret as given, from standard input or the environment, or typed on the terminal without being shown."""
+    if given == STDIN:
         return sys.stdin.read(MAX_READ).rstrip("\r\n")
+    if known := given or os.environ.get(ENVIRONMENT):
+        return known
     if not sys.stdin.isatty():
         what = f"--auth {auth} needs its secret: set {ENVIRONMENT}, or --auth-secret - reads standard input"
         console.fail(what, console.USAGE)
-    typed: str = typer.prompt("Password" if auth == BASIC else "Token", hide_input=True, err=True)
-    return typed
+    return getpass("Password: " if auth == BASIC else "Token: ", sys.stderr)
 
 
 def document(one: Receiver) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet
 
 from dispatcher import verify
 from tests.acceptance.stack import CLI, Stack, Worker, answer_ok, free_port, wait_until
+from tests.acceptance.terminal import Terminal
 from tests.verifiers import VERIFIERS
 
 HUSH = "hush-hush-1"
@@ -218,6 +219,18 @@ def test_a_secret_that_cannot_be_unsealed_stops_that_subscription_alone(stack: S
     assert stack.cli_json("subscription", "show", "acme", "crm")["problem"]
     assert stack.cli_json("subscription", "show", "acme", "billing")["problem"] is None
     assert receivers.authorizations() == {"/hooks": {None}, "/billing": {"Bearer b"}}
+
+
+def test_a_secret_typed_on_a_terminal(stack: Stack) -> None:
+    """It is asked for, and not shown while it is typed."""
+    stack.add_workspace()
+    options = ("--auth", "basic", "--auth-user", "acme")
+    terminal = Terminal(stack, "subscription", "update", "acme", "default", *options)
+    wait_until(lambda: "Password:" in terminal.text, what="it is asked for")
+    terminal.type(f"{HUSH}\n")
+    assert terminal.wait() == 0
+    assert HUSH not in terminal.text
+    assert HUSH.encode() in stack.redis.hget("dispatcher:workspace:acme", "auth")
 
 
 TYPING_ERRORS = {
