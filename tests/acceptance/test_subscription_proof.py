@@ -197,7 +197,7 @@ def test_the_trail_has_its_kind(stack: Stack) -> None:
 
 
 def test_a_secret_that_cannot_be_unsealed_stops_that_subscription_alone(stack: Stack) -> None:
-    """The others get theirs; that one's callbacks wait, the worker says why, and they go once it can be unsealed."""
+    """The others get theirs; that one's callbacks wait, and the worker says why."""
     gone, kept = (Fernet.generate_key().decode() for _ in range(2))
     receivers = Receivers(stack)
     stack.environment["DISPATCHER_SECRET_KEYS"] = kept
