@@ -1,11 +1,13 @@
 """The headers of a callback's request: those of all requests, the receiver's own, the dialect's, Standard Webhooks'."""
 
+from dispatcher import ed25519
+from dispatcher.rules.authorization import goes_to_its_own
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import Signing, dialect_of
 from dispatcher.rules.endpoint_name import event_id_of
 from dispatcher.rules.subscription import Receiver
 from dispatcher.rules.workspace_headers import TRACE_HEADERS
-from dispatcher.signing import webhook_headers
+from dispatcher.signing import signed_content, webhook_headers
 
 COMMON = {"Content-Type": "application/json", "Accept": "*/*"}
 """Of all callbacks of all workspaces. `workspace_headers.RESERVED` keeps workspaces from setting the same."""
@@ -32,4 +34,18 @@ def request_headers(
     }
     if callback.trace and not {name.lower() for name in receiver.headers}.intersection(TRACE_HEADERS):
         headers |= zip(TRACE_HEADERS, callback.trace, strict=False)
+    if receiver.signing_keys or receiver.auth:
+        _prove(headers, callback, receiver, signed_content(event_id, timestamp, body), now_ms)
     return headers
+
+
+def _prove(
+    headers: dict[str, str], callback: Claimed, receiver: Receiver, signed: bytes, now_ms: int
+) -> None:
+    """Adds what only some subscriptions have: `v1a` signatures, and Authorization where the URL is its own."""
+    if keys := receiver.live_keys(now_ms):
+        signatures = [headers["webhook-signature"], *(ed25519.sign(key.text, signed) for key in keys)]
+        headers["webhook-signature"] = " ".join(signatures)
+    is_default = "." not in callback.event_id
+    if receiver.auth and goes_to_its_own(callback.url, receiver.callback_url, is_default=is_default):
+        headers["Authorization"] = receiver.auth.value

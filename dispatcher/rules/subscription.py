@@ -4,7 +4,9 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from dispatcher import ed25519
 from dispatcher.errors import InvalidInput
+from dispatcher.rules.authorization import Authorization
 from dispatcher.rules.dialects import event_types
 from dispatcher.signing import key_of
 from dispatcher.values import CHANNELS, known_channel
@@ -16,6 +18,9 @@ DEFAULT = "default"
 """The name of the one that `workspace add --callback-url` makes."""
 
 ACTIVE, PAUSED = STATES = ("active", "paused")
+
+HMAC, ED25519 = SIGNATURES = ("hmac", "ed25519")
+"""How callbacks are signed: with `v1` signatures alone, or with `v1a` ones beside them."""
 
 ORDERINGS = ("first_attempt", "strict", "latest")
 
@@ -37,6 +42,21 @@ class Secret:
         return key_of(self.text)
 
 
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One Ed25519 key pair (`whsk_`); hidden from `repr`."""
+
+    text: str = field(repr=False)
+    created_ms: int
+    expires_ms: int | None = None
+    """When it stops signing; None for the current one."""
+
+    @property
+    def public(self) -> str:
+        """The public key (`whpk_`)."""
+        return ed25519.public_of(self.text)
+
+
 class Receiver:
     """What a workspace, which is its own default subscription, and the other subscriptions have in common."""
 
@@ -51,6 +71,17 @@ class Receiver:
     without_fields: tuple[str, ...]
     state: str
     problem: str | None
+    signing_keys: tuple[SigningKey, ...]
+    auth: Authorization | None
+
+    @property
+    def signature(self) -> str:
+        """One of SIGNATURES."""
+        return ED25519 if self.signing_keys else HMAC
+
+    def live_keys(self, now_ms: int) -> list[SigningKey]:
+        """The Ed25519 keys that sign now, oldest first; none if it is signed with HMAC alone."""
+        return [key for key in self.signing_keys if key.expires_ms is None or key.expires_ms > now_ms]
 
     def live_secrets(self, now_ms: int) -> list[Secret]:
         """The secrets that sign now, oldest first. Raises InvalidInput if there is none."""
@@ -98,6 +129,10 @@ class Subscription(Receiver):
     """One of STATES. While it is paused, its callbacks are accepted and wait."""
     problem: str | None = None
     """Why the secrets cannot be decrypted; `secrets` is empty then."""
+    signing_keys: tuple[SigningKey, ...] = ()
+    """Its Ed25519 keys, oldest first; empty: it is signed with HMAC alone."""
+    auth: Authorization | None = None
+    """How it is told who we are, in the header Authorization."""
 
 
 def check_name(name: str) -> None:
@@ -108,6 +143,12 @@ def check_name(name: str) -> None:
         )
     if not _NAME.fullmatch(name):
         raise InvalidInput("a subscription's name is 1 to 32 letters, digits, _ or -")
+
+
+def check_signature(signature: str) -> None:
+    """Raises InvalidInput for a kind of signatures that there is not."""
+    if signature not in SIGNATURES:
+        raise InvalidInput(f"signature is one of {', '.join(SIGNATURES)}, not {signature!r}")
 
 
 def check_events(events: Collection[str], dialect: str) -> tuple[str, ...]:

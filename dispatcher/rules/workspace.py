@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dispatcher.rules.subscription import ACTIVE, Receiver, Secret, Subscription
+from dispatcher.rules.authorization import Authorization
+from dispatcher.rules.subscription import ACTIVE, Receiver, Secret, SigningKey, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,5 @@ class Workspace(Receiver):
     state: str = ACTIVE
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     """The ones beside the default one, by name."""
+    signing_keys: tuple[SigningKey, ...] = ()
+    auth: Authorization | None = None

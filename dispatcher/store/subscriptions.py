@@ -5,27 +5,32 @@ So a change of one gives the workspace a new revision, and accept takes no statu
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.rules.authorization import Authorization, check_no_conflict
 from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.subscription import (
     ACTIVE,
     DEFAULT,
+    ED25519,
+    HMAC,
     MOST,
     PAUSED,
     Receiver,
     Subscription,
     check_name,
+    check_signature,
 )
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
+from dispatcher.store.key_rotation import new_secret, new_signing_key, rotated_fields
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.workspaces import Workspaces, new_secret, rotated
+from dispatcher.store.workspaces import Workspaces
 
 FIELDS = (
     "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
-    "events", "channels", "without_fields", "state",
+    "events", "channels", "without_fields", "state", "signing_keys", "auth",
 )  # fmt: skip
 """A subscription's fields, without its name."""
 
@@ -50,6 +55,8 @@ class Subscriptions:
         dialect: str | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
+        signature: str | None = None,
+        auth: Authorization | Literal["none"] | None = None,
         **terms: Any,
     ) -> Workspace:
         """Adds a subscription; `terms` as in `update`. Raises InvalidInput, or AlreadyExists."""
@@ -69,6 +76,7 @@ class Subscriptions:
                 )
             spoken = _dialect(dialect or known.dialect, known)
             fields = self._record.settable(callback_url, dialect=spoken, **terms)
+            fields |= self._proof(None, headers or {}, signature, auth, now_ms)
             if headers:
                 fields["headers"] = self._record.seal(check_headers(headers, spoken))
             fields |= {"secrets": sealed, "created": now_ms, "dialect": dialect}
@@ -84,13 +92,17 @@ class Subscriptions:
         callback_url: str | None = None,
         dialect: str | None = None,
         headers: Mapping[str, str] | None = None,
+        signature: str | None = None,
+        auth: Authorization | Literal["none"] | None = None,
+        now_ms: int = 0,
         **terms: Any,
     ) -> Workspace:
         """Changes a subscription. `terms`: max_concurrency, rate_per_second, ordering, events, channels, without_fields.
 
-        What says which callbacks there are and what is in them applies to later status changes: the URL, the dialect,
-        events, channels and without_fields; all else from the next claim. An empty `events` or `channels` means all; a
-        header with an empty value is removed. Raises InvalidInput.
+        `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. What says which
+        callbacks there are and what is in them applies to later status changes: the URL, the dialect, events, channels
+        and without_fields; all else from the next claim. An empty `events` or `channels` means all; a header with an
+        empty value is removed. Raises InvalidInput.
         """
 
         def change(there: Workspace | None) -> dict[str, Any]:
@@ -101,12 +113,12 @@ class Subscriptions:
             spoken = _dialect(dialect or before.dialect, known)
             kept = {"events": before.events, "without_fields": before.without_fields} if dialect else {}
             fields = self._record.settable(callback_url, dialect=spoken, **kept | terms)
-            if headers:
+            if headers or signature or auth:
                 _raise_problem(before)
-                given = {one.lower() for one in headers}
-                others = {one: value for one, value in before.headers.items() if one.lower() not in given}
-                wanted = others | {one: value for one, value in headers.items() if value}
+            wanted = _merged(before.headers, headers or {})
+            if headers:
                 fields["headers"] = self._record.seal(check_headers(wanted, spoken, before.headers))
+            fields |= self._proof(before, wanted, signature, auth, now_ms)
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
         return await self._workspaces.write(workspace, change)
@@ -120,9 +132,31 @@ class Subscriptions:
         def rotate(there: Workspace | None) -> dict[str, Any]:
             before = found(_there(there, workspace), name)
             _raise_problem(before)
-            return _of(name, {"secrets": self._record.seal(rotated(before.secrets, new, now_ms, grace_ms))})
+            return _of(name, rotated_fields(self._record, before, new, now_ms, grace_ms))
 
         return await self._workspaces.write(workspace, rotate)
+
+    def _proof(
+        self,
+        before: Receiver | None,
+        headers: Mapping[str, str],
+        signature: str | None,
+        auth: Authorization | Literal["none"] | None,
+        now_ms: int,
+    ) -> dict[str, Any]:
+        """The fields of Ed25519 keys and of auth, where these change; `headers` are those it will have. Raises InvalidInput."""
+        fields: dict[str, Any] = {}
+        has_keys = bool(before and before.signing_keys)
+        if signature is not None:
+            check_signature(signature)
+        if signature == HMAC and has_keys:
+            fields["signing_keys"] = None
+        if signature == ED25519 and not has_keys:
+            fields["signing_keys"] = self._record.seal([new_signing_key(now_ms)])
+        if isinstance(auth, str):
+            return fields | {"auth": None}
+        check_no_conflict(auth or (before.auth if before else None), headers)
+        return fields | ({"auth": self._record.seal(auth)} if auth else {})
 
     async def pause(self, workspace: str, name: str) -> Workspace:
         """Lets a subscription's callbacks wait: those that there are, and later ones."""
@@ -187,6 +221,13 @@ def found(workspace: Workspace, name: str) -> Workspace | Subscription:
     raise NotFound(
         f"workspace {workspace.id!r} has no subscription {name!r}; {meant}it has {', '.join(names)}"
     )
+
+
+def _merged(before: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """A receiver's headers after a change; one with an empty value is removed."""
+    names = {name.lower() for name in given}
+    kept = {name: value for name, value in before.items() if name.lower() not in names}
+    return kept | {name: value for name, value in given.items() if value}
 
 
 def _stored(name: str) -> str:

@@ -1,18 +1,22 @@
 """A workspace as a hash in Redis: which fields may be set, and how secrets and headers are encrypted in it."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.authorization import Authorization
 from dispatcher.rules.field_mask import check_mask
 from dispatcher.rules.subscription import (
     ACTIVE,
     ORDERINGS,
     STATES,
+    Receiver,
     Secret,
+    SigningKey,
     Subscription,
     check_channels,
     check_events,
@@ -26,6 +30,26 @@ MAX_CONCURRENCY = 1000
 MIN_RATE, MAX_RATE = 0.001, 10_000
 
 
+SEALED: dict[str, Any] = {
+    "secrets": tuple[Secret, ...],
+    "headers": dict[str, str],
+    "signing_keys": tuple[SigningKey, ...],
+    "auth": Authorization,
+}
+"""The fields that are encrypted, each with its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The decrypted fields of a receiver."""
+
+    secrets: tuple[Secret, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    signing_keys: tuple[SigningKey, ...] = ()
+    auth: Authorization | None = None
+    problem: str | None = None
+
+
 class WorkspaceRecord:
     """Parses and builds the fields of a workspace's hash. No I/O."""
 
@@ -35,52 +59,54 @@ class WorkspaceRecord:
 
     def read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
         """Parses a workspace. Of a subscription whose secrets cannot be decrypted, `problem` says why."""
-        of, opened, headers, problem = self._receiver(fields, "")
+        of, opened = self._receiver(fields, "")
         names = sorted(name[len(URL_OF) :].decode() for name in fields if name.startswith(URL_OF))
         dialect = fields[b"dialect"].decode()
         return Workspace(
             workspace,
             dialect,
             of["callback_url"],
-            opened,
+            opened.secrets,
             int(fields[b"created"]),
             fields[b"revision"].decode(),
-            headers,
+            opened.headers,
             of["max_concurrency"],
             of["rate_per_second"],
             of["ordering"],
             int(fields[b"webhook"]) if b"webhook" in fields else None,
-            problem,
+            opened.problem,
             events=of["events"],
             channels=of["channels"],
             without_fields=of["without_fields"],
             state=of["state"],
             subscriptions={name: self._subscription(fields, name, dialect) for name in names},
+            signing_keys=opened.signing_keys,
+            auth=opened.auth,
         )
 
     def _subscription(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
-        of, opened, headers, problem = self._receiver(fields, f":{name}")
+        of, opened = self._receiver(fields, f":{name}")
         own = fields.get(f"dialect:{name}".encode(), b"").decode()
         return Subscription(
             name,
             own or dialect,
-            secrets=opened,
+            secrets=opened.secrets,
             created_ms=int(fields[f"created:{name}".encode()]),
-            headers=headers,
-            problem=problem,
+            headers=opened.headers,
+            problem=opened.problem,
+            signing_keys=opened.signing_keys,
+            auth=opened.auth,
             **of,
         )
 
-    def _receiver(
-        self, fields: Mapping[bytes, bytes], suffix: str
-    ) -> tuple[dict[str, Any], tuple[Secret, ...], dict[str, str], str | None]:
-        """What a workspace and a subscription have in common, secrets, headers, and why these cannot be decrypted."""
+    def _receiver(self, fields: Mapping[bytes, bytes], suffix: str) -> tuple[dict[str, Any], "Opened"]:
+        """What a workspace and a subscription have in common: what is readable in Redis, and what is sealed."""
 
         def text(name: str, default: str = "") -> str:
             return fields.get(f"{name}{suffix}".encode(), default.encode()).decode()
 
         limit, rate = text("max_concurrency"), text("rate_per_second")
-        secrets, sealed = fields[f"secrets{suffix}".encode()], fields.get(f"headers{suffix}".encode())
+        sealed = {name: fields.get(f"{name}{suffix}".encode()) for name in SEALED}
         return (
             {
                 "callback_url": text("callback_url"),
@@ -92,19 +118,22 @@ class WorkspaceRecord:
                 "without_fields": tuple(text("without_fields").split()),
                 "state": text("state", ACTIVE),
             },
-            *self._open(secrets, sealed),
+            self._open(sealed),
         )
 
-    def _open(
-        self, secrets: bytes, sealed: bytes | None
-    ) -> tuple[tuple[Secret, ...], dict[str, str], str | None]:
-        """Decrypts secrets and headers; the third value says why that failed."""
+    def _open(self, sealed: Mapping[str, bytes | None]) -> "Opened":
+        """Decrypts what there is; if one value cannot be, there are none, and `problem` says why."""
         try:
-            opened = msgspec.json.decode(self._box.open(secrets), type=list[Secret])
-            headers = msgspec.json.decode(self._box.open(sealed), type=dict[str, str]) if sealed else {}
+            opened = {
+                name: msgspec.json.decode(self._box.open(value), type=SEALED[name])
+                for name, value in sealed.items()
+                if value
+            }
         except InvalidInput as error:
-            return (), {}, str(error)
-        return tuple(opened), headers, None
+            return Opened(problem=str(error))
+        except msgspec.MsgspecError:
+            return Opened(problem="the workspace's secrets in Redis are damaged")
+        return Opened(**opened)
 
     def settable(
         self,
@@ -153,6 +182,13 @@ class WorkspaceRecord:
     def seal(self, value: object) -> bytes:
         """Encrypts secrets or headers for a field; with a key, equal values give other bytes each time."""
         return self._box.seal(msgspec.json.encode(value))
+
+    def sealed(self, receiver: Receiver) -> dict[str, bytes]:
+        """All encrypted fields of a receiver, encrypted anew."""
+        of = {name: getattr(receiver, name) for name in SEALED}
+        return {
+            name: self.seal(value) for name, value in of.items() if value or name in ("secrets", "headers")
+        }
 
 
 def as_stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:

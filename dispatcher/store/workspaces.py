@@ -11,21 +11,19 @@ from typing import Any
 import redis.asyncio
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
-from dispatcher.model import WORKSPACE_PATTERN, iso
+from dispatcher.model import WORKSPACE_PATTERN
+from dispatcher.rules.authorization import check_no_conflict
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.subscription import Receiver, Secret
+from dispatcher.rules.subscription import Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
-from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import stopped_of, waiting_of
+from dispatcher.store.key_rotation import new_secret, rotated_fields
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.sealing import SecretBox, generate_secret
+from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
-
-MAX_LIVE_SECRETS = 3
-"""Each makes the signature header longer, and old secrets should be retired."""
 
 READ_AT_ONCE = 500
 """Workspaces read per round trip."""
@@ -146,6 +144,7 @@ class Workspaces:
             given = {name.lower() for name in headers}
             kept = {name: value for name, value in known.headers.items() if name.lower() not in given}
             wanted = kept | {name: value for name, value in headers.items() if value}
+            check_no_conflict(known.auth, wanted)
             return fields | {"headers": self.record.seal(check_headers(wanted, known.dialect, known.headers))}
 
         return await self.write(workspace, change)
@@ -187,7 +186,7 @@ class Workspaces:
         def rotate(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
             _raise_problem(known)
-            return {"secrets": self.record.seal(rotated(known.secrets, new, now_ms, grace_ms))}
+            return rotated_fields(self.record, known, new, now_ms, grace_ms)
 
         return await self.write(workspace, rotate)
 
@@ -199,11 +198,10 @@ class Workspaces:
             def reseal(there: Workspace | None, name: str = name) -> dict[str, Any]:
                 known = _there(there, name)
                 _raise_problem(known)
-                fields = {}
+                fields: dict[str, Any] = {}
                 for suffix, one in [("", known), *((f":{n}", s) for n, s in known.subscriptions.items())]:
                     _raise_problem(known, one)
-                    fields[f"secrets{suffix}"] = self.record.seal(one.secrets)
-                    fields[f"headers{suffix}"] = self.record.seal(dict(one.headers))
+                    fields |= {f"{name}{suffix}": value for name, value in self.record.sealed(one).items()}
                 return fields
 
             with suppress(NotFound):  # removed meanwhile
@@ -291,26 +289,6 @@ class Workspaces:
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
-
-
-def new_secret(text: str | None, now_ms: int) -> Secret:
-    """The secret in `text`, or a new one if that is empty. Raises InvalidInput for a malformed one."""
-    new = Secret(text or generate_secret(), now_ms)
-    key_of(new.text)
-    return new
-
-
-def rotated(known: Sequence[Secret], new: Secret, now_ms: int, grace_ms: int) -> list[Secret]:
-    """The secrets after a new one came: the others end after `grace_ms`. Raises InvalidInput if too many would be live."""
-    grace_ends = now_ms + grace_ms
-    ends = [min(grace_ends, s.expires_ms or grace_ends) for s in known]
-    live = [replace(s, expires_ms=e) for s, e in zip(known, ends, strict=True) if e > now_ms]
-    if len(live) >= MAX_LIVE_SECRETS:
-        raise InvalidInput(
-            f"{len(live)} secrets are live, the oldest until {iso(min(ends))}; wait for that, "
-            "or say a grace time of 0, which ends them all now"
-        )
-    return [*live, new]
 
 
 def _there(workspace: Workspace | None, name: str) -> Workspace:

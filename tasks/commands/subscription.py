@@ -14,7 +14,9 @@ from dispatcher.rules.workspace_headers import parse_headers
 from dispatcher.store.audit import is_changed, shown_url
 from dispatcher.store.subscriptions import found
 from tasks import console, tables, wiring
+from tasks.commands import subscription_proof
 from tasks.commands.look_up import look_up
+from tasks.commands.subscription_proof import Auth, AuthSecret, AuthUser, Signature, proof
 
 WorkspaceName = Annotated[
     str, typer.Argument(help="The workspace's name.", metavar="WORKSPACE", show_default=False)
@@ -103,6 +105,10 @@ def add(
     rate_per_second: Rate = None,
     ordering: Ordering = None,
     header: Header = None,
+    signature: Signature = None,
+    auth: Auth = None,
+    auth_user: AuthUser = None,
+    auth_secret: AuthSecret = None,
     no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
@@ -114,6 +120,7 @@ def add(
     """
     settings = console.settings()
     terms = _terms(events, channels, without_fields, max_concurrency, rate_per_second, ordering)
+    terms |= proof(signature, auth, auth_user, auth_secret)
     headers = parse_headers(header or [])
 
     async def work() -> tuple[Workspace, str]:
@@ -187,6 +194,7 @@ def show(workspace: WorkspaceName, name: Name, reveal: Reveal = False, as_json: 
             f"one of {s['createdAt']}" + (f", ends {s['expiresAt']}" if s["expiresAt"] else "")
             for s in document["secrets"]
         ),
+        **subscription_proof.shown(document),
     }
     console.print_table(("field", "value"), list(shown.items()), "")
 
@@ -206,6 +214,10 @@ def update(
     rate_per_second: Rate = None,
     ordering: Ordering = None,
     header: Header = None,
+    signature: Signature = None,
+    auth: Auth = None,
+    auth_user: AuthUser = None,
+    auth_secret: AuthSecret = None,
     no_check: NoCheck = False,
 ) -> None:
     """Change a subscription: URL, events, channels, fields and dialect are for later status changes, the rest applies at once.
@@ -214,25 +226,34 @@ def update(
     """
     settings = console.settings()
     terms = _terms(events, channels, without_fields, max_concurrency, rate_per_second, ordering)
+    terms |= proof(signature, auth, auth_user, auth_secret)
     headers = parse_headers(header or [])
     if callback_url is None and dialect is None and not terms and not headers:
         console.fail(
             "say what to change: --callback-url, --events, --channels, --without-fields, --dialect, --max-concurrency, "
-            "--rate-per-second, --ordering or --header",
+            "--rate-per-second, --ordering, --header, --signature or --auth",
             console.USAGE,
         )
 
-    async def work() -> tuple[bool, str]:
+    async def work() -> tuple[Workspace, str]:
         async with wiring.store(settings) as store:
             warning = "" if no_check or not callback_url else await look_up(settings, callback_url)
             changed = await store.subscriptions.update(
-                workspace, name, callback_url=callback_url, dialect=dialect, headers=headers, **terms
+                workspace,
+                name,
+                callback_url=callback_url,
+                dialect=dialect,
+                headers=headers,
+                now_ms=await store.installation.now_ms(),
+                **terms,
             )
             await _note(store, "update", changed, name)
-            return is_changed(changed), warning
+            return changed, warning
 
     changed, warning = console.run(work())
-    _say(workspace, name, "is changed" if changed else "was like that already")
+    _say(workspace, name, "is changed" if is_changed(changed) else "was like that already")
+    if signature and (key := subscription_proof.public_key(found(changed, name))):
+        console.out.print(f"its public key: {key}", markup=False)
     if warning:
         console.err.print(warning, markup=False)
 
@@ -368,6 +389,13 @@ async def _note(store: wiring.Store, what: str, changed: Workspace, name: str) -
     was = _noted(before, name) if before and (name == DEFAULT or name in before.subscriptions) else {}
     now = _noted(changed, name)
     facts = [{key: value for key, value in of.items() if was.get(key) != now[key]} for of in (was, now)]
+    if (
+        was
+        and was["auth"] == now["auth"]
+        and before
+        and found(before, name).auth != found(changed, name).auth
+    ):
+        facts[1]["authChanged"] = True  # to another user or secret
     await store.audit.add(f"subscription.{what}", changed.id, facts[0], {"subscription": name} | facts[1])
 
 
@@ -386,6 +414,7 @@ def _noted(workspace: Workspace, name: str) -> dict[str, Any]:
         "headers": sorted(one.headers),
         "state": one.state,
         "secrets": len(one.secrets),
+        **subscription_proof.noted(one),
     }
 
 
@@ -409,6 +438,7 @@ def _document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = F
             {"createdAt": iso(s.created_ms), "expiresAt": None if s.expires_ms is None else iso(s.expires_ms)}
             for s in one.secrets
         ],
+        **subscription_proof.document(one),
         "waiting": waiting,
         "problem": one.problem,
     }
@@ -416,13 +446,17 @@ def _document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = F
 
 def _show_secret(workspace: Workspace, name: str, what: str, as_json: bool) -> None:
     """Prints the newest secret: the only time it is shown."""
-    secret = found(workspace, name).secrets[-1].text
+    one = found(workspace, name)
+    secret, public = one.secrets[-1].text, subscription_proof.public_key(one)
     if as_json:
-        console.print_json({"workspace": workspace.id, "subscription": name, "secret": secret})
+        made = {"workspace": workspace.id, "subscription": name, "secret": secret}
+        console.print_json(made | ({"publicKey": public} if public else {}))
     else:
         console.out.print(
             f"subscription {name} of workspace {workspace.id} {what}, shown only now:\n{secret}", markup=False
         )
+        if public:
+            console.out.print(f"its public key: {public}", markup=False)
 
 
 def _say(workspace: str, name: str, what: str) -> None:
