@@ -49,6 +49,7 @@ class Receiver:
     headers: Mapping[str, str]
     events: tuple[str, ...]
     channels: tuple[str, ...]
+    retry_schedule: tuple[int, ...]
     state: str
     problem: str | None
 
@@ -92,6 +93,8 @@ class Subscription(Receiver):
     """Names of the dialect's events that it gets; empty: all."""
     channels: tuple[str, ...] = ()
     """Channels whose messages it hears of; empty: all."""
+    retry_schedule: tuple[int, ...] = ()
+    """Seconds to wait before each attempt (retry_schedule.py); empty: as the settings say."""
     state: str = ACTIVE
     """One of STATES. While it is paused, its callbacks are accepted and wait."""
     problem: str | None = None

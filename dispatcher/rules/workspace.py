@@ -31,6 +31,11 @@ class Workspace(Receiver):
     """The workspace before the change that returned this one; it has the same revision if nothing changed."""
     events: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    retry_schedule: tuple[int, ...] = ()
     state: str = ACTIVE
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     """The ones beside the default one, by name."""
+
+    def receiver(self, subscription: str) -> Receiver | None:
+        """The subscription of that name, as callbacks have it: empty for the default one. None: it is gone."""
+        return self.subscriptions.get(subscription) if subscription else self

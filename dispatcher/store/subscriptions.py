@@ -25,7 +25,7 @@ from dispatcher.store.workspaces import Workspaces, new_secret, rotated
 
 FIELDS = (
     "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
-    "events", "channels", "state",
+    "events", "channels", "retry_schedule", "state",
 )  # fmt: skip
 """A subscription's fields, without its name."""
 
@@ -86,7 +86,7 @@ class Subscriptions:
         headers: Mapping[str, str] | None = None,
         **terms: Any,
     ) -> Workspace:
-        """Changes a subscription. `terms`: max_concurrency, rate_per_second, ordering, events, channels.
+        """Changes a subscription. `terms`: max_concurrency, rate_per_second, ordering, events, channels, retry_schedule.
 
         The URL, the dialect and the events apply to later status changes, all else from the next claim. An empty
         `events` or `channels` means all; a header with an empty value is removed. Raises InvalidInput.

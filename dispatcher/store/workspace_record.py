@@ -7,6 +7,7 @@ import msgspec
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.retry_schedule import parse_schedule
 from dispatcher.rules.subscription import (
     ACTIVE,
     ORDERINGS,
@@ -28,9 +29,10 @@ MIN_RATE, MAX_RATE = 0.001, 10_000
 class WorkspaceRecord:
     """Parses and builds the fields of a workspace's hash. No I/O."""
 
-    def __init__(self, box: SecretBox, *, allow_http: bool = False) -> None:
+    def __init__(self, box: SecretBox, *, allow_http: bool = False, expiry_seconds: int = 172_800) -> None:
         self._box = box
         self._allow_http = allow_http
+        self._expiry_seconds = expiry_seconds
 
     def read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
         """Parses a workspace. Of a subscription whose secrets cannot be decrypted, `problem` says why."""
@@ -52,6 +54,7 @@ class WorkspaceRecord:
             problem,
             events=of["events"],
             channels=of["channels"],
+            retry_schedule=of["retry_schedule"],
             state=of["state"],
             subscriptions={name: self._subscription(fields, name, dialect) for name in names},
         )
@@ -87,6 +90,7 @@ class WorkspaceRecord:
                 "ordering": text("ordering", "first_attempt"),
                 "events": tuple(text("events").split()),
                 "channels": tuple(text("channels").split(",")) if text("channels") else (),
+                "retry_schedule": tuple(map(int, text("retry_schedule").split())),
                 "state": text("state", ACTIVE),
             },
             *self._open(secrets, sealed),
@@ -111,6 +115,7 @@ class WorkspaceRecord:
         ordering: str | None = None,
         events: Collection[str] | None = None,
         channels: Collection[str] | None = None,
+        retry_schedule: str | None = None,
         state: str | None = None,
         dialect: str = "",
     ) -> dict[str, Any]:
@@ -132,7 +137,9 @@ class WorkspaceRecord:
             raise InvalidInput(f"ordering is one of {', '.join(ORDERINGS)}, not {ordering!r}")
         if state is not None and state not in STATES:
             raise InvalidInput(f"state is one of {', '.join(STATES)}, not {state!r}")
+        delays = None if retry_schedule is None else parse_schedule(retry_schedule, self._expiry_seconds)
         given = {
+            "retry_schedule": None if delays is None else " ".join(map(str, delays)),
             "events": None if events is None else " ".join(check_events(events, dialect)),
             "channels": None if channels is None else ",".join(check_channels(channels)),
             "state": state,

@@ -42,10 +42,11 @@ class Workspaces:
         *,
         url: str = "",
         allow_http: bool = False,
+        expiry_seconds: int = 172_800,
     ) -> None:
         self._client = client
         self._keys = keys
-        self.record = WorkspaceRecord(box, allow_http=allow_http)
+        self.record = WorkspaceRecord(box, allow_http=allow_http, expiry_seconds=expiry_seconds)
         """Validates and encrypts fields; `subscriptions.py` does so with it too."""
         self._url = url
 

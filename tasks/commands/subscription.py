@@ -8,6 +8,8 @@ import typer
 from config.settings import Settings
 from dispatcher.model import iso
 from dispatcher.rules.addresses import without_query
+from dispatcher.rules.retry_schedule import MOST as MOST_ATTEMPTS
+from dispatcher.rules.retry_schedule import SETTINGS, in_words
 from dispatcher.rules.subscription import DEFAULT, ORDERINGS
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import parse_headers
@@ -65,6 +67,14 @@ Ordering = Annotated[
         show_default=False,
     ),
 ]
+RetrySchedule = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The wait before each attempt, as 0,30s,5m,1h,6h (1 to {MOST_ATTEMPTS}, the first 0); "
+        f"{SETTINGS}: as the settings say.",
+        show_default=False,
+    ),
+]
 Header = Annotated[
     list[str] | None,
     typer.Option(help="A header to send, as 'Name: value'; may be repeated.", show_default=False),
@@ -94,6 +104,7 @@ def add(
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
     ordering: Ordering = None,
+    retry_schedule: RetrySchedule = None,
     header: Header = None,
     no_check: NoCheck = False,
     as_json: Json = False,
@@ -105,7 +116,7 @@ def add(
       dispatcher subscription add acme crm --callback-url https://crm.acme.example/messages --events MESSAGE_DELIVERED
     """
     settings = console.settings()
-    terms = _terms(events, channels, max_concurrency, rate_per_second, ordering)
+    terms = _terms(events, channels, max_concurrency, rate_per_second, ordering, retry_schedule)
     headers = parse_headers(header or [])
 
     async def work() -> tuple[Workspace, str]:
@@ -195,6 +206,7 @@ def update(
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
     ordering: Ordering = None,
+    retry_schedule: RetrySchedule = None,
     header: Header = None,
     no_check: NoCheck = False,
 ) -> None:
@@ -203,12 +215,12 @@ def update(
     A header without a value ('Name:') is removed.
     """
     settings = console.settings()
-    terms = _terms(events, channels, max_concurrency, rate_per_second, ordering)
+    terms = _terms(events, channels, max_concurrency, rate_per_second, ordering, retry_schedule)
     headers = parse_headers(header or [])
     if callback_url is None and dialect is None and not terms and not headers:
         console.fail(
             "say what to change: --callback-url, --events, --channels, --dialect, --max-concurrency, "
-            "--rate-per-second, --ordering or --header",
+            "--rate-per-second, --ordering, --retry-schedule or --header",
             console.USAGE,
         )
 
@@ -308,6 +320,7 @@ def _terms(
     max_concurrency: int | None,
     rate_per_second: float | None,
     ordering: str | None,
+    retry_schedule: str | None,
 ) -> dict[str, Any]:
     """The given ones of a subscription's terms."""
     terms = {
@@ -316,6 +329,7 @@ def _terms(
         "max_concurrency": max_concurrency,
         "rate_per_second": rate_per_second,
         "ordering": ordering,
+        "retry_schedule": retry_schedule,
     }
     return {name: value for name, value in terms.items() if value is not None}
 
@@ -370,6 +384,7 @@ def _noted(workspace: Workspace, name: str) -> dict[str, Any]:
         "maxConcurrency": one.max_concurrency,
         "ratePerSecond": one.rate_per_second,
         "ordering": one.ordering,
+        "retrySchedule": in_words(one.retry_schedule),
         "headers": sorted(one.headers),
         "state": one.state,
         "secrets": len(one.secrets),
@@ -390,6 +405,7 @@ def _document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = F
         "maxConcurrency": one.max_concurrency,
         "ratePerSecond": one.rate_per_second,
         "ordering": one.ordering,
+        "retrySchedule": in_words(one.retry_schedule),
         "createdAt": iso(one.created_ms),
         "secrets": [
             {"createdAt": iso(s.created_ms), "expiresAt": None if s.expires_ms is None else iso(s.expires_ms)}

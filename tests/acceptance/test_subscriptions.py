@@ -131,9 +131,39 @@ TYPING_ERRORS = {
     "show acmee crm": "there is no workspace",
     "update acme crm": "say what to change",
     "update acme crm --events DELIVERED": "has no event 'DELIVERED'; it has MESSAGE_DELIVERED",
+    "update acme crm --retry-schedule 30s,5m": "begins with 0",
+    "update acme crm --retry-schedule 0,3d": "less than the expiry in sum, 2d",
+    "update acme default --retry-schedule 0,soon": "not 'soon'",
     "add acme default --callback-url https://a.example/": "the workspace's own",
     "remove acme default": "the default subscription cannot be removed",
 }
+
+
+def test_a_retry_schedule_of_its_own(stack: Stack) -> None:
+    """The attempts of one subscription go by its schedule; `event show` and the log say so; a change applies at once."""
+
+    async def answer(request: web.Request, number: int) -> web.Response:
+        return web.Response(status=503) if request.path == "/crm" else await answer_ok(request, number)
+
+    stack.answer = answer
+    acme = Acme(stack)
+    acme.add("crm", "--retry-schedule", "0,60m")
+    worker = stack.start_worker().wait_ready()
+    [event] = stack.enqueue(1)
+    wait_until(lambda: stack.state(f"{event}.crm") == "retrying", 30, "crm failed")
+    shown: dict[str, Any] = stack.event(f"{event}.crm")
+    assert shown["retrySchedule"] == {"schedule": "0,1h", "attempts": 2, "subscription": "crm"}
+    by = f"attempt 2 of 2 at {shown['nextAttemptAt']}, by the schedule 0,1h of subscription crm; "
+    assert shown["nextStep"].startswith(by)
+    assert stack.cli_json("subscription", "show", "acme", "crm")["retrySchedule"] == "0,1h"
+    assert stack.cli_json("subscription", "show", "acme", "default")["retrySchedule"] == "default"
+    stack.cli("subscription", "update", "acme", "crm", "--retry-schedule", "0,0,0,0")
+    stack.cli("endpoint", "retry", "--workspace", "acme", "--yes")
+    assert stack.wait_ended([f"{event}.crm"]) == {"failed": 1}
+    lines = [one for one in worker.lines("callback.attempted") if one["event_id"] == f"{event}.crm"]
+    assert [one["attempt"] for one in lines] == ["1/2", "2/4", "3/4", "4/4"]
+    [trail] = stack.cli_json("audit", "list", "--limit", "2")[1:]
+    assert (trail["before"]["retrySchedule"], trail["after"]["retrySchedule"]) == ("0,1h", "0,0,0,0")
 
 
 def test_removed_by_force(stack: Stack) -> None:
