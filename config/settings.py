@@ -150,6 +150,14 @@ class Settings(BaseSettings):
         10, description="first pause of an endpoint; each failed probe doubles it"
     )
     breaker_max_pause_seconds: Seconds = Field(600, description="longest pause of an endpoint")
+    disable_after_gone_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
+        86_400,
+        description="a subscription that answered 410 to every attempt for so long is disabled; 0: never",
+    )
+    disable_after_failing_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
+        432_000,
+        description="a subscription whose every attempt failed for so long is disabled; 0: never",
+    )
     remote_control: bool = Field(
         False,
         description="let Celery's remote control (celery inspect, celery control) reach workers; then anyone who can write to "

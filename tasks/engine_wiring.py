@@ -15,6 +15,7 @@ from dispatcher.sending.tls import tls_context
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
 from dispatcher.store.attempt_channel import AttemptChannel
+from dispatcher.store.audit import Who
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
@@ -22,10 +23,12 @@ from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
+from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alert_loop import AlertLoop
 from dispatcher.worker.alerts import AlertOptions, Alerts
+from dispatcher.worker.disabling import Disabler, DisablingRules
 from dispatcher.worker.engine import Engine
 from dispatcher.worker.hints import Hints, Publish
 from dispatcher.worker.intake import Intake
@@ -100,7 +103,8 @@ async def engine(
     http = transport(settings, max_connections)
     wire, reading = Wire(client), Wire(client)  # a blocking read would delay commands pipelined behind it
     watch = RedisWatch(metrics, health)
-    cache = WorkspaceCache(wiring.workspaces(settings, client))
+    workspaces = wiring.workspaces(settings, client)
+    cache = WorkspaceCache(workspaces)
     installation = Installation(client, wiring.keys(settings), url)
     operator = http_client(operator_transport(settings))
     alerts = Alerts(name, alert_options(settings), operator)
@@ -110,6 +114,15 @@ async def engine(
         alerts.ended(one)
 
     of_turns = wiring.ledger(settings, wire.call, ended)
+    disabler = Disabler(
+        Subscriptions(workspaces),
+        of_turns,
+        alerts,
+        wiring.audit(settings, wire.call).by(Who("worker", name)),
+        DisablingRules(
+            settings.disable_after_gone_seconds * 1000, settings.disable_after_failing_seconds * 1000
+        ),
+    )
     parts = TurnParts(
         ledger=of_turns,
         settler=Settler(of_turns),
@@ -119,6 +132,7 @@ async def engine(
         policy=wiring.policy(settings),
         slots=Slots(max_in_flight),
         alerts=alerts,
+        disabler=disabler,
         tail=Tail(AttemptChannel(wire.call, wiring.keys(settings), url)),
         metrics=metrics,
         turn_seconds=settings.turn_seconds,

@@ -16,6 +16,7 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.dialects import Dialect, dialect_of
 from dispatcher.rules.endpoint_name import EndpointName, callback_id
+from dispatcher.rules.subscription import DISABLED
 from dispatcher.rules.workspace import Workspace
 
 
@@ -43,7 +44,9 @@ def render(
     goes_to = change.callback_url or workspace.callback_url
     if event_type is None or not goes_to:
         return NoCallback()
-    is_choosy = not change.callback_url and (workspace.events or workspace.channels)
+    is_choosy = not change.callback_url and (
+        workspace.events or workspace.channels or workspace.state == DISABLED
+    )
     if is_choosy and not workspace.wants(event_type, change.message.channel):
         return NoCallback()
     return _callback(change, workspace.id, dialect, "", event_type, goes_to, occurred_ns, now_ms, options)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dispatcher.rules.subscription import ACTIVE, Receiver, Secret, Subscription
+from dispatcher.rules.subscription import ACTIVE, Disabling, Receiver, Secret, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Workspace(Receiver):
     channels: tuple[str, ...] = ()
     retry_schedule: tuple[int, ...] = ()
     state: str = ACTIVE
+    disabled: Disabling | None = None
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     """The ones beside the default one, by name."""
 

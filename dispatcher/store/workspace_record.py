@@ -12,6 +12,7 @@ from dispatcher.rules.subscription import (
     ACTIVE,
     ORDERINGS,
     STATES,
+    Disabling,
     Secret,
     Subscription,
     check_channels,
@@ -56,6 +57,7 @@ class WorkspaceRecord:
             channels=of["channels"],
             retry_schedule=of["retry_schedule"],
             state=of["state"],
+            disabled=of["disabled"],
             subscriptions={name: self._subscription(fields, name, dialect) for name in names},
         )
 
@@ -92,6 +94,7 @@ class WorkspaceRecord:
                 "channels": tuple(text("channels").split(",")) if text("channels") else (),
                 "retry_schedule": tuple(map(int, text("retry_schedule").split())),
                 "state": text("state", ACTIVE),
+                "disabled": _disabling(text("disabled")),
             },
             *self._open(secrets, sealed),
         )
@@ -153,6 +156,11 @@ class WorkspaceRecord:
     def seal(self, value: object) -> bytes:
         """Encrypts secrets or headers for a field; with a key, equal values give other bytes each time."""
         return self._box.seal(msgspec.json.encode(value))
+
+
+def _disabling(text: str) -> Disabling | None:
+    at_ms, _, reason = text.partition(" ")
+    return Disabling(int(at_ms), reason) if text else None
 
 
 def as_stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:

@@ -10,6 +10,7 @@ import structlog
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
+from dispatcher.rules.attempt_errors import DISABLED
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS, Policy, decide, health_of, retry_after_of
 from dispatcher.rules.endpoint_name import EndpointName
@@ -21,6 +22,7 @@ from dispatcher.store.replies import Claim, Hint, Settled, Settlement
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.attempt_log import log_attempt, name_of
+from dispatcher.worker.disabling import ASKED, Disabler
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
@@ -49,6 +51,8 @@ class TurnParts:
     slots: Slots
     alerts: Alerts
     tail: Tail
+    disabler: Disabler | None = None
+    """None: no subscription is disabled."""
     metrics: Metrics = field(default_factory=Metrics)
     turn_seconds: float = 5.0
     request_timeout_seconds: float = 10.0
@@ -186,6 +190,8 @@ class Turn:
                 self._parts.metrics.lease_losses += 1
                 log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
         self._log_breaker(settled, settlements)
+        if settled.failing_since_ms and self._parts.disabler:
+            self._parts.disabler.look_at(self._name, settled)
 
     def _gives_way(self, settlements: Sequence[Settlement]) -> bool:
         """Whether to end the turn, for the endpoint to queue again: it accepted nothing, and others want slots.
@@ -250,6 +256,8 @@ class Turn:
             rng=random.random(),
         )
         log_attempt(callback, claim, attempt, outcome, policy.max_attempts)
+        if attempt.error == DISABLED and self._parts.disabler:
+            self._parts.disabler.disable(self._name, ASKED)
         self._count(callback, attempt, outcome)
         self._parts.tail.add(callback, claim, attempt, name_of(outcome))
         health, retry_after_ms = health_of(attempt), retry_after_of(attempt, policy)

@@ -16,7 +16,10 @@ from dispatcher.rules.workspace_headers import parse_headers
 from dispatcher.store.audit import is_changed, shown_url
 from dispatcher.store.subscriptions import found
 from tasks import console, tables, wiring
+from tasks.actions.events import span
+from tasks.actions.replay import How, Replayed, replay_failed
 from tasks.commands.look_up import look_up
+from tasks.commands.replay import print_many
 
 WorkspaceName = Annotated[
     str, typer.Argument(help="The workspace's name.", metavar="WORKSPACE", show_default=False)
@@ -162,7 +165,8 @@ def list_(workspace: WorkspaceName, as_json: Json = False) -> None:
         one = found(known, name)
         events, channels = ", ".join(one.events) or "all", ", ".join(one.channels) or "all"
         url = without_query(one.callback_url) or None
-        rows.append((name, one.state, waiting[name], events, channels, url))
+        state = f"disabled: {one.disabled.reason}" if one.disabled else one.state
+        rows.append((name, state, waiting[name], events, channels, url))
     console.print_table(head, rows, "")
 
 
@@ -272,14 +276,42 @@ def pause(workspace: WorkspaceName, name: Name) -> None:
 
 
 @commands.command()
-def resume(workspace: WorkspaceName, name: Name) -> None:
-    """Send what waits for a paused subscription. An endpoint that `endpoint stop` stopped stays so."""
+def resume(
+    workspace: WorkspaceName,
+    name: Name,
+    replay_since: Annotated[
+        str | None,
+        typer.Option(
+            help="Replay its callbacks that ended failed since then too: 6h, 2d, or ISO 8601.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Send what waits for a paused subscription, or bring back a disabled one, for later status changes.
+
+    An endpoint that `endpoint stop` stopped stays so.
+
+    Examples:
+
+      dispatcher subscription resume acme crm --replay-since 6h
+    """
+    settings = console.settings()
 
     async def work(store: wiring.Store) -> Workspace:
+        if replay_since:
+            span(replay_since, None, await store.installation.now_ms())  # raises InvalidInput
         return await store.subscriptions.resume(workspace, name, store.ledger)
+
+    async def replay() -> Replayed:
+        async with wiring.store(settings) as store:
+            return await replay_failed(
+                store, workspace, name, replay_since or "", How(settings.expiry_seconds)
+            )
 
     changed = _change("resume", name, work)
     _say(workspace, name, "is active again" if changed else "was active already")
+    if replay_since:
+        print_many(console.run(replay()), How.rate, done=True)
 
 
 @commands.command()
@@ -387,6 +419,7 @@ def _noted(workspace: Workspace, name: str) -> dict[str, Any]:
         "retrySchedule": in_words(one.retry_schedule),
         "headers": sorted(one.headers),
         "state": one.state,
+        "reason": one.disabled and one.disabled.reason,
         "secrets": len(one.secrets),
     }
 
@@ -397,6 +430,8 @@ def _document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = F
         "subscription": name,
         "workspace": workspace.id,
         "state": one.state,
+        "reason": one.disabled and one.disabled.reason,
+        "disabledAt": one.disabled and iso(one.disabled.at_ms),
         "callbackUrl": (one.callback_url if reveal else without_query(one.callback_url)) or None,
         "events": list(one.events),
         "channels": list(one.channels),

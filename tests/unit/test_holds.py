@@ -191,7 +191,11 @@ STEPS: list[tuple[StoredCallback, dict[str, Any], str]] = [
         {},
         "attempt 1 of 5 at 2027-01-15T08:00:01.000Z, by the settings",
     ),
-    (callback(State.RETRYING), {}, "attempt 2 of 5 as soon as it is its turn, by the settings; 7 are before it"),
+    (
+        callback(State.RETRYING),
+        {},
+        "attempt 2 of 5 as soon as it is its turn, by the settings; 7 are before it",
+    ),
 ]
 
 
@@ -212,9 +216,7 @@ def test_next_step_by_a_schedule_of_its_own() -> None:
 
 def test_next_step_of_a_paused_endpoint() -> None:
     """It names what is wrong with the endpoint, what holds it and how many are before, and how to probe now."""
-    words = next_step(
-        callback(State.RETRYING), endpoint(**PAUSED), 7, has_body=True, schedule=Schedule(5)
-    )
+    words = next_step(callback(State.RETRYING), endpoint(**PAUSED), 7, has_body=True, schedule=Schedule(5))
     assert words.startswith("it waits: the endpoint down; paused by the breaker until ")
     assert words.endswith(f"; 7 are before this one; {RETRY} probes now")
 
