@@ -186,7 +186,7 @@ class Settings(BaseSettings):
     alert_url: HttpUrl = Field(
         None,
         description="the operator's own URL for alerts, at most once a minute: callbacks that ended failed or expired, endpoints "
-        "that are down, low success rates; empty: log events only",
+        "that are down, subscriptions that were disabled, low success rates; empty: log events only",
     )
     alert_secret: SigningSecret = Field(
         None,

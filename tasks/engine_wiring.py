@@ -116,6 +116,7 @@ async def engine(
     of_turns = wiring.ledger(settings, wire.call, ended)
     disabler = Disabler(
         Subscriptions(workspaces),
+        cache,
         of_turns,
         alerts,
         wiring.audit(settings, wire.call).by(Who("worker", name)),

@@ -173,10 +173,7 @@ class Subscriptions:
 
         def disable(there: Workspace | None) -> dict[str, Any]:
             nonlocal is_disabled
-            before = found(_there(there, workspace), name)
-            url = before.callback_url
-            is_its_url = url and parse_callback_url(url, allow_http=True).origin == endpoint.origin
-            is_disabled = before.state == ACTIVE and bool(is_its_url)
+            is_disabled = can_disable(found(_there(there, workspace), name), endpoint)
             return _of(name, {"state": DISABLED, "disabled": f"{now_ms} {reason}"}) if is_disabled else {}
 
         changed = await self._workspaces.write(workspace, disable)
@@ -217,6 +214,14 @@ class Subscriptions:
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
+
+
+def can_disable(receiver: Receiver, endpoint: EndpointName) -> bool:
+    """Whether it is active, and the endpoint that of its URL: not of a previous one, or of a status change's own."""
+    url = receiver.callback_url
+    return receiver.state == ACTIVE and (
+        bool(url) and parse_callback_url(url, allow_http=True).origin == endpoint.origin
+    )
 
 
 def found(workspace: Workspace, name: str) -> Workspace | Subscription:

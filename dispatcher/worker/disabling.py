@@ -1,5 +1,6 @@
 """Disables subscriptions whose receivers are gone for good: by rules, or because the receiver asks for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -7,11 +8,13 @@ import structlog
 from dispatcher.errors import NotFound, RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.outcomes import EndpointHealth
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.audit import Audit
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.replies import Settled
-from dispatcher.store.subscriptions import Subscriptions
+from dispatcher.store.replies import Settled, Settlement
+from dispatcher.store.subscriptions import Subscriptions, can_disable
+from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.task_set import TaskSet
 
@@ -36,12 +39,14 @@ class Disabler:
     def __init__(
         self,
         subscriptions: Subscriptions,
+        cache: WorkspaceCache,
         ledger: Ledger,
         alerts: Alerts,
         audit: Audit,
         rules: DisablingRules | None = None,
     ) -> None:
         self._subscriptions = subscriptions
+        self._cache = cache
         self._ledger = ledger
         self._alerts = alerts
         self._audit = audit
@@ -49,8 +54,10 @@ class Disabler:
         self._under_way: set[EndpointName] = set()
         self._tasks = TaskSet()
 
-    def look_at(self, endpoint: EndpointName, settled: Settled) -> None:
+    def look_at(self, endpoint: EndpointName, settled: Settled, settlements: Sequence[Settlement]) -> None:
         """Disables the endpoint's subscription if every attempt has failed, or was answered 410, for too long."""
+        if all(one.health is EndpointHealth.NONE for one in settlements):
+            return  # it was not asked
         now_ms, rules = self._ledger.now_ms(), self._rules
         gone_ms, failing_ms = settled.gone_since_ms, settled.failing_since_ms
         if rules.gone_ms and gone_ms and now_ms - gone_ms >= rules.gone_ms:
@@ -71,6 +78,10 @@ class Disabler:
     async def _disable(self, endpoint: EndpointName, reason: str) -> None:
         workspace, name = endpoint.workspace, endpoint.subscription or DEFAULT
         try:
+            known = await self._cache.get(workspace)
+            receiver = known and known.receiver(endpoint.subscription)
+            if not receiver or not can_disable(receiver, endpoint):
+                return  # Redis need not be asked, each time that it fails
             now_ms = self._ledger.now_ms()
             if not await self._subscriptions.disable(endpoint, reason, self._ledger, now_ms=now_ms):
                 return

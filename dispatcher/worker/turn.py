@@ -191,7 +191,7 @@ class Turn:
                 log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
         self._log_breaker(settled, settlements)
         if settled.failing_since_ms and self._parts.disabler:
-            self._parts.disabler.look_at(self._name, settled)
+            self._parts.disabler.look_at(self._name, settled, settlements)
 
     def _gives_way(self, settlements: Sequence[Settlement]) -> bool:
         """Whether to end the turn, for the endpoint to queue again: it accepted nothing, and others want slots.

@@ -17,6 +17,7 @@ from dispatcher.sending.sender import Sender
 from dispatcher.store.audit import Audit, Who
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Settled, Settlement, ToSettle
+from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.disabling import ASKED, Disabler, DisablingRules
 from tests.redis.test_subscriptions import CRM, OWN, Customer
@@ -54,6 +55,7 @@ class Scene:
         self.alerts = Alerts("w")
         self.audit = Audit(world.client.execute_command, world.keys, "", Who("worker", "w"))
         self.rules = DisablingRules()
+        self.cache = WorkspaceCache(self.customer.workspaces)
 
     @property
     def workspace(self) -> Workspace:
@@ -80,6 +82,7 @@ class Scene:
     def settle(self, id_: str, claim: int, attempt: Attempt, outcome: Outcome) -> Settled:
         """Records one attempt."""
         one = Settlement(id_, claim, outcome, attempt, health_of(attempt))
+        self.settled_last = [one]
         [settled] = self.world.run(self.world.ledger.settle([ToSettle(endpoint_id(self.endpoint), [one])]))
         assert isinstance(settled, Settled)
         return settled
@@ -96,7 +99,12 @@ class Scene:
 
         async def run() -> None:
             disabler = Disabler(
-                self.customer.subscriptions, self.world.ledger, self.alerts, self.audit, self.rules
+                self.customer.subscriptions,
+                self.cache,
+                self.world.ledger,
+                self.alerts,
+                self.audit,
+                self.rules,
             )
             act(disabler)
             await disabler.ended()
@@ -105,7 +113,9 @@ class Scene:
 
     def look_at(self, settled: Settled) -> None:
         """What a turn does after a failure."""
-        self.look(lambda disabler: disabler.look_at(EndpointName.parse(self.endpoint), settled))
+        self.look(
+            lambda disabler: disabler.look_at(EndpointName.parse(self.endpoint), settled, self.settled_last)
+        )
 
 
 def test_since_when_every_attempt_failed(world: World) -> None:
