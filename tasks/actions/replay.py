@@ -112,10 +112,16 @@ async def replay_all(
     return replace(await counted(store, events), words=words)
 
 
-async def replay_failed(store: wiring.Store, workspace: str, name: str, since: str, how: How) -> Replayed:
-    """Replays a subscription's callbacks that ended failed since then; of the default one, those to its URL."""
-    url = (await store.workspaces.require(workspace)).callback_url if name == DEFAULT else None
-    asked = Filter(State.FAILED.value, workspace, endpoint=url or None, since=since, subscription=name)
+def failed_since(workspace: str, subscription: str, since: str) -> Filter:
+    """Selects a subscription's callbacks that ended failed since then. Raises InvalidInput."""
+    return Filter(State.FAILED.value, workspace, since=since, subscription=subscription)
+
+
+async def replay_failed(store: wiring.Store, asked: Filter, how: How) -> Replayed:
+    """Replays what `failed_since` selects; of the default subscription, what went to its URL."""
+    if asked.subscription == DEFAULT and asked.workspace:
+        known = await store.workspaces.require(asked.workspace)
+        asked = replace(asked, endpoint=known.callback_url or None)
     try:
         events = await replayable(store, asked)
     except NotFound:  # nothing was ever accepted for that URL

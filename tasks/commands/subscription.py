@@ -17,7 +17,7 @@ from dispatcher.store.audit import is_changed, shown_url
 from dispatcher.store.subscriptions import found
 from tasks import console, tables, wiring
 from tasks.actions.events import span
-from tasks.actions.replay import How, Replayed, replay_failed
+from tasks.actions.replay import How, Replayed, failed_since, replay_failed
 from tasks.commands.look_up import look_up
 from tasks.commands.replay import print_many
 
@@ -299,14 +299,14 @@ def resume(
 
     async def work(store: wiring.Store) -> Workspace:
         if replay_since:
-            span(replay_since, None, await store.installation.now_ms())  # raises InvalidInput
+            asked = failed_since(workspace, name, replay_since)
+            span(asked, await store.installation.now_ms())  # raises InvalidInput
         return await store.subscriptions.resume(workspace, name, store.ledger)
 
     async def replay() -> Replayed:
         async with wiring.store(settings) as store:
-            return await replay_failed(
-                store, workspace, name, replay_since or "", How(settings.expiry_seconds)
-            )
+            asked = failed_since(workspace, name, replay_since or "")
+            return await replay_failed(store, asked, How(settings.expiry_seconds))
 
     changed = _change("resume", name, work)
     _say(workspace, name, "is active again" if changed else "was active already")

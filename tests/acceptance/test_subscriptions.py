@@ -158,12 +158,17 @@ def test_a_retry_schedule_of_its_own(stack: Stack) -> None:
     assert stack.cli_json("subscription", "show", "acme", "crm")["retrySchedule"] == "0,1h"
     assert stack.cli_json("subscription", "show", "acme", "default")["retrySchedule"] == "default"
     stack.cli("subscription", "update", "acme", "crm", "--retry-schedule", "0,0,0,0")
-    stack.cli("endpoint", "retry", "--workspace", "acme", "--yes")
+    done = stack.cli("endpoint", "retry", "acme.crm", shown["endpoint"])
+    assert done.returncode == 0, done.stderr
     assert stack.wait_ended([f"{event}.crm"]) == {"failed": 1}
-    lines = [one for one in worker.lines("callback.attempted") if one["event_id"] == f"{event}.crm"]
-    assert [one["attempt"] for one in lines] == ["1/2", "2/4", "3/4", "4/4"]
+
+    def attempts() -> list[str]:
+        lines = worker.lines("callback.attempted")
+        return [one["attempt"] for one in lines if one["event_id"] == f"{event}.crm"]
+
+    wait_until(lambda: attempts() == ["1/2", "2/4", "3/4", "4/4"], 30, "all attempts are in the log")
     [trail] = stack.cli_json("audit", "list", "--limit", "2")[1:]
-    assert (trail["before"]["retrySchedule"], trail["after"]["retrySchedule"]) == ("0,1h", "0,0,0,0")
+    assert (trail["from"]["retrySchedule"], trail["to"]["retrySchedule"]) == ("0,1h", "0,0,0,0")
 
 
 def test_a_receiver_that_ends_it(stack: Stack) -> None:
@@ -243,7 +248,7 @@ def test_removed_by_force(stack: Stack) -> None:
 
     stack.answer = answer
     acme = Acme(stack)
-    acme.add("crm")
+    acme.add("crm", "--retry-schedule", "0,1h")
     stack.start_worker().wait_ready()
     [event] = stack.enqueue(1)
     wait_until(lambda: stack.state(f"{event}.crm") == "retrying", 30, "crm failed")
