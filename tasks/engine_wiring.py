@@ -81,6 +81,12 @@ def alert_options(settings: Settings) -> AlertOptions:
     )
 
 
+def disabling_rules(settings: Settings) -> DisablingRules:
+    """After how long a receiver is gone for good."""
+    seconds = settings.disable_after_gone_seconds, settings.disable_after_failing_seconds
+    return DisablingRules(*(1000 * one for one in seconds))
+
+
 @asynccontextmanager
 async def engine(
     settings: Settings,
@@ -114,16 +120,9 @@ async def engine(
         alerts.ended(one)
 
     of_turns = wiring.ledger(settings, wire.call, ended)
-    disabler = Disabler(
-        Subscriptions(workspaces),
-        cache,
-        of_turns,
-        alerts,
-        wiring.audit(settings, wire.call).by(Who("worker", name)),
-        DisablingRules(
-            settings.disable_after_gone_seconds * 1000, settings.disable_after_failing_seconds * 1000
-        ),
-    )
+    audit = wiring.audit(settings, wire.call).by(Who("worker", name))
+    rules = disabling_rules(settings)
+    disabler = Disabler(Subscriptions(workspaces), cache, of_turns, alerts, audit, rules)
     parts = TurnParts(
         ledger=of_turns,
         settler=Settler(of_turns),
