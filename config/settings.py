@@ -156,6 +156,14 @@ class Settings(BaseSettings):
         10, description="first pause of an endpoint; each failed probe doubles it"
     )
     breaker_max_pause_seconds: Seconds = Field(600, description="longest pause of an endpoint")
+    disable_after_gone_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
+        86_400,
+        description="a subscription that answered 410 to every attempt for so long is disabled; 0: never",
+    )
+    disable_after_failing_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
+        432_000,
+        description="a subscription whose every attempt failed for so long is disabled; 0: never",
+    )
     remote_control: bool = Field(
         False,
         description="let Celery's remote control (celery inspect, celery control) reach workers; then anyone who can write to "
@@ -184,7 +192,7 @@ class Settings(BaseSettings):
     alert_url: HttpUrl = Field(
         None,
         description="the operator's own URL for alerts, at most once a minute: callbacks that ended failed or expired, endpoints "
-        "that are down, low success rates; empty: log events only",
+        "that are down, subscriptions that were disabled, low success rates; empty: log events only",
     )
     alert_secret: SigningSecret = Field(
         None,

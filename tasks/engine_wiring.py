@@ -17,6 +17,7 @@ from dispatcher.sending.tls import tls_context
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
 from dispatcher.store.attempt_channel import AttemptChannel
+from dispatcher.store.audit import Who
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
@@ -24,10 +25,12 @@ from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
+from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alert_loop import AlertLoop
 from dispatcher.worker.alerts import AlertOptions, Alerts
+from dispatcher.worker.disabling import Disabler, DisablingRules
 from dispatcher.worker.engine import Engine
 from dispatcher.worker.hints import Hints, Publish
 from dispatcher.worker.intake import Intake
@@ -87,6 +90,12 @@ def alert_options(settings: Settings) -> AlertOptions:
     )
 
 
+def disabling_rules(settings: Settings) -> DisablingRules:
+    """After how long a receiver is gone for good."""
+    seconds = settings.disable_after_gone_seconds, settings.disable_after_failing_seconds
+    return DisablingRules(*(1000 * one for one in seconds))
+
+
 @asynccontextmanager
 async def engine(
     settings: Settings,
@@ -109,7 +118,8 @@ async def engine(
     http = transport(settings, max_connections)
     wire, reading = Wire(client), Wire(client)  # a blocking read would delay commands pipelined behind it
     watch = RedisWatch(metrics, health)
-    cache = WorkspaceCache(wiring.workspaces(settings, client))
+    workspaces = wiring.workspaces(settings, client)
+    cache = WorkspaceCache(workspaces)
     installation = Installation(client, wiring.keys(settings), url)
     operator = http_client(operator_transport(settings))
     alerts = Alerts(name, alert_options(settings), operator)
@@ -119,6 +129,9 @@ async def engine(
         alerts.ended(one)
 
     of_turns = wiring.ledger(settings, wire.call, ended)
+    audit = wiring.audit(settings, wire.call).by(Who("worker", name))
+    rules = disabling_rules(settings)
+    disabler = Disabler(Subscriptions(workspaces), cache, of_turns, alerts, audit, rules)
     parts = TurnParts(
         ledger=of_turns,
         settler=Settler(of_turns),
@@ -128,6 +141,7 @@ async def engine(
         policy=wiring.policy(settings),
         slots=Slots(max_in_flight),
         alerts=alerts,
+        disabler=disabler,
         tail=Tail(AttemptChannel(wire.call, wiring.keys(settings), url)),
         metrics=metrics,
         turn_seconds=settings.turn_seconds,

@@ -64,7 +64,14 @@ def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | Non
 def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
     """The workspaces, read and written by a client."""
     box = SecretBox(fernet_keys(settings.secret_keys))
-    return Workspaces(client, keys(settings), box, url=redis_url(settings), allow_http=settings.allow_http)
+    return Workspaces(
+        client,
+        keys(settings),
+        box,
+        url=redis_url(settings),
+        allow_http=settings.allow_http,
+        expiry_seconds=settings.expiry_seconds,
+    )
 
 
 def policy(settings: Settings) -> Policy:

@@ -18,6 +18,7 @@ from dispatcher.rules.callback import Callback
 from dispatcher.rules.dialects import Dialect, dialect_of
 from dispatcher.rules.endpoint_name import EndpointName, callback_id
 from dispatcher.rules.field_mask import masked
+from dispatcher.rules.subscription import DISABLED
 from dispatcher.rules.workspace import Workspace
 
 
@@ -45,7 +46,9 @@ def render(
     goes_to = change.callback_url or workspace.callback_url
     if event_type is None or not goes_to:
         return NoCallback()
-    is_choosy = not change.callback_url and (workspace.events or workspace.channels)
+    is_choosy = not change.callback_url and (
+        workspace.events or workspace.channels or workspace.state == DISABLED
+    )
     if is_choosy and not workspace.wants(event_type, change.message.channel):
         return NoCallback()
     return _callback(

@@ -17,7 +17,7 @@ MOST = 16
 DEFAULT = "default"
 """The name of the one that `workspace add --callback-url` makes."""
 
-ACTIVE, PAUSED = STATES = ("active", "paused")
+ACTIVE, PAUSED, DISABLED = STATES = ("active", "paused", "disabled")
 
 HMAC, ED25519 = SIGNATURES = ("hmac", "ed25519")
 """How callbacks are signed: with `v1` signatures alone, or with `v1a` ones beside them."""
@@ -57,6 +57,15 @@ class SigningKey:
         return ed25519.public_of(self.text)
 
 
+@dataclass(frozen=True, slots=True)
+class Disabling:
+    """Since when a subscription is disabled, and why."""
+
+    at_ms: int
+    reason: str
+    """In words, such as `it answered 410 to every attempt since …`."""
+
+
 class Receiver:
     """What a workspace, which is its own default subscription, and the other subscriptions have in common."""
 
@@ -69,7 +78,9 @@ class Receiver:
     events: tuple[str, ...]
     channels: tuple[str, ...]
     without_fields: tuple[str, ...]
+    retry_schedule: tuple[int, ...]
     state: str
+    disabled: Disabling | None
     problem: str | None
     signing_keys: tuple[SigningKey, ...]
     auth: Authorization | None
@@ -94,7 +105,7 @@ class Receiver:
 
     def wants(self, event_type: str | None, channel: str) -> bool:
         """Whether it gets events of this type (None: the platform sends none) on this channel."""
-        if event_type is None or not self.callback_url:
+        if event_type is None or not self.callback_url or self.state == DISABLED:
             return False
         return (not self.events or event_type in self.events) and (
             not self.channels or channel in self.channels
@@ -125,8 +136,12 @@ class Subscription(Receiver):
     """Channels whose messages it hears of; empty: all."""
     without_fields: tuple[str, ...] = ()
     """Paths in the JSON of its callbacks that are left out (field_mask.py)."""
+    retry_schedule: tuple[int, ...] = ()
+    """Seconds to wait before each attempt (retry_schedule.py); empty: as the settings say."""
     state: str = ACTIVE
-    """One of STATES. While it is paused, its callbacks are accepted and wait."""
+    """One of STATES. While it is paused, its callbacks are accepted and wait; while it is disabled, there are none."""
+    disabled: Disabling | None = None
+    """Set while its state is DISABLED."""
     problem: str | None = None
     """Why the secrets cannot be decrypted; `secrets` is empty then."""
     signing_keys: tuple[SigningKey, ...] = ()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dispatcher.rules.authorization import Authorization
-from dispatcher.rules.subscription import ACTIVE, Receiver, Secret, SigningKey, Subscription
+from dispatcher.rules.subscription import ACTIVE, Disabling, Receiver, Secret, SigningKey, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,14 @@ class Workspace(Receiver):
     events: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     without_fields: tuple[str, ...] = ()
+    retry_schedule: tuple[int, ...] = ()
     state: str = ACTIVE
+    disabled: Disabling | None = None
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     """The ones beside the default one, by name."""
     signing_keys: tuple[SigningKey, ...] = ()
     auth: Authorization | None = None
+
+    def receiver(self, subscription: str) -> Receiver | None:
+        """The subscription of that name, as callbacks have it: empty for the default one. None: it is gone."""
+        return self.subscriptions.get(subscription) if subscription else self

@@ -255,6 +255,14 @@ async def stopped_of(
     return [id_ async for id_, stopped in fields if stopped]
 
 
+async def failing_of(
+    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
+) -> list[str]:
+    """The endpoints (ids) of a workspace, or of one subscription, at which an attempt ever failed."""
+    fields = _field_of(workspace, "failing", client, keys, subscription)
+    return [id_ async for id_, failing in fields if failing]
+
+
 async def _field_of(
     workspace: str, field: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None
 ) -> AsyncIterator[tuple[str, bytes | None]]:

@@ -120,7 +120,7 @@ class Keys:
 
     def endpoint(self, endpoint: str) -> str:
         """Hash: name (workspace, space, origin), seen, window, waiting, hinted_until, failures, p95, pause, pause_ms,
-        down_since, last_failure, stopped, tat.
+        down_since, last_failure, stopped, tat, failing, gone.
 
         Longest ttlSeconds + retention after the last callback; no TTL while the operator has stopped it."""
         return f"{self.prefix}:endpoint:{endpoint}"

@@ -153,6 +153,10 @@ class Settled(msgspec.Struct, frozen=True):
     """0: it is not down."""
     claim: Claim | None = None
     """What was leased in the same call."""
+    failing_since_ms: int = 0
+    """Since when every attempt has failed; 0: the last one did not."""
+    gone_since_ms: int = 0
+    """Since when every attempt was answered 410; 0: the last one was not."""
 
 
 class Stopped(Enum):
@@ -222,10 +226,12 @@ def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str
     what, _, rest = _text(next(values)).partition(" ")
     if what == "broken":
         return rest
-    breaker, pause, down_since, *words = rest.split(" ")
+    breaker, pause, down, *words = rest.split(" ")
+    down_since, failing, gone = down.split("/") if "/" in down else (down, 0, 0)
     claim = read_claim(values, lease_ends_at)[1] if what == "claimed" else None
     counted = [word in ("ok", "known") for word in words]
-    return Settled(what == "more", counted, breaker, int(pause), int(down_since), claim)
+    since = int(down_since), claim, int(failing), int(gone)
+    return Settled(what == "more", counted, breaker, int(pause), *since)
 
 
 def read_claimed(about: bytes, body: bytes) -> Claimed:

@@ -8,11 +8,14 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.authorization import Authorization, check_no_conflict
 from dispatcher.rules.dialects import dialects, platform_of
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import (
     ACTIVE,
     DEFAULT,
+    DISABLED,
     ED25519,
     HMAC,
     MOST,
@@ -25,12 +28,13 @@ from dispatcher.rules.subscription import (
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.key_rotation import new_secret, new_signing_key, rotated_fields
+from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.workspaces import Workspaces
 
 FIELDS = (
     "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
-    "events", "channels", "without_fields", "state", "signing_keys", "auth",
+    "events", "channels", "without_fields", "retry_schedule", "state", "disabled", "signing_keys", "auth",
 )  # fmt: skip
 """A subscription's fields, without its name."""
 
@@ -97,7 +101,9 @@ class Subscriptions:
         now_ms: int = 0,
         **terms: Any,
     ) -> Workspace:
-        """Changes a subscription. `terms`: max_concurrency, rate_per_second, ordering, events, channels, without_fields.
+        """Changes a subscription.
+
+        `terms`: max_concurrency, rate_per_second, ordering, events, channels, without_fields, retry_schedule.
 
         `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. What says which
         callbacks there are and what is in them applies to later status changes: the URL, the dialect, events, channels
@@ -159,13 +165,21 @@ class Subscriptions:
         return fields | ({"auth": self._record.seal(auth)} if auth else {})
 
     async def pause(self, workspace: str, name: str) -> Workspace:
-        """Lets a subscription's callbacks wait: those that there are, and later ones."""
+        """Lets a subscription's callbacks wait: those that there are, and later ones.
+
+        Raises InvalidInput for a disabled one: it has none.
+        """
         return await self._set_state(workspace, name, PAUSED)
 
     async def resume(self, workspace: str, name: str, ledger: Ledger) -> Workspace:
-        """Sends what waits for a paused subscription. Endpoints that the operator stopped stay so."""
-        changed = await self._set_state(workspace, name, ACTIVE)
+        """Sends what waits for a paused subscription, or brings back a disabled one.
+
+        Endpoints that the operator stopped stay so.
+        """
         of = _stored(name)
+        found(await self._workspaces.require(workspace), name)
+        await self._workspaces.forget_failing(workspace, of)  # first, or it could be disabled again at once
+        changed = await self._set_state(workspace, name, ACTIVE)
         stopped = await self._workspaces.stopped(workspace, of)
         for endpoint in await self._workspaces.waiting(workspace, of):
             if endpoint not in stopped:
@@ -174,10 +188,39 @@ class Subscriptions:
 
     async def _set_state(self, workspace: str, name: str, state: str) -> Workspace:
         def change(there: Workspace | None) -> dict[str, Any]:
-            found(_there(there, workspace), name)
-            return _of(name, {"state": state})
+            before = found(_there(there, workspace), name)
+            if state == PAUSED and before.state == DISABLED:
+                raise InvalidInput(
+                    f"subscription {name!r} is disabled; `dispatcher subscription resume` brings it back"
+                )
+            return _of(name, {"state": state, "disabled": None})
 
         return await self._workspaces.write(workspace, change)
+
+    async def disable(
+        self, endpoint: EndpointName, reason: str, ledger: Ledger, *, now_ms: int
+    ) -> Workspace | None:
+        """Disables the subscription that an endpoint is of; None if it is not active, or has another URL by now.
+
+        Its waiting callbacks are made due now, and end `failed` (`subscription_disabled`) when a worker claims them.
+        """
+        workspace, name = endpoint.workspace, endpoint.subscription or DEFAULT
+        is_disabled = False
+
+        def disable(there: Workspace | None) -> dict[str, Any]:
+            nonlocal is_disabled
+            is_disabled = can_disable(found(_there(there, workspace), name), endpoint)
+            return _of(name, {"state": DISABLED, "disabled": f"{now_ms} {reason}"}) if is_disabled else {}
+
+        changed = await self._workspaces.write(workspace, disable)
+        if not is_disabled:
+            return None
+        if name == DEFAULT:  # other endpoints are of URLs that came with status changes
+            await ledger.expedite(endpoint_id(endpoint))
+            return changed
+        for id_ in await self._workspaces.waiting(workspace, name):
+            await ledger.expedite(id_)
+        return changed
 
     async def remove(self, workspace: str, name: str, ledger: Ledger, *, force: bool = False) -> int:
         """Removes a subscription. Raises InvalidInput for the default one, StillWaiting unless forced.
@@ -207,6 +250,14 @@ class Subscriptions:
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
+
+
+def can_disable(receiver: Receiver, endpoint: EndpointName) -> bool:
+    """Whether it is active, and the endpoint that of its URL: not of a previous one, or of a status change's own."""
+    url = receiver.callback_url
+    return receiver.state == ACTIVE and (
+        bool(url) and parse_callback_url(url, allow_http=True).origin == endpoint.origin
+    )
 
 
 def found(workspace: Workspace, name: str) -> Workspace | Subscription:

@@ -10,10 +10,12 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.authorization import Authorization
 from dispatcher.rules.field_mask import check_mask
+from dispatcher.rules.retry_schedule import parse_schedule
 from dispatcher.rules.subscription import (
     ACTIVE,
     ORDERINGS,
     STATES,
+    Disabling,
     Receiver,
     Secret,
     SigningKey,
@@ -53,9 +55,10 @@ class Opened:
 class WorkspaceRecord:
     """Parses and builds the fields of a workspace's hash. No I/O."""
 
-    def __init__(self, box: SecretBox, *, allow_http: bool = False) -> None:
+    def __init__(self, box: SecretBox, *, allow_http: bool = False, expiry_seconds: int = 172_800) -> None:
         self._box = box
         self._allow_http = allow_http
+        self._expiry_seconds = expiry_seconds
 
     def read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
         """Parses a workspace. Of a subscription whose secrets cannot be decrypted, `problem` says why."""
@@ -78,7 +81,9 @@ class WorkspaceRecord:
             events=of["events"],
             channels=of["channels"],
             without_fields=of["without_fields"],
+            retry_schedule=of["retry_schedule"],
             state=of["state"],
+            disabled=of["disabled"],
             subscriptions={name: self._subscription(fields, name, dialect) for name in names},
             signing_keys=opened.signing_keys,
             auth=opened.auth,
@@ -116,7 +121,9 @@ class WorkspaceRecord:
                 "events": tuple(text("events").split()),
                 "channels": tuple(text("channels").split(",")) if text("channels") else (),
                 "without_fields": tuple(text("without_fields").split()),
+                "retry_schedule": tuple(map(int, text("retry_schedule").split())),
                 "state": text("state", ACTIVE),
+                "disabled": _disabling(text("disabled")),
             },
             self._open(sealed),
         )
@@ -143,6 +150,7 @@ class WorkspaceRecord:
         ordering: str | None = None,
         events: Collection[str] | None = None,
         channels: Collection[str] | None = None,
+        retry_schedule: str | None = None,
         state: str | None = None,
         without_fields: Collection[str] | None = None,
         dialect: str = "",
@@ -165,7 +173,9 @@ class WorkspaceRecord:
             raise InvalidInput(f"ordering is one of {', '.join(ORDERINGS)}, not {ordering!r}")
         if state is not None and state not in STATES:
             raise InvalidInput(f"state is one of {', '.join(STATES)}, not {state!r}")
+        delays = None if retry_schedule is None else parse_schedule(retry_schedule, self._expiry_seconds)
         given = {
+            "retry_schedule": None if delays is None else " ".join(map(str, delays)),
             "events": None if events is None else " ".join(check_events(events, dialect)),
             "channels": None if channels is None else ",".join(check_channels(channels)),
             "without_fields": None
@@ -189,6 +199,11 @@ class WorkspaceRecord:
         return {
             name: self.seal(value) for name, value in of.items() if value or name in ("secrets", "headers")
         }
+
+
+def _disabling(text: str) -> Disabling | None:
+    at_ms, _, reason = text.partition(" ")
+    return Disabling(int(at_ms), reason) if text else None
 
 
 def as_stored(fields: Mapping[str, Any]) -> dict[bytes, bytes]:

@@ -18,7 +18,7 @@ from dispatcher.rules.subscription import Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.connection import translated
-from dispatcher.store.endpoints import stopped_of, waiting_of
+from dispatcher.store.endpoints import failing_of, stopped_of, waiting_of
 from dispatcher.store.key_rotation import new_secret, rotated_fields
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
@@ -40,10 +40,11 @@ class Workspaces:
         *,
         url: str = "",
         allow_http: bool = False,
+        expiry_seconds: int = 172_800,
     ) -> None:
         self._client = client
         self._keys = keys
-        self.record = WorkspaceRecord(box, allow_http=allow_http)
+        self.record = WorkspaceRecord(box, allow_http=allow_http, expiry_seconds=expiry_seconds)
         """Validates and encrypts fields; `subscriptions.py` does so with it too."""
         self._url = url
 
@@ -253,6 +254,12 @@ class Workspaces:
         """The endpoints (ids) of a workspace, or of one subscription, that have waiting callbacks, with how many."""
         with translated(self._url):
             return await waiting_of(workspace, self._client, self._keys, subscription)
+
+    async def forget_failing(self, workspace: str, subscription: str) -> None:
+        """Forgets since when every attempt of a subscription failed (lua/lib/breaker.lua)."""
+        with translated(self._url):
+            for endpoint in await failing_of(workspace, self._client, self._keys, subscription):
+                await self._client.hdel(self._keys.endpoint(endpoint), "failing", "gone")
 
     async def stopped(self, workspace: str, subscription: str | None = None) -> list[str]:
         """The endpoints (ids) of a workspace, or of one subscription, that the operator stopped."""

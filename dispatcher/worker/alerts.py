@@ -132,6 +132,12 @@ class Alerts:
         log.error("endpoint.down", workspace=workspace, endpoint=endpoint, since=iso(since_ms), error=error)
         self._gathered.alert(key).update(endpoint=endpoint, since=iso(since_ms), error=error)
 
+    def disabled(self, workspace: str, subscription: str, endpoint: str, reason: str) -> None:
+        """A worker disabled a subscription, because its receiver is gone for good."""
+        what = {"subscription": subscription, "endpoint": endpoint, "reason": reason}
+        log.error("subscription.disabled", workspace=workspace, **what)
+        self._gathered.alert(("subscription_disabled", workspace, subscription)).update(what)
+
     def rates(self, figures: Mapping[str, Figures]) -> None:
         """Checks the success rates of workspaces in this hour and the last."""
         for workspace, one in figures.items():

@@ -85,7 +85,7 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
         found = store.callbacks.waiting(asked.workspace, _only_endpoint(asked, workspace))
     else:
         names = [asked.workspace] if asked.workspace else await store.workspaces.names()
-        since_ms, until_ms = _span(asked, now_ms)
+        since_ms, until_ms = span(asked, now_ms)
         found = store.callbacks.ended(names, State(asked.state), since_ms, until_ms)
     is_known = origin is None
     async for event in found:
@@ -108,7 +108,7 @@ def _only_endpoint(asked: Filter, workspace: Workspace | None) -> str | None:
     return endpoint_id(EndpointName(workspace.id, asked.origin, of or ""))
 
 
-def _span(asked: Filter, now_ms: int) -> tuple[int, int]:
+def span(asked: Filter, now_ms: int) -> tuple[int, int]:
     """From when to when, in ms since 1970. Raises InvalidInput if nothing can be between."""
     since_ms, until_ms = time_ms(asked.since, now_ms) or 0, time_ms(asked.until, now_ms) or now_ms
     if since_ms > until_ms:

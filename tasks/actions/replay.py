@@ -5,11 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from dispatcher.errors import NotFound
 from dispatcher.rules.endpoint_name import EndpointName, callback_id, subscription_of
+from dispatcher.rules.outcomes import State
+from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import wiring
-from tasks.actions.events import Filter
+from tasks.actions.events import Filter, chosen
 
 REPLAYED = "replayed"
 """The ledger's word for a callback that was replayed."""
@@ -50,6 +53,12 @@ async def counted(store: wiring.Store, events: Sequence[StoredCallback]) -> Repl
         Counter({str(name): count for name, count in by_endpoint.items()}),
         held=await held(store, by_endpoint),
     )
+
+
+async def replayable(store: wiring.Store, asked: Filter) -> list[StoredCallback]:
+    """The matching callbacks that were not replayed under a new eventId, latest end first. Raises NotFound, InvalidInput."""
+    once = {(e.workspace, e.event_id): e async for e in chosen(store, asked) if not e.replayed_as}
+    return list(once.values())
 
 
 async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: How) -> tuple[str, str]:
@@ -101,6 +110,23 @@ async def replay_all(
             if word == "full":
                 break
     return replace(await counted(store, events), words=words)
+
+
+def failed_since(workspace: str, subscription: str, since: str) -> Filter:
+    """Selects a subscription's callbacks that ended failed since then. Raises InvalidInput."""
+    return Filter(State.FAILED.value, workspace, since=since, subscription=subscription)
+
+
+async def replay_failed(store: wiring.Store, asked: Filter, how: How) -> Replayed:
+    """Replays what `failed_since` selects; of the default subscription, what went to its URL."""
+    if asked.subscription == DEFAULT and asked.workspace:
+        known = await store.workspaces.require(asked.workspace)
+        asked = replace(asked, endpoint=known.callback_url or None)
+    try:
+        events = await replayable(store, asked)
+    except NotFound:  # nothing was ever accepted for that URL
+        events = []
+    return await replay_all(store, asked, events, how, lambda found: found)
 
 
 async def _replay(

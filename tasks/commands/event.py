@@ -9,7 +9,8 @@ import typer
 from dispatcher.errors import NotFound
 from dispatcher.model import iso
 from dispatcher.rules.outcomes import State
-from dispatcher.store.holds import next_step
+from dispatcher.rules.subscription import DEFAULT
+from dispatcher.store.holds import Schedule, next_step
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.actions import events
@@ -35,14 +36,15 @@ def show(
     """
     settings = console.settings()
 
-    async def work() -> tuple[StoredCallback, list[StoredCallback], str, int] | None:
+    async def work() -> tuple[StoredCallback, list[StoredCallback], str, int, Schedule] | None:
         async with wiring.store(settings) as store:
             event = await store.callbacks.get(workspace, event_id)
             if event is None:
                 await store.workspaces.require(workspace)  # raises NotFound for an unknown workspace
                 return None
             others = await store.callbacks.others(event)
-            return event, others, await _next_step(store, event), await store.installation.now_ms()
+            by = await _schedule(store, event, settings.max_attempts)
+            return event, others, await _next_step(store, event, by), await store.installation.now_ms(), by
 
     found = console.run(work())
     if found is None:
@@ -50,10 +52,11 @@ def show(
             f"the ledger has no event {event_id} of workspace {workspace}: either it was never accepted (its status "
             "causes no callback, it was rejected, or it still waits on the queue), or its retention is over"
         )
-    event, others, next_, now_ms = found
+    event, others, next_, now_ms, schedule = found
     if as_json:
         beside = {"subscriptions": [one.as_json() for one in others]} if event.others else {}
-        console.print_json(event.as_json() | {"nextStep": next_} | beside)
+        by = None if event.ended else schedule.as_json()
+        console.print_json(event.as_json() | {"nextStep": next_, "retrySchedule": by} | beside)
     else:
         _print(event, next_, now_ms)
         if event.others:
@@ -117,14 +120,22 @@ def list_(
         console.err.print(f"there are more: --offset {offset + limit} shows them")
 
 
-async def _next_step(store: wiring.Store, event: StoredCallback) -> str:
+async def _schedule(store: wiring.Store, event: StoredCallback, max_attempts: int) -> Schedule:
+    workspace = await store.workspaces.get(event.workspace)
+    receiver = workspace and workspace.receiver(event.subscription)
+    delays = receiver.retry_schedule if receiver else ()
+    return Schedule(len(delays) or max_attempts, delays, event.subscription or DEFAULT)
+
+
+async def _next_step(store: wiring.Store, event: StoredCallback, schedule: Schedule) -> str:
     if event.state is State.FANNED_OUT:
         return "nothing: the default subscription does not want it"
     endpoint = await store.endpoints.get(event.endpoint_name)
     if endpoint is None:
         raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
     before = await store.callbacks.before(event, endpoint)
-    return next_step(event, endpoint, before, has_body=await store.callbacks.has_body(event))
+    has_body = await store.callbacks.has_body(event)
+    return next_step(event, endpoint, before, has_body=has_body, schedule=schedule)
 
 
 def _print(event: StoredCallback, next_: str, now_ms: int) -> None:

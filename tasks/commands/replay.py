@@ -12,8 +12,8 @@ from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
-from tasks.actions.events import ENDED, Filter, chosen
-from tasks.actions.replay import REPLAYED, How, Replayed, counted, held, replay_all, replay_one
+from tasks.actions.events import ENDED, Filter
+from tasks.actions.replay import REPLAYED, How, Replayed, counted, held, replay_all, replay_one, replayable
 from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url, Workspace
 
 WHY_NOT = {
@@ -82,8 +82,7 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
     async def work() -> Replayed:
         async with wiring.store(settings) as store:
             with console.err.status("looking for them"):
-                once = {(e.workspace, e.event_id): e async for e in chosen(store, asked) if not e.replayed_as}
-            events = list(once.values())
+                events = await replayable(store, asked)
             return (
                 await replay_all(store, asked, events, how, _shown) if yes else await counted(store, events)
             )
@@ -93,7 +92,7 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
         counts = {"events": found.count, "endpoints": found.by_endpoint, "results": found.words}
         console.print_json({**counts, "done": yes})
     else:
-        _print_many(found, how.rate, done=yes)
+        print_many(found, how.rate, done=yes)
 
 
 def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
@@ -106,7 +105,8 @@ def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
             progress.advance(task)
 
 
-def _print_many(found: Replayed, rate: float, *, done: bool) -> None:
+def print_many(found: Replayed, rate: float, *, done: bool) -> None:
+    """Prints how many callbacks were replayed, or would be, and what holds their endpoints."""
     count = found.count
     console.print_table(("endpoint", "events"), found.by_endpoint.most_common(20), "no such events")
     if count and not done:

@@ -8,14 +8,19 @@ import typer
 from config.settings import Settings
 from dispatcher.model import iso
 from dispatcher.rules.addresses import without_query
+from dispatcher.rules.retry_schedule import MOST as MOST_ATTEMPTS
+from dispatcher.rules.retry_schedule import SETTINGS, in_words
 from dispatcher.rules.subscription import DEFAULT, ORDERINGS
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import parse_headers
 from dispatcher.store.audit import is_changed, shown_url
 from dispatcher.store.subscriptions import found
 from tasks import console, tables, wiring
+from tasks.actions.events import span
+from tasks.actions.replay import How, Replayed, failed_since, replay_failed
 from tasks.commands import subscription_proof
 from tasks.commands.look_up import look_up
+from tasks.commands.replay import print_many
 from tasks.commands.subscription_proof import Auth, AuthSecret, AuthUser, Signature, proof
 
 WorkspaceName = Annotated[
@@ -74,6 +79,14 @@ Ordering = Annotated[
         show_default=False,
     ),
 ]
+RetrySchedule = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The wait before each attempt, as 0,30s,5m,1h,6h (1 to {MOST_ATTEMPTS}, the first 0); "
+        f"{SETTINGS}: as the settings say.",
+        show_default=False,
+    ),
+]
 Header = Annotated[
     list[str] | None,
     typer.Option(help="A header to send, as 'Name: value'; may be repeated.", show_default=False),
@@ -104,6 +117,7 @@ def add(
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
     ordering: Ordering = None,
+    retry_schedule: RetrySchedule = None,
     header: Header = None,
     signature: Signature = None,
     auth: Auth = None,
@@ -119,7 +133,9 @@ def add(
       dispatcher subscription add acme crm --callback-url https://crm.acme.example/messages --events MESSAGE_DELIVERED
     """
     settings = console.settings()
-    terms = _terms(events, channels, without_fields, max_concurrency, rate_per_second, ordering)
+    terms = _terms(
+        events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
+    )
     terms |= proof(signature, auth, auth_user, auth_secret)
     headers = parse_headers(header or [])
 
@@ -166,7 +182,8 @@ def list_(workspace: WorkspaceName, as_json: Json = False) -> None:
         one = found(known, name)
         events, channels = ", ".join(one.events) or "all", ", ".join(one.channels) or "all"
         url = without_query(one.callback_url) or None
-        rows.append((name, one.state, waiting[name], events, channels, url))
+        state = f"disabled: {one.disabled.reason}" if one.disabled else one.state
+        rows.append((name, state, waiting[name], events, channels, url))
     console.print_table(head, rows, "")
 
 
@@ -213,6 +230,7 @@ def update(
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
     ordering: Ordering = None,
+    retry_schedule: RetrySchedule = None,
     header: Header = None,
     signature: Signature = None,
     auth: Auth = None,
@@ -225,13 +243,15 @@ def update(
     A header without a value ('Name:') is removed.
     """
     settings = console.settings()
-    terms = _terms(events, channels, without_fields, max_concurrency, rate_per_second, ordering)
+    terms = _terms(
+        events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
+    )
     terms |= proof(signature, auth, auth_user, auth_secret)
     headers = parse_headers(header or [])
     if callback_url is None and dialect is None and not terms and not headers:
         console.fail(
             "say what to change: --callback-url, --events, --channels, --without-fields, --dialect, --max-concurrency, "
-            "--rate-per-second, --ordering, --header, --signature or --auth",
+            "--rate-per-second, --ordering, --retry-schedule, --header, --signature or --auth",
             console.USAGE,
         )
 
@@ -291,14 +311,42 @@ def pause(workspace: WorkspaceName, name: Name) -> None:
 
 
 @commands.command()
-def resume(workspace: WorkspaceName, name: Name) -> None:
-    """Send what waits for a paused subscription. An endpoint that `endpoint stop` stopped stays so."""
+def resume(
+    workspace: WorkspaceName,
+    name: Name,
+    replay_since: Annotated[
+        str | None,
+        typer.Option(
+            help="Replay its callbacks that ended failed since then too: 6h, 2d, or ISO 8601.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Send what waits for a paused subscription, or bring back a disabled one, for later status changes.
+
+    An endpoint that `endpoint stop` stopped stays so.
+
+    Examples:
+
+      dispatcher subscription resume acme crm --replay-since 6h
+    """
+    settings = console.settings()
 
     async def work(store: wiring.Store) -> Workspace:
+        if replay_since:
+            asked = failed_since(workspace, name, replay_since)
+            span(asked, await store.installation.now_ms())  # raises InvalidInput
         return await store.subscriptions.resume(workspace, name, store.ledger)
+
+    async def replay() -> Replayed:
+        async with wiring.store(settings) as store:
+            asked = failed_since(workspace, name, replay_since or "")
+            return await replay_failed(store, asked, How(settings.expiry_seconds))
 
     changed = _change("resume", name, work)
     _say(workspace, name, "is active again" if changed else "was active already")
+    if replay_since:
+        print_many(console.run(replay()), How.rate, done=True)
 
 
 @commands.command()
@@ -340,6 +388,7 @@ def _terms(
     max_concurrency: int | None,
     rate_per_second: float | None,
     ordering: str | None,
+    retry_schedule: str | None,
 ) -> dict[str, Any]:
     """The given ones of a subscription's terms."""
     terms = {
@@ -349,6 +398,7 @@ def _terms(
         "max_concurrency": max_concurrency,
         "rate_per_second": rate_per_second,
         "ordering": ordering,
+        "retry_schedule": retry_schedule,
     }
     return {name: value for name, value in terms.items() if value is not None}
 
@@ -411,8 +461,10 @@ def _noted(workspace: Workspace, name: str) -> dict[str, Any]:
         "maxConcurrency": one.max_concurrency,
         "ratePerSecond": one.rate_per_second,
         "ordering": one.ordering,
+        "retrySchedule": in_words(one.retry_schedule),
         "headers": sorted(one.headers),
         "state": one.state,
+        "reason": one.disabled and one.disabled.reason,
         "secrets": len(one.secrets),
         **subscription_proof.noted(one),
     }
@@ -424,6 +476,8 @@ def _document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = F
         "subscription": name,
         "workspace": workspace.id,
         "state": one.state,
+        "reason": one.disabled and one.disabled.reason,
+        "disabledAt": one.disabled and iso(one.disabled.at_ms),
         "callbackUrl": (one.callback_url if reveal else without_query(one.callback_url)) or None,
         "events": list(one.events),
         "channels": list(one.channels),
@@ -433,6 +487,7 @@ def _document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = F
         "maxConcurrency": one.max_concurrency,
         "ratePerSecond": one.rate_per_second,
         "ordering": one.ordering,
+        "retrySchedule": in_words(one.retry_schedule),
         "createdAt": iso(one.created_ms),
         "secrets": [
             {"createdAt": iso(s.created_ms), "expiresAt": None if s.expires_ms is None else iso(s.expires_ms)}

@@ -131,9 +131,113 @@ TYPING_ERRORS = {
     "show acmee crm": "there is no workspace",
     "update acme crm": "say what to change",
     "update acme crm --events DELIVERED": "has no event 'DELIVERED'; it has MESSAGE_DELIVERED",
+    "update acme crm --retry-schedule 30s,5m": "begins with 0",
+    "update acme crm --retry-schedule 0,3d": "less than the expiry in sum, 2d",
+    "update acme default --retry-schedule 0,soon": "not 'soon'",
     "add acme default --callback-url https://a.example/": "the workspace's own",
     "remove acme default": "the default subscription cannot be removed",
 }
+
+
+def test_a_retry_schedule_of_its_own(stack: Stack) -> None:
+    """The attempts of one subscription go by its schedule; `event show` and the log say so; a change applies at once."""
+
+    async def answer(request: web.Request, number: int) -> web.Response:
+        return web.Response(status=503) if request.path == "/crm" else await answer_ok(request, number)
+
+    stack.answer = answer
+    acme = Acme(stack)
+    acme.add("crm", "--retry-schedule", "0,60m")
+    worker = stack.start_worker().wait_ready()
+    [event] = stack.enqueue(1)
+    wait_until(lambda: stack.state(f"{event}.crm") == "retrying", 30, "crm failed")
+    shown: dict[str, Any] = stack.event(f"{event}.crm")
+    assert shown["retrySchedule"] == {"schedule": "0,1h", "attempts": 2, "subscription": "crm"}
+    by = f"attempt 2 of 2 at {shown['nextAttemptAt']}, by the schedule 0,1h of subscription crm; "
+    assert shown["nextStep"].startswith(by)
+    assert stack.cli_json("subscription", "show", "acme", "crm")["retrySchedule"] == "0,1h"
+    assert stack.cli_json("subscription", "show", "acme", "default")["retrySchedule"] == "default"
+    stack.cli("subscription", "update", "acme", "crm", "--retry-schedule", "0,0,0,0")
+    done = stack.cli("endpoint", "retry", "acme.crm", shown["endpoint"])
+    assert done.returncode == 0, done.stderr
+    assert stack.wait_ended([f"{event}.crm"]) == {"failed": 1}
+
+    def attempts() -> list[str]:
+        lines = worker.lines("callback.attempted")
+        return [one["attempt"] for one in lines if one["event_id"] == f"{event}.crm"]
+
+    wait_until(lambda: attempts() == ["1/2", "2/4", "3/4", "4/4"], 30, "all attempts are in the log")
+    [trail] = stack.cli_json("audit", "list", "--limit", "2")[1:]
+    assert (trail["from"]["retrySchedule"], trail["to"]["retrySchedule"]) == ("0,1h", "0,0,0,0")
+
+
+def test_a_receiver_that_ends_it(stack: Stack) -> None:
+    """`webhook-delivery: abort` ends one callback, `disable` the subscription; a 2xx is delivered all the same."""
+    words = {"/": (200, "disable"), "/crm": (500, "abort"), "/billing": (503, "disable")}
+
+    async def answer(request: web.Request, _number: int) -> web.Response:
+        status, word = words.get(request.path, words["/"])
+        return web.Response(status=status, headers={"webhook-delivery": word})
+
+    stack.answer = answer
+    acme = Acme(stack)
+    acme.add("crm")
+    acme.add("billing")
+    worker = stack.start_worker().wait_ready()
+    [event] = stack.enqueue(1)
+    assert stack.wait_ended([event, f"{event}.crm", f"{event}.billing"]) == {"delivered": 1, "failed": 2}
+    errors = [stack.event(f"{event}.{name}")["attempts"][-1]["error"] for name in ("crm", "billing")]
+    assert errors == ["aborted", "disabled"]
+    wait_until(lambda: worker.lines("subscription.disabled"), 30, "billing is disabled")
+    listed = stack.cli_json("subscription", "list", "acme")
+    assert {one["subscription"]: one["state"] for one in listed} == {
+        "default": "active",
+        "crm": "active",
+        "billing": "disabled",
+    }
+    shown = stack.cli_json("subscription", "show", "acme", "billing")
+    assert shown["reason"] == "the receiver asked for it (webhook-delivery: disable)"
+    assert shown["reason"] in stack.cli("subscription", "list", "acme", "--wide").stdout
+    refused = stack.cli("subscription", "pause", "acme", "billing")
+    assert (refused.returncode, "brings it back" in refused.stderr) == (2, True)
+    [next_] = stack.enqueue(1, first=1)
+    assert stack.wait_ended([next_, f"{next_}.crm"]) == {"delivered": 1, "failed": 1}
+    gone = stack.cli("event", "show", f"{next_}.billing", "--workspace", "acme")
+    assert (gone.returncode, "the ledger has no event" in gone.stderr) == (1, True)
+    words["/billing"] = (200, "")
+    wrong = stack.cli("subscription", "resume", "acme", "billing", "--replay-since", "yesterday")
+    assert (wrong.returncode, "is no time" in wrong.stderr) == (2, True)
+    assert stack.cli_json("subscription", "show", "acme", "billing")["state"] == "disabled"
+    said = stack.cli("subscription", "resume", "acme", "billing", "--replay-since", "1h").stdout
+    assert "is active again" in said
+    assert "1 event replayed" in said
+    assert stack.wait_ended([f"{event}.billing"]) == {"delivered": 1}
+    assert stack.cli_json("subscription", "show", "acme", "billing")["disabledAt"] is None
+
+
+def test_a_receiver_that_is_gone(stack: Stack) -> None:
+    """After so long of nothing but 410 a worker disables it, and the trail says who did it."""
+
+    async def answer(request: web.Request, number: int) -> web.Response:
+        return web.Response(status=410) if request.path == "/crm" else await answer_ok(request, number)
+
+    stack.answer = answer
+    acme = Acme(stack)
+    acme.add("crm")
+    stack.start_worker(DISPATCHER_DISABLE_AFTER_GONE_SECONDS="1").wait_ready()
+    told: list[str] = []
+
+    def is_disabled() -> bool:
+        told.extend(stack.enqueue(1, first=len(told)))
+        return bool(stack.cli_json("subscription", "show", "acme", "crm")["state"] == "disabled")
+
+    wait_until(is_disabled, 30, "crm is disabled")
+    assert stack.wait_ended(told) == {"delivered": len(told)}
+    shown = stack.cli_json("subscription", "show", "acme", "crm")
+    assert shown["reason"].startswith("it answered 410 to every attempt since 20")
+    wait_until(lambda: stack.cli_json("audit", "list")[0]["what"] == "subscription.disable", 30, "the trail")
+    [newest, *_] = stack.cli_json("audit", "list")
+    assert (newest["via"], newest["to"]["reason"]) == ("worker", shown["reason"])
 
 
 def test_removed_by_force(stack: Stack) -> None:
@@ -144,7 +248,7 @@ def test_removed_by_force(stack: Stack) -> None:
 
     stack.answer = answer
     acme = Acme(stack)
-    acme.add("crm")
+    acme.add("crm", "--retry-schedule", "0,1h")
     stack.start_worker().wait_ready()
     [event] = stack.enqueue(1)
     wait_until(lambda: stack.state(f"{event}.crm") == "retrying", 30, "crm failed")

@@ -86,6 +86,25 @@ def test_what_ended_is_told_together() -> None:
     ] == document["alerts"]
 
 
+def test_a_subscription_that_was_disabled_is_told() -> None:
+    """With the reason."""
+
+    async def work(alerts: Alerts) -> None:
+        alerts.disabled("acme", "crm", "https://crm.example:443", "it answered 410 to every attempt")
+        await alerts.send(NOW_MS)
+
+    (got,) = told(work)
+    assert [
+        {
+            "kind": "subscription_disabled",
+            "workspace": "acme",
+            "subscription": "crm",
+            "endpoint": "https://crm.example:443",
+            "reason": "it answered 410 to every attempt",
+        }
+    ] == json.loads(got.body)["alerts"]
+
+
 def test_alerts_are_signed() -> None:
     """They verify as callbacks do."""
 

@@ -14,6 +14,7 @@
 --     pause_ms           length of the breaker's last pause
 --     failures           in a row
 --     down_since         ms since 1970; 0: it is not down
+--     failing, gone      since when every attempt failed; was answered 410 (ms since 1970; 0: not the last)
 --     p95                duration that 95 of 100 attempts stay below, ms; nil: not known
 --     tat                when the bucket of tokens would be empty (GCRA), ms since 1970
 --     seen               when `keep` last renewed its record (lib/batch.lua), ms since 1970
@@ -63,7 +64,7 @@ end
 local function load_endpoint(endpoint_id, skips)
   local START_WINDOW, MAX_HINT_MS = 2, 60000
   local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
-    'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting')
+    'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting', 'failing', 'gone')
   local of = h[1] and string.match(h[1], '^%S+')
   local limits = of and workspace_of(of) or { max = MAX_CONCURRENCY, rate = 0 }
   local hinted_until = tonumber(h[3] or 0)
@@ -76,7 +77,7 @@ local function load_endpoint(endpoint_id, skips)
     stopped = h[5] ~= false or limits.is_paused == true,
     tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0), failures = tonumber(h[8] or 0),
     pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]), down_since = tonumber(h[11] or 0),
-    waiting = tonumber(h[12] or 0),
+    waiting = tonumber(h[12] or 0), failing = tonumber(h[13] or 0), gone = tonumber(h[14] or 0),
     leased = (skips == 'all' or skips == 'idle' and h[12] == '0') and 0
       or redis.call('ZCARD', key_of('leased', endpoint_id)),
   }
