@@ -66,6 +66,16 @@ COMMANDS = (
         "Several receivers for one customer, each on its own terms.",
     ),
     Entry(
+        "subscription add",
+        "tasks.commands.subscription_change:add",
+        "Add a subscription: later status changes become a callback for it too. Its secret is shown only now.",
+    ),
+    Entry(
+        "subscription update",
+        "tasks.commands.subscription_change:update",
+        "Change a subscription: URL, events, channels, fields and dialect are for later status changes, the rest applies at once.",
+    ),
+    Entry(
         "subscription ping",
         "tasks.commands.subscription_ping:ping",
         "Send a signed test callback to a subscription from here, now, and show the result.",

@@ -1,4 +1,4 @@
-"""How a subscription's receiver knows us: the options of `dispatcher subscription`, and what is shown of them."""
+"""How a subscription's receiver knows us: the options of `dispatcher subscription add` and `update`."""
 
 import os
 import sys
@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dispatcher import ed25519
-from dispatcher.model import iso
-from dispatcher.rules.authorization import BASIC, KINDS, NONE, authorization, check_kind, kind_of
-from dispatcher.rules.subscription import SIGNATURES, Receiver, check_signature
+from dispatcher.rules.authorization import BASIC, KINDS, NONE, authorization, check_kind
+from dispatcher.rules.subscription import SIGNATURES, check_signature
 from tasks import console
 
 ENVIRONMENT = "SUBSCRIPTION_AUTH_SECRET"
@@ -70,37 +68,3 @@ def _secret(auth: str, given: str | None) -> str:
         what = f"--auth {auth} needs its secret: set {ENVIRONMENT}, or --auth-secret - reads standard input"
         console.fail(what, console.USAGE)
     return getpass("Password: " if auth == BASIC else "Token: ", sys.stderr)
-
-
-def document(one: Receiver) -> dict[str, Any]:
-    """What `subscription show` tells: public keys, and of the Authorization header only its kind."""
-    keys = [
-        {
-            "publicKey": key.public,
-            "kid": ed25519.thumbprint(key.public),
-            "createdAt": iso(key.created_ms),
-            "expiresAt": None if key.expires_ms is None else iso(key.expires_ms),
-        }
-        for key in one.signing_keys
-    ]
-    return {"signature": one.signature, "publicKeys": keys, "auth": kind_of(one.auth)}
-
-
-def shown(found: dict[str, Any]) -> dict[str, Any]:
-    """A document's public keys as the cell of a table."""
-    keys = (
-        key["publicKey"] + (f" (ends {key['expiresAt']})" if key["expiresAt"] else "")
-        for key in found["publicKeys"]
-    )
-    return {"publicKeys": ", ".join(keys) or None}
-
-
-def noted(one: Receiver) -> dict[str, Any]:
-    """What the audit trail tells."""
-    kids = [ed25519.thumbprint(key.public) for key in one.signing_keys]
-    return {"signature": one.signature, "publicKeys": kids, "auth": kind_of(one.auth)}
-
-
-def public_key(one: Receiver) -> str | None:
-    """The newest public key, if there is one."""
-    return one.signing_keys[-1].public if one.signing_keys else None
