@@ -1,7 +1,7 @@
 """`dispatcher subscription`: several receivers for one customer, each on its own terms."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
