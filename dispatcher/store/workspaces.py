@@ -45,7 +45,7 @@ class Workspaces:
         self._client = client
         self._keys = keys
         self.record = WorkspaceRecord(box, allow_http=allow_http, expiry_seconds=expiry_seconds)
-        """Validates and encrypts fields; `subscriptions.py` does so with it too."""
+        """Validates and encrypts fields; `Subscriptions` does so with it too."""
         self._url = url
 
     async def get(self, workspace: str) -> Workspace | None:
