@@ -92,7 +92,10 @@ class Callbacks:
         for some in _batched(uuids, PAGE):
             with translated(self._url):
                 ids = await self._client.mget([self._keys.message(workspace, uuid) for uuid in some])
-            found |= {uuid: (of or b"").decode().split() for uuid, of in zip(some, ids, strict=True)}
+            found |= {
+                uuid: list(dict.fromkeys((of or b"").decode().split()))
+                for uuid, of in zip(some, ids, strict=True)
+            }
         return found
 
     async def ended(

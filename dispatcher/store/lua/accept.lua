@@ -13,8 +13,7 @@
 --   for each endpoint (number first): endpoint_id name
 --   for each callback (number first): queue_entry workspace id about endpoint_id message stamp
 --     ttl_ms body to_delivered_ms
---     those of one queue entry follow each other, its own last (lib/taking_in.lua); endpoint_id: '' for a
---     status change that the default subscription does not want
+--     endpoint_id: '' if the default subscription does not want it
 --     about: digest, type, letter of the status; stamp: timestamp (ns, 22 digits)
 --     body: URL, line feed, body; to_delivered_ms: from SUBMITTED to DELIVERED ('' = unknown)
 --   for each status change: entry workspace message status happened sent step told number
@@ -44,9 +43,12 @@
 -- include claiming
 -- include queue
 -- include batch
+-- include known
 -- include giving
 -- include siblings
 -- include taking_in
+-- include fan_out
+-- include words
 -- include message_steps
 -- include message_lists
 -- include message_record
@@ -90,33 +92,14 @@ write_entries()
 local hints, reply = {}, { 'accepted', now, '', '', '', '', '', '', 0 }
 give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(most_hinted))
 
--- Callbacks are counted, and of a status change that is known only itself.
-local function is_counted(word, is_own, endpoint_id)
-  if word == 'duplicate' or word == 'conflict' then return is_own end
-  return endpoint_id ~= ''
-end
-
 -- ... and only then write what marks them as done: expiries and queue.
-local expiries, n, words_of_entries = {}, 0, {}
-is_left = false
+local n = 0
 for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in callbacks do
   n = n + 1
-  local word, expiry, is_own = words[n], workspace .. ':' .. id, not is_other(id)
-  if broken[endpoint_id] and word ~= 'changed' then word = 'broken' end
-  if word == 'accepted' and expiries_to_add[expiry] then add(expiries, expiries_to_add[expiry], expiry) end
-  if word == 'changed' or word == 'broken' then
-    is_left = true
-  elseif is_counted(word, is_own, endpoint_id) then
-    count_word(word, workspace, to_delivered_ms)
-  end
-  if is_own then
-    if not is_left then done[#done + 1] = queue_entry end
-    if word == 'failed' then word = 'accepted' end -- by the others
-    words_of_entries[#words_of_entries + 1] = is_left and word ~= 'changed' and 'broken' or word
-    is_left = false
-  end
+  local word = broken[endpoint_id] and words[n] ~= 'changed' and 'broken' or words[n]
+  if finish_one(word, workspace, id, endpoint_id, to_delivered_ms) then done[#done + 1] = queue_entry end
 end
-if #expiries > 0 then redis.call('ZADD', key_of('expiries'), unpack(expiries)) end
+write_expiries()
 leave_queue(done)
 -- Message records come last: callbacks do not need them.
 keep_messages(kept_ms)
@@ -128,8 +111,9 @@ while has_more() do
     local kind, which = take(2)
     looked_up_by[kind] = which
   end
-  recorded[#recorded + 1], why = record_unless(
-    words_of_entries[tonumber(entry)], why, workspace, message, status, happened, sent, step, told, looked_up_by)
+  local word = words_of_entries[tonumber(entry)]
+  recorded[#recorded + 1], why =
+    record_unless(word, why, workspace, message, status, happened, sent, step, told, looked_up_by)
 end
 reply[3], reply[4] = table.concat(hints, ' '), table.concat(words_of_entries, ' ')
 reply[5] = table.concat(recorded, ' ')

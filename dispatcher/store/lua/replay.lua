@@ -94,7 +94,7 @@ write_entry(workspace, id, entry) -- until then it has ended, and a run that bre
 redis.call('ZADD', key_of('expiries'), expires, workspace .. ':' .. id)
 count_waiting(endpoint_id, 1)
 local endpoint = load_endpoint(endpoint_id)
-if not endpoint.stopped then redis.call('PEXPIRE', record, MAX_TTL + HOUR + RETENTION_MS) end
+if not endpoint.is_kept then redis.call('PEXPIRE', record, MAX_TTL + HOUR + RETENTION_MS) end
 reschedule(assess(endpoint))
 count('replayed', workspace)
 write_counts()
