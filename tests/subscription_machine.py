@@ -34,7 +34,9 @@ OUTCOMES: list[Outcome] = [Delivered(), Delivered(), Failed(), Retry(0), Retry(1
 
 def endpoint_of(name: str, host: str = "a") -> str:
     """The endpoint of a subscription (empty: the default one) at one of its two servers."""
-    return f"acme.{name} https://{name}-{host}.example:443" if name else f"acme https://own-{host}.example:443"
+    return (
+        f"acme.{name} https://{name}-{host}.example:443" if name else f"acme https://own-{host}.example:443"
+    )
 
 
 ENDPOINTS = [endpoint_of(name, host) for name in ("", *NAMES) for host in HOSTS]
@@ -120,9 +122,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def add_or_change(self, name: str, events: tuple[str, ...], ordering: str) -> None:
         before = self.workspace
         if name in self.terms:
-            self.world.run(
-                self.subscriptions.update("acme", name, events=list(events), ordering=ordering)
-            )
+            self.world.run(self.subscriptions.update("acme", name, events=list(events), ordering=ordering))
             self.terms[name].events = events
         else:
             url = f"https://{name}-a.example/hooks"
@@ -223,9 +223,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         message = {"uuid": f"m{number % 2}", "src": "ACME", "dest": "+233200000001"}
         at = iso(START_MS + number)
         fields = {"eventId": f"e{number}", "workspace": "acme", "status": status, "timestamp": at}
-        return StatusChange.from_dict(
-            fields | {"message": message} | ({"ttlSeconds": ttl} if ttl else {})
-        )
+        return StatusChange.from_dict(fields | {"message": message} | ({"ttlSeconds": ttl} if ttl else {}))
 
     @precondition(lambda self: self.unfinished)
     @rule(room=st.sampled_from([0, 3]))
@@ -275,9 +273,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def accept(self, change: StatusChange, rendered: Any, revision: str, room: int, breaks_at: int) -> str:
         batch = ToAccept((entry, one) for entry in self.world.enqueued(1) for one in rendered)
         self.world.break_at = breaks_at  # type: ignore[attr-defined]
-        accepted = self.world.run(
-            self.world.ledger.accept(TOKEN, {"acme": revision}, [], batch, Room(room))
-        )
+        accepted = self.world.run(self.world.ledger.accept(TOKEN, {"acme": revision}, [], batch, Room(room)))
         for id_, claim in accepted.claims:
             name = next(one for one in ENDPOINTS if endpoint_id(one) == id_)
             self.hands += [(name, one.event_id, one.claim) for one in claim.callbacks]

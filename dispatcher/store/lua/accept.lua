@@ -89,11 +89,10 @@ end
 write_entries()
 
 -- ... then do what is needed once per endpoint, ...
-local hints, reply = {}, { 'accepted', now, '', '', '', '', '', '', 0 }
+local hints, reply, n = {}, { 'accepted', now, '', '', '', '', '', '', 0 }, 0
 give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(most_hinted))
 
 -- ... and only then write what marks them as done: expiries and queue.
-local n = 0
 for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in callbacks do
   n = n + 1
   local word = broken[endpoint_id] and words[n] ~= 'changed' and 'broken' or words[n]
