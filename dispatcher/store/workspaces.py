@@ -19,6 +19,7 @@ from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import stopped_of, waiting_of
+from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.sealing import SecretBox, generate_secret
@@ -48,6 +49,8 @@ class Workspaces:
         self.record = WorkspaceRecord(box, allow_http=allow_http)
         """Validates and encrypts fields; `subscriptions.py` does so with it too."""
         self._url = url
+        self.installation = Installation(client, keys, url)
+        """Whose workspaces they are; `subscriptions.py` looks at its format."""
 
     async def get(self, workspace: str) -> Workspace | None:
         """The workspace, or None."""
