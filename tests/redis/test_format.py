@@ -20,7 +20,12 @@ KNOWN = {"waits": A, "behind": A, "done": A, "gone": A, "retries": B, "hands": B
 
 def load_format_1(world: World) -> None:
     """Puts it into Redis."""
-    for command, key, content, ttl in json.loads(FORMAT_1.read_text()):
+    load(world, FORMAT_1)
+
+
+def load(world: World, data: Path) -> None:
+    """Puts into Redis what a version left: the commands that make it, with the ms that each key lives (-1: for ever)."""
+    for command, key, content, ttl in json.loads(data.read_text()):
         match command:
             case "SET":
                 world.call("set", key, b64decode(content))
@@ -30,6 +35,8 @@ def load_format_1(world: World) -> None:
                 world.call("zadd", key, dict(content))
             case "RPUSH":
                 world.call("rpush", key, *content)
+            case "SADD":
+                world.call("sadd", key, *content)
         if ttl > 0:
             world.call("pexpire", key, ttl)
 
