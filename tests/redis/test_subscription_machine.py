@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -13,6 +14,7 @@ from tests.world import World
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "30"))
 
 
+@pytest.mark.timeout(600)
 def test_subscription_machine(redis_url: str) -> None:
     """Whatever happens in whatever order, each subscription that wants a status change has one callback of it."""
 
