@@ -36,7 +36,9 @@ OUTCOMES: list[Outcome] = [Delivered(), Delivered(), Failed(), Retry(0), Retry(1
 def endpoint_of(name: str, host: str = "a") -> str:
     """The endpoint of a subscription (empty: the default one) at one of its two servers."""
     return (
-        f"acme.{name} https://{name.lower()}-{host}.example:443" if name else f"acme https://own-{host}.example:443"
+        f"acme.{name} https://{name.lower()}-{host}.example:443"
+        if name
+        else f"acme https://own-{host}.example:443"
     )
 
 
@@ -267,7 +269,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
         else:
             assert word in ("accepted", "superseded") or self.broke
             found, maybe = self.existing(change.event_id), self.begun & before - wanted - {change.event_id}
-            if change.event_id in before:  # then it was accepted by the run that broke off, for those of that time
+            if (
+                change.event_id in before
+            ):  # then it was accepted by the run that broke off, for those of that time
                 assert found == before
                 wanted, maybe = before & self.begun, set()
             self.told[change.event_id] = Told(change, wanted, maybe)
