@@ -47,7 +47,9 @@ do -- the rest is private to this file
     end
     local known, word, begun = take_known(workspace, id), nil, nil
     if known then word, begun = look_at_known(workspace, id, known, about) end
-    if not known and endpoint_id == '' then
+    if begun and endpoint_id == '' then -- the default subscription wanted it then: the sweep completes it
+      word = 'duplicate'
+    elseif not known and endpoint_id == '' then
       word = keep_change(workspace, id, about, message, expires_at)
     elseif not known and #others > 0 and is_full(endpoint_id, max_waiting) then
       word = fail_full(queue_entry, workspace, id, about, endpoint_id, message, expires_at, body)
