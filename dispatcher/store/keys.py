@@ -85,7 +85,9 @@ class Keys:
         return f"{self.prefix}:full"
 
     def event(self, workspace: str, event_id: str) -> str:
-        """String: the ledger's entry of one callback (lua/lib/entry.lua). Retention after its end."""
+        """String: the ledger's entry of one callback (lua/lib/entry.lua). Retention after its end.
+
+        For a subscription beside the default one the id is `eventId.subscription`, here and everywhere below."""
         return f"{self.prefix}:event:{workspace}:{event_id}"
 
     def body(self, workspace: str, event_id: str) -> str:

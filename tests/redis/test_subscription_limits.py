@@ -11,7 +11,6 @@ from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.worker.recorder import Recorder
-from tests.leaks import leaked_keys
 from tests.redis.test_broken_off import BreakingWorld
 from tests.redis.test_intake import KEYS, Reader, line
 from tests.redis.test_subscriptions import CRM, OWN, Customer, change
@@ -83,14 +82,18 @@ def test_parts_keep_entries_whole() -> None:
     assert [part.count for part in whole.parts(1)] == [2, 2, 2]
 
 
-def test_a_paused_subscription_leaves_nothing_behind(world: World) -> None:
-    """The record of an endpoint that was made while its subscription was paused has a time to live."""
+def test_a_paused_subscription_keeps_its_endpoint_known(world: World) -> None:
+    """The record of its endpoint is renewed by what comes while it is paused, as any other's."""
     customer = Customer(world)
-    world.run(customer.subscriptions.pause("acme", "crm"))
     customer.tell(change())
-    assert world.run(world.ledger.cancel(endpoint_id(CRM), ["e1.crm"])) == 1
-    world.deliver_all(OWN)
-    assert leaked_keys(world) == []
+    world.run(customer.subscriptions.pause("acme", "crm"))
+    record = world.keys.endpoint(endpoint_id(CRM))
+    world.call("pexpire", record, 60_000)
+    world.now += 7_200_000
+    customer.tell(change("e2"))
+    assert world.call("pttl", record) > 60_000
+    world.run(customer.subscriptions.resume("acme", "crm", world.ledger))
+    world.deliver_all(OWN, CRM)
 
 
 def test_what_is_purged_is_accepted_again(world: World) -> None:

@@ -276,7 +276,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "a name with a full stop": ("a.b", {}, InvalidInput, "1 to 32 letters"),
     "there already": ("crm", {}, AlreadyExists, "has a subscription 'crm' already"),
     "an unknown event": ("new", {"events": ["DELIVERED"]}, InvalidInput, "it has MESSAGE_DELIVERED, "),
-    "a channel of two words": ("new", {"channels": ["S M S"]}, InvalidInput, "such as SMS"),
+    "an unknown channel": ("new", {"channels": ["sms", "FAX"]}, InvalidInput, "there are SMS, RCS, WHATSAPP"),
     "another platform": ("new", {"dialect": "sendexa"}, InvalidInput, "its workspace's platform, zeckta"),
     "an order": ("new", {"ordering": "any"}, InvalidInput, "one of first_attempt"),
     "a limit": ("new", {"max_concurrency": 0}, InvalidInput, "1 to 1000"),
