@@ -134,7 +134,7 @@ def test_the_default_url_goes_while_a_run_is_broken_off(redis_url: str) -> None:
         delivered = world.deliver_all(OWN, CRM)
         assert delivered.count("e1.crm") == 1
         assert delivered.count("e1") <= 1
-        states = {one for one in customer.states("e1", "e1.crm").values()}
+        states = set(customer.states("e1", "e1.crm").values())
         assert states <= {State.DELIVERED, State.FANNED_OUT}
         world.close()
         if not broke:
