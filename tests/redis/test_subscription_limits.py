@@ -105,6 +105,7 @@ def test_what_is_purged_is_accepted_again(world: World) -> None:
     for endpoint in (CRM, late):
         [one] = world.claim(endpoint).callbacks
         world.settle(one.event_id, one.claim, Failed(), endpoint=endpoint, error="http_410")
+    assert world.run(world.ledger.replay("acme", "e1")) == "fanned_out"
     assert world.run(world.ledger.forget("acme", ["e1.crm"])) == 1
     assert customer.tell(change()) == ["duplicate"]
     assert world.run(world.ledger.forget("acme", ["e1.late"])) == 1
