@@ -11,7 +11,7 @@ from tests.redis.test_broken_off import BreakingWorld
 from tests.subscription_machine import SubscriptionMachine
 from tests.world import World
 
-EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "25"))
 
 
 @pytest.mark.timeout(600)
@@ -28,7 +28,7 @@ def test_subscription_machine(redis_url: str) -> None:
         OnRealServer,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=60,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
