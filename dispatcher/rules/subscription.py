@@ -74,6 +74,7 @@ class Receiver:
     dialect: str
     callback_url: str
     secrets: tuple[Secret, ...]
+    created_ms: int
     headers: Mapping[str, str]
     events: tuple[str, ...]
     channels: tuple[str, ...]

@@ -20,6 +20,11 @@ OF_EACH_CALLBACK = 10
 """Arguments that `ToAccept.add` appends per callback."""
 ID_AT, ENDPOINT_AT = 2, 4
 """Index of the callback's and of the endpoint's id among them."""
+OF_EACH_RECORD = 9
+"""Arguments of a status change's record, the last of which says how many pairs follow (lua/accept.lua)."""
+
+MOST_AT_ONCE = 1024
+"""Most callbacks in one call of accept: Redis does nothing else meanwhile, and Lua passes some 8,000 values to a command."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,47 @@ class ToAccept:
             if not subscription_of(str(callback)):
                 yield of_entry
                 of_entry = []
+
+    def parts(self, most: int = MOST_AT_ONCE) -> list["ToAccept"]:
+        """Itself, or parts of at most `most` callbacks, in order; the callbacks of one entry stay together.
+
+        What entries without callbacks say about messages is in the first part.
+        """
+        if self.count <= most:
+            return [self]
+        parts, place, taken = [self._part()], 0, 0
+        first_of: list[tuple[ToAccept, int]] = [
+            (parts[0], 0)
+        ]  # the part of each entry, and how many were before it
+        names = {endpoint: name for name, endpoint in self.endpoints.items()}
+        for size in map(len, self.endpoint_ids()):
+            if parts[-1].count and parts[-1].count + size > most:
+                parts.append(self._part())
+                taken = len(first_of) - 1
+            some, part = self.arguments[place : place + size * OF_EACH_CALLBACK], parts[-1]
+            place += len(some)
+            part.count += size
+            part.arguments += some
+            ids = {str(one) for one in some[ENDPOINT_AT::OF_EACH_CALLBACK] if one}
+            part.endpoints |= {names[one]: one for one in ids}
+            first_of.append((part, taken))
+        for number, told in self._told():
+            part, before = first_of[number]
+            part.records += (number - before, *told)
+        return parts
+
+    def _part(self) -> "ToAccept":
+        part = ToAccept()
+        part.kept_ms = self.kept_ms
+        return part
+
+    def _told(self) -> Iterator[tuple[int, list[Argument]]]:
+        """The records, each with the number of its entry."""
+        first = 0
+        while first < len(self.records):
+            last = first + OF_EACH_RECORD + 2 * int(self.records[first + OF_EACH_RECORD - 1])
+            yield int(self.records[first]), self.records[first + 1 : last]
+            first = last
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ class Ledger:
     ) -> str:
         """Sends an ended callback again, due in `in_ms`; as a copy with the eventId `copy`, if one is given.
 
-        Returns `replayed`, or why not: unknown, not_ended, no_body, superseded, busy, full. A copy raises RedisFull.
+        Returns `replayed`, or why not: unknown, not_ended, fanned_out, no_body, superseded, busy, full. A copy raises RedisFull.
         """
         reply, _ = await self._run(
             "replay", workspace, event_id, copy, in_ms, ttl_ms, self.options.max_waiting

@@ -27,6 +27,7 @@ from dispatcher.rules.subscription import (
 )
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
+from dispatcher.store.format import know_subscriptions
 from dispatcher.store.key_rotation import new_secret, new_signing_key, rotated_fields
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import Ledger
@@ -63,7 +64,7 @@ class Subscriptions:
         auth: Authorization | Literal["none"] | None = None,
         **terms: Any,
     ) -> Workspace:
-        """Adds a subscription; `terms` as in `update`. Raises InvalidInput, or AlreadyExists."""
+        """Adds a subscription; `terms` as in `update`. Raises InvalidInput, AlreadyExists, or OtherFormat (store/format.py)."""
         check_name(name)
         sealed = self._record.seal([new_secret(secret, now_ms)])
 
@@ -86,6 +87,8 @@ class Subscriptions:
             fields |= {"secrets": sealed, "created": now_ms, "dialect": dialect}
             return _of(name, fields)
 
+        add(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
+        await know_subscriptions(self._workspaces.installation)
         return await self._workspaces.write(workspace, add)
 
     async def update(

@@ -19,6 +19,7 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import failing_of, stopped_of, waiting_of
+from dispatcher.store.installation import Installation
 from dispatcher.store.key_rotation import new_secret, rotated_fields
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
@@ -47,6 +48,8 @@ class Workspaces:
         self.record = WorkspaceRecord(box, allow_http=allow_http, expiry_seconds=expiry_seconds)
         """Validates and encrypts fields; `Subscriptions` does so with it too."""
         self._url = url
+        self.installation = Installation(client, keys, url)
+        """Whose workspaces they are; `Subscriptions` looks at its format."""
 
     async def get(self, workspace: str) -> Workspace | None:
         """The workspace, or None."""

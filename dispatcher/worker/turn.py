@@ -217,7 +217,7 @@ class Turn:
                 error=error,
             )
             name, now_ms = self._name, self._parts.ledger.now_ms()
-            self._parts.alerts.down(name.workspace, name.origin, settled.down_since_ms, now_ms, error)
+            self._parts.alerts.down(name, settled.down_since_ms, now_ms, error)
         elif settled.breaker == "closed":
             log.info("endpoint.recovered", endpoint=str(self._name))
 

@@ -19,6 +19,7 @@ from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url,
 WHY_NOT = {
     "unknown": "the ledger has no such event: it was never accepted, or its retention is over",
     "not_ended": "it has not ended",
+    "fanned_out": "it went to other subscriptions alone; `dispatcher event show` names their callbacks, which can be replayed",
     "no_body": "its body is not kept any more (DISPATCHER_DELIVERED_BODY_SECONDS, DISPATCHER_LEDGER_RETENTION_SECONDS)",
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
     "full": "too many wait for its endpoint (DISPATCHER_MAX_WAITING_PER_ENDPOINT): try again when fewer wait",

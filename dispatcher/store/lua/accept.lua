@@ -13,7 +13,6 @@
 --   for each endpoint (number first): endpoint_id name
 --   for each callback (number first): queue_entry workspace id about endpoint_id message stamp
 --     ttl_ms body to_delivered_ms
---     those of one queue entry follow each other, its own last (lib/fan_out.lua)
 --     endpoint_id: '' if the default subscription does not want it
 --     about: digest, type, letter of the status; stamp: timestamp (ns, 22 digits)
 --     body: URL, line feed, body; to_delivered_ms: from SUBMITTED to DELIVERED ('' = unknown)
@@ -44,10 +43,12 @@
 -- include claiming
 -- include queue
 -- include batch
+-- include known
 -- include giving
 -- include siblings
 -- include taking_in
 -- include fan_out
+-- include words
 -- include message_steps
 -- include message_lists
 -- include message_record
@@ -55,7 +56,7 @@ local token, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = 
 left_to_give, max_waiting = tonumber(most_given), tonumber(max_waiting)
 
 -- If a workspace changed since its entries were rendered, all of them are left on the queue.
-local changed, changes = {}, {}
+local changed, changes, done = {}, {}, {}
 for _ = 1, take(1) do
   local workspace, revision, most_of_it = take(3)
   left_of[workspace] = tonumber(most_of_it)
@@ -64,9 +65,9 @@ for _ = 1, take(1) do
 end
 for _ = 1, take(1) do
   local queue_entry, workspace = take(2)
-  if not changed[workspace] then marks.entries[#marks.entries + 1] = queue_entry end
+  if not changed[workspace] then done[#done + 1] = queue_entry end
 end
-if #marks.entries > 0 then count('noCallback', '*', nil, #marks.entries) end
+if #done > 0 then count('noCallback', '*', nil, #done) end
 for _ = 1, take(1) do
   local endpoint_id, name = take(2)
   name_of[endpoint_id] = name
@@ -88,18 +89,17 @@ end
 write_entries()
 
 -- ... then do what is needed once per endpoint, ...
-local hints, reply = {}, { 'accepted', now, '', '', '', '', '', '', 0 }
+local hints, reply, n = {}, { 'accepted', now, '', '', '', '', '', '', 0 }, 0
 give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(most_hinted))
 
 -- ... and only then write what marks them as done: expiries and queue.
-local n = 0
 for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in callbacks do
   n = n + 1
   local word = broken[endpoint_id] and words[n] ~= 'changed' and 'broken' or words[n]
-  mark(word, queue_entry, workspace, id, endpoint_id, to_delivered_ms)
+  if finish_one(word, workspace, id, endpoint_id, to_delivered_ms) then done[#done + 1] = queue_entry end
 end
-if #marks.expiries > 0 then redis.call('ZADD', key_of('expiries'), unpack(marks.expiries)) end
-leave_queue(marks.entries)
+write_expiries()
+leave_queue(done)
 -- Message records come last: callbacks do not need them.
 keep_messages(kept_ms)
 local recorded, why = {}, ''
@@ -110,10 +110,11 @@ while has_more() do
     local kind, which = take(2)
     looked_up_by[kind] = which
   end
-  recorded[#recorded + 1], why = record_unless(marks.words[tonumber(entry)],
-    why, workspace, message, status, happened, sent, step, told, looked_up_by)
+  local word = words_of_entries[tonumber(entry)]
+  recorded[#recorded + 1], why =
+    record_unless(word, why, workspace, message, status, happened, sent, step, told, looked_up_by)
 end
-reply[3], reply[4] = table.concat(hints, ' '), table.concat(marks.words, ' ')
+reply[3], reply[4] = table.concat(hints, ' '), table.concat(words_of_entries, ' ')
 reply[5] = table.concat(recorded, ' ')
 reply[6], reply[7], reply[8] = why, table.concat(changes, ' '), problem
 return conclude(reply)

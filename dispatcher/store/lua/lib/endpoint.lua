@@ -9,7 +9,8 @@
 --     window             how many callbacks may be leased
 --     leased, waiting    how many are leased; how many have not ended, leased ones included
 --     hinted_until       no hint is given before (ms since 1970; 0: there was none)
---     stopped            true: the operator stopped it (`endpoint stop`), or its subscription is paused
+--     is_kept            true: the operator stopped it (`endpoint stop`), and its record has no time to live
+--     stopped            true: that, or its subscription is paused
 --     pause              end of its pause by the breaker or a Retry-After (ms since 1970; 0: none)
 --     pause_ms           length of the breaker's last pause
 --     failures           in a row
@@ -73,8 +74,8 @@ local function load_endpoint(endpoint_id, skips)
     id = endpoint_id, name = h[1] or '', workspace = limits.id, revision = limits.revision or '',
     ordering = limits.ordering, max = limits.max, rate = limits.rate,
     window = math.min(tonumber(h[2] or START_WINDOW), limits.max),
-    hinted_until = hinted_until, pause = tonumber(h[4] or 0),
-    stopped = h[5] ~= false or limits.is_paused == true,
+    hinted_until = hinted_until, pause = tonumber(h[4] or 0), is_kept = h[5] ~= false,
+    stopped = h[5] ~= false or limits.is_paused or false,
     tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0), failures = tonumber(h[8] or 0),
     pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]), down_since = tonumber(h[11] or 0),
     waiting = tonumber(h[12] or 0), failing = tonumber(h[13] or 0), gone = tonumber(h[14] or 0),
