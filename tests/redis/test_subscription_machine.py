@@ -4,7 +4,7 @@ import os
 
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.redis.test_broken_off import BreakingWorld
@@ -30,6 +30,8 @@ def test_subscription_machine(redis_url: str) -> None:
             max_examples=EXAMPLES,
             stateful_step_count=40,
             deadline=None,
+            phases=[Phase.generate],  # shrinking what fails takes minutes here
+            database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
