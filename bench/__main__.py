@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from bench.contenders import BARE, POOLS, Contenders, Size, customers, ratio
+from bench.fan_out import fan_out
 from bench.http_intake import http_intake
 from bench.load import Customer
 from bench.receiver import Receiver
@@ -214,6 +215,7 @@ TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
     "latency": (latency, len(RATES)),
     "http": (http_intake, 4),
     "slow": (slow, 2 * len(SLOW_MS)),
+    "fan-out": (fan_out, 2),
     "workers": (workers, 3),
     "durability": (durability, len(AOF)),
     "enqueue": (enqueue, 1),

@@ -69,8 +69,8 @@ class Load:
                 "workspace": customer.workspace,
                 "status": self.statuses[number % len(self.statuses)],
                 "timestamp": self._stamp,
-                "callbackUrl": customer.url,
                 "message": message,
+                **({"callbackUrl": customer.url} if customer.url else {}),
             }
         )
 

@@ -13,6 +13,7 @@ from config import broker
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url, without_userinfo
 from dispatcher.rules.networks import nat64_prefix
+from dispatcher.rules.source_addresses import source_addresses
 from dispatcher.signing import key_of
 from dispatcher.store.redis_url import RedisUrl, split_url
 
@@ -46,6 +47,11 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
 def _nat64_prefixes(value: tuple[str, ...]) -> tuple[str, ...]:
     for prefix in value:
         nat64_prefix(prefix)
+    return value
+
+
+def _source_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    source_addresses(value)
     return value
 
 
@@ -156,6 +162,7 @@ Networks = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_network
 Nat64Prefixes = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_nat64_prefixes)]
 Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65_535)], ...], NoDecode, _COMMAS]
 NameServers = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_name_servers)]
+SourceAddresses = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_source_addresses)]
 FernetKeys = Annotated[SecretStr | None, _EMPTY, AfterValidator(_fernet)]
 SigningSecret = Annotated[SecretStr | None, _EMPTY, AfterValidator(_signing_secret)]
 HttpUrl = Annotated[SecretStr | None, _EMPTY, AfterValidator(_http_url)]

@@ -28,6 +28,7 @@ from config.setting_types import (
     RedisServer,
     Seconds,
     SigningSecret,
+    SourceAddresses,
 )
 from dispatcher.errors import InvalidInput
 from dispatcher.store.connection import safe_url
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
         None,
         description="egress proxy that makes all connections and checks addresses itself (e.g. smokescreen); empty: none",
     )
+    source_address: SourceAddresses = Field(
+        (),
+        description="this machine's address that callbacks come from, e.g. 192.0.2.7 or 192.0.2.7,2001:db8::7; with one of "
+        "them only that IP version is used; empty: the system chooses",
+    )
     dns_servers: NameServers = Field(
         (),
         description="name servers that resolve callback URLs' hosts, e.g. 10.0.0.53,[fd00::53]:5353; empty: the system's",
@@ -150,6 +156,14 @@ class Settings(BaseSettings):
         10, description="first pause of an endpoint; each failed probe doubles it"
     )
     breaker_max_pause_seconds: Seconds = Field(600, description="longest pause of an endpoint")
+    disable_after_gone_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
+        86_400,
+        description="a subscription that answered 410 to every attempt for so long is disabled; 0: never",
+    )
+    disable_after_failing_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
+        432_000,
+        description="a subscription whose every attempt failed for so long is disabled; 0: never",
+    )
     remote_control: bool = Field(
         False,
         description="let Celery's remote control (celery inspect, celery control) reach workers; then anyone who can write to "
@@ -178,7 +192,7 @@ class Settings(BaseSettings):
     alert_url: HttpUrl = Field(
         None,
         description="the operator's own URL for alerts, at most once a minute: callbacks that ended failed or expired, endpoints "
-        "that are down, low success rates; empty: log events only",
+        "that are down, subscriptions that were disabled, low success rates; empty: log events only",
     )
     alert_secret: SigningSecret = Field(
         None,
@@ -200,6 +214,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"DISPATCHER_LEASE_SECONDS ({self.lease_seconds:g}) must be at least DISPATCHER_REQUEST_TIMEOUT_SECONDS + 2 "
                 f"({self.request_timeout_seconds + 2:g}), or a callback could be sent twice at once"
+            )
+        if self.source_address and self.proxy_url:
+            raise ValueError(
+                "set DISPATCHER_SOURCE_ADDRESS or DISPATCHER_PROXY_URL, not both: receivers see the proxy's address"
             )
         longest = max(self.expiry_seconds, 604_800)
         if self.ledger_retention_seconds < longest:

@@ -29,6 +29,8 @@ from dispatcher.values import (
     Cost,
     Free,
     Timestamp,
+    Traceparent,
+    Tracestate,
     characters,
     is_deep,
     matching,
@@ -194,6 +196,8 @@ class StatusChange(Record, frozen=True):
     ttl_seconds: age at which the callback expires, 1 to 604,800 s;
         48 hours if left out
     error: why the message failed, a MessageError
+    traceparent, tracestate: of the trace that this is part of, as in W3C
+        Trace Context; headers of the callback. tracestate needs a traceparent
 
     In JSON the names are camelCase: see `from_json`. Raises InvalidInput,
     which names each invalid field.
@@ -207,6 +211,8 @@ class StatusChange(Record, frozen=True):
     ttl_seconds: Annotated[int, whole_number(1, 604_800)] | None = None
     message: Message
     error: MessageError | None = None
+    traceparent: Traceparent | None = None
+    tracestate: Tracestate | None = None
 
     @checked
     def __init__(
@@ -220,6 +226,8 @@ class StatusChange(Record, frozen=True):
         callback_url: str | None = None,
         ttl_seconds: int | None = None,
         error: MessageError | Mapping[str, Any] | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
     ) -> None: ...
 
     @classmethod
@@ -272,7 +280,7 @@ class StatusChange(Record, frozen=True):
     def digest(self) -> str:
         """A digest of the canonical form, 16 characters: tells two status changes with the same eventId apart.
 
-        Format 1 kept only the first 8 characters; the other 8 are from a second hash of the same length.
+        Their traces do not: a backend that enqueues one again does it within another span. Format 1 kept only the first 8 characters; the other 8 are from a second hash of the same length.
         """
         error = _values_of_error(self.error) if self.error else None
         canonical = encode_canonical((_values_of_change(self), _values_of_message(self.message), error))
@@ -281,6 +289,8 @@ class StatusChange(Record, frozen=True):
 
     @model_validator(mode="after")
     def _derive_event_id(self) -> Self:
+        if self.tracestate and not self.traceparent:
+            raise ValueError("tracestate: needs a traceparent")
         if not self.event_id:
             object.__setattr__(self, "event_id", _derived_event_id(self.__dict__))
         return self
@@ -307,9 +317,8 @@ def _uuid5_url(name: str) -> str:
 
 _values_of_message = attrgetter(*Message.model_fields)
 _values_of_error = attrgetter(*MessageError.model_fields)
-_values_of_change = attrgetter(
-    *(name for name in StatusChange.model_fields if name not in ("message", "error"))
-)
+_NOT_COMPARED = ("message", "error", "traceparent", "tracestate")
+_values_of_change = attrgetter(*(name for name in StatusChange.model_fields if name not in _NOT_COMPARED))
 
 
 def check_not_ahead(occurred_ms: int, now_ms: int) -> None:

@@ -50,7 +50,7 @@ def whole_number(low: int, high: int) -> Allowed:
     )
 
 
-def _channel(value: str) -> str:
+def known_channel(value: str) -> str:
     """A channel that platforms know is written as they do; any other stays as it is."""
     upper = value.upper()
     return upper if upper in CHANNELS else value
@@ -98,6 +98,13 @@ def _decimal(value: object) -> Decimal:
         raise ValueError("must be a number") from None
 
 
+def _traced(value: str) -> str:
+    _, trace, span, _ = value.split("-")
+    if not trace.strip("0") or not span.strip("0"):
+        raise ValueError("must have a trace id and a parent id that are not all zeros")
+    return value
+
+
 def _shallow(value: dict[str, Any]) -> dict[str, Any]:
     if is_deep(value):
         raise ValueError(f"is nested too deeply; the limit is {MAX_DEPTH} levels")
@@ -122,7 +129,21 @@ def _nesting(values: Iterable[Any]) -> list[Any]:
 _NESTS = (dict, list, tuple)
 
 
-Channel = Annotated[str, characters(1, 256), AfterValidator(_channel)]
+Channel = Annotated[str, characters(1, 256), AfterValidator(known_channel)]
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]
 Cost = Annotated[Decimal, BeforeValidator(_cost)]
+Traceparent = Annotated[
+    str,
+    matching(
+        r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+        "00-trace id-parent id-flags with 32, 16 and 2 hexadecimal digits in lower case",
+    ),
+    AfterValidator(_traced),
+]
+"""W3C Trace Context, level 1, §3.2."""
+Tracestate = Annotated[
+    str,
+    matching(r"^[!-~](?:[ -~]{0,510}[!-~])?$", "1 to 512 printable ASCII characters, no blank at either end"),
+]
+"""W3C Trace Context, level 1, §3.3; what is in it is its vendors' business."""
 Free = Annotated[dict[str, Any], AfterValidator(_shallow)]

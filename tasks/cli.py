@@ -61,6 +61,26 @@ COMMANDS = (
         "API keys of a workspace, for its customer's queries.",
     ),
     Entry(
+        "subscription",
+        "tasks.commands.subscription:commands",
+        "Several receivers for one customer, each on its own terms.",
+    ),
+    Entry(
+        "subscription add",
+        "tasks.commands.subscription_change:add",
+        "Add a subscription: later status changes become a callback for it too. Its secret is shown only now.",
+    ),
+    Entry(
+        "subscription update",
+        "tasks.commands.subscription_change:update",
+        "Change a subscription: URL, events, channels, fields and dialect are for later status changes, the rest applies at once.",
+    ),
+    Entry(
+        "subscription ping",
+        "tasks.commands.subscription_ping:ping",
+        "Send a signed test callback to a subscription from here, now, and show the result.",
+    ),
+    Entry(
         "producer-key",
         "tasks.commands.api_key:of_producers",
         "API keys of backends, for POST /v1/status-changes.",
@@ -129,6 +149,8 @@ Examples:
   dispatcher enqueue status-changes.jsonl    put status changes on the queue
   dispatcher worker                          deliver them
   dispatcher workspace ping acme             a signed test callback, now
+  dispatcher subscription add acme crm --callback-url https://crm.example/sms
+                                             a second receiver of one customer
   dispatcher event list --message 0b6b0c4e-6f2d-4d3a-9a39-0d7a2a1f8f11
                                              what became of its callbacks
   dispatcher event list --state failed --since 6h    what was given up

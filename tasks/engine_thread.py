@@ -14,7 +14,7 @@ import uvloop
 
 from config import logs
 from config.settings import Settings
-from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.errors import InvalidInput, OtherFormat, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.store.check_finding import Verdict
 from dispatcher.store.checks import look_at_redis
@@ -30,7 +30,7 @@ from tasks.prometheus import WorkerCollector
 EX_SOFTWARE = 70
 """Exit code after an internal error: the supervisor should restart the worker."""
 EX_CONFIG = 78
-"""Exit code if the data in Redis has another version's format: a restart would not help."""
+"""Exit code if the data in Redis has another version's format, or a setting does not fit: a restart would not help."""
 
 OTHER_DESCRIPTORS = 200
 """File descriptors kept free for everything but connections to receivers: Redis, Celery, DNS."""
@@ -100,7 +100,7 @@ class EngineThread:
                 self._loop = runner.get_loop()
                 runner.run(self._main())
         except BaseException as error:  # the engine could not start
-            _die(error)
+            _die(error, refused=isinstance(error, InvalidInput))
 
     async def _main(self) -> None:
         settings = self._settings
@@ -129,9 +129,12 @@ def wait_for(future: Future[None], thread: threading.Thread) -> None:
         future.result()
 
 
-def _die(error: BaseException) -> NoReturn:
-    """Ends the process: a worker without its engine would consume hints and do nothing."""
-    refused = isinstance(error, OtherFormat)
+def _die(error: BaseException, *, refused: bool = False) -> NoReturn:
+    """Ends the process: a worker without its engine would consume hints and do nothing.
+
+    `refused`: a setting does not fit this machine.
+    """
+    refused = refused or isinstance(error, OtherFormat)
     try:
         if refused:
             log.critical("worker.refused", problem=str(error))

@@ -9,12 +9,15 @@ from dispatcher.health import Health
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.render import RenderOptions
+from dispatcher.rules.source_addresses import source_addresses
 from dispatcher.sending.pool import MAX_OPEN
 from dispatcher.sending.sender import Sender
+from dispatcher.sending.source import Source
 from dispatcher.sending.tls import tls_context
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
 from dispatcher.store.attempt_channel import AttemptChannel
+from dispatcher.store.audit import Who
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
@@ -22,10 +25,12 @@ from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
 from dispatcher.store.stats import Stats
+from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alert_loop import AlertLoop
 from dispatcher.worker.alerts import AlertOptions, Alerts
+from dispatcher.worker.disabling import Disabler, DisablingRules
 from dispatcher.worker.engine import Engine
 from dispatcher.worker.hints import Hints, Publish
 from dispatcher.worker.intake import Intake
@@ -46,15 +51,22 @@ from tasks import wiring
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
 
-def transport(settings: Settings, max_connections: int = MAX_OPEN) -> CallbackTransport:
-    """The HTTP transport for callbacks. Call it within a running event loop."""
+def transport(
+    settings: Settings, max_connections: int = MAX_OPEN, *, only_looks_up: bool = False
+) -> CallbackTransport:
+    """The HTTP transport for callbacks. Call it within a running event loop.
+
+    Raises InvalidInput for a source address that this machine does not have, unless it `only_looks_up` names.
+    """
     proxy = settings.proxy_url
+    source = {} if only_looks_up else source_addresses(settings.source_address)
     return CallbackTransport(
         wiring.addresses(settings),
         settings.request_timeout_seconds,
         dns_servers=settings.dns_servers,
         tls=tls_context(settings.ca_file),
         proxy_url=proxy.get_secret_value() if proxy else None,
+        source=Source(source) if source else None,
         max_open=max_connections,
     )
 
@@ -76,6 +88,12 @@ def alert_options(settings: Settings) -> AlertOptions:
         settings.alert_down_seconds,
         settings.alert_success_rate,
     )
+
+
+def disabling_rules(settings: Settings) -> DisablingRules:
+    """After how long a receiver is gone for good."""
+    seconds = settings.disable_after_gone_seconds, settings.disable_after_failing_seconds
+    return DisablingRules(*(1000 * one for one in seconds))
 
 
 @asynccontextmanager
@@ -100,7 +118,8 @@ async def engine(
     http = transport(settings, max_connections)
     wire, reading = Wire(client), Wire(client)  # a blocking read would delay commands pipelined behind it
     watch = RedisWatch(metrics, health)
-    cache = WorkspaceCache(wiring.workspaces(settings, client))
+    workspaces = wiring.workspaces(settings, client)
+    cache = WorkspaceCache(workspaces)
     installation = Installation(client, wiring.keys(settings), url)
     operator = http_client(operator_transport(settings))
     alerts = Alerts(name, alert_options(settings), operator)
@@ -110,6 +129,9 @@ async def engine(
         alerts.ended(one)
 
     of_turns = wiring.ledger(settings, wire.call, ended)
+    audit = wiring.audit(settings, wire.call).by(Who("worker", name))
+    rules = disabling_rules(settings)
+    disabler = Disabler(Subscriptions(workspaces), cache, of_turns, alerts, audit, rules)
     parts = TurnParts(
         ledger=of_turns,
         settler=Settler(of_turns),
@@ -119,6 +141,7 @@ async def engine(
         policy=wiring.policy(settings),
         slots=Slots(max_in_flight),
         alerts=alerts,
+        disabler=disabler,
         tail=Tail(AttemptChannel(wire.call, wiring.keys(settings), url)),
         metrics=metrics,
         turn_seconds=settings.turn_seconds,

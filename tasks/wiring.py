@@ -31,6 +31,7 @@ from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Ended
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.stats import Stats
+from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.wire import Call, Wire
 from dispatcher.store.workspaces import Workspaces
 
@@ -63,7 +64,14 @@ def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | Non
 def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
     """The workspaces, read and written by a client."""
     box = SecretBox(fernet_keys(settings.secret_keys))
-    return Workspaces(client, keys(settings), box, url=redis_url(settings), allow_http=settings.allow_http)
+    return Workspaces(
+        client,
+        keys(settings),
+        box,
+        url=redis_url(settings),
+        allow_http=settings.allow_http,
+        expiry_seconds=settings.expiry_seconds,
+    )
 
 
 def policy(settings: Settings) -> Policy:
@@ -100,6 +108,11 @@ class Store:
     api_keys: ApiKeys
     refusals: Refusals
     audit: Audit
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """The workspaces' subscriptions."""
+        return Subscriptions(self.workspaces)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from dispatcher.model import Status
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import Policy
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.keys import Keys
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement, Woken
@@ -198,10 +199,16 @@ class FakeSender:
 
 
 class FakeWorkspaces:
-    """Any workspace is there."""
+    """What `found` is; the sender above needs nothing of it."""
 
-    async def get(self, _name: str, _revision: str) -> None:
-        """The sender above needs nothing of it."""
+    found: Workspace | None = None
+
+    async def get(self, _name: str, _revision: str = "") -> Workspace | None:
+        """The workspace."""
+        return self.found
+
+    def forget(self, _name: str) -> None:
+        """Nothing is kept."""
 
 
 class KeptHints(list[Hint]):
@@ -215,6 +222,7 @@ class FakeWorker:
 
     def __init__(self, slots: int = 8, turn_seconds: float = 3600.0) -> None:
         self.ledger, self.settler, self.sender = FakeLedger(), FakeSettler(), FakeSender()
+        self.workspaces = FakeWorkspaces()
         self.slots = Slots(slots)
         self.hints = KeptHints()
         self.published: list[Any] = []
@@ -222,7 +230,7 @@ class FakeWorker:
             ledger=self.ledger,
             settler=self.settler,
             sender=self.sender,
-            workspaces=FakeWorkspaces(),
+            workspaces=self.workspaces,
             watch=RedisWatch(),
             policy=Policy(),
             slots=self.slots,

@@ -18,7 +18,7 @@ from dispatcher.rules.outcomes import (
     Retry,
     State,
 )
-from dispatcher.rules.workspace import ORDERINGS
+from dispatcher.rules.subscription import ORDERINGS
 from dispatcher.store.arguments import HINT_MS
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Claim, Lost, Stopped

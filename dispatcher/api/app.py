@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import __version__
-from dispatcher.api import docs_page, namirial, qlara, qlara_webhook, sendexa, status_changes, zeckta
+from dispatcher.api import docs_page, jwks, namirial, qlara, qlara_webhook, sendexa, status_changes, zeckta
 from dispatcher.api.enqueuer import Enqueuer
 from dispatcher.api.log_rate import LogRate
 from dispatcher.api.responses import AWAY, ApiParts, Shape, answer
@@ -56,14 +56,14 @@ Parts = Callable[[], AbstractAsyncContextManager[ApiParts]]
 
 
 class Api(FastAPI):
-    """The application. All its answers have `Cache-Control: no-store`."""
+    """The application. All its answers have `Cache-Control: no-store`, except for public keys."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request. The server sets `refused` in the state of a connection above its limit: that gets a 503."""
 
         async def unkept(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+                MutableHeaders(scope=message).setdefault("Cache-Control", "no-store")
             await send(message)
 
         refused = scope["type"] == "http" and scope.get("state", {}).get("refused")
@@ -119,7 +119,9 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
     )
     app.state.health = health or Health()
     app.state.away = AwayLog(app.state.health)
+    app.state.kept_keys = jwks.KeptKeys()
     app.include_router(_health_router(app.state.health))
+    app.include_router(jwks.router)
     if docs:
         app.include_router(docs_page.router)
     for platform in PLATFORMS:

@@ -1,5 +1,7 @@
 """The words for why an attempt failed, and what each means for its callback and its endpoint."""
 
+ABORTED, DISABLED = "aborted", "disabled"
+
 ERRORS = {
     "dns": "the name has no address, or its name servers do not answer",
     "connect": "refused, no route, or closed before anything was sent",
@@ -15,6 +17,11 @@ ERRORS = {
     "worker_lost": "the worker died, or stalled longer than its lease; a POST may have been made",
     "body_missing": "the body is gone from Redis",
     "workspace_removed": "the workspace is gone",
+    "subscription_removed": "the subscription is gone",
+    "subscription_disabled": "the subscription is disabled; `dispatcher subscription show` says why",
+    ABORTED: "the receiver answered `webhook-delivery: abort`: it never wants this callback",
+    DISABLED: "the receiver answered `webhook-delivery: disable`: it wants no callback any more",
+    "endpoint_full": "no POST was made: MAX_WAITING_PER_ENDPOINT callbacks waited for one of several subscriptions",
     "internal_error": "a fault of ours: it is logged, no attempt is counted, and the callback goes back to its lane",
 }
 """All error words of an attempt, with their meaning. Answers other than 2xx have `http_NNN` instead.
@@ -25,10 +32,16 @@ ERRORS = {
 DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
 """Errors without an answer. Like `tls_*`, 429 and every 5xx they mean that the endpoint is down or overloaded."""
 
-FINAL_ERRORS = frozenset({"blocked_address", "workspace_removed", "body_missing"})
+DELIVERY_CONTROLS = {"abort": ABORTED, "disable": DISABLED}
+"""The error of an answer other than 2xx whose header `webhook-delivery` has this word."""
+
+_NOT_SENT = frozenset(
+    {"blocked_address", "workspace_removed", "subscription_removed", "subscription_disabled", "body_missing"}
+)
+FINAL_ERRORS = _NOT_SENT | frozenset(DELIVERY_CONTROLS.values())
 """Errors that another attempt cannot fix."""
 
-SAYS_NOTHING = frozenset({"blocked_address", "workspace_removed", "body_missing", "worker_lost"})
+SAYS_NOTHING = _NOT_SENT | {"worker_lost"}
 """Errors that say nothing about the endpoint's health."""
 
 EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received")

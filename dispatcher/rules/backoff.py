@@ -19,11 +19,15 @@ class Backoff:
 
     def delay_ms(self, attempt: int, rng: float) -> int:
         """Milliseconds to wait after attempt number `attempt` (from 1); `rng` is in [0, 1)."""
-        spread = 1 + self.jitter * (2 * rng - 1)
-        return round(1000 * self._seconds(attempt) * spread)
+        return spread_ms(self._seconds(attempt), self.jitter, rng)
 
     def _seconds(self, attempt: int) -> float:
         try:
             return min(self.base_seconds * float(self.factor) ** (attempt - 1), MAX_DELAY_SECONDS)
         except OverflowError:
             return MAX_DELAY_SECONDS
+
+
+def spread_ms(seconds: float, jitter: float, rng: float) -> int:
+    """Milliseconds, spread by ± `jitter`; `rng` is in [0, 1)."""
+    return round(1000 * seconds * (1 + jitter * (2 * rng - 1)))

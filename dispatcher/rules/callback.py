@@ -10,18 +10,21 @@ class Callback(msgspec.Struct, frozen=True):
 
     workspace: str
     event_id: str
+    """The status change's; for a subscription beside the default one, `eventId.subscription`."""
     event_type: str
     status: Status
     message_uuid: str
     url: str
     endpoint: str
-    """The endpoint's name as text (EndpointName): workspace, space, scheme://host:port."""
+    """The endpoint's name as text (EndpointName); empty: there is no POST, this stands for the status change."""
     body: bytes
     digest: str
     timestamp_ns: int
     ttl_ms: int
     to_delivered_ms: int | None = None
     """Time from submission to delivery, if the status change contains it."""
+    trace: tuple[str, ...] = ()
+    """The status change's traceparent, and its tracestate if there is one."""
 
     def __repr__(self) -> str:
         return f"Callback({self.workspace!r}, {self.event_id!r})"  # URL and body may contain secrets
@@ -31,6 +34,7 @@ class Claimed(msgspec.Struct, frozen=True):
     """A callback leased to this worker."""
 
     event_id: str
+    """As in Callback."""
     claim: int
     """The fencing token: how many times this callback was claimed."""
     attempt: int
@@ -43,6 +47,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """None if Redis no longer has it."""
     accepted_ms: int = 0
     """0 for a replayed callback, whose delivery time is meaningless."""
+    trace: tuple[str, ...] = ()
+    """As in Callback."""
 
     def __repr__(self) -> str:
         return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"

@@ -1,6 +1,7 @@
 """What to do after an attempt. No I/O; time and randomness are arguments."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from dispatcher.rules.attempt_errors import DOWN_ERRORS, FINAL_ERRORS, SAYS_NOTHING
 from dispatcher.rules.backoff import Backoff
@@ -14,6 +15,8 @@ from dispatcher.rules.outcomes import (
     Released,
     Retry,
 )
+from dispatcher.rules.retry_schedule import Waits
+from dispatcher.rules.subscription import Receiver
 
 GONE = 410
 TOO_MANY = 429
@@ -28,8 +31,17 @@ class Policy:
     """Retry policy."""
 
     max_attempts: int = 5
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff | Waits = field(default_factory=Backoff)
     retry_after_max_ms: int = 3_600_000
+
+    def of(self, receiver: Receiver | None) -> "Policy":
+        """The policy for a receiver: its own retry schedule if it has one, else this one."""
+        return _scheduled(self, receiver.retry_schedule) if receiver and receiver.retry_schedule else self
+
+
+@lru_cache(maxsize=256)
+def _scheduled(policy: Policy, schedule: tuple[int, ...]) -> Policy:
+    return replace(policy, max_attempts=len(schedule), backoff=Waits(schedule, policy.backoff.jitter))
 
 
 def decide(

@@ -7,7 +7,7 @@ import msgspec
 
 
 class State(StrEnum):
-    """States of a callback in the ledger; the last four are final."""
+    """States of a callback in the ledger; the last five are final."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -16,9 +16,11 @@ class State(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
+    FANNED_OUT = "fanned_out"
+    """Of a status change that the default subscription does not want: others may have callbacks."""
 
 
-ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED})
+ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED, State.FANNED_OUT})
 
 
 class EndpointHealth(StrEnum):

@@ -1,6 +1,9 @@
-"""Renders a status change as its workspace's callback. No I/O."""
+"""Renders a status change as callbacks: one for each subscription of its workspace that wants it. No I/O."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from dispatcher.model import (
     Status,
@@ -12,8 +15,10 @@ from dispatcher.model import (
 )
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.callback import Callback
-from dispatcher.rules.dialects import dialect_of
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.dialects import Dialect, dialect_of
+from dispatcher.rules.endpoint_name import EndpointName, callback_id
+from dispatcher.rules.field_mask import masked
+from dispatcher.rules.subscription import DISABLED
 from dispatcher.rules.workspace import Workspace
 
 
@@ -27,35 +32,129 @@ class RenderOptions:
 
 @dataclass(frozen=True, slots=True)
 class NoCallback:
-    """The workspace's dialect has no callback for this status, or there is no callback URL."""
+    """The dialect has no callback for this status, there is no callback URL, or the subscription does not want it."""
 
 
 def render(
     change: StatusChange, workspace: Workspace, now_ms: int, options: RenderOptions
 ) -> Callback | NoCallback:
-    """Renders a status change for a workspace. Raises InvalidInput."""
+    """Renders a status change for a workspace's default subscription, or for a URL of its own. Raises InvalidInput."""
     occurred_ns = timestamp_ns(change.timestamp)
-    occurred_ms = occurred_ns // 1_000_000
-    check_not_ahead(occurred_ms, now_ms)
+    check_not_ahead(occurred_ns // 1_000_000, now_ms)
     dialect = dialect_of(workspace.dialect)
     event_type = dialect.event_type(change)
     goes_to = change.callback_url or workspace.callback_url
     if event_type is None or not goes_to:
         return NoCallback()
+    is_choosy = not change.callback_url and (
+        workspace.events or workspace.channels or workspace.state == DISABLED
+    )
+    if is_choosy and not workspace.wants(event_type, change.message.channel):
+        return NoCallback()
+    return _callback(
+        change,
+        workspace.id,
+        dialect,
+        "",
+        workspace.without_fields,
+        event_type,
+        goes_to,
+        occurred_ns,
+        now_ms,
+        options,
+    )
+
+
+def fan_out(
+    change: StatusChange, workspace: Workspace, now_ms: int, options: RenderOptions
+) -> list[Callback]:
+    """Renders a status change for all of a workspace's subscriptions that want it. Raises InvalidInput.
+
+    The last callback has the eventId itself: it makes the status change known, so that it is accepted once. If the
+    default subscription does not want it, that one has no endpoint, and is not posted.
+    """
+    own = render(change, workspace, now_ms, options)
+    if change.callback_url or not workspace.subscriptions:
+        return [own] if isinstance(own, Callback) else []
+    occurred_ns, found, has_event = (
+        timestamp_ns(change.timestamp),
+        list[Callback](),
+        isinstance(own, Callback),
+    )
+    for one in workspace.subscriptions.values():
+        dialect = dialect_of(one.dialect)
+        event_type = dialect.event_type(change)
+        has_event = has_event or event_type is not None
+        if event_type is not None and one.wants(event_type, change.message.channel):
+            found.append(
+                _callback(
+                    change,
+                    workspace.id,
+                    dialect,
+                    one.name,
+                    one.without_fields,
+                    event_type,
+                    one.callback_url,
+                    occurred_ns,
+                    now_ms,
+                    options,
+                )
+            )
+    if isinstance(own, Callback):
+        return [*found, own]
+    if found:  # the time to the handset is counted once
+        found[0] = replace(found[0], to_delivered_ms=_to_delivered_ms(change, occurred_ns // 1_000_000))
+    return [*found, _without_endpoint(change, workspace, occurred_ns, options)] if has_event else []
+
+
+def _callback(
+    change: StatusChange,
+    workspace: str,
+    dialect: Dialect,
+    subscription: str,
+    without_fields: Collection[str],
+    event_type: str,
+    goes_to: str,
+    occurred_ns: int,
+    now_ms: int,
+    options: RenderOptions,
+) -> Callback:
+    body = dialect.body(change, event_type, now_ms)
+    if without_fields:
+        body = masked(body, without_fields)
     url = parse_callback_url(goes_to, allow_http=options.allow_http)
     return Callback(
-        workspace=workspace.id,
-        event_id=change.event_id,
+        workspace=workspace,
+        event_id=callback_id(change.event_id, subscription) if subscription else change.event_id,
         event_type=event_type,
         status=change.status,
         message_uuid=change.message.uuid,
         url=url.url,
-        endpoint=str(EndpointName(workspace.id, url.origin)),
-        body=encode_json(dialect.body(change, event_type, now_ms)),
+        endpoint=str(EndpointName(workspace, url.origin, subscription)),
+        body=encode_json(body),
         digest=change.digest(),
         timestamp_ns=occurred_ns,
         ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
-        to_delivered_ms=_to_delivered_ms(change, occurred_ms),
+        to_delivered_ms=None if subscription else _to_delivered_ms(change, occurred_ns // 1_000_000),
+        trace=tuple(filter(None, (change.traceparent, change.tracestate))) if change.traceparent else (),
+    )
+
+
+def _without_endpoint(
+    change: StatusChange, workspace: Workspace, occurred_ns: int, options: RenderOptions
+) -> Callback:
+    return Callback(
+        workspace=workspace.id,
+        event_id=change.event_id,
+        event_type="-",
+        status=change.status,
+        message_uuid=change.message.uuid,
+        url="",
+        endpoint="",
+        body=b"",
+        digest=change.digest(),
+        timestamp_ns=occurred_ns,
+        ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,
     )
 
 

@@ -1,28 +1,51 @@
-"""The headers of a callback's request: those of all requests, the workspace's own, the dialect's, Standard Webhooks'."""
+"""The headers of a callback's request: those of all requests, the receiver's own, the dialect's, Standard Webhooks'."""
 
+from dispatcher import ed25519
+from dispatcher.rules.authorization import goes_to_its_own
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import Signing, dialect_of
-from dispatcher.rules.workspace import Workspace
-from dispatcher.signing import webhook_headers
+from dispatcher.rules.endpoint_name import event_id_of
+from dispatcher.rules.subscription import Receiver
+from dispatcher.rules.workspace_headers import TRACE_HEADERS
+from dispatcher.signing import signed_content, webhook_headers
 
 COMMON = {"Content-Type": "application/json", "Accept": "*/*"}
 """Of all callbacks of all workspaces. `workspace_headers.RESERVED` keeps workspaces from setting the same."""
 
 
 def request_headers(
-    callback: Claimed, body: bytes, workspace: Workspace, now_ms: int, user_agent: str
+    callback: Claimed, body: bytes, receiver: Receiver, now_ms: int, user_agent: str
 ) -> dict[str, str]:
     """The headers of one attempt, signed with the secrets that are live at `now_ms`.
 
-    Raises InvalidInput for a workspace that has no such secret.
+    Raises InvalidInput for a receiver that has no such secret.
     """
-    timestamp = now_ms // 1000
-    secrets = workspace.live_secrets(now_ms)
-    signing = Signing(callback.event_id, body, [s.text for s in secrets], timestamp, callback.attempt)
-    return {
+    timestamp, event_id = now_ms // 1000, callback.event_id
+    if "." in event_id:  # of another subscription than the default one
+        event_id = event_id_of(event_id)
+    secrets = receiver.live_secrets(now_ms)
+    signing = Signing(event_id, body, [s.text for s in secrets], timestamp, callback.attempt)
+    headers = {
         **COMMON,
         "User-Agent": user_agent,
-        **workspace.headers,
-        **dialect_of(workspace.dialect).headers(signing),
-        **webhook_headers([s.key for s in secrets], callback.event_id, timestamp, body),
+        **receiver.headers,
+        **dialect_of(receiver.dialect).headers(signing),
+        **webhook_headers([s.key for s in secrets], event_id, timestamp, body),
     }
+    if callback.trace and not {name.lower() for name in receiver.headers}.intersection(TRACE_HEADERS):
+        headers |= zip(TRACE_HEADERS, callback.trace, strict=False)
+    if receiver.signing_keys or receiver.auth:
+        _prove(headers, callback, receiver, signed_content(event_id, timestamp, body), now_ms)
+    return headers
+
+
+def _prove(
+    headers: dict[str, str], callback: Claimed, receiver: Receiver, signed: bytes, now_ms: int
+) -> None:
+    """Adds what only some subscriptions have: `v1a` signatures, and Authorization where the URL is its own."""
+    if keys := receiver.live_keys(now_ms):
+        signatures = [headers["webhook-signature"], *(ed25519.sign(key.text, signed) for key in keys)]
+        headers["webhook-signature"] = " ".join(signatures)
+    is_default = "." not in callback.event_id
+    if receiver.auth and goes_to_its_own(callback.url, receiver.callback_url, is_default=is_default):
+        headers["Authorization"] = receiver.auth.value

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dispatcher.errors import InvalidInput, SignatureInvalid
 from dispatcher.model import decode_json, encode_json
-from dispatcher.signing import key_of, verify
+from dispatcher.signing import check_secret, verify
 
 _VARIANTS: Sequence[tuple[str, Callable[[bytes], bytes]]] = (
     ("line ends or blanks were added around it", bytes.strip),
@@ -73,7 +73,7 @@ def _changed_body(
 def _malformed(secret: str) -> str | None:
     """Why a secret is none; its text never contains the secret."""
     try:
-        key_of(secret)
+        check_secret(secret)
     except InvalidInput as error:
         return str(error)
     return None

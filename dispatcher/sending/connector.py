@@ -26,6 +26,7 @@ from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.proxy import Proxy, open_tunnel
 from dispatcher.sending.resolver import Names
+from dispatcher.sending.source import Source
 from dispatcher.sending.target import Target
 
 NEXT_ADDRESS_SECONDS = 0.25
@@ -42,12 +43,14 @@ class Connector:
         tls: ssl.SSLContext,
         proxy: Proxy | None,
         handshakes: Handshakes,
+        source: Source | None = None,
     ) -> None:
         self._policy = policy
         self._names = names
         self._tls = tls
         self._proxy = proxy
         self._handshakes = handshakes
+        self._source = source
         self._loop = asyncio.get_running_loop()
 
     async def connect(self, target: Target) -> Connection | Failure:
@@ -67,6 +70,8 @@ class Connector:
 
     async def _connect_to(self, host: str, port: int, encrypted: bool) -> Connection | Failure:
         addresses = await self._names.addresses(host, port)
+        if self._source and isinstance(addresses, list):
+            addresses = self._source.usable(host, addresses)
         if not isinstance(addresses, list):
             return addresses
         faults: list[OSError] = []
@@ -89,18 +94,22 @@ class Connector:
     ) -> Connection:
         """Connects to the first address; if that is slow or fails, to the address that answers first. Raises OSError.
 
-        uvloop itself tries the first one, which takes a quarter of the CPU. Errors for which this machine is to blame
+        uvloop itself tries the first one, which takes a quarter of the CPU, unless sockets are bound. Errors for which this machine is to blame
         are added to `faults`, because what is raised for several addresses does not say.
         """
-        with suppress(OSError) if others else nullcontext():
-            async with asyncio.timeout(NEXT_ADDRESS_SECONDS if others else None):
-                self._check(first)
-                host, port = str(first[4][0]), int(first[4][1])
-                with _noting(faults, first[0]):
-                    _, connection = await self._loop.create_connection(Connection, host, port)
-                return connection
+        in_turn = [*others, first]
+        if self._source:
+            in_turn = [first, *others]
+        else:
+            with suppress(OSError) if others else nullcontext():
+                async with asyncio.timeout(NEXT_ADDRESS_SECONDS if others else None):
+                    self._check(first)
+                    host, port = str(first[4][0]), int(first[4][1])
+                    with _noting(faults, first[0]):
+                        _, connection = await self._loop.create_connection(Connection, host, port)
+                    return connection
         found = await start_connection(
-            [*others, first],
+            in_turn,
             happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
             interleave=1,
             loop=cast(asyncio.AbstractEventLoop, _NotingLoop(faults)),
@@ -119,7 +128,15 @@ class Connector:
         self._check(info)
         family, kind, protocol, _, _ = info
         with _noting(faults, family):
-            return socket.socket(family, kind, protocol)
+            sock = socket.socket(family, kind, protocol)
+        if self._source:
+            try:
+                self._source.bind(sock)
+            except OSError as error:
+                sock.close()
+                faults.append(error)
+                raise
+        return sock
 
 
 class _NotingLoop:

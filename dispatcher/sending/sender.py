@@ -7,11 +7,14 @@ from datetime import UTC
 from typing import Protocol, assert_never
 
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.attempt_errors import EXPLAINED
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.attempt_errors import DELIVERY_CONTROLS, EXPLAINED
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import RETRY_AFTER_STATUSES
+from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.request_headers import request_headers
+from dispatcher.rules.subscription import DISABLED
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import Failure, InternalError, NoAnswer
@@ -42,10 +45,17 @@ class Sender:
             return Attempt(now_ms, 0, error="body_missing")
         if workspace is None:
             return Attempt(now_ms, 0, error="workspace_removed")
+        subscription = subscription_of(callback.event_id) if "." in callback.event_id else ""
+        receiver = workspace.subscriptions.get(subscription) if subscription else workspace
+        if receiver is None or (subscription and 0 < callback.accepted_ms < receiver.created_ms):
+            return Attempt(now_ms, 0, error="subscription_removed")  # the latter: and added again by its name
+        if receiver.state == DISABLED and (subscription or _is_own_url(callback, workspace)):
+            return Attempt(now_ms, 0, error="subscription_disabled")
         try:
-            headers = request_headers(callback, callback.body, workspace, now_ms, self._user_agent)
+            headers = request_headers(callback, callback.body, receiver, now_ms, self._user_agent)
         except InvalidInput as error:
-            return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}: {error}")
+            of = f", subscription {subscription!r}" if subscription else ""
+            return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}{of}: {error}")
         return await self._post(callback.url, headers, callback.body, workspace.id, now_ms)
 
     async def _post(
@@ -64,7 +74,8 @@ def attempt_of(posted: Answer | Failure, now_ms: int, duration_ms: int) -> Attem
             if 200 <= status < 300:
                 return Attempt(now_ms, duration_ms, status)
             retry_after_ms, kept = _retry_after_ms(posted, now_ms + duration_ms), posted.body[:ANSWER_BYTES]
-            return Attempt(now_ms, duration_ms, status, f"http_{status}", retry_after_ms, kept)
+            error = _delivery_control(posted) or f"http_{status}"
+            return Attempt(now_ms, duration_ms, status, error, retry_after_ms, kept)
         case NoAnswer(word, text):
             detail = text[:ANSWER_BYTES]
             kept = detail.encode(errors="replace") if word.startswith(EXPLAINED) else b""
@@ -73,6 +84,24 @@ def attempt_of(posted: Answer | Failure, now_ms: int, duration_ms: int) -> Attem
             return Attempt(now_ms, duration_ms, internal_error=text)
         case _:
             assert_never(posted)
+
+
+def _is_own_url(callback: Claimed, workspace: Workspace) -> bool:
+    """Whether a callback goes to the workspace's callback URL, not to one that came with its status change."""
+    try:
+        return callback.url == parse_callback_url(workspace.callback_url, allow_http=True).url
+    except InvalidInput:  # there is none any more
+        return False
+
+
+def _delivery_control(answer: Answer) -> str | None:
+    """The error that the header `webhook-delivery` means; of several words the one that says most counts."""
+    if b"webhook-delivery" not in answer.head.lower():
+        return None
+    given = [value for name, value in answer.headers if name.lower() == b"webhook-delivery"]
+    words = {word.strip() for word in b",".join(given).decode("latin-1").lower().split(",")}
+    found = [error for word, error in DELIVERY_CONTROLS.items() if word in words]
+    return found[-1] if found else None
 
 
 def _retry_after_ms(answer: Answer, now_ms: int) -> int | None:

@@ -25,6 +25,7 @@ from dispatcher.sending.opener import Opener
 from dispatcher.sending.pool import MAX_AGE_SECONDS, MAX_OPEN, Pool
 from dispatcher.sending.proxy import read_proxy
 from dispatcher.sending.resolver import DnsResolver, Names, Resolver
+from dispatcher.sending.source import Source
 from dispatcher.sending.target import Target, read_target, request_bytes
 from dispatcher.sending.tls import tls_context
 
@@ -52,6 +53,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         dns_servers: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         proxy_url: str | None = None,
+        source: Source | None = None,
         max_age_seconds: float = MAX_AGE_SECONDS,
         max_open: int = MAX_OPEN,
         clock: Callable[[], float] | None = None,
@@ -60,7 +62,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         self._proxy = read_proxy(proxy_url) if proxy_url else None
         self._names = Names(resolver or DnsResolver(dns_servers), None if self._proxy else policy, clock)
         handshakes = Handshakes()
-        connector = Connector(policy, self._names, tls or tls_context(), self._proxy, handshakes)
+        connector = Connector(policy, self._names, tls or tls_context(), self._proxy, handshakes, source)
         self._pool = Pool(max_age_seconds, max_open, clock)
         self._opener = Opener(connector, handshakes, self._pool)
         self._loop = asyncio.get_running_loop()

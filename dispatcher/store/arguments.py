@@ -1,12 +1,14 @@
 """Arguments of accept and settle, in the order of their headers (lua/accept.lua, lua/settle.lua)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher.model import LETTERS
 from dispatcher.rules.callback import Callback
+from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, Released, Retry
 from dispatcher.store.entry import write_record
+from dispatcher.store.kept_body import first_line
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.wire import Argument
@@ -16,8 +18,13 @@ HINT_MS = 5000
 
 OF_EACH_CALLBACK = 10
 """Arguments that `ToAccept.add` appends per callback."""
-ENDPOINT_AT = 4
-"""Index of the endpoint id among them."""
+ID_AT, ENDPOINT_AT = 2, 4
+"""Index of the callback's and of the endpoint's id among them."""
+OF_EACH_RECORD = 9
+"""Arguments of a status change's record, the last of which says how many pairs follow (lua/accept.lua)."""
+
+MOST_AT_ONCE = 1024
+"""Most callbacks in one call of accept: Redis does nothing else meanwhile, and Lua passes some 8,000 values to a command."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +47,25 @@ class ToAccept:
 
     def __init__(self, callbacks: Iterable[tuple[str, Callback]] = ()) -> None:
         self.count = 0
+        """Callbacks; an entry that causes several has them one after the other, its own last (rules/render.py)."""
         self.endpoints: dict[str, str] = {}
         """Endpoint ids by endpoint name."""
         self.arguments: list[Argument] = []
         self.kept_ms = 0
         """How long a message is kept after its last change; 0 without `records`."""
         self.records: list[Argument] = []
-        """For each status change the number of its callback (0: none), then its arguments from message_record.py."""
+        """For each status change the number of its entry (0: no callback), then its arguments from message_record.py."""
         for entry, callback in callbacks:
             self.add(entry, callback)
 
     def add(self, entry: str, callback: Callback) -> None:
         """Adds a callback with its queue entry."""
         self.count += 1
-        endpoint = self.endpoints[callback.endpoint] = endpoint_id(callback.endpoint)
+        endpoint = ""
+        if callback.endpoint:
+            endpoint = self.endpoints[callback.endpoint] = endpoint_id(callback.endpoint)
+        trace = callback.trace
+        line = first_line(callback.url, trace) if trace else callback.url.encode()
         self.arguments += (
             entry,
             callback.workspace,
@@ -63,13 +75,64 @@ class ToAccept:
             callback.message_uuid,
             f"{max(callback.timestamp_ns, 0):022d}",
             callback.ttl_ms,
-            callback.url.encode() + b"\n" + callback.body,
+            line + b"\n" + callback.body,
             "" if callback.to_delivered_ms is None else callback.to_delivered_ms,
         )
 
-    def endpoint_ids(self) -> Sequence[Argument]:
-        """The endpoint id of each callback, in order."""
-        return self.arguments[ENDPOINT_AT::OF_EACH_CALLBACK]
+    def endpoint_ids(self) -> Iterator[list[str]]:
+        """The endpoint ids of each entry's callbacks, in order."""
+        of_entry: list[str] = []
+        ids = zip(
+            self.arguments[ID_AT::OF_EACH_CALLBACK],
+            self.arguments[ENDPOINT_AT::OF_EACH_CALLBACK],
+            strict=True,
+        )
+        for callback, endpoint in ids:
+            of_entry.append(str(endpoint))
+            if not subscription_of(str(callback)):
+                yield of_entry
+                of_entry = []
+
+    def parts(self, most: int = MOST_AT_ONCE) -> list["ToAccept"]:
+        """Itself, or parts of at most `most` callbacks, in order; the callbacks of one entry stay together.
+
+        What entries without callbacks say about messages is in the first part.
+        """
+        if self.count <= most:
+            return [self]
+        parts, place, taken = [self._part()], 0, 0
+        first_of: list[tuple[ToAccept, int]] = [
+            (parts[0], 0)
+        ]  # the part of each entry, and how many were before it
+        names = {endpoint: name for name, endpoint in self.endpoints.items()}
+        for size in map(len, self.endpoint_ids()):
+            if parts[-1].count and parts[-1].count + size > most:
+                parts.append(self._part())
+                taken = len(first_of) - 1
+            some, part = self.arguments[place : place + size * OF_EACH_CALLBACK], parts[-1]
+            place += len(some)
+            part.count += size
+            part.arguments += some
+            ids = {str(one) for one in some[ENDPOINT_AT::OF_EACH_CALLBACK] if one}
+            part.endpoints |= {names[one]: one for one in ids}
+            first_of.append((part, taken))
+        for number, told in self._told():
+            part, before = first_of[number]
+            part.records += (number - before, *told)
+        return parts
+
+    def _part(self) -> "ToAccept":
+        part = ToAccept()
+        part.kept_ms = self.kept_ms
+        return part
+
+    def _told(self) -> Iterator[tuple[int, list[Argument]]]:
+        """The records, each with the number of its entry."""
+        first = 0
+        while first < len(self.records):
+            last = first + OF_EACH_RECORD + 2 * int(self.records[first + OF_EACH_RECORD - 1])
+            yield int(self.records[first]), self.records[first + 1 : last]
+            first = last
 
 
 @dataclass(frozen=True, slots=True)

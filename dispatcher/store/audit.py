@@ -39,9 +39,9 @@ class Who:
     """Who made a change."""
 
     via: str
-    """`api` or `command`."""
+    """`api`, `command` or `worker`."""
     name: str
-    """An API key's id and name, or the operating system's user and host."""
+    """An API key's id and name, the operating system's user and host, or a worker's name."""
 
 
 def operator() -> Who:

@@ -9,7 +9,7 @@ import structlog
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import is_time
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.endpoint_name import EndpointName, callback_id, event_id_of
 from dispatcher.rules.outcomes import State
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import Endpoint
@@ -58,6 +58,21 @@ class Callbacks:
         found = await self._read([(workspace, event_id)], strict=True)
         return found[0] if found else None
 
+    async def others(self, callback: StoredCallback) -> list[StoredCallback]:
+        """The callbacks for the other subscriptions that a status change went to, if this is its own.
+
+        Those that its own names; and those of its message, if they were accepted by a run that broke off before its own
+        was, and their subscription is gone since.
+        """
+        if callback.subscription:
+            return []
+        with translated(self._url):
+            of_message = await self._client.get(self._keys.message(callback.workspace, callback.message_uuid))
+        known = [callback_id(callback.event_id, one) for one in callback.others]
+        listed = [one for one in (of_message or b"").decode(errors="replace").split() if "." in one]
+        ids = dict.fromkeys([*known, *(one for one in listed if event_id_of(one) == callback.event_id)])
+        return await self._read([(callback.workspace, one) for one in sorted(ids)])
+
     async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
         """The callbacks of one message, in order of acceptance: all, or only the `last` ones."""
         with translated(self._url):
@@ -87,7 +102,10 @@ class Callbacks:
         for some in _batched(uuids, PAGE):
             with translated(self._url):
                 ids = await self._client.mget([self._keys.message(workspace, uuid) for uuid in some])
-            found |= {uuid: (of or b"").decode().split() for uuid, of in zip(some, ids, strict=True)}
+            found |= {
+                uuid: list(dict.fromkeys((of or b"").decode().split()))
+                for uuid, of in zip(some, ids, strict=True)
+            }
         return found
 
     async def ended(
@@ -214,6 +232,7 @@ def _stored(
         replay_of=entry.extra.get("replay_of"),
         replayed_as=entry.extra.get("replayed_as"),
         cancelled="cancelled" in entry.extra,
+        others=tuple(entry.extra["to"].split(",")) if "to" in entry.extra else (),
     )
 
 

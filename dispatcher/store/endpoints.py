@@ -10,9 +10,10 @@ import redis.asyncio
 from dispatcher.codec import iso_or_none
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.damaged import number, real, reply, time_ms
+from dispatcher.store.kept_body import url_of
 from dispatcher.store.keys import Keys, endpoint_id
 
 ANSWER_BYTES = 200
@@ -58,11 +59,18 @@ class Endpoint:
     last_answer: str | None = None
     """First bytes of the answer, or why there was none. Filled in by Endpoints.with_answers."""
     has_answer: bool = False
+    subscription: str = ""
+    """Whose it is; empty: the default one's, or of a URL that came with status changes."""
 
     @property
     def name(self) -> EndpointName:
-        """The endpoint's name: its workspace and url."""
-        return EndpointName(self.workspace, self.url)
+        """The endpoint's name: its workspace, url and subscription."""
+        return EndpointName(self.workspace, self.url, self.subscription)
+
+    @property
+    def owner(self) -> str:
+        """Whose it is: `workspace`, or `workspace.subscription`."""
+        return self.name.owner
 
     @property
     def last_status(self) -> int | None:
@@ -89,6 +97,7 @@ class Endpoint:
         return {
             "endpoint": self.url,
             "workspace": self.workspace,
+            **({"subscription": self.subscription} if self.subscription else {}),
             "state": self.state,
             "waiting": self.waiting,
             "inFlight": self.in_flight,
@@ -123,7 +132,7 @@ class Endpoints:
             await self._read(ids[first : first + READ_AT_ONCE]) for first in range(0, len(ids), READ_AT_ONCE)
         ]
         return sorted(
-            (one for some in found for one in some), key=lambda one: (-one.waiting, one.workspace, one.url)
+            (one for some in found for one in some), key=lambda one: (-one.waiting, one.owner, one.url)
         )
 
     async def get(self, name: EndpointName) -> Endpoint | None:
@@ -172,7 +181,7 @@ class Endpoints:
                 if found
                 else None
             )
-        return body.partition(b"\n")[0].decode() if body else None
+        return url_of(body) if body else None
 
     async def restore(
         self, endpoint: str, workspace: str, event_id: str, now_ms: int, retention_ms: int = 604_800_000
@@ -185,9 +194,10 @@ class Endpoints:
         keep_ms = LONGEST_TTL_MS + HOUR_MS + retention_ms
         with translated(self._url):
             body = await self._client.get(self._keys.body(workspace, event_id))
-        url = (body or b"").partition(b"\n")[0].decode(errors="replace")
+        url = url_of(body or b"")
         try:
-            name = EndpointName(workspace, parse_callback_url(url, allow_http=True).origin)
+            origin = parse_callback_url(url, allow_http=True).origin
+            name = EndpointName(workspace, origin, subscription_of(event_id))
         except InvalidInput:
             return False
         if endpoint_id(name) != endpoint:
@@ -228,21 +238,35 @@ class Endpoints:
         return _endpoint(id_, fields, in_flight, reply(lane, self._keys.lane(id_), ()), now_ms)
 
 
-async def waiting_of(workspace: str, client: "redis.asyncio.Redis", keys: Keys) -> dict[str, int]:
-    """The endpoints (ids) of a workspace that have waiting callbacks, with how many."""
-    found = [(id_, number(waiting)) async for id_, waiting in _field_of(workspace, "waiting", client, keys)]
+async def waiting_of(
+    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
+) -> dict[str, int]:
+    """The endpoints (ids) of a workspace, or of one subscription, that have waiting callbacks, with how many."""
+    fields = _field_of(workspace, "waiting", client, keys, subscription)
+    found = [(id_, number(waiting)) async for id_, waiting in fields]
     return {id_: waiting for id_, waiting in found if waiting > 0}
 
 
-async def stopped_of(workspace: str, client: "redis.asyncio.Redis", keys: Keys) -> list[str]:
-    """The endpoints (ids) of a workspace that the operator stopped."""
-    return [id_ async for id_, stopped in _field_of(workspace, "stopped", client, keys) if stopped]
+async def stopped_of(
+    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
+) -> list[str]:
+    """The endpoints (ids) of a workspace, or of one subscription, that the operator stopped."""
+    fields = _field_of(workspace, "stopped", client, keys, subscription)
+    return [id_ async for id_, stopped in fields if stopped]
+
+
+async def failing_of(
+    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
+) -> list[str]:
+    """The endpoints (ids) of a workspace, or of one subscription, at which an attempt ever failed."""
+    fields = _field_of(workspace, "failing", client, keys, subscription)
+    return [id_ async for id_, failing in fields if failing]
 
 
 async def _field_of(
-    workspace: str, field: str, client: "redis.asyncio.Redis", keys: Keys
+    workspace: str, field: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None
 ) -> AsyncIterator[tuple[str, bytes | None]]:
-    """Each endpoint (id) of a workspace, with a field of its record."""
+    """Each endpoint (id) of a workspace, or of one subscription (empty: the default one), with a field of its record."""
     cursor: Any = None
     while cursor != 0:
         page: Any
@@ -252,7 +276,8 @@ async def _field_of(
             pipe.hmget(keys.endpoint(id_.decode()), ["name", field])
         for (id_, _), fields in zip(page, await pipe.execute(raise_on_error=False), strict=True):
             name, value = reply(fields, keys.endpoint(id_.decode()), (None, None))
-            if name and EndpointName.parse(name.decode(errors="replace")).workspace == workspace:
+            called = EndpointName.parse((name or b"").decode(errors="replace"))
+            if called.workspace == workspace and subscription in (None, called.subscription):
                 yield id_.decode(), value
 
 
@@ -280,6 +305,7 @@ def _endpoint(
         time_ms(down_since),
         now_ms,
         *_last_failure(last_failure),
+        called.subscription,
     )
 
 

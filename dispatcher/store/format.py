@@ -1,7 +1,8 @@
 """The format number of the data in Redis. Every process checks it, so that two versions never write side by side.
 
-1 (no number stored): one schedule for all endpoints. 2: one schedule per workspace, digests of 12 bytes. Any change of
-what keys hold, or of how scripts use them, takes a new number and a step in lua/migrate.lua.
+1 (no number stored): one schedule for all endpoints. 2: one schedule per workspace, digests of 12 bytes. 3: the same, and
+some workspace has subscriptions, which earlier versions do not know: the first one that is added makes it so. Any change
+of what keys hold, or of how scripts use them, takes a new number and a step in lua/migrate.lua.
 """
 
 import asyncio
@@ -12,9 +13,11 @@ from typing import Any
 import structlog
 
 from dispatcher.errors import OtherFormat
+from dispatcher.store.installation import Installation
 from dispatcher.store.ledger import Ledger
 
-FORMAT = 2
+FORMAT, WITH_SUBSCRIPTIONS = FORMATS = (2, 3)
+"""What this version writes: without and with subscriptions."""
 AT_ONCE = 1000
 """Endpoints moved per call: Redis does nothing else meanwhile."""
 LOOK_SECONDS = 1.0
@@ -29,7 +32,7 @@ Workers = Callable[[], Awaitable[Mapping[str, Any]]]
 
 def require_format(found: str) -> None:
     """Raises OtherFormat for the number of another format; empty text (no number stored) passes."""
-    if found and found != str(FORMAT):
+    if found and found not in map(str, FORMATS):
         raise OtherFormat(
             f"Redis holds data of format {found}, and this version writes format {FORMAT}: run one version at a time "
             "(docs/operations.md, Upgrading)"
@@ -51,6 +54,22 @@ async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: floa
         left, found = await ledger.migrate(AT_ONCE, FORMAT)
     require_format(found)
     log.debug("redis.format", format=found)
+
+
+async def know_subscriptions(installation: Installation) -> None:
+    """Call before a subscription is added: workers of versions that do not know them end, and none starts.
+
+    Raises OtherFormat, having changed nothing, while one is alive; or RedisUnavailable.
+    """
+    if await installation.format() == str(WITH_SUBSCRIPTIONS):
+        return
+    for name, heartbeat in (await installation.workers()).items():
+        if WITH_SUBSCRIPTIONS not in heartbeat.get("formats", ()):
+            raise OtherFormat(
+                f"worker {name} is of a version that does not know subscriptions: upgrade all workers first, nothing was "
+                "changed (docs/subscriptions.md, Upgrading)"
+            )
+    await installation.set_format(WITH_SUBSCRIPTIONS)
 
 
 async def _wait_for_older(workers: Workers, seconds: float) -> None:

@@ -2,10 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from dispatcher.model import iso, iso_seconds
 from dispatcher.rules.attempt_errors import DOWN_ERRORS, ERRORS, FINAL_ERRORS
 from dispatcher.rules.outcomes import State
+from dispatcher.rules.retry_schedule import in_words as schedule_in_words
+from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
 
@@ -19,13 +23,36 @@ _UNITS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How often a callback is tried, and by whose retry schedule."""
+
+    attempts: int
+    delays: tuple[int, ...] = ()
+    """Empty: the settings' own."""
+    subscription: str = DEFAULT
+
+    def __str__(self) -> str:
+        if not self.delays:
+            return "by the settings"
+        return f"by the schedule {schedule_in_words(self.delays)} of subscription {self.subscription}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The document in `event show --json`."""
+        return {
+            "schedule": schedule_in_words(self.delays),
+            "attempts": self.attempts,
+            "subscription": self.subscription if self.delays else None,
+        }
+
+
 def by_trouble(endpoint: Endpoint) -> tuple[int, int, int, str, str]:
     """Sort key: stopped, paused and probing endpoints, then waiting, then idle ones.
 
     Within each: most waiting callbacks first, then longest down.
     """
     down_since = endpoint.down_since_ms or endpoint.now_ms
-    return _RANKS[endpoint.state], -endpoint.waiting, down_since, endpoint.workspace, endpoint.url
+    return _RANKS[endpoint.state], -endpoint.waiting, down_since, endpoint.owner, endpoint.url
 
 
 def problem(endpoint: Endpoint) -> str | None:
@@ -77,9 +104,13 @@ def held_by(endpoint: Endpoint) -> str:
     return f"waiting: {_waits_for(e)}"
 
 
-def next_step(callback: StoredCallback, endpoint: Endpoint, before: int, *, has_body: bool) -> str:
+def next_step(
+    callback: StoredCallback, endpoint: Endpoint, before: int, *, has_body: bool, schedule: Schedule
+) -> str:
     """What happens next to a callback, and what an operator can do, in words."""
-    return _nothing_more(callback, has_body) if callback.ended else _until_sent(callback, endpoint, before)
+    if callback.ended:
+        return _nothing_more(callback, has_body)
+    return _until_sent(callback, endpoint, before, schedule)
 
 
 def _nothing_more(callback: StoredCallback, has_body: bool) -> str:
@@ -101,8 +132,8 @@ def _nothing_more(callback: StoredCallback, has_body: bool) -> str:
     return f"nothing: its time was over; {again}"
 
 
-def _until_sent(callback: StoredCallback, endpoint: Endpoint, before: int) -> str:
-    where = f"{callback.workspace} {callback.endpoint}"
+def _until_sent(callback: StoredCallback, endpoint: Endpoint, before: int, schedule: Schedule) -> str:
+    where = str(callback.endpoint_name)
     retry = f"`dispatcher endpoint retry {where}`"
     if callback.lease_ends_ms is not None:
         return f"it is being sent; if its worker died it comes back at {iso(callback.lease_ends_ms)}"
@@ -116,8 +147,8 @@ def _until_sent(callback: StoredCallback, endpoint: Endpoint, before: int) -> st
     number = len(callback.attempts) - callback.attempts_before + 1
     if callback.next_attempt_ms > endpoint.now_ms:
         hint = f"; {retry} makes it due now" if callback.state is State.RETRYING else ""
-        return f"attempt {number} at {iso(callback.next_attempt_ms)}{hint}"
-    return f"attempt {number} as soon as it is its turn; {before} are before it"
+        return f"attempt {number} of {schedule.attempts} at {iso(callback.next_attempt_ms)}, {schedule}{hint}"
+    return f"attempt {number} of {schedule.attempts} as soon as it is its turn, {schedule}; {before} are before it"
 
 
 def _waits_for(e: Endpoint) -> str:

@@ -34,6 +34,11 @@ class Installation:
             found = await self._client.get(self._keys.format)
         return (found or b"").decode()
 
+    async def set_format(self, number: int) -> None:
+        """Stores the format number of the data in Redis."""
+        with translated(self._url):
+            await self._client.set(self._keys.format, number)
+
     async def require_writable(self) -> None:
         """Raises RedisUnavailable or RedisFull if Redis refuses writes, as a replica or a full one does. Writes nothing."""
         with translated(self._url):

@@ -85,11 +85,13 @@ class Keys:
         return f"{self.prefix}:full"
 
     def event(self, workspace: str, event_id: str) -> str:
-        """String: the ledger's entry of one callback (lua/lib/entry.lua). Retention after its end."""
+        """String: the ledger's entry of one callback (lua/lib/entry.lua). Retention after its end.
+
+        For a subscription beside the default one the id is `eventId.subscription`, here and everywhere below."""
         return f"{self.prefix}:event:{workspace}:{event_id}"
 
     def body(self, workspace: str, event_id: str) -> str:
-        """String: callback URL, newline, bytes to POST. Until delivered + DELIVERED_BODY_SECONDS, or retention."""
+        """String: callback URL (kept_body.py), newline, bytes to POST. Until delivered + DELIVERED_BODY_SECONDS, or retention."""
         return f"{self.prefix}:body:{workspace}:{event_id}"
 
     def answer(self, workspace: str, event_id: str) -> str:
@@ -118,7 +120,7 @@ class Keys:
 
     def endpoint(self, endpoint: str) -> str:
         """Hash: name (workspace, space, origin), seen, window, waiting, hinted_until, failures, p95, pause, pause_ms,
-        down_since, last_failure, stopped, tat.
+        down_since, last_failure, stopped, tat, failing, gone.
 
         Longest ttlSeconds + retention after the last callback; no TTL while the operator has stopped it."""
         return f"{self.prefix}:endpoint:{endpoint}"

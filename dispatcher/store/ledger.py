@@ -113,8 +113,9 @@ class Ledger:
             raise NotLeader
         accepted, broken, rest = read_accepted(reply, self._lease_end(sent))
         self._tell(rest)
-        pairs = zip(callbacks.endpoint_ids(), accepted.words, strict=True)
-        self._tell_broken(broken, [str(endpoint) for endpoint, word in pairs if word == "broken"])
+        if broken:
+            pairs = zip(callbacks.endpoint_ids(), accepted.words, strict=True)
+            self._tell_broken(broken, [one for ids, word in pairs if word == "broken" for one in ids if one])
         return accepted
 
     async def reject(self, token: str, entries: Iterable[tuple[str, str, str, str, str]]) -> list[str]:
@@ -165,7 +166,7 @@ class Ledger:
     ) -> str:
         """Sends an ended callback again, due in `in_ms`; as a copy with the eventId `copy`, if one is given.
 
-        Returns `replayed`, or why not: unknown, not_ended, no_body, superseded, busy, full. A copy raises RedisFull.
+        Returns `replayed`, or why not: unknown, not_ended, fanned_out, no_body, superseded, busy, full. A copy raises RedisFull.
         """
         reply, _ = await self._run(
             "replay", workspace, event_id, copy, in_ms, ttl_ms, self.options.max_waiting

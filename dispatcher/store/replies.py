@@ -12,6 +12,7 @@ from dispatcher.rules.callback import Claimed
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, EndpointHealth, Outcome, State
 from dispatcher.store.entry import read_entry
+from dispatcher.store.kept_body import divided
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -27,6 +28,8 @@ class Claim(msgspec.Struct, frozen=True):
     callbacks: list[Claimed]
     lease_ends_at: float
     """Monotonic time of this process."""
+    subscription: str = ""
+    """Whose endpoint it is; empty: the default one's, or of a URL that came with the status change."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -150,6 +153,10 @@ class Settled(msgspec.Struct, frozen=True):
     """0: it is not down."""
     claim: Claim | None = None
     """What was leased in the same call."""
+    failing_since_ms: int = 0
+    """Since when every attempt has failed; 0: the last one did not."""
+    gone_since_ms: int = 0
+    """Since when every attempt was answered 410; 0: the last one was not."""
 
 
 class Stopped(Enum):
@@ -187,7 +194,14 @@ def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Clai
     called = EndpointName.parse(name)
     callbacks = [read_claimed(next(values), next(values)) for _ in range(int(count))]
     return endpoint, Claim(
-        more == "more", int(wait_ms), called.workspace, called.origin, revision, callbacks, lease_ends_at
+        more == "more",
+        int(wait_ms),
+        called.workspace,
+        called.origin,
+        revision,
+        callbacks,
+        lease_ends_at,
+        called.subscription,
     )
 
 
@@ -212,10 +226,12 @@ def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str
     what, _, rest = _text(next(values)).partition(" ")
     if what == "broken":
         return rest
-    breaker, pause, down_since, *words = rest.split(" ")
+    breaker, pause, down, *words = rest.split(" ")
+    down_since, failing, gone = down.split("/") if "/" in down else (down, 0, 0)
     claim = read_claim(values, lease_ends_at)[1] if what == "claimed" else None
     counted = [word in ("ok", "known") for word in words]
-    return Settled(what == "more", counted, breaker, int(pause), int(down_since), claim)
+    since = int(down_since), claim, int(failing), int(gone)
+    return Settled(what == "more", counted, breaker, int(pause), *since)
 
 
 def read_claimed(about: bytes, body: bytes) -> Claimed:
@@ -224,6 +240,9 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
     url, _, content = body.partition(b"\n")
     if not _is_utf8(url):  # written over: as if it was gone
         body = url = b""
+    trace: tuple[str, ...] = ()
+    if b"\t" in url:
+        url, trace = divided(url)
     return Claimed(
         event_id,
         int(claim),
@@ -235,6 +254,7 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
         url.decode(),
         content if body else None,
         int(accepted),
+        trace,
     )
 
 

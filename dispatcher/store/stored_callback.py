@@ -6,7 +6,7 @@ from typing import Any
 
 from dispatcher.codec import iso, iso_or_none
 from dispatcher.model import Status
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.outcomes import ENDS, Attempt, State
 
 
@@ -15,6 +15,7 @@ class StoredCallback:
     """One callback as the ledger has it. Times are ms since 1970."""
 
     event_id: str
+    """With its subscription, if that is not the default one: `eventId.subscription`."""
     workspace: str
     endpoint: str
     """scheme://host:port"""
@@ -39,11 +40,18 @@ class StoredCallback:
     replayed_as: str | None = None
     cancelled: bool = False
     """The operator ended it."""
+    others: tuple[str, ...] = ()
+    """The other subscriptions that its status change went to, if this is the status change's own."""
 
     @property
     def endpoint_name(self) -> EndpointName:
-        """The endpoint's name: its workspace and origin."""
-        return EndpointName(self.workspace, self.endpoint)
+        """The endpoint's name: its workspace, origin and subscription."""
+        return EndpointName(self.workspace, self.endpoint, self.subscription)
+
+    @property
+    def subscription(self) -> str:
+        """Whose callback it is; empty: the default one's, or to a URL that came with the status change."""
+        return subscription_of(self.event_id)
 
     @property
     def ended(self) -> bool:
@@ -60,6 +68,7 @@ class StoredCallback:
         return {
             "eventId": self.event_id,
             "workspace": self.workspace,
+            **({"subscription": self.subscription} if self.subscription else {}),
             "endpoint": self.endpoint,
             "messageId": self.message_uuid,
             "status": self.status,

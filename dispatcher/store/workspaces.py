@@ -11,20 +11,20 @@ from typing import Any
 import redis.asyncio
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
-from dispatcher.model import WORKSPACE_PATTERN, iso
+from dispatcher.model import WORKSPACE_PATTERN
+from dispatcher.rules.authorization import check_no_conflict
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.subscription import Receiver
+from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
-from dispatcher.signing import key_of
 from dispatcher.store.connection import translated
-from dispatcher.store.endpoints import stopped_of, waiting_of
+from dispatcher.store.endpoints import failing_of, stopped_of, waiting_of
+from dispatcher.store.installation import Installation
+from dispatcher.store.key_rotation import new_secret, rotated_fields
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.sealing import SecretBox, generate_secret
+from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
-
-MAX_LIVE_SECRETS = 3
-"""Each makes the signature header longer, and old secrets should be retired."""
 
 READ_AT_ONCE = 500
 """Workspaces read per round trip."""
@@ -41,17 +41,21 @@ class Workspaces:
         *,
         url: str = "",
         allow_http: bool = False,
+        expiry_seconds: int = 172_800,
     ) -> None:
         self._client = client
         self._keys = keys
-        self._record = WorkspaceRecord(box, allow_http=allow_http)
+        self.record = WorkspaceRecord(box, allow_http=allow_http, expiry_seconds=expiry_seconds)
+        """Validates and encrypts fields; `Subscriptions` does so with it too."""
         self._url = url
+        self.installation = Installation(client, keys, url)
+        """Whose workspaces they are; `Subscriptions` looks at its format."""
 
     async def get(self, workspace: str) -> Workspace | None:
         """The workspace, or None."""
         with translated(self._url):
             fields: Any = await self._client.hgetall(self._keys.workspace(workspace))
-        return self._record.read(workspace, fields) if fields else None
+        return self.record.read(workspace, fields) if fields else None
 
     async def require(self, workspace: str) -> Workspace:
         """The workspace. Raises NotFound, which suggests the most similar name."""
@@ -71,7 +75,7 @@ class Workspaces:
             with translated(self._url):
                 replies = await pipe.execute()
             found += [
-                self._record.read(name, fields)
+                self.record.read(name, fields)
                 for name, fields in zip(some, replies, strict=True)
                 if fields  # else it was removed meanwhile
             ]
@@ -104,12 +108,12 @@ class Workspaces:
         fields: dict[str, Any] = {
             "dialect": dialect,
             "callback_url": "",
-            "secrets": self._record.seal([_new_secret(secret, now_ms)]),
+            "secrets": self.record.seal([new_secret(secret, now_ms)]),
             "created": now_ms,
         }
-        fields |= self._record.settable(callback_url or None, max_concurrency, rate_per_second, ordering)
+        fields |= self.record.settable(callback_url or None, max_concurrency, rate_per_second, ordering)
         if headers:
-            fields["headers"] = self._record.seal(check_headers(headers, dialect))
+            fields["headers"] = self.record.seal(check_headers(headers, dialect))
 
         def make(there: Workspace | None) -> dict[str, Any]:
             if there:
@@ -118,7 +122,7 @@ class Workspaces:
                 )
             return fields
 
-        return await self._write(workspace, make)
+        return await self.write(workspace, make)
 
     async def update(
         self,
@@ -134,7 +138,7 @@ class Workspaces:
 
         Sets each of `headers`, and removes one with an empty value. Raises NotFound or InvalidInput.
         """
-        fields = self._record.settable(callback_url, max_concurrency, rate_per_second, ordering)
+        fields = self.record.settable(callback_url, max_concurrency, rate_per_second, ordering)
 
         def change(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
@@ -144,34 +148,35 @@ class Workspaces:
             given = {name.lower() for name in headers}
             kept = {name: value for name, value in known.headers.items() if name.lower() not in given}
             wanted = kept | {name: value for name, value in headers.items() if value}
-            return fields | {"headers": self._record.seal(check_headers(wanted, known.dialect))}
+            check_no_conflict(known.auth, wanted)
+            return fields | {"headers": self.record.seal(check_headers(wanted, known.dialect, known.headers))}
 
-        return await self._write(workspace, change)
+        return await self.write(workspace, change)
 
     async def create_callback_url(self, workspace: str, callback_url: str, *, now_ms: int) -> Workspace:
         """Sets the callback URL of a workspace that has none. Raises NotFound, AlreadyExists or InvalidInput."""
-        fields = self._record.settable(callback_url) | {"webhook": now_ms}
+        fields = self.record.settable(callback_url) | {"webhook": now_ms}
 
         def create(there: Workspace | None) -> dict[str, Any]:
             if _there(there, workspace).callback_url:
                 raise AlreadyExists("there is a callback URL already; change or delete it")
             return fields
 
-        return await self._write(workspace, create)
+        return await self.write(workspace, create)
 
     async def replace_callback_url(self, workspace: str, callback_url: str) -> Workspace:
         """Changes the callback URL of a workspace that has one; an empty one removes it.
 
         Raises NotFound or InvalidInput.
         """
-        fields = self._record.settable(callback_url or None)
+        fields = self.record.settable(callback_url or None)
 
         def change(there: Workspace | None) -> dict[str, Any]:
             if not _there(there, workspace).callback_url:
                 raise NotFound("there is no callback URL; create it first")
             return fields or {"callback_url": ""}
 
-        return await self._write(workspace, change)
+        return await self.write(workspace, change)
 
     async def rotate_secret(
         self, workspace: str, *, now_ms: int, grace_ms: int, secret: str | None = None
@@ -180,22 +185,14 @@ class Workspaces:
 
         Raises NotFound, or InvalidInput if more than three would be live.
         """
-        new = _new_secret(secret, now_ms)
+        new = new_secret(secret, now_ms)
 
         def rotate(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
             _raise_problem(known)
-            grace_ends = now_ms + grace_ms
-            ends = [min(grace_ends, s.expires_ms or grace_ends) for s in known.secrets]
-            live = [replace(s, expires_ms=e) for s, e in zip(known.secrets, ends, strict=True) if e > now_ms]
-            if len(live) >= MAX_LIVE_SECRETS:
-                raise InvalidInput(
-                    f"{len(live)} secrets are live, the oldest until {iso(min(ends))}; wait for that, "
-                    "or say a grace time of 0, which ends them all now"
-                )
-            return {"secrets": self._record.seal([*live, new])}
+            return rotated_fields(self.record, known, new, now_ms, grace_ms)
 
-        return await self._write(workspace, rotate)
+        return await self.write(workspace, rotate)
 
     async def rotate_encryption(self) -> int:
         """Encrypts all secrets and headers with the newest key; returns how many workspaces. Raises InvalidInput."""
@@ -205,13 +202,14 @@ class Workspaces:
             def reseal(there: Workspace | None, name: str = name) -> dict[str, Any]:
                 known = _there(there, name)
                 _raise_problem(known)
-                return {
-                    "secrets": self._record.seal(known.secrets),
-                    "headers": self._record.seal(dict(known.headers)),
-                }
+                fields: dict[str, Any] = {}
+                for suffix, one in [("", known), *((f":{n}", s) for n, s in known.subscriptions.items())]:
+                    _raise_problem(known, one)
+                    fields |= {f"{name}{suffix}": value for name, value in self.record.sealed(one).items()}
+                return fields
 
             with suppress(NotFound):  # removed meanwhile
-                await self._write(name, reseal, anew=True)
+                await self.write(name, reseal, anew=True)
         return len(names)
 
     async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
@@ -224,12 +222,12 @@ class Workspaces:
                 count, _ = await pipe.execute()
         return int(count)
 
-    async def _write(
+    async def write(
         self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]], *, anew: bool = False
     ) -> Workspace:
         """Sets the fields that `change` returns for the current workspace, and a new revision, atomically.
 
-        If nothing would change, writes nothing and keeps the revision, unless `anew`. Secrets and headers are compared
+        Fields that are None are removed. If nothing would change, writes nothing and keeps the revision, unless `anew`. Secrets and headers are compared
         decrypted: encrypted, equal ones differ.
         """
         key, before = self._keys.workspace(workspace), None
@@ -237,23 +235,39 @@ class Workspaces:
         async def write(pipe: Any) -> None:
             nonlocal before
             there = await pipe.hgetall(key)
-            before = self._record.read(workspace, there) if there else None
+            before = self.record.read(workspace, there) if there else None
             fields = change(before)
-            if before and not anew and before == self._record.read(workspace, there | as_stored(fields)):
+            gone = [name for name, value in fields.items() if value is None]
+            after = {k: v for k, v in (there | as_stored(fields)).items() if k.decode() not in gone}
+            if before and not anew and before == self.record.read(workspace, after):
                 await pipe.unwatch()
                 return
             pipe.multi()
-            pipe.hset(key, mapping=fields | {"revision": secrets.token_hex(6)})
+            if gone:
+                pipe.hdel(key, *gone)
+            kept = {name: value for name, value in fields.items() if value is not None}
+            pipe.hset(key, mapping=kept | {"revision": secrets.token_hex(6)})
             pipe.sadd(self._keys.workspaces, workspace)
 
         with translated(self._url):
             await self._client.transaction(write, key)  # runs again if the key changes meanwhile
         return replace(await self.require(workspace), before=before)
 
-    async def waiting(self, workspace: str) -> dict[str, int]:
-        """The workspace's endpoints (ids) that have waiting callbacks, with how many."""
+    async def waiting(self, workspace: str, subscription: str | None = None) -> dict[str, int]:
+        """The endpoints (ids) of a workspace, or of one subscription, that have waiting callbacks, with how many."""
         with translated(self._url):
-            return await waiting_of(workspace, self._client, self._keys)
+            return await waiting_of(workspace, self._client, self._keys, subscription)
+
+    async def forget_failing(self, workspace: str, subscription: str) -> None:
+        """Forgets since when every attempt of a subscription failed (lua/lib/breaker.lua)."""
+        with translated(self._url):
+            for endpoint in await failing_of(workspace, self._client, self._keys, subscription):
+                await self._client.hdel(self._keys.endpoint(endpoint), "failing", "gone")
+
+    async def stopped(self, workspace: str, subscription: str | None = None) -> list[str]:
+        """The endpoints (ids) of a workspace, or of one subscription, that the operator stopped."""
+        with translated(self._url):
+            return await stopped_of(workspace, self._client, self._keys, subscription)
 
     async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
         """Removes a workspace and its API keys. Raises NotFound, or StillWaiting unless forced.
@@ -281,17 +295,10 @@ class Workspaces:
 
         with translated(self._url):
             await self._client.transaction(remove, api_keys)  # runs again if a key is added meanwhile
-            stopped = await stopped_of(workspace, self._client, self._keys)
+        stopped = await self.stopped(workspace)
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
-
-
-def _new_secret(text: str | None, now_ms: int) -> Secret:
-    """The secret in `text`, or a new one if that is empty. Raises InvalidInput for a malformed one."""
-    new = Secret(text or generate_secret(), now_ms)
-    key_of(new.text)
-    return new
 
 
 def _there(workspace: Workspace | None, name: str) -> Workspace:
@@ -300,9 +307,9 @@ def _there(workspace: Workspace | None, name: str) -> Workspace:
     return workspace
 
 
-def _raise_problem(workspace: Workspace) -> None:
-    if workspace.problem:
-        raise InvalidInput(f"workspace {workspace.id!r}: {workspace.problem}")
+def _raise_problem(workspace: Workspace, receiver: Receiver | None = None) -> None:
+    if problem := (receiver or workspace).problem:
+        raise InvalidInput(f"workspace {workspace.id!r}: {problem}")
 
 
 def _unknown(workspace: str, near: Sequence[str] = ()) -> NotFound:

@@ -1,11 +1,13 @@
 """Passes a batch to the ledger; entries that it does not accept are rejected, rendered again or put off."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from dispatcher.errors import NotLeader, RedisUnavailable
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted
@@ -19,6 +21,7 @@ RENDERED_AGAIN = 2
 """How often entries are rendered again at once, if their workspace changes in between, before they are put off."""
 
 BROKEN = Fault("a key of its endpoint in Redis is not of the type it should be")
+BROKEN_WORD = "broken"
 
 log = structlog.get_logger()
 
@@ -85,28 +88,44 @@ class Acceptor:
         for entry, workspace, word in _words(batch, accepted):
             if word == "changed":
                 changed.append((entry, workspace))
-            elif word == "broken":
+            elif word == BROKEN_WORD:
                 batch.put_off(workspace, entry, BROKEN)
         for workspace in accepted.changed:
             self._workspaces.forget(workspace)
         return sorted(changed, key=_place_of)
 
     async def _accept_callbacks(self, batch: Batch) -> Accepted:
-        """Calls the ledger, with slots reserved for the callbacks that it leases to this worker at once."""
-        room, claims = self._turns.reserve(batch.callbacks.count, batch.workspaces), []
+        """Calls the ledger, in parts if many subscriptions make many callbacks of a batch."""
         skipped = [(entry.id, workspace) for entry, workspace in batch.skipped]
+        first, *rest = batch.callbacks.parts()
+        accepted = await self._accept_part(batch, skipped, first)
+        for part in rest:
+            if BROKEN_WORD in accepted.words:  # what comes after may be of the same endpoint, and waits
+                left = [BROKEN_WORD] * sum(1 for _ in part.endpoint_ids())
+                accepted = replace(accepted, words=[*accepted.words, *left])
+                continue
+            further = await self._accept_part(batch, [], part)
+            changed = [*dict.fromkeys([*accepted.changed, *further.changed])]
+            accepted = replace(further, words=[*accepted.words, *further.words], changed=changed)
+        return accepted
+
+    async def _accept_part(
+        self, batch: Batch, skipped: Sequence[tuple[str, str]], callbacks: ToAccept
+    ) -> Accepted:
+        """Calls the ledger, with slots reserved for the callbacks that it leases to this worker at once."""
+        room, claims = self._turns.reserve(callbacks.count, batch.workspaces), []
         try:
-            accepted = await self._ledger.accept(self._token, batch.revisions, skipped, batch.callbacks, room)
+            accepted = await self._ledger.accept(self._token, batch.revisions, skipped, callbacks, room)
             claims = accepted.claims
         finally:  # deferred, so that the next batch, if there is one, goes to Redis first
             asyncio.get_running_loop().call_soon(self._turns.serve_claims, claims, room.claims)
-        self._count(batch, accepted)
+        self._count(skipped, accepted)
         self._turns.hint(accepted.hints)
         return accepted
 
-    def _count(self, batch: Batch, accepted: Accepted) -> None:
+    def _count(self, skipped: Sequence[tuple[str, str]], accepted: Accepted) -> None:
         self._metrics.taken.update(word for word in accepted.words if word not in LEFT_ON_THE_QUEUE)
-        self._metrics.taken["no_callback"] += sum(w not in accepted.changed for _, w in batch.skipped)
+        self._metrics.taken["no_callback"] += sum(w not in accepted.changed for _, w in skipped)
         if self._recorder:
             self._recorder.count(accepted.recorded, accepted.problem)
 

@@ -16,6 +16,7 @@ import httpx
 import structlog
 
 from dispatcher.model import iso
+from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.outcomes import State
 from dispatcher.signing import key_of, webhook_headers
 from dispatcher.store.replies import Ended
@@ -118,19 +119,33 @@ class Alerts:
         )
         if one.state is State.SUPERSEDED:
             return
-        alert = self._gathered.alert(("callbacks_ended", one.workspace, f"{one.endpoint} {one.state}"))
+        whose = subscription_of(one.event_id)
+        alert = self._gathered.alert(
+            ("callbacks_ended", one.workspace, f"{whose} {one.endpoint} {one.state}")
+        )
         count = alert.get("count", 0) + 1
+        alert |= {"subscription": whose} if whose else {}
         alert |= {"endpoint": one.endpoint, "state": one.state.value, "count": count, "eventId": one.event_id}
         alert |= {"lastStatus": last.http_status if last else None, "error": last.error if last else None}
         alert["answer"] = one.answer
 
-    def down(self, workspace: str, endpoint: str, since_ms: int, now_ms: int, error: str) -> None:
+    def down(self, name: EndpointName, since_ms: int, now_ms: int, error: str) -> None:
         """The breaker has paused an endpoint that has not answered since `since_ms` (0: it answers)."""
-        key = "endpoint_down", workspace, endpoint
+        workspace, endpoint = name.workspace, name.origin
+        whose = {"subscription": name.subscription} if name.subscription else {}
+        key = "endpoint_down", workspace, f"{name.subscription} {endpoint}"
         if not since_ms or now_ms - since_ms < self._options.down_seconds * 1000 or self._was_told(key):
             return
-        log.error("endpoint.down", workspace=workspace, endpoint=endpoint, since=iso(since_ms), error=error)
-        self._gathered.alert(key).update(endpoint=endpoint, since=iso(since_ms), error=error)
+        log.error(
+            "endpoint.down", workspace=workspace, endpoint=endpoint, since=iso(since_ms), error=error, **whose
+        )
+        self._gathered.alert(key).update(endpoint=endpoint, since=iso(since_ms), error=error, **whose)
+
+    def disabled(self, workspace: str, subscription: str, endpoint: str, reason: str) -> None:
+        """A worker disabled a subscription, because its receiver is gone for good."""
+        what = {"subscription": subscription, "endpoint": endpoint, "reason": reason}
+        log.error("subscription.disabled", workspace=workspace, **what)
+        self._gathered.alert(("subscription_disabled", workspace, subscription)).update(what)
 
     def rates(self, figures: Mapping[str, Figures]) -> None:
         """Checks the success rates of workspaces in this hour and the last."""

@@ -75,6 +75,8 @@ class Engine:
         await waker
         await self._waker.end()
         await self._turns.ended()
+        if self._parts.disabler:
+            await self._parts.disabler.ended()
         await self._hints.end()
         for task in (hints, sweeper, alerts):
             task.cancel()

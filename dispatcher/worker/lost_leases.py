@@ -8,7 +8,7 @@ from operator import attrgetter
 import structlog
 
 from dispatcher.errors import RedisUnavailable
-from dispatcher.rules.decide import decide_lost
+from dispatcher.rules.decide import Policy, decide_lost
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.store.replies import Hint, Lost, Settled, Settlement
@@ -45,7 +45,8 @@ class LostLeases:
 
     async def _settle_of(self, endpoint: str, lost: Sequence[Lost]) -> None:
         try:
-            settlements = [self._settlement_of(one) for one in lost]
+            policy = await self._policy_of(EndpointName.parse(lost[0].endpoint_name))
+            settlements = [self._settlement_of(one, policy) for one in lost]
             settled = await self._parts.settler.settle(endpoint, settlements)
         except RedisUnavailable as error:  # the waker finds them again
             self._parts.watch.failed(error)
@@ -60,14 +61,21 @@ class LostLeases:
             workspace = EndpointName.parse(lost[0].endpoint_name).workspace
             self._turns.hint([Hint(endpoint, workspace)])
 
-    def _settlement_of(self, lost: Lost) -> Settlement:
+    async def _policy_of(self, endpoint: EndpointName) -> Policy:
+        """The retry policy of an endpoint's receiver, read anew: a wake does not tell the workspace's revision."""
+        workspaces = self._parts.workspaces
+        workspaces.forget(endpoint.workspace)
+        workspace = await workspaces.get(endpoint.workspace)
+        return self._parts.policy.of(workspace and workspace.receiver(endpoint.subscription))
+
+    def _settlement_of(self, lost: Lost, policy: Policy) -> Settlement:
         now_ms = self._parts.ledger.now_ms()
         outcome = decide_lost(
             lost.attempt,
             lost.lost_before,
             now_ms=now_ms,
             expires_ms=lost.expires_ms,
-            policy=self._parts.policy,
+            policy=policy,
             rng=random.random(),
         )
         attempt = Attempt(now_ms, 0, error="worker_lost")

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.model import StatusChange
-from dispatcher.rules.callback import Callback
-from dispatcher.rules.render import RenderOptions, render
+from dispatcher.rules.render import RenderOptions, fan_out
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.queue import Place, QueueEntry, place
@@ -74,7 +73,7 @@ class Batch:
     """The workspaces that entries name; None for a name without a workspace."""
     callbacks: ToAccept = field(default_factory=ToAccept)
     rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
-    """Entries that cause a callback, in the order of `callbacks`, each with its workspace."""
+    """Entries that cause callbacks, in the order of `callbacks`, each with its workspace."""
     skipped: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Entries that cause no callback, each with its workspace."""
     rejected: list[tuple[QueueEntry, Rejection]] = field(default_factory=list)
@@ -165,16 +164,17 @@ class Preparer:
             detail = f"there is no workspace {change.workspace!r}: make it with `dispatcher workspace add`, enqueue again"
             return Rejection("unknown_workspace", detail, change.workspace, change.event_id)
         try:
-            rendered = render(change, workspace, self._now_ms(), self._options)
+            rendered = fan_out(change, workspace, self._now_ms(), self._options)
         except InvalidInput as error:
             return Rejection("invalid", str(error), change.workspace, change.event_id)
-        if isinstance(rendered, Callback):
-            batch.callbacks.add(entry.id, rendered)
+        if rendered:
+            for callback in rendered:
+                batch.callbacks.add(entry.id, callback)
             batch.rendered.append((entry, workspace.id))
         else:
             batch.skipped.append((entry, workspace.id))
         if self._recorder:
-            number = batch.callbacks.count if isinstance(rendered, Callback) else 0
+            number = len(batch.rendered) if rendered else 0
             self._recorder.add(batch.callbacks, change, workspace.dialect, number)
         return None
 

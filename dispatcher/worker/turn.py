@@ -10,24 +10,19 @@ import structlog
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
+from dispatcher.rules.attempt_errors import DISABLED
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS, Policy, decide, health_of, retry_after_of
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import (
-    Attempt,
-    Delivered,
-    EndpointHealth,
-    Expired,
-    Failed,
-    Outcome,
-    Released,
-    Retry,
-)
+from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Outcome, Released
+from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.sender import Sender
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
+from dispatcher.worker.attempt_log import log_attempt, name_of
+from dispatcher.worker.disabling import ASKED, Disabler
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
@@ -56,6 +51,8 @@ class TurnParts:
     slots: Slots
     alerts: Alerts
     tail: Tail
+    disabler: Disabler | None = None
+    """None: no subscription is disabled."""
     metrics: Metrics = field(default_factory=Metrics)
     turn_seconds: float = 5.0
     request_timeout_seconds: float = 10.0
@@ -152,7 +149,7 @@ class Turn:
     def take(self, claim: Claim) -> None:
         """Sends the claimed callbacks; their slots are taken already."""
         self._more = self._more or claim.more
-        self._name = EndpointName(claim.workspace, claim.origin)
+        self._name = EndpointName(claim.workspace, claim.origin, claim.subscription)
         self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None
         for callback in claim.callbacks:
             self.in_flight += 1
@@ -193,6 +190,8 @@ class Turn:
                 self._parts.metrics.lease_losses += 1
                 log.warning("callback.lease_lost", event_id=settlement.event_id, claim=settlement.claim)
         self._log_breaker(settled, settlements)
+        if settled.failing_since_ms and self._parts.disabler:
+            self._parts.disabler.look_at(self._name, settled, settlements)
 
     def _gives_way(self, settlements: Sequence[Settlement]) -> bool:
         """Whether to end the turn, for the endpoint to queue again: it accepted nothing, and others want slots.
@@ -218,7 +217,7 @@ class Turn:
                 error=error,
             )
             name, now_ms = self._name, self._parts.ledger.now_ms()
-            self._parts.alerts.down(name.workspace, name.origin, settled.down_since_ms, now_ms, error)
+            self._parts.alerts.down(name, settled.down_since_ms, now_ms, error)
         elif settled.breaker == "closed":
             log.info("endpoint.recovered", endpoint=str(self._name))
 
@@ -234,8 +233,11 @@ class Turn:
 
     async def _attempt(self, callback: Claimed, claim: Claim) -> Settlement:
         """One attempt, from claim to outcome; never raises."""
+        policy = self._parts.policy
         try:
-            attempt = await self._send(callback, claim)
+            workspace = await self._parts.workspaces.get(claim.workspace, claim.revision)
+            policy = policy.of(workspace and workspace.receiver(claim.subscription))
+            attempt = await self._send(callback, claim, workspace)
         except RedisUnavailable as error:  # its workspace could not be read: nothing was sent
             self._parts.watch.failed(error)
             return Settlement(callback.event_id, callback.claim, Released(INTERNAL_ERROR_DELAY_MS), None)
@@ -250,19 +252,20 @@ class Turn:
             callback.attempt,
             now_ms=now_ms,
             expires_ms=callback.expires_ms,
-            policy=self._parts.policy,
+            policy=policy,
             rng=random.random(),
         )
-        self._log(callback, claim, attempt, outcome)
+        log_attempt(callback, claim, attempt, outcome, policy.max_attempts)
+        if attempt.error == DISABLED and self._parts.disabler:
+            self._parts.disabler.disable(self._name, ASKED)
         self._count(callback, attempt, outcome)
-        self._parts.tail.add(callback, claim, attempt, _name(outcome))
-        health, retry_after_ms = health_of(attempt), retry_after_of(attempt, self._parts.policy)
+        self._parts.tail.add(callback, claim, attempt, name_of(outcome))
+        health, retry_after_ms = health_of(attempt), retry_after_of(attempt, policy)
         return Settlement(callback.event_id, callback.claim, outcome, attempt, health, retry_after_ms)
 
-    async def _send(self, callback: Claimed, claim: Claim) -> Attempt | None:
+    async def _send(self, callback: Claimed, claim: Claim, workspace: Workspace | None) -> Attempt | None:
         """Makes the attempt; None if the lease or the callback's expiry leaves no time for one."""
         parts = self._parts
-        workspace = await parts.workspaces.get(claim.workspace, claim.revision)
         now_ms = parts.ledger.now_ms()
         if (
             claim.lease_ends_at - time.monotonic() < parts.request_timeout_seconds
@@ -274,40 +277,8 @@ class Turn:
     def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome) -> None:
         metrics = self._parts.metrics
         error = "internal_error" if attempt.internal_error is not None else attempt.error or "none"
-        metrics.attempts[_name(outcome), error] += 1
+        metrics.attempts[name_of(outcome), error] += 1
         metrics.attempt_seconds.add(attempt.duration_ms / 1000)
         if isinstance(outcome, Delivered) and callback.accepted_ms:
             ended_ms = attempt.started_at_ms + attempt.duration_ms
             metrics.delivery_seconds.add((ended_ms - callback.accepted_ms) / 1000)
-
-    def _log(self, callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome) -> None:
-        write = log.info if attempt.internal_error is None else log.error
-        write(
-            "callback.attempted",
-            event_id=callback.event_id,
-            workspace=claim.workspace,
-            endpoint=claim.origin,
-            message=callback.message_uuid,
-            event_type=callback.event_type,
-            attempt=f"{callback.attempt}/{self._parts.policy.max_attempts}",
-            http_status=attempt.http_status,
-            error=attempt.error if attempt.internal_error is None else "internal_error",
-            detail=attempt.internal_error or attempt.detail or None,
-            duration_ms=attempt.duration_ms,
-            outcome=_name(outcome),
-            retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,
-        )
-
-
-def _name(outcome: Outcome) -> str:
-    match outcome:
-        case Delivered():
-            return "delivered"
-        case Retry():
-            return "retry"
-        case Failed():
-            return "failed"
-        case Expired():
-            return "expired"
-        case Released():
-            return "released"

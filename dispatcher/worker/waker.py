@@ -12,7 +12,7 @@ import structlog
 
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.model import iso
-from dispatcher.store.format import FORMAT, require_format
+from dispatcher.store.format import FORMAT, FORMATS, require_format
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.load import Load
 from dispatcher.worker.lost_leases import LostLeases
@@ -136,6 +136,7 @@ class Waker:
             {
                 "pid": os.getpid(),
                 "format": FORMAT,
+                "formats": FORMATS,
                 "startedAt": iso(self._started_ms),
                 "leadsIntake": self._intake.leading,
                 "turns": len(self._turns),

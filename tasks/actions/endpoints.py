@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from dispatcher.errors import NotFound
 from dispatcher.rules.endpoint_name import EndpointName
@@ -16,24 +17,28 @@ NAMED = 3
 
 
 async def chosen(store: wiring.Store, workspace: str | None, state: str | None) -> list[Endpoint]:
-    """All endpoints, filtered by workspace and state. Raises NotFound for an unknown workspace."""
-    found = [e for e in await store.endpoints.all() if workspace in (None, e.workspace)]
+    """All endpoints, filtered by state, and by workspace or subscription (`acme.crm`). Raises NotFound."""
+    found = [e for e in await store.endpoints.all() if workspace in (None, e.workspace, e.owner)]
     if workspace and not found:
-        await store.workspaces.require(workspace)
+        await store.workspaces.require(workspace.partition(".")[0])
     return [e for e in found if state in (None, e.state)]
 
 
 async def one(store: wiring.Store, workspace: str, origin: str) -> Endpoint:
-    """A workspace's endpoint. Raises NotFound, whose text suggests the nearest known endpoints."""
-    found = await store.endpoints.get(EndpointName(workspace, origin))
+    """An endpoint of a workspace (`acme`) or a subscription (`acme.crm`).
+
+    Raises NotFound, whose text suggests the nearest known endpoints.
+    """
+    name = EndpointName.parse(f"{workspace} {origin}")
+    found = await store.endpoints.get(name)
     if found is None:
-        await store.workspaces.require(workspace)
+        await store.workspaces.require(name.workspace)
         raise await unknown(store, workspace, origin)
     return found
 
 
 async def unknown(store: wiring.Store, workspace: str, origin: str) -> NotFound:
-    """The error for an endpoint that a workspace does not have."""
+    """The error for an endpoint that a workspace, or a subscription (`acme.crm`), does not have."""
     found = [e.url for e in sorted(await chosen(store, workspace, None), key=by_trouble)]
     if not found:
         return NotFound(f"workspace {workspace} has no endpoint yet: no callback of it was accepted")
@@ -53,7 +58,7 @@ async def with_answer(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
 
 async def again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
     """The endpoint, read again."""
-    return await store.endpoints.get(EndpointName(endpoint.workspace, endpoint.url)) or endpoint
+    return await store.endpoints.get(endpoint.name) or endpoint
 
 
 async def stop(store: wiring.Store, endpoint: Endpoint, *, resume: bool) -> Stopped:
@@ -61,7 +66,7 @@ async def stop(store: wiring.Store, endpoint: Endpoint, *, resume: bool) -> Stop
     word = await store.ledger.stop(endpoint.id, resume=resume)
     if word is Stopped.CHANGED:
         what = "endpoint.resume" if resume else "endpoint.stop"
-        await store.audit.add(what, endpoint.workspace, after={"endpoint": endpoint.url})
+        await store.audit.add(what, endpoint.workspace, after=_noted(endpoint))
     return word
 
 
@@ -69,7 +74,7 @@ async def retry_one(store: wiring.Store, endpoint: Endpoint) -> Retried:
     """Retries an endpoint now: probes a paused one, makes waiting callbacks due."""
     retried = await _retry(store, endpoint)
     if retried.changed:
-        about = {"endpoint": endpoint.url, "probed": bool(retried.pause_ended_ms)}
+        about = _noted(endpoint) | {"probed": bool(retried.pause_ended_ms)}
         await store.audit.add(
             "endpoint.retry", endpoint.workspace, after=about | {"madeDue": retried.made_due}
         )
@@ -115,6 +120,12 @@ async def _retry(store: wiring.Store, endpoint: Endpoint) -> Retried:
     if not _can_be_retried(endpoint):
         return Retried(stopped=endpoint.stopped_ms is not None)
     return await store.ledger.retry(endpoint.id, await store.endpoints.later(endpoint)) or Retried()
+
+
+def _noted(endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint as the trail has it."""
+    of: dict[str, Any] = {"subscription": endpoint.subscription} if endpoint.subscription else {}
+    return of | {"endpoint": endpoint.url}
 
 
 def _can_be_retried(endpoint: Endpoint) -> bool:

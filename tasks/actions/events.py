@@ -10,9 +10,12 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import ENDS, State
+from dispatcher.rules.subscription import DEFAULT
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import StoredCallback
+from dispatcher.store.subscriptions import found as subscription
 from tasks import wiring
 from tasks.actions import endpoints
 
@@ -40,6 +43,8 @@ class Filter:
     since: str | None = None
     """Earliest end: ISO 8601, or an age such as `90m`."""
     until: str | None = None
+    subscription: str | None = None
+    """DEFAULT is the workspace's own."""
 
     def __post_init__(self) -> None:
         if self.state == State.DELIVERED:
@@ -50,6 +55,8 @@ class Filter:
             raise InvalidInput(f"a state is one of {', '.join(STATES)}, not {self.state!r}")
         if self.is_waiting and (self.since or self.until):
             raise InvalidInput("--since and --until go with ends: failed, expired, superseded")
+        if self.subscription and not self.workspace:
+            raise InvalidInput("--subscription needs --workspace: a subscription belongs to one workspace")
         if self.endpoint and not self.workspace:
             raise InvalidInput("--endpoint needs --workspace: an endpoint belongs to one workspace")
         if self.error and self.error not in ERRORS and not _HTTP_ERROR.fullmatch(self.error):
@@ -70,20 +77,22 @@ class Filter:
 
 async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCallback]:
     """The matching events: latest end first, or soonest expiry first if waiting. Raises NotFound, InvalidInput."""
-    if asked.workspace:
-        await store.workspaces.require(asked.workspace)
+    workspace = await store.workspaces.require(asked.workspace) if asked.workspace else None
+    if workspace and asked.subscription:
+        subscription(workspace, asked.subscription)  # raises NotFound
     origin, now_ms = asked.origin, await store.installation.now_ms()
     if asked.is_waiting:
-        id_ = endpoint_id(EndpointName(asked.workspace or "", origin)) if origin else None
-        found = store.callbacks.waiting(asked.workspace, id_)
+        found = store.callbacks.waiting(asked.workspace, _only_endpoint(asked, workspace))
     else:
         names = [asked.workspace] if asked.workspace else await store.workspaces.names()
-        since_ms, until_ms = _span(asked, now_ms)
+        since_ms, until_ms = span(asked, now_ms)
         found = store.callbacks.ended(names, State(asked.state), since_ms, until_ms)
     is_known = origin is None
     async for event in found:
         is_known = is_known or origin == event.endpoint
         if asked.state not in (WAITING, event.state):
+            continue
+        if asked.subscription not in (None, event.subscription or DEFAULT):
             continue
         if origin in (None, event.endpoint) and asked.error in (None, event.error):
             yield event
@@ -91,7 +100,15 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
         await endpoints.one(store, asked.workspace or "", origin)
 
 
-def _span(asked: Filter, now_ms: int) -> tuple[int, int]:
+def _only_endpoint(asked: Filter, workspace: Workspace | None) -> str | None:
+    """The id of the one endpoint that a filter by URL means; None: it may mean several, or there is no such filter."""
+    if not asked.origin or not workspace or (workspace.subscriptions and not asked.subscription):
+        return None
+    of = "" if asked.subscription in (None, DEFAULT) else asked.subscription
+    return endpoint_id(EndpointName(workspace.id, asked.origin, of or ""))
+
+
+def span(asked: Filter, now_ms: int) -> tuple[int, int]:
     """From when to when, in ms since 1970. Raises InvalidInput if nothing can be between."""
     since_ms, until_ms = time_ms(asked.since, now_ms) or 0, time_ms(asked.until, now_ms) or now_ms
     if since_ms > until_ms:

@@ -5,11 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.errors import NotFound
+from dispatcher.rules.endpoint_name import EndpointName, callback_id, subscription_of
+from dispatcher.rules.outcomes import State
+from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import wiring
-from tasks.actions.events import Filter
+from tasks.actions.events import Filter, chosen
 
 REPLAYED = "replayed"
 """The ledger's word for a callback that was replayed."""
@@ -52,6 +55,12 @@ async def counted(store: wiring.Store, events: Sequence[StoredCallback]) -> Repl
     )
 
 
+async def replayable(store: wiring.Store, asked: Filter) -> list[StoredCallback]:
+    """The matching callbacks that were not replayed under a new eventId, latest end first. Raises NotFound, InvalidInput."""
+    once = {(e.workspace, e.event_id): e async for e in chosen(store, asked) if not e.replayed_as}
+    return list(once.values())
+
+
 async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: How) -> tuple[str, str]:
     """Replays one callback; returns the ledger's word for the result, and the eventId it is sent with.
 
@@ -86,6 +95,7 @@ async def replay_all(
     words: Counter[str] = Counter()
     about = {
         "state": asked.state,
+        "subscription": asked.subscription,
         "endpoint": asked.origin,
         "error": asked.error,
         "since": asked.since,
@@ -102,10 +112,27 @@ async def replay_all(
     return replace(await counted(store, events), words=words)
 
 
+def failed_since(workspace: str, subscription: str, since: str) -> Filter:
+    """Selects a subscription's callbacks that ended failed since then. Raises InvalidInput."""
+    return Filter(State.FAILED.value, workspace, since=since, subscription=subscription)
+
+
+async def replay_failed(store: wiring.Store, asked: Filter, how: How) -> Replayed:
+    """Replays what `failed_since` selects; of the default subscription, what went to its URL."""
+    if asked.subscription == DEFAULT and asked.workspace:
+        known = await store.workspaces.require(asked.workspace)
+        asked = replace(asked, endpoint=known.callback_url or None)
+    try:
+        events = await replayable(store, asked)
+    except NotFound:  # nothing was ever accepted for that URL
+        events = []
+    return await replay_all(store, asked, events, how, lambda found: found)
+
+
 async def _replay(
     store: wiring.Store, workspace: str, event_id: str, how: How, in_ms: int
 ) -> tuple[str, str]:
-    copy = f"replay_{secrets.token_hex(12)}" if how.as_new else ""
+    copy = callback_id(f"replay_{secrets.token_hex(12)}", subscription_of(event_id)) if how.as_new else ""
     ttl_ms = how.expiry_seconds * 1000
     word = await store.ledger.replay(workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms)
     return word, copy or event_id

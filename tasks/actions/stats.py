@@ -105,6 +105,7 @@ async def by_endpoint(store: wiring.Store, workspace: str | None) -> list[dict[s
         names = ("delivered", "failed", "expired", "superseded", "opened")
         known = endpoint.as_json()
         shown = {name: known[name] for name in ("workspace", "endpoint", "state", "waiting", "p95Ms")}
+        shown |= {"subscription": endpoint.subscription} if endpoint.subscription else {}
         return shown | {name: counts[name] for name in names} | {"problem": problem(endpoint)}
 
     rows = [row(e) for e in await store.endpoints.all() if workspace in (None, e.workspace)]

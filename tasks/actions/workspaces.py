@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import difference, is_changed, shown_url
 from tasks import wiring
@@ -109,10 +109,11 @@ async def left_behind(store: wiring.Store, workspace: str, before: str) -> int:
 
 
 async def waiting_in_order(store: wiring.Store, workspace: str) -> list[str]:
-    """The eventIds of waiting callbacks; those of one message together, in order of acceptance."""
+    """The eventIds of callbacks that wait for the default subscription, by message in order of acceptance."""
     by_message: defaultdict[str, list[str]] = defaultdict(list)
     async for one in store.callbacks.pending(workspace):
-        by_message[one.message_uuid].append(one.event_id)
+        if not subscription_of(one.event_id):
+            by_message[one.message_uuid].append(one.event_id)
     several = [uuid for uuid, ids in by_message.items() if len(ids) > 1]
     for uuid, order in (await store.callbacks.order(workspace, several)).items():
         place = {event_id: number for number, event_id in enumerate(order)}

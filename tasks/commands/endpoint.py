@@ -17,7 +17,10 @@ commands = typer.Typer(help="Where callbacks go: what waits, what is paused, and
 STATES = ("stopped", "paused", "probing", "waiting", "idle")
 SORTS = ("trouble", "waiting")
 
-Workspace = Annotated[str, typer.Argument(help="Whose endpoint it is.", show_default=False)]
+Workspace = Annotated[
+    str,
+    typer.Argument(help="Whose endpoint it is: acme, or acme.crm for a subscription.", show_default=False),
+]
 Url = Annotated[
     str,
     typer.Argument(help="Its URL; path and query are ignored.", metavar="URL", show_default=False),
@@ -75,7 +78,10 @@ def list_(
     if as_json:
         console.print_json(documents)
         return
-    rows = [[document[name] for name in COLUMNS] for document in documents]
+    rows = [
+        [endpoint.owner, *(document[name] for name in list(COLUMNS)[1:])]
+        for endpoint, document in zip(found, documents, strict=True)
+    ]
     console.print_table(tuple(COLUMNS.values()), rows, "no such endpoints")
     if left > 0:
         console.err.print(f"{left} more; --limit shows them")
@@ -86,8 +92,9 @@ def show(workspace: Workspace, url: Url, as_json: Json = False) -> None:
     """Show one endpoint: what its callbacks wait for, and the answer of its last failed attempt."""
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, float | None]:
-        found = await store.workspaces.get(workspace)
-        return await endpoints.with_answer(store, endpoint), found.rate_per_second if found else None
+        found = await store.workspaces.get(endpoint.workspace)
+        of = found and (found.subscriptions.get(endpoint.subscription) if endpoint.subscription else found)
+        return await endpoints.with_answer(store, endpoint), of.rate_per_second if of else None
 
     found, rate = run_on_one(workspace, url, work)
     held = held_by(found)
@@ -158,7 +165,7 @@ def document_of(endpoint: Endpoint) -> dict[str, Any]:
 
 def _hint(endpoint: Endpoint) -> str:
     """The command that makes an endpoint send sooner, unless it is stopped."""
-    command = f"`dispatcher endpoint retry {endpoint.workspace} {endpoint.url}`"
+    command = f"`dispatcher endpoint retry {endpoint.name}`"
     if endpoint.state == "paused":
         return f"; {command} probes now"
     if endpoint.state == "idle" and endpoint.paused_until_ms > endpoint.now_ms:

@@ -7,7 +7,9 @@ import typer
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import CallbackUrl, parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace as WorkspaceFound
+from dispatcher.store.subscriptions import found as subscription
 from tasks import console, wiring
 from tasks.actions import endpoints
 from tasks.commands.endpoint import Json, Workspace
@@ -35,25 +37,30 @@ def ping(
 
     async def work() -> dict[str, Any]:
         async with wiring.store(settings) as store:
-            found = await store.workspaces.require(workspace)
-            to = await url_of(store, found, given)
-            return await ping_url(settings, found, await store.installation.now_ms(), to)
+            name = EndpointName.parse(f"{workspace} {given.origin}")
+            found = await store.workspaces.require(name.workspace)
+            subscription(found, name.subscription or DEFAULT)  # raises NotFound
+            to = await url_of(store, found, given, name)
+            return await ping_url(settings, found, await store.installation.now_ms(), to, name.subscription)
 
     answered(console.run(work()), as_json)
 
 
-async def url_of(store: wiring.Store, workspace: WorkspaceFound, given: CallbackUrl) -> str:
-    """The full URL to ping: as given, from a waiting callback, or the workspace's own.
+async def url_of(
+    store: wiring.Store, workspace: WorkspaceFound, given: CallbackUrl, name: EndpointName
+) -> str:
+    """The full URL to ping: as given, from a waiting callback, or the subscription's own.
 
-    Raises NotFound if the workspace has no such endpoint, InvalidInput if the path is unknown.
+    Raises NotFound if there is no such endpoint, InvalidInput if the path is unknown.
     """
-    endpoint = await store.endpoints.get(EndpointName(workspace.id, given.origin))
+    endpoint = await store.endpoints.get(name)
     known = await store.endpoints.next_url(endpoint) if endpoint else None
-    if not known and workspace.callback_url:
-        own = parse_callback_url(workspace.callback_url, allow_http=True)
+    registered = subscription(workspace, name.subscription or DEFAULT).callback_url
+    if not known and registered:
+        own = parse_callback_url(registered, allow_http=True)
         known = own.url if own.origin == given.origin else None
     if not known and not endpoint:
-        raise await endpoints.unknown(store, workspace.id, given.origin)
+        raise await endpoints.unknown(store, name.owner, given.origin)
     if given.target:
         return given.url
     if not known:

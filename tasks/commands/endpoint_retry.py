@@ -85,7 +85,7 @@ def _retry_one(workspace: str, url: str, as_json: bool) -> None:
         console.print_json({**facts, "before": document_of(before), "after": document_of(after)})
     if retried.stopped:
         console.fail(
-            f"nothing was done: {held_by(after)}; `dispatcher endpoint resume {workspace} {before.url}` resumes it"
+            f"nothing was done: {held_by(after)}; `dispatcher endpoint resume {before.name}` resumes it"
         )
     if not as_json:
         console.say(_outcome(before, after, retried))
@@ -132,7 +132,7 @@ def _print_many(found: ToRetry, done: str) -> None:
     elif done:
         console.say(f"{_endpoints(count)}: {done}")
     else:
-        rows = [(e.workspace, e.url, e.state, problem(e), e.waiting) for e in found.chosen[:20]]
+        rows = [(e.owner, e.url, e.state, problem(e), e.waiting) for e in found.chosen[:20]]
         console.print_table(("workspace", "endpoint", "state", "problem", "waiting"), rows, "")
         console.say(f"{_endpoints(count)}; nothing was done: --yes retries what is counted here")
     if stopped := len(found.stopped):

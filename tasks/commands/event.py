@@ -8,13 +8,14 @@ import typer
 
 from dispatcher.errors import NotFound
 from dispatcher.model import iso
-from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.store.holds import next_step
+from dispatcher.rules.outcomes import State
+from dispatcher.rules.subscription import DEFAULT
+from dispatcher.store.holds import Schedule, next_step
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.actions import events
 from tasks.actions.events import STATES, Filter
-from tasks.commands.filters import Error, Json, Since, Until, Url, Workspace
+from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url, Workspace
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The usual form of a message's id; any text may be one."""
@@ -28,16 +29,22 @@ def show(
     workspace: Annotated[str, typer.Option(help="Whose event it is.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Show one event: what happened to it, every attempt, and what happens next."""
+    """Show one event: what happened to it, every attempt, and what happens next.
+
+    Where it went to several subscriptions, it shows the default one's callback, and a line for each of the others,
+    whose id (`evt_1.crm`) can be shown in the same way.
+    """
     settings = console.settings()
 
-    async def work() -> tuple[StoredCallback, str, int] | None:
+    async def work() -> tuple[StoredCallback, list[StoredCallback], str, int, Schedule] | None:
         async with wiring.store(settings) as store:
             event = await store.callbacks.get(workspace, event_id)
             if event is None:
                 await store.workspaces.require(workspace)  # raises NotFound for an unknown workspace
                 return None
-            return event, await _next_step(store, event), await store.installation.now_ms()
+            others = await store.callbacks.others(event)
+            by = await _schedule(store, event, settings.max_attempts)
+            return event, others, await _next_step(store, event, by), await store.installation.now_ms(), by
 
     found = console.run(work())
     if found is None:
@@ -45,11 +52,16 @@ def show(
             f"the ledger has no event {event_id} of workspace {workspace}: either it was never accepted (its status "
             "causes no callback, it was rejected, or it still waits on the queue), or its retention is over"
         )
-    event, next_, now_ms = found
+    event, others, next_, now_ms, schedule = found
     if as_json:
-        console.print_json(event.as_json() | {"nextStep": next_})
+        beside = {"subscriptions": [one.as_json() for one in others]} if event.others else {}
+        by = None if event.ended else schedule.as_json()
+        console.print_json(event.as_json() | {"nextStep": next_, "retrySchedule": by} | beside)
     else:
         _print(event, next_, now_ms)
+        if event.others:
+            console.out.print()
+            _print_list(others, "the callbacks for its other subscriptions are gone", now_ms)
 
 
 @commands.command("list")
@@ -64,6 +76,7 @@ def list_(
         ),
     ] = None,
     workspace: Workspace = None,
+    subscription: Subscription = None,
     endpoint: Url = None,
     error: Error = None,
     since: Since = None,
@@ -83,9 +96,11 @@ def list_(
     settings = console.settings()
     if (message is None) == (state is None):
         console.fail("give either --message or --state", console.USAGE)
-    if message and any((endpoint, error, since, until)):
-        console.fail("--endpoint, --error, --since and --until go with --state", console.USAGE)
-    asked = None if message else Filter(state or "", workspace, endpoint, error, since, until)
+    if message and any((subscription, endpoint, error, since, until)):
+        console.fail(
+            "--subscription, --endpoint, --error, --since and --until go with --state", console.USAGE
+        )
+    asked = None if message else Filter(state or "", workspace, endpoint, error, since, until, subscription)
 
     async def work() -> tuple[list[StoredCallback], int, int]:
         async with wiring.store(settings) as store:
@@ -105,12 +120,22 @@ def list_(
         console.err.print(f"there are more: --offset {offset + limit} shows them")
 
 
-async def _next_step(store: wiring.Store, event: StoredCallback) -> str:
-    endpoint = await store.endpoints.get(EndpointName(event.workspace, event.endpoint))
+async def _schedule(store: wiring.Store, event: StoredCallback, max_attempts: int) -> Schedule:
+    workspace = await store.workspaces.get(event.workspace)
+    receiver = workspace and workspace.receiver(event.subscription)
+    delays = receiver.retry_schedule if receiver else ()
+    return Schedule(len(delays) or max_attempts, delays, event.subscription or DEFAULT)
+
+
+async def _next_step(store: wiring.Store, event: StoredCallback, schedule: Schedule) -> str:
+    if event.state is State.FANNED_OUT:
+        return "nothing: the default subscription does not want it"
+    endpoint = await store.endpoints.get(event.endpoint_name)
     if endpoint is None:
         raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
     before = await store.callbacks.before(event, endpoint)
-    return next_step(event, endpoint, before, has_body=await store.callbacks.has_body(event))
+    has_body = await store.callbacks.has_body(event)
+    return next_step(event, endpoint, before, has_body=has_body, schedule=schedule)
 
 
 def _print(event: StoredCallback, next_: str, now_ms: int) -> None:

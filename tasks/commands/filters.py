@@ -5,6 +5,10 @@ from typing import Annotated
 import typer
 
 Workspace = Annotated[str | None, typer.Option(help="Of this workspace only.", show_default=False)]
+Subscription = Annotated[
+    str | None,
+    typer.Option(help="Of this subscription only (default: the workspace's own).", show_default=False),
+]
 Url = Annotated[
     str | None,
     typer.Option(

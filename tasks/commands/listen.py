@@ -11,7 +11,7 @@ from aiohttp import web
 
 from config.settings import Settings
 from dispatcher.errors import visible
-from dispatcher.signing import key_of
+from dispatcher.signing import check_secret
 from tasks import console, wiring
 from tasks.receiver import Received, Receiver
 
@@ -19,7 +19,11 @@ from tasks.receiver import Received, Receiver
 def listen(
     secret: Annotated[
         str | None,
-        typer.Option(envvar="LISTEN_SECRET", help="The secret to verify with (whsec_…).", show_default=False),
+        typer.Option(
+            envvar="LISTEN_SECRET",
+            help="The secret (whsec_…) or public key (whpk_…) to verify with.",
+            show_default=False,
+        ),
     ] = None,
     workspace: Annotated[
         str | None, typer.Option(help="Instead: verify with this workspace's secrets.", show_default=False)
@@ -34,7 +38,7 @@ def listen(
     if (secret is None) == (workspace is None):
         console.fail("give either --secret or --workspace", console.USAGE)
     if secret:
-        key_of(secret)
+        check_secret(secret)
     console.run(_listen(settings, secret, workspace, host, port, status, as_json))
 
 

@@ -16,7 +16,7 @@ async def look_up(settings: Settings, url: str) -> str:
     Raises InvalidInput for a URL that deliveries may not go to.
     """
     parse_callback_url(url, allow_http=settings.allow_http)
-    transport = engine_wiring.transport(settings)
+    transport = engine_wiring.transport(settings, only_looks_up=True)
     try:
         problem = await transport.look_up(url, SECONDS)
     finally:

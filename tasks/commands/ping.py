@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import httpx
+import msgspec
 import typer
 
 from config.settings import Settings
@@ -14,6 +15,7 @@ from dispatcher.model import StatusChange, iso
 from dispatcher.rules.addresses import parse_callback_url, without_query
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.callback import Callback, Claimed
+from dispatcher.rules.endpoint_name import callback_id
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.render import NoCallback, RenderOptions, render
 from dispatcher.rules.workspace import Workspace
@@ -69,9 +71,14 @@ def answered(document: dict[str, Any], as_json: bool) -> None:
         raise typer.Exit(console.NO)
 
 
-async def ping_url(settings: Settings, workspace: Workspace, now_ms: int, url: str) -> dict[str, Any]:
-    """Sends a test callback to a URL of the workspace; returns the result. Raises InvalidInput."""
-    callback = _callback(settings, workspace, now_ms, url)
+async def ping_url(
+    settings: Settings, workspace: Workspace, now_ms: int, url: str, subscription: str = ""
+) -> dict[str, Any]:
+    """Sends a test callback to a URL, on the terms of a subscription (empty: the default one); returns the result.
+
+    Raises InvalidInput.
+    """
+    callback = _callback(settings, workspace, now_ms, url, subscription)
     async with http_client(engine_wiring.transport(settings)) as client:
         sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT)
         attempt = await sender.send(_claimed(callback, now_ms), workspace, now_ms)
@@ -96,7 +103,9 @@ class ByHttpx:
         return Answer(response.status_code, body=raw)
 
 
-def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str) -> Callback:
+def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str, subscription: str) -> Callback:
+    receiver = workspace.subscriptions[subscription] if subscription else workspace
+    dialect = receiver.dialect
     uuid = secrets.token_hex(8)
     change = StatusChange.from_dict(
         {
@@ -108,10 +117,12 @@ def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str) -
         }
     )
     options = RenderOptions(allow_http=True, expiry_ms=settings.expiry_seconds * 1000)
-    callback = render(change, replace(workspace, callback_url=url), now_ms, options)
+    without = receiver.without_fields
+    to = replace(workspace, callback_url=url, dialect=dialect, events=(), channels=(), without_fields=without)
+    callback = render(change, to, now_ms, options)
     if isinstance(callback, NoCallback):
-        raise InvalidInput(f"the dialect {workspace.dialect} has no callback of a delivered message")
-    return callback
+        raise InvalidInput(f"the dialect {dialect} has no callback of a delivered message")
+    return msgspec.structs.replace(callback, event_id=callback_id(callback.event_id, subscription))
 
 
 def _claimed(callback: Callback, now_ms: int) -> Claimed:

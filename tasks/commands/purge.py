@@ -8,14 +8,16 @@ import typer
 
 from config.settings import Settings
 from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.endpoint_name import callback_id, subscription_of
 from dispatcher.rules.outcomes import State
-from dispatcher.store.keys import endpoint_id
+from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.stored_callback import Pending
+from dispatcher.store.subscriptions import found
 from tasks import console, tables, wiring
 from tasks.actions import endpoints, purge
 from tasks.actions.events import ENDED
 from tasks.actions.rejected import KEPT, Choice, remove
+from tasks.commands.filters import Subscription
 from tasks.commands.rejected import require_reason
 from tasks.progress import progress
 
@@ -30,6 +32,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 @commands.command()
 def waiting(
     workspace: Workspace,
+    subscription: Subscription = None,
     endpoint: Annotated[
         str | None, typer.Option(help="To this endpoint only (its URL).", show_default=False)
     ] = None,
@@ -43,14 +46,17 @@ def waiting(
     """
     settings = console.settings()
     origin = parse_callback_url(endpoint, allow_http=True).origin if endpoint else None
-    chosen = endpoint_id(EndpointName(workspace, origin)) if origin else None
+    of = "" if subscription in (None, DEFAULT) else str(subscription)
 
     async def find(store: wiring.Store) -> list[Pending]:
-        await store.workspaces.require(workspace)
-        if origin:
-            await endpoints.one(store, workspace, origin)
+        found(await store.workspaces.require(workspace), subscription or DEFAULT)  # raises NotFound
+        chosen = (await endpoints.one(store, callback_id(workspace, of), origin)).id if origin else None
         with console.err.status("reading what waits"):
-            return [one async for one in store.callbacks.pending(workspace, chosen)]
+            return [
+                one
+                async for one in store.callbacks.pending(workspace, chosen)
+                if subscription is None or subscription_of(one.event_id) == of
+            ]
 
     async def end(store: wiring.Store) -> int:
         return await purge.cancel(store, workspace, origin, events, lambda steps: progress(steps, "ending"))

@@ -12,13 +12,14 @@ from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
-from tasks.actions.events import ENDED, Filter, chosen
-from tasks.actions.replay import REPLAYED, How, Replayed, counted, held, replay_all, replay_one
-from tasks.commands.filters import Error, Json, Since, Until, Url, Workspace
+from tasks.actions.events import ENDED, Filter
+from tasks.actions.replay import REPLAYED, How, Replayed, counted, held, replay_all, replay_one, replayable
+from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url, Workspace
 
 WHY_NOT = {
     "unknown": "the ledger has no such event: it was never accepted, or its retention is over",
     "not_ended": "it has not ended",
+    "fanned_out": "it went to other subscriptions alone; `dispatcher event show` names their callbacks, which can be replayed",
     "no_body": "its body is not kept any more (DISPATCHER_DELIVERED_BODY_SECONDS, DISPATCHER_LEDGER_RETENTION_SECONDS)",
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
     "full": "too many wait for its endpoint (DISPATCHER_MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
@@ -32,6 +33,7 @@ def replay(
         str | None, typer.Argument(help="One event.", metavar="[EVENT_ID]", show_default=False)
     ] = None,
     workspace: Workspace = None,
+    subscription: Subscription = None,
     state: Annotated[
         str | None,
         typer.Option(help=f"Many: all in this state ({', '.join(ENDED)}).", show_default=False),
@@ -69,7 +71,11 @@ def replay(
         _replay_one(settings, event_id, workspace, how, as_json)
     else:
         _replay_many(
-            settings, Filter(state or "", workspace, endpoint, error, since, until), how, yes, as_json
+            settings,
+            Filter(state or "", workspace, endpoint, error, since, until, subscription),
+            how,
+            yes,
+            as_json,
         )
 
 
@@ -77,8 +83,7 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
     async def work() -> Replayed:
         async with wiring.store(settings) as store:
             with console.err.status("looking for them"):
-                once = {(e.workspace, e.event_id): e async for e in chosen(store, asked) if not e.replayed_as}
-            events = list(once.values())
+                events = await replayable(store, asked)
             return (
                 await replay_all(store, asked, events, how, _shown) if yes else await counted(store, events)
             )
@@ -88,7 +93,7 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
         counts = {"events": found.count, "endpoints": found.by_endpoint, "results": found.words}
         console.print_json({**counts, "done": yes})
     else:
-        _print_many(found, how.rate, done=yes)
+        print_many(found, how.rate, done=yes)
 
 
 def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
@@ -101,7 +106,8 @@ def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
             progress.advance(task)
 
 
-def _print_many(found: Replayed, rate: float, *, done: bool) -> None:
+def print_many(found: Replayed, rate: float, *, done: bool) -> None:
+    """Prints how many callbacks were replayed, or would be, and what holds their endpoints."""
     count = found.count
     console.print_table(("endpoint", "events"), found.by_endpoint.most_common(20), "no such events")
     if count and not done:
@@ -114,13 +120,13 @@ def _print_many(found: Replayed, rate: float, *, done: bool) -> None:
         else:
             console.print_text(f"{_events(number)} not replayed: {WHY_NOT[word]}")
     for endpoint in sorted(found.held, key=by_trouble)[:20]:
-        console.print_text(f"{endpoint.workspace} {endpoint.url} is {_held(endpoint)}")
+        console.print_text(f"{endpoint.name} is {_held(endpoint)}")
 
 
 def _held(endpoint: Endpoint) -> str:
     """Why nothing is sent to an endpoint now, and what ends that."""
     command = "resume" if endpoint.state == "stopped" else "retry"
-    return f"{held_by(endpoint)}; `dispatcher endpoint {command} {endpoint.workspace} {endpoint.url}`"
+    return f"{held_by(endpoint)}; `dispatcher endpoint {command} {endpoint.name}`"
 
 
 def _events(count: int) -> str:

@@ -107,7 +107,8 @@ def show(workspace: Id, reveal: Reveal = False, as_json: Json = False) -> None:
         return
     headers = ", ".join(f"{name}: {value}" for name, value in document["headers"].items())
     secrets = ", ".join(_life(secret) for secret in document["secrets"])
-    shown = document | {"secrets": secrets, "headers": headers or None}
+    beside = ", ".join(document["subscriptions"]) or None
+    shown = document | {"secrets": secrets, "headers": headers or None, "subscriptions": beside}
     console.print_table(("field", "value"), list(shown.items()), "")
 
 
@@ -152,6 +153,7 @@ def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:
         "maxConcurrency": workspace.max_concurrency,
         "ratePerSecond": workspace.rate_per_second,
         "ordering": workspace.ordering,
+        "subscriptions": list(workspace.subscriptions),
         "createdAt": iso(workspace.created_ms),
         "secrets": [
             {"createdAt": iso(s.created_ms), "expiresAt": None if s.expires_ms is None else iso(s.expires_ms)}

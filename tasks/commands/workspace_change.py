@@ -9,7 +9,8 @@ import typer
 from config.settings import Settings
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.workspace import ORDERINGS, Workspace
+from dispatcher.rules.subscription import ORDERINGS
+from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import parse_headers
 from dispatcher.store.audit import shown_url
 from tasks import console, tables, wiring

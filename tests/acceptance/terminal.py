@@ -49,6 +49,10 @@ class Terminal:
                 return
             self._shown += data
 
+    def type(self, text: str) -> None:
+        """Types something."""
+        os.write(self._ours, text.encode())
+
     @property
     def text(self) -> str:
         """All it has shown, without colours and movements."""

@@ -23,7 +23,8 @@ from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import dialects
 from dispatcher.rules.outcomes import Attempt
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.subscription import Secret
+from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import new_secret, webhook_headers

@@ -114,6 +114,21 @@ def test_callbacks_go_their_whole_way(users: Stack) -> None:
     assert set() == denied(users.redis) - LOOKS
 
 
+def test_a_worker_may_disable_a_subscription(users: Stack) -> None:
+    """Its user may make that change of a workspace, and write it into the trail."""
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        return web.Response(status=500, headers={"webhook-delivery": "disable"})
+
+    users.answer = answer
+    worker = start_worker(users)
+    assert users.wait_ended(users.enqueue(1)) == {"failed": 1}
+    wait_until(lambda: worker.lines("subscription.disabled"), what="the subscription is disabled")
+    wait_until(lambda: worker.lines("audit"), what="the trail")
+    assert users.cli_json("subscription", "show", "acme", "default")["state"] == "disabled"
+    assert set() == denied(users.redis) - LOOKS
+
+
 def is_up(port: int) -> bool:
     """Whether figures are shown there."""
     try:

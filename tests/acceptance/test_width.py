@@ -17,6 +17,7 @@ LONG = "acme-telecommunications-of-the-gold-coast-and-beyond-2026"
 EVENT = "evt_9f1c2b7e-4d5a-4b7e-9a39-0d7a2a1f8f11-delivered-1781010297123"
 MESSAGE = "77aa0c4e-6f2d-4d3a-9a39-0d7a2a1f8f11-0b6b0c4e-6f2d-4d3a"
 URL = "https://callbacks.the-gold-coast-telecommunications-company.example:8443/hooks/v2/messages"
+SUBSCRIPTION = "customer-relations-management"
 ORIGIN = URL.partition("/hooks")[0]
 COMMANDS = dict(lazy.commands())
 GROUPS = sorted({path.rpartition(" ")[0] for path in COMMANDS})
@@ -46,6 +47,25 @@ RUNS = {
     "workspace api-key add": [f"workspace api-key add {LONG}"],
     "workspace api-key list": [f"workspace api-key list {LONG}"],
     "workspace api-key revoke": [f"workspace api-key revoke {LONG} key_nosuchkey"],
+    "subscription add": [
+        f"subscription add {LONG} {SUBSCRIPTION} --callback-url {URL}",
+        f"subscription add {LONG} {SUBSCRIPTION} --callback-url {URL}",
+        f"subscription add {LONG} new --callback-url {URL} --events DELIVERED",
+    ],
+    "subscription list": [f"subscription list {LONG}"],
+    "subscription show": [f"subscription show {LONG} {SUBSCRIPTION}", f"subscription show {LONG} none"],
+    "subscription update": [
+        f"subscription update {LONG} {SUBSCRIPTION} --max-concurrency 7",
+        f"subscription update {LONG} default",
+    ],
+    "subscription rotate-secret": [f"subscription rotate-secret {LONG} {SUBSCRIPTION}"],
+    "subscription pause": [f"subscription pause {LONG} {SUBSCRIPTION}"],
+    "subscription resume": [f"subscription resume {LONG} {SUBSCRIPTION}"],
+    "subscription ping": [f"subscription ping {LONG} {SUBSCRIPTION}"],
+    "subscription remove": [
+        f"subscription remove {LONG} {SUBSCRIPTION}",
+        f"subscription remove {LONG} default",
+    ],
     "producer-key add": ["producer-key add billing-and-reconciliation-service"],
     "producer-key list": ["producer-key list"],
     "producer-key revoke": ["producer-key revoke key_nosuchkey"],

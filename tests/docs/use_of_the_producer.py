@@ -54,6 +54,8 @@ other = StatusChange(
     ttl_seconds=60,
     message=full,
     error=MessageError(code="E004"),
+    traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    tracestate="congo=t61rcWkgMzE",
 )
 
 assert_type(change.event_id, str)
@@ -64,6 +66,7 @@ assert_type(change.message.cost, Decimal | None)
 assert_type(change.message.accepted_at, str | None)
 assert_type(change.error, MessageError | None)
 assert_type(change.ttl_seconds, int | None)
+assert_type(change.traceparent, str | None)
 assert_type(change.replace(status="SENT"), StatusChange)
 assert_type(least.replace(dest="+1"), Message)
 assert_type(change.to_json(), bytes)

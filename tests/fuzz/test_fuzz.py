@@ -15,7 +15,8 @@ from dispatcher.model import Status, StatusChange, encode_json
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.render import RenderOptions, render
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.subscription import Secret
+from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers, parse_headers
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import NoAnswer
@@ -42,6 +43,8 @@ VALID: dict[str, Any] = {
     "callbackUrl": "https://a.example/hooks",
     "ttlSeconds": 60,
     "error": {"code": "E004", "message": "Message expired"},
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "tracestate": "congo=t61rcWkgMzE",
 }
 MESSAGE: dict[str, Any] = {
     "uuid": "m1",

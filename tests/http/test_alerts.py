@@ -13,6 +13,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, State
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store.replies import Ended
@@ -25,6 +26,7 @@ from tests.http.raw_server import answers, serving
 
 SECRET = "whsec_" + "QUJD" * 10
 NOW_MS = 1_800_000_000_000
+A = EndpointName("acme", "https://a.example:443")
 FAILED = Ended(
     "acme",
     "e1",
@@ -84,6 +86,25 @@ def test_what_ended_is_told_together() -> None:
             "answer": "database is gone",
         }
     ] == document["alerts"]
+
+
+def test_a_subscription_that_was_disabled_is_told() -> None:
+    """With the reason."""
+
+    async def work(alerts: Alerts) -> None:
+        alerts.disabled("acme", "crm", "https://crm.example:443", "it answered 410 to every attempt")
+        await alerts.send(NOW_MS)
+
+    (got,) = told(work)
+    assert [
+        {
+            "kind": "subscription_disabled",
+            "workspace": "acme",
+            "subscription": "crm",
+            "endpoint": "https://crm.example:443",
+            "reason": "it answered 410 to every attempt",
+        }
+    ] == json.loads(got.body)["alerts"]
 
 
 def test_alerts_are_signed() -> None:
@@ -245,13 +266,29 @@ def test_superseded_is_no_alert() -> None:
     assert [] == told(work)
 
 
+def test_subscriptions_at_one_server_are_told_apart() -> None:
+    """Each has alerts of its own, with its name."""
+
+    async def work(alerts: Alerts) -> None:
+        for name in ("", "crm"):
+            alerts.ended(replace(FAILED, event_id="e1.crm" if name else "e1"))
+            alerts.down(replace(A, subscription=name), NOW_MS - 1_000_000, NOW_MS, "timeout")
+        await alerts.send(NOW_MS)
+
+    (got,) = told(work)
+    found = [(one["kind"], one.get("subscription")) for one in json.loads(got.body)["alerts"]]
+    assert found == [
+        (kind, whose) for whose in (None, "crm") for kind in ("callbacks_ended", "endpoint_down")
+    ]
+
+
 @pytest.mark.parametrize(("seconds", "count"), [(899, 0), (901, 1)])
 def test_an_endpoint_that_is_down_for_long(seconds: int, count: int) -> None:
     """It is told once it has been down for long, and then not at each probe."""
 
     async def work(alerts: Alerts) -> None:
         for _ in range(3):
-            alerts.down("acme", "https://a.example:443", NOW_MS, NOW_MS + seconds * 1000, "timeout")
+            alerts.down(A, NOW_MS, NOW_MS + seconds * 1000, "timeout")
             await alerts.send(NOW_MS)
 
     found = told(work)
@@ -276,7 +313,9 @@ def test_one_workspaces_endpoints_hide_no_other() -> None:
 
     async def work(alerts: Alerts) -> None:
         for number in range(3000):
-            alerts.down("hog", f"https://{number}.example:443", NOW_MS - 1_000_000, NOW_MS, "connect")
+            alerts.down(
+                EndpointName("hog", f"https://{number}.example:443"), NOW_MS - 1_000_000, NOW_MS, "connect"
+            )
             alerts.ended(replace(FAILED, workspace="hog", endpoint=f"https://{number}.example:443"))
         alerts.ended(FAILED)
         await alerts.send(NOW_MS)

@@ -23,7 +23,8 @@ from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.attempt_errors import FINAL_ERRORS
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.subscription import Secret
+from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.sender import ANSWER_BYTES, Sender, parse_retry_after
 from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import new_secret
@@ -309,6 +310,45 @@ def test_a_url_that_cannot_be_sent_to_is_an_error(host: str) -> None:
     result = uvloop.run(scene())
     assert result.internal_error is None
     assert result.error in FINAL_ERRORS
+
+
+# ---- webhook-delivery
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "expected"),
+    [
+        (500, "webhook-delivery: abort", "aborted"),
+        (410, "Webhook-Delivery:  Abort ", "aborted"),
+        (429, "WEBHOOK-DELIVERY: disable", "disabled"),
+        (302, "webhook-delivery: abort, disable", "disabled"),
+        (500, "webhook-delivery: abort\r\nWebhook-Delivery: disable", "disabled"),
+        (500, "webhook-delivery:", "http_500"),
+        (500, "webhook-delivery: aborted", "http_500"),
+        (500, "webhook-delivery: pause", "http_500"),
+        (500, "x-webhook-delivery: abort", "http_500"),
+        (500, "x: webhook-delivery: abort", "http_500"),
+        (500, "webhook-delivery: \xff\xfe", "http_500"),
+    ],
+)
+def test_the_receiver_says_that_it_is_over(status: int, header: str, expected: str) -> None:
+    """The header `webhook-delivery` of an answer ends the callback, or the subscription; other words mean nothing."""
+    result = attempt_at(answer(status, b"why", header))
+    assert (result.http_status, result.error, result.answer) == (status, expected, b"why")
+    assert (expected in FINAL_ERRORS) == (expected != "http_500")
+
+
+@pytest.mark.parametrize("word", ["abort", "disable"])
+@pytest.mark.parametrize("status", [200, 204])
+def test_a_2xx_delivers_whatever_its_headers_say(status: int, word: str) -> None:
+    """A 2xx with `webhook-delivery` is a 2xx."""
+    result = attempt_at(answer(status, b"", f"webhook-delivery: {word}"))
+    assert (result.http_status, result.error) == (status, None)
+
+
+def test_in_the_body_it_means_nothing() -> None:
+    """Only a header counts."""
+    assert attempt_at(answer(500, b"\r\nwebhook-delivery: abort\r\n")).error == "http_500"
 
 
 # ---- Retry-After

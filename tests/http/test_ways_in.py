@@ -121,6 +121,38 @@ def test_every_way_reads_alike(api: Api, case: str, way: Callable[[Api, bytes], 
         assert by_xadd(api, line(value)) == got
 
 
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+TRACES: dict[str, tuple[str, str]] = {
+    "a trace": (
+        f'"traceparent":"{PARENT}","tracestate":"a=b"',
+        f'1}}}},"traceparent":"{PARENT}","tracestate":"a=',
+    ),
+    "null": ('"traceparent":null,"tracestate":null', ""),
+    "another version": (
+        f'"traceparent":"01{PARENT[2:]}"',
+        "traceparent: must be 00-trace id-parent id-flags",
+    ),
+    "zeros": (f'"traceparent":"00-{"0" * 32}{PARENT[35:]}"', "traceparent: must have a trace id"),
+    "a state alone": ('"tracestate":"a=b"', "tracestate: needs a traceparent"),
+    "two lines": (
+        f'"traceparent":"{PARENT}","tracestate":"a=b\\r\\nX: y"',
+        "tracestate: must be 1 to 512 printable",
+    ),
+}
+"""What stands behind the message, and what comes of it."""
+
+
+@pytest.mark.parametrize("case", TRACES)
+@pytest.mark.parametrize("way", [by_xadd, by_dispatcher, by_http, by_http_in_a_list])
+def test_every_way_reads_a_trace_alike(api: Api, case: str, way: Callable[[Api, bytes], str]) -> None:
+    """It is taken, or refused with the same words, by each way in."""
+    fields, expected = TRACES[case]
+    api.run(api.client.delete(api.keys.events))
+    raw = line(b"1")[:-1] + b"," + fields.encode() + b"}"
+    assert way(api, raw).startswith(expected)
+    assert way(api, raw) == by_xadd(api, raw)
+
+
 def test_the_command_reads_alike(api: Api) -> None:
     """`dispatcher enqueue` takes the same lines, and refuses the others with the same words."""
     api.run(api.client.delete(api.keys.events))

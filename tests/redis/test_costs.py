@@ -3,14 +3,16 @@
 import gc
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from dispatcher.model import Status, StatusChange
 from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth
-from dispatcher.rules.render import RenderOptions, render
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.render import RenderOptions, fan_out, render
+from dispatcher.rules.subscription import Secret, Subscription
+from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.sender import Sender
 from dispatcher.store.arguments import ToAccept
@@ -155,3 +157,49 @@ def test_python_calls_of_sending() -> None:
         raise AssertionError("it waited for something")
 
     assert python_calls(send) <= 38 * MARGIN
+
+
+def memory_of(world: World) -> int:
+    """Bytes of all that is kept of callbacks and of their messages."""
+    kinds = "event", "body", "message", "lane", "expiries"
+    keys = [key for kind in kinds for key in world.call("keys", f"{world.keys.root}{kind}*")]
+    return sum(world.call("memory_usage", key, samples=0) for key in keys)
+
+
+def fan_out_costs(world: World, subscriptions: int) -> list[float]:
+    """Commands and bytes of each of eighty callbacks, of messages' first status and of their second."""
+    messages = 80 // subscriptions
+    others = tuple(f"s{n}" for n in range(subscriptions - 1))
+    names = ("acme", *(f"acme.{one}" for one in others))
+    workspace = replace(
+        WORKSPACE,
+        subscriptions={
+            one: Subscription(one, "zeckta", f"https://{one}.example/hooks", WORKSPACE.secrets, START_MS)
+            for one in others
+        },
+    )
+    costs: list[float] = []
+    for first, statuses in (("known", ["SENT"]), ("m", ["SENT", "DELIVERED"])):
+        for status in statuses:
+            batch = ToAccept()
+            for number, entry in enumerate(world.enqueued(messages)):
+                one = change(status, f"{first}{number}", event_id=f"{first}{number}{status}")
+                for rendered in fan_out(one, workspace, START_MS, RenderOptions()):
+                    batch.add(entry, rendered)
+            kept, calls = memory_of(world), redis_calls(world)
+            words = world.run(world.ledger.accept(TOKEN, {}, [], batch)).words
+            assert ["accepted"] * messages == words
+            costs += [redis_calls(world) - calls, memory_of(world) - kept]
+            world.deliver_all(*(f"{one} https://{one.partition('.')[2] or 'a'}.example:443" for one in names))
+    return [round(one / 80, 2) for one in costs[2:]]
+
+
+def test_costs_of_fan_out(world: World) -> None:
+    """A callback of a status change that has four costs no more commands and bytes than one that is alone."""
+    alone = fan_out_costs(world, 1)
+    world.call("flushall")
+    world.lead()
+    of_four = fan_out_costs(world, 4)
+    assert of_four[0] <= alone[0], "commands"
+    assert of_four[2] <= alone[2], "commands of the second status"
+    assert of_four[1] + of_four[3] <= alone[1] + alone[3], "bytes"

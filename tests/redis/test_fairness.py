@@ -111,7 +111,7 @@ def test_an_endpoint_that_takes_nothing_gives_way(
         ledger=world.ledger,
         settler=Settler(world.ledger),
         sender=sender,
-        workspaces=AsyncMock(),
+        workspaces=AsyncMock(get=AsyncMock(return_value=None)),
         watch=RedisWatch(Metrics()),
         policy=Policy(),
         slots=Slots(100),

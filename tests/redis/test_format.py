@@ -20,7 +20,12 @@ KNOWN = {"waits": A, "behind": A, "done": A, "gone": A, "retries": B, "hands": B
 
 def load_format_1(world: World) -> None:
     """Puts it into Redis."""
-    for command, key, content, ttl in json.loads(FORMAT_1.read_text()):
+    load(world, FORMAT_1)
+
+
+def load(world: World, data: Path) -> None:
+    """Puts into Redis what a version left: the commands that make it, with the ms that each key lives (-1: for ever)."""
+    for command, key, content, ttl in json.loads(data.read_text()):
         match command:
             case "SET":
                 world.call("set", key, b64decode(content))
@@ -30,6 +35,8 @@ def load_format_1(world: World) -> None:
                 world.call("zadd", key, dict(content))
             case "RPUSH":
                 world.call("rpush", key, *content)
+            case "SADD":
+                world.call("sadd", key, *content)
         if ttl > 0:
             world.call("pexpire", key, ttl)
 
@@ -90,7 +97,7 @@ def test_nothing_there_is_this_format(world: World) -> None:
     assert str(FORMAT) == world.run(world.installation.format())
 
 
-@pytest.mark.parametrize("number", ["1", "3", "nonsense"])
+@pytest.mark.parametrize("number", ["1", "4", "nonsense"])
 def test_another_format_is_refused(world: World, number: str) -> None:
     """Data of a format that this version does not write is left as it is, and the line says what to do."""
     world.call("set", world.keys.format, number)
@@ -118,7 +125,7 @@ def test_older_worker_alive(world: World) -> None:
 
 def test_running_worker_meets_another_format(world: World) -> None:
     """A worker that finds another number than its own at a wake stops: it is told by each wake."""
-    world.call("set", world.keys.format, "3")
+    world.call("set", world.keys.format, "4")
     with pytest.raises(OtherFormat):
         require_format(world.run(world.ledger.wake()).format)
 

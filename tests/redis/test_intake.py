@@ -481,14 +481,14 @@ async def _true(value: object) -> object:
 
 def break_bad(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[bool]:
     """Rendering raises this for the workspace `bad` as long as the list has something."""
-    real, breaks = prepare.render, [True]
+    real, breaks = prepare.fan_out, [True]
 
     def render(change: object, workspace: object, *args: object) -> object:
         if breaks and workspace.id == "bad":  # type: ignore[attr-defined]
             raise error
         return real(change, workspace, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prepare, "render", render)
+    monkeypatch.setattr(prepare, "fan_out", render)
     return breaks
 
 
@@ -796,7 +796,7 @@ async def _is_read(reader: Reader, count: int) -> bool:
 
 def test_many_workspaces_are_tried_together(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was put off of many workspaces at once is read again once, not once for each."""
-    real, away = prepare.render, [True]
+    real, away = prepare.fan_out, [True]
     names = [f"w{n}" for n in range(20)]
 
     def render(*args: object) -> object:
@@ -804,7 +804,7 @@ def test_many_workspaces_are_tried_together(redis_url: str, monkeypatch: pytest.
             raise ImportError("away")
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prepare, "render", render)
+    monkeypatch.setattr(prepare, "fan_out", render)
 
     async def work() -> int:
         async with Leading(redis_url) as reader:
@@ -831,7 +831,7 @@ def test_many_workspaces_are_tried_together(redis_url: str, monkeypatch: pytest.
 
 def test_order_whatever_happens(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workspaces that fail for a while, one that is changed all the time, leaders that die: each message's order stays."""
-    rng, real, down = random.Random(7), prepare.render, dict[str, float]()
+    rng, real, down = random.Random(7), prepare.fan_out, dict[str, float]()
     names = ["w0", "w1", "w2"]
 
     def render(change: object, workspace: object, *args: object) -> object:
@@ -839,7 +839,7 @@ def test_order_whatever_happens(redis_url: str, monkeypatch: pytest.MonkeyPatch)
             raise OSError("no descriptors")
         return real(change, workspace, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prepare, "render", render)
+    monkeypatch.setattr(prepare, "fan_out", render)
     wanted: dict[tuple[str, str], list[str]] = {}
 
     def some_lines() -> Iterable[bytes]:

@@ -54,6 +54,14 @@ def test_any_2xx_delivers(status: int, number: int) -> None:
     assert Delivered() == after(answered(status), number)
 
 
+@pytest.mark.parametrize("error", ["aborted", "disabled"])
+@pytest.mark.parametrize(("status", "health"), [(500, EndpointHealth.DOWN), (404, EndpointHealth.ANSWERED)])
+def test_what_the_receiver_ends_is_over(error: str, status: int, health: EndpointHealth) -> None:
+    """`webhook-delivery` in an answer ends the callback; its status says how the endpoint is."""
+    attempt = Attempt(NOW - 50, 50, status, error)
+    assert (Failed(), health) == (after(attempt), health_of(attempt))
+
+
 def test_a_2xx_after_the_expiry_delivers() -> None:
     """An attempt that began in time and succeeded late is a delivery."""
     assert Delivered() == after(answered(200), expires_ms=NOW - 1)

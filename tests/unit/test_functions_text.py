@@ -39,3 +39,15 @@ def test_the_rules() -> None:
     assert "'never'" not in text
     assert "local keeps_body\n" in text
     assert fragment("prologue") not in text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_private_parts_hold_no_state(name: str) -> None:
+    """A `do` block is made once in a library: a variable in it would keep what one run wrote for the next one."""
+    kept, is_inside = [], False
+    for line in text_of(name).splitlines():
+        if re.match(r"do\b|end\b", line):
+            is_inside = line.startswith("do")
+        if is_inside and re.match(r"  local (?!function\b)", line):
+            kept.append(line)
+    assert [] == kept

@@ -54,9 +54,12 @@ def test_summaries_are_whole(group: str) -> None:
         ("help", "`dispatcher --help`"),
         ("event help", "`dispatcher event --help`"),
         ("workspace api-key help", "`dispatcher workspace api-key --help`"),
-        ("rotate-secret acme", "Did you mean `dispatcher workspace rotate-secret`?"),
+        (
+            "rotate-secret acme",
+            "`dispatcher subscription rotate-secret` or `dispatcher workspace rotate-secret`?",
+        ),
         ("replay evt_1", "Did you mean `dispatcher event replay`?"),
-        ("event rotate-secret acme", "Did you mean `dispatcher workspace rotate-secret`?"),
+        ("event rotate-encryption", "Did you mean `dispatcher workspace rotate-encryption`?"),
         ("even", "Did you mean 'event'?"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from dispatcher.model import Status
 from dispatcher.rules.outcomes import Attempt, State
 from dispatcher.store.endpoints import Endpoint
-from dispatcher.store.holds import by_trouble, duration, held_by, next_step, problem
+from dispatcher.store.holds import Schedule, by_trouble, duration, held_by, next_step, problem
 from dispatcher.store.stored_callback import StoredCallback
 
 NOW = 1_800_000_000_000
@@ -184,31 +184,44 @@ STEPS: list[tuple[StoredCallback, dict[str, Any], str]] = [
     (
         callback(State.RETRYING, next_attempt_ms=NOW + 1000),
         {},
-        f"attempt 2 at 2027-01-15T08:00:01.000Z; {RETRY} makes it due now",
+        f"attempt 2 of 5 at 2027-01-15T08:00:01.000Z, by the settings; {RETRY} makes it due now",
     ),
     (
         callback(State.PENDING, attempts=(), next_attempt_ms=NOW + 1000),
         {},
-        "attempt 1 at 2027-01-15T08:00:01.000Z",
+        "attempt 1 of 5 at 2027-01-15T08:00:01.000Z, by the settings",
     ),
-    (callback(State.RETRYING), {}, "attempt 2 as soon as it is its turn; 7 are before it"),
+    (
+        callback(State.RETRYING),
+        {},
+        "attempt 2 of 5 as soon as it is its turn, by the settings; 7 are before it",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("one", "known", "words"), STEPS)
 def test_next_step(one: StoredCallback, known: dict[str, Any], words: str) -> None:
     """What happens next to a callback, by its state and its endpoint's, with the command that changes it."""
-    assert words == next_step(one, endpoint(**known), 7, has_body=True)
+    assert words == next_step(one, endpoint(**known), 7, has_body=True, schedule=Schedule(5))
+
+
+def test_next_step_by_a_schedule_of_its_own() -> None:
+    """It says how many attempts there are, and by which schedule."""
+    schedule = Schedule(4, (0, 30, 300, 3600), "crm")
+    one = callback(State.PENDING, attempts=(), next_attempt_ms=NOW + 1000)
+    words = next_step(one, endpoint(), 7, has_body=True, schedule=schedule)
+    when = "2027-01-15T08:00:01.000Z"
+    assert words == f"attempt 1 of 4 at {when}, by the schedule 0,30s,5m,1h of subscription crm"
 
 
 def test_next_step_of_a_paused_endpoint() -> None:
     """It names what is wrong with the endpoint, what holds it and how many are before, and how to probe now."""
-    words = next_step(callback(State.RETRYING), endpoint(**PAUSED), 7, has_body=True)
+    words = next_step(callback(State.RETRYING), endpoint(**PAUSED), 7, has_body=True, schedule=Schedule(5))
     assert words.startswith("it waits: the endpoint down; paused by the breaker until ")
     assert words.endswith(f"; 7 are before this one; {RETRY} probes now")
 
 
 def test_next_step_without_a_body() -> None:
     """What has ended and has no body cannot be sent again, and that is said."""
-    words = next_step(callback(State.FAILED), endpoint(), 0, has_body=False)
+    words = next_step(callback(State.FAILED), endpoint(), 0, has_body=False, schedule=Schedule(5))
     assert "nothing: its attempts are used up; its body is not kept any more: it cannot be replayed" == words

@@ -9,6 +9,8 @@ from structlog.testing import capture_logs
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.outcomes import Attempt, Expired, Failed, Outcome, Retry
+from dispatcher.rules.subscription import Subscription
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.replies import Hint, Lost, Settlement
 from dispatcher.worker.load import Load
 from dispatcher.worker.lost_leases import LostLeases
@@ -57,6 +59,24 @@ def test_what_is_recorded(lost: Lost, outcome: Outcome, losses: int) -> None:
         assert [("a", [Settlement("e1", 3, outcome, attempt, losses=losses)], 0)] == scene.settler.asked
         assert [("callback.worker_lost", "e1")] == [(line["event"], line["event_id"]) for line in logged]
         assert [] == scene.hints
+
+    play(story)
+
+
+def test_the_receivers_own_schedule_decides() -> None:
+    """The last attempt of its retry schedule is the last one, also where a worker died with it."""
+
+    async def story(scene: Scene) -> None:
+        crm = Subscription("crm", "zeckta", "https://a.example", (), NOW_MS, retry_schedule=(0, 30))
+        scene.workspaces.found = Workspace(
+            "acme", "zeckta", "", (), NOW_MS, "r", retry_schedule=(0, 1, 2), subscriptions={"crm": crm}
+        )
+        second = msgspec.structs.replace(LOST, attempt=2)
+        of_crm = msgspec.structs.replace(second, endpoint="b", endpoint_name="acme.crm https://a.example:443")
+        scene.lost_leases.settle([second, of_crm])
+        await scene.lost_leases.ended()
+        outcomes = {endpoint: one.outcome for endpoint, [one], _ in scene.settler.asked}
+        assert {"a": Retry(0), "b": Failed()} == outcomes
 
     play(story)
 

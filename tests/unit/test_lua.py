@@ -117,7 +117,7 @@ CALLBACK = Callback(
 )
 TOLD = ("acme", "m1", "s", 1, 2, b"step", b"told", 2, "phone", "+1", "time", "SMS:3")
 STATUS_CHANGE = {
-    "callback": 1,
+    "entry": 1,
     "workspace": "acme",
     "message": "m1",
     "status": "s",

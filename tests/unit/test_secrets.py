@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.workspace import Secret
+from dispatcher.rules.subscription import Secret
 from dispatcher.signing import key_of, new_secret
 from dispatcher.store.sealing import SecretBox, generate_secret
 

@@ -6,7 +6,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.workspace import Secret, Workspace
+from dispatcher.rules.subscription import Secret
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.sealing import SecretBox, generate_secret
 from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
 

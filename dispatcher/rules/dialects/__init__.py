@@ -3,12 +3,13 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from dispatcher.model import StatusChange
+from dispatcher.model import Message, MessageError, Status, StatusChange
+from dispatcher.values import CHANNELS
 
 
 class Signing(msgspec.Struct, frozen=True):
@@ -78,6 +79,85 @@ def dialect_of(name: str) -> Dialect:
         raise ImportError(
             f"this installation has no dialect {name!r}; there are {', '.join(sorted(dialects()))}"
         )
+    return found
+
+
+@functools.cache
+def event_types(name: str) -> tuple[str, ...]:
+    """The names of a dialect's events, sorted. Raises ImportError if this installation does not have the dialect."""
+    dialect = dialect_of(name)
+    changes = (
+        StatusChange(
+            workspace="any",
+            status=status,
+            timestamp="2026-01-01T00:00:00Z",
+            message=Message(uuid="any", src="any", dest="any", channel=channel),
+        )
+        for status in Status
+        for channel in CHANNELS
+    )
+    return tuple(sorted({event for one in changes if (event := dialect.event_type(one)) is not None}))
+
+
+def field_paths(name: str) -> tuple[str, ...]:
+    """The dotted paths of all fields that a dialect's callbacks may have, sorted; of a free object its own path alone."""
+    bodies = (body for channel in CHANNELS for _, body in _full_bodies(name, channel, provider={}))
+    return tuple(sorted(set[str]().union(*map(_leaves, bodies))))
+
+
+@functools.cache
+def identifying_paths(name: str) -> Mapping[str, str]:
+    """The paths that tell what a dialect's callback is about, each with what it tells.
+
+    The status is what differs between the callbacks of status changes that differ in it alone.
+    """
+    told: dict[str, str] = {}
+    for channel in CHANNELS:
+        values: dict[str, set[str]] = {}
+        for event, body in _full_bodies(name, channel, provider={"status": "any"}):
+            words = {_EVENT_ID: "the event's id", _UUID: "the message's id", event: "the type of the event"}
+            for path, value in _leaves(body).items():
+                values.setdefault(path, set()).add(str(value))
+                if str(value) in words:
+                    told[path] = words[str(value)]
+        for path, found in values.items():
+            if len(found) > 1:
+                told.setdefault(path, "the status")
+    return told
+
+
+_EVENT_ID, _UUID = "the-event", "the-message"
+
+
+def _full_bodies(name: str, channel: str, provider: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events and callbacks of every status, with all fields that a status change may have."""
+    dialect = dialect_of(name)
+    for status in Status:
+        change = _full_change(status, channel, provider)
+        event = dialect.event_type(change)
+        if event is not None:
+            yield event, dialect.body(change, event, 0)
+
+
+def _full_change(status: Status, channel: str, provider: dict[str, Any]) -> StatusChange:
+    text, time = "any", "2026-01-01T00:00:00Z"
+    message = Message(
+        uuid=_UUID, src=text, dest=text, channel=channel, segments=1, units=1, attempts=1, cost=1, currency=text,
+        campaign_id=text, customer_message_id=text, network=text, part=1, total_parts=1, accepted_at=time,
+        webhook_configuration_id=text, reference={}, provider=provider,
+    )  # fmt: skip
+    error = MessageError(code=text, message=text)
+    return StatusChange(
+        event_id=_EVENT_ID, workspace=text, status=status, timestamp=time, message=message, error=error
+    )
+
+
+def _leaves(value: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The values of an object and of those in it, by dotted path."""
+    found: dict[str, Any] = {}
+    for name, one in value.items():
+        path = f"{above}{name}"
+        found |= _leaves(one, f"{path}.") if isinstance(one, dict) and one else {path: one}
     return found
 
 

@@ -13,14 +13,15 @@
 --   for each endpoint (number first): endpoint_id name
 --   for each callback (number first): queue_entry workspace id about endpoint_id message stamp
 --     ttl_ms body to_delivered_ms
+--     endpoint_id: '' if the default subscription does not want it
 --     about: digest, type, letter of the status; stamp: timestamp (ns, 22 digits)
 --     body: URL, line feed, body; to_delivered_ms: from SUBMITTED to DELIVERED ('' = unknown)
---   for each status change: callback workspace message status happened sent step told number
---     callback: the number of its callback in this batch (0: it causes none); status: its letter
+--   for each status change: entry workspace message status happened sent step told number
+--     entry: the number of its queue entry among those with callbacks (0: it causes none); status: its letter
 --     happened, sent: when it happened, and when its message was sent, ms since 1970
 --     step, told: lib/message_steps.lua; number: how many lookup keys the message has
 --   then for each of those: kind which
--- returns {'accepted', now, endpoint and workspace of each hint, a word for each callback, a word for each
+-- returns {'accepted', now, endpoint and workspace of each hint, a word for each queue entry, a word for each
 --   status change, why one of these failed, workspaces that changed (lists are separated by spaces), the
 --   error on some endpoint ('' = none), number of endpoints with callbacks for the caller, these callbacks
 --   (lib/lease.lua) ..., ends (lib/ending.lua) ...}
@@ -42,9 +43,12 @@
 -- include claiming
 -- include queue
 -- include batch
+-- include known
 -- include giving
 -- include siblings
 -- include taking_in
+-- include fan_out
+-- include words
 -- include message_steps
 -- include message_lists
 -- include message_record
@@ -69,50 +73,48 @@ for _ = 1, take(1) do
   name_of[endpoint_id] = name
 end
 -- First take in the single callbacks, ...
-local callbacks, words, broken = each(10, take(1)), {}, {}
+local callbacks, words, broken, is_left = each(10, take(1)), {}, {}, false
 if read_known(callbacks) ~= token then return { 'not_leader', now } end
 for queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body in callbacks do
-  local word = changed[workspace] and 'changed' or broken[endpoint_id] and 'broken'
+  local word = changed[workspace] and 'changed' or (broken[endpoint_id] or is_left) and 'broken'
   if not word then
     local ok, found = guarded(
       accept_one, max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body)
     word, broken[endpoint_id] = ok and found or 'broken', not ok or nil
   end
   words[#words + 1] = word
+  is_left = word == 'broken' and is_other(id)
+  if word == 'broken' or word == 'changed' then leave_change() end
 end
 write_entries()
 
 -- ... then do what is needed once per endpoint, ...
-local hints, reply = {}, { 'accepted', now, '', '', '', '', '', '', 0 }
+local hints, reply, n = {}, { 'accepted', now, '', '', '', '', '', '', 0 }, 0
 give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(most_hinted))
 
 -- ... and only then write what marks them as done: expiries and queue.
-local expiries, n = {}, 0
 for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in callbacks do
   n = n + 1
-  local word, expiry = words[n], workspace .. ':' .. id
-  if broken[endpoint_id] and word ~= 'changed' then word, words[n] = 'broken', 'broken' end
-  if word == 'accepted' and expiries_to_add[expiry] then add(expiries, expiries_to_add[expiry], expiry) end
-  if word ~= 'changed' and word ~= 'broken' then
-    done[#done + 1] = queue_entry
-    count_word(word, workspace, to_delivered_ms)
-  end
+  local word = broken[endpoint_id] and words[n] ~= 'changed' and 'broken' or words[n]
+  if finish_one(word, workspace, id, endpoint_id, to_delivered_ms) then done[#done + 1] = queue_entry end
 end
-if #expiries > 0 then redis.call('ZADD', key_of('expiries'), unpack(expiries)) end
+write_expiries()
 leave_queue(done)
 -- Message records come last: callbacks do not need them.
 keep_messages(kept_ms)
 local recorded, why = {}, ''
 while has_more() do
-  local callback, workspace, message, status, happened, sent, step, told, number = take(9)
+  local entry, workspace, message, status, happened, sent, step, told, number = take(9)
   local looked_up_by = {}
   for _ = 1, number do
     local kind, which = take(2)
     looked_up_by[kind] = which
   end
-  recorded[#recorded + 1], why = record_unless(
-    words[tonumber(callback)], why, workspace, message, status, happened, sent, step, told, looked_up_by)
+  local word = words_of_entries[tonumber(entry)]
+  recorded[#recorded + 1], why =
+    record_unless(word, why, workspace, message, status, happened, sent, step, told, looked_up_by)
 end
-reply[3], reply[4], reply[5] = table.concat(hints, ' '), table.concat(words, ' '), table.concat(recorded, ' ')
+reply[3], reply[4] = table.concat(hints, ' '), table.concat(words_of_entries, ' ')
+reply[5] = table.concat(recorded, ' ')
 reply[6], reply[7], reply[8] = why, table.concat(changes, ' '), problem
 return conclude(reply)

@@ -21,13 +21,27 @@ local function forget_of_message(message, forgotten_id)
   redis.call('SET', key, table.concat(kept, ' '), 'KEEPTTL')
 end
 
+-- The key of a status change that the default subscription did not want, if this is its last callback.
+local function change_without_others(id)
+  local event_id, own = string.match(id, '^([^.]+)%.(.+)$')
+  local change = event_id and read_entry(workspace, event_id)
+  if not change or change.state ~= 'fanned_out' then return end
+  for subscription in string.gmatch(change.extra.to or '', '[^,]+') do
+    local other = key_of('event', workspace, event_id .. '.' .. subscription)
+    if subscription ~= own and redis.call('EXISTS', other) == 1 then return end
+  end
+  return key_of('event', workspace, event_id)
+end
+
 for id in each(1) do
   local entry = read_entry(workspace, id)
   if entry and entry.ended then
     forget_of_message(entry.message, id)
     guarded(redis.call, 'ZREM', key_of('ended', workspace, entry.state), id)
-    redis.call(
-      'DEL', key_of('body', workspace, id), key_of('answer', workspace, id), key_of('event', workspace, id))
+    local keys = {}
+    for _, kind in ipairs({ 'body', 'answer', 'event' }) do keys[#keys + 1] = key_of(kind, workspace, id) end
+    keys[#keys + 1] = change_without_others(id)
+    redis.call('DEL', unpack(keys))
     forgotten = forgotten + 1
   end
 end

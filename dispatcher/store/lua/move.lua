@@ -103,11 +103,11 @@ for id in each(1) do
   local entry = read_entry(workspace, id)
   local waits = entry and not entry.ended and not is_held(entry, id)
   local body = waits and redis.call('GET', key_of('body', workspace, id))
-  if body and string.match(body, '^[^\n]*') == url_now then
+  if body and string.match(body, '^[^\t\n]*') == url_now then
     know()
     touched[entry.endpoint] = true
     if entry.endpoint == endpoint_id or move(id, entry) then
-      redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '\n.*$'), 'KEEPTTL')
+      redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '[\t\n].*$'), 'KEEPTTL')
       moved = moved + 1
     end
   end

@@ -7,7 +7,8 @@
 --   ttl_ms: time from then to its expiry
 --   max_waiting: most callbacks that may wait for one endpoint; 0: no limit
 -- returns {'replayed', now, due} or, with nothing done, {'unknown', now}, {'not_ended', now} (or the copy's
---   eventId is taken), {'no_body', now} if the body is gone, {'superseded', now} if the order was `latest`
+--   eventId is taken), {'fanned_out', now} if the default subscription did not want it, {'no_body', now} if
+--   the body is gone, {'superseded', now} if the order was `latest`
 --   and a newer status of its message came, {'busy', now} if the order was `latest` and another callback of
 --   its message is pending, {'full', now} if half of max_waiting wait for the endpoint: the rest is for new
 --   ones
@@ -32,6 +33,7 @@ if pending then
   end
   return { 'not_ended', now }
 end
+if entry.state == 'fanned_out' then return { 'fanned_out', now } end
 local body = redis.call('GET', key_of('body', workspace, event_id))
 if not body then return { 'no_body', now } end
 local siblings = key_of('message', workspace, message)
@@ -94,7 +96,7 @@ write_entry(workspace, id, entry) -- until then it has ended, and a run that bre
 redis.call('ZADD', key_of('expiries'), expires, workspace .. ':' .. id)
 count_waiting(endpoint_id, 1)
 local endpoint = load_endpoint(endpoint_id)
-if not endpoint.stopped then redis.call('PEXPIRE', record, MAX_TTL + HOUR + RETENTION_MS) end
+if not endpoint.is_kept then redis.call('PEXPIRE', record, MAX_TTL + HOUR + RETENTION_MS) end
 reschedule(assess(endpoint))
 count('replayed', workspace)
 write_counts()

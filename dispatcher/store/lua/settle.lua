@@ -19,8 +19,10 @@
 --   `more|rest|claimed same|opened|closed pause down ok|known|stale ...`
 --   and, if claimed, what was given (lib/lease.lua) ...; or `broken problem`; ends (lib/ending.lua) ...}
 --   more: the endpoint is ready, claim or hint it; pause: when its pause ends; down: since when it is down
---   (both ms since 1970; 0: it is not); known: this very attempt was recorded before, by a call whose reply
---   was lost; stale: the lease is another worker's or gone; nothing was recorded
+--   (both ms since 1970; 0: it is not), and where the last attempt failed `/failing/gone`: since when every
+--   one did, and since when every one was answered 410 (0: the last was not); known: this very attempt was
+--   recorded before, by a call whose reply was lost; stale: the lease is another worker's or gone; nothing
+--   was recorded
 -- A callback whose next attempt would be due at its expiry or later ends `expired`. In the order `latest`,
 -- one that would wait behind a newer one of its message ends `superseded`. Works when Redis is full.
 -- include prologue
@@ -61,6 +63,7 @@ local function settle_callbacks(endpoint, number)
         entries[id] = nil -- if it is there twice, the other one is stale
         done[#done + 1] = id
         learn(endpoint, health, tonumber(retry_after_ms), is_probe)
+        follow_failing(endpoint, health, attempt)
         follow_duration(endpoint, attempt)
         if outcome ~= 'delivered' then note_failure(endpoint, id, attempt, answer) end
       end
@@ -87,7 +90,9 @@ local function settle_endpoint(reply, endpoint_id, wanted, number)
   endpoint.breaker = 'same'
   local words = settle_callbacks(endpoint, number)
   look_for_more(endpoint)
-  local what = { endpoint.breaker, int(endpoint.pause), int(endpoint.down_since), unpack(words) }
+  local down = int(endpoint.down_since)
+  if endpoint.failing > 0 then down = down .. '/' .. int(endpoint.failing) .. '/' .. int(endpoint.gone) end
+  local what = { endpoint.breaker, int(endpoint.pause), down, unpack(words) }
   assess(endpoint)
   if wanted > 0 and endpoint.ready and endpoint.hinted_until <= now then
     reply[#reply + 1] = 'claimed ' .. table.concat(what, ' ')

@@ -14,7 +14,7 @@ local function keep(endpoint, name)
   local key = key_of('endpoint', endpoint.id)
   redis.call('HSET', key, 'name', name)
   guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint.id)
-  if not endpoint.stopped then redis.call('PEXPIRE', key, MAX_TTL + HOUR + RETENTION_MS) end
+  if not endpoint.is_kept then redis.call('PEXPIRE', key, MAX_TTL + HOUR + RETENTION_MS) end
   redis.call('HSET', key, 'seen', NOW) -- last: it marks all of this as done
   return endpoint.workspace and endpoint or load_endpoint(endpoint.id)
 end
@@ -57,25 +57,6 @@ local function write_entries()
   entries_and_bodies = {}
 end
 
--- Texts of the entries that a batch's eventIds have already, by key (false: none), each for one look: after
--- that it may have been written. Returns who leads intake.
-local known_texts = {}
-local function read_known(callbacks)
-  local keys = { key_of('intake') }
-  for _, workspace, id in callbacks do keys[#keys + 1] = key_of('event', workspace, id) end
-  local texts = redis.call('MGET', unpack(keys))
-  for i = 2, #keys do known_texts[keys[i]] = texts[i] end
-  return texts[1]
-end
-local function take_known(workspace, id)
-  local key = key_of('event', workspace, id)
-  local text = known_texts[key]
-  known_texts[key] = nil
-  if text ~= nil then return text end
-  write_entries() -- its eventId is in the batch twice
-  return redis.call('MGET', key)[1]
-end
-
 local function write_lane(endpoint)
   if #endpoint.lane > 0 then redis.call('ZADD', key_of('lane', endpoint.id), unpack(endpoint.lane)) end
   endpoint.lane = {}
@@ -84,8 +65,9 @@ end
 -- Counts the word of one callback; `to_delivered_ms`: from SUBMITTED to DELIVERED ('' = unknown).
 local function count_word(word, workspace, to_delivered_ms)
   if word ~= 'full' then count(word, workspace) end -- that is counted as rejected
-  if word == 'superseded' then count('accepted', workspace) end
-  if (word == 'accepted' or word == 'superseded') and to_delivered_ms ~= '' then
+  local has_ended = word == 'superseded' or word == 'failed'
+  if has_ended then count('accepted', workspace) end
+  if (word == 'accepted' or has_ended) and to_delivered_ms ~= '' then
     count_in('hour', workspace .. ' toDelivered', 1)
     count_in('hour', workspace .. ' toDeliveredMs', tonumber(to_delivered_ms))
   end

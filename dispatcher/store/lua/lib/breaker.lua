@@ -50,7 +50,17 @@ local function note_failure(endpoint, id, attempt, answer)
   endpoint.last_failure = table.concat({ NOW, error_word, answer ~= '' and '1' or '0', id }, ' ')
 end
 
-local LEARNED = { 'window', 'failures', 'pause', 'pause_ms', 'down_since' }
+-- Since when every attempt failed, and since when every one was answered 410: is the receiver gone for good?
+-- What says nothing about the endpoint changes nothing.
+local function follow_failing(endpoint, health, attempt)
+  if health == 'none' then return end
+  local function since(ms) return ms > 0 and ms or now end
+  local has_failed, is_gone = health ~= 'up', string.find(attempt, '^%d+ 410 ')
+  endpoint.failing = has_failed and since(endpoint.failing) or 0
+  endpoint.gone = is_gone and since(endpoint.gone) or 0
+end
+
+local LEARNED = { 'window', 'failures', 'pause', 'pause_ms', 'down_since', 'failing', 'gone' }
 local function learned_of(endpoint)
   local values = {}
   for _, name in ipairs(LEARNED) do values[name] = endpoint[name] end

@@ -2,18 +2,20 @@
 -- alone:
 --   as read by `load_endpoint`, from its record (a hash) and its workspace's
 --     id                 the 12 characters that stand in keys
---     name               `workspace origin`; '' where the record is gone
+--     name               `workspace origin`, or `workspace.subscription origin`; '' where the record is gone
 --     workspace          nil where the record is gone
 --     revision           of the workspace; '' where it is gone
---     max, rate          the workspace's max_concurrency and rate_per_second (0: no limit)
+--     ordering, max, rate  the subscription's ordering, max_concurrency and rate_per_second (0: no limit)
 --     window             how many callbacks may be leased
 --     leased, waiting    how many are leased; how many have not ended, leased ones included
 --     hinted_until       no hint is given before (ms since 1970; 0: there was none)
---     stopped            true: the operator stopped it (`endpoint stop`)
+--     is_kept            true: the operator stopped it (`endpoint stop`), and its record has no time to live
+--     stopped            true: that, or its subscription is paused
 --     pause              end of its pause by the breaker or a Retry-After (ms since 1970; 0: none)
 --     pause_ms           length of the breaker's last pause
 --     failures           in a row
 --     down_since         ms since 1970; 0: it is not down
+--     failing, gone      since when every attempt failed; was answered 410 (ms since 1970; 0: not the last)
 --     p95                duration that 95 of 100 attempts stay below, ms; nil: not known
 --     tat                when the bucket of tokens would be empty (GCRA), ms since 1970
 --     seen               when `keep` last renewed its record (lib/batch.lua), ms since 1970
@@ -41,18 +43,21 @@
 --     breaker            what became of the breaker: same, opened or closed
 --     last_failure       the field of the record, if an attempt failed
 
--- A workspace's revision and limits; read once a script.
+-- A workspace's revision and limits, or those of a subscription: `of` is `workspace`, or
+-- `workspace.subscription`, whose fields have its name after a colon. Read once a script.
 local workspaces = {}
-local function workspace_of(id)
-  if not workspaces[id] then
-    local h = redis.call(
-      'HMGET', key_of('workspace', id), 'revision', 'ordering', 'max_concurrency', 'rate_per_second')
-    workspaces[id] = {
-      revision = h[1], ordering = h[2] or 'first_attempt', max = tonumber(h[3] or MAX_CONCURRENCY),
-      rate = tonumber(h[4] or 0),
+local function workspace_of(of)
+  if not workspaces[of] then
+    local id, name = string.match(of, '^([^.]*)%.?(.*)$')
+    if name ~= '' then name = ':' .. name end
+    local h = redis.call('HMGET', key_of('workspace', id), 'revision', 'ordering' .. name,
+      'max_concurrency' .. name, 'rate_per_second' .. name, 'state' .. name)
+    workspaces[of] = {
+      id = id, revision = h[1], ordering = h[2] or 'first_attempt', max = tonumber(h[3] or MAX_CONCURRENCY),
+      rate = tonumber(h[4] or 0), is_paused = h[5] == 'paused',
     }
   end
-  return workspaces[id]
+  return workspaces[of]
 end
 
 -- `skips`: whose leases are not counted: those of `idle` endpoints, where nothing waits by the record; or of
@@ -60,18 +65,20 @@ end
 local function load_endpoint(endpoint_id, skips)
   local START_WINDOW, MAX_HINT_MS = 2, 60000
   local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
-    'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting')
-  local workspace = h[1] and string.match(h[1], '^%S+')
-  local limits = workspace and workspace_of(workspace) or { max = MAX_CONCURRENCY, rate = 0 }
+    'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting', 'failing', 'gone')
+  local of = h[1] and string.match(h[1], '^%S+')
+  local limits = of and workspace_of(of) or { max = MAX_CONCURRENCY, rate = 0 }
   local hinted_until = tonumber(h[3] or 0)
   if hinted_until > now + MAX_HINT_MS then hinted_until = 0 end -- Redis's clock went back
   return {
-    id = endpoint_id, name = h[1] or '', workspace = workspace, revision = limits.revision or '',
-    max = limits.max, rate = limits.rate, window = math.min(tonumber(h[2] or START_WINDOW), limits.max),
-    hinted_until = hinted_until, pause = tonumber(h[4] or 0), stopped = h[5] ~= false,
+    id = endpoint_id, name = h[1] or '', workspace = limits.id, revision = limits.revision or '',
+    ordering = limits.ordering, max = limits.max, rate = limits.rate,
+    window = math.min(tonumber(h[2] or START_WINDOW), limits.max),
+    hinted_until = hinted_until, pause = tonumber(h[4] or 0), is_kept = h[5] ~= false,
+    stopped = h[5] ~= false or limits.is_paused or false,
     tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0), failures = tonumber(h[8] or 0),
     pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]), down_since = tonumber(h[11] or 0),
-    waiting = tonumber(h[12] or 0),
+    waiting = tonumber(h[12] or 0), failing = tonumber(h[13] or 0), gone = tonumber(h[14] or 0),
     leased = (skips == 'all' or skips == 'idle' and h[12] == '0') and 0
       or redis.call('ZCARD', key_of('leased', endpoint_id)),
   }

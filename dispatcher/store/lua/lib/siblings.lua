@@ -17,7 +17,7 @@ end
 
 -- Adds an eventId to those of its message, separated by spaces; a string, because a list takes twice the
 -- memory. Returns those that were there before this one.
-local function remember_message(workspace, message, id, keep_ms)
+local function add_to_message(workspace, message, id, keep_ms)
   local key = key_of('message', workspace, message)
   if redis.call('SET', key, id, 'PX', keep_ms, 'NX') then return '' end
   local ids = redis.call('GET', key)
@@ -26,6 +26,26 @@ local function remember_message(workspace, message, id, keep_ms)
   redis.call('APPEND', key, ' ' .. id)
   if redis.call('PTTL', key) < tonumber(keep_ms) then redis.call('PEXPIRE', key, keep_ms) end
   return ids
+end
+
+-- Those of some ids, but for `id` itself, that are for the same subscription: no others go to its endpoint.
+local function of_same_subscription(ids, id)
+  local suffix, found = string.match(id, '%..*$') or '', {}
+  for other in string.gmatch(ids, '%S+') do
+    if (string.match(other, '%..*$') or '') == suffix and other ~= id then found[#found + 1] = other end
+  end
+  return table.concat(found, ' ')
+end
+
+-- Adds a callback to those of its message; returns those of its subscription that were there before. Of a
+-- status change with several callbacks all are added with the first one that is taken in.
+local before_change = {}
+local function remember_message(queue_entry, workspace, message, id, keep_ms)
+  local ids = ids_of_change[queue_entry]
+  local before = ids and before_change[queue_entry]
+  if not before then before = add_to_message(workspace, message, ids or id, keep_ms) end
+  if ids then before_change[queue_entry] = before end
+  return before ~= '' and string.find(before, '.', 1, true) and of_same_subscription(before, id) or before
 end
 
 -- The callback that a new one of the same message and endpoint has to wait for if there is no chain: the last

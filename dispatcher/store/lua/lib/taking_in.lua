@@ -1,9 +1,15 @@
 -- How one callback comes into the ledger.
+-- A status change has one callback, or one for each subscription that wants it (fan-out). Then the callbacks
+-- of the others come first, with ids such as `eventId.subscription`, and its own comes last, with the eventId
+-- itself. So a status change that is known by its own has all of them, whatever subscriptions there are now.
 -- Its entry, which makes it known, is written before it is put anywhere, and it is added to the expiries last
 -- (accept.lua). So a pending callback that is not in the expiries was taken in only in part, and is taken in
 -- again.
 
-local accept_one
+-- The subscriptions of the other callbacks of the status change whose own comes next.
+local others = {}
+
+local take_in, end_at_once, new_entry, keep_ms_of
 do -- the rest is private to this file
   -- For `latest`: whether a newer one of its message came before; if not, notes this one as the newest.
   local function is_behind_newest(endpoint_id, message, stamp, keep_ms, is_begun)
@@ -14,19 +20,21 @@ do -- the rest is private to this file
     return false
   end
 
-  local function end_superseded(workspace, id, entry, keep_ms)
-    entry.state, entry.ended = 'superseded', '0'
+  function end_at_once(queue_entry, workspace, id, entry, keep_ms, state)
+    entry.state, entry.ended = state, '0'
+    if #others > 0 then write_entries() end -- those of its status change first
     list_end(workspace, id, entry)
-    remember_message(workspace, entry.message, id, keep_ms)
+    remember_message(queue_entry, workspace, entry.message, id, keep_ms)
     write_entry(workspace, id, entry, RETENTION_MS)
     tell_end(workspace, id, entry)
-    return 'superseded'
+    return state
   end
 
   -- Gives a callback to the caller, or puts it into its chain or its lane; writes its entry before that.
-  local function put_in_place(workspace, id, entry, endpoint, keep_ms, expires_at, body, is_begun)
+  local function put_in_place(
+    queue_entry, workspace, id, entry, endpoint, keep_ms, expires_at, body, is_begun)
     local message = entry.message
-    local earlier = remember_message(workspace, message, id, keep_ms)
+    local earlier = remember_message(queue_entry, workspace, message, id, keep_ms)
     if earlier ~= '' then write_entries() end
     local head = earlier ~= '' and heal_chain(workspace, endpoint.id, message)
     local before = earlier ~= '' and not head and one_before(workspace, endpoint.id, earlier)
@@ -49,63 +57,37 @@ do -- the rest is private to this file
     end
   end
 
+  function new_entry(about, endpoint_id, message, expires_at)
+    return {
+      about = about .. ' ' .. NOW, accepted = NOW, state = 'pending', claims = '0', endpoint = endpoint_id,
+      message = message, life = int(expires_at - now), extra = {}, attempts = '',
+    }
+  end
+  function keep_ms_of(expires_at) return int(math.max(expires_at - now, 0) + RETENTION_MS) end
+
   -- Takes a callback into the ledger and puts it in its place; for `latest`, ends it if a newer one came
   -- before. `begun` is its entry, if a run that broke off has written one.
-  local function take_in(workspace, id, about, endpoint_id, message, stamp, expires_at, body, begun)
-    local ordering, endpoint = workspace_of(workspace).ordering, touch(endpoint_id)
-    local keep_ms = int(math.max(expires_at - now, 0) + RETENTION_MS)
-    local entry = begun or {
-      about = about .. ' ' .. NOW, accepted = NOW, state = 'pending', claims = '0', message = message,
-      life = int(expires_at - now), extra = {}, attempts = '',
-    }
+  function take_in(
+    queue_entry, workspace, id, about, endpoint_id, message, stamp, expires_at, body, begun)
+    local endpoint = touch(endpoint_id)
+    local ordering, keep_ms = endpoint.ordering, keep_ms_of(expires_at)
+    local entry = begun or new_entry(about, endpoint_id, message, expires_at)
+    if not begun and #others > 0 and not is_other(id) then entry.extra.to = table.concat(others, ',') end
     if begun and begun.endpoint ~= endpoint_id then leave_endpoint(begun, id) end
     entry.endpoint = endpoint_id
     if ordering == 'latest' then
       entry.extra.stamp = stamp
       if is_behind_newest(endpoint_id, message, stamp, keep_ms, begun) then
-        return end_superseded(workspace, id, entry, keep_ms)
+        return end_at_once(queue_entry, workspace, id, entry, keep_ms, 'superseded')
       end
       endpoint.lane_is_empty = false -- the ends of those it supersedes may put others into the lane
     elseif ordering == 'strict' then
       entry.extra.strict = '1'
     end
-    put_in_place(workspace, id, entry, endpoint, keep_ms, expires_at, body, begun)
+    put_in_place(queue_entry, workspace, id, entry, endpoint, keep_ms, expires_at, body, begun)
     endpoint.added = endpoint.added + 1
     expiries_to_add[workspace .. ':' .. id] = int(expires_at)
     if ordering == 'latest' then supersede_older(endpoint, message, stamp) end
     return 'accepted'
-  end
-
-  -- Compares a callback with the one known by its eventId: duplicate, conflict, or begun by a run that broke
-  -- off, with its entry.
-  local function look_at_known(workspace, id, text, about)
-    local digest, known = digest_of(about), digest_of(text)
-    if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
-    local entry, expiry = parse_entry(text), workspace .. ':' .. id
-    if not entry then return 'conflict' end
-    if entry.ended or expiries_to_add[expiry] or redis.call('ZSCORE', key_of('expiries'), expiry) then
-      return 'duplicate'
-    end
-    return 'begun', entry
-  end
-
-  -- Takes in one callback of a batch; returns its word.
-  function accept_one(
-    max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body)
-    local known, word, begun = take_known(workspace, id), nil, nil
-    if known then word, begun = look_at_known(workspace, id, known, about) end
-    if word == 'conflict' then
-      local detail = 'eventId ' .. id .. ' was accepted before for another status change; that one stands'
-      keep_rejected(queue_entry, 'conflict', detail, workspace, id)
-    elseif not known and is_full(endpoint_id, max_waiting) then
-      word = 'full'
-      local detail = max_waiting .. ' callbacks wait for ' .. name_of[endpoint_id]
-        .. ' (MAX_WAITING_PER_ENDPOINT); enqueue again when some have gone'
-      keep_rejected(queue_entry, 'endpoint_full', detail, workspace, id)
-    elseif not known or begun then
-      local expires_at = math.min(tonumber(string.sub(stamp, 1, 16)), now) + ttl_ms
-      word = take_in(workspace, id, about, endpoint_id, message, stamp, expires_at, body, begun)
-    end
-    return word
   end
 end

@@ -1,0 +1,55 @@
+-- What the ledger has already of the callbacks of a batch.
+
+-- Whether it is the id of a callback for another subscription than the default one.
+local function is_other(id) return string.find(id, '.', 1, true) ~= nil end
+
+-- The ids of a queue entry's callbacks, separated by spaces, if there are several.
+local ids_of_change = {}
+local function add_to_change(queue_entry, id, endpoint_id)
+  local ids = ids_of_change[queue_entry]
+  if not (ids or is_other(id)) or endpoint_id == '' then return end
+  ids_of_change[queue_entry] = ids and ids .. ' ' .. id or id
+end
+
+-- Texts of the entries that a batch's eventIds have already, by key (false: none), each for one look: after
+-- that it may have been written. Returns who leads intake.
+local known_texts = {}
+local function read_known(callbacks)
+  local keys = { key_of('intake') }
+  for queue_entry, workspace, id, _, endpoint_id in callbacks do
+    keys[#keys + 1] = key_of('event', workspace, id)
+    add_to_change(queue_entry, id, endpoint_id)
+  end
+  local texts = redis.call('MGET', unpack(keys))
+  for i = 2, #keys do known_texts[keys[i]] = texts[i] end
+  return texts[1]
+end
+local function take_known(workspace, id)
+  local key = key_of('event', workspace, id)
+  local text = known_texts[key]
+  known_texts[key] = nil
+  if text ~= nil then return text end
+  write_entries() -- its eventId is in the batch twice
+  return redis.call('MGET', key)[1]
+end
+
+-- Whether an eventId is known, without that look.
+local function is_known(workspace, id)
+  local key = key_of('event', workspace, id)
+  if known_texts[key] ~= nil then return known_texts[key] end
+  write_entries()
+  return redis.call('EXISTS', key) == 1
+end
+
+-- Compares a callback with the one known by its eventId: duplicate, conflict, or begun by a run that broke
+-- off, with its entry.
+local function look_at_known(workspace, id, text, about)
+  local digest, known = digest_of(about), digest_of(text)
+  if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
+  local entry, expiry = parse_entry(text), workspace .. ':' .. id
+  if not entry then return 'conflict' end
+  if entry.ended or expiries_to_add[expiry] or redis.call('ZSCORE', key_of('expiries'), expiry) then
+    return 'duplicate'
+  end
+  return 'begun', entry
+end

@@ -1,0 +1,33 @@
+-- What became of the callbacks of a batch, and of the queue entries that they are of.
+local words_of_entries, new_expiries, is_entry_left = {}, {}, false
+local finish_one, write_expiries
+do -- the rest is private to this file
+  -- Callbacks are counted, and of a status change that is known only itself.
+  local function is_counted(word, is_own, endpoint_id)
+    if word == 'duplicate' or word == 'conflict' then return is_own end
+    return endpoint_id ~= ''
+  end
+
+  -- Counts the word of a callback and notes its expiry; with the last one of its queue entry, notes the
+  -- word of that. Returns whether the entry leaves the queue: none of its callbacks is `changed` or `broken`.
+  function finish_one(word, workspace, id, endpoint_id, to_delivered_ms)
+    local expiry, is_own = workspace .. ':' .. id, not is_other(id)
+    local at = expiries_to_add[expiry]
+    if word == 'accepted' and at then add(new_expiries, at, expiry) end
+    if word == 'changed' or word == 'broken' then
+      is_entry_left = true
+    elseif is_counted(word, is_own, endpoint_id) then
+      count_word(word, workspace, to_delivered_ms)
+    end
+    if not is_own then return false end
+    local leaves = not is_entry_left
+    if word == 'failed' then word = 'accepted' end -- by the others
+    words_of_entries[#words_of_entries + 1] = is_entry_left and word ~= 'changed' and 'broken' or word
+    is_entry_left = false
+    return leaves
+  end
+
+  function write_expiries()
+    if #new_expiries > 0 then redis.call('ZADD', key_of('expiries'), unpack(new_expiries)) end
+  end
+end

@@ -1,0 +1,315 @@
+"""Subscriptions: a workspace's receivers beside its default one. They are fields of the workspace's hash (workspace_record.py).
+
+So a change of one gives the workspace a new revision, and accept takes no status change that was rendered before it.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.authorization import Authorization, check_no_conflict
+from dispatcher.rules.dialects import dialects, platform_of
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.subscription import (
+    ACTIVE,
+    DEFAULT,
+    DISABLED,
+    ED25519,
+    HMAC,
+    MOST,
+    PAUSED,
+    Receiver,
+    Subscription,
+    check_name,
+    check_signature,
+)
+from dispatcher.rules.workspace import Workspace
+from dispatcher.rules.workspace_headers import check_headers
+from dispatcher.store.format import know_subscriptions
+from dispatcher.store.key_rotation import new_secret, new_signing_key, rotated_fields
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.workspaces import Workspaces
+
+FIELDS = (
+    "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
+    "events", "channels", "without_fields", "retry_schedule", "state", "disabled", "signing_keys", "auth",
+)  # fmt: skip
+"""A subscription's fields, without its name."""
+
+
+class Subscriptions:
+    """Changes the subscriptions of workspaces; `default` is the workspace's own.
+
+    Every method raises RedisUnavailable, and NotFound for a workspace or a subscription that is not there.
+    """
+
+    def __init__(self, workspaces: Workspaces) -> None:
+        self._workspaces = workspaces
+        self._record = workspaces.record
+
+    async def add(
+        self,
+        workspace: str,
+        name: str,
+        callback_url: str,
+        *,
+        now_ms: int,
+        dialect: str | None = None,
+        secret: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        signature: str | None = None,
+        auth: Authorization | Literal["none"] | None = None,
+        **terms: Any,
+    ) -> Workspace:
+        """Adds a subscription; `terms` as in `update`. Raises InvalidInput, AlreadyExists, or OtherFormat (store/format.py)."""
+        check_name(name)
+        sealed = self._record.seal([new_secret(secret, now_ms)])
+
+        def add(there: Workspace | None) -> dict[str, Any]:
+            known = _there(there, workspace)
+            if name in known.subscriptions:
+                raise AlreadyExists(
+                    f"workspace {workspace!r} has a subscription {name!r} already; "
+                    "`dispatcher subscription update` changes it"
+                )
+            if len(known.subscriptions) >= MOST:
+                raise InvalidInput(
+                    f"workspace {workspace!r} has {MOST} subscriptions beside the default one, and may have no more"
+                )
+            spoken = _dialect(dialect or known.dialect, known)
+            fields = self._record.settable(callback_url, dialect=spoken, **terms)
+            fields |= self._proof(None, headers or {}, signature, auth, now_ms)
+            if headers:
+                fields["headers"] = self._record.seal(check_headers(headers, spoken))
+            fields |= {"secrets": sealed, "created": now_ms, "dialect": dialect}
+            return _of(name, fields)
+
+        add(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
+        await know_subscriptions(self._workspaces.installation)
+        return await self._workspaces.write(workspace, add)
+
+    async def update(
+        self,
+        workspace: str,
+        name: str,
+        *,
+        callback_url: str | None = None,
+        dialect: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        signature: str | None = None,
+        auth: Authorization | Literal["none"] | None = None,
+        now_ms: int = 0,
+        **terms: Any,
+    ) -> Workspace:
+        """Changes a subscription.
+
+        `terms`: max_concurrency, rate_per_second, ordering, events, channels, without_fields, retry_schedule.
+
+        `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. What says which
+        callbacks there are and what is in them applies to later status changes: the URL, the dialect, events, channels
+        and without_fields; all else from the next claim. An empty `events` or `channels` means all; a header with an
+        empty value is removed. Raises InvalidInput.
+        """
+
+        def change(there: Workspace | None) -> dict[str, Any]:
+            known = _there(there, workspace)
+            before = found(known, name)
+            if dialect and name == DEFAULT:
+                raise InvalidInput("the dialect of the default subscription is the workspace's, and stays")
+            spoken = _dialect(dialect or before.dialect, known)
+            kept = {"events": before.events, "without_fields": before.without_fields} if dialect else {}
+            fields = self._record.settable(callback_url, dialect=spoken, **kept | terms)
+            if headers or signature or auth:
+                _raise_problem(before)
+            wanted = _merged(before.headers, headers or {})
+            if headers:
+                fields["headers"] = self._record.seal(check_headers(wanted, spoken, before.headers))
+            fields |= self._proof(before, wanted, signature, auth, now_ms)
+            return _of(name, fields | ({"dialect": dialect} if dialect else {}))
+
+        return await self._workspaces.write(workspace, change)
+
+    async def rotate_secret(
+        self, workspace: str, name: str, *, now_ms: int, grace_ms: int, secret: str | None = None
+    ) -> Workspace:
+        """Gives a subscription a new secret; the previous ones keep signing for `grace_ms`. Raises InvalidInput."""
+        new = new_secret(secret, now_ms)
+
+        def rotate(there: Workspace | None) -> dict[str, Any]:
+            before = found(_there(there, workspace), name)
+            _raise_problem(before)
+            return _of(name, rotated_fields(self._record, before, new, now_ms, grace_ms))
+
+        return await self._workspaces.write(workspace, rotate)
+
+    def _proof(
+        self,
+        before: Receiver | None,
+        headers: Mapping[str, str],
+        signature: str | None,
+        auth: Authorization | Literal["none"] | None,
+        now_ms: int,
+    ) -> dict[str, Any]:
+        """The fields of Ed25519 keys and of auth, where these change; `headers` are those it will have. Raises InvalidInput."""
+        fields: dict[str, Any] = {}
+        has_keys = bool(before and before.signing_keys)
+        if signature is not None:
+            check_signature(signature)
+        if signature == HMAC and has_keys:
+            fields["signing_keys"] = None
+        if signature == ED25519 and not has_keys:
+            fields["signing_keys"] = self._record.seal([new_signing_key(now_ms)])
+        if isinstance(auth, str):
+            return fields | {"auth": None}
+        check_no_conflict(auth or (before.auth if before else None), headers)
+        return fields | ({"auth": self._record.seal(auth)} if auth else {})
+
+    async def pause(self, workspace: str, name: str) -> Workspace:
+        """Lets a subscription's callbacks wait: those that there are, and later ones.
+
+        Raises InvalidInput for a disabled one: it has none.
+        """
+        return await self._set_state(workspace, name, PAUSED)
+
+    async def resume(self, workspace: str, name: str, ledger: Ledger) -> Workspace:
+        """Sends what waits for a paused subscription, or brings back a disabled one.
+
+        Endpoints that the operator stopped stay so.
+        """
+        of = _stored(name)
+        found(await self._workspaces.require(workspace), name)
+        await self._workspaces.forget_failing(workspace, of)  # first, or it could be disabled again at once
+        changed = await self._set_state(workspace, name, ACTIVE)
+        stopped = await self._workspaces.stopped(workspace, of)
+        for endpoint in await self._workspaces.waiting(workspace, of):
+            if endpoint not in stopped:
+                await ledger.stop(endpoint, resume=True)  # puts it into the schedule
+        return changed
+
+    async def _set_state(self, workspace: str, name: str, state: str) -> Workspace:
+        def change(there: Workspace | None) -> dict[str, Any]:
+            before = found(_there(there, workspace), name)
+            if state == PAUSED and before.state == DISABLED:
+                raise InvalidInput(
+                    f"subscription {name!r} is disabled; `dispatcher subscription resume` brings it back"
+                )
+            return _of(name, {"state": state, "disabled": None})
+
+        return await self._workspaces.write(workspace, change)
+
+    async def disable(
+        self, endpoint: EndpointName, reason: str, ledger: Ledger, *, now_ms: int
+    ) -> Workspace | None:
+        """Disables the subscription that an endpoint is of; None if it is not active, or has another URL by now.
+
+        Its waiting callbacks are made due now, and end `failed` (`subscription_disabled`) when a worker claims them.
+        """
+        workspace, name = endpoint.workspace, endpoint.subscription or DEFAULT
+        is_disabled = False
+
+        def disable(there: Workspace | None) -> dict[str, Any]:
+            nonlocal is_disabled
+            is_disabled = can_disable(found(_there(there, workspace), name), endpoint)
+            return _of(name, {"state": DISABLED, "disabled": f"{now_ms} {reason}"}) if is_disabled else {}
+
+        changed = await self._workspaces.write(workspace, disable)
+        if not is_disabled:
+            return None
+        if name == DEFAULT:  # other endpoints are of URLs that came with status changes
+            await ledger.expedite(endpoint_id(endpoint))
+            return changed
+        for id_ in await self._workspaces.waiting(workspace, name):
+            await ledger.expedite(id_)
+        return changed
+
+    async def remove(self, workspace: str, name: str, ledger: Ledger, *, force: bool = False) -> int:
+        """Removes a subscription. Raises InvalidInput for the default one, StillWaiting unless forced.
+
+        Returns how many callbacks were waiting. They are made due now, and end `failed` (`subscription_removed`) when a
+        worker claims them.
+        """
+        if name == DEFAULT:
+            raise InvalidInput(
+                "the default subscription cannot be removed; without a callback URL a workspace posts nothing of its own"
+            )
+        found(await self._workspaces.require(workspace), name)
+        waiting = await self._workspaces.waiting(workspace, name)
+        total = sum(waiting.values())
+        if total and not force:
+            what = "1 callback waits" if total == 1 else f"{total} callbacks wait"
+            raise StillWaiting(
+                f"{what} for subscription {name!r}; let them end, or --force ends them as failed"
+            )
+
+        def remove(there: Workspace | None) -> dict[str, Any]:
+            found(_there(there, workspace), name)
+            return _of(name, dict.fromkeys(FIELDS))
+
+        await self._workspaces.write(workspace, remove)
+        stopped = await self._workspaces.stopped(workspace, name)
+        for endpoint in {**waiting, **dict.fromkeys(stopped)}:
+            await ledger.expedite(endpoint)
+        return total
+
+
+def can_disable(receiver: Receiver, endpoint: EndpointName) -> bool:
+    """Whether it is active, and the endpoint that of its URL: not of a previous one, or of a status change's own."""
+    url = receiver.callback_url
+    return receiver.state == ACTIVE and (
+        bool(url) and parse_callback_url(url, allow_http=True).origin == endpoint.origin
+    )
+
+
+def found(workspace: Workspace, name: str) -> Workspace | Subscription:
+    """The subscription of that name. Raises NotFound, which names those that there are."""
+    if name == DEFAULT:
+        return workspace
+    if name in workspace.subscriptions:
+        return workspace.subscriptions[name]
+    names = [DEFAULT, *workspace.subscriptions]
+    near = get_close_matches(name, names, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise NotFound(
+        f"workspace {workspace.id!r} has no subscription {name!r}; {meant}it has {', '.join(names)}"
+    )
+
+
+def _merged(before: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """A receiver's headers after a change; one with an empty value is removed."""
+    names = {name.lower() for name in given}
+    kept = {name: value for name, value in before.items() if name.lower() not in names}
+    return kept | {name: value for name, value in given.items() if value}
+
+
+def _stored(name: str) -> str:
+    """The name as callbacks and endpoints have it."""
+    return "" if name == DEFAULT else name
+
+
+def _of(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A subscription's fields, as the workspace's hash has them."""
+    suffix = "" if name == DEFAULT else f":{name}"
+    return {f"{field}{suffix}": value for field, value in fields.items()}
+
+
+def _dialect(name: str, workspace: Workspace) -> str:
+    known = sorted(one for one in dialects() if platform_of(one) == platform_of(workspace.dialect))
+    if name not in known:
+        raise InvalidInput(
+            f"a subscription's dialect is one of its workspace's platform, {', '.join(known)}, not {name!r}"
+        )
+    return name
+
+
+def _there(workspace: Workspace | None, name: str) -> Workspace:
+    if workspace is None:
+        raise NotFound(f"there is no workspace {name!r}; `dispatcher workspace list` shows them")
+    return workspace
+
+
+def _raise_problem(receiver: Receiver) -> None:
+    if receiver.problem:
+        raise InvalidInput(receiver.problem)

@@ -1,0 +1,46 @@
+"""The log line of an attempt, and the words for its outcomes."""
+
+import structlog
+
+from dispatcher.rules.callback import Claimed
+from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
+from dispatcher.store.replies import Claim
+
+log = structlog.get_logger()
+
+
+def log_attempt(
+    callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome, max_attempts: int
+) -> None:
+    """Writes `callback.attempted`. Never a body, a secret or a whole URL."""
+    write = log.info if attempt.internal_error is None else log.error
+    write(
+        "callback.attempted",
+        event_id=callback.event_id,
+        workspace=claim.workspace,
+        endpoint=claim.origin,
+        message=callback.message_uuid,
+        event_type=callback.event_type,
+        attempt=f"{callback.attempt}/{max_attempts}",
+        http_status=attempt.http_status,
+        error=attempt.error if attempt.internal_error is None else "internal_error",
+        detail=attempt.internal_error or attempt.detail or None,
+        duration_ms=attempt.duration_ms,
+        outcome=name_of(outcome),
+        retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,
+    )
+
+
+def name_of(outcome: Outcome) -> str:
+    """The outcome in logs, metrics and `tail`."""
+    match outcome:
+        case Delivered():
+            return "delivered"
+        case Retry():
+            return "retry"
+        case Failed():
+            return "failed"
+        case Expired():
+            return "expired"
+        case Released():
+            return "released"

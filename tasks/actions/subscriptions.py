@@ -1,0 +1,118 @@
+"""A subscription as commands print it, and as the trail has it."""
+
+from typing import Any
+
+from dispatcher import ed25519
+from dispatcher.model import iso
+from dispatcher.rules.addresses import without_query
+from dispatcher.rules.authorization import kind_of
+from dispatcher.rules.retry_schedule import in_words
+from dispatcher.rules.subscription import DEFAULT, Receiver
+from dispatcher.rules.workspace import Workspace
+from dispatcher.store.audit import is_changed, shown_url
+from dispatcher.store.subscriptions import found
+from tasks import wiring
+
+
+def names(workspace: Workspace) -> list[str]:
+    """The names of a workspace's subscriptions, the default one first."""
+    return [DEFAULT, *workspace.subscriptions]
+
+
+async def waiting(store: wiring.Store, workspace: str, name: str) -> int:
+    """How many callbacks wait for a subscription."""
+    return sum((await store.workspaces.waiting(workspace, "" if name == DEFAULT else name)).values())
+
+
+async def note(store: wiring.Store, what: str, changed: Workspace, name: str) -> None:
+    """Adds a change of a subscription to the trail."""
+    if not is_changed(changed):
+        return
+    before = changed.before
+    was = _facts(before, name) if before and (name == DEFAULT or name in before.subscriptions) else {}
+    now = _facts(changed, name)
+    facts = [{key: value for key, value in of.items() if was.get(key) != now[key]} for of in (was, now)]
+    if (
+        was
+        and was["auth"] == now["auth"]
+        and before
+        and found(before, name).auth != found(changed, name).auth
+    ):
+        facts[1]["authChanged"] = True  # to another user or secret
+    await store.audit.add(f"subscription.{what}", changed.id, facts[0], {"subscription": name} | facts[1])
+
+
+def document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = False) -> dict[str, Any]:
+    """What `subscription show --json` prints; with `reveal` the URL's query and the headers' values too."""
+    one = found(workspace, name)
+    return {
+        "subscription": name,
+        "workspace": workspace.id,
+        "state": one.state,
+        "reason": one.disabled and one.disabled.reason,
+        "disabledAt": one.disabled and iso(one.disabled.at_ms),
+        "callbackUrl": (one.callback_url if reveal else without_query(one.callback_url)) or None,
+        "events": list(one.events),
+        "channels": list(one.channels),
+        "withoutFields": list(one.without_fields),
+        "dialect": one.dialect,
+        "headers": {header: value if reveal else "…" for header, value in one.headers.items()},
+        "maxConcurrency": one.max_concurrency,
+        "ratePerSecond": one.rate_per_second,
+        "ordering": one.ordering,
+        "retrySchedule": in_words(one.retry_schedule),
+        "createdAt": iso(one.created_ms),
+        "secrets": [
+            {"createdAt": iso(s.created_ms), "expiresAt": None if s.expires_ms is None else iso(s.expires_ms)}
+            for s in one.secrets
+        ],
+        **_proof(one),
+        "waiting": waiting,
+        "problem": one.problem,
+    }
+
+
+def _facts(workspace: Workspace, name: str) -> dict[str, Any]:
+    """A subscription as the trail has it: no secrets, no query of its URL, only the names of headers."""
+    one = found(workspace, name)
+    return {
+        "callbackUrl": shown_url(one.callback_url),
+        "dialect": one.dialect,
+        "events": list(one.events),
+        "channels": list(one.channels),
+        "withoutFields": list(one.without_fields),
+        "maxConcurrency": one.max_concurrency,
+        "ratePerSecond": one.rate_per_second,
+        "ordering": one.ordering,
+        "retrySchedule": in_words(one.retry_schedule),
+        "headers": sorted(one.headers),
+        "state": one.state,
+        "reason": one.disabled and one.disabled.reason,
+        "secrets": len(one.secrets),
+        **_proof_facts(one),
+    }
+
+
+def _proof(one: Receiver) -> dict[str, Any]:
+    """What `subscription show` tells: public keys, and of the Authorization header only its kind."""
+    keys = [
+        {
+            "publicKey": key.public,
+            "kid": ed25519.thumbprint(key.public),
+            "createdAt": iso(key.created_ms),
+            "expiresAt": None if key.expires_ms is None else iso(key.expires_ms),
+        }
+        for key in one.signing_keys
+    ]
+    return {"signature": one.signature, "publicKeys": keys, "auth": kind_of(one.auth)}
+
+
+def _proof_facts(one: Receiver) -> dict[str, Any]:
+    """What the audit trail tells."""
+    kids = [ed25519.thumbprint(key.public) for key in one.signing_keys]
+    return {"signature": one.signature, "publicKeys": kids, "auth": kind_of(one.auth)}
+
+
+def public_key(one: Receiver) -> str | None:
+    """The newest public key, if there is one."""
+    return one.signing_keys[-1].public if one.signing_keys else None

@@ -1,0 +1,219 @@
+"""`dispatcher subscription add` and `update`. Both resolve the callback URL first."""
+
+from typing import Annotated, Any
+
+import typer
+
+from dispatcher.rules.retry_schedule import MOST as MOST_ATTEMPTS
+from dispatcher.rules.retry_schedule import SETTINGS
+from dispatcher.rules.subscription import ORDERINGS
+from dispatcher.rules.workspace import Workspace
+from dispatcher.rules.workspace_headers import parse_headers
+from dispatcher.store.audit import is_changed
+from dispatcher.store.subscriptions import found
+from tasks import console, wiring
+from tasks.actions import subscriptions
+from tasks.commands.look_up import look_up
+from tasks.commands.subscription import Json, Name, Secret, WorkspaceName, say, show_secret
+from tasks.commands.subscription_proof import Auth, AuthSecret, AuthUser, Signature, proof
+
+Events = Annotated[
+    str | None,
+    typer.Option(
+        help="Which events it gets, as MESSAGE_DELIVERED,MESSAGE_FAILED; empty: all.", show_default=False
+    ),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(help="Which channels it hears of, as SMS,RCS; empty: all.", show_default=False),
+]
+WithoutFields = Annotated[
+    str | None,
+    typer.Option(
+        help="Fields that its callbacks leave out, as message.dest,message.cost; empty: none.",
+        show_default=False,
+    ),
+]
+Dialect = Annotated[
+    str | None,
+    typer.Option(
+        help="Another format of the same platform (default: the workspace's dialect).", show_default=False
+    ),
+]
+MaxConcurrency = Annotated[
+    int | None, typer.Option(help="Limit of callbacks in flight to its endpoint.", show_default=False)
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Limit of callbacks a second to its endpoint; 0: no limit.", show_default=False),
+]
+Ordering = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Order of one message's callbacks, for later status changes: {', '.join(ORDERINGS)}.",
+        show_default=False,
+    ),
+]
+RetrySchedule = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The wait before each attempt, as 0,30s,5m,1h,6h (1 to {MOST_ATTEMPTS}, the first 0); "
+        f"{SETTINGS}: as the settings say.",
+        show_default=False,
+    ),
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(help="A header to send, as 'Name: value'; may be repeated.", show_default=False),
+]
+NoCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Do not resolve the callback URL, for workers with other settings or name servers than here.",
+    ),
+]
+
+
+def add(
+    workspace: WorkspaceName,
+    name: Name,
+    callback_url: Annotated[str, typer.Option(help="Where its callbacks go.", show_default=False)],
+    events: Events = None,
+    channels: Channels = None,
+    without_fields: WithoutFields = None,
+    dialect: Dialect = None,
+    secret: Secret = None,
+    max_concurrency: MaxConcurrency = None,
+    rate_per_second: Rate = None,
+    ordering: Ordering = None,
+    retry_schedule: RetrySchedule = None,
+    header: Header = None,
+    signature: Signature = None,
+    auth: Auth = None,
+    auth_user: AuthUser = None,
+    auth_secret: AuthSecret = None,
+    no_check: NoCheck = False,
+    as_json: Json = False,
+) -> None:
+    """Add a subscription: later status changes become a callback for it too. Its secret is shown only now.
+
+    Examples:
+
+      dispatcher subscription add acme crm --callback-url https://crm.acme.example/messages --events MESSAGE_DELIVERED
+    """
+    settings = console.settings()
+    terms = _terms(
+        events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
+    )
+    terms |= proof(signature, auth, auth_user, auth_secret)
+    headers = parse_headers(header or [])
+
+    async def work() -> tuple[Workspace, str]:
+        async with wiring.store(settings) as store:
+            warning = "" if no_check else await look_up(settings, callback_url)
+            now_ms = await store.installation.now_ms()
+            made = await store.subscriptions.add(
+                workspace,
+                name,
+                callback_url,
+                now_ms=now_ms,
+                dialect=dialect,
+                secret=secret,
+                headers=headers,
+                **terms,
+            )
+            await subscriptions.note(store, "add", made, name)
+            return made, warning
+
+    made, warning = console.run(work())
+    show_secret(made, name, "is made; its signing secret", as_json)
+    if warning:
+        console.err.print(warning, markup=False)
+
+
+def update(
+    workspace: WorkspaceName,
+    name: Name,
+    callback_url: Annotated[
+        str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
+    ] = None,
+    events: Events = None,
+    channels: Channels = None,
+    without_fields: WithoutFields = None,
+    dialect: Dialect = None,
+    max_concurrency: MaxConcurrency = None,
+    rate_per_second: Rate = None,
+    ordering: Ordering = None,
+    retry_schedule: RetrySchedule = None,
+    header: Header = None,
+    signature: Signature = None,
+    auth: Auth = None,
+    auth_user: AuthUser = None,
+    auth_secret: AuthSecret = None,
+    no_check: NoCheck = False,
+) -> None:
+    """Change a subscription: URL, events, channels, fields and dialect are for later status changes, the rest applies at once.
+
+    A header without a value ('Name:') is removed.
+    """
+    settings = console.settings()
+    terms = _terms(
+        events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
+    )
+    terms |= proof(signature, auth, auth_user, auth_secret)
+    headers = parse_headers(header or [])
+    if callback_url is None and dialect is None and not terms and not headers:
+        console.fail(
+            "say what to change: --callback-url, --events, --channels, --without-fields, --dialect, --max-concurrency, "
+            "--rate-per-second, --ordering, --retry-schedule, --header, --signature or --auth",
+            console.USAGE,
+        )
+
+    async def work() -> tuple[Workspace, str]:
+        async with wiring.store(settings) as store:
+            warning = "" if no_check or not callback_url else await look_up(settings, callback_url)
+            changed = await store.subscriptions.update(
+                workspace,
+                name,
+                callback_url=callback_url,
+                dialect=dialect,
+                headers=headers,
+                now_ms=await store.installation.now_ms(),
+                **terms,
+            )
+            await subscriptions.note(store, "update", changed, name)
+            return changed, warning
+
+    changed, warning = console.run(work())
+    say(workspace, name, "is changed" if is_changed(changed) else "was like that already")
+    if signature and (key := subscriptions.public_key(found(changed, name))):
+        console.out.print(f"its public key: {key}", markup=False)
+    if warning:
+        console.err.print(warning, markup=False)
+
+
+def _terms(
+    events: str | None,
+    channels: str | None,
+    without_fields: str | None,
+    max_concurrency: int | None,
+    rate_per_second: float | None,
+    ordering: str | None,
+    retry_schedule: str | None,
+) -> dict[str, Any]:
+    """The given ones of a subscription's terms."""
+    terms = {
+        "events": _listed(events),
+        "channels": _listed(channels),
+        "without_fields": _listed(without_fields),
+        "max_concurrency": max_concurrency,
+        "rate_per_second": rate_per_second,
+        "ordering": ordering,
+        "retry_schedule": retry_schedule,
+    }
+    return {name: value for name, value in terms.items() if value is not None}
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [one.strip() for one in text.split(",") if one.strip()]

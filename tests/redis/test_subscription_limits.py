@@ -1,0 +1,157 @@
+"""Subscriptions at their limits: many callbacks at once, records that are kept too long or not long enough."""
+
+import asyncio
+
+import pytest
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.outcomes import Failed, State
+from dispatcher.rules.render import RenderOptions, fan_out
+from dispatcher.store.arguments import Room, ToAccept
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.subscriptions import Subscriptions
+from dispatcher.worker.recorder import Recorder
+from tests.redis.test_broken_off import BreakingWorld
+from tests.redis.test_intake import KEYS, Reader, line
+from tests.redis.test_subscriptions import CRM, OWN, Customer, change
+from tests.world import TOKEN, World, callback
+
+
+def test_a_batch_of_seventeen_each(redis_url: str) -> None:
+    """A full batch of a workspace with sixteen subscriptions is accepted in parts, each subscription's in order."""
+
+    async def work() -> tuple[list[list[str]], int]:
+        reader = Reader(redis_url, Recorder(60_000))
+        await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
+        for number in range(16):
+            url = f"https://s{number}.example/hooks"
+            await Subscriptions(reader.workspaces).add("acme", f"s{number}", url, now_ms=1)
+        message = {"uuid": "m1", "src": "ACME", "dest": "+233200000001"}
+        pipe = reader.client.pipeline()
+        for number in range(140):
+            pipe.xadd(KEYS.events, {"event": line(number, message=message)})
+        await pipe.execute()
+        await reader.drain()
+        chains = [key async for key in reader.client.scan_iter(f"{KEYS.root}chain:*")]
+        found = [await reader.client.lrange(chain, 0, -1) for chain in chains]
+        waiting = await reader.client.zcard(KEYS.expiries)
+        await reader.close()
+        return [[one.decode().partition(".")[0] for one in chain] for chain in found], waiting
+
+    chains, waiting = asyncio.run(work())
+    assert waiting == 140 * 17
+    assert chains == [[f"e{number}" for number in range(140)]] * 17
+
+
+def test_more_than_lua_can_unpack(world: World) -> None:
+    """512 status changes with 17 callbacks each, the most that intake reads at once."""
+    customer = Customer(world)
+    for number in range(14):
+        customer.add(f"s{number}")
+    batch, workspace = ToAccept(), customer.workspace
+    for number, entry in enumerate(world.enqueued(512)):
+        one = change(f"e{number}", message={"uuid": f"m{number}", "src": "A", "dest": "1"})
+        rendered = fan_out(one, workspace, world.now, RenderOptions())
+        for one_of in rendered:
+            batch.add(entry, one_of)
+        Recorder(60_000).add(batch, one, "zeckta", number + 1)
+    parts = batch.parts()
+    assert sum(part.count for part in parts) == batch.count == 512 * 16
+    for part in parts:
+        accepted = world.run(world.ledger.accept(TOKEN, {"acme": workspace.revision}, [], part, Room()))
+        assert {*accepted.words} == {"accepted"}
+        assert accepted.recorded == ["recorded"] * len(accepted.words)
+    assert world.call("zcard", world.keys.expiries) == 512 * 16
+    world.call("flushall")
+
+
+def test_parts_keep_entries_whole() -> None:
+    """No status change is divided; what entries without callbacks say about messages is in the first part."""
+    whole, recorder = ToAccept(), Recorder(60_000)
+    for number in range(3):
+        for name in ("crm", ""):
+            id_, endpoint = (f"e{number}.crm", CRM) if name else (f"e{number}", OWN)
+            whole.add(f"{number}-0", callback(id_, endpoint=endpoint))
+        recorder.add(whole, change(f"e{number}"), "zeckta", number + 1)
+        recorder.add(whole, change(f"x{number}"), "zeckta", 0)
+    assert whole.parts(6) == [whole]
+    parts = whole.parts(3)
+    assert [part.count for part in parts] == [2, 2, 2]
+    assert [set(part.endpoints) for part in parts] == [{OWN, CRM}] * 3
+    assert [[number for number, _ in part._told()] for part in parts] == [[1, 0, 0, 0], [1], [1]]
+    assert [part.count for part in whole.parts(1)] == [2, 2, 2]
+
+
+def test_a_paused_subscription_keeps_its_endpoint_known(world: World) -> None:
+    """The record of its endpoint is renewed by what comes while it is paused, as any other's."""
+    customer = Customer(world)
+    customer.tell(change())
+    world.run(customer.subscriptions.pause("acme", "crm"))
+    record = world.keys.endpoint(endpoint_id(CRM))
+    world.call("pexpire", record, 60_000)
+    world.now += 7_200_000
+    customer.tell(change("e2"))
+    assert world.call("pttl", record) > 60_000
+    world.run(customer.subscriptions.resume("acme", "crm", world.ledger))
+    world.deliver_all(OWN, CRM)
+
+
+def test_what_is_purged_is_accepted_again(world: World) -> None:
+    """Also where the default subscription did not want it: with its last callback the status change is forgotten."""
+    customer = Customer(world, url="")
+    customer.add("late")
+    late = "acme.late https://late.example:443"
+    customer.tell(change())
+    for endpoint in (CRM, late):
+        [one] = world.claim(endpoint).callbacks
+        world.settle(one.event_id, one.claim, Failed(), endpoint=endpoint, error="http_410")
+    assert world.run(world.ledger.replay("acme", "e1")) == "fanned_out"
+    assert world.run(world.ledger.forget("acme", ["e1.crm"])) == 1
+    assert customer.tell(change()) == ["duplicate"]
+    assert world.run(world.ledger.forget("acme", ["e1.late"])) == 1
+    assert customer.states("e1") == {"e1": None}
+    assert customer.tell(change()) == ["accepted"]
+    assert world.deliver_all(CRM, late) == ["e1.crm", "e1.late"]
+
+
+def test_the_default_url_goes_while_a_run_is_broken_off(redis_url: str) -> None:
+    """Told again without it, the status change is known, and what the run had begun comes to its end."""
+    for number in range(1, 40):
+        world = BreakingWorld(redis_url)
+        world.call("flushall")
+        world.lead()
+        customer = Customer(world)
+        world.break_at = number
+        try:
+            customer.tell(change())
+        except RedisUnavailable:
+            broke = True
+        else:
+            broke = False
+        world.break_at = 0
+        world.run(customer.workspaces.replace_callback_url("acme", ""))
+        assert customer.tell(change()) in (["accepted"], ["duplicate"])
+        world.sweep()
+        delivered = world.deliver_all(OWN, CRM)
+        assert delivered.count("e1.crm") == 1
+        assert delivered.count("e1") <= 1
+        states = set(customer.states("e1", "e1.crm").values())
+        assert states <= {State.DELIVERED, State.FANNED_OUT}
+        world.close()
+        if not broke:
+            break
+    assert number > 5
+
+
+@pytest.mark.parametrize("name", ["acme", "acme.crm"])
+def test_a_record_that_is_gone_is_restored(world: World, name: str) -> None:
+    """The sweep finds its callbacks, and their subscription in their ids."""
+    customer = Customer(world)
+    customer.tell(change())
+    endpoint = OWN if name == "acme" else CRM
+    world.call("delete", world.keys.endpoint(endpoint_id(endpoint)))
+    [(id_, found)] = world.run(world.ledger.sweep("0", 1000)).nameless
+    workspace, _, event_id = found.partition(":")
+    assert world.run(world.endpoints.restore(id_, workspace, event_id, world.now))
+    assert sorted(world.deliver_all(OWN, CRM)) == ["e1", "e1.crm"]
+    world.run(world.ledger.wake())
