@@ -56,6 +56,7 @@ def test_a_status_change_becomes_a_signed_callback(stack: Stack) -> None:
         "replayOf": None,
         "replayedAs": None,
         "cancelled": False,
+        "retrySchedule": None,
         "nextStep": f"nothing: it was delivered; `dispatcher event replay {event_id} --workspace acme` sends it again",
     } == shown
     assert (1, 200, None) == (attempt["number"], attempt["httpStatus"], attempt["error"])
