@@ -6,6 +6,7 @@ Each kind is a struct with the kind as its tag, sealed in Redis as one JSON obje
 import base64
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -35,6 +36,9 @@ class Basic(msgspec.Struct, frozen=True, tag_field="type", tag=BASIC):
     def __repr__(self) -> str:
         return "Basic()"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
 
 class Bearer(msgspec.Struct, frozen=True, tag_field="type", tag=BEARER):
     """A bearer token (RFC 6750)."""
@@ -48,6 +52,9 @@ class Bearer(msgspec.Struct, frozen=True, tag_field="type", tag=BEARER):
 
     def __repr__(self) -> str:
         return "Bearer()"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
 
 Authorization = Basic | Bearer

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from dispatcher import ed25519
 from dispatcher.errors import InvalidInput
+from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.authorization import Authorization
 from dispatcher.rules.dialects import event_types
 from dispatcher.signing import key_of
@@ -103,6 +104,15 @@ class Receiver:
         if not live:
             raise InvalidInput("it has no live secret")
         return live
+
+    def has_url(self, url: str) -> bool:
+        """Whether this is its callback URL, as callbacks have it: not a previous one, nor a status change's own."""
+        try:
+            return (
+                bool(self.callback_url) and parse_callback_url(self.callback_url, allow_http=True).url == url
+            )
+        except InvalidInput:
+            return False
 
     def wants(self, event_type: str | None, channel: str) -> bool:
         """Whether it gets events of this type (None: the platform sends none) on this channel."""

@@ -7,7 +7,6 @@ from datetime import UTC
 from typing import Protocol, assert_never
 
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.attempt_errors import DELIVERY_CONTROLS, EXPLAINED
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import RETRY_AFTER_STATUSES
@@ -49,7 +48,7 @@ class Sender:
         receiver = workspace.subscriptions.get(subscription) if subscription else workspace
         if receiver is None or (subscription and 0 < callback.accepted_ms < receiver.created_ms):
             return Attempt(now_ms, 0, error="subscription_removed")  # the latter: and added again by its name
-        if receiver.state == DISABLED and (subscription or _is_own_url(callback, workspace)):
+        if receiver.state == DISABLED and (subscription or receiver.has_url(callback.url)):
             return Attempt(now_ms, 0, error="subscription_disabled")
         try:
             headers = request_headers(callback, callback.body, receiver, now_ms, self._user_agent)
@@ -84,14 +83,6 @@ def attempt_of(posted: Answer | Failure, now_ms: int, duration_ms: int) -> Attem
             return Attempt(now_ms, duration_ms, internal_error=text)
         case _:
             assert_never(posted)
-
-
-def _is_own_url(callback: Claimed, workspace: Workspace) -> bool:
-    """Whether a callback goes to the workspace's callback URL, not to one that came with its status change."""
-    try:
-        return callback.url == parse_callback_url(workspace.callback_url, allow_http=True).url
-    except InvalidInput:  # there is none any more
-        return False
 
 
 def _delivery_control(answer: Answer) -> str | None:

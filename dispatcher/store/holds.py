@@ -125,6 +125,8 @@ def _nothing_more(callback: StoredCallback, has_body: bool) -> str:
             return f"nothing: the operator cancelled it; {again}"
         case _ if callback.error == "http_410":
             return f"nothing: the receiver said 410, gone; {again}"
+        case State.FAILED if callback.error == "endpoint_full":
+            return f"nothing: {ERRORS[callback.error]}; {again}"
         case State.FAILED if callback.error in FINAL_ERRORS:
             return f"nothing: {ERRORS[callback.error]}, so it is not tried again; {again}"
         case State.FAILED:

@@ -39,6 +39,9 @@ FIELDS = (
 )  # fmt: skip
 """A subscription's fields, without its name."""
 
+OF_SUBSCRIPTIONS = {"events", "channels", "without_fields", "retry_schedule"}
+"""Terms that versions without subscriptions do not know: they would act as if a default subscription had none."""
+
 
 class Subscriptions:
     """Changes the subscriptions of workspaces; `default` is the workspace's own.
@@ -111,7 +114,7 @@ class Subscriptions:
         `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. What says which
         callbacks there are and what is in them applies to later status changes: the URL, the dialect, events, channels
         and without_fields; all else from the next claim. An empty `events` or `channels` means all; a header with an
-        empty value is removed. Raises InvalidInput.
+        empty value is removed. Raises InvalidInput, or OtherFormat (store/format.py).
         """
 
         def change(there: Workspace | None) -> dict[str, Any]:
@@ -130,6 +133,9 @@ class Subscriptions:
             fields |= self._proof(before, wanted, signature, auth, now_ms)
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
+        if signature or auth or terms.keys() & OF_SUBSCRIPTIONS:
+            change(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
+            await know_subscriptions(self._workspaces.installation)
         return await self._workspaces.write(workspace, change)
 
     async def rotate_secret(
@@ -170,8 +176,10 @@ class Subscriptions:
     async def pause(self, workspace: str, name: str) -> Workspace:
         """Lets a subscription's callbacks wait: those that there are, and later ones.
 
-        Raises InvalidInput for a disabled one: it has none.
+        Raises InvalidInput for a disabled one: it has none; or OtherFormat (store/format.py).
         """
+        found(await self._workspaces.require(workspace), name)
+        await know_subscriptions(self._workspaces.installation)
         return await self._set_state(workspace, name, PAUSED)
 
     async def resume(self, workspace: str, name: str, ledger: Ledger) -> Workspace:
@@ -221,8 +229,12 @@ class Subscriptions:
         if name == DEFAULT:  # other endpoints are of URLs that came with status changes
             await ledger.expedite(endpoint_id(endpoint))
             return changed
+        stopped = await self._workspaces.stopped(workspace, name)
         for id_ in await self._workspaces.waiting(workspace, name):
-            await ledger.expedite(id_)
+            if (
+                id_ not in stopped
+            ):  # expediting would resume it; what waits there ends when it is resumed, or expires
+                await ledger.expedite(id_)
         return changed
 
     async def remove(self, workspace: str, name: str, ledger: Ledger, *, force: bool = False) -> int:

@@ -84,10 +84,18 @@ class WorkspaceRecord:
             retry_schedule=of["retry_schedule"],
             state=of["state"],
             disabled=of["disabled"],
-            subscriptions={name: self._subscription(fields, name, dialect) for name in names},
+            subscriptions={name: self._readable(fields, name, dialect) for name in names},
             signing_keys=opened.signing_keys,
             auth=opened.auth,
         )
+
+    def _readable(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
+        """A subscription. One whose record is damaged has no secrets, so it alone stops, and `problem` says why."""
+        try:
+            return self._subscription(fields, name, dialect)
+        except (ValueError, KeyError):
+            url = fields[URL_OF + name.encode()].decode(errors="replace")
+            return Subscription(name, dialect, url, (), 0, problem="its record in Redis is damaged")
 
     def _subscription(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
         of, opened = self._receiver(fields, f":{name}")

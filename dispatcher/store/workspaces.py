@@ -14,7 +14,7 @@ from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaitin
 from dispatcher.model import WORKSPACE_PATTERN
 from dispatcher.rules.authorization import check_no_conflict
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.subscription import Receiver
+from dispatcher.rules.subscription import ACTIVE, DISABLED, Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.connection import translated
@@ -160,8 +160,9 @@ class Workspaces:
         def create(there: Workspace | None) -> dict[str, Any]:
             if _there(there, workspace).callback_url:
                 raise AlreadyExists("there is a callback URL already; change or delete it")
-            return fields
+            return fields | _not_disabled(there)
 
+        await self.forget_failing(workspace, "")
         return await self.write(workspace, create)
 
     async def replace_callback_url(self, workspace: str, callback_url: str) -> Workspace:
@@ -174,8 +175,9 @@ class Workspaces:
         def change(there: Workspace | None) -> dict[str, Any]:
             if not _there(there, workspace).callback_url:
                 raise NotFound("there is no callback URL; create it first")
-            return fields or {"callback_url": ""}
+            return (fields | _not_disabled(there)) or {"callback_url": ""}
 
+        await self.forget_failing(workspace, "")
         return await self.write(workspace, change)
 
     async def rotate_secret(
@@ -305,6 +307,12 @@ def _there(workspace: Workspace | None, name: str) -> Workspace:
     if workspace is None:
         raise _unknown(name)
     return workspace
+
+
+def _not_disabled(workspace: Workspace | None) -> dict[str, Any]:
+    """The fields that bring a disabled default subscription back: its customer has set another URL."""
+    is_disabled = workspace is not None and workspace.state == DISABLED
+    return {"state": ACTIVE, "disabled": None} if is_disabled else {}
 
 
 def _raise_problem(workspace: Workspace, receiver: Receiver | None = None) -> None:

@@ -8,7 +8,7 @@ import structlog
 from dispatcher.errors import NotFound, RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import EndpointHealth
+from dispatcher.rules.outcomes import EndpointHealth, Expired, Failed
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.audit import Audit
 from dispatcher.store.ledger import Ledger
@@ -62,6 +62,8 @@ class Disabler:
         gone_ms, failing_ms = settled.gone_since_ms, settled.failing_since_ms
         if rules.gone_ms and gone_ms and now_ms - gone_ms >= rules.gone_ms:
             self.disable(endpoint, f"it answered 410 to every attempt since {iso(gone_ms)}")
+        elif not any(isinstance(one.outcome, Failed | Expired) for one in settlements):
+            return  # what was tried has attempts left: a single failure after days without any is no proof
         elif rules.failing_ms and failing_ms and now_ms - failing_ms >= rules.failing_ms:
             self.disable(endpoint, f"every attempt failed since {iso(failing_ms)}")
 

@@ -65,7 +65,13 @@ class LostLeases:
         """The retry policy of an endpoint's receiver, read anew: a wake does not tell the workspace's revision."""
         workspaces = self._parts.workspaces
         workspaces.forget(endpoint.workspace)
-        workspace = await workspaces.get(endpoint.workspace)
+        try:
+            workspace = await workspaces.get(endpoint.workspace)
+        except RedisUnavailable:
+            raise
+        except Exception:  # a damaged record: its callbacks must not stay leased for that
+            log.exception("waker.internal_error", workspace=endpoint.workspace)
+            return self._parts.policy
         return self._parts.policy.of(workspace and workspace.receiver(endpoint.subscription))
 
     def _settlement_of(self, lost: Lost, policy: Policy) -> Settlement:

@@ -233,10 +233,11 @@ class Turn:
 
     async def _attempt(self, callback: Claimed, claim: Claim) -> Settlement:
         """One attempt, from claim to outcome; never raises."""
-        policy = self._parts.policy
+        policy, receiver = self._parts.policy, None
         try:
             workspace = await self._parts.workspaces.get(claim.workspace, claim.revision)
-            policy = policy.of(workspace and workspace.receiver(claim.subscription))
+            receiver = workspace and workspace.receiver(claim.subscription)
+            policy = policy.of(receiver)
             attempt = await self._send(callback, claim, workspace)
         except RedisUnavailable as error:  # its workspace could not be read: nothing was sent
             self._parts.watch.failed(error)
@@ -256,7 +257,8 @@ class Turn:
             rng=random.random(),
         )
         log_attempt(callback, claim, attempt, outcome, policy.max_attempts)
-        if attempt.error == DISABLED and self._parts.disabler:
+        is_asked = attempt.error == DISABLED and receiver and receiver.has_url(callback.url)
+        if is_asked and self._parts.disabler:
             self._parts.disabler.disable(self._name, ASKED)
         self._count(callback, attempt, outcome)
         self._parts.tail.add(callback, claim, attempt, name_of(outcome))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from dispatcher.errors import NotFound
 from dispatcher.rules.endpoint_name import EndpointName, callback_id, subscription_of
 from dispatcher.rules.outcomes import State
-from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
+from dispatcher.store.subscriptions import found
 from tasks import wiring
 from tasks.actions.events import Filter, chosen
 
@@ -118,10 +118,10 @@ def failed_since(workspace: str, subscription: str, since: str) -> Filter:
 
 
 async def replay_failed(store: wiring.Store, asked: Filter, how: How) -> Replayed:
-    """Replays what `failed_since` selects; of the default subscription, what went to its URL."""
-    if asked.subscription == DEFAULT and asked.workspace:
+    """Replays what `failed_since` selects and went to the server of the subscription's URL: each keeps its own URL."""
+    if asked.subscription and asked.workspace:
         known = await store.workspaces.require(asked.workspace)
-        asked = replace(asked, endpoint=known.callback_url or None)
+        asked = replace(asked, endpoint=found(known, asked.subscription).callback_url or None)
     try:
         events = await replayable(store, asked)
     except NotFound:  # nothing was ever accepted for that URL

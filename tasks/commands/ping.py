@@ -18,6 +18,7 @@ from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.endpoint_name import callback_id
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.render import NoCallback, RenderOptions, render
+from dispatcher.rules.subscription import ACTIVE
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.exceptions import Failed
@@ -79,6 +80,10 @@ async def ping_url(
     Raises InvalidInput.
     """
     callback = _callback(settings, workspace, now_ms, url, subscription)
+    others = {name: replace(one, state=ACTIVE) for name, one in workspace.subscriptions.items()}
+    workspace = replace(
+        workspace, state=ACTIVE, subscriptions=others
+    )  # a disabled one can be tried before `resume`
     async with http_client(engine_wiring.transport(settings)) as client:
         sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT)
         attempt = await sender.send(_claimed(callback, now_ms), workspace, now_ms)
@@ -118,7 +123,15 @@ def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str, s
     )
     options = RenderOptions(allow_http=True, expiry_ms=settings.expiry_seconds * 1000)
     without = receiver.without_fields
-    to = replace(workspace, callback_url=url, dialect=dialect, events=(), channels=(), without_fields=without)
+    to = replace(
+        workspace,
+        callback_url=url,
+        dialect=dialect,
+        events=(),
+        channels=(),
+        without_fields=without,
+        state=ACTIVE,
+    )
     callback = render(change, to, now_ms, options)
     if isinstance(callback, NoCallback):
         raise InvalidInput(f"the dialect {dialect} has no callback of a delivered message")

@@ -153,6 +153,8 @@ def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:
         "maxConcurrency": workspace.max_concurrency,
         "ratePerSecond": workspace.rate_per_second,
         "ordering": workspace.ordering,
+        "state": workspace.state,
+        "reason": workspace.disabled and workspace.disabled.reason,
         "subscriptions": list(workspace.subscriptions),
         "createdAt": iso(workspace.created_ms),
         "secrets": [

@@ -51,6 +51,7 @@ class Scene:
 
     def __init__(self, world: World, endpoint: str = CRM) -> None:
         self.world, self.endpoint = world, endpoint
+        self.attempts = 20
         self.customer = Customer(world)
         self.alerts = Alerts("w")
         self.audit = Audit(world.client.execute_command, world.keys, "", Who("worker", "w"))
@@ -76,7 +77,12 @@ class Scene:
     def outcome(self, attempt: Attempt, number: int) -> Outcome:
         """As the policy says; retries are due at once."""
         return decide(
-            attempt, number, now_ms=self.world.now, expires_ms=10**15, policy=Policy(max_attempts=20), rng=0.5
+            attempt,
+            number,
+            now_ms=self.world.now,
+            expires_ms=10**15,
+            policy=Policy(max_attempts=self.attempts),
+            rng=0.5,
         )
 
     def settle(self, id_: str, claim: int, attempt: Attempt, outcome: Outcome) -> Settled:
@@ -155,6 +161,7 @@ def test_the_rules(world: World, status: int, days: float, reason: str | None) -
     """After a day of 410, or five days of failures, it is disabled; the operator hears of it once."""
     scene = Scene(world)
     scene.fail("e1", status, days=0)
+    scene.attempts = 1
     with capture_logs() as logged:
         scene.look_at(scene.fail("e2", status, days=days))
         scene.look_at(scene.settled)
@@ -171,6 +178,23 @@ def test_the_rules(world: World, status: int, days: float, reason: str | None) -
         [(b"subscription.disable", b"worker")] if reason else []
     )
     assert scene.workspace.state == scene.workspace.subscriptions["billing"].state == "active"
+
+
+def test_a_failure_with_attempts_left_is_no_proof(world: World) -> None:
+    """One failure long after another, with nothing sent in between, disables nothing while it is tried again."""
+    scene = Scene(world)
+    scene.fail("e1", 500, days=0)
+    scene.look_at(scene.fail("e2", 500, days=6))
+    assert scene.workspace.subscriptions["crm"].state == "active"
+
+
+def test_our_proxy_is_not_the_receiver(world: World) -> None:
+    """What the egress proxy does is no failure of the receiver."""
+    scene = Scene(world)
+    scene.world.now = START_MS
+    scene.customer.tell(change("e1"))
+    assert scene.serve(500, error="proxy") == 1
+    assert scene.settled.failing_since_ms == 0
 
 
 def test_no_rules(world: World) -> None:

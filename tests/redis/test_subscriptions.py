@@ -308,6 +308,23 @@ def test_an_unknown_one(world: World, customer: Customer) -> None:
         world.run(customer.subscriptions.pause("acme", "cmr"))
 
 
+def test_a_damaged_record_stops_its_subscription_alone(world: World, customer: Customer) -> None:
+    """The others go on, and it says why."""
+    world.call("hset", world.keys.workspace("acme"), "retry_schedule:crm", "0 abc")
+    found = customer.workspace
+    assert found.subscriptions["crm"].problem == "its record in Redis is damaged"
+    assert found.subscriptions["billing"].problem is None
+    assert customer.tell(change("e1", "DELIVERED")) == ["accepted"]
+    assert world.deliver_all(OWN, CRM, BILLING) == ["e1", "e1.crm", "e1.billing"]
+
+
+def test_its_url_is_the_registered_one(customer: Customer) -> None:
+    """Not another one at the same server, which somebody else may have chosen."""
+    crm = customer.workspace.subscriptions["crm"]
+    assert crm.has_url("https://crm.example/hooks")
+    assert not crm.has_url("https://crm.example/other")
+
+
 def test_equal_values_keep_the_revision(world: World, customer: Customer) -> None:
     """An update that changes nothing has no effect on what is being accepted."""
     revision = customer.workspace.revision
