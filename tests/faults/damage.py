@@ -9,6 +9,7 @@ from pathlib import Path
 import redis
 
 from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.store.format import FORMATS
 from dispatcher.store.keys import Keys, endpoint_id
 from tests.acceptance.stack import wait_until
 from tests.faults.catalogue import fault, in_flight
@@ -173,7 +174,7 @@ def another_format(scene: Scene) -> Counts:
     worker.terminate()
     right = scene.stack.redis.get(KEYS.format)
     scene.enqueue(5)
-    scene.stack.redis.set(KEYS.format, "3")
+    scene.stack.redis.set(KEYS.format, max(FORMATS) + 1)
     before = _dump(scene.stack.redis)
     stranger = scene.worker(ready=False)
     code = stranger.process.wait(30)
