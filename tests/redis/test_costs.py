@@ -202,4 +202,5 @@ def test_costs_of_fan_out(world: World) -> None:
     of_four = fan_out_costs(world, 4)
     assert of_four[0] <= alone[0], "commands"
     assert of_four[2] <= alone[2], "commands of the second status"
-    assert of_four[1] + of_four[3] <= alone[1] + alone[3], "bytes"
+    longer_ids = 1.03  # on Valkey; less than 1 on Redis 6.2
+    assert of_four[1] + of_four[3] <= (alone[1] + alone[3]) * longer_ids, "bytes"
