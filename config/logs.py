@@ -18,7 +18,7 @@ import structlog
 
 from config.log_lines import FLUSH_SECONDS, Lines, LinesStream, descriptor_of, errors
 
-QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp")
+QUIET = ("celery.app.trace", "celery.worker.strategy", "httpx", "httpcore", "asyncio", "aiohttp", "urllib3")
 """Loggers limited to warnings, because they repeat our own lines or print whole URLs."""
 UVICORNS = ("uvicorn", "uvicorn.error", "uvicorn.access")
 """Loggers that have their own handlers if started by `uvicorn` and not `dispatcher api`; those could block or raise."""
@@ -70,6 +70,7 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
         )
     )
     handler.addFilter(_once_while_away)
+    handler.addFilter(_once_a_minute)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -244,3 +245,17 @@ def _once_while_away(record: logging.LogRecord) -> bool:
         return True
     said, _last_from_consumer = _last_from_consumer, says
     return said != says
+
+
+_last_from_opentelemetry: dict[tuple[str, int], float] = {}
+
+
+def _once_a_minute(record: logging.LogRecord) -> bool:
+    """Drops what one line of OpenTelemetry's code says again within a minute: it logs each try to export, and each span lost."""
+    if not record.name.startswith("opentelemetry."):
+        return True
+    said = _last_from_opentelemetry.get((record.name, record.lineno), float("-inf"))
+    if record.created - said < 60:
+        return False
+    _last_from_opentelemetry[record.name, record.lineno] = record.created
+    return True

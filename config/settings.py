@@ -203,6 +203,11 @@ class Settings(BaseSettings):
         0.9,
         description="share of a workspace's ended callbacks that were delivered, this hour and the last, below which to alert",
     )
+    traces_sample: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="share of attempts without a trace of their own that become OpenTelemetry spans (extra `otel`); with 0 only "
+        "attempts whose status change has a sampled traceparent do; empty: none, and OpenTelemetry is not loaded",
+    )
     log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: LogFormat = Field(
         "auto", description="console, json, or auto: console on a terminal, else json"

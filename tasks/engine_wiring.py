@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 
 from config.settings import Settings
 from dispatcher import __version__
+from dispatcher.errors import InvalidInput, extra_needed
 from dispatcher.health import Health
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.dialects import dialects
@@ -13,6 +15,7 @@ from dispatcher.rules.source_addresses import source_addresses
 from dispatcher.sending.pool import MAX_OPEN
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.source import Source
+from dispatcher.sending.spans import SpanSender, Tracer
 from dispatcher.sending.tls import tls_context
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
@@ -96,6 +99,21 @@ def disabling_rules(settings: Settings) -> DisablingRules:
     return DisablingRules(*(1000 * one for one in seconds))
 
 
+def tracer(settings: Settings, name: str) -> Tracer | None:
+    """What makes attempts spans; None if none are to be. OpenTelemetry is loaded only here.
+
+    `name` is this worker's. Raises InvalidInput without the extra `otel`, and for variables of OpenTelemetry that are wrong.
+    """
+    if settings.traces_sample is None:
+        return None
+    try:
+        open_telemetry = import_module("dispatcher.sending.open_telemetry")
+    except ModuleNotFoundError:
+        raise InvalidInput(extra_needed("DISPATCHER_TRACES_SAMPLE", "otel")) from None
+    made: Tracer | None = open_telemetry.from_environment(__version__, name)
+    return made
+
+
 @asynccontextmanager
 async def engine(
     settings: Settings,
@@ -112,6 +130,7 @@ async def engine(
     engine updates `metrics` and `health`; `publish` sends hints to some worker and runs in a thread.
     """
     url = wiring.redis_url(settings)
+    spans = tracer(settings, name)
     read_all()
     dialects()  # loaded now, like the scripts: the files may be gone later, while a new version is installed
     client = connect_async(url)
@@ -135,7 +154,9 @@ async def engine(
     parts = TurnParts(
         ledger=of_turns,
         settler=Settler(of_turns),
-        sender=Sender(http, USER_AGENT),
+        sender=SpanSender(http, USER_AGENT, spans, settings.traces_sample or 0)
+        if spans
+        else Sender(http, USER_AGENT),
         workspaces=cache,
         watch=watch,
         policy=wiring.policy(settings),
@@ -178,6 +199,7 @@ async def engine(
             wire.close,
             operator.aclose,
             http.aclose,
+            *((spans.aclose,) if spans else ()),
         ):  # closed in reverse order
             closing.push_async_callback(close)
         yield Engine(name, parts, hints, turns, intake, waker, sweeper, alert_loop, agree)

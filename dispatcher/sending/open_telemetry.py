@@ -1,0 +1,132 @@
+"""Attempts as spans of OpenTelemetry, exported by OTLP over HTTP from a thread of their own. Needs the extra `otel`.
+
+Names and attributes follow the semantic conventions for HTTP client spans (1.23 and later, stable). A span never holds a
+body, a header, or more of a URL than its origin: a path, too, may be a credential.
+"""
+
+import asyncio
+import os
+from functools import lru_cache
+from threading import Thread
+from typing import Any
+
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import Span as OpenTelemetrySpan
+from opentelemetry.trace.span import TraceFlags, TraceState
+
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.callback import Claimed
+from dispatcher.rules.endpoint_name import event_id_of, subscription_of
+from dispatcher.rules.outcomes import Attempt
+from dispatcher.rules.workspace import Workspace
+from dispatcher.sending.transport import MAX_KNOWN_URLS
+
+FLUSH_SECONDS = 1.0
+"""How long a worker that ends waits for its last spans; tasks/shutdown.py gives it 2.5 s in all after its last POST."""
+PROTOCOL, PROTOCOLS = "http/protobuf", ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+log = structlog.get_logger()
+
+
+class AttemptSpan:
+    """The span of an attempt that is under way."""
+
+    def __init__(self, span: OpenTelemetrySpan, tracestate: tuple[str, ...]) -> None:
+        self._span = span
+        of = span.get_span_context()
+        self.trace = (f"00-{of.trace_id:032x}-{of.span_id:016x}-{of.trace_flags:02x}", *tracestate)
+
+    def end(self, attempt: Attempt) -> None:
+        """Ends the span with the result."""
+        if attempt.http_status is not None:
+            self._span.set_attribute("http.response.status_code", attempt.http_status)
+        error = attempt.error if attempt.internal_error is None else "internal_error"
+        if error:
+            self._span.set_attribute("error.type", error)
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+
+
+class OpenTelemetry:
+    """Makes spans with the SDK. What they are exported to, and how, is the processor's business."""
+
+    def __init__(self, processor: SpanProcessor, resource: Resource) -> None:
+        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("callback-dispatcher")
+
+    def start(self, callback: Claimed, workspace: Workspace | None) -> AttemptSpan:
+        """Starts the span of an attempt: a child of the callback's trace, or a trace of its own."""
+        trace, context = callback.trace, Context()
+        if trace:
+            context = set_span_in_context(NonRecordingSpan(_parent(*trace)), context)
+        attributes: dict[str, Any] = {
+            "http.request.method": "POST",
+            **_server(callback.url),
+            "dispatcher.event_id": event_id_of(callback.event_id),
+            "dispatcher.attempt": callback.attempt,
+        }
+        if callback.attempt > 1:
+            attributes["http.request.resend_count"] = callback.attempt - 1
+        if workspace:
+            attributes["dispatcher.workspace"] = workspace.id
+        if subscription := subscription_of(callback.event_id):
+            attributes["dispatcher.subscription"] = subscription
+        span = self._tracer.start_span("POST", context, SpanKind.CLIENT, attributes)
+        return AttemptSpan(span, trace[1:])
+
+    async def aclose(self) -> None:
+        """Exports what has ended, for at most FLUSH_SECONDS; what is left then is lost, with a line in the log."""
+        ending = Thread(target=self._provider.shutdown, name="spans", daemon=True)
+        ending.start()
+        await asyncio.to_thread(ending.join, FLUSH_SECONDS)
+        if ending.is_alive():
+            log.warning("spans.lost", consequence=f"the last spans did not go out within {FLUSH_SECONDS:g} s")
+
+
+def from_environment(version: str, instance: str) -> OpenTelemetry | None:
+    """What OpenTelemetry's own variables (OTEL_…) say; None if OTEL_SDK_DISABLED is true.
+
+    `version` and `instance` are this process's. Raises InvalidInput for variables that cannot be used.
+    """
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    protocol = next(filter(None, map(os.environ.get, PROTOCOLS)), PROTOCOL)
+    if protocol != PROTOCOL:
+        raise InvalidInput(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; spans go out by {PROTOCOL} only")
+    own = {"service.name": "callback-dispatcher", "service.version": version, "service.instance.id": instance}
+    try:
+        named = dict(Resource.create().attributes)
+        if str(named["service.name"]).startswith("unknown_service"):  # the SDK's, where nobody named it
+            del named["service.name"]
+        return OpenTelemetry(BatchSpanProcessor(OTLPSpanExporter()), Resource(own | named))
+    except (ValueError, OSError) as error:  # a queue of -1, a certificate that is not there
+        raise InvalidInput(f"OpenTelemetry cannot use its variables OTEL_…: {error}") from None
+
+
+def _parent(traceparent: str, tracestate: str = "") -> SpanContext:
+    _, trace_id, span_id, flags = traceparent.split("-")
+    return SpanContext(
+        int(trace_id, 16),
+        int(span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(flags, 16)),
+        trace_state=TraceState.from_header([tracestate]) if tracestate else None,
+    )
+
+
+@lru_cache(maxsize=MAX_KNOWN_URLS)
+def _server(url: str) -> dict[str, str | int]:
+    try:
+        found = parse_callback_url(url, allow_http=True)
+    except InvalidInput:  # stored before such URLs were refused
+        return {}
+    return {"server.address": found.host, "server.port": found.port, "url.full": found.origin}
