@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
@@ -102,13 +102,15 @@ def from_environment(version: str, instance: str) -> OpenTelemetry | None:
     protocol = next(filter(None, map(os.environ.get, PROTOCOLS)), PROTOCOL)
     if protocol != PROTOCOL:
         raise InvalidInput(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; spans go out by {PROTOCOL} only")
-    own = {"service.name": "callback-dispatcher", "service.version": version, "service.instance.id": instance}
+    own: dict[str, Any] = {
+        "service.name": "callback-dispatcher",
+        "service.version": version,
+        "service.instance.id": instance,
+    }
+    own |= OTELResourceDetector().detect().attributes  # OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES
     try:
-        named = dict(Resource.create().attributes)
-        if str(named["service.name"]).startswith("unknown_service"):  # the SDK's, where nobody named it
-            del named["service.name"]
-        return OpenTelemetry(BatchSpanProcessor(OTLPSpanExporter()), Resource(own | named))
-    except (ValueError, OSError) as error:  # a queue of -1, a certificate that is not there
+        return OpenTelemetry(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(own))
+    except ValueError as error:  # a queue of -1
         raise InvalidInput(f"OpenTelemetry cannot use its variables OTEL_…: {error}") from None
 
 
