@@ -9,6 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from bench.contenders import BARE, POOLS, Contenders, Size, customers, ratio
 from bench.fan_out import fan_out
@@ -16,6 +17,7 @@ from bench.http_intake import http_intake
 from bench.load import Customer
 from bench.receiver import Receiver
 from bench.report import Progress, keep, machine, percentile, spread, table
+from bench.spans import SHARES, spans
 from bench.stack import AOF, running, wait_until
 
 FULL, QUICK = Size(3, 8_000, 1_000, 8), Size(1, 3_000, 500, 3)
@@ -216,6 +218,7 @@ TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
     "http": (http_intake, 4),
     "slow": (slow, 2 * len(SLOW_MS)),
     "fan-out": (fan_out, 2),
+    "spans": (spans, len(SHARES)),
     "workers": (workers, 3),
     "durability": (durability, len(AOF)),
     "enqueue": (enqueue, 1),
@@ -229,11 +232,13 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: a look, not a measurement")
     parser.add_argument("--keep", action="store_true", help="write the tables into docs/performance.md")
+    parser.add_argument("--rounds", type=int, help="how many, in place of 3 (with --quick: 1)")
     parser.add_argument("tables", nargs="*", help=f"only these: {', '.join(TABLES)}")
     options = parser.parse_args(arguments)
     if unknown := set(options.tables) - TABLES.keys():
         parser.error(f"there is no table {', '.join(sorted(unknown))}")
     size = QUICK if options.quick else FULL
+    size = replace(size, rounds=options.rounds or size.rounds)
     names = options.tables or list(TABLES)
     progress = Progress(size.rounds * sum(TABLES[name][1] for name in names))
     with Receiver("ok") as receiver:

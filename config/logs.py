@@ -7,8 +7,10 @@ import atexit
 import json
 import logging
 import os
+import re
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
@@ -251,11 +253,16 @@ _last_from_opentelemetry: dict[tuple[str, int], float] = {}
 
 
 def _once_a_minute(record: logging.LogRecord) -> bool:
-    """Drops what one line of OpenTelemetry's code says again within a minute: it logs each try to export, and each span lost."""
+    """Drops what one line of OpenTelemetry's code says again within a minute: it logs each try to export, and each span lost.
+
+    Of the collector's URL it takes the query away, which may be a credential.
+    """
     if not record.name.startswith("opentelemetry."):
         return True
     said = _last_from_opentelemetry.get((record.name, record.lineno), float("-inf"))
     if record.created - said < 60:
         return False
     _last_from_opentelemetry[record.name, record.lineno] = record.created
+    with suppress(Exception):  # the handler counts it as lost
+        record.msg, record.args = re.sub(r"\?[^\s'\"()]+", "?…", record.getMessage()), None
     return True

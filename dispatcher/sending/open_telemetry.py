@@ -5,10 +5,13 @@ body, a header, or more of a URL than its origin: a path, too, may be a credenti
 """
 
 import asyncio
+import logging
 import os
+import re
 from functools import lru_cache
 from threading import Thread
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from opentelemetry.context import Context
@@ -31,8 +34,13 @@ from dispatcher.sending.transport import MAX_KNOWN_URLS
 
 FLUSH_SECONDS = 1.0
 """How long a worker that ends waits for its last spans; tasks/shutdown.py gives it 2.5 s in all after its last POST."""
-PROTOCOL, PROTOCOLS = "http/protobuf", ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+PROTOCOL = "http/protobuf"
+"""The one protocol of OTLP that this speaks."""
 
+_URL = re.compile(r"https?://[^/?#\s]+\S*")
+_HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+=[!-~](?:[ \t!-~]*[!-~])?", re.ASCII)
+
+logging.getLogger("opentelemetry.util.re").disabled = True  # logs a malformed header with its value
 log = structlog.get_logger()
 
 
@@ -99,9 +107,7 @@ def from_environment(version: str, instance: str) -> OpenTelemetry | None:
     """
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
-    protocol = next(filter(None, map(os.environ.get, PROTOCOLS)), PROTOCOL)
-    if protocol != PROTOCOL:
-        raise InvalidInput(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; spans go out by {PROTOCOL} only")
+    _check_variables()
     own: dict[str, Any] = {
         "service.name": "callback-dispatcher",
         "service.version": version,
@@ -112,6 +118,22 @@ def from_environment(version: str, instance: str) -> OpenTelemetry | None:
         return OpenTelemetry(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(own))
     except ValueError as error:  # a queue of -1
         raise InvalidInput(f"OpenTelemetry cannot use its variables OTEL_…: {error}") from None
+
+
+def _check_variables() -> None:
+    """Raises InvalidInput for variables that the SDK would take, and then log with their secrets at each export."""
+    for exporter in ("OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"):
+        endpoint, headers, protocol = (
+            os.environ.get(exporter + name, "").strip() for name in ("ENDPOINT", "HEADERS", "PROTOCOL")
+        )
+        if endpoint and not _URL.fullmatch(endpoint):
+            raise InvalidInput(f"{exporter}ENDPOINT is no URL; it begins with http:// or https:// and a host")
+        if not all(_HEADER.fullmatch(unquote(one.strip())) for one in headers.split(",") if one.strip()):
+            raise InvalidInput(
+                f"{exporter}HEADERS is not name=value, with commas between several and values percent-encoded"
+            )
+        if protocol not in ("", PROTOCOL):
+            raise InvalidInput(f"{exporter}PROTOCOL is {protocol!r}; spans go out by {PROTOCOL} only")
 
 
 def _parent(traceparent: str, tracestate: str = "") -> SpanContext:

@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -31,6 +31,7 @@ from dispatcher.sending.open_telemetry import OpenTelemetry, from_environment
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.spans import SpanSender, is_sampled
 from tasks import engine_wiring
+from tests.redis.test_costs import python_calls
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
@@ -65,6 +66,10 @@ class Scene:
 
     def send(self, trace: tuple[str, ...] = (), **fields: Any) -> Attempt:
         """One attempt to acme."""
+        return asyncio.run(self.attempt(trace, **fields))
+
+    def attempt(self, trace: tuple[str, ...] = (), **fields: Any) -> Coroutine[Any, Any, Attempt]:
+        """One attempt, not begun."""
         subscriptions = {"crm": Subscription("crm", "zeckta", "https://crm.example/", SECRET, 0)}
         acme = Workspace("acme", "zeckta", "https://a.example/", SECRET, 0, "r1", subscriptions=subscriptions)
         given = {"event_id": "e1", "attempt": 1, "url": "https://a.example/h", "body": b"{}"} | fields
@@ -78,7 +83,7 @@ class Scene:
             trace=trace,
             **given,
         )
-        return asyncio.run(self.sender.send(callback, workspace, NOW))
+        return self.sender.send(callback, workspace, NOW)
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
@@ -111,6 +116,23 @@ def test_which(trace: tuple[str, ...], share: float, is_span: bool) -> None:
     assert is_span == len(scene.spans)
     if not is_span:
         assert [(trace[0] if trace else None, None)] == scene.sent_trace
+
+
+@pytest.mark.parametrize("trace", [(), (UNSAMPLED,)])
+def test_no_span_costs_next_to_nothing(trace: tuple[str, ...]) -> None:
+    """Whether an attempt is a span is decided by four calls at most, before anything is made."""
+    with_spans, without = Scene(0.1), Scene()
+    without.sender = Sender(without.posts, "ours")
+
+    def calls(scene: Scene) -> int:
+        def send() -> None:
+            with pytest.raises(StopIteration):
+                scene.attempt(trace).send(None)
+
+        return python_calls(send)
+
+    assert 1 <= calls(with_spans) - calls(without) <= 4
+    assert () == with_spans.spans
 
 
 @pytest.mark.parametrize(
@@ -261,6 +283,20 @@ def test_a_broken_span_stops_nothing(what: str, event: str) -> None:
             "grpc",
             "OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc'; spans go out by http",
         ),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "http/json",
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is 'http/json'",
+        ),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "u:hush@collector:4318", "OTEL_EXPORTER_OTLP_ENDPOINT is no URL"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is no URL"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key: hush", "OTEL_EXPORTER_OTLP_HEADERS is not name=value"),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "a=b,api-key=hush%0d%0a",
+            "OTEL_EXPORTER_OTLP_HEADERS is not name=value",
+        ),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "k=h\u00fcsh", "OTEL_EXPORTER_OTLP_TRACES_HEADERS is not"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "OTEL_…: max_queue_size must be a positive integer"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9999", "OTEL_…: max_export_batch_size must be less than"),
     ],
@@ -268,8 +304,19 @@ def test_a_broken_span_stops_nothing(what: str, event: str) -> None:
 def test_wrong_variables(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
     """OpenTelemetry's own variables that cannot be used are one line, not a traceback."""
     monkeypatch.setenv(name, value)
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInput, match=says) as raised:
         from_environment("1", "w1")
+    assert "hush" not in str(raised.value)
+
+
+def test_headers_of_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are well formed, percent-encoded or not, are the exporter's."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20aGk=, x-a=b c")
+    made = from_environment("1", "w1")
+    assert made
+    asyncio.run(made.aclose())
+    kept = made._provider._active_span_processor._span_processors[0].span_exporter._client._headers  # type: ignore[attr-defined]
+    assert ("Bearer aGk=", "b c") == (kept["authorization"], kept["x-a"])
 
 
 @pytest.mark.parametrize(
@@ -335,11 +382,12 @@ def test_a_line_a_minute(capfd: pytest.CaptureFixture[str]) -> None:
         handler.emit = lambda record: written.append(handler.format(record))  # type: ignore[method-assign]
         for at in (0.0, 1.0, 59.0, 61.0, 62.0):
             for logger in (exporter, other):
-                record = logger.makeRecord(logger.name, logging.WARNING, "f", 7, "try %s", (at,), None)
+                said = f"{at}" if logger is other else f"(url: /v1?key=hush) {at}"
+                record = logger.makeRecord(logger.name, logging.WARNING, "f", 7, "try %s", (said,), None)
                 record.created = 1000.0 + at
                 logger.handle(record)
     finally:
         root.handlers, root.level = before
         logs._last_from_opentelemetry.clear()
-    said = [json.loads(line)["event"] for line in written]
+    said = [json.loads(line)["event"].replace(" (url: /v1?…)", "") for line in written]
     assert ["try 0.0", "try 0.0", "try 1.0", "try 59.0", "try 61.0", "try 61.0", "try 62.0"] == said
