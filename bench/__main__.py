@@ -17,7 +17,7 @@ from bench.http_intake import http_intake
 from bench.load import Customer
 from bench.receiver import Receiver
 from bench.report import Progress, keep, machine, percentile, spread, table
-from bench.spans import SHARES, spans
+from bench.spans import spans
 from bench.stack import AOF, running, wait_until
 
 FULL, QUICK = Size(3, 8_000, 1_000, 8), Size(1, 3_000, 500, 3)
@@ -218,7 +218,7 @@ TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
     "http": (http_intake, 4),
     "slow": (slow, 2 * len(SLOW_MS)),
     "fan-out": (fan_out, 2),
-    "spans": (spans, len(SHARES)),
+    "spans": (spans, 1),
     "workers": (workers, 3),
     "durability": (durability, len(AOF)),
     "enqueue": (enqueue, 1),

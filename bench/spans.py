@@ -1,6 +1,12 @@
-"""What it costs that attempts are spans: the worker's CPU for a callback, without spans and with more and more of them."""
+"""What it costs that attempts are spans: the sender's CPU for an attempt, without spans and with more and more of them.
 
+A whole worker's CPU for a callback differs more from one run to the next than a span costs, so what sends is measured
+alone: signing, the span, the HTTP connection, and the thread that exports, in this process and in small turns.
+"""
+
+import asyncio
 import multiprocessing
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,58 +14,99 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
-from bench.contenders import Contenders, customers, ratio
-from bench.report import spread, table
-from bench.stack import running
+import uvloop
 
-RATE, ENDPOINTS, WARMING = 1000, 100, 200
-SHARES = {"none": "", "of sampled traces, of which there are none": "0", "1 %": "0.01", "all": "1"}
-"""By name, what DISPATCHER_TRACES_SAMPLE is."""
+from bench.contenders import Contenders, ratio
+from bench.report import median, spread, table
+from dispatcher.model import Status
+from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.callback import Claimed
+from dispatcher.rules.subscription import Secret
+from dispatcher.rules.workspace import Workspace
+from dispatcher.sending.sender import Sender
+from dispatcher.sending.spans import SpanSender
+from dispatcher.sending.transport import CallbackTransport
+
+ENDPOINTS, AT_ONCE, TURNS, BODY = 100, 20, 8, b'{"eventId":"' + b"x" * 326 + b'"}'
+PARENTS = {"sampled": f"00-{'4b' * 16}-{'00f0' * 4}-01", "not sampled": f"00-{'4b' * 16}-{'00f0' * 4}-00"}
+SHARES: dict[str, tuple[float | None, tuple[str, ...]]] = {
+    "none: the setting is empty": (None, ()),
+    "none: the trace is not sampled": (0, (PARENTS["not sampled"],)),
+    "1 %": (0.01, ()),
+    "all, each a trace of its own": (1, ()),
+    "all, each in the status change's trace": (0, (PARENTS["sampled"],)),
+}
+"""By name, what DISPATCHER_TRACES_SAMPLE is, and the trace of each callback."""
 
 
 def spans(contenders: Contenders) -> str:
-    """CPU of a callback at a steady rate; what is exported goes to a process that only counts it."""
+    """CPU of an attempt; spans are exported to a process that only counts them."""
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     with _collector() as (url, exported):
         for _ in range(contenders.size.rounds):
-            for name, share in SHARES.items():
-                contenders.progress.start(f"spans: {name}")
-                before = exported.value
-                posts, cpu = _run(contenders, share, url)
-                found[name, "cpu"].append(cpu / posts * 1000)
-                found[name, "exported"].append((exported.value - before) / (posts + WARMING))
+            contenders.progress.start("spans")
+            for name, costs in uvloop.run(_round(contenders, url, exported)).items():
+                found[name, "us"].append(costs[0] * 1e6)
+                found[name, "exported"].append(costs[1])
+    base, *_ = SHARES
     rows = [
         [
             name,
-            spread(found[name, "cpu"], 3),
-            ratio(found[name, "cpu"], found["none", "cpu"]),
+            spread(found[name, "us"]),
+            ratio(found[name, "us"], found[base, "us"]),
+            f"{median(found[name, 'us']) - median(found[base, 'us']):+.1f}",
             spread(found[name, "exported"], 3),
         ]
         for name in SHARES
     ]
     return table(
-        [f"attempts that are spans, {RATE:,}/s", "worker CPU ms each", "÷ none", "exported each"], rows
+        ["attempts that are spans", "sender's CPU us each", "÷ none", "us more", "exported each"], rows
     )
 
 
-def _run(contenders: Contenders, share: str, url: str) -> tuple[int, float]:
-    """How many callbacks were posted, and the worker's CPU seconds for them."""
-    with running(workers=0, TRACES_SAMPLE=share) as stack:
-        stack.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = url
-        stack.start()
-        made = customers(stack, contenders.urls(ENDPOINTS))
-        stack.load.burst("w", made, WARMING)
-        stack.drained()
+async def _round(
+    contenders: Contenders, url: str, exported: "Synchronized[int]"
+) -> dict[str, tuple[float, float]]:
+    """For each way CPU seconds of an attempt, and how many spans of it were exported; the ways take short turns."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from dispatcher.sending.open_telemetry import OpenTelemetry
+
+    batches = BatchSpanProcessor(OTLPSpanExporter(f"{url}/v1/traces"), max_queue_size=100_000)
+    tracer = OpenTelemetry(batches, Resource.create())
+    transport = CallbackTransport(AddressPolicy.of(("127.0.0.0/8",), ()), 10.0)
+    senders = {
+        name: Sender(transport, "bench") if share is None else SpanSender(transport, "bench", tracer, share)
+        for name, (share, _) in SHARES.items()
+    }
+    urls, count = contenders.urls(ENDPOINTS), contenders.size.ours // TURNS
+    secret = Secret("whsec_" + "c2VjcmV0" * 6, 0)
+    workspace = Workspace("acme", "zeckta", urls[0], (secret,), 0, "r")
+    costs: defaultdict[str, list[float]] = defaultdict(list)
+    spent = dict.fromkeys(SHARES, 0)
+
+    async def some(name: str, trace: tuple[str, ...], first: int) -> None:
+        for number in range(first, count, AT_ONCE):
+            event_id, url = f"b-{time.time_ns() // 1000}-{number}", urls[number % ENDPOINTS]
+            one = Claimed(event_id, 1, 1, 2**53, "sent", Status.SENT, "m1", url, BODY, trace=trace)
+            attempt = await senders[name].send(one, workspace, round(time.time() * 1000))
+            assert attempt.http_status == 200, attempt
+
+    for turn in range(TURNS + 1):
+        for name, (_, trace) in SHARES.items():
+            before, spans_before = time.process_time(), exported.value
+            await asyncio.gather(*(some(name, trace, first) for first in range(AT_ONCE)))
+            await asyncio.to_thread(batches.force_flush)
+            if turn:  # the first warms up
+                costs[name].append((time.process_time() - before) / count)
+                spent[name] += exported.value - spans_before
         contenders.receiver.take()
-        before = stack.worker_cpu()
-        stack.load.steady(RATE, contenders.size.seconds, {"b": made}, tell=contenders.progress.part)
-        stack.drained()
-        posts = contenders.receiver.take()["b"].posts
-        cpu = stack.worker_cpu() - before
-        worker = stack.workers.pop()
-        worker.terminate()  # exports the last ones
-        worker.wait(30)
-        return posts, cpu
+        contenders.progress.part(turn / TURNS)
+    await transport.aclose()
+    await tracer.aclose()
+    return {name: (median(costs[name]), spent[name] / count / TURNS) for name in SHARES}
 
 
 @contextmanager
