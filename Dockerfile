@@ -1,10 +1,12 @@
 # Worker, API and command line in one image: `docker run … dispatcher --help`.
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
+# requirements-otel.txt: the image can make attempts spans (docs/traces.md).
+ARG REQUIREMENTS=requirements.txt
 WORKDIR /app
 RUN python -m venv /venv
-COPY requirements.txt ./
-RUN /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
+COPY ${REQUIREMENTS} ./
+RUN /venv/bin/pip install --no-cache-dir --require-hashes -r ${REQUIREMENTS}
 COPY pyproject.toml README.md ./
 COPY dispatcher dispatcher
 COPY config config

@@ -282,17 +282,20 @@ def test_every_package_is_pinned_by_hash() -> None:
     """requirements*.txt are what `make lock` makes of constraints.txt and pyproject.toml: say it after a change."""
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
     everything, image = locked("requirements-dev.txt"), locked("requirements.txt")
-    demo = locked("requirements-demo.txt")
+    demo, traced = locked("requirements-demo.txt"), locked("requirements-otel.txt")
     assert {canonicalize_name(name): version for name, version in pins.items()} == {
         name: version for name, (version, _) in everything.items()
     }
     assert all(hashes for _, hashes in everything.values())
     assert image.items() <= everything.items()
     assert demo.items() <= everything.items()
+    assert image.items() <= traced.items() <= everything.items()
+    assert not any("opentelemetry-sdk" in one for one in (image, demo))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     for wanted, there in (
         ([*project["dependencies"], *extras["worker"], *extras["api"], *extras["build"]], image),
+        (extras["otel"], traced),
         ([*project["dependencies"], *extras["worker"], *extras["demo"], *extras["build"]], demo),
         ([text for extra in extras.values() for text in extra], everything),
     ):
@@ -304,7 +307,7 @@ def test_nothing_is_installed_without_hashes() -> None:
     """What pip installs is checked by hash, or is this checkout, without what it needs."""
     image = re.findall(r"pip install (.*)", (ROOT / "Dockerfile").read_text())
     assert 2 == len(image)
-    assert "--require-hashes -r requirements.txt" in image[0]
+    assert "--require-hashes -r ${REQUIREMENTS}" in image[0]
     assert "--no-deps --no-build-isolation ." in image[1]
     here = re.findall(r"^    pip\((.*), lock=lock", (ROOT / ".ci" / "install.py").read_text(), re.M)
     assert ['"--require-hashes", "-r", str(requirements)', '"--no-build-isolation", "-e", str(ROOT)'] == here
