@@ -13,6 +13,8 @@ from typing import Any, cast
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.client_certificate import ClientCertificate
+from dispatcher.sending.client_tls import ClientContexts
 from dispatcher.sending.failures import (
     BlockedAddress,
     Failure,
@@ -41,6 +43,7 @@ class Connector:
         policy: AddressPolicy,
         names: Names,
         tls: ssl.SSLContext,
+        contexts: ClientContexts,
         proxy: Proxy | None,
         handshakes: Handshakes,
         source: Source | None = None,
@@ -48,6 +51,7 @@ class Connector:
         self._policy = policy
         self._names = names
         self._tls = tls
+        self._contexts = contexts
         self._proxy = proxy
         self._handshakes = handshakes
         self._source = source
@@ -57,7 +61,7 @@ class Connector:
         """Opens a connection to a URL's receiver."""
         if self._proxy:
             return await self._connect_by_proxy(self._proxy, target)
-        return await self._connect_to(target.host, target.port, target.encrypted)
+        return await self._connect_to(target.host, target.port, target.encrypted, target.certificate)
 
     async def _connect_by_proxy(self, proxy: Proxy, target: Target) -> Connection | Failure:
         connection = await self._connect_to(proxy.host, proxy.port, proxy.encrypted)
@@ -66,9 +70,11 @@ class Connector:
         if not isinstance(connection, Connection) or not target.encrypted:
             return connection
         refused = await open_tunnel(connection, proxy, target.host, target.port)
-        return refused or await self._encrypted(connection, target.host)
+        return refused or await self._encrypted(connection, target.host, target.certificate)
 
-    async def _connect_to(self, host: str, port: int, encrypted: bool) -> Connection | Failure:
+    async def _connect_to(
+        self, host: str, port: int, encrypted: bool, certificate: ClientCertificate | None = None
+    ) -> Connection | Failure:
         addresses = await self._names.addresses(host, port)
         if self._source and isinstance(addresses, list):
             addresses = self._source.usable(host, addresses)
@@ -79,12 +85,18 @@ class Connector:
             connection = await self._open_first(faults, *addresses)
         except OSError as error:
             return InternalError(plain(faults[0])) if faults else failure_of(error, "connect")
-        return await self._encrypted(connection, host) if encrypted else connection
+        return await self._encrypted(connection, host, certificate) if encrypted else connection
 
-    async def _encrypted(self, connection: Connection, name: str) -> Connection | Failure:
-        """Encrypts a connection to a server, whose certificate must be for `name`."""
+    async def _encrypted(
+        self, connection: Connection, name: str, certificate: ClientCertificate | None
+    ) -> Connection | Failure:
+        """Encrypts a connection to a server, whose certificate must be for `name`; shows it a certificate of ours."""
         try:
-            await connection.encrypt(self._tls, name, self._handshakes)
+            tls = await self._contexts.of(certificate) if certificate else self._tls
+        except (OSError, ValueError) as error:
+            return InternalError(f"the client certificate cannot be loaded: {plain(error)}")
+        try:
+            await connection.encrypt(tls, name, self._handshakes)
         except OSError as error:
             return failure_of(error, "tls_handshake")
         return connection

@@ -40,7 +40,9 @@ class Receiver:
         self.status = status
         self.posts = 0
 
-    async def post(self, _url: str, _headers: Mapping[str, str], _body: bytes, _workspace: str) -> Answer:
+    async def post(
+        self, _url: str, _headers: Mapping[str, str], _body: bytes, _workspace: str, **_options: object
+    ) -> Answer:
         """One POST."""
         self.posts += 1
         return Answer(self.status)
