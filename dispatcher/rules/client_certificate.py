@@ -9,7 +9,7 @@ WARN_DAYS = 14
 
 
 class ClientCertificate(msgspec.Struct, frozen=True):
-    """A certificate with its private key, as certificate_check.py lets it pass."""
+    """A certificate with its private key, as rules/certificate_check.py lets it pass."""
 
     chain: str
     """The certificate, then the intermediates that are sent with it: PEM."""

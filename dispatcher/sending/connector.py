@@ -13,7 +13,6 @@ from typing import Any, cast
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from dispatcher.rules.addresses import AddressPolicy
-from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.sending.client_tls import ClientContexts
 from dispatcher.sending.failures import (
     BlockedAddress,
@@ -59,22 +58,28 @@ class Connector:
 
     async def connect(self, target: Target) -> Connection | Failure:
         """Opens a connection to a URL's receiver."""
+        tls = self._tls if target.encrypted else None
+        if target.certificate:
+            try:
+                tls = await self._contexts.of(target.certificate)
+            except (OSError, ValueError) as error:
+                return InternalError(f"the client certificate cannot be loaded: {plain(error)}")
         if self._proxy:
-            return await self._connect_by_proxy(self._proxy, target)
-        return await self._connect_to(target.host, target.port, target.encrypted, target.certificate)
+            return await self._connect_by_proxy(self._proxy, target, tls)
+        return await self._connect_to(target.host, target.port, tls)
 
-    async def _connect_by_proxy(self, proxy: Proxy, target: Target) -> Connection | Failure:
-        connection = await self._connect_to(proxy.host, proxy.port, proxy.encrypted)
+    async def _connect_by_proxy(
+        self, proxy: Proxy, target: Target, tls: ssl.SSLContext | None
+    ) -> Connection | Failure:
+        connection = await self._connect_to(proxy.host, proxy.port, self._tls if proxy.encrypted else None)
         if isinstance(connection, NoAnswer):
             return NoAnswer("proxy", connection.text)
-        if not isinstance(connection, Connection) or not target.encrypted:
+        if not isinstance(connection, Connection) or not tls:
             return connection
         refused = await open_tunnel(connection, proxy, target.host, target.port)
-        return refused or await self._encrypted(connection, target.host, target.certificate)
+        return refused or await self._encrypted(connection, target.host, tls)
 
-    async def _connect_to(
-        self, host: str, port: int, encrypted: bool, certificate: ClientCertificate | None = None
-    ) -> Connection | Failure:
+    async def _connect_to(self, host: str, port: int, tls: ssl.SSLContext | None) -> Connection | Failure:
         addresses = await self._names.addresses(host, port)
         if self._source and isinstance(addresses, list):
             addresses = self._source.usable(host, addresses)
@@ -85,16 +90,12 @@ class Connector:
             connection = await self._open_first(faults, *addresses)
         except OSError as error:
             return InternalError(plain(faults[0])) if faults else failure_of(error, "connect")
-        return await self._encrypted(connection, host, certificate) if encrypted else connection
+        return await self._encrypted(connection, host, tls) if tls else connection
 
     async def _encrypted(
-        self, connection: Connection, name: str, certificate: ClientCertificate | None
+        self, connection: Connection, name: str, tls: ssl.SSLContext
     ) -> Connection | Failure:
-        """Encrypts a connection to a server, whose certificate must be for `name`; shows it a certificate of ours."""
-        try:
-            tls = await self._contexts.of(certificate) if certificate else self._tls
-        except (OSError, ValueError) as error:
-            return InternalError(f"the client certificate cannot be loaded: {plain(error)}")
+        """Encrypts a connection to a server, whose certificate must be for `name`."""
         try:
             await connection.encrypt(tls, name, self._handshakes)
         except OSError as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dispatcher.rules.endpoint_name import EndpointName
 
 PERMANENT = (
-    "format", "events", "rejected-counts", "workspaces", "workspace", "client-certificates", "endpoints", "api-key", "api-keys",
+    "format", "events", "rejected-counts", "workspaces", "workspace", "expiries-of-certificates", "endpoints", "api-key", "api-keys",
     "api-refused",
 )  # fmt: skip
 """Keys without a TTL even when nothing waits: the format number, the queue, counts of rejections and refusals,
@@ -137,8 +137,8 @@ class Keys:
 
     @property
     def client_certificates(self) -> str:
-        """Zset: `workspace subscription` -> when its client certificate ends (client_certificates.py). Permanent."""
-        return f"{self.prefix}:client-certificates"
+        """Zset: `workspace subscription` -> when its client certificate ends (store/client_certificates.py). Permanent."""
+        return f"{self.prefix}:expiries-of-certificates"
 
     def stats(self, unit: str, number: int) -> str:
         """Hash: counters of one minute (all), hour (each workspace) or day (each endpoint) since 1970.
