@@ -1,5 +1,6 @@
 """Builds the HTTP transport and a worker's engine with all its parts, from the settings."""
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
@@ -21,6 +22,7 @@ from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.audit import Who
+from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
@@ -67,7 +69,7 @@ def transport(
         wiring.addresses(settings),
         settings.request_timeout_seconds,
         dns_servers=settings.dns_servers,
-        tls=tls_context(settings.ca_file),
+        new_tls=functools.partial(tls_context, settings.ca_file),
         proxy_url=proxy.get_secret_value() if proxy else None,
         source=Source(source) if source else None,
         max_open=max_connections,
@@ -190,7 +192,8 @@ async def engine(
     )
     lost_leases = LostLeases(parts, turns)
     waker = Waker(name, parts, turns, intake, lost_leases, load, agree, wake_seconds=settings.wake_seconds)
-    alert_loop = AlertLoop(alerts, Stats(client, wiring.keys(settings), url), of_turns.now_ms)
+    certificates = ClientCertificates(client, wiring.keys(settings), url)
+    alert_loop = AlertLoop(alerts, Stats(client, wiring.keys(settings), url), certificates, of_turns.now_ms)
     sweeper = Sweeper(Endpoints(client, wiring.keys(settings), url), of_turns)
     async with AsyncExitStack() as closing:
         for close in (

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from config import logs
 from config.settings import Settings
 from dispatcher.errors import DispatcherError
+from dispatcher.rules.client_certificate import WARN_DAYS
 from dispatcher.worker.metrics import Histogram, Metrics
 from tasks import wiring
 
@@ -106,6 +107,14 @@ class InstallationCollector:
         for state, count in found["endpoints"].items():
             endpoints.add_metric((state,), count)
         yield endpoints
+        ends = GaugeMetricFamily(
+            "dispatcher_client_certificate_expiry_timestamp_seconds",
+            f"When a client certificate ends, for those that do within {WARN_DAYS} days",
+            labels=("workspace", "subscription"),
+        )
+        for one in found["certificates"]:
+            ends.add_metric((one.workspace, one.subscription), one.ends_ms / 1000)
+        yield ends
         yield _counts(
             "dispatcher_all_rejected",
             "Queue entries ever rejected, by reason",
@@ -126,7 +135,8 @@ class InstallationCollector:
         async with wiring.store(self._settings) as store:
             endpoints, rejected = await store.endpoints.all(), await store.rejected.counts()
             figures = await store.installation.figures(endpoints, rejected)
-            return figures | {"refused": await store.refusals.totals()}
+            ending = await store.certificates.ending(await store.installation.now_ms())
+            return figures | {"refused": await store.refusals.totals(), "certificates": ending}
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -20,6 +20,7 @@ from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.audit import Audit, operator
 from dispatcher.store.callbacks import Callbacks
+from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
@@ -108,6 +109,7 @@ class Store:
     api_keys: ApiKeys
     refusals: Refusals
     audit: Audit
+    certificates: ClientCertificates
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -139,4 +141,5 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             ApiKeys(wire.call, *reading[1:]),
             Refusals(wire.call, *reading[1:]),
             audit(settings, wire.call, quiet=sys.stderr.isatty()),  # there the command says what it did
+            ClientCertificates(*reading),
         )

@@ -10,6 +10,7 @@ ERRORS = {
     "tls_name": "the certificate is another name's",
     "tls_untrusted": "no authority that is trusted here signed the certificate",
     "tls_handshake": "TLS could not be set up, or an alert came in place of an answer",
+    "auth": "no proof of who we are could be sent: the client certificate has ended",
     "timeout": "not over within DISPATCHER_REQUEST_TIMEOUT_SECONDS, look-up and handshake included",
     "maybe_received": "the connection broke after the request was sent, before the answer's head was whole",
     "protocol": "the answer is not HTTP/1, or its head is too long",
@@ -29,7 +30,7 @@ ERRORS = {
 `internal_error` is a word of logs, metrics and commands alone: `Attempt` has a field for it, and no `error` then.
 """
 
-DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received"})
+DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "auth", "timeout", "maybe_received"})
 """Errors without an answer. Like `tls_*`, 429 and every 5xx they mean that the endpoint is down or overloaded."""
 
 DELIVERY_CONTROLS = {"abort": ABORTED, "disable": DISABLED}
@@ -44,7 +45,7 @@ FINAL_ERRORS = _NOT_SENT | frozenset(DELIVERY_CONTROLS.values())
 SAYS_NOTHING = _NOT_SENT | {"worker_lost"}
 """Errors that say nothing about the endpoint's health."""
 
-EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received")
+EXPLAINED = ("blocked_address", "tls_", "proxy", "auth", "protocol", "maybe_received")
 """Errors whose text the ledger keeps, in place of an answer.
 
 Not `dns`, `connect` and `timeout`: the word says nearly all, an outage causes very many, and the log has the text.

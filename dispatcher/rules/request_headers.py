@@ -46,6 +46,11 @@ def _prove(
     if keys := receiver.live_keys(now_ms):
         signatures = [headers["webhook-signature"], *(ed25519.sign(key.text, signed) for key in keys)]
         headers["webhook-signature"] = " ".join(signatures)
-    is_default = "." not in callback.event_id
-    if receiver.auth and goes_to_its_own(callback.url, receiver.callback_url, is_default=is_default):
+    if receiver.auth and is_its_own(callback, receiver):
         headers["Authorization"] = receiver.auth.value
+
+
+def is_its_own(callback: Claimed, receiver: Receiver) -> bool:
+    """Whether a callback goes to the receiver's own URL, so that it may see who we are."""
+    is_default = "." not in callback.event_id
+    return goes_to_its_own(callback.url, receiver.callback_url, is_default=is_default)

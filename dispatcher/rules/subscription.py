@@ -8,6 +8,7 @@ from dispatcher import ed25519
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.authorization import Authorization
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.dialects import event_types
 from dispatcher.signing import key_of
 from dispatcher.values import CHANNELS, known_channel
@@ -86,6 +87,7 @@ class Receiver:
     problem: str | None
     signing_keys: tuple[SigningKey, ...]
     auth: Authorization | None
+    client_certificate: ClientCertificate | None
 
     @property
     def signature(self) -> str:
@@ -159,6 +161,8 @@ class Subscription(Receiver):
     """Its Ed25519 keys, oldest first; empty: it is signed with HMAC alone."""
     auth: Authorization | None = None
     """How it is told who we are, in the header Authorization."""
+    client_certificate: ClientCertificate | None = None
+    """How it is told who we are, in the TLS handshake."""
 
 
 def check_name(name: str) -> None:

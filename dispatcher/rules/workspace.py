@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dispatcher.rules.authorization import Authorization
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.subscription import ACTIVE, Disabling, Receiver, Secret, SigningKey, Subscription
 
 
@@ -40,6 +41,7 @@ class Workspace(Receiver):
     """The ones beside the default one, by name."""
     signing_keys: tuple[SigningKey, ...] = ()
     auth: Authorization | None = None
+    client_certificate: ClientCertificate | None = None
 
     def receiver(self, subscription: str) -> Receiver | None:
         """The subscription of that name, as callbacks have it: empty for the default one. None: it is gone."""

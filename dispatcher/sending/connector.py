@@ -13,6 +13,7 @@ from typing import Any, cast
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.sending.client_tls import ClientContexts
 from dispatcher.sending.failures import (
     BlockedAddress,
     Failure,
@@ -41,6 +42,7 @@ class Connector:
         policy: AddressPolicy,
         names: Names,
         tls: ssl.SSLContext,
+        contexts: ClientContexts,
         proxy: Proxy | None,
         handshakes: Handshakes,
         source: Source | None = None,
@@ -48,6 +50,7 @@ class Connector:
         self._policy = policy
         self._names = names
         self._tls = tls
+        self._contexts = contexts
         self._proxy = proxy
         self._handshakes = handshakes
         self._source = source
@@ -55,20 +58,28 @@ class Connector:
 
     async def connect(self, target: Target) -> Connection | Failure:
         """Opens a connection to a URL's receiver."""
+        tls = self._tls if target.encrypted else None
+        if target.certificate:
+            try:
+                tls = await self._contexts.of(target.certificate)
+            except (OSError, ValueError) as error:
+                return InternalError(f"the client certificate cannot be loaded: {plain(error)}")
         if self._proxy:
-            return await self._connect_by_proxy(self._proxy, target)
-        return await self._connect_to(target.host, target.port, target.encrypted)
+            return await self._connect_by_proxy(self._proxy, target, tls)
+        return await self._connect_to(target.host, target.port, tls)
 
-    async def _connect_by_proxy(self, proxy: Proxy, target: Target) -> Connection | Failure:
-        connection = await self._connect_to(proxy.host, proxy.port, proxy.encrypted)
+    async def _connect_by_proxy(
+        self, proxy: Proxy, target: Target, tls: ssl.SSLContext | None
+    ) -> Connection | Failure:
+        connection = await self._connect_to(proxy.host, proxy.port, self._tls if proxy.encrypted else None)
         if isinstance(connection, NoAnswer):
             return NoAnswer("proxy", connection.text)
-        if not isinstance(connection, Connection) or not target.encrypted:
+        if not isinstance(connection, Connection) or not tls:
             return connection
         refused = await open_tunnel(connection, proxy, target.host, target.port)
-        return refused or await self._encrypted(connection, target.host)
+        return refused or await self._encrypted(connection, target.host, tls)
 
-    async def _connect_to(self, host: str, port: int, encrypted: bool) -> Connection | Failure:
+    async def _connect_to(self, host: str, port: int, tls: ssl.SSLContext | None) -> Connection | Failure:
         addresses = await self._names.addresses(host, port)
         if self._source and isinstance(addresses, list):
             addresses = self._source.usable(host, addresses)
@@ -79,12 +90,14 @@ class Connector:
             connection = await self._open_first(faults, *addresses)
         except OSError as error:
             return InternalError(plain(faults[0])) if faults else failure_of(error, "connect")
-        return await self._encrypted(connection, host) if encrypted else connection
+        return await self._encrypted(connection, host, tls) if tls else connection
 
-    async def _encrypted(self, connection: Connection, name: str) -> Connection | Failure:
+    async def _encrypted(
+        self, connection: Connection, name: str, tls: ssl.SSLContext
+    ) -> Connection | Failure:
         """Encrypts a connection to a server, whose certificate must be for `name`."""
         try:
-            await connection.encrypt(self._tls, name, self._handshakes)
+            await connection.encrypt(tls, name, self._handshakes)
         except OSError as error:
             return failure_of(error, "tls_handshake")
         return connection

@@ -7,12 +7,14 @@ from datetime import UTC
 from typing import Protocol, assert_never
 
 from dispatcher.errors import InvalidInput
+from dispatcher.model import iso
 from dispatcher.rules.attempt_errors import DELIVERY_CONTROLS, EXPLAINED
 from dispatcher.rules.callback import Claimed
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.decide import RETRY_AFTER_STATUSES
 from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Attempt
-from dispatcher.rules.request_headers import request_headers
+from dispatcher.rules.request_headers import is_its_own, request_headers
 from dispatcher.rules.subscription import DISABLED
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
@@ -26,7 +28,13 @@ class Poster(Protocol):
     """What a sender needs from the transport."""
 
     async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        workspace: str,
+        *,
+        certificate: ClientCertificate | None = None,
     ) -> Answer | Failure:
         """Makes one POST for a workspace."""
 
@@ -55,13 +63,25 @@ class Sender:
         except InvalidInput as error:
             of = f", subscription {subscription!r}" if subscription else ""
             return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}{of}: {error}")
-        return await self._post(callback.url, headers, callback.body, workspace.id, now_ms)
+        certificate = receiver.client_certificate
+        if certificate and not is_its_own(callback, receiver):
+            certificate = None
+        if certificate and certificate.ends_ms <= now_ms:
+            detail = f"our client certificate ended at {iso(certificate.ends_ms)}"
+            return Attempt(now_ms, 0, error="auth", answer=detail.encode(), detail=detail)
+        return await self._post(callback.url, headers, callback.body, workspace.id, certificate, now_ms)
 
     async def _post(
-        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str, now_ms: int
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        workspace: str,
+        certificate: ClientCertificate | None,
+        now_ms: int,
     ) -> Attempt:
         began = time.monotonic()
-        posted = await self._transport.post(url, headers, body, workspace)
+        posted = await self._transport.post(url, headers, body, workspace, certificate=certificate)
         return attempt_of(posted, now_ms, round((time.monotonic() - began) * 1000))
 
 

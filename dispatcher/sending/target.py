@@ -2,20 +2,22 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.sending.failures import InternalError, NoAnswer
 from dispatcher.sending.proxy import Proxy
 
 PLAIN = re.compile(r"(?:/[\w~-][\w.~-]*)+/?(?:\?[\w.~=&-]*)?", re.ASCII)
 """Paths and queries in which nothing is to be escaped, and no segment is `.` or `..`."""
 
-Origin = tuple[str, int, bool]
-"""Host, port, and whether it is encrypted: requests to one origin share connections."""
+Origin = tuple[str, int, bool, str]
+"""Host, port, whether it is encrypted, and the fingerprint of the client certificate: what requests must have in common
+to share connections. Without a certificate the last is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,15 @@ class Target:
     origin: Origin
     start: bytes = field(repr=False)
     """The request line without its method, and Host; for a proxied http URL also the proxy's authorization."""
+    certificate: ClientCertificate | None = None
+    """By which the receiver knows us in the handshake."""
+
+    def shown(self, certificate: ClientCertificate) -> "Target":
+        """The same for requests that show a client certificate; without encryption nothing can show it."""
+        if not self.encrypted:
+            return self
+        origin = self.host, self.port, self.encrypted, certificate.fingerprint
+        return replace(self, origin=origin, certificate=certificate)
 
 
 def read_target(text: str, policy: AddressPolicy, proxy: Proxy | None) -> Target | NoAnswer:
@@ -51,7 +62,7 @@ def read_target(text: str, policy: AddressPolicy, proxy: Proxy | None) -> Target
     start = b" %b HTTP/1.1\r\nHost: %b\r\n" % (path, authority)
     if proxy and not encrypted:
         start = b" http://%b%b%b" % (authority, start[1:], proxy.authorization)
-    return Target(url.host, url.port, encrypted, (url.host, url.port, encrypted), start)
+    return Target(url.host, url.port, encrypted, (url.host, url.port, encrypted, ""), start)
 
 
 def request_bytes(

@@ -15,7 +15,9 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.sending.answer import Answer
+from dispatcher.sending.client_tls import ClientContexts
 from dispatcher.sending.connector import Connector
 from dispatcher.sending.exceptions import exception_of
 from dispatcher.sending.failures import Failure, NoAnswer
@@ -32,6 +34,9 @@ from dispatcher.sending.tls import tls_context
 MAX_KNOWN_URLS = 16_384
 """URLs whose reading is kept; each takes some 700 bytes."""
 
+CERTIFICATE = "client_certificate"
+"""The extension of an httpx request that holds the client certificate to show, if there is one."""
+
 WRITTEN_HERE = (b"host", b"content-length", b"transfer-encoding")
 """Headers of an httpx request that we write ourselves: the body goes out in one piece, even if httpx streams it."""
 
@@ -41,6 +46,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
 
     `timeout_seconds` is the total from DNS to the last byte; timeouts of an httpx client are ignored.
     Once the head is read a request cannot fail any more: a bad body does not change the status.
+    `tls` is the context of connections; `new_tls` makes one with the same trust for each client certificate.
     Create it within a running event loop, and close it with `aclose`. Raises InvalidInput for an invalid proxy URL.
     """
 
@@ -52,6 +58,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         resolver: Resolver | None = None,
         dns_servers: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
+        new_tls: Callable[[], ssl.SSLContext] = tls_context,
         proxy_url: str | None = None,
         source: Source | None = None,
         max_age_seconds: float = MAX_AGE_SECONDS,
@@ -62,7 +69,10 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         self._proxy = read_proxy(proxy_url) if proxy_url else None
         self._names = Names(resolver or DnsResolver(dns_servers), None if self._proxy else policy, clock)
         handshakes = Handshakes()
-        connector = Connector(policy, self._names, tls or tls_context(), self._proxy, handshakes, source)
+        contexts = ClientContexts(new_tls)
+        connector = Connector(
+            policy, self._names, tls or new_tls(), contexts, self._proxy, handshakes, source
+        )
         self._pool = Pool(max_age_seconds, max_open, clock)
         self._opener = Opener(connector, handshakes, self._pool)
         self._loop = asyncio.get_running_loop()
@@ -76,12 +86,18 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         body: bytes,
         workspace: str = "",
         method: bytes = b"POST",
+        certificate: ClientCertificate | None = None,
     ) -> Answer | Failure:
-        """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md)."""
+        """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md).
+
+        `certificate` is shown in the handshake; the connection is shared with requests that show the same one alone.
+        """
         deadline = self._loop.time() + self._timeout_seconds
         target = self._target(url)
         if not isinstance(target, Target):
             return target
+        if certificate is not None:
+            target = target.shown(certificate)
         request = request_bytes(method, target, headers, body)
         if not isinstance(request, bytes):
             return request
@@ -103,12 +119,14 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         return answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError.
+        """Sends a request of an `httpx.AsyncClient`, whose extension CERTIFICATE is shown. Raises Failed, an httpx.TransportError.
 
         The response has no Content-Encoding, by which httpx would decompress the body to any size.
         """
         url, method = str(request.url), request.method.encode()
-        answer = await self.post(url, _headers_of(request), await request.aread(), method=method)
+        certificate = request.extensions.get(CERTIFICATE)
+        body = await request.aread()
+        answer = await self.post(url, _headers_of(request), body, method=method, certificate=certificate)
         if not isinstance(answer, Answer):
             raise exception_of(answer)
         raw = [(name, value) for name, value in answer.headers if name.lower() != b"content-encoding"]

@@ -1,7 +1,8 @@
 """The format number of the data in Redis. Every process checks it, so that two versions never write side by side.
 
 1 (no number stored): one schedule for all endpoints. 2: one schedule per workspace, digests of 12 bytes. 3: the same, and
-some workspace has subscriptions, which earlier versions do not know: the first one that is added makes it so. Any change
+some workspace has subscriptions, which earlier versions do not know: the first one that is added makes it so. 4: the same,
+and some subscription has a client certificate or takes tokens from a server. Any change
 of what keys hold, or of how scripts use them, takes a new number and a step in lua/migrate.lua.
 """
 
@@ -16,8 +17,8 @@ from dispatcher.errors import OtherFormat
 from dispatcher.store.installation import Installation
 from dispatcher.store.ledger import Ledger
 
-FORMAT, WITH_SUBSCRIPTIONS = FORMATS = (2, 3)
-"""What this version writes: without and with subscriptions."""
+FORMAT, WITH_SUBSCRIPTIONS, WITH_CREDENTIALS = FORMATS = (2, 3, 4)
+"""What this version writes: without subscriptions, with them, and with credentials that not all versions with them know."""
 AT_ONCE = 1000
 """Endpoints moved per call: Redis does nothing else meanwhile."""
 LOOK_SECONDS = 1.0
@@ -56,20 +57,22 @@ async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: floa
     log.debug("redis.format", format=found)
 
 
-async def know_subscriptions(installation: Installation) -> None:
-    """Call before a subscription is added: workers of versions that do not know them end, and none starts.
+async def require_known(installation: Installation, number: int = WITH_SUBSCRIPTIONS) -> None:
+    """Call before something is stored that is of a later format: workers of versions that do not know it end, and none starts.
 
     Raises OtherFormat, having changed nothing, while one is alive; or RedisUnavailable.
     """
-    if await installation.format() == str(WITH_SUBSCRIPTIONS):
+    known = await installation.format()
+    if known.isdigit() and int(known) >= number:
         return
     for name, heartbeat in (await installation.workers()).items():
-        if WITH_SUBSCRIPTIONS not in heartbeat.get("formats", ()):
+        if number not in heartbeat.get("formats", ()):
+            what = "subscriptions" if number == WITH_SUBSCRIPTIONS else "client certificates and oauth2"
             raise OtherFormat(
-                f"worker {name} is of a version that does not know subscriptions: upgrade all workers first, nothing was "
+                f"worker {name} is of a version that does not know {what}: upgrade all workers first, nothing was "
                 "changed (docs/subscriptions.md, Upgrading)"
             )
-    await installation.set_format(WITH_SUBSCRIPTIONS)
+    await installation.raise_format(number)
 
 
 async def _wait_for_older(workers: Workers, seconds: float) -> None:

@@ -34,10 +34,17 @@ class Installation:
             found = await self._client.get(self._keys.format)
         return (found or b"").decode()
 
-    async def set_format(self, number: int) -> None:
-        """Stores the format number of the data in Redis."""
+    async def raise_format(self, number: int) -> None:
+        """Stores the format number of the data in Redis, unless a greater one is there."""
+
+        async def write(pipe: Any) -> None:
+            known = await pipe.get(self._keys.format)
+            pipe.multi()
+            if not known or int(known) < number:
+                pipe.set(self._keys.format, number)
+
         with translated(self._url):
-            await self._client.set(self._keys.format, number)
+            await self._client.transaction(write, self._keys.format)  # runs again if it changes meanwhile
 
     async def require_writable(self) -> None:
         """Raises RedisUnavailable or RedisFull if Redis refuses writes, as a replica or a full one does. Writes nothing."""

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from dispatcher.rules.endpoint_name import EndpointName
 
 PERMANENT = (
-    "format", "events", "rejected-counts", "workspaces", "workspace", "endpoints", "api-key", "api-keys", "api-refused",
+    "format", "events", "rejected-counts", "workspaces", "workspace", "expiries-of-certificates", "endpoints", "api-key", "api-keys",
+    "api-refused",
 )  # fmt: skip
 """Keys without a TTL even when nothing waits: the format number, the queue, counts of rejections and refusals,
-workspaces and their API keys, the list of endpoints."""
+workspaces with their API keys and the ends of their client certificates, the list of endpoints."""
 
 
 PREFIX_PATTERN = r"^[A-Za-z0-9_.-]{1,32}$"
@@ -133,6 +134,11 @@ class Keys:
     def workspace(self, workspace: str) -> str:
         """Hash: dialect, callback URL, secrets, limits, revision. Permanent."""
         return f"{self.prefix}:workspace:{workspace}"
+
+    @property
+    def client_certificates(self) -> str:
+        """Zset: `workspace subscription` -> when its client certificate ends (store/client_certificates.py). Permanent."""
+        return f"{self.prefix}:expiries-of-certificates"
 
     def stats(self, unit: str, number: int) -> str:
         """Hash: counters of one minute (all), hour (each workspace) or day (each endpoint) since 1970.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.authorization import Authorization, check_no_conflict
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import (
@@ -27,7 +28,7 @@ from dispatcher.rules.subscription import (
 )
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
-from dispatcher.store.format import know_subscriptions
+from dispatcher.store.format import WITH_CREDENTIALS, WITH_SUBSCRIPTIONS, require_known
 from dispatcher.store.key_rotation import new_secret, new_signing_key, rotated_fields
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import Ledger
@@ -36,6 +37,7 @@ from dispatcher.store.workspaces import Workspaces
 FIELDS = (
     "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
     "events", "channels", "without_fields", "retry_schedule", "state", "disabled", "signing_keys", "auth",
+    "client_certificate",
 )  # fmt: skip
 """A subscription's fields, without its name."""
 
@@ -65,6 +67,7 @@ class Subscriptions:
         headers: Mapping[str, str] | None = None,
         signature: str | None = None,
         auth: Authorization | Literal["none"] | None = None,
+        client_certificate: ClientCertificate | Literal["none"] | None = None,
         **terms: Any,
     ) -> Workspace:
         """Adds a subscription; `terms` as in `update`. Raises InvalidInput, AlreadyExists, or OtherFormat (store/format.py)."""
@@ -84,14 +87,16 @@ class Subscriptions:
                 )
             spoken = _dialect(dialect or known.dialect, known)
             fields = self._record.settable(callback_url, dialect=spoken, **terms)
-            fields |= self._proof(None, headers or {}, signature, auth, now_ms)
+            fields |= self._proof(None, headers or {}, signature, auth, now_ms) | self._shown(
+                client_certificate
+            )
             if headers:
                 fields["headers"] = self._record.seal(check_headers(headers, spoken))
             fields |= {"secrets": sealed, "created": now_ms, "dialect": dialect}
             return _of(name, fields)
 
         add(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
-        await know_subscriptions(self._workspaces.installation)
+        await require_known(self._workspaces.installation, _format_of(client_certificate))
         return await self._workspaces.write(workspace, add)
 
     async def update(
@@ -104,6 +109,7 @@ class Subscriptions:
         headers: Mapping[str, str] | None = None,
         signature: str | None = None,
         auth: Authorization | Literal["none"] | None = None,
+        client_certificate: ClientCertificate | Literal["none"] | None = None,
         now_ms: int = 0,
         **terms: Any,
     ) -> Workspace:
@@ -113,7 +119,7 @@ class Subscriptions:
 
         `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. What says which
         callbacks there are and what is in them applies to later status changes: the URL, the dialect, events, channels
-        and without_fields; all else from the next claim. An empty `events` or `channels` means all; a header with an
+        and without_fields; all else from the next claim. `auth` or `client_certificate` "none" removes it. An empty `events` or `channels` means all; a header with an
         empty value is removed. Raises InvalidInput, or OtherFormat (store/format.py).
         """
 
@@ -125,17 +131,17 @@ class Subscriptions:
             spoken = _dialect(dialect or before.dialect, known)
             kept = {"events": before.events, "without_fields": before.without_fields} if dialect else {}
             fields = self._record.settable(callback_url, dialect=spoken, **kept | terms)
-            if headers or signature or auth:
+            if headers or signature or auth or client_certificate:
                 _raise_problem(before)
             wanted = _merged(before.headers, headers or {})
             if headers:
                 fields["headers"] = self._record.seal(check_headers(wanted, spoken, before.headers))
-            fields |= self._proof(before, wanted, signature, auth, now_ms)
+            fields |= self._proof(before, wanted, signature, auth, now_ms) | self._shown(client_certificate)
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
-        if signature or auth or terms.keys() & OF_SUBSCRIPTIONS:
+        if signature or auth or client_certificate or terms.keys() & OF_SUBSCRIPTIONS:
             change(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
-            await know_subscriptions(self._workspaces.installation)
+            await require_known(self._workspaces.installation, _format_of(client_certificate))
         return await self._workspaces.write(workspace, change)
 
     async def rotate_secret(
@@ -173,13 +179,19 @@ class Subscriptions:
         check_no_conflict(auth or (before.auth if before else None), headers)
         return fields | ({"auth": self._record.seal(auth)} if auth else {})
 
+    def _shown(self, given: ClientCertificate | Literal["none"] | None) -> dict[str, Any]:
+        """The field of the client certificate, where it changes."""
+        if given is None:
+            return {}
+        return {"client_certificate": None if isinstance(given, str) else self._record.seal(given)}
+
     async def pause(self, workspace: str, name: str) -> Workspace:
         """Lets a subscription's callbacks wait: those that there are, and later ones.
 
         Raises InvalidInput for a disabled one: it has none; or OtherFormat (store/format.py).
         """
         found(await self._workspaces.require(workspace), name)
-        await know_subscriptions(self._workspaces.installation)
+        await require_known(self._workspaces.installation)
         return await self._set_state(workspace, name, PAUSED)
 
     async def resume(self, workspace: str, name: str, ledger: Ledger) -> Workspace:
@@ -265,6 +277,11 @@ class Subscriptions:
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
+
+
+def _format_of(certificate: ClientCertificate | Literal["none"] | None) -> int:
+    """The format of data with these credentials."""
+    return WITH_CREDENTIALS if isinstance(certificate, ClientCertificate) else WITH_SUBSCRIPTIONS
 
 
 def can_disable(receiver: Receiver, endpoint: EndpointName) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.authorization import Authorization
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.field_mask import check_mask
 from dispatcher.rules.retry_schedule import parse_schedule
 from dispatcher.rules.subscription import (
@@ -37,6 +38,7 @@ SEALED: dict[str, Any] = {
     "headers": dict[str, str],
     "signing_keys": tuple[SigningKey, ...],
     "auth": Authorization,
+    "client_certificate": ClientCertificate,
 }
 """The fields that are encrypted, each with its type."""
 
@@ -49,6 +51,7 @@ class Opened:
     headers: Mapping[str, str] = field(default_factory=dict)
     signing_keys: tuple[SigningKey, ...] = ()
     auth: Authorization | None = None
+    client_certificate: ClientCertificate | None = None
     problem: str | None = None
 
 
@@ -87,6 +90,7 @@ class WorkspaceRecord:
             subscriptions={name: self._readable(fields, name, dialect) for name in names},
             signing_keys=opened.signing_keys,
             auth=opened.auth,
+            client_certificate=opened.client_certificate,
         )
 
     def _readable(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
@@ -109,6 +113,7 @@ class WorkspaceRecord:
             problem=opened.problem,
             signing_keys=opened.signing_keys,
             auth=opened.auth,
+            client_certificate=opened.client_certificate,
             **of,
         )
 

@@ -17,6 +17,7 @@ from dispatcher.rules.dialects import dialects
 from dispatcher.rules.subscription import ACTIVE, DISABLED, Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
+from dispatcher.store.client_certificates import ends_of
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import failing_of, stopped_of, waiting_of
 from dispatcher.store.installation import Installation
@@ -240,11 +241,13 @@ class Workspaces:
             before = self.record.read(workspace, there) if there else None
             fields = change(before)
             gone = [name for name, value in fields.items() if value is None]
-            after = {k: v for k, v in (there | as_stored(fields)).items() if k.decode() not in gone}
-            if before and not anew and before == self.record.read(workspace, after):
+            stored = {k: v for k, v in (there | as_stored(fields)).items() if k.decode() not in gone}
+            after = self.record.read(workspace, stored) if before else None
+            if before and not anew and before == after:
                 await pipe.unwatch()
                 return
             pipe.multi()
+            self._note_certificates(pipe, ends_of(before), ends_of(after))
             if gone:
                 pipe.hdel(key, *gone)
             kept = {name: value for name, value in fields.items() if value is not None}
@@ -254,6 +257,19 @@ class Workspaces:
         with translated(self._url):
             await self._client.transaction(write, key)  # runs again if the key changes meanwhile
         return replace(await self.require(workspace), before=before)
+
+    def _note_certificates(
+        self, pipe: Any, before: Mapping[str, int | None], after: Mapping[str, int | None]
+    ) -> None:
+        """Notes when client certificates end, where a change is one of theirs."""
+        for member in before.keys() | after.keys():
+            ends_ms = after.get(member)
+            if ends_ms == before.get(member) and member in after:
+                continue
+            if ends_ms is None:
+                pipe.zrem(self._keys.client_certificates, member)
+            else:
+                pipe.zadd(self._keys.client_certificates, {member: ends_ms})
 
     async def waiting(self, workspace: str, subscription: str | None = None) -> dict[str, int]:
         """The endpoints (ids) of a workspace, or of one subscription, that have waiting callbacks, with how many."""
@@ -290,7 +306,10 @@ class Workspaces:
 
         async def remove(pipe: Any) -> None:
             members = await pipe.smembers(api_keys)
+            there = await pipe.hgetall(self._keys.workspace(workspace))
             pipe.multi()
+            if there:
+                self._note_certificates(pipe, ends_of(self.record.read(workspace, there)), {})
             records = [self._keys.api_key(id_.decode()) for id_ in members]
             pipe.delete(self._keys.workspace(workspace), api_keys, *records)
             pipe.srem(self._keys.workspaces, workspace)

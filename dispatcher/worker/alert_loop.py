@@ -8,6 +8,7 @@ from contextlib import suppress
 import structlog
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.stats import Stats
 from dispatcher.worker.alerts import ALERT_SECONDS, Alerts
 
@@ -18,11 +19,14 @@ log = structlog.get_logger()
 
 
 class AlertLoop:
-    """Sends the gathered alerts; the worker that leads intake also checks success rates. `now_ms` is Redis's clock."""
+    """Sends the gathered alerts; the worker that leads intake also looks at success rates and client certificates. `now_ms` is Redis's clock."""
 
-    def __init__(self, alerts: Alerts, stats: Stats, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, alerts: Alerts, stats: Stats, certificates: ClientCertificates, now_ms: Callable[[], int]
+    ) -> None:
         self._alerts = alerts
         self._stats = stats
+        self._certificates = certificates
         self._now_ms = now_ms
 
     async def run(self, leads: Callable[[], bool], stopping: asyncio.Event) -> None:
@@ -35,10 +39,12 @@ class AlertLoop:
             await self.step(leads())
 
     async def step(self, leads: bool) -> None:
-        """One round: checks success rates if this worker leads, then sends. Sends nothing if Redis fails in between."""
+        """One round: looks at success rates and client certificates if this worker leads, then sends. Sends nothing if Redis fails in between."""
         try:
             if leads:
-                self._alerts.rates(await self._stats.workspaces(self._now_ms(), 2))
+                now_ms = self._now_ms()
+                self._alerts.rates(await self._stats.workspaces(now_ms, 2))
+                self._alerts.certificates(await self._certificates.ending(now_ms), now_ms)
         except RedisUnavailable:
             return  # the waker logs it
         except Exception:

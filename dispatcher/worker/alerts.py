@@ -19,12 +19,15 @@ from dispatcher.model import iso
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.outcomes import State
 from dispatcher.signing import key_of, webhook_headers
+from dispatcher.store.client_certificates import EndingCertificate
 from dispatcher.store.replies import Ended
 from dispatcher.store.stats import Figures
 
 ALERT_SECONDS = 60.0
 AGAIN_SECONDS = 3600.0
 """How long an alert about an endpoint that is down, or about a success rate, is not repeated."""
+DAY_SECONDS = 86_400.0
+"""How long an alert about a client certificate is not repeated."""
 MAX_ALERTS, MAX_OF_WORKSPACE = 1000, 20
 """Most different alerts kept until they are sent, in total and of one workspace.
 
@@ -160,6 +163,20 @@ class Alerts:
                 log.error("workspace.success_rate", workspace=workspace, rate=round(rate, 4), **shown)
                 self._gathered.alert(key).update(rate=round(rate, 4), **shown)
 
+    def certificates(self, ending: Sequence[EndingCertificate], now_ms: int) -> None:
+        """Client certificates that end soon, or have ended; each is told once a day."""
+        for one in ending:
+            key = "client_certificate_ends", one.workspace, one.subscription
+            if self._was_told(key, DAY_SECONDS):
+                continue
+            what = {
+                "subscription": one.subscription,
+                "endsAt": iso(one.ends_ms),
+                "hasEnded": one.ends_ms <= now_ms,
+            }
+            log.error("subscription.certificate_ends", workspace=one.workspace, **what)
+            self._gathered.alert(key).update(what)
+
     async def send(self, now_ms: int) -> None:
         """POSTs the gathered alerts, if there is a URL; alerts that cannot be sent are kept for the next time."""
         sent, self._gathered = self._gathered, _Gathered()
@@ -196,10 +213,10 @@ class Alerts:
         except httpx.TransportError as error:
             return str(error) or type(error).__name__
 
-    def _was_told(self, key: Key) -> bool:
-        """Whether this was raised within AGAIN_SECONDS; if not, notes that it is raised now."""
+    def _was_told(self, key: Key, again_seconds: float = AGAIN_SECONDS) -> bool:
+        """Whether this was raised within `again_seconds`; if not, notes that it is raised now."""
         now = time.monotonic()
-        if now - self._told.get(key, -AGAIN_SECONDS) < AGAIN_SECONDS:
+        if now - self._told.get(key, -again_seconds) < again_seconds:
             return True
         self._told.pop(key, None)
         self._told[key] = now

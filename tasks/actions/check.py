@@ -8,9 +8,12 @@ from typing import Any
 from config.setting_types import NEW_FERNET_KEY
 from config.settings import Settings
 from dispatcher.errors import RedisFull, RedisUnavailable
+from dispatcher.model import iso
+from dispatcher.rules.client_certificate import WARN_DAYS
 from dispatcher.rules.decide import Policy
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis
+from dispatcher.store.client_certificates import MOST_SHOWN, EndingCertificate
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problems
 from dispatcher.store.installation import Installation
@@ -32,7 +35,9 @@ async def look(settings: Settings) -> list[Finding]:
         writes = await accepts_writes(store.installation)
         workers = workers_alive(await store.installation.workers(), refused=writes.verdict is Verdict.BAD)
         celery = await asyncio.to_thread(look_at_broker, settings)
-        damage = _damage(await store.stats.day(await store.installation.now_ms()))
+        now_ms = await store.installation.now_ms()
+        damage = _damage(await store.stats.day(now_ms))
+        certificates = _certificates(await store.certificates.ending(now_ms), now_ms)
         return [
             *found,
             writes,
@@ -40,6 +45,7 @@ async def look(settings: Settings) -> list[Finding]:
             _secrets(settings),
             *contradictions(settings),
             damage,
+            certificates,
             workers,
             endpoints,
             waiting,
@@ -95,6 +101,19 @@ def _secrets(settings: Settings) -> Finding:
         return Finding("secrets", Verdict.OK, "encrypted in Redis")
     advice = f"set DISPATCHER_SECRET_KEYS; `{NEW_FERNET_KEY}` makes a key"
     return Finding("secrets", Verdict.WARNING, "readable in Redis", advice)
+
+
+def _certificates(ending: Sequence[EndingCertificate], now_ms: int) -> Finding:
+    """Which subscriptions' client certificates end within WARN_DAYS, or have ended."""
+    if not ending:
+        return Finding("certificates", Verdict.OK, f"no client certificate ends within {WARN_DAYS} days")
+    first = ending[0]
+    when = "has ended at" if first.ends_ms <= now_ms else "ends at"
+    shown = f"that of subscription {first.subscription} of workspace {first.workspace} {when} {iso(first.ends_ms)}"
+    count = f"{len(ending)} or more" if len(ending) == MOST_SHOWN else str(len(ending))
+    more = f" (the first of {count} within {WARN_DAYS} days)" if len(ending) > 1 else ""
+    advice = "dispatcher subscription update WORKSPACE NAME --client-certificate FILE --client-key FILE"
+    return Finding("certificates", Verdict.WARNING, f"{shown}{more}", advice)
 
 
 def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:

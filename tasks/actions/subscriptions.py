@@ -104,13 +104,30 @@ def _proof(one: Receiver) -> dict[str, Any]:
         }
         for key in one.signing_keys
     ]
-    return {"signature": one.signature, "publicKeys": keys, "auth": kind_of(one.auth)}
+    certificate = one.client_certificate
+    shown = certificate and {
+        "subject": certificate.subject,
+        "fingerprint": certificate.fingerprint,
+        "expiresAt": iso(certificate.ends_ms),
+    }
+    return {
+        "signature": one.signature,
+        "publicKeys": keys,
+        "auth": kind_of(one.auth),
+        "clientCertificate": shown,
+    }
 
 
 def _proof_facts(one: Receiver) -> dict[str, Any]:
     """What the audit trail tells."""
     kids = [ed25519.thumbprint(key.public) for key in one.signing_keys]
-    return {"signature": one.signature, "publicKeys": kids, "auth": kind_of(one.auth)}
+    certificate = one.client_certificate
+    return {
+        "signature": one.signature,
+        "publicKeys": kids,
+        "auth": kind_of(one.auth),
+        "clientCertificate": certificate and certificate.fingerprint,
+    }
 
 
 def public_key(one: Receiver) -> str | None:

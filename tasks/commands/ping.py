@@ -15,6 +15,7 @@ from dispatcher.model import StatusChange, iso
 from dispatcher.rules.addresses import parse_callback_url, without_query
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.callback import Callback, Claimed
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.endpoint_name import callback_id
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.render import NoCallback, RenderOptions, render
@@ -24,7 +25,7 @@ from dispatcher.sending.answer import Answer
 from dispatcher.sending.exceptions import Failed
 from dispatcher.sending.failures import Failure
 from dispatcher.sending.sender import Sender
-from dispatcher.sending.transport import http_client
+from dispatcher.sending.transport import CERTIFICATE, http_client
 from tasks import console, engine_wiring, wiring
 
 
@@ -97,11 +98,20 @@ class ByHttpx:
         self._client = client
 
     async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        workspace: str,
+        *,
+        certificate: ClientCertificate | None = None,
     ) -> Answer | Failure:
         """Sends one POST. The answer has the status and the raw body, without headers."""
+        shown = {CERTIFICATE: certificate} if certificate else {}
         try:
-            async with self._client.stream("POST", url, headers=dict(headers), content=body) as response:
+            async with self._client.stream(
+                "POST", url, headers=dict(headers), content=body, extensions=shown
+            ) as response:
                 raw = b"".join([chunk async for chunk in response.aiter_raw()])
         except Failed as error:
             return error.failure

@@ -98,6 +98,7 @@ def show(workspace: WorkspaceName, name: Name, reveal: Reveal = False, as_json: 
             for s in document["secrets"]
         ),
         **_keys_shown(document),
+        **_certificate_shown(document),
     }
     console.print_table(("field", "value"), list(shown.items()), "")
 
@@ -244,3 +245,9 @@ def _keys_shown(found: dict[str, Any]) -> dict[str, Any]:
         for key in found["publicKeys"]
     )
     return {"publicKeys": ", ".join(keys) or None}
+
+
+def _certificate_shown(found: dict[str, Any]) -> dict[str, Any]:
+    """A document's client certificate as the cell of a table."""
+    one = found["clientCertificate"]
+    return {"clientCertificate": one and f"{one['subject']}, ends {one['expiresAt']}"}

@@ -15,6 +15,7 @@ from tasks import console, wiring
 from tasks.actions import subscriptions
 from tasks.commands.look_up import look_up
 from tasks.commands.subscription import Json, Name, Secret, WorkspaceName, say, show_secret
+from tasks.commands.subscription_certificate import Certificate, Key, certificate_of
 from tasks.commands.subscription_proof import Auth, AuthSecret, AuthUser, Signature, proof
 
 Events = Annotated[
@@ -93,6 +94,8 @@ def add(
     auth: Auth = None,
     auth_user: AuthUser = None,
     auth_secret: AuthSecret = None,
+    certificate: Certificate = None,
+    key: Key = None,
     no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +109,7 @@ def add(
     terms = _terms(
         events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
     )
-    terms |= proof(signature, auth, auth_user, auth_secret)
+    terms |= proof(signature, auth, auth_user, auth_secret) | certificate_of(certificate, key)
     headers = parse_headers(header or [])
 
     async def work() -> tuple[Workspace, str]:
@@ -151,6 +154,8 @@ def update(
     auth: Auth = None,
     auth_user: AuthUser = None,
     auth_secret: AuthSecret = None,
+    certificate: Certificate = None,
+    key: Key = None,
     no_check: NoCheck = False,
 ) -> None:
     """Change a subscription: URL, events, channels, fields and dialect are for later status changes, the rest applies at once.
@@ -161,12 +166,12 @@ def update(
     terms = _terms(
         events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
     )
-    terms |= proof(signature, auth, auth_user, auth_secret)
+    terms |= proof(signature, auth, auth_user, auth_secret) | certificate_of(certificate, key)
     headers = parse_headers(header or [])
     if callback_url is None and dialect is None and not terms and not headers:
         console.fail(
             "say what to change: --callback-url, --events, --channels, --without-fields, --dialect, --max-concurrency, "
-            "--rate-per-second, --ordering, --retry-schedule, --header, --signature or --auth",
+            "--rate-per-second, --ordering, --retry-schedule, --header, --signature, --auth or --client-certificate",
             console.USAGE,
         )
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.stack import CLI, Stack, change, free_port, wait_until
+from tests.client_certificates import ClientAuthority
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 DOCUMENTED = set(re.findall(r"^\| `(dispatcher_\w+)`", DOCUMENT, re.M))
@@ -63,6 +64,10 @@ def test_metrics(stack: Stack) -> None:
     }
     assert expected == {name: found[name] for name in expected}
 
+    pair = ClientAuthority(stack.folder).issue(days=3)
+    both = stack.folder / "client.pem"
+    both.write_text(pair.certificate + pair.key)
+    stack.cli("subscription", "update", "acme", "default", "--client-certificate", str(both))
     exporter = stack.start_worker(*CLI, "exporter", "--port", str(exporter_port))
     wait_until(lambda: "metrics at" in exporter.log, what="the exporter")
     whole = scrape(exporter_port)

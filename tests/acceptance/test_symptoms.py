@@ -13,18 +13,22 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from dispatcher import Dispatcher
 from dispatcher.errors import RedisFull, RedisUnavailable
+from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoint, Endpoints
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspaces import Workspaces
+from dispatcher.worker.alerts import Alerts
 from tests.acceptance.runbook import SYMPTOMS, Chapter
 from tests.acceptance.stack import CLI, Stack, change, running_stack, wait_until
 from tests.acceptance.test_api_bounds import running
+from tests.client_certificates import ClientAuthority
 from tests.faults.proxy import Proxy
 from tests.http.test_transport import Certificates
 
@@ -360,6 +364,51 @@ def test_rejected(stand: Stack, chapter: Chapter) -> None:
     assert "2" in chapter.run(many, stand)
     chapter.run(f"{many} --yes", stand)
     assert {"delivered": 2} == stand.wait_ended(event_ids, "newcomer")
+
+
+@symptom("A client certificate ends")
+def test_client_certificate(stand: Stack, chapter: Chapter, tmp_path: Path) -> None:
+    """It is seen two weeks before; a new one is set and tried, or it is taken away."""
+    add(stand, "mtls")
+    made = ("--callback-url", f"{stand.listen()}/crm")
+    stand.cli_json("subscription", "add", "mtls", "crm", *made)
+    authority = ClientAuthority(tmp_path)
+    places = {"acme": "mtls", "acme.crm": "mtls.crm", "URL": made[1]}
+
+    def update(days: float) -> None:
+        pair = authority.issue(days=days)
+        (tmp_path / "client.pem").write_text(pair.certificate)
+        (tmp_path / "client.key").write_text(pair.key)
+        files = {"FILE": str(tmp_path / "client.pem"), "KEY": str(tmp_path / "client.key")}
+        command = "dispatcher subscription update acme crm --client-certificate FILE"
+        chapter.run(command, stand, **places, **files)
+
+    update(10)
+    chapter.see("certificates warning", chapter.run("dispatcher check", stand))
+    chapter.see("subscription.certificate_ends", chapter_log(stand))
+    assert "CN=dispatcher, ends 20" in chapter.run("dispatcher subscription show", stand, **places)
+    update(90)
+    assert "certificates ok" in " ".join(stand.cli("check").stdout.split())
+    chapter.run("dispatcher subscription ping", stand, **places)
+    assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="mtls"), "mtls")
+    chapter.run("dispatcher endpoint retry", stand, **places)
+    chapter.run("dispatcher subscription update acme crm --client-certificate none", stand, **places)
+
+
+def chapter_log(stand: Stack) -> str:
+    """The log of a worker's look at its certificates: it looks once a minute, here at once."""
+    with capture_logs() as lines:
+
+        async def look() -> None:
+            client = connect_async(stand.server.url)
+            try:
+                found = await ClientCertificates(client, Keys()).ending(round(time.time() * 1000))
+            finally:
+                await client.aclose()
+            Alerts("worker-1").certificates(found, round(time.time() * 1000))
+
+        asyncio.run(look())
+    return json.dumps(lines)
 
 
 @symptom("Who changed that")

@@ -11,14 +11,16 @@ import httpx
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, State
 from dispatcher.sending.transport import CallbackTransport, http_client
+from dispatcher.store.client_certificates import EndingCertificate
 from dispatcher.store.replies import Ended
 from dispatcher.store.stats import Figures
-from dispatcher.worker.alerts import MAX_ALERTS, MAX_OF_WORKSPACE, AlertOptions, Alerts
+from dispatcher.worker.alerts import DAY_SECONDS, MAX_ALERTS, MAX_OF_WORKSPACE, AlertOptions, Alerts
 from tasks.receiver import Received, Receiver
 from tests.fakes import until
 from tests.http.raw_server import answer as web_answer
@@ -105,6 +107,26 @@ def test_a_subscription_that_was_disabled_is_told() -> None:
             "reason": "it answered 410 to every attempt",
         }
     ] == json.loads(got.body)["alerts"]
+
+
+def test_a_client_certificate_that_ends_is_told_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With when it ends; again after a day, and at once for another subscription."""
+    clock = [1000.0]
+    monkeypatch.setattr("dispatcher.worker.alerts.time.monotonic", lambda: clock[0])
+    alerts = Alerts("worker-1")
+    crm, billing = (EndingCertificate("acme", name, 2000) for name in ("crm", "billing"))
+
+    def told(*ending: EndingCertificate, now_ms: int = 1000) -> list[tuple[str, bool]]:
+        with capture_logs() as lines:
+            alerts.certificates(ending, now_ms)
+        assert {line["event"] for line in lines} <= {"subscription.certificate_ends"}
+        return [(line["subscription"], line["hasEnded"]) for line in lines]
+
+    assert told(crm) == [("crm", False)]
+    clock[0] += DAY_SECONDS - 1
+    assert told(crm, billing) == [("billing", False)]
+    clock[0] += 1
+    assert told(crm, billing, now_ms=2000) == [("crm", True)]
 
 
 def test_alerts_are_signed() -> None:

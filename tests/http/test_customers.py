@@ -75,7 +75,9 @@ class Kept:
     def __init__(self) -> None:
         self.requests: list[tuple[str, Mapping[str, str], bytes]] = []
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes, _workspace: str) -> Answer:
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, _workspace: str, **_options: object
+    ) -> Answer:
         """Answers 200."""
         self.requests.append((url, headers, body))
         return Answer(200)

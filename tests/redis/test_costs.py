@@ -138,7 +138,7 @@ def test_python_calls_of_intake() -> None:
 class Answers:
     """In place of the transport."""
 
-    async def post(self, *_request: object) -> Answer:
+    async def post(self, *_request: object, **_options: object) -> Answer:
         """200."""
         return Answer(200)
 

@@ -40,7 +40,9 @@ class Receiver:
         self.status = status
         self.posts = 0
 
-    async def post(self, _url: str, _headers: Mapping[str, str], _body: bytes, _workspace: str) -> Answer:
+    async def post(
+        self, _url: str, _headers: Mapping[str, str], _body: bytes, _workspace: str, **_options: object
+    ) -> Answer:
         """One POST."""
         self.posts += 1
         return Answer(self.status)
@@ -188,12 +190,13 @@ def test_a_failure_with_attempts_left_is_no_proof(world: World) -> None:
     assert scene.workspace.subscriptions["crm"].state == "active"
 
 
-def test_our_proxy_is_not_the_receiver(world: World) -> None:
-    """What the egress proxy does is no failure of the receiver."""
+@pytest.mark.parametrize("error", ["proxy", "auth"])
+def test_our_proxy_is_not_the_receiver(world: World, error: str) -> None:
+    """What the egress proxy does is no failure of the receiver, nor that we could not say who we are."""
     scene = Scene(world)
     scene.world.now = START_MS
     scene.customer.tell(change("e1"))
-    assert scene.serve(500, error="proxy") == 1
+    assert scene.serve(500, error=error) == 1
     assert scene.settled.failing_since_ms == 0
 
 

@@ -1,7 +1,7 @@
 """When the operator's alerts are sent, and what keeps them from being sent."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from structlog.testing import capture_logs
@@ -22,6 +22,11 @@ class FakeAlerts:
     def rates(self, figures: Mapping[str, object]) -> None:
         """Success rates."""
         self.asked.append(f"rates of {', '.join(figures)}")
+
+    def certificates(self, ending: Sequence[object], now_ms: int) -> None:
+        """Client certificates."""
+        assert now_ms == NOW_MS
+        self.asked.append(f"{len(ending)} certificates")
 
     async def send(self, _now_ms: int) -> None:
         """Sends the gathered alerts."""
@@ -46,15 +51,24 @@ class FakeStats:
         return {"acme": None}
 
 
+class FakeCertificates:
+    """Two of them end soon."""
+
+    async def ending(self, now_ms: int) -> list[object]:
+        """Those."""
+        assert now_ms == NOW_MS
+        return [None, None]
+
+
 def loop_of(alerts: FakeAlerts, stats: FakeStats | None = None) -> AlertLoop:
     """The loop over them."""
-    return AlertLoop(alerts, stats or FakeStats(), lambda: NOW_MS)  # type: ignore[arg-type]
+    return AlertLoop(alerts, stats or FakeStats(), FakeCertificates(), lambda: NOW_MS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("leads", "error", "asked"),
     [
-        (True, None, ["rates of acme", "send"]),
+        (True, None, ["rates of acme", "2 certificates", "send"]),
         (False, None, ["send"]),
         (True, RedisUnavailable("away"), []),
         (True, KeyError("bug"), ["send"]),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dispatcher.rules.addresses import AddressPolicy
+from dispatcher.sending.client_tls import ClientContexts
 from dispatcher.sending.connector import Connector
 from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.sending.handshakes import Handshakes
@@ -17,7 +18,7 @@ from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.resolver import Names
 from dispatcher.sending.target import Target
 
-TARGET = Target("receiver.test", 80, False, ("receiver.test", 80, False), b"")
+TARGET = Target("receiver.test", 80, False, ("receiver.test", 80, False, ""), b"")
 V6, V4, OTHER_V4 = "2606:4700::1", "1.1.1.1", "8.8.8.8"
 
 
@@ -55,7 +56,9 @@ def connected(errnos: dict[str, int]) -> Connection | Failure:
         policy = AddressPolicy()
         names = Names(Addresses(*errnos), policy)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return await Connector(policy, names, tls, None, Handshakes()).connect(TARGET)
+        return await Connector(policy, names, tls, ClientContexts(lambda: tls), None, Handshakes()).connect(
+            TARGET
+        )
 
     with asyncio.Runner(loop_factory=lambda: FailingLoop(errnos)) as runner:
         return runner.run(scene())

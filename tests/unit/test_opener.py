@@ -8,8 +8,8 @@ from dispatcher.sending.opener import Opener
 from dispatcher.sending.pool import Pool
 from dispatcher.sending.target import Target
 
-TARGET = Target("a.example", 443, True, ("a.example", 443, True), b"")
-PLAIN = Target("a.example", 80, False, ("a.example", 80, False), b"")
+TARGET = Target("a.example", 443, True, ("a.example", 443, True, ""), b"")
+PLAIN = Target("a.example", 80, False, ("a.example", 80, False, ""), b"")
 
 
 class Hanging:

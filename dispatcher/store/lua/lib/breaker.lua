@@ -51,9 +51,10 @@ local function note_failure(endpoint, id, attempt, answer)
 end
 
 -- Since when every attempt failed, and since when every one was answered 410: is the receiver gone for good?
--- What says nothing about the endpoint changes nothing, nor what our own proxy does.
+-- What says nothing about the endpoint changes nothing, nor what our own proxy does, nor proof that we could
+-- not send.
 local function follow_failing(endpoint, health, attempt)
-  if health == 'none' or string.find(attempt, ' proxy$') then return end
+  if health == 'none' or string.find(attempt, ' proxy$') or string.find(attempt, ' auth$') then return end
   local function since(ms) return ms > 0 and ms or now end
   local has_failed, is_gone = health ~= 'up', string.find(attempt, '^%d+ 410 ')
   endpoint.failing = has_failed and since(endpoint.failing) or 0
