@@ -1,7 +1,7 @@
 """The headers of a callback's request: those of all requests, the receiver's own, the dialect's, Standard Webhooks'."""
 
 from dispatcher import ed25519
-from dispatcher.rules.authorization import goes_to_its_own
+from dispatcher.rules.authorization import ClientCredentials, Known, goes_to_its_own
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.dialects import Signing, dialect_of
 from dispatcher.rules.endpoint_name import event_id_of
@@ -46,6 +46,17 @@ def _prove(
     if keys := receiver.live_keys(now_ms):
         signatures = [headers["webhook-signature"], *(ed25519.sign(key.text, signed) for key in keys)]
         headers["webhook-signature"] = " ".join(signatures)
-    is_default = "." not in callback.event_id
-    if receiver.auth and goes_to_its_own(callback.url, receiver.callback_url, is_default=is_default):
+    if isinstance(receiver.auth, Known) and _goes_to_its_own(callback, receiver):
         headers["Authorization"] = receiver.auth.value
+
+
+def credentials_for(callback: Claimed, receiver: Receiver) -> ClientCredentials | None:
+    """What a token has to be fetched with before the callback can be sent; None if it is sent without one."""
+    if isinstance(receiver.auth, ClientCredentials) and _goes_to_its_own(callback, receiver):
+        return receiver.auth
+    return None
+
+
+def _goes_to_its_own(callback: Claimed, receiver: Receiver) -> bool:
+    is_default = "." not in callback.event_id
+    return goes_to_its_own(callback.url, receiver.callback_url, is_default=is_default)

@@ -4,39 +4,34 @@ import email.utils
 import time
 from collections.abc import Mapping
 from datetime import UTC
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.attempt_errors import DELIVERY_CONTROLS, EXPLAINED
+from dispatcher.rules.authorization import ClientCredentials
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import RETRY_AFTER_STATUSES
 from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Attempt
-from dispatcher.rules.request_headers import request_headers
+from dispatcher.rules.request_headers import credentials_for, request_headers
 from dispatcher.rules.subscription import DISABLED
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import Failure, InternalError, NoAnswer
+from dispatcher.sending.token_post import Poster, post_with_token
+from dispatcher.sending.tokens import Tokens
 
 ANSWER_BYTES = 256
 """How much of the body of an answer other than 2xx the ledger keeps."""
 
 
-class Poster(Protocol):
-    """What a sender needs from the transport."""
-
-    async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str
-    ) -> Answer | Failure:
-        """Makes one POST for a workspace."""
-
-
 class Sender:
     """POSTs callbacks; never raises for what a receiver does."""
 
-    def __init__(self, transport: Poster, user_agent: str) -> None:
+    def __init__(self, transport: Poster, user_agent: str, tokens: Tokens | None = None) -> None:
         self._transport = transport
         self._user_agent = user_agent
+        self._tokens = tokens
 
     async def send(self, callback: Claimed, workspace: Workspace | None, now_ms: int) -> Attempt:
         """Makes one attempt, at `now_ms` by Redis's clock."""
@@ -55,13 +50,27 @@ class Sender:
         except InvalidInput as error:
             of = f", subscription {subscription!r}" if subscription else ""
             return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}{of}: {error}")
-        return await self._post(callback.url, headers, callback.body, workspace.id, now_ms)
+        credentials = credentials_for(callback, receiver) if receiver.auth else None
+        return await self._post(callback.url, headers, callback.body, workspace.id, now_ms, credentials)
 
     async def _post(
-        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str, now_ms: int
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        workspace: str,
+        now_ms: int,
+        credentials: ClientCredentials | None,
     ) -> Attempt:
         began = time.monotonic()
-        posted = await self._transport.post(url, headers, body, workspace)
+        if credentials is None:
+            posted = await self._transport.post(url, headers, body, workspace)
+        elif self._tokens is None:
+            posted = InternalError("a token is needed, and this process fetches none")
+        else:
+            posted = await post_with_token(
+                self._transport, self._tokens, credentials, url, headers, body, workspace
+            )
         return attempt_of(posted, now_ms, round((time.monotonic() - began) * 1000))
 
 

@@ -76,9 +76,14 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         body: bytes,
         workspace: str = "",
         method: bytes = b"POST",
+        *,
+        deadline: float | None = None,
     ) -> Answer | Failure:
-        """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md)."""
-        deadline = self._loop.time() + self._timeout_seconds
+        """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md).
+
+        `deadline` is a time of the loop's clock; without it, `timeout_seconds` from now.
+        """
+        deadline = deadline or self._loop.time() + self._timeout_seconds
         target = self._target(url)
         if not isinstance(target, Target):
             return target
@@ -105,10 +110,17 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError.
 
-        The response has no Content-Encoding, by which httpx would decompress the body to any size.
+        The request's extensions may have `workspace` and `deadline`, as `post` takes them. The response has no Content-Encoding, by which httpx would decompress the body to any size.
         """
-        url, method = str(request.url), request.method.encode()
-        answer = await self.post(url, _headers_of(request), await request.aread(), method=method)
+        url, method, of = str(request.url), request.method.encode(), request.extensions
+        answer = await self.post(
+            url,
+            _headers_of(request),
+            await request.aread(),
+            of.get("workspace", ""),
+            method,
+            deadline=of.get("deadline"),
+        )
         if not isinstance(answer, Answer):
             raise exception_of(answer)
         raw = [(name, value) for name, value in answer.headers if name.lower() != b"content-encoding"]

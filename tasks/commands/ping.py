@@ -24,6 +24,7 @@ from dispatcher.sending.answer import Answer
 from dispatcher.sending.exceptions import Failed
 from dispatcher.sending.failures import Failure
 from dispatcher.sending.sender import Sender
+from dispatcher.sending.tokens import Tokens
 from dispatcher.sending.transport import http_client
 from tasks import console, engine_wiring, wiring
 
@@ -85,7 +86,8 @@ async def ping_url(
         workspace, state=ACTIVE, subscriptions=others
     )  # a disabled one can be tried before `resume`
     async with http_client(engine_wiring.transport(settings)) as client:
-        sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT)
+        tokens = Tokens(client, settings.request_timeout_seconds)
+        sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT, tokens)
         attempt = await sender.send(_claimed(callback, now_ms), workspace, now_ms)
     return _document(callback, attempt)
 
@@ -97,11 +99,20 @@ class ByHttpx:
         self._client = client
 
     async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, workspace: str
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        workspace: str,
+        *,
+        deadline: float | None = None,
     ) -> Answer | Failure:
         """Sends one POST. The answer has the status and the raw body, without headers."""
+        of = {"workspace": workspace, "deadline": deadline}
         try:
-            async with self._client.stream("POST", url, headers=dict(headers), content=body) as response:
+            async with self._client.stream(
+                "POST", url, headers=dict(headers), content=body, extensions=of
+            ) as response:
                 raw = b"".join([chunk async for chunk in response.aiter_raw()])
         except Failed as error:
             return error.failure
