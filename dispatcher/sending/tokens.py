@@ -149,12 +149,16 @@ class Tokens:
 
 def request_headers(credentials: ClientCredentials) -> dict[str, str]:
     """The headers of a token request: the client proves itself by HTTP Basic (RFC 6749 §2.3.1)."""
-    proof = f"{quote_plus(credentials.client_id)}:{quote_plus(credentials.client_secret)}"
     return {
         "Accept": "application/json",
-        "Authorization": "Basic " + base64.b64encode(proof.encode()).decode(),
+        "Authorization": f"Basic {_proof(credentials)}",
         "Content-Type": "application/x-www-form-urlencoded",
     }
+
+
+def _proof(credentials: ClientCredentials) -> str:
+    both = f"{quote_plus(credentials.client_id)}:{quote_plus(credentials.client_secret)}"
+    return base64.b64encode(both.encode()).decode()
 
 
 def request_body(credentials: ClientCredentials) -> bytes:
@@ -229,9 +233,9 @@ def _unanswered(failure: Failure, credentials: ClientCredentials) -> Failure:
 
 
 def _tells(text: str, credentials: ClientCredentials) -> bool:
-    """Whether a stranger's text has the secret in it."""
+    """Whether a stranger's text has the secret in it, as it is or as it was sent."""
     secret = credentials.client_secret
-    return secret in text or quote_plus(secret) in text
+    return any(one in text for one in (secret, quote_plus(secret), _proof(credentials)))
 
 
 def _no_token(why: str, more: str = "") -> NoAnswer:
