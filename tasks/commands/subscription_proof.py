@@ -92,21 +92,18 @@ def proof(settings: Settings, signature: str | None, given: GivenAuth) -> dict[s
     if signature is not None:
         check_signature(signature)
         found["signature"] = signature
-    server = TokenServer(given.token_url or "", given.scope or "", given.audience or "")
-    kind = given.kind
+    kind, server = given.kind, TokenServer(given.token_url or "", given.scope or "", given.audience or "")
+    if kind != OAUTH2 and (given.token_url, given.scope, given.audience) != (None, None, None):
+        console.fail(SERVER_OPTIONS, console.USAGE)
     if kind is None:
         if given.user is not None or given.secret is not None:
             console.fail("--auth-user and --auth-secret go with --auth", console.USAGE)
-        if any(server):
-            console.fail(SERVER_OPTIONS, console.USAGE)
         return found
     check_kind(kind)
     if kind in (BASIC, OAUTH2) and not given.user:
         console.fail(f"--auth {kind} needs --auth-user", console.USAGE)
     if kind == OAUTH2 and not server.url:
         console.fail(f"--auth {kind} needs --auth-token-url", console.USAGE)
-    if kind != OAUTH2 and any(server):
-        console.fail(SERVER_OPTIONS, console.USAGE)
     secret = "" if kind == NONE else _secret(kind, given.secret)
     auth = authorization(kind, given.user or "", secret, server, allow_http=settings.allow_http)
     found["auth"] = auth or NONE
