@@ -123,7 +123,7 @@ def played(
     """Runs a story on the loop that a worker runs."""
 
     async def story() -> None:
-        async with scene(server, receiver, seconds, policy) as made:
+        async with scene(server, receiver, seconds, policy) as made, asyncio.timeout(10):
             await tell(made)
 
     uvloop.run(story())
