@@ -110,7 +110,8 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError.
 
-        The request's extensions may have `workspace` and `deadline`, as `post` takes them. The response has no Content-Encoding, by which httpx would decompress the body to any size.
+        The request's extensions may have `workspace` and `deadline`, as `post` takes them.
+        The response has no Content-Encoding, by which httpx would decompress the body to any size.
         """
         url, method, of = str(request.url), request.method.encode(), request.extensions
         answer = await self.post(

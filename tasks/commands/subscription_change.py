@@ -82,7 +82,7 @@ NoCheck = Annotated[
     bool,
     typer.Option(
         "--no-check",
-        help="Do not resolve the callback URL, for workers with other settings or name servers than here.",
+        help="Do not resolve the callback URL and the token URL, for workers with other settings or name servers than here.",
     ),
 ]
 
