@@ -18,6 +18,7 @@ from dispatcher.sending.sender import Sender
 from dispatcher.sending.source import Source
 from dispatcher.sending.spans import SpanSender, Tracer
 from dispatcher.sending.tls import tls_context
+from dispatcher.sending.tokens import Tokens
 from dispatcher.sending.transport import CallbackTransport, http_client
 from dispatcher.store import format
 from dispatcher.store.attempt_channel import AttemptChannel
@@ -137,6 +138,7 @@ async def engine(
     dialects()  # loaded now, like the scripts: the files may be gone later, while a new version is installed
     client = connect_async(url)
     http = transport(settings, max_connections)
+    tokens = Tokens(http_client(http), settings.request_timeout_seconds)
     wire, reading = Wire(client), Wire(client)  # a blocking read would delay commands pipelined behind it
     watch = RedisWatch(metrics, health)
     workspaces = wiring.workspaces(settings, client)
@@ -156,9 +158,9 @@ async def engine(
     parts = TurnParts(
         ledger=of_turns,
         settler=Settler(of_turns),
-        sender=SpanSender(http, USER_AGENT, spans, settings.traces_sample or 0)
+        sender=SpanSender(http, USER_AGENT, spans, settings.traces_sample or 0, tokens=tokens)
         if spans
-        else Sender(http, USER_AGENT),
+        else Sender(http, USER_AGENT, tokens),
         workspaces=cache,
         watch=watch,
         policy=wiring.policy(settings),
@@ -202,6 +204,7 @@ async def engine(
             wire.close,
             operator.aclose,
             http.aclose,
+            tokens.aclose,
             *((spans.aclose,) if spans else ()),
         ):  # closed in reverse order
             closing.push_async_callback(close)

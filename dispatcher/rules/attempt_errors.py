@@ -1,6 +1,7 @@
 """The words for why an attempt failed, and what each means for its callback and its endpoint."""
 
 ABORTED, DISABLED = "aborted", "disabled"
+AUTH = "auth"
 
 ERRORS = {
     "dns": "the name has no address, or its name servers do not answer",
@@ -10,10 +11,10 @@ ERRORS = {
     "tls_name": "the certificate is another name's",
     "tls_untrusted": "no authority that is trusted here signed the certificate",
     "tls_handshake": "TLS could not be set up, or an alert came in place of an answer",
-    "auth": "no proof of who we are could be sent: the client certificate has ended",
     "timeout": "not over within DISPATCHER_REQUEST_TIMEOUT_SECONDS, look-up and handshake included",
     "maybe_received": "the connection broke after the request was sent, before the answer's head was whole",
     "protocol": "the answer is not HTTP/1, or its head is too long",
+    AUTH: "we could not prove who we are: the token server gives no token, or the client certificate has ended",
     "blocked_address": "the address is not public and not allowed",
     "worker_lost": "the worker died, or stalled longer than its lease; a POST may have been made",
     "body_missing": "the body is gone from Redis",
@@ -30,8 +31,8 @@ ERRORS = {
 `internal_error` is a word of logs, metrics and commands alone: `Attempt` has a field for it, and no `error` then.
 """
 
-DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "auth", "timeout", "maybe_received"})
-"""Errors without an answer. Like `tls_*`, 429 and every 5xx they mean that the endpoint is down or overloaded."""
+DOWN_ERRORS = frozenset({"dns", "connect", "proxy", "timeout", "maybe_received", AUTH})
+"""Errors without an answer of the endpoint. Like `tls_*`, 429 and every 5xx they mean that the endpoint is down or overloaded."""
 
 DELIVERY_CONTROLS = {"abort": ABORTED, "disable": DISABLED}
 """The error of an answer other than 2xx whose header `webhook-delivery` has this word."""
@@ -45,7 +46,7 @@ FINAL_ERRORS = _NOT_SENT | frozenset(DELIVERY_CONTROLS.values())
 SAYS_NOTHING = _NOT_SENT | {"worker_lost"}
 """Errors that say nothing about the endpoint's health."""
 
-EXPLAINED = ("blocked_address", "tls_", "proxy", "auth", "protocol", "maybe_received")
+EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received", AUTH)
 """Errors whose text the ledger keeps, in place of an answer.
 
 Not `dns`, `connect` and `timeout`: the word says nearly all, an outage causes very many, and the log has the text.

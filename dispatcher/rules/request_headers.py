@@ -1,8 +1,11 @@
 """The headers of a callback's request: those of all requests, the receiver's own, the dialect's, Standard Webhooks'."""
 
+from dataclasses import dataclass
+
 from dispatcher import ed25519
-from dispatcher.rules.authorization import goes_to_its_own
+from dispatcher.rules.authorization import ClientCredentials, Known, goes_to_its_own
 from dispatcher.rules.callback import Claimed
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.dialects import Signing, dialect_of
 from dispatcher.rules.endpoint_name import event_id_of
 from dispatcher.rules.subscription import Receiver
@@ -46,11 +49,32 @@ def _prove(
     if keys := receiver.live_keys(now_ms):
         signatures = [headers["webhook-signature"], *(ed25519.sign(key.text, signed) for key in keys)]
         headers["webhook-signature"] = " ".join(signatures)
-    if receiver.auth and is_its_own(callback, receiver):
+    if isinstance(receiver.auth, Known) and _is_its_own(callback, receiver):
         headers["Authorization"] = receiver.auth.value
 
 
-def is_its_own(callback: Claimed, receiver: Receiver) -> bool:
-    """Whether a callback goes to the receiver's own URL, so that it may see who we are."""
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What tells a receiver who we are beside headers that are known."""
+
+    credentials: ClientCredentials | None = None
+    """With these a token is fetched before the callback is sent."""
+    certificate: ClientCertificate | None = None
+    """This is shown in the TLS handshake."""
+
+
+NO_PROOF = Proof()
+
+
+def proof_for(callback: Claimed, receiver: Receiver) -> Proof:
+    """What a callback needs of it: nothing if it does not go to the receiver's own URL."""
+    certificate, auth = receiver.client_certificate, receiver.auth
+    credentials = auth if isinstance(auth, ClientCredentials) else None
+    if (certificate or credentials) and _is_its_own(callback, receiver):
+        return Proof(credentials, certificate)
+    return NO_PROOF
+
+
+def _is_its_own(callback: Claimed, receiver: Receiver) -> bool:
     is_default = "." not in callback.event_id
     return goes_to_its_own(callback.url, receiver.callback_url, is_default=is_default)

@@ -4,47 +4,34 @@ import email.utils
 import time
 from collections.abc import Mapping
 from datetime import UTC
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import iso
-from dispatcher.rules.attempt_errors import DELIVERY_CONTROLS, EXPLAINED
+from dispatcher.rules.attempt_errors import AUTH, DELIVERY_CONTROLS, EXPLAINED
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.decide import RETRY_AFTER_STATUSES
 from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Attempt
-from dispatcher.rules.request_headers import is_its_own, request_headers
+from dispatcher.rules.request_headers import NO_PROOF, Proof, proof_for, request_headers
 from dispatcher.rules.subscription import DISABLED
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import Failure, InternalError, NoAnswer
+from dispatcher.sending.token_post import Poster, post_with_token
+from dispatcher.sending.tokens import Tokens
 
 ANSWER_BYTES = 256
 """How much of the body of an answer other than 2xx the ledger keeps."""
 
 
-class Poster(Protocol):
-    """What a sender needs from the transport."""
-
-    async def post(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        workspace: str,
-        *,
-        certificate: ClientCertificate | None = None,
-    ) -> Answer | Failure:
-        """Makes one POST for a workspace."""
-
-
 class Sender:
     """POSTs callbacks; never raises for what a receiver does."""
 
-    def __init__(self, transport: Poster, user_agent: str) -> None:
+    def __init__(self, transport: Poster, user_agent: str, tokens: Tokens | None = None) -> None:
         self._transport = transport
         self._user_agent = user_agent
+        self._tokens = tokens
 
     async def send(self, callback: Claimed, workspace: Workspace | None, now_ms: int) -> Attempt:
         """Makes one attempt, at `now_ms` by Redis's clock."""
@@ -63,13 +50,12 @@ class Sender:
         except InvalidInput as error:
             of = f", subscription {subscription!r}" if subscription else ""
             return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}{of}: {error}")
-        certificate = receiver.client_certificate
-        if certificate and not is_its_own(callback, receiver):
-            certificate = None
-        if certificate and certificate.ends_ms <= now_ms:
-            detail = f"our client certificate ended at {iso(certificate.ends_ms)}"
-            return Attempt(now_ms, 0, error="auth", answer=detail.encode(), detail=detail)
-        return await self._post(callback.url, headers, callback.body, workspace.id, certificate, now_ms)
+        has_proof = receiver.auth or receiver.client_certificate
+        proof = proof_for(callback, receiver) if has_proof else NO_PROOF
+        if proof.certificate and proof.certificate.ends_ms <= now_ms:
+            detail = f"our client certificate ended at {iso(proof.certificate.ends_ms)}"
+            return Attempt(now_ms, 0, error=AUTH, answer=detail.encode(), detail=detail)
+        return await self._post(callback.url, headers, callback.body, workspace.id, now_ms, proof)
 
     async def _post(
         self,
@@ -77,11 +63,18 @@ class Sender:
         headers: Mapping[str, str],
         body: bytes,
         workspace: str,
-        certificate: ClientCertificate | None,
         now_ms: int,
+        proof: Proof,
     ) -> Attempt:
-        began = time.monotonic()
-        posted = await self._transport.post(url, headers, body, workspace, certificate=certificate)
+        began, credentials = time.monotonic(), proof.credentials
+        if credentials is None:
+            posted = await self._transport.post(url, headers, body, workspace, certificate=proof.certificate)
+        elif self._tokens is None:
+            posted = InternalError("a token is needed, and this process fetches none")
+        else:
+            posted = await post_with_token(
+                self._transport, self._tokens, credentials, url, headers, body, workspace, proof.certificate
+            )
         return attempt_of(posted, now_ms, round((time.monotonic() - began) * 1000))
 
 

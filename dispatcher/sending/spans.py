@@ -13,7 +13,9 @@ import structlog
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.workspace import Workspace
-from dispatcher.sending.sender import Poster, Sender
+from dispatcher.sending.sender import Sender
+from dispatcher.sending.token_post import Poster
+from dispatcher.sending.tokens import Tokens
 
 log = structlog.get_logger()
 
@@ -57,8 +59,9 @@ class SpanSender(Sender):
         tracer: Tracer,
         share: float,
         chance: Callable[[], float] = random.random,
+        tokens: Tokens | None = None,
     ) -> None:
-        super().__init__(transport, user_agent)
+        super().__init__(transport, user_agent, tokens)
         self._tracer = tracer
         self._share = share
         self._chance = chance

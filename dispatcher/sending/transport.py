@@ -34,9 +34,6 @@ from dispatcher.sending.tls import tls_context
 MAX_KNOWN_URLS = 16_384
 """URLs whose reading is kept; each takes some 700 bytes."""
 
-CERTIFICATE = "client_certificate"
-"""The extension of an httpx request that holds the client certificate to show, if there is one."""
-
 WRITTEN_HERE = (b"host", b"content-length", b"transfer-encoding")
 """Headers of an httpx request that we write ourselves: the body goes out in one piece, even if httpx streams it."""
 
@@ -86,13 +83,16 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         body: bytes,
         workspace: str = "",
         method: bytes = b"POST",
+        *,
+        deadline: float | None = None,
         certificate: ClientCertificate | None = None,
     ) -> Answer | Failure:
         """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md).
 
-        `certificate` is shown in the handshake; the connection is shared with requests that show the same one alone.
+        `deadline` is a time of the loop's clock; without it, `timeout_seconds` from now. `certificate` is shown in the
+        handshake; the connection is shared with requests that show the same one alone.
         """
-        deadline = self._loop.time() + self._timeout_seconds
+        deadline = deadline or self._loop.time() + self._timeout_seconds
         target = self._target(url)
         if not isinstance(target, Target):
             return target
@@ -119,14 +119,21 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         return answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request of an `httpx.AsyncClient`, whose extension CERTIFICATE is shown. Raises Failed, an httpx.TransportError.
+        """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError.
 
+        The request's extensions may have `workspace`, `deadline` and `certificate`, as `post` takes them.
         The response has no Content-Encoding, by which httpx would decompress the body to any size.
         """
-        url, method = str(request.url), request.method.encode()
-        certificate = request.extensions.get(CERTIFICATE)
-        body = await request.aread()
-        answer = await self.post(url, _headers_of(request), body, method=method, certificate=certificate)
+        url, method, of = str(request.url), request.method.encode(), request.extensions
+        answer = await self.post(
+            url,
+            _headers_of(request),
+            await request.aread(),
+            of.get("workspace", ""),
+            method,
+            deadline=of.get("deadline"),
+            certificate=of.get("certificate"),
+        )
         if not isinstance(answer, Answer):
             raise exception_of(answer)
         raw = [(name, value) for name, value in answer.headers if name.lower() != b"content-encoding"]

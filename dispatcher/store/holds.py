@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.model import iso, iso_seconds
-from dispatcher.rules.attempt_errors import DOWN_ERRORS, ERRORS, FINAL_ERRORS
+from dispatcher.rules.attempt_errors import AUTH, DOWN_ERRORS, ERRORS, FINAL_ERRORS
 from dispatcher.rules.outcomes import State
 from dispatcher.rules.retry_schedule import in_words as schedule_in_words
 from dispatcher.rules.subscription import DEFAULT
@@ -69,12 +69,14 @@ def problem(endpoint: Endpoint) -> str | None:
 
 
 def in_words(error: str) -> str:
-    """An attempt's error as a phrase: `does not answer (…)` or `fails (…)`."""
+    """An attempt's error as a phrase: `does not answer (…)`, `cannot prove who we are (auth)` or `fails (…)`."""
+    if error == AUTH:  # the endpoint itself was not asked
+        return f"cannot prove who we are ({error})"
     return f"{'does not answer' if error in DOWN_ERRORS else 'fails'} ({error})"
 
 
 def problems(endpoints: Iterable[Endpoint]) -> dict[str, int]:
-    """Counts endpoints by problem: does not answer, fails, asked to wait, down."""
+    """Counts endpoints by problem: does not answer, cannot prove who we are, fails, asked to wait, down."""
     found = (problem(endpoint) for endpoint in endpoints)
     return dict(sorted(Counter(one.partition(" (")[0] for one in found if one).items()))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.rules.authorization import Authorization, check_no_conflict
+from dispatcher.rules.authorization import Authorization, ClientCredentials, check_no_conflict
 from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.endpoint_name import EndpointName
@@ -96,7 +96,7 @@ class Subscriptions:
             return _of(name, fields)
 
         add(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
-        await require_known(self._workspaces.installation, _format_of(client_certificate))
+        await require_known(self._workspaces.installation, _format_of(auth, client_certificate))
         return await self._workspaces.write(workspace, add)
 
     async def update(
@@ -141,7 +141,7 @@ class Subscriptions:
 
         if signature or auth or client_certificate or terms.keys() & OF_SUBSCRIPTIONS:
             change(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
-            await require_known(self._workspaces.installation, _format_of(client_certificate))
+            await require_known(self._workspaces.installation, _format_of(auth, client_certificate))
         return await self._workspaces.write(workspace, change)
 
     async def rotate_secret(
@@ -279,9 +279,10 @@ class Subscriptions:
         return total
 
 
-def _format_of(certificate: ClientCertificate | Literal["none"] | None) -> int:
+def _format_of(auth: object, certificate: object) -> int:
     """The format of data with these credentials."""
-    return WITH_CREDENTIALS if isinstance(certificate, ClientCertificate) else WITH_SUBSCRIPTIONS
+    is_later = isinstance(auth, ClientCredentials) or isinstance(certificate, ClientCertificate)
+    return WITH_CREDENTIALS if is_later else WITH_SUBSCRIPTIONS
 
 
 def can_disable(receiver: Receiver, endpoint: EndpointName) -> bool:

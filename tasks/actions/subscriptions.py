@@ -5,7 +5,7 @@ from typing import Any
 from dispatcher import ed25519
 from dispatcher.model import iso
 from dispatcher.rules.addresses import without_query
-from dispatcher.rules.authorization import kind_of
+from dispatcher.rules.authorization import ClientCredentials, kind_of
 from dispatcher.rules.retry_schedule import in_words
 from dispatcher.rules.subscription import DEFAULT, Receiver
 from dispatcher.rules.workspace import Workspace
@@ -94,7 +94,7 @@ def _facts(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def _proof(one: Receiver) -> dict[str, Any]:
-    """What `subscription show` tells: public keys, and of the Authorization header only its kind."""
+    """What `subscription show` tells: public keys, and of the Authorization header its kind and where tokens come from."""
     keys = [
         {
             "publicKey": key.public,
@@ -104,17 +104,17 @@ def _proof(one: Receiver) -> dict[str, Any]:
         }
         for key in one.signing_keys
     ]
+    shown: dict[str, Any] = {"signature": one.signature, "publicKeys": keys, "auth": kind_of(one.auth)}
+    if isinstance(one.auth, ClientCredentials):
+        shown |= {"tokenUrl": without_query(one.auth.token_url), "scope": one.auth.scope}
     certificate = one.client_certificate
-    shown = certificate and {
-        "subject": certificate.subject,
-        "fingerprint": certificate.fingerprint,
-        "expiresAt": iso(certificate.ends_ms),
-    }
-    return {
-        "signature": one.signature,
-        "publicKeys": keys,
-        "auth": kind_of(one.auth),
-        "clientCertificate": shown,
+    return shown | {
+        "clientCertificate": certificate
+        and {
+            "subject": certificate.subject,
+            "fingerprint": certificate.fingerprint,
+            "expiresAt": iso(certificate.ends_ms),
+        }
     }
 
 
@@ -126,6 +126,7 @@ def _proof_facts(one: Receiver) -> dict[str, Any]:
         "signature": one.signature,
         "publicKeys": kids,
         "auth": kind_of(one.auth),
+        "tokenUrl": shown_url(one.auth.token_url) if isinstance(one.auth, ClientCredentials) else None,
         "clientCertificate": certificate and certificate.fingerprint,
     }
 

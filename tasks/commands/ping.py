@@ -25,7 +25,8 @@ from dispatcher.sending.answer import Answer
 from dispatcher.sending.exceptions import Failed
 from dispatcher.sending.failures import Failure
 from dispatcher.sending.sender import Sender
-from dispatcher.sending.transport import CERTIFICATE, http_client
+from dispatcher.sending.tokens import Tokens
+from dispatcher.sending.transport import http_client
 from tasks import console, engine_wiring, wiring
 
 
@@ -86,7 +87,8 @@ async def ping_url(
         workspace, state=ACTIVE, subscriptions=others
     )  # a disabled one can be tried before `resume`
     async with http_client(engine_wiring.transport(settings)) as client:
-        sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT)
+        tokens = Tokens(client, settings.request_timeout_seconds)
+        sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT, tokens)
         attempt = await sender.send(_claimed(callback, now_ms), workspace, now_ms)
     return _document(callback, attempt)
 
@@ -104,13 +106,14 @@ class ByHttpx:
         body: bytes,
         workspace: str,
         *,
+        deadline: float | None = None,
         certificate: ClientCertificate | None = None,
     ) -> Answer | Failure:
         """Sends one POST. The answer has the status and the raw body, without headers."""
-        shown = {CERTIFICATE: certificate} if certificate else {}
+        of = {"workspace": workspace, "deadline": deadline, "certificate": certificate}
         try:
             async with self._client.stream(
-                "POST", url, headers=dict(headers), content=body, extensions=shown
+                "POST", url, headers=dict(headers), content=body, extensions=of
             ) as response:
                 raw = b"".join([chunk async for chunk in response.aiter_raw()])
         except Failed as error:

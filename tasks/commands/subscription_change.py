@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from config.settings import Settings
 from dispatcher.rules.retry_schedule import MOST as MOST_ATTEMPTS
 from dispatcher.rules.retry_schedule import SETTINGS
 from dispatcher.rules.subscription import ORDERINGS
@@ -13,10 +14,21 @@ from dispatcher.store.audit import is_changed
 from dispatcher.store.subscriptions import found
 from tasks import console, wiring
 from tasks.actions import subscriptions
-from tasks.commands.look_up import look_up
+from tasks.commands.look_up import look_up, look_up_token_url
 from tasks.commands.subscription import Json, Name, Secret, WorkspaceName, say, show_secret
 from tasks.commands.subscription_certificate import Certificate, Key, certificate_of
-from tasks.commands.subscription_proof import Auth, AuthSecret, AuthUser, Signature, proof
+from tasks.commands.subscription_proof import (
+    Auth,
+    AuthAudience,
+    AuthScope,
+    AuthSecret,
+    AuthTokenUrl,
+    AuthUser,
+    GivenAuth,
+    Signature,
+    proof,
+    token_url,
+)
 
 Events = Annotated[
     str | None,
@@ -71,7 +83,7 @@ NoCheck = Annotated[
     bool,
     typer.Option(
         "--no-check",
-        help="Do not resolve the callback URL, for workers with other settings or name servers than here.",
+        help="Do not resolve the callback URL and the token URL, for workers with other settings or name servers than here.",
     ),
 ]
 
@@ -94,6 +106,9 @@ def add(
     auth: Auth = None,
     auth_user: AuthUser = None,
     auth_secret: AuthSecret = None,
+    auth_token_url: AuthTokenUrl = None,
+    auth_scope: AuthScope = None,
+    auth_audience: AuthAudience = None,
     certificate: Certificate = None,
     key: Key = None,
     no_check: NoCheck = False,
@@ -109,12 +124,13 @@ def add(
     terms = _terms(
         events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
     )
-    terms |= proof(signature, auth, auth_user, auth_secret) | certificate_of(certificate, key)
+    given = GivenAuth(auth, auth_user, auth_secret, auth_token_url, auth_scope, auth_audience)
+    terms |= proof(settings, signature, given) | certificate_of(certificate, key)
     headers = parse_headers(header or [])
 
-    async def work() -> tuple[Workspace, str]:
+    async def work() -> tuple[Workspace, list[str]]:
         async with wiring.store(settings) as store:
-            warning = "" if no_check else await look_up(settings, callback_url)
+            warnings = [] if no_check else await _look_up(settings, callback_url, token_url(terms))
             now_ms = await store.installation.now_ms()
             made = await store.subscriptions.add(
                 workspace,
@@ -127,11 +143,11 @@ def add(
                 **terms,
             )
             await subscriptions.note(store, "add", made, name)
-            return made, warning
+            return made, warnings
 
-    made, warning = console.run(work())
+    made, warnings = console.run(work())
     show_secret(made, name, "is made; its signing secret", as_json)
-    if warning:
+    for warning in warnings:
         console.err.print(warning, markup=False)
 
 
@@ -154,6 +170,9 @@ def update(
     auth: Auth = None,
     auth_user: AuthUser = None,
     auth_secret: AuthSecret = None,
+    auth_token_url: AuthTokenUrl = None,
+    auth_scope: AuthScope = None,
+    auth_audience: AuthAudience = None,
     certificate: Certificate = None,
     key: Key = None,
     no_check: NoCheck = False,
@@ -166,7 +185,8 @@ def update(
     terms = _terms(
         events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
     )
-    terms |= proof(signature, auth, auth_user, auth_secret) | certificate_of(certificate, key)
+    given = GivenAuth(auth, auth_user, auth_secret, auth_token_url, auth_scope, auth_audience)
+    terms |= proof(settings, signature, given) | certificate_of(certificate, key)
     headers = parse_headers(header or [])
     if callback_url is None and dialect is None and not terms and not headers:
         console.fail(
@@ -175,9 +195,9 @@ def update(
             console.USAGE,
         )
 
-    async def work() -> tuple[Workspace, str]:
+    async def work() -> tuple[Workspace, list[str]]:
         async with wiring.store(settings) as store:
-            warning = "" if no_check or not callback_url else await look_up(settings, callback_url)
+            warnings = [] if no_check else await _look_up(settings, callback_url, token_url(terms))
             changed = await store.subscriptions.update(
                 workspace,
                 name,
@@ -188,14 +208,23 @@ def update(
                 **terms,
             )
             await subscriptions.note(store, "update", changed, name)
-            return changed, warning
+            return changed, warnings
 
-    changed, warning = console.run(work())
+    changed, warnings = console.run(work())
     say(workspace, name, "is changed" if is_changed(changed) else "was like that already")
     if signature and (key := subscriptions.public_key(found(changed, name))):
         console.out.print(f"its public key: {key}", markup=False)
-    if warning:
+    for warning in warnings:
         console.err.print(warning, markup=False)
+
+
+async def _look_up(settings: Settings, callback_url: str | None, of_token: str | None) -> list[str]:
+    """Warnings about the given URLs. Raises InvalidInput for a callback URL that deliveries may not go to."""
+    found = [
+        await look_up(settings, callback_url) if callback_url else "",
+        await look_up_token_url(settings, of_token) if of_token else "",
+    ]
+    return [warning for warning in found if warning]
 
 
 def _terms(

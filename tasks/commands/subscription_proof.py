@@ -2,15 +2,29 @@
 
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from getpass import getpass
 from typing import Annotated, Any
 
 import typer
 
-from dispatcher.rules.authorization import BASIC, KINDS, NONE, authorization, check_kind
+from config.settings import Settings
+from dispatcher.rules.authorization import (
+    BASIC,
+    BEARER,
+    KINDS,
+    NONE,
+    OAUTH2,
+    ClientCredentials,
+    TokenServer,
+    authorization,
+    check_kind,
+)
 from dispatcher.rules.subscription import SIGNATURES, check_signature
 from tasks import console
 
+SERVER_OPTIONS = "--auth-token-url, --auth-scope and --auth-audience go with --auth oauth2"
 ENVIRONMENT = "SUBSCRIPTION_AUTH_SECRET"
 STDIN = "-"
 MAX_READ = 10_000
@@ -27,18 +41,49 @@ Auth = Annotated[
     str | None,
     typer.Option(help=f"The Authorization header to send: {', '.join(KINDS)}.", show_default=False),
 ]
-AuthUser = Annotated[str | None, typer.Option(help="The user of --auth basic.", show_default=False)]
+AuthUser = Annotated[
+    str | None,
+    typer.Option(help="The user of --auth basic, or the client id of --auth oauth2.", show_default=False),
+]
 AuthSecret = Annotated[
     str | None,
     typer.Option(
-        help="The password of --auth basic or the token of --auth bearer; - reads it from standard input. Without it, "
-        f"{ENVIRONMENT} is used, or it is asked for.",
+        help="The password of --auth basic, the token of --auth bearer or the client secret of --auth oauth2; - reads it "
+        f"from standard input. Without it, {ENVIRONMENT} is used, or it is asked for.",
         show_default=False,
     ),
 ]
+AuthTokenUrl = Annotated[
+    str | None,
+    typer.Option(help="Where --auth oauth2 gets its tokens (client credentials).", show_default=False),
+]
+AuthScope = Annotated[
+    str | None,
+    typer.Option(help="The scopes that --auth oauth2 asks for, as 'a b'.", show_default=False),
+]
+AuthAudience = Annotated[
+    str | None,
+    typer.Option(
+        help="The parameter audience of --auth oauth2, for token servers that want one.", show_default=False
+    ),
+]
+TYPED = {BASIC: "Password: ", BEARER: "Token: ", OAUTH2: "Client secret: "}
+"""What a secret is called where it is asked for."""
 
 
-def proof(signature: str | None, auth: str | None, user: str | None, secret: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class GivenAuth:
+    """The options of the Authorization header, as given; None: not given."""
+
+    kind: str | None
+    user: str | None
+    secret: str | None = field(repr=False)
+    token_url: str | None
+    scope: str | None
+    audience: str | None
+
+
+def proof(settings: Settings, signature: str | None, given: GivenAuth) -> dict[str, Any]:
     """The given ones as arguments of `Subscriptions.add` and `update`. Raises InvalidInput.
 
     Reads the secret from standard input or asks for it on the terminal, if it was not given.
@@ -47,15 +92,28 @@ def proof(signature: str | None, auth: str | None, user: str | None, secret: str
     if signature is not None:
         check_signature(signature)
         found["signature"] = signature
-    if auth is None:
-        if user is not None or secret is not None:
+    kind, server = given.kind, TokenServer(given.token_url or "", given.scope or "", given.audience or "")
+    if kind != OAUTH2 and (given.token_url, given.scope, given.audience) != (None, None, None):
+        console.fail(SERVER_OPTIONS, console.USAGE)
+    if kind is None:
+        if given.user is not None or given.secret is not None:
             console.fail("--auth-user and --auth-secret go with --auth", console.USAGE)
         return found
-    check_kind(auth)
-    if auth == BASIC and not user:
-        console.fail("--auth basic needs --auth-user", console.USAGE)
-    found["auth"] = authorization(auth, user or "", "" if auth == NONE else _secret(auth, secret)) or NONE
+    check_kind(kind)
+    if kind in (BASIC, OAUTH2) and not given.user:
+        console.fail(f"--auth {kind} needs --auth-user", console.USAGE)
+    if kind == OAUTH2 and not server.url:
+        console.fail(f"--auth {kind} needs --auth-token-url", console.USAGE)
+    secret = "" if kind == NONE else _secret(kind, given.secret)
+    auth = authorization(kind, given.user or "", secret, server, allow_http=settings.allow_http)
+    found["auth"] = auth or NONE
     return found
+
+
+def token_url(found: Mapping[str, Any]) -> str | None:
+    """The token URL in what `proof` returned, if there is one."""
+    auth = found.get("auth")
+    return auth.token_url if isinstance(auth, ClientCredentials) else None
 
 
 def _secret(auth: str, given: str | None) -> str:
@@ -67,4 +125,4 @@ def _secret(auth: str, given: str | None) -> str:
     if not sys.stdin.isatty():
         what = f"--auth {auth} needs its secret: set {ENVIRONMENT}, or --auth-secret - reads standard input"
         console.fail(what, console.USAGE)
-    return getpass("Password: " if auth == BASIC else "Token: ", sys.stderr)
+    return getpass(TYPED[auth], sys.stderr)

@@ -234,12 +234,12 @@ def test_a_secret_typed_on_a_terminal(stack: Stack) -> None:
 
 
 TYPING_ERRORS = {
-    "--auth digest": "auth is one of none, basic, bearer, not 'digest'",
+    "--auth digest": "auth is one of none, basic, bearer, oauth2, not 'digest'",
     "--auth basic": "--auth basic needs --auth-user",
     "--auth basic --auth-user a:b --auth-secret hush": "without a colon",
     "--auth bearer": "--auth bearer needs its secret: set SUBSCRIPTION_AUTH_SECRET, or --auth-secret -",
     "--auth bearer --auth-secret hu=sh": "= at its end alone",
-    "--auth bearer --auth-user a --auth-secret hush": "goes with auth basic alone",
+    "--auth bearer --auth-user a --auth-secret hush": "goes with auth basic and oauth2 alone",
     "--auth-user a": "--auth-user and --auth-secret go with --auth",
     "--auth-secret hush": "--auth-user and --auth-secret go with --auth",
     "--auth bearer --auth-secret hush --header Authorization:x": "exclude each other",

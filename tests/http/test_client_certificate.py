@@ -22,7 +22,7 @@ from dispatcher.sending.answer import Answer
 from dispatcher.sending.client_tls import ClientContexts, with_certificate
 from dispatcher.sending.failures import InternalError, NoAnswer
 from dispatcher.sending.sender import Sender
-from dispatcher.sending.transport import CERTIFICATE, CallbackTransport, http_client
+from dispatcher.sending.transport import CallbackTransport, http_client
 from tests.client_certificates import ClientAuthority
 from tests.http.raw_server import Connection, RawServer, answer, serving
 from tests.http.test_sender import NEW, callback, workspace
@@ -142,7 +142,7 @@ def test_by_httpx(run: Any, scene: Scene) -> None:
         async with scene.receiver() as (server, transport):
             client = http_client(transport)
             for _ in range(2):
-                found = await client.post(server.url_at(HOST), content=b"{}", extensions={CERTIFICATE: crm})
+                found = await client.post(server.url_at(HOST), content=b"{}", extensions={"certificate": crm})
                 assert found.status_code == 200
         assert scene.seen == [["crm", "crm"]]
 

@@ -6,7 +6,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.authorization import Authorization, Basic, Bearer
+from dispatcher.rules.authorization import Authorization, Basic, Bearer, ClientCredentials
 from dispatcher.rules.subscription import Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.sealing import SecretBox
@@ -101,7 +101,9 @@ def test_the_workspaces_own_command_rotates_it_too(acme: Acme, world: World) -> 
 @BOTH
 def test_auth_is_kept_sealed(acme: Acme, name: str) -> None:
     """It is set, replaced and removed; neither it nor a key is readable in Redis."""
-    first, second = Basic("user", "hush-hush"), Bearer("hush-hush")
+    first = ClientCredentials("https://login.example/hush", "hush", "hush", "hush", "hush")
+    second = Bearer("hush-hush")
+    acme.update(name, auth=Basic("user", "hush-hush"))
     acme.update(name, auth=first, signature="ed25519")
     assert acme.read(name).auth == first
     assert b"hush" not in b"".join(acme.stored.values())
@@ -195,7 +197,10 @@ def test_what_cannot_be_unsealed_stops_that_one_alone(
 
 def test_sealed_anew(acme: Acme, world: World) -> None:
     """`rotate-encryption` seals keys and auth with the newest key, too."""
-    wanted: dict[str, Authorization] = {"default": Basic("u", "p"), "crm": Bearer("t")}
+    wanted: dict[str, Authorization] = {
+        "default": Basic("u", "p"),
+        "crm": ClientCredentials("https://login.example/", "id", "s", "a b", "c"),
+    }
     for name, auth in wanted.items():
         acme.update(name, auth=auth, signature="ed25519")
     before = {name: acme.read(name).signing_keys for name in wanted}

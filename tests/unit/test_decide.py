@@ -76,7 +76,7 @@ def test_other_answers_are_tried_again(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", ["dns", "connect", "timeout", "maybe_received", "protocol", "tls_name", "tls_handshake"]
+    "error", ["dns", "connect", "timeout", "maybe_received", "protocol", "auth", "tls_name", "tls_handshake"]
 )
 def test_no_answer_is_tried_again(error: str) -> None:
     """Every way of getting no answer retries after the backoff."""
@@ -208,7 +208,16 @@ def test_lost_attempts_expire(lost_before: int, expires_ms: int, outcome: Outcom
         *((answered(status), EndpointHealth.ANSWERED) for status in (302, 400, 401, 404, 408, 410, 422)),
         *(
             (broken(e), EndpointHealth.DOWN)
-            for e in ("dns", "connect", "proxy", "timeout", "maybe_received", "tls_name", "tls_handshake")
+            for e in (
+                "dns",
+                "connect",
+                "proxy",
+                "timeout",
+                "maybe_received",
+                "auth",
+                "tls_name",
+                "tls_handshake",
+            )
         ),
         (broken("protocol"), EndpointHealth.ANSWERED),
         *(

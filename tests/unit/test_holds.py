@@ -94,6 +94,11 @@ CASES: list[tuple[dict[str, Any], str, str | None]] = [
         "waiting: due since 08:00:00Z (0 s ago), 0 in flight of at most 2",
         "fails (tls_expired)",
     ),
+    (
+        {"waiting": 3, "failures": 2, "oldest_due_ms": NOW, "last_error": "auth"},
+        "waiting: due since 08:00:00Z (0 s ago), 0 in flight of at most 2",
+        "cannot prove who we are (auth)",
+    ),
 ]
 
 
