@@ -244,7 +244,7 @@ TYPING_ERRORS = {
     "--auth-secret hush": "--auth-user and --auth-secret go with --auth",
     "--auth bearer --auth-secret hush --header Authorization:x": "exclude each other",
     "--signature rsa": "signature is one of hmac, ed25519, not 'rsa'",
-    "": "--signature or --auth",
+    "": "--signature, --auth or --client-certificate",
 }
 
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.authorization import ClientCredentials
+from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import NoAnswer
@@ -351,17 +352,23 @@ def test_an_attempt_has_one_deadline(by_httpx: bool) -> None:
 
 
 def test_all_of_an_attempt_has_the_same_deadline() -> None:
-    """Both POSTs are given it."""
+    """Both POSTs are given it, and show the client certificate if there is one."""
+    shown = ClientCertificate("", "", "f", "", NOW_MS * 2)
     deadlines: list[float | None] = []
 
     class Refusing:
-        async def post(self, *_request: object, deadline: float | None = None) -> Answer:
+        async def post(
+            self, *_request: object, deadline: float | None = None, certificate: object = None
+        ) -> Answer:
             deadlines.append(deadline)
+            assert certificate is shown
             await asyncio.sleep(0.01)  # the loop's clock goes on
             return Answer(401)
 
     async def tell(made: Scene) -> None:
-        own = changed(workspace(), callback_url=made.receiver.url, auth=made.credentials)
+        own = changed(
+            workspace(), callback_url=made.receiver.url, auth=made.credentials, client_certificate=shown
+        )
         sender = Sender(Refusing(), AGENT, made.tokens)
         await sender.send(callback(made.receiver.url), own, NOW_MS)
         made.now = 31

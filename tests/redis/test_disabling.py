@@ -200,15 +200,6 @@ def test_our_proxy_is_not_the_receiver(world: World, error: str) -> None:
     assert scene.settled.failing_since_ms == 0
 
 
-def test_a_token_server_is_the_receivers(world: World) -> None:
-    """What a subscription's token server does counts as a failure of its receiver."""
-    scene = Scene(world)
-    scene.world.now = START_MS
-    scene.customer.tell(change("e1"))
-    assert scene.serve(500, error="auth") == 1
-    assert scene.settled.failing_since_ms == START_MS
-
-
 def test_no_rules(world: World) -> None:
     """0 is never."""
     scene = Scene(world)

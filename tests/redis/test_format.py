@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.errors import OtherFormat
 from dispatcher.rules.outcomes import Retry
-from dispatcher.store.format import FORMAT, agree, require_format
+from dispatcher.store.format import FORMAT, FORMATS, agree, require_format
 from tests.world import World, callback
 
 FORMAT_1 = Path(__file__).parent / "data" / "format-1.json"
@@ -97,7 +97,7 @@ def test_nothing_there_is_this_format(world: World) -> None:
     assert str(FORMAT) == world.run(world.installation.format())
 
 
-@pytest.mark.parametrize("number", ["1", "4", "nonsense"])
+@pytest.mark.parametrize("number", ["1", str(FORMATS[-1] + 1), "nonsense"])
 def test_another_format_is_refused(world: World, number: str) -> None:
     """Data of a format that this version does not write is left as it is, and the line says what to do."""
     world.call("set", world.keys.format, number)
@@ -125,7 +125,7 @@ def test_older_worker_alive(world: World) -> None:
 
 def test_running_worker_meets_another_format(world: World) -> None:
     """A worker that finds another number than its own at a wake stops: it is told by each wake."""
-    world.call("set", world.keys.format, "4")
+    world.call("set", world.keys.format, FORMATS[-1] + 1)
     with pytest.raises(OtherFormat):
         require_format(world.run(world.ledger.wake()).format)
 

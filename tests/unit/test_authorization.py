@@ -17,7 +17,7 @@ from dispatcher.rules.authorization import (
     kind_of,
 )
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.request_headers import credentials_for, request_headers
+from dispatcher.rules.request_headers import proof_for, request_headers
 from dispatcher.rules.subscription import Receiver, Secret, Subscription
 from dispatcher.rules.workspace import Workspace
 from dispatcher.signing import new_secret
@@ -183,7 +183,7 @@ def sent(receiver: Receiver, url: str) -> str | None:
 
 def wants_token(receiver: Receiver, url: str) -> bool:
     """Whether a token is fetched for it."""
-    return credentials_for(to(receiver, url), receiver) is not None
+    return proof_for(to(receiver, url), receiver).credentials is not None
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ class Posts:
         self.answer = answer
         self.headers: list[Mapping[str, str]] = []
 
-    async def post(self, _url: str, headers: Mapping[str, str], _body: bytes, _of: str) -> Answer | Failure:
+    async def post(
+        self, _url: str, headers: Mapping[str, str], _body: bytes, _of: str, **_options: object
+    ) -> Answer | Failure:
         """The answer."""
         self.headers.append(headers)
         if isinstance(self.answer, Exception):

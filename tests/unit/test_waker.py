@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dispatcher.errors import OtherFormat, RedisUnavailable
-from dispatcher.store.format import FORMAT
+from dispatcher.store.format import FORMAT, FORMATS
 from dispatcher.store.replies import Hint, Lost
 from dispatcher.worker import waker
 from dispatcher.worker.load import Load
@@ -192,7 +192,7 @@ def test_what_expired_cannot_be_ended() -> None:
     play(story)
 
 
-@pytest.mark.parametrize("found", [OtherFormat("refused"), woken(format=str(FORMAT + 2))])
+@pytest.mark.parametrize("found", [OtherFormat("refused"), woken(format=str(FORMATS[-1] + 1))])
 def test_another_format(found: Any) -> None:
     """The loop ends if Redis has another format: this version must not write to it."""
 
