@@ -79,7 +79,9 @@ class Breaker:
             self.pause = now if probe else self.pause
         elif probe or self.pause == 0:
             self.failures += 1
-            is_probe_of_breaker = probe and self.length > 0  # else a Retry-After paused it: one failure of many
+            is_probe_of_breaker = (
+                probe and self.length > 0
+            )  # else a Retry-After paused it: one failure of many
             if is_probe_of_breaker or self.failures >= BREAKER_FAILURES:
                 self.length = min(
                     self.length * 2 if is_probe_of_breaker else FIRST_PAUSE_MS, LONGEST_PAUSE_MS
