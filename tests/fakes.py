@@ -55,15 +55,19 @@ async def quiet(rounds: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-def claimed(event_id: str) -> Claimed:
-    """A callback as a claim gives it."""
-    return Claimed(event_id, 1, 1, NOW_MS + 60_000, "MESSAGE_SENT", Status.SENT, "m1", ORIGIN, b"{}")
+def claimed(event_id: str, number: int = 1) -> Claimed:
+    """A callback as its claim of this number gives it."""
+    return Claimed(
+        event_id, number, number, NOW_MS + 60_000, "MESSAGE_SENT", Status.SENT, "m1", ORIGIN, b"{}"
+    )
 
 
-def claim(*event_ids: str, workspace: str = "acme", more: bool = False, wait_ms: int = 0) -> Claim:
+def claim(
+    *event_ids: str, number: int = 1, workspace: str = "acme", more: bool = False, wait_ms: int = 0
+) -> Claim:
     """What a claim gives; its lease is a long one."""
     ends_at = asyncio.get_running_loop().time() + 3600
-    return Claim(more, wait_ms, workspace, ORIGIN, "r", [claimed(one) for one in event_ids], ends_at)
+    return Claim(more, wait_ms, workspace, ORIGIN, "r", [claimed(one, number) for one in event_ids], ends_at)
 
 
 def woken(hints: Sequence[Hint] = (), lost: Sequence[Any] = (), **fields: Any) -> Woken:

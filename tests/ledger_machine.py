@@ -79,13 +79,16 @@ class Breaker:
             self.pause = now if probe else self.pause
         elif probe or self.pause == 0:
             self.failures += 1
-            if probe or self.failures >= BREAKER_FAILURES:
+            is_probe_of_breaker = (
+                probe and self.length > 0
+            )  # else a Retry-After paused it: one failure of many
+            if is_probe_of_breaker or self.failures >= BREAKER_FAILURES:
                 self.length = min(
-                    self.length * 2 if probe and self.length else FIRST_PAUSE_MS, LONGEST_PAUSE_MS
+                    self.length * 2 if is_probe_of_breaker else FIRST_PAUSE_MS, LONGEST_PAUSE_MS
                 )
                 self.pause = now + max(self.length, retry_after_ms)
-            elif retry_after_ms:
-                self.pause = now + retry_after_ms
+            else:
+                self.pause = now + retry_after_ms if retry_after_ms else 0
         if probe:
             self.probe = None
 
@@ -107,6 +110,17 @@ class Modelled:
     """Its worker died with it twice."""
     in_chain: bool = True
     stamp: int = 0
+    recorded: tuple[int, str | None] | None = None
+    """Start and error of the attempt that was recorded last."""
+
+    def holds(self, claim: int) -> bool:
+        """Whether a result with this claim number is recorded."""
+        return (self.place, self.claim) == ("leased", claim)
+
+    def knows(self, claim: int, attempt: tuple[int, str | None] | None) -> bool:
+        """Whether this very attempt was recorded before: the reply was lost, and the call repeated."""
+        is_last = attempt is not None and attempt == self.recorded
+        return self.place != "leased" and self.claim == claim and is_last
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -328,22 +342,24 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         retry_after_ms = retry_after_ms if health is EndpointHealth.DOWN else 0
         modelled = self.model[EndpointName.parse(endpoint).workspace, one.event_id]
-        valid = modelled.place == "leased" and modelled.claim == one.claim
+        valid = modelled.holds(one.claim)
         losses = one.lost_before + 1 if isinstance(one, Lost) else 0
-        error = "worker_lost" if losses else "http_500"
+        error = None if isinstance(outcome, Delivered) else "worker_lost" if losses else "http_500"
+        attempt = None if isinstance(outcome, Released) else (self.world.now, error)
         more, counted = self.world.settle(
             one.event_id,
             one.claim,
             outcome,
             endpoint=endpoint,
-            error=None if isinstance(outcome, Delivered) else error,
+            error=error,
             health=health,
             retry_after_ms=retry_after_ms,
             losses=losses,
             claim_next=claim_next,
         )
-        assert valid == counted
+        assert (valid or modelled.knows(one.claim, attempt)) == counted
         if valid:
+            modelled.recorded = attempt or modelled.recorded
             self.windows[endpoint] = MOVES.get(health, int)(self.windows[endpoint])
             breaker = self.breakers[endpoint]
             probe = breaker.pause > 0 and breaker.probe == (one.event_id, one.claim)

@@ -407,6 +407,10 @@ class SubscriptionMachine(RuleBasedStateMachine):
             self.tell_again(0)
         for name in self.terms:
             self.world.run(self.subscriptions.resume("acme", name or "default", self.world.ledger))
+        if (
+            self.broke
+        ):  # what accept has begun for a subscription that is gone is in no expiries until a sweep
+            self.sweep()
         for _ in range(40):
             if not self.world.call("zcard", self.world.keys.expiries):
                 break

@@ -23,6 +23,7 @@ from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.attempt_log import log_attempt, name_of
 from dispatcher.worker.disabling import ASKED, Disabler
+from dispatcher.worker.in_hand import InHand
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
@@ -64,13 +65,13 @@ class Turn:
     def __init__(self, hint: Hint, parts: TurnParts, claim: Claim | None = None) -> None:
         self.endpoint, self.workspace = hint
         self._name = EndpointName(hint.workspace, hint.endpoint)  # its id, until the first claim names it
-        self.in_flight = 0
         self._parts = parts
         self._until = time.monotonic() + parts.turn_seconds
         self._more = True
         self._batch = FIRST_CLAIM
         self._token_at: float | None = None
         self._finished: list[Settlement] = []
+        self._in_hand = InHand()
         self._news = asyncio.Event()
         self._taken = 0
         """Slots for the first claim, taken when the turn is created, so that Admission sees how many are left."""
@@ -101,7 +102,7 @@ class Turn:
                     await self._claim()
                 elif self._finished:
                     await self._settle()
-                elif self.in_flight or self._waits_for_token():
+                elif self._in_hand.under_way or self._waits_for_token():
                     await self._news_or_token()
                 else:
                     return self._more or self._token_at is not None
@@ -152,13 +153,15 @@ class Turn:
         self._name = EndpointName(claim.workspace, claim.origin, claim.subscription)
         self._token_at = time.monotonic() + claim.wait_ms / 1000 if claim.wait_ms else None
         for callback in claim.callbacks:
-            self.in_flight += 1
+            if not self._in_hand.take(callback):
+                self._parts.slots.refund(self.endpoint, self.workspace, 1)
+                log.warning("callback.claimed_again", event_id=callback.event_id, claim=callback.claim)
+                continue
             task = asyncio.create_task(self._attempt(callback, claim))
             task.add_done_callback(self._attempted)
 
     def _attempted(self, task: "asyncio.Task[Settlement]") -> None:
-        self.in_flight -= 1
-        settlement = task.result()
+        settlement = self._in_hand.ended(task.result())
         took_ms = settlement.attempt.duration_ms if settlement.attempt else 0
         self._parts.slots.give_back(self.endpoint, self.workspace, 1)
         self._parts.slots.learn(self.endpoint, self.workspace, settlement.health, took_ms)
@@ -179,6 +182,8 @@ class Turn:
                 error, f"{len(settlements)} results are not recorded: sent again after their lease"
             )
             return
+        finally:
+            self._in_hand.recorded(settlements)
         slots.refund(
             self.endpoint, self.workspace, taken - (len(settled.claim.callbacks) if settled.claim else 0)
         )

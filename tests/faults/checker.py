@@ -41,6 +41,10 @@ class Recorder:
         if not self._under_way[event_id]:
             del self._under_way[event_id]
 
+    def is_under_way(self, event_id: str) -> bool:
+        """Whether a POST of this callback has come in and was not answered."""
+        return event_id in self._under_way
+
     def note(self, received: Received) -> None:
         """It was answered."""
         self.received.append(received)

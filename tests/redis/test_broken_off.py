@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -380,3 +381,19 @@ def test_not_repeated_after_a_break(name: str, prepare: Callable[[World], Operat
         world.close()
         if not was_broken:
             break
+
+
+def test_what_stays_on_the_queue_is_read_again(redis_url: str) -> None:
+    """Whichever write of accept fails, or is lost with power, an entry that is still there counts as read and not done."""
+    for number in range(1, 200):
+        world = fresh(redis_url)
+        entries, events = world.enqueued(2), world.keys.events
+        world.call("xreadgroup", "workers", "intake", {events: ">"})
+        accept = partial(world.accept, callback("e1"), callback("e2", message="m2"), entries=entries)
+        was_broken = breaks(world, accept, number)
+        pending = world.call("xpending_range", events, "workers", "-", "+", 10)
+        assert {one for one, _ in world.call("xrange", events)} <= {one["message_id"] for one in pending}
+        world.close()
+        if not was_broken:
+            break
+    assert number > 2

@@ -232,6 +232,26 @@ def test_poisoned_entry(redis_url: str) -> None:
     assert (["e2", "e3"], "poisoned", line(1).decode()) == (ids, rejected.reason, rejected.raw)
 
 
+def test_deleted_and_still_counted_as_read(redis_url: str) -> None:
+    """An entry that is gone, as accept leaves it if Redis loses the last of its writes, counts as read no longer."""
+
+    async def work() -> tuple[int, int, list[str]]:
+        reader = Reader(redis_url)
+        await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
+        await reader.ledger.lead("dead", 100)
+        entry = await reader.client.xadd(KEYS.events, {"event": line(1)})
+        await reader.client.xreadgroup("workers", "intake", {KEYS.events: ">"})
+        await reader.client.xdel(KEYS.events, entry)
+        await reader.client.xadd(KEYS.events, {"event": line(2)})
+        await reader.drain()
+        pending = (await reader.client.xpending(KEYS.events, "workers"))["pending"]
+        found = pending, await reader.client.xlen(KEYS.rejected), await accepted(reader)
+        await reader.close()
+        return found
+
+    assert (0, 0, ["e2"]) == asyncio.run(work())
+
+
 def test_two_readers_one_leads(redis_url: str) -> None:
     """Of two intakes one leads; when it stops the other goes on at once."""
 

@@ -224,3 +224,19 @@ def test_a_failure_after_a_retry_after_is_one_of_many(told: Told) -> None:
     assert isinstance(found, Settled)
     assert ("same", 0) == (found.breaker, found.paused_until_ms)
     assert b"2" == told.call("hget", told.keys.endpoint(ID), "failures")
+
+
+def test_a_claim_that_redis_lost(told: Told) -> None:
+    """It is given again with the same claim number: so a worker knows what it has in hand, and its result counts."""
+    told.accept(callback("e1"))
+    kept = {key: told.call("dump", key) for key in told.call("keys", "*")}
+    [first] = told.claim().callbacks
+    told.call("flushall")
+    for key, value in kept.items():
+        told.call("restore", key, 0, value)
+    [again] = told.claim().callbacks
+    assert (first.event_id, first.claim) == (again.event_id, again.claim)
+    recorded = told.settle_all(delivered(told, "e1"))
+    assert isinstance(recorded, Settled)
+    assert ([True], 0) == (recorded.counted, told.waiting())
+    assert State.DELIVERED is told.event("e1").state

@@ -172,6 +172,74 @@ def test_what_accept_gives() -> None:
     play(story)
 
 
+def give(scene: Scene, number: int = 1) -> None:
+    """Accept leases e1 to this worker, with this claim number."""
+    room = scene.turns.reserve(1, ["acme"])
+    scene.turns.serve_claims([("a", claim("e1", number=number))], room.claims)
+
+
+def numbers(scene: Scene) -> list[int]:
+    """The claim numbers of what was settled."""
+    return [one.claim for _, settlements, _ in scene.settler.asked for one in settlements]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_redis_gives_again_while_it_is_sent(number: int) -> None:
+    """A callback is not sent while its POST is under way, whose result counts for the newer claim: Redis lost the first."""
+
+    async def story(scene: Scene) -> None:
+        scene.sender.gate.shut()
+        give(scene)
+        await until(lambda: scene.sender.gate.waiting, "its POST")
+        with capture_logs() as logged:
+            give(scene, number)
+            await quiet()
+        assert ["callback.claimed_again"] == [line["event"] for line in logged]
+        assert 1 == scene.slots.taken
+        scene.sender.gate.open()
+        await scene.ended()
+        assert (["e1"], [number]) == (scene.sender.sent, numbers(scene))
+
+    play(story)
+
+
+@pytest.mark.parametrize(("number", "sent"), [(1, 1), (2, 2)])
+def test_what_redis_gives_again_while_it_is_recorded(number: int, sent: int) -> None:
+    """A callback whose result is about to be recorded is sent only with another claim number: then it is recorded."""
+
+    async def story(scene: Scene) -> None:
+        scene.settler.gate.shut()
+        give(scene)
+        await until(lambda: scene.settler.gate.waiting, "its record")
+        give(scene, number)
+        await quiet()
+        assert ["e1"] * sent == scene.sender.sent
+        scene.settler.gate.open()
+        await scene.ended()
+        assert [1, 2][:sent] == numbers(scene)
+
+    play(story)
+
+
+@pytest.mark.parametrize("error", [None, RedisUnavailable("away")], ids=["recorded", "given up"])
+def test_what_redis_gives_again_later(error: Exception | None) -> None:
+    """What a turn has recorded, or could not record, it sends again."""
+
+    async def story(scene: Scene) -> None:
+        scene.settler.gate.shut()
+        give(scene)
+        await until(lambda: scene.settler.gate.waiting, "its record")
+        [turn] = scene.turns._turns.values()
+        scene.settler.error = error
+        scene.settler.gate.open()
+        await until(lambda: not turn._in_hand._unrecorded, "an empty hand")
+        give(scene)
+        await scene.ended()
+        assert ["e1", "e1"] == scene.sender.sent
+
+    play(story)
+
+
 def test_what_accept_gives_an_endpoint_that_has_a_turn() -> None:
     """A running turn also sends what accept leases, whether it is claiming, waiting for an answer or recording one."""
 

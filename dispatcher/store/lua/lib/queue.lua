@@ -1,11 +1,13 @@
 -- Entries of the queue: how they leave it, and how one that cannot be used is kept in `rejected`.
 
--- Takes entries off the queue, in batches.
+-- Takes entries off the queue, in batches; deletes them first. If Redis loses the second command with power,
+-- an entry that is gone and counts as read is read again, and leaves. One that is there, and counts as done,
+-- would stay for ever.
 local function leave_queue(queue_entries)
   for first = 1, #queue_entries, 500 do
     local last = math.min(first + 499, #queue_entries)
-    redis.call('XACK', key_of('events'), GROUP, unpack(queue_entries, first, last))
     redis.call('XDEL', key_of('events'), unpack(queue_entries, first, last))
+    redis.call('XACK', key_of('events'), GROUP, unpack(queue_entries, first, last))
   end
 end
 
