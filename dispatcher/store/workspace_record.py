@@ -13,6 +13,7 @@ from dispatcher.rules.field_mask import check_mask
 from dispatcher.rules.retry_schedule import parse_schedule
 from dispatcher.rules.subscription import (
     ACTIVE,
+    NAME,
     ORDERINGS,
     STATES,
     Disabling,
@@ -63,7 +64,7 @@ class WorkspaceRecord:
     def read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
         """Parses a workspace. Of a subscription whose secrets cannot be decrypted, `problem` says why."""
         of, opened = self._receiver(fields, "")
-        names = sorted(name[len(URL_OF) :].decode() for name in fields if name.startswith(URL_OF))
+        names = sorted(name for one in fields if one.startswith(URL_OF) and (name := _name(one)))
         dialect = fields[b"dialect"].decode()
         return Workspace(
             workspace,
@@ -94,8 +95,7 @@ class WorkspaceRecord:
         try:
             return self._subscription(fields, name, dialect)
         except (ValueError, KeyError):
-            url = fields[URL_OF + name.encode()].decode(errors="replace")
-            return Subscription(name, dialect, url, (), 0, problem="its record in Redis is damaged")
+            return _damaged(fields, name, dialect)
 
     def _subscription(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
         of, opened = self._receiver(fields, f":{name}")
@@ -207,6 +207,35 @@ class WorkspaceRecord:
         return {
             name: self.seal(value) for name, value in of.items() if value or name in ("secrets", "headers")
         }
+
+
+def _name(field: bytes) -> str:
+    """The subscription whose URL a field is; empty if no subscription can have that name: written by hand."""
+    name = field[len(URL_OF) :].decode(errors="replace")
+    return name if NAME.fullmatch(name) else ""
+
+
+def _damaged(fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
+    """What is left of a subscription whose record is damaged: what says which callbacks there are, and what is in them.
+
+    It is accepted for as before, so that nothing is lost or shows what it must not, once the record is repaired.
+    """
+
+    def text(field: str) -> str:
+        return fields.get(f"{field}:{name}".encode(), b"").decode(errors="replace")
+
+    return Subscription(
+        name,
+        text("dialect") or dialect,
+        text("callback_url"),
+        (),
+        0,
+        events=tuple(text("events").split()),
+        channels=tuple(text("channels").split(",")) if text("channels") else (),
+        without_fields=tuple(text("without_fields").split()),
+        state=text("state") or ACTIVE,
+        problem="its record in Redis is damaged",
+    )
 
 
 def _disabling(text: str) -> Disabling | None:
