@@ -1,7 +1,7 @@
 """Reads endpoints: state, waiting callbacks, last failed attempt."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -236,49 +236,6 @@ class Endpoints:
             return None
         in_flight = reply(leased, self._keys.leased(id_), 0)
         return _endpoint(id_, fields, in_flight, reply(lane, self._keys.lane(id_), ()), now_ms)
-
-
-async def waiting_of(
-    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
-) -> dict[str, int]:
-    """The endpoints (ids) of a workspace, or of one subscription, that have waiting callbacks, with how many."""
-    fields = _field_of(workspace, "waiting", client, keys, subscription)
-    found = [(id_, number(waiting)) async for id_, waiting in fields]
-    return {id_: waiting for id_, waiting in found if waiting > 0}
-
-
-async def stopped_of(
-    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
-) -> list[str]:
-    """The endpoints (ids) of a workspace, or of one subscription, that the operator stopped."""
-    fields = _field_of(workspace, "stopped", client, keys, subscription)
-    return [id_ async for id_, stopped in fields if stopped]
-
-
-async def failing_of(
-    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
-) -> list[str]:
-    """The endpoints (ids) of a workspace, or of one subscription, at which an attempt ever failed."""
-    fields = _field_of(workspace, "failing", client, keys, subscription)
-    return [id_ async for id_, failing in fields if failing]
-
-
-async def _field_of(
-    workspace: str, field: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None
-) -> AsyncIterator[tuple[str, bytes | None]]:
-    """Each endpoint (id) of a workspace, or of one subscription (empty: the default one), with a field of its record."""
-    cursor: Any = None
-    while cursor != 0:
-        page: Any
-        cursor, page = await client.zscan(keys.endpoints, cursor or 0, count=READ_AT_ONCE)
-        pipe = client.pipeline(transaction=False)
-        for id_, _ in page:
-            pipe.hmget(keys.endpoint(id_.decode()), ["name", field])
-        for (id_, _), fields in zip(page, await pipe.execute(raise_on_error=False), strict=True):
-            name, value = reply(fields, keys.endpoint(id_.decode()), (None, None))
-            called = EndpointName.parse((name or b"").decode(errors="replace"))
-            if called.workspace == workspace and subscription in (None, called.subscription):
-                yield id_.decode(), value
 
 
 def _endpoint(

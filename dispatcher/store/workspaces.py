@@ -2,13 +2,14 @@
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import ResponseError
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.model import WORKSPACE_PATTERN
@@ -18,7 +19,8 @@ from dispatcher.rules.subscription import ACTIVE, DISABLED, Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.connection import translated
-from dispatcher.store.endpoints import failing_of, stopped_of, waiting_of
+from dispatcher.store.damaged import number, reply
+from dispatcher.store.endpoints_of import Owned, endpoints_of
 from dispatcher.store.installation import Installation
 from dispatcher.store.key_rotation import new_secret, rotated_fields
 from dispatcher.store.keys import Keys
@@ -225,20 +227,29 @@ class Workspaces:
         return int(count)
 
     async def write(
-        self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]], *, anew: bool = False
+        self,
+        workspace: str,
+        change: Callable[[Workspace | None], dict[str, Any]],
+        *,
+        anew: bool = False,
+        look_at: Collection[str] = (),
+        look: Callable[[dict[str, int]], None] = lambda _: None,
     ) -> Workspace:
         """Sets the fields that `change` returns for the current workspace, and a new revision, atomically.
 
         Fields that are None are removed. If nothing would change, writes nothing and keeps the revision, unless `anew`. Secrets and headers are compared
-        decrypted: encrypted, equal ones differ.
+        decrypted: encrypted, equal ones differ. `look` gets how many callbacks wait for the endpoints (ids) `look_at`,
+        as it is in the moment of the change, and may raise.
         """
         key, before = self._keys.workspace(workspace), None
+        records = {one: self._keys.endpoint(one) for one in look_at}
 
         async def write(pipe: Any) -> None:
             nonlocal before
             there = await pipe.hgetall(key)
             before = self.record.read(workspace, there) if there else None
             fields = change(before)
+            look({one: await _waiting(pipe, record) for one, record in records.items()})
             gone = [name for name, value in fields.items() if value is None]
             after = {k: v for k, v in (there | as_stored(fields)).items() if k.decode() not in gone}
             if before and not anew and before == self.record.read(workspace, after):
@@ -251,25 +262,31 @@ class Workspaces:
             pipe.hset(key, mapping=kept | {"revision": secrets.token_hex(6)})
             pipe.sadd(self._keys.workspaces, workspace)
 
-        with translated(self._url):
-            await self._client.transaction(write, key)  # runs again if the key changes meanwhile
+        with translated(self._url):  # runs again if one of the keys changes meanwhile
+            await self._client.transaction(write, key, *records.values())
         return replace(await self.require(workspace), before=before)
+
+    async def endpoints(self, workspace: str, subscription: str | None = None) -> list[Owned]:
+        """The endpoints of a workspace, or of one subscription (empty: the default one)."""
+        with translated(self._url):
+            return await endpoints_of(workspace, self._client, self._keys, subscription)
 
     async def waiting(self, workspace: str, subscription: str | None = None) -> dict[str, int]:
         """The endpoints (ids) of a workspace, or of one subscription, that have waiting callbacks, with how many."""
-        with translated(self._url):
-            return await waiting_of(workspace, self._client, self._keys, subscription)
+        return {
+            one.id: one.waiting for one in await self.endpoints(workspace, subscription) if one.waiting > 0
+        }
 
     async def forget_failing(self, workspace: str, subscription: str) -> None:
         """Forgets since when every attempt of a subscription failed (lua/lib/breaker.lua)."""
-        with translated(self._url):
-            for endpoint in await failing_of(workspace, self._client, self._keys, subscription):
-                await self._client.hdel(self._keys.endpoint(endpoint), "failing", "gone")
+        for endpoint in await self.endpoints(workspace, subscription):
+            if endpoint.has_failed:
+                with translated(self._url):
+                    await self._client.hdel(self._keys.endpoint(endpoint.id), "failing", "gone")
 
     async def stopped(self, workspace: str, subscription: str | None = None) -> list[str]:
         """The endpoints (ids) of a workspace, or of one subscription, that the operator stopped."""
-        with translated(self._url):
-            return await stopped_of(workspace, self._client, self._keys, subscription)
+        return [one.id for one in await self.endpoints(workspace, subscription) if one.is_stopped]
 
     async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
         """Removes a workspace and its API keys. Raises NotFound, or StillWaiting unless forced.
@@ -301,6 +318,14 @@ class Workspaces:
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
         return total
+
+
+async def _waiting(pipe: Any, record: str) -> int:
+    """How many callbacks wait for an endpoint; 0 if its record is damaged, as where endpoints are listed."""
+    try:
+        return number(await pipe.hget(record, "waiting"))
+    except ResponseError as error:
+        return int(reply(error, record, 0))
 
 
 def _there(workspace: Workspace | None, name: str) -> Workspace:
