@@ -1,7 +1,7 @@
 """Reads endpoints: state, waiting callbacks, last failed attempt."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from dispatcher.codec import iso_or_none
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
+from dispatcher.rules.subscription import ACTIVE, DISABLED, PAUSED
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.damaged import number, real, reply, time_ms
 from dispatcher.store.kept_body import url_of
@@ -61,6 +62,8 @@ class Endpoint:
     has_answer: bool = False
     subscription: str = ""
     """Whose it is; empty: the default one's, or of a URL that came with status changes."""
+    subscription_state: str = ACTIVE
+    """Whether its subscription is paused or disabled. Filled in by Endpoints.with_states."""
 
     @property
     def name(self) -> EndpointName:
@@ -99,6 +102,7 @@ class Endpoint:
             "workspace": self.workspace,
             **({"subscription": self.subscription} if self.subscription else {}),
             "state": self.state,
+            **({"subscriptionState": self.subscription_state} if self.subscription_state != ACTIVE else {}),
             "waiting": self.waiting,
             "inFlight": self.in_flight,
             "window": self.window,
@@ -136,9 +140,35 @@ class Endpoints:
         )
 
     async def get(self, name: EndpointName) -> Endpoint | None:
-        """The endpoint of that name, or None if there is no record of it."""
-        found = await self._read([endpoint_id(name)])
+        """The endpoint of that name, with its subscription's state; or None if there is no record of it."""
+        found = await self.with_states(await self._read([endpoint_id(name)]))
         return found[0] if found else None
+
+    async def with_states(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """The same endpoints, each with the state of its subscription."""
+        states = await self.states(one.name for one in endpoints)
+        return [replace(one, subscription_state=states[one.name]) for one in endpoints]
+
+    async def states(self, names: Iterable[EndpointName]) -> dict[EndpointName, str]:
+        """The state of the subscription that each endpoint is of: active, paused or disabled.
+
+        One that is disabled only ends what goes to its own server; a default one's other endpoints are of URLs that
+        came with status changes.
+        """
+        asked = list(dict.fromkeys(names))
+        found: dict[EndpointName, str] = {}
+        for first in range(0, len(asked), READ_AT_ONCE):
+            some = asked[first : first + READ_AT_ONCE]
+            pipe = self._client.pipeline(transaction=False)
+            for name in some:
+                of = f":{name.subscription}" if name.subscription else ""
+                pipe.hmget(self._keys.workspace(name.workspace), f"state{of}", f"callback_url{of}")
+            with translated(self._url):
+                replies = await pipe.execute(raise_on_error=False)
+            for name, fields in zip(some, replies, strict=True):
+                state, url = reply(fields, self._keys.workspace(name.workspace), (None, None))
+                found[name] = _state(name, state, url)
+        return found
 
     async def with_answers(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """The same endpoints, each with the answer of its last failed attempt if that is still kept."""
@@ -236,6 +266,18 @@ class Endpoints:
             return None
         in_flight = reply(leased, self._keys.leased(id_), 0)
         return _endpoint(id_, fields, in_flight, reply(lane, self._keys.lane(id_), ()), now_ms)
+
+
+def _state(name: EndpointName, state: bytes | None, url: bytes | None) -> str:
+    if state == PAUSED.encode():
+        return PAUSED
+    if state != DISABLED.encode():
+        return ACTIVE
+    try:
+        own = parse_callback_url((url or b"").decode(errors="replace"), allow_http=True).origin
+    except InvalidInput:
+        own = ""
+    return DISABLED if name.subscription or own == name.origin else ACTIVE
 
 
 def _endpoint(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from dispatcher.errors import NotFound
 from dispatcher.rules.endpoint_name import EndpointName, callback_id, subscription_of
 from dispatcher.rules.outcomes import State
+from dispatcher.rules.subscription import ACTIVE
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
@@ -91,9 +92,16 @@ def is_of_removed(event: StoredCallback, workspace: Workspace | None) -> bool:
 
 
 async def held(store: wiring.Store, names: Iterable[EndpointName]) -> list[Endpoint]:
-    """Those of the endpoints that are stopped or paused: what is replayed waits until that ends."""
+    """Those of the endpoints that are stopped or paused, or whose subscription is no more active.
+
+    What is replayed waits until that ends, or ends failed.
+    """
     found = [await store.endpoints.get(name) for name in names]
-    return [one for one in found if one and one.state in ("stopped", "paused")]
+    return [
+        one
+        for one in found
+        if one and (one.state in ("stopped", "paused") or one.subscription_state != ACTIVE)
+    ]
 
 
 async def replay_all(

@@ -8,6 +8,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from config.settings import Settings
+from dispatcher.rules.subscription import ACTIVE
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by
 from dispatcher.store.stored_callback import StoredCallback
@@ -136,6 +137,8 @@ def print_many(found: Replayed, rate: float, *, done: bool) -> None:
 
 def _held(endpoint: Endpoint) -> str:
     """Why nothing is sent to an endpoint now, and what ends that."""
+    if endpoint.subscription_state != ACTIVE and endpoint.state != "stopped":
+        return f"held: {held_by(endpoint)}"
     command = "resume" if endpoint.state == "stopped" else "retry"
     return f"{held_by(endpoint)}; `dispatcher endpoint {command} {endpoint.name}`"
 
