@@ -1,5 +1,6 @@
 """A subscription as commands print it, and as the trail has it."""
 
+from collections import Counter
 from typing import Any
 
 from dispatcher import ed25519
@@ -22,6 +23,14 @@ def names(workspace: Workspace) -> list[str]:
 async def waiting(store: wiring.Store, workspace: str, name: str) -> int:
     """How many callbacks wait for a subscription."""
     return sum((await store.workspaces.waiting(workspace, "" if name == DEFAULT else name)).values())
+
+
+async def waiting_of_each(store: wiring.Store, workspace: str) -> Counter[str]:
+    """How many callbacks wait for each subscription, by one scan of the endpoints."""
+    counts: Counter[str] = Counter()
+    for endpoint in await store.workspaces.endpoints(workspace):
+        counts[endpoint.subscription or DEFAULT] += endpoint.waiting
+    return counts
 
 
 async def note(store: wiring.Store, what: str, changed: Workspace, name: str) -> None:
