@@ -25,6 +25,7 @@ from dispatcher.rules.subscription import (
     check_events,
 )
 from dispatcher.rules.workspace import Workspace
+from dispatcher.store.damaged import reply
 from dispatcher.store.sealing import SecretBox
 
 URL_OF = b"callback_url:"
@@ -89,6 +90,20 @@ class WorkspaceRecord:
             signing_keys=opened.signing_keys,
             auth=opened.auth,
         )
+
+    def readable(self, workspace: str, fields: Mapping[bytes, bytes] | Exception) -> Workspace:
+        """The same; of one whose record is damaged, or another type of key, there is only the name, and why.
+
+        Raises other errors of Redis.
+        """
+        try:
+            if isinstance(fields, Exception):
+                reply(fields, workspace, None)  # raises other errors
+                raise ValueError("its key is of another type")
+            return self.read(workspace, fields)
+        except (ValueError, KeyError) as error:
+            why = f"it has no {error.args[0].decode()}" if isinstance(error, KeyError) else str(error)
+            return Workspace(workspace, "", "", (), 0, "", problem=f"its record in Redis is damaged: {why}")
 
     def _readable(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
         """A subscription. One whose record is damaged has no secrets, so it alone stops, and `problem` says why."""

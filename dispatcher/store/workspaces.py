@@ -60,28 +60,33 @@ class Workspaces:
         return self.record.read(workspace, fields) if fields else None
 
     async def require(self, workspace: str) -> Workspace:
-        """The workspace. Raises NotFound, which suggests the most similar name."""
-        found = await self.get(workspace)
-        if found is None:
+        """The workspace; of one whose record is damaged only the name, and its `problem`.
+
+        Raises NotFound, which suggests the most similar name.
+        """
+        found = await self._some([workspace])
+        if not found:
             raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
-        return found
+        return found[0]
 
     async def all(self) -> list[Workspace]:
-        """All workspaces, sorted by name."""
+        """All workspaces, sorted by name; of those whose record is damaged only the name, and their `problem`."""
         names, found = await self.names(), list[Workspace]()
         for first in range(0, len(names), READ_AT_ONCE):
-            some = names[first : first + READ_AT_ONCE]
-            pipe = self._client.pipeline(transaction=False)
-            for name in some:
-                pipe.hgetall(self._keys.workspace(name))
-            with translated(self._url):
-                replies = await pipe.execute()
-            found += [
-                self.record.read(name, fields)
-                for name, fields in zip(some, replies, strict=True)
-                if fields  # else it was removed meanwhile
-            ]
+            found += await self._some(names[first : first + READ_AT_ONCE])
         return found
+
+    async def _some(self, names: Sequence[str]) -> list[Workspace]:
+        pipe = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.hgetall(self._keys.workspace(name))
+        with translated(self._url):
+            replies = await pipe.execute(raise_on_error=False)
+            return [
+                self.record.readable(name, fields)
+                for name, fields in zip(names, replies, strict=True)
+                if fields  # else there is none, or it was removed meanwhile
+            ]
 
     async def names(self) -> list[str]:
         """The names of all workspaces, sorted."""
@@ -246,8 +251,13 @@ class Workspaces:
 
         async def write(pipe: Any) -> None:
             nonlocal before
-            there = await pipe.hgetall(key)
-            before = self.record.read(workspace, there) if there else None
+            try:
+                there = await pipe.hgetall(key)
+            except ResponseError as error:
+                there = error
+            before = self.record.readable(workspace, there) if there else None
+            if before and before.is_damaged:
+                raise InvalidInput(_damaged(before))
             fields = change(before)
             look({one: await _waiting(pipe, record) for one, record in records.items()})
             gone = [name for name, value in fields.items() if value is None]
@@ -332,6 +342,13 @@ def _there(workspace: Workspace | None, name: str) -> Workspace:
     if workspace is None:
         raise _unknown(name)
     return workspace
+
+
+def _damaged(workspace: Workspace) -> str:
+    return (
+        f"workspace {workspace.id!r}: {workspace.problem}; nothing was changed. Mend the field in Redis, "
+        "or `dispatcher workspace remove` it"
+    )
 
 
 def _not_disabled(workspace: Workspace | None) -> dict[str, Any]:
