@@ -14,6 +14,7 @@ from dispatcher.store.subscriptions import found
 from tasks import console, wiring
 from tasks.actions import subscriptions
 from tasks.commands.look_up import look_up
+from tasks.commands.moving import MoveFrom, MoveWaiting, Moving, check_moving
 from tasks.commands.subscription import Json, Name, Secret, WorkspaceName, say, show_secret
 from tasks.commands.subscription_proof import Auth, AuthSecret, AuthUser, Signature, proof
 
@@ -138,6 +139,8 @@ def update(
     callback_url: Annotated[
         str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
     ] = None,
+    move_waiting: MoveWaiting = False,
+    move_from: MoveFrom = None,
     events: Events = None,
     channels: Channels = None,
     without_fields: WithoutFields = None,
@@ -170,9 +173,12 @@ def update(
             console.USAGE,
         )
 
-    async def work() -> tuple[Workspace, str]:
+    check_moving(callback_url, move_from, move_waiting=move_waiting)
+
+    async def work() -> tuple[Workspace, str, str]:
         async with wiring.store(settings) as store:
             warning = "" if no_check or not callback_url else await look_up(settings, callback_url)
+            moving = await Moving.begin(store, workspace, name, move_from, needed=move_waiting)
             changed = await store.subscriptions.update(
                 workspace,
                 name,
@@ -183,10 +189,13 @@ def update(
                 **terms,
             )
             await subscriptions.note(store, "update", changed, name)
-            return changed, warning
+            if move_waiting:
+                return changed, await moving.move(), warning
+            left = await moving.left(callback_url)
+            return changed, "", "\n".join(filter(None, (warning, left)))
 
-    changed, warning = console.run(work())
-    say(workspace, name, "is changed" if is_changed(changed) else "was like that already")
+    changed, moved, warning = console.run(work())
+    say(workspace, name, ("is changed" if is_changed(changed) else "was like that already") + moved)
     if signature and (key := subscriptions.public_key(found(changed, name))):
         console.out.print(f"its public key: {key}", markup=False)
     if warning:
