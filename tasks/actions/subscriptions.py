@@ -4,8 +4,9 @@ from collections import Counter
 from typing import Any
 
 from dispatcher import ed25519
+from dispatcher.errors import InvalidInput
 from dispatcher.model import iso
-from dispatcher.rules.addresses import without_query
+from dispatcher.rules.addresses import parse_callback_url, without_query
 from dispatcher.rules.authorization import kind_of
 from dispatcher.rules.retry_schedule import in_words
 from dispatcher.rules.subscription import DEFAULT, Receiver
@@ -51,7 +52,9 @@ async def note(store: wiring.Store, what: str, changed: Workspace, name: str) ->
     await store.audit.add(f"subscription.{what}", changed.id, facts[0], {"subscription": name} | facts[1])
 
 
-def document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = False) -> dict[str, Any]:
+def document(
+    workspace: Workspace, name: str, waiting: int, *, reveal: bool = False, allow_http: bool = True
+) -> dict[str, Any]:
     """What `subscription show --json` prints; with `reveal` the URL's query and the headers' values too."""
     one = found(workspace, name)
     return {
@@ -77,8 +80,18 @@ def document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = Fa
         ],
         **_proof(one),
         "waiting": waiting,
-        "problem": one.problem,
+        "problem": one.problem or _unusable(one, allow_http),
     }
+
+
+def _unusable(one: Receiver, allow_http: bool) -> str | None:
+    """Why nothing goes to its URL, by the settings of this process; None if there is no such reason."""
+    try:
+        if one.callback_url:
+            parse_callback_url(one.callback_url, allow_http=allow_http)
+    except InvalidInput as error:
+        return str(error)
+    return None
 
 
 def _facts(workspace: Workspace, name: str) -> dict[str, Any]:

@@ -56,7 +56,10 @@ def list_(workspace: WorkspaceName, as_json: Json = False) -> None:
     known, waiting = console.run(work())
     if as_json:
         console.print_json(
-            [subscriptions.document(known, name, waiting[name]) for name in subscriptions.names(known)]
+            [
+                subscriptions.document(known, name, waiting[name], allow_http=settings.allow_http)
+                for name in subscriptions.names(known)
+            ]
         )
         return
     head = "subscription", "state", "waiting", "events", "channels", "callback URL"
@@ -82,7 +85,7 @@ def show(workspace: WorkspaceName, name: Name, reveal: Reveal = False, as_json: 
             return known, await subscriptions.waiting(store, workspace, name)
 
     known, waiting = console.run(work())
-    document = subscriptions.document(known, name, waiting, reveal=reveal)
+    document = subscriptions.document(known, name, waiting, reveal=reveal, allow_http=settings.allow_http)
     if as_json:
         console.print_json(document)
         return

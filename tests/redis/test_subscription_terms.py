@@ -1,6 +1,7 @@
 """Stored terms of one subscription that cannot be followed any more: they stop that one, and no other, on a real server."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from unittest.mock import Mock
 
@@ -21,6 +22,7 @@ from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
 from dispatcher.worker.turn import Turn, TurnParts
+from tasks.commands.subscription import list_, show
 from tests.redis.test_intake import KEYS, Reader, line
 from tests.redis.test_subscriptions import BILLING, CRM, OWN, Customer, change
 from tests.world import World
@@ -105,6 +107,30 @@ UNREADABLE = {
     "no URL": ({"callback_url__crm": "crm"}, "callback URL must start with https://"),
     "a dialect": ({"dialect__crm": "zeckta-new"}, "this installation has no dialect 'zeckta-new'"),
 }
+
+
+def test_shown(
+    world: World,
+    customer: Customer,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`subscription list` and `show` say why nothing goes to a URL."""
+    store(world, callback_url__crm="http://crm.example/hooks", callback_url__billing="nowhere")
+    monkeypatch.setenv("DISPATCHER_REDIS_URL", redis_url)
+    monkeypatch.setenv("DISPATCHER_ALLOW_HTTP", "false")
+    assert list(customer.workspace.subscriptions) == ["billing", "crm"]
+    list_("acme", as_json=True)
+    found = {one["subscription"]: one["problem"] for one in json.loads(capsys.readouterr().out)}
+    assert found == {
+        "default": None,
+        "billing": "callback URL must start with https://",
+        "crm": "callback URL must be https (DISPATCHER_ALLOW_HTTP=true allows http)",
+    }
+    monkeypatch.setenv("DISPATCHER_ALLOW_HTTP", "true")
+    show("acme", "crm", as_json=True)
+    assert json.loads(capsys.readouterr().out)["problem"] is None
 
 
 @pytest.mark.parametrize(("fields", "why"), UNREADABLE.values(), ids=UNREADABLE)
