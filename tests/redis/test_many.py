@@ -11,7 +11,7 @@ from dispatcher.store.sealing import SecretBox
 from dispatcher.store.stats import PAGE
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.workspaces import Workspaces
-from tasks.commands.subscription import list_
+from tests.command import command
 from tests.world import World, callback
 
 COUNT = 2 * READ_AT_ONCE + 100
@@ -55,11 +55,7 @@ def test_who_waits_is_read_a_page_at_a_time(world: World, workspaces: Workspaces
 
 
 def test_what_waits_for_each_subscription_is_one_scan(
-    world: World,
-    workspaces: Workspaces,
-    redis_url: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, workspaces: Workspaces, redis_url: str
 ) -> None:
     """However many subscriptions a workspace has, `subscription list` goes through the endpoints once."""
     url = "https://0.example/"
@@ -69,9 +65,8 @@ def test_what_waits_for_each_subscription_is_one_scan(
     many_endpoints(world)
     world.accept(callback("x.s3", endpoint="a.s3 https://0.example:443", message="x"))
     before = calls(world)
-    monkeypatch.setenv("DISPATCHER_REDIS_URL", redis_url)
-    list_("a", as_json=True)
-    waiting = {one["subscription"]: one["waiting"] for one in json.loads(capsys.readouterr().out)}
+    shown = json.loads(command(redis_url, "subscription", "list", "a", "--json").stdout)
+    waiting = {one["subscription"]: one["waiting"] for one in shown}
     assert waiting == {"default": COUNT - COUNT // 10, "s3": 1} | {f"s{n}": 0 for n in range(8) if n != 3}
     assert (calls(world) - before)["zscan"] <= -(-(COUNT + 1) // READ_AT_ONCE) + 1
 

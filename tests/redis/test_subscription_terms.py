@@ -22,7 +22,7 @@ from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
 from dispatcher.worker.turn import Turn, TurnParts
-from tasks.commands.subscription import list_, show
+from tests.command import command
 from tests.redis.test_intake import KEYS, Reader, line
 from tests.redis.test_subscriptions import BILLING, CRM, OWN, Customer, change
 from tests.world import World
@@ -109,28 +109,19 @@ UNREADABLE = {
 }
 
 
-def test_shown(
-    world: World,
-    customer: Customer,
-    redis_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_shown(world: World, customer: Customer, redis_url: str) -> None:
     """`subscription list` and `show` say why nothing goes to a URL."""
     store(world, callback_url__crm="http://crm.example/hooks", callback_url__billing="nowhere")
-    monkeypatch.setenv("DISPATCHER_REDIS_URL", redis_url)
-    monkeypatch.setenv("DISPATCHER_ALLOW_HTTP", "false")
     assert list(customer.workspace.subscriptions) == ["billing", "crm"]
-    list_("acme", as_json=True)
-    found = {one["subscription"]: one["problem"] for one in json.loads(capsys.readouterr().out)}
+    listed = json.loads(command(redis_url, "subscription", "list", "acme", "--json").stdout)
+    found = {one["subscription"]: one["problem"] for one in listed}
     assert found == {
         "default": None,
         "billing": "callback URL must start with https://",
         "crm": "callback URL must be https (DISPATCHER_ALLOW_HTTP=true allows http)",
     }
-    monkeypatch.setenv("DISPATCHER_ALLOW_HTTP", "true")
-    show("acme", "crm", as_json=True)
-    assert json.loads(capsys.readouterr().out)["problem"] is None
+    shown = command(redis_url, "subscription", "show", "acme", "crm", "--json", ALLOW_HTTP="true")
+    assert json.loads(shown.stdout)["problem"] is None
 
 
 @pytest.mark.parametrize(("fields", "why"), UNREADABLE.values(), ids=UNREADABLE)

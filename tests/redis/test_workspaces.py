@@ -25,7 +25,7 @@ from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
 from dispatcher.worker.turn import Turn, TurnParts
-from tasks.commands.workspace import list_, remove
+from tests.command import command
 from tests.messages import change
 from tests.world import World, callback
 
@@ -346,20 +346,18 @@ DAMAGED: dict[str, tuple[tuple[str | bytes, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize(("command", "why"), DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize(("damage", "why"), DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_record_hides_no_other(
     world: World,
     workspaces: Workspaces,
     redis_url: str,
-    command: tuple[Any, ...],
+    damage: tuple[Any, ...],
     why: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """All are listed, and the damaged one says what is wrong; it cannot be changed, but removed."""
     for name in "a", "b", "c":
         world.run(workspaces.add(name, "zeckta", URL, now_ms=1))
-    name, *args = command
+    name, *args = damage
     world.call(name, world.keys.workspace("b"), *args)
     found = {one.id: one.problem for one in world.run(workspaces.all())}
     assert (found["a"], found["c"], why in str(found["b"])) == (None, None, True)
@@ -368,18 +366,18 @@ def test_a_damaged_record_hides_no_other(
         InvalidInput, match=r"workspace 'b': its record in Redis is damaged: .*; nothing was changed"
     ):
         world.run(workspaces.update("b", ordering="strict"))
-    monkeypatch.setenv("DISPATCHER_REDIS_URL", redis_url)
-    list_(as_json=False)
-    said = capsys.readouterr()
-    assert [line.split()[:2] for line in said.out.splitlines() if line.split()[0] in "abc"] == [
+    said = command(redis_url, "workspace", "list")
+    assert [line.split()[:2] for line in said.stdout.splitlines() if line.split()[0] in "abc"] == [
         ["a", "zeckta"],
         ["b", "damaged"],
         ["c", "zeckta"],
     ]
-    assert "workspace b: its record in Redis is damaged" in said.err
-    list_(as_json=True)
-    assert [one["problem"] is None for one in json.loads(capsys.readouterr().out)] == [True, False, True]
-    remove("b", force=False)
+    assert "workspace b: its record in Redis is damaged" in said.stderr
+    listed = json.loads(command(redis_url, "workspace", "list", "--json").stdout)
+    assert [one["problem"] is None for one in listed] == [True, False, True]
+    refused = command(redis_url, "workspace", "update", "b", "--ordering", "strict")
+    assert (refused.returncode, "nothing was changed" in refused.stderr) == (2, True)
+    assert command(redis_url, "workspace", "remove", "b").returncode == 0
     assert world.run(workspaces.names()) == ["a", "c"]
 
 
