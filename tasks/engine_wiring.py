@@ -171,6 +171,7 @@ async def engine(
         metrics=metrics,
         turn_seconds=settings.turn_seconds,
         request_timeout_seconds=settings.request_timeout_seconds,
+        allow_http=settings.allow_http,
     )
 
     retention_ms = settings.status_retention_seconds * 1000

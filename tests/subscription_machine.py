@@ -1,6 +1,7 @@
 """Subscriptions against a small model: added, changed, paused and removed between any two calls, with scripts that break off."""
 
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dispatcher.errors import RedisUnavailable, StillWaiting
 from dispatcher.model import Status, StatusChange, iso
-from dispatcher.rules.endpoint_name import event_id_of, subscription_of
+from dispatcher.rules.endpoint_name import callback_id, event_id_of, subscription_of
 from dispatcher.rules.outcomes import Delivered, EndpointHealth, Failed, Outcome, Retry
 from dispatcher.rules.render import RenderOptions, fan_out
 from dispatcher.rules.subscription import ORDERINGS
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import LedgerOptions, Room, ToAccept
+from dispatcher.store.endpoints_of import Owned
 from dispatcher.store.entry import Entry, read_entry
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Ended
@@ -68,6 +70,20 @@ class Told:
     """Those that a run that broke off may have taken in for subscriptions that are different now."""
 
 
+class RacedWorkspaces(Workspaces):
+    """Lets a status change be accepted after the endpoints were looked at, and before what follows from that."""
+
+    between: Coroutine[Any, Any, None] | None = None
+
+    async def endpoints(self, workspace: str, subscription: str | None = None) -> list[Owned]:
+        """As they are; then what is to come in between happens, once."""
+        found = await super().endpoints(workspace, subscription)
+        if self.between:
+            between, self.between = self.between, None
+            await between
+        return found
+
+
 class SubscriptionMachine(RuleBasedStateMachine):
     """Subclasses make the world."""
 
@@ -82,7 +98,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.world = self.make_world()
         self.world.ledger.options = LedgerOptions(lease_ms=LEASE_MS, max_waiting=MAX_WAITING)
         self.world.ledger._on_end = self.note_end
-        self.workspaces = Workspaces(self.world.client, self.world.keys, SecretBox())
+        self.workspaces = RacedWorkspaces(self.world.client, self.world.keys, SecretBox())
         self.subscriptions = Subscriptions(self.workspaces)
         self.terms: dict[str, Terms] = {}
         self.told: dict[str, Told] = {}
@@ -177,6 +193,37 @@ class SubscriptionMachine(RuleBasedStateMachine):
         assert self.broke or found == len(waiting)
         del self.terms[name]
         self.changed(before)
+
+    @rule(name=st.sampled_from(NAMES), number=st.integers(0, 9), status=st.sampled_from([*EVENTS]))
+    def remove_while_one_is_accepted(self, name: str, number: int, status: Status) -> None:
+        """A callback that is accepted while a removal looks whether any waits: it is not removed under it."""
+        change, workspace = self.change(number, status, None), self.workspace
+        rendered = fan_out(change, workspace, self.world.now, RenderOptions())
+        if name not in self.terms or self.unfinished or not rendered or change.event_id in self.told:
+            return
+        batch = ToAccept((entry, one) for entry in self.world.enqueued(1) for one in rendered)
+        wanted = {callback_id(change.event_id, of) for of, one in self.terms.items() if one.wants(status)}
+        words = list[str]()
+
+        async def accept() -> None:
+            revisions = {"acme": workspace.revision}
+            words.extend((await self.world.ledger.accept(TOKEN, revisions, [], batch, Room(0))).words)
+
+        self.workspaces.between = accept()
+        try:
+            self.world.run(self.subscriptions.remove("acme", name, self.world.ledger))
+        except StillWaiting:
+            is_removed = False
+        else:
+            is_removed = True
+        if words[0] in ("accepted", "superseded"):
+            self.told[change.event_id] = Told(
+                change, wanted, self.begun & self.existing(change.event_id) - wanted
+            )
+        if is_removed:
+            assert self.broke or not self.pending_of(name)
+            del self.terms[name]
+            self.changed(workspace)
 
     def pending_of(self, name: str) -> list[str]:
         """The callbacks of a subscription that have not ended."""

@@ -2,13 +2,16 @@
 
 One subscription at a time: a receiver that trusted the keys of all would take another customer's callbacks for its own.
 A subscription that does not exist is answered as one without keys. The answers are kept in memory for a minute, and
-only so many a second are read from Redis.
+only so many a second are read from Redis. Names that have keys are kept and counted apart from all others: whoever asks
+for one name after another delays neither them nor learns more than that they have keys.
 """
 
+import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
@@ -22,10 +25,15 @@ from dispatcher.rules.workspace import Workspace
 PATH = "/.well-known/jwks.json"
 KEPT_SECONDS = 60
 MAX_KEPT = 1000
-"""Most answers that are kept in memory; each has at most three keys."""
+"""Most answers without keys that are kept in memory."""
+MAX_KNOWN = 10_000
+"""Most answers with keys; each has at most three."""
 READS_A_SECOND = 50
-"""Most reads from Redis in a second, for callers who ask for one name after another."""
+"""Most reads from Redis in a second: of names that had keys when they were last read, and again as many of others."""
 USAGE = f"ask as {PATH}?workspace=acme, for another subscription than {DEFAULT} with &subscription=crm"
+
+Name = tuple[str, str]
+"""A workspace and a subscription."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -35,24 +43,57 @@ class KeptKeys:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kept: OrderedDict[tuple[str, str], tuple[float, bytes]] = OrderedDict()
-        self._second, self._reads = 0, 0
+        self._known, self._others = _Kept(MAX_KNOWN), _Kept(MAX_KEPT)
+        self._under_way: dict[Name, asyncio.Task[bytes]] = {}
 
-    def get(self, of: tuple[str, str]) -> bytes | None:
+    def get(self, of: Name) -> bytes | None:
         """The answer for a workspace and a subscription, unless it is a minute old."""
-        until, body = self._kept.get(of, (0.0, b""))
+        until, body = self._known.answers.get(of) or self._others.answers.get(of, (0.0, b""))
         return body if self._clock() < until else None
 
-    def keep(self, of: tuple[str, str], body: bytes) -> None:
-        """Keeps an answer for a minute."""
-        self._kept[of] = self._clock() + KEPT_SECONDS, body
-        self._kept.move_to_end(of)
-        if len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+    def keep(self, of: Name, body: bytes, *, has_keys: bool) -> None:
+        """Keeps an answer for a minute. That a name has keys is known until it is read again, and has none."""
+        (self._others if has_keys else self._known).answers.pop(of, None)
+        (self._known if has_keys else self._others).keep(of, (self._clock() + KEPT_SECONDS, body))
 
-    def may_read(self) -> bool:
-        """Whether one more may be read now; counts it."""
-        second = int(self._clock())
+    def may_read(self, of: Name) -> bool:
+        """Whether this one may be read now; counts it."""
+        return (self._known if of in self._known.answers else self._others).may_read(int(self._clock()))
+
+    async def shared(self, of: Name, read: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes | None:
+        """What is read, once for all who ask for a name at the same time; None: it may not be read now."""
+        task = self._under_way.get(of)
+        if task is None:
+            if not self.may_read(of):
+                return None
+            task = self._under_way[of] = asyncio.create_task(read())
+            task.add_done_callback(lambda done: self._ended(of, done))
+        return await asyncio.shield(task)
+
+    def _ended(self, of: Name, read: "asyncio.Task[bytes]") -> None:
+        """Marks a failure as seen: the callers get it, and if all have gone, asyncio must not log it."""
+        self._under_way.pop(of, None)
+        if not read.cancelled():
+            read.exception()
+
+
+class _Kept:
+    """Answers of one kind, each with the time until which it is given; and how many were read in a second."""
+
+    def __init__(self, most: int) -> None:
+        self.answers: OrderedDict[Name, tuple[float, bytes]] = OrderedDict()
+        self._most = most
+        self._second, self._reads = 0, 0
+
+    def keep(self, of: Name, answer: tuple[float, bytes]) -> None:
+        """Keeps one, and forgets the oldest beyond `most`."""
+        self.answers[of] = answer
+        self.answers.move_to_end(of)
+        if len(self.answers) > self._most:
+            self.answers.popitem(last=False)
+
+    def may_read(self, second: int) -> bool:
+        """Whether one more may be read in this second; counts it."""
         if second != self._second:
             self._second, self._reads = second, 0
         self._reads += 1
@@ -66,14 +107,16 @@ async def jwks(request: Request, workspace: str = "", subscription: str = DEFAUL
         raise InvalidInput(USAGE)
     parts, of = parts_of(request), (workspace, subscription)
     kept: KeptKeys = request.app.state.kept_keys
-    body = kept.get(of)
+
+    async def read() -> bytes:
+        keys = _keys(await parts.workspaces.get(workspace), subscription, parts.now_ms())
+        body = encode_json({"keys": keys})
+        kept.keep(of, body, has_keys=bool(keys))
+        return body
+
+    body = kept.get(of) or await kept.shared(of, read)
     if body is None:
-        if not kept.may_read():
-            raise HTTPException(503, AWAY, {"Retry-After": "1"})
-        body = encode_json(
-            {"keys": _keys(await parts.workspaces.get(workspace), subscription, parts.now_ms())}
-        )
-        kept.keep(of, body)
+        raise HTTPException(503, AWAY, {"Retry-After": "1"})
     headers = {"Cache-Control": f"public, max-age={KEPT_SECONDS}", "Access-Control-Allow-Origin": "*"}
     return Response(body, 200, headers, "application/jwk-set+json")
 

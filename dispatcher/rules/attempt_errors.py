@@ -15,9 +15,10 @@ ERRORS = {
     "maybe_received": "the connection broke after the request was sent, before the answer's head was whole",
     "protocol": "the answer is not HTTP/1, or its head is too long",
     AUTH: "we could not prove who we are: the token server gives no token, or the client certificate has ended",
-    "blocked_address": "the address is not public and not allowed",
+    "blocked_address": "the address is not public and not allowed, or http:// is not",
     "worker_lost": "the worker died, or stalled longer than its lease; a POST may have been made",
     "body_missing": "the body is gone from Redis",
+    "not_rendered": "its subscription's URL or dialect could not be read when it was accepted, so it has no body",
     "workspace_removed": "the workspace is gone",
     "subscription_removed": "the subscription is gone",
     "subscription_disabled": "the subscription is disabled; `dispatcher subscription show` says why",
@@ -38,7 +39,14 @@ DELIVERY_CONTROLS = {"abort": ABORTED, "disable": DISABLED}
 """The error of an answer other than 2xx whose header `webhook-delivery` has this word."""
 
 _NOT_SENT = frozenset(
-    {"blocked_address", "workspace_removed", "subscription_removed", "subscription_disabled", "body_missing"}
+    {
+        "blocked_address",
+        "workspace_removed",
+        "subscription_removed",
+        "subscription_disabled",
+        "body_missing",
+        "not_rendered",
+    }
 )
 FINAL_ERRORS = _NOT_SENT | frozenset(DELIVERY_CONTROLS.values())
 """Errors that another attempt cannot fix."""

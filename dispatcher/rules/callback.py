@@ -49,6 +49,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """0 for a replayed callback, whose delivery time is meaningless."""
     trace: tuple[str, ...] = ()
     """As in Callback."""
+    first_accepted_ms: int = 0
+    """When it was accepted, before any replay of itself; 0: unknown."""
 
     def __repr__(self) -> str:
         return f"Claimed({self.event_id!r}, claim={self.claim}, attempt={self.attempt})"

@@ -1,10 +1,10 @@
 """Renders a status change as callbacks: one for each subscription of its workspace that wants it. No I/O."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from dispatcher.errors import InvalidInput
 from dispatcher.model import (
     Status,
     StatusChange,
@@ -13,12 +13,13 @@ from dispatcher.model import (
     timestamp_ms,
     timestamp_ns,
 )
-from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.addresses import CallbackUrl, parse_callback_url
 from dispatcher.rules.callback import Callback
-from dispatcher.rules.dialects import Dialect, dialect_of
+from dispatcher.rules.dialects import Dialect, dialect_of, dialects
 from dispatcher.rules.endpoint_name import EndpointName, callback_id
 from dispatcher.rules.field_mask import masked
-from dispatcher.rules.subscription import DISABLED
+from dispatcher.rules.subscription import DISABLED, Receiver
+from dispatcher.rules.unrendered import NOWHERE, unrendered
 from dispatcher.rules.workspace import Workspace
 
 
@@ -51,18 +52,11 @@ def render(
     )
     if is_choosy and not workspace.wants(event_type, change.message.channel):
         return NoCallback()
-    return _callback(
-        change,
-        workspace.id,
-        dialect,
-        "",
-        workspace.without_fields,
-        event_type,
-        goes_to,
-        occurred_ns,
-        now_ms,
-        options,
-    )
+    body = dialect.body(change, event_type, now_ms)
+    if workspace.without_fields:
+        body = masked(body, workspace.without_fields)
+    url = parse_callback_url(goes_to, allow_http=options.allow_http)
+    return _callback(change, workspace.id, "", event_type, url, encode_json(body), occurred_ns, options)
 
 
 def fan_out(
@@ -71,58 +65,59 @@ def fan_out(
     """Renders a status change for all of a workspace's subscriptions that want it. Raises InvalidInput.
 
     The last callback has the eventId itself: it makes the status change known, so that it is accepted once. If the
-    default subscription does not want it, that one has no endpoint, and is not posted.
+    default subscription does not want it, that one has no endpoint, and is not posted. Of several subscriptions, the
+    terms of one never refuse the status change: see `_of_one`.
     """
-    own = render(change, workspace, now_ms, options)
     if change.callback_url or not workspace.subscriptions:
+        own = render(change, workspace, now_ms, options)
         return [own] if isinstance(own, Callback) else []
-    occurred_ns, found, has_event = (
-        timestamp_ns(change.timestamp),
-        list[Callback](),
-        isinstance(own, Callback),
-    )
-    for one in workspace.subscriptions.values():
-        dialect = dialect_of(one.dialect)
-        event_type = dialect.event_type(change)
+    occurred_ns, found = timestamp_ns(change.timestamp), list[Callback]()
+    check_not_ahead(occurred_ns // 1_000_000, now_ms)
+    usual = dialect_of(workspace.dialect).event_type(change)
+    has_event, is_wanted = usual is not None, False
+    for name, one in (*workspace.subscriptions.items(), ("", workspace)):
+        dialect = dialects().get(one.dialect)
+        event_type = dialect.event_type(change) if dialect else usual
         has_event = has_event or event_type is not None
-        if event_type is not None and one.wants(event_type, change.message.channel):
-            found.append(
-                _callback(
-                    change,
-                    workspace.id,
-                    dialect,
-                    one.name,
-                    one.without_fields,
-                    event_type,
-                    one.callback_url,
-                    occurred_ns,
-                    now_ms,
-                    options,
-                )
-            )
-    if isinstance(own, Callback):
-        return [*found, own]
+        is_wanted = event_type is not None and one.wants(event_type, change.message.channel)
+        if event_type is not None and is_wanted:
+            url, body = _of_one(change, one, dialect, event_type, now_ms)
+            found.append(_callback(change, workspace.id, name, event_type, url, body, occurred_ns, options))
+    if is_wanted:  # by the default one, which comes last
+        return found
     if found:  # the time to the handset is counted once
         found[0] = replace(found[0], to_delivered_ms=_to_delivered_ms(change, occurred_ns // 1_000_000))
     return [*found, _without_endpoint(change, workspace, occurred_ns, options)] if has_event else []
 
 
+def _of_one(
+    change: StatusChange, one: Receiver, dialect: Dialect | None, event_type: str, now_ms: int
+) -> tuple[CallbackUrl, bytes]:
+    """URL and body of the callback for one of several subscriptions.
+
+    If its terms allow none, the body is why (unrendered.py): the callback ends failed, and the others go on. Whether
+    http:// is allowed is looked at when it is sent (worker/not_sent.py).
+    """
+    try:
+        url = parse_callback_url(one.callback_url, allow_http=True)
+    except InvalidInput as error:
+        return parse_callback_url(NOWHERE), unrendered(str(error))
+    if dialect is None:
+        return url, unrendered(f"this installation has no dialect {one.dialect!r}")
+    body = dialect.body(change, event_type, now_ms)
+    return url, encode_json(masked(body, one.without_fields) if one.without_fields else body)
+
+
 def _callback(
     change: StatusChange,
     workspace: str,
-    dialect: Dialect,
     subscription: str,
-    without_fields: Collection[str],
     event_type: str,
-    goes_to: str,
+    url: CallbackUrl,
+    body: bytes,
     occurred_ns: int,
-    now_ms: int,
     options: RenderOptions,
 ) -> Callback:
-    body = dialect.body(change, event_type, now_ms)
-    if without_fields:
-        body = masked(body, without_fields)
-    url = parse_callback_url(goes_to, allow_http=options.allow_http)
     return Callback(
         workspace=workspace,
         event_id=callback_id(change.event_id, subscription) if subscription else change.event_id,
@@ -131,7 +126,7 @@ def _callback(
         message_uuid=change.message.uuid,
         url=url.url,
         endpoint=str(EndpointName(workspace, url.origin, subscription)),
-        body=encode_json(body),
+        body=body,
         digest=change.digest(),
         timestamp_ns=occurred_ns,
         ttl_ms=change.ttl_seconds * 1000 if change.ttl_seconds else options.expiry_ms,

@@ -26,7 +26,8 @@ HMAC, ED25519 = SIGNATURES = ("hmac", "ed25519")
 
 ORDERINGS = ("first_attempt", "strict", "latest")
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+"""What a subscription can be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ def check_name(name: str) -> None:
         raise InvalidInput(
             "the subscription `default` is the workspace's own: `dispatcher workspace update --callback-url` sets its URL"
         )
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InvalidInput("a subscription's name is 1 to 32 letters, digits, _ or -")
 
 

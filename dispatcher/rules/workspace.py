@@ -43,6 +43,11 @@ class Workspace(Receiver):
     auth: Authorization | None = None
     client_certificate: ClientCertificate | None = None
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether its record cannot be read: there is only its name, and `problem` says why."""
+        return not self.revision
+
     def receiver(self, subscription: str) -> Receiver | None:
         """The subscription of that name, as callbacks have it: empty for the default one. None: it is gone."""
         return self.subscriptions.get(subscription) if subscription else self

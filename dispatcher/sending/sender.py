@@ -41,7 +41,7 @@ class Sender:
             return Attempt(now_ms, 0, error="workspace_removed")
         subscription = subscription_of(callback.event_id) if "." in callback.event_id else ""
         receiver = workspace.subscriptions.get(subscription) if subscription else workspace
-        if receiver is None or (subscription and 0 < callback.accepted_ms < receiver.created_ms):
+        if receiver is None or (subscription and 0 < callback.first_accepted_ms < receiver.created_ms):
             return Attempt(now_ms, 0, error="subscription_removed")  # the latter: and added again by its name
         if receiver.state == DISABLED and (subscription or receiver.has_url(callback.url)):
             return Attempt(now_ms, 0, error="subscription_disabled")

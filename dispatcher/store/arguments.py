@@ -1,6 +1,6 @@
 """Arguments of accept and settle, in the order of their headers (lua/accept.lua, lua/settle.lua)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher.model import LETTERS
@@ -18,8 +18,8 @@ HINT_MS = 5000
 
 OF_EACH_CALLBACK = 10
 """Arguments that `ToAccept.add` appends per callback."""
-ID_AT, ENDPOINT_AT = 2, 4
-"""Index of the callback's and of the endpoint's id among them."""
+WORKSPACE_AT, ID_AT, ENDPOINT_AT, MESSAGE_AT = 1, 2, 4, 5
+"""Index of the workspace, and of the ids of callback, endpoint and message among them."""
 OF_EACH_RECORD = 9
 """Arguments of a status change's record, the last of which says how many pairs follow (lua/accept.lua)."""
 
@@ -111,15 +111,43 @@ class ToAccept:
                 taken = len(first_of) - 1
             some, part = self.arguments[place : place + size * OF_EACH_CALLBACK], parts[-1]
             place += len(some)
-            part.count += size
-            part.arguments += some
-            ids = {str(one) for one in some[ENDPOINT_AT::OF_EACH_CALLBACK] if one}
-            part.endpoints |= {names[one]: one for one in ids}
+            part._take(some, names)
             first_of.append((part, taken))
         for number, told in self._told():
             part, before = first_of[number]
             part.records += (number - before, *told)
         return parts
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Workspace and message of each entry with callbacks, in order."""
+        columns = (self.arguments[at::OF_EACH_CALLBACK] for at in (WORKSPACE_AT, MESSAGE_AT, ID_AT))
+        return [
+            (str(workspace), str(message))
+            for workspace, message, callback in zip(*columns, strict=True)
+            if not subscription_of(str(callback))
+        ]
+
+    def without(self, left: Collection[int]) -> "ToAccept":
+        """The same without some entries with callbacks, by their index, and without what these say about messages."""
+        kept, place, numbers = self._part(), 0, {0: 0}
+        names = {endpoint: name for name, endpoint in self.endpoints.items()}
+        for index, size in enumerate(map(len, self.endpoint_ids())):
+            some = self.arguments[place : place + size * OF_EACH_CALLBACK]
+            place += len(some)
+            if index not in left:
+                kept._take(some, names)
+                numbers[index + 1] = len(numbers)
+        for number, told in self._told():
+            if number in numbers:
+                kept.records += (numbers[number], *told)
+        return kept
+
+    def _take(self, some: Sequence[Argument], names: Mapping[str, str]) -> None:
+        """Adds the callbacks of one entry, from other arguments; `names` are endpoint names by id."""
+        self.count += len(some) // OF_EACH_CALLBACK
+        self.arguments += some
+        ids = {str(one) for one in some[ENDPOINT_AT::OF_EACH_CALLBACK] if one}
+        self.endpoints |= {names[one]: one for one in ids}
 
     def _part(self) -> "ToAccept":
         part = ToAccept()

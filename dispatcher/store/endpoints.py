@@ -1,7 +1,7 @@
 """Reads endpoints: state, waiting callbacks, last failed attempt."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from dispatcher.codec import iso_or_none
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
+from dispatcher.rules.subscription import ACTIVE, DISABLED, PAUSED
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.damaged import number, real, reply, time_ms
 from dispatcher.store.kept_body import url_of
@@ -61,6 +62,8 @@ class Endpoint:
     has_answer: bool = False
     subscription: str = ""
     """Whose it is; empty: the default one's, or of a URL that came with status changes."""
+    subscription_state: str = ACTIVE
+    """Whether its subscription is paused or disabled. Filled in by Endpoints.with_states."""
 
     @property
     def name(self) -> EndpointName:
@@ -99,6 +102,7 @@ class Endpoint:
             "workspace": self.workspace,
             **({"subscription": self.subscription} if self.subscription else {}),
             "state": self.state,
+            **({"subscriptionState": self.subscription_state} if self.subscription_state != ACTIVE else {}),
             "waiting": self.waiting,
             "inFlight": self.in_flight,
             "window": self.window,
@@ -136,9 +140,35 @@ class Endpoints:
         )
 
     async def get(self, name: EndpointName) -> Endpoint | None:
-        """The endpoint of that name, or None if there is no record of it."""
-        found = await self._read([endpoint_id(name)])
+        """The endpoint of that name, with its subscription's state; or None if there is no record of it."""
+        found = await self.with_states(await self._read([endpoint_id(name)]))
         return found[0] if found else None
+
+    async def with_states(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """The same endpoints, each with the state of its subscription."""
+        states = await self.states(one.name for one in endpoints)
+        return [replace(one, subscription_state=states[one.name]) for one in endpoints]
+
+    async def states(self, names: Iterable[EndpointName]) -> dict[EndpointName, str]:
+        """The state of the subscription that each endpoint is of: active, paused or disabled.
+
+        One that is disabled only ends what goes to its own server; a default one's other endpoints are of URLs that
+        came with status changes.
+        """
+        asked = list(dict.fromkeys(names))
+        found: dict[EndpointName, str] = {}
+        for first in range(0, len(asked), READ_AT_ONCE):
+            some = asked[first : first + READ_AT_ONCE]
+            pipe = self._client.pipeline(transaction=False)
+            for name in some:
+                of = f":{name.subscription}" if name.subscription else ""
+                pipe.hmget(self._keys.workspace(name.workspace), f"state{of}", f"callback_url{of}")
+            with translated(self._url):
+                replies = await pipe.execute(raise_on_error=False)
+            for name, fields in zip(some, replies, strict=True):
+                state, url = reply(fields, self._keys.workspace(name.workspace), (None, None))
+                found[name] = _state(name, state, url)
+        return found
 
     async def with_answers(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """The same endpoints, each with the answer of its last failed attempt if that is still kept."""
@@ -238,47 +268,16 @@ class Endpoints:
         return _endpoint(id_, fields, in_flight, reply(lane, self._keys.lane(id_), ()), now_ms)
 
 
-async def waiting_of(
-    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
-) -> dict[str, int]:
-    """The endpoints (ids) of a workspace, or of one subscription, that have waiting callbacks, with how many."""
-    fields = _field_of(workspace, "waiting", client, keys, subscription)
-    found = [(id_, number(waiting)) async for id_, waiting in fields]
-    return {id_: waiting for id_, waiting in found if waiting > 0}
-
-
-async def stopped_of(
-    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
-) -> list[str]:
-    """The endpoints (ids) of a workspace, or of one subscription, that the operator stopped."""
-    fields = _field_of(workspace, "stopped", client, keys, subscription)
-    return [id_ async for id_, stopped in fields if stopped]
-
-
-async def failing_of(
-    workspace: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None = None
-) -> list[str]:
-    """The endpoints (ids) of a workspace, or of one subscription, at which an attempt ever failed."""
-    fields = _field_of(workspace, "failing", client, keys, subscription)
-    return [id_ async for id_, failing in fields if failing]
-
-
-async def _field_of(
-    workspace: str, field: str, client: "redis.asyncio.Redis", keys: Keys, subscription: str | None
-) -> AsyncIterator[tuple[str, bytes | None]]:
-    """Each endpoint (id) of a workspace, or of one subscription (empty: the default one), with a field of its record."""
-    cursor: Any = None
-    while cursor != 0:
-        page: Any
-        cursor, page = await client.zscan(keys.endpoints, cursor or 0, count=READ_AT_ONCE)
-        pipe = client.pipeline(transaction=False)
-        for id_, _ in page:
-            pipe.hmget(keys.endpoint(id_.decode()), ["name", field])
-        for (id_, _), fields in zip(page, await pipe.execute(raise_on_error=False), strict=True):
-            name, value = reply(fields, keys.endpoint(id_.decode()), (None, None))
-            called = EndpointName.parse((name or b"").decode(errors="replace"))
-            if called.workspace == workspace and subscription in (None, called.subscription):
-                yield id_.decode(), value
+def _state(name: EndpointName, state: bytes | None, url: bytes | None) -> str:
+    if state == PAUSED.encode():
+        return PAUSED
+    if state != DISABLED.encode():
+        return ACTIVE
+    try:
+        own = parse_callback_url((url or b"").decode(errors="replace"), allow_http=True).origin
+    except InvalidInput:
+        own = ""
+    return DISABLED if name.subscription or own == name.origin else ACTIVE
 
 
 def _endpoint(

@@ -7,9 +7,10 @@ from typing import Any
 
 from dispatcher.model import iso, iso_seconds
 from dispatcher.rules.attempt_errors import AUTH, DOWN_ERRORS, ERRORS, FINAL_ERRORS
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
 from dispatcher.rules.retry_schedule import in_words as schedule_in_words
-from dispatcher.rules.subscription import DEFAULT
+from dispatcher.rules.subscription import ACTIVE, DEFAULT, DISABLED, PAUSED
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
 
@@ -52,11 +53,14 @@ def by_trouble(endpoint: Endpoint) -> tuple[int, int, int, str, str]:
     Within each: most waiting callbacks first, then longest down.
     """
     down_since = endpoint.down_since_ms or endpoint.now_ms
-    return _RANKS[endpoint.state], -endpoint.waiting, down_since, endpoint.owner, endpoint.url
+    rank = _RANKS[endpoint.state] if endpoint.subscription_state == ACTIVE else 0
+    return rank, -endpoint.waiting, down_since, endpoint.owner, endpoint.url
 
 
 def problem(endpoint: Endpoint) -> str | None:
     """What is wrong with the endpoint, e.g. `does not answer (timeout)` or `fails (http_500)`; None if nothing is."""
+    if endpoint.subscription_state != ACTIVE:
+        return f"subscription {endpoint.subscription_state}"
     if not endpoint.waiting:
         return None
     if endpoint.paused_until_ms and not endpoint.down_since_ms:
@@ -81,9 +85,22 @@ def problems(endpoints: Iterable[Endpoint]) -> dict[str, int]:
     return dict(sorted(Counter(one.partition(" (")[0] for one in found if one).items()))
 
 
+def subscription_hold(of: EndpointName, state: str) -> str:
+    """What a paused or disabled subscription means for its callbacks, with the command that helps; empty if it is active."""
+    command = f"`dispatcher subscription resume {of.workspace} {of.subscription or DEFAULT}`"
+    if state == PAUSED:
+        return f"its subscription is paused, so nothing is sent: {command} resumes it"
+    if state == DISABLED:
+        return f"its subscription is disabled, so what waits ends failed: {command} brings it back"
+    return ""
+
+
 def held_by(endpoint: Endpoint) -> str:
     """What an endpoint's callbacks wait for, in one sentence."""
-    e = endpoint
+    e, by_subscription = endpoint, subscription_hold(endpoint.name, endpoint.subscription_state)
+    if by_subscription:
+        stopped = f"stopped by the operator since {at(e.stopped_ms, e.now_ms)}; " if e.stopped_ms else ""
+        return f"{stopped}{by_subscription}"
     last = f", last: {e.last_error}" if e.last_error else ""
     row = f" after {e.failures} failures in a row" if e.failures else ""
     match e.state:
@@ -111,13 +128,17 @@ def next_step(
 ) -> str:
     """What happens next to a callback, and what an operator can do, in words."""
     if callback.ended:
-        return _nothing_more(callback, has_body)
+        nothing = _nothing_more(callback, has_body)
+        held = subscription_hold(endpoint.name, endpoint.subscription_state)
+        return f"{nothing}; {held}" if held and has_body and callback.state is State.FAILED else nothing
     return _until_sent(callback, endpoint, before, schedule)
 
 
 def _nothing_more(callback: StoredCallback, has_body: bool) -> str:
     replay = f"`dispatcher event replay {callback.event_id} --workspace {callback.workspace}` sends it again"
     again = replay if has_body else "its body is not kept any more: it cannot be replayed"
+    if callback.error == "not_rendered":
+        again = "it cannot be replayed"
     match callback.state:
         case State.DELIVERED:
             return f"nothing: it was delivered; {again}"
@@ -143,6 +164,8 @@ def _until_sent(callback: StoredCallback, endpoint: Endpoint, before: int, sched
         return f"it is being sent; if its worker died it comes back at {iso(callback.lease_ends_ms)}"
     if endpoint.stopped_ms is not None:
         return f"it waits: the operator stopped the endpoint; `dispatcher endpoint resume {where}`"
+    if held := subscription_hold(endpoint.name, endpoint.subscription_state):
+        return f"it waits: {held}"
     if callback.next_attempt_ms is None:
         return "it waits for an earlier callback of its message"
     if endpoint.paused_until_ms > callback.next_attempt_ms:

@@ -187,11 +187,12 @@ class Ledger:
     async def move(
         self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
     ) -> int:
-        """Moves waiting callbacks from `from_url` to `url`, which belongs to the endpoint named `endpoint`.
+        """Moves waiting callbacks of one subscription from `from_url` to `url`, of the endpoint named `endpoint`.
 
         `event_ids` are in order of acceptance. Returns how many moved; leased ones are left alone. Raises RedisFull.
         """
-        before = endpoint_id(EndpointName(workspace, parse_callback_url(from_url, allow_http=True).origin))
+        origin = parse_callback_url(from_url, allow_http=True).origin
+        before = endpoint_id(EndpointName(workspace, origin, EndpointName.parse(endpoint).subscription))
         args = workspace, url, endpoint_id(endpoint), endpoint, from_url, before, *event_ids
         reply, _ = await self._run("move", *args)
         self._tell(iter(reply[3:]))

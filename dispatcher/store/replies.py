@@ -253,8 +253,9 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
         uuid,
         url.decode(),
         content if body else None,
-        int(accepted),
+        max(int(accepted), 0),
         trace,
+        abs(int(accepted)),
     )
 
 

@@ -26,6 +26,7 @@ from dispatcher.rules.subscription import (
     check_name,
     check_signature,
 )
+from dispatcher.rules.unrendered import NOWHERE
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.format import WITH_CREDENTIALS, WITH_SUBSCRIPTIONS, require_known
@@ -259,24 +260,51 @@ class Subscriptions:
             raise InvalidInput(
                 "the default subscription cannot be removed; without a callback URL a workspace posts nothing of its own"
             )
-        found(await self._workspaces.require(workspace), name)
-        waiting = await self._workspaces.waiting(workspace, name)
-        total = sum(waiting.values())
-        if total and not force:
-            what = "1 callback waits" if total == 1 else f"{total} callbacks wait"
-            raise StillWaiting(
-                f"{what} for subscription {name!r}; let them end, or --force ends them as failed"
-            )
+        waiting: dict[str, int] | None = None
+        while waiting is None:
+            waiting = await self._remove(workspace, name, force)
+        stopped = await self._workspaces.stopped(workspace, name)
+        for endpoint in {**{one: n for one, n in waiting.items() if n}, **dict.fromkeys(stopped)}:
+            await ledger.expedite(endpoint)
+        return sum(waiting.values())
+
+    async def _remove(self, workspace: str, name: str, force: bool) -> dict[str, int] | None:
+        """Removes it, and returns how many callbacks waited, by endpoint; None: try again, the workspace has changed.
+
+        A callback is accepted only by the workspace's present revision, so for an endpoint that was found, or for that
+        of the present URL: these are looked at in the transaction that removes it, and none can come in between.
+        """
+        known, is_changed = await self._workspaces.require(workspace), False
+        found(known, name)
+        waiting = {one.id: one.waiting for one in await self._workspaces.endpoints(workspace, name)}
+        waiting.setdefault(_endpoint_id(known, name), 0)
 
         def remove(there: Workspace | None) -> dict[str, Any]:
+            nonlocal is_changed
             found(_there(there, workspace), name)
-            return _of(name, dict.fromkeys(FIELDS))
+            is_changed = _there(there, workspace).revision != known.revision
+            return {} if is_changed else _of(name, dict.fromkeys(FIELDS))
 
-        await self._workspaces.write(workspace, remove)
-        stopped = await self._workspaces.stopped(workspace, name)
-        for endpoint in {**waiting, **dict.fromkeys(stopped)}:
-            await ledger.expedite(endpoint)
-        return total
+        def look(counts: dict[str, int]) -> None:
+            waiting.update(counts)
+            if total := sum(counts.values()):
+                what = "1 callback waits" if total == 1 else f"{total} callbacks wait"
+                raise StillWaiting(
+                    f"{what} for subscription {name!r}; let them end, or --force ends them as failed"
+                )
+
+        # with force whatever comes in between ends as well, and a busy endpoint must not hold it up
+        await self._workspaces.write(workspace, remove, look_at=() if force else waiting, look=look)
+        return None if is_changed else waiting
+
+
+def _endpoint_id(workspace: Workspace, name: str) -> str:
+    """The id of the endpoint for which callbacks of a subscription are accepted now."""
+    try:
+        origin = parse_callback_url(found(workspace, name).callback_url, allow_http=True).origin
+    except InvalidInput:
+        origin = parse_callback_url(NOWHERE).origin
+    return endpoint_id(EndpointName(workspace.id, origin, name))
 
 
 def _format_of(auth: object, certificate: object) -> int:

@@ -14,6 +14,7 @@ from dispatcher.rules.field_mask import check_mask
 from dispatcher.rules.retry_schedule import parse_schedule
 from dispatcher.rules.subscription import (
     ACTIVE,
+    NAME,
     ORDERINGS,
     STATES,
     Disabling,
@@ -25,6 +26,7 @@ from dispatcher.rules.subscription import (
     check_events,
 )
 from dispatcher.rules.workspace import Workspace
+from dispatcher.store.damaged import reply
 from dispatcher.store.sealing import SecretBox
 
 URL_OF = b"callback_url:"
@@ -66,7 +68,7 @@ class WorkspaceRecord:
     def read(self, workspace: str, fields: Mapping[bytes, bytes]) -> Workspace:
         """Parses a workspace. Of a subscription whose secrets cannot be decrypted, `problem` says why."""
         of, opened = self._receiver(fields, "")
-        names = sorted(name[len(URL_OF) :].decode() for name in fields if name.startswith(URL_OF))
+        names = sorted(name for one in fields if one.startswith(URL_OF) and (name := _name(one)))
         dialect = fields[b"dialect"].decode()
         return Workspace(
             workspace,
@@ -93,13 +95,26 @@ class WorkspaceRecord:
             client_certificate=opened.client_certificate,
         )
 
+    def readable(self, workspace: str, fields: Mapping[bytes, bytes] | Exception) -> Workspace:
+        """The same; of one whose record is damaged, or another type of key, there is only the name, and why.
+
+        Raises other errors of Redis.
+        """
+        try:
+            if isinstance(fields, Exception):
+                reply(fields, workspace, None)  # raises other errors
+                raise ValueError("its key is of another type")
+            return self.read(workspace, fields)
+        except (ValueError, KeyError) as error:
+            why = f"it has no {error.args[0].decode()}" if isinstance(error, KeyError) else str(error)
+            return Workspace(workspace, "", "", (), 0, "", problem=f"its record in Redis is damaged: {why}")
+
     def _readable(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
         """A subscription. One whose record is damaged has no secrets, so it alone stops, and `problem` says why."""
         try:
             return self._subscription(fields, name, dialect)
         except (ValueError, KeyError):
-            url = fields[URL_OF + name.encode()].decode(errors="replace")
-            return Subscription(name, dialect, url, (), 0, problem="its record in Redis is damaged")
+            return _damaged(fields, name, dialect)
 
     def _subscription(self, fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
         of, opened = self._receiver(fields, f":{name}")
@@ -212,6 +227,35 @@ class WorkspaceRecord:
         return {
             name: self.seal(value) for name, value in of.items() if value or name in ("secrets", "headers")
         }
+
+
+def _name(field: bytes) -> str:
+    """The subscription whose URL a field is; empty if no subscription can have that name: written by hand."""
+    name = field[len(URL_OF) :].decode(errors="replace")
+    return name if NAME.fullmatch(name) else ""
+
+
+def _damaged(fields: Mapping[bytes, bytes], name: str, dialect: str) -> Subscription:
+    """What is left of a subscription whose record is damaged: what says which callbacks there are, and what is in them.
+
+    It is accepted for as before, so that nothing is lost or shows what it must not, once the record is repaired.
+    """
+
+    def text(field: str) -> str:
+        return fields.get(f"{field}:{name}".encode(), b"").decode(errors="replace")
+
+    return Subscription(
+        name,
+        text("dialect") or dialect,
+        text("callback_url"),
+        (),
+        0,
+        events=tuple(text("events").split()),
+        channels=tuple(text("channels").split(",")) if text("channels") else (),
+        without_fields=tuple(text("without_fields").split()),
+        state=text("state") or ACTIVE,
+        problem="its record in Redis is damaged",
+    )
 
 
 def _disabling(text: str) -> Disabling | None:

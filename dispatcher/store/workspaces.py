@@ -2,13 +2,14 @@
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import ResponseError
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.model import WORKSPACE_PATTERN
@@ -19,7 +20,8 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.client_certificates import ends_of
 from dispatcher.store.connection import translated
-from dispatcher.store.endpoints import failing_of, stopped_of, waiting_of
+from dispatcher.store.damaged import number, reply
+from dispatcher.store.endpoints_of import Owned, endpoints_of
 from dispatcher.store.installation import Installation
 from dispatcher.store.key_rotation import new_secret, rotated_fields
 from dispatcher.store.keys import Keys
@@ -59,28 +61,33 @@ class Workspaces:
         return self.record.read(workspace, fields) if fields else None
 
     async def require(self, workspace: str) -> Workspace:
-        """The workspace. Raises NotFound, which suggests the most similar name."""
-        found = await self.get(workspace)
-        if found is None:
+        """The workspace; of one whose record is damaged only the name, and its `problem`.
+
+        Raises NotFound, which suggests the most similar name.
+        """
+        found = await self._some([workspace])
+        if not found:
             raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
-        return found
+        return found[0]
 
     async def all(self) -> list[Workspace]:
-        """All workspaces, sorted by name."""
+        """All workspaces, sorted by name; of those whose record is damaged only the name, and their `problem`."""
         names, found = await self.names(), list[Workspace]()
         for first in range(0, len(names), READ_AT_ONCE):
-            some = names[first : first + READ_AT_ONCE]
-            pipe = self._client.pipeline(transaction=False)
-            for name in some:
-                pipe.hgetall(self._keys.workspace(name))
-            with translated(self._url):
-                replies = await pipe.execute()
-            found += [
-                self.record.read(name, fields)
-                for name, fields in zip(some, replies, strict=True)
-                if fields  # else it was removed meanwhile
-            ]
+            found += await self._some(names[first : first + READ_AT_ONCE])
         return found
+
+    async def _some(self, names: Sequence[str]) -> list[Workspace]:
+        pipe = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.hgetall(self._keys.workspace(name))
+        with translated(self._url):
+            replies = await pipe.execute(raise_on_error=False)
+            return [
+                self.record.readable(name, fields)
+                for name, fields in zip(names, replies, strict=True)
+                if fields  # else there is none, or it was removed meanwhile
+            ]
 
     async def names(self) -> list[str]:
         """The names of all workspaces, sorted."""
@@ -226,20 +233,34 @@ class Workspaces:
         return int(count)
 
     async def write(
-        self, workspace: str, change: Callable[[Workspace | None], dict[str, Any]], *, anew: bool = False
+        self,
+        workspace: str,
+        change: Callable[[Workspace | None], dict[str, Any]],
+        *,
+        anew: bool = False,
+        look_at: Collection[str] = (),
+        look: Callable[[dict[str, int]], None] = lambda _: None,
     ) -> Workspace:
         """Sets the fields that `change` returns for the current workspace, and a new revision, atomically.
 
         Fields that are None are removed. If nothing would change, writes nothing and keeps the revision, unless `anew`. Secrets and headers are compared
-        decrypted: encrypted, equal ones differ.
+        decrypted: encrypted, equal ones differ. `look` gets how many callbacks wait for the endpoints (ids) `look_at`,
+        as it is in the moment of the change, and may raise.
         """
         key, before = self._keys.workspace(workspace), None
+        records = {one: self._keys.endpoint(one) for one in look_at}
 
         async def write(pipe: Any) -> None:
             nonlocal before
-            there = await pipe.hgetall(key)
-            before = self.record.read(workspace, there) if there else None
+            try:
+                there = await pipe.hgetall(key)
+            except ResponseError as error:
+                there = error
+            before = self.record.readable(workspace, there) if there else None
+            if before and before.is_damaged:
+                raise InvalidInput(_damaged(before))
             fields = change(before)
+            look({one: await _waiting(pipe, record) for one, record in records.items()})
             gone = [name for name, value in fields.items() if value is None]
             stored = {k: v for k, v in (there | as_stored(fields)).items() if k.decode() not in gone}
             after = self.record.read(workspace, stored) if before else None
@@ -254,8 +275,8 @@ class Workspaces:
             pipe.hset(key, mapping=kept | {"revision": secrets.token_hex(6)})
             pipe.sadd(self._keys.workspaces, workspace)
 
-        with translated(self._url):
-            await self._client.transaction(write, key)  # runs again if the key changes meanwhile
+        with translated(self._url):  # runs again if one of the keys changes meanwhile
+            await self._client.transaction(write, key, *records.values())
         return replace(await self.require(workspace), before=before)
 
     def _note_certificates(
@@ -271,21 +292,27 @@ class Workspaces:
             else:
                 pipe.zadd(self._keys.client_certificates, {member: ends_ms})
 
+    async def endpoints(self, workspace: str, subscription: str | None = None) -> list[Owned]:
+        """The endpoints of a workspace, or of one subscription (empty: the default one)."""
+        with translated(self._url):
+            return await endpoints_of(workspace, self._client, self._keys, subscription)
+
     async def waiting(self, workspace: str, subscription: str | None = None) -> dict[str, int]:
         """The endpoints (ids) of a workspace, or of one subscription, that have waiting callbacks, with how many."""
-        with translated(self._url):
-            return await waiting_of(workspace, self._client, self._keys, subscription)
+        return {
+            one.id: one.waiting for one in await self.endpoints(workspace, subscription) if one.waiting > 0
+        }
 
     async def forget_failing(self, workspace: str, subscription: str) -> None:
         """Forgets since when every attempt of a subscription failed (lua/lib/breaker.lua)."""
-        with translated(self._url):
-            for endpoint in await failing_of(workspace, self._client, self._keys, subscription):
-                await self._client.hdel(self._keys.endpoint(endpoint), "failing", "gone")
+        for endpoint in await self.endpoints(workspace, subscription):
+            if endpoint.has_failed:
+                with translated(self._url):
+                    await self._client.hdel(self._keys.endpoint(endpoint.id), "failing", "gone")
 
     async def stopped(self, workspace: str, subscription: str | None = None) -> list[str]:
         """The endpoints (ids) of a workspace, or of one subscription, that the operator stopped."""
-        with translated(self._url):
-            return await stopped_of(workspace, self._client, self._keys, subscription)
+        return [one.id for one in await self.endpoints(workspace, subscription) if one.is_stopped]
 
     async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
         """Removes a workspace and its API keys. Raises NotFound, or StillWaiting unless forced.
@@ -306,10 +333,10 @@ class Workspaces:
 
         async def remove(pipe: Any) -> None:
             members = await pipe.smembers(api_keys)
-            there = await pipe.hgetall(self._keys.workspace(workspace))
+            known = await self._client.zrange(self._keys.client_certificates, 0, -1)
             pipe.multi()
-            if there:
-                self._note_certificates(pipe, ends_of(self.record.read(workspace, there)), {})
+            if own := [one for one in known if one.startswith(f"{workspace} ".encode())]:
+                pipe.zrem(self._keys.client_certificates, *own)
             records = [self._keys.api_key(id_.decode()) for id_ in members]
             pipe.delete(self._keys.workspace(workspace), api_keys, *records)
             pipe.srem(self._keys.workspaces, workspace)
@@ -322,10 +349,25 @@ class Workspaces:
         return total
 
 
+async def _waiting(pipe: Any, record: str) -> int:
+    """How many callbacks wait for an endpoint; 0 if its record is damaged, as where endpoints are listed."""
+    try:
+        return number(await pipe.hget(record, "waiting"))
+    except ResponseError as error:
+        return int(reply(error, record, 0))
+
+
 def _there(workspace: Workspace | None, name: str) -> Workspace:
     if workspace is None:
         raise _unknown(name)
     return workspace
+
+
+def _damaged(workspace: Workspace) -> str:
+    return (
+        f"workspace {workspace.id!r}: {workspace.problem}; nothing was changed. Mend the field in Redis, "
+        "or `dispatcher workspace remove` it"
+    )
 
 
 def _not_disabled(workspace: Workspace | None) -> dict[str, Any]:

@@ -95,18 +95,27 @@ class Acceptor:
         return sorted(changed, key=_place_of)
 
     async def _accept_callbacks(self, batch: Batch) -> Accepted:
-        """Calls the ledger, in parts if many subscriptions make many callbacks of a batch."""
+        """Calls the ledger, in parts if many subscriptions make many callbacks of a batch.
+
+        An entry that was left because of a damaged key is not overtaken by a later one of its message, should the key
+        be mended between two parts.
+        """
         skipped = [(entry.id, workspace) for entry, workspace in batch.skipped]
         first, *rest = batch.callbacks.parts()
         accepted = await self._accept_part(batch, skipped, first)
+        if not rest:
+            return accepted
+        left = _broken(first, accepted.words)
         for part in rest:
-            if BROKEN_WORD in accepted.words:  # what comes after may be of the same endpoint, and waits
-                left = [BROKEN_WORD] * sum(1 for _ in part.endpoint_ids())
-                accepted = replace(accepted, words=[*accepted.words, *left])
-                continue
+            waits = {index for index, message in enumerate(part.messages()) if message in left}
+            part = part.without(waits) if waits else part
             further = await self._accept_part(batch, [], part)
+            left |= _broken(part, further.words)
+            words = list(further.words)
+            for index in sorted(waits):
+                words.insert(index, BROKEN_WORD)
             changed = [*dict.fromkeys([*accepted.changed, *further.changed])]
-            accepted = replace(further, words=[*accepted.words, *further.words], changed=changed)
+            accepted = replace(further, words=[*accepted.words, *words], changed=changed)
         return accepted
 
     async def _accept_part(
@@ -146,6 +155,12 @@ class Acceptor:
                 workspace=r.workspace,
                 event_id=r.event_id,
             )
+
+
+def _broken(callbacks: ToAccept, words: Sequence[str]) -> set[tuple[str, str]]:
+    """The messages of the entries that a damaged key left on the queue, each with its workspace."""
+    told = zip(callbacks.messages(), words, strict=True)
+    return {message for message, word in told if word == BROKEN_WORD}
 
 
 def _words(batch: Batch, accepted: Accepted) -> Iterator[tuple[QueueEntry, str, str]]:

@@ -8,6 +8,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt
+from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.replies import Claim
 
@@ -35,6 +36,7 @@ class Tail:
                 {
                     "at": iso(attempt.started_at_ms),
                     "workspace": claim.workspace,
+                    "subscription": claim.subscription or DEFAULT,
                     "endpoint": claim.origin,
                     "eventId": callback.event_id,
                     "messageId": callback.message_uuid,

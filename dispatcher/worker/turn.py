@@ -25,6 +25,7 @@ from dispatcher.worker.attempt_log import log_attempt, name_of
 from dispatcher.worker.disabling import ASKED, Disabler
 from dispatcher.worker.in_hand import InHand
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.not_sent import not_sent
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
@@ -57,6 +58,8 @@ class TurnParts:
     metrics: Metrics = field(default_factory=Metrics)
     turn_seconds: float = 5.0
     request_timeout_seconds: float = 10.0
+    allow_http: bool = True
+    """Whether callbacks may be sent to http://."""
 
 
 class Turn:
@@ -279,6 +282,8 @@ class Turn:
             or now_ms >= callback.expires_ms
         ):
             return None
+        if refused := not_sent(callback, now_ms, allow_http=parts.allow_http):
+            return refused
         return await parts.sender.send(callback, workspace, now_ms)
 
     def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dispatcher.errors import NotFound
 from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.subscription import PAUSED
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble
 from dispatcher.store.replies import Retried, Stopped
@@ -19,6 +20,7 @@ NAMED = 3
 async def chosen(store: wiring.Store, workspace: str | None, state: str | None) -> list[Endpoint]:
     """All endpoints, filtered by state, and by workspace or subscription (`acme.crm`). Raises NotFound."""
     found = [e for e in await store.endpoints.all() if workspace in (None, e.workspace, e.owner)]
+    found = await store.endpoints.with_states(found)
     if workspace and not found:
         await store.workspaces.require(workspace.partition(".")[0])
     return [e for e in found if state in (None, e.state)]
@@ -89,13 +91,19 @@ class ToRetry:
     """Those to retry, the most troubled first."""
     stopped: Sequence[Endpoint]
     """Those that an operator stopped: they stay stopped."""
+    paused: Sequence[Endpoint] = ()
+    """Those whose subscription is paused: they stay so."""
 
 
 async def to_retry(store: wiring.Store, workspace: str | None, state: str | None) -> ToRetry:
     """The endpoints that `retry_all` would retry. Raises NotFound for an unknown workspace."""
     found = [e for e in await chosen(store, workspace, state) if _can_be_retried(e)]
     stopped = [e for e in found if e.state == "stopped"]
-    return ToRetry(sorted((e for e in found if e.state != "stopped"), key=by_trouble), stopped)
+    going = [e for e in found if e.state != "stopped"]
+    paused = [e for e in going if e.subscription_state == PAUSED]
+    return ToRetry(
+        sorted((e for e in going if e.subscription_state != PAUSED), key=by_trouble), stopped, paused
+    )
 
 
 async def retry_all(

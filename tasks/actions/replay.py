@@ -8,11 +8,16 @@ from dataclasses import dataclass, field, replace
 from dispatcher.errors import NotFound
 from dispatcher.rules.endpoint_name import EndpointName, callback_id, subscription_of
 from dispatcher.rules.outcomes import State
+from dispatcher.rules.subscription import ACTIVE
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import StoredCallback
 from dispatcher.store.subscriptions import found
 from tasks import wiring
 from tasks.actions.events import Filter, chosen
+
+SUBSCRIPTION_REMOVED = "subscription_removed"
+"""In place of the ledger's word: its subscription is gone, also where one of the same name was added since."""
 
 REPLAYED = "replayed"
 """The ledger's word for a callback that was replayed."""
@@ -66,6 +71,9 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
 
     Raises NotFound for an unknown workspace.
     """
+    event = await store.callbacks.get(workspace, event_id) if subscription_of(event_id) else None
+    if event and is_of_removed(event, await store.workspaces.get(workspace)):
+        return SUBSCRIPTION_REMOVED, event_id
     word, id_ = await _replay(store, workspace, event_id, how, in_ms=0)
     if word == "unknown":
         await store.workspaces.require(workspace)
@@ -75,10 +83,25 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
     return word, id_
 
 
+def is_of_removed(event: StoredCallback, workspace: Workspace | None) -> bool:
+    """Whether a callback's subscription was removed since it was accepted; one of the same name is another."""
+    if not event.subscription or workspace is None:
+        return False
+    now = workspace.subscriptions.get(event.subscription)
+    return now is None or event.accepted_ms < now.created_ms
+
+
 async def held(store: wiring.Store, names: Iterable[EndpointName]) -> list[Endpoint]:
-    """Those of the endpoints that are stopped or paused: what is replayed waits until that ends."""
+    """Those of the endpoints that are stopped or paused, or whose subscription is no more active.
+
+    What is replayed waits until that ends, or ends failed.
+    """
     found = [await store.endpoints.get(name) for name in names]
-    return [one for one in found if one and one.state in ("stopped", "paused")]
+    return [
+        one
+        for one in found
+        if one and (one.state in ("stopped", "paused") or one.subscription_state != ACTIVE)
+    ]
 
 
 async def replay_all(
@@ -93,6 +116,7 @@ async def replay_all(
     Stops when an endpoint is full. `asked` goes into the audit entry; `progress` wraps the loop.
     """
     words: Counter[str] = Counter()
+    known: dict[str, Workspace | None] = {}
     about = {
         "state": asked.state,
         "subscription": asked.subscription,
@@ -102,8 +126,13 @@ async def replay_all(
         "until": asked.until,
     }
     async with store.audit.steps("event.replay", asked.workspace or "", **about) as done:
-        for number, event in enumerate(progress(events)):
-            in_ms = round(number * 1000 / how.rate)
+        for event in progress(events):
+            if event.subscription and event.workspace not in known:
+                known[event.workspace] = await store.workspaces.get(event.workspace)
+            if is_of_removed(event, known.get(event.workspace)):
+                words[SUBSCRIPTION_REMOVED] += 1
+                continue
+            in_ms = round((words.total() - words[SUBSCRIPTION_REMOVED]) * 1000 / how.rate)
             word, _ = await _replay(store, event.workspace, event.event_id, how, in_ms)
             words[word] += 1
             done["replayed"] = words[REPLAYED]

@@ -1,10 +1,12 @@
 """A subscription as commands print it, and as the trail has it."""
 
+from collections import Counter
 from typing import Any
 
 from dispatcher import ed25519
+from dispatcher.errors import InvalidInput
 from dispatcher.model import iso
-from dispatcher.rules.addresses import without_query
+from dispatcher.rules.addresses import parse_callback_url, without_query
 from dispatcher.rules.authorization import ClientCredentials, kind_of
 from dispatcher.rules.retry_schedule import in_words
 from dispatcher.rules.subscription import DEFAULT, Receiver
@@ -22,6 +24,14 @@ def names(workspace: Workspace) -> list[str]:
 async def waiting(store: wiring.Store, workspace: str, name: str) -> int:
     """How many callbacks wait for a subscription."""
     return sum((await store.workspaces.waiting(workspace, "" if name == DEFAULT else name)).values())
+
+
+async def waiting_of_each(store: wiring.Store, workspace: str) -> Counter[str]:
+    """How many callbacks wait for each subscription, by one scan of the endpoints."""
+    counts: Counter[str] = Counter()
+    for endpoint in await store.workspaces.endpoints(workspace):
+        counts[endpoint.subscription or DEFAULT] += endpoint.waiting
+    return counts
 
 
 async def note(store: wiring.Store, what: str, changed: Workspace, name: str) -> None:
@@ -42,7 +52,9 @@ async def note(store: wiring.Store, what: str, changed: Workspace, name: str) ->
     await store.audit.add(f"subscription.{what}", changed.id, facts[0], {"subscription": name} | facts[1])
 
 
-def document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = False) -> dict[str, Any]:
+def document(
+    workspace: Workspace, name: str, waiting: int, *, reveal: bool = False, allow_http: bool = True
+) -> dict[str, Any]:
     """What `subscription show --json` prints; with `reveal` the URL's query and the headers' values too."""
     one = found(workspace, name)
     return {
@@ -68,8 +80,18 @@ def document(workspace: Workspace, name: str, waiting: int, *, reveal: bool = Fa
         ],
         **_proof(one),
         "waiting": waiting,
-        "problem": one.problem,
+        "problem": one.problem or _unusable(one, allow_http),
     }
+
+
+def _unusable(one: Receiver, allow_http: bool) -> str | None:
+    """Why nothing goes to its URL, by the settings of this process; None if there is no such reason."""
+    try:
+        if one.callback_url:
+            parse_callback_url(one.callback_url, allow_http=allow_http)
+    except InvalidInput as error:
+        return str(error)
+    return None
 
 
 def _facts(workspace: Workspace, name: str) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
+from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import difference, is_changed, shown_url
+from dispatcher.store.subscriptions import found
 from tasks import wiring
 
 MOVED_AT_ONCE = 100
@@ -91,28 +93,30 @@ async def unknown(store: wiring.Store, workspace: str | None) -> str:
     return ""
 
 
-async def url_before(store: wiring.Store, workspace: str, *, needed: bool) -> str:
-    """A workspace's callback URL before a change. Raises NotFound, or InvalidInput if it is `needed` and there is none."""
-    url = (await store.workspaces.require(workspace)).callback_url
+async def url_before(
+    store: wiring.Store, workspace: str, subscription: str = DEFAULT, *, needed: bool
+) -> str:
+    """A subscription's callback URL before a change. Raises NotFound, or InvalidInput if it is `needed` and there is none."""
+    url = found(await store.workspaces.require(workspace), subscription).callback_url
     if needed and not url:
         raise InvalidInput("the workspace had no callback URL to move from: give --move-from")
     return url
 
 
-async def left_behind(store: wiring.Store, workspace: str, before: str) -> int:
-    """How many callbacks wait at the endpoint of the URL `before`: a change of the workspace's URL does not move them."""
+async def left_behind(store: wiring.Store, workspace: str, before: str, subscription: str = "") -> int:
+    """How many callbacks wait at the endpoint of the URL `before`: a change of the URL does not move them."""
     if not before:
         return 0
     origin = parse_callback_url(before, allow_http=True).origin
-    found = await store.endpoints.get(EndpointName(workspace, origin))
-    return found.waiting if found else 0
+    endpoint = await store.endpoints.get(EndpointName(workspace, origin, subscription))
+    return endpoint.waiting if endpoint else 0
 
 
-async def waiting_in_order(store: wiring.Store, workspace: str) -> list[str]:
-    """The eventIds of callbacks that wait for the default subscription, by message in order of acceptance."""
+async def waiting_in_order(store: wiring.Store, workspace: str, subscription: str = "") -> list[str]:
+    """The ids of callbacks that wait for a subscription (empty: the default one), by message in order of acceptance."""
     by_message: defaultdict[str, list[str]] = defaultdict(list)
     async for one in store.callbacks.pending(workspace):
-        if not subscription_of(one.event_id):
+        if subscription_of(one.event_id) == subscription:
             by_message[one.message_uuid].append(one.event_id)
     several = [uuid for uuid, ids in by_message.items() if len(ids) > 1]
     for uuid, order in (await store.callbacks.order(workspace, several)).items():
@@ -127,14 +131,18 @@ async def move(
     before: str,
     waiting: Sequence[str],
     progress: Callable[[Sequence[Sequence[str]]], Iterable[Sequence[str]]],
+    subscription: str = "",
 ) -> Moved:
-    """Moves waiting callbacks from the URL `before` to the workspace's own, in batches wrapped by `progress`."""
-    url = parse_callback_url((await store.workspaces.require(workspace)).callback_url, allow_http=True)
+    """Moves waiting callbacks of a subscription from the URL `before` to its own, in batches wrapped by `progress`."""
+    of = found(await store.workspaces.require(workspace), subscription or DEFAULT)
+    url = parse_callback_url(of.callback_url, allow_http=True)
+    to = str(EndpointName(workspace, url.origin, subscription))
     from_url = parse_callback_url(before, allow_http=True).url
     batches = [waiting[first : first + MOVED_AT_ONCE] for first in range(0, len(waiting), MOVED_AT_ONCE)]
     moved, about = 0, {"from": shown_url(from_url), "to": shown_url(url.url)}
+    about |= {"subscription": subscription} if subscription else {}
     async with store.audit.steps("callbacks.move", workspace, **about) as done:
         for ids in progress(batches):
-            moved += await store.ledger.move(workspace, from_url, url.url, f"{workspace} {url.origin}", ids)
+            moved += await store.ledger.move(workspace, from_url, url.url, to, ids)
             done["moved"] = moved
     return Moved(moved, len(waiting) - moved)

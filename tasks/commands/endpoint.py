@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.subscription import ACTIVE
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by, problem
 from dispatcher.store.replies import Stopped
@@ -98,7 +99,7 @@ def show(workspace: Workspace, url: Url, as_json: Json = False) -> None:
 
     found, rate = run_on_one(workspace, url, work)
     held = held_by(found)
-    if rate and found.state == "waiting":
+    if rate and found.state == "waiting" and found.subscription_state == ACTIVE:
         held += f"; its workspace's rate is {rate:g} a second"
     document = {name: found.as_json()[name] for name in ("workspace", "endpoint", "state")}
     document |= {"problem": problem(found), "heldBy": held, **found.as_json()}
@@ -165,6 +166,8 @@ def document_of(endpoint: Endpoint) -> dict[str, Any]:
 
 def _hint(endpoint: Endpoint) -> str:
     """The command that makes an endpoint send sooner, unless it is stopped."""
+    if endpoint.subscription_state != ACTIVE:  # held_by names the command that helps
+        return ""
     command = f"`dispatcher endpoint retry {endpoint.name}`"
     if endpoint.state == "paused":
         return f"; {command} probes now"

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.subscription import PAUSED
 from dispatcher.store.endpoints import Endpoint
-from dispatcher.store.holds import at, held_by, problem
+from dispatcher.store.holds import at, held_by, problem, subscription_hold
 from dispatcher.store.replies import Retried
 from tasks import console, tables, wiring
 from tasks.actions import endpoints
@@ -84,9 +86,8 @@ def _retry_one(workspace: str, url: str, as_json: bool) -> None:
         facts = {"stopped": retried.stopped, "probed": probed, "madeDue": retried.made_due}
         console.print_json({**facts, "before": document_of(before), "after": document_of(after)})
     if retried.stopped:
-        console.fail(
-            f"nothing was done: {held_by(after)}; `dispatcher endpoint resume {before.name}` resumes it"
-        )
+        resume = f"; `dispatcher endpoint resume {before.name}` resumes it" if after.stopped_ms else ""
+        console.fail(f"nothing was done: {held_by(after)}{resume}")
     if not as_json:
         console.say(_outcome(before, after, retried))
 
@@ -118,7 +119,9 @@ def _retry_many(workspace: str | None, state: str | None, yes: bool, as_json: bo
     found, probed, made_due = console.run(work())
     count = len(found.chosen)
     if as_json:
-        counts = {"endpoints": count, "stopped": len(found.stopped), "probed": probed, "madeDue": made_due}
+        paused = {"subscriptionPaused": len(found.paused)} if found.paused else {}
+        left = {"stopped": len(found.stopped), **paused}
+        counts = {"endpoints": count, **left, "probed": probed, "madeDue": made_due}
         console.print_json({**counts, "done": yes})
     else:
         _print_many(found, f"{probed} probed now; {_made_due(made_due)}" if yes else "")
@@ -137,6 +140,9 @@ def _print_many(found: ToRetry, done: str) -> None:
         console.say(f"{_endpoints(count)}; nothing was done: --yes retries what is counted here")
     if stopped := len(found.stopped):
         console.say(f"{_endpoints(stopped)} stopped, and left so: `dispatcher endpoint resume` resumes one")
+    for owner in dict.fromkeys(one.owner for one in found.paused):
+        of = EndpointName.parse(owner)
+        console.say(f"endpoints of {owner} are left so: {subscription_hold(of, PAUSED)}")
 
 
 def _shown(steps: Sequence[Endpoint]) -> Iterable[Endpoint]:

@@ -1,16 +1,17 @@
 """`dispatcher event`: shows what became of a status change; `replay` sends it once more."""
 
 import re
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from dispatcher.errors import NotFound
 from dispatcher.model import iso
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
-from dispatcher.rules.subscription import DEFAULT
-from dispatcher.store.holds import Schedule, next_step
+from dispatcher.rules.subscription import ACTIVE, DEFAULT
+from dispatcher.store.holds import Schedule, next_step, subscription_hold
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.actions import events
@@ -19,6 +20,9 @@ from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url,
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The usual form of a message's id; any text may be one."""
+
+States = Mapping[EndpointName, str]
+"""States of subscriptions, by the endpoints that are theirs."""
 
 commands = typer.Typer(help="Show what became of a status change; send it once more.", no_args_is_help=True)
 
@@ -36,7 +40,7 @@ def show(
     """
     settings = console.settings()
 
-    async def work() -> tuple[StoredCallback, list[StoredCallback], str, int, Schedule] | None:
+    async def work() -> tuple[StoredCallback, list[StoredCallback], str, int, Schedule, States] | None:
         async with wiring.store(settings) as store:
             event = await store.callbacks.get(workspace, event_id)
             if event is None:
@@ -44,7 +48,8 @@ def show(
                 return None
             others = await store.callbacks.others(event)
             by = await _schedule(store, event, settings.max_attempts)
-            return event, others, await _next_step(store, event, by), await store.installation.now_ms(), by
+            next_, states = await _next_step(store, event, by), await _states(store, [event, *others])
+            return event, others, next_, await store.installation.now_ms(), by, states
 
     found = console.run(work())
     if found is None:
@@ -52,16 +57,16 @@ def show(
             f"the ledger has no event {event_id} of workspace {workspace}: either it was never accepted (its status "
             "causes no callback, it was rejected, or it still waits on the queue), or its retention is over"
         )
-    event, others, next_, now_ms, schedule = found
+    event, others, next_, now_ms, schedule, states = found
     if as_json:
-        beside = {"subscriptions": [one.as_json() for one in others]} if event.others else {}
+        beside = {"subscriptions": [_document(one, states) for one in others]} if event.others else {}
         by = None if event.ended else schedule.as_json()
-        console.print_json(event.as_json() | {"nextStep": next_, "retrySchedule": by} | beside)
+        console.print_json(_document(event, states) | {"nextStep": next_, "retrySchedule": by} | beside)
     else:
         _print(event, next_, now_ms)
         if event.others:
             console.out.print()
-            _print_list(others, "the callbacks for its other subscriptions are gone", now_ms)
+            _print_list(others, "the callbacks for its other subscriptions are gone", now_ms, states)
 
 
 @commands.command("list")
@@ -102,22 +107,34 @@ def list_(
         )
     asked = None if message else Filter(state or "", workspace, endpoint, error, since, until, subscription)
 
-    async def work() -> tuple[list[StoredCallback], int, int]:
+    async def work() -> tuple[list[StoredCallback], int, int, States]:
         async with wiring.store(settings) as store:
-            now_ms = await store.installation.now_ms()
+            now_ms, queued = await store.installation.now_ms(), 0
             if asked:
-                return await events.page(events.chosen(store, asked), offset, limit + 1), 0, now_ms
-            found = await events.of_message(store, message or "", workspace)
-            queued, _ = await store.installation.waiting()
-            return found[offset : offset + limit + 1], queued, now_ms
+                found = await events.page(events.chosen(store, asked), offset, limit + 1)
+            else:
+                found = (await events.of_message(store, message or "", workspace))[offset:][: limit + 1]
+                queued, _ = await store.installation.waiting()
+            return found, queued, now_ms, await _states(store, found)
 
-    found, queued, now_ms = console.run(work())
+    found, queued, now_ms, states = console.run(work())
     if as_json:
-        console.print_json([event.as_json() for event in found[:limit]])
+        console.print_json([_document(event, states) for event in found[:limit]])
     else:
-        _print_list(found[:limit], _none(message, queued), now_ms)
+        _print_list(found[:limit], _none(message, queued), now_ms, states)
     if len(found) > limit:
         console.err.print(f"there are more: --offset {offset + limit} shows them")
+
+
+async def _states(store: wiring.Store, found: Sequence[StoredCallback]) -> States:
+    """The states of the subscriptions for which some of the callbacks wait."""
+    return await store.endpoints.states(event.endpoint_name for event in found if not event.ended)
+
+
+def _document(event: StoredCallback, states: States) -> dict[str, Any]:
+    """A callback as JSON; with its subscription's state if it waits and that is not active."""
+    state = ACTIVE if event.ended else states.get(event.endpoint_name, ACTIVE)
+    return event.as_json() | ({} if state == ACTIVE else {"subscriptionState": state})
 
 
 async def _schedule(store: wiring.Store, event: StoredCallback, max_attempts: int) -> Schedule:
@@ -160,7 +177,7 @@ def _print(event: StoredCallback, next_: str, now_ms: int) -> None:
     console.print_text(f"Next: {next_}")
 
 
-def _print_list(events: Sequence[StoredCallback], none: str, now_ms: int) -> None:
+def _print_list(events: Sequence[StoredCallback], none: str, now_ms: int, states: States) -> None:
     names = "eventId", "workspace", "endpoint", "type", "state", "attempts", "last answer", "ended, or next"
     rows = [
         (
@@ -171,11 +188,18 @@ def _print_list(events: Sequence[StoredCallback], none: str, now_ms: int) -> Non
             e.state,
             len(e.attempts),
             _last(e),
-            _when(e, now_ms),
+            _when(e, now_ms, states),
         )
         for e in events
     ]
     console.print_table(names, rows, none)
+    held = {
+        (one.workspace, one.subscription): hold
+        for one, state in states.items()
+        if (hold := subscription_hold(one, state))
+    }
+    for (workspace, subscription), hold in held.items():
+        console.say(f"{subscription or DEFAULT} of {workspace}: {hold}")
 
 
 def _none(message: str | None, queued: int) -> str:
@@ -196,7 +220,9 @@ def _last(event: StoredCallback) -> str | None:
     return last.error or str(last.http_status)
 
 
-def _when(event: StoredCallback, now_ms: int) -> str | None:
+def _when(event: StoredCallback, now_ms: int, states: States) -> str | None:
+    if not event.ended and (state := states.get(event.endpoint_name, ACTIVE)) != ACTIVE:
+        return f"subscription {state}"
     ms = event.ended_ms or event.next_attempt_ms
     if ms is None:
         return None

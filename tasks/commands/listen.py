@@ -77,10 +77,9 @@ async def _secrets(settings: Settings, workspace: str) -> tuple[Sequence[str], d
         now_ms = await store.installation.now_ms()
         live = (await store.workspaces.require(workspace)).live_secrets(now_ms)
         others: dict[str, str] = {}
-        for name in await store.workspaces.names():
-            found = await store.workspaces.get(name)
-            if found and name != workspace:
-                others |= {f"the secret of workspace {name}": secret.text for secret in found.secrets}
+        for found in await store.workspaces.all():
+            if found.id != workspace:
+                others |= {f"the secret of workspace {found.id}": secret.text for secret in found.secrets}
         return [secret.text for secret in live], others
 
 

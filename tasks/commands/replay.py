@@ -8,12 +8,23 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from config.settings import Settings
+from dispatcher.rules.subscription import ACTIVE
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.actions.events import ENDED, Filter
-from tasks.actions.replay import REPLAYED, How, Replayed, counted, held, replay_all, replay_one, replayable
+from tasks.actions.replay import (
+    REPLAYED,
+    SUBSCRIPTION_REMOVED,
+    How,
+    Replayed,
+    counted,
+    held,
+    replay_all,
+    replay_one,
+    replayable,
+)
 from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url, Workspace
 
 WHY_NOT = {
@@ -23,6 +34,7 @@ WHY_NOT = {
     "no_body": "its body is not kept any more (DISPATCHER_DELIVERED_BODY_SECONDS, DISPATCHER_LEDGER_RETENTION_SECONDS)",
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
     "full": "too many wait for its endpoint (DISPATCHER_MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
+    SUBSCRIPTION_REMOVED: "its subscription was removed since; one of the same name that was added later is another",
     "busy": "another callback of its message is under way, and the workspace's order is `latest`: try again later",
 }
 """Why a callback is not replayed, by the ledger's word."""
@@ -125,6 +137,8 @@ def print_many(found: Replayed, rate: float, *, done: bool) -> None:
 
 def _held(endpoint: Endpoint) -> str:
     """Why nothing is sent to an endpoint now, and what ends that."""
+    if endpoint.subscription_state != ACTIVE and endpoint.state != "stopped":
+        return f"held: {held_by(endpoint)}"
     command = "resume" if endpoint.state == "stopped" else "retry"
     return f"{held_by(endpoint)}; `dispatcher endpoint {command} {endpoint.name}`"
 

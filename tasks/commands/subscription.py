@@ -1,5 +1,6 @@
 """`dispatcher subscription`: several receivers for one customer, each on its own terms."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -47,18 +48,18 @@ def list_(workspace: WorkspaceName, as_json: Json = False) -> None:
     """List a workspace's subscriptions, the default one first."""
     settings = console.settings()
 
-    async def work() -> tuple[Workspace, dict[str, int]]:
+    async def work() -> tuple[Workspace, Counter[str]]:
         async with wiring.store(settings) as store:
             known = await store.workspaces.require(workspace)
-            return known, {
-                name: await subscriptions.waiting(store, workspace, name)
-                for name in subscriptions.names(known)
-            }
+            return known, await subscriptions.waiting_of_each(store, workspace)
 
     known, waiting = console.run(work())
     if as_json:
         console.print_json(
-            [subscriptions.document(known, name, waiting[name]) for name in subscriptions.names(known)]
+            [
+                subscriptions.document(known, name, waiting[name], allow_http=settings.allow_http)
+                for name in subscriptions.names(known)
+            ]
         )
         return
     head = "subscription", "state", "waiting", "events", "channels", "callback URL"
@@ -84,7 +85,7 @@ def show(workspace: WorkspaceName, name: Name, reveal: Reveal = False, as_json: 
             return known, await subscriptions.waiting(store, workspace, name)
 
     known, waiting = console.run(work())
-    document = subscriptions.document(known, name, waiting, reveal=reveal)
+    document = subscriptions.document(known, name, waiting, reveal=reveal, allow_http=settings.allow_http)
     if as_json:
         console.print_json(document)
         return

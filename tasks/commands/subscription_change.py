@@ -15,6 +15,7 @@ from dispatcher.store.subscriptions import found
 from tasks import console, wiring
 from tasks.actions import subscriptions
 from tasks.commands.look_up import look_up, look_up_token_url
+from tasks.commands.moving import MoveFrom, MoveWaiting, Moving, check_moving
 from tasks.commands.subscription import Json, Name, Secret, WorkspaceName, say, show_secret
 from tasks.commands.subscription_certificate import Certificate, Key, certificate_of
 from tasks.commands.subscription_proof import (
@@ -157,6 +158,8 @@ def update(
     callback_url: Annotated[
         str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
     ] = None,
+    move_waiting: MoveWaiting = False,
+    move_from: MoveFrom = None,
     events: Events = None,
     channels: Channels = None,
     without_fields: WithoutFields = None,
@@ -195,9 +198,12 @@ def update(
             console.USAGE,
         )
 
-    async def work() -> tuple[Workspace, list[str]]:
+    check_moving(callback_url, move_from, move_waiting=move_waiting)
+
+    async def work() -> tuple[Workspace, str, list[str]]:
         async with wiring.store(settings) as store:
             warnings = [] if no_check else await _look_up(settings, callback_url, token_url(terms))
+            moving = await Moving.begin(store, workspace, name, move_from, needed=move_waiting)
             changed = await store.subscriptions.update(
                 workspace,
                 name,
@@ -208,10 +214,13 @@ def update(
                 **terms,
             )
             await subscriptions.note(store, "update", changed, name)
-            return changed, warnings
+            if move_waiting:
+                return changed, await moving.move(), warnings
+            left = await moving.left(callback_url)
+            return changed, "", [*warnings, left] if left else warnings
 
-    changed, warnings = console.run(work())
-    say(workspace, name, "is changed" if is_changed(changed) else "was like that already")
+    changed, moved, warnings = console.run(work())
+    say(workspace, name, ("is changed" if is_changed(changed) else "was like that already") + moved)
     if signature and (key := subscriptions.public_key(found(changed, name))):
         console.out.print(f"its public key: {key}", markup=False)
     for warning in warnings:

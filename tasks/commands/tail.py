@@ -10,6 +10,8 @@ import typer
 from config.settings import Settings
 from dispatcher.errors import NotFound, visible
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.connection import translated
 from dispatcher.worker.tail import WATCH_SECONDS
 from tasks import console, tables, wiring
@@ -97,17 +99,24 @@ def _show(attempt: dict[str, Any], wanted: dict[str, str], failed: bool, as_json
         console.print_line(visible(line), style)
 
 
+def _owner(attempt: dict[str, Any]) -> str:
+    """Whose attempt it is, as `endpoint list` has it: `acme`, or `acme.crm`; earlier versions do not say which subscription's."""
+    of = attempt.get("subscription", DEFAULT)
+    return EndpointName(attempt["workspace"], "", "" if of == DEFAULT else of).owner
+
+
 def _lines(attempt: dict[str, Any], width: int | None) -> list[str]:
     """An attempt as one line, or as several if the terminal is too narrow."""
     said = f"{attempt['httpStatus'] or attempt['error']!s:<15} {attempt['durationMs']:>6} ms"
+    owner = _owner(attempt)
     at, outcome, event = attempt["at"][11:], f"{attempt['outcome']:<9}", attempt["eventId"]
     line = (
-        f"{at}  {attempt['workspace']:<12} {attempt['endpoint']:<40} {attempt['eventType']:<20} "
+        f"{at}  {owner:<12} {attempt['endpoint']:<40} {attempt['eventType']:<20} "
         f"{attempt['attempt']}  {said}  {outcome} {event}"
     )
     if width is None or tables.width_of(line) <= width:
         return [line]
-    about = f"{attempt['workspace']}  {attempt['eventType']}  attempt {attempt['attempt']}"
+    about = f"{owner}  {attempt['eventType']}  attempt {attempt['attempt']}"
     return [
         f"{at}  {said}  {outcome.rstrip()}",
         *tables.wrapped(f"{about}  {attempt['endpoint']}  {event}", width, "    ", "    "),

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dispatcher.codec import iso_or_none
 from dispatcher.model import iso
 from dispatcher.rules.addresses import without_query
 from dispatcher.rules.workspace import Workspace
@@ -85,11 +86,20 @@ def list_(as_json: Json = False) -> None:
         console.print_json([_document(workspace) for workspace in found])
         return
     rows = [
-        (w.id, w.dialect, without_query(w.callback_url) or None, w.max_concurrency, iso(w.created_ms))
+        (
+            w.id,
+            w.dialect or "damaged",
+            without_query(w.callback_url) or None,
+            w.max_concurrency,
+            iso_or_none(w.created_ms or None),
+        )
         for w in found
     ]
     empty = "no workspaces yet; `dispatcher workspace add --help` shows how to make one"
     console.print_table(("workspace", "dialect", "callback URL", "max concurrency", "created"), rows, empty)
+    for one in found:
+        if one.is_damaged:
+            console.note(f"workspace {one.id}: {one.problem}")
 
 
 def show(workspace: Id, reveal: Reveal = False, as_json: Json = False) -> None:
@@ -156,7 +166,7 @@ def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:
         "state": workspace.state,
         "reason": workspace.disabled and workspace.disabled.reason,
         "subscriptions": list(workspace.subscriptions),
-        "createdAt": iso(workspace.created_ms),
+        "createdAt": iso_or_none(workspace.created_ms or None),
         "secrets": [
             {"createdAt": iso(s.created_ms), "expiresAt": None if s.expires_ms is None else iso(s.expires_ms)}
             for s in workspace.secrets

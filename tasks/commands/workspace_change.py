@@ -1,7 +1,5 @@
 """`dispatcher workspace add` and `update`: create and change a workspace. Both resolve its callback URL first."""
 
-import shlex
-from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
@@ -12,13 +10,12 @@ from dispatcher.rules.dialects import dialects
 from dispatcher.rules.subscription import ORDERINGS
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import parse_headers
-from dispatcher.store.audit import shown_url
-from tasks import console, tables, wiring
+from tasks import console, wiring
 from tasks.actions import endpoints, workspaces
 from tasks.actions.workspaces import Moved, Wanted
 from tasks.commands.look_up import look_up
+from tasks.commands.moving import MoveFrom, MoveWaiting, also, check_moving, left_waiting, shown
 from tasks.commands.workspace import Id, Json, show_secret
-from tasks.progress import progress
 
 Dialect = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(dialects()))}.", show_default=False)]
 CallbackUrl = Annotated[
@@ -109,15 +106,8 @@ def update(
     callback_url: Annotated[
         str | None, typer.Option(help="Where callbacks of later status changes go.", show_default=False)
     ] = None,
-    move_waiting: Annotated[
-        bool, typer.Option("--move-waiting", help="With --callback-url: move waiting callbacks there too.")
-    ] = False,
-    move_from: Annotated[
-        str | None,
-        typer.Option(
-            help="With --move-waiting: move those to this URL, not to the previous one.", show_default=False
-        ),
-    ] = None,
+    move_waiting: MoveWaiting = False,
+    move_from: MoveFrom = None,
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
     ordering: Ordering = None,
@@ -134,15 +124,12 @@ def update(
     if not wanted:
         options = "--callback-url, --max-concurrency, --rate-per-second, --ordering or --header"
         console.fail(f"say what to change: {options}", console.USAGE)
-    if (move_waiting and not callback_url) or (move_from and not move_waiting):
-        console.fail(
-            "--move-waiting goes with --callback-url, --move-from with --move-waiting", console.USAGE
-        )
+    check_moving(callback_url, move_from, move_waiting=move_waiting)
     changed, moved, warning = console.run(
         _update(settings, workspace, wanted, move_waiting, move_from, no_check)
     )
     done = "is changed" if changed else "was like that already"
-    console.out.print(f"workspace {workspace} {done}{_also(moved)}", markup=False)
+    console.out.print(f"workspace {workspace} {done}{also(moved)}", markup=False)
     _warn(warning)
 
 
@@ -164,40 +151,16 @@ async def _update(
         if not move_waiting:
             new = wanted.callback_url
             left = await workspaces.left_behind(store, workspace, before) if new not in (None, before) else 0
-            return changed, None, "\n".join(filter(None, (warning, _left(left, workspace, before, new))))
+            return (
+                changed,
+                None,
+                "\n".join(
+                    filter(None, (warning, left_waiting(left, f"workspace update {workspace}", before, new)))
+                ),
+            )
         with console.err.status("reading what waits"):
             waiting = await workspaces.waiting_in_order(store, workspace)
-        return changed, await workspaces.move(store, workspace, before, waiting, _shown), warning
-
-
-def _shown(steps: Sequence[Sequence[str]]) -> Iterable[Sequence[str]]:
-    return progress(steps, "moving")
-
-
-def _also(moved: Moved | None) -> str:
-    if moved is None:
-        return ""
-    stay = tables.counted(moved.left, "stays", "stay")
-    left = (
-        f"; {stay}: being sent, behind one of the same message that is (repeat this later), or for another URL "
-        "(--move-from)"
-        if moved.left
-        else ""
-    )
-    return f"; {tables.counted(moved.moved, 'waiting callback goes', 'waiting callbacks go')} to the new URL{left}"
-
-
-def _left(count: int, workspace: str, before: str, new: str | None) -> str:
-    """A line about callbacks that wait for the URL before, with the command that moves them; "" if there are none."""
-    if not count:
-        return ""
-    waiting = tables.counted(count, "callback waits", "callbacks wait")
-    told = f"{waiting} for the server of the previous URL, {shown_url(before)}, and not for the new one"
-    if not new:
-        return told
-    from_url = shlex.quote(before) if before == shown_url(before) else "PREVIOUS_URL"
-    command = f"dispatcher workspace update {workspace} --callback-url {shlex.quote(new)}"
-    return f"{told}; to move those for that very URL: {command} --move-waiting --move-from {from_url}"
+        return changed, await workspaces.move(store, workspace, before, waiting, shown), warning
 
 
 async def _look_up(settings: Settings, url: str | None) -> str:

@@ -258,3 +258,29 @@ def test_removed_by_force(stack: Stack) -> None:
     shown: dict[str, Any] = stack.event(f"{event}.crm")
     assert shown["attempts"][-1]["error"] == "subscription_removed"
     assert "the subscription is gone" in shown["nextStep"]
+
+
+def test_what_waits_is_moved_to_a_new_url(stack: Stack) -> None:
+    """`update --callback-url` says what stays behind and the command that moves it; that is what it does, signed as before."""
+    acme = Acme(stack)
+    acme.add("crm")
+    stack.cli("subscription", "pause", "acme", "crm")
+    stack.start_worker().wait_ready()
+    events = stack.enqueue(2)
+    assert stack.wait_ended(events) == {"delivered": 2}
+    new = f"{stack.listen()}/crm"
+    acme.names[port_of(new)] = "crm, new"
+    update = "subscription", "update", "acme", "crm"
+    assert stack.cli(*update, "--move-waiting").returncode == 2
+    said = stack.cli(*update, "--callback-url", new).stderr
+    assert "2 callbacks wait for the server of the previous URL" in said
+    command = said[said.index("dispatcher subscription update") :].split()
+    unknown = stack.cli(*update, "--callback-url", new, "--move-waiting", "--move-from", "https://x.example/")
+    assert (unknown.returncode, "acme.crm has no endpoint" in unknown.stderr) == (1, True)
+    assert "; 2 waiting callbacks go to the new URL" in stack.cli(*command[1:]).stdout
+    stack.cli("subscription", "resume", "acme", "crm")
+    assert stack.wait_ended([f"{event}.crm" for event in events]) == {"delivered": 2}
+    got = [(name, problem) for name, _, problem in acme.received if name != "default"]
+    assert got == [("crm, new", None)] * 2
+    trail = {one["what"]: one["to"] for one in stack.cli_json("audit", "list")}
+    assert (trail["callbacks.move"]["subscription"], trail["callbacks.move"]["moved"]) == ("crm", 2)

@@ -248,7 +248,7 @@ def test_the_table_of_commands_is_complete() -> None:
     """Every file of tasks/commands is reached from the table of the command line, or by a command of it."""
     folder = Path(cli.__file__).parent / "commands"
     modules = {entry.where.partition(":")[0].rpartition(".")[2] for entry in cli.COMMANDS}
-    assert {"__init__", "filters", "look_up", "subscription_certificate", "subscription_proof"} == {
+    assert {"__init__", "filters", "look_up", "moving", "subscription_certificate", "subscription_proof"} == {
         path.stem for path in folder.glob("*.py")
     } - modules
 

@@ -1,5 +1,6 @@
 """Public keys at /.well-known/jwks.json: asked without an API key, on a real Redis."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -133,11 +134,52 @@ def test_its_costs_are_bounded(api: Api) -> None:
     assert keys(api, "?workspace=another") == []
 
 
+def test_guesses_do_not_delay_a_name_with_keys(api: Api) -> None:
+    """It is read again after its minute, also in a second in which others have used up theirs, and is not pushed out."""
+    clock = [100.0]
+    api.app.state.kept_keys = jwks.KeptKeys(lambda: clock[0])
+    assert len(keys(api, CRM)) == 1
+    for second in range(1, 25):
+        clock[0] = 100.0 + second
+        said = [ask(api, f"?workspace=w{second}-{n}").status_code for n in range(jwks.READS_A_SECOND + 1)]
+        assert said[-1] == 503
+    clock[0] = 161.0
+    said = [ask(api, f"?workspace=v{n}").status_code for n in range(jwks.READS_A_SECOND + 1)]
+    assert said[-1] == 503
+    assert len(keys(api, CRM)) == 1
+    api.run(subscriptions(api).update("acme-zeckta", "crm", signature="hmac"))
+    clock[0] = 222.0
+    assert keys(api, CRM) == []
+    clock[0] = 283.0
+    said = [ask(api, f"?workspace=u{n}").status_code for n in range(jwks.READS_A_SECOND + 1)]
+    assert ask(api, CRM).status_code == 503, "it has none any more, and is one of all the others"
+
+
+def test_many_at_once_are_one_read() -> None:
+    """Whoever asks for a name while it is being read gets the same answer, or the same failure; later ones read again."""
+    kept, reads = jwks.KeptKeys(lambda: 0.0), list[int]()
+
+    async def read() -> bytes:
+        reads.append(1)
+        await asyncio.sleep(0)
+        if len(reads) > 1:
+            raise ValueError("away")
+        return b"x"
+
+    async def ask_often() -> list[bytes | BaseException | None]:
+        asked = [kept.shared(("w", "crm"), read) for _ in range(100)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert asyncio.run(ask_often()) == [b"x"] * 100
+    assert {str(one) for one in asyncio.run(ask_often())} == {"away"}
+    assert len(reads) == 2
+
+
 def test_only_so_many_are_kept() -> None:
     """The one that was read first is forgotten."""
     kept = jwks.KeptKeys(lambda: 0.0)
     for number in range(jwks.MAX_KEPT + 1):
-        kept.keep(("w", str(number)), b"x")
+        kept.keep(("w", str(number)), b"x", has_keys=False)
     assert (kept.get(("w", "0")), kept.get(("w", "1"))) == (None, b"x")
 
 

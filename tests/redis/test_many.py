@@ -1,5 +1,6 @@
 """What reads all endpoints, workspaces or counters: complete however many there are, and no command reads them all."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -8,7 +9,9 @@ from dispatcher.store.endpoints import READ_AT_ONCE
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.stats import PAGE
+from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.workspaces import Workspaces
+from tests.command import command
 from tests.world import World, callback
 
 COUNT = 2 * READ_AT_ONCE + 100
@@ -49,6 +52,23 @@ def test_who_waits_is_read_a_page_at_a_time(world: World, workspaces: Workspaces
         workspaces.waiting("b")
     )
     assert {} == world.run(workspaces.waiting("c"))
+
+
+def test_what_waits_for_each_subscription_is_one_scan(
+    world: World, workspaces: Workspaces, redis_url: str
+) -> None:
+    """However many subscriptions a workspace has, `subscription list` goes through the endpoints once."""
+    url = "https://0.example/"
+    world.run(workspaces.add("a", "zeckta", url, now_ms=world.now))
+    for number in range(8):
+        world.run(Subscriptions(workspaces).add("a", f"s{number}", url, now_ms=world.now))
+    many_endpoints(world)
+    world.accept(callback("x.s3", endpoint="a.s3 https://0.example:443", message="x"))
+    before = calls(world)
+    shown = json.loads(command(redis_url, "subscription", "list", "a", "--json").stdout)
+    waiting = {one["subscription"]: one["waiting"] for one in shown}
+    assert waiting == {"default": COUNT - COUNT // 10, "s3": 1} | {f"s{n}": 0 for n in range(8) if n != 3}
+    assert (calls(world) - before)["zscan"] <= -(-(COUNT + 1) // READ_AT_ONCE) + 1
 
 
 def test_all_workspaces_are_read(world: World, workspaces: Workspaces) -> None:

@@ -1,6 +1,7 @@
 """Subscriptions at their limits: many callbacks at once, records that are kept too long or not long enough."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,8 @@ from dispatcher.rules.outcomes import Failed, State
 from dispatcher.rules.render import RenderOptions, fan_out
 from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.keys import endpoint_id
+from dispatcher.store.queue import CONSUMER, GROUP, QueueEntry
+from dispatcher.store.replies import Accepted
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.worker.recorder import Recorder
 from tests.redis.test_broken_off import BreakingWorld
@@ -41,6 +44,100 @@ def test_a_batch_of_seventeen_each(redis_url: str) -> None:
     chains, waiting = asyncio.run(work())
     assert waiting == 140 * 17
     assert chains == [[f"e{number}" for number in range(140)]] * 17
+
+
+class Parts:
+    """A batch of 150 status changes of acme and other, accepted in parts, while the key of one of acme's endpoints is damaged."""
+
+    def __init__(self, url: str, damaged: str, *, is_mended: bool) -> None:
+        self.reader = Reader(url, Recorder(60_000))
+        self.damaged = KEYS.endpoint(endpoint_id(f"acme.{damaged} https://{damaged}.example:443"))
+        self.is_mended = is_mended
+        self.told: dict[str, str] = {}
+        """The message of each queue entry of acme, in order."""
+
+    async def accept(self) -> tuple[list[str], dict[str, int], int]:
+        """The entries that wait, how many callbacks are in each lane, and how many entries are on the queue."""
+        reader = self.reader
+        await self._add_workspaces()
+        assert await reader.ledger.lead(reader.intake._token, 60_000) is not None
+        entries = [await self._enqueue(number) for number in range(150)]
+        await reader.client.xreadgroup(GROUP, CONSUMER, {KEYS.events: ">"}, count=1000)
+        batch = await reader.intake._preparer.prepare(entries)
+        assert len(batch.callbacks.parts()) > 2
+        real = reader.ledger.accept
+
+        async def accept(*args: Any) -> Accepted:
+            accepted = await real(*args)
+            if self.is_mended:
+                await reader.client.delete(self.damaged)
+            return accepted
+
+        reader.ledger.accept = accept  # type: ignore[method-assign]
+        await reader.intake._acceptor.accept(batch)
+        waits = [id_ for later in batch.later.values() for id_ in later.ids]
+        lanes = [key async for key in reader.client.scan_iter(f"{KEYS.root}lane:*")]
+        sizes = {key.decode(): await reader.client.zcard(key) for key in lanes}
+        left = await reader.client.xlen(KEYS.events)
+        await reader.close()
+        return waits, sizes, left
+
+    async def _add_workspaces(self) -> None:
+        subscriptions = Subscriptions(self.reader.workspaces)
+        for workspace in "acme", "other":
+            await self.reader.workspaces.add(workspace, "zeckta", "https://a.example/hooks", now_ms=1)
+            for number in range(14):
+                url = f"https://s{number}.example/hooks"
+                await subscriptions.add(workspace, f"s{number}", url, now_ms=1)
+        delivered = ["MESSAGE_DELIVERED"]
+        await subscriptions.add("acme", "billing", "https://billing.example/", now_ms=1, events=delivered)
+        await subscriptions.add("acme", "zeta", "https://zeta.example/", now_ms=1)
+        await self.reader.client.set(self.damaged, "damaged")
+
+    async def _enqueue(self, number: int) -> QueueEntry:
+        workspace, uuid = "other" if number % 2 else "acme", f"m{number % 100}"
+        message = {"uuid": uuid, "src": "ACME", "dest": "+233200000001"}
+        status = "SENT" if number else "DELIVERED"
+        raw = line(number, workspace=workspace, message=message, status=status)
+        id_ = (await self.reader.client.xadd(KEYS.events, {"event": raw})).decode()
+        if workspace == "acme":
+            self.told[id_] = uuid
+        return QueueEntry(id_, [b"event", raw])
+
+
+@pytest.mark.parametrize(("damaged", "left"), [("billing", 2), ("zeta", 75)])
+def test_a_damaged_key_in_the_first_part(redis_url: str, damaged: str, left: int) -> None:
+    """Only what goes to that endpoint waits: the later parts are accepted, of other workspaces and of the same."""
+    waits, sizes, queued = asyncio.run(Parts(redis_url, damaged, is_mended=False).accept())
+    of_acme = sizes[KEYS.lane(endpoint_id("acme.s3 https://s3.example:443"))]
+    assert sizes[KEYS.lane(endpoint_id("other https://a.example:443"))] == 50, "and 25 behind them, in chains"
+    assert (of_acme > 40, len(waits), queued) == (True, left, left)
+
+
+def test_a_key_that_is_mended_between_two_parts(redis_url: str) -> None:
+    """No status of a message overtakes an earlier one of it that was left on the queue."""
+    parts = Parts(redis_url, "zeta", is_mended=True)
+    waits, _, _ = asyncio.run(parts.accept())
+    told = list(parts.told)
+    behind = {id_ for id_ in told for one in waits if parts.told[id_] == parts.told[one] and id_ > one}
+    assert behind <= {*waits} < {*told}
+
+
+def test_a_part_without_some_entries() -> None:
+    """Their callbacks, and what they say about messages, are left out; the others keep their numbers' order."""
+    whole, recorder = ToAccept(), Recorder(60_000)
+    for number in range(6):
+        for name in ("crm", ""):
+            id_, endpoint = (f"e{number}.crm", CRM) if name else (f"e{number}", OWN)
+            whole.add(f"{number}-0", callback(id_, endpoint=endpoint, message=f"m{number % 3}"))
+        recorder.add(whole, change(f"e{number}"), "zeckta", number + 1)
+        recorder.add(whole, change(f"x{number}"), "zeckta", 0)
+    assert whole.messages() == [("acme", f"m{number % 3}") for number in range(6)]
+    kept = whole.without({0, 4})
+    assert (kept.count, set(kept.endpoints)) == (8, {OWN, CRM})
+    assert kept.messages() == [("acme", f"m{number % 3}") for number in (1, 2, 3, 5)]
+    assert [number for number, _ in kept._told()] == [0, 1, 0, 2, 0, 3, 0, 0, 4, 0]
+    assert whole.without(range(6)).count == 0
 
 
 def test_more_than_lua_can_unpack(world: World) -> None:

@@ -16,6 +16,7 @@ from dispatcher.store.keys import endpoint_id
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.workspaces import Workspaces
+from tests.subscription_machine import RacedWorkspaces
 from tests.world import START_MS, TOKEN, World
 
 OWN = "acme https://a.example:443"
@@ -269,6 +270,49 @@ def test_removed_while_callbacks_wait(world: World, customer: Customer) -> None:
     customer.add("crm")
     world.settle("e1.crm", 1, endpoint=CRM)
     world.deliver_all(OWN)
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["refused", "forced"])
+@pytest.mark.parametrize("is_known", [False, True], ids=["a new endpoint", "a known one"])
+def test_accepted_while_it_is_removed(world: World, customer: Customer, is_known: bool, force: bool) -> None:
+    """After the removal has looked what waits, and before it is written: refused, and the callback is sent."""
+    if is_known:
+        customer.tell(change("e0"))
+        world.deliver_all(OWN, CRM)
+    raced = RacedWorkspaces(world.client, world.keys, SecretBox())
+    workspace, [entry] = customer.workspace, world.enqueued(1)
+    batch = ToAccept((entry, one) for one in fan_out(change(), workspace, world.now, RenderOptions()))
+
+    async def accept() -> None:
+        revisions = {"acme": workspace.revision}
+        assert (await world.ledger.accept(TOKEN, revisions, [], batch, Room())).words == ["accepted"]
+
+    raced.between = accept()
+    removal = Subscriptions(raced).remove("acme", "crm", world.ledger, force=force)
+    if force:
+        world.run(removal)
+    else:
+        with pytest.raises(StillWaiting, match="1 callback waits for subscription 'crm'"):
+            world.run(removal)
+    assert ("crm" in customer.workspace.subscriptions) != force
+    assert world.deliver_all(OWN, CRM) == ["e1", "e1.crm"]
+
+
+def test_changed_while_it_is_removed(world: World, customer: Customer) -> None:
+    """Its URL is changed, and a callback accepted for the new one: the removal looks again."""
+    raced = RacedWorkspaces(world.client, world.keys, SecretBox())
+
+    async def change_url() -> None:
+        workspace = await customer.subscriptions.update("acme", "crm", callback_url="https://new.example/")
+        rendered = fan_out(change(), workspace, world.now, RenderOptions())
+        batch = ToAccept((entry, one) for one in rendered)
+        await world.ledger.accept(TOKEN, {"acme": workspace.revision}, [], batch, Room())
+
+    [entry] = world.enqueued(1)
+    raced.between = change_url()
+    with pytest.raises(StillWaiting):
+        world.run(Subscriptions(raced).remove("acme", "crm", world.ledger))
+    assert world.deliver_all(OWN, "acme.crm https://new.example:443") == ["e1", "e1.crm"]
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {

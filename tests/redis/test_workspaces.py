@@ -1,6 +1,7 @@
 """Workspaces in a real Redis."""
 
 import asyncio
+import json
 from typing import Any
 from unittest.mock import Mock
 
@@ -24,6 +25,7 @@ from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
 from dispatcher.worker.turn import Turn, TurnParts
+from tests.command import command
 from tests.messages import change
 from tests.world import World, callback
 
@@ -334,6 +336,49 @@ def test_no_connection_in_time_is_redis_unavailable(redis_url: str, monkeypatch:
         pipe.watch("x")
         with pytest.raises(RedisUnavailable):
             Dispatcher(client).enqueue(change(at_ms=0))
+
+
+DAMAGED: dict[str, tuple[tuple[str | bytes, ...], str]] = {
+    "a number that is none": (("hset", "max_concurrency", "many"), "invalid literal for int"),
+    "a field that is gone": (("hdel", "dialect"), "it has no dialect"),
+    "bytes that are no text": (("hset", "callback_url", b"\xff"), "can't decode"),
+    "another type": (("set", "x"), "its key is of another type"),
+}
+
+
+@pytest.mark.parametrize(("damage", "why"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_hides_no_other(
+    world: World,
+    workspaces: Workspaces,
+    redis_url: str,
+    damage: tuple[Any, ...],
+    why: str,
+) -> None:
+    """All are listed, and the damaged one says what is wrong; it cannot be changed, but removed."""
+    for name in "a", "b", "c":
+        world.run(workspaces.add(name, "zeckta", URL, now_ms=1))
+    name, *args = damage
+    world.call(name, world.keys.workspace("b"), *args)
+    found = {one.id: one.problem for one in world.run(workspaces.all())}
+    assert (found["a"], found["c"], why in str(found["b"])) == (None, None, True)
+    assert why in str(world.run(workspaces.require("b")).problem)
+    with pytest.raises(
+        InvalidInput, match=r"workspace 'b': its record in Redis is damaged: .*; nothing was changed"
+    ):
+        world.run(workspaces.update("b", ordering="strict"))
+    said = command(redis_url, "workspace", "list")
+    assert [line.split()[:2] for line in said.stdout.splitlines() if line.split()[0] in "abc"] == [
+        ["a", "zeckta"],
+        ["b", "damaged"],
+        ["c", "zeckta"],
+    ]
+    assert "workspace b: its record in Redis is damaged" in said.stderr
+    listed = json.loads(command(redis_url, "workspace", "list", "--json").stdout)
+    assert [one["problem"] is None for one in listed] == [True, False, True]
+    refused = command(redis_url, "workspace", "update", "b", "--ordering", "strict")
+    assert (refused.returncode, "nothing was changed" in refused.stderr) == (2, True)
+    assert command(redis_url, "workspace", "remove", "b").returncode == 0
+    assert world.run(workspaces.names()) == ["a", "c"]
 
 
 def test_callback_whose_workspace_cannot_be_read(world: World) -> None:

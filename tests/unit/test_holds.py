@@ -171,7 +171,7 @@ STEPS: list[tuple[StoredCallback, dict[str, Any], str]] = [
     (
         callback(State.FAILED, attempts=[Attempt(NOW, 5, None, "blocked_address")]),
         {},
-        f"nothing: the address is not public and not allowed, so it is not tried again; {REPLAY}",
+        f"nothing: the address is not public and not allowed, or http:// is not, so it is not tried again; {REPLAY}",
     ),
     (callback(State.FAILED, cancelled=True), {}, f"nothing: the operator cancelled it; {REPLAY}"),
     (callback(State.EXPIRED), {}, f"nothing: its time was over; {REPLAY}"),

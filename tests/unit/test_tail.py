@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis.exceptions import ConnectionError, ResponseError
 from structlog.testing import capture_logs
 
@@ -15,6 +16,7 @@ from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.keys import Keys
 from dispatcher.store.replies import Claim
 from dispatcher.worker.tail import MAX_KEPT, Tail
+from tasks.commands.tail import _lines
 
 CALLBACK = Claimed("e1", 1, 1, 2**53, "MESSAGE_SENT", Status.SENT, "m1", "https://a.example/", b"{}")
 CLAIM = Claim(False, 0, "acme", "https://a.example:443", "r", [CALLBACK], 0.0)
@@ -53,6 +55,22 @@ def test_published_while_somebody_watches() -> None:
     assert ("acme", "e1", 200, "delivered") == tuple(
         attempt[name] for name in ("workspace", "eventId", "httpStatus", "outcome")
     )
+
+
+@pytest.mark.parametrize(("subscription", "owner"), [("", "acme"), ("crm", "acme.crm")])
+@pytest.mark.parametrize("width", [None, 60])
+def test_whose_it_is(subscription: str, owner: str, width: int | None) -> None:
+    """`--json` has the subscription as a field, and a line names it with the workspace, as `endpoint list` does."""
+    redis = Redis()
+    tail = tail_on(redis)
+    tail.watched = True
+    tail.add(CALLBACK, replace(CLAIM, subscription=subscription), ATTEMPT, "delivered")
+    asyncio.run(tail.publish(watched=True))
+    [[attempt]] = redis.published
+    assert attempt["subscription"] == (subscription or "default")
+    assert owner in " ".join(_lines(attempt, width)).split()
+    del attempt["subscription"]  # by a worker of an earlier version
+    assert "acme" in " ".join(_lines(attempt, width)).split()
 
 
 def test_bounded() -> None:

@@ -4,7 +4,7 @@
 -- callbacks: `eventId claim attempt expires message about`, and its body.
 --   more: claim again at once; wait: claim again after this many ms, when the next token comes (0: no need)
 --   claim: the fencing token; attempt: the number of this one; body: '' if it is gone
---   about: digest, type, status, and when it was accepted (0: it was replayed)
+--   about: digest, type, status, and when it was accepted (with a minus: it was replayed)
 
 -- Gives one callback to the caller.
 local function hand_over(endpoint, id, claim_number, attempt, expires, message, about, body)

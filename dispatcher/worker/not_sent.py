@@ -1,0 +1,21 @@
+"""Callbacks that are not POSTed because of what they are, whatever their receiver does."""
+
+from dispatcher.rules.callback import Claimed
+from dispatcher.rules.outcomes import Attempt
+from dispatcher.rules.unrendered import why_unrendered
+
+HTTP = "its callback URL is http://, and DISPATCHER_ALLOW_HTTP is off"
+
+
+def not_sent(callback: Claimed, now_ms: int, *, allow_http: bool) -> Attempt | None:
+    """The attempt that ends such a callback, with the reason in place of an answer; None: it can be sent."""
+    if (
+        not allow_http and callback.url[:5].lower() == "http:"
+    ):  # accepted while it was on, or for one of several
+        return _refused(now_ms, "blocked_address", HTTP)
+    why = why_unrendered(callback.body or b"")
+    return None if why is None else _refused(now_ms, "not_rendered", why)
+
+
+def _refused(now_ms: int, error: str, why: str) -> Attempt:
+    return Attempt(now_ms, 0, error=error, answer=why.encode(), detail=why)

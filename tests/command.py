@@ -1,0 +1,18 @@
+"""Runs a command of `dispatcher` in a process of its own: one that runs in the tests' process sets its logs up for all others."""
+
+import os
+import subprocess
+import sys
+
+
+def command(redis_url: str, *args: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """The command as it ended; `settings` are without DISPATCHER_."""
+    given = {f"DISPATCHER_{name}": value for name, value in {"REDIS_URL": redis_url, **settings}.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "tasks", *args],
+        env=os.environ | given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
