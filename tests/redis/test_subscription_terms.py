@@ -40,7 +40,9 @@ class Receivers:
     def __init__(self) -> None:
         self.posts: list[str] = []
 
-    async def post(self, url: str, _headers: Mapping[str, str], _body: bytes, _workspace: str) -> Answer:
+    async def post(
+        self, url: str, _headers: Mapping[str, str], _body: bytes, _workspace: str, **_options: object
+    ) -> Answer:
         """One POST."""
         self.posts.append(url)
         return Answer(200)
