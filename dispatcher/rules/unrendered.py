@@ -1,6 +1,6 @@
 """What stands in place of a callback's body that could not be rendered because of its subscription's terms: why."""
 
-_MARK = b"!"
+MARK = b"!"
 """No JSON object begins so."""
 
 NOWHERE = "https://unreadable.invalid/"
@@ -9,9 +9,9 @@ NOWHERE = "https://unreadable.invalid/"
 
 def unrendered(why: str) -> bytes:
     """What the callback has instead of a body."""
-    return _MARK + why.encode(errors="replace")
+    return MARK + why.encode(errors="replace")
 
 
-def why_unrendered(body: bytes) -> str | None:
-    """Why there is no body; None for a body."""
-    return body[1:].decode(errors="replace") if body.startswith(_MARK) else None
+def why_unrendered(body: bytes) -> str:
+    """Why there is no body; `body` begins with MARK."""
+    return body[len(MARK) :].decode(errors="replace")

@@ -9,12 +9,12 @@ def first_line(url: str, trace: tuple[str, ...]) -> bytes:
     return "\t".join((url, *trace)).encode()
 
 
-def divided(line: bytes) -> tuple[bytes, tuple[str, ...]]:
+def divided(line: str) -> tuple[str, tuple[str, ...]]:
     """The URL, and the trace: traceparent, tracestate."""
-    url, *trace = line.split(b"\t")
-    return url, tuple(one.decode(errors="replace") for one in trace[:2])
+    url, *trace = line.split("\t")
+    return url, tuple(trace[:2])
 
 
 def url_of(body: bytes) -> str:
     """The URL in what the key holds."""
-    return divided(body.partition(b"\n")[0])[0].decode(errors="replace")
+    return divided(body.partition(b"\n")[0].decode(errors="replace"))[0]

@@ -237,12 +237,15 @@ def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str
 def read_claimed(about: bytes, body: bytes) -> Claimed:
     """Parses one callback as lua/lib/lease.lua gives it."""
     event_id, claim, attempt, expires, uuid, _digest, event_type, status, accepted = about.decode().split(" ")
-    url, _, content = body.partition(b"\n")
-    if not _is_utf8(url):  # written over: as if it was gone
-        body = url = b""
+    line, _, content = body.partition(b"\n")
     trace: tuple[str, ...] = ()
-    if b"\t" in url:
+    try:
+        url = line.decode()
+    except UnicodeDecodeError:  # written over: as if it was gone
+        body, url = b"", ""
+    if "\t" in url:
         url, trace = divided(url)
+    accepted_ms = int(accepted)  # negative: it is replayed
     return Claimed(
         event_id,
         int(claim),
@@ -251,11 +254,11 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
         event_type,
         BY_LETTER[status],
         uuid,
-        url.decode(),
+        url,
         content if body else None,
-        max(int(accepted), 0),
+        accepted_ms if accepted_ms > 0 else 0,
         trace,
-        abs(int(accepted)),
+        abs(accepted_ms),
     )
 
 
@@ -300,11 +303,3 @@ def read_ended(workspace: bytes, event_id: bytes, name: bytes, raw: bytes, answe
 def _text(raw: bytes) -> str:
     """Text that somebody may have written over: one byte that is no UTF-8 must not fail all that a reply has."""
     return raw.decode(errors="replace")
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -333,7 +333,7 @@ class Workspaces:
 
         async def remove(pipe: Any) -> None:
             members = await pipe.smembers(api_keys)
-            known = await self._client.zrange(self._keys.client_certificates, 0, -1)
+            known: list[Any] = await self._client.zrange(self._keys.client_certificates, 0, -1)
             pipe.multi()
             if own := [one for one in known if one.startswith(f"{workspace} ".encode())]:
                 pipe.zrem(self._keys.client_certificates, *own)

@@ -10,9 +10,9 @@ log = structlog.get_logger()
 
 
 def log_attempt(
-    callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome, max_attempts: int
+    callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome, name: str, max_attempts: int
 ) -> None:
-    """Writes `callback.attempted`. Never a body, a secret or a whole URL."""
+    """Writes `callback.attempted`. Never a body, a secret or a whole URL. `name` is the outcome's."""
     write = log.info if attempt.internal_error is None else log.error
     write(
         "callback.attempted",
@@ -26,7 +26,7 @@ def log_attempt(
         error=attempt.error if attempt.internal_error is None else "internal_error",
         detail=attempt.internal_error or attempt.detail or None,
         duration_ms=attempt.duration_ms,
-        outcome=name_of(outcome),
+        outcome=name,
         retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,
     )
 

@@ -16,10 +16,10 @@ class InHand:
     """
 
     def __init__(self) -> None:
-        self.under_way: dict[str, int] = {}
-        """Claim numbers by eventId, of those whose attempt has not ended."""
-        self._unrecorded: set[tuple[str, int]] = set()
-        """EventIds and claim numbers of those whose attempt has ended."""
+        self.under_way = 0
+        """How many attempts have not ended."""
+        self._claims: dict[str, int] = {}
+        """Claim numbers (from 1) by eventId; negative once the attempt has ended and is not recorded yet."""
 
     def take(self, callback: Claimed) -> bool:
         """Whether to send a callback that was claimed; False if this worker sends it already.
@@ -27,19 +27,24 @@ class InHand:
         What it sends then counts as the attempt of the newer claim. A callback whose last attempt has ended is sent if
         its claim number is another one, because then that attempt is recorded, though the reply is not here yet.
         """
-        event_id, number = callback.event_id, callback.claim
-        is_under_way = event_id in self.under_way
-        if not is_under_way and (event_id, number) in self._unrecorded:
+        known = self._claims.get(callback.event_id, 0)
+        if known == -callback.claim:
             return False
-        self.under_way[event_id] = number
-        return not is_under_way
+        self._claims[callback.event_id] = callback.claim
+        if known > 0:
+            return False
+        self.under_way += 1
+        return True
 
     def ended(self, settlement: Settlement) -> Settlement:
         """Notes that an attempt has ended; returns its result with the number of the claim that it counts for."""
-        number = self.under_way.pop(settlement.event_id)
-        self._unrecorded.add((settlement.event_id, number))
+        self.under_way -= 1
+        number = self._claims[settlement.event_id]
+        self._claims[settlement.event_id] = -number
         return settlement if number == settlement.claim else replace(settlement, claim=number)
 
     def recorded(self, settlements: Iterable[Settlement]) -> None:
         """Results were recorded, or could not be: then their callbacks come back when their lease ends."""
-        self._unrecorded.difference_update([(one.event_id, one.claim) for one in settlements])
+        for one in settlements:
+            if self._claims.get(one.event_id) == -one.claim:
+                del self._claims[one.event_id]

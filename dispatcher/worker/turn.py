@@ -264,12 +264,13 @@ class Turn:
             policy=policy,
             rng=random.random(),
         )
-        log_attempt(callback, claim, attempt, outcome, policy.max_attempts)
+        name = name_of(outcome)
+        log_attempt(callback, claim, attempt, outcome, name, policy.max_attempts)
         is_asked = attempt.error == DISABLED and receiver and receiver.has_url(callback.url)
         if is_asked and self._parts.disabler:
             self._parts.disabler.disable(self._name, ASKED)
-        self._count(callback, attempt, outcome)
-        self._parts.tail.add(callback, claim, attempt, name_of(outcome))
+        self._count(callback, attempt, outcome, name)
+        self._parts.tail.add(callback, claim, attempt, name)
         health, retry_after_ms = health_of(attempt), retry_after_of(attempt, policy)
         return Settlement(callback.event_id, callback.claim, outcome, attempt, health, retry_after_ms)
 
@@ -286,10 +287,10 @@ class Turn:
             return refused
         return await parts.sender.send(callback, workspace, now_ms)
 
-    def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome) -> None:
+    def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome, name: str) -> None:
         metrics = self._parts.metrics
         error = "internal_error" if attempt.internal_error is not None else attempt.error or "none"
-        metrics.attempts[name_of(outcome), error] += 1
+        metrics.attempts[name, error] += 1
         metrics.attempt_seconds.add(attempt.duration_ms / 1000)
         if isinstance(outcome, Delivered) and callback.accepted_ms:
             ended_ms = attempt.started_at_ms + attempt.duration_ms

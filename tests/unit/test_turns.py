@@ -232,7 +232,7 @@ def test_what_redis_gives_again_later(error: Exception | None) -> None:
         [turn] = scene.turns._turns.values()
         scene.settler.error = error
         scene.settler.gate.open()
-        await until(lambda: not turn._in_hand._unrecorded, "an empty hand")
+        await until(lambda: not turn._in_hand._claims, "an empty hand")
         give(scene)
         await scene.ended()
         assert ["e1", "e1"] == scene.sender.sent

@@ -54,11 +54,13 @@ end
 -- What says nothing about the endpoint changes nothing, nor what our own proxy does, nor proof that we could
 -- not send.
 local function follow_failing(endpoint, health, attempt)
-  if health == 'none' or string.find(attempt, ' proxy$') or string.find(attempt, ' auth$') then return end
-  local function since(ms) return ms > 0 and ms or now end
-  local has_failed, is_gone = health ~= 'up', string.find(attempt, '^%d+ 410 ')
-  endpoint.failing = has_failed and since(endpoint.failing) or 0
-  endpoint.gone = is_gone and since(endpoint.gone) or 0
+  if health == 'up' then
+    endpoint.failing, endpoint.gone = 0, 0
+  elseif health ~= 'none' and not string.find(attempt, ' proxy$') and not string.find(attempt, ' auth$') then
+    local function since(ms) return ms > 0 and ms or now end
+    endpoint.failing = since(endpoint.failing)
+    endpoint.gone = string.find(attempt, '^%d+ 410 ') and since(endpoint.gone) or 0
+  end
 end
 
 local LEARNED = { 'window', 'failures', 'pause', 'pause_ms', 'down_since', 'failing', 'gone' }

@@ -48,8 +48,8 @@
 local workspaces = {}
 local function workspace_of(of)
   if not workspaces[of] then
-    local id, name = string.match(of, '^([^.]*)%.?(.*)$')
-    if name ~= '' then name = ':' .. name end
+    local id, name, dot = of, '', string.find(of, '.', 1, true)
+    if dot then id, name = string.sub(of, 1, dot - 1), ':' .. string.sub(of, dot + 1) end
     local h = redis.call('HMGET', key_of('workspace', id), 'revision', 'ordering' .. name,
       'max_concurrency' .. name, 'rate_per_second' .. name, 'state' .. name)
     workspaces[of] = {

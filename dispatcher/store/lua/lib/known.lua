@@ -1,7 +1,9 @@
 -- What the ledger has already of the callbacks of a batch.
 
--- Whether it is the id of a callback for another subscription than the default one.
-local function is_other(id) return string.find(id, '.', 1, true) ~= nil end
+-- Whether it is the id of a callback for another subscription than the default one. Where a batch has such a
+-- callback, a queue entry has several: its own comes behind them.
+local has_several = false
+local function is_other(id) return has_several and string.find(id, '.', 1, true) ~= nil end
 
 -- The ids of a queue entry's callbacks, separated by spaces, if there are several.
 local ids_of_change = {}
@@ -15,10 +17,13 @@ end
 -- that it may have been written. Returns who leads intake.
 local known_texts = {}
 local function read_known(callbacks)
-  local keys = { key_of('intake') }
-  for queue_entry, workspace, id, _, endpoint_id in callbacks do
+  local keys, entry_before = { key_of('intake') }, nil
+  for queue_entry, workspace, id in callbacks do
     keys[#keys + 1] = key_of('event', workspace, id)
-    add_to_change(queue_entry, id, endpoint_id)
+    has_several, entry_before = has_several or queue_entry == entry_before, queue_entry
+  end
+  if has_several then
+    for queue_entry, _, id, _, endpoint_id in callbacks do add_to_change(queue_entry, id, endpoint_id) end
   end
   local texts = redis.call('MGET', unpack(keys))
   for i = 2, #keys do known_texts[keys[i]] = texts[i] end

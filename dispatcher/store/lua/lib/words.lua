@@ -11,9 +11,12 @@ do -- the rest is private to this file
   -- Counts the word of a callback and notes its expiry; with the last one of its queue entry, notes the
   -- word of that. Returns whether the entry leaves the queue: none of its callbacks is `changed` or `broken`.
   function finish_one(word, workspace, id, endpoint_id, to_delivered_ms)
-    local expiry, is_own = workspace .. ':' .. id, not is_other(id)
-    local at = expiries_to_add[expiry]
-    if word == 'accepted' and at then add(new_expiries, at, expiry) end
+    local is_own = not is_other(id)
+    if word == 'accepted' then
+      local expiry = workspace .. ':' .. id
+      local at = expiries_to_add[expiry]
+      if at then add(new_expiries, at, expiry) end
+    end
     if word == 'changed' or word == 'broken' then
       is_entry_left = true
     elseif is_counted(word, is_own, endpoint_id) then
