@@ -99,7 +99,7 @@ def sent(traced: StatusChange, **headers: str) -> dict[str, str]:
     workspace = Workspace("acme", "zeckta", "https://a.example/", (secret,), 0, "r1", headers)
     callback = render(traced, workspace, AT, RenderOptions())
     assert isinstance(callback, Callback)
-    url, trace = divided(first_line(callback.url, callback.trace))
+    url, trace = divided(first_line(callback.url, callback.trace).decode())
     claimed = Claimed(
         callback.event_id,
         1,
@@ -108,7 +108,7 @@ def sent(traced: StatusChange, **headers: str) -> dict[str, str]:
         callback.event_type,
         callback.status,
         "m1",
-        url.decode(),
+        url,
         callback.body,
         trace=trace,
     )
@@ -147,5 +147,5 @@ def test_no_workspace_sets_it_now() -> None:
 def test_what_is_kept() -> None:
     """Without a trace the line is the URL alone, as it always was."""
     assert first_line("https://a.example/", ()) == b"https://a.example/"
-    assert divided(b"https://a.example/") == (b"https://a.example/", ())
+    assert divided("https://a.example/") == ("https://a.example/", ())
     assert url_of(b"https://a.example/\t" + PARENT.encode() + b'\n{"a":"\\n"}') == "https://a.example/"
