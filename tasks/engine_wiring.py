@@ -1,6 +1,7 @@
 """Builds the HTTP transport and a worker's engine with all its parts, from the settings."""
 
 import functools
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
@@ -103,16 +104,19 @@ def disabling_rules(settings: Settings) -> DisablingRules:
 
 
 def tracer(settings: Settings, name: str) -> Tracer | None:
-    """What makes attempts spans; None if none are to be. OpenTelemetry is loaded only here.
+    """What makes attempts spans; None if none are to be, also by OTEL_SDK_DISABLED. OpenTelemetry is loaded only here.
 
     `name` is this worker's. Raises InvalidInput without the extra `otel`, and for variables of OpenTelemetry that are wrong.
     """
-    if settings.traces_sample is None:
+    is_disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if settings.traces_sample is None or is_disabled:
         return None
     try:
         open_telemetry = import_module("dispatcher.sending.open_telemetry")
     except ModuleNotFoundError:
         raise InvalidInput(extra_needed("DISPATCHER_TRACES_SAMPLE", "otel")) from None
+    except ValueError as error:  # a limit that is no number: the SDK reads them when it is loaded
+        raise InvalidInput(f"OpenTelemetry cannot use its variables OTEL_…: {error}") from None
     made: Tracer | None = open_telemetry.from_environment(__version__, name)
     return made
 
@@ -138,7 +142,7 @@ async def engine(
     dialects()  # loaded now, like the scripts: the files may be gone later, while a new version is installed
     client = connect_async(url)
     http = transport(settings, max_connections)
-    tokens = Tokens(http_client(http), settings.request_timeout_seconds)
+    tokens = Tokens(http_client(http), settings.request_timeout_seconds, allow_http=settings.allow_http)
     wire, reading = Wire(client), Wire(client)  # a blocking read would delay commands pipelined behind it
     watch = RedisWatch(metrics, health)
     workspaces = wiring.workspaces(settings, client)

@@ -24,10 +24,12 @@ class Pair:
 class ClientAuthority:
     """Signs certificates by an intermediate, as companies do."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, days: float = 900) -> None:
         self._root_key, self._key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         root = self._sign("Root", "Root", self._root_key.public_key(), self._root_key, authority=True)
-        middle = self._sign("Middle", "Root", self._key.public_key(), self._root_key, authority=True)
+        middle = self._sign(
+            "Middle", "Root", self._key.public_key(), self._root_key, authority=True, days=days
+        )
         self.intermediate = pem_of(middle)
         self.root = folder / "client-root.pem"
         self.root.write_text(pem_of(root))

@@ -73,8 +73,9 @@ class KeptKeys:
     def _ended(self, of: Name, read: "asyncio.Task[bytes]") -> None:
         """Marks a failure as seen: the callers get it, and if all have gone, asyncio must not log it."""
         self._under_way.pop(of, None)
-        if not read.cancelled():
-            read.exception()
+        error = None if read.cancelled() else read.exception()
+        if isinstance(error, HTTPException):  # its keys cannot be unsealed: it is asked for again and again
+            self._known.answers.pop(of, None)
 
 
 class _Kept:

@@ -54,6 +54,9 @@ FINAL_ERRORS = _NOT_SENT | frozenset(DELIVERY_CONTROLS.values())
 SAYS_NOTHING = _NOT_SENT | {"worker_lost"}
 """Errors that say nothing about the endpoint's health."""
 
+NOT_ASKED = frozenset({"proxy", AUTH})
+"""Errors by which the receiver was not asked, so no failures of its own: they disable no subscription (lua/lib/breaker.lua)."""
+
 EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received", AUTH)
 """Errors whose text the ledger keeps, in place of an answer.
 

@@ -3,9 +3,10 @@
 import datetime
 import re
 from hashlib import sha256
+from itertools import pairwise
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -28,9 +29,21 @@ def client_certificate(chain: str, key: str, now_ms: int) -> ClientCertificate:
     Raises InvalidInput, which never shows the key, if they cannot be read, do not belong together, or are not valid at
     `now_ms`.
     """
-    certificates = _certificates(chain)
-    leaf, private = certificates[0], _private_key(key)
+    private = _private_key(key)
+    try:
+        return _checked(_certificates(chain), private, now_ms)
+    except InvalidInput:
+        raise
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm):
+        raise InvalidInput("the client certificate breaks the rules of X.509, so it cannot be read") from None
+
+
+def _checked(
+    certificates: list[x509.Certificate], private: PrivateKeyTypes, now_ms: int
+) -> ClientCertificate:
+    leaf = certificates[0]
     _check_fits(leaf, private)
+    _check_chain(certificates)
     for one in certificates:
         _check_dates(one, now_ms)
     _check_usage(leaf)
@@ -49,7 +62,6 @@ def client_certificate(chain: str, key: str, now_ms: int) -> ClientCertificate:
 
 
 def _certificates(chain: str) -> list[x509.Certificate]:
-
     if len(chain) > MAX_CHARACTERS:
         raise InvalidInput(
             f"a client certificate is at most {MAX_CHARACTERS} characters, intermediates included"
@@ -66,9 +78,11 @@ def _private_key(key: str) -> PrivateKeyTypes:
 
     if len(key) > MAX_CHARACTERS:
         raise InvalidInput(f"a client key is at most {MAX_CHARACTERS} characters")
-    found = _PRIVATE_KEY.search(key)
+    found = [one[0] for one in _PRIVATE_KEY.finditer(key)]
+    if len(found) > 1:
+        raise InvalidInput(f"there are {len(found)} private keys; the client certificate has one")
     try:
-        return serialization.load_pem_private_key(found[0].encode() if found else b"", password=None)
+        return serialization.load_pem_private_key("".join(found).encode(), password=None)
     except TypeError:
         raise InvalidInput(
             "the client key is encrypted with a password: `openssl pkey -in FILE` writes it without one"
@@ -81,15 +95,24 @@ def _private_key(key: str) -> PrivateKeyTypes:
 
 def _check_fits(leaf: x509.Certificate, key: PrivateKeyTypes) -> None:
 
-    try:
-        if leaf.public_key() == key.public_key():
-            return
-    except (ValueError, UnsupportedAlgorithm):
-        raise InvalidInput("the client certificate has a kind of key that is not known here") from None
+    if leaf.public_key() == key.public_key():
+        return
     raise InvalidInput(
         "the client key does not fit the client certificate, which has another public key (a chain begins with the "
         "certificate itself, its intermediates follow)"
     )
+
+
+def _check_chain(certificates: list[x509.Certificate]) -> None:
+    """Raises InvalidInput if one is not issued by the next: servers take a chain in this order (RFC 8446 §4.4.2)."""
+    for number, (one, issuer) in enumerate(pairwise(certificates), 2):
+        try:
+            one.verify_directly_issued_by(issuer)
+        except (InvalidSignature, TypeError, ValueError):
+            raise InvalidInput(
+                f"certificate {number} in the file has not issued the one before it: first comes the client certificate, "
+                "then what issued it, and so on"
+            ) from None
 
 
 def _check_dates(certificate: x509.Certificate, now_ms: int) -> None:
@@ -108,8 +131,6 @@ def _check_usage(leaf: x509.Certificate) -> None:
         usages = set(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
         return
-    except ValueError:
-        raise InvalidInput("the client certificate has an extension that cannot be read") from None
     if not usages & {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}:
         raise InvalidInput(
             "this certificate is not for clients: its extended key usage lacks clientAuth, so servers refuse it"

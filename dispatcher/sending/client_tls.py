@@ -14,6 +14,9 @@ from dispatcher.rules.client_certificate import ClientCertificate
 MOST = 64
 """Contexts that are kept, the most recently used ones: each takes some 0.75 MB and 20 ms, most of it for the authorities."""
 
+FAILED_SECONDS = 30.0
+"""So long after a context could not be made, it is not tried again."""
+
 
 class ClientContexts:
     """Makes and keeps TLS contexts by certificate. `new` makes one that trusts what all trust."""
@@ -22,6 +25,7 @@ class ClientContexts:
         self._new = new
         self._most = most
         self._made: OrderedDict[str, asyncio.Task[ssl.SSLContext]] = OrderedDict()
+        """Those that failed as well, for FAILED_SECONDS: every callback that waits would try again."""
 
     async def of(self, certificate: ClientCertificate) -> ssl.SSLContext:
         """The context for a certificate, made once for all who wait for it, in a thread. Raises OSError if OpenSSL refuses it."""
@@ -29,15 +33,21 @@ class ClientContexts:
         making = self._made.get(name)
         if making is None:
             making = asyncio.create_task(asyncio.to_thread(with_certificate, certificate, self._new))
-            making.add_done_callback(lambda task: self._drop_failed(name, task))
+            making.add_done_callback(lambda task: self._ended(name, task))
             self._made[name] = making
             if len(self._made) > self._most:
                 self._made.popitem(last=False)
         self._made.move_to_end(name)
         return await asyncio.shield(making)
 
-    def _drop_failed(self, name: str, making: asyncio.Task[ssl.SSLContext]) -> None:
-        if (making.cancelled() or making.exception()) and self._made.get(name) is making:
+    def _ended(self, name: str, making: asyncio.Task[ssl.SSLContext]) -> None:
+        if making.cancelled():
+            self._forget(name, making)
+        elif making.exception():
+            asyncio.get_running_loop().call_later(FAILED_SECONDS, self._forget, name, making)
+
+    def _forget(self, name: str, making: asyncio.Task[ssl.SSLContext]) -> None:
+        if self._made.get(name) is making:
             del self._made[name]
 
 

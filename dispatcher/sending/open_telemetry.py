@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from threading import Thread
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from opentelemetry.context import Context
@@ -100,13 +100,11 @@ class OpenTelemetry:
             log.warning("spans.lost", consequence=f"the last spans did not go out within {FLUSH_SECONDS:g} s")
 
 
-def from_environment(version: str, instance: str) -> OpenTelemetry | None:
-    """What OpenTelemetry's own variables (OTEL_…) say; None if OTEL_SDK_DISABLED is true.
+def from_environment(version: str, instance: str) -> OpenTelemetry:
+    """What OpenTelemetry's own variables (OTEL_…) say.
 
     `version` and `instance` are this process's. Raises InvalidInput for variables that cannot be used.
     """
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return None
     _check_variables()
     own: dict[str, Any] = {
         "service.name": "callback-dispatcher",
@@ -122,11 +120,12 @@ def from_environment(version: str, instance: str) -> OpenTelemetry | None:
 
 def _check_variables() -> None:
     """Raises InvalidInput for variables that the SDK would take, and then log with their secrets at each export."""
+    _check_numbers()
     for exporter in ("OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"):
         endpoint, headers, protocol = (
             os.environ.get(exporter + name, "").strip() for name in ("ENDPOINT", "HEADERS", "PROTOCOL")
         )
-        if endpoint and not _URL.fullmatch(endpoint):
+        if endpoint and not (_URL.fullmatch(endpoint) and _has_host(endpoint)):
             raise InvalidInput(f"{exporter}ENDPOINT is no URL; it begins with http:// or https:// and a host")
         if not all(_HEADER.fullmatch(unquote(one.strip())) for one in headers.split(",") if one.strip()):
             raise InvalidInput(
@@ -134,6 +133,28 @@ def _check_variables() -> None:
             )
         if protocol not in ("", PROTOCOL):
             raise InvalidInput(f"{exporter}PROTOCOL is {protocol!r}; spans go out by {PROTOCOL} only")
+        for file in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
+            path = os.environ.get(exporter + file, "").strip()
+            if path and not os.path.isfile(path):
+                raise InvalidInput(f"{exporter}{file} names no file: {path}")
+        compression = os.environ.get(exporter + "COMPRESSION", "").strip().lower()
+        if compression not in ("", "none", "gzip", "deflate"):
+            raise InvalidInput(f"{exporter}COMPRESSION is {compression!r}; there are none, gzip and deflate")
+
+
+def _check_numbers() -> None:
+    """Raises InvalidInput for sizes and times that are no numbers: the SDK would log a traceback and take its own."""
+    for name in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE"):
+        text = os.environ.get(f"OTEL_BSP_{name}", "").strip()
+        if text and not re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
+            raise InvalidInput(f"OTEL_BSP_{name} is a whole number, not {text!r}")
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _parent(traceparent: str, tracestate: str = "") -> SpanContext:

@@ -47,11 +47,11 @@ class Sender:
             return Attempt(now_ms, 0, error="subscription_disabled")
         try:
             headers = request_headers(callback, callback.body, receiver, now_ms, self._user_agent)
+            has_proof = receiver.auth or receiver.client_certificate
+            proof = proof_for(callback, receiver) if has_proof else NO_PROOF
         except InvalidInput as error:
             of = f", subscription {subscription!r}" if subscription else ""
             return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}{of}: {error}")
-        has_proof = receiver.auth or receiver.client_certificate
-        proof = proof_for(callback, receiver) if has_proof else NO_PROOF
         if proof.certificate and proof.certificate.ends_ms <= now_ms:
             detail = f"our client certificate ended at {iso(proof.certificate.ends_ms)}"
             return Attempt(now_ms, 0, error=AUTH, answer=detail.encode(), detail=detail)

@@ -33,7 +33,7 @@ class Target:
     certificate: ClientCertificate | None = None
     """By which the receiver knows us in the handshake."""
 
-    def shown(self, certificate: ClientCertificate) -> "Target":
+    def with_certificate(self, certificate: ClientCertificate) -> "Target":
         """The same for requests that show a client certificate; without encryption nothing can show it."""
         if not self.encrypted:
             return self

@@ -68,11 +68,17 @@ class Tokens:
     """
 
     def __init__(
-        self, client: httpx.AsyncClient, timeout_seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        client: httpx.AsyncClient,
+        timeout_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        allow_http: bool = False,
     ) -> None:
         self.timeout_seconds = timeout_seconds
         """The time-out of a whole attempt, in which a token may have to be fetched."""
         self._client = client
+        self._allow_http = allow_http
         self._clock = clock
         self._kept: OrderedDict[ClientCredentials, Token] = OrderedDict()
         """By the credentials themselves, so that changed ones never get a token of the ones before."""
@@ -133,6 +139,8 @@ class Tokens:
 
     async def _fetch(self, credentials: ClientCredentials, workspace: str) -> Token | Failure:
         began = self._clock()
+        if not self._allow_http and not credentials.token_url.lower().startswith("https:"):
+            return _no_token("its URL is http://, and DISPATCHER_ALLOW_HTTP is off")
         try:
             response = await self._client.post(
                 credentials.token_url,
@@ -143,7 +151,9 @@ class Tokens:
         except Failed as error:
             return _unanswered(error.failure, credentials)
         except httpx.InvalidURL:
-            return NoAnswer(AUTH, "token server: its URL cannot be read")
+            return _no_token("its URL cannot be read")
+        except (httpx.HTTPError, ValueError):  # what httpx makes of an answer
+            return _no_token("protocol")
         return read_token(response.status_code, response.content, credentials, began)
 
 
@@ -203,13 +213,11 @@ def _life(expires_in: Any) -> float | None:
         return DEFAULT_LIFE_SECONDS
     if isinstance(expires_in, str) and _NUMBER.fullmatch(expires_in):
         expires_in = float(expires_in)
-    if (
-        isinstance(expires_in, bool)
-        or not isinstance(expires_in, int | float)
-        or not math.isfinite(expires_in)
-    ):
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return None
-    return min(max(float(expires_in), 0.0), MAX_LIFE_SECONDS)
+    if isinstance(expires_in, float) and not math.isfinite(expires_in):
+        return None
+    return float(min(max(expires_in, 0), MAX_LIFE_SECONDS))  # an integer may have any number of digits
 
 
 def _error_code(document: dict[str, Any] | None, credentials: ClientCredentials) -> str:
@@ -220,7 +228,7 @@ def _error_code(document: dict[str, Any] | None, credentials: ClientCredentials)
     code = document.get("error") if document else None
     if not isinstance(code, str) or not _CODE.fullmatch(code):
         return ""
-    return "" if _tells(code, credentials) else code[:MAX_CODE]
+    return "" if _contains_secret(code, credentials) else code[:MAX_CODE]
 
 
 def _unanswered(failure: Failure, credentials: ClientCredentials) -> Failure:
@@ -229,10 +237,10 @@ def _unanswered(failure: Failure, credentials: ClientCredentials) -> Failure:
         return InternalError(f"token server: {failure.text}")
     if failure.word == "proxy":
         return NoAnswer("proxy", f"token server: {failure.text}")
-    return _no_token(failure.word, "" if _tells(failure.text, credentials) else failure.text)
+    return _no_token(failure.word, "" if _contains_secret(failure.text, credentials) else failure.text)
 
 
-def _tells(text: str, credentials: ClientCredentials) -> bool:
+def _contains_secret(text: str, credentials: ClientCredentials) -> bool:
     """Whether a stranger's text has the secret in it, as it is or as it was sent."""
     secret = credentials.client_secret
     return any(one in text for one in (secret, quote_plus(secret), _proof(credentials)))

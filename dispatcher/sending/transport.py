@@ -34,6 +34,9 @@ from dispatcher.sending.tls import tls_context
 MAX_KNOWN_URLS = 16_384
 """URLs whose reading is kept; each takes some 700 bytes."""
 
+NOT_FOR_HTTPX = (b"content-encoding", b"location")
+"""Headers by which httpx would decompress an answer to any size, and read a URL of a stranger's, which can raise."""
+
 WRITTEN_HERE = (b"host", b"content-length", b"transfer-encoding")
 """Headers of an httpx request that we write ourselves: the body goes out in one piece, even if httpx streams it."""
 
@@ -97,7 +100,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         if not isinstance(target, Target):
             return target
         if certificate is not None:
-            target = target.shown(certificate)
+            target = target.with_certificate(certificate)
         request = request_bytes(method, target, headers, body)
         if not isinstance(request, bytes):
             return request
@@ -122,7 +125,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError.
 
         The request's extensions may have `workspace`, `deadline` and `certificate`, as `post` takes them.
-        The response has no Content-Encoding, by which httpx would decompress the body to any size.
+        The response has none of NOT_FOR_HTTPX.
         """
         url, method, of = str(request.url), request.method.encode(), request.extensions
         answer = await self.post(
@@ -136,7 +139,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         )
         if not isinstance(answer, Answer):
             raise exception_of(answer)
-        raw = [(name, value) for name, value in answer.headers if name.lower() != b"content-encoding"]
+        raw = [(name, value) for name, value in answer.headers if name.lower() not in NOT_FOR_HTTPX]
         return httpx.Response(answer.status, headers=raw, stream=_Body(answer.body), request=request)
 
     async def look_up(self, url: str, timeout_seconds: float) -> Failure | None:

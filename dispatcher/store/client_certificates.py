@@ -36,11 +36,16 @@ class ClientCertificates:
         self._url = url
 
     async def ending(self, now_ms: int) -> list[EndingCertificate]:
-        """Those that end within WARN_DAYS or have ended, the first first; at most MOST_SHOWN. Raises RedisUnavailable."""
+        """Those that end within WARN_DAYS or have ended, the first first; at most MOST_SHOWN. Raises RedisUnavailable.
+
+        If there are more, those that ended first are left out.
+        """
+        key, until = self._keys.client_certificates, now_ms + WARN_MS
         with translated(self._url):
-            found = await self._client.zrangebyscore(
-                self._keys.client_certificates, "-inf", now_ms + WARN_MS, 0, MOST_SHOWN, withscores=True
-            )
+            soon = await self._client.zrangebyscore(key, now_ms, until, 0, MOST_SHOWN, withscores=True)
+            left = MOST_SHOWN - len(soon)
+            ended = await self._client.zrevrangebyscore(key, f"({now_ms}", "-inf", 0, left, withscores=True)
+        found = [*reversed(ended), *soon]
         names = [member.decode().partition(" ") for member, _ in found]
         return [
             EndingCertificate(of, name, int(ends))

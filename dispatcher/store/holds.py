@@ -137,7 +137,7 @@ def next_step(
 def _nothing_more(callback: StoredCallback, has_body: bool) -> str:
     replay = f"`dispatcher event replay {callback.event_id} --workspace {callback.workspace}` sends it again"
     again = replay if has_body else "its body is not kept any more: it cannot be replayed"
-    if callback.error == "not_rendered":
+    if callback.error in ("not_rendered", "subscription_removed"):
         again = "it cannot be replayed"
     match callback.state:
         case State.DELIVERED:

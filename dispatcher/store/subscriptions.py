@@ -33,7 +33,7 @@ from dispatcher.store.format import WITH_CREDENTIALS, WITH_SUBSCRIPTIONS, requir
 from dispatcher.store.key_rotation import new_secret, new_signing_key, rotated_fields
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.workspaces import Workspaces
+from dispatcher.store.workspaces import Workspaces, why_damaged
 
 FIELDS = (
     "callback_url", "secrets", "created", "dialect", "headers", "max_concurrency", "rate_per_second", "ordering",
@@ -42,8 +42,10 @@ FIELDS = (
 )  # fmt: skip
 """A subscription's fields, without its name."""
 
-OF_SUBSCRIPTIONS = {"events", "channels", "without_fields", "retry_schedule"}
-"""Terms that versions without subscriptions do not know: they would act as if a default subscription had none."""
+OF_SUBSCRIPTIONS = (
+    "events", "channels", "without_fields", "retry_schedule", "signing_keys", "auth", "client_certificate",
+)  # fmt: skip
+"""Fields that versions without subscriptions do not know: they would act as if a default subscription had none."""
 
 
 class Subscriptions:
@@ -88,7 +90,7 @@ class Subscriptions:
                 )
             spoken = _dialect(dialect or known.dialect, known)
             fields = self._record.settable(callback_url, dialect=spoken, **terms)
-            fields |= self._proof(None, headers or {}, signature, auth, now_ms) | self._shown(
+            fields |= self._proof(None, headers or {}, signature, auth, now_ms) | self._certificate(
                 client_certificate
             )
             if headers:
@@ -96,7 +98,7 @@ class Subscriptions:
             fields |= {"secrets": sealed, "created": now_ms, "dialect": dialect}
             return _of(name, fields)
 
-        add(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
+        add(await self._workspaces.find(workspace))  # raises for bad input before anything is changed
         await require_known(self._workspaces.installation, _format_of(auth, client_certificate))
         return await self._workspaces.write(workspace, add)
 
@@ -137,11 +139,15 @@ class Subscriptions:
             wanted = _merged(before.headers, headers or {})
             if headers:
                 fields["headers"] = self._record.seal(check_headers(wanted, spoken, before.headers))
-            fields |= self._proof(before, wanted, signature, auth, now_ms) | self._shown(client_certificate)
+            fields |= self._proof(before, wanted, signature, auth, now_ms) | self._certificate(
+                client_certificate
+            )
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
-        if signature or auth or client_certificate or terms.keys() & OF_SUBSCRIPTIONS:
-            change(await self._workspaces.get(workspace))  # raises for bad input before anything is changed
+        fields = change(
+            await self._workspaces.find(workspace)
+        )  # raises for bad input before anything is changed
+        if name != DEFAULT or any(fields.get(field) for field in OF_SUBSCRIPTIONS):
             await require_known(self._workspaces.installation, _format_of(auth, client_certificate))
         return await self._workspaces.write(workspace, change)
 
@@ -180,7 +186,7 @@ class Subscriptions:
         check_no_conflict(auth or (before.auth if before else None), headers)
         return fields | ({"auth": self._record.seal(auth)} if auth else {})
 
-    def _shown(self, given: ClientCertificate | Literal["none"] | None) -> dict[str, Any]:
+    def _certificate(self, given: ClientCertificate | Literal["none"] | None) -> dict[str, Any]:
         """The field of the client certificate, where it changes."""
         if given is None:
             return {}
@@ -322,7 +328,9 @@ def can_disable(receiver: Receiver, endpoint: EndpointName) -> bool:
 
 
 def found(workspace: Workspace, name: str) -> Workspace | Subscription:
-    """The subscription of that name. Raises NotFound, which names those that there are."""
+    """The subscription of that name. Raises NotFound, which names those that there are, or InvalidInput for a damaged workspace."""
+    if workspace.is_damaged:
+        raise InvalidInput(why_damaged(workspace))
     if name == DEFAULT:
         return workspace
     if name in workspace.subscriptions:
@@ -365,6 +373,8 @@ def _dialect(name: str, workspace: Workspace) -> str:
 def _there(workspace: Workspace | None, name: str) -> Workspace:
     if workspace is None:
         raise NotFound(f"there is no workspace {name!r}; `dispatcher workspace list` shows them")
+    if workspace.is_damaged:
+        raise InvalidInput(why_damaged(workspace))
     return workspace
 
 

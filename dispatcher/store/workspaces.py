@@ -60,15 +60,19 @@ class Workspaces:
             fields: Any = await self._client.hgetall(self._keys.workspace(workspace))
         return self.record.read(workspace, fields) if fields else None
 
+    async def find(self, workspace: str) -> Workspace | None:
+        """The workspace, or None; of one whose record is damaged only the name, and its `problem`."""
+        return next(iter(await self._some([workspace])), None)
+
     async def require(self, workspace: str) -> Workspace:
         """The workspace; of one whose record is damaged only the name, and its `problem`.
 
         Raises NotFound, which suggests the most similar name.
         """
-        found = await self._some([workspace])
-        if not found:
+        found = await self.find(workspace)
+        if found is None:
             raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
-        return found[0]
+        return found
 
     async def all(self) -> list[Workspace]:
         """All workspaces, sorted by name; of those whose record is damaged only the name, and their `problem`."""
@@ -258,7 +262,7 @@ class Workspaces:
                 there = error
             before = self.record.readable(workspace, there) if there else None
             if before and before.is_damaged:
-                raise InvalidInput(_damaged(before))
+                raise InvalidInput(why_damaged(before))
             fields = change(before)
             look({one: await _waiting(pipe, record) for one, record in records.items()})
             gone = [name for name, value in fields.items() if value is None]
@@ -333,7 +337,7 @@ class Workspaces:
 
         async def remove(pipe: Any) -> None:
             members = await pipe.smembers(api_keys)
-            known: list[Any] = await self._client.zrange(self._keys.client_certificates, 0, -1)
+            known = await pipe.zrange(self._keys.client_certificates, 0, -1)
             pipe.multi()
             if own := [one for one in known if one.startswith(f"{workspace} ".encode())]:
                 pipe.zrem(self._keys.client_certificates, *own)
@@ -342,7 +346,8 @@ class Workspaces:
             pipe.srem(self._keys.workspaces, workspace)
 
         with translated(self._url):
-            await self._client.transaction(remove, api_keys)  # runs again if a key is added meanwhile
+            watched = api_keys, self._keys.workspace(workspace), self._keys.client_certificates
+            await self._client.transaction(remove, *watched)  # runs again if one of these changes meanwhile
         stopped = await self.stopped(workspace)
         for endpoint in {**waiting, **dict.fromkeys(stopped)}:
             await ledger.expedite(endpoint)
@@ -363,7 +368,8 @@ def _there(workspace: Workspace | None, name: str) -> Workspace:
     return workspace
 
 
-def _damaged(workspace: Workspace) -> str:
+def why_damaged(workspace: Workspace) -> str:
+    """What is said of a workspace whose record is damaged, where it would have to be known."""
     return (
         f"workspace {workspace.id!r}: {workspace.problem}; nothing was changed. Mend the field in Redis, "
         "or `dispatcher workspace remove` it"

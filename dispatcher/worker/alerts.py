@@ -164,15 +164,16 @@ class Alerts:
                 self._gathered.alert(key).update(rate=round(rate, 4), **shown)
 
     def certificates(self, ending: Sequence[EndingCertificate], now_ms: int) -> None:
-        """Client certificates that end soon, or have ended; each is told once a day."""
+        """Client certificates that end soon, or have ended; each is told once a day, and at once when it has ended."""
         for one in ending:
-            key = "client_certificate_ends", one.workspace, one.subscription
+            has_ended = one.ends_ms <= now_ms
+            key = "client_certificate_ends", one.workspace, f"{one.subscription} {has_ended}"
             if self._was_told(key, DAY_SECONDS):
                 continue
             what = {
                 "subscription": one.subscription,
                 "endsAt": iso(one.ends_ms),
-                "hasEnded": one.ends_ms <= now_ms,
+                "hasEnded": has_ended,
             }
             log.error("subscription.certificate_ends", workspace=one.workspace, **what)
             self._gathered.alert(key).update(what)

@@ -7,6 +7,7 @@ import structlog
 
 from dispatcher.errors import NotFound, RedisUnavailable
 from dispatcher.model import iso
+from dispatcher.rules.attempt_errors import NOT_ASKED
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import EndpointHealth, Expired, Failed
 from dispatcher.rules.subscription import DEFAULT
@@ -56,8 +57,8 @@ class Disabler:
 
     def look_at(self, endpoint: EndpointName, settled: Settled, settlements: Sequence[Settlement]) -> None:
         """Disables the endpoint's subscription if every attempt has failed, or was answered 410, for too long."""
-        if all(one.health is EndpointHealth.NONE for one in settlements):
-            return  # it was not asked
+        if not any(_was_asked(one) for one in settlements):
+            return
         now_ms, rules = self._ledger.now_ms(), self._rules
         gone_ms, failing_ms = settled.gone_since_ms, settled.failing_since_ms
         if rules.gone_ms and gone_ms and now_ms - gone_ms >= rules.gone_ms:
@@ -106,3 +107,8 @@ class Disabler:
         self._alerts.disabled(workspace, name, endpoint.origin, reason)
         told = {"subscription": name, "state": "disabled", "reason": reason}
         await self._audit.add("subscription.disable", workspace, {"state": "active"}, told)
+
+
+def _was_asked(one: Settlement) -> bool:
+    """Whether an attempt says something of the receiver."""
+    return one.health is not EndpointHealth.NONE and not (one.attempt and one.attempt.error in NOT_ASKED)

@@ -20,6 +20,9 @@ from dispatcher.store.installation import Installation
 from tasks import tables, wiring
 from tasks.actions.check_broker import look_at_broker
 
+NAMED = 5
+"""How many client certificates a finding names."""
+
 
 async def look(settings: Settings) -> list[Finding]:
     """All findings that need no message to be sent. Raises RedisUnavailable."""
@@ -107,13 +110,15 @@ def _certificates(ending: Sequence[EndingCertificate], now_ms: int) -> Finding:
     """Which subscriptions' client certificates end within WARN_DAYS, or have ended."""
     if not ending:
         return Finding("certificates", Verdict.OK, f"no client certificate ends within {WARN_DAYS} days")
-    first = ending[0]
-    when = "has ended at" if first.ends_ms <= now_ms else "ends at"
-    shown = f"that of subscription {first.subscription} of workspace {first.workspace} {when} {iso(first.ends_ms)}"
-    count = f"{len(ending)} or more" if len(ending) == MOST_SHOWN else str(len(ending))
-    more = f" (the first of {count} within {WARN_DAYS} days)" if len(ending) > 1 else ""
-    advice = "dispatcher subscription update WORKSPACE NAME --client-certificate FILE --client-key FILE"
-    return Finding("certificates", Verdict.WARNING, f"{shown}{more}", advice)
+    named = [
+        f"{one.workspace} {one.subscription} ({'ended' if one.ends_ms <= now_ms else 'ends'} {iso(one.ends_ms)})"
+        for one in ending[:NAMED]
+    ]
+    count = f"{len(ending)} or more" if len(ending) == MOST_SHOWN else f"{len(ending):,}"
+    shown = f"{count} ended or end within {WARN_DAYS} days: {', '.join(named)}{', …' if len(ending) > NAMED else ''}"
+    of = f"{ending[0].workspace} {ending[0].subscription}"
+    advice = f"dispatcher subscription update {of} --client-certificate FILE --client-key FILE"
+    return Finding("certificates", Verdict.WARNING, shown, advice)
 
 
 def _endpoints(endpoints: Sequence[Endpoint]) -> Finding:

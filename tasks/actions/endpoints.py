@@ -11,6 +11,7 @@ from dispatcher.rules.subscription import PAUSED
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble
 from dispatcher.store.replies import Retried, Stopped
+from dispatcher.store.subscriptions import found as of_name
 from tasks import wiring
 
 NAMED = 3
@@ -34,7 +35,9 @@ async def one(store: wiring.Store, workspace: str, origin: str) -> Endpoint:
     name = EndpointName.parse(f"{workspace} {origin}")
     found = await store.endpoints.get(name)
     if found is None:
-        await store.workspaces.require(name.workspace)
+        known = await store.workspaces.require(name.workspace)
+        if name.subscription:
+            of_name(known, name.subscription)  # raises NotFound for one that there is not
         raise await unknown(store, workspace, origin)
     return found
 

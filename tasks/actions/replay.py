@@ -19,6 +19,9 @@ from tasks.actions.events import Filter, chosen
 SUBSCRIPTION_REMOVED = "subscription_removed"
 """In place of the ledger's word: its subscription is gone, also where one of the same name was added since."""
 
+NOT_RENDERED = "not_rendered"
+"""In place of the ledger's word: it has no body, since its subscription's terms allowed none."""
+
 REPLAYED = "replayed"
 """The ledger's word for a callback that was replayed."""
 
@@ -52,12 +55,34 @@ class Replayed:
 
 
 async def counted(store: wiring.Store, events: Sequence[StoredCallback]) -> Replayed:
-    """How many would be replayed, by endpoint."""
-    by_endpoint = Counter(event.endpoint_name for event in events)
+    """How many would be replayed, by endpoint; and by word those of which it is known already that they would not."""
+    refused = await _refused(store, events)
+    words = Counter(refused.values())
+    by_endpoint = Counter(event.endpoint_name for event in events if _id(event) not in refused)
     return Replayed(
         Counter({str(name): count for name, count in by_endpoint.items()}),
+        words,
         held=await held(store, by_endpoint),
     )
+
+
+def _id(event: StoredCallback) -> tuple[str, str]:
+    return event.workspace, event.event_id
+
+
+async def _refused(store: wiring.Store, events: Iterable[StoredCallback]) -> dict[tuple[str, str], str]:
+    """Those that are not replayed, whatever the ledger says, each with the word for why."""
+    known: dict[str, Workspace | None] = {}
+    found: dict[tuple[str, str], str] = {}
+    for event in events:
+        if event.error == NOT_RENDERED:
+            found[_id(event)] = NOT_RENDERED
+        elif event.subscription:
+            if event.workspace not in known:
+                known[event.workspace] = await store.workspaces.find(event.workspace)
+            if is_of_removed(event, known[event.workspace]):
+                found[_id(event)] = SUBSCRIPTION_REMOVED
+    return found
 
 
 async def replayable(store: wiring.Store, asked: Filter) -> list[StoredCallback]:
@@ -71,9 +96,10 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
 
     Raises NotFound for an unknown workspace.
     """
-    event = await store.callbacks.get(workspace, event_id) if subscription_of(event_id) else None
-    if event and is_of_removed(event, await store.workspaces.get(workspace)):
-        return SUBSCRIPTION_REMOVED, event_id
+    event = await store.callbacks.get(workspace, event_id)
+    refused = await _refused(store, [event] if event else [])
+    if refused:
+        return refused[workspace, event_id], event_id
     word, id_ = await _replay(store, workspace, event_id, how, in_ms=0)
     if word == "unknown":
         await store.workspaces.require(workspace)
@@ -85,7 +111,7 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
 
 def is_of_removed(event: StoredCallback, workspace: Workspace | None) -> bool:
     """Whether a callback's subscription was removed since it was accepted; one of the same name is another."""
-    if not event.subscription or workspace is None:
+    if not event.subscription or workspace is None or workspace.is_damaged:
         return False
     now = workspace.subscriptions.get(event.subscription)
     return now is None or event.accepted_ms < now.created_ms
@@ -116,7 +142,7 @@ async def replay_all(
     Stops when an endpoint is full. `asked` goes into the audit entry; `progress` wraps the loop.
     """
     words: Counter[str] = Counter()
-    known: dict[str, Workspace | None] = {}
+    refused = await _refused(store, events)
     about = {
         "state": asked.state,
         "subscription": asked.subscription,
@@ -127,12 +153,11 @@ async def replay_all(
     }
     async with store.audit.steps("event.replay", asked.workspace or "", **about) as done:
         for event in progress(events):
-            if event.subscription and event.workspace not in known:
-                known[event.workspace] = await store.workspaces.get(event.workspace)
-            if is_of_removed(event, known.get(event.workspace)):
-                words[SUBSCRIPTION_REMOVED] += 1
+            if why := refused.get(_id(event)):
+                words[why] += 1
                 continue
-            in_ms = round((words.total() - words[SUBSCRIPTION_REMOVED]) * 1000 / how.rate)
+            asked_for = words.total() - words[SUBSCRIPTION_REMOVED] - words[NOT_RENDERED]
+            in_ms = round(asked_for * 1000 / how.rate)
             word, _ = await _replay(store, event.workspace, event.event_id, how, in_ms)
             words[word] += 1
             done["replayed"] = words[REPLAYED]

@@ -128,7 +128,8 @@ def _proof(one: Receiver) -> dict[str, Any]:
     ]
     shown: dict[str, Any] = {"signature": one.signature, "publicKeys": keys, "auth": kind_of(one.auth)}
     if isinstance(one.auth, ClientCredentials):
-        shown |= {"tokenUrl": without_query(one.auth.token_url), "scope": one.auth.scope}
+        shown |= {"tokenUrl": without_query(one.auth.token_url)}
+        shown |= {"scope": one.auth.scope, "audience": one.auth.audience}
     certificate = one.client_certificate
     return shown | {
         "clientCertificate": certificate

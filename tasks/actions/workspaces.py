@@ -96,11 +96,19 @@ async def unknown(store: wiring.Store, workspace: str | None) -> str:
 async def url_before(
     store: wiring.Store, workspace: str, subscription: str = DEFAULT, *, needed: bool
 ) -> str:
-    """A subscription's callback URL before a change. Raises NotFound, or InvalidInput if it is `needed` and there is none."""
+    """A subscription's callback URL before a change; empty if it cannot be read.
+
+    Raises NotFound, or InvalidInput if it is `needed` and there is none.
+    """
     url = found(await store.workspaces.require(workspace), subscription).callback_url
     if needed and not url:
-        raise InvalidInput("the workspace had no callback URL to move from: give --move-from")
-    return url
+        raise InvalidInput("there is no callback URL to move from: give --move-from")
+    try:
+        return url and parse_callback_url(url, allow_http=True).url
+    except InvalidInput as error:
+        if needed:
+            raise InvalidInput(f"the present {error}; to move what waits, give --move-from") from None
+        return ""
 
 
 async def left_behind(store: wiring.Store, workspace: str, before: str, subscription: str = "") -> int:

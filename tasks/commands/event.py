@@ -138,7 +138,7 @@ def _document(event: StoredCallback, states: States) -> dict[str, Any]:
 
 
 async def _schedule(store: wiring.Store, event: StoredCallback, max_attempts: int) -> Schedule:
-    workspace = await store.workspaces.get(event.workspace)
+    workspace = await store.workspaces.find(event.workspace)
     receiver = workspace and workspace.receiver(event.subscription)
     delays = receiver.retry_schedule if receiver else ()
     return Schedule(len(delays) or max_attempts, delays, event.subscription or DEFAULT)

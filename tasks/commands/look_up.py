@@ -26,12 +26,17 @@ async def look_up(settings: Settings, url: str) -> str:
 
 
 async def look_up_token_url(settings: Settings, url: str) -> str:
-    """A warning if workers could not reach the token URL's host now; empty otherwise."""
+    """A warning if the token URL's host has no address now; empty otherwise.
+
+    Raises InvalidInput for a URL where no token may be fetched.
+    """
     match await _problem(settings, url):
         case None:
             return ""
         case NoAnswer("blocked_address", text):
-            return f"warning: the token URL would be blocked: {visible(text)}"
+            raise InvalidInput(
+                f"token URL would be blocked: {visible(text)}; --no-check accepts it nevertheless"
+            )
         case problem:
             return _no_address("token URL", problem)
 

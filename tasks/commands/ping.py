@@ -27,6 +27,7 @@ from dispatcher.sending.failures import Failure
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.tokens import Tokens
 from dispatcher.sending.transport import http_client
+from dispatcher.store.workspaces import why_damaged
 from tasks import console, engine_wiring, wiring
 
 
@@ -52,6 +53,8 @@ def ping(
     async def work() -> dict[str, Any]:
         async with wiring.store(settings) as store:
             found, now_ms = await store.workspaces.require(workspace), await store.installation.now_ms()
+            if found.is_damaged:
+                raise InvalidInput(why_damaged(found))
             to = url or found.callback_url
             if not to:
                 raise InvalidInput(
@@ -87,7 +90,7 @@ async def ping_url(
         workspace, state=ACTIVE, subscriptions=others
     )  # a disabled one can be tried before `resume`
     async with http_client(engine_wiring.transport(settings)) as client:
-        tokens = Tokens(client, settings.request_timeout_seconds)
+        tokens = Tokens(client, settings.request_timeout_seconds, allow_http=settings.allow_http)
         sender = Sender(ByHttpx(client), engine_wiring.USER_AGENT, tokens)
         attempt = await sender.send(_claimed(callback, now_ms), workspace, now_ms)
     return _document(callback, attempt)

@@ -15,6 +15,7 @@ from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
 from tasks.actions.events import ENDED, Filter
 from tasks.actions.replay import (
+    NOT_RENDERED,
     REPLAYED,
     SUBSCRIPTION_REMOVED,
     How,
@@ -34,6 +35,7 @@ WHY_NOT = {
     "no_body": "its body is not kept any more (DISPATCHER_DELIVERED_BODY_SECONDS, DISPATCHER_LEDGER_RETENTION_SECONDS)",
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
     "full": "too many wait for its endpoint (DISPATCHER_MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
+    NOT_RENDERED: "it has no body: its subscription's URL or dialect could not be read when it was accepted",
     SUBSCRIPTION_REMOVED: "its subscription was removed since; one of the same name that was added later is another",
     "busy": "another callback of its message is under way, and the workspace's order is `latest`: try again later",
 }
@@ -106,6 +108,8 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
         console.print_json({**counts, "done": yes})
     else:
         print_many(found, how.rate, done=yes)
+    if yes and found.words and not found.words[REPLAYED]:
+        raise typer.Exit(console.NO)
 
 
 def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
@@ -124,7 +128,7 @@ def print_many(found: Replayed, rate: float, *, done: bool) -> None:
     console.print_table(("endpoint", "events"), found.by_endpoint.most_common(20), "no such events")
     if count and not done:
         console.print_text(
-            f"{_events(count)}{_over(count, rate)}; nothing was done: --yes replays {'it' if count == 1 else 'them'}"
+            f"nothing was done; with --yes {_events(count)} {'is' if count == 1 else 'are'}{_over(count, rate)}"
         )
     for word, number in found.words.items():
         if word == REPLAYED:

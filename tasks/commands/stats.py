@@ -62,9 +62,10 @@ def stats(
 
 def _print_by(found: Sequence[dict[str, Any]]) -> None:
     """Prints a row for each workspace or endpoint, with units."""
-    columns = [f"latency {name}" if name in LATENCIES else name for name in (found[0] if found else ())]
+    names = max(found, key=len, default={})  # not every row has a subscription
+    columns = [f"latency {name}" if name in LATENCIES else name for name in names]
     units = {"successRate": _percent} | dict.fromkeys(LATENCIES, _duration)
-    rows = [[units[name](value) if name in units else value for name, value in row.items()] for row in found]
+    rows = [[units[name](row[name]) if name in units else row.get(name) for name in names] for row in found]
     console.print_table(columns, rows, "nothing happened yet")
 
 

@@ -1,5 +1,6 @@
 """`dispatcher subscription`: several receivers for one customer, each on its own terms."""
 
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from config.settings import Settings
+from dispatcher.model import iso
 from dispatcher.rules.addresses import without_query
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace
@@ -251,4 +253,7 @@ def _keys_shown(found: dict[str, Any]) -> dict[str, Any]:
 def _certificate_shown(found: dict[str, Any]) -> dict[str, Any]:
     """A document's client certificate as the cell of a table."""
     one = found["clientCertificate"]
-    return {"clientCertificate": one and f"{one['subject']}, ends {one['expiresAt']}"}
+    if one is None:
+        return {"clientCertificate": None}
+    ends = "has ended" if one["expiresAt"] <= iso(round(time.time() * 1000)) else "ends"
+    return {"clientCertificate": f"{one['subject']}, {ends} {one['expiresAt']}"}

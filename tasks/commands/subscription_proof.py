@@ -92,6 +92,8 @@ def proof(settings: Settings, signature: str | None, given: GivenAuth) -> dict[s
     if signature is not None:
         check_signature(signature)
         found["signature"] = signature
+    if given.kind is not None:
+        check_kind(given.kind)
     kind, server = given.kind, TokenServer(given.token_url or "", given.scope or "", given.audience or "")
     if kind != OAUTH2 and (given.token_url, given.scope, given.audience) != (None, None, None):
         console.fail(SERVER_OPTIONS, console.USAGE)
@@ -99,7 +101,6 @@ def proof(settings: Settings, signature: str | None, given: GivenAuth) -> dict[s
         if given.user is not None or given.secret is not None:
             console.fail("--auth-user and --auth-secret go with --auth", console.USAGE)
         return found
-    check_kind(kind)
     if kind in (BASIC, OAUTH2) and not given.user:
         console.fail(f"--auth {kind} needs --auth-user", console.USAGE)
     if kind == OAUTH2 and not server.url:

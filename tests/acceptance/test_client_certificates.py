@@ -150,8 +150,8 @@ def test_its_end_is_told(stack: Stack, clients: ClientAuthority, receiver: Recei
     ]
     assert one["verdict"] == "warning"
     ends = stack.cli_json("subscription", "show", "acme", "default")["clientCertificate"]["expiresAt"]
-    assert one["detail"] == f"that of subscription default of workspace acme ends at {ends}"
-    assert "--client-certificate FILE" in one["advice"]
+    assert one["detail"] == f"1 ended or end within 14 days: acme default (ends {ends})"
+    assert "subscription update acme default --client-certificate FILE" in one["advice"]
     port = free_port()
     exporter = stack.start_worker(*CLI, "exporter", "--port", str(port))
     wait_until(lambda: "metrics at" in exporter.log, what="the exporter")

@@ -147,7 +147,6 @@ def test_what_is_shown(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://10.0.0.1/token", "warning: the token URL would be blocked: 10.0.0.1"),
         ("http://nothing.invalid/token", "warning: no address found for the token URL's host"),
     ],
 )
@@ -164,6 +163,26 @@ def test_a_token_url_that_cannot_be_reached_from_here(stack: Stack, url: str, sa
     )
     assert unchecked.returncode == 0
     assert "warning" not in unchecked.stderr
+
+
+def test_a_token_url_that_would_be_blocked(stack: Stack) -> None:
+    """It is refused like a callback URL, unless workers have other settings than this command."""
+    stack.environment["SUBSCRIPTION_AUTH_SECRET"] = HUSH
+    stack.add_workspace()
+    words = (
+        "subscription",
+        "update",
+        "acme",
+        "default",
+        *OAUTH2,
+        "--auth-token-url",
+        "http://10.0.0.1/token",
+    )
+    done = stack.cli(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "token URL would be blocked: 10.0.0.1" in done.stderr
+    assert stack.cli_json("subscription", "show", "acme", "default")["auth"] == "none"
+    assert stack.cli(*words, "--no-check").returncode == 0
 
 
 def test_a_client_secret_typed_on_a_terminal(stack: Stack) -> None:

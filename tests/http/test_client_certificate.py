@@ -28,8 +28,14 @@ from tests.http.raw_server import Connection, RawServer, answer, serving
 from tests.http.test_sender import NEW, callback, workspace
 from tests.http.test_transport import Certificates, names
 
-NOW_MS = round(time.time() * 1000)
 HOST = "receiver.test"
+
+
+def now_ms() -> int:
+    """Certificates are made when a test runs, so this is no constant."""
+    return round(time.time() * 1000)
+
+
 REFUSALS = ("tls_handshake", "maybe_received")
 """The words for a server that refuses us in the handshake: with TLS 1.3 only after our side of it is over, by an alert
 or, as asyncio's servers do, by a reset (RFC 8446 §4.4.2.4)."""
@@ -53,7 +59,7 @@ class Scene:
     def issue(self, name: str, **options: Any) -> ClientCertificate:
         """A checked certificate."""
         pair = self.clients.issue(name, **options)
-        return client_certificate(pair.certificate, pair.key, NOW_MS)
+        return client_certificate(pair.certificate, pair.key, now_ms())
 
     async def _behaviour(self, connection: Connection) -> None:
         tls: ssl.SSLObject = connection._writer.get_extra_info("ssl_object")
@@ -153,7 +159,7 @@ def test_a_certificate_of_another_authority(run: Any, scene: Scene, tmp_path: Pa
     """The server refuses it, which is its word and not our fault."""
     (tmp_path / "other").mkdir()
     pair = ClientAuthority(tmp_path / "other").issue("crm")
-    crm = client_certificate(pair.certificate, pair.key, NOW_MS)
+    crm = client_certificate(pair.certificate, pair.key, now_ms())
 
     async def work() -> None:
         async with scene.receiver() as (server, transport):
@@ -173,12 +179,38 @@ def test_one_that_openssl_does_not_load_is_our_fault(run: Any, scene: Scene) -> 
 
     async def work() -> None:
         async with scene.receiver() as (server, transport):
-            for _ in range(2):
+            for _ in range(3):
                 found = await transport.post(server.url_at(HOST), {}, b"{}", certificate=broken)
                 assert isinstance(found, InternalError)
                 assert "client certificate cannot be loaded" in found.text
                 assert "AAAA" not in found.text
             assert isinstance(await transport.post(server.url_at(HOST), {}, b"{}", certificate=crm), Answer)
+
+    run(work())
+
+
+def test_one_that_cannot_be_made_is_not_tried_all_the_time(
+    run: Any, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But again after FAILED_SECONDS."""
+    monkeypatch.setattr("dispatcher.sending.client_tls.FAILED_SECONDS", 0.05)
+    broken, made = replace(scene.issue("crm"), key="no key"), 0
+
+    def new() -> ssl.SSLContext:
+        nonlocal made
+        made += 1
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    async def work() -> None:
+        contexts = ClientContexts(new)
+        for _ in range(5):
+            with pytest.raises(OSError, match="PEM"):
+                await contexts.of(broken)
+        assert made == 1
+        await asyncio.sleep(0.2)
+        with pytest.raises(OSError, match="PEM"):
+            await contexts.of(broken)
+        assert made == 2
 
     run(work())
 
@@ -248,10 +280,26 @@ def test_it_is_shown_to_the_receiver_alone(scene: Scene, name: str, path: str, s
                 event_id=f"e-1.{name}" if name else "e-1",
                 accepted_ms=1,
             )
-            return await Sender(transport, "test").send(one, acme, NOW_MS)
+            return await Sender(transport, "test").send(one, acme, now_ms())
 
     assert asyncio.run(work()).http_status == 200
     assert scene.seen == [[shown]]
+
+
+def test_a_registered_url_that_cannot_be_read(scene: Scene) -> None:
+    """What waits is our fault, in one line: nothing is sent, and no attempt is counted."""
+    ours = Subscription(
+        "crm", "zeckta", "https://", (Secret(NEW, 1),), 0, client_certificate=scene.issue("crm")
+    )
+    acme = dataclasses.replace(workspace(), subscriptions={"crm": ours})
+
+    async def work() -> Attempt:
+        async with scene.receiver() as (server, transport):
+            one = replace(callback(server.url_at(HOST)), event_id="e-1.crm", accepted_ms=1)
+            return await Sender(transport, "test").send(one, acme, now_ms())
+
+    attempt = asyncio.run(work())
+    assert "subscription 'crm': callback URL" in (attempt.internal_error or "")
 
 
 def test_one_that_has_ended_is_not_shown(scene: Scene) -> None:

@@ -84,7 +84,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.credentials = ClientCredentials(self.server.url_at("127.0.0.1", "/token?tenant=a"), ID, HUSH)
-        self.tokens = Tokens(self.client, self.timeout_seconds, clock=lambda: self.now)
+        self.tokens = Tokens(self.client, self.timeout_seconds, clock=lambda: self.now, allow_http=True)
 
     async def send(self, url: str = "", *, by_httpx: bool = False) -> Attempt:
         """One attempt of the default subscription's callback."""
@@ -406,3 +406,31 @@ def test_a_deadline_of_a_post(seconds: float) -> None:
         assert found.word == "timeout"
 
     played(tell, granting(), hangs, 3600)
+
+
+@pytest.mark.parametrize(
+    "location", ["\x01", "https://xn--a.example/", "mailto:x@y", "https://other.example/"]
+)
+def test_where_a_token_server_points(location: str) -> None:
+    """Nobody follows it, nor reads it: what it holds is a refusal like any other."""
+
+    async def tell(made: Scene) -> None:
+        for _ in range(2):
+            attempt = await made.send()
+            assert (attempt.error, attempt.detail) == ("auth", "token server: http_302")
+        assert made.receiver.received == []
+
+    played(tell, replies(lambda _: answer(302, b"", f"Location: {location}")), taking())
+
+
+def test_http_where_it_is_not_allowed_any_more() -> None:
+    """The secret goes nowhere in clear, though it was stored while http:// was allowed."""
+
+    async def tell(made: Scene) -> None:
+        made.tokens = Tokens(made.client, made.timeout_seconds)
+        attempt = await made.send()
+        assert attempt.error == "auth"
+        assert "its URL is http://, and DISPATCHER_ALLOW_HTTP is off" in attempt.detail
+        assert (made.server.received, made.receiver.received) == ([], [])
+
+    played(tell, granting(), taking())

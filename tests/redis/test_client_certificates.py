@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from redis.asyncio.client import Pipeline
 
 from dispatcher.errors import InvalidInput, OtherFormat
 from dispatcher.rules.certificate_check import client_certificate
@@ -19,8 +20,12 @@ from dispatcher.store.workspaces import Workspaces
 from tests.client_certificates import ClientAuthority
 from tests.world import World
 
-NOW_MS = round(time.time() * 1000)
-DAY_MS = 86_400_000
+
+def now_ms() -> int:
+    """Certificates are made when a test runs, so this is no constant."""
+    return round(time.time() * 1000)
+
+
 BOTH = pytest.mark.parametrize("name", ["default", "crm"])
 
 
@@ -39,7 +44,7 @@ class Acme:
     def issue(self, days: float = 10, name: str = "acme") -> ClientCertificate:
         """A certificate that ends in so many days."""
         pair = self.authority.issue(name, days=days)
-        return client_certificate(pair.certificate, pair.key, NOW_MS)
+        return client_certificate(pair.certificate, pair.key, now_ms())
 
     def update(self, name: str, **terms: Any) -> str:
         """Changes a subscription; the workspace's revision."""
@@ -49,11 +54,11 @@ class Acme:
         """A subscription's certificate as it is now."""
         return found(self.world.run(self.workspaces.require("acme")), name).client_certificate
 
-    def ending(self, now_ms: int = NOW_MS) -> list[tuple[str, str, int]]:
+    def ending(self, at_ms: int | None = None) -> list[tuple[str, str, int]]:
         """Which end soon."""
         return [
             (one.workspace, one.subscription, one.ends_ms)
-            for one in self.world.run(self.certificates.ending(now_ms))
+            for one in self.world.run(self.certificates.ending(at_ms or now_ms()))
         ]
 
     @property
@@ -98,8 +103,12 @@ def test_which_are_told(acme: Acme, world: World) -> None:
     assert acme.ending(later.ends_ms - WARN_MS - 1) == both[:1]
     assert acme.ending(later.ends_ms - WARN_MS) == both
     assert acme.ending(later.ends_ms + 1) == both
-    world.call("zadd", world.keys.client_certificates, {f"w{n} default": 1 for n in range(MOST_SHOWN)})
-    assert len(acme.ending()) == MOST_SHOWN
+    ended = {f"w{n} default": n for n in range(MOST_SHOWN)}
+    world.call("zadd", world.keys.client_certificates, ended)
+    found = acme.ending()
+    assert len(found) == MOST_SHOWN
+    assert found[-1:] == both[:1], "those that ended long ago do not hide it"
+    assert found[0][0] == "w1"
 
 
 def test_added_with_one_and_removed(acme: Acme, world: World) -> None:
@@ -117,6 +126,39 @@ def test_added_with_one_and_removed(acme: Acme, world: World) -> None:
     assert len(acme.ending()) == 2
     world.run(acme.workspaces.remove("acme", world.ledger))
     assert acme.ending() == []
+
+
+def test_set_while_its_workspace_is_removed(
+    acme: Acme, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of it, in whatever moment it comes."""
+    one, asked = acme.issue(), Pipeline.smembers
+
+    async def meanwhile(self: Any, key: str) -> Any:
+        monkeypatch.setattr(Pipeline, "smembers", asked)
+        found = await asked(self, key)
+        await acme.subscriptions.update("acme", "crm", client_certificate=one, now_ms=2)
+        return found
+
+    monkeypatch.setattr(Pipeline, "smembers", meanwhile)
+    world.run(acme.workspaces.remove("acme", world.ledger))
+    assert acme.ending() == []
+    assert not acme.stored
+
+
+def test_nothing_to_remove_changes_no_format(world: World, tmp_path: Path) -> None:
+    """What sets nothing shuts no earlier version out."""
+    workspaces = Workspaces(world.client, world.keys, SecretBox())
+    world.run(workspaces.add("acme", "zeckta", "https://a.example/", now_ms=1))
+    nothing: dict[str, Any] = {
+        "client_certificate": "none",
+        "auth": "none",
+        "signature": "hmac",
+        "events": [],
+    }
+    before = world.run(world.installation.format())
+    world.run(Subscriptions(workspaces).update("acme", "default", now_ms=2, **nothing))
+    assert world.run(world.installation.format()) == before
 
 
 def test_one_that_cannot_be_unsealed(acme: Acme, world: World) -> None:

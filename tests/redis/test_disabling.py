@@ -190,6 +190,19 @@ def test_a_failure_with_attempts_left_is_no_proof(world: World) -> None:
     assert scene.workspace.subscriptions["crm"].state == "active"
 
 
+@pytest.mark.parametrize(("status", "error"), [(500, "auth"), (410, "auth"), (410, "proxy"), (500, "proxy")])
+def test_a_failure_long_ago_and_one_of_ours(world: World, status: int, error: str) -> None:
+    """After one failure of the receiver, what it is not asked for proves nothing, however long that lasts."""
+    scene = Scene(world)
+    scene.fail("e1", status, days=0)
+    scene.attempts = 1
+    scene.world.now = START_MS + 6 * DAY
+    scene.customer.tell(change("e2", timestamp=iso(scene.world.now)))
+    assert scene.serve(500, error=error) == 1
+    scene.look_at(scene.settled)
+    assert scene.workspace.subscriptions["crm"].state == "active"
+
+
 @pytest.mark.parametrize("error", ["proxy", "auth"])
 def test_our_proxy_is_not_the_receiver(world: World, error: str) -> None:
     """What the egress proxy does is no failure of the receiver, nor that we could not say who we are."""

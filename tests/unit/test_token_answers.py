@@ -63,6 +63,7 @@ def test_the_form() -> None:
         ("3600", 3570),
         (None, 270),
         (10**12, 86_370),
+        (10**400, 86_370),
     ],
 )
 def test_how_long_it_is_used(expires_in: object, usable: float) -> None:
