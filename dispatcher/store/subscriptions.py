@@ -5,32 +5,28 @@ So a change of one gives the workspace a new revision, and accept takes no statu
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
 from dispatcher.rules.addresses import parse_callback_url
-from dispatcher.rules.authorization import Authorization, ClientCredentials, check_no_conflict
-from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import (
     ACTIVE,
     DEFAULT,
     DISABLED,
-    ED25519,
-    HMAC,
     MOST,
     PAUSED,
     Receiver,
     Subscription,
     check_name,
-    check_signature,
 )
 from dispatcher.rules.unrendered import NOWHERE
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
-from dispatcher.store.format import WITH_CREDENTIALS, WITH_SUBSCRIPTIONS, require_known
-from dispatcher.store.key_rotation import new_secret, new_signing_key, rotated_fields
+from dispatcher.store.credentials import Credentials
+from dispatcher.store.format import require_known
+from dispatcher.store.key_rotation import new_secret, rotated_fields
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.workspaces import Workspaces, why_damaged
@@ -68,14 +64,11 @@ class Subscriptions:
         dialect: str | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
-        signature: str | None = None,
-        auth: Authorization | Literal["none"] | None = None,
-        client_certificate: ClientCertificate | Literal["none"] | None = None,
         **terms: Any,
     ) -> Workspace:
         """Adds a subscription; `terms` as in `update`. Raises InvalidInput, AlreadyExists, or OtherFormat (store/format.py)."""
         check_name(name)
-        sealed = self._record.seal([new_secret(secret, now_ms)])
+        sealed, given = self._record.seal([new_secret(secret, now_ms)]), Credentials.taken_from(terms)
 
         def add(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
@@ -90,16 +83,14 @@ class Subscriptions:
                 )
             spoken = _dialect(dialect or known.dialect, known)
             fields = self._record.settable(callback_url, dialect=spoken, **terms)
-            fields |= self._proof(None, headers or {}, signature, auth, now_ms) | self._certificate(
-                client_certificate
-            )
+            fields |= given.fields(self._record, None, headers or {}, now_ms)
             if headers:
                 fields["headers"] = self._record.seal(check_headers(headers, spoken))
             fields |= {"secrets": sealed, "created": now_ms, "dialect": dialect}
             return _of(name, fields)
 
         add(await self._workspaces.find(workspace))  # raises for bad input before anything is changed
-        await require_known(self._workspaces.installation, _format_of(auth, client_certificate))
+        await require_known(self._workspaces.installation, given.format)
         return await self._workspaces.write(workspace, add)
 
     async def update(
@@ -110,21 +101,18 @@ class Subscriptions:
         callback_url: str | None = None,
         dialect: str | None = None,
         headers: Mapping[str, str] | None = None,
-        signature: str | None = None,
-        auth: Authorization | Literal["none"] | None = None,
-        client_certificate: ClientCertificate | Literal["none"] | None = None,
         now_ms: int = 0,
         **terms: Any,
     ) -> Workspace:
         """Changes a subscription.
 
-        `terms`: max_concurrency, rate_per_second, ordering, events, channels, without_fields, retry_schedule.
-
-        `signature` ed25519 makes a key pair at `now_ms` if there is none yet, hmac removes the keys. What says which
-        callbacks there are and what is in them applies to later status changes: the URL, the dialect, events, channels
-        and without_fields; all else from the next claim. `auth` or `client_certificate` "none" removes it. An empty `events` or `channels` means all; a header with an
-        empty value is removed. Raises InvalidInput, or OtherFormat (store/format.py).
+        `terms`: max_concurrency, rate_per_second, ordering, events, channels, without_fields, retry_schedule, and those of
+        Credentials; a key pair is of `now_ms`. What says which callbacks there are and what is in them applies to later
+        status changes: the URL, the dialect, events, channels and without_fields; all else from the next claim. An empty
+        `events` or `channels` means all; a header with an empty value is removed. Raises InvalidInput, or OtherFormat
+        (store/format.py).
         """
+        given = Credentials.taken_from(terms)
 
         def change(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
@@ -134,21 +122,18 @@ class Subscriptions:
             spoken = _dialect(dialect or before.dialect, known)
             kept = {"events": before.events, "without_fields": before.without_fields} if dialect else {}
             fields = self._record.settable(callback_url, dialect=spoken, **kept | terms)
-            if headers or signature or auth or client_certificate:
+            if headers or given:
                 _raise_problem(before)
             wanted = _merged(before.headers, headers or {})
             if headers:
                 fields["headers"] = self._record.seal(check_headers(wanted, spoken, before.headers))
-            fields |= self._proof(before, wanted, signature, auth, now_ms) | self._certificate(
-                client_certificate
-            )
+            fields |= given.fields(self._record, before, wanted, now_ms)
             return _of(name, fields | ({"dialect": dialect} if dialect else {}))
 
-        fields = change(
-            await self._workspaces.find(workspace)
-        )  # raises for bad input before anything is changed
+        known = await self._workspaces.find(workspace)
+        fields = change(known)  # raises for bad input before anything is changed
         if name != DEFAULT or any(fields.get(field) for field in OF_SUBSCRIPTIONS):
-            await require_known(self._workspaces.installation, _format_of(auth, client_certificate))
+            await require_known(self._workspaces.installation, given.format)
         return await self._workspaces.write(workspace, change)
 
     async def rotate_secret(
@@ -163,34 +148,6 @@ class Subscriptions:
             return _of(name, rotated_fields(self._record, before, new, now_ms, grace_ms))
 
         return await self._workspaces.write(workspace, rotate)
-
-    def _proof(
-        self,
-        before: Receiver | None,
-        headers: Mapping[str, str],
-        signature: str | None,
-        auth: Authorization | Literal["none"] | None,
-        now_ms: int,
-    ) -> dict[str, Any]:
-        """The fields of Ed25519 keys and of auth, where these change; `headers` are those it will have. Raises InvalidInput."""
-        fields: dict[str, Any] = {}
-        has_keys = bool(before and before.signing_keys)
-        if signature is not None:
-            check_signature(signature)
-        if signature == HMAC and has_keys:
-            fields["signing_keys"] = None
-        if signature == ED25519 and not has_keys:
-            fields["signing_keys"] = self._record.seal([new_signing_key(now_ms)])
-        if isinstance(auth, str):
-            return fields | {"auth": None}
-        check_no_conflict(auth or (before.auth if before else None), headers)
-        return fields | ({"auth": self._record.seal(auth)} if auth else {})
-
-    def _certificate(self, given: ClientCertificate | Literal["none"] | None) -> dict[str, Any]:
-        """The field of the client certificate, where it changes."""
-        if given is None:
-            return {}
-        return {"client_certificate": None if isinstance(given, str) else self._record.seal(given)}
 
     async def pause(self, workspace: str, name: str) -> Workspace:
         """Lets a subscription's callbacks wait: those that there are, and later ones.
@@ -311,12 +268,6 @@ def _endpoint_id(workspace: Workspace, name: str) -> str:
     except InvalidInput:
         origin = parse_callback_url(NOWHERE).origin
     return endpoint_id(EndpointName(workspace.id, origin, name))
-
-
-def _format_of(auth: object, certificate: object) -> int:
-    """The format of data with these credentials."""
-    is_later = isinstance(auth, ClientCredentials) or isinstance(certificate, ClientCertificate)
-    return WITH_CREDENTIALS if is_later else WITH_SUBSCRIPTIONS
 
 
 def can_disable(receiver: Receiver, endpoint: EndpointName) -> bool:
