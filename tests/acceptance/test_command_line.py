@@ -337,7 +337,10 @@ def test_replay_says_when(stack: Stack) -> None:
     stack.start_worker().wait_ready()
     assert {"failed": 5} == stack.wait_ended(stack.enqueue(5))
     many = ("event", "replay", "--state", "failed", "--rate", "0.1")
-    assert "nothing was done; with --yes 5 events are scheduled over 40 s, 0.1 a second" in stack.cli(*many).stdout
+    assert (
+        "nothing was done; with --yes 5 events are scheduled over 40 s, 0.1 a second"
+        in stack.cli(*many).stdout
+    )
     assert "5 events replayed: they are scheduled over 40 s, 0.1 a second" in stack.cli(*many, "--yes").stdout
 
 
