@@ -110,7 +110,7 @@ async def jwks(request: Request, workspace: str = "", subscription: str = DEFAUL
     kept: KeptKeys = request.app.state.kept_keys
 
     async def read() -> bytes:
-        keys = _keys(await parts.workspaces.get(workspace), subscription, parts.now_ms())
+        keys = _keys(await parts.workspaces.find(workspace), subscription, parts.now_ms())
         body = encode_json({"keys": keys})
         kept.keep(of, body, has_keys=bool(keys))
         return body
@@ -123,9 +123,11 @@ async def jwks(request: Request, workspace: str = "", subscription: str = DEFAUL
 
 
 def _keys(workspace: Workspace | None, subscription: str, now_ms: int) -> list[dict[str, str]]:
-    """The keys, newest first. Raises HTTPException 503 if they cannot be decrypted: an empty set would end all trust."""
+    """The keys, newest first. Raises HTTPException 503 if they cannot be read: an empty set would end all trust."""
     if workspace is None:
         return []
+    if workspace.is_damaged:
+        raise HTTPException(503, AWAY, {"Retry-After": "60"})
     one = workspace if subscription == DEFAULT else workspace.subscriptions.get(subscription)
     if one is None:
         return []

@@ -75,7 +75,6 @@ def _certificates(chain: str) -> list[x509.Certificate]:
 
 
 def _private_key(key: str) -> PrivateKeyTypes:
-
     if len(key) > MAX_CHARACTERS:
         raise InvalidInput(f"a client key is at most {MAX_CHARACTERS} characters")
     found = [one[0] for one in _PRIVATE_KEY.finditer(key)]
@@ -94,7 +93,6 @@ def _private_key(key: str) -> PrivateKeyTypes:
 
 
 def _check_fits(leaf: x509.Certificate, key: PrivateKeyTypes) -> None:
-
     if leaf.public_key() == key.public_key():
         return
     raise InvalidInput(

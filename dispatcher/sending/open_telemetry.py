@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from threading import Thread
 from typing import Any
@@ -122,24 +123,10 @@ def _check_variables() -> None:
     """Raises InvalidInput for variables that the SDK would take, and then log with their secrets at each export."""
     _check_numbers()
     for exporter in ("OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"):
-        endpoint, headers, protocol = (
-            os.environ.get(exporter + name, "").strip() for name in ("ENDPOINT", "HEADERS", "PROTOCOL")
-        )
-        if endpoint and not (_URL.fullmatch(endpoint) and _has_host(endpoint)):
-            raise InvalidInput(f"{exporter}ENDPOINT is no URL; it begins with http:// or https:// and a host")
-        if not all(_HEADER.fullmatch(unquote(one.strip())) for one in headers.split(",") if one.strip()):
-            raise InvalidInput(
-                f"{exporter}HEADERS is not name=value, with commas between several and values percent-encoded"
-            )
-        if protocol not in ("", PROTOCOL):
-            raise InvalidInput(f"{exporter}PROTOCOL is {protocol!r}; spans go out by {PROTOCOL} only")
-        for file in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
-            path = os.environ.get(exporter + file, "").strip()
-            if path and not os.path.isfile(path):
-                raise InvalidInput(f"{exporter}{file} names no file: {path}")
-        compression = os.environ.get(exporter + "COMPRESSION", "").strip().lower()
-        if compression not in ("", "none", "gzip", "deflate"):
-            raise InvalidInput(f"{exporter}COMPRESSION is {compression!r}; there are none, gzip and deflate")
+        for name, (is_right, says) in _VARIABLES.items():
+            value = os.environ.get(exporter + name, "").strip()
+            if value and not is_right(value):
+                raise InvalidInput(exporter + name + says.format(value))
 
 
 def _check_numbers() -> None:
@@ -150,11 +137,28 @@ def _check_numbers() -> None:
             raise InvalidInput(f"OTEL_BSP_{name} is a whole number, not {text!r}")
 
 
-def _has_host(url: str) -> bool:
+def _is_url(text: str) -> bool:
     try:
-        return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+        return bool(_URL.fullmatch(text) and urlsplit(text).hostname) and urlsplit(text).port != 0
     except ValueError:
         return False
+
+
+def _are_headers(text: str) -> bool:
+    return all(_HEADER.fullmatch(unquote(one.strip())) for one in text.split(",") if one.strip())
+
+
+_FILE = os.path.isfile, " names no file: {}"
+_VARIABLES: dict[str, tuple[Callable[[str], bool], str]] = {
+    "ENDPOINT": (_is_url, " is no URL; it begins with http:// or https:// and a host"),
+    "HEADERS": (_are_headers, " is not name=value, with commas between several and values percent-encoded"),
+    "PROTOCOL": (PROTOCOL.__eq__, f" is {{!r}}; spans go out by {PROTOCOL} only"),
+    "COMPRESSION": (("none", "gzip", "deflate").__contains__, " is {!r}; there are none, gzip and deflate"),
+    "CERTIFICATE": _FILE,
+    "CLIENT_CERTIFICATE": _FILE,
+    "CLIENT_KEY": _FILE,
+}
+"""What an exporter's variables hold, by the end of their names, and what is said of others; never a secret."""
 
 
 def _parent(traceparent: str, tracestate: str = "") -> SpanContext:

@@ -14,7 +14,7 @@ from dispatcher.rules.decide import RETRY_AFTER_STATUSES
 from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.request_headers import NO_PROOF, Proof, proof_for, request_headers
-from dispatcher.rules.subscription import DISABLED
+from dispatcher.rules.subscription import DISABLED, Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import Failure, InternalError, NoAnswer
@@ -39,17 +39,15 @@ class Sender:
             return Attempt(now_ms, 0, error="body_missing")
         if workspace is None:
             return Attempt(now_ms, 0, error="workspace_removed")
-        subscription = subscription_of(callback.event_id) if "." in callback.event_id else ""
-        receiver = workspace.subscriptions.get(subscription) if subscription else workspace
-        if receiver is None or (subscription and 0 < callback.first_accepted_ms < receiver.created_ms):
-            return Attempt(now_ms, 0, error="subscription_removed")  # the latter: and added again by its name
-        if receiver.state == DISABLED and (subscription or receiver.has_url(callback.url)):
-            return Attempt(now_ms, 0, error="subscription_disabled")
+        receiver = _receiver_of(callback, workspace)
+        if isinstance(receiver, str):
+            return Attempt(now_ms, 0, error=receiver)
         try:
             headers = request_headers(callback, callback.body, receiver, now_ms, self._user_agent)
             has_proof = receiver.auth or receiver.client_certificate
             proof = proof_for(callback, receiver) if has_proof else NO_PROOF
         except InvalidInput as error:
+            subscription = subscription_of(callback.event_id)
             of = f", subscription {subscription!r}" if subscription else ""
             return Attempt(now_ms, 0, internal_error=f"workspace {workspace.id!r}{of}: {error}")
         if proof.certificate and proof.certificate.ends_ms <= now_ms:
@@ -76,6 +74,17 @@ class Sender:
                 self._transport, self._tokens, credentials, url, headers, body, workspace, proof.certificate
             )
         return attempt_of(posted, now_ms, round((time.monotonic() - began) * 1000))
+
+
+def _receiver_of(callback: Claimed, workspace: Workspace) -> Receiver | str:
+    """Whose callback it is; or the error by which it is not sent."""
+    subscription = subscription_of(callback.event_id) if "." in callback.event_id else ""
+    receiver = workspace.subscriptions.get(subscription) if subscription else workspace
+    if receiver is None or (subscription and 0 < callback.first_accepted_ms < receiver.created_ms):
+        return "subscription_removed"  # the latter: and added again by its name
+    if receiver.state == DISABLED and (subscription or receiver.has_url(callback.url)):
+        return "subscription_disabled"
+    return receiver
 
 
 def attempt_of(posted: Answer | Failure, now_ms: int, duration_ms: int) -> Attempt:

@@ -13,7 +13,7 @@ from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 
 MOST_SHOWN = 100
-"""Most certificates that are named at once: those that end first."""
+"""Most certificates that are named at once."""
 
 WARN_MS = WARN_DAYS * 86_400_000
 

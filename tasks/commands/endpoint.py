@@ -93,7 +93,7 @@ def show(workspace: Workspace, url: Url, as_json: Json = False) -> None:
     """Show one endpoint: what its callbacks wait for, and the answer of its last failed attempt."""
 
     async def work(store: wiring.Store, endpoint: Endpoint) -> tuple[Endpoint, float | None]:
-        found = await store.workspaces.get(endpoint.workspace)
+        found = await store.workspaces.find(endpoint.workspace)
         of = found and (found.subscriptions.get(endpoint.subscription) if endpoint.subscription else found)
         return await endpoints.with_answer(store, endpoint), of.rate_per_second if of else None
 

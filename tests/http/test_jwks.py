@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.fernet import Fernet
+from fastapi import HTTPException
 
 from dispatcher import ed25519
 from dispatcher.api import jwks
@@ -191,6 +192,14 @@ def test_keys_that_cannot_be_unsealed(api: Api) -> None:
     assert keys(api, "?workspace=acme-zeckta") == []
 
 
+def test_a_damaged_workspace(api: Api) -> None:
+    """Its keys are not answered as none either, of no subscription."""
+    api.run(api.client.hset(api.keys.workspace("acme-zeckta"), "max_concurrency", "x"))
+    for query in (CRM, "?workspace=acme-zeckta"):
+        answer = ask(api, query)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+
+
 def test_redis_is_away(redis_url: str) -> None:
     """It is answered 503, as all else."""
     away = Api(redis_url, redis_away=True)
@@ -202,3 +211,26 @@ def test_it_only_answers_get(api: Api) -> None:
     """And takes no body."""
     assert {ask(api, CRM, method).status_code for method in ("POST", "PUT", "DELETE")} == {405}
     assert re.search("json", ask(api, CRM).headers["Content-Type"])
+
+
+def test_one_that_cannot_be_unsealed_uses_up_no_reads_of_others() -> None:
+    """Once it has failed it is no name with keys any more, however often it is asked for."""
+    now = 0.0
+    kept = jwks.KeptKeys(lambda: now)
+    for name in ("broken", "fine"):
+        kept.keep(("acme", name), b"{}", has_keys=True)
+    now = 61.0
+
+    async def fails() -> bytes:
+        raise HTTPException(503)
+
+    async def reads() -> bytes:
+        return b"keys"
+
+    async def work() -> None:
+        for _ in range(jwks.READS_A_SECOND):
+            with pytest.raises(HTTPException):
+                await kept.shared(("acme", "broken"), fails)
+        assert await kept.shared(("acme", "fine"), reads) == b"keys"
+
+    asyncio.run(work())

@@ -78,6 +78,7 @@ def test_a_damaged_workspace(world: World, customer: Customer, redis_url: str) -
         assert "its record in Redis is damaged" in line
     assert world.call("hgetall", world.keys.workspace("acme")) == before
     assert command(redis_url, "event", "show", "e1.crm", "--workspace", "acme").returncode == 0
+    assert command(redis_url, "endpoint", "show", "acme.crm", "https://crm.example/").returncode == 0
     assert command(redis_url, "event", "replay", "e1.crm", "--workspace", "acme").returncode == 0
 
 
