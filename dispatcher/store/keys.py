@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from hashlib import blake2s
 from typing import TYPE_CHECKING
 
+from dispatcher.rules.partitions import tags
+
 if TYPE_CHECKING:
     from dispatcher.rules.endpoint_name import EndpointName
 
@@ -32,9 +34,12 @@ def is_prefix(given: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Builds keys below one prefix."""
+    """Builds keys below one prefix: those of one partition."""
 
     prefix: str = "dispatcher"
+    """The setting KEY_PREFIX; with several partitions also the partition's tag: `dispatcher:{12}`."""
+    partition: int = 0
+    """The partition's number."""
 
     @property
     def root(self) -> str:
@@ -230,6 +235,13 @@ class Keys:
     def workers(self) -> str:
         """Zset: workers that sent a heartbeat -> when. Fifteen seconds."""
         return f"{self.prefix}:workers"
+
+
+def keys_of(prefix: str, partitions: int = 1) -> list[Keys]:
+    """The keys of each partition of an installation; those of one partition have no tag."""
+    if partitions == 1:
+        return [Keys(prefix)]
+    return [Keys(f"{prefix}:{{{tag}}}", number) for number, tag in enumerate(tags(partitions))]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -53,6 +53,8 @@ class Hint(NamedTuple):
     """Its id."""
     workspace: str = ""
     """Its workspace; empty if the sender of the hint does not know it."""
+    partition: int = 0
+    """The number of its partition."""
 
 
 LEFT_ON_THE_QUEUE = ("changed", "broken")

@@ -1,0 +1,72 @@
+"""Partitions: which one a workspace's status changes belong to, and what its keys start with. No I/O.
+
+An installation has P partitions, a number that is chosen once. With P = 1 keys have no tag. With more, every key of
+partition i starts with `prefix:{tag}:`, and Redis Cluster hashes what is in the braces: all keys of a partition lie in one slot.
+"""
+
+import functools
+import itertools
+from binascii import crc_hqx
+from dataclasses import dataclass
+
+MOST = 1024
+"""Most partitions of an installation."""
+MOST_WIDTH = 64
+"""Most partitions over which one workspace is spread."""
+SLOTS = 16_384
+"""Hash slots of a Redis Cluster."""
+
+
+def crc16(text: str) -> int:
+    """CRC-16/XMODEM of the UTF-8 text (polynomial 0x1021, initial value 0), as Redis Cluster takes it of a key."""
+    return crc_hqx(text.encode(), 0)
+
+
+def slot_of(tag: str) -> int:
+    """The slot of all keys with this tag (Redis Cluster specification, "Hash tags")."""
+    return crc16(tag) % SLOTS
+
+
+@functools.cache
+def tags(partitions: int) -> tuple[str, ...]:
+    """The tag of each partition; one empty tag for one partition.
+
+    The slots are divided into as many stretches of equal length as there are partitions. The tag of partition i is the
+    smallest number, in decimal digits, whose slot lies in stretch i, counted from 0: so partitions are spread evenly over the nodes
+    of a cluster, which hold stretches of slots.
+    """
+    if partitions == 1:
+        return ("",)
+    found: dict[int, str] = {}
+    for number in itertools.count():
+        found.setdefault(slot_of(str(number)) * partitions // SLOTS, str(number))
+        if len(found) == partitions:
+            return tuple(found[one] for one in range(partitions))
+    raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioning:
+    """How an installation is divided."""
+
+    partitions: int = 1
+
+    def home(self, workspace: str) -> int:
+        """The first partition of a workspace; its only one, if its width is 1."""
+        return crc16(workspace) % self.partitions if self.partitions > 1 else 0
+
+    def of(self, workspace: str, message_uuid: str, width: int = 1) -> int:
+        """The partition of a message's status changes; `width` is over how many partitions the workspace is spread."""
+        home = self.home(workspace)
+        if width == 1:
+            return home
+        return (home + crc16(message_uuid) % self.width(width)) % self.partitions
+
+    def all_of(self, workspace: str, width: int = 1) -> list[int]:
+        """The partitions of a workspace, its home first."""
+        home = self.home(workspace)
+        return [(home + further) % self.partitions for further in range(self.width(width))]
+
+    def width(self, width: int) -> int:
+        """The width that a workspace's has effect as: at most all partitions."""
+        return min(width, self.partitions)

@@ -1,0 +1,89 @@
+"""The Redis servers of an installation, and which of them holds a partition."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import redis.asyncio
+
+from dispatcher.store.connection import connect_async, safe_url
+from dispatcher.store.keys import Keys
+from dispatcher.store.wire import Argument, Wire
+
+
+class PartitionWire(Protocol):
+    """Sends commands to whichever server holds one partition. Raises redis-py's errors, as Wire does."""
+
+    async def call(self, *command: Argument) -> Any:
+        """Sends one command; returns its reply."""
+
+    async def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """Sends commands together; returns the reply or the exception of each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One server."""
+
+    name: str
+    """For error texts and logs: host:port, or the path of a socket."""
+    url: str
+    client: "redis.asyncio.Redis"
+    wire: Wire
+
+
+class Servers(Protocol):
+    """The servers that hold an installation's partitions."""
+
+    keys: Sequence[Keys]
+    """The keys of each partition, by its number."""
+
+    def client(self, partition: int) -> "redis.asyncio.Redis":
+        """A client for commands on keys of one partition."""
+
+    def wire(self, partition: int) -> PartitionWire:
+        """What sends the ledger's commands for one partition."""
+
+    def node(self, partition: int) -> Node:
+        """The server that holds a partition, as far as is known. Raises RedisUnavailable if none is known."""
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+
+
+class PlainServers:
+    """Servers that know nothing of each other: partition i lies on server i modulo their number."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        keys: Sequence[Keys],
+        connect: Callable[[str], "redis.asyncio.Redis"] = connect_async,
+    ) -> None:
+        self.keys = keys
+        self._nodes = [self._node(url, connect(url)) for url in urls]
+
+    @staticmethod
+    def _node(url: str, client: "redis.asyncio.Redis") -> Node:
+        return Node(safe_url(url), url, client, Wire(client))
+
+    def client(self, partition: int) -> "redis.asyncio.Redis":
+        """A client for commands on keys of one partition."""
+        return self.node(partition).client
+
+    def wire(self, partition: int) -> Wire:
+        """What sends the ledger's commands for one partition."""
+        return self.node(partition).wire
+
+    def node(self, partition: int) -> Node:
+        """The server that holds a partition."""
+        return self._nodes[partition % len(self._nodes)]
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        async with AsyncExitStack() as closing:
+            for node in self._nodes:
+                closes: Sequence[Callable[[], Awaitable[None]]] = (node.client.aclose, node.wire.close)
+                for close in closes:
+                    closing.push_async_callback(close)
