@@ -31,6 +31,7 @@ from config.setting_types import (
     SourceAddresses,
 )
 from dispatcher.errors import InvalidInput
+from dispatcher.rules.partitions import MOST
 from dispatcher.store.connection import safe_url
 from dispatcher.store.keys import PREFIX_PATTERN
 
@@ -60,6 +61,9 @@ class Settings(BaseSettings):
     broker_url: Broker = Field(None, description="Celery's broker; empty: the same Redis")
     key_prefix: Annotated[str, Field(pattern=PREFIX_PATTERN)] = Field(
         "dispatcher", description="prefix of every Redis key"
+    )
+    partitions: Annotated[int, Field(ge=1, le=MOST)] = Field(
+        1, description="partitions of the installation, chosen once; 256 for a cluster (docs/partitions.md)"
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         5, description="POSTs per callback, including the first"

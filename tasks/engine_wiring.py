@@ -12,7 +12,6 @@ from dispatcher.errors import InvalidInput, extra_needed
 from dispatcher.health import Health
 from dispatcher.rules.addresses import AddressPolicy, parse_callback_url
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.render import RenderOptions
 from dispatcher.rules.source_addresses import source_addresses
 from dispatcher.sending.pool import MAX_OPEN
 from dispatcher.sending.sender import Sender
@@ -21,39 +20,18 @@ from dispatcher.sending.spans import SpanSender, Tracer
 from dispatcher.sending.tls import tls_context
 from dispatcher.sending.tokens import Tokens
 from dispatcher.sending.transport import CallbackTransport, http_client
-from dispatcher.store import format
-from dispatcher.store.attempt_channel import AttemptChannel
-from dispatcher.store.audit import Who
-from dispatcher.store.client_certificates import ClientCertificates
-from dispatcher.store.connection import connect_async
-from dispatcher.store.endpoints import Endpoints
-from dispatcher.store.installation import Installation
-from dispatcher.store.queue import Queue
-from dispatcher.store.replies import Ended
 from dispatcher.store.scripts import read_all
-from dispatcher.store.stats import Stats
-from dispatcher.store.subscriptions import Subscriptions
-from dispatcher.store.wire import Wire
-from dispatcher.store.workspace_cache import WorkspaceCache
-from dispatcher.worker.alert_loop import AlertLoop
 from dispatcher.worker.alerts import AlertOptions, Alerts
-from dispatcher.worker.disabling import Disabler, DisablingRules
+from dispatcher.worker.disabling import DisablingRules
 from dispatcher.worker.engine import Engine
+from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.hints import Hints, Publish
-from dispatcher.worker.intake import Intake
 from dispatcher.worker.load import Load
-from dispatcher.worker.lost_leases import LostLeases
 from dispatcher.worker.metrics import Metrics
-from dispatcher.worker.recorder import Recorder
-from dispatcher.worker.redis_watch import RedisWatch
-from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
-from dispatcher.worker.sweeper import Sweeper
-from dispatcher.worker.tail import Tail
-from dispatcher.worker.turn import TurnParts
 from dispatcher.worker.turns import Turns
-from dispatcher.worker.waker import Waker
 from tasks import wiring
+from tasks.partition_wiring import Partitions, Shared
 
 USER_AGENT = f"callback-dispatcher/{__version__}"
 
@@ -136,81 +114,39 @@ async def engine(
     `max_in_flight` and `max_connections` are how many POSTs and connections this process has descriptors for. The
     engine updates `metrics` and `health`; `publish` sends hints to some worker and runs in a thread.
     """
-    url = wiring.redis_url(settings)
     spans = tracer(settings, name)
     read_all()
     dialects()  # loaded now, like the scripts: the files may be gone later, while a new version is installed
-    client = connect_async(url)
+    servers = wiring.servers(settings)
     http = transport(settings, max_connections)
     tokens = Tokens(http_client(http), settings.request_timeout_seconds, allow_http=settings.allow_http)
-    wire, reading = Wire(client), Wire(client)  # a blocking read would delay commands pipelined behind it
-    watch = RedisWatch(metrics, health)
-    workspaces = wiring.workspaces(settings, client)
-    cache = WorkspaceCache(workspaces)
-    installation = Installation(client, wiring.keys(settings), url)
     operator = http_client(operator_transport(settings))
-    alerts = Alerts(name, alert_options(settings), operator)
-
-    def ended(one: Ended) -> None:
-        metrics.ended[one.state.value] += 1
-        alerts.ended(one)
-
-    of_turns = wiring.ledger(settings, wire.call, ended)
-    audit = wiring.audit(settings, wire.call).by(Who("worker", name))
-    rules = disabling_rules(settings)
-    disabler = Disabler(Subscriptions(workspaces), cache, of_turns, alerts, audit, rules)
-    parts = TurnParts(
-        ledger=of_turns,
-        settler=Settler(of_turns),
+    shared = Shared(
+        name=name,
         sender=SpanSender(http, USER_AGENT, spans, settings.traces_sample or 0, tokens=tokens)
         if spans
         else Sender(http, USER_AGENT, tokens),
-        workspaces=cache,
-        watch=watch,
-        policy=wiring.policy(settings),
         slots=Slots(max_in_flight),
-        alerts=alerts,
-        disabler=disabler,
-        tail=Tail(AttemptChannel(wire.call, wiring.keys(settings), url)),
+        alerts=Alerts(name, alert_options(settings), operator),
+        rules=disabling_rules(settings),
         metrics=metrics,
-        turn_seconds=settings.turn_seconds,
-        request_timeout_seconds=settings.request_timeout_seconds,
-        allow_http=settings.allow_http,
+        health=health,
     )
-
-    retention_ms = settings.status_retention_seconds * 1000
-    recorder = Recorder(retention_ms, metrics) if retention_ms else None
-
-    async def agree() -> None:
-        found = await installation.format()
-        await format.agree(of_turns, found, installation.workers, format.OLDER_SECONDS)
-
-    hints, load = Hints(publish), Load()
-    turns = Turns(parts, hints, load)
-    intake = Intake(
-        Queue(reading.call, wiring.keys(settings), url),
-        of_turns,
-        cache,
-        watch,
-        turns,
-        recorder=recorder,
-        metrics=metrics,
-        options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
-    )
-    lost_leases = LostLeases(parts, turns)
-    waker = Waker(name, parts, turns, intake, lost_leases, load, agree, wake_seconds=settings.wake_seconds)
-    certificates = ClientCertificates(client, wiring.keys(settings), url)
-    alert_loop = AlertLoop(alerts, Stats(client, wiring.keys(settings), url), certificates, of_turns.now_ms)
-    sweeper = Sweeper(Endpoints(client, wiring.keys(settings), url), of_turns)
     async with AsyncExitStack() as closing:
         for close in (
-            client.aclose,
-            reading.close,
-            wire.close,
+            servers.aclose,
             operator.aclose,
             http.aclose,
             tokens.aclose,
             *((spans.aclose,) if spans else ()),
         ):  # closed in reverse order
             closing.push_async_callback(close)
-        yield Engine(name, parts, hints, turns, intake, waker, sweeper, alert_loop, agree)
+        partitions = Partitions(settings, servers, shared, closing)
+        hints, load = Hints(publish), Load()
+        turns = Turns(partitions.parts, hints, load)
+        heartbeat = Heartbeat(name, turns, shared.slots, load, metrics)
+        owner = partitions.owner(turns, heartbeat)
+        sweeper, alert_loop = partitions.sweeper, partitions.alert_loop()
+        yield Engine(
+            partitions.parts, hints, turns, owner, heartbeat, sweeper, alert_loop, partitions.agree_at_start
+        )

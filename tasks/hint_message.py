@@ -16,8 +16,8 @@ from dispatcher.worker.hints import HINT_ENDPOINTS
 
 MAX_BODY = 4096
 """Characters. Our own hints have at most 2,000."""
-ENDPOINT = re.compile(r"[A-Za-z0-9_-]{12}( [A-Za-z0-9_-]{1,64})?")
-"""An endpoint id (`dispatcher.store.keys.endpoint_id`), followed by the workspace if the sender knows it."""
+ENDPOINT = re.compile(r"[A-Za-z0-9_-]{12}( [A-Za-z0-9_-]{1,64}( [0-9]{1,4})?)?")
+"""An endpoint id (`dispatcher.store.keys.endpoint_id`), followed by the workspace if the sender knows it, and by the partition."""
 PROBE = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -26,14 +26,15 @@ class NotAHint(Exception):
 
 
 def text_of(hint: Hint) -> str:
-    """A hint as written in a Celery message: `endpoint workspace`."""
-    return " ".join(hint).rstrip()
+    """A hint as written in a Celery message: `endpoint workspace partition`, without the partition if it is the first."""
+    endpoint, workspace, partition = hint
+    return f"{endpoint} {workspace} {partition}" if partition else f"{endpoint} {workspace}".rstrip()
 
 
 def hint_of(text: str) -> Hint:
     """Parses what `text_of` writes; older versions send the endpoint alone."""
-    endpoint, _, workspace = text.partition(" ")
-    return Hint(endpoint, workspace)
+    endpoint, workspace, partition = f"{text}  ".split(" ")[:3]
+    return Hint(endpoint, workspace, int(partition or 0))
 
 
 def read_hint(raw: Any) -> tuple[list[str], str]:

@@ -24,13 +24,14 @@ from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
-from dispatcher.store.keys import Keys
+from dispatcher.store.keys import Keys, keys_of
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.redis_url import with_authorities
 from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Ended
 from dispatcher.store.sealing import SecretBox
+from dispatcher.store.servers import PlainServers, Servers
 from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.wire import Call, Wire
@@ -47,8 +48,23 @@ def keys(settings: Settings) -> Keys:
     return Keys(settings.key_prefix)
 
 
-def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | None = None) -> Ledger:
-    """The ledger; `call` sends its commands, `on_end` is called for each callback that ends other than delivered."""
+def servers(settings: Settings) -> Servers:
+    """The servers that hold the partitions. Call it within a running event loop."""
+    urls = redis_url(settings).replace(",", " ").split()
+    return PlainServers(urls, keys_of(settings.key_prefix, settings.partitions))
+
+
+def ledger(
+    settings: Settings,
+    call: Call,
+    on_end: Callable[[Ended], None] | None = None,
+    of: Keys | None = None,
+    url: str = "",
+) -> Ledger:
+    """The ledger; `call` sends its commands, `on_end` is called for each callback that ends other than delivered.
+
+    `of` and `url` are a partition's keys and server, if it is one of several.
+    """
     options = LedgerOptions(
         max_concurrency=settings.max_concurrency,
         max_waiting=settings.max_waiting_per_endpoint,
@@ -59,17 +75,19 @@ def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | Non
         breaker_pause_ms=round(settings.breaker_pause_seconds * 1000),
         breaker_max_pause_ms=round(settings.breaker_max_pause_seconds * 1000),
     )
-    return Ledger(call, keys(settings), redis_url(settings), options, on_end=on_end)
+    return Ledger(call, of or keys(settings), url or redis_url(settings), options, on_end=on_end)
 
 
-def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
-    """The workspaces, read and written by a client."""
+def workspaces(
+    settings: Settings, client: "redis.asyncio.Redis", of: Keys | None = None, url: str = ""
+) -> Workspaces:
+    """The workspaces, read and written by a client; `of` and `url` as for the ledger."""
     box = SecretBox(fernet_keys(settings.secret_keys))
     return Workspaces(
         client,
-        keys(settings),
+        of or keys(settings),
         box,
-        url=redis_url(settings),
+        url=url or redis_url(settings),
         allow_http=settings.allow_http,
         expiry_seconds=settings.expiry_seconds,
     )
@@ -88,10 +106,12 @@ def addresses(settings: Settings) -> AddressPolicy:
     )
 
 
-def audit(settings: Settings, call: Call, *, quiet: bool = False) -> Audit:
-    """The audit trail, with this process's user as the author."""
+def audit(
+    settings: Settings, call: Call, *, quiet: bool = False, of: Keys | None = None, url: str = ""
+) -> Audit:
+    """The audit trail, with this process's user as the author; `of` and `url` as for the ledger."""
     retention_ms = settings.ledger_retention_seconds * 1000
-    return Audit(call, keys(settings), redis_url(settings), operator(), retention_ms, quiet)
+    return Audit(call, of or keys(settings), url or redis_url(settings), operator(), retention_ms, quiet)
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,9 @@ class World:
         return self.run(send())
 
     def lead(self, token: str = TOKEN, lease_ms: int = 10**9, *, full: bool = False) -> int | None:
-        """Takes the lease of intake."""
-        return self.run(self.ledger.lead(token, lease_ms, full=full))
+        """Takes the lease of intake; returns how many entries were read and not accepted."""
+        found = self.run(self.ledger.lead(token, lease_ms, full=full))
+        return found and found.pending
 
     def enqueued(self, count: int) -> list[str]:
         """New entries of the queue, by id."""

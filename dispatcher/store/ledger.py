@@ -18,8 +18,10 @@ from dispatcher.store.connection import translated, without_script
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.replies import (
     Accepted,
+    Beat,
     Claim,
     Ended,
+    Lead,
     Lost,
     Retried,
     Settled,
@@ -28,9 +30,11 @@ from dispatcher.store.replies import (
     ToSettle,
     Woken,
     read_accepted,
+    read_beat,
     read_claim,
     read_ended,
     read_hints,
+    read_lead,
     read_lost,
     read_settled,
 )
@@ -85,14 +89,16 @@ class Ledger:
             raise RedisUnavailable("Redis has not answered yet")
         return int(self._redis_minus_monotonic + time.monotonic() * 1000)
 
-    async def lead(self, token: str, lease_ms: int, *, full: bool = False, renew: bool = False) -> int | None:
+    async def lead(
+        self, token: str, lease_ms: int, *, full: bool = False, renew: bool = False
+    ) -> Lead | None:
         """Takes or renews the intake lease; a `lease_ms` of 0 gives it up.
 
-        Returns how many entries were read but not accepted, or None if this worker does not lead now. With `renew` it
-        does not take a lease that ran out: another worker may have led meanwhile.
+        Returns None if this worker does not lead now. With `renew` it does not take a lease that ran out: another worker
+        may have led meanwhile.
         """
         reply, _ = await self._run("lead", token, lease_ms, int(full), int(renew))
-        return reply[2] if reply[0] == b"leading" else None
+        return read_lead(reply) if reply[0] == b"leading" else None
 
     async def accept(
         self,
@@ -111,7 +117,7 @@ class Ledger:
         reply, sent = await self._run("accept", *args)
         if reply[0] != b"accepted":
             raise NotLeader
-        accepted, broken, rest = read_accepted(reply, self._lease_end(sent))
+        accepted, broken, rest = read_accepted(reply, self._lease_end(sent), self.keys.partition)
         self._tell(rest)
         if broken:
             pairs = zip(callbacks.endpoint_ids(), accepted.words, strict=True)
@@ -238,7 +244,7 @@ class Ledger:
         reply, _ = await self._run("wake", limit, HINT_MS, worker, heartbeat)
         self._tell_broken(reply[8])
         return Woken(
-            read_hints(reply[2]),
+            read_hints(reply[2], self.keys.partition),
             await self._readable(reply[3]),
             reply[4],
             reply[5],
@@ -263,6 +269,11 @@ class Ledger:
                     await self._call("PEXPIRE", aside, ASIDE_MS)
                     await self._call("PEXPIRE", self.keys.body(workspace, event_id.decode()), ASIDE_MS)
         return lost
+
+    async def beat(self, worker: str, heartbeat: str) -> Beat:
+        """Stores a worker's heartbeat, and returns those of all workers."""
+        reply, _ = await self._run("beat", worker, heartbeat)
+        return read_beat(reply)
 
     async def leave(self, worker: str) -> None:
         """Removes the heartbeat of a worker that ends."""

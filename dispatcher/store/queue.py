@@ -1,6 +1,6 @@
 """The queue: the stream of status changes from producers, as the worker that leads intake reads it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,10 +45,16 @@ class Queue:
     Each method raises RedisUnavailable, or NotLeader if the stream or its group is gone: `Ledger.lead` creates them.
     """
 
+    about: Mapping[str, int] = {}
+    """What log lines about the queue say of it; nothing, if it is the only one."""
+
     def __init__(self, call: Call, keys: Keys, url: str = "") -> None:
         self._call = call
         self._stream = keys.events
         self._url = url
+
+    def note_unread(self, count: int) -> None:
+        """Notes how many entries have not been read; a read finds that by itself."""
 
     async def read(self, count: int, wait_ms: int = 0) -> list[QueueEntry]:
         """Up to `count` new entries, oldest first; if there is none, waits up to `wait_ms` for one."""

@@ -112,6 +112,26 @@ class Lost(msgspec.Struct, frozen=True):
     lost_before: int
 
 
+class Lead(msgspec.Struct, frozen=True):
+    """What the worker that leads a partition's intake is told when it takes or renews its lease."""
+
+    pending: int
+    """Entries that were read and not accepted."""
+    queued: int
+    """Entries on the queue, these included."""
+    due_ms: int | None
+    """When an endpoint next needs attention or a callback expires; None if nothing waits."""
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """The workers that a registry knows."""
+
+    watched: bool
+    """Whether someone watches attempts live."""
+    heartbeats: list[tuple[str, int, bytes]]
+    """Name, age in ms and JSON of each worker's last heartbeat."""
+
+
 class Woken(msgspec.Struct, frozen=True):
     """The result of a wake."""
 
@@ -207,13 +227,27 @@ def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Clai
     )
 
 
-def read_accepted(reply: Sequence[Any], lease_ends_at: float) -> tuple[Accepted, bytes, Iterator[bytes]]:
+def read_lead(reply: Sequence[Any]) -> Lead:
+    """Parses lead's reply."""
+    _, _, pending, queued, due = reply
+    return Lead(pending, queued, int(float(due)) if due else None)
+
+
+def read_beat(reply: Sequence[Any]) -> Beat:
+    """Parses beat's reply."""
+    found = [(reply[n].decode(), int(reply[n + 1]), reply[n + 2]) for n in range(3, len(reply), 3)]
+    return Beat(reply[2] == 1, found)
+
+
+def read_accepted(
+    reply: Sequence[Any], lease_ends_at: float, partition: int
+) -> tuple[Accepted, bytes, Iterator[bytes]]:
     """Parses accept's reply: the result, the error on some endpoint (empty: none), and the rest: ended callbacks."""
     _, _, hints, words, recorded, problem, changed, broken, given = reply[:9]
     rest = iter(reply[9:])
     claims = [read_claim(rest, lease_ends_at) for _ in range(given)]
     accepted = Accepted(
-        read_hints(hints.split()),
+        read_hints(hints.split(), partition),
         words.decode().split(),
         recorded.decode().split(),
         _text(problem),
@@ -264,9 +298,9 @@ def read_claimed(about: bytes, body: bytes) -> Claimed:
     )
 
 
-def read_hints(flat: Sequence[bytes]) -> list[Hint]:
-    """Parses hints: endpoint and workspace, in turn."""
-    return [Hint(flat[n].decode(), _text(flat[n + 1])) for n in range(0, len(flat), 2)]
+def read_hints(flat: Sequence[bytes], partition: int) -> list[Hint]:
+    """Parses hints of a partition: endpoint and workspace, in turn."""
+    return [Hint(flat[n].decode(), _text(flat[n + 1]), partition) for n in range(0, len(flat), 2)]
 
 
 def read_lost(endpoint: bytes, name: bytes, event_id: bytes, raw: bytes) -> Lost:

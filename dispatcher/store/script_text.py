@@ -7,6 +7,7 @@ from importlib.resources import files
 
 NAMES = (
     "accept",
+    "beat",
     "cancel",
     "claim",
     "expedite",

@@ -45,6 +45,9 @@ class Servers(Protocol):
     def wire(self, partition: int) -> PartitionWire:
         """What sends the ledger's commands for one partition."""
 
+    def url(self, partition: int) -> str:
+        """Where a partition lies, for error texts: of a cluster, where to start."""
+
     def node(self, partition: int) -> Node:
         """The server that holds a partition, as far as is known. Raises RedisUnavailable if none is known."""
 
@@ -75,6 +78,10 @@ class PlainServers:
     def wire(self, partition: int) -> Wire:
         """What sends the ledger's commands for one partition."""
         return self.node(partition).wire
+
+    def url(self, partition: int) -> str:
+        """Where a partition lies, for error texts."""
+        return self.node(partition).url
 
     def node(self, partition: int) -> Node:
         """The server that holds a partition."""

@@ -127,7 +127,9 @@ class Acceptor:
             accepted = await self._ledger.accept(self._token, batch.revisions, skipped, callbacks, room)
             claims = accepted.claims
         finally:  # deferred, so that the next batch, if there is one, goes to Redis first
-            asyncio.get_running_loop().call_soon(self._turns.serve_claims, claims, room.claims)
+            asyncio.get_running_loop().call_soon(
+                self._turns.serve_claims, claims, room.claims, self._ledger.keys.partition
+            )
         self._count(skipped, accepted)
         self._turns.hint(accepted.hints)
         return accepted

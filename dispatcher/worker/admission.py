@@ -77,7 +77,7 @@ class Admission:
         return self._beginning[hint.workspace] < OF_ONE and self._has_slot(hint)
 
     def _has_slot(self, hint: Hint) -> bool:
-        return self._slots.free(*hint) > 0
+        return self._slots.free(hint.endpoint, hint.workspace) > 0
 
     def begun(self, quota: str) -> None:
         """A turn's first claim has ended; `quota` is the name that `next` returned."""

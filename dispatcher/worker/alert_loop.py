@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 
@@ -18,38 +19,48 @@ LAST_SECONDS = 1.0
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class AlertSource:
+    """What a partition says that alerts are made of. `now_ms` is its Redis's clock."""
+
+    stats: Stats
+    certificates: ClientCertificates
+    now_ms: Callable[[], int]
+
+
 class AlertLoop:
-    """Sends the gathered alerts; the worker that leads intake also looks at success rates and client certificates. `now_ms` is Redis's clock."""
+    """Sends the gathered alerts; whoever leads a partition also looks at its success rates and client certificates."""
 
-    def __init__(
-        self, alerts: Alerts, stats: Stats, certificates: ClientCertificates, now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, alerts: Alerts, sources: Sequence[AlertSource]) -> None:
         self._alerts = alerts
-        self._stats = stats
-        self._certificates = certificates
-        self._now_ms = now_ms
+        self._sources = sources
 
-    async def run(self, leads: Callable[[], bool], stopping: asyncio.Event) -> None:
+    async def run(self, owned: Callable[[], Collection[int]], stopping: asyncio.Event) -> None:
         """Runs until it is cancelled or `stopping`. Survives failures of Redis and of the operator's URL.
 
-        `leads` says whether this worker leads intake.
+        `owned` says which partitions this worker leads.
         """
         while not stopping.is_set():
             await asyncio.sleep(ALERT_SECONDS)
-            await self.step(leads())
+            await self.step(owned())
 
-    async def step(self, leads: bool) -> None:
-        """One round: looks at success rates and client certificates if this worker leads, then sends. Sends nothing if Redis fails in between."""
+    async def step(self, owned: Collection[int]) -> None:
+        """One round: looks at the partitions that this worker leads, then sends. Sends nothing if all of them fail in between."""
+        looked = [await self._look(self._sources[one]) for one in owned]
+        if any(looked) or not looked:
+            await self._send()
+
+    async def _look(self, source: AlertSource) -> bool:
+        """Looks at success rates and client certificates; returns whether Redis answered."""
         try:
-            if leads:
-                now_ms = self._now_ms()
-                self._alerts.rates(await self._stats.workspaces(now_ms, 2))
-                self._alerts.certificates(await self._certificates.ending(now_ms), now_ms)
+            now_ms = source.now_ms()
+            self._alerts.rates(await source.stats.workspaces(now_ms, 2))
+            self._alerts.certificates(await source.certificates.ending(now_ms), now_ms)
         except RedisUnavailable:
-            return  # the waker logs it
+            return False  # the waker logs it
         except Exception:
             log.exception("alerts.internal_error")
-        await self._send()
+        return True
 
     async def end(self) -> None:
         """Call after `run`: sends what was gathered since, for at most LAST_SECONDS."""

@@ -82,11 +82,29 @@ class Intake:
         self._tried_at = time.monotonic()
         self._logged = ""
         self._stop = asyncio.Event()
+        self._due_ms: int | None = None
         self.leading = False
+        self.failing_since: float | None = None
+        """Since when Redis has been unavailable, in monotonic seconds; None: it answered last."""
 
     def stop(self) -> None:
         """Lets the current batch be accepted, then ends `run`."""
         self._stop.set()
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether this worker leads, as far as it can know: a lease that it cannot renew runs out."""
+        since = self.failing_since
+        return self.leading and (since is None or time.monotonic() - since < LEASE_MS / 1000)
+
+    def is_due(self) -> bool:
+        """Whether this worker leads, and an endpoint needed attention or a callback was to expire by now."""
+        return self.leading and self._due_ms is not None and self._due_ms <= self._ledger.now_ms()
+
+    def note_failure(self, error: RedisUnavailable) -> None:
+        """Notes that a call to Redis failed."""
+        self._watch.failed(error)
+        self.failing_since = self.failing_since or time.monotonic()
 
     async def run(self) -> None:
         """Runs until stopped; survives failures of Redis."""
@@ -102,7 +120,7 @@ class Intake:
                 await self._pause(RENEW_SECONDS)
             except RedisUnavailable as error:
                 self._set_behind(False)
-                self._watch.failed(error)
+                self.note_failure(error)
                 self._reread_to = START  # the reply to a read may be lost
                 await self._pause(FOLLOW_SECONDS)
             except Exception as error:  # the entries stay on the queue
@@ -115,17 +133,19 @@ class Intake:
 
     async def _lead(self) -> None:
         """Renews the lease, then works until it is time to renew it again."""
-        pending = await self._ledger.lead(self._token, LEASE_MS, full=self._full, renew=self.leading)
+        lead = await self._ledger.lead(self._token, LEASE_MS, full=self._full, renew=self.leading)
         self._watch.worked()
-        if pending is None:
+        self.failing_since = None
+        if lead is None:
             self._follow()
             await self._pause(FOLLOW_SECONDS)
             return
         if not self.leading:
-            log.info("intake.leading", pending=pending)
-        self.leading = True
+            log.info("intake.leading", pending=lead.pending, **self._queue.about)
+        self.leading, self._due_ms = True, lead.due_ms
+        self._queue.note_unread(lead.queued - lead.pending)
         until = time.monotonic() + RENEW_SECONDS
-        if not pending:
+        if not lead.pending:
             self._reread_to = None
         elif not self._put_off:  # for instance read since by a worker that had lost the lead
             self._reread_to = self._reread_to or START
@@ -231,12 +251,12 @@ class Intake:
 
     def _set_behind(self, behind: bool) -> None:
         self._ahead.behind = behind
-        self._turns.set_intake_behind(behind)
+        self._turns.set_intake_behind(behind, self._ledger.keys.partition)
 
     def _follow(self) -> None:
         """Another worker leads: forgets what was read, since that worker reads it again."""
         if self.leading:
-            log.warning("intake.lost_lead", held=len(self._ahead.held))
+            log.warning("intake.lost_lead", held=len(self._ahead.held), **self._queue.about)
         self.leading = False
         self._set_behind(False)  # otherwise turns would stay rationed
         self._ahead.held, self._reread_to = [], START

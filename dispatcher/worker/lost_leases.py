@@ -59,7 +59,7 @@ class LostLeases:
         self._log(lost, settled)
         if settled.more:
             workspace = EndpointName.parse(lost[0].endpoint_name).workspace
-            self._turns.hint([Hint(endpoint, workspace)])
+            self._turns.hint([Hint(endpoint, workspace, self._parts.partition)])
 
     async def _policy_of(self, endpoint: EndpointName) -> Policy:
         """The retry policy of an endpoint's receiver, read anew: a wake does not tell the workspace's revision."""

@@ -56,3 +56,5 @@ class Metrics:
         self.loop_lag_seconds = 0.0
         """How much later than planned the loop last woke up."""
         self.leads_intake = False
+        self.partitions_owned = 0
+        """How many partitions this worker leads."""

@@ -17,7 +17,7 @@ class Ready:
     """
 
     def __init__(self) -> None:
-        self._endpoints: dict[str, OrderedDict[str, None]] = {}
+        self._endpoints: dict[str, OrderedDict[Hint, None]] = {}
         """By workspace. A plain dict would scan past the endpoints taken before to find its first."""
         self._new: deque[str] = deque()
         self._old: deque[str] = deque()
@@ -37,8 +37,8 @@ class Ready:
         if waiting is None:
             waiting = self._endpoints[hint.workspace] = OrderedDict()
             self._new.append(hint.workspace)
-        if hint.endpoint not in waiting:
-            waiting[hint.endpoint] = None
+        if hint not in waiting:
+            waiting[hint] = None
             self._length += 1
 
     def take(self, may: Callable[[Hint], bool] = lambda _: True) -> Hint | None:
@@ -62,13 +62,12 @@ class Ready:
         Those that may not go to the end: an endpoint behind them may be healthy, and then it may be served.
         """
         waiting = self._endpoints[workspace]
-        for endpoint in list(islice(waiting, LOOK_AT_OF_ONE)):
-            hint = Hint(endpoint, workspace)
+        for hint in list(islice(waiting, LOOK_AT_OF_ONE)):
             if may(hint):
-                del waiting[endpoint]
+                del waiting[hint]
                 self._length -= 1
                 return hint
-            waiting.move_to_end(endpoint)
+            waiting.move_to_end(hint)
         return None
 
     def take_all(self) -> list[Hint]:

@@ -1,5 +1,7 @@
 """Logs once that Redis is away or refuses us, again if the reason changes, and once that it is back."""
 
+from collections.abc import Callable
+
 import structlog
 
 from dispatcher.errors import RedisFull, RedisUnavailable
@@ -36,3 +38,40 @@ class RedisWatch:
             log.info("redis.back")
         self.problem = None
         self._told.clear()
+
+
+class RedisWatches:
+    """One watch for each server, if there are several: each is away or back for itself."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._watches: dict[str, RedisWatch] = {}
+
+    def of(self, server: str) -> RedisWatch:
+        """The watch of a server, by its name."""
+        if server not in self._watches:
+            self._watches[server] = RedisWatch(self._metrics)
+        return self._watches[server]
+
+
+class PartitionWatch(RedisWatch):
+    """The watch of whichever server holds a partition. One server that is away does not make a worker unready."""
+
+    def __init__(self, watches: RedisWatches, server: Callable[[], str]) -> None:
+        super().__init__()
+        self._watches = watches
+        self._server = server
+
+    def failed(self, error: RedisUnavailable) -> None:
+        """A call to the partition's server failed."""
+        self._watch().failed(error)
+
+    def worked(self) -> None:
+        """A call to the partition's server succeeded."""
+        self._watch().worked()
+
+    def _watch(self) -> RedisWatch:
+        try:
+            return self._watches.of(self._server())
+        except RedisUnavailable:
+            return self._watches.of("")

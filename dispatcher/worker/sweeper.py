@@ -5,7 +5,9 @@ repeated, so only damage from outside needs such repairs.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from itertools import count
 
 import structlog
 
@@ -85,6 +87,43 @@ class Sweeper:
             self._said = ""
         return self._cursor == "0"
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether a script failed on a key that is not repaired yet."""
+        return self._broken.is_set()
+
     def _say_aside(self, keys: list[str]) -> None:
         for key in keys:
             log.error("redis.key_set_aside", key=key, action="its place is taken by a new one")
+
+
+class Sweepers:
+    """The sweepers of all partitions. Of several, one sweeps at a time: what a worker leads is swept in turn."""
+
+    def __init__(self, sweepers: Sequence[Sweeper]) -> None:
+        self._sweepers = sweepers
+
+    async def run(self, owned: Callable[[], Collection[int]], stopping: asyncio.Event) -> None:
+        """Runs until it is cancelled or `stopping`. Survives failures of Redis. `owned` says which partitions this worker leads."""
+        if len(self._sweepers) == 1:
+            await self._sweepers[0].run(lambda: bool(owned()), stopping)
+            return
+        for turn in count():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), SWEEP_SECONDS)
+            if stopping.is_set():
+                return
+            due = [one for one in self._sweepers if one.is_needed]
+            if mine := sorted(owned()):
+                due.append(self._sweepers[mine[turn % len(mine)]])
+            for sweeper in due:
+                await self._step(sweeper)
+
+    @staticmethod
+    async def _step(sweeper: Sweeper) -> None:
+        try:
+            await sweeper.step()
+        except RedisUnavailable:
+            return  # intake logs it
+        except Exception:
+            log.exception("sweeper.internal_error")

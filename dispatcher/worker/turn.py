@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class TurnParts:
-    """What the turns of a worker share."""
+    """What the turns of a worker share; of several partitions, what those of one share."""
 
     ledger: Ledger
     settler: Settler
@@ -60,13 +60,15 @@ class TurnParts:
     request_timeout_seconds: float = 10.0
     allow_http: bool = True
     """Whether callbacks may be sent to http://."""
+    partition: int = 0
+    """The number of the partition whose callbacks these are."""
 
 
 class Turn:
     """Serves one endpoint until nothing more can be claimed, or the turn's time is over."""
 
     def __init__(self, hint: Hint, parts: TurnParts, claim: Claim | None = None) -> None:
-        self.endpoint, self.workspace = hint
+        self.endpoint, self.workspace, self.partition = hint
         self._name = EndpointName(hint.workspace, hint.endpoint)  # its id, until the first claim names it
         self._parts = parts
         self._until = time.monotonic() + parts.turn_seconds

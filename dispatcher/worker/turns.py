@@ -25,21 +25,24 @@ RATION = 32
 class Turns:
     """Runs turns, at most one for each endpoint. Endpoints wait in `Admission` until there is room for their turn.
 
-    Endpoints that this worker has no time for go to `hints`, for other workers.
+    Endpoints that this worker has no time for go to `hints`, for other workers. `parts` are those of each partition.
     """
 
-    def __init__(self, parts: TurnParts, hints: Hints, load: Load) -> None:
+    def __init__(self, parts: Sequence[TurnParts], hints: Hints, load: Load) -> None:
         self.workers = 1
-        """How many workers are alive, this one included; the waker sets it."""
+        """How many workers are alive, this one included; whoever reads the heartbeats sets it."""
         self._parts = parts
         self._hints = hints
         self._load = load
-        self._slots = parts.slots
+        self._slots = parts[0].slots
         self._slots.on_free = self._admit_soon
         self._admission = Admission(self._slots)
         self._admits_soon = False
         """Whether the loop is about to call `_admit`."""
-        self._turns: dict[str, Turn] = {}
+        self._turns: dict[tuple[str, int], Turn] = {}
+        """By endpoint and partition."""
+        self._behind: set[int] = set()
+        """The partitions whose intake is behind."""
         self._tasks = TaskSet()
         self._closed = False
 
@@ -61,7 +64,8 @@ class Turns:
                 self._serve_soon(hint)
 
     def _has_time(self, hint: Hint) -> bool:
-        return not self._load.is_high and not self.are_crowded and self._slots.free(*hint) > 0
+        is_free = self._slots.free(hint.endpoint, hint.workspace) > 0
+        return is_free and not self._load.is_high and not self.are_crowded
 
     def serve(self, hints: Iterable[Hint]) -> None:
         """Serves endpoints here, however busy this worker is: they were hinted to it, or could not be published.
@@ -75,7 +79,7 @@ class Turns:
                 self._serve_soon(hint)
 
     def _serve_soon(self, hint: Hint) -> None:
-        if turn := self._turns.get(hint.endpoint):
+        if turn := self._turns.get((hint.endpoint, hint.partition)):
             turn.nudge()
         else:
             self._admission.add(hint)
@@ -89,20 +93,21 @@ class Turns:
             return Room(claims)
         return Room(claims, {one: min(OF_ONE, self._slots.free("", one)) for one in workspaces}, OF_ONE)
 
-    def serve_claims(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
+    def serve_claims(self, claims: Sequence[tuple[str, Claim]], reserved: int, partition: int = 0) -> None:
         """Serves callbacks that accept leased to this worker, even while it stops; `reserved` slots were taken."""
         self._slots.release(reserved, sum(len(claim.callbacks) for _, claim in claims))
         for endpoint, claim in claims:
-            turn = self._turns.get(endpoint)
+            turn = self._turns.get((endpoint, partition))
             self._slots.hold(endpoint, turn.workspace if turn else claim.workspace, len(claim.callbacks))
             if turn:
                 turn.take(claim)
             else:
-                self._begin(Turn(Hint(endpoint, claim.workspace), self._parts, claim))
+                self._begin(Turn(Hint(endpoint, claim.workspace, partition), self._parts[partition], claim))
 
-    def set_intake_behind(self, behind: bool) -> None:
-        """Notes whether intake is behind: while it is, at most RATION callbacks start for each batch it accepts."""
-        self._slots.ration(RATION if behind else None)
+    def set_intake_behind(self, behind: bool, partition: int = 0) -> None:
+        """Notes whether a partition's intake is behind: while one is, at most RATION callbacks start for each batch accepted."""
+        (self._behind.add if behind else self._behind.discard)(partition)
+        self._slots.ration(RATION if self._behind else None)
         self._admit()
 
     def _admit_soon(self) -> None:
@@ -116,15 +121,15 @@ class Turns:
         self._admits_soon = False
         while admitted := self._admission.next():
             hint, quota = admitted
-            if turn := self._turns.get(hint.endpoint):
+            if turn := self._turns.get((hint.endpoint, hint.partition)):
                 self._admission.begun(quota)
                 turn.nudge()
             else:
-                self._begin(Turn(hint, self._parts), quota)
+                self._begin(Turn(hint, self._parts[hint.partition]), quota)
 
     def _begin(self, turn: Turn, quota: str | None = None) -> None:
         """Begins a turn; its first claim counts under the name `quota`, or None if it was created with a claim."""
-        self._turns[turn.endpoint] = turn
+        self._turns[turn.endpoint, turn.partition] = turn
         self._tasks.start(self._run(turn, quota))
 
     async def _run(self, turn: Turn, quota: str | None) -> None:
@@ -133,10 +138,10 @@ class Turns:
                 await self._claim_first(turn, quota)
             more = await turn.run()
         finally:
-            del self._turns[turn.endpoint]
+            del self._turns[turn.endpoint, turn.partition]
             self._admit()
         if more:
-            self.hint([Hint(turn.endpoint, turn.workspace)])
+            self.hint([Hint(turn.endpoint, turn.workspace, turn.partition)])
 
     async def _claim_first(self, turn: Turn, quota: str) -> None:
         try:

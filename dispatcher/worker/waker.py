@@ -1,20 +1,15 @@
-"""Finds endpoints that are due, hints that were lost and leases that ran out; keeps this worker's heartbeat."""
+"""Finds endpoints that are due, hints that were lost and leases that ran out."""
 
 import asyncio
-import json
-import os
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
 
 from dispatcher.errors import OtherFormat, RedisUnavailable
-from dispatcher.model import iso
-from dispatcher.store.format import FORMAT, FORMATS, require_format
+from dispatcher.store.format import require_format
+from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.intake import Intake
-from dispatcher.worker.load import Load
 from dispatcher.worker.lost_leases import LostLeases
 from dispatcher.worker.turn import TurnParts
 from dispatcher.worker.turns import Turns
@@ -27,52 +22,58 @@ PAUSE_SECONDS, CROWDED_PAUSE_SECONDS = 0.005, 0.05
 Endpoints that went down together are due together, and without a pause would hold up those that are being served. The
 longer pause does not delay a workspace with few endpoints much, since wakes take workspaces in turn.
 """
-HEARTBEAT_SECONDS = 1.0
-PROBES = 20
-"""Most probes of `check --live` that a heartbeat names, the latest ones."""
+LOOK_SECONDS = 0.1
+"""How often the waker of one of several partitions looks whether something is due, which it asks no Redis for."""
 
 log = structlog.get_logger()
 
 
 class Waker:
-    """One worker's waker: it wakes every `wake_seconds`. `agree` brings the data in Redis to this version's format."""
+    """Wakes the endpoints of one partition. `agree` brings the data in Redis to this version's format.
+
+    With one partition, every worker's waker wakes every `wake_seconds`, and with it goes the worker's `heartbeat`. With
+    several there is none: a partition's owner alone wakes, when something is due.
+    """
 
     def __init__(
         self,
-        name: str,
         parts: TurnParts,
         turns: Turns,
         intake: Intake,
         lost_leases: LostLeases,
-        load: Load,
         agree: Callable[[], Awaitable[None]],
+        heartbeat: Heartbeat | None = None,
         *,
         wake_seconds: float = 0.25,
     ) -> None:
-        self._name = name
         self._parts = parts
         self._turns = turns
         self._intake = intake
         self._lost_leases = lost_leases
-        self._load = load
         self._agree = agree
+        self._heartbeat = heartbeat
         self._wake_seconds = wake_seconds
-        self._started_ms = round(time.time() * 1000)
-        self._next_heartbeat = 0.0
-        self._probes: deque[str] = deque(maxlen=PROBES)
+        self._more = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping`; survives failures of Redis and internal errors. Raises OtherFormat."""
         while not stopping.is_set():
-            pause = self._pause_before_next(await self._look())
-            self._load.look_in(pause)
+            self._more = self._is_due() and await self._look()
+            pause = self._pause_before_next()
+            if self._heartbeat:
+                self._heartbeat.load.look_in(pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
+
+    def _is_due(self) -> bool:
+        """Whether to wake now."""
+        return self._heartbeat is not None or self._more or self._intake.is_due()
 
     async def _look(self) -> bool:
         """Measures the load, then wakes; returns whether there is more to find."""
         try:
-            self._measure()
+            if self._heartbeat:
+                self._heartbeat.measure(int(self._intake.leading))
             more = await self.wake()
             self._parts.watch.worked()
             return more
@@ -84,17 +85,10 @@ class Waker:
             log.exception("waker.internal_error")
         return False
 
-    def _pause_before_next(self, more: bool) -> float:
-        if not more:
-            return self._wake_seconds
-        return CROWDED_PAUSE_SECONDS if self._turns.are_crowded else PAUSE_SECONDS
-
-    def _measure(self) -> None:
-        self._load.look()
-        metrics = self._parts.metrics
-        metrics.loop_lag_seconds = self._load.lag_seconds
-        metrics.turns, metrics.in_flight = len(self._turns), self._parts.slots.taken
-        metrics.leads_intake = self._intake.leading
+    def _pause_before_next(self) -> float:
+        if self._more:
+            return CROWDED_PAUSE_SECONDS if self._turns.are_crowded else PAUSE_SECONDS
+        return self._wake_seconds if self._heartbeat else LOOK_SECONDS
 
     async def wake(self) -> bool:
         """Ends expired callbacks, hints endpoints that are due or whose hint was lost, settles leases that ran out.
@@ -102,14 +96,19 @@ class Waker:
         Takes a limited number of each; returns whether there is more. Raises RedisUnavailable, OtherFormat.
         """
         more = await self._expire()
-        woken = await self._parts.ledger.wake(WAKE_LIMIT, self._name, self._heartbeat_if_due())
+        name = text = ""
+        if self._heartbeat:
+            name, text = self._heartbeat.name, self._heartbeat.if_due(leads=self._intake.leading)
+        woken = await self._parts.ledger.wake(WAKE_LIMIT, name, text)
         require_format(woken.format)
         if not woken.format:  # Redis was emptied
             await self._agree()
-        self._turns.workers = woken.workers
+        if self._heartbeat:
+            self._turns.workers = woken.workers
         self._turns.hint(woken.hints)
         self._lost_leases.settle(woken.lost)
-        await self._parts.tail.publish(watched=woken.watched)
+        if self._heartbeat:
+            await self._parts.tail.publish(watched=woken.watched)
         return more or woken.more
 
     async def _expire(self) -> bool:
@@ -122,31 +121,9 @@ class Waker:
             log.exception("waker.internal_error")
             return False
 
-    def answer(self, probe: str) -> None:
-        """Shows `check --live` that a hint reached this worker through Celery: the next heartbeat names the probe."""
-        self._probes.append(probe)
-        self._next_heartbeat = 0.0
-
-    def _heartbeat_if_due(self) -> str:
-        """The heartbeat as JSON if one is due (every second, and after a probe); else empty."""
-        if time.monotonic() < self._next_heartbeat:
-            return ""
-        self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-        return json.dumps(
-            {
-                "pid": os.getpid(),
-                "format": FORMAT,
-                "formats": FORMATS,
-                "startedAt": iso(self._started_ms),
-                "leadsIntake": self._intake.leading,
-                "turns": len(self._turns),
-                "inFlight": self._parts.slots.taken,
-                "probes": list(self._probes),
-            }
-        )
-
     async def end(self) -> None:
         """Call after `run`: ends the heartbeat, and waits until the lost leases that were found are settled."""
-        with suppress(RedisUnavailable):  # then the heartbeat expires by itself
-            await self._parts.ledger.leave(self._name)
+        if self._heartbeat:
+            with suppress(RedisUnavailable):  # then the heartbeat expires by itself
+                await self._parts.ledger.leave(self._heartbeat.name)
         await self._lost_leases.ended()

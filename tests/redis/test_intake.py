@@ -63,14 +63,14 @@ class Reader:
         """Remembers what is to be served."""
         self.hints += hints
 
-    def set_intake_behind(self, behind: bool) -> None:
+    def set_intake_behind(self, behind: bool, partition: int = 0) -> None:
         """There are no turns here."""
 
     def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
         """There are no slots here."""
         return Room()
 
-    def serve_claims(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
+    def serve_claims(self, claims: Sequence[tuple[str, Claim]], reserved: int, partition: int = 0) -> None:
         """Nothing was reserved, so there is nothing."""
         assert ([], 0) == (claims, reserved)
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.worker import alert_loop
-from dispatcher.worker.alert_loop import AlertLoop
+from dispatcher.worker.alert_loop import AlertLoop, AlertSource
 from tests.fakes import NOW_MS, until
 
 
@@ -62,7 +62,8 @@ class FakeCertificates:
 
 def loop_of(alerts: FakeAlerts, stats: FakeStats | None = None) -> AlertLoop:
     """The loop over them."""
-    return AlertLoop(alerts, stats or FakeStats(), FakeCertificates(), lambda: NOW_MS)  # type: ignore[arg-type]
+    source = AlertSource(stats or FakeStats(), FakeCertificates(), lambda: NOW_MS)  # type: ignore[arg-type]
+    return AlertLoop(alerts, [source])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def loop_of(alerts: FakeAlerts, stats: FakeStats | None = None) -> AlertLoop:
 def test_a_minute(leads: bool, error: Exception | None, asked: list[str]) -> None:
     """One worker looks at success rates; every one sends what it gathered, unless Redis is away."""
     alerts = FakeAlerts()
-    asyncio.run(loop_of(alerts, FakeStats(error)).step(leads))
+    asyncio.run(loop_of(alerts, FakeStats(error)).step([0] if leads else []))
     assert asked == alerts.asked
 
 
@@ -88,7 +89,7 @@ def test_a_fault_in_sending() -> None:
 
     async def story() -> None:
         stopping = asyncio.Event()
-        running = asyncio.create_task(loop_of(alerts).run(lambda: False, stopping))
+        running = asyncio.create_task(loop_of(alerts).run(list, stopping))
         await until(lambda: len(alerts.asked) > 1, "the next minute")
         stopping.set()
         await running

@@ -12,9 +12,11 @@ from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.store.replies import Hint
 from dispatcher.worker import engine, hints
 from dispatcher.worker.engine import Engine
+from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.hints import Hints
 from dispatcher.worker.load import Load
 from dispatcher.worker.lost_leases import LostLeases
+from dispatcher.worker.tenure import Tenure
 from dispatcher.worker.turns import Turns
 from dispatcher.worker.waker import Waker
 from tests.fakes import FakeWorker, claim, quiet, until, woken
@@ -78,13 +80,15 @@ class Scene(FakeWorker):
         self.agreed = 0
         load = Load()
         queue = Hints(self._publish)
-        self.turns = Turns(self.parts, queue, load)
+        self.turns = Turns([self.parts], queue, load)
         self.intake = FakeIntake(self.log)
         self.alerts, self.sweeper = FakeLoop("alerts", self.log), FakeLoop("sweeper", self.log)
         lost_leases = LostLeases(self.parts, self.turns)
-        waker = Waker("w1", self.parts, self.turns, self.intake, lost_leases, load, self._agree)
+        heartbeat = Heartbeat("w1", self.turns, self.slots, load)
+        waker = Waker(self.parts, self.turns, self.intake, lost_leases, self._agree, heartbeat)
+        owner = Tenure(0, self.intake, waker)
         self.engine = Engine(
-            "w1", self.parts, queue, self.turns, self.intake, waker, self.sweeper, self.alerts, self._agree
+            [self.parts], queue, self.turns, owner, heartbeat, self.sweeper, self.alerts, self._agree
         )
 
     def _publish(self, hints: Sequence[Hint]) -> None:

@@ -25,7 +25,7 @@ class Scene(FakeWorker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns = Turns(self.parts, self.hints, Load())
+        self.turns = Turns([self.parts], self.hints, Load())
         self.turns.close()
         self.lost_leases = LostLeases(self.parts, self.turns)
 

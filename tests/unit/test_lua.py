@@ -89,7 +89,7 @@ def test_one_method(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["claim", "settle", "wake", "expire", "expedite", "lead", "leave", "retry", "stop"]
+    "name", ["beat", "claim", "settle", "wake", "expire", "expedite", "lead", "leave", "retry", "stop"]
 )
 def test_first_command_when_full(name: str) -> None:
     """A script that must work when Redis is full starts with a write that needs no memory."""
@@ -218,6 +218,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
     "expedite": (lambda it: it.expedite("E"), {"endpoint_id": "E", "groups": []}),
     "expire": (lambda it: it.expire(5), {"most": 5, "groups": []}),
     "forget": (lambda it: it.forget("acme", ["e1"]), {"workspace": "acme", "groups": [[{"id": "e1"}]]}),
+    "beat": (lambda it: it.beat("w1", "{}"), {"worker": "w1", "heartbeat": "{}", "groups": []}),
     "lead": (
         lambda it: it.lead("token", 5, full=True),
         {"token": "token", "lease_ms": 5, "is_full": 1, "renews": 0, "groups": []},

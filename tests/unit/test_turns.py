@@ -26,7 +26,7 @@ class Scene(FakeWorker):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.load = Load()
-        self.turns = Turns(self.parts, self.hints, self.load)
+        self.turns = Turns([self.parts], self.hints, self.load)
 
     async def ended(self) -> None:
         """Waits until no turn runs, and checks that no slot is taken."""

@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.store.format import FORMAT, FORMATS
 from dispatcher.store.replies import Hint, Lost
-from dispatcher.worker import waker
+from dispatcher.worker import heartbeat, waker
+from dispatcher.worker.heartbeat import PROBES, Heartbeat
 from dispatcher.worker.load import Load
 from dispatcher.worker.lost_leases import LostLeases
 from dispatcher.worker.turns import CROWD, Turns
@@ -20,7 +21,6 @@ from dispatcher.worker.waker import (
     CROWDED_PAUSE_SECONDS,
     EXPIRE_LIMIT,
     PAUSE_SECONDS,
-    PROBES,
     WAKE_LIMIT,
     Waker,
 )
@@ -48,19 +48,19 @@ class Scene(FakeWorker):
     def __init__(self, wake_seconds: float = SOON) -> None:
         super().__init__()
         self.load = PlannedLoad()
-        self.turns = Turns(self.parts, self.hints, self.load)
+        self.turns = Turns([self.parts], self.hints, self.load)
         self.lost_leases = LostLeases(self.parts, self.turns)
         self.intake = SimpleNamespace(leading=False)
         self.agreed = 0
         self.stopping = asyncio.Event()
+        self.heartbeat = Heartbeat("w1", self.turns, self.slots, self.load, self.parts.metrics)
         self.waker = Waker(
-            "w1",
             self.parts,
             self.turns,
             self.intake,
             self.lost_leases,
-            self.load,
             self._agree,
+            self.heartbeat,
             wake_seconds=wake_seconds,
         )
 
@@ -257,7 +257,7 @@ def test_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
         scene.ledger.gate.open()
         await scene.turns.ended()
 
-    monkeypatch.setattr(waker, "HEARTBEAT_SECONDS", 3600.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 3600.0)
     play(story)
 
 
@@ -267,7 +267,7 @@ def test_probe() -> None:
     async def story(scene: Scene) -> None:
         await scene.waker.wake()
         for number in range(PROBES + 1):
-            scene.waker.answer(f"p{number}")
+            scene.heartbeat.answer(f"p{number}")
         await scene.waker.wake()
         named = json.loads(scene.ledger.heartbeats[1])["probes"]
         assert [f"p{number}" for number in range(1, PROBES + 1)] == named

@@ -4,7 +4,8 @@
 --   lease_ms: 0 gives it up
 --   is_full: 1 while accept is refused for memory, else 0
 --   renews: 1: renew only, as another worker may have led since the lease ran out; else 0
--- returns {'leading', now, entries read but not accepted}, or {'following', now} if another worker leads, or
+-- returns {'leading', now, entries read but not accepted, entries on the queue, when the next endpoint needs
+--   attention or a callback expires ('' = nothing waits)}, or {'following', now} if another worker leads, or
 --   the lease was given up or ran out
 -- include prologue
 redis.call('DEL', PREFIX .. 'never') -- works when Redis is full: the first write decides
@@ -18,4 +19,8 @@ end
 redis.call('SET', key_of('intake'), token, 'PX', lease_ms)
 if is_full == '1' then redis.call('SET', key_of('full'), '1', 'PX', lease_ms) end
 redis.pcall('XGROUP', 'CREATE', key_of('events'), GROUP, '0', 'MKSTREAM')
-return { 'leading', now, redis.call('XPENDING', key_of('events'), GROUP)[1] }
+local function first_of(key) return redis.pcall('ZRANGE', key, '0', '0', 'WITHSCORES')[2] end
+local due, expires = first_of(key_of('schedule')), first_of(key_of('expiries'))
+if not due or expires and tonumber(expires) < tonumber(due) then due = expires end
+local pending = redis.call('XPENDING', key_of('events'), GROUP)[1]
+return { 'leading', now, pending, redis.call('XLEN', key_of('events')), due or '' }

@@ -13,19 +13,15 @@
 -- Takes the due workspaces in turn: each gets an equal share of `most`, then goes behind the others.
 -- Works when Redis is full.
 -- include prologue
+-- include heartbeats
 -- include guard
 -- include endpoint
 -- include schedule
 -- include entry
 redis.call('DEL', PREFIX .. 'never')
 local most, hint_ms, worker, heartbeat = take(4)
-local ALIVE_MS, AGAIN_MS, LOST_AGAIN_MS = 15000, 5000, 1000
-if heartbeat ~= '' then
-  redis.call('SET', key_of('worker', worker), heartbeat, 'PX', ALIVE_MS)
-  redis.call('ZADD', key_of('workers'), NOW, worker)
-  redis.call('ZREMRANGEBYSCORE', key_of('workers'), '-inf', now - ALIVE_MS)
-  redis.call('PEXPIRE', key_of('workers'), ALIVE_MS)
-end
+local AGAIN_MS, LOST_AGAIN_MS = 5000, 1000
+if heartbeat ~= '' then store_heartbeat(worker, heartbeat) end
 
 local hints, lost, looked_at, more = {}, {}, 0, 0
 

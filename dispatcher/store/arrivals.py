@@ -1,0 +1,208 @@
+"""Tells that an entry has come onto the queue of one of several partitions, over one connection per server.
+
+A read that waits (XREADGROUP BLOCK) holds up its connection, and in a cluster it takes one queue only. So for several
+partitions Redis tells instead that a queue's key has changed: `CLIENT TRACKING`, which is there from Redis 6.0 on. Each look at
+a queue's length is told of once, by the next change; so one looks first, and reads after that.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import hiredis
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS, translated
+from dispatcher.store.keys import Keys
+from dispatcher.store.queue import Queue, QueueEntry
+from dispatcher.store.servers import Node, Servers
+from dispatcher.store.wire import Argument, transport_of
+
+POLL_MS = 100
+"""How often a queue is read on a server that tells nothing."""
+
+log = structlog.get_logger()
+
+
+class Arrivals:
+    """What the servers tell of the queues of all partitions. `look` and `come` are for one partition each."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._partitions = {keys.events.encode(): keys.partition for keys in servers.keys}
+        self._come = [asyncio.Event() for _ in servers.keys]
+        self._listeners: dict[Node, _Listener] = {}
+        self.are_told = True
+        """Whether servers tell of changes; else queues are read every POLL_MS."""
+
+    def come(self, partition: int) -> asyncio.Event:
+        """Set when the queue may have changed since the last look."""
+        return self._come[partition]
+
+    async def look(self, partition: int) -> int:
+        """How many entries are on the queue; the next change after that is told. Raises RedisUnavailable."""
+        node = self._servers.node(partition)
+        listener = self._listeners.get(node)
+        if listener is None or not listener.is_open:
+            listener = self._listeners[node] = _Listener(node, self._tell)
+        with translated(node.url):
+            try:
+                return await listener.length_of(self._servers.keys[partition].events)
+            except ResponseError as error:
+                if not _is_refusal(error):
+                    raise
+                self._use_polling(error)
+                return 1
+
+    def _use_polling(self, error: ResponseError) -> None:
+        if self.are_told:
+            log.warning("redis.polled", reason=str(error), effect=f"queues are read every {POLL_MS} ms")
+        self.are_told = False
+
+    def _tell(self, keys: "list[bytes] | None") -> None:
+        """Notes that these keys changed; None: any may have."""
+        for partition in (
+            self._partitions.values()
+            if keys is None
+            else (self._partitions[key] for key in keys if key in self._partitions)
+        ):
+            self._come[partition].set()
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        for listener in self._listeners.values():
+            await listener.close()
+
+
+def _is_refusal(error: ResponseError) -> bool:
+    """Whether the server has no tracking, or we may not use it."""
+    text = str(error).lower()
+    return "noperm" in text or "no permissions" in text or "unknown" in text or "noproto" in text
+
+
+class _Listener(asyncio.Protocol):
+    """A connection to one server, which speaks RESP3 there: it tells of changes in between replies."""
+
+    def __init__(self, node: Node, tell: Any) -> None:
+        self._node = node
+        self._tell = tell
+        self._reader = hiredis.Reader(replyError=ResponseError)
+        self._waiting: list[asyncio.Future[Any]] = []
+        self._connecting: asyncio.Task[None] | None = None
+        self._connection: Any = None
+        self._transport: asyncio.Transport | None = None
+        self.is_open = True
+        """Until the connection breaks; then another listener takes its place."""
+
+    async def length_of(self, queue: str) -> int:
+        """The number of entries of a queue. Raises redis-py's errors."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+        try:
+            await asyncio.shield(self._connecting)
+            return int(await self._call("XLEN", queue))
+        except (RedisError, OSError) as error:
+            if not isinstance(error, ResponseError) or _is_refusal(error):
+                self._broken(error)
+            raise
+
+    async def _connect(self) -> None:
+        self._connection = self._node.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        await self._connection.connect()
+        self._transport = transport_of(self._connection)
+        self._transport.set_protocol(self)
+        await self._call("HELLO", 3)
+        await self._call("CLIENT", "TRACKING", "ON")
+
+    async def _call(self, *command: Argument) -> Any:
+        if self._transport is None or not self.is_open:
+            raise ConnectionError("the connection is closed")
+        reply = asyncio.get_running_loop().create_future()
+        self._waiting.append(reply)
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub says one
+        try:
+            return await asyncio.wait_for(asyncio.shield(reply), SOCKET_TIMEOUT_SECONDS)
+        except TimeoutError:
+            error = ConnectionError(f"no answer in {SOCKET_TIMEOUT_SECONDS:g} s")
+            self._broken(error)
+            raise error from None
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            if isinstance(reply, hiredis.PushNotification):
+                if reply[0] == b"invalidate":
+                    self._tell(reply[1])
+            elif self._waiting:
+                future = self._waiting.pop(0)
+                if future.done():
+                    continue
+                if isinstance(reply, Exception):
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._broken(error or ConnectionError("Redis closed the connection"))
+
+    def _broken(self, error: Exception) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        if self._transport:
+            self._transport.abort()
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(ConnectionError(str(error)))
+                future.exception()  # a caller that has gone does not ask for it
+        self._waiting.clear()
+        self._tell(None)  # what was not told is read
+
+    async def close(self) -> None:
+        self._broken(ConnectionError("closed"))
+        if self._connecting:
+            with suppress(RedisError, OSError, asyncio.CancelledError):
+                await self._connecting
+        if self._connection:
+            await self._connection.disconnect(nowait=True)
+
+
+class ToldQueue(Queue):
+    """The queue of one of several partitions: it is read when something may have come."""
+
+    def __init__(self, call: Any, keys: Keys, arrivals: Arrivals, url: str = "") -> None:
+        super().__init__(call, keys, url)
+        self._arrivals = arrivals
+        self._partition = keys.partition
+        self._come = arrivals.come(keys.partition)
+        self._come.set()
+        self.about: Mapping[str, int] = {"partition": keys.partition}
+
+    def note_unread(self, count: int) -> None:
+        """Notes how many entries have not been read: nobody need have told of them."""
+        if count > 0:
+            self._come.set()
+
+    async def read(self, count: int, wait_ms: int = 0) -> list[QueueEntry]:
+        """As Queue's."""
+        if not self._come.is_set() and not await self._has_come(wait_ms):
+            return []
+        self._come.clear()
+        try:
+            found = await super().read(count) if await self._arrivals.look(self._partition) else []
+        except RedisUnavailable:
+            self._come.set()
+            raise
+        if len(found) == count:
+            self._come.set()
+        return found
+
+    async def _has_come(self, wait_ms: int) -> bool:
+        """Waits up to `wait_ms` until something may have come; returns whether to read."""
+        is_told = self._arrivals.are_told
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._come.wait(), (wait_ms if is_told else min(wait_ms, POLL_MS)) / 1000)
+        return self._come.is_set() or (not is_told and wait_ms > 0)

@@ -1,0 +1,86 @@
+"""The live workers of an installation with several partitions, by the registries that hold their heartbeats.
+
+A registry is a partition to which every worker writes its heartbeat. There are three, as far apart as partitions are, so
+on different servers if there are several: one that is away hides no worker.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.ledger import Ledger
+
+REGISTRIES = 3
+BEAT_SECONDS = 2.0
+"""How long a registry may take to answer."""
+
+
+def registries(partitions: int) -> list[int]:
+    """The partitions that are registries."""
+    return sorted({number * partitions // REGISTRIES for number in range(REGISTRIES)})
+
+
+def mask_of(partitions: Sequence[int] | frozenset[int] | set[int]) -> str:
+    """A set of partitions as text: a number in hexadecimal digits, whose bit i stands for partition i."""
+    return f"{sum(1 << one for one in partitions):x}"
+
+
+def partitions_of(mask: object) -> frozenset[int]:
+    """Parses what `mask_of` writes; anything else is no partition."""
+    try:
+        number = int(str(mask), 16)
+    except ValueError:
+        return frozenset()
+    return frozenset(one for one in range(number.bit_length()) if number >> one & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The workers that a registry or more know."""
+
+    heartbeats: Mapping[str, Mapping[str, Any]]
+    """The last heartbeat of each, by name."""
+    ages_ms: Mapping[str, int]
+    """How long ago it was sent."""
+    watched: bool
+    """Whether someone watches attempts live."""
+
+
+class Registry:
+    """All registries, as one. `ledgers` are those of `registries`."""
+
+    def __init__(self, ledgers: Sequence[Ledger]) -> None:
+        self._ledgers = ledgers
+
+    async def beat(self, worker: str, heartbeat: str) -> Members:
+        """Stores a worker's heartbeat, and returns all. Raises RedisUnavailable if no registry answers."""
+        found = await asyncio.gather(
+            *(self._beat(one, worker, heartbeat) for one in self._ledgers), return_exceptions=True
+        )
+        answers = [one for one in found if not isinstance(one, BaseException)]
+        if not answers:
+            raise next(one for one in found if isinstance(one, BaseException))
+        heartbeats: dict[str, Any] = {}
+        ages: dict[str, int] = {}
+        for name, age, text in (one for answer in answers for one in answer.heartbeats):
+            if age < ages.get(name, 1 << 60):
+                heartbeats[name], ages[name] = json.loads(text), age
+        return Members(heartbeats, ages, any(one.watched for one in answers))
+
+    @staticmethod
+    async def _beat(ledger: Ledger, worker: str, heartbeat: str) -> Any:
+        try:
+            return await asyncio.wait_for(ledger.beat(worker, heartbeat), BEAT_SECONDS)
+        except TimeoutError:
+            raise RedisUnavailable(f"a registry has not answered for {BEAT_SECONDS:g} s") from None
+
+    async def leave(self, worker: str) -> None:
+        """Removes a worker's heartbeat; if a registry is away, it expires there."""
+        await asyncio.gather(*(self._leave(one, worker) for one in self._ledgers), return_exceptions=True)
+
+    @staticmethod
+    async def _leave(ledger: Ledger, worker: str) -> None:
+        await asyncio.wait_for(ledger.leave(worker), BEAT_SECONDS)

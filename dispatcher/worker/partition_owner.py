@@ -1,0 +1,158 @@
+"""Which of several partitions this worker leads: it says so in its heartbeat, and takes or gives up what the rule says."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.ownership import Candidate, Decision, Member, alive
+from dispatcher.store.members import Registry, mask_of, partitions_of
+from dispatcher.worker.heartbeat import Heartbeat
+from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.tail import Tail
+from dispatcher.worker.tenure import Tenure
+from dispatcher.worker.turns import Turns
+
+LOOK_SECONDS = 0.25
+UNREACHABLE_SECONDS = 2.0
+"""A partition whose server has not answered for this long is one that this worker cannot lead."""
+TRY_SECONDS = 2.0
+"""How often a server that could not be reached is asked again."""
+
+log = structlog.get_logger()
+
+
+class _Running:
+    """A tenure under way."""
+
+    def __init__(self, tenure: Tenure) -> None:
+        self.tenure = tenure
+        self.stopping = asyncio.Event()
+        self.task = asyncio.create_task(tenure.run(self.stopping))
+
+
+class PartitionOwner:
+    """Leads this worker's share of the partitions; `new_tenure` begins one, `answers` says whether a partition's server does."""
+
+    def __init__(
+        self,
+        partitions: int,
+        registry: Registry,
+        heartbeat: Heartbeat,
+        new_tenure: Callable[[int], Tenure],
+        answers: Callable[[int], Awaitable[bool]],
+        turns: Turns,
+        tail: Tail,
+        watch: RedisWatch,
+    ) -> None:
+        self._partitions = range(partitions)
+        self._candidate = Candidate(self._partitions, heartbeat.name)
+        self._registry = registry
+        self._heartbeat = heartbeat
+        self._new_tenure = new_tenure
+        self._answers = answers
+        self._turns = turns
+        self._tail = tail
+        self._watch = watch
+        self._running: dict[int, _Running] = {}
+        self._cannot: dict[int, float] = {}
+        """Partitions whose server does not answer, and when to ask it again, in monotonic seconds."""
+        self._trying: asyncio.Task[None] | None = None
+
+    def owned(self) -> frozenset[int]:
+        """The partitions that this worker leads now."""
+        return frozenset[int]().union(*(running.tenure.owned() for running in self._running.values()))
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping`, then hands over all partitions. Survives failures of Redis. Raises OtherFormat."""
+        while not stopping.is_set():
+            self._heartbeat.measure(len(self.owned()))
+            try:
+                await self._look()
+            except RedisUnavailable as error:
+                self._watch.failed(error)
+            except Exception:
+                log.exception("owner.internal_error")
+            self._raise_failures()
+            self._heartbeat.load.look_in(LOOK_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), LOOK_SECONDS)
+        await self._end()
+
+    async def _look(self) -> None:
+        """If a heartbeat is due: sends it, and acts on what those of all workers say. Raises RedisUnavailable."""
+        self._note_unreachable()
+        owned = self.owned()
+        text = self._heartbeat.if_due(
+            leads=bool(owned),
+            owns=mask_of(owned),
+            cannot=mask_of(set(self._cannot)),
+        )
+        if not text:
+            return
+        members = await self._registry.beat(self._heartbeat.name, text)
+        self._watch.worked()
+        await self._tail.publish(watched=members.watched)
+        live = alive({name: -age for name, age in members.ages_ms.items()}, 0)
+        self._turns.workers = max(1, len(live))
+        others = [_member(name, members.heartbeats[name]) for name in live - {self._heartbeat.name}]
+        own = Member(self._heartbeat.name, owned, frozenset(self._cannot))
+        self._follow(self._candidate.decide([own, *filter(None, others)]))
+
+    def _follow(self, decision: Decision) -> None:
+        """Ends the tenures of partitions that others should lead, and begins those that are to be tried for."""
+        before = len(self._running)
+        for partition, running in list(self._running.items()):
+            if running.task.done():
+                del self._running[partition]
+            elif partition in decision.give_up or not (running.tenure.owned() or partition in decision.take):
+                running.stopping.set()
+        for partition in decision.take - set(self._running):
+            self._running[partition] = _Running(self._new_tenure(partition))
+        if len(self._running) != before:
+            log.info("partitions.leading", count=len(self.owned()), of=len(self._partitions))
+
+    def _note_unreachable(self) -> None:
+        """Notes partitions whose server does not answer, and asks the servers of those that were noted before."""
+        now = time.monotonic()
+        for partition, running in self._running.items():
+            since = running.tenure.intake.failing_since
+            if since is not None and now - since >= UNREACHABLE_SECONDS:
+                self._cannot.setdefault(partition, now + TRY_SECONDS)
+        due = [one for one, at in self._cannot.items() if at <= now]
+        if due and (self._trying is None or self._trying.done()):
+            self._trying = asyncio.create_task(self._try_again(due))
+
+    async def _try_again(self, partitions: list[int]) -> None:
+        for partition, answers in zip(
+            partitions, await asyncio.gather(*map(self._answers, partitions)), strict=True
+        ):
+            if answers:
+                self._cannot.pop(partition, None)
+            else:
+                self._cannot[partition] = time.monotonic() + TRY_SECONDS
+
+    def _raise_failures(self) -> None:
+        for running in self._running.values():
+            if running.task.done():
+                running.task.result()
+
+    async def _end(self) -> None:
+        """Hands over all partitions, and takes this worker off the registries."""
+        for running in self._running.values():
+            running.stopping.set()
+        await self._registry.leave(self._heartbeat.name)  # those who look now, take over
+        await asyncio.gather(*(running.task for running in self._running.values()))
+        if self._trying:
+            self._trying.cancel()
+
+
+def _member(name: str, heartbeat: Mapping[str, Any]) -> Member | None:
+    """A worker as its heartbeat says; None for one of a version that knows no partitions."""
+    if "owns" not in heartbeat:
+        return None
+    return Member(name, partitions_of(heartbeat["owns"]), partitions_of(heartbeat.get("cannot", "0")))

@@ -1,0 +1,206 @@
+"""Builds what a worker has for each partition, and what leads them: one partition, or a share of several."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import redis.asyncio
+
+from config.settings import Settings
+from dispatcher.errors import RedisUnavailable
+from dispatcher.health import Health
+from dispatcher.rules.render import RenderOptions
+from dispatcher.sending.sender import Sender
+from dispatcher.store import format
+from dispatcher.store.arrivals import Arrivals, ToldQueue
+from dispatcher.store.attempt_channel import AttemptChannel
+from dispatcher.store.audit import Who
+from dispatcher.store.client_certificates import ClientCertificates
+from dispatcher.store.connection import translated
+from dispatcher.store.endpoints import Endpoints
+from dispatcher.store.installation import Installation
+from dispatcher.store.keys import Keys
+from dispatcher.store.members import Registry, registries
+from dispatcher.store.queue import Queue
+from dispatcher.store.replies import Ended
+from dispatcher.store.servers import Servers
+from dispatcher.store.stats import Stats
+from dispatcher.store.subscriptions import Subscriptions
+from dispatcher.store.wire import Wire
+from dispatcher.store.workspace_cache import MAX_KNOWN, WorkspaceCache
+from dispatcher.worker.alert_loop import AlertLoop, AlertSource
+from dispatcher.worker.alerts import Alerts
+from dispatcher.worker.disabling import Disabler, DisablingRules
+from dispatcher.worker.engine import Owner
+from dispatcher.worker.heartbeat import Heartbeat
+from dispatcher.worker.intake import Intake
+from dispatcher.worker.lost_leases import LostLeases
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.partition_owner import PartitionOwner
+from dispatcher.worker.recorder import Recorder
+from dispatcher.worker.redis_watch import PartitionWatch, RedisWatch, RedisWatches
+from dispatcher.worker.settler import Settler
+from dispatcher.worker.slots import Slots
+from dispatcher.worker.sweeper import Sweeper, Sweepers
+from dispatcher.worker.tail import Tail
+from dispatcher.worker.tenure import Tenure
+from dispatcher.worker.turn import TurnParts
+from dispatcher.worker.turns import Turns
+from dispatcher.worker.waker import Waker
+from tasks import wiring
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all partitions of a worker share."""
+
+    name: str
+    """The worker's."""
+    sender: Sender
+    slots: Slots
+    alerts: Alerts
+    rules: DisablingRules
+    metrics: Metrics
+    health: Health
+
+
+class Partitions:
+    """A worker's partitions: what turns need of each, and what leads them."""
+
+    def __init__(self, settings: Settings, servers: Servers, shared: Shared, closing: AsyncExitStack) -> None:
+        self._settings = settings
+        self._servers = servers
+        self._shared = shared
+        self._closing = closing
+        self._watch = RedisWatch(shared.metrics, shared.health)
+        self._watches = RedisWatches(shared.metrics)
+        retention_ms = settings.status_retention_seconds * 1000
+        self._recorder = Recorder(retention_ms, shared.metrics) if retention_ms else None
+        first = servers.keys[0]
+        self._tail = Tail(AttemptChannel(servers.wire(0).call, first, self._url(first)))
+        self.parts = [self._parts(keys) for keys in servers.keys]
+        self.sweeper = Sweepers([self._sweeper(one) for one in self.parts])
+
+    def alert_loop(self) -> AlertLoop:
+        """Looks at the figures of the partitions that this worker leads."""
+        sources = [
+            AlertSource(
+                Stats(self._client(keys), keys, self._url(keys)),
+                ClientCertificates(self._client(keys), keys, self._url(keys)),
+                parts.ledger.now_ms,
+            )
+            for keys, parts in zip(self._servers.keys, self.parts, strict=True)
+        ]
+        return AlertLoop(self._shared.alerts, sources)
+
+    def owner(self, turns: Turns, heartbeat: Heartbeat) -> Owner:
+        """What leads this worker's partitions."""
+        if len(self.parts) == 1:
+            reading = Wire(
+                self._client(self._servers.keys[0])
+            )  # a blocking read would delay commands pipelined behind it
+            self._closing.push_async_callback(reading.close)
+            queue = Queue(reading.call, self._servers.keys[0], self._url(self._servers.keys[0]))
+            return self._tenure(0, queue, turns, heartbeat)
+        arrivals = Arrivals(self._servers)
+        self._closing.push_async_callback(arrivals.aclose)
+
+        def new_tenure(number: int) -> Tenure:
+            keys, call = self._servers.keys[number], self._servers.wire(number).call
+            return self._tenure(number, ToldQueue(call, keys, arrivals, self._url(keys)), turns)
+
+        registry = Registry([self.parts[one].ledger for one in registries(len(self.parts))])
+        return PartitionOwner(
+            len(self.parts), registry, heartbeat, new_tenure, self._answers, turns, self._tail, self._watch
+        )
+
+    async def agree_at_start(self) -> None:
+        """As `agree` for the only partition. Of several each is looked at when it is first led: a server may be away."""
+        if len(self.parts) == 1:
+            await self.agree(0)
+
+    async def agree(self, number: int) -> None:
+        """Brings the data of a partition to this version's format. Raises OtherFormat, RedisUnavailable."""
+        keys = self._servers.keys[number]
+        installation = Installation(self._client(keys), keys, self._url(keys))
+        found = await installation.format()
+        await format.agree(self.parts[number].ledger, found, installation.workers, format.OLDER_SECONDS)
+
+    def _parts(self, keys: Keys) -> TurnParts:
+        settings, shared, url = self._settings, self._shared, self._url(keys)
+        call = self._servers.wire(keys.partition).call
+        ledger = wiring.ledger(settings, call, self._ended, keys, url)
+        workspaces = wiring.workspaces(settings, self._client(keys), keys, url)
+        cache = WorkspaceCache(workspaces, max(100, MAX_KNOWN // len(self._servers.keys)))
+        audit = wiring.audit(settings, call, of=keys, url=url).by(Who("worker", shared.name))
+        return TurnParts(
+            ledger=ledger,
+            settler=Settler(ledger),
+            sender=shared.sender,
+            workspaces=cache,
+            watch=self._watch_of(keys),
+            policy=wiring.policy(settings),
+            slots=shared.slots,
+            alerts=shared.alerts,
+            disabler=Disabler(Subscriptions(workspaces), cache, ledger, shared.alerts, audit, shared.rules),
+            tail=self._tail,
+            metrics=shared.metrics,
+            turn_seconds=settings.turn_seconds,
+            request_timeout_seconds=settings.request_timeout_seconds,
+            allow_http=settings.allow_http,
+            partition=keys.partition,
+        )
+
+    def _tenure(self, number: int, queue: Queue, turns: Turns, heartbeat: Heartbeat | None = None) -> Tenure:
+        settings, parts = self._settings, self.parts[number]
+        intake = Intake(
+            queue,
+            parts.ledger,
+            parts.workspaces,
+            parts.watch,
+            turns,
+            recorder=self._recorder,
+            metrics=self._shared.metrics,
+            options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
+        )
+
+        async def agree() -> None:
+            await self.agree(number)
+
+        waker = Waker(
+            parts,
+            turns,
+            intake,
+            LostLeases(parts, turns),
+            agree,
+            heartbeat,
+            wake_seconds=settings.wake_seconds,
+        )
+        return Tenure(number, intake, waker, None if heartbeat else agree)
+
+    def _sweeper(self, parts: TurnParts) -> Sweeper:
+        keys = parts.ledger.keys
+        return Sweeper(Endpoints(self._client(keys), keys, self._url(keys)), parts.ledger)
+
+    def _ended(self, one: Ended) -> None:
+        self._shared.metrics.ended[one.state.value] += 1
+        self._shared.alerts.ended(one)
+
+    async def _answers(self, number: int) -> bool:
+        """Whether the server of a partition answers."""
+        try:
+            with translated(self._url(self._servers.keys[number])):
+                await self._servers.wire(number).call("PING")
+        except RedisUnavailable:
+            return False
+        return True
+
+    def _client(self, keys: Keys) -> "redis.asyncio.Redis":
+        return self._servers.client(keys.partition)
+
+    def _url(self, keys: Keys) -> str:
+        return self._servers.url(keys.partition)
+
+    def _watch_of(self, keys: Keys) -> RedisWatch:
+        if len(self._servers.keys) == 1:
+            return self._watch
+        return PartitionWatch(self._watches, lambda: self._servers.node(keys.partition).name)
