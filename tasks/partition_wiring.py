@@ -20,6 +20,7 @@ from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.members import Registry, registries
+from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
 from dispatcher.store.servers import Servers
@@ -115,6 +116,7 @@ class Partitions:
 
     async def agree_at_start(self) -> None:
         """As `agree` for the only partition. Of several each is looked at when it is first led: a server may be away."""
+        await require_partitions(self._servers, self._settings.key_prefix, keep=True)
         if len(self.parts) == 1:
             await self.agree(0)
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from dispatcher.rules.endpoint_name import EndpointName
 
 PERMANENT = (
-    "format", "events", "rejected-counts", "workspaces", "workspace", "expiries-of-certificates", "endpoints", "api-key", "api-keys",
+    "format", "partitions", "events", "rejected-counts", "workspaces", "workspace", "expiries-of-certificates", "endpoints", "api-key", "api-keys",
     "api-refused",
 )  # fmt: skip
-"""Keys without a TTL even when nothing waits: the format number, the queue, counts of rejections and refusals,
+"""Keys without a TTL even when nothing waits: the format number, the number of partitions, the queue, counts of rejections and refusals,
 workspaces with their API keys and the ends of their client certificates, the list of endpoints."""
 
 
@@ -79,6 +79,11 @@ class Keys:
     def format(self) -> str:
         """String: the format number of the data in Redis (format.py). Permanent."""
         return f"{self.prefix}:format"
+
+    @property
+    def count(self) -> str:
+        """String: the number of partitions, in a registry (store/partition_count.py). Permanent."""
+        return f"{self.prefix}:partitions"
 
     @property
     def intake(self) -> str:
@@ -235,6 +240,11 @@ class Keys:
     def workers(self) -> str:
         """Zset: workers that sent a heartbeat -> when. Fifteen seconds."""
         return f"{self.prefix}:workers"
+
+
+def count_key(prefix: str) -> str:
+    """String: the number of partitions of an installation that has several (store/partition_count.py). Permanent."""
+    return f"{prefix}:partitions"
 
 
 def keys_of(prefix: str, partitions: int = 1) -> list[Keys]:

@@ -51,6 +51,9 @@ class Servers(Protocol):
     def node(self, partition: int) -> Node:
         """The server that holds a partition, as far as is known. Raises RedisUnavailable if none is known."""
 
+    async def call_for(self, key: str, *command: Argument) -> Any:
+        """Sends a command to the server that holds a key which belongs to no partition."""
+
     async def aclose(self) -> None:
         """Closes all connections."""
 
@@ -86,6 +89,10 @@ class PlainServers:
     def node(self, partition: int) -> Node:
         """The server that holds a partition."""
         return self._nodes[partition % len(self._nodes)]
+
+    async def call_for(self, _key: str, *command: Argument) -> Any:
+        """Sends a command to the first server, which holds all keys that belong to no partition."""
+        return await self.wire(0).call(*command)
 
     async def aclose(self) -> None:
         """Closes all connections."""

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.store.format import FORMAT, FORMATS
 from dispatcher.store.replies import Hint, Lost
-from dispatcher.worker import heartbeat, waker
+from dispatcher.worker import heartbeat
 from dispatcher.worker.heartbeat import PROBES, Heartbeat
 from dispatcher.worker.load import Load
 from dispatcher.worker.lost_leases import LostLeases

@@ -18,9 +18,10 @@ if lease_ms == '0' then
 end
 redis.call('SET', key_of('intake'), token, 'PX', lease_ms)
 if is_full == '1' then redis.call('SET', key_of('full'), '1', 'PX', lease_ms) end
-redis.pcall('XGROUP', 'CREATE', key_of('events'), GROUP, '0', 'MKSTREAM')
+local function pending() return redis.pcall('XPENDING', key_of('events'), GROUP) end
+if pending().err then redis.pcall('XGROUP', 'CREATE', key_of('events'), GROUP, '0', 'MKSTREAM') end
 local function first_of(key) return redis.pcall('ZRANGE', key, '0', '0', 'WITHSCORES')[2] end
 local due, expires = first_of(key_of('schedule')), first_of(key_of('expiries'))
 if not due or expires and tonumber(expires) < tonumber(due) then due = expires end
-local pending = redis.call('XPENDING', key_of('events'), GROUP)[1]
-return { 'leading', now, pending, redis.call('XLEN', key_of('events')), due or '' }
+local read = pending()
+return read.err and read or { 'leading', now, read[1], redis.call('XLEN', key_of('events')), due or '' }
