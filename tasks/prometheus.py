@@ -12,6 +12,7 @@ from config import logs
 from config.settings import Settings
 from dispatcher.errors import DispatcherError
 from dispatcher.rules.client_certificate import WARN_DAYS
+from dispatcher.store.members import Owners
 from dispatcher.worker.metrics import Histogram, Metrics
 from tasks import wiring
 
@@ -61,6 +62,7 @@ class WorkerCollector:
         yield _gauge("dispatcher_in_flight", "POSTs under way in this worker", m.in_flight)
         yield _gauge("dispatcher_loop_lag_seconds", "Lag of this worker's event loop", m.loop_lag_seconds)
         yield _gauge("dispatcher_leads_intake", "1 if this worker leads intake", int(m.leads_intake))
+        yield _gauge("dispatcher_partitions_owned", "Partitions that this worker leads", m.partitions_owned)
 
 
 class InstallationCollector:
@@ -99,6 +101,9 @@ class InstallationCollector:
             "dispatcher_expiring_callbacks", "Callbacks that expire within an hour", found["expiring"]
         )
         yield _gauge("dispatcher_workers", "Workers alive", found["workers"])
+        yield _gauge(
+            "dispatcher_partitions_without_owner", "Partitions that no worker leads", found["without_owner"]
+        )
         yield _gauge("dispatcher_redis_memory_bytes", "Memory Redis uses", found["memory"])
         yield _gauge(
             "dispatcher_redis_maxmemory_bytes", "Memory Redis may use; 0: no limit", found["maxmemory"]
@@ -136,7 +141,12 @@ class InstallationCollector:
             endpoints, rejected = await store.endpoints.all(), await store.rejected.counts()
             figures = await store.installation.figures(endpoints, rejected)
             ending = await store.certificates.ending(await store.installation.now_ms())
-            return figures | {"refused": await store.refusals.totals(), "certificates": ending}
+            owners = Owners.read(await store.installation.workers(), self._settings.partitions)
+            return figures | {
+                "refused": await store.refusals.totals(),
+                "certificates": ending,
+                "without_owner": len(owners.without),
+            }
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -38,6 +38,33 @@ def partitions_of(mask: object) -> frozenset[int]:
 
 
 @dataclass(frozen=True, slots=True)
+class Owners:
+    """Who leads which partitions, as the workers' heartbeats say."""
+
+    of: Mapping[str, frozenset[int]]
+    """The partitions of each live worker, by its name."""
+    without: Sequence[int]
+    """The partitions that none leads."""
+
+    @classmethod
+    def read(cls, heartbeats: Mapping[str, Mapping[str, Any]], partitions: int) -> "Owners":
+        """Reads heartbeats (Installation.workers). The only partition's owner is who leads intake."""
+        of = {
+            name: partitions_of(one.get("owns", "1" if one.get("leadsIntake") else "0"))
+            for name, one in heartbeats.items()
+        }
+        owned = frozenset[int]().union(*of.values())
+        return cls(of, [one for one in range(partitions) if one not in owned])
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `stats --json` and `check --json` print."""
+        return {
+            "owners": {name: sorted(partitions) for name, partitions in sorted(self.of.items())},
+            "withoutOwner": list(self.without),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Members:
     """The workers that a registry or more know."""
 

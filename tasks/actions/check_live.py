@@ -14,6 +14,7 @@ from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.installation import Installation
+from dispatcher.store.members import Owners
 from tasks import wiring
 from tasks.actions.check import accepts_writes, workers_alive
 
@@ -21,6 +22,8 @@ LIVE_SECONDS = 10.0
 HEARTBEAT_SECONDS = 3.0
 """How long to wait for a new heartbeat from each known worker: they come every second."""
 LOOK = "look at the workers' logs"
+SHOWN = 8
+"""Most partitions without an owner that are named."""
 
 
 async def look_live(settings: Settings, here: bool) -> list[Finding]:
@@ -34,9 +37,9 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
         refused = await asyncio.to_thread(publish_probe, settings, probe)
         if refused:
             probe = ""
-        workers = await _heartbeats_since(store.installation, since_ms, probe)
+        workers = await _heartbeats_since(store.installation, since_ms, probe, settings.partitions)
         writes = await accepts_writes(store.installation)
-    who, leader = _answered(workers, probe), _leader(workers)
+    who = _answered(workers, probe)
     asked = (
         {name: heartbeat for name, heartbeat in workers.items() if f"@{socket.gethostname()}/" in name}
         if here
@@ -45,16 +48,25 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
     return [
         workers_alive(asked, refused=writes.verdict is Verdict.BAD),
         refused or _hints(who),
-        _intake(leader, writes),
+        _intake(Owners.read(workers, settings.partitions), settings.partitions, writes),
     ]
 
 
-def _intake(leader: str | None, writes: Finding) -> Finding:
-    if leader:
-        return Finding("intake", Verdict.OK, f"led by {leader}")
+def _intake(owners: Owners, partitions: int, writes: Finding) -> Finding:
+    leading = {name: len(owned) for name, owned in owners.of.items() if owned}
+    if not owners.without:
+        who = ", ".join(f"{name} ({count})" for name, count in leading.items())
+        shown = next(iter(leading)) if partitions == 1 else f"{who}: all {partitions} partitions"
+        return Finding("intake", Verdict.OK, f"led by {shown}")
     if writes.verdict is Verdict.BAD:
         return Finding("intake", Verdict.UNKNOWN, f"cannot be seen: {writes.detail}")
-    return Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK)
+    if partitions == 1:
+        return Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK)
+    some = ", ".join(map(str, owners.without[:SHOWN])) + (" …" if len(owners.without) > SHOWN else "")
+    detail = (
+        f"{len(owners.without)} of {partitions} partitions have no owner ({some}): their queues are not read"
+    )
+    return Finding("intake", Verdict.BAD, detail, LOOK)
 
 
 def _hints(who: str | None) -> Finding:
@@ -63,7 +75,9 @@ def _hints(who: str | None) -> Finding:
     return Finding("hints", Verdict.BAD, f"no worker took a hint within {LIVE_SECONDS:g} s", LOOK)
 
 
-async def _heartbeats_since(installation: Installation, since_ms: int, probe: str) -> dict[str, Any]:
+async def _heartbeats_since(
+    installation: Installation, since_ms: int, probe: str, partitions: int
+) -> dict[str, Any]:
     """The heartbeats sent since then: an older one does not prove that the worker is alive now.
 
     Waits for a worker to take the probe; for none if it is empty.
@@ -74,7 +88,7 @@ async def _heartbeats_since(installation: Installation, since_ms: int, probe: st
         given = {name: heartbeat for name, heartbeat in known.items() if heartbeat["signedMs"] >= since_ms}
         waited = time.monotonic() - began
         whole = len(given) == len(known) or waited > HEARTBEAT_SECONDS
-        proven = not probe or (_answered(given, probe) and _leader(given))
+        proven = not probe or (_answered(given, probe) and not Owners.read(given, partitions).without)
         if (whole and proven) or waited > LIVE_SECONDS:
             return given
         await asyncio.sleep(0.1)
@@ -82,10 +96,6 @@ async def _heartbeats_since(installation: Installation, since_ms: int, probe: st
 
 def _answered(workers: dict[str, Any], probe: str) -> str | None:
     return next((name for name, heartbeat in workers.items() if probe in heartbeat["probes"]), None)
-
-
-def _leader(workers: dict[str, Any]) -> str | None:
-    return next((name for name, heartbeat in workers.items() if heartbeat["leadsIntake"]), None)
 
 
 def publish_probe(settings: Settings, probe: str) -> Finding | None:
