@@ -15,6 +15,7 @@ from bench.contenders import BARE, POOLS, Contenders, Size, customers, ratio
 from bench.fan_out import fan_out
 from bench.http_intake import http_intake
 from bench.load import Customer
+from bench.partitions import COUNTS, partitions
 from bench.receiver import Receiver
 from bench.report import Progress, keep, machine, percentile, spread, table
 from bench.spans import spans
@@ -219,6 +220,7 @@ TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
     "slow": (slow, 2 * len(SLOW_MS)),
     "fan-out": (fan_out, 2),
     "spans": (spans, 1),
+    "partitions": (partitions, len(COUNTS) + 2),
     "workers": (workers, 3),
     "durability": (durability, len(AOF)),
     "enqueue": (enqueue, 1),

@@ -10,6 +10,9 @@ from typing import Any
 
 import msgspec
 
+from dispatcher.rules.partitions import Partitioning
+from dispatcher.store.keys import keys_of
+
 TICK_SECONDS = 0.0005
 PIPELINE = 500
 
@@ -36,9 +39,10 @@ class Load:
     statuses: Sequence[str] = ("DELIVERED",)
     """The status changes' statuses, in turn."""
 
-    def __init__(self, client: Any, stream: str = "dispatcher:events") -> None:
+    def __init__(self, client: Any, partitions: int = 1) -> None:
         self._client = client
-        self._stream = stream
+        self._partitioning = Partitioning(partitions)
+        self._queues = [keys.events for keys in keys_of("dispatcher", partitions)]
         self._numbers = itertools.count()
         self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -78,8 +82,11 @@ class Load:
         """Enqueues one status change for each customer, in one round trip."""
         pipe = self._client.pipeline(transaction=False)
         for customer in customers:
-            pipe.xadd(self._stream, {"event": self.change(group, customer)})
+            pipe.xadd(self._queue_of(customer), {"event": self.change(group, customer)})
         pipe.execute()
+
+    def _queue_of(self, customer: Customer) -> str:
+        return self._queues[self._partitioning.home(customer.workspace)]
 
     def burst(self, group: str, customers: Sequence[Customer], count: int) -> float:
         """Enqueues `count` status changes, round robin, as fast as possible; returns the seconds it took."""
@@ -119,7 +126,8 @@ class Load:
             due = min(total, int((time.monotonic() - began) * per_second) + 1)
             pipe = self._client.pipeline(transaction=False)
             for group in itertools.islice(turns, due - done):
-                pipe.xadd(self._stream, {"event": self.change(group, choose[group]())})
+                customer = choose[group]()
+                pipe.xadd(self._queue_of(customer), {"event": self.change(group, customer)})
                 sent[group] += 1
             if due > done:
                 pipe.execute()

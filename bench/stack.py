@@ -15,8 +15,9 @@ import redis
 
 from bench.load import Customer, Load
 from bench.receiver import cpu_seconds
+from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.connection import connect_async
-from dispatcher.store.keys import Keys
+from dispatcher.store.keys import keys_of
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspaces import Workspaces
 from tasks.redis_server import RedisServer
@@ -37,7 +38,10 @@ class Stack:
         self.folder = folder
         self.server = server
         self.client = redis.Redis.from_url(server.url)
-        self.load = Load(self.client)
+        partitions = int(settings.get("PARTITIONS", "1"))
+        self.keys = keys_of("dispatcher", partitions)
+        self._partitioning = Partitioning(partitions)
+        self.load = Load(self.client, partitions)
         self.workers: list[subprocess.Popen[bytes]] = []
         self.api = 0
         """Process id of the API, once it is started."""
@@ -87,10 +91,11 @@ class Stack:
 
         async def make() -> list[Customer]:
             client = connect_async(self.server.url)
-            workspaces = Workspaces(client, Keys(), SecretBox([]), allow_http=True)
+            of = [Workspaces(client, keys, SecretBox([]), allow_http=True) for keys in self.keys]
             made = []
             for number, url in enumerate(urls):
                 name = f"{prefix}{number}"
+                workspaces = of[self._partitioning.home(name)]
                 await workspaces.add(name, dialect, url, now_ms=round(time.time() * 1000), **limits)  # type: ignore[arg-type]
                 made.append(Customer(name, url))
             await client.aclose()
@@ -101,8 +106,9 @@ class Stack:
     def waiting(self) -> int:
         """How many status changes and callbacks have not ended."""
         pipe = self.client.pipeline(transaction=False)
-        pipe.xlen("dispatcher:events")
-        pipe.zcard("dispatcher:expiries")
+        for keys in self.keys:
+            pipe.xlen(keys.events)
+            pipe.zcard(keys.expiries)
         return sum(pipe.execute())
 
     def drained(self, seconds: float = 120) -> None:
