@@ -83,6 +83,8 @@ class Intake:
         self._logged = ""
         self._stop = asyncio.Event()
         self._due_ms: int | None = None
+        self._due = asyncio.Event()
+        """Set when something is or was due within RENEW_SECONDS; then this worker looks at the time."""
         self.leading = False
         self.failing_since: float | None = None
         """Since when Redis has been unavailable, in monotonic seconds; None: it answered last."""
@@ -90,6 +92,7 @@ class Intake:
     def stop(self) -> None:
         """Lets the current batch be accepted, then ends `run`."""
         self._stop.set()
+        self._due.set()
 
     @property
     def has_lease(self) -> bool:
@@ -97,9 +100,20 @@ class Intake:
         since = self.failing_since
         return self.leading and (since is None or time.monotonic() - since < LEASE_MS / 1000)
 
-    def is_due(self) -> bool:
-        """Whether this worker leads, and an endpoint needed attention or a callback was to expire by now."""
-        return self.leading and self._due_ms is not None and self._due_ms <= self._ledger.now_ms()
+    async def something_due(self, stopping: asyncio.Event) -> None:
+        """Waits until an endpoint needs attention or a callback expires, as far as the last renewal of the lease knew."""
+        await self._due.wait()
+        self._due.clear()
+        wait_ms = self._due_ms - self._ledger.now_ms() if self._due_ms else 0
+        if wait_ms > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), wait_ms / 1000)
+
+    def note_due(self, at_ms: int | None) -> None:
+        """Notes when an endpoint next needs attention or a callback expires; None if nothing waits."""
+        self._due_ms = at_ms
+        if at_ms is not None and at_ms <= self._ledger.now_ms() + RENEW_SECONDS * 1000:
+            self._due.set()
 
     def note_failure(self, error: RedisUnavailable) -> None:
         """Notes that a call to Redis failed."""
@@ -142,7 +156,8 @@ class Intake:
             return
         if not self.leading:
             log.info("intake.leading", pending=lead.pending, **self._queue.about)
-        self.leading, self._due_ms = True, lead.due_ms
+        self.leading = True
+        self.note_due(lead.due_ms)
         self._queue.note_unread(lead.queued - lead.pending)
         until = time.monotonic() + RENEW_SECONDS
         if not lead.pending:

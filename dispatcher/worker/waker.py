@@ -22,9 +22,6 @@ PAUSE_SECONDS, CROWDED_PAUSE_SECONDS = 0.005, 0.05
 Endpoints that went down together are due together, and without a pause would hold up those that are being served. The
 longer pause does not delay a workspace with few endpoints much, since wakes take workspaces in turn.
 """
-LOOK_SECONDS = 0.1
-"""How often the waker of one of several partitions looks whether something is due, which it asks no Redis for."""
-
 log = structlog.get_logger()
 
 
@@ -53,21 +50,19 @@ class Waker:
         self._agree = agree
         self._heartbeat = heartbeat
         self._wake_seconds = wake_seconds
-        self._more = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping`; survives failures of Redis and internal errors. Raises OtherFormat."""
         while not stopping.is_set():
-            self._more = self._is_due() and await self._look()
-            pause = self._pause_before_next()
+            if not self._heartbeat:
+                await self._intake.something_due(stopping)
+                if stopping.is_set():
+                    return
+            pause = self._pause_before_next(await self._look())
             if self._heartbeat:
                 self._heartbeat.load.look_in(pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
-
-    def _is_due(self) -> bool:
-        """Whether to wake now."""
-        return self._heartbeat is not None or self._more or self._intake.is_due()
 
     async def _look(self) -> bool:
         """Measures the load, then wakes; returns whether there is more to find."""
@@ -85,10 +80,12 @@ class Waker:
             log.exception("waker.internal_error")
         return False
 
-    def _pause_before_next(self) -> float:
-        if self._more:
-            return CROWDED_PAUSE_SECONDS if self._turns.are_crowded else PAUSE_SECONDS
-        return self._wake_seconds if self._heartbeat else LOOK_SECONDS
+    def _pause_before_next(self, more: bool) -> float:
+        if not more:
+            return self._wake_seconds
+        if not self._heartbeat:
+            self._intake.note_due(0)
+        return CROWDED_PAUSE_SECONDS if self._turns.are_crowded else PAUSE_SECONDS
 
     async def wake(self) -> bool:
         """Ends expired callbacks, hints endpoints that are due or whose hint was lost, settles leases that ran out.
