@@ -35,6 +35,7 @@ class Arrivals:
         self._partitions = {keys.events.encode(): keys.partition for keys in servers.keys}
         self._come = [asyncio.Event() for _ in servers.keys]
         self._listeners: dict[Node, _Listener] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self.are_told = True
         """Whether servers tell of changes; else queues are read every POLL_MS."""
 
@@ -45,17 +46,25 @@ class Arrivals:
     async def look(self, partition: int) -> int:
         """How many entries are on the queue; the next change after that is told. Raises RedisUnavailable."""
         node = self._servers.node(partition)
-        listener = self._listeners.get(node)
-        if listener is None or not listener.is_open:
-            listener = self._listeners[node] = _Listener(node, self._tell)
         with translated(node.url):
             try:
-                return await listener.length_of(self._servers.keys[partition].events)
+                return await self._listener(node).length_of(self._servers.keys[partition].events)
             except ResponseError as error:
                 if not _is_refusal(error):
                     raise
                 self._use_polling(error)
                 return 1
+
+    def _listener(self, node: Node) -> "_Listener":
+        known = self._listeners.get(node)
+        if known and known.is_open:
+            return known
+        if known:
+            closing = asyncio.create_task(known.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self._listeners[node] = _Listener(node, self._tell)
+        return self._listeners[node]
 
     def _use_polling(self, error: ResponseError) -> None:
         if self.are_told:
@@ -75,6 +84,7 @@ class Arrivals:
         """Closes the connections."""
         for listener in self._listeners.values():
             await listener.close()
+        await asyncio.gather(*self._closing)
 
 
 def _is_refusal(error: ResponseError) -> bool:

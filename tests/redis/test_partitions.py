@@ -1,0 +1,281 @@
+"""Several partitions on one server: who leads them, how queues are read, what is refused."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.settings import Settings
+from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.health import Health
+from dispatcher.rules.partitions import Partitioning
+from dispatcher.store.arrivals import Arrivals, ToldQueue
+from dispatcher.store.format import FORMAT
+from dispatcher.store.keys import count_key, keys_of
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.members import Owners, Registry, mask_of, partitions_of, registries
+from dispatcher.store.partition_count import require_partitions
+from dispatcher.store.servers import PlainServers
+from dispatcher.worker.engine import Engine
+from dispatcher.worker.metrics import Metrics
+from tasks import engine_wiring
+
+COUNT = 16
+PREFIX = "dispatcher"
+
+
+async def until(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20) -> Any:
+    """The condition's first true value."""
+    deadline = time.monotonic() + seconds
+    while not (found := await condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.02)
+    return found
+
+
+@asynccontextmanager
+async def servers_of(url: str, count: int = COUNT) -> AsyncIterator[PlainServers]:
+    """The servers of an installation; all of them are one."""
+    servers = PlainServers([url], keys_of(PREFIX, count))
+    try:
+        yield servers
+    finally:
+        await servers.aclose()
+
+
+def play(story: Coroutine[Any, Any, None]) -> None:
+    """Runs a story."""
+
+    async def run() -> None:
+        async with asyncio.timeout(50):
+            await story
+
+    asyncio.run(run())
+
+
+class Workers:
+    """Engines in this process, by name."""
+
+    def __init__(self, url: str, servers: PlainServers) -> None:
+        self._settings = Settings(redis_url=url, partitions=COUNT, metrics_port=0)
+        self._servers = servers
+        self._running: dict[str, tuple[Engine, asyncio.Task[None], AsyncExitStack]] = {}
+
+    async def start(self, name: str) -> None:
+        """Starts an engine."""
+        stack = AsyncExitStack()
+        engine_of = engine_wiring.engine(
+            self._settings, name, 100, 100, Metrics(), Health(), lambda hints: None
+        )
+        engine = await stack.enter_async_context(engine_of)
+        self._running[name] = engine, asyncio.create_task(engine.run()), stack
+
+    async def stop(self, name: str) -> None:
+        """Ends it as TERM does."""
+        engine, task, stack = self._running.pop(name)
+        engine.stop()
+        await task
+        await stack.aclose()
+
+    async def stop_all(self) -> None:
+        """Ends all."""
+        for name in list(self._running):
+            await self.stop(name)
+
+    async def leases(self) -> list[str]:
+        """The tokens of the leases of all partitions; empty where there is none."""
+        client = self._servers.client(0)
+        return [(one or b"").decode() for one in await client.mget([k.intake for k in self._servers.keys])]
+
+    async def all_owned(self) -> bool:
+        """Whether every partition has an owner."""
+        return all(await self.leases())
+
+    async def shares(self) -> dict[str, int]:
+        """How many partitions each live worker says that it leads."""
+        wire = self._servers.wire(0)
+        beat = await Ledger(wire.call, self._servers.keys[0]).beat("looks-on", json.dumps({"format": FORMAT}))
+        owners = Owners.read(
+            {name: json.loads(text) for name, _, text in beat.heartbeats if name != "looks-on"}, COUNT
+        )
+        return {name: len(of) for name, of in owners.of.items()} if not owners.without else {}
+
+
+def test_shares_follow_the_workers(redis_url: str) -> None:
+    """One worker leads all; a second one gets half of them, and the first leads all again when that has ended."""
+
+    async def story() -> None:
+        async with servers_of(redis_url) as servers:
+            workers = Workers(redis_url, servers)
+
+            async def shared(expected: dict[str, int]) -> bool:
+                return expected == await workers.shares()
+
+            await workers.start("a")
+            await until(lambda: shared({"a": COUNT}), "one owner of all")
+            before = await workers.leases()
+            await workers.start("b")
+            await until(lambda: shared({"a": COUNT // 2, "b": COUNT // 2}), "two owners of half")
+            moved = sum(one != other for one, other in zip(before, await workers.leases(), strict=True))
+            assert COUNT // 2 == moved
+            await workers.stop("b")
+            await until(lambda: shared({"a": COUNT}), "one owner of all again")
+            await workers.stop_all()
+            assert not any(await workers.leases())
+
+    play(story())
+
+
+def test_two_engines_one_partition_each_once(redis_url: str) -> None:
+    """What is XADDed to the queues of all partitions is taken off each, while owners change."""
+
+    async def story() -> None:
+        async with servers_of(redis_url) as servers:
+            workers = Workers(redis_url, servers)
+            client = servers.client(0)
+            await workers.start("a")
+            await until(workers.all_owned, "owners")
+            await workers.start("b")
+            for number in range(200):
+                await client.xadd(servers.keys[number % COUNT].events, {"event": f"no JSON {number}"})
+                if number == 100:
+                    await workers.stop("a")
+
+            async def rejected() -> bool:
+                return 200 == sum([await client.xlen(keys.rejected) for keys in servers.keys])
+
+            await until(rejected, "all are rejected, once each")
+            assert not any([await client.xlen(keys.events) for keys in servers.keys])
+            await workers.stop_all()
+
+    play(story())
+
+
+def test_an_entry_is_read_when_it_comes(redis_url: str) -> None:
+    """A queue that is waited on is read as soon as an entry has come, after the connection broke as well."""
+
+    async def story() -> None:
+        async with servers_of(redis_url) as servers:
+            arrivals = Arrivals(servers)
+            keys = servers.keys[5]
+            await Ledger(servers.wire(5).call, keys).lead("me", 60_000)
+            queue = ToldQueue(servers.wire(5).call, keys, arrivals)
+            assert [] == await queue.read(10, 50)
+            for kill in (False, True):
+                reading = asyncio.create_task(queue.read(10, 30_000))
+                await asyncio.sleep(0.05)
+                if kill:
+                    await servers.client(0).execute_command(
+                        "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"
+                    )
+                    assert [] == await reading  # it looks, and finds nothing
+                    reading = asyncio.create_task(queue.read(10, 30_000))
+                    await asyncio.sleep(0.05)
+                await servers.client(0).xadd(keys.events, {"event": "x"})
+                assert 1 == len(await reading)
+            assert arrivals.are_told
+            await arrivals.aclose()
+
+    play(story())
+
+
+def test_a_server_that_tells_nothing(redis_url: str) -> None:
+    """A user that may not have itself told of changes reads the queue again and again."""
+
+    async def story() -> None:
+        async with servers_of(redis_url) as admin:
+            await admin.client(0).execute_command(
+                "ACL", "SETUSER", "dumb", "on", ">pass", "~*", "&*", "+@all", "-client"
+            )
+            url = redis_url.replace("unix://", "unix://dumb:pass@")
+            async with servers_of(url) as servers:
+                arrivals, keys = Arrivals(servers), servers.keys[5]
+                await Ledger(servers.wire(5).call, keys).lead("me", 60_000)
+                queue = ToldQueue(servers.wire(5).call, keys, arrivals)
+                with capture_logs() as logged:
+                    assert [] == await queue.read(10, 50)
+                assert ["redis.polled"] == [line["event"] for line in logged]
+                await servers.client(0).xadd(keys.events, {"event": "x"})
+                assert 1 == len(await until(lambda: queue.read(10, 1000), "the entry"))
+                await arrivals.aclose()
+            await admin.client(0).execute_command("ACL", "DELUSER", "dumb")
+
+    play(story())
+
+
+def test_another_number_is_refused(redis_url: str) -> None:
+    """A process with another number of partitions refuses, and says which number the installation has."""
+
+    async def story() -> None:
+        for count in (COUNT, 8, 1):
+            async with servers_of(redis_url, count) as servers:
+                if count == COUNT:
+                    await require_partitions(servers, PREFIX, keep=True)
+                    await require_partitions(servers, PREFIX)
+                    continue
+                with pytest.raises(
+                    OtherFormat, match=f"with {COUNT} partitions.*DISPATCHER_PARTITIONS is {count}"
+                ):
+                    await require_partitions(servers, PREFIX, keep=True)
+        async with servers_of(redis_url) as servers:
+            assert str(COUNT).encode() == await servers.client(0).get(count_key(PREFIX))
+
+    play(story())
+
+
+def test_an_installation_with_one_is_not_divided(redis_url: str) -> None:
+    """Data of one partition is not overlooked: several are refused where it is."""
+
+    async def story() -> None:
+        async with servers_of(redis_url, 1) as one:
+            await one.client(0).set(one.keys[0].format, 2)
+        async with servers_of(redis_url) as servers:
+            with pytest.raises(OtherFormat, match="with 1 partition, and"):
+                await require_partitions(servers, PREFIX, keep=True)
+
+    play(story())
+
+
+def test_a_registry_that_is_away(redis_url: str) -> None:
+    """Workers see each other as long as one registry answers; if none does, that is said."""
+
+    async def away(*_: Any) -> Any:
+        raise ConnectionError("away")
+
+    async def story() -> None:
+        async with servers_of(redis_url) as servers:
+            ledgers = [Ledger(servers.wire(one).call, servers.keys[one]) for one in registries(COUNT)]
+            assert 3 == len(ledgers)
+            broken = [Ledger(away, servers.keys[one]) for one in registries(COUNT)]
+            await Registry([ledgers[0], *broken[1:]]).beat("a", '{"owns": "3"}')
+            members = await Registry([broken[0], *ledgers[1:]]).beat("b", '{"owns": "c"}')
+            assert {"b"} == set(members.heartbeats)  # `a` is in the first alone
+            members = await Registry(ledgers).beat("c", "{}")
+            assert {"a", "b", "c"} == set(members.heartbeats)
+            assert all(0 <= age < 60_000 for age in members.ages_ms.values())
+            with pytest.raises(RedisUnavailable):
+                await Registry(broken).beat("d", "{}")
+            await Registry(ledgers).leave("a")
+            assert "a" not in (await Registry(ledgers).beat("c", "{}")).heartbeats
+
+    play(story())
+
+
+def test_masks() -> None:
+    """A set of partitions is written as a number, and anything else is read as none."""
+    assert ("0", "5", "8" + "0" * 255) == (mask_of(set()), mask_of({0, 2}), mask_of({1023}))
+    assert frozenset({0, 2}) == partitions_of("5")
+    assert frozenset() == partitions_of("0") == partitions_of("") == partitions_of(None) == partitions_of("x")
+
+
+def test_every_partition_has_workspaces() -> None:
+    """Workspaces are spread over all partitions, each always in the same one."""
+    partitioning = Partitioning(COUNT)
+    homes = [partitioning.home(f"w{number}") for number in range(400)]
+    assert set(range(COUNT)) == set(homes)
+    assert homes == [Partitioning(COUNT).home(f"w{number}") for number in range(400)]
