@@ -244,6 +244,14 @@ def keys_of(prefix: str, partitions: int = 1) -> list[Keys]:
     return [Keys(f"{prefix}:{{{tag}}}", number) for number, tag in enumerate(tags(partitions))]
 
 
+def partitions_key(prefix: str) -> str:
+    """String: how many partitions the installation has, in decimal digits. Permanent.
+
+    It has no tag and belongs to no partition: on several servers it lies on the first one, on a cluster in the slot of its name.
+    """
+    return f"{prefix}:partitions"
+
+
 @functools.lru_cache(maxsize=4096)
 def endpoint_id(name: "EndpointName | str") -> str:
     """The 12-character id of an endpoint in keys, from its name or the name's text.
