@@ -4,9 +4,9 @@ redis-py is imported when a client is created, so that importing this module sta
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from dispatcher.errors import DispatcherError, InvalidInput, visible
+from dispatcher.errors import DispatcherError, InvalidInput
 from dispatcher.given import Change as Change
 from dispatcher.given import Given, looked_at, several
 from dispatcher.given import Ready as Ready
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     import redis.asyncio
 
-    from dispatcher.store.producer_queue import ProducerQueue
     from dispatcher.store.round_trips import AsyncNodes, Nodes
 
 BATCH = 500
@@ -55,10 +54,12 @@ class Dispatcher:
     ) -> None:
         _refuse_no_client(self, client)
         from dispatcher.store.connection import connect
+        from dispatcher.store.producer_servers import queue_of
         from dispatcher.store.round_trips import Nodes
 
         self._nodes = client if isinstance(client, Nodes) else Nodes(connect, {url: client})
-        self._queue = _queue(url, key_prefix, partitions, widths, is_url=isinstance(client, Nodes))
+        is_url = isinstance(client, Nodes)
+        self._queue = queue_of(url, key_prefix, partitions, widths, BATCH, is_url=is_url)
 
     @classmethod
     def from_url(
@@ -169,10 +170,12 @@ class AsyncDispatcher:
     ) -> None:
         _refuse_no_client(self, client)
         from dispatcher.store.connection import connect_async
+        from dispatcher.store.producer_servers import queue_of
         from dispatcher.store.round_trips import AsyncNodes
 
         self._nodes = client if isinstance(client, AsyncNodes) else AsyncNodes(connect_async, {url: client})
-        self._queue = _queue(url, key_prefix, partitions, widths, is_url=isinstance(client, AsyncNodes))
+        is_url = isinstance(client, AsyncNodes)
+        self._queue = queue_of(url, key_prefix, partitions, widths, BATCH, is_url=is_url)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
@@ -273,35 +276,3 @@ def _refuse_no_client(dispatcher: "Dispatcher | AsyncDispatcher", client: object
     if is_other or not (is_ours or hasattr(client, "pipeline")):
         name, wanted = type(dispatcher).__name__, "redis.asyncio.Redis" if is_async else "redis.Redis"
         raise InvalidInput(f"{name} takes a {wanted}; {name}.from_url takes a URL")
-
-
-def _queue(
-    url: str, key_prefix: str, partitions: int, widths: Mapping[str, int] | None, *, is_url: bool
-) -> "ProducerQueue":
-    """The queue to write to; with `is_url` the URL says on which servers it lies. Raises InvalidInput."""
-    from dispatcher.rules.partitions import MOST, MOST_WIDTH
-    from dispatcher.store.keys import is_prefix
-    from dispatcher.store.placement import PlainPlacement
-    from dispatcher.store.producer_queue import ProducerQueue
-    from dispatcher.store.producer_servers import placement_of
-
-    if not is_prefix(key_prefix):
-        raise InvalidInput(
-            f"key_prefix is {visible(repr(key_prefix))[:50]}: give the workers' DISPATCHER_KEY_PREFIX, which is "
-            "1 to 32 letters, digits, _, . or -"
-        )
-    if not _is_count(partitions, MOST):
-        raise InvalidInput(
-            f"partitions is {visible(repr(partitions))[:50]}: give the workers' DISPATCHER_PARTITIONS, which is 1 to {MOST:,}"
-        )
-    for workspace, width in (widths or {}).items():
-        if not _is_count(width, MOST_WIDTH):
-            raise InvalidInput(
-                f"the width of {visible(repr(workspace))[:80]} is {visible(repr(width))[:50]}: it is 1 to {MOST_WIDTH}"
-            )
-    placement = placement_of(url, partitions) if is_url else PlainPlacement([url])
-    return ProducerQueue(key_prefix, placement, BATCH, partitions, dict(widths or {}))
-
-
-def _is_count(value: Any, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most

@@ -31,14 +31,14 @@ class ClusterPlacement:
         self._holders: dict[int, str] = {}
         self._is_stale = True
         self._away: set[str] = set()
-        """Nodes that have not answered since the map was read."""
+        """Nodes that have not answered when last asked: until they do, or hold nothing, the map is read each time."""
 
     def prepare(self) -> Trips[tuple[str, Exception] | None]:
         """Reads the map, if it is not known or known to be wrong; returns which node could not say it, and why.
 
         One node is asked, and if it does not answer all others at once: so nodes that are away cost two time-outs at most.
         """
-        if not self._is_stale:
+        if not (self._is_stale or self._away):
             return None
         known = list(dict.fromkeys([*self._holders.values(), *self._start]))
         known.sort(key=self._away.__contains__)  # those come last
@@ -49,7 +49,7 @@ class ClusterPlacement:
                 if not isinstance(reply, Exception):
                     self._holders = dict(self._read(reply, node))
                     self._is_stale = False
-                    self._away.clear()
+                    self._away &= set(self._holders.values())
                     return None
                 failed = node, reply
         return failed
@@ -62,6 +62,10 @@ class ClusterPlacement:
         """The numbers of the commands that go to each node."""
         return grouped(self, commands)
 
+    def answered(self, node: str) -> None:
+        """The node is not away."""
+        self._away.discard(node)
+
     def redirected(self, node: str, reply: Any) -> Target | None:
         """Follows MOVED and ASK. A node that is away, or without the others, makes the map one to read again."""
         match reply:
@@ -73,7 +77,6 @@ class ClusterPlacement:
             case AskError():
                 return Target(self._url(reply.host, reply.port, node), True)
             case ConnectionError() | TimeoutError() | OSError():
-                self._is_stale = True
                 self._away.add(node)
             case ClusterDownError():
                 self._is_stale = True

@@ -35,6 +35,9 @@ class Placement(Protocol):
     def group(self, commands: Sequence[Command]) -> Mapping[str, Sequence[int]]:
         """The numbers of the commands that go to each server."""
 
+    def answered(self, node: str) -> None:
+        """A server has answered."""
+
     def redirected(self, node: str, reply: Any) -> Target | None:
         """Where a command is to be sent again, if a server's reply says so; learns from every reply that is an exception."""
 
@@ -58,6 +61,9 @@ class PlainPlacement:
         if len(self._urls) == 1:
             return {self._urls[0]: range(len(commands))}
         return grouped(self, commands)
+
+    def answered(self, node: str) -> None:
+        """That changes nothing here."""
 
     def redirected(self, node: str, reply: Any) -> Target | None:
         """Plain servers redirect nothing."""

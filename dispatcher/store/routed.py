@@ -52,7 +52,8 @@ def send(
     for _ in range(1 + REDIRECTIONS):
         answers = yield from _round(commands, by_node, asking, durable)
         failures: list[int] = []
-        for numbers, answer in zip(by_node.values(), answers, strict=True):
+        for (node, numbers), answer in zip(by_node.items(), answers, strict=True):
+            placement.answered(node)  # `redirected` is told if it has not
             for number, reply in zip(numbers, answer, strict=True):
                 replies[number] = reply
                 if type(reply) is Failure:
