@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     key_prefix: Annotated[str, Field(pattern=PREFIX_PATTERN)] = Field(
         "dispatcher", description="prefix of every Redis key"
     )
+    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="partitions of the installation (docs/partitions.md), chosen once; 256 for a cluster"
+    )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         5, description="POSTs per callback, including the first"
     )

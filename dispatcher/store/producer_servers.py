@@ -58,8 +58,7 @@ def placement_of(url: str, partitions: int) -> Placement:
 
     Raises InvalidInput for an invalid URL, which it does not quote, and for several servers with one partition.
     """
-    if not isinstance(url, str) or "+cluster:" not in url.lower():
-        urls = _NEXT.split(url.strip()) if isinstance(url, str) else [url]
+    if urls := plain_servers(url):
         for one in urls:
             _check(one)
         if len(urls) > 1:
@@ -67,6 +66,13 @@ def placement_of(url: str, partitions: int) -> Placement:
         return PlainPlacement(urls)
     _need_partitions(partitions, "a cluster")
     return _cluster(url.strip())
+
+
+def plain_servers(url: str) -> list[str]:
+    """The URLs in a list of plain servers; none for a cluster."""
+    if not isinstance(url, str):
+        return [url]
+    return [] if "+cluster:" in url.lower() else _NEXT.split(url.strip())
 
 
 def _cluster(url: str) -> ClusterPlacement:
