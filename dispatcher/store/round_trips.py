@@ -59,10 +59,13 @@ class Nodes:
     def _send(self, requests: Sequence[Request]) -> list[list[Any]]:
         if len(requests) == 1:
             return [self._send_one(requests[0])]
-        with ThreadPoolExecutor(
-            len(requests)
-        ) as threads:  # so that one that is away costs the others nothing
-            return list(threads.map(self._send_one, requests))
+        own, *others = requests
+        with ThreadPoolExecutor(len(others)) as threads:  # so that one that is away costs the others nothing
+            try:
+                sent = [threads.submit(self._send_one, request) for request in others]
+            except RuntimeError:  # there are no new threads, for example while the interpreter ends
+                return [self._send_one(request) for request in requests]
+            return [self._send_one(own), *(one.result() for one in sent)]
 
     def _send_one(self, request: Request) -> list[Any]:
         client = self._clients.get(request.node) or self._clients.setdefault(

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,3 +274,18 @@ def test_a_client_of_ones_own(redis_url: str) -> None:
     with Dispatcher(client, redis_url, partitions=16) as dispatcher:
         assert 60 == len(dispatcher.enqueue_many(many(60)))
     assert 60 == sum(map(len, queues([redis_url], 16)))
+
+
+def test_while_the_interpreter_ends(two: list[RedisServer]) -> None:
+    """What is enqueued by a handler of atexit arrives too, where there are no new threads any more."""
+    code = """
+import atexit, json, sys
+from dispatcher import Dispatcher
+dispatcher = Dispatcher.from_url(sys.argv[1], partitions=16)
+atexit.register(lambda: dispatcher.enqueue_many(json.loads(sys.argv[2])))
+"""
+    given = many(60)
+    command = [sys.executable, "-c", code, urls(two), json.dumps(given)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "" == done.stderr
+    assert 60 == sum(map(len, queues([server.url for server in two], 16)))
