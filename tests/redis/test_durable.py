@@ -12,9 +12,9 @@ import redis
 from dispatcher import Dispatcher, EnqueueInterrupted, InvalidInput
 from dispatcher.errors import DispatcherError
 from tasks.redis_server import RedisServer, find_in_wheel
+from tests.redis.partitioned import BOTH, Enqueue, many
 from tests.redis.small_cluster import SmallCluster, free_port, wait_for
 from tests.redis.test_producer import change, queued
-from tests.redis.test_producer_partitions import BOTH, Enqueue, many
 
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 QUICK = "?socket_timeout=1"

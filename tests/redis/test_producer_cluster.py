@@ -13,9 +13,9 @@ from dispatcher.errors import DispatcherError
 from dispatcher.rules.partitions import SLOTS, Partitioning, slot_of, tags
 from dispatcher.store.keys import keys_of
 from tasks.redis_server import RedisServer
+from tests.redis.partitioned import BOTH, NAMES, Enqueue, many
 from tests.redis.small_cluster import SmallCluster, free_port
 from tests.redis.test_producer import change
-from tests.redis.test_producer_partitions import BOTH, NAMES, Enqueue, many
 
 P = 16
 

@@ -1,105 +1,22 @@
 """Enqueuing to partitions, on one server and on several that know nothing of each other."""
 
-import asyncio
 import contextlib
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 
-from dispatcher import (
-    AsyncDispatcher,
-    Dispatcher,
-    DispatcherError,
-    EnqueueInterrupted,
-    InvalidInput,
-    RedisUnavailable,
-    StatusChange,
-)
-from dispatcher.producer import BATCH, Ready, ready
+from dispatcher import Dispatcher, DispatcherError, InvalidInput, RedisUnavailable
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.keys import keys_of
 from tasks.redis_server import RedisServer
+from tests.command import command
+from tests.redis.partitioned import BOTH, NAMES, Enqueue, many, queues, urls
 from tests.redis.test_producer import change
 
 PARTITIONS = Path(__file__).parents[2] / "docs" / "partitions.md"
-NAMES = [f"customer-{number}" for number in range(60)]
-
-NOW_MS = 2_000_000_000_000
-
-Enqueue = Callable[..., list[str]]
-
-
-@pytest.fixture
-def two(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
-    """Two servers."""
-    with contextlib.ExitStack() as stack:
-        folders = [tmp_path / "a", tmp_path / "b"]
-        for folder in folders:
-            folder.mkdir()
-        yield [stack.enter_context(RedisServer(one, executable=server_program)) for one in folders]
-
-
-def urls(servers: list[RedisServer]) -> str:
-    """Their URLs, as a setting names them."""
-    return ", ".join(server.url for server in servers)
-
-
-def blocking(url: str, changes: list[Any], options: dict[str, Any], **how: Any) -> list[str]:
-    """Enqueues with Dispatcher."""
-    with Dispatcher.from_url(url, **options) as dispatcher:
-        return dispatcher.enqueue_many(changes, **how)
-
-
-def by_asyncio(url: str, changes: list[Any], options: dict[str, Any], **how: Any) -> list[str]:
-    """Enqueues with AsyncDispatcher."""
-
-    async def work() -> list[str]:
-        async with AsyncDispatcher.from_url(url, **options) as dispatcher:
-            return await dispatcher.enqueue_many(changes, **how)
-
-    return asyncio.run(work())
-
-
-BOTH = pytest.mark.parametrize("enqueue", [blocking, by_asyncio])
-
-
-def queue(url: str, key: str) -> list[StatusChange]:
-    """What is on one queue, in order."""
-    with redis.Redis.from_url(url) as client:
-        return [StatusChange.from_json(fields[b"event"]) for _, fields in client.xrange(key)]
-
-
-def queues(servers: list[str], partitions: int) -> list[list[StatusChange]]:
-    """What is on the queue of each partition, at the server where it has to be; nothing is anywhere else."""
-    found = [
-        queue(servers[one.partition % len(servers)], one.events) for one in keys_of("dispatcher", partitions)
-    ]
-    total = 0
-    for url in servers:
-        with redis.Redis.from_url(url) as client:
-            total += sum(client.xlen(key) for key in client.keys("*:events"))
-    assert total == sum(map(len, found))
-    return found
-
-
-def many(count: int = BATCH + 200) -> list[dict[str, object]]:
-    """Changes of several messages of every workspace: change n is the n-th of its message."""
-    return [
-        change(
-            number,
-            workspace=NAMES[number % 60],
-            message={"uuid": f"m{number % 180}", "src": "A", "dest": "+1"},
-        )
-        | {"eventId": f"e{number}"}
-        for number in range(count)
-    ]
 
 
 @BOTH
@@ -207,47 +124,6 @@ def test_check_and_queued(two: list[RedisServer], enqueue: Enqueue) -> None:
         assert 59 == dispatcher.queued()
 
 
-@BOTH
-def test_one_server_is_away(two: list[RedisServer], enqueue: Enqueue) -> None:
-    """What goes to the other one is on the queue, and confirmed; the error names the server, without its password."""
-    two[1].stop()
-    away = f"redis://user:hush@127.0.0.1:1/0 {two[0].url}"
-    keys, given = keys_of("dispatcher", 16), many()
-    with pytest.raises(EnqueueInterrupted, match=r"redis://127\.0\.0\.1:1/0 is not reachable") as caught:
-        enqueue(away.replace(two[0].url, "") + f",{two[0].url}", given, {"partitions": 16})
-    assert "hush" not in str(caught.value)
-    assert caught.value.confirmed == []  # the number of partitions is on the first server
-    there_first = f"{two[0].url} redis://user:hush@127.0.0.1:1/0"
-    with pytest.raises(EnqueueInterrupted, match=r"127\.0\.0\.1:1/0 is not reachable") as caught:
-        enqueue(there_first, given, {"partitions": 16})
-    assert "hush" not in str(caught.value)
-    found = [one.event_id for key in keys[::2] for one in queue(two[0].url, key.events)]
-    assert sorted(found) == sorted(caught.value.confirmed)
-    wanted = [one["eventId"] for one in given if Partitioning(16).home(str(one["workspace"])) % 2 == 0]
-    assert wanted == caught.value.confirmed
-
-
-def test_nothing_overtakes_what_was_refused(two: list[RedisServer]) -> None:
-    """Where a server refuses something, nothing that comes after it goes there, also if it would take that again."""
-    with (
-        redis.Redis.from_url(two[1].url) as client,
-        Dispatcher.from_url(urls(two), partitions=16) as dispatcher,
-    ):
-        client.config_set("maxmemory", "1")
-
-        def changes() -> Iterator[Ready]:
-            for number, one in enumerate(many(BATCH) * 2):
-                if number == BATCH:
-                    client.config_set("maxmemory", "0")
-                yield ready(one, NOW_MS)
-
-        with pytest.raises(EnqueueInterrupted, match=r"is full \(maxmemory\)") as caught:
-            dispatcher.enqueue_ready(changes())
-        assert [] == client.keys("*:events")
-    there = [one for one in many(BATCH) if Partitioning(16).home(str(one["workspace"])) % 2 == 0]
-    assert 2 * len(there) == len(caught.value.confirmed)
-
-
 def test_a_user_that_may_only_enqueue(redis_url: str) -> None:
     """A Redis user for a producer with partitions needs the three rules of the document, and is told of each that it lacks."""
     (line,) = re.findall(r"^ACL SETUSER dispatcher-producer (.*)$", PARTITIONS.read_text(), re.M)
@@ -276,16 +152,14 @@ def test_a_client_of_ones_own(redis_url: str) -> None:
     assert 60 == sum(map(len, queues([redis_url], 16)))
 
 
-def test_while_the_interpreter_ends(two: list[RedisServer]) -> None:
-    """What is enqueued by a handler of atexit arrives too, where there are no new threads any more."""
-    code = """
-import atexit, json, sys
-from dispatcher import Dispatcher
-dispatcher = Dispatcher.from_url(sys.argv[1], partitions=16)
-atexit.register(lambda: dispatcher.enqueue_many(json.loads(sys.argv[2])))
-"""
-    given = many(60)
-    command = [sys.executable, "-c", code, urls(two), json.dumps(given)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert "" == done.stderr
-    assert 60 == sum(map(len, queues([server.url for server in two], 16)))
+def test_the_command(redis_url: str, tmp_path: Path) -> None:
+    """`dispatcher enqueue` takes the number of partitions from the settings; a wrong one is wrong usage."""
+    (tmp_path / "file.jsonl").write_text("\n".join(map(json.dumps, many(60))))
+    done = command(redis_url, "enqueue", str(tmp_path / "file.jsonl"), PARTITIONS="16")
+    assert (0, "60 status changes enqueued\n") == (done.returncode, done.stdout)
+    assert 60 == sum(map(len, queues([redis_url], 16)))
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("dispatcher:partitions", "16")
+    done = command(redis_url, "enqueue", str(tmp_path / "file.jsonl"), PARTITIONS="4")
+    assert (2, 1) == (done.returncode, len(done.stderr.splitlines()))
+    assert "pass partitions=16, or set DISPATCHER_PARTITIONS=16" in done.stderr
