@@ -1,6 +1,6 @@
 """Generates the test vectors in `docs/partitions.md`. `make docs` runs it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dispatcher.rules.partitions import Partitioning, crc16, slot_of, tags
@@ -66,7 +66,7 @@ def _tables() -> Iterator[str]:
     yield from _table(("P", "workspace", "message.uuid", "width", "partition", "queue"), found)
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     for row in (columns, ("---",) * len(columns), *rows):
         yield f"| {' | '.join(row)} |".replace("| --- ", "|---").replace("|--- |", "|---|")
     yield ""

@@ -93,11 +93,12 @@ def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
 @BOTH
 def test_a_server_that_does_not_answer_is_asked_once(redis_url: str, enqueue: Enqueue) -> None:
     """Of several batches one waits for it, and all go to the other."""
+    given = [one | {"workspace": f"w{number}"} for number, one in enumerate(many(4 * BATCH))]
     with silent_server() as (silent, connections):
-        with pytest.raises(EnqueueInterrupted, match=r"Timeout reading from") as caught:
-            enqueue(f"{redis_url} {silent}", many(4 * BATCH), {"partitions": 16})
+        with pytest.raises(EnqueueInterrupted, match="Timeout reading from") as caught:
+            enqueue(f"{redis_url} {silent}", given, {"partitions": 1024})
         assert 1 == len(connections)
-    homes = [Partitioning(16).home(str(one["workspace"])) for one in many(4 * BATCH)]
+    homes = [Partitioning(1024).home(str(one["workspace"])) for one in given]
     assert sum(home % 2 == 0 for home in homes) == len(caught.value.confirmed)
 
 
