@@ -1,5 +1,6 @@
 """Enqueuing to several servers of which one is away, silent or full, and while the interpreter ends."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -11,12 +12,13 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from dispatcher import Dispatcher, EnqueueInterrupted
+from dispatcher import AsyncDispatcher, Dispatcher, EnqueueInterrupted
 from dispatcher.producer import BATCH, Ready, ready
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.keys import keys_of
 from tasks.redis_server import RedisServer
 from tests.redis.partitioned import BOTH, Enqueue, many, queue, queues, urls
+from tests.redis.test_cancelled import cancelled_after
 
 NOW_MS = 2_000_000_000_000
 
@@ -115,3 +117,17 @@ atexit.register(lambda: dispatcher.enqueue_many(json.loads(sys.argv[2])))
     done = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert "" == done.stderr
     assert 60 == sum(map(len, queues([server.url for server in two], 16)))
+
+
+def test_cancelled_on_the_way_to_two_servers(two: list[RedisServer]) -> None:
+    """A cancellation arrives, whichever of two servers has answered by then, and the dispatcher goes on."""
+
+    async def work() -> None:
+        async with AsyncDispatcher.from_url(urls(two), partitions=16) as dispatcher:
+            turns, was_there_time = 0, False
+            while not was_there_time:
+                turns += 1
+                was_there_time = not await cancelled_after(turns, dispatcher.enqueue_many(many(60)))
+            assert 60 == len(await dispatcher.enqueue_many(many(60)))
+
+    asyncio.run(work())
