@@ -74,9 +74,10 @@ format: installed ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: installed ## write .env.example and the README's table of settings anew
+docs: installed ## write .env.example and the tables in README and docs anew
 	$(BIN)/python -m config.settings_docs
 	$(BIN)/python -m tasks.command_docs
+	$(BIN)/python -m tasks.partition_docs
 
 picture: installed ## draw docs/demo.svg anew, from a run of the demo
 	@$(BIN)/dispatcher demo --picture docs/demo.svg

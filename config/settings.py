@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         "dispatcher", description="prefix of every Redis key"
     )
     partitions: Annotated[int, Field(ge=1, le=MOST)] = Field(
-        1, description="partitions of the installation, chosen once; 256 for a cluster (docs/partitions.md)"
+        1, description="partitions of the installation (docs/partitions.md), chosen once; 256 for a cluster"
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         5, description="POSTs per callback, including the first"

@@ -21,6 +21,8 @@ class Ready(NamedTuple):
     event_id: str
     workspace: str
     raw: bytes
+    message: str = ""
+    """The UUID of its message, which decides on the partition."""
 
 
 def ready(change: Change, now_ms: int, *, allow_http: bool = True) -> Ready:
@@ -32,7 +34,7 @@ def ready(change: Change, now_ms: int, *, allow_http: bool = True) -> Ready:
     check_not_ahead(timestamp_ms(one.timestamp), now_ms)
     if one.callback_url is not None:
         _check_url(one.callback_url, allow_http)
-    return Ready(one.event_id, one.workspace, one.to_json())
+    return Ready(one.event_id, one.workspace, one.to_json(), one.message.uuid)
 
 
 def unknown_workspace(workspace: str) -> str:

@@ -3,20 +3,10 @@
 redis-py is imported when a client is created, so that importing this module stays cheap.
 """
 
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Self
 
-from dispatcher.errors import (
-    DispatcherError,
-    EnqueueInterrupted,
-    InvalidInput,
-    RedisFull,
-    RedisUnavailable,
-    sentence,
-    visible,
-)
+from dispatcher.errors import DispatcherError, InvalidInput
 from dispatcher.given import Change as Change
 from dispatcher.given import Given, looked_at, several
 from dispatcher.given import Ready as Ready
@@ -28,7 +18,7 @@ if TYPE_CHECKING:
 
     import redis.asyncio
 
-    from dispatcher.store.keys import Keys
+    from dispatcher.store.round_trips import AsyncNodes, Nodes
 
 BATCH = 500
 """Status changes per round trip."""
@@ -50,76 +40,104 @@ class Dispatcher:
         password
     key_prefix: prefix of every key: the workers' DISPATCHER_KEY_PREFIX,
         1 to 32 letters, digits, _, . or -
+    partitions, widths: as `from_url` takes them
     """
 
-    def __init__(self, client: "redis.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
+    def __init__(
+        self,
+        client: "redis.Redis | Nodes",
+        url: str = "",
+        key_prefix: str = "dispatcher",
+        *,
+        partitions: int = 1,
+        widths: Mapping[str, int] | None = None,
+    ) -> None:
         _refuse_no_client(self, client)
-        self._client = client
-        self._url = url
-        self._keys = _keys(key_prefix)
+        from dispatcher.store.connection import connect
+        from dispatcher.store.producer_servers import queue_of
+        from dispatcher.store.round_trips import Nodes
+
+        self._nodes = client if isinstance(client, Nodes) else Nodes(connect, {url: client})
+        is_url = isinstance(client, Nodes)
+        self._queue = queue_of(url, key_prefix, partitions, widths, BATCH, is_url=is_url)
 
     @classmethod
-    def from_url(cls, redis_url: str, *, key_prefix: str = "dispatcher") -> Self:
+    def from_url(
+        cls,
+        redis_url: str,
+        *,
+        key_prefix: str = "dispatcher",
+        partitions: int = 1,
+        widths: Mapping[str, int] | None = None,
+    ) -> Self:
         """Creates a client, which connects at the first call and gives up after 5 s without an answer.
 
-        redis_url: redis://, rediss:// (TLS) or unix://, as in DISPATCHER_REDIS_URL
+        redis_url: redis://, rediss:// (TLS) or unix://, as in
+            DISPATCHER_REDIS_URL; with partitions also several of these,
+            separated by blanks or commas, or redis+cluster://host:port,…
         key_prefix: prefix of every key: the workers' DISPATCHER_KEY_PREFIX
+        partitions: the workers' DISPATCHER_PARTITIONS (docs/partitions.md)
+        widths: over how many partitions a workspace is spread, for
+            workspaces with more than one. A wrong or missing number loses
+            nothing: a worker hands the status change on.
 
-        Raises InvalidInput if either is invalid.
+        Raises InvalidInput if one of them is invalid.
         """
         from dispatcher.store.connection import connect
+        from dispatcher.store.round_trips import Nodes
 
-        return cls(connect(redis_url), redis_url, key_prefix)
+        return cls(Nodes(connect), redis_url, key_prefix, partitions=partitions, widths=widths)
 
-    def enqueue(self, *changes: Change, check: bool = False) -> list[str]:
+    def enqueue(self, *changes: Change, check: bool = False, durable: bool | int = False) -> list[str]:
         """Enqueues status changes and returns their eventIds; enqueues none if one is invalid.
 
         With `check` it first asks Redis whether the workspaces exist, and refuses an unknown one here instead of leaving it
-        for a worker to reject. Raises InvalidInput, RedisFull, or EnqueueInterrupted (a RedisUnavailable), which lists what
-        is certainly on the queue.
+        for a worker to reject. With `durable` it returns once Redis has the status changes in its append-only file on disk and,
+        if a replica is attached, at one of these; a number above 1 is how many replicas must have them. Without it Redis alone
+        decides when (appendfsync). Redis before 7.2 confirms only replicas.
+
+        Raises InvalidInput, RedisFull, or EnqueueInterrupted (a RedisUnavailable), which lists what is certainly on the queue,
+        and with `durable` what was confirmed: if less is confirmed within 5 s, the rest may nevertheless be on the queue.
         """
-        return self._enqueue(looked_at(changes), False, check)
+        return self._enqueue(looked_at(changes), False, check, durable)
 
     def enqueue_many(
-        self, changes: Iterable[Change], *, skip_invalid: bool = False, check: bool = False
+        self,
+        changes: Iterable[Change],
+        *,
+        skip_invalid: bool = False,
+        check: bool = False,
+        durable: bool | int = False,
     ) -> list[str]:
         """Enqueues many status changes in order, pipelined; returns their eventIds.
 
         If some are invalid, raises InvalidInput, whose `problems` name each by position, and enqueues none;
-        with `skip_invalid` it enqueues the valid ones instead. `check` and the other errors are those of `enqueue`.
+        with `skip_invalid` it enqueues the valid ones instead. `check`, `durable` and the other errors are those of `enqueue`.
+        With partitions the order is kept within each, so also of one message's changes. A server that is away stops its own
+        partitions; what goes to the others is enqueued, and confirmed in the error.
         """
-        return self._enqueue(looked_at(several(changes)), skip_invalid, check)
+        return self._enqueue(looked_at(several(changes)), skip_invalid, check, durable)
 
-    def enqueue_ready(self, changes: Iterable[Ready]) -> list[str]:
+    def enqueue_ready(self, changes: Iterable[Ready], *, durable: bool | int = False) -> list[str]:
         """Enqueues what `dispatcher.given.ready` returned; for this package's own programs, which validate first.
 
         Raises RedisFull or EnqueueInterrupted.
         """
-        confirmed: list[str] = []
-        for batch in _batches(changes):
-            _confirm(batch, self._send(batch, confirmed), confirmed, self._url)
-        return confirmed
+        from dispatcher.store.durability import read_durable
+
+        return self._nodes.run(self._queue.enqueue(changes, read_durable(durable)))
 
     def unknown_workspaces(self, workspaces: Iterable[str]) -> list[str]:
         """Returns which of the workspaces do not exist, in one round trip. Raises RedisUnavailable."""
-        names = list(dict.fromkeys(workspaces))
-        if not names:
-            return []
-        with _asking(self._url, self._keys):
-            there: Any = self._client.smismember(self._keys.workspaces, names)
-        return _absent(names, there)
+        return self._nodes.run(self._queue.unknown(workspaces))
 
     def queued(self) -> int:
-        """How many status changes are on the queue. Raises RedisUnavailable."""
-        from dispatcher.store.connection import translated
-
-        with translated(self._url):
-            count: Any = self._client.xlen(self._keys.events)
-        return int(count)
+        """How many status changes are on the queue, of all partitions. Raises RedisUnavailable."""
+        return self._nodes.run(self._queue.length())
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
+        self._nodes.close()
 
     def __enter__(self) -> Self:
         return self
@@ -127,18 +145,11 @@ class Dispatcher:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _enqueue(self, given: Given, skip_invalid: bool, check: bool) -> list[str]:
+    def _enqueue(self, given: Given, skip_invalid: bool, check: bool, durable: bool | int) -> list[str]:
         if check:
             given.take_out(self.unknown_workspaces(given.workspaces))
         given.refuse(skip_invalid)
-        return self.enqueue_ready(given.valid)
-
-    def _send(self, batch: Sequence[Ready], confirmed: list[str]) -> list[Any]:
-        pipe = self._client.pipeline(transaction=False)
-        for one in batch:
-            pipe.xadd(self._keys.events, {"event": one.raw})
-        with _interruptible(confirmed, self._url):
-            return pipe.execute(raise_on_error=False)
+        return self.enqueue_ready(given.valid, durable=durable)
 
 
 class AsyncDispatcher:
@@ -148,63 +159,76 @@ class AsyncDispatcher:
     cancelled, or is out of time, raises and does not say what is on the queue: enqueue all of it again.
     """
 
-    def __init__(self, client: "redis.asyncio.Redis", url: str = "", key_prefix: str = "dispatcher") -> None:
+    def __init__(
+        self,
+        client: "redis.asyncio.Redis | AsyncNodes",
+        url: str = "",
+        key_prefix: str = "dispatcher",
+        *,
+        partitions: int = 1,
+        widths: Mapping[str, int] | None = None,
+    ) -> None:
         _refuse_no_client(self, client)
-        self._client = client
-        self._url = url
-        self._keys = _keys(key_prefix)
+        from dispatcher.store.connection import connect_async
+        from dispatcher.store.producer_servers import queue_of
+        from dispatcher.store.round_trips import AsyncNodes
+
+        self._nodes = client if isinstance(client, AsyncNodes) else AsyncNodes(connect_async, {url: client})
+        is_url = isinstance(client, AsyncNodes)
+        self._queue = queue_of(url, key_prefix, partitions, widths, BATCH, is_url=is_url)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
-    def from_url(cls, redis_url: str, *, key_prefix: str = "dispatcher") -> Self:
+    def from_url(
+        cls,
+        redis_url: str,
+        *,
+        key_prefix: str = "dispatcher",
+        partitions: int = 1,
+        widths: Mapping[str, int] | None = None,
+    ) -> Self:
         """As `Dispatcher.from_url`."""
         from dispatcher.store.connection import connect_async
+        from dispatcher.store.round_trips import AsyncNodes
 
-        return cls(connect_async(redis_url), redis_url, key_prefix)
+        return cls(AsyncNodes(connect_async), redis_url, key_prefix, partitions=partitions, widths=widths)
 
-    async def enqueue(self, *changes: Change, check: bool = False) -> list[str]:
+    async def enqueue(self, *changes: Change, check: bool = False, durable: bool | int = False) -> list[str]:
         """As `Dispatcher.enqueue`."""
-        return await self._enqueue(changes, False, check)
+        return await self._enqueue(changes, False, check, durable)
 
     async def enqueue_many(
-        self, changes: Iterable[Change], *, skip_invalid: bool = False, check: bool = False
+        self,
+        changes: Iterable[Change],
+        *,
+        skip_invalid: bool = False,
+        check: bool = False,
+        durable: bool | int = False,
     ) -> list[str]:
         """As `Dispatcher.enqueue_many`."""
-        return await self._enqueue(several(changes), skip_invalid, check)
+        return await self._enqueue(several(changes), skip_invalid, check, durable)
 
-    async def enqueue_ready(self, changes: Iterable[Ready]) -> list[str]:
+    async def enqueue_ready(self, changes: Iterable[Ready], *, durable: bool | int = False) -> list[str]:
         """As `Dispatcher.enqueue_ready`."""
-        confirmed: list[str] = []
-        for batch in _batches(changes):
-            _confirm(batch, await self._send(batch, confirmed), confirmed, self._url)
-        return confirmed
+        from dispatcher.store.durability import read_durable
+
+        self._stay_in_loop()
+        return await self._nodes.run(self._queue.enqueue(changes, read_durable(durable)))
 
     async def unknown_workspaces(self, workspaces: Iterable[str]) -> list[str]:
         """As `Dispatcher.unknown_workspaces`."""
-        from dispatcher.store.cancellable import cancellable
-
-        names = list(dict.fromkeys(workspaces))
-        if not names:
-            return []
         self._stay_in_loop()
-        with _asking(self._url, self._keys):
-            asked: Awaitable[Any] = self._client.smismember(self._keys.workspaces, names)
-            there = await cancellable(asked)
-        return _absent(names, there)
+        return await self._nodes.run(self._queue.unknown(workspaces))
 
     async def queued(self) -> int:
         """As `Dispatcher.queued`."""
-        from dispatcher.store.cancellable import cancellable
-        from dispatcher.store.connection import translated
-
         self._stay_in_loop()
-        with translated(self._url):
-            return int(await cancellable(self._client.xlen(self._keys.events)))
+        return await self._nodes.run(self._queue.length())
 
     async def close(self) -> None:
         """Closes the connections."""
         self._stay_in_loop()
-        await self._client.aclose()
+        await self._nodes.aclose()
         self._loop = None
 
     aclose = close  # what contextlib.aclosing calls
@@ -215,7 +239,9 @@ class AsyncDispatcher:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    async def _enqueue(self, changes: Iterable[object], skip_invalid: bool, check: bool) -> list[str]:
+    async def _enqueue(
+        self, changes: Iterable[object], skip_invalid: bool, check: bool, durable: bool | int
+    ) -> list[str]:
         import asyncio
 
         given = Given()
@@ -226,17 +252,7 @@ class AsyncDispatcher:
         if check:
             given.take_out(await self.unknown_workspaces(given.workspaces))
         given.refuse(skip_invalid)
-        return await self.enqueue_ready(given.valid)
-
-    async def _send(self, batch: Sequence[Ready], confirmed: list[str]) -> list[Any]:
-        from dispatcher.store.cancellable import cancellable
-
-        self._stay_in_loop()
-        pipe = self._client.pipeline(transaction=False)
-        for one in batch:
-            pipe.xadd(self._keys.events, {"event": one.raw})
-        with _interruptible(confirmed, self._url):
-            return await cancellable(pipe.execute(raise_on_error=False))
+        return await self.enqueue_ready(given.valid, durable=durable)
 
     def _stay_in_loop(self) -> None:
         """Raises DispatcherError in another event loop than that of the connections."""
@@ -256,81 +272,7 @@ def _refuse_no_client(dispatcher: "Dispatcher | AsyncDispatcher", client: object
     modules = {one.__module__ for one in type(client).__mro__}
     is_async = isinstance(dispatcher, AsyncDispatcher)
     is_other = "redis.client" in modules and ("redis.asyncio.client" in modules) != is_async
-    if is_other or not hasattr(client, "pipeline"):
+    is_ours = "dispatcher.store.round_trips" in modules
+    if is_other or not (is_ours or hasattr(client, "pipeline")):
         name, wanted = type(dispatcher).__name__, "redis.asyncio.Redis" if is_async else "redis.Redis"
         raise InvalidInput(f"{name} takes a {wanted}; {name}.from_url takes a URL")
-
-
-def _keys(key_prefix: str) -> "Keys":
-    """Raises InvalidInput for a prefix that no worker can have."""
-    from dispatcher.store.keys import Keys, is_prefix
-
-    if not is_prefix(key_prefix):
-        raise InvalidInput(
-            f"key_prefix is {visible(repr(key_prefix))[:50]}: give the workers' DISPATCHER_KEY_PREFIX, which is "
-            "1 to 32 letters, digits, _, . or -"
-        )
-    return Keys(key_prefix)
-
-
-def _batches(changes: Iterable[Ready]) -> Iterator[list[Ready]]:
-    rest = iter(changes)
-    while batch := list(islice(rest, BATCH)):
-        yield batch
-
-
-def _absent(names: Sequence[str], there: Sequence[int]) -> list[str]:
-    return [name for name, is_there in zip(names, there, strict=True) if not is_there]
-
-
-@contextmanager
-def _asking(url: str, keys: "Keys") -> Iterator[None]:
-    """Translates Redis's errors; tells a Redis user without the permission which rule it needs."""
-    from dispatcher.store.connection import translated
-
-    try:
-        with translated(url):
-            yield
-    except RedisUnavailable as error:
-        if "NOPERM" in str(error) or "no permissions" in str(error).lower():
-            raise RedisUnavailable(
-                f"this Redis user may not ask which workspaces there are; check=True needs `~{keys.workspaces} +smismember` "
-                "(ACL SETUSER; see docs/operations.md)"
-            ) from error
-        raise
-
-
-@contextmanager
-def _interruptible(confirmed: list[str], url: str) -> Iterator[None]:
-    """Translates Redis's errors, with what is certainly on the queue."""
-    from redis.exceptions import RedisError
-
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise _interrupted(error, confirmed, url) from error
-
-
-def _confirm(batch: Sequence[Ready], replies: Sequence[Any], confirmed: list[str], url: str) -> None:
-    error = next((reply for reply in replies if isinstance(reply, Exception)), None)
-    confirmed += [
-        one.event_id for one, reply in zip(batch, replies, strict=True) if not isinstance(reply, Exception)
-    ]
-    if error is not None:
-        raise _interrupted(error, confirmed, url) from error
-
-
-def _interrupted(error: Exception, confirmed: list[str], url: str) -> Exception:
-    from dispatcher.store.connection import translate
-
-    ours = translate(error, url)
-    if isinstance(ours, RedisFull) and not confirmed:
-        return ours
-    if isinstance(ours, RedisUnavailable):
-        known = (
-            f"{len(confirmed):,} {'is' if len(confirmed) == 1 else 'are'} on the queue for certain"
-            if confirmed
-            else "none is confirmed"
-        )
-        return EnqueueInterrupted(f"{sentence(str(ours))} Of what was to be enqueued {known}", confirmed)
-    return ours

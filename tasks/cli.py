@@ -22,6 +22,11 @@ COMMANDS = (
     ),
     Entry("worker", "tasks.commands.worker:worker", "Run a worker; further options are Celery's."),
     Entry("enqueue", "tasks.commands.enqueue:enqueue", "Put status changes from a file on the queue."),
+    Entry(
+        "partition",
+        "tasks.commands.partition:partition",
+        "Show the partition of a workspace: its number, tag and slot, and the key of its queue.",
+    ),
     Entry("workspace", "", "Customers: dialect, callback URL, secrets, limits."),
     Entry(
         "workspace add",

@@ -242,16 +242,19 @@ class Keys:
         return f"{self.prefix}:workers"
 
 
-def count_key(prefix: str) -> str:
-    """String: the number of partitions of an installation that has several (store/partition_count.py). Permanent."""
-    return f"{prefix}:partitions"
-
-
 def keys_of(prefix: str, partitions: int = 1) -> list[Keys]:
     """The keys of each partition of an installation; those of one partition have no tag."""
     if partitions == 1:
         return [Keys(prefix)]
     return [Keys(f"{prefix}:{{{tag}}}", number) for number, tag in enumerate(tags(partitions))]
+
+
+def partitions_key(prefix: str) -> str:
+    """String: how many partitions the installation has, in decimal digits. Permanent.
+
+    It has no tag and belongs to no partition: on several servers it lies on the first one, on a cluster in the slot of its name.
+    """
+    return f"{prefix}:partitions"
 
 
 @functools.lru_cache(maxsize=4096)

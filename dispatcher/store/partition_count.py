@@ -6,7 +6,7 @@ registries, whose tags depend on the number: what is found there was written wit
 
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.store.connection import translated
-from dispatcher.store.keys import Keys, count_key
+from dispatcher.store.keys import Keys, partitions_key
 from dispatcher.store.members import registries
 from dispatcher.store.servers import Servers
 
@@ -35,7 +35,7 @@ async def require_partitions(servers: Servers, prefix: str, *, keep: bool = Fals
 async def _found(servers: Servers, prefix: str) -> int:
     """The number of partitions of the installation in Redis; 0 if there is none."""
     with translated(servers.url(0)):
-        found = await servers.call_for(count_key(prefix), "GET", count_key(prefix))
+        found = await servers.call_for(partitions_key(prefix), "GET", partitions_key(prefix))
         if found:
             return int(found)
         single = Keys(prefix).format
@@ -56,7 +56,7 @@ async def _is_in_a_registry(servers: Servers) -> bool:
 async def _keep(servers: Servers, prefix: str) -> None:
     count = len(servers.keys)
     with translated(servers.url(0)):
-        await servers.call_for(count_key(prefix), "SET", count_key(prefix), count, "NX")
+        await servers.call_for(partitions_key(prefix), "SET", partitions_key(prefix), count, "NX")
     for one in registries(count):
         with translated(servers.url(one)):
             await servers.wire(one).call("SET", servers.keys[one].count, count)

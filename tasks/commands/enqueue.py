@@ -52,7 +52,8 @@ def enqueue(
     """
     settings = console.settings()
     lines = _read(file, allow_http=settings.allow_http, expiry_ms=settings.expiry_seconds * 1000)
-    with Dispatcher.from_url(wiring.redis_url(settings), key_prefix=settings.key_prefix) as dispatcher:
+    url, prefix, partitions = wiring.redis_url(settings), settings.key_prefix, settings.partitions
+    with Dispatcher.from_url(url, key_prefix=prefix, partitions=partitions) as dispatcher:
         if check:
             _take_out_unknown(dispatcher, lines)
         _show_problems(lines, skip_invalid)

@@ -32,6 +32,12 @@ SERVICES = {
 RUNS = {
     "demo": ["demo"],
     "enqueue": ["enqueue {file}", "enqueue /no/such/folder/with/a/rather/long/name/status-changes.jsonl"],
+    "partition": [
+        f"partition {LONG} --width 4",
+        f"partition {LONG} --message {MESSAGE}",
+        "partition --all",
+        "partition",
+    ],
     "workspace add": [
         f"workspace add {LONG}-new --dialect zeckta --callback-url {URL}",
         f"workspace add {LONG} --dialect zeckta --callback-url {URL}",

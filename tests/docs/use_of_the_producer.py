@@ -95,6 +95,9 @@ def enqueue(dispatcher: Dispatcher, as_json: dict[str, Any], mapping: Mapping[st
         assert_type(dispatcher.enqueue(change, as_json, mapping, row, check=True), list[str])
         dispatcher.enqueue_many([change, other], skip_invalid=True)
         dispatcher.enqueue_many(one for one in (as_json, as_json))
+        assert_type(dispatcher.enqueue(change, durable=True), list[str])
+        dispatcher.enqueue_many([change], durable=2)
+        dispatcher.enqueue(change, durable="yes")  # type: ignore
         dispatcher.enqueue([change])  # type: ignore
         dispatcher.enqueue("{}")  # type: ignore
         dispatcher.enqueue_many(change)  # type: ignore
@@ -103,6 +106,15 @@ def enqueue(dispatcher: Dispatcher, as_json: dict[str, Any], mapping: Mapping[st
     except EnqueueInterrupted as error:
         assert_type(error.confirmed, list[str])
     return dispatcher.queued()
+
+
+def partitions() -> list[Dispatcher]:
+    """Dispatchers of an installation with partitions."""
+    Dispatcher.from_url("redis://a", partitions="16")  # type: ignore
+    return [
+        Dispatcher.from_url("redis://a redis://b", partitions=16),
+        Dispatcher.from_url("redis+cluster://a:1", partitions=256, widths={"acme": 4}),
+    ]
 
 
 async def enqueue_async(client: "redis.asyncio.Redis") -> list[str]:

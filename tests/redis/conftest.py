@@ -1,11 +1,14 @@
 """A world on the real server; afterwards no key may have been left behind for ever."""
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dispatcher.store.connection import connect_async
 from dispatcher.store.wire import Wire
+from tasks.redis_server import RedisServer
 from tests.leaks import leaked_keys
 from tests.world import World
 
@@ -19,3 +22,13 @@ def world(redis_url: str) -> Iterator[World]:
     yield world
     assert [] == leaked_keys(world)
     world.close()
+
+
+@pytest.fixture
+def two(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
+    """Two servers."""
+    with contextlib.ExitStack() as stack:
+        folders = [tmp_path / "a", tmp_path / "b"]
+        for folder in folders:
+            folder.mkdir()
+        yield [stack.enter_context(RedisServer(one, executable=server_program)) for one in folders]

@@ -16,7 +16,7 @@ from dispatcher.health import Health
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.format import FORMAT
-from dispatcher.store.keys import count_key, keys_of
+from dispatcher.store.keys import keys_of, partitions_key
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import Owners, Registry, mask_of, partitions_of, registries
 from dispatcher.store.partition_count import require_partitions
@@ -223,7 +223,7 @@ def test_another_number_is_refused(redis_url: str) -> None:
                 ):
                     await require_partitions(servers, PREFIX, keep=True)
         async with servers_of(redis_url) as servers:
-            assert str(COUNT).encode() == await servers.client(0).get(count_key(PREFIX))
+            assert str(COUNT).encode() == await servers.client(0).get(partitions_key(PREFIX))
 
     play(story())
 

@@ -27,7 +27,7 @@ class FakeClient:
         assert not transaction
         return self
 
-    def xadd(self, _key: str, _fields: object) -> None:
+    def execute_command(self, *_words: object) -> None:
         """Queues one command."""
         self._asked.append(self._count)
         self._count += 1

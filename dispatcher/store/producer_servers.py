@@ -1,0 +1,121 @@
+"""The queue and the servers of a producer, from what it is given."""
+
+import re
+from collections.abc import Mapping
+
+from dispatcher.errors import InvalidInput, visible
+from dispatcher.rules.partitions import MOST, MOST_WIDTH
+from dispatcher.store.cluster_placement import ClusterPlacement
+from dispatcher.store.keys import is_prefix
+from dispatcher.store.placement import Placement, PlainPlacement
+from dispatcher.store.producer_queue import ProducerQueue
+from dispatcher.store.redis_url import ENCODE, RedisUrl
+
+_NEXT = re.compile(r"[\s,]+(?=(?:redis|rediss|unix)://)", re.IGNORECASE)
+"""What separates the URLs of a list: a password may have a comma in it."""
+_CLUSTER = re.compile(r"(rediss?)\+cluster://(?:(.*)@)?([^@/?#]*)/?(\?[^@]*)?", re.IGNORECASE)
+
+
+def queue_of(
+    url: str,
+    key_prefix: str,
+    partitions: int,
+    widths: Mapping[str, int] | None,
+    batch: int,
+    *,
+    is_url: bool,
+) -> ProducerQueue:
+    """The queue to write to.
+
+    is_url: whether the URL says on which servers it is; or it is that of a client
+
+    Raises InvalidInput.
+    """
+    if not is_prefix(key_prefix):
+        raise InvalidInput(
+            f"key_prefix is {_shown(key_prefix)}: give the workers' DISPATCHER_KEY_PREFIX, which is "
+            "1 to 32 letters, digits, _, . or -"
+        )
+    if not _is_count(partitions, MOST):
+        raise InvalidInput(
+            f"partitions is {_shown(partitions)}: give the workers' DISPATCHER_PARTITIONS, which is 1 to {MOST:,}"
+        )
+    if not isinstance(widths, Mapping | None):
+        raise InvalidInput(f"widths is {_shown(widths)}: give a dict of workspaces and their widths")
+    for workspace, width in (widths or {}).items():
+        if not _is_count(width, MOST_WIDTH):
+            raise InvalidInput(
+                f"the width of {_shown(workspace)} is {_shown(width)}: it is 1 to {MOST_WIDTH}"
+            )
+    placement = placement_of(url, partitions) if is_url else PlainPlacement([url])
+    return ProducerQueue(key_prefix, placement, batch, partitions, dict(widths or {}))
+
+
+def placement_of(url: str, partitions: int) -> Placement:
+    """Which server of those in a URL holds what.
+
+    url: one server, a list of plain servers, separated by blanks or commas, or `redis+cluster://[login@]host:port,host:port`
+
+    Raises InvalidInput for an invalid URL, which it does not quote, and for several servers with one partition.
+    """
+    if urls := plain_servers(url):
+        for one in urls:
+            _check(one)
+        if len(urls) > 1:
+            _need_partitions(partitions, "several servers")
+        return PlainPlacement(urls)
+    _need_partitions(partitions, "a cluster")
+    return _cluster(url.strip())
+
+
+def plain_servers(url: str) -> list[str]:
+    """The URLs in a list of plain servers; none for a cluster."""
+    if not isinstance(url, str):
+        return [url]
+    return [] if "+cluster:" in url.lower() else _NEXT.split(url.strip())
+
+
+def _cluster(url: str) -> ClusterPlacement:
+    found = _CLUSTER.fullmatch(url)
+    if not found:
+        raise InvalidInput(
+            f"the Redis URL of a cluster is redis+cluster://[user:password@]host:port,host:port[?options]; {ENCODE}"
+        )
+    scheme, login, hosts, options = found.groups(default="")
+
+    def url_of(where: str) -> str:
+        return f"{scheme.lower()}://{login and login + '@'}{where}/{options}"
+
+    def url_of_node(host: str, port: int) -> str:
+        return url_of(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+    start = [url_of(where.strip()) for where in hosts.split(",") if where.strip()]
+    if not start:
+        raise InvalidInput("the Redis URL of a cluster names no node: redis+cluster://host:port,host:port")
+    for one in start:
+        if _check(one).db:
+            raise InvalidInput("the Redis URL of a cluster names a database, and a cluster has none but 0")
+    return ClusterPlacement(start, url_of_node)
+
+
+def _need_partitions(partitions: int, what: str) -> None:
+    if partitions == 1:
+        raise InvalidInput(
+            f"the Redis URL names {what}, which need partitions: pass partitions=, or set DISPATCHER_PARTITIONS, to the workers' "
+            "number"
+        )
+
+
+def _check(url: str) -> RedisUrl:
+    try:
+        return RedisUrl.parse(url)
+    except InvalidInput as error:
+        raise InvalidInput(f"the Redis URL {error}") from None
+
+
+def _is_count(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _shown(value: object) -> str:
+    return visible(repr(value))[:50]

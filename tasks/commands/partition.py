@@ -1,0 +1,96 @@
+"""`dispatcher partition`: which partition a workspace's status changes belong to, and where its queue is. Asks no Redis."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import typer
+
+from dispatcher.model import MESSAGE_UUID_PATTERN, WORKSPACE_PATTERN
+from dispatcher.rules.partitions import MOST_WIDTH, Partitioning, slot_of, tags
+from dispatcher.store.connection import safe_url
+from dispatcher.store.keys import keys_of
+from dispatcher.store.producer_servers import plain_servers
+from tasks import console, wiring
+
+
+class Row(NamedTuple):
+    """A partition."""
+
+    partition: int
+    tag: str
+    slot: int | None
+    """None without a tag: then every key has a slot of its own."""
+    queue: str
+    server: str = ""
+    """Empty unless there are several plain servers."""
+
+
+def partition(
+    workspace: Annotated[str | None, typer.Argument(help="A workspace.", show_default=False)] = None,
+    message: Annotated[
+        str | None,
+        typer.Option(
+            help="UUID of a message: its partition alone, if the width is over 1.", show_default=False
+        ),
+    ] = None,
+    width: Annotated[
+        int, typer.Option(min=1, max=MOST_WIDTH, help="Over how many partitions the workspace is spread.")
+    ] = 1,
+    all_: Annotated[bool, typer.Option("--all", help="Of all partitions.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the partition of a workspace: its number, tag and slot, and the key of its queue.
+
+    It follows from DISPATCHER_PARTITIONS alone; nothing is read from Redis. docs/partitions.md says how it is computed.
+
+    Examples:
+
+      dispatcher partition acme
+
+      dispatcher partition acme --width 4 --message 0b6b0c4e-6f2d-4d3a-9a39-0d7a2a1f8f11
+
+      dispatcher partition --all --json
+    """
+    settings = console.settings()
+    if all_ == (workspace is not None) or (all_ and (message is not None or width > 1)):
+        console.fail(
+            "give either a WORKSPACE or --all; --message and --width go with a WORKSPACE", console.USAGE
+        )
+    rows = partitions_of(wiring.redis_url(settings), settings.key_prefix, settings.partitions)
+    if workspace is not None:
+        if not re.fullmatch(WORKSPACE_PATTERN, workspace):
+            console.fail("a workspace's name is 1 to 64 letters, digits, _ or -", console.USAGE)
+        if message is not None and not re.fullmatch(MESSAGE_UUID_PATTERN, message):
+            console.fail("a message's UUID is 1 to 64 letters, digits, dots, _ or -", console.USAGE)
+        division = Partitioning(settings.partitions)
+        wanted = division.all_of(workspace, width)
+        rows = [
+            rows[one] for one in (wanted if message is None else [division.of(workspace, message, width)])
+        ]
+    _show(rows, as_json)
+
+
+def partitions_of(url: str, prefix: str, partitions: int) -> list[Row]:
+    """All partitions of an installation."""
+    servers = plain_servers(url)
+    return [
+        Row(
+            keys.partition,
+            tag,
+            slot_of(tag) if tag else None,
+            keys.events,
+            safe_url(servers[keys.partition % len(servers)]) if len(servers) > 1 else "",
+        )
+        for keys, tag in zip(keys_of(prefix, partitions), tags(partitions), strict=True)
+    ]
+
+
+def _show(rows: Sequence[Row], as_json: bool) -> None:
+    has_servers = any(row.server for row in rows)
+    columns = Row._fields if has_servers else Row._fields[:-1]
+    if as_json:
+        console.print_json([dict(zip(columns, row, strict=False)) for row in rows])
+        return
+    cells = [tuple(None if cell == "" else cell for cell in row[: len(columns)]) for row in rows]
+    console.print_table(columns, cells, "")
