@@ -223,7 +223,7 @@ class World:
 
     def settle(self) -> None:
         """Nothing happens for ten seconds. After that each worker leads its share, and nothing moves any more."""
-        self.run(max(0, *(until - self.now for until in self._ends())) if self._ends() else 0)
+        self.run(max(self._ends(), default=0) - self.now)
         self.run(QUIET_MS)
         if not self.workers:
             return
@@ -234,9 +234,10 @@ class World:
         }, "each partition is led by a worker that lives and knows"
         shares = [len(worker.leads) for worker in self.workers.values()]
         assert max(shares) - min(shares) <= 1, shares
-        moved, self.longest_gap_ms = self.moved, 0
+        moved, gap_ms, self.longest_gap_ms = self.moved, self.longest_gap_ms, 0
         self.run(3 * SECOND_MS)
         assert (moved, 0) == (self.moved, self.longest_gap_ms)
+        self.longest_gap_ms = gap_ms
 
     def _ends(self) -> list[int]:
         """When what goes wrong now is over."""

@@ -136,7 +136,7 @@ def _assign(partitions: tuple[int, ...], members: tuple[Member, ...]) -> Mapping
 
 
 class _Shares:
-    """The partitions of each worker, while they are being assigned. The order of workers, by name, decides between equals."""
+    """The partitions of each worker, while they are being assigned."""
 
     def __init__(self, partitions: Collection[int], members: Collection[Member]) -> None:
         self._partitions = frozenset(partitions)
@@ -162,9 +162,12 @@ class _Shares:
         return kept
 
     def _quotas(self) -> dict[str, int]:
-        """How many partitions each should have. They depend on nothing that changes while partitions change hands."""
+        """How many partitions each should have; it stays the same while partitions change hands.
+
+        If they cannot be divided evenly, those that lead one more keep it; then those that rank higher for partition 0 get one more.
+        """
         fewest, more = divmod(len(self._partitions), len(self._of))
-        by_need = sorted(self._of, key=lambda name: (len(self._of[name]) <= fewest, name))
+        by_need = sorted(self._of, key=lambda name: (len(self._of[name]) <= fewest, -self._ranks[name][0]))
         return {name: fewest + (n < more) for n, name in enumerate(by_need)}
 
     def release(self) -> None:
