@@ -112,6 +112,14 @@ def test_a_partition_that_only_one_reaches() -> None:
     assert {"a"} == {leaders[partition] for partition in range(8)}
 
 
+def test_a_worker_that_cannot_reach_all_has_too_many() -> None:
+    """Where some worker cannot reach all, too, a worker that has too many loses what it ranks lowest for."""
+    members = [Member("a", frozenset(range(9)), frozenset({9})), Member("b", frozenset({9}))]
+    leaders = assign(range(10), members)
+    by_rank = sorted(range(9), key=lambda partition: rank("a", partition))
+    assert dict.fromkeys([9, *by_rank[:4]], "b") | dict.fromkeys(by_rank[4:], "a") == leaders
+
+
 def test_a_partition_that_nobody_reaches() -> None:
     """A partition that nobody reaches stays with the worker that leads it."""
     down = frozenset({0, 1, 2})
@@ -261,6 +269,14 @@ def test_a_candidate_takes_what_nobody_leads() -> None:
         candidate = Candidate(range(2), "a")
         seen = [Member("a", frozenset({0}), leaving=leaving), Member("b")]
         assert [0, 0, taken] == [len(candidate.decide(seen).take) for _ in range(3)]
+
+
+def test_a_candidate_takes_what_its_leader_cannot_reach() -> None:
+    """That some worker says it leads a partition counts for nothing if it cannot reach it."""
+    seen = [Member("a", frozenset({0, 1})), Member("b"), Member("c", frozenset({2}), frozenset({2}))]
+    candidate = Candidate(range(3), "a")
+    taken = [len(candidate.decide(seen).take) for _ in range(3)]
+    assert [0, 0, 1] == taken
 
 
 def test_a_candidate_takes_nothing_that_it_cannot_reach() -> None:

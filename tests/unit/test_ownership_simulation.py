@@ -24,6 +24,25 @@ events = st.lists(
     st.tuples(st.sampled_from(EVENTS), st.integers(0, MOST_WORKERS - 1), ms(12_000), ms(5000)), max_size=25
 )
 
+STALLED_AND_CUT_OFF = [
+    ("cut", 9, 11700, 3000),
+    ("stall", 2, 8200, 300),
+    ("cut", 7, 11600, 2000),
+    ("stall", 8, 10500, 1500),
+]
+"""Fails if nobody but the worker that should lead a partition tries to take it."""
+THREE_GONE_AT_ONCE = [
+    ("term", 2, 2200, 300),
+    ("term", 2, 10600, 2000),
+    ("join", 2, 700, 5000),
+    ("cut", 9, 11700, 3000),
+    ("kill", 1, 7400, 900),
+    ("stall", 11, 7200, 0),
+    ("term", 5, 6200, 3000),
+    ("kill", 0, 6600, 5000),
+]
+"""Fails if the heartbeat is written before partitions are given up."""
+
 
 def happens(world: World, event: str, which: int, for_ms: int) -> None:
     """One event, to one of the workers."""
@@ -55,6 +74,8 @@ def quiet(partitions: int, workers: int, seed: int) -> World:
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.integers(1, 64), st.integers(1, 4), st.integers(1, MOST_WORKERS), events, seeds)
+@example(20, 2, 5, STALLED_AND_CUT_OFF, 3)
+@example(20, 2, 5, THREE_GONE_AT_ONCE, 3)
 @example(
     1000,
     3,
