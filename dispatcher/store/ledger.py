@@ -271,7 +271,7 @@ class Ledger:
         return lost
 
     async def beat(self, worker: str, heartbeat: str) -> Beat:
-        """Stores a worker's heartbeat, and returns those of all workers."""
+        """Stores a worker's heartbeat, unless it is empty, and returns those of all workers."""
         reply, _ = await self._run("beat", worker, heartbeat)
         return read_beat(reply)
 

@@ -14,7 +14,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.ledger import Ledger
 
 REGISTRIES = 3
-BEAT_SECONDS = 2.0
+BEAT_SECONDS = 1.0
 """How long a registry may take to answer."""
 
 
@@ -82,8 +82,8 @@ class Registry:
     def __init__(self, ledgers: Sequence[Ledger]) -> None:
         self._ledgers = ledgers
 
-    async def beat(self, worker: str, heartbeat: str) -> Members:
-        """Stores a worker's heartbeat, and returns all. Raises RedisUnavailable if no registry answers."""
+    async def beat(self, worker: str, heartbeat: str = "") -> Members:
+        """Stores a worker's heartbeat, unless it is empty, and returns all. Raises RedisUnavailable if no registry answers."""
         found = await asyncio.gather(
             *(self._beat(one, worker, heartbeat) for one in self._ledgers), return_exceptions=True
         )

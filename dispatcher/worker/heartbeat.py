@@ -46,12 +46,17 @@ class Heartbeat:
         self._probes.append(probe)
         self._next = 0.0
 
+    @property
+    def is_due(self) -> bool:
+        """Whether one is due: every second, and after a probe."""
+        return time.monotonic() >= self._next
+
     def if_due(self, *, leads: bool, **more: Any) -> str:
-        """The heartbeat as JSON if one is due (every second, and after a probe); else empty.
+        """The heartbeat as JSON if one is due; else empty.
 
         `leads` says whether this worker leads intake; `more` are further fields.
         """
-        if time.monotonic() < self._next:
+        if not self.is_due:
             return ""
         self._next = time.monotonic() + HEARTBEAT_SECONDS
         return json.dumps(

@@ -84,24 +84,25 @@ class PartitionOwner:
         await self._end()
 
     async def _look(self) -> None:
-        """If a heartbeat is due: sends it, and acts on what those of all workers say. Raises RedisUnavailable."""
+        """If a heartbeat is due: acts on those of all workers, then sends its own. Raises RedisUnavailable.
+
+        The order is the rule's (rules/ownership.py): what was just given up must not be said to be led.
+        """
         self._note_unreachable()
-        owned = self.owned()
-        text = self._heartbeat.if_due(
-            leads=bool(owned),
-            owns=mask_of(owned),
-            cannot=mask_of(set(self._cannot)),
-        )
-        if not text:
+        if not self._heartbeat.is_due:
             return
-        members = await self._registry.beat(self._heartbeat.name, text)
+        name = self._heartbeat.name
+        members = await self._registry.beat(name)
         self._watch.worked()
-        await self._tail.publish(watched=members.watched)
-        live = alive({name: -age for name, age in members.ages_ms.items()}, 0)
-        self._turns.workers = max(1, len(live))
-        others = [_member(name, members.heartbeats[name]) for name in live - {self._heartbeat.name}]
-        own = Member(self._heartbeat.name, owned, frozenset(self._cannot))
+        live = alive({one: -age for one, age in members.ages_ms.items()}, 0)
+        self._turns.workers = max(1, len(live | {name}))
+        others = [_member(one, members.heartbeats[one]) for one in live - {name}]
+        own = Member(name, self.owned(), frozenset(self._cannot))
         self._follow(self._candidate.decide([own, *filter(None, others)]))
+        owns = frozenset(one for one in self.owned() if not self._running[one].stopping.is_set())
+        text = self._heartbeat.if_due(leads=bool(owns), owns=mask_of(owns), cannot=mask_of(set(self._cannot)))
+        await self._registry.beat(name, text)
+        await self._tail.publish(watched=members.watched)
 
     def _follow(self, decision: Decision) -> None:
         """Ends the tenures of partitions that others should lead, and begins those that are to be tried for."""
