@@ -18,7 +18,9 @@ import redis
 from aiohttp import web
 
 from dispatcher import Dispatcher
+from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.entry import read_entry
+from dispatcher.store.keys import keys_of
 from tasks.receiver import Answer, Received, Receiver, answer_ok
 from tasks.redis_server import RedisServer
 
@@ -116,6 +118,11 @@ class Stack:
             **{f"DISPATCHER_{name}": value for name, value in QUICK.items()},
         }
 
+    @property
+    def partitions(self) -> int:
+        """The number of partitions; a test that wants several sets it before it starts anything."""
+        return int(self.environment.get("DISPATCHER_PARTITIONS", "1"))
+
     async def _answer(self, request: web.Request, number: int) -> web.Response:
         return await self.answer(request, number)
 
@@ -170,7 +177,7 @@ class Stack:
 
     def enqueue(self, count: int = 1, *, first: int = 0, **fields: Any) -> list[str]:
         """Enqueues changes of as many messages; their eventIds."""
-        with Dispatcher.from_url(self.server.url) as dispatcher:
+        with Dispatcher.from_url(self.server.url, partitions=self.partitions) as dispatcher:
             return dispatcher.enqueue_many(change(first + number, **fields) for number in range(count))
 
     def event(self, event_id: str, workspace: str = "acme") -> dict[str, Any]:
@@ -180,7 +187,8 @@ class Stack:
 
     def state(self, event_id: str, workspace: str = "acme") -> str:
         """The ledger's word, read directly."""
-        raw = self.redis.get(f"dispatcher:event:{workspace}:{event_id}")
+        keys = keys_of("dispatcher", self.partitions)[Partitioning(self.partitions).home(workspace)]
+        raw = self.redis.get(keys.event(workspace, event_id))
         return "" if raw is None else read_entry(raw).state.value
 
     def wait_ended(

@@ -1,0 +1,133 @@
+"""Workers that share partitions: one is killed, one stalls, one ends; a number that is wrong; what operators see."""
+
+import signal
+from collections.abc import Sequence
+
+import pytest
+
+from dispatcher.rules.partitions import Partitioning
+from dispatcher.store.keys import keys_of
+from tests.acceptance.stack import Stack, Worker, change, wait_until
+
+COUNT = 16
+KEYS = keys_of("dispatcher", COUNT)
+WORKSPACES = [f"w{number}" for number in range(12)]
+
+
+@pytest.fixture
+def divided(stack: Stack) -> Stack:
+    """A stack of 16 partitions with 12 workspaces."""
+    stack.environment["DISPATCHER_PARTITIONS"] = str(COUNT)
+    for name in WORKSPACES:
+        stack.add_workspace(name)
+    return stack
+
+
+def leases(stack: Stack) -> list[bytes | None]:
+    """The tokens of all partitions' leases."""
+    found: list[bytes | None] = stack.redis.mget([keys.intake for keys in KEYS])
+    return found
+
+
+def all_owned(stack: Stack) -> bool:
+    """Whether each partition has an owner."""
+    return None not in leases(stack)
+
+
+def started(stack: Stack, count: int) -> list[Worker]:
+    """Workers that lead all partitions together."""
+    workers = [stack.start_worker("celery", "-A", "tasks", "worker", "-n", f"n{n}@%h") for n in range(count)]
+    for worker in workers:
+        worker.wait_ready()
+    wait_until(lambda: all_owned(stack) and shares(stack) == [COUNT // count] * count, what="even shares")
+    return workers
+
+
+def shares(stack: Stack) -> list[int]:
+    """How many partitions each live worker leads, as `stats` says."""
+    owners = stack.cli_json("stats")["partitions"]["owners"]
+    return sorted(len(partitions) for partitions in owners.values())
+
+
+def enqueued(stack: Stack, count: int, first: int = 0) -> list[tuple[str, str]]:
+    """Status changes of all workspaces in turn: workspace and eventId of each."""
+    names = [WORKSPACES[number % len(WORKSPACES)] for number in range(count)]
+    ids = [stack.enqueue(first=first + number, workspace=name)[0] for number, name in enumerate(names)]
+    return list(zip(names, ids, strict=True))
+
+
+def all_delivered(stack: Stack, events: Sequence[tuple[str, str]]) -> None:
+    """Waits until all are delivered."""
+    wait_until(
+        lambda: all(stack.state(id_, name) == "delivered" for name, id_ in events), 30, "all delivered"
+    )
+
+
+def test_killed_ended_and_new_ones(divided: Stack) -> None:
+    """The partitions of a worker that is killed are led by another within 6 s; one that ends hands over; one that comes gets its share."""
+    first, second = started(divided, 2)
+    events = enqueued(divided, 60)
+    first.kill()
+    wait_until(lambda: all_owned(divided) and leases_of_one(divided), 8, "one owner of all")
+    events += enqueued(divided, 60, first=100)
+    all_delivered(divided, events)
+    third = divided.start_worker().wait_ready()
+    wait_until(lambda: shares(divided) == [COUNT // 2] * 2, what="even shares")
+    assert 0 == second.terminate()
+    wait_until(lambda: shares(divided) == [COUNT], 8, "one owner of all")
+    all_delivered(divided, enqueued(divided, 30, first=200))
+    assert 0 == third.terminate()
+    assert [None] * COUNT == leases(divided)
+    assert len(divided.received) == len({(one.event_id) for one in divided.received})
+
+
+def leases_of_one(stack: Stack) -> bool:
+    """Whether one worker says that it leads all."""
+    return shares(stack) == [COUNT]
+
+
+def test_a_stalled_owner(divided: Stack) -> None:
+    """Partitions of a worker that stalls are taken over; when it goes on, it accepts nothing that is not its own any more."""
+    first, second = started(divided, 2)
+    first.process.send_signal(signal.SIGSTOP)
+    before = leases(divided)
+    wait_until(lambda: all_owned(divided) and leases(divided) != before, 12, "the lease is taken over")
+    wait_until(lambda: len(set(before) & set(leases(divided))) == COUNT // 2, 12, "all are taken over")
+    events = enqueued(divided, 40)
+    first.process.send_signal(signal.SIGCONT)
+    events += enqueued(divided, 40, first=100)
+    all_delivered(divided, events)
+    wait_until(lambda: len(first.lines("intake.lost_lead")) == COUNT // 2, what="it has noticed")
+    wait_until(lambda: shares(divided) == [COUNT // 2] * 2, what="even shares")
+    assert len(divided.received) == len({one.event_id for one in divided.received})
+    assert [0, 0] == [worker.terminate() for worker in (first, second)]
+
+
+def test_another_number(divided: Stack) -> None:
+    """A worker, a command and a producer with another number refuse, and say which one is right."""
+    divided.start_worker().wait_ready()
+    wait_until(lambda: all_owned(divided), what="owners")
+    for count in ("1", "8"):
+        worker = divided.start_worker(DISPATCHER_PARTITIONS=count)
+        assert 78 == worker.process.wait(30)
+        assert f"with {COUNT} partitions" in worker.lines("worker.refused")[0]["problem"]
+        divided.environment["DISPATCHER_PARTITIONS"] = count
+        done = divided.cli("stats")
+        assert (3, True) == (done.returncode, f"with {COUNT} partitions" in done.stderr), done
+        divided.environment["DISPATCHER_PARTITIONS"] = str(COUNT)
+
+
+def test_a_stranger_is_handed_on(divided: Stack) -> None:
+    """What is XADDed to the queue of any partition is delivered, in the order in which it was enqueued."""
+    started(divided, 2)
+    import json
+
+    home = Partitioning(COUNT).home("w3")
+    other = KEYS[(home + 5) % COUNT]
+    for number in range(50):
+        divided.redis.xadd(
+            other.events, {"event": json.dumps(change(0, workspace="w3", eventId=f"e{number}"))}
+        )
+    all_delivered(divided, [("w3", f"e{number}") for number in range(50)])
+    assert [f"e{number}" for number in range(50)] == [one.event_id for one in divided.received]
+    assert not any(divided.redis.xlen(keys.events) for keys in KEYS)
