@@ -1,7 +1,7 @@
 """Connections to the primary that Redis Sentinel names (redis.io, "Redis Sentinel client spec").
 
-Each new connection asks the sentinels where the primary is. One that finds itself at a replica closes, so that the next
-one asks again: a fail-over needs no restart.
+Each new connection asks the sentinels where the primary is. One that finds itself at a replica closes, with the idle ones
+of its pool, so that the next one asks again: a fail-over needs no restart.
 """
 
 from collections.abc import Iterable, Mapping
@@ -167,11 +167,13 @@ class _Connection(redis.sentinel.SentinelManagedConnection):
     def read_response(self, *args: Any, **options: Any) -> Any:
         """As redis-py's, but also sees READONLY in the error of a script."""
         try:
-            return super(redis.sentinel.SentinelManagedConnection, self).read_response(*args, **options)  # type: ignore[no-untyped-call]
+            return super(redis.sentinel.SentinelManagedConnection, self).read_response(*args, **options)
         except ResponseError as error:
             if not says_read_only(error):
                 raise
-            self.disconnect()
+            self.disconnect()  # type: ignore[no-untyped-call]
+            if pool := self.connection_pool.connection_pool_ref():
+                pool.disconnect(inuse_connections=False)
             raise BecameReplica("the primary has become a replica") from error
 
 
@@ -192,6 +194,7 @@ class FollowsPrimary(redis.asyncio.sentinel.SentinelManagedConnection):
             if not says_read_only(error):
                 raise
             await self.disconnect()
+            await self.connection_pool.disconnect(inuse_connections=False)
             raise BecameReplica("the primary has become a replica") from error
 
 
