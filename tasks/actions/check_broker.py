@@ -21,6 +21,7 @@ def look_at_broker(settings: Settings) -> list[Finding]:
         url, tls, others = broker.of(settings.celery_url, settings.redis_ca_file)
     except InvalidInput as error:
         return [Finding("celery", Verdict.BAD, str(error), "set DISPATCHER_BROKER_URL")]
+    shown = settings.celery_url if url.startswith("sentinel:") else url
     options = broker.transport_options(settings.key_prefix, others)
     connecting: Any = Connection(url, ssl=tls, transport_options=options, connect_timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]  # kombu ships no types
     with connecting as connection:
@@ -34,7 +35,7 @@ def look_at_broker(settings: Settings) -> list[Finding]:
                     "make room on its disk",
                 )
                 return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
-            detail = f"the broker is not reachable: {broker.problem(error, url)}"
+            detail = f"the broker is not reachable: {broker.problem(error, shown)}"
             return [Finding("celery", Verdict.BAD, detail, "look at DISPATCHER_BROKER_URL"), encrypted]
     return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
 
@@ -42,7 +43,9 @@ def look_at_broker(settings: Settings) -> list[Finding]:
 def celery_encryption(connection: Any) -> Finding:
     """How kombu's connection is really encrypted, whatever the settings say."""
     subject, scheme = "celery encryption", str(connection.transport_cls)
-    if scheme in ("redis", "rediss", "amqp", "pyamqp") and not (connection.ssl and "amqp" in scheme):
+    if scheme in ("redis", "rediss", "sentinel", "amqp", "pyamqp") and not (
+        connection.ssl and "amqp" in scheme
+    ):
         host = connection.hostname or ""
         return encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
     if scheme == "amqps":
