@@ -109,11 +109,17 @@ def _shapes(password: str) -> set[str]:
 
 
 def _logins(url: str) -> list[str]:
-    """Each `user:password` in a URL."""
+    """Each `user:password` that a text about a URL may have, as it is written there and as kombu writes it."""
     if (hosts := hosts_url(url)) is None:
-        return [login for login in [split_url(url).netloc.rpartition("@")[0]] if login]
-    of_sentinels = [split_url(one).netloc.rpartition("@")[0] for one in Topology.parse(url).urls]
-    return [login for login in (hosts.login.removesuffix("@"), *of_sentinels[:1]) if login]
+        return _login(url)
+    found = Topology.parse(url)
+    written = [hosts.login.removesuffix("@")] if hosts.login else []
+    return written + _login(found.server.plain) + _login(found.urls[0])
+
+
+def _login(url: str) -> list[str]:
+    login = split_url(url).netloc.rpartition("@")[0]
+    return [login] if login else []
 
 
 def _each(url: str) -> list[str]:

@@ -178,6 +178,9 @@ def _cluster(given: HostsUrl) -> tuple[tuple[str, ...], RedisUrl]:
 
 
 def _sentinel(given: HostsUrl) -> tuple[tuple[str, ...], RedisUrl, str]:
+    parts = split_url(f"{given.scheme}://h{given.path}{given.query}")
+    if parts.fragment or given.query.endswith("#"):
+        raise InvalidInput(f"holds a #; {ENCODE}")
     name, _, db = given.path.removeprefix("/").partition("/")
     query, own = _own_options(given.query)
     server = RedisUrl.parse(f"{given.scheme}://{given.login}primary/{db}{query}")
