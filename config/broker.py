@@ -88,8 +88,9 @@ def problem(error: BaseException, url: str) -> str:
     """Why the broker cannot be used, in one line, with all users and passwords removed from kombu's text."""
     shown = ";".join(safe_url(one) for one in _each(url))
     text = tls_problem(error, shown) or " ".join(str(error).split()) or type(error).__name__
-    if "No master found" in text:  # redis-py's text shows its clients
-        text = "the sentinels name no primary, or do not answer us"
+    if "No master found" in text:  # redis-py's text shows its clients, and behind each its error
+        _, found, last = text.rpartition(" - ")
+        text = f"the sentinels name no primary, or do not answer us{f' ({last})' if found else ''}"
     if hint := other_scheme(text, url):
         text = sentence(text) + hint
     try:

@@ -39,9 +39,16 @@ class FakeSentinel:
         self.asked.append(command)
         if command[0].upper() != b"SENTINEL":
             return b"+OK\r\n"
-        words = ["name", "main", "ip", "127.0.0.1", "port", str(self.names), "flags", self.flags]
-        replies = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
-        return f"*{len(words)}\r\n{replies}".encode()
+        state = {
+            "name": "main",
+            "ip": "127.0.0.1",
+            "port": self.names,
+            "flags": self.flags,
+            "num-other-sentinels": 0,
+        }
+        words = [str(word) for pair in state.items() for word in pair]
+        reply = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+        return ("*1\r\n" * (command[1].upper() == b"MASTERS") + reply).encode()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -283,8 +283,12 @@ def test_what_celery_says_of_sentinels() -> None:
     url = "redis+sentinel://u:hush@a,b/main?sentinel_password=hush%2B2"
     said = broker.problem(OSError("u:hush@a, hush+2 and hush are away"), url)
     assert "a, ******** and ******** are away" == said
-    away = redis.ConnectionError("No master found for 'main' : Redis<ConnectionPool<...>>")
-    assert "the sentinels name no primary, or do not answer us" == broker.problem(away, url)
+    away = redis.ConnectionError(
+        "No master found for 'main' : Redis<ConnectionPool<...>> - ConnectionError('u:hush@a')"
+    )
+    said = "the sentinels name no primary, or do not answer us"
+    assert f"{said} (ConnectionError('a'))" == broker.problem(away, url)
+    assert said == broker.problem(redis.ConnectionError("No master found for 'main'"), url)
 
 
 ODD = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
