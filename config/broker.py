@@ -85,12 +85,14 @@ def refusal(error: BaseException, url: str) -> RedisUnavailable:
 
 
 def problem(error: BaseException, url: str) -> str:
-    """Why the broker cannot be used, in one line, with all users and passwords removed from kombu's text."""
+    """Why the broker cannot be used, in one line, with all users and passwords removed from kombu's text.
+
+    Asks sentinels that named no primary again: redis-py's error does not say why.
+    """
     shown = ";".join(safe_url(one) for one in _each(url))
     text = tls_problem(error, shown) or " ".join(str(error).split()) or type(error).__name__
-    if "No master found" in text:  # redis-py's text shows its clients, and behind each its error
-        _, found, last = text.rpartition(" - ")
-        text = f"the sentinels name no primary, or do not answer us{f' ({last})' if found else ''}"
+    if "No master found" in text and hosts_url(url):
+        return str(import_module("config.sentinel_broker").why_none(url))
     if hint := other_scheme(text, url):
         text = sentence(text) + hint
     try:

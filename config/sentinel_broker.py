@@ -7,6 +7,8 @@ from redis.backoff import NoBackoff
 from redis.credentials import UsernamePasswordCredentialProvider
 from redis.retry import Retry
 
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.connection import connect, translated
 from dispatcher.store.redis_url import RedisUrl
 from dispatcher.store.sentinel import TIMEOUT_SECONDS
 from dispatcher.store.topology import Topology
@@ -19,6 +21,16 @@ def of(topology: Topology) -> tuple[str, dict[str, Any]]:
         replace(topology.server, scheme="sentinel", host=one.host, port=one.port).plain for one in sentinels
     ]
     return ";".join(parts), {"master_name": topology.master, "sentinel_kwargs": _asked(sentinels[0])}
+
+
+def why_none(url: str) -> str:
+    """Why the sentinels of a redis+sentinel:// URL name no primary, in one line."""
+    try:
+        with connect(url) as client, translated(url):
+            client.ping()
+    except RedisUnavailable as error:
+        return str(error)
+    return "the sentinels named no primary, and name one now"
 
 
 def _asked(sentinel: RedisUrl) -> dict[str, Any]:

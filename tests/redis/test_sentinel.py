@@ -25,7 +25,7 @@ from tests.http.test_transport import Certificates
 from tests.redis.test_tls import celerys
 from tests.sentinels import Sentinels, free_port
 
-REFUSED = r"certificate of redis.+sentinel://127\.0\.0\.1.* is refused|certificate of sentinel://127.* is refused|VERIFY_FAILED"
+REFUSED = r"certificate of (rediss\+)?sentinel://127\.0\.0\.1.* is refused"
 WRITES_IN_A_SCRIPT = "return redis.call('INCR', KEYS[1])"
 
 

@@ -81,7 +81,8 @@ def celerys(url: str, ca_file: str | None) -> None:
         try:
             connection.ensure_connection(max_retries=1, interval_start=0)
         except Exception as error:
-            raise RedisUnavailable(broker.problem(error, celery_url)) from None
+            shown = url if celery_url.startswith("sentinel:") else celery_url
+            raise RedisUnavailable(broker.problem(error, with_authorities(shown, ca_file))) from None
         connection.default_channel.client.connection_pool.disconnect()
 
 
