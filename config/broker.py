@@ -84,7 +84,7 @@ def refusal(error: BaseException, url: str) -> RedisUnavailable:
     return found if isinstance(found, RedisUnavailable) else RedisUnavailable(problem(error, url))
 
 
-def problem(error: BaseException, url: str) -> str:
+def problem(error: BaseException, url: str, ca_file: str | None = None) -> str:
     """Why the broker cannot be used, in one line, with all users and passwords removed from kombu's text.
 
     Asks sentinels that named no primary again: redis-py's error does not say why.
@@ -92,7 +92,7 @@ def problem(error: BaseException, url: str) -> str:
     shown = ";".join(safe_url(one) for one in _each(url))
     text = tls_problem(error, shown) or " ".join(str(error).split()) or type(error).__name__
     if "No master found" in text and hosts_url(url):
-        return str(import_module("config.sentinel_broker").why_none(url))
+        return str(import_module("config.sentinel_broker").why_none(with_authorities(url, ca_file)))
     if hint := other_scheme(text, url):
         text = sentence(text) + hint
     try:

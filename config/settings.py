@@ -65,13 +65,11 @@ class Settings(BaseSettings):
         description="Celery's broker: one Redis, Sentinel, or RabbitMQ (amqp://); empty: the same Redis, which a cluster or a list"
         " cannot be",
     )
-    partitions: Annotated[int, Field(ge=1, le=MOST)] = Field(
-        1,
-        description="parts that the installation is divided into, each on one server; chosen once; a cluster or a list of servers"
-        " needs more than 1",
-    )
     key_prefix: Annotated[str, Field(pattern=PREFIX_PATTERN)] = Field(
         "dispatcher", description="prefix of every Redis key"
+    )
+    partitions: Annotated[int, Field(ge=1, le=MOST)] = Field(
+        1, description="partitions of the installation, chosen once; 256 for a cluster (docs/partitions.md)"
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         5, description="POSTs per callback, including the first"

@@ -9,7 +9,6 @@ from config.settings import Settings
 from dispatcher.errors import InvalidInput
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.connection_security import encryption
-from dispatcher.store.redis_url import with_authorities
 
 CONNECT_SECONDS = 4.0
 """Celery's own default."""
@@ -22,9 +21,7 @@ def look_at_broker(settings: Settings) -> list[Finding]:
         url, tls, others = broker.of(settings.celery_url, settings.redis_ca_file)
     except InvalidInput as error:
         return [Finding("celery", Verdict.BAD, str(error), "set DISPATCHER_BROKER_URL")]
-    shown = (
-        with_authorities(settings.celery_url, settings.redis_ca_file) if url.startswith("sentinel:") else url
-    )
+    shown = settings.celery_url if url.startswith("sentinel:") else url
     options = broker.transport_options(settings.key_prefix, others)
     connecting: Any = Connection(url, ssl=tls, transport_options=options, connect_timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]  # kombu ships no types
     with connecting as connection:
@@ -38,7 +35,8 @@ def look_at_broker(settings: Settings) -> list[Finding]:
                     "make room on its disk",
                 )
                 return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
-            detail = f"the broker is not reachable: {broker.problem(error, shown)}"
+            why = broker.problem(error, shown, settings.redis_ca_file)
+            detail = f"the broker is not reachable: {why}"
             return [Finding("celery", Verdict.BAD, detail, "look at DISPATCHER_BROKER_URL"), encrypted]
     return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
 

@@ -14,7 +14,6 @@ from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.installation import Installation
-from dispatcher.store.redis_url import with_authorities
 from tasks import wiring
 from tasks.actions.check import accepts_writes, workers_alive
 
@@ -105,6 +104,6 @@ def publish_probe(settings: Settings, probe: str) -> Finding | None:
                 if settings.broker_url:
                     advice = advice.replace("DISPATCHER_REDIS_URL", "DISPATCHER_BROKER_URL")
                 return Finding("hints", Verdict.BAD, f"Celery's broker refuses them: {refusal.why}", advice)
-            why = broker.problem(error, with_authorities(settings.celery_url, settings.redis_ca_file))
+            why = broker.problem(error, settings.celery_url, settings.redis_ca_file)
             raise RedisUnavailable(f"Celery's broker is not reachable: {why}") from error
     return None
