@@ -1,5 +1,6 @@
 """Checks Celery's broker: whether it accepts messages, and whether the connection to it is encrypted."""
 
+from dataclasses import replace
 from typing import Any
 
 from kombu.connection import Connection
@@ -48,7 +49,8 @@ def celery_encryption(connection: Any) -> Finding:
         connection.ssl and "amqp" in scheme
     ):
         host = connection.hostname or ""
-        return encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
+        found = encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
+        return replace(found, advice=found.advice.replace("rediss:", "amqps:")) if "amqp" in scheme else found
     if scheme == "amqps":
         detail = "TLS, certificate verified, but not its name: Celery checks no more for amqps://"
         return Finding(subject, Verdict.WARNING, detail, "use a network you trust, or Redis as the broker")
