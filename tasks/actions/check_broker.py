@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from kombu.connection import Connection
 
@@ -48,9 +49,12 @@ def celery_encryption(connection: Any) -> Finding:
     if scheme in ("redis", "rediss", "sentinel", "amqp", "pyamqp") and not (
         connection.ssl and "amqp" in scheme
     ):
-        host = connection.hostname or ""
-        found = encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
-        return replace(found, advice=found.advice.replace("rediss:", "amqps:")) if "amqp" in scheme else found
+        own = connection.hostname or ""
+        hosts = [urlsplit(url).hostname or "" for url in connection.alt]  # a list of brokers, or of sentinels
+        hosts = hosts or ["" if own.startswith("socket://") else own]
+        found = [encryption(subject, host, connection.ssl or {}) for host in hosts]
+        worst = next((one for one in found if one.verdict is not Verdict.OK), found[0])
+        return replace(worst, advice=worst.advice.replace("rediss:", "amqps:")) if "amqp" in scheme else worst
     if scheme == "amqps":
         detail = "TLS, certificate verified, but not its name: Celery checks no more for amqps://"
         return Finding(subject, Verdict.WARNING, detail, "use a network you trust, or Redis as the broker")

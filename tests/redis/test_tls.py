@@ -286,7 +286,10 @@ def test_check_tells_what_each_does(
         ("rediss://redis.example/0?ssl_check_hostname=false", "warning", "not its name"),
         ("rediss://redis.example/0?ssl_cert_reqs=none", "warning", "not verified"),
         ("redis+sentinel://redis.example/main", "warning", "not encrypted"),
-        ("redis+sentinel://127.0.0.1,redis.example/main", "ok", "on this machine"),
+        ("redis+sentinel://127.0.0.1,localhost/main", "ok", "on this machine"),
+        ("redis+sentinel://127.0.0.1,redis.example/main", "warning", "not encrypted"),
+        ("amqp://127.0.0.1//;amqp://mq.example//", "warning", "not encrypted"),
+        ("amqp://127.0.0.1//", "ok", "on this machine"),
         ("rediss+sentinel://redis.example/main", "ok", "certificate and name verified"),
         ("rediss+sentinel://redis.example/main?ssl_cert_reqs=none", "warning", "not verified"),
         ("amqp://mq.example//", "warning", "not encrypted"),
@@ -301,4 +304,4 @@ def test_what_celery_does(url: str, verdict: str, says: str) -> None:
         found = celery_encryption(app.connection_for_write())
     assert (verdict, True) == (found.verdict, says in found.detail)
     assert url.startswith("amqp") or "amqps" not in found.advice
-    assert not url.startswith("amqp:") or "use amqps://" in found.advice
+    assert "use amqps://" in found.advice or not (url.startswith("amqp:") and found.advice)
