@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
-from config import environment
+from config import environment, topology_rules
 from config.environment import ENCODING, PREFIX
 from config.setting_types import (
     MAX_SECONDS,
@@ -34,6 +34,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.partitions import MOST
 from dispatcher.store.connection import safe_url
 from dispatcher.store.keys import PREFIX_PATTERN
+from dispatcher.store.topology import Topology
 
 
 class Settings(BaseSettings):
@@ -52,13 +53,18 @@ class Settings(BaseSettings):
 
     redis_url: RedisServer = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="Redis that holds queue and ledger (redis://, rediss://, unix://)",
+        description="Redis that holds queue and ledger (redis://, rediss://, unix://), or its sentinels"
+        " (redis+sentinel://HOST,HOST/NAME), a cluster (redis+cluster://HOST,HOST) or a list of servers",
     )
     redis_ca_file: Authorities = Field(
         None,
         description="file of certificate authorities (PEM) to trust for rediss:// in addition to the system's; empty: none",
     )
-    broker_url: Broker = Field(None, description="Celery's broker; empty: the same Redis")
+    broker_url: Broker = Field(
+        None,
+        description="Celery's broker: one Redis, Sentinel, or RabbitMQ (amqp://); empty: the same Redis, which a cluster or a list"
+        " cannot be",
+    )
     key_prefix: Annotated[str, Field(pattern=PREFIX_PATTERN)] = Field(
         "dispatcher", description="prefix of every Redis key"
     )
@@ -234,7 +240,13 @@ class Settings(BaseSettings):
                 f"DISPATCHER_LEDGER_RETENTION_SECONDS ({self.ledger_retention_seconds}) must be at least the longest expiry "
                 f"a status change may have ({longest}), or a repeated eventId could be sent twice"
             )
+        topology_rules.check(self.topology, self.partitions, has_broker=self.broker_url is not None)
         return self
+
+    @property
+    def topology(self) -> Topology:
+        """The Redis servers."""
+        return Topology.parse(self.redis_url.get_secret_value())
 
     @property
     def celery_url(self) -> str:

@@ -40,7 +40,7 @@ class HintQoS(redis.QoS):
 
 
 class HintChannel(redis.Channel):
-    """A channel that gives Celery only hints, in messages built here."""
+    """A channel to one Redis that gives Celery only hints, in messages built here."""
 
     QoS = HintQoS
 
@@ -71,6 +71,11 @@ class HintChannel(redis.Channel):
             raise Empty from None
 
 
+class SentinelHintChannel(HintChannel, redis.SentinelChannel):
+    """The same to the primary that sentinels name."""
+
+
 def take_only_hints() -> None:
-    """Makes every connection of this process to a Redis broker use HintChannel."""
+    """Makes every connection of this process to a Redis broker use one of these channels."""
     redis.Transport.Channel = HintChannel
+    redis.SentinelTransport.Channel = SentinelHintChannel

@@ -12,6 +12,7 @@ from dispatcher.store.check_finding import Finding, Verdict, not_allowed
 from dispatcher.store.connection import translated
 from dispatcher.store.connection_security import access, encryption
 from dispatcher.store.redis_url import RedisUrl
+from dispatcher.store.topology import Topology
 
 MIN_VERSION = (6, 2)
 LOOKS = 9
@@ -211,5 +212,9 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def _own_encryption(url: str) -> list[Finding]:
-    where = RedisUrl.parse(url) if url else None
-    return [encryption("encryption", where.host, where.tls)] if where else []
+    """How the connection is encrypted; with several hosts in the URL, that of the first that is not as it should be."""
+    if not url:
+        return []
+    hosts = [RedisUrl.parse(one) for one in Topology.parse(url).urls]
+    found = [encryption("encryption", where.host, where.tls) for where in hosts]
+    return [next((one for one in found if one.verdict is not Verdict.OK), found[0])]

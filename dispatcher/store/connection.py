@@ -18,7 +18,6 @@ from redis.exceptions import (
     InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -26,7 +25,10 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable, sentence
-from dispatcher.store.redis_url import RedisUrl, split_url
+from dispatcher.store import sentinel
+from dispatcher.store.redis_url import RedisUrl
+from dispatcher.store.topology import Kind, Topology
+from dispatcher.store.topology import safe_url as safe_url
 
 hiredis: Any
 try:
@@ -45,19 +47,25 @@ _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS"
 
 
 def connect(url: str) -> "redis.Redis":
-    """A blocking client. Raises InvalidInput for an invalid URL."""
-    where = _read(url)
-    pool = redis.BlockingConnectionPool.from_url(
-        where.plain, retry=Retry(NoBackoff(), 0), **POOL | _options(where)
+    """A blocking client of one server, or of the primary that sentinels name. Raises InvalidInput for another URL."""
+    found = _read(url)
+    options = POOL | _options(found.server) | {"retry": Retry(NoBackoff(), 0)}
+    pool: Any = (
+        sentinel.pool(found, options)
+        if found.kind is Kind.SENTINEL
+        else redis.BlockingConnectionPool.from_url(found.server.plain, **options)
     )
     return redis.Redis.from_pool(pool)
 
 
 def connect_async(url: str) -> "redis.asyncio.Redis":
-    """An asyncio client. Raises InvalidInput for an invalid URL."""
-    where = _read(url)
-    pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
-        where.plain, retry=AsyncRetry(NoBackoff(), 0), **POOL | _options(where)
+    """As `connect`, for asyncio."""
+    found = _read(url)
+    options = POOL | _options(found.server) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    pool: Any = (
+        sentinel.async_pool(found, options)
+        if found.kind is Kind.SENTINEL
+        else redis.asyncio.BlockingConnectionPool.from_url(found.server.plain, **options)
     )
     if hiredis:
         pool.connection_class = _packing(pool.connection_class)
@@ -88,28 +96,21 @@ def _options(where: RedisUrl) -> dict[str, Any]:
     }
 
 
-def _read(url: str) -> RedisUrl:
+def _read(url: str) -> Topology:
     try:
-        return RedisUrl.parse(url)
+        found = Topology.parse(url)
     except InvalidInput as error:
         raise InvalidInput(f"the Redis URL {error}") from None
+    if found.kind in (Kind.SEVERAL, Kind.CLUSTER):
+        what = "a cluster" if found.kind is Kind.CLUSTER else found.kind
+        raise InvalidInput(f"the Redis URL names {what}, and one server is needed here, or Sentinel")
+    return found
 
 
 async def redis_now_ms(client: Any) -> int:
     """Redis's clock, ms since 1970. Raises redis-py's errors."""
     seconds, microseconds = await client.time()
     return int(seconds) * 1000 + int(microseconds) // 1000
-
-
-def safe_url(url: str) -> str:
-    """A URL without user name, password and query, for error texts and logs; shows nothing of an invalid one."""
-    try:
-        parts = split_url(url)
-    except InvalidInput:
-        return "the URL that is set"
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
 
 
 @contextmanager
@@ -126,6 +127,8 @@ def translate(error: Exception, url: str) -> Exception:
     if isinstance(error, RedisUnavailable):
         return error
     text = str(error)
+    if isinstance(error, sentinel.NoPrimary):
+        return RedisUnavailable(tls_problem(error, safe_url(url)) or _no_primary(error, url))
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return _refusal(RedisFull, url, "is full (maxmemory) and takes nothing new", "try again later")
     # asyncio's client wraps it
@@ -136,15 +139,13 @@ def translate(error: Exception, url: str) -> Exception:
         return _refusal(RedisUnavailable, url, what, "check user and password in the URL")
     if isinstance(error, InvalidResponse) or "DB index is out of range" in text:
         return RedisUnavailable(f"{safe_url(url)} is no Redis, or has no such database. Check the URL")
+    if sentinel.says_read_only(error) or isinstance(error, sentinel.BecameReplica):
+        return _read_only(url)
     if isinstance(error, ConnectionError | TimeoutError | OSError):
         return RedisUnavailable(tls_problem(error, safe_url(url)) or _away(url, error))
     if isinstance(error, ResponseError) and "MISCONF" in text:
         what = f"refuses writes, because it cannot write its files ({_misconf(text)})"
         return _refusal(RedisUnavailable, url, what, "make room on its disk")
-    if isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in text):
-        what = "is a read-only replica and refuses writes"
-        advice = "set DISPATCHER_REDIS_URL to its primary, or make it the primary: redis-cli REPLICAOF NO ONE"
-        return _refusal(RedisUnavailable, url, what, advice)
     if isinstance(error, ResponseError) and is_for_now(error):
         what = f"cannot serve now: {without_script(text)}"
         return _refusal(RedisUnavailable, url, what, "look at its log and INFO")
@@ -155,6 +156,21 @@ def _refusal(kind: type[RedisUnavailable], url: str, what: str, advice: str) -> 
     """The error for a Redis that answers and refuses."""
     text = f"Redis at {safe_url(url)} {sentence(what)} {advice[0].upper()}{advice[1:]}"
     return kind(text, f"Redis {what}", advice)
+
+
+def _read_only(url: str) -> RedisUnavailable:
+    if "+sentinel:" in url:
+        what, advice = "has become a replica and refuses writes", "wait for the end of Sentinel's fail-over"
+        return _refusal(RedisUnavailable, url, what, advice)
+    what = "is a read-only replica and refuses writes"
+    advice = "set DISPATCHER_REDIS_URL to its primary, or make it the primary: redis-cli REPLICAOF NO ONE"
+    return _refusal(RedisUnavailable, url, what, advice)
+
+
+def _no_primary(error: sentinel.NoPrimary, url: str) -> str:
+    said = without_script(" ".join(str(error.__cause__ or "").split()))
+    because = f" ({said})" if said and said != str(error) else ""
+    return f"no primary at {safe_url(url)}: {error}{because}. {error.advice}"
 
 
 _SCRIPT_PLACE = re.compile(

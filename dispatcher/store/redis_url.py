@@ -7,12 +7,13 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from dispatcher.errors import InvalidInput
+from dispatcher.store.redis_url_options import read_options
 
 SCHEMES = ("redis", "rediss", "unix")
 DEFAULT_PORT = 6379
@@ -21,6 +22,8 @@ ENCODE = (
 )
 
 _HOST = re.compile(r"[\w.-]+")
+_TLS = re.compile(r"rediss(\+cluster|\+sentinel)?://", re.IGNORECASE)
+_BETWEEN_URLS = re.compile(r"[\s,]+(?=[a-z][a-z0-9+.-]*://|unix:/)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class RedisUrl:
         if parts.fragment or text.strip().endswith("#"):
             raise InvalidInput(f"holds a #; {ENCODE}")
         username, password = _user(parts)
-        options = _options(parts)
+        options = read_options(parts)
         db = options.pop("db", None)
         if parts.scheme == "unix":
             return cls("unix", "", 0, _socket(parts), db or 0, username, password, options)
@@ -123,12 +126,21 @@ class RedisUrl:
 
 
 def with_authorities(url: str, ca_file: str | None) -> str:
-    """Adds `ssl_ca_certs` to a rediss:// URL that has none; returns any other URL as it is."""
-    if not ca_file or not url.strip().lower().startswith("rediss://"):
+    """Adds `ssl_ca_certs` to each rediss:// URL that has none, of whichever topology; returns any other as it is."""
+    urls = urls_of(url)
+    if not ca_file or not urls:
         return url
-    if "ssl_ca_certs" in RedisUrl.parse(url).options:
+    if len(urls) > 1:
+        return ",".join(with_authorities(one, ca_file) for one in urls)
+    (one,) = urls
+    if not _TLS.match(one) or "ssl_ca_certs" in dict(parse_qsl(one.partition("?")[2])):
         return url
-    return f"{url.strip()}{'&' if '?' in url else '?'}ssl_ca_certs={quote(ca_file, '')}"
+    return f"{one}{'&' if '?' in one else '?'}ssl_ca_certs={quote(ca_file, '')}"
+
+
+def urls_of(text: str) -> list[str]:
+    """The URLs of a list: blanks or commas separate them. A comma that no URL follows belongs to a password."""
+    return [url for url in _BETWEEN_URLS.split(text.strip(" \t\r\n,")) if url]
 
 
 def split_url(text: str, *, at_in_path: bool = False) -> SplitResult:
@@ -187,6 +199,10 @@ def _host(parts: SplitResult) -> str:
             return str(ipaddress.IPv6Address(host))
         except ValueError:
             raise InvalidInput("has brackets that hold no IPv6 address") from None
+    if "," in host:
+        raise InvalidInput(
+            "names several hosts: write redis+cluster:// or redis+sentinel://, or a list of whole URLs"
+        )
     if not _HOST.fullmatch(host):
         raise InvalidInput(f"names no host that there can be; {ENCODE}")
     return host
@@ -206,97 +222,6 @@ def _db(path: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,9}", named):
         raise InvalidInput(f"must end in the number of a database, such as /0, or in nothing; {ENCODE}")
     return int(named)
-
-
-def _options(parts: SplitResult) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _KNOWN:
-            raise InvalidInput(f"has an option that is not known; known are {', '.join(_KNOWN)}")
-        read, what = _KNOWN[name]
-        if name in found:
-            raise InvalidInput(f"has the option {name} twice")
-        if name.startswith("ssl_") and parts.scheme != "rediss":
-            raise InvalidInput(f"has the option {name}, which goes with rediss:// only")
-        if name == "socket_keepalive" and parts.scheme == "unix":
-            raise InvalidInput(f"has the option {name}, which does not go with unix://")
-        try:
-            found[name] = read(value)
-        except (ValueError, KeyError):
-            raise InvalidInput(f"has the option {name}, which must be {what}") from None
-    if "ssl_keyfile" in found and "ssl_certfile" not in found:
-        raise InvalidInput("has the option ssl_keyfile without ssl_certfile")
-    return found
-
-
-def _text(value: str) -> str:
-    if not value or not value.isprintable():
-        raise ValueError
-    return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[!-~]+", value):  # CLIENT SETNAME takes no blanks
-        raise ValueError
-    return value
-
-
-def _count(value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise ValueError
-    return int(value)
-
-
-def _positive(value: str) -> int:
-    if not (count := _count(value)):
-        raise ValueError
-    return count
-
-
-def _seconds(value: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", value) or not float(value):
-        raise ValueError
-    return float(value)
-
-
-def _switch(value: str) -> bool:
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
-
-
-def _cert_reqs(value: str) -> ssl.VerifyMode:
-    """`optional` is `required` for a client (Python's ssl says so)."""
-    word = value.lower().removeprefix("cert_")
-    return {"none": ssl.CERT_NONE, "optional": ssl.CERT_REQUIRED, "required": ssl.CERT_REQUIRED}[word]
-
-
-def _version(value: str) -> ssl.TLSVersion:
-    known = {"771": ssl.TLSVersion.TLSv1_2, "772": ssl.TLSVersion.TLSv1_3}
-    return (known | {"1.2": known["771"], "1.3": known["772"]})[value]
-
-
-def _flags(value: str) -> list[ssl.VerifyFlags]:
-    return [ssl.VerifyFlags[name] for name in value.strip("[]").replace(" ", "").split(",")]
-
-
-_KNOWN: Mapping[str, tuple[Callable[[str], Any], str]] = {
-    "db": (_count, "a number"),
-    "client_name": (_name, "a name without blanks"),
-    "socket_timeout": (_seconds, "seconds"),
-    "socket_connect_timeout": (_seconds, "seconds"),
-    "socket_keepalive": (_switch, "true or false"),
-    "health_check_interval": (_count, "seconds, a whole number"),
-    "max_connections": (_positive, "a number above 0"),
-    "ssl_cert_reqs": (_cert_reqs, "required, optional or none"),
-    "ssl_check_hostname": (_switch, "true or false"),
-    "ssl_ca_certs": (_text, "a file"),
-    "ssl_ca_path": (_text, "a folder"),
-    "ssl_certfile": (_text, "a file"),
-    "ssl_keyfile": (_text, "a file"),
-    "ssl_password": (_text, "a password"),
-    "ssl_min_version": (_version, "1.2 or 1.3"),
-    "ssl_include_verify_flags": (_flags, "names of ssl.VerifyFlags"),
-    "ssl_exclude_verify_flags": (_flags, "names of ssl.VerifyFlags"),
-}
 
 
 def _reason(error: OSError) -> str:

@@ -14,6 +14,7 @@ import redis.asyncio
 from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError, TimeoutError
 
 from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS
+from dispatcher.store.sentinel import BecameReplica, FollowsPrimary, says_read_only
 
 WATCH_SECONDS = 1.0
 
@@ -65,6 +66,7 @@ class _Link(asyncio.Protocol):
         self._connection = connection
         self._transport = transport_of(connection)
         self._transport.set_protocol(self)
+        self._follows = isinstance(connection, FollowsPrimary)
         self._reader = hiredis.Reader(replyError=_error)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_late_ones)
@@ -95,6 +97,8 @@ class _Link(asyncio.Protocol):
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             future, _ = self._waiting.popleft()
+            if self._follows and isinstance(reply, Exception) and says_read_only(reply):
+                self._why, self.is_open = BecameReplica("the primary has become a replica"), False
             if future.done():  # its caller was cancelled
                 continue
             if isinstance(reply, Exception):

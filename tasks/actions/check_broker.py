@@ -1,6 +1,8 @@
 """Checks Celery's broker: whether it accepts messages, and whether the connection to it is encrypted."""
 
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from kombu.connection import Connection
 
@@ -21,6 +23,7 @@ def look_at_broker(settings: Settings) -> list[Finding]:
         url, tls, others = broker.of(settings.celery_url, settings.redis_ca_file)
     except InvalidInput as error:
         return [Finding("celery", Verdict.BAD, str(error), "set DISPATCHER_BROKER_URL")]
+    shown = settings.celery_url if url.startswith("sentinel:") else url
     options = broker.transport_options(settings.key_prefix, others)
     connecting: Any = Connection(url, ssl=tls, transport_options=options, connect_timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]  # kombu ships no types
     with connecting as connection:
@@ -34,7 +37,8 @@ def look_at_broker(settings: Settings) -> list[Finding]:
                     "make room on its disk",
                 )
                 return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
-            detail = f"the broker is not reachable: {broker.problem(error, url)}"
+            why = broker.problem(error, shown, settings.redis_ca_file)
+            detail = f"the broker is not reachable: {why}"
             return [Finding("celery", Verdict.BAD, detail, "look at DISPATCHER_BROKER_URL"), encrypted]
     return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
 
@@ -42,9 +46,15 @@ def look_at_broker(settings: Settings) -> list[Finding]:
 def celery_encryption(connection: Any) -> Finding:
     """How kombu's connection is really encrypted, whatever the settings say."""
     subject, scheme = "celery encryption", str(connection.transport_cls)
-    if scheme in ("redis", "rediss", "amqp", "pyamqp") and not (connection.ssl and "amqp" in scheme):
-        host = connection.hostname or ""
-        return encryption(subject, "" if host.startswith("socket://") else host, connection.ssl or {})
+    if scheme in ("redis", "rediss", "sentinel", "amqp", "pyamqp") and not (
+        connection.ssl and "amqp" in scheme
+    ):
+        own = connection.hostname or ""
+        hosts = [urlsplit(url).hostname or "" for url in connection.alt]  # a list of brokers, or of sentinels
+        hosts = hosts or ["" if own.startswith("socket://") else own]
+        found = [encryption(subject, host, connection.ssl or {}) for host in hosts]
+        worst = next((one for one in found if one.verdict is not Verdict.OK), found[0])
+        return replace(worst, advice=worst.advice.replace("rediss:", "amqps:")) if "amqp" in scheme else worst
     if scheme == "amqps":
         detail = "TLS, certificate verified, but not its name: Celery checks no more for amqps://"
         return Finding(subject, Verdict.WARNING, detail, "use a network you trust, or Redis as the broker")

@@ -114,6 +114,6 @@ def publish_probe(settings: Settings, probe: str) -> Finding | None:
                 if settings.broker_url:
                     advice = advice.replace("DISPATCHER_REDIS_URL", "DISPATCHER_BROKER_URL")
                 return Finding("hints", Verdict.BAD, f"Celery's broker refuses them: {refusal.why}", advice)
-            why = broker.problem(error, settings.celery_url)
+            why = broker.problem(error, settings.celery_url, settings.redis_ca_file)
             raise RedisUnavailable(f"Celery's broker is not reachable: {why}") from error
     return None

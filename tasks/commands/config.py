@@ -6,22 +6,27 @@ import typer
 
 from config.settings import sources
 from config.settings_docs import rows
-from tasks import console
+from tasks import console, tables
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show the settings in force; secrets are hidden.
 
     `from` says where a value was set: in the environment, which has precedence, or in .env in this folder.
+    The last line, or `topology` in JSON, says which Redis servers there are and how they are found.
     """
     settings = console.settings()
     shown = settings.shown()
+    topology = (
+        f"{settings.topology.described}; {tables.counted(settings.partitions, 'partition', 'partitions')}"
+    )
     if as_json:
-        console.print_json(shown)
+        console.print_json(shown | {"topology": topology})
         return
     where = sources()
     table = [(name, _text(shown[name]), where.get(name, "default"), meaning) for name, _, meaning in rows()]
     console.print_table(("setting", "value", "from", "meaning"), table, "")
+    console.print_line(f"topology: {topology}")
 
 
 def _text(value: object) -> str:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection, Consumer, Exchange, Producer, Queue
-from kombu.transport.redis import Transport
+from kombu.transport.redis import SentinelTransport, Transport
 
 from config import broker
 from tasks.hint_channel import take_only_hints
 from tasks.hint_message import make_message, read_hint
+from tasks.redis_server import RedisServer
+from tests.fake_sentinel import FakeSentinel
+from tests.faults.proxy import Proxy
 
 HINTS = Queue("dispatcher", Exchange("dispatcher"), "dispatcher")
 ENDPOINT = "A" * 12
@@ -21,13 +24,24 @@ DEEP = b"[" * 200_000
 OTHER_TASK = HINT.replace(b"dispatcher.deliver", b"dispatcher.destroy")
 
 
+@pytest.fixture(params=["one server", "sentinel"])
+def broker_url(request: pytest.FixtureRequest, redis_server: RedisServer, redis_url: str) -> Iterator[str]:
+    """The broker, as its setting names it."""
+    if request.param == "one server":
+        yield redis_url
+        return
+    with Proxy(redis_server.socket) as proxy, FakeSentinel(proxy.port) as sentinel:
+        yield sentinel.url
+
+
 @pytest.fixture
-def connection(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+def connection(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
     """A worker's connection to its broker."""
-    monkeypatch.setattr(Transport, "Channel", Transport.Channel)  # put back after the test
+    for transport in (Transport, SentinelTransport):
+        monkeypatch.setattr(transport, "Channel", transport.Channel)  # put back after the test
     take_only_hints()
-    url, tls, _ = broker.of(redis_url, None)
-    with Connection(url, ssl=tls) as connection:
+    url, tls, options = broker.of(broker_url, None)
+    with Connection(url, ssl=tls, transport_options=options) as connection:
         yield connection
 
 

@@ -81,7 +81,8 @@ def celerys(url: str, ca_file: str | None) -> None:
         try:
             connection.ensure_connection(max_retries=1, interval_start=0)
         except Exception as error:
-            raise RedisUnavailable(broker.problem(error, celery_url)) from None
+            shown = url if celery_url.startswith("sentinel:") else celery_url
+            raise RedisUnavailable(broker.problem(error, with_authorities(shown, ca_file))) from None
         connection.default_channel.client.connection_pool.disconnect()
 
 
@@ -284,6 +285,13 @@ def test_check_tells_what_each_does(
         ("rediss://redis.example/0", "ok", "certificate and name verified"),
         ("rediss://redis.example/0?ssl_check_hostname=false", "warning", "not its name"),
         ("rediss://redis.example/0?ssl_cert_reqs=none", "warning", "not verified"),
+        ("redis+sentinel://redis.example/main", "warning", "not encrypted"),
+        ("redis+sentinel://127.0.0.1,localhost/main", "ok", "on this machine"),
+        ("redis+sentinel://127.0.0.1,redis.example/main", "warning", "not encrypted"),
+        ("amqp://127.0.0.1//;amqp://mq.example//", "warning", "not encrypted"),
+        ("amqp://127.0.0.1//", "ok", "on this machine"),
+        ("rediss+sentinel://redis.example/main", "ok", "certificate and name verified"),
+        ("rediss+sentinel://redis.example/main?ssl_cert_reqs=none", "warning", "not verified"),
         ("amqp://mq.example//", "warning", "not encrypted"),
         ("amqps://mq.example//", "warning", "not its name"),
         ("memory://", "unknown", "own rules"),
@@ -295,3 +303,5 @@ def test_what_celery_does(url: str, verdict: str, says: str) -> None:
     with Celery(broker=celery_url, broker_use_ssl=tls, broker_transport_options=options) as app:
         found = celery_encryption(app.connection_for_write())
     assert (verdict, True) == (found.verdict, says in found.detail)
+    assert url.startswith("amqp") or "amqps" not in found.advice
+    assert "use amqps://" in found.advice or not (url.startswith("amqp:") and found.advice)
