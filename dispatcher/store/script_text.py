@@ -12,6 +12,8 @@ NAMES = (
     "expedite",
     "expire",
     "forget",
+    "forward",
+    "forwarded",
     "lead",
     "leave",
     "mend",
