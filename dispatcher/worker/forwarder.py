@@ -2,7 +2,8 @@
 
 An entry is put on the other queue first, which remembers it (lua/forward.lua), and then leaves this one
 (lua/forwarded.lua). If this worker dies in between, the next leader does both again, and the memory keeps the entry from
-being added twice. The memory is told with the next entries that the ones before have left.
+being added twice. The next entries bring the news that the ones before have left; where that is lost, with a worker or
+with the reply of the second step, the memory keeps them for the retention.
 """
 
 import asyncio
@@ -92,9 +93,8 @@ class Forwarder:
     async def _send_all(self, target: _Target, entries: Sequence[tuple[str, bytes]]) -> int:
         """Puts entries on a target's queue, in calls of bounded size; returns how many of the first are there."""
         sent = 0
-        target.gone.difference_update(
-            name for name, _ in entries
-        )  # it is to remember them until this is done
+        # They may be there, if this repeats a batch that failed: the target is to remember them until it is done.
+        target.gone.difference_update(name for name, _ in entries)
         if target.is_away:
             self._probe(target)
             return sent
