@@ -149,6 +149,14 @@ class Partition:
         """Entries on its queue."""
         return int(await self.client.xlen(self.keys.events))
 
+    async def has_queued(self, count: int) -> bool:
+        """Whether so many are on its queue."""
+        return await self.queued() == count
+
+    async def remembered(self) -> int:
+        """Entries of others that it remembers."""
+        return int(await self.client.zcard(self.keys.forwarded))
+
     async def add(self, *workspaces: str) -> None:
         """Makes workspaces here."""
         for workspace in workspaces:
@@ -158,6 +166,14 @@ class Partition:
         """The eventIds of a message, in the order of acceptance."""
         found: bytes | None = await self.client.get(self.keys.message(workspace, message))
         return (found or b"").decode().split()
+
+    async def has_taken(self, workspace: str, count: int) -> bool:
+        """Whether it has accepted so many status changes of a workspace's message `m`."""
+        return len(await self.accepted(workspace, "m")) >= count
+
+    async def has_counted(self, count: int) -> bool:
+        """Whether its worker has counted so many as taken, which it does after they have left the queue."""
+        return self.metrics.taken.total() >= count
 
 
 class Installation:
@@ -188,6 +204,10 @@ class Installation:
         self.partitions[number] = self.new(number)
         self.partitions[number].start()
 
+    async def is_empty(self) -> bool:
+        """Whether nothing is on any queue."""
+        return not sum([await one.queued() for one in self.partitions])
+
     def home(self, workspace: str) -> Partition:
         """Where a workspace is at home."""
         return self.partitions[self.code.home(workspace)]
@@ -210,9 +230,14 @@ class Installation:
         await asyncio.gather(*(one.crash() if kind else one.stop() for one in self.partitions))
 
 
-async def until(holds: Callable[[], Awaitable[object]], seconds: float = 30) -> None:
+async def holds(value: object) -> bool:
+    """Whether something holds now, for `until`."""
+    return bool(value)
+
+
+async def until(condition: Callable[[], Awaitable[object]], seconds: float = 30) -> None:
     """Waits until something holds."""
     deadline = time.monotonic() + seconds
-    while not await holds():
+    while not await condition():
         assert time.monotonic() < deadline, "it does not come to hold"
         await asyncio.sleep(0.01)

@@ -1,11 +1,13 @@
 """A world on the real server; afterwards no key may have been left behind for ever."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dispatcher.store.connection import connect_async
 from dispatcher.store.wire import Wire
+from tasks.redis_server import RedisServer
 from tests.leaks import leaked_keys
 from tests.world import World
 
@@ -19,3 +21,16 @@ def world(redis_url: str) -> Iterator[World]:
     yield world
     assert [] == leaked_keys(world)
     world.close()
+
+
+@pytest.fixture
+def second_server(server_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """Another server, which may be killed."""
+    with RedisServer(tmp_path, "--appendonly", "yes", executable=server_program) as server:
+        yield server
+
+
+@pytest.fixture
+def two_urls(redis_url: str, second_server: RedisServer) -> list[str]:
+    """Two servers: even partitions are on the first, odd ones on the second."""
+    return [redis_url, second_server.url]
