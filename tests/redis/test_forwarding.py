@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.store.rejected import Rejected
 from dispatcher.worker import router
-from tests.partitioned import Installation, holds, line, until
+from tests.partitioned import Installation, Partition, holds, line, until
 
 
 def test_order(two_urls: list[str]) -> None:
