@@ -212,6 +212,13 @@ class Installation:
         """Where a workspace is at home."""
         return self.partitions[self.code.home(workspace)]
 
+    def messages_of(self, workspace: str, width: int) -> dict[int, str]:
+        """A message of each of a workspace's partitions."""
+        found: dict[int, str] = {}
+        for message in map("m{}".format, range(1000)):
+            found.setdefault(self.code.of(workspace, message, width), message)
+        return found
+
     def named(self, number: int, count: int = 1) -> list[str]:
         """Names of workspaces that are at home in a partition."""
         found = (name for name in map("w{}".format, range(100_000)) if self.code.home(name) == number)

@@ -146,9 +146,10 @@ class Acceptor:
         self, batch: Batch, skipped: Sequence[tuple[str, str]], callbacks: ToAccept
     ) -> Accepted:
         """Calls the ledger, with slots reserved for the callbacks that it leases to this worker at once."""
-        room, claims = self._turns.reserve(callbacks.count, batch.workspaces), []
+        revisions = batch.revisions
+        room, claims = self._turns.reserve(callbacks.count, revisions), []
         try:
-            accepted = await self._ledger.accept(self._token, batch.revisions, skipped, callbacks, room)
+            accepted = await self._ledger.accept(self._token, revisions, skipped, callbacks, room)
             claims = accepted.claims
         finally:  # deferred, so that the next batch, if there is one, goes to Redis first
             asyncio.get_running_loop().call_soon(self._turns.serve_claims, claims, room.claims)

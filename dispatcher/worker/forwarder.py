@@ -82,8 +82,8 @@ class Forwarder:
             await self._ledger.forwarded(self._token, left[first : first + MOST_ENTRIES])
         for (target, some), count in zip(targets, sent, strict=True):
             target.gone.update(_name(entry) for entry, _ in some[:count])
-            for entry, workspace in some[count:]:
-                batch.put_off(workspace, entry)
+            for entry, route in some[count:]:
+                batch.put_off(route, entry)
 
     def _target(self, number: int) -> _Target:
         if number not in self._targets:

@@ -74,7 +74,7 @@ class Batch:
     """Prepared entries, sorted by result."""
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
-    """The workspaces that entries name; None for a name without a workspace."""
+    """The workspaces that entries name; None for a name without a workspace, and for a route."""
     callbacks: ToAccept = field(default_factory=ToAccept)
     rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Entries that cause callbacks, in the order of `callbacks`, each with its workspace."""
@@ -82,9 +82,9 @@ class Batch:
     """Entries that cause no callback, each with its workspace."""
     rejected: list[tuple[QueueEntry, Rejection]] = field(default_factory=list)
     forwarded: dict[int, list[tuple[QueueEntry, str]]] = field(default_factory=dict)
-    """Entries that belong on the queue of another partition, by its number, each with its workspace."""
+    """Entries that belong on the queue of another partition, by its number, each with its route."""
     later: dict[str, Later] = field(default_factory=dict)
-    """Entries that are put off, by workspace (empty: unknown)."""
+    """Entries that are put off, by workspace (empty: unknown); those to be forwarded by their route."""
     trying: Mapping[str, bool] = field(default_factory=dict)
     """Workspaces whose entries are tried again, and whether entries that break our code are rejected this time."""
 
@@ -97,10 +97,10 @@ class Batch:
         """Puts off an entry that cannot be taken now."""
         self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry.id)
 
-    def forward(self, target: int, workspace: str, entry: QueueEntry) -> None:
+    def forward(self, target: int, route: str, entry: QueueEntry) -> None:
         """Adds an entry that belongs to another partition."""
-        self.forwarded.setdefault(target, []).append((entry, workspace))
-        self.workspaces.setdefault(workspace, None)  # so that intake sees whose entries are in this batch
+        self.forwarded.setdefault(target, []).append((entry, route))
+        self.workspaces[route] = None  # so that intake sees that it is in this batch
 
     def broke(self, workspace: str, entry: QueueEntry, error: Exception) -> None:
         """Puts off an entry that met an error, or rejects it if it has broken our code too often."""
@@ -160,7 +160,7 @@ class Preparer:
                 batch.rejected.append((entry, change))
                 return
             workspace = change.workspace
-            if workspace in batch.later or (workspace not in batch.trying and self._is_held(workspace)):
+            if self._waits(batch, workspace):
                 batch.put_off(workspace, entry)
             elif self._router and await self._goes_elsewhere(batch, entry, change, self._router):
                 return
@@ -173,6 +173,10 @@ class Preparer:
                 raise
             batch.broke(workspace, entry, error)
 
+    def _waits(self, batch: Batch, workspace: str) -> bool:
+        """Whether entries of a workspace, or of a route, are put off."""
+        return workspace in batch.later or (workspace not in batch.trying and self._is_held(workspace))
+
     async def _goes_elsewhere(
         self, batch: Batch, entry: QueueEntry, change: StatusChange, router: Router
     ) -> bool:
@@ -184,7 +188,11 @@ class Preparer:
                 router.note_stranger(name)
         target = router.target(entry, change, workspace)
         if target is not None:
-            batch.forward(target, name, entry)
+            route = f"{name} {target}"  # put off by itself, so that entries for other partitions go on
+            if self._waits(batch, route):
+                batch.put_off(route, entry)
+            else:
+                batch.forward(target, route, entry)
             return True
         if router.copy_is_late(name, entry, self._now_ms()) and not await self._workspace(batch, name):
             batch.put_off(name, entry, COPY_LATE)

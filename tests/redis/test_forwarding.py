@@ -52,14 +52,6 @@ def test_bad_entries_stay(two_urls: list[str]) -> None:
     asyncio.run(work())
 
 
-def by_partition(its: Installation, workspace: str, width: int) -> dict[int, str]:
-    """A message of each of a workspace's partitions."""
-    found: dict[int, str] = {}
-    for message in map("m{}".format, range(1000)):
-        found.setdefault(its.code.of(workspace, message, width), message)
-    return found
-
-
 def test_width(two_urls: list[str]) -> None:
     """A wide workspace's entries come to the partition of their message from wherever they are, in at most two steps."""
 
@@ -69,7 +61,7 @@ def test_width(two_urls: list[str]) -> None:
             [wide] = its.named(0)
             for part in its.partitions[:3]:
                 await part.add(wide)
-            messages = by_partition(its, wide, 3)
+            messages = its.messages_of(wide, 3)
             assert {0, 1, 2} == set(messages)
             expected: dict[int, list[str]] = {0: [], 1: [], 2: []}
             for start in range(4):
@@ -96,7 +88,7 @@ def test_a_copy_that_comes_late(two_urls: list[str], monkeypatch: pytest.MonkeyP
             zero, one = its.partitions
             [wide] = its.named(0)
             await zero.add(wide)
-            message = by_partition(its, wide, 2)[1]
+            message = its.messages_of(wide, 2)[1]
             await zero.enqueue(line(n, wide, message) for n in range(20))
             await until(lambda: holds(len(one.intake._put_off)))
             assert (0, 20) == (await zero.queued(), await one.queued())

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.worker import forwarder, intake, put_off
 from tasks.redis_server import RedisServer
-from tests.partitioned import Installation, holds, line, until
+from tests.partitioned import Installation, Partition, holds, line, until
 
 
 def test_death_between_the_two_steps(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +84,41 @@ def test_target_away_and_back(two_urls: list[str], second_server: RedisServer, h
     assert 1 <= events.count("intake.not_forwarded") <= 2, "refused, or silent: not once for each try"
     assert 1 == events.count("intake.forwarding")
     assert "intake.internal_error" not in events
+
+
+def test_one_part_away(two_urls: list[str], second_server: RedisServer) -> None:
+    """While a part of a wide workspace is away, its home takes what is its own, and forwards what belongs to other parts."""
+
+    async def work() -> None:
+        async with Installation(two_urls, 4, {f"w{n}": 4 for n in range(1000)}) as its:
+            [wide] = its.named(0)
+            messages = its.messages_of(wide, 4)
+            for part in its.partitions:
+                await part.add(wide)
+            await until(lambda: holds(all(one.intake.leading for one in its.partitions)))
+            second_server.kill()
+            try:
+                for first in range(0, 60, 20):
+                    numbers = range(first, first + 20)
+                    await its.partitions[0].enqueue(
+                        line(f"{n}x{place}", wide, message)
+                        for n in numbers
+                        for place, message in messages.items()
+                    )
+                    for place in (0, 2):
+                        await until(partial(_took, its.partitions[place], wide, messages[place], first + 20))
+            finally:
+                second_server.start()
+            await until(its.is_empty, 60)
+            for place, message in messages.items():
+                expected = [f"e{n}x{place}" for n in range(60)]
+                assert expected == await its.partitions[place].accepted(wide, message)
+
+    asyncio.run(work())
+
+
+async def _took(part: Partition, workspace: str, message: str, count: int) -> bool:
+    return len(await part.accepted(workspace, message)) == count
 
 
 def test_target_full(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
