@@ -8,6 +8,7 @@ import redis.asyncio
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.health import Health
+from dispatcher.rules.partitions import Partitioning
 from dispatcher.rules.render import RenderOptions
 from dispatcher.sending.sender import Sender
 from dispatcher.store import format
@@ -32,6 +33,7 @@ from dispatcher.worker.alert_loop import AlertLoop, AlertSource
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.disabling import Disabler, DisablingRules
 from dispatcher.worker.engine import Owner
+from dispatcher.worker.forwarder import Routing
 from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.lost_leases import LostLeases
@@ -39,6 +41,7 @@ from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.partition_owner import PartitionOwner
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import PartitionWatch, RedisWatch, RedisWatches
+from dispatcher.worker.router import Router
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
 from dispatcher.worker.sweeper import Sweeper, Sweepers
@@ -163,6 +166,7 @@ class Partitions:
             recorder=self._recorder,
             metrics=self._shared.metrics,
             options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
+            routing=self._routing(number),
         )
 
         async def agree() -> None:
@@ -178,6 +182,13 @@ class Partitions:
             wake_seconds=settings.wake_seconds,
         )
         return Tenure(number, intake, waker, None if heartbeat else agree)
+
+    def _routing(self, number: int) -> Routing | None:
+        """How intake of a partition forwards; None if there is no other."""
+        if len(self.parts) == 1:
+            return None
+        router = Router(Partitioning(len(self.parts)), number)
+        return Routing(router, lambda other: self.parts[other].ledger)
 
     def _sweeper(self, parts: TurnParts) -> Sweeper:
         keys = parts.ledger.keys

@@ -40,6 +40,9 @@ class WorkerCollector:
         yield _counts(
             "dispatcher_rejected", "Queue entries that could not be used, by reason", ("reason",), m.rejected
         )
+        yield _counter(
+            "dispatcher_forwarded", "Queue entries handed on to the partition they belong to", m.forwarded
+        )
         yield _counts(
             "dispatcher_attempts", "Attempts, by outcome and error word", ("outcome", "error"), m.attempts
         )

@@ -62,6 +62,13 @@ class Keys:
         return f"{self.prefix}:rejected-counts"
 
     @property
+    def forwarded(self) -> str:
+        """Zset: `partition entry checksum` of what other partitions put on the queue -> when. Until they have taken it off theirs.
+
+        Retention after the last one."""
+        return f"{self.prefix}:forwarded"
+
+    @property
     def expiries(self) -> str:
         """Zset: `workspace:eventId` of every pending callback -> when to look at its expiry."""
         return f"{self.prefix}:expiries"

@@ -77,6 +77,8 @@ class Ledger:
         self.on_broken: Callable[[str, Sequence[str]], None] = lambda *_: None
         """Called with Redis's error about a damaged key, and with the endpoints concerned if they are known."""
         self._redis_minus_monotonic: float | None = None
+        self.leads_until = 0.0
+        """Monotonic time until which this worker certainly has the intake lease."""
 
     def now_ms(self) -> int:
         """Redis's clock: the time of the last script, advanced by our monotonic clock.
@@ -97,8 +99,10 @@ class Ledger:
         Returns None if this worker does not lead now. With `renew` it does not take a lease that ran out: another worker
         may have led meanwhile.
         """
-        reply, _ = await self._run("lead", token, lease_ms, int(full), int(renew))
-        return read_lead(reply) if reply[0] == b"leading" else None
+        reply, sent = await self._run("lead", token, lease_ms, int(full), int(renew))
+        leads = reply[0] == b"leading"
+        self.leads_until = sent + lease_ms / 1000 if leads else 0.0
+        return read_lead(reply) if leads else None
 
     async def accept(
         self,
@@ -135,6 +139,25 @@ class Ledger:
             raise NotLeader
         self._tell_broken(reply[3])
         return [entry.decode() for entry in reply[2].split()]
+
+    async def forward(
+        self, source: int, entries: Sequence[tuple[str, bytes]], gone: Sequence[str] = ()
+    ) -> int:
+        """Puts entries of the queue of partition `source`, each a name and its JSON, on this one's queue, in their order.
+
+        Returns how many were not forwarded before: each is added once, however often this is called, until it is named
+        in `gone`, the entries that have left the source's queue. Raises RedisFull, RedisUnavailable; then the script may
+        nevertheless have run.
+        """
+        args = [value for entry in entries for value in entry]
+        reply, _ = await self._run("forward", source, len(gone), *gone, *args)
+        return int(reply[2])
+
+    async def forwarded(self, token: str, entries: Sequence[str]) -> None:
+        """Takes entries off the queue that are on another partition's now. Raises NotLeader, RedisUnavailable."""
+        reply, _ = await self._run("forwarded", token, *entries)
+        if reply[0] != b"left":
+            raise NotLeader
 
     async def claim(self, endpoint: str, count: int) -> Claim:
         """Leases up to `count` due callbacks of an endpoint to this worker."""

@@ -28,6 +28,13 @@ class QueueEntry(msgspec.Struct, frozen=True, gc=False):
     fields: Sequence[bytes]
     """Names and values in turn; empty if the entry was deleted after it was read."""
 
+    def field(self, name: bytes) -> bytes:
+        """The value of a field. Raises KeyError if there is none."""
+        for found, value in zip(self.fields[::2], self.fields[1::2], strict=True):
+            if found == name:
+                return value
+        raise KeyError(name)
+
 
 class Pending(NamedTuple):
     """An entry that was read and is still on the queue."""

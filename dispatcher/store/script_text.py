@@ -13,6 +13,8 @@ NAMES = (
     "expedite",
     "expire",
     "forget",
+    "forward",
+    "forwarded",
     "lead",
     "leave",
     "mend",

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 import structlog
 from msgspec.structs import replace
 
-from dispatcher.errors import NotLeader, RedisUnavailable
+from dispatcher.errors import NotLeader, RedisFull, RedisUnavailable
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted
 from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.worker.forwarder import Forwarder
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.prepare import Batch, Fault, Preparer
 from dispatcher.worker.recorder import Recorder
@@ -27,7 +28,10 @@ log = structlog.get_logger()
 
 
 class Acceptor:
-    """Accepts batches. `token` is the intake lease's; `turns` serves what accept leases to this worker at once."""
+    """Accepts batches. `token` is the intake lease's; `turns` serves what accept leases to this worker at once.
+
+    `forwarder` forwards entries of other partitions; None: there are none.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Acceptor:
         turns: Turns,
         recorder: Recorder | None,
         metrics: Metrics,
+        forwarder: Forwarder | None = None,
     ) -> None:
         self._ledger = ledger
         self._token = token
@@ -46,13 +51,32 @@ class Acceptor:
         self._turns = turns
         self._recorder = recorder
         self._metrics = metrics
+        self._forwarder = forwarder
 
     async def accept(self, batch: Batch, again: int = RENDERED_AGAIN) -> None:
-        """Has the ledger accept or reject a batch; entries that stay on the queue are in `batch.later` afterwards.
+        """Has a batch accepted, rejected or forwarded; entries that stay on the queue are in `batch.later` afterwards.
 
         Entries whose workspace changed after they were rendered are rendered again, up to `again` times; other entries
         are not. If the whole batch fails with an unexpected error, each entry is accepted alone, to find the one that
         causes it. Raises NotLeader, RedisFull, RedisUnavailable.
+        """
+        try:
+            changed = await self._take_here(batch)
+        except RedisFull:
+            await self._forward(batch)  # what leaves makes room
+            raise
+        await self._forward(batch)
+        if changed and again:
+            entries = [entry for entry, _ in changed]
+            await self.accept(await self._preparer.prepare(entries, batch.trying, batch.later), again - 1)
+        else:
+            for entry, workspace in changed:
+                batch.put_off(workspace, entry)
+
+    async def _take_here(self, batch: Batch) -> list[tuple[QueueEntry, str]]:
+        """Has the ledger accept or reject what belongs to this partition.
+
+        Returns the entries whose workspace changed after they were rendered, with that workspace.
         """
         changed: list[tuple[QueueEntry, str]] = []
         try:
@@ -64,12 +88,12 @@ class Acceptor:
             await self._accept_one_by_one(batch, error)
         if batch.rejected:
             await self._reject(batch)
-        if changed and again:
-            entries = [entry for entry, _ in changed]
-            await self.accept(await self._preparer.prepare(entries, batch.trying, batch.later), again - 1)
-        else:
-            for entry, workspace in changed:
-                batch.put_off(workspace, entry)
+        return changed
+
+    async def _forward(self, batch: Batch) -> None:
+        """Forwards what belongs to other partitions."""
+        if batch.forwarded and self._forwarder:
+            await self._forwarder.forward(batch)
 
     async def _accept_one_by_one(self, batch: Batch, error: Exception) -> None:
         """Accepts each entry alone, after they failed together; one that fails alone is put off or rejected."""
@@ -122,9 +146,10 @@ class Acceptor:
         self, batch: Batch, skipped: Sequence[tuple[str, str]], callbacks: ToAccept
     ) -> Accepted:
         """Calls the ledger, with slots reserved for the callbacks that it leases to this worker at once."""
-        room, claims = self._turns.reserve(callbacks.count, batch.workspaces), []
+        revisions = batch.revisions
+        room, claims = self._turns.reserve(callbacks.count, revisions), []
         try:
-            accepted = await self._ledger.accept(self._token, batch.revisions, skipped, callbacks, room)
+            accepted = await self._ledger.accept(self._token, revisions, skipped, callbacks, room)
             claims = accepted.claims
         finally:  # deferred, so that the next batch, if there is one, goes to Redis first
             asyncio.get_running_loop().call_soon(

@@ -20,6 +20,7 @@ from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import CONSUMER, START, Place, Queue, QueueEntry, place
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.acceptor import Acceptor
+from dispatcher.worker.forwarder import Forwarder, Routing
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.prepare import NOBODY, Batch, Later, Preparer
 from dispatcher.worker.put_off import PutOff
@@ -62,6 +63,7 @@ class Intake:
         recorder: Recorder | None = None,
         metrics: Metrics | None = None,
         options: RenderOptions | None = None,
+        routing: Routing | None = None,
     ) -> None:
         self._queue = queue
         self._ledger = ledger
@@ -69,11 +71,18 @@ class Intake:
         self._turns = turns
         self._token = secrets.token_hex(8)
         self._put_off = PutOff()
+        metrics = metrics or Metrics()
         self._preparer = Preparer(
-            workspaces, ledger.now_ms, options or RenderOptions(), recorder, self._put_off.holds
+            workspaces,
+            ledger.now_ms,
+            options or RenderOptions(),
+            recorder,
+            self._put_off.holds,
+            routing.router if routing else None,
         )
+        forwarder = Forwarder(ledger, self._token, routing.ledger_of, metrics) if routing else None
         self._acceptor = Acceptor(
-            ledger, self._token, self._preparer, workspaces, turns, recorder, metrics or Metrics()
+            ledger, self._token, self._preparer, workspaces, turns, recorder, metrics, forwarder
         )
         self._ahead = ReadAhead(self._read_next, self._preparer.prepare, self._take_new)
         self._reread_to: Place | None = START

@@ -39,6 +39,8 @@ class Metrics:
         """Status changes by result in the message store."""
         self.rejected: Counter[str] = Counter(dict.fromkeys(REJECTIONS, 0))
         """Rejected entries by reason."""
+        self.forwarded = 0
+        """Entries that were put on the queue of another partition, which their workspace belongs to."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """Attempts by outcome and error word (`none` after a 2xx)."""
         self.ended: Counter[str] = Counter(failed=0, expired=0, superseded=0)

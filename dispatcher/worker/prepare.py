@@ -12,6 +12,7 @@ from dispatcher.store.arguments import ToAccept
 from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.recorder import Recorder
+from dispatcher.worker.router import Router
 
 PREPARED_AT_ONCE = 16
 """Entries that are rendered before the loop gets to other work: the batch before must get onto the wire."""
@@ -50,6 +51,9 @@ class Fault:
         return self.text
 
 
+COPY_LATE = Fault("the workspace's record is at its home, and has not come to this partition yet")
+
+
 @dataclass(slots=True)
 class Later:
     """Entries of one workspace that are put off."""
@@ -70,15 +74,17 @@ class Batch:
     """Prepared entries, sorted by result."""
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
-    """The workspaces that entries name; None for a name without a workspace."""
+    """The workspaces that entries name; None for a name without a workspace, and for a route."""
     callbacks: ToAccept = field(default_factory=ToAccept)
     rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Entries that cause callbacks, in the order of `callbacks`, each with its workspace."""
     skipped: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Entries that cause no callback, each with its workspace."""
     rejected: list[tuple[QueueEntry, Rejection]] = field(default_factory=list)
+    forwarded: dict[int, list[tuple[QueueEntry, str]]] = field(default_factory=dict)
+    """Entries that belong on the queue of another partition, by its number, each with its route."""
     later: dict[str, Later] = field(default_factory=dict)
-    """Entries that are put off, by workspace (empty: unknown)."""
+    """Entries that are put off, by workspace (empty: unknown); those to be forwarded by their route."""
     trying: Mapping[str, bool] = field(default_factory=dict)
     """Workspaces whose entries are tried again, and whether entries that break our code are rejected this time."""
 
@@ -91,6 +97,11 @@ class Batch:
         """Puts off an entry that cannot be taken now."""
         self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry.id)
 
+    def forward(self, target: int, route: str, entry: QueueEntry) -> None:
+        """Adds an entry that belongs to another partition."""
+        self.forwarded.setdefault(target, []).append((entry, route))
+        self.workspaces[route] = None  # so that intake sees that it is in this batch
+
     def broke(self, workspace: str, entry: QueueEntry, error: Exception) -> None:
         """Puts off an entry that met an error, or rejects it if it has broken our code too often."""
         fault = Fault.of(error)
@@ -101,7 +112,10 @@ class Batch:
 
 
 class Preparer:
-    """Prepares batches. `now_ms` is Redis's clock; `is_held` says whether entries of a workspace are put off."""
+    """Prepares batches. `now_ms` is Redis's clock; `is_held` says whether entries of a workspace are put off.
+
+    `router` says which entries belong to other partitions; None: there are none.
+    """
 
     def __init__(
         self,
@@ -110,12 +124,14 @@ class Preparer:
         options: RenderOptions,
         recorder: Recorder | None = None,
         is_held: Callable[[str], bool] = lambda _: False,
+        router: Router | None = None,
     ) -> None:
         self._workspaces = workspaces
         self._now_ms = now_ms
         self._options = options
         self._recorder = recorder
         self._is_held = is_held
+        self._router = router
 
     async def prepare(
         self,
@@ -144,8 +160,10 @@ class Preparer:
                 batch.rejected.append((entry, change))
                 return
             workspace = change.workspace
-            if workspace in batch.later or (workspace not in batch.trying and self._is_held(workspace)):
+            if self._waits(batch, workspace):
                 batch.put_off(workspace, entry)
+            elif self._router and await self._goes_elsewhere(batch, entry, change, self._router):
+                return
             elif rejection := await self._render(batch, entry, change):
                 batch.rejected.append((entry, rejection))
         except RedisUnavailable:
@@ -155,11 +173,41 @@ class Preparer:
                 raise
             batch.broke(workspace, entry, error)
 
+    def _waits(self, batch: Batch, workspace: str) -> bool:
+        """Whether entries of a workspace, or of a route, are put off."""
+        return workspace in batch.later or (workspace not in batch.trying and self._is_held(workspace))
+
+    async def _goes_elsewhere(
+        self, batch: Batch, entry: QueueEntry, change: StatusChange, router: Router
+    ) -> bool:
+        """Whether an entry does not belong here; it is in the batch then: to be forwarded, or put off until that is known."""
+        name, workspace = change.workspace, None
+        if router.needs_record(name, entry):
+            workspace = await self._workspace(batch, name)
+            if workspace is None:
+                router.note_stranger(name)
+        target = router.target(entry, change, workspace)
+        if target is not None:
+            route = f"{name} {target}"  # put off by itself, so that entries for other partitions go on
+            if self._waits(batch, route):
+                batch.put_off(route, entry)
+            else:
+                batch.forward(target, route, entry)
+            return True
+        if router.copy_is_late(name, entry, self._now_ms()) and not await self._workspace(batch, name):
+            batch.put_off(name, entry, COPY_LATE)
+            return True
+        return False
+
+    async def _workspace(self, batch: Batch, name: str) -> Workspace | None:
+        """A workspace, read once for a batch."""
+        if name not in batch.workspaces:
+            batch.workspaces[name] = await self._workspaces.get(name)
+        return batch.workspaces[name]
+
     async def _render(self, batch: Batch, entry: QueueEntry, change: StatusChange) -> Rejection | None:
         """Renders an entry into the batch; or returns why it cannot be used."""
-        if change.workspace not in batch.workspaces:
-            batch.workspaces[change.workspace] = await self._workspaces.get(change.workspace)
-        workspace = batch.workspaces[change.workspace]
+        workspace = await self._workspace(batch, change.workspace)
         if workspace is None:
             detail = f"there is no workspace {change.workspace!r}: make it with `dispatcher workspace add`, enqueue again"
             return Rejection("unknown_workspace", detail, change.workspace, change.event_id)

@@ -32,3 +32,16 @@ def two(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
         for folder in folders:
             folder.mkdir()
         yield [stack.enter_context(RedisServer(one, executable=server_program)) for one in folders]
+
+
+@pytest.fixture
+def second_server(server_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """Another server, which may be killed."""
+    with RedisServer(tmp_path, "--appendonly", "yes", executable=server_program) as server:
+        yield server
+
+
+@pytest.fixture
+def two_urls(redis_url: str, second_server: RedisServer) -> list[str]:
+    """Two servers: even partitions are on the first, odd ones on the second."""
+    return [redis_url, second_server.url]

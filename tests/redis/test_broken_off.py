@@ -42,7 +42,7 @@ LASTS_MS, EIGHT_DAYS_MS = 10**9, 691_200_000
 MOVING = (b"waiting", b"hinted_until", b"p95", b"seen", b"last_failure")
 """Fields of an endpoint that are compared at the end, or are figures that a lost run may lack."""
 
-LEFT_BEHIND = ("stats:", "ended:", "chain:", "rejected", "endpoint:")
+LEFT_BEHIND = ("stats:", "ended:", "chain:", "rejected", "endpoint:", "forwarded")
 """Keys that get their time to live, or go, when they are next written: they may stay where nobody repeats a script. So may a
 wrong count of what waits, until the endpoint's next end."""
 
@@ -272,6 +272,20 @@ def reject(world: World) -> Operation:
     return lambda: world.run(world.ledger.reject(TOKEN, rejected))
 
 
+def forward(world: World) -> Operation:
+    """Two new ones, one known, one to forget."""
+    known, gone = ("1-1 k", b"known"), ("0-1 g", b"gone")
+    world.run(world.ledger.forward(3, [gone, known]))
+    entries = [("1-0 a", b"a"), known, ("1-2 b", b"b")]
+    return lambda: world.run(world.ledger.forward(3, entries, ["0-1 g"]))
+
+
+def forwarded(world: World) -> Operation:
+    entries = world.enqueued(2)
+    world.call("xreadgroup", "workers", "intake", {world.keys.events: ">"})
+    return lambda: world.run(world.ledger.forwarded(TOKEN, entries))
+
+
 SCENES: Sequence[tuple[str, Callable[[World], Operation]]] = [
     ("accept", accept_first),
     ("accept latest", accept_latest),
@@ -295,6 +309,8 @@ SCENES: Sequence[tuple[str, Callable[[World], Operation]]] = [
     ("retry", retry),
     ("stop", stop_and_go),
     ("reject", reject),
+    ("forward", forward),
+    ("forwarded", forwarded),
 ]
 
 

@@ -68,6 +68,26 @@ def test_what_takes_nothing_in_is_accepted(world: World) -> None:
     assert 1 == world.call("exists", world.keys.status("acme", "m1"))
 
 
+def test_forward_refuses(world: World) -> None:
+    """A full queue takes no entries of other partitions; what it took before is not refused when it is repeated."""
+    known, new = ("1-0 a", b"a"), ("1-1 b", b"b")
+    world.run(world.ledger.forward(3, [known]))
+    with full(world):
+        assert 0 == world.run(world.ledger.forward(3, [known], ["0-1 g"]))
+        with pytest.raises(RedisFull):
+            world.run(world.ledger.forward(3, [known, new]))
+    assert 1 == world.run(world.ledger.forward(3, [known, new]))
+    assert 2 == world.call("xlen", world.keys.events)
+
+
+def test_forwarded_entries_make_room(world: World) -> None:
+    """What is on another partition's queue leaves this one when Redis is full."""
+    entries = world.enqueued(2)
+    with full(world):
+        world.run(world.ledger.forwarded(TOKEN, entries))
+    assert 0 == world.call("xlen", world.keys.events)
+
+
 def test_delivered_bodies_make_room(world: World) -> None:
     """While accept is refused, a delivered body is deleted at once; a failed one is kept for its retention."""
     world.accept(callback("e1"), callback("e2", message="m2"))

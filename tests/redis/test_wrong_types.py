@@ -160,6 +160,19 @@ def test_entry_that_cannot_be_kept_stays(world: World) -> None:
     assert [made[0]] == [one.entry for one in world.run(world.rejected.newest())]
 
 
+@pytest.mark.parametrize("key", [KEYS.forwarded, KEYS.events])
+def test_forwarding_into_a_broken_key(world: World, key: str) -> None:
+    """Nothing is put on the queue while it or what it remembers is broken; then that is mended, and everything is."""
+    world.call("set", key, "by hand")
+    entries = [("1-0 a", b"a"), ("1-1 b", b"b")]
+    with pytest.raises(RedisUnavailable):
+        world.run(world.ledger.forward(3, entries))
+    assert b"by hand" == world.call("get", key)
+    sweep(world)
+    assert 2 == world.run(world.ledger.forward(3, entries))
+    assert [b"a", b"b"] == [fields[b"event"] for _, fields in world.call("xrange", KEYS.events)]
+
+
 def test_pending_and_nowhere(world: World) -> None:
     """A callback whose lane lost it is put back, counted and said, and a chain whose head has ended lets the next one go."""
     world.accept(callback("lost"), callback("head", message="m2"), callback("behind", message="m2"))

@@ -15,6 +15,7 @@ PAIRS = {
     "key_of('events')": KEYS.events,
     "key_of('rejected')": KEYS.rejected,
     "key_of('rejected-counts')": KEYS.rejected_counts,
+    "key_of('forwarded')": KEYS.forwarded,
     "key_of('expiries')": KEYS.expiries,
     "key_of('schedule')": KEYS.schedule,
     "key_of('schedule', 'w')": KEYS.schedule_of("w"),

@@ -219,6 +219,20 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
     "expire": (lambda it: it.expire(5), {"most": 5, "groups": []}),
     "forget": (lambda it: it.forget("acme", ["e1"]), {"workspace": "acme", "groups": [[{"id": "e1"}]]}),
     "beat": (lambda it: it.beat("w1", "{}"), {"worker": "w1", "heartbeat": "{}", "groups": []}),
+    "forward": (
+        lambda it: it.forward(3, [("1-1 a", b"{}"), ("1-2 b", b"[]")], ["0-1 c"]),
+        {
+            "source": 3,
+            "groups": [
+                [{"gone": "0-1 c"}],
+                [{"name": "1-1 a", "raw": b"{}"}, {"name": "1-2 b", "raw": b"[]"}],
+            ],
+        },
+    ),
+    "forwarded": (
+        lambda it: it.forwarded("token", ["1-1", "1-2"]),
+        {"token": "token", "groups": [[{"queue_entry": "1-1"}, {"queue_entry": "1-2"}]]},
+    ),
     "lead": (
         lambda it: it.lead("token", 5, full=True),
         {"token": "token", "lease_ms": 5, "is_full": 1, "renews": 0, "groups": []},

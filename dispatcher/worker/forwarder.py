@@ -1,0 +1,173 @@
+"""Forwards queue entries to the partitions that they belong to: in their order, each once.
+
+An entry is put on the other queue first, which remembers it (lua/forward.lua), and then leaves this one
+(lua/forwarded.lua). If this worker dies in between, the next leader does both again, and the memory keeps the entry from
+being added twice. The next entries bring the news that the ones before have left; where that is lost, with a worker or
+with the reply of the second step, the memory keeps them for the retention.
+"""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+
+import structlog
+
+from dispatcher.errors import NotLeader, RedisUnavailable
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.queue import QueueEntry
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.prepare import Batch
+from dispatcher.worker.router import Router
+
+MOST_ENTRIES, MOST_GONE, MOST_BYTES = 1000, 1500, 4_000_000
+"""Most of one call: entries, two arguments each; names to forget; and bytes of entries. Proxies allow 3,999 arguments."""
+TARGET_SECONDS = 1.0
+"""How long the entries of one batch for one partition may take. Everything else on the queue waits meanwhile."""
+PROBE_SECONDS, PROBES = 1.0, 15
+"""Pause before each probe of a partition that failed, and how many are made until its entries are tried again, at
+most put_off.MOST_SECONDS later."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What intake needs to forward: which entries, and the ledger of another partition."""
+
+    router: Router
+    ledger_of: Callable[[int], Ledger]
+
+
+@dataclass(slots=True)
+class _Target:
+    """A partition that entries are forwarded to."""
+
+    ledger: Ledger
+    gone: set[str] = field(default_factory=set)
+    """Names of entries that have left our queue, and that the target still remembers."""
+    is_away: bool = False
+    """Its last call failed; it is probed, and gets no entries meanwhile."""
+    probing: "asyncio.Task[None] | None" = None
+    said: str = ""
+    """The failure that was logged."""
+
+
+class Forwarder:
+    """Forwards what is on the queue of one ledger. `token` is the intake lease's."""
+
+    def __init__(
+        self, ledger: Ledger, token: str, ledger_of: Callable[[int], Ledger], metrics: Metrics
+    ) -> None:
+        self._ledger = ledger
+        self._token = token
+        self._ledger_of = ledger_of
+        self._metrics = metrics
+        self._targets: dict[int, _Target] = {}
+
+    async def forward(self, batch: Batch) -> None:
+        """Forwards the batch's entries of other partitions; those that cannot be now are in `batch.later` afterwards.
+
+        Repeating it, as intake does when a batch fails, forwards none again. Raises NotLeader, RedisUnavailable.
+        """
+        if self._ledger.leads_until < time.monotonic() + TARGET_SECONDS:
+            raise NotLeader  # another worker may have forwarded them, and the target may have forgotten them
+        targets = [(self._target(number), entries) for number, entries in batch.forwarded.items()]
+        sent = await asyncio.gather(*(self._send_all(target, _named(some)) for target, some in targets))
+        left = [entry.id for (_, some), count in zip(targets, sent, strict=True) for entry, _ in some[:count]]
+        for first in range(0, len(left), MOST_ENTRIES):
+            await self._ledger.forwarded(self._token, left[first : first + MOST_ENTRIES])
+        for (target, some), count in zip(targets, sent, strict=True):
+            target.gone.update(_name(entry) for entry, _ in some[:count])
+            for entry, route in some[count:]:
+                batch.put_off(route, entry)
+
+    def _target(self, number: int) -> _Target:
+        if number not in self._targets:
+            self._targets[number] = _Target(self._ledger_of(number))
+        return self._targets[number]
+
+    async def _send_all(self, target: _Target, entries: Sequence[tuple[str, bytes]]) -> int:
+        """Puts entries on a target's queue, in calls of bounded size; returns how many of the first are there."""
+        sent = 0
+        # They may be there, if this repeats a batch that failed: the target is to remember them until it is done.
+        target.gone.difference_update(name for name, _ in entries)
+        if target.is_away:
+            self._probe(target)
+            return sent
+        try:
+            async with asyncio.timeout(TARGET_SECONDS):
+                for part in _parts(entries):
+                    gone = list(islice(target.gone, MOST_GONE))
+                    self._metrics.forwarded += await target.ledger.forward(self._here, part, gone)
+                    target.gone.difference_update(gone)
+                    sent += len(part)
+        except Exception as error:  # whatever it is, the entries are not at fault
+            self._note_failure(target, error)
+        else:
+            self._note_success(target)
+        return sent
+
+    @property
+    def _here(self) -> int:
+        return self._ledger.keys.partition
+
+    def _note_failure(self, target: _Target, error: Exception) -> None:
+        """Marks a target as away; logs a failure that is not the one logged last."""
+        target.is_away = True
+        self._probe(target)
+        expected = isinstance(error, RedisUnavailable | TimeoutError)
+        problem = f"no answer in {TARGET_SECONDS:g} s" if isinstance(error, TimeoutError) else str(error)
+        if problem != target.said:
+            log.error(
+                "intake.not_forwarded",
+                partition=target.ledger.keys.partition,
+                problem=problem or type(error).__name__,
+                action="trying again; its entries stay on the queue",
+                exc_info=None if expected else error,
+            )
+        target.said = problem
+
+    def _note_success(self, target: _Target) -> None:
+        if target.said:
+            log.info("intake.forwarding", partition=target.ledger.keys.partition)
+        target.said = ""
+
+    def _probe(self, target: _Target) -> None:
+        """Probes a target in the background for a while, unless that is under way: no batch waits for one that is away."""
+        if target.probing is None or target.probing.done():
+            target.probing = asyncio.create_task(self._until_back(target))
+
+    async def _until_back(self, target: _Target) -> None:
+        for _ in range(PROBES):
+            await asyncio.sleep(PROBE_SECONDS)
+            with suppress(Exception):
+                async with asyncio.timeout(TARGET_SECONDS):
+                    await target.ledger.forward(self._here, [])
+                target.is_away = False
+                return
+
+
+def _name(entry: QueueEntry) -> str:
+    """What the target remembers an entry by; the checksum tells it from one that had its id before a fail-over here."""
+    return f"{entry.id} {zlib.crc32(entry.field(b'event')):08x}"
+
+
+def _named(entries: Sequence[tuple[QueueEntry, str]]) -> list[tuple[str, bytes]]:
+    return [(_name(entry), entry.field(b"event")) for entry, _ in entries]
+
+
+def _parts(entries: Sequence[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Parts of at most MOST_ENTRIES entries and MOST_BYTES, in order; a longer entry is alone."""
+    part: list[tuple[str, bytes]] = []
+    size = 0
+    for entry in entries:
+        if part and (len(part) == MOST_ENTRIES or size + len(entry[1]) > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(entry)
+        size += len(entry[1])
+    yield part

@@ -1,0 +1,87 @@
+"""Says on which partition's queue a status change belongs: a producer may use any queue, or not know the workspace's width."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from dispatcher.model import StatusChange
+from dispatcher.rules.partitions import MOST, MOST_WIDTH, Partitioning
+from dispatcher.rules.workspace import Workspace
+from dispatcher.store.queue import QueueEntry
+
+STRANGER_SECONDS = 10.0
+"""How long a workspace without a record here is not looked up again. A workspace's parts have its record before producers
+hear of a new width, by more than this."""
+MOST_STRANGERS = 20_000
+"""Most such workspaces that are remembered."""
+COPY_LATE_MS = 60_000
+"""How long an entry from its workspace's home waits here for a copy of the record; then the workspace counts as unknown."""
+
+
+class Router:
+    """The routes of one partition, `here`. `clock` returns seconds.
+
+    The home of a workspace decides where its entries belong, as it alone has the workspace's own record; its other
+    partitions, the parts, have copies, which may be late. So
+
+    - home takes an entry, or forwards it to the part that its width says;
+    - a part takes what came from home, whatever its own copy says, and what producers put there rightly by its copy;
+    - anyone else, and a part in any other case, forwards to home.
+
+    An entry is forwarded at most twice, to home and to a part, because what came from home is not forwarded again.
+    """
+
+    def __init__(
+        self, partitioning: Partitioning, here: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._partitioning = partitioning
+        self._here = here
+        self._clock = clock
+        self._strangers: OrderedDict[str, float] = OrderedDict()
+        """Workspaces without a record here, and until when that is believed; the oldest first."""
+
+    def needs_record(self, workspace: str, entry: QueueEntry) -> bool:
+        """Whether only the workspace's record says where an entry belongs; of a stranger none is read."""
+        home = self._partitioning.home(workspace)
+        if home == self._here:
+            return True
+        if came_from(entry) == home:
+            return False
+        may_be_part = (self._here - home) % self._partitioning.partitions < MOST_WIDTH
+        return may_be_part and self._strangers.get(workspace, 0.0) <= self._clock()
+
+    def target(self, entry: QueueEntry, change: StatusChange, workspace: Workspace | None) -> int | None:
+        """The partition to forward an entry to; None: it belongs here. `workspace` is its record, if that was needed."""
+        home = self._partitioning.home(change.workspace)
+        if home != self._here and came_from(entry) == home:
+            return None
+        if workspace is None:
+            return None if home == self._here else home
+        width: int = getattr(workspace, "width", 1)
+        right = self._partitioning.of(change.workspace, change.message.uuid, width)
+        if right == self._here:
+            return None
+        return right if home == self._here else home
+
+    def note_stranger(self, workspace: str) -> None:
+        """Remembers that a workspace has no record here."""
+        if self._partitioning.home(workspace) == self._here:
+            return
+        self._strangers[workspace] = self._clock() + STRANGER_SECONDS
+        self._strangers.move_to_end(workspace)
+        if len(self._strangers) > MOST_STRANGERS:
+            self._strangers.popitem(last=False)
+
+    def copy_is_late(self, workspace: str, entry: QueueEntry, now_ms: int) -> bool:
+        """Whether a workspace that is unknown here may be known to its home, from which an entry came; `now_ms` is Redis's."""
+        home = self._partitioning.home(workspace)
+        enqueued_ms = int(entry.id.partition("-")[0])
+        return home != self._here and came_from(entry) == home and now_ms - enqueued_ms < COPY_LATE_MS
+
+
+def came_from(entry: QueueEntry) -> int | None:
+    """The partition that forwarded an entry here (lua/forward.lua); None: a producer enqueued it."""
+    if b"from" not in entry.fields[::2]:
+        return None
+    number = entry.field(b"from").partition(b" ")[0]
+    return int(number) if number.isdigit() and len(number) <= len(str(MOST)) else None
