@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     key_prefix: Annotated[str, Field(pattern=PREFIX_PATTERN)] = Field(
         "dispatcher", description="prefix of every Redis key"
     )
+    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1,
+        description="number of partitions that the installation is divided into; chosen once",
+    )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         5, description="POSTs per callback, including the first"
     )

@@ -4,9 +4,10 @@ Imports nothing that sends: `engine_wiring.py` builds that, and `api_wiring.py` 
 """
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 
 import redis.asyncio
 
@@ -16,6 +17,7 @@ from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.decide import Policy
 from dispatcher.store import format
+from dispatcher.store.across.absent import Absent
 from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.audit import Audit, operator
@@ -24,17 +26,19 @@ from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
-from dispatcher.store.keys import Keys
+from dispatcher.store.keys import Keys, keys_of
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.redis_url import with_authorities
+from dispatcher.store.redis_url import separate, with_authorities
 from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Ended
 from dispatcher.store.sealing import SecretBox
+from dispatcher.store.servers import PlainServers, Servers
 from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.wire import Call, Wire
 from dispatcher.store.workspaces import Workspaces
+from tasks import incomplete
 
 
 def redis_url(settings: Settings) -> str:
@@ -43,13 +47,22 @@ def redis_url(settings: Settings) -> str:
 
 
 def keys(settings: Settings) -> Keys:
-    """The Redis keys under this installation's prefix."""
-    return Keys(settings.key_prefix)
+    """The Redis keys under this installation's prefix; with several partitions, those of the first."""
+    return keys_of(settings.key_prefix, settings.partitions)[0]
 
 
-def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | None = None) -> Ledger:
-    """The ledger; `call` sends its commands, `on_end` is called for each callback that ends other than delivered."""
-    options = LedgerOptions(
+def servers(settings: Settings) -> Servers:
+    """The servers of the installation's partitions."""
+    every = [
+        with_authorities(one, settings.redis_ca_file)
+        for one in separate(settings.redis_url.get_secret_value())
+    ]
+    return PlainServers(every, keys_of(settings.key_prefix, settings.partitions))
+
+
+def ledger_options(settings: Settings) -> LedgerOptions:
+    """The ledger's limits."""
+    return LedgerOptions(
         max_concurrency=settings.max_concurrency,
         max_waiting=settings.max_waiting_per_endpoint,
         retention_ms=settings.ledger_retention_seconds * 1000,
@@ -59,17 +72,23 @@ def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | Non
         breaker_pause_ms=round(settings.breaker_pause_seconds * 1000),
         breaker_max_pause_ms=round(settings.breaker_max_pause_seconds * 1000),
     )
-    return Ledger(call, keys(settings), redis_url(settings), options, on_end=on_end)
 
 
-def workspaces(settings: Settings, client: "redis.asyncio.Redis") -> Workspaces:
-    """The workspaces, read and written by a client."""
+def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | None = None) -> Ledger:
+    """The ledger; `call` sends its commands, `on_end` is called for each callback that ends other than delivered."""
+    return Ledger(call, keys(settings), redis_url(settings), ledger_options(settings), on_end=on_end)
+
+
+def workspaces(
+    settings: Settings, client: "redis.asyncio.Redis", of: Keys | None = None, url: str | None = None
+) -> Workspaces:
+    """The workspaces, read and written by a client; those of the first partition, unless `of` and `url` are another's."""
     box = SecretBox(fernet_keys(settings.secret_keys))
     return Workspaces(
         client,
-        keys(settings),
+        of or keys(settings),
         box,
-        url=redis_url(settings),
+        url=redis_url(settings) if url is None else url,
         allow_http=settings.allow_http,
         expiry_seconds=settings.expiry_seconds,
     )
@@ -110,6 +129,10 @@ class Store:
     refusals: Refusals
     audit: Audit
     certificates: ClientCertificates
+    absent: Absent = field(default_factory=lambda: Absent(1))
+    """The partitions that did not answer while something was read."""
+    nodes: Sequence[tuple["redis.asyncio.Redis", str]] = field(default=(), repr=False)
+    """A client for each server, and its URL."""
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -119,7 +142,15 @@ class Store:
 
 @asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    """The store on its own connection, which is closed at the end. Raises RedisUnavailable, OtherFormat."""
+    """The store on its own connections, which are closed at the end. Raises RedisUnavailable, OtherFormat.
+
+    With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
+    """
+    if settings.partitions > 1:
+        async with _across(settings) as found:
+            yield found
+            incomplete.note(found.absent.line())
+        return
     async with AsyncExitStack() as closing:
         client = connect_async(redis_url(settings))
         closing.push_async_callback(client.aclose)
@@ -142,4 +173,15 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Refusals(wire.call, *reading[1:]),
             audit(settings, wire.call, quiet=sys.stderr.isatty()),  # there the command says what it did
             ClientCertificates(*reading),
+            nodes=[(client, redis_url(settings))],
         )
+
+
+@asynccontextmanager
+async def _across(settings: Settings) -> AsyncIterator[Store]:
+    """The store of several partitions."""
+    store_across = import_module("tasks.across_wiring").store  # who has one partition loads nothing of it
+    async with AsyncExitStack() as closing:
+        found = servers(settings)
+        closing.push_async_callback(found.aclose)
+        yield await store_across(settings, found)

@@ -55,9 +55,11 @@ def callback(
 class World:
     """One Redis, one ledger, one clock."""
 
-    def __init__(self, client: Any, wire: Wire | None = None, **options: int) -> None:
+    def __init__(
+        self, client: Any, wire: Wire | None = None, keys: Keys | None = None, **options: int
+    ) -> None:
         self.now = START_MS
-        self.keys = Keys()
+        self.keys = keys or Keys()
         self.client = client
         call = wire.call if wire else client.execute_command
         self._wire = wire

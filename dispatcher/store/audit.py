@@ -100,7 +100,7 @@ class Audit:
     ) -> None:
         """Records a change that was made, with the fields before and after it. Never raises."""
         before, after = before or {}, after or {}
-        kept = await self._keep(what, workspace, before, after)
+        kept = await self.keep(what, workspace, before, after)
         write = log.debug if self.quiet and kept else log.info
         write(
             "audit",
@@ -139,7 +139,8 @@ class Audit:
             until = f"({found[-1][0].decode()}"
         return chosen[:limit]
 
-    async def _keep(self, what: str, workspace: str, before: Facts, after: Facts) -> bool:
+    async def keep(self, what: str, workspace: str, before: Facts, after: Facts) -> bool:
+        """Adds an entry; returns whether that could be done. Logs why not, and never raises."""
         fields = ("via", self.who.via, "who", self.who.name, "what", what, "workspace", workspace)
         facts = ("from", encode_json(before), "to", encode_json(after))
         try:

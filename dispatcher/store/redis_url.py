@@ -122,6 +122,11 @@ class RedisUrl:
         )
 
 
+def separate(text: str) -> list[str]:
+    """The URLs of a list, separated by blanks or commas."""
+    return re.split(r"[\s,]+(?=[a-z+]+://)", text.strip())
+
+
 def with_authorities(url: str, ca_file: str | None) -> str:
     """Adds `ssl_ca_certs` to a rediss:// URL that has none; returns any other URL as it is."""
     if not ca_file or not url.strip().lower().startswith("rediss://"):

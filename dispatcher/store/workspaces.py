@@ -71,7 +71,7 @@ class Workspaces:
         """
         found = await self.find(workspace)
         if found is None:
-            raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
+            raise unknown(workspace, get_close_matches(workspace, await self.names(), 1))
         return found
 
     async def all(self) -> list[Workspace]:
@@ -326,13 +326,11 @@ class Workspaces:
         """
         with translated(self._url):
             if not await self._client.exists(self._keys.workspace(workspace)):
-                raise _unknown(workspace)
+                raise unknown(workspace)
         waiting = await self.waiting(workspace)
         total = sum(waiting.values())
         if total and not force:
-            raise StillWaiting(
-                f"{total} {'callback' if total == 1 else 'callbacks'} of {workspace!r} {'waits' if total == 1 else 'wait'}; let them end, or --force ends them as failed"
-            )
+            raise still_waiting(workspace, total)
         api_keys = self._keys.api_keys(workspace)
 
         async def remove(pipe: Any) -> None:
@@ -364,7 +362,7 @@ async def _waiting(pipe: Any, record: str) -> int:
 
 def _there(workspace: Workspace | None, name: str) -> Workspace:
     if workspace is None:
-        raise _unknown(name)
+        raise unknown(name)
     return workspace
 
 
@@ -387,6 +385,15 @@ def _raise_problem(workspace: Workspace, receiver: Receiver | None = None) -> No
         raise InvalidInput(f"workspace {workspace.id!r}: {problem}")
 
 
-def _unknown(workspace: str, near: Sequence[str] = ()) -> NotFound:
+def still_waiting(workspace: str, total: int) -> StillWaiting:
+    """The error for a workspace that is to be removed and has waiting callbacks."""
+    what = "1 callback" if total == 1 else f"{total} callbacks"
+    return StillWaiting(
+        f"{what} of {workspace!r} {'waits' if total == 1 else 'wait'}; let them end, or --force ends them as failed"
+    )
+
+
+def unknown(workspace: str, near: Sequence[str] = ()) -> NotFound:
+    """The error for a workspace that there is not; `near` are similar names."""
     meant = f"did you mean {near[0]}? " if near else ""
     return NotFound(f"there is no workspace {workspace!r}; {meant}`dispatcher workspace list` shows them")
