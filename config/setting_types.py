@@ -15,7 +15,7 @@ from dispatcher.rules.addresses import parse_callback_url, without_userinfo
 from dispatcher.rules.networks import nat64_prefix
 from dispatcher.rules.source_addresses import source_addresses
 from dispatcher.signing import key_of
-from dispatcher.store.redis_url import RedisUrl, separate, split_url
+from dispatcher.store.redis_url import RedisUrl, split_url, urls_of
 
 FERNET_KEY_BYTES = 32
 NEW_FERNET_KEY = "head -c 32 /dev/urandom | base64 | tr +/ -_"
@@ -120,7 +120,7 @@ def _check_http(url: str) -> None:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    for url in separate(value.get_secret_value()):
+    for url in urls_of(value.get_secret_value()):
         RedisUrl.parse(url).check_files()
     return value
 

@@ -48,4 +48,5 @@ async def store(settings: Settings, servers: Servers) -> wiring.Store:
         ClientCertificatesAcross(of),
         of.absent,
         [(of.servers.client(some[0]), of.url(some[0])) for some in of.by_node().values()],
+        len(of.keys),
     )

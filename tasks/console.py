@@ -18,7 +18,7 @@ from config.log_lines import errors
 from config.settings import Settings, load, wants_json
 from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, visible
 from dispatcher.store.connection import without_script
-from tasks import interrupt, tables
+from tasks import incomplete, interrupt, tables
 
 DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
 """Exit codes: done; the answer is no; wrong usage; Redis not reachable. Ctrl-C exits with 130."""
@@ -189,7 +189,9 @@ def say(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Prints one JSON document on standard output."""
+    """Prints one JSON document on standard output; an object also names the partitions that did not answer, if any."""
+    if isinstance(value, dict) and incomplete.partitions:
+        value = value | {"absent": sorted(incomplete.partitions)}
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 

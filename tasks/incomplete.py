@@ -1,10 +1,17 @@
-"""What a command could not read: it prints these lines at its end, and its exit code is 1. Imports nothing, for lazy.py."""
+"""What a command could not read: which partitions did not answer. Imports nothing of ours, for lazy.py.
 
+At its end the command says so, and its exit code is 1; a JSON object that it prints has a field `absent`.
+"""
+
+from collections.abc import Iterable
+
+partitions: set[int] = set()
+"""The numbers of those that did not answer."""
 lines: list[str] = []
-"""One line for each store that was incomplete."""
 
 
-def note(line: str) -> None:
-    """Notes a line; nothing if it is empty or noted already."""
+def note(line: str, absent: Iterable[int]) -> None:
+    """Notes partitions that did not answer, and the line that names them; nothing if it is empty."""
+    partitions.update(absent)
     if line and line not in lines:
         lines.append(line)

@@ -64,7 +64,7 @@ def run() -> int:
     try:
         code = root()(standalone_mode=False)
         sys.stdout.flush()
-        code = code or _tell_what_is_missing()
+        code = _tell_what_is_missing(int(code or 0))
     except typer.TyperException as error:
         text = error.format_message()  # for a group without a command this is its help
         _complain(text if text.startswith("Usage:") else f"error: {text}")
@@ -199,11 +199,11 @@ def _complain(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201  a usage error needs no console
 
 
-def _tell_what_is_missing() -> int:
-    """Prints which partitions did not answer, after what was printed; returns 1 if any, else 0."""
+def _tell_what_is_missing(code: int) -> int:
+    """Prints which partitions did not answer, after all else; returns the exit code, which is not 0 then."""
     for line in incomplete.lines:
-        _complain(line)
-    return int(bool(incomplete.lines))
+        _complain(f"{line}: what they hold is missing above")
+    return code or int(bool(incomplete.lines))
 
 
 def _write_no_more() -> None:

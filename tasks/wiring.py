@@ -28,7 +28,7 @@ from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys, keys_of
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.redis_url import separate, with_authorities
+from dispatcher.store.redis_url import urls_of, with_authorities
 from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Ended
@@ -55,7 +55,7 @@ def servers(settings: Settings) -> Servers:
     """The servers of the installation's partitions."""
     every = [
         with_authorities(one, settings.redis_ca_file)
-        for one in separate(settings.redis_url.get_secret_value())
+        for one in urls_of(settings.redis_url.get_secret_value())
     ]
     return PlainServers(every, keys_of(settings.key_prefix, settings.partitions))
 
@@ -133,6 +133,8 @@ class Store:
     """The partitions that did not answer while something was read."""
     nodes: Sequence[tuple["redis.asyncio.Redis", str]] = field(default=(), repr=False)
     """A client for each server, and its URL."""
+    partitions: int = 1
+    """How many partitions the installation has."""
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -147,9 +149,9 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
     With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
     """
     if settings.partitions > 1:
-        async with _across(settings) as found:
-            yield found
-            incomplete.note(found.absent.line())
+        async with _across(settings) as whole:
+            yield whole
+            incomplete.note(whole.absent.named(), whole.absent.partitions)
         return
     async with AsyncExitStack() as closing:
         client = connect_async(redis_url(settings))

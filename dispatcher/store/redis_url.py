@@ -122,7 +122,7 @@ class RedisUrl:
         )
 
 
-def separate(text: str) -> list[str]:
+def urls_of(text: str) -> list[str]:
     """The URLs of a list, separated by blanks or commas."""
     return re.split(r"[\s,]+(?=[a-z+]+://)", text.strip())
 

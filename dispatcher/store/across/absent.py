@@ -33,7 +33,7 @@ class Absent:
         """Why each did not answer, by partition."""
         return dict(sorted(self._problems.items()))
 
-    def line(self) -> str:
+    def named(self) -> str:
         """One line that names them; empty if all answered."""
         if not self._problems:
             return ""
@@ -41,7 +41,7 @@ class Absent:
         for number, problem in self.problems.items():
             by_problem.setdefault(_first_sentence(problem), []).append(number)
         named = "; ".join(f"{_listed(numbers)}: {why}" for why, numbers in by_problem.items())
-        return f"{len(self._problems)} of {self._partitions} partitions did not answer ({named}): what they hold is missing above"
+        return f"{len(self._problems)} of {self._partitions} partitions did not answer ({named})"
 
 
 def _listed(numbers: list[int]) -> str:

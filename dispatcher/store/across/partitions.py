@@ -115,9 +115,10 @@ class Partitions:
     async def _asked(
         self, ask: Callable[[int], Awaitable[T]], partitions: Sequence[int]
     ) -> list[T | BaseException]:
-        return await asyncio.gather(*(self._ask(ask, one) for one in partitions), return_exceptions=True)
+        return await asyncio.gather(*(self.ask(one, ask) for one in partitions), return_exceptions=True)
 
-    async def _ask(self, ask: Callable[[int], Awaitable[T]], partition: int) -> T:
+    async def ask(self, partition: int, ask: Callable[[int], Awaitable[T]]) -> T:
+        """The answer of one partition. Raises RedisUnavailable, at once if its server is known to be away."""
         node = self.servers.node(partition)
         async with self._gates[node.name]:
             await self._require_present(node)
@@ -159,7 +160,7 @@ class Partitions:
         problem: RedisUnavailable | None = None
         for partition in [some[0] for some in self.by_node().values()]:
             try:
-                return await self._ask(ask, partition)
+                return await self.ask(partition, ask)
             except RedisUnavailable as error:
                 problem = error
         raise problem or RedisUnavailable("no Redis server is known")
@@ -173,18 +174,23 @@ class Partitions:
         if time.monotonic() < known_until:
             return known
         home = self.partitioning.home(workspace)
-        client: Any = self.servers.client(home)
-        key = self.keys[home].workspace(workspace)
-        with translated(self.url(home)):
-            try:
-                dialect, width = await client.hmget(key, ["dialect", "width"])
-            except RedisError as error:
-                dialect, width = reply(error, key, (b"damaged", None))
+        dialect, width = await self.ask(home, lambda n: self._width(n, workspace))
         found = self.partitioning.all_of(workspace, number(width) or 1)
         if dialect is None:
             found += [one for one in self.all if one not in found]
         self._routes[workspace] = time.monotonic() + ROUTE_SECONDS, found
         return found
+
+    async def _width(self, partition: int, workspace: str) -> tuple[bytes | None, bytes | None]:
+        """A workspace's dialect, None if there is no such workspace, and its width."""
+        client: Any = self.servers.client(partition)
+        key = self.keys[partition].workspace(workspace)
+        with translated(self.url(partition)):
+            try:
+                dialect, width = await client.hmget(key, ["dialect", "width"])
+            except RedisError as error:
+                dialect, width = reply(error, key, (b"damaged", None))
+        return dialect, width
 
     def note_endpoint(self, endpoint: str, partitions: Collection[int]) -> None:
         """Notes which partitions have, or may have, the record of an endpoint (id)."""
@@ -227,7 +233,7 @@ class Partitions:
         """
         asked = await self.of(workspace)
         if len(asked) == 1:
-            return [await ask(asked[0])]
+            return [await self.ask(asked[0], ask)]
         found = await self.everywhere(ask, asked)
         return [found[one] for one in asked if one in found]
 

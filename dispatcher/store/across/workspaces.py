@@ -35,11 +35,13 @@ class WorkspacesAcross(Workspaces):
 
     async def get(self, workspace: str) -> Workspace | None:
         """As Workspaces.get."""
-        return await self._home(workspace).get(workspace)
+        home = self._partitions.partitioning.home(workspace)
+        return await self._partitions.ask(home, lambda n: self._at(n).get(workspace))
 
     async def find(self, workspace: str) -> Workspace | None:
         """As Workspaces.find."""
-        return await self._home(workspace).find(workspace)
+        home = self._partitions.partitioning.home(workspace)
+        return await self._partitions.ask(home, lambda n: self._at(n).find(workspace))
 
     async def all(self) -> list[Workspace]:
         """As Workspaces.all."""
@@ -57,7 +59,8 @@ class WorkspacesAcross(Workspaces):
 
     async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
         """As Workspaces.count_webhook_change."""
-        return await self._home(workspace).count_webhook_change(workspace, now_ms)
+        home = self._partitions.partitioning.home(workspace)
+        return await self._at(home).count_webhook_change(workspace, now_ms)
 
     async def write(
         self,
@@ -116,9 +119,6 @@ class WorkspacesAcross(Workspaces):
         await self._at(home).remove(workspace, ledger, force=bool(others) or force)
         self._partitions.forget_route(workspace)
         return total
-
-    def _home(self, workspace: str) -> Workspaces:
-        return self._at(self._partitions.partitioning.home(workspace))
 
     async def _waiting_elsewhere(self, workspace: str, home: int, ids: Collection[str]) -> dict[str, int]:
         found: dict[str, int] = {}

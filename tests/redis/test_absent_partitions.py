@@ -1,0 +1,185 @@
+"""A server that is away or silent: its partitions are named, nothing hangs, and the rest is there."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.outcomes import State
+from dispatcher.rules.partitions import Partitioning
+from dispatcher.store.across.absent import Absent
+from tasks import wiring
+from tasks.actions import workspaces
+from tasks.actions.workspaces import Wanted
+from tasks.redis_server import RedisServer
+from tests.command import command
+from tests.divided import installed
+
+P = 8
+NAMES = [f"customer-{n}" for n in range(12)]
+HOMES = {name: Partitioning(P).home(name) for name in NAMES}
+THERE = [name for name in NAMES if HOMES[name] % 2 == 0]
+"""Those whose partition lies on the first server."""
+GONE = [name for name in NAMES if name not in THERE]
+
+End = Callable[[RedisServer], None]
+
+
+def stop(server: RedisServer) -> None:
+    """It keeps its connections, and does not answer any more."""
+    assert server._process
+    os.kill(server._process.pid, signal.SIGSTOP)
+
+
+def kill(server: RedisServer) -> None:
+    """It is gone."""
+    server.kill()
+
+
+@pytest.fixture
+def servers(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
+    """Two servers."""
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    started = [RedisServer(folder, executable=server_program) for folder in folders]
+    try:
+        for one in started:
+            one.start()
+        yield started
+    finally:
+        for one in started:
+            one.kill()
+
+
+@pytest.fixture(params=[stop, kill], ids=["silent", "killed"])
+def end(request: pytest.FixtureRequest) -> End:
+    """How a server goes."""
+    chosen: End = request.param
+    return chosen
+
+
+def fill(servers: list[RedisServer]) -> None:
+    """Twelve workspaces, each with a failed and a waiting callback."""
+    with installed([one.url for one in servers], P) as many:
+        for number, name in enumerate(NAMES):
+            many.do(workspaces.add, name, "zeckta", Wanted(f"https://{name}.example/hooks"), None)
+            many.failed(name, f"f{number}")
+            many.waiting(name, f"w{number}")
+            many.rejected(name, f"r{number}")
+
+
+def run(servers: list[RedisServer], *args: str) -> "subprocess.CompletedProcess[str]":
+    """A command on both servers; raises TimeoutExpired if it hangs."""
+    return command(" ".join(one.url for one in servers), *args, PARTITIONS=str(P))
+
+
+def test_lists_name_what_is_missing(servers: list[RedisServer], end: End) -> None:
+    """Lists have what the other server holds; a line at the end names the partitions that did not answer, and the code is 1."""
+    fill(servers)
+    end(servers[1])
+    lists = {
+        "event list --state failed": ("workspace", THERE),
+        "event list --state waiting": ("workspace", THERE),
+        "endpoint list": ("workspace", THERE),
+        "workspace list": ("workspace", THERE),
+        "rejected list": ("workspace", THERE),
+        "stats --by workspace": ("workspace", THERE),
+        "audit list": ("workspace", THERE),
+    }
+    for words, (field, expected) in lists.items():
+        found = run(servers, *words.split(), "--json")
+        assert sorted(expected) == sorted(one[field] for one in json.loads(found.stdout)), words
+        last = found.stderr.splitlines()[-1]
+        assert last.startswith("4 of 8 partitions did not answer (1, 3, 5, 7: Redis at unix://"), last
+        assert last.endswith("what they hold is missing above")
+        assert 1 == found.returncode, words
+
+
+def test_objects_name_what_is_missing(servers: list[RedisServer], end: End) -> None:
+    """A JSON object has the numbers of the partitions that did not answer as `absent`; counters are those of the rest."""
+    fill(servers)
+    whole = json.loads(run(servers, "stats", "--json").stdout)
+    end(servers[1])
+    found = json.loads(run(servers, "stats", "--json").stdout)
+    assert "absent" not in whole
+    assert [1, 3, 5, 7] == found["absent"]
+    assert [12, len(THERE)] == [one["windows"]["24 h"]["failed"] for one in (whole, found)]
+
+
+def test_what_needs_one_partition(servers: list[RedisServer], end: End) -> None:
+    """What is of one workspace is whole and the code 0 where its partition answers, and 3 where it does not."""
+    fill(servers)
+    end(servers[1])
+    there, gone = THERE[0], GONE[0]
+    for words in (
+        "event show f{} --workspace {}",
+        "endpoint show {1} https://{1}.example",
+        "workspace show {1}",
+    ):
+        found = run(servers, *words.format(NAMES.index(there), there).split())
+        assert (0, "") == (found.returncode, found.stderr), words
+        found = run(servers, *words.format(NAMES.index(gone), gone).split())
+        assert 3 == found.returncode, words
+        assert found.stderr.startswith("error: Redis at unix://"), words
+
+
+def test_check_names_the_server(servers: list[RedisServer], end: End) -> None:
+    """`check` says which server is away and which partitions did not answer, beside all other findings."""
+    fill(servers)
+    end(servers[1])
+    found = {one["subject"]: one for one in json.loads(run(servers, "check", "--json").stdout)}
+    assert "bad" == found["partitions"]["verdict"] == found["redis"]["verdict"]
+    assert "(1, 3, 5, 7: " in found["partitions"]["detail"]
+    assert servers[1].url in found["redis"]["detail"]
+    assert servers[0].url in found["version"]["detail"]
+
+
+def test_all_are_away(servers: list[RedisServer], end: End) -> None:
+    """If no partition answers, a command ends as it does with one Redis that is away."""
+    for one in servers:
+        end(one)
+    found = run(servers, "stats")
+    assert 3 == found.returncode
+    assert found.stderr.startswith("error: Redis at unix://")
+    assert 1 == len(found.stderr.splitlines())
+
+
+def test_a_list_whose_server_goes_meanwhile(servers: list[RedisServer]) -> None:
+    """A server that goes while a list is read ends its part: the others' goes on, and its partitions are named."""
+    with installed([one.url for one in servers], P) as many:
+        for name in NAMES:
+            many.do(workspaces.add, name, "zeckta", Wanted(f"https://{name}.example/hooks"), None)
+            many.failed(name, *(f"{name}-{n}" for n in range(70)))  # more than its first page
+
+        async def read(store: wiring.Store) -> tuple[list[str], list[int]]:
+            found: list[str] = []
+            async for one in store.callbacks.ended(NAMES, State.FAILED):
+                found.append(one.workspace)
+                if len(found) == 1:
+                    servers[1].kill()
+            return found, store.absent.partitions
+
+        found, absent = many.do(read)
+    assert dict.fromkeys(THERE, 70) == {name: found.count(name) for name in THERE}
+    assert {HOMES[name] for name in GONE} == set(absent)
+
+
+def test_the_line() -> None:
+    """The line groups partitions by their problem, and names at most a dozen of each."""
+    absent, problem = Absent(64), RedisUnavailable("Redis at a is away (x). Is it running?")
+    assert "" == absent.named()
+    for n in range(20):
+        absent.note(n, problem)
+    absent.note(3, RedisUnavailable("a later one"))
+    absent.note(33, RedisUnavailable("Redis at b does not answer within 2 s"))
+    first = ", ".join(map(str, range(12)))
+    assert (
+        f"21 of 64 partitions did not answer ({first} and 8 more: Redis at a is away (x); "
+        "33: Redis at b does not answer within 2 s)"
+    ) == absent.named()
