@@ -62,8 +62,7 @@ class Settings(BaseSettings):
         "dispatcher", description="prefix of every Redis key"
     )
     partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1,
-        description="number of partitions that the installation is divided into; chosen once",
+        1, description="partitions of the installation (docs/partitions.md), chosen once; 256 for a cluster"
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         5, description="POSTs per callback, including the first"

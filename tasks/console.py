@@ -74,6 +74,7 @@ def settings() -> Settings:
 def service_settings() -> Settings:
     """As `settings`, for a service: everything it prints becomes a log line. Raises InvalidInput."""
     interrupt.end_service_at_once()
+    incomplete.is_service = True
     if wants_json():  # so that an error in another setting is reported as JSON too
         logs.configure("INFO", "json")
         logs.guard_standard_streams()

@@ -78,7 +78,10 @@ class InstallationCollector:
             self._note(f"{error}" or type(error).__name__)
             yield _gauge("dispatcher_redis_up", "1 if Redis answers", 0)
             return
-        self._note("")
+        self._note(found["absent"].named())
+        if found["partitions"] > 1:
+            absent = len(found["absent"].partitions)
+            yield _gauge("dispatcher_partitions_absent", "Partitions that did not answer", absent)
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
         yield _gauge("dispatcher_queue_entries", "Status changes on the queue", found["queued"])
         yield _gauge(
@@ -136,7 +139,13 @@ class InstallationCollector:
             endpoints, rejected = await store.endpoints.all(), await store.rejected.counts()
             figures = await store.installation.figures(endpoints, rejected)
             ending = await store.certificates.ending(await store.installation.now_ms())
-            return figures | {"refused": await store.refusals.totals(), "certificates": ending}
+            refused = await store.refusals.totals()
+            return figures | {
+                "refused": refused,
+                "certificates": ending,
+                "absent": store.absent,
+                "partitions": store.partitions,
+            }
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -182,6 +182,7 @@ def described(workspace: Workspace) -> dict[str, Any]:
             {"createdAt": iso(one.created_ms), "expiresAt": one.expires_ms and iso(one.expires_ms)}
             for one in workspace.secrets
         ],
+        **({"width": workspace.width} if workspace.width > 1 else {}),
     }
 
 
@@ -191,13 +192,13 @@ def difference(after: Workspace) -> tuple[Facts, Facts]:
     if before is None:
         return {}, described(after)
     old, new = described(before), described(after)
-    names = [name for name in new if old[name] != new[name]]
+    names = [name for name in new if old.get(name) != new[name]]
     if before.callback_url != after.callback_url and "callbackUrl" not in names:
         names.append("callbackUrl")  # only its query changed
     every = {*before.headers, *after.headers}
     changed = sorted(name for name in every if before.headers.get(name) != after.headers.get(name))
     headers = {"headersChanged": changed} if changed else {}
-    return {name: old[name] for name in names}, {name: new[name] for name in names} | headers
+    return {name: old.get(name) for name in names}, {name: new[name] for name in names} | headers
 
 
 def is_changed(workspace: Workspace) -> bool:

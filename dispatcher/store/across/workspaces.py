@@ -25,6 +25,8 @@ from dispatcher.store.workspaces import Workspaces, still_waiting, unknown
 class WorkspacesAcross(Workspaces):
     """As Workspaces, of all partitions."""
 
+    is_divided = True
+
     def __init__(
         self, partitions: Partitions, make: "Callable[[redis.asyncio.Redis, Keys, str], Workspaces]"
     ) -> None:
