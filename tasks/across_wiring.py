@@ -36,7 +36,7 @@ async def store(settings: Settings, servers: Servers) -> wiring.Store:
     return wiring.Store(
         of.servers.client(0),
         of_all,
-        WorkspacesAcross(of, lambda client, keys, url: wiring.workspaces(settings, client, keys, url)),
+        WorkspacesAcross(of, lambda *of_one: wiring.workspaces(settings, *of_one)),
         installation,
         EndpointsAcross(of),
         RejectedAcross(of),

@@ -41,7 +41,10 @@ class Queue:
         await self._do("refund")
         self.spent.subtract(calls)
 
-    async def add(self, changes: Sequence[bytes]) -> list[Exception | None]:
+    def lane(self, workspace: str) -> str:
+        return ""
+
+    async def add(self, changes: Sequence[bytes], workspaces: Sequence[str]) -> list[Exception | None]:
         ids = [json.loads(one)["eventId"] for one in changes]
         self.batches.append(ids)
         await self._do("add")

@@ -20,7 +20,7 @@ from dispatcher.store.connection import safe_url, translate, translated
 from dispatcher.store.damaged import number, reply
 from dispatcher.store.keys import Keys
 from dispatcher.store.servers import Node, Servers
-from dispatcher.store.wire import Call
+from dispatcher.store.wire import Argument, Call
 
 AT_ONCE_PER_NODE = 8
 """Partitions of one server that are asked at the same time."""
@@ -39,8 +39,10 @@ T = TypeVar("T")
 class Partitions:
     """The partitions of an installation, on their servers."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, *, needs_all: bool = False) -> None:
         self.servers = servers
+        self._needs_all = needs_all
+        """Whether an answer without one of the partitions is none, as in the API: it would be taken for whole."""
         self.keys: Sequence[Keys] = servers.keys
         self.partitioning = Partitioning(len(servers.keys))
         self.absent = Absent(len(servers.keys))
@@ -76,6 +78,11 @@ class Partitions:
 
         return at
 
+    async def call(self, partition: int, *command: Argument) -> Any:
+        """The reply to one command on a partition's keys. Raises RedisUnavailable."""
+        with translated(self.url(partition)):
+            return await self.servers.wire(partition).call(*command)
+
     def url(self, partition: int) -> str:
         """The URL of a partition's server, for error texts; empty if none is known."""
         try:
@@ -96,12 +103,14 @@ class Partitions:
     ) -> dict[int, T]:
         """The answer of each partition (of `among`, or all), by its number in ascending order.
 
-        Those that do not answer are noted in `absent`. Raises RedisUnavailable if none answers.
+        Those that do not answer are noted in `absent`. Raises RedisUnavailable if none answers, or one if all are needed.
         """
         found: dict[int, T] = {}
         asked = sorted(self.all if among is None else set(among))
         for partition, answer in zip(asked, await self._asked(ask, asked), strict=True):
             if isinstance(answer, RedisUnavailable):
+                if self._needs_all:
+                    raise answer
                 self.absent.note(partition, answer)
                 problem = answer
             elif isinstance(answer, BaseException):
