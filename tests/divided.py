@@ -1,8 +1,11 @@
 """An installation of several partitions on real servers, and the same on one: driven by tests."""
 
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
@@ -12,6 +15,7 @@ from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import keys_of
 from dispatcher.store.wire import Wire
 from tasks import wiring
+from tasks.redis_server import RedisServer
 from tests.world import TOKEN, World, callback
 
 
@@ -96,3 +100,33 @@ def installed(urls: Sequence[str], partitions: int, **settings: Any) -> Iterator
         yield found
     finally:
         found.close()
+
+
+End = Callable[[RedisServer], None]
+
+
+def stop(server: RedisServer) -> None:
+    """It keeps its connections, and does not answer any more."""
+    assert server._process
+    os.kill(server._process.pid, signal.SIGSTOP)
+
+
+def kill(server: RedisServer) -> None:
+    """It is gone."""
+    server.kill()
+
+
+@contextmanager
+def two_servers(program: str, folder: Path) -> Iterator[list[RedisServer]]:
+    """Two servers, which may be stopped or killed."""
+    folders = folder / "one", folder / "two"
+    for one in folders:
+        one.mkdir()
+    started = [RedisServer(one, executable=program) for one in folders]
+    try:
+        for server in started:
+            server.start()
+        yield started
+    finally:
+        for server in started:
+            server.kill()

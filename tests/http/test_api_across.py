@@ -17,7 +17,7 @@ from tasks import wiring
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Wanted
 from tasks.redis_server import RedisServer
-from tests.divided import Installed, installed
+from tests.divided import End, Installed, installed, kill, stop, two_servers
 from tests.http.served_api import Answered, Served, served
 from tests.messages import change
 from tests.world import TOKEN
@@ -30,14 +30,8 @@ HOMES = {name: Partitioning(P).home(name) for name in NAMES}
 @pytest.fixture
 def servers(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
     """Two servers."""
-    folders = tmp_path / "one", tmp_path / "two"
-    for folder in folders:
-        folder.mkdir()
-    with (
-        RedisServer(folders[0], executable=server_program) as one,
-        RedisServer(folders[1], executable=server_program) as two,
-    ):
-        yield [one, two]
+    with two_servers(server_program, tmp_path) as started:
+        yield started
 
 
 class Asked:
@@ -106,14 +100,15 @@ def test_many_go_home(servers: list[RedisServer]) -> None:
         assert b"customer-99" in answer.body
 
 
-def test_a_server_that_is_away(servers: list[RedisServer]) -> None:
+@pytest.mark.parametrize("end", [kill, stop])
+def test_a_server_that_is_away(servers: list[RedisServer], end: End) -> None:
     """Its workspaces' status changes are answered 503, one by one or together; those of the other server are queued."""
     with asked(servers) as of:
         gone = 1 - Partitioning(P).home("*") % 2  # producers' keys lie on the other one
         there = [name for name in NAMES if HOMES[name] % 2 != gone]
         away = [name for name in NAMES if name not in there]
         assert 202 == of.enqueue(there[0]).status  # the key is known from now on
-        servers[gone].kill()
+        end(servers[gone])
         assert {503} == {of.enqueue(name).status for name in away}
         assert {202} == {of.enqueue(name).status for name in there}
         answer = of.enqueue(*NAMES)

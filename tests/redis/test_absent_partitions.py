@@ -1,10 +1,8 @@
 """A server that is away or silent: its partitions are named, nothing hangs, and the rest is there."""
 
 import json
-import os
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from tasks.actions import workspaces
 from tasks.actions.workspaces import Wanted
 from tasks.redis_server import RedisServer
 from tests.command import command
-from tests.divided import installed
+from tests.divided import End, installed, kill, stop, two_servers
 
 P = 8
 NAMES = [f"customer-{n}" for n in range(12)]
@@ -27,34 +25,12 @@ THERE = [name for name in NAMES if HOMES[name] % 2 == 0]
 """Those whose partition lies on the first server."""
 GONE = [name for name in NAMES if name not in THERE]
 
-End = Callable[[RedisServer], None]
-
-
-def stop(server: RedisServer) -> None:
-    """It keeps its connections, and does not answer any more."""
-    assert server._process
-    os.kill(server._process.pid, signal.SIGSTOP)
-
-
-def kill(server: RedisServer) -> None:
-    """It is gone."""
-    server.kill()
-
 
 @pytest.fixture
 def servers(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
     """Two servers."""
-    folders = tmp_path / "one", tmp_path / "two"
-    for folder in folders:
-        folder.mkdir()
-    started = [RedisServer(folder, executable=server_program) for folder in folders]
-    try:
-        for one in started:
-            one.start()
+    with two_servers(server_program, tmp_path) as started:
         yield started
-    finally:
-        for one in started:
-            one.kill()
 
 
 @pytest.fixture(params=[stop, kill], ids=["silent", "killed"])

@@ -17,9 +17,8 @@ from tasks.actions import endpoints, events, purge, replay, workspaces
 from tasks.actions.events import Filter
 from tasks.actions.replay import How
 from tasks.actions.workspaces import Wanted
-from tasks.redis_server import RedisServer
 from tests.command import command
-from tests.divided import Installed, installed
+from tests.divided import Installed, installed, two_servers
 from tests.world import callback
 
 P = 8
@@ -173,11 +172,7 @@ def test_a_subscription_that_waits_elsewhere(many: Installed) -> None:
 
 def test_a_copy_that_fails(server_program: str, tmp_path: Path) -> None:
     """A change that could not be written everywhere says so; the same command, repeated, writes the rest."""
-    folders = tmp_path / "one", tmp_path / "two"
-    for folder in folders:
-        folder.mkdir()
-    servers = [RedisServer(folder, executable=server_program) for folder in folders]
-    with servers[0], servers[1]:
+    with two_servers(server_program, tmp_path) as servers:
         urls = [one.url for one in servers]
         with installed(urls, P) as many:
             many.do(workspaces.add, NAME, "zeckta", Wanted(URL, width=2), None)
