@@ -296,3 +296,36 @@ def test_nothing_is_asked_of_one_partition_alone(facade: type) -> None:
         if not name.startswith("_") and name not in left_out and (used := _inherited(facade, name, set()))
     }
     assert {} == wrong
+
+
+def test_large_and_damaged_counters(both: list[Installed]) -> None:
+    """An hour with thousands of counters, a damaged one, and many hours are counted as in one partition."""
+
+    async def counted(store: wiring.Store) -> tuple[Any, ...]:
+        hours = await store.stats.workspaces(one.now, 168)
+        days = await store.stats.endpoints(one.now, 7)
+        minutes = await store.stats.minutes(one.now)
+        return (
+            {name: (figures.counts, figures.durations) for name, figures in hours.items()},
+            days,
+            [(place, counts) for place, counts in enumerate(minutes) if counts],
+        )
+
+    one = both[0]
+    hour, day, minute = (one.now // length for length in (3_600_000, 86_400_000, 60_000))
+    for of in both:
+        for name in NAMES:
+            world = of.of(name)
+            for ago in range(0, 168, 5):
+                world.call("hset", world.keys.stats("hour", hour - ago), f"{name} failed", ago + 1)
+            many = {f"{name}-{n} delivered": n for n in range(300)}
+            world.call("hset", world.keys.stats("hour", hour - 2), mapping=many)
+            world.call("hset", world.keys.stats("day", day), f"id-{name} failed", 3)
+            for ago in (0, 7, 700, 1439):
+                world.call("hincrby", world.keys.stats("minute", minute - ago), "failed", 2)
+        for world in of.worlds:
+            world.call("set", world.keys.stats("hour", hour - 3), "damaged")
+            world.call("set", world.keys.stats("minute", minute - 3), "damaged")
+    first, second = (of.do(counted) for of in both)
+    assert first == second
+    assert 12 * 300 + 12 == len(first[0])

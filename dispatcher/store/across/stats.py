@@ -2,8 +2,9 @@
 
 from collections import Counter
 
+from dispatcher.store.across.gathered_stats import GatheredStats
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.stats import Figures, Stats, total
+from dispatcher.store.stats import LENGTHS, Figures, Stats, total
 
 
 class StatsAcross(Stats):
@@ -11,15 +12,17 @@ class StatsAcross(Stats):
 
     def __init__(self, partitions: Partitions) -> None:
         self._partitions = partitions
-        self._at = partitions.readers(Stats)
+        self._at = partitions.readers(GatheredStats)
 
     async def minutes(self, now_ms: int, count: int = 1440) -> list[Counter[str]]:
         """As Stats.minutes."""
-        found = await self._partitions.everywhere(lambda n: self._at(n).minutes(now_ms, count))
+        last = now_ms // LENGTHS["minute"]
+        first = last - count + 1
         added = [Counter[str]() for _ in range(count)]
+        found = await self._partitions.everywhere(lambda n: self._at(n).gathered("minute", first, last))
         for minutes in found.values():
-            for sums, counts in zip(added, minutes, strict=True):
-                sums.update(counts)
+            for minute, counts in minutes:
+                added[minute - first].update(counts)
         return added
 
     async def workspaces(self, now_ms: int, hours: int) -> dict[str, Figures]:
