@@ -31,6 +31,7 @@ from config.setting_types import (
     SourceAddresses,
 )
 from dispatcher.errors import InvalidInput
+from dispatcher.rules.partitions import MOST
 from dispatcher.store.connection import safe_url
 from dispatcher.store.keys import PREFIX_PATTERN
 
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     key_prefix: Annotated[str, Field(pattern=PREFIX_PATTERN)] = Field(
         "dispatcher", description="prefix of every Redis key"
     )
-    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+    partitions: Annotated[int, Field(ge=1, le=MOST)] = Field(
         1, description="partitions of the installation (docs/partitions.md), chosen once; 256 for a cluster"
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(

@@ -24,10 +24,10 @@ from tasks import wiring
 
 async def store(settings: Settings, servers: Servers) -> wiring.Store:
     """The store of several partitions. Raises RedisUnavailable if none answers, or OtherFormat."""
-    of, options = Partitions(servers), wiring.ledger_options(settings)
+    of = Partitions(servers)
 
     def make(n: int) -> Ledger:
-        return Ledger(of.servers.wire(n).call, of.keys[n], of.url(n), options)
+        return wiring.ledger(settings, of.servers.wire(n).call, of=of.keys[n], url=of.url(n))
 
     of_all, installation = LedgerAcross(of, make), InstallationAcross(of)
     for n, number in (await installation.formats()).items():

@@ -28,7 +28,7 @@ from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys, keys_of
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.redis_url import urls_of, with_authorities
+from dispatcher.store.redis_url import with_authorities
 from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Ended
@@ -47,22 +47,28 @@ def redis_url(settings: Settings) -> str:
 
 
 def keys(settings: Settings) -> Keys:
-    """The Redis keys under this installation's prefix; with several partitions, those of the first."""
-    return keys_of(settings.key_prefix, settings.partitions)[0]
+    """The Redis keys under this installation's prefix."""
+    return Keys(settings.key_prefix)
 
 
 def servers(settings: Settings) -> Servers:
-    """The servers of the installation's partitions."""
-    every = [
-        with_authorities(one, settings.redis_ca_file)
-        for one in urls_of(settings.redis_url.get_secret_value())
-    ]
-    return PlainServers(every, keys_of(settings.key_prefix, settings.partitions))
+    """The servers that hold the partitions. Call it within a running event loop."""
+    urls = redis_url(settings).replace(",", " ").split()
+    return PlainServers(urls, keys_of(settings.key_prefix, settings.partitions))
 
 
-def ledger_options(settings: Settings) -> LedgerOptions:
-    """The ledger's limits."""
-    return LedgerOptions(
+def ledger(
+    settings: Settings,
+    call: Call,
+    on_end: Callable[[Ended], None] | None = None,
+    of: Keys | None = None,
+    url: str = "",
+) -> Ledger:
+    """The ledger; `call` sends its commands, `on_end` is called for each callback that ends other than delivered.
+
+    `of` and `url` are a partition's keys and server, if it is one of several.
+    """
+    options = LedgerOptions(
         max_concurrency=settings.max_concurrency,
         max_waiting=settings.max_waiting_per_endpoint,
         retention_ms=settings.ledger_retention_seconds * 1000,
@@ -72,23 +78,19 @@ def ledger_options(settings: Settings) -> LedgerOptions:
         breaker_pause_ms=round(settings.breaker_pause_seconds * 1000),
         breaker_max_pause_ms=round(settings.breaker_max_pause_seconds * 1000),
     )
-
-
-def ledger(settings: Settings, call: Call, on_end: Callable[[Ended], None] | None = None) -> Ledger:
-    """The ledger; `call` sends its commands, `on_end` is called for each callback that ends other than delivered."""
-    return Ledger(call, keys(settings), redis_url(settings), ledger_options(settings), on_end=on_end)
+    return Ledger(call, of or keys(settings), url or redis_url(settings), options, on_end=on_end)
 
 
 def workspaces(
-    settings: Settings, client: "redis.asyncio.Redis", of: Keys | None = None, url: str | None = None
+    settings: Settings, client: "redis.asyncio.Redis", of: Keys | None = None, url: str = ""
 ) -> Workspaces:
-    """The workspaces, read and written by a client; those of the first partition, unless `of` and `url` are another's."""
+    """The workspaces, read and written by a client; `of` and `url` as for the ledger."""
     box = SecretBox(fernet_keys(settings.secret_keys))
     return Workspaces(
         client,
         of or keys(settings),
         box,
-        url=redis_url(settings) if url is None else url,
+        url=url or redis_url(settings),
         allow_http=settings.allow_http,
         expiry_seconds=settings.expiry_seconds,
     )
@@ -107,10 +109,12 @@ def addresses(settings: Settings) -> AddressPolicy:
     )
 
 
-def audit(settings: Settings, call: Call, *, quiet: bool = False) -> Audit:
-    """The audit trail, with this process's user as the author."""
+def audit(
+    settings: Settings, call: Call, *, quiet: bool = False, of: Keys | None = None, url: str = ""
+) -> Audit:
+    """The audit trail, with this process's user as the author; `of` and `url` as for the ledger."""
     retention_ms = settings.ledger_retention_seconds * 1000
-    return Audit(call, keys(settings), redis_url(settings), operator(), retention_ms, quiet)
+    return Audit(call, of or keys(settings), url or redis_url(settings), operator(), retention_ms, quiet)
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ class Installed:
     """An installation; `worlds` are its partitions, each with a ledger of its own and the same clock."""
 
     def __init__(self, urls: Sequence[str], partitions: int, **settings: Any) -> None:
-        given = {"redis_url": " ".join(urls), "partitions": partitions, **settings}
+        given = {"redis_url": " ".join(urls), "broker_url": urls[0], "partitions": partitions, **settings}
         self.settings = Settings(_env_file=None, **given)
         self.partitioning = Partitioning(partitions)
         self.now = round(time.time() * 1000) - 1000
         self.worlds: list[World] = []
         for number, keys in enumerate(keys_of("dispatcher", partitions)):
             client = connect_async(urls[number % len(urls)])
-            world = World(client, Wire(client), keys)
+            world = World(client, Wire(client), keys=keys)
             world.now = self.now
             world.lead()
             self.worlds.append(world)

@@ -69,7 +69,10 @@ def asked(servers: list[RedisServer], **settings: Any) -> Iterator[Asked]:
         _, text = await store.api_keys.add("*", "*", "backend", now_ms=1, rate_per_second=1000)
         return text
 
-    with installed(urls, P) as of, served(" ".join(urls), partitions=P, **settings) as api:
+    with (
+        installed(urls, P) as of,
+        served(" ".join(urls), partitions=P, broker_url=urls[0], **settings) as api,
+    ):
         for name in NAMES:
             of.do(workspaces.add, name, "sendexa", Wanted(f"https://{name}.example/hooks"), None)
         yield Asked(of, api, of.do(key))

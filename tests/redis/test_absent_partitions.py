@@ -4,16 +4,20 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.outcomes import State
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
+from dispatcher.store.across.installation import registries
 from tasks import wiring
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Wanted
+from tasks.prometheus import InstallationCollector
 from tasks.redis_server import RedisServer
 from tests.command import command
 from tests.divided import End, installed, kill, stop, two_servers
@@ -52,7 +56,8 @@ def fill(servers: list[RedisServer]) -> None:
 
 def run(servers: list[RedisServer], *args: str) -> "subprocess.CompletedProcess[str]":
     """A command on both servers; raises TimeoutExpired if it hangs."""
-    return command(" ".join(one.url for one in servers), *args, PARTITIONS=str(P))
+    urls = [one.url for one in servers]
+    return command(" ".join(urls), *args, PARTITIONS=str(P), BROKER_URL=urls[0])
 
 
 def test_lists_name_what_is_missing(servers: list[RedisServer], end: End) -> None:
@@ -108,12 +113,56 @@ def test_what_needs_one_partition(servers: list[RedisServer], end: End) -> None:
 def test_check_names_the_server(servers: list[RedisServer], end: End) -> None:
     """`check` says which server is away and which partitions did not answer, beside all other findings."""
     fill(servers)
+    whole = {one["subject"]: one for one in json.loads(run(servers, "check", "--json").stdout)}
+    assert ("ok", "all 8 answer, on 2 servers") == (
+        whole["partitions"]["verdict"],
+        whole["partitions"]["detail"],
+    )
     end(servers[1])
     found = {one["subject"]: one for one in json.loads(run(servers, "check", "--json").stdout)}
     assert "bad" == found["partitions"]["verdict"] == found["redis"]["verdict"]
     assert "(1, 3, 5, 7: " in found["partitions"]["detail"]
     assert servers[1].url in found["redis"]["detail"]
     assert servers[0].url in found["version"]["detail"]
+
+
+def test_metrics(servers: list[RedisServer], end: End) -> None:
+    """The exporter adds up what answers, and says how many partitions do not; with one partition it has no such figure."""
+
+    def read(**given: Any) -> dict[str, float]:
+        collected = InstallationCollector(Settings(_env_file=None, **given)).collect()
+        return {one.name: sum(sample.value for sample in one.samples) for one in collected}
+
+    fill(servers)
+    urls = [one.url for one in servers]
+    divided = {"redis_url": " ".join(urls), "partitions": P, "broker_url": urls[0]}
+    whole = read(**divided)
+    end(servers[1])
+    found = read(**divided)
+    names = "dispatcher_redis_up", "dispatcher_partitions_absent", "dispatcher_waiting_callbacks"
+    assert [1, 0, 12] == [whole[name] for name in names]
+    assert [1, 4, len(THERE)] == [found[name] for name in names]
+    assert found["dispatcher_redis_memory_bytes"] < whole["dispatcher_redis_memory_bytes"]
+    assert "dispatcher_partitions_absent" not in read(redis_url=servers[0].url)
+
+
+def test_workers_are_merged(servers: list[RedisServer], end: End) -> None:
+    """Of each worker the newest heartbeat counts; one server that is away hides none of them."""
+
+    async def workers(store: wiring.Store) -> dict[str, Any]:
+        return await store.installation.workers()
+
+    with installed([one.url for one in servers], P) as many:
+        for n in registries(P):
+            keys, score = many.worlds[n].keys, many.now + n
+            many.worlds[n].call("zadd", keys.workers, {"w1": score, f"w-{n}": score})
+            for name in ("w1", f"w-{n}"):
+                many.worlds[n].call("set", keys.worker(name), json.dumps({"pid": n, "format": 2}))
+        found = many.do(workers)
+        assert {"w1": 5, "w-0": 0, "w-2": 2, "w-5": 5} == {name: one["pid"] for name, one in found.items()}
+        assert many.now + 5 == found["w1"]["signedMs"]
+        end(servers[1])
+        assert ["w-0", "w-2", "w1"] == [*many.do(workers)]
 
 
 def test_all_are_away(servers: list[RedisServer], end: End) -> None:
