@@ -5,11 +5,11 @@ from typing import Any
 
 from config.settings import Settings
 from dispatcher.store.across.api_keys import ApiKeysAcross
+from dispatcher.store.across.api_producer import ProducerAcross
 from dispatcher.store.across.audit import AuditAcross
 from dispatcher.store.across.callbacks import CallbacksAcross
 from dispatcher.store.across.messages import MessagesAcross
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.across.producer import ProducerAcross
 from dispatcher.store.across.queue_writer import QueueWriterAcross
 from dispatcher.store.across.refused_calls import RefusalsAcross
 from dispatcher.store.across.searches import SearchesAcross

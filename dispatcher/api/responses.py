@@ -31,7 +31,7 @@ from dispatcher.store.stats import Stats
 from dispatcher.store.workspaces import Workspaces
 
 if TYPE_CHECKING:
-    from dispatcher.store.across.producer import ProducerAcross
+    from dispatcher.store.across.api_producer import ProducerAcross
 
 NOT_VALID = "the API key is not valid"
 """What is said of every key that opens nothing here: a wrong one, a revoked one, another platform's."""
