@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from typing import Any
 
 from config.settings import Settings
 from dispatcher.api.responses import ApiParts
@@ -23,30 +25,41 @@ from tasks import wiring
 async def api(settings: Settings) -> AsyncIterator[ApiParts]:
     """What the HTTP API reads and changes; closes its connections at the end."""
     async with AsyncExitStack() as closing:
-        url = wiring.redis_url(settings)
-        client = connect_async(url)
-        closing.push_async_callback(client.aclose)
-        wire = Wire(client)
-        closing.push_async_callback(wire.close)
-        refusals = Refusals(wire.call, wiring.keys(settings), url)
-        closing.push_async_callback(refusals.close)
-        reading = client, wiring.keys(settings), url
-        retention_ms = settings.status_retention_seconds * 1000
-        api_keys = ApiKeys(wire.call, wiring.keys(settings), url)
+        if settings.partitions > 1:  # who has one partition loads nothing of it
+            stored = import_module("tasks.across_api_wiring").stored(settings, closing)
+        else:
+            stored = _stored(settings, closing)
         yield ApiParts(
-            messages=Messages(wire.call, wiring.keys(settings), url, retention_ms),
-            callbacks=Callbacks(*reading),
-            stats=Stats(*reading),
-            workspaces=wiring.workspaces(settings, client),
-            api_keys=api_keys,
-            searches=Searches(wire.call, wiring.keys(settings), api_keys, url),
-            refusals=refusals,
-            audit=wiring.audit(settings, wire.call),
-            producer=AsyncDispatcher(client, url, settings.key_prefix),
-            producer_keys=ProducerKeys(api_keys),
-            queue=QueueWriter(wire, wiring.keys(settings), url),
+            **stored,
             addresses=wiring.addresses(settings),
             allow_http=settings.allow_http,
             max_queued=settings.api_max_queued,
             webhook_changes_per_minute=settings.webhook_changes_per_minute,
         )
+
+
+def _stored(settings: Settings, closing: AsyncExitStack) -> dict[str, Any]:
+    """What there is in Redis, by the names of ApiParts."""
+    url = wiring.redis_url(settings)
+    client = connect_async(url)
+    closing.push_async_callback(client.aclose)
+    wire = Wire(client)
+    closing.push_async_callback(wire.close)
+    refusals = Refusals(wire.call, wiring.keys(settings), url)
+    closing.push_async_callback(refusals.close)
+    reading = client, wiring.keys(settings), url
+    retention_ms = settings.status_retention_seconds * 1000
+    api_keys = ApiKeys(wire.call, wiring.keys(settings), url)
+    return {
+        "messages": Messages(wire.call, wiring.keys(settings), url, retention_ms),
+        "callbacks": Callbacks(*reading),
+        "stats": Stats(*reading),
+        "workspaces": wiring.workspaces(settings, client),
+        "api_keys": api_keys,
+        "searches": Searches(wire.call, wiring.keys(settings), api_keys, url),
+        "refusals": refusals,
+        "audit": wiring.audit(settings, wire.call),
+        "producer": AsyncDispatcher(client, url, settings.key_prefix),
+        "producer_keys": ProducerKeys(api_keys),
+        "queue": QueueWriter(wire, wiring.keys(settings), url),
+    }

@@ -8,12 +8,13 @@ from config.settings import load_or_exit
 from dispatcher.api.app import create_app
 from dispatcher.api.responses import ApiParts
 from dispatcher.health import Health
-from tasks import api_wiring
+from tasks import api_wiring, incomplete
 from tasks.health import looking
 
 _settings = load_or_exit()
 logs.configure(_settings.log_level, _settings.log_format)
 logs.guard_standard_streams()
+incomplete.is_service = True
 _health = Health()
 
 

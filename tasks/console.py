@@ -18,7 +18,7 @@ from config.log_lines import errors
 from config.settings import Settings, load, wants_json
 from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable, visible
 from dispatcher.store.connection import without_script
-from tasks import interrupt, tables
+from tasks import incomplete, interrupt, tables
 
 DONE, NO, USAGE, REDIS_AWAY = 0, 1, 2, 3
 """Exit codes: done; the answer is no; wrong usage; Redis not reachable. Ctrl-C exits with 130."""
@@ -74,6 +74,7 @@ def settings() -> Settings:
 def service_settings() -> Settings:
     """As `settings`, for a service: everything it prints becomes a log line. Raises InvalidInput."""
     interrupt.end_service_at_once()
+    incomplete.is_service = True
     if wants_json():  # so that an error in another setting is reported as JSON too
         logs.configure("INFO", "json")
         logs.guard_standard_streams()
@@ -189,7 +190,9 @@ def say(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Prints one JSON document on standard output."""
+    """Prints one JSON document on standard output; an object also names the partitions that did not answer, if any."""
+    if isinstance(value, dict) and incomplete.partitions:
+        value = value | {"absent": sorted(incomplete.partitions)}
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 

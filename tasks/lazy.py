@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from config.log_lines import guard_standard_error
-from tasks import interrupt, tables
+from tasks import incomplete, interrupt, tables
 from tasks.cli import ABOUT, COMMANDS, EXAMPLES, Entry
 
 PLAIN = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -64,6 +64,7 @@ def run() -> int:
     try:
         code = root()(standalone_mode=False)
         sys.stdout.flush()
+        code = _tell_what_is_missing(int(code or 0))
     except typer.TyperException as error:
         text = error.format_message()  # for a group without a command this is its help
         _complain(text if text.startswith("Usage:") else f"error: {text}")
@@ -196,6 +197,13 @@ def _complain(text: str) -> None:
     if sys.stderr.isatty() and not text.startswith("Usage:"):
         text = "\n".join(tables.wrapped(text, tables.terminal_width()))
     print(text, file=sys.stderr)  # noqa: T201  a usage error needs no console
+
+
+def _tell_what_is_missing(code: int) -> int:
+    """Prints which partitions did not answer, after all else; returns the exit code, which is not 0 then."""
+    for line in incomplete.lines:
+        _complain(f"{line}: what they hold is missing above")
+    return code or int(bool(incomplete.lines))
 
 
 def _write_no_more() -> None:

@@ -12,6 +12,7 @@ from config import logs
 from config.settings import Settings
 from dispatcher.errors import DispatcherError
 from dispatcher.rules.client_certificate import WARN_DAYS
+from dispatcher.store.across.absent import Absent
 from dispatcher.store.members import Owners
 from dispatcher.worker.metrics import Histogram, Metrics
 from tasks import wiring
@@ -74,6 +75,8 @@ class InstallationCollector:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._problem = ""
+        self._absent = Absent(settings.partitions)
+        """The partitions that did not answer the last time."""
 
     def collect(self) -> Iterable[Metric]:
         """All metrics of the installation; `dispatcher_redis_up` alone if Redis cannot be read."""
@@ -83,7 +86,10 @@ class InstallationCollector:
             self._note(f"{error}" or type(error).__name__)
             yield _gauge("dispatcher_redis_up", "1 if Redis answers", 0)
             return
-        self._note("")
+        self._note(self._absent.named())
+        if self._settings.partitions > 1:
+            absent = len(self._absent.partitions)
+            yield _gauge("dispatcher_partitions_absent", "Partitions that did not answer", absent)
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
         yield _gauge("dispatcher_queue_entries", "Status changes on the queue", found["queued"])
         yield _gauge(
@@ -141,6 +147,7 @@ class InstallationCollector:
 
     async def _read(self) -> dict[str, Any]:
         async with wiring.store(self._settings) as store:
+            self._absent = store.absent
             endpoints, rejected = await store.endpoints.all(), await store.rejected.counts()
             figures = await store.installation.figures(endpoints, rejected)
             ending = await store.certificates.ending(await store.installation.now_ms())

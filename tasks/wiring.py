@@ -4,9 +4,10 @@ Imports nothing that sends: `engine_wiring.py` builds that, and `api_wiring.py` 
 """
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 
 import redis.asyncio
 
@@ -16,11 +17,13 @@ from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.decide import Policy
 from dispatcher.store import format
+from dispatcher.store.across.absent import Absent
 from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.audit import Audit, operator
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.client_certificates import ClientCertificates
+from dispatcher.store.cluster import ClusterServers
 from dispatcher.store.connection import connect_async
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
@@ -34,8 +37,10 @@ from dispatcher.store.sealing import SecretBox
 from dispatcher.store.servers import PlainServers, Servers
 from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
+from dispatcher.store.topology import Kind, Topology
 from dispatcher.store.wire import Call, Wire
 from dispatcher.store.workspaces import Workspaces
+from tasks import incomplete
 
 
 def redis_url(settings: Settings) -> str:
@@ -50,8 +55,15 @@ def keys(settings: Settings) -> Keys:
 
 def servers(settings: Settings) -> Servers:
     """The servers that hold the partitions. Call it within a running event loop."""
-    urls = redis_url(settings).replace(",", " ").split()
-    return PlainServers(urls, keys_of(settings.key_prefix, settings.partitions))
+    topology = Topology.parse(redis_url(settings))
+    of = keys_of(settings.key_prefix, settings.partitions)
+    match topology.kind:
+        case Kind.ONE | Kind.SENTINEL:
+            return PlainServers([redis_url(settings)], of)
+        case Kind.SEVERAL:
+            return PlainServers(topology.urls, of)
+        case Kind.CLUSTER:
+            return ClusterServers(topology.urls, of)
 
 
 def ledger(
@@ -130,6 +142,12 @@ class Store:
     refusals: Refusals
     audit: Audit
     certificates: ClientCertificates
+    absent: Absent = field(default_factory=lambda: Absent(1))
+    """The partitions that did not answer while something was read."""
+    nodes: Sequence[tuple["redis.asyncio.Redis", str]] = field(default=(), repr=False)
+    """A client for each server, and its URL."""
+    partitions: int = 1
+    """How many partitions the installation has."""
 
     @property
     def subscriptions(self) -> Subscriptions:
@@ -139,7 +157,15 @@ class Store:
 
 @asynccontextmanager
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    """The store on its own connection, which is closed at the end. Raises RedisUnavailable, OtherFormat."""
+    """The store on its own connections, which are closed at the end. Raises RedisUnavailable, OtherFormat.
+
+    With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
+    """
+    if settings.partitions > 1:
+        async with _across(settings) as whole:
+            yield whole
+            incomplete.note(whole.absent.named(), whole.absent.partitions)
+        return
     async with AsyncExitStack() as closing:
         client = connect_async(redis_url(settings))
         closing.push_async_callback(client.aclose)
@@ -162,4 +188,15 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
             Refusals(wire.call, *reading[1:]),
             audit(settings, wire.call, quiet=sys.stderr.isatty()),  # there the command says what it did
             ClientCertificates(*reading),
+            nodes=[(client, redis_url(settings))],
         )
+
+
+@asynccontextmanager
+async def _across(settings: Settings) -> AsyncIterator[Store]:
+    """The store of several partitions."""
+    store_across = import_module("tasks.across_wiring").store  # who has one partition loads nothing of it
+    async with AsyncExitStack() as closing:
+        found = servers(settings)
+        closing.push_async_callback(found.aclose)
+        yield await store_across(settings, found)

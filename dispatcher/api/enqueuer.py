@@ -61,8 +61,8 @@ class Enqueuer:
     def __init__(self, parts: ApiParts, on_away: Callable[[RedisUnavailable], None]) -> None:
         self._parts = parts
         self._on_away = on_away
-        self._waiting: list[_Call] = []
-        self._is_sending = False
+        self._waiting: dict[str, list[_Call]] = {}
+        """What waits, by its lane (QueueWriter.lane): a server that does not answer holds up its own alone."""
         self._tasks = TaskSet()
 
     def knows(self, key_text: str) -> bool:
@@ -97,10 +97,12 @@ class Enqueuer:
         if change is None:
             reply(None)
             return
-        self._waiting.append(_Call(key, change, reply))
-        if not self._is_sending:
-            self._is_sending = True
-            self._tasks.start(self._send_all())
+        lane, call = self._parts.queue.lane(change.workspace), _Call(key, change, reply)
+        if lane in self._waiting:
+            self._waiting[lane].append(call)
+        else:
+            self._waiting[lane] = [call]
+            self._tasks.start(self._send_all(lane))
 
     def _read(self, body: bytes) -> Ready | None:
         try:
@@ -108,41 +110,49 @@ class Enqueuer:
         except Exception:  # the application meets it too, and reports it
             return None
 
-    async def _send_all(self) -> None:
+    async def _send_all(self, lane: str) -> None:
+        """Sends what waits in a lane, which is gone when nothing does."""
         try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-                await self._send(batch)
+            while waiting := self._waiting[lane]:
+                batch, self._waiting[lane] = waiting[:AT_ONCE], waiting[AT_ONCE:]
+                await self._send(batch, lane)
         finally:
-            self._is_sending = False
+            del self._waiting[lane]
 
-    async def _send(self, batch: list[_Call]) -> None:
+    async def _send(self, batch: list[_Call], lane: str) -> None:
         """Answers every call of a batch."""
         answers: Sequence[Answer | None] = [None] * len(batch)
         try:
-            answers = await self._answers(batch)
+            answers = await self._answers(batch, lane)
         except RedisFull:  # nothing is counted or enqueued; the application can still say what is invalid
             pass
         except RedisUnavailable as error:
             answers = [self._away(error) for _ in batch]
-            self._refuse_waiting(error)
+            self._refuse_waiting(error, lane)
         except Exception:
             log.exception("api.internal_error", path=PREFIX)
         for call, answer in zip(batch, answers, strict=True):
             _reply(call, answer)
 
-    async def _answers(self, batch: list[_Call]) -> list[Answer | None]:
+    async def _answers(self, batch: list[_Call], lane: str) -> list[Answer | None]:
         """Enqueues what may be enqueued. Raises RedisUnavailable if nothing is."""
-        spent = await self._admit(batch)
-        raws = [call.change.raw for call, one in zip(batch, spent, strict=True) if one]
-        errors = iter(await self._add(raws))
+        spent, away = await self._admit(batch)
+        going = [call.change for call, one in zip(batch, spent, strict=True) if one]
+        errors = iter(await self._add(going, lane))
         pairs = zip(batch, spent, strict=True)
-        return [self._answer(call.change, one, next(errors)) if one else None for call, one in pairs]
+        return [
+            self._answer(call.change, one, next(errors))
+            if one
+            else self._away(away[call.change.workspace])
+            if call.change.workspace in away
+            else None
+            for call, one in pairs
+        ]
 
-    async def _admit(self, batch: list[_Call]) -> list[Spent | None]:
+    async def _admit(self, batch: list[_Call]) -> tuple[list[Spent | None], Mapping[str, RedisUnavailable]]:
         """What its key has left, for each call; None for a call that must not be enqueued, which is then not counted.
 
-        Raises RedisUnavailable.
+        Also the workspaces whose partition does not answer. Raises RedisUnavailable.
         """
         calls = Counter(call.key.id for call in batch)
         look = await self._parts.queue.look(calls, list({call.change.workspace for call in batch}))
@@ -155,20 +165,23 @@ class Enqueuer:
             spent.append(one if self._may_go(call, one, look) else None)
         if others := Counter(call.key.id for call, one in zip(batch, spent, strict=True) if not one):
             await self._parts.queue.refund(look, others)
-        return spent
+        return spent, look.away
 
     def _may_go(self, call: _Call, spent: Spent, look: Look) -> bool:
-        is_full = look.queued > self._parts.max_queued
-        return spent.remaining >= 0 and not is_full and call.change.workspace not in look.unknown
+        workspace = call.change.workspace
+        is_full = look.queued_for(workspace) > self._parts.max_queued
+        return spent.remaining >= 0 and not is_full and workspace not in (*look.unknown, *look.away)
 
-    async def _add(self, raws: Sequence[bytes]) -> list[Exception | None]:
+    async def _add(self, changes: Sequence[Ready], lane: str) -> list[Exception | None]:
         try:
-            errors = await self._parts.queue.add(raws)
+            errors = await self._parts.queue.add(
+                [one.raw for one in changes], [one.workspace for one in changes]
+            )
         except RedisUnavailable as error:
-            errors = [error] * len(raws)
+            errors = [error] * len(changes)
         for one in errors:
             if isinstance(one, RedisUnavailable) and not isinstance(one, RedisFull):
-                self._refuse_waiting(one)
+                self._refuse_waiting(one, lane)
         return errors
 
     def _answer(self, change: Ready, spent: Spent, error: Exception | None) -> Answer | None:
@@ -181,9 +194,9 @@ class Enqueuer:
             return Answer(503, headers | _AGAIN, encoded(results_of([(change, "")], set())))
         return None
 
-    def _refuse_waiting(self, error: RedisUnavailable) -> None:
+    def _refuse_waiting(self, error: RedisUnavailable, lane: str) -> None:
         """Refuses what came meanwhile, so that no call waits more than once for a Redis that does not answer."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting[lane] = self._waiting[lane], []
         for call in waiting:
             _reply(call, self._away(error))
 

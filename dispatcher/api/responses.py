@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -30,6 +30,9 @@ from dispatcher.store.searches import Search, Searches, SearchRefused
 from dispatcher.store.stats import Stats
 from dispatcher.store.workspaces import Workspaces
 
+if TYPE_CHECKING:
+    from dispatcher.store.across.api_producer import ProducerAcross
+
 NOT_VALID = "the API key is not valid"
 """What is said of every key that opens nothing here: a wrong one, a revoked one, another platform's."""
 MAX_COMPARED = 50
@@ -50,7 +53,7 @@ class ApiParts:
     api_keys: ApiKeys
     refusals: Refusals
     audit: Audit
-    producer: AsyncDispatcher
+    producer: "AsyncDispatcher | ProducerAcross"
     producer_keys: ProducerKeys
     queue: QueueWriter
     addresses: AddressPolicy

@@ -42,6 +42,8 @@ class Workspace(Receiver):
     signing_keys: tuple[SigningKey, ...] = ()
     auth: Authorization | None = None
     client_certificate: ClientCertificate | None = None
+    width: int = 1
+    """Over how many partitions it is spread (rules/partitions.py)."""
 
     @property
     def is_damaged(self) -> bool:

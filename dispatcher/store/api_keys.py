@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from dispatcher.errors import InvalidInput, NotFound, RedisFull
+from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
@@ -24,6 +25,7 @@ MAX_RATE = 10_000
 MAX_NAME = 64
 RATE_LIFE_SECONDS = 5
 """How long Redis keeps the count of a key's calls in one second."""
+UNDIVIDED = Partitioning()
 _FORM = re.compile(r"key_[0-9a-f]{12}\.[A-Za-z0-9_-]{43}")
 _NOBODY = sha256(b"nobody").hexdigest()
 
@@ -58,10 +60,11 @@ class Spent:
 class ApiKeys:
     """Reads and changes API keys in Redis. Every method raises RedisUnavailable."""
 
-    def __init__(self, call: Call, keys: Keys, url: str = "") -> None:
+    def __init__(self, call: Call, keys: Keys, url: str = "", partitioning: Partitioning = UNDIVIDED) -> None:
         self._call = call
         self._keys = keys
         self._url = url
+        self._home = partitioning.home
         self._here: dict[str, int] = {}
 
     async def add(
@@ -84,7 +87,7 @@ class ApiKeys:
             raise InvalidInput(
                 f"an API key's rate is 1 to {MAX_RATE:,} calls a second, not {rate_per_second}"
             )
-        id_, secret = f"key_{secrets.token_hex(6)}", secrets.token_urlsafe(32)
+        id_, secret = self._new_id(workspace), secrets.token_urlsafe(32)
         named = ("workspace", workspace, "platform", platform, "name", name)
         counted = ("created", now_ms, "rate", rate_per_second, "digest", _digest(secret))
         limited = ("read_only", 1) if read_only else ()
@@ -97,6 +100,13 @@ class ApiKeys:
                 raise NotFound(f"workspace {workspace!r} was removed meanwhile")
         made = ApiKey(id_, workspace, platform, name, now_ms, rate_per_second, read_only)
         return made, f"{id_}.{secret}"
+
+    def _new_id(self, workspace: str) -> str:
+        """A random id whose partition is the workspace's home: a key is found by its id alone, and lies with its workspace."""
+        while True:
+            id_ = f"key_{secrets.token_hex(6)}"
+            if self._home(id_) == self._home(workspace):
+                return id_
 
     async def _is_there(self, workspace: str, id_: str) -> bool:
         """Whether a key's workspace exists, and knows it: it may be removed at any moment while a key is added."""

@@ -100,7 +100,7 @@ class Audit:
     ) -> None:
         """Records a change that was made, with the fields before and after it. Never raises."""
         before, after = before or {}, after or {}
-        kept = await self._keep(what, workspace, before, after)
+        kept = await self.keep(what, workspace, before, after)
         write = log.debug if self.quiet and kept else log.info
         write(
             "audit",
@@ -139,7 +139,8 @@ class Audit:
             until = f"({found[-1][0].decode()}"
         return chosen[:limit]
 
-    async def _keep(self, what: str, workspace: str, before: Facts, after: Facts) -> bool:
+    async def keep(self, what: str, workspace: str, before: Facts, after: Facts) -> bool:
+        """Adds an entry; returns whether that could be done. Logs why not, and never raises."""
         fields = ("via", self.who.via, "who", self.who.name, "what", what, "workspace", workspace)
         facts = ("from", encode_json(before), "to", encode_json(after))
         try:
@@ -181,6 +182,7 @@ def described(workspace: Workspace) -> dict[str, Any]:
             {"createdAt": iso(one.created_ms), "expiresAt": one.expires_ms and iso(one.expires_ms)}
             for one in workspace.secrets
         ],
+        **({"width": workspace.width} if workspace.width > 1 else {}),
     }
 
 
@@ -190,13 +192,13 @@ def difference(after: Workspace) -> tuple[Facts, Facts]:
     if before is None:
         return {}, described(after)
     old, new = described(before), described(after)
-    names = [name for name in new if old[name] != new[name]]
+    names = [name for name in new if old.get(name) != new[name]]
     if before.callback_url != after.callback_url and "callbackUrl" not in names:
         names.append("callbackUrl")  # only its query changed
     every = {*before.headers, *after.headers}
     changed = sorted(name for name in every if before.headers.get(name) != after.headers.get(name))
     headers = {"headersChanged": changed} if changed else {}
-    return {name: old[name] for name in names}, {name: new[name] for name in names} | headers
+    return {name: old.get(name) for name in names}, {name: new[name] for name in names} | headers
 
 
 def is_changed(workspace: Workspace) -> bool:

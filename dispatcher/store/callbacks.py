@@ -45,10 +45,14 @@ def _readable(id_: Id, raw: bytes, strict: bool) -> Entry | None:
 class Callbacks:
     """Reads one Redis. Every method raises RedisUnavailable."""
 
-    def __init__(self, client: "redis.asyncio.Redis", keys: Keys, url: str = "") -> None:
+    def __init__(
+        self, client: "redis.asyncio.Redis", keys: Keys, url: str = "", first_page: int = PAGE
+    ) -> None:
         self._client: Any = client
         self._keys = keys
         self._url = url
+        self._first_page = first_page
+        """Callbacks that a list reads first; each further page is twice as large, up to PAGE."""
 
     async def get(self, workspace: str, event_id: str) -> StoredCallback | None:
         """The callback of an eventId, or None: never accepted, or forgotten after the retention.
@@ -116,17 +120,18 @@ class Callbacks:
         rows = [self._listed(workspace, state, since_ms, until) for workspace in workspaces]
         heads = [(head, row) for row in rows if (head := await anext(row, None))]
         page: list[Id] = []
+        size = self._first_page
         while heads:
             newest = max(range(len(heads)), key=lambda n: heads[n][0])
             (_, *one), row = heads.pop(newest)
             page.append((one[0], one[1]))
             if following := await anext(row, None):
                 heads.append((following, row))
-            if len(page) == PAGE or not heads:
+            if len(page) == size or not heads:
                 for callback in await self._read(page):
                     if callback.state is state:
                         yield callback
-                page = []
+                page, size = [], _next_page(size)
 
     async def has_body(self, callback: StoredCallback) -> bool:
         """Whether its body is still kept; without it, it cannot be replayed."""
@@ -141,35 +146,37 @@ class Callbacks:
     async def _listed(
         self, workspace: str, state: State, since: int, until: int | str
     ) -> AsyncIterator[tuple[float, str, str]]:
-        first, key = 0, self._keys.ended(workspace, state)
+        first, size, key = 0, self._first_page, self._keys.ended(workspace, state)
         while True:
             with translated(self._url):
                 found = await self._client.zrevrangebyscore(
-                    key, until, since, start=first, num=PAGE, withscores=True
+                    key, until, since, start=first, num=size, withscores=True
                 )
             for id_, at in found:
                 yield at, workspace, id_.decode()
-            if len(found) < PAGE:
+            if len(found) < size:
                 return
-            first += PAGE
+            first, size = first + size, _next_page(size)
 
     async def _pages(self, workspace: str | None) -> AsyncIterator[list[Id]]:
         """The ids of unfinished callbacks, page by page, soonest expiry first."""
         last: float = 0
         seen: set[str] = set()
-        while found := await self._pending(last, seen):
+        size = self._first_page
+        while found := await self._pending(last, seen, size):
+            size = _next_page(size)
             end = found[-1][1]
             seen = {member for member, at in found if at == end} | (seen if end == last else set())
             last = end
             ids = [(name, id_) for name, _, id_ in (member.partition(":") for member, _ in found)]
             yield [one for one in ids if workspace in (None, one[0])]
 
-    async def _pending(self, since: float, seen: Collection[str]) -> list[tuple[str, float]]:
-        """The next unfinished callbacks with their expiries, from `since` on, without those in `seen`.
+    async def _pending(self, since: float, seen: Collection[str], size: int) -> list[tuple[str, float]]:
+        """The next `size` unfinished callbacks with their expiries, from `since` on, without those in `seen`.
 
         By score, because ranks shift when callbacks end between two pages.
         """
-        num = PAGE + len(seen)
+        num = size + len(seen)
         with translated(self._url):
             found = await self._client.zrangebyscore(
                 self._keys.expiries, since, "+inf", start=0, num=num, withscores=True
@@ -197,6 +204,10 @@ class Callbacks:
         with translated(self._url):
             rest = await pipe.execute() if entries else []
         return [_stored(*one, *four) for one, four in zip(entries, _batched(rest, 4), strict=True)]
+
+
+def _next_page(size: int) -> int:
+    return min(2 * size, PAGE)
 
 
 def _batched(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

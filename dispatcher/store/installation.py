@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
@@ -13,6 +14,30 @@ from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.keys import Keys
 
 EXPIRING_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What waits. Times are ms since 1970."""
+
+    queued: int
+    """Status changes on the queue."""
+    waiting: int
+    """Callbacks that have not ended."""
+    queued_ms: int
+    """When the oldest status change on the queue came; now, if there is none."""
+    expiring: int
+    """Callbacks that expire within an hour."""
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory in bytes."""
+
+    used: int
+    limit: int
+    """0: none."""
 
 
 class Installation:
@@ -74,32 +99,43 @@ class Installation:
             if heartbeat
         }
 
+    async def load(self) -> Load:
+        """What waits, and since when."""
+        queued, waiting = await self.waiting()
+        with translated(self._url):
+            first = await self._client.xrange(self._keys.events, count=1)
+            now_ms = await redis_now_ms(self._client)
+            expiring = await self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)
+        queued_ms = int(first[0][0].split(b"-")[0]) if first else now_ms
+        return Load(queued, waiting, queued_ms, expiring, now_ms)
+
+    async def memory(self) -> Memory:
+        """The memory that Redis uses and may use."""
+        with translated(self._url):
+            found = await self._client.info("memory")
+        return Memory(found["used_memory"], found["maxmemory"])
+
     async def figures(self, endpoints: Sequence[Endpoint], rejected: dict[str, int]) -> dict[str, Any]:
         """Figures of the whole installation, for metrics: counts, ages in seconds, bytes.
 
         `endpoints` are all endpoints; `rejected` counts rejected entries by reason.
         """
-        queued, waiting = await self.waiting()
-        with translated(self._url):
-            first = await self._client.xrange(self._keys.events, count=1)
-            memory = await self._client.info("memory")
-            now_ms = await redis_now_ms(self._client)
-            expiring = await self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)
-        queued_ms = int(first[0][0].split(b"-")[0]) if first else now_ms
+        load, memory = await self.load(), await self.memory()
+        now_ms = load.now_ms
         due = [
             e.oldest_due_ms for e in endpoints if e.oldest_due_ms and e.stopped_ms is None and not e.is_down
         ]
         down = [e.down_since_ms for e in endpoints if e.is_down]
         return {
-            "queued": queued,
-            "queue_age": _age_seconds([queued_ms], now_ms),
-            "waiting": waiting,
+            "queued": load.queued,
+            "queue_age": _age_seconds([load.queued_ms], now_ms),
+            "waiting": load.waiting,
             "due": _age_seconds(due, now_ms),
             "down": _age_seconds(down, now_ms),
-            "expiring": expiring,
+            "expiring": load.expiring,
             "workers": len(await self.workers()),
-            "memory": memory["used_memory"],
-            "maxmemory": memory["maxmemory"],
+            "memory": memory.used,
+            "maxmemory": memory.limit,
             "endpoints": Counter(one.state for one in endpoints),
             "rejected": dict.fromkeys(REJECTIONS, 0) | rejected,
         }

@@ -1,6 +1,5 @@
 """The queue and the servers of a producer, from what it is given."""
 
-import re
 from collections.abc import Mapping
 
 from dispatcher.errors import InvalidInput, visible
@@ -9,11 +8,8 @@ from dispatcher.store.cluster_placement import ClusterPlacement
 from dispatcher.store.keys import is_prefix
 from dispatcher.store.placement import Placement, PlainPlacement
 from dispatcher.store.producer_queue import ProducerQueue
-from dispatcher.store.redis_url import ENCODE, RedisUrl
+from dispatcher.store.topology import Kind, Topology
 
-_NEXT = re.compile(r"[\s,]+(?=(?:redis|rediss|unix)://)", re.IGNORECASE)
-"""What separates the URLs of a list: a password may have a comma in it."""
-_CLUSTER = re.compile(r"(rediss?)\+cluster://(?:(.*)@)?([^@/?#]*)/?(\?[^@]*)?", re.IGNORECASE)
 
 
 def queue_of(
@@ -54,48 +50,23 @@ def queue_of(
 def placement_of(url: str, partitions: int) -> Placement:
     """Which server of those in a URL holds what.
 
-    url: one server, a list of plain servers, separated by blanks or commas, or `redis+cluster://[login@]host:port,host:port`
+    url: as DISPATCHER_REDIS_URL (store/topology.py)
 
     Raises InvalidInput for an invalid URL, which it does not quote, and for several servers with one partition.
     """
-    if urls := plain_servers(url):
-        for one in urls:
-            _check(one)
-        if len(urls) > 1:
+    try:
+        topology = Topology.parse(url)
+    except InvalidInput as error:
+        raise InvalidInput(f"the Redis URL {error}") from None
+    match topology.kind:
+        case Kind.ONE | Kind.SENTINEL:
+            return PlainPlacement([url])
+        case Kind.SEVERAL:
             _need_partitions(partitions, "several servers")
-        return PlainPlacement(urls)
-    _need_partitions(partitions, "a cluster")
-    return _cluster(url.strip())
-
-
-def plain_servers(url: str) -> list[str]:
-    """The URLs in a list of plain servers; none for a cluster."""
-    if not isinstance(url, str):
-        return [url]
-    return [] if "+cluster:" in url.lower() else _NEXT.split(url.strip())
-
-
-def _cluster(url: str) -> ClusterPlacement:
-    found = _CLUSTER.fullmatch(url)
-    if not found:
-        raise InvalidInput(
-            f"the Redis URL of a cluster is redis+cluster://[user:password@]host:port,host:port[?options]; {ENCODE}"
-        )
-    scheme, login, hosts, options = found.groups(default="")
-
-    def url_of(where: str) -> str:
-        return f"{scheme.lower()}://{login and login + '@'}{where}/{options}"
-
-    def url_of_node(host: str, port: int) -> str:
-        return url_of(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-
-    start = [url_of(where.strip()) for where in hosts.split(",") if where.strip()]
-    if not start:
-        raise InvalidInput("the Redis URL of a cluster names no node: redis+cluster://host:port,host:port")
-    for one in start:
-        if _check(one).db:
-            raise InvalidInput("the Redis URL of a cluster names a database, and a cluster has none but 0")
-    return ClusterPlacement(start, url_of_node)
+            return PlainPlacement(topology.urls)
+        case Kind.CLUSTER:
+            _need_partitions(partitions, "a cluster")
+            return ClusterPlacement(topology.urls, topology.url_of_node)
 
 
 def _need_partitions(partitions: int, what: str) -> None:
@@ -104,13 +75,6 @@ def _need_partitions(partitions: int, what: str) -> None:
             f"the Redis URL names {what}, which need partitions: pass partitions=, or set DISPATCHER_PARTITIONS, to the workers' "
             "number"
         )
-
-
-def _check(url: str) -> RedisUrl:
-    try:
-        return RedisUrl.parse(url)
-    except InvalidInput as error:
-        raise InvalidInput(f"the Redis URL {error}") from None
 
 
 def _is_count(value: object, most: int) -> bool:

@@ -78,6 +78,14 @@ class Topology:
             case Kind.SENTINEL:
                 return f"the primary {self.master}, found through {_counted(len(self.urls), 'sentinel')}"
 
+    def url_of_node(self, host: str, port: int) -> str:
+        """The URL of a cluster's node, with the login and options of the first one."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        parts = split_url(self.urls[0])
+        login = parts.netloc.rpartition("@")[0]
+        query = f"?{parts.query}" if parts.query else ""
+        return f"{parts.scheme}://{login and login + '@'}{address}{parts.path}{query}"
+
     def check_files(self) -> None:
         """Reads the certificates and keys that the options name. Raises InvalidInput if they cannot be used."""
         for url in self.urls:

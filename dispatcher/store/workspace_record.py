@@ -93,6 +93,7 @@ class WorkspaceRecord:
             signing_keys=opened.signing_keys,
             auth=opened.auth,
             client_certificate=opened.client_certificate,
+            width=int(fields.get(b"width", b"1")),
         )
 
     def readable(self, workspace: str, fields: Mapping[bytes, bytes] | Exception) -> Workspace:

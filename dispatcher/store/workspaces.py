@@ -15,6 +15,7 @@ from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaitin
 from dispatcher.model import WORKSPACE_PATTERN
 from dispatcher.rules.authorization import check_no_conflict
 from dispatcher.rules.dialects import dialects
+from dispatcher.rules.partitions import MOST_WIDTH
 from dispatcher.rules.subscription import ACTIVE, DISABLED, Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
@@ -35,6 +36,9 @@ READ_AT_ONCE = 500
 
 class Workspaces:
     """Reads and changes workspaces in Redis."""
+
+    is_divided = False
+    """Whether the installation has several partitions, so that a workspace can be spread over some."""
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ class Workspaces:
         """
         found = await self.find(workspace)
         if found is None:
-            raise _unknown(workspace, get_close_matches(workspace, await self.names(), 1))
+            raise unknown(workspace, get_close_matches(workspace, await self.names(), 1))
         return found
 
     async def all(self) -> list[Workspace]:
@@ -111,6 +115,7 @@ class Workspaces:
         rate_per_second: float | None = None,
         ordering: str | None = None,
         headers: Mapping[str, str] | None = None,
+        width: int | None = None,
     ) -> Workspace:
         """Creates a workspace. Raises InvalidInput or AlreadyExists."""
         if not re.fullmatch(WORKSPACE_PATTERN, workspace):
@@ -126,6 +131,7 @@ class Workspaces:
         fields |= self.record.settable(callback_url or None, max_concurrency, rate_per_second, ordering)
         if headers:
             fields["headers"] = self.record.seal(check_headers(headers, dialect))
+        fields |= self._width(width, 1)
 
         def make(there: Workspace | None) -> dict[str, Any]:
             if there:
@@ -145,15 +151,17 @@ class Workspaces:
         rate_per_second: float | None = None,
         ordering: str | None = None,
         headers: Mapping[str, str] | None = None,
+        width: int | None = None,
     ) -> Workspace:
-        """Changes a workspace. The URL applies to later status changes, limits and headers from the next claim.
+        """Changes a workspace. The URL and `width` apply to later status changes, limits and headers from the next claim.
 
         Sets each of `headers`, and removes one with an empty value. Raises NotFound or InvalidInput.
         """
-        fields = self.record.settable(callback_url, max_concurrency, rate_per_second, ordering)
+        settable = self.record.settable(callback_url, max_concurrency, rate_per_second, ordering)
 
         def change(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
+            fields = settable | self._width(width, known.width)
             if not headers:
                 return fields
             _raise_problem(known)
@@ -164,6 +172,25 @@ class Workspaces:
             return fields | {"headers": self.record.seal(check_headers(wanted, known.dialect, known.headers))}
 
         return await self.write(workspace, change)
+
+    def _width(self, width: int | None, before: int) -> dict[str, Any]:
+        """The field that spreads a workspace over `width` partitions; none if that is None or nothing new.
+
+        It only grows, because what waits stays where it is, and is looked for where it may be. Raises InvalidInput.
+        """
+        if width is None or width == before:
+            return {}
+        if not 1 <= width <= MOST_WIDTH:
+            raise InvalidInput(f"a workspace's width is 1 to {MOST_WIDTH} partitions, not {width}")
+        if not self.is_divided:
+            raise InvalidInput(
+                f"this installation has one partition (DISPATCHER_PARTITIONS): a workspace's width is 1, not {width}"
+            )
+        if width < before:
+            raise InvalidInput(
+                f"the workspace is spread over {before} partitions, and cannot be spread over fewer: {width}"
+            )
+        return {"width": width}
 
     async def create_callback_url(self, workspace: str, callback_url: str, *, now_ms: int) -> Workspace:
         """Sets the callback URL of a workspace that has none. Raises NotFound, AlreadyExists or InvalidInput."""
@@ -326,13 +353,11 @@ class Workspaces:
         """
         with translated(self._url):
             if not await self._client.exists(self._keys.workspace(workspace)):
-                raise _unknown(workspace)
+                raise unknown(workspace)
         waiting = await self.waiting(workspace)
         total = sum(waiting.values())
         if total and not force:
-            raise StillWaiting(
-                f"{total} {'callback' if total == 1 else 'callbacks'} of {workspace!r} {'waits' if total == 1 else 'wait'}; let them end, or --force ends them as failed"
-            )
+            raise still_waiting(workspace, total)
         api_keys = self._keys.api_keys(workspace)
 
         async def remove(pipe: Any) -> None:
@@ -364,7 +389,7 @@ async def _waiting(pipe: Any, record: str) -> int:
 
 def _there(workspace: Workspace | None, name: str) -> Workspace:
     if workspace is None:
-        raise _unknown(name)
+        raise unknown(name)
     return workspace
 
 
@@ -387,6 +412,15 @@ def _raise_problem(workspace: Workspace, receiver: Receiver | None = None) -> No
         raise InvalidInput(f"workspace {workspace.id!r}: {problem}")
 
 
-def _unknown(workspace: str, near: Sequence[str] = ()) -> NotFound:
+def still_waiting(workspace: str, total: int) -> StillWaiting:
+    """The error for a workspace that is to be removed and has waiting callbacks."""
+    what = "1 callback" if total == 1 else f"{total} callbacks"
+    return StillWaiting(
+        f"{what} of {workspace!r} {'waits' if total == 1 else 'wait'}; let them end, or --force ends them as failed"
+    )
+
+
+def unknown(workspace: str, near: Sequence[str] = ()) -> NotFound:
+    """The error for a workspace that there is not; `near` are similar names."""
     meant = f"did you mean {near[0]}? " if near else ""
     return NotFound(f"there is no workspace {workspace!r}; {meant}`dispatcher workspace list` shows them")

@@ -12,13 +12,13 @@ from dispatcher.model import iso
 from dispatcher.rules.client_certificate import WARN_DAYS
 from dispatcher.rules.decide import Policy
 from dispatcher.store.check_finding import Finding, Verdict
-from dispatcher.store.checks import look_at_redis
 from dispatcher.store.client_certificates import MOST_SHOWN, EndingCertificate
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problems
 from dispatcher.store.installation import Installation
 from tasks import tables, wiring
 from tasks.actions.check_broker import look_at_broker
+from tasks.actions.check_servers import look_at_servers, partitions
 
 NAMED = 5
 """How many client certificates a finding names."""
@@ -27,7 +27,7 @@ NAMED = 5
 async def look(settings: Settings) -> list[Finding]:
     """All findings that need no message to be sent. Raises RedisUnavailable."""
     async with wiring.store(settings) as store:
-        found = await look_at_redis(store.client, wiring.redis_url(settings))
+        found = await look_at_servers(store)
         queued, pending = await store.installation.waiting()
         waiting = Finding(
             "waiting",
@@ -52,6 +52,7 @@ async def look(settings: Settings) -> list[Finding]:
             workers,
             endpoints,
             waiting,
+            *partitions(store),
         ]
 
 

@@ -26,6 +26,7 @@ class Wanted:
     ordering: str | None = None
     headers: Mapping[str, str] | None = None
     """An empty value removes the header."""
+    width: int | None = None
 
     def __bool__(self) -> bool:
         """Whether any field is set."""
@@ -35,6 +36,7 @@ class Wanted:
             self.rate_per_second,
             self.ordering,
             self.headers or None,
+            self.width,
         )
         return any(fact is not None for fact in facts)
 
@@ -62,6 +64,7 @@ async def add(
         rate_per_second=wanted.rate_per_second,
         ordering=wanted.ordering,
         headers=wanted.headers or {},
+        width=wanted.width,
     )
     await store.audit.add("workspace.add", workspace, *difference(made))
     return made
@@ -76,6 +79,7 @@ async def update(store: wiring.Store, workspace: str, wanted: Wanted) -> bool:
         rate_per_second=wanted.rate_per_second,
         ordering=wanted.ordering,
         headers=wanted.headers or {},
+        width=wanted.width,
     )
     changed = is_changed(updated)
     if changed:

@@ -10,7 +10,7 @@ from dispatcher.model import MESSAGE_UUID_PATTERN, WORKSPACE_PATTERN
 from dispatcher.rules.partitions import MOST_WIDTH, Partitioning, slot_of, tags
 from dispatcher.store.connection import safe_url
 from dispatcher.store.keys import keys_of
-from dispatcher.store.producer_servers import plain_servers
+from dispatcher.store.topology import Kind, Topology
 from tasks import console, wiring
 
 
@@ -73,14 +73,15 @@ def partition(
 
 def partitions_of(url: str, prefix: str, partitions: int) -> list[Row]:
     """All partitions of an installation."""
-    servers = plain_servers(url)
+    topology = Topology.parse(url)
+    servers = topology.urls if topology.kind is Kind.SEVERAL else ()
     return [
         Row(
             keys.partition,
             tag,
             slot_of(tag) if tag else None,
             keys.events,
-            safe_url(servers[keys.partition % len(servers)]) if len(servers) > 1 else "",
+            safe_url(servers[keys.partition % len(servers)]) if servers else "",
         )
         for keys, tag in zip(keys_of(prefix, partitions), tags(partitions), strict=True)
     ]

@@ -53,7 +53,11 @@ async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_jso
             await store.workspaces.require(wanted["workspace"])
         if "endpoint" in wanted:
             console.note(await _unknown_endpoint(store, wanted.get("workspace"), wanted["endpoint"]))
-        async for attempt in _watched(store.client, wiring.keys(settings).tail, wiring.redis_url(settings)):
+        key, [(client, url), *_] = (
+            wiring.keys(settings).tail,
+            store.nodes,
+        )  # with several partitions, the first one's
+        async for attempt in _watched(client, key, url):
             _show(attempt, wanted, failed, as_json)
 
 

@@ -163,6 +163,7 @@ def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:
         "maxConcurrency": workspace.max_concurrency,
         "ratePerSecond": workspace.rate_per_second,
         "ordering": workspace.ordering,
+        **({"width": workspace.width} if workspace.width > 1 else {}),
         "state": workspace.state,
         "reason": workspace.disabled and workspace.disabled.reason,
         "subscriptions": list(workspace.subscriptions),

@@ -47,6 +47,13 @@ Ordering = Annotated[
         show_default=False,
     ),
 ]
+Width = Annotated[
+    int | None,
+    typer.Option(
+        help="Over how many partitions it is spread: 1 to 64, and never fewer than before. For a customer that is too large for one.",
+        show_default=False,
+    ),
+]
 Header = Annotated[
     list[str] | None,
     typer.Option(help="A header to send, as 'Name: value'; may be repeated.", show_default=False),
@@ -68,6 +75,7 @@ def add(
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
     ordering: Ordering = None,
+    width: Width = None,
     header: Header = None,
     no_check: NoCheck = False,
     as_json: Json = False,
@@ -87,7 +95,7 @@ def add(
     if callback_url == "":
         console.fail("--callback-url is empty: leave it out for a workspace without one", console.USAGE)
     headers = parse_headers(header or [])
-    wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers)
+    wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers, width)
 
     async def work() -> tuple[Workspace, str]:
         async with wiring.store(settings) as store:
@@ -111,6 +119,7 @@ def update(
     max_concurrency: MaxConcurrency = None,
     rate_per_second: Rate = None,
     ordering: Ordering = None,
+    width: Width = None,
     header: Header = None,
     no_check: NoCheck = False,
 ) -> None:
@@ -120,9 +129,9 @@ def update(
     """
     settings = console.settings()
     headers = parse_headers(header or [])
-    wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers)
+    wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers, width)
     if not wanted:
-        options = "--callback-url, --max-concurrency, --rate-per-second, --ordering or --header"
+        options = "--callback-url, --max-concurrency, --rate-per-second, --ordering, --width or --header"
         console.fail(f"say what to change: {options}", console.USAGE)
     check_moving(callback_url, move_from, move_waiting=move_waiting)
     changed, moved, warning = console.run(
@@ -130,6 +139,10 @@ def update(
     )
     done = "is changed" if changed else "was like that already"
     console.out.print(f"workspace {workspace} {done}{also(moved)}", markup=False)
+    if changed and width is not None:
+        console.out.print(
+            f"later status changes are spread over {width} partitions; what waits stays where it is, and is found there"
+        )
     _warn(warning)
 
 

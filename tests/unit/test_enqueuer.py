@@ -31,17 +31,26 @@ class Queue:
         self.breaks: dict[str, Exception] = {}
         self.gate = asyncio.Event()
         self.gate.set()
+        self.lanes: dict[str, str] = {}
+        self.silent: set[str] = set()
+        self.away: dict[str, RedisUnavailable] = {}
 
     async def look(self, calls: Mapping[str, int], workspaces: Sequence[str]) -> Look:
         await self._do("look")
+        if self.silent.intersection(workspaces):
+            await asyncio.Event().wait()
         self.spent.update(calls)
-        return Look(100, {id_: self.spent[id_] for id_ in calls}, self.queued, set(workspaces) - {"acme"})
+        unknown = set(workspaces) - {"acme", *self.lanes}
+        return Look(100, {id_: self.spent[id_] for id_ in calls}, self.queued, unknown, {}, self.away)
 
     async def refund(self, look: Look, calls: Mapping[str, int]) -> None:
         await self._do("refund")
         self.spent.subtract(calls)
 
-    async def add(self, changes: Sequence[bytes]) -> list[Exception | None]:
+    def lane(self, workspace: str) -> str:
+        return self.lanes.get(workspace, "")
+
+    async def add(self, changes: Sequence[bytes], workspaces: Sequence[str]) -> list[Exception | None]:
         ids = [json.loads(one)["eventId"] for one in changes]
         self.batches.append(ids)
         await self._do("add")
@@ -153,6 +162,38 @@ def test_a_queue_that_is_long() -> None:
         bench.queue.queued = 5
         bench.post("b")
         assert {"a": None, "b": 202} == await bench.all_answered(2)
+
+    asyncio.run(use())
+
+
+def test_a_server_that_is_silent() -> None:
+    """Calls whose server does not answer hold up none of another server's, however many come."""
+
+    async def use() -> None:
+        bench = Bench()
+        bench.queue.lanes, bench.queue.silent = {"there": "one", "gone": "two"}, {"gone"}
+        for number in range(3):
+            bench.post(f"g{number}", workspace="gone")
+            bench.post(f"t{number}", workspace="there")
+            await asyncio.sleep(0)
+        assert {"t0": 202, "t1": 202, "t2": 202} == await bench.all_answered(3)
+        assert {"one", "two"} >= set(bench.enqueuer._waiting)
+
+    asyncio.run(use())
+
+
+def test_a_partition_that_is_away() -> None:
+    """Calls for a partition that is away are refused, uncounted; others of the same batch are enqueued."""
+
+    async def use() -> None:
+        bench = Bench()
+        bench.queue.lanes, bench.queue.away = {"gone": ""}, {"gone": RedisUnavailable("away")}
+        bench.post("a", workspace="gone")
+        bench.post("b")
+        bench.post("c", workspace="gone")
+        assert {"a": 503, "b": 202, "c": 503} == await bench.all_answered(3)
+        assert {"key": 1} == dict(bench.queue.spent)
+        assert not bench.enqueuer._waiting
 
     asyncio.run(use())
 

@@ -8,7 +8,7 @@ import pytest
 from dispatcher import AsyncDispatcher, Dispatcher, InvalidInput
 from dispatcher.store.cluster_placement import ClusterPlacement, slot_of_key
 from dispatcher.store.placement import Command
-from dispatcher.store.producer_servers import placement_of, plain_servers
+from dispatcher.store.producer_servers import placement_of
 from tasks import partition_docs
 from tasks.commands.partition import partitions_of
 from tests.command import command
@@ -70,14 +70,6 @@ def test_which_server() -> None:
     assert ["redis://a:1/0", "rediss://b/2", "redis://a:1/0"] == [row.server for row in rows]
     assert {""} == {row.server for row in partitions_of("redis://a", "dispatcher", 3)}
     assert {""} == {row.server for row in partitions_of("redis+cluster://a:1,b:2", "dispatcher", 3)}
-
-
-def test_lists_of_servers() -> None:
-    """URLs are separated by blanks, commas or both; a comma in a password separates nothing."""
-    assert ["redis://a", "rediss://b/1", "unix:///c"] == plain_servers(
-        " redis://a rediss://b/1,\n unix:///c "
-    )
-    assert ["redis://:a,b@host"] == plain_servers("redis://:a,b@host")
 
 
 def test_nodes_of_a_cluster() -> None:

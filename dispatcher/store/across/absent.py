@@ -1,0 +1,53 @@
+"""The partitions that did not answer, and why: what they hold is missing in what was read."""
+
+from collections.abc import Mapping
+
+from dispatcher.errors import RedisUnavailable
+
+NAMED = 12
+"""How many partitions of one problem are named."""
+
+
+class Absent:
+    """Collects the partitions that did not answer while something was read."""
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+        self._problems: dict[int, str] = {}
+
+    def note(self, partition: int, error: RedisUnavailable) -> None:
+        """Notes that a partition did not answer; the first problem of each is kept."""
+        self._problems.setdefault(partition, str(error))
+
+    def forget(self) -> None:
+        """Forgets all that was noted."""
+        self._problems.clear()
+
+    @property
+    def partitions(self) -> list[int]:
+        """Their numbers, in ascending order."""
+        return sorted(self._problems)
+
+    @property
+    def problems(self) -> Mapping[int, str]:
+        """Why each did not answer, by partition."""
+        return dict(sorted(self._problems.items()))
+
+    def named(self) -> str:
+        """One line that names them; empty if all answered."""
+        if not self._problems:
+            return ""
+        by_problem: dict[str, list[int]] = {}
+        for number, problem in self.problems.items():
+            by_problem.setdefault(_first_sentence(problem), []).append(number)
+        named = "; ".join(f"{_listed(numbers)}: {why}" for why, numbers in by_problem.items())
+        return f"{len(self._problems)} of {self._partitions} partitions did not answer ({named})"
+
+
+def _listed(numbers: list[int]) -> str:
+    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+    return f"{', '.join(map(str, numbers[:NAMED]))}{more}"
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0].rstrip(".")

@@ -1,0 +1,48 @@
+"""The audit trail of an installation with several partitions: a change is kept in its workspace's home partition, or in partition 0."""
+
+from dataclasses import dataclass, replace
+
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.audit import Audit, AuditEntry, Facts, Who
+
+
+@dataclass(frozen=True, slots=True)
+class AuditAcross(Audit):
+    """As Audit, of all partitions."""
+
+    partitions: Partitions | None = None
+
+    @classmethod
+    def of(
+        cls, partitions: Partitions, who: Who, retention_ms: int = 604_800_000, quiet: bool = False
+    ) -> "AuditAcross":
+        """The trail of an author."""
+        call = partitions.servers.wire(0).call
+        return cls(call, partitions.keys[0], partitions.url(0), who, retention_ms, quiet, partitions)
+
+    def by(self, who: Who) -> "AuditAcross":
+        """The same trail for another author."""
+        return replace(self, who=who)
+
+    async def latest(self, limit: int, workspace: str | None = None) -> list[AuditEntry]:
+        """As Audit.latest."""
+        asked = self._partitions
+        if workspace:
+            return await self._at(asked.partitioning.home(workspace)).latest(limit, workspace)
+        found = await asked.everywhere(lambda n: self._at(n).latest(limit))
+        every = [one for some in found.values() for one in some]
+        return sorted(every, key=lambda one: -one.at_ms)[:limit]
+
+    async def keep(self, what: str, workspace: str, before: Facts, after: Facts) -> bool:
+        """As Audit.keep."""
+        home = self._partitions.partitioning.home(workspace) if workspace else 0
+        return await self._at(home).keep(what, workspace, before, after)
+
+    @property
+    def _partitions(self) -> Partitions:
+        assert self.partitions
+        return self.partitions
+
+    def _at(self, n: int) -> Audit:
+        of = self._partitions
+        return Audit(of.servers.wire(n).call, of.keys[n], of.url(n), self.who, self.retention_ms, self.quiet)

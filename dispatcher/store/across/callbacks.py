@@ -1,0 +1,109 @@
+"""Reads callbacks of an installation with several partitions."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from dispatcher.rules.outcomes import State
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.callbacks import PAGE, Callbacks
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.stored_callback import Pending, StoredCallback
+
+LEAST_PAGE = 20
+
+
+class CallbacksAcross(Callbacks):
+    """As Callbacks, of all partitions."""
+
+    def __init__(self, partitions: Partitions) -> None:
+        page = max(
+            LEAST_PAGE, PAGE // len(partitions.keys)
+        )  # a list that is merged starts with a page of each
+        self._partitions = partitions
+        self._at = partitions.readers(lambda client, keys, url: Callbacks(client, keys, url, page))
+
+    async def get(self, workspace: str, event_id: str) -> StoredCallback | None:
+        """As Callbacks.get."""
+        found = await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).get(workspace, event_id)
+        )
+        return next((one for one in found if one), None)
+
+    async def others(self, callback: StoredCallback) -> list[StoredCallback]:
+        """As Callbacks.others."""
+        found = await self._partitions.for_workspace(
+            callback.workspace, lambda n: self._at(n).others(callback)
+        )
+        return sorted((one for some in found for one in some), key=lambda one: one.event_id)
+
+    async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
+        """As Callbacks.of_message."""
+        found = await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).of_message(workspace, uuid, last)
+        )
+        some = [of for of in found if of]
+        if len(some) > 1:  # the workspace's width was changed meanwhile
+            return sorted((one for of in some for one in of), key=lambda one: one.accepted_ms)[-last:]
+        return some[0] if some else []
+
+    async def waiting(
+        self, workspace: str | None = None, endpoint: str | None = None
+    ) -> AsyncIterator[StoredCallback]:
+        """As Callbacks.waiting."""
+        asked = await self._partitions.of(workspace) if workspace else self._partitions.all
+        streams = {n: self._at(n).waiting(workspace, endpoint) for n in asked}
+        async for one in self._partitions.merged(streams, lambda one: one.expires_ms):
+            yield one
+
+    async def pending(self, workspace: str, endpoint: str | None = None) -> AsyncIterator[Pending]:
+        """As Callbacks.pending; partition by partition."""
+        for n in await self._partitions.of(workspace):
+            async for one in self._at(n).pending(workspace, endpoint):
+                self._partitions.note_endpoint(one.endpoint, [n])
+                yield one
+
+    async def order(self, workspace: str, uuids: Sequence[str]) -> dict[str, list[str]]:
+        """As Callbacks.order."""
+        found: dict[str, list[str]] = {}
+        for some in await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).order(workspace, uuids)
+        ):
+            for uuid, ids in some.items():
+                found[uuid] = found.get(uuid, []) + ids
+        return found
+
+    async def ended(
+        self, workspaces: Sequence[str], state: State, since_ms: int = 0, until_ms: int | None = None
+    ) -> AsyncIterator[StoredCallback]:
+        """As Callbacks.ended."""
+        streams = {
+            n: self._at(n).ended(some, state, since_ms, until_ms)
+            for n, some in (await self._of_each(workspaces)).items()
+        }
+        async for one in self._partitions.merged(streams, lambda one: -(one.ended_ms or 0)):
+            yield one
+
+    async def _of_each(self, workspaces: Sequence[str]) -> dict[int, list[str]]:
+        """Which of the workspaces each partition has something of."""
+        if len(workspaces) == 1:
+            return {n: [*workspaces] for n in await self._partitions.of(workspaces[0])}
+        found: dict[int, list[str]] = {}
+        wide = await self._partitions.everywhere(self._partitions.names)
+        for n, names in wide.items():
+            some = [one for one in workspaces if one in names]
+            if some:
+                found[n] = some
+        return found
+
+    async def has_body(self, callback: StoredCallback) -> bool:
+        """As Callbacks.has_body."""
+        return any(
+            await self._partitions.for_workspace(callback.workspace, lambda n: self._at(n).has_body(callback))
+        )
+
+    async def before(self, callback: StoredCallback, endpoint: Endpoint) -> int:
+        """As Callbacks.before."""
+        return max(
+            await self._partitions.for_workspace(
+                callback.workspace, lambda n: self._at(n).before(callback, endpoint)
+            )
+        )

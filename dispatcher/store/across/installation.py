@@ -1,0 +1,88 @@
+"""Reads the state of an installation with several partitions: clock, data format, waiting counts, workers, figures."""
+
+from typing import Any
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.installation import Installation, Load, Memory
+
+
+class InstallationAcross(Installation):
+    """As Installation, of all partitions."""
+
+    def __init__(self, partitions: Partitions) -> None:
+        self._partitions = partitions
+        self._at = partitions.readers(Installation)
+
+    async def now_ms(self) -> int:
+        """The clock of the first server that answers, ms since 1970; those of others differ by what their hosts' clocks do."""
+        return await self._partitions.first(lambda n: self._at(n).now_ms())
+
+    async def format(self) -> str:
+        """The lowest format number of the partitions that answer; empty if one has none."""
+        found = await self._partitions.everywhere(lambda n: self._at(n).format())
+        return min(found.values(), key=lambda one: int(one) if one.isdigit() else 0)
+
+    async def formats(self) -> dict[int, str]:
+        """The format number of each partition that answers; empty if none is stored."""
+        return await self._partitions.everywhere(lambda n: self._at(n).format())
+
+    async def raise_format(self, number: int) -> None:
+        """As Installation.raise_format, in the partitions that answer."""
+        await self._partitions.everywhere(lambda n: self._at(n).raise_format(number))
+
+    async def require_writable(self) -> None:
+        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes. Writes nothing."""
+        refusals: list[RedisUnavailable] = []
+
+        async def require(n: int) -> None:
+            try:
+                await self._at(n).require_writable()
+            except RedisUnavailable as error:
+                if not error.why:  # it does not answer at all
+                    raise
+                refusals.append(error)
+
+        one_of_each = [some[0] for some in self._partitions.by_node().values()]
+        await self._partitions.everywhere(require, one_of_each)
+        if refusals:
+            raise refusals[0]
+
+    async def waiting(self) -> tuple[int, int]:
+        """As Installation.waiting."""
+        found = (await self._partitions.everywhere(lambda n: self._at(n).waiting())).values()
+        return sum(queued for queued, _ in found), sum(pending for _, pending in found)
+
+    async def workers(self) -> dict[str, dict[str, Any]]:
+        """As Installation.workers: of each worker the newest heartbeat in the partitions where they are registered."""
+        among = registries(len(self._partitions.keys))
+        found = await self._partitions.everywhere(lambda n: self._at(n).workers(), among)
+        newest: dict[str, dict[str, Any]] = {}
+        for heartbeats in found.values():
+            for name, heartbeat in heartbeats.items():
+                if name not in newest or newest[name]["signedMs"] < heartbeat["signedMs"]:
+                    newest[name] = heartbeat
+        return dict(sorted(newest.items()))
+
+    async def load(self) -> Load:
+        """As Installation.load: counts are added, the age is that of the oldest."""
+        found = (await self._partitions.everywhere(lambda n: self._at(n).load())).values()
+        return Load(
+            sum(one.queued for one in found),
+            sum(one.waiting for one in found),
+            min(one.queued_ms for one in found),
+            sum(one.expiring for one in found),
+            max(one.now_ms for one in found),
+        )
+
+    async def memory(self) -> Memory:
+        """The memory of all servers, added; no limit if one of them has none."""
+        one_of_each = [some[0] for some in self._partitions.by_node().values()]
+        found = (await self._partitions.everywhere(lambda n: self._at(n).memory(), one_of_each)).values()
+        limits = [one.limit for one in found]
+        return Memory(sum(one.used for one in found), sum(limits) if all(limits) else 0)
+
+
+def registries(partitions: int) -> list[int]:
+    """The partitions in which workers register: three, so that one server that is away hides none of them."""
+    return sorted({0, partitions // 3, 2 * partitions // 3})

@@ -1,0 +1,100 @@
+"""What operators change in the ledger of an installation with several partitions."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.rejected import by_partition
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.replies import Retried, Stopped
+from dispatcher.store.wire import Argument
+
+
+class LedgerAcross(Ledger):
+    """Finds the ledger of each partition concerned. What workers call is of one partition, and is not here.
+
+    Every method raises RedisUnavailable, also if only one of the partitions concerned does not answer.
+    """
+
+    def __init__(self, partitions: Partitions, make: Callable[[int], Ledger]) -> None:
+        self.at = functools.cache(make)
+        """The ledger of a partition."""
+        self.keys = partitions.keys[0]
+        self.options = self.at(0).options
+        self._partitions = partitions
+
+    async def replay(
+        self, workspace: str, event_id: str, *, copy: str = "", in_ms: int = 0, ttl_ms: int = 172_800_000
+    ) -> str:
+        """As Ledger.replay."""
+        word = "unknown"
+        for n in await self._partitions.of(workspace):
+            word = await self.at(n).replay(workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms)
+            if word != "unknown":
+                break
+        return word
+
+    async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
+        """As Ledger.cancel."""
+        return sum(
+            [
+                await self.at(n).cancel(endpoint, event_ids)
+                for n in await self._partitions.with_endpoint(endpoint)
+            ]
+        )
+
+    async def forget(self, workspace: str, event_ids: Sequence[str]) -> int:
+        """As Ledger.forget."""
+        return sum(
+            [await self.at(n).forget(workspace, event_ids) for n in await self._partitions.of(workspace)]
+        )
+
+    async def move(
+        self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
+    ) -> int:
+        """As Ledger.move."""
+        return sum(
+            [
+                await self.at(n).move(workspace, from_url, url, endpoint, event_ids)
+                for n in await self._partitions.of(workspace)
+            ]
+        )
+
+    async def requeue(self, ids: Sequence[str]) -> tuple[int, int]:
+        """As Ledger.requeue; ids are `partition:id`. Raises InvalidInput for others."""
+        found = [await self.at(n).requeue(some) for n, some in by_partition(self._partitions, ids).items()]
+        return sum(there for there, _ in found), sum(left for _, left in found)
+
+    async def stop(self, endpoint: str, *, resume: bool = False) -> Stopped:
+        """As Ledger.stop."""
+        words = {
+            await self.at(n).stop(endpoint, resume=resume)
+            for n in await self._partitions.with_endpoint(endpoint)
+        }
+        if Stopped.CHANGED in words:
+            return Stopped.CHANGED
+        return Stopped.SAME if Stopped.SAME in words else Stopped.UNKNOWN
+
+    async def retry(self, endpoint: str, later: Sequence[tuple[str, float]] = ()) -> Retried | None:
+        """As Ledger.retry."""
+        found = [
+            await self.at(n).retry(endpoint, later) for n in await self._partitions.with_endpoint(endpoint)
+        ]
+        retried = [one for one in found if one]
+        if not retried:
+            return None
+        return Retried(
+            max(one.pause_ended_ms for one in retried),
+            max(one.probe_ends_ms for one in retried),
+            sum(one.made_due for one in retried),
+            all(one.stopped for one in retried),
+        )
+
+    async def expedite(self, endpoint: str) -> None:
+        """As Ledger.expedite."""
+        for n in await self._partitions.with_endpoint(endpoint):
+            await self.at(n).expedite(endpoint)
+
+    async def _run(self, name: str, *args: Argument, of: Sequence[str] = ()) -> tuple[list[Any], float]:
+        raise NotImplementedError(f"{name} is of one partition: ask its own ledger")

@@ -1,0 +1,149 @@
+"""Reads the message store of an installation with several partitions. All that is asked is of one workspace.
+
+In a workspace that is spread over several partitions each message is in one of them; in two, if its width grew meanwhile: then
+the record with the newer status counts.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from dispatcher.model import Status
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, free
+from dispatcher.store.message_record import SLOT_MS
+from dispatcher.store.messages import Campaign, Messages
+from dispatcher.store.stored_message import StoredMessage
+
+
+class MessagesAcross(Messages):
+    """As Messages, of all partitions."""
+
+    def __init__(
+        self, partitions: Partitions, retention_ms: int = 604_800_000, bounds: Bounds = BOUNDS
+    ) -> None:
+        self._partitions = partitions
+        self._at = partitions.on_wire(lambda call, keys, url: Messages(call, keys, url, retention_ms, bounds))
+
+    async def get_many(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
+        """As Messages.get_many."""
+        found = await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).get_many(workspace, uuids)
+        )
+        known = {one.uuid: one for one in _once(one for some in found for one in some)}
+        return [known[uuid] for uuid in uuids if uuid in known]
+
+    async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
+        """As Messages.of_customer."""
+        found: dict[str, StoredMessage] = {}
+        for some in await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).of_customer(workspace, channel, ids)
+        ):
+            for id_, one in some.items():
+                if id_ not in found or found[id_].sent_ms < one.sent_ms:
+                    found[id_] = one
+        return found
+
+    async def to_phone(
+        self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free
+    ) -> list[StoredMessage]:
+        """As Messages.to_phone."""
+        found = await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).to_phone(workspace, number, before_ms, count, keep, look)
+        )
+        return _latest(found, count)
+
+    async def with_reference(
+        self, workspace: str, key: str, before_ms: int, count: int, keep: Filter, look: Look = free
+    ) -> list[StoredMessage]:
+        """As Messages.with_reference."""
+        found = await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).with_reference(workspace, key, before_ms, count, keep, look)
+        )
+        return _latest(found, count)
+
+    async def campaign(self, workspace: str, campaign: str) -> Campaign | None:
+        """As Messages.campaign: counts are added."""
+        found = await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).campaign(workspace, campaign)
+        )
+        known = [one for one in found if one]
+        if len(known) < 2:
+            return known[0] if known else None
+        counts: dict[Status, int] = {}
+        for one in known:
+            for status, count in one.counts.items():
+                counts[status] = counts.get(status, 0) + count
+        return Campaign(campaign, min(one.started_ms for one in known), counts)
+
+    async def recipients(self, workspace: str, campaign: str, skip: int, count: int) -> list[StoredMessage]:
+        """As Messages.recipients; those of one partition after those of another."""
+        places = await self._partitions.of(workspace)
+        if len(places) == 1:
+            return await self._at(places[0]).recipients(workspace, campaign, skip, count)
+        found: list[StoredMessage] = []
+        for n in places:
+            length = await self._recipients_in(n, workspace, campaign)
+            taken = max(0, min(count, length - skip))
+            if taken:
+                found += await self._at(n).recipients(workspace, campaign, skip, taken)
+            skip, count = max(0, skip - length), count - taken
+        return list(_once(found))
+
+    async def sent_between(
+        self,
+        workspace: str,
+        channel: str,
+        from_ms: int,
+        to_ms: int,
+        *,
+        now_ms: int,
+        skip: int,
+        count: int,
+        keep: Filter | None = None,
+        look: Look = free,
+    ) -> list[StoredMessage]:
+        """As Messages.sent_between. With several partitions, each reads what is skipped too."""
+        places = await self._partitions.of(workspace)
+        alone = len(places) == 1
+
+        async def read(n: int) -> list[StoredMessage]:
+            first, most = (skip, count) if alone else (0, skip + count)
+            return await self._at(n).sent_between(
+                workspace,
+                channel,
+                from_ms,
+                to_ms,
+                now_ms=now_ms,
+                skip=first,
+                count=most,
+                keep=keep,
+                look=look,
+            )
+
+        found = await self._partitions.for_workspace(workspace, read)
+        if alone:
+            return found[0]
+        every = sorted(_once(one for some in found for one in some), key=lambda one: one.sent_ms // SLOT_MS)
+        return every[skip : skip + count]
+
+    async def _recipients_in(self, n: int, workspace: str, campaign: str) -> int:
+        key = self._partitions.keys[n].status_recipients(workspace, campaign)
+        return int(await self._partitions.call(n, "LLEN", key))
+
+
+def _once(messages: Iterable[StoredMessage]) -> Iterable[StoredMessage]:
+    """Each message once: the record with the newest status."""
+    known: dict[str, StoredMessage] = {}
+    for one in messages:
+        if one.uuid not in known or _changed_ms(known[one.uuid]) < _changed_ms(one):
+            known[one.uuid] = one
+    return known.values()
+
+
+def _changed_ms(message: StoredMessage) -> int:
+    return max((at for _, at in message.history), default=message.sent_ms)
+
+
+def _latest(found: Sequence[Sequence[StoredMessage]], count: int) -> list[StoredMessage]:
+    if len(found) == 1:
+        return [*found[0]]
+    return sorted(_once(one for some in found for one in some), key=lambda one: -one.sent_ms)[:count]

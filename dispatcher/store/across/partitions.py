@@ -1,0 +1,275 @@
+"""Asks partitions: those of one workspace, or all at once, bounded in number and in time."""
+
+import asyncio
+import functools
+import heapq
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import redis.asyncio
+from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.partitions import Partitioning
+from dispatcher.store.across.absent import Absent
+from dispatcher.store.connection import safe_url, translate, translated
+from dispatcher.store.damaged import number, reply
+from dispatcher.store.keys import Keys
+from dispatcher.store.servers import Node, Servers
+from dispatcher.store.wire import Argument, Call
+
+AT_ONCE_PER_NODE = 8
+"""Partitions of one server that are asked at the same time."""
+SILENCE_SECONDS = 2.0
+"""A server that does not answer PING for so long is not asked."""
+AWAY_SECONDS, PRESENT_SECONDS = 10.0, 1.0
+"""For how long a server that did not answer, or did, is taken for absent or present without a PING."""
+ROUTE_SECONDS = 2.0
+"""For how long it is remembered over how many partitions a workspace is spread."""
+AWAY = ConnectionError, RedisTimeout, OSError
+"""Errors of redis-py that concern a whole server, not one partition."""
+
+T = TypeVar("T")
+
+
+class Partitions:
+    """The partitions of an installation, on their servers."""
+
+    def __init__(self, servers: Servers, *, needs_all: bool = False) -> None:
+        self.servers = servers
+        self._needs_all = needs_all
+        """Whether an answer without one of the partitions is none, as in the API: it would be taken for whole."""
+        self.keys: Sequence[Keys] = servers.keys
+        self.partitioning = Partitioning(len(servers.keys))
+        self.absent = Absent(len(servers.keys))
+        """Those that did not answer so far."""
+        self._away: dict[str, tuple[float, RedisUnavailable]] = {}
+        self._present: dict[str, float] = {}
+        self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(AT_ONCE_PER_NODE)
+        )
+        self._routes: dict[str, tuple[float, list[int]]] = {}
+        self._holders: defaultdict[str, set[int]] = defaultdict(set)
+
+    @property
+    def all(self) -> range:
+        """The numbers of all partitions."""
+        return range(len(self.keys))
+
+    def readers(self, make: "Callable[[redis.asyncio.Redis, Keys, str], T]") -> Callable[[int], T]:
+        """What `make` makes of a partition's client, keys and URL; made when first asked for."""
+
+        @functools.cache
+        def at(partition: int) -> T:
+            return make(self.servers.client(partition), self.keys[partition], self.url(partition))
+
+        return at
+
+    def on_wire(self, make: Callable[[Call, Keys, str], T]) -> Callable[[int], T]:
+        """The same with what sends a partition's commands."""
+
+        @functools.cache
+        def at(partition: int) -> T:
+            return make(self.servers.wire(partition).call, self.keys[partition], self.url(partition))
+
+        return at
+
+    async def call(self, partition: int, *command: Argument) -> Any:
+        """The reply to one command on a partition's keys. Raises RedisUnavailable."""
+        with translated(self.url(partition)):
+            return await self.servers.wire(partition).call(*command)
+
+    def url(self, partition: int) -> str:
+        """The URL of a partition's server, for error texts; empty if none is known."""
+        try:
+            return self.servers.node(partition).url
+        except RedisUnavailable:
+            return ""
+
+    def by_node(self) -> dict[str, list[int]]:
+        """The partitions of each server, by its name; those whose server is not known are left out."""
+        found: dict[str, list[int]] = {}
+        for partition in self.all:
+            with suppress(RedisUnavailable):
+                found.setdefault(self.servers.node(partition).name, []).append(partition)
+        return found
+
+    async def everywhere(
+        self, ask: Callable[[int], Awaitable[T]], among: Collection[int] | None = None
+    ) -> dict[int, T]:
+        """The answer of each partition (of `among`, or all), by its number in ascending order.
+
+        Those that do not answer are noted in `absent`. Raises RedisUnavailable if none answers, or one if all are needed.
+        """
+        found: dict[int, T] = {}
+        asked = sorted(self.all if among is None else set(among))
+        for partition, answer in zip(asked, await self._asked(ask, asked), strict=True):
+            if isinstance(answer, RedisUnavailable):
+                if self._needs_all:
+                    raise answer
+                self.absent.note(partition, answer)
+                problem = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found[partition] = answer
+        if asked and not found:
+            raise problem
+        return found
+
+    async def _asked(
+        self, ask: Callable[[int], Awaitable[T]], partitions: Sequence[int]
+    ) -> list[T | BaseException]:
+        return await asyncio.gather(*(self.ask(one, ask) for one in partitions), return_exceptions=True)
+
+    async def ask(self, partition: int, ask: Callable[[int], Awaitable[T]]) -> T:
+        """The answer of one partition. Raises RedisUnavailable, at once if its server is known to be away."""
+        node = self.servers.node(partition)
+        async with self._gates[node.name]:
+            await self._require_present(node)
+            try:
+                return await ask(partition)
+            except RedisUnavailable as error:
+                if isinstance(error.__cause__, AWAY):
+                    self._noted_away(node, error)
+                raise
+
+    async def _require_present(self, node: Node) -> None:
+        """Raises RedisUnavailable for a server that does not answer, or did not some seconds ago."""
+        now = time.monotonic()
+        away_until, problem = self._away.get(node.name, (0.0, None))
+        if problem and now < away_until:
+            raise problem
+        if now < self._present.get(node.name, 0.0):
+            return
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await node.wire.call("PING")
+        except TimeoutError as error:
+            text = f"Redis at {safe_url(node.url)} does not answer within {SILENCE_SECONDS:g} s"
+            raise self._noted_away(node, RedisUnavailable(text)) from error
+        except (RedisError, OSError) as error:
+            found = translate(error, node.url)
+            if isinstance(found, RedisUnavailable):
+                self._noted_away(node, found)
+            raise found from error
+        self._present[node.name] = time.monotonic() + PRESENT_SECONDS
+
+    def _noted_away(self, node: Node, problem: RedisUnavailable) -> RedisUnavailable:
+        self._away[node.name] = time.monotonic() + AWAY_SECONDS, problem
+        self._present.pop(node.name, None)
+        return problem
+
+    async def first(self, ask: Callable[[int], Awaitable[T]]) -> T:
+        """The answer of the first server that answers, in the order of partitions. Raises RedisUnavailable if none does."""
+        problem: RedisUnavailable | None = None
+        for partition in [some[0] for some in self.by_node().values()]:
+            try:
+                return await self.ask(partition, ask)
+            except RedisUnavailable as error:
+                problem = error
+        raise problem or RedisUnavailable("no Redis server is known")
+
+    async def of(self, workspace: str) -> list[int]:
+        """The partitions that may hold what is of a workspace, its home first; all, if there is no such workspace.
+
+        Raises RedisUnavailable.
+        """
+        known_until, known = self._routes.get(workspace, (0.0, []))
+        if time.monotonic() < known_until:
+            return known
+        home = self.partitioning.home(workspace)
+        dialect, width = await self.ask(home, lambda n: self._width(n, workspace))
+        found = self.partitioning.all_of(workspace, number(width) or 1)
+        if dialect is None:
+            found += [one for one in self.all if one not in found]
+        self._routes[workspace] = time.monotonic() + ROUTE_SECONDS, found
+        return found
+
+    async def _width(self, partition: int, workspace: str) -> tuple[bytes | None, bytes | None]:
+        """A workspace's dialect, None if there is no such workspace, and its width."""
+        client: Any = self.servers.client(partition)
+        key = self.keys[partition].workspace(workspace)
+        with translated(self.url(partition)):
+            try:
+                dialect, width = await client.hmget(key, ["dialect", "width"])
+            except RedisError as error:
+                dialect, width = reply(error, key, (b"damaged", None))
+        return dialect, width
+
+    def note_endpoint(self, endpoint: str, partitions: Collection[int]) -> None:
+        """Notes which partitions have, or may have, the record of an endpoint (id)."""
+        self._holders[endpoint].update(partitions)
+
+    async def with_endpoint(self, endpoint: str) -> list[int]:
+        """The partitions that may have the record of an endpoint: as noted when it was read, else all are asked.
+
+        Raises RedisUnavailable if none has it, and one does not answer.
+        """
+        if endpoint not in self._holders:
+
+            async def has(partition: int) -> bool:
+                client: Any = self.servers.client(partition)
+                with translated(self.url(partition)):
+                    return bool(await client.exists(self.keys[partition].endpoint(endpoint)))
+
+            found = dict(zip(self.all, await self._asked(has, self.all), strict=True))
+            errors = [one for one in found.values() if isinstance(one, BaseException)]
+            holders = [n for n, is_there in found.items() if is_there is True]
+            if errors and not holders:
+                raise errors[0]
+            self.note_endpoint(endpoint, holders)
+        return sorted(self._holders[endpoint])
+
+    async def names(self, partition: int) -> set[str]:
+        """The workspaces that a partition has."""
+        client: Any = self.servers.client(partition)
+        with translated(self.url(partition)):
+            return {name.decode() for name in await client.smembers(self.keys[partition].workspaces)}
+
+    def forget_route(self, workspace: str) -> None:
+        """Has `of` look anew: the workspace was changed."""
+        self._routes.pop(workspace, None)
+
+    async def for_workspace(self, workspace: str, ask: Callable[[int], Awaitable[T]]) -> list[T]:
+        """The answers of the partitions that may hold what is of a workspace, its home's first.
+
+        Raises RedisUnavailable if none answers.
+        """
+        asked = await self.of(workspace)
+        if len(asked) == 1:
+            return [await self.ask(asked[0], ask)]
+        found = await self.everywhere(ask, asked)
+        return [found[one] for one in asked if one in found]
+
+    async def merged(
+        self, streams: Mapping[int, AsyncIterator[T]], order: Callable[[T], Any]
+    ) -> AsyncIterator[T]:
+        """What the streams of several partitions give, each in ascending `order`, as one stream in that order.
+
+        A partition that stops answering is noted, and its stream ends. Raises RedisUnavailable if none answers.
+        """
+        if len(streams) == 1:
+            [stream] = streams.values()
+            async for one in stream:
+                yield one
+            return
+        heads: list[tuple[Any, int, T]] = []
+        firsts = await self.everywhere(lambda n: anext(streams[n], None), streams) if streams else {}
+        for partition, value in firsts.items():
+            if value is not None:
+                heapq.heappush(heads, (order(value), partition, value))
+        while heads:
+            _, partition, value = heapq.heappop(heads)
+            yield value
+            try:
+                following = await anext(streams[partition], None)
+            except RedisUnavailable as error:
+                self.absent.note(partition, error)
+                continue
+            if following is not None:
+                heapq.heappush(heads, (order(following), partition, following))

@@ -1,0 +1,156 @@
+"""Workspaces of an installation with several partitions: a record lies in each partition of its workspace.
+
+A change is made in the home partition, atomically, and then copied to the others. A copy that could not be written is written by
+the next change, also if that changes nothing.
+"""
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import redis.asyncio
+
+from dispatcher.errors import NotFound, RedisUnavailable
+from dispatcher.rules.workspace import Workspace
+from dispatcher.store.across.installation import InstallationAcross
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.connection import translated
+from dispatcher.store.endpoints_of import Owned
+from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.workspaces import Workspaces, still_waiting, unknown
+
+
+class WorkspacesAcross(Workspaces):
+    """As Workspaces, of all partitions."""
+
+    is_divided = True
+
+    def __init__(
+        self, partitions: Partitions, make: "Callable[[redis.asyncio.Redis, Keys, str], Workspaces]"
+    ) -> None:
+        self._partitions = partitions
+        self._at = partitions.readers(make)
+        self.record = self._at(0).record
+        self.installation = InstallationAcross(partitions)
+
+    async def get(self, workspace: str) -> Workspace | None:
+        """As Workspaces.get."""
+        home = self._partitions.partitioning.home(workspace)
+        return await self._partitions.ask(home, lambda n: self._at(n).get(workspace))
+
+    async def find(self, workspace: str) -> Workspace | None:
+        """As Workspaces.find."""
+        home = self._partitions.partitioning.home(workspace)
+        return await self._partitions.ask(home, lambda n: self._at(n).find(workspace))
+
+    async def all(self) -> list[Workspace]:
+        """As Workspaces.all."""
+        by_name: dict[str, Workspace] = {}
+        for n, some in (await self._partitions.everywhere(lambda n: self._at(n).all())).items():
+            for one in some:
+                if one.id not in by_name or n == self._partitions.partitioning.home(one.id):
+                    by_name[one.id] = one
+        return [by_name[name] for name in sorted(by_name)]
+
+    async def names(self) -> list[str]:
+        """As Workspaces.names."""
+        found = await self._partitions.everywhere(self._partitions.names)
+        return sorted({name for names in found.values() for name in names})
+
+    async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
+        """As Workspaces.count_webhook_change."""
+        home = self._partitions.partitioning.home(workspace)
+        return await self._at(home).count_webhook_change(workspace, now_ms)
+
+    async def write(
+        self,
+        workspace: str,
+        change: Callable[[Workspace | None], dict[str, Any]],
+        *,
+        anew: bool = False,
+        look_at: Collection[str] = (),
+        look: Callable[[dict[str, int]], None] = lambda _: None,
+    ) -> Workspace:
+        """As Workspaces.write. What waits in other partitions than the home is looked at just before the change."""
+        home = self._partitions.partitioning.home(workspace)
+        elsewhere = await self._waiting_elsewhere(workspace, home, look_at) if look_at else {}
+
+        def look_everywhere(counts: dict[str, int]) -> None:
+            look({one: count + elsewhere.get(one, 0) for one, count in counts.items()})
+
+        written = await self._at(home).write(
+            workspace, change, anew=anew, look_at=look_at, look=look_everywhere
+        )
+        self._partitions.forget_route(workspace)
+        for n in self._partitions.partitioning.all_of(workspace, written.width)[1:]:
+            try:
+                await self._copy(workspace, home, n)
+            except RedisUnavailable as error:
+                text = f"the change is stored, but not yet in partition {n}: repeat the command once it answers. {error}"
+                raise RedisUnavailable(text, error.why, error.advice) from error
+        return written
+
+    async def endpoints(self, workspace: str, subscription: str | None = None) -> list[Owned]:
+        """As Workspaces.endpoints; raises RedisUnavailable if one of the workspace's partitions does not answer."""
+        found: dict[str, Owned] = {}
+        for n in await self._partitions.of(workspace):
+            for one in await self._at(n).endpoints(workspace, subscription):
+                known = found.get(one.id)
+                found[one.id] = one if known is None else _together(known, one)
+                self._partitions.note_endpoint(one.id, [n])
+        return [*found.values()]
+
+    async def forget_failing(self, workspace: str, subscription: str) -> None:
+        """As Workspaces.forget_failing."""
+        for n in await self._partitions.of(workspace):
+            await self._at(n).forget_failing(workspace, subscription)
+
+    async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
+        """As Workspaces.remove; the home partition comes last, so that a run which broke off can be repeated."""
+        if await self.find(workspace) is None:
+            raise unknown(workspace)
+        home, *others = await self._partitions.of(workspace)
+        total = sum((await self.waiting(workspace)).values())
+        if total and not force:
+            raise still_waiting(workspace, total)
+        for n in others:
+            with suppress(NotFound):  # a run before this one removed it there
+                await self._at(n).remove(workspace, ledger, force=True)
+        await self._at(home).remove(workspace, ledger, force=bool(others) or force)
+        self._partitions.forget_route(workspace)
+        return total
+
+    async def _waiting_elsewhere(self, workspace: str, home: int, ids: Collection[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for n in await self._partitions.of(workspace):
+            if n != home:
+                for id_, count in (await self._at(n).waiting(workspace)).items():
+                    found[id_] = found.get(id_, 0) + count
+        return {id_: found.get(id_, 0) for id_ in ids}
+
+    async def _copy(self, workspace: str, home: int, to: int) -> None:
+        """Copies a workspace's record from its home to another of its partitions."""
+        of, keys = self._partitions.servers, self._partitions.keys
+        source: Any = of.client(home)
+        with translated(self._partitions.url(home)):
+            fields = await source.hgetall(keys[home].workspace(workspace))
+        if not fields:  # removed meanwhile
+            return
+        target: Any = of.client(to)
+        pipe = target.pipeline(transaction=True)
+        pipe.delete(keys[to].workspace(workspace))
+        pipe.hset(keys[to].workspace(workspace), mapping=fields)
+        pipe.sadd(keys[to].workspaces, workspace)
+        with translated(self._partitions.url(to)):
+            await pipe.execute()
+
+
+def _together(one: Owned, other: Owned) -> Owned:
+    return replace(
+        one,
+        waiting=one.waiting + other.waiting,
+        is_stopped=one.is_stopped or other.is_stopped,
+        has_failed=one.has_failed or other.has_failed,
+    )

@@ -1,0 +1,52 @@
+"""Builds the store of an installation with several partitions."""
+
+import sys
+
+from config.settings import Settings
+from dispatcher.store import format
+from dispatcher.store.across.api_keys import ApiKeysAcross
+from dispatcher.store.across.audit import AuditAcross
+from dispatcher.store.across.callbacks import CallbacksAcross
+from dispatcher.store.across.client_certificates import ClientCertificatesAcross
+from dispatcher.store.across.endpoints import EndpointsAcross
+from dispatcher.store.across.installation import InstallationAcross
+from dispatcher.store.across.ledger import LedgerAcross
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.refused_calls import RefusalsAcross
+from dispatcher.store.across.rejected import RejectedAcross
+from dispatcher.store.across.stats import StatsAcross
+from dispatcher.store.across.workspaces import WorkspacesAcross
+from dispatcher.store.audit import operator
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.servers import Servers
+from tasks import wiring
+
+
+async def store(settings: Settings, servers: Servers) -> wiring.Store:
+    """The store of several partitions. Raises RedisUnavailable if none answers, or OtherFormat."""
+    of = Partitions(servers)
+
+    def make(n: int) -> Ledger:
+        return wiring.ledger(settings, of.servers.wire(n).call, of=of.keys[n], url=of.url(n))
+
+    of_all, installation = LedgerAcross(of, make), InstallationAcross(of)
+    for n, number in (await installation.formats()).items():
+        await format.agree(of_all.at(n), number, installation.workers)
+    of.absent.forget()  # nothing was read yet
+    return wiring.Store(
+        of.servers.client(0),
+        of_all,
+        WorkspacesAcross(of, lambda *of_one: wiring.workspaces(settings, *of_one)),
+        installation,
+        EndpointsAcross(of),
+        RejectedAcross(of),
+        CallbacksAcross(of),
+        StatsAcross(of),
+        ApiKeysAcross(of),
+        RefusalsAcross(of),
+        AuditAcross.of(of, operator(), settings.ledger_retention_seconds * 1000, sys.stderr.isatty()),
+        ClientCertificatesAcross(of),
+        of.absent,
+        [(of.servers.client(some[0]), of.url(some[0])) for some in of.by_node().values()],
+        len(of.keys),
+    )

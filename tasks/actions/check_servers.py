@@ -1,0 +1,42 @@
+"""What `check` finds in the servers of an installation, one or several."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from dispatcher.errors import RedisUnavailable
+from dispatcher.store.check_finding import Finding, Verdict
+from dispatcher.store.checks import look_at_redis
+from dispatcher.store.connection import safe_url
+from tasks import tables, wiring
+
+
+async def look_at_servers(store: wiring.Store) -> list[Finding]:
+    """The findings of each server; with several servers, each finding names its own.
+
+    Raises RedisUnavailable if no server answers.
+    """
+    if len(store.nodes) == 1:
+        return await look_at_redis(*store.nodes[0])
+    asked = [look_at_redis(client, url) for client, url in store.nodes]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    return [one for (_, url), of in zip(store.nodes, found, strict=True) for one in _named(safe_url(url), of)]
+
+
+def _named(server: str, found: Sequence[Finding] | BaseException) -> Iterator[Finding]:
+    if isinstance(found, RedisUnavailable):
+        yield Finding("redis", Verdict.BAD, str(found), "bring it back: its partitions stand still")
+    elif isinstance(found, BaseException):
+        raise found
+    else:
+        yield from (replace(one, detail=f"{server}: {one.detail}") for one in found)
+
+
+def partitions(store: wiring.Store) -> list[Finding]:
+    """Whether all partitions answered what was read before; nothing for an installation with one."""
+    if store.partitions == 1:
+        return []
+    if line := store.absent.named():
+        return [Finding("partitions", Verdict.BAD, line, "see what is wrong with their servers")]
+    servers = tables.counted(len(store.nodes), "server", "servers")
+    return [Finding("partitions", Verdict.OK, f"all {store.partitions} answer, on {servers}")]

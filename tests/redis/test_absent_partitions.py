@@ -1,0 +1,210 @@
+"""A server that is away or silent: its partitions are named, nothing hangs, and the rest is there."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.settings import Settings
+from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.outcomes import State
+from dispatcher.rules.partitions import Partitioning
+from dispatcher.store.across.absent import Absent
+from dispatcher.store.across.installation import registries
+from tasks import wiring
+from tasks.actions import workspaces
+from tasks.actions.workspaces import Wanted
+from tasks.prometheus import InstallationCollector
+from tasks.redis_server import RedisServer
+from tests.command import command
+from tests.divided import End, installed, kill, stop, two_servers
+
+P = 8
+NAMES = [f"customer-{n}" for n in range(12)]
+HOMES = {name: Partitioning(P).home(name) for name in NAMES}
+THERE = [name for name in NAMES if HOMES[name] % 2 == 0]
+"""Those whose partition lies on the first server."""
+GONE = [name for name in NAMES if name not in THERE]
+
+
+@pytest.fixture
+def servers(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
+    """Two servers."""
+    with two_servers(server_program, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(params=[stop, kill], ids=["silent", "killed"])
+def end(request: pytest.FixtureRequest) -> End:
+    """How a server goes."""
+    chosen: End = request.param
+    return chosen
+
+
+def fill(servers: list[RedisServer]) -> None:
+    """Twelve workspaces, each with a failed and a waiting callback."""
+    with installed([one.url for one in servers], P) as many:
+        for number, name in enumerate(NAMES):
+            many.do(workspaces.add, name, "zeckta", Wanted(f"https://{name}.example/hooks"), None)
+            many.failed(name, f"f{number}")
+            many.waiting(name, f"w{number}")
+            many.rejected(name, f"r{number}")
+
+
+def run(servers: list[RedisServer], *args: str) -> "subprocess.CompletedProcess[str]":
+    """A command on both servers; raises TimeoutExpired if it hangs."""
+    urls = [one.url for one in servers]
+    return command(" ".join(urls), *args, PARTITIONS=str(P), BROKER_URL=urls[0])
+
+
+def test_lists_name_what_is_missing(servers: list[RedisServer], end: End) -> None:
+    """Lists have what the other server holds; a line at the end names the partitions that did not answer, and the code is 1."""
+    fill(servers)
+    end(servers[1])
+    lists = {
+        "event list --state failed": ("workspace", THERE),
+        "event list --state waiting": ("workspace", THERE),
+        "endpoint list": ("workspace", THERE),
+        "workspace list": ("workspace", THERE),
+        "rejected list": ("workspace", THERE),
+        "stats --by workspace": ("workspace", THERE),
+        "audit list": ("workspace", THERE),
+    }
+    for words, (field, expected) in lists.items():
+        found = run(servers, *words.split(), "--json")
+        assert sorted(expected) == sorted(one[field] for one in json.loads(found.stdout)), words
+        last = found.stderr.splitlines()[-1]
+        assert last.startswith("4 of 8 partitions did not answer (1, 3, 5, 7: Redis at unix://"), last
+        assert last.endswith("what they hold is missing above")
+        assert 1 == found.returncode, words
+
+
+def test_objects_name_what_is_missing(servers: list[RedisServer], end: End) -> None:
+    """A JSON object has the numbers of the partitions that did not answer as `absent`; counters are those of the rest."""
+    fill(servers)
+    whole = json.loads(run(servers, "stats", "--json").stdout)
+    end(servers[1])
+    found = json.loads(run(servers, "stats", "--json").stdout)
+    assert "absent" not in whole
+    assert [1, 3, 5, 7] == found["absent"]
+    assert [12, len(THERE)] == [one["windows"]["24 h"]["failed"] for one in (whole, found)]
+
+
+def test_what_needs_one_partition(servers: list[RedisServer], end: End) -> None:
+    """What is of one workspace is whole and the code 0 where its partition answers, and 3 where it does not."""
+    fill(servers)
+    end(servers[1])
+    there, gone = THERE[0], GONE[0]
+    for words in (
+        "event show f{} --workspace {}",
+        "endpoint show {1} https://{1}.example",
+        "workspace show {1}",
+    ):
+        found = run(servers, *words.format(NAMES.index(there), there).split())
+        assert (0, "") == (found.returncode, found.stderr), words
+        found = run(servers, *words.format(NAMES.index(gone), gone).split())
+        assert 3 == found.returncode, words
+        assert found.stderr.startswith("error: Redis at unix://"), words
+
+
+def test_check_names_the_server(servers: list[RedisServer], end: End) -> None:
+    """`check` says which server is away and which partitions did not answer, beside all other findings."""
+    fill(servers)
+    whole = {one["subject"]: one for one in json.loads(run(servers, "check", "--json").stdout)}
+    assert ("ok", "all 8 answer, on 2 servers") == (
+        whole["partitions"]["verdict"],
+        whole["partitions"]["detail"],
+    )
+    end(servers[1])
+    found = {one["subject"]: one for one in json.loads(run(servers, "check", "--json").stdout)}
+    assert "bad" == found["partitions"]["verdict"] == found["redis"]["verdict"]
+    assert "(1, 3, 5, 7: " in found["partitions"]["detail"]
+    assert servers[1].url in found["redis"]["detail"]
+    assert servers[0].url in found["version"]["detail"]
+
+
+def test_metrics(servers: list[RedisServer], end: End) -> None:
+    """The exporter adds up what answers, and says how many partitions do not; with one partition it has no such figure."""
+
+    def read(**given: Any) -> dict[str, float]:
+        collected = InstallationCollector(Settings(_env_file=None, **given)).collect()
+        return {one.name: sum(sample.value for sample in one.samples) for one in collected}
+
+    fill(servers)
+    urls = [one.url for one in servers]
+    divided = {"redis_url": " ".join(urls), "partitions": P, "broker_url": urls[0]}
+    whole = read(**divided)
+    end(servers[1])
+    found = read(**divided)
+    names = "dispatcher_redis_up", "dispatcher_partitions_absent", "dispatcher_waiting_callbacks"
+    assert [1, 0, 12] == [whole[name] for name in names]
+    assert [1, 4, len(THERE)] == [found[name] for name in names]
+    assert found["dispatcher_redis_memory_bytes"] < whole["dispatcher_redis_memory_bytes"]
+    assert "dispatcher_partitions_absent" not in read(redis_url=servers[0].url)
+
+
+def test_workers_are_merged(servers: list[RedisServer], end: End) -> None:
+    """Of each worker the newest heartbeat counts; one server that is away hides none of them."""
+
+    async def workers(store: wiring.Store) -> dict[str, Any]:
+        return await store.installation.workers()
+
+    with installed([one.url for one in servers], P) as many:
+        for n in registries(P):
+            keys, score = many.worlds[n].keys, many.now + n
+            many.worlds[n].call("zadd", keys.workers, {"w1": score, f"w-{n}": score})
+            for name in ("w1", f"w-{n}"):
+                many.worlds[n].call("set", keys.worker(name), json.dumps({"pid": n, "format": 2}))
+        found = many.do(workers)
+        assert {"w1": 5, "w-0": 0, "w-2": 2, "w-5": 5} == {name: one["pid"] for name, one in found.items()}
+        assert many.now + 5 == found["w1"]["signedMs"]
+        end(servers[1])
+        assert ["w-0", "w-2", "w1"] == [*many.do(workers)]
+
+
+def test_all_are_away(servers: list[RedisServer], end: End) -> None:
+    """If no partition answers, a command ends as it does with one Redis that is away."""
+    for one in servers:
+        end(one)
+    found = run(servers, "stats")
+    assert 3 == found.returncode
+    assert found.stderr.startswith("error: Redis at unix://")
+    assert 1 == len(found.stderr.splitlines())
+
+
+def test_a_list_whose_server_goes_meanwhile(servers: list[RedisServer]) -> None:
+    """A server that goes while a list is read ends its part: the others' goes on, and its partitions are named."""
+    with installed([one.url for one in servers], P) as many:
+        for name in NAMES:
+            many.do(workspaces.add, name, "zeckta", Wanted(f"https://{name}.example/hooks"), None)
+            many.failed(name, *(f"{name}-{n}" for n in range(70)))  # more than its first page
+
+        async def read(store: wiring.Store) -> tuple[list[str], list[int]]:
+            found: list[str] = []
+            async for one in store.callbacks.ended(NAMES, State.FAILED):
+                found.append(one.workspace)
+                if len(found) == 1:
+                    servers[1].kill()
+            return found, store.absent.partitions
+
+        found, absent = many.do(read)
+    assert dict.fromkeys(THERE, 70) == {name: found.count(name) for name in THERE}
+    assert {HOMES[name] for name in GONE} == set(absent)
+
+
+def test_the_line() -> None:
+    """The line groups partitions by their problem, and names at most a dozen of each."""
+    absent, problem = Absent(64), RedisUnavailable("Redis at a is away (x). Is it running?")
+    assert "" == absent.named()
+    for n in range(20):
+        absent.note(n, problem)
+    absent.note(3, RedisUnavailable("a later one"))
+    absent.note(33, RedisUnavailable("Redis at b does not answer within 2 s"))
+    first = ", ".join(map(str, range(12)))
+    assert (
+        f"21 of 64 partitions did not answer ({first} and 8 more: Redis at a is away (x); "
+        "33: Redis at b does not answer within 2 s)"
+    ) == absent.named()

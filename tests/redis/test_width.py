@@ -1,0 +1,213 @@
+"""A workspace that is spread over several partitions: its record lies in each, and what is asked of it is put together."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from config.settings import Settings
+from dispatcher.errors import InvalidInput, NotFound, RedisUnavailable, StillWaiting
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.outcomes import Failed, Retry
+from dispatcher.store.replies import Stopped
+from tasks import wiring
+from tasks.actions import endpoints, events, purge, replay, workspaces
+from tasks.actions.events import Filter
+from tasks.actions.replay import How
+from tasks.actions.workspaces import Wanted
+from tests.command import command
+from tests.divided import Installed, installed, two_servers
+from tests.world import callback
+
+P = 8
+NAME, ENDPOINT = "acme", "acme https://a.example:443"
+URL = "https://a.example/hooks"
+
+
+@pytest.fixture
+def many(redis_url: str) -> Iterator[Installed]:
+    """Eight partitions, and a workspace that is spread over three of them."""
+    with installed([redis_url], P) as found:
+        found.do(workspaces.add, NAME, "zeckta", Wanted(URL, width=3), None)
+        yield found
+
+
+def places(many: Installed, width: int = 3) -> list[int]:
+    """The partitions of the workspace, its home first."""
+    return many.partitioning.all_of(NAME, width)
+
+
+def records(many: Installed) -> dict[int, dict[bytes, bytes]]:
+    """The workspace's record in each partition that has one."""
+    found = {n: world.call("hgetall", world.keys.workspace(NAME)) for n, world in enumerate(many.worlds)}
+    return {n: record for n, record in found.items() if record}
+
+
+def accepted(many: Installed, *event_ids: str, state: str = "waiting") -> None:
+    """Accepts a callback in each of the workspace's partitions, in turn."""
+    for number, event_id in enumerate(event_ids):
+        many.now += 10
+        world = many.worlds[places(many)[number % 3]]
+        world.now = many.now
+        world.accept(callback(event_id, endpoint=ENDPOINT, message=f"of-{event_id}", timestamp_ms=world.now))
+        (one,) = world.claim(ENDPOINT).callbacks
+        outcome = Retry(3_600_000) if state == "waiting" else Failed()
+        world.settle(event_id, one.claim, outcome, endpoint=ENDPOINT, error="http_500")
+
+
+def test_records(many: Installed) -> None:
+    """Every change is written to all of a workspace's partitions, with one revision; a larger width to further ones."""
+    first = records(many)
+    assert sorted(places(many)) == [*first]
+    assert 1 == len({record[b"revision"] for record in first.values()})
+    many.do(workspaces.update, NAME, Wanted(max_concurrency=7))
+    assert {b"7"} == {record[b"max_concurrency"] for record in records(many).values()}
+    many.do(workspaces.update, NAME, Wanted(width=5))
+    second = records(many)
+    assert sorted(places(many, 5)) == [*second]
+    assert 1 == len({tuple(sorted(record.items())) for record in second.values()})
+    many.do(lambda store: store.subscriptions.add(NAME, "crm", "https://crm.example/sms", now_ms=1))
+    assert all(b"callback_url:crm" in record for record in records(many).values())
+    assert [NAME] == many.do(lambda store: store.workspaces.names())
+    assert [5] == [one.width for one in many.do(lambda store: store.workspaces.all())]
+
+
+def test_width_only_grows(many: Installed) -> None:
+    """A smaller width, none, and one of more than 64 are refused in one line, and nothing is changed."""
+    before = records(many)
+    for width, why in ((2, "cannot be spread over fewer"), (0, "1 to 64"), (65, "1 to 64"), (-1, "1 to 64")):
+        with pytest.raises(InvalidInput, match=why):
+            many.do(workspaces.update, NAME, Wanted(width=width))
+    assert not many.do(workspaces.update, NAME, Wanted(width=3))
+    assert before == records(many)
+    many.do(workspaces.update, NAME, Wanted(width=64))  # more than there are partitions
+    assert [*range(P)] == [*records(many)]
+
+
+def test_one_partition_has_no_width(redis_url: str) -> None:
+    """In an installation with one partition any width but 1 is refused, and 1 is not stored."""
+    with installed([redis_url], 1) as one:
+        with pytest.raises(InvalidInput, match="has one partition"):
+            one.do(workspaces.add, NAME, "zeckta", Wanted(URL, width=2), None)
+        one.do(workspaces.add, NAME, "zeckta", Wanted(URL, width=1), None)
+        [record] = records(one).values()
+        assert b"width" not in record
+
+
+def test_reads(many: Installed) -> None:
+    """Callbacks are found and listed in all partitions of the workspace; its endpoint is one, with what waits added."""
+
+    async def read(store: wiring.Store) -> tuple[Any, ...]:
+        endpoint = await endpoints.one(store, NAME, "https://a.example:443")
+        failed = [one.event_id async for one in events.chosen(store, Filter("failed", NAME))]
+        waiting = [one.event_id async for one in events.chosen(store, Filter("waiting", NAME))]
+        found = await store.callbacks.get(NAME, "w2")
+        message = [one.event_id for one in await events.of_message(store, "of-f1", NAME)]
+        every = [(one.url, one.waiting) for one in await store.endpoints.all()]
+        counted = (await store.stats.workspaces(many.now, 1))[NAME].counts["failed"]
+        return endpoint.waiting, failed, waiting, found.event_id if found else None, message, every, counted
+
+    accepted(many, "w0", "w1", "w2", "w3")
+    accepted(many, "f0", "f1", "f2", state="failed")
+    waits, failed, waiting, found, message, every, counted = many.do(read)
+    assert (4, ["f2", "f1", "f0"], ["w0", "w1", "w2", "w3"]) == (waits, failed, waiting)
+    assert ("w2", ["f1"], [("https://a.example:443", 4)], 3) == (found, message, every, counted)
+
+
+def test_changes(many: Installed) -> None:
+    """An endpoint is stopped, resumed and retried in all partitions; callbacks are replayed, cancelled, moved and forgotten in theirs."""
+
+    async def change(store: wiring.Store) -> list[Any]:
+        endpoint = await endpoints.one(store, NAME, "https://a.example:443")
+        stopped = await endpoints.stop(store, endpoint, resume=False)
+        state = (await endpoints.again(store, endpoint)).state
+        resumed = await endpoints.stop(store, endpoint, resume=True)
+        retried = await endpoints.retry_one(store, endpoint)
+        word, _ = await replay.replay_one(store, NAME, "f1", How(expiry_seconds=3600))
+        await workspaces.update(store, NAME, Wanted("https://other.example/hooks"))
+        waiting = await workspaces.waiting_in_order(store, NAME)
+        moved = await workspaces.move(store, NAME, URL, waiting, list)
+        pending = [one async for one in store.callbacks.pending(NAME)]
+        cancelled = await purge.cancel(store, NAME, None, pending, list)
+        ended = [one async for one in events.chosen(store, Filter("failed", NAME))]
+        forgotten = await purge.forget(store, NAME, ended)
+        left = await store.endpoints.get(EndpointName(NAME, "https://other.example:443"))
+        return [
+            stopped, state, resumed, retried.made_due, word, moved.moved, cancelled, forgotten, left and left.waiting,
+        ]  # fmt: skip
+
+    accepted(many, "w0", "w1", "w2", "w3")
+    accepted(many, "f0", "f1", "f2", state="failed")
+    assert [Stopped.CHANGED, "stopped", Stopped.CHANGED, 4, "replayed", 5, 5, 7, 0] == many.do(change)
+
+
+def test_removal(many: Installed) -> None:
+    """What waits in any partition keeps a workspace and a subscription; by force they are removed from all."""
+    accepted(many, "w0", "w1", "w2")
+    with pytest.raises(StillWaiting, match="3 callbacks of 'acme' wait"):
+        many.do(lambda store: store.workspaces.remove(NAME, store.ledger))
+    assert 3 == many.do(lambda store: store.workspaces.remove(NAME, store.ledger, force=True))
+    assert {} == records(many)
+    assert [] == many.do(lambda store: store.workspaces.names())
+    assert (
+        "w1" == many.do(lambda store: store.callbacks.get(NAME, "w1")).event_id
+    )  # until it ends, and is forgotten
+    with pytest.raises(NotFound):
+        many.do(lambda store: store.workspaces.remove(NAME, store.ledger, force=True))
+
+
+def test_a_subscription_that_waits_elsewhere(many: Installed) -> None:
+    """A subscription is not removed while its callbacks wait in another partition than the home."""
+    many.do(lambda store: store.subscriptions.add(NAME, "crm", "https://crm.example/sms", now_ms=1))
+    world = many.worlds[places(many)[2]]
+    of = "acme.crm https://crm.example:443"
+    world.accept(callback("e1.crm", endpoint=of, message="m1", timestamp_ms=many.now))
+    with pytest.raises(StillWaiting, match="1 callback waits"):
+        many.do(lambda store: store.subscriptions.remove(NAME, "crm", store.ledger))
+    assert 1 == many.do(lambda store: store.subscriptions.remove(NAME, "crm", store.ledger, force=True))
+    assert not any(b"callback_url:crm" in record for record in records(many).values())
+
+
+def test_a_copy_that_fails(server_program: str, tmp_path: Path) -> None:
+    """A change that could not be written everywhere says so; the same command, repeated, writes the rest."""
+    with two_servers(server_program, tmp_path) as servers:
+        urls = [one.url for one in servers]
+        with installed(urls, P) as many:
+            many.do(workspaces.add, NAME, "zeckta", Wanted(URL, width=2), None)
+            home, other = places(many, 2)
+            servers[other % 2].kill()
+            with pytest.raises(RedisUnavailable, match=f"stored, but not yet in partition {other}: repeat"):
+                many.do(workspaces.update, NAME, Wanted(max_concurrency=7))
+            servers[other % 2].start()
+            assert not many.do(workspaces.update, NAME, Wanted(max_concurrency=7))
+            with redis.Redis.from_url(urls[other % 2]) as client:
+                found = client.hget(many.worlds[other].keys.workspace(NAME), "max_concurrency")
+            assert b"7" == found
+            assert home != other
+
+
+def test_commands(redis_url: str) -> None:
+    """`workspace add|update --width` take it, `workspace show` shows it, and an update says what becomes of what waits."""
+
+    def run(*args: str) -> tuple[int, str]:
+        found = command(redis_url, "workspace", *args, PARTITIONS=str(P))
+        return found.returncode, found.stdout + found.stderr
+
+    made = run("add", NAME, "--dialect", "zeckta", "--callback-url", URL, "--width", "2", "--no-check")
+    assert 0 == made[0], made
+    code, said = run("update", NAME, "--width", "4")
+    assert 0 == code
+    assert "spread over 4 partitions; what waits stays where it is" in said
+    assert '"width": 4' in run("show", NAME, "--json")[1]
+    code, said = run("update", NAME, "--width", "3")
+    assert (2, 1) == (code, len(said.splitlines()))
+
+
+def test_settings_take_a_count(redis_url: str) -> None:
+    """DISPATCHER_PARTITIONS is 1 to 1,024."""
+    assert 1 == Settings(_env_file=None, redis_url=redis_url).partitions
+    for wrong in (0, 1025, "many"):
+        with pytest.raises(ValueError, match="partitions"):
+            Settings(_env_file=None, redis_url=redis_url, partitions=wrong)
