@@ -12,16 +12,19 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     ClusterDownError,
     ConnectionError,
     InvalidResponse,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -42,6 +45,9 @@ _FORBIDDEN = ("NOPERM", "The user executing the script can't")
 """Error texts of a missing ACL permission; the second one comes from scripts on Redis 6.2."""
 
 _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
+
+_WHOSE = "redis_server"
+"""Attribute of an error that says which server it comes from, and for which partition's command."""
 
 
 def connect(url: str) -> "redis.Redis":
@@ -121,39 +127,77 @@ def translated(url: str) -> Iterator[None]:
         raise translate(error, url) from error
 
 
+def say_whose(error: Exception, url: str, partition: int) -> None:
+    """Notes on an error which server it comes from, and for which partition: `translate` then says so, whatever URL it is given."""
+    error.__dict__[_WHOSE] = url, partition
+
+
 def translate(error: Exception, url: str) -> Exception:
     """Our error for a Redis error; the error itself if we have none for it."""
     if isinstance(error, RedisUnavailable):
         return error
+    url, partition = error.__dict__.get(_WHOSE, (url, None))
+    where = safe_url(url) if partition is None else f"{safe_url(url)} (partition {partition})"
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
-        return _refusal(RedisFull, url, "is full (maxmemory) and takes nothing new", "try again later")
+        return _refusal(RedisFull, where, "is full (maxmemory) and takes nothing new", "try again later")
     # asyncio's client wraps it
     own = error.__cause__ if isinstance(error.__cause__, AuthenticationError) else error
     refused = isinstance(own, AuthenticationError | NoPermissionError) or "NOAUTH" in text
     if refused or any(word in text for word in _FORBIDDEN):
         what = f"refuses us: {without_script(text)}"
-        return _refusal(RedisUnavailable, url, what, "check user and password in the URL")
+        return _refusal(RedisUnavailable, where, what, "check user and password in the URL")
     if isinstance(error, InvalidResponse) or "DB index is out of range" in text:
-        return RedisUnavailable(f"{safe_url(url)} is no Redis, or has no such database. Check the URL")
+        return RedisUnavailable(f"{where} is no Redis, or has no such database. Check the URL")
     if isinstance(error, ConnectionError | TimeoutError | OSError):
-        return RedisUnavailable(tls_problem(error, safe_url(url)) or _away(url, error))
-    if isinstance(error, ResponseError) and "MISCONF" in text:
-        what = f"refuses writes, because it cannot write its files ({_misconf(text)})"
-        return _refusal(RedisUnavailable, url, what, "make room on its disk")
-    if isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in text):
-        what = "is a read-only replica and refuses writes"
-        advice = "set DISPATCHER_REDIS_URL to its primary, or make it the primary: redis-cli REPLICAOF NO ONE"
-        return _refusal(RedisUnavailable, url, what, advice)
-    if isinstance(error, ResponseError) and is_for_now(error):
-        what = f"cannot serve now: {without_script(text)}"
-        return _refusal(RedisUnavailable, url, what, "look at its log and INFO")
+        return RedisUnavailable(tls_problem(error, where) or _away(url, where, error))
+    if isinstance(error, ResponseError) and (found := _of_cluster(error, partition) or _for_now(error)):
+        return _refusal(RedisUnavailable, where, *found)
     return error
 
 
-def _refusal(kind: type[RedisUnavailable], url: str, what: str, advice: str) -> RedisUnavailable:
+def _for_now(error: ResponseError) -> tuple[str, str] | None:
+    """What a Redis that cannot serve now says, and what to do; None if it says something else."""
+    text = str(error)
+    if "MISCONF" in text:
+        return (
+            f"refuses writes, because it cannot write its files ({_misconf(text)})",
+            "make room on its disk",
+        )
+    if isinstance(error, ReadOnlyError) or "READONLY" in text:
+        advice = "set DISPATCHER_REDIS_URL to its primary, or make it the primary: redis-cli REPLICAOF NO ONE"
+        return "is a read-only replica and refuses writes", advice
+    if is_for_now(error):
+        return f"cannot serve now: {without_script(text)}", "look at its log and INFO"
+    return None
+
+
+def _of_cluster(error: ResponseError, partition: int | None) -> tuple[str, str] | None:
+    """What a cluster's node says of the slot of keys, and what to do; None if it says something else."""
+    if "cluster support disabled" in str(error):
+        what = "is no node of a cluster (cluster-enabled no)"
+        return what, "set DISPATCHER_REDIS_URL to a cluster, or to this server with redis:// or rediss://"
+    if isinstance(error, TryAgainError | AskError) and not isinstance(error, MovedError):
+        slot = f"slot {error.slot_id}" if isinstance(error, AskError) else "a slot"
+        what = f"is moving {slot} to another node key by key; meanwhile nothing is done with its keys"
+        return what, "work on them goes on when the move has ended (CLUSTER SETSLOT ... NODE on both nodes)"
+    if not isinstance(error, MovedError):
+        return None
+    if partition is None:
+        return (
+            "is a node of a cluster",
+            "set DISPATCHER_REDIS_URL to redis+cluster://, with its host and port",
+        )
+    what = f"says that slot {error.slot_id} is on {error.host}:{error.port}, where it is not by the cluster's map"
+    return (
+        what,
+        "work on its keys goes on when the nodes agree; if they do not, look at redis-cli --cluster check",
+    )
+
+
+def _refusal(kind: type[RedisUnavailable], where: str, what: str, advice: str) -> RedisUnavailable:
     """The error for a Redis that answers and refuses."""
-    text = f"Redis at {safe_url(url)} {sentence(what)} {advice[0].upper()}{advice[1:]}"
+    text = f"Redis at {where} {sentence(what)} {advice[0].upper()}{advice[1:]}"
     return kind(text, f"Redis {what}", advice)
 
 
@@ -204,10 +248,10 @@ def tls_problem(error: BaseException, shown: str) -> str:
     return ""
 
 
-def _away(url: str, error: Exception) -> str:
+def _away(url: str, where: str, error: Exception) -> str:
     why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return (
-        f"Redis at {safe_url(url)} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"
+        f"Redis at {where} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"
         f"{other_scheme(why, url)}"
     )
 

@@ -11,7 +11,17 @@ from typing import Any
 
 import hiredis
 import redis.asyncio
-from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError, TimeoutError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    MovedError,
+    NoScriptError,
+    OutOfMemoryError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
 
 from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS
 
@@ -30,6 +40,10 @@ class Wire:
         self._pool = client.connection_pool
         self._link: _Link | None = None
         self._connects = asyncio.Lock()
+        self._failures = 0
+        """How often it could not connect."""
+        self._failure: Exception = ConnectionError("Redis is not reachable")
+        """Why it last could not."""
 
     async def call(self, *command: Argument) -> Any:
         """Sends one command. Raises redis-py's ConnectionError or TimeoutError; it may nevertheless have run."""
@@ -47,12 +61,20 @@ class Wire:
             await self._link.close()
 
     async def _connect(self) -> "_Link":
+        before = self._failures
         async with self._connects:
             if self._link and self._link.is_open:  # another caller connected meanwhile
                 return self._link
+            if self._failures > before:  # or could not: if each tried again in turn, a silent server would take 5 s for each
+                raise self._failure
             await self.close()
             connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
-            await connection.connect()
+            try:
+                await connection.connect()
+            except Exception as error:
+                self._failures += 1
+                self._failure = error
+                raise
             self._link = _Link(connection)
             return self._link
 
@@ -117,7 +139,16 @@ def transport_of(connection: Any) -> asyncio.Transport:
     return transport
 
 
+_ERRORS: dict[str, type[ResponseError]] = {
+    "NOSCRIPT": NoScriptError,
+    "OOM": OutOfMemoryError,
+    "CLUSTERDOWN": ClusterDownError,
+    "TRYAGAIN": TryAgainError,
+}
+
+
 def _error(text: str) -> ResponseError:
-    if text.startswith("NOSCRIPT"):
-        return NoScriptError(text)
-    return OutOfMemoryError(text) if text.startswith("OOM ") else ResponseError(text)
+    word, _, rest = text.partition(" ")
+    if word in ("MOVED", "ASK"):  # these take the slot and the node from the text
+        return (MovedError if word == "MOVED" else AskError)(rest)
+    return _ERRORS.get(word, ResponseError)(text)
