@@ -18,7 +18,7 @@ from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Claim, Settled, Settlement, ToSettle
 from dispatcher.store.stats import Stats
 from dispatcher.store.stored_callback import StoredCallback
-from dispatcher.store.wire import Wire
+from dispatcher.store.wire import Call, Wire
 
 T = TypeVar("T")
 
@@ -55,11 +55,20 @@ def callback(
 class World:
     """One Redis, one ledger, one clock."""
 
-    def __init__(self, client: Any, wire: Wire | None = None, **options: int) -> None:
+    def __init__(
+        self,
+        client: Any,
+        wire: Wire | None = None,
+        *,
+        keys: Keys | None = None,
+        call: Call | None = None,
+        runner: asyncio.Runner | None = None,
+        **options: int,
+    ) -> None:
         self.now = START_MS
-        self.keys = Keys()
+        self.keys = keys or Keys()
         self.client = client
-        call = wire.call if wire else client.execute_command
+        call = call or (wire.call if wire else client.execute_command)
         self._wire = wire
         self.ledger = Ledger(call, self.keys, options=LedgerOptions(**options), clock=lambda: self.now)
         self.installation = Installation(client, self.keys)
@@ -71,7 +80,7 @@ class World:
         """What the last settle returned."""
         self.claims: list[tuple[str, Claim]] = []
         """What the last accept leased at once."""
-        self._runner = asyncio.Runner()
+        self._runner = runner or asyncio.Runner()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result."""

