@@ -7,10 +7,9 @@ would hold up every partition. It also connects to every node with pools of its 
 import asyncio
 import math
 import random
-from bisect import bisect
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from redis.exceptions import (
@@ -23,7 +22,8 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.errors import DispatcherError, InvalidInput, RedisUnavailable
+from dispatcher.store.cluster_slots import Address, Slots
 from dispatcher.store.connection import connect_async, safe_url, say_whose, translated
 from dispatcher.store.redis_url import RedisUrl, split_url
 from dispatcher.store.servers import Node
@@ -37,12 +37,13 @@ STAGGER_SECONDS = 0.1
 """If the nodes that were asked have not answered for so long, the next one is asked too."""
 PAUSE_SECONDS = 0.5
 """Shortest time between two readings: on failures, every call needs a new one."""
+LEAVE_SECONDS = 10.0
+"""How long a node that has left the cluster keeps its connections: twice as long as a command waits for its answer."""
 
 _NOT_NOW = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
 """First words of errors of a node that may not hold its slots any more."""
-
-Address = tuple[str, int]
-"""Host and port."""
+_NO_MAP = (RedisError, LookupError, TypeError, ValueError, AttributeError)
+"""What asking a server of another kind, and reading its answer, raises."""
 
 
 class ClusterMap:
@@ -61,8 +62,10 @@ class ClusterMap:
         self._others: list[Address] = []
         """All nodes that the last reading named."""
         self._holders: list[Node | None] = [None] * len(slots)
-        self._doubts: dict[Node, float] = {}
-        """When a node last failed: whether it still holds its partitions is to be asked."""
+        self._doubts: dict[Node | int, float] = {}
+        """When a node last failed, or answered MOVED for a partition: who holds what is to be asked."""
+        self._leaving: dict[Node, float] = {}
+        """Nodes that the map does not name any more, and since when; commands may still be under way."""
         self._began = -math.inf
         """When the last reading began."""
         self._problem = ""
@@ -85,7 +88,7 @@ class ClusterMap:
     async def holder(self, partition: int) -> Node:
         """The node that holds a partition; reads the map if that is not known, or in doubt. Raises RedisUnavailable."""
         node = self._holders[partition]
-        if node is None or node in self._doubts:
+        if node is None or node in self._doubts or partition in self._doubts:
             await self.renew(math.nextafter(self._began, math.inf))
             return self.known(partition)
         return node
@@ -103,9 +106,10 @@ class ClusterMap:
                 try:
                     self._take(await self._read(first), began)
                     self._problem = ""
-                except RedisUnavailable as error:
+                except DispatcherError as error:
                     self._problem = str(error)
                 self._began = began
+                await self._close_those_that_left(began)
             if self._problem:
                 raise RedisUnavailable(self._problem)
 
@@ -120,35 +124,34 @@ class ClusterMap:
                 return await to(node)
             except (RedisError, OSError) as error:
                 self.failed(partition, node, error)
-                if not isinstance(error, MovedError):
-                    raise
-                await self._follow(node, error)
-                if not again:
+                if not (again and isinstance(error, MovedError)):
                     raise
                 again = False
+                await self._follow(node, error)
 
     def failed(self, partition: int, node: Node, error: Exception) -> None:
         """Notes on an error where it comes from, and on the node whether it may have lost its partitions."""
         say_whose(error, node.url, partition)
-        away = isinstance(
-            error, ConnectionError | TimeoutError | OSError | MovedError | ReadOnlyError | ClusterDownError
-        )
-        if away or (isinstance(error, ResponseError) and str(error).startswith(_NOT_NOW)):
+        away = isinstance(error, ConnectionError | TimeoutError | OSError | ReadOnlyError | ClusterDownError)
+        if isinstance(error, MovedError):
+            self._doubts[partition] = asyncio.get_running_loop().time()
+        elif away or (isinstance(error, ResponseError) and str(error).startswith(_NOT_NOW)):
             self._doubts[node] = asyncio.get_running_loop().time()
 
     async def aclose(self) -> None:
         """Closes all connections."""
+        nodes = [*self._nodes.values(), *self._leaving]
         async with AsyncExitStack() as closing:
-            for node in self._nodes.values():
+            for node in nodes:
                 closing.push_async_callback(node.client.aclose)
                 closing.push_async_callback(node.wire.close)  # once more: it may have been connecting
             if self._late:
-                await asyncio.gather(*(node.wire.close() for node in self._nodes.values()))
+                await asyncio.gather(*(node.wire.close() for node in nodes))
                 await asyncio.wait(self._late)
 
     async def _follow(self, node: Node, error: MovedError) -> None:
         """Reads the map anew after a MOVED of a node, which names the one to ask. Raises RedisUnavailable."""
-        named = error.host if error.host not in ("", "?") else self._host_of(node)
+        named = error.host if error.host not in ("", "?") else RedisUrl.parse(node.url).host
         await self.renew(asyncio.get_running_loop().time(), [(named, error.port)])
 
     def _node(self, address: Address) -> Node:
@@ -162,9 +165,6 @@ class ClusterMap:
             self._nodes[address] = Node(name, url, client, Wire(client))
         return self._nodes[address]
 
-    def _host_of(self, node: Node) -> str:
-        return next(host for (host, _), one in self._nodes.items() if one is node)
-
     def _in_order(self, first: Iterable[Address]) -> Iterator[Address]:
         """Whom to ask: nodes that have failed come last, those that the last reading named in any order."""
         others = random.sample(self._others, len(self._others))
@@ -173,7 +173,7 @@ class ClusterMap:
         yield from (address for address in asked if address not in doubted)
         yield from (address for address in asked if address in doubted)
 
-    async def _read(self, first: Iterable[Address]) -> "Slots":
+    async def _read(self, first: Iterable[Address]) -> Slots:
         """The map, from the node that answers first."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READ_SECONDS
@@ -205,38 +205,41 @@ class ClusterMap:
             f"None of {len(problems)} nodes says which node of the cluster holds what. The first: {problems[0]}"
         )
 
-    def _leave(self, asking: Iterable["asyncio.Task[Slots]"]) -> None:
+    def _leave(self, asking: Iterable[asyncio.Task[Slots]]) -> None:
         for task in asking:
             self._late.add(task)
             task.add_done_callback(self._left)
 
-    def _left(self, task: "asyncio.Task[Slots]") -> None:
+    def _left(self, task: asyncio.Task[Slots]) -> None:
         self._late.discard(task)
         if not task.cancelled():
             task.exception()
 
-    async def _ask(self, address: Address) -> "Slots":
+    async def _ask(self, address: Address) -> Slots:
         node = self._node(address)
         try:
             with translated(node.url):
                 reply = await node.wire.call("CLUSTER", "SLOTS")
             return Slots.of(reply, self._slots, address[0])
-        except (
-            RedisError,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as error:  # a server of another kind
+        except _NO_MAP as error:
             raise RedisUnavailable(
                 f"{safe_url(node.url)} does not give the cluster's map: {error}"
             ) from error
 
-    def _take(self, slots: "Slots", began: float) -> None:
-        self._others = slots.nodes
+    def _take(self, slots: Slots, began: float) -> None:
         holders = [slots.holders.get(slot) for slot in self._slots]
         self._holders = [None if address is None else self._node(address) for address in holders]
-        self._doubts = {node: failed for node, failed in self._doubts.items() if failed > began}
+        self._others = slots.nodes
+        self._doubts = {one: failed for one, failed in self._doubts.items() if failed > began}
+        for address in self._nodes.keys() - {*slots.nodes, *self._seeds}:
+            self._leaving[self._nodes.pop(address)] = began
+
+    async def _close_those_that_left(self, now: float) -> None:
+        for node, since in list(self._leaving.items()):
+            if now > since + LEAVE_SECONDS:
+                del self._leaving[node]
+                await node.wire.close()
+                await node.client.aclose()
 
     def _unheld(self, partition: int) -> str:
         slot = self._slots[partition]
@@ -249,36 +252,3 @@ class ClusterMap:
             "CLUSTER SLOTS: give the slot to a node (redis-cli --cluster fix), and each node an address "
             "(cluster-announce-ip, cluster-announce-hostname)"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """What a reply to CLUSTER SLOTS says."""
-
-    holders: Mapping[int, Address | None]
-    """The primary of each slot that was asked for; none if it has no address."""
-    nodes: list[Address]
-    """All nodes that it names, replicas too."""
-
-    @classmethod
-    def of(cls, reply: Any, slots: Collection[int], host: str) -> "Slots":
-        """Reads a reply; `host` is where it came from.
-
-        Raises LookupError, TypeError, ValueError or AttributeError if it is none.
-        """
-        found = [(first, last, [_address(one, host) for one in nodes]) for first, last, *nodes in reply]
-        ranges = sorted(found, key=lambda one: one[0])
-        firsts = [first for first, _, _ in ranges]
-        holders = {}
-        for slot in slots:
-            place = bisect(firsts, slot) - 1
-            if place >= 0 and slot <= ranges[place][1]:
-                holders[slot] = ranges[place][2][0]
-        named = dict.fromkeys(address for _, _, nodes in ranges for address in nodes if address)
-        return cls(holders, list(named))
-
-
-def _address(node: Sequence[Any], host: str) -> Address | None:
-    """A node's address. Without a host it is the one that was asked; of `?` nothing is known (Redis's page on CLUSTER SLOTS)."""
-    named = (node[0] or b"").decode()
-    return None if named == "?" else (named or host, int(node[1]))

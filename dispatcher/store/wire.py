@@ -7,6 +7,7 @@ of CPU per call, this one 90: at low load that is most of what a callback costs 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from typing import Any
 
 import hiredis
@@ -68,7 +69,7 @@ class Wire:
             if (
                 self._failures > before
             ):  # or could not: if each tried again in turn, a silent server would take 5 s for each
-                raise self._failure
+                raise copy(self._failure) from self._failure
             await self.close()
             connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:

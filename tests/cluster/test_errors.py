@@ -2,10 +2,7 @@
 
 import asyncio
 import re
-import socketserver
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -17,6 +14,7 @@ from dispatcher.store.wire import Wire
 from tasks.redis_server import RedisServer
 from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
 from tests.cluster.servers import Cluster, free_port
+from tests.cluster.stub import ALL_MINE, Stub
 
 P = 5
 
@@ -120,36 +118,11 @@ def test_slot_that_no_node_holds(cluster: Cluster, partitions: Partitions) -> No
     assert 1 == partitions.run(partitions.count(P))
 
 
-@contextmanager
-def stub(slots: str, others: str) -> Iterator[str]:
-    """A server that answers CLUSTER SLOTS with one thing and everything else with another, without end. PORT is its own."""
-
-    class Answers(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            while line := self.rfile.readline():
-                command = [
-                    self.rfile.read(int(self.rfile.readline()[1:]) + 2)[:-2] for _ in range(int(line[1:]))
-                ]
-                answer = slots if command == [b"CLUSTER", b"SLOTS"] else others
-                answer = "+OK" if command[0] == b"CLIENT" else answer
-                self.wfile.write(answer.replace("PORT", str(port)).encode() + b"\r\n")
-
-    socketserver.ThreadingTCPServer.daemon_threads = True
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answers) as server:
-        port = server.server_address[1]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"redis://127.0.0.1:{port}"
-        server.shutdown()
-
-
-ALL_MINE = "*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$-1\r\n:PORT\r\n$1\r\nx"
-
-
 def test_nodes_that_do_not_agree(runner: asyncio.Runner) -> None:
     """A MOVED that the map, read anew, does not mend is an error that says where the slot is said to be."""
-    with stub(ALL_MINE, "-MOVED 5 127.0.0.1:1") as url:
-        assert error_of([url], runner) == (
-            f"Redis at {url}/0 (partition {P}) says that slot 5 is on 127.0.0.1:1, where it is not by the cluster's map. "
+    with Stub("-MOVED 5 127.0.0.1:1") as node:
+        assert error_of([node.url], runner) == (
+            f"Redis at {node.url}/0 (partition {P}) says that slot 5 is on 127.0.0.1:1, where it is not by the cluster's map. "
             "Work on its keys goes on when the nodes agree; if they do not, look at redis-cli --cluster check"
         )
 
@@ -170,8 +143,8 @@ def test_nodes_that_do_not_agree(runner: asyncio.Runner) -> None:
 )  # fmt: skip
 def test_strange_answers(runner: asyncio.Runner, answer: str, says: str) -> None:
     """Whatever a server answers to CLUSTER SLOTS, the error is one line that says what it was."""
-    with stub(answer, "+OK") as url:
-        assert re.search(says, error_of([url], runner))
+    with Stub(slots=answer) as node:
+        assert re.search(says, error_of([node.url], runner))
 
 
 @pytest.mark.parametrize(
