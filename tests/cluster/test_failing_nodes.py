@@ -1,14 +1,15 @@
 """A node that is killed, frozen or demoted: its own partitions pause until another has taken over, and no others do."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store import wire
+from dispatcher.store.cluster import ClusterServers
 from dispatcher.store.connection import translated
-from tests.cluster.partitions import COUNT, SLOTS, Partitions
+from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
 from tests.cluster.servers import Cluster, ClusterNode, wait
 from tests.world import callback
 
@@ -16,11 +17,16 @@ P = 5
 """The partition whose node fails."""
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One second without an answer is a time-out."""
+@pytest.fixture
+def partitions(
+    cluster: Cluster, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Partitions]:
+    """For them one second without an answer is a time-out."""
     monkeypatch.setattr(wire, "SOCKET_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(wire, "WATCH_SECONDS", 0.1)
+    servers = ClusterServers([f"{cluster.nodes[0].url}?socket_timeout=1&socket_connect_timeout=1"], KEYS)
+    yield Partitions(servers, runner)
+    runner.run(servers.aclose())
 
 
 async def until_it_works(partitions: Partitions) -> list[str]:
