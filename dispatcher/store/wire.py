@@ -66,9 +66,7 @@ class Wire:
         async with self._connects:
             if self._link and self._link.is_open:  # another caller connected meanwhile
                 return self._link
-            if (
-                self._failures > before
-            ):  # or could not: if each tried again in turn, a silent server would take 5 s for each
+            if self._failures > before:  # or could not; trying in turn, each would wait for a silent server
                 raise copy(self._failure) from self._failure
             await self.close()
             connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]

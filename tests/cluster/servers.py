@@ -235,7 +235,8 @@ class Cluster:
 
     def replica(self, slot: int) -> ClusterNode:
         """A replica of it."""
-        return self._of(slot)[1]
+        found: ClusterNode = wait(lambda: self._of(slot)[1:], f"slot {slot} has a replica with data")[0]
+        return found
 
     def _of(self, slot: int) -> list[ClusterNode]:
         ports = {node.port: node for node in self.nodes}

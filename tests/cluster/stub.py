@@ -28,8 +28,11 @@ class Stub:
             def _word(self) -> bytes:
                 return self.rfile.read(int(self.rfile.readline()[1:]) + 2)[:-2]
 
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answers)
-        self._server.daemon_threads = True
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Answers)
         self.port = self._server.server_address[1]
         self.url = f"redis://127.0.0.1:{self.port}"
 
