@@ -30,7 +30,12 @@ class ClusterServers:
         Connects to nothing yet. Raises InvalidInput.
         """
         self.keys = keys
-        self._map = ClusterMap(seeds, [_slot(one.prefix) for one in keys])
+        if not all("{" in one.prefix for one in keys):
+            raise InvalidInput(
+                "on a cluster there must be several partitions: set DISPATCHER_PARTITIONS, to 256 for example"
+            )
+        self._start = seeds[0]
+        self._map = ClusterMap(seeds, [_slot(one.root) for one in keys])
         self._wires = [ClusterWire(self._map, number) for number in range(len(keys))]
         self._clients: dict[int, PartitionClient] = {}
 
@@ -44,9 +49,18 @@ class ClusterServers:
         """What sends the ledger's commands for one partition."""
         return self._wires[partition]
 
+    def url(self, partition: int) -> str:
+        """Where a partition lies, for error texts: the first node to start with. An error itself knows its node."""
+        return self._start
+
     def node(self, partition: int) -> Node:
         """The node that holds a partition, as far as is known. Raises RedisUnavailable if none is known."""
         return self._map.known(partition)
+
+    async def call_for(self, key: str, *command: Argument) -> Any:
+        """Sends a command to the server that holds a key which belongs to no partition."""
+        number = self._map.number_of(key, _slot(key))
+        return await self._map.send(number, lambda node: node.wire.call(*command))
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -85,11 +99,6 @@ class ClusterWire:
         return replies
 
 
-def _slot(prefix: str) -> int:
-    """The slot of all keys with a prefix."""
-    tag = prefix.partition("{")[2].partition("}")[0]
-    if not tag:
-        raise InvalidInput(
-            "on a cluster there must be several partitions: set DISPATCHER_PARTITIONS, to 256 for example"
-        )
-    return slot_of(tag)
+def _slot(key: str) -> int:
+    """The slot of a key: that of its tag, if it has one."""
+    return slot_of(key.partition("{")[2].partition("}")[0] or key)

@@ -47,7 +47,10 @@ _NO_MAP = (RedisError, LookupError, TypeError, ValueError, AttributeError)
 
 
 class ClusterMap:
-    """Knows the nodes of a cluster, and which one holds each partition."""
+    """Knows the nodes of a cluster, and which one holds each partition.
+
+    A key that belongs to no partition is like one more: it has a number too.
+    """
 
     def __init__(self, seeds: Sequence[str], slots: Sequence[int]) -> None:
         """`seeds` are URLs of nodes to start with; `slots` holds the slot of each partition. Raises InvalidInput."""
@@ -57,7 +60,8 @@ class ClusterMap:
         self._login = parsed[0]
         self._query = split_url(seeds[0]).query
         self._seeds: list[Address] = [(url.host, url.port) for url in parsed]
-        self._slots = slots
+        self._slots = list(slots)
+        self._names = [f"partition {number}" for number in range(len(slots))]
         self._nodes: dict[Address, Node] = {}
         self._others: list[Address] = []
         """All nodes that the last reading named."""
@@ -78,6 +82,15 @@ class ClusterMap:
         """How connections are made to the first of the nodes to start with, and but for the address to any other."""
         return dict(self._node(self._seeds[0]).client.connection_pool.connection_kwargs)
 
+    def number_of(self, key: str, slot: int) -> int:
+        """The number of a key that belongs to no partition."""
+        name = f"key {key}"
+        if name not in self._names:
+            self._names.append(name)
+            self._slots.append(slot)
+            self._holders.append(None)
+        return self._names.index(name)
+
     def known(self, partition: int) -> Node:
         """The node that holds a partition, as far as is known. Raises RedisUnavailable if none is."""
         node = self._holders[partition]
@@ -89,29 +102,11 @@ class ClusterMap:
         """The node that holds a partition; reads the map if that is not known, or in doubt. Raises RedisUnavailable."""
         node = self._holders[partition]
         if node is None or node in self._doubts or partition in self._doubts:
-            await self.renew(math.nextafter(self._began, math.inf))
+            since = math.nextafter(self._began, math.inf)
+            async with self._reads:
+                await self._renew(since)
             return self.known(partition)
         return node
-
-    async def renew(self, since: float, first: Sequence[Address] = ()) -> None:
-        """Sees to it that the map was read after `since`, on the event loop's clock; asks the nodes `first` before others.
-
-        There is one reading at a time, and everyone who waits for it shares it. Raises RedisUnavailable.
-        """
-        async with self._reads:
-            if self._began < since:
-                loop = asyncio.get_running_loop()
-                await asyncio.sleep(max(self._began + PAUSE_SECONDS - loop.time(), 0))
-                began = loop.time()
-                try:
-                    self._take(await self._read(first), began)
-                    self._problem = ""
-                except DispatcherError as error:
-                    self._problem = str(error)
-                self._began = began
-                await self._close_those_that_left(began)
-            if self._problem:
-                raise RedisUnavailable(self._problem)
 
     async def send(self, partition: int, to: Callable[[Node], Awaitable[T]], *, again: bool = True) -> T:
         """What `to` gives for the node that holds a partition. After a MOVED the map is read anew, and `to` called once more.
@@ -123,15 +118,15 @@ class ClusterMap:
             try:
                 return await to(node)
             except (RedisError, OSError) as error:
-                self.failed(partition, node, error)
                 if not (again and isinstance(error, MovedError)):
+                    self.failed(partition, node, error)
                     raise
                 again = False
-                await self._follow(node, error)
+                await self._follow(partition, node, error)
 
     def failed(self, partition: int, node: Node, error: Exception) -> None:
         """Notes on an error where it comes from, and on the node whether it may have lost its partitions."""
-        say_whose(error, node.url, partition)
+        say_whose(error, node.url, self._names[partition])
         away = isinstance(error, ConnectionError | TimeoutError | OSError | ReadOnlyError | ClusterDownError)
         if isinstance(error, MovedError):
             self._doubts[partition] = asyncio.get_running_loop().time()
@@ -149,10 +144,32 @@ class ClusterMap:
                 await asyncio.gather(*(node.wire.close() for node in nodes))
                 await asyncio.wait(self._late)
 
-    async def _follow(self, node: Node, error: MovedError) -> None:
-        """Reads the map anew after a MOVED of a node, which names the one to ask. Raises RedisUnavailable."""
+    async def _follow(self, partition: int, node: Node, error: MovedError) -> None:
+        """Reads the map anew after a MOVED, unless it says already that the partition has left the node. Raises RedisUnavailable."""
+        since = asyncio.get_running_loop().time()
         named = error.host if error.host not in ("", "?") else RedisUrl.parse(node.url).host
-        await self.renew(asyncio.get_running_loop().time(), [(named, error.port)])
+        async with self._reads:
+            if self._holders[partition] is node:
+                await self._renew(since, [(named, error.port)])
+
+    async def _renew(self, since: float, first: Sequence[Address] = ()) -> None:
+        """Reads the map, unless that was begun after `since`, on the event loop's clock; asks the nodes `first` before others.
+
+        The caller has the lock: there is one reading at a time, and those who wait for it share it. Raises RedisUnavailable.
+        """
+        if self._began < since:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(self._began + PAUSE_SECONDS - loop.time(), 0))
+            began = loop.time()
+            try:
+                self._take(await self._read(first), began)
+                self._problem = ""
+            except DispatcherError as error:
+                self._problem = str(error)
+            self._began = began
+            await self._close_those_that_left(began)
+        if self._problem:
+            raise RedisUnavailable(self._problem)
 
     def _node(self, address: Address) -> Node:
         if address not in self._nodes:
@@ -242,13 +259,12 @@ class ClusterMap:
                 await node.client.aclose()
 
     def _unheld(self, partition: int) -> str:
-        slot = self._slots[partition]
         if self._began == -math.inf:
             return (
-                f"which node of the cluster holds partition {partition} is not known yet: none has been asked"
+                f"which node of the cluster holds {self._names[partition]} is not known yet: none was asked"
             )
         return (
-            f"no node of the cluster holds slot {slot}, that of partition {partition}, or it has no address. Look at "
-            "CLUSTER SLOTS: give the slot to a node (redis-cli --cluster fix), and each node an address "
+            f"no node of the cluster holds slot {self._slots[partition]}, that of {self._names[partition]}, or it has no "
+            "address. Look at CLUSTER SLOTS: give the slot to a node (redis-cli --cluster fix), and each node an address "
             "(cluster-announce-ip, cluster-announce-hostname)"
         )

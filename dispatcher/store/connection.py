@@ -47,7 +47,7 @@ _FORBIDDEN = ("NOPERM", "The user executing the script can't")
 _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
 
 _WHOSE = "redis_server"
-"""Attribute of an error that says which server it comes from, and for which partition's command."""
+"""Attribute of an error that says which server it comes from, and what was wanted there."""
 
 
 def connect(url: str) -> "redis.Redis":
@@ -127,17 +127,17 @@ def translated(url: str) -> Iterator[None]:
         raise translate(error, url) from error
 
 
-def say_whose(error: Exception, url: str, partition: int) -> None:
-    """Notes on an error which server it comes from, and for which partition: `translate` then says so, whatever URL it is given."""
-    error.__dict__[_WHOSE] = url, partition
+def say_whose(error: Exception, url: str, what: str) -> None:
+    """Notes on an error which server it comes from, and what was wanted there: `translate` then says so, whatever URL it is given."""
+    error.__dict__[_WHOSE] = url, what
 
 
 def translate(error: Exception, url: str) -> Exception:
     """Our error for a Redis error; the error itself if we have none for it."""
     if isinstance(error, RedisUnavailable):
         return error
-    url, partition = error.__dict__.get(_WHOSE, (url, None))
-    where = safe_url(url) if partition is None else f"{safe_url(url)} (partition {partition})"
+    url, what_for = error.__dict__.get(_WHOSE, (url, ""))
+    where = f"{safe_url(url)} ({what_for})" if what_for else safe_url(url)
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
         return _refusal(RedisFull, where, "is full (maxmemory) and takes nothing new", "try again later")
@@ -151,7 +151,7 @@ def translate(error: Exception, url: str) -> Exception:
         return RedisUnavailable(f"{where} is no Redis, or has no such database. Check the URL")
     if isinstance(error, ConnectionError | TimeoutError | OSError):
         return RedisUnavailable(tls_problem(error, where) or _away(url, where, error))
-    if isinstance(error, ResponseError) and (found := _of_cluster(error, partition) or _for_now(error)):
+    if isinstance(error, ResponseError) and (found := _of_cluster(error, bool(what_for)) or _for_now(error)):
         return _refusal(RedisUnavailable, where, *found)
     return error
 
@@ -172,8 +172,11 @@ def _for_now(error: ResponseError) -> tuple[str, str] | None:
     return None
 
 
-def _of_cluster(error: ResponseError, partition: int | None) -> tuple[str, str] | None:
-    """What a cluster's node says of the slot of keys, and what to do; None if it says something else."""
+def _of_cluster(error: ResponseError, is_known: bool) -> tuple[str, str] | None:
+    """What a cluster's node says of the slot of keys, and what to do; None if it says something else.
+
+    is_known: whether we know that it is a cluster
+    """
     if "cluster support disabled" in str(error):
         what = "is no node of a cluster (cluster-enabled no)"
         return what, "set DISPATCHER_REDIS_URL to a cluster, or to this server with redis:// or rediss://"
@@ -183,7 +186,7 @@ def _of_cluster(error: ResponseError, partition: int | None) -> tuple[str, str] 
         return what, "work on them goes on when the move has ended (CLUSTER SETSLOT ... NODE on both nodes)"
     if not isinstance(error, MovedError):
         return None
-    if partition is None:
+    if not is_known:
         return (
             "is a node of a cluster",
             "set DISPATCHER_REDIS_URL to redis+cluster://, with its host and port",

@@ -7,6 +7,7 @@ import pytest
 from redis.exceptions import AskError, WatchError
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.partitions import slot_of
 from dispatcher.store.connection import redis_now_ms, translated
 from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
 from tests.cluster.servers import Cluster
@@ -166,3 +167,19 @@ def test_connections_are_shared(partitions: Partitions, cluster: Cluster) -> Non
     partitions.run(scene())
     for node in cluster.primaries():
         assert 1 == len([c for c in node.client.client_list(_type="normal") if c["cmd"] == "set"])
+
+
+def test_key_of_no_partition(partitions: Partitions, cluster: Cluster) -> None:
+    """A key without a tag is found where it lies, also after its slot moved; an error says which key it was."""
+    key = "dispatcher:partitions"
+    slot = slot_of(key)
+    assert cluster.holder(slot).run("CLUSTER", "KEYSLOT", key) == slot
+    assert b"OK" == partitions.run(partitions.servers.call_for(key, "SET", key, COUNT))
+    cluster.move(slot, elsewhere(cluster, slot))
+    assert str(COUNT).encode() == partitions.run(partitions.servers.call_for(key, "GET", key))
+    cluster.holder(slot).run("ACL", "SETUSER", "default", "-incr")
+    try:
+        with pytest.raises(RedisUnavailable, match=f"key {key}\\) refuses us"), translated(""):
+            partitions.run(partitions.servers.call_for(key, "INCR", key))
+    finally:
+        cluster.holder(slot).run("ACL", "SETUSER", "default", "+incr")

@@ -170,5 +170,5 @@ def test_one_partition() -> None:
 def test_not_asked_yet() -> None:
     """Before the first command nothing is known, and nothing was connected to."""
     servers = ClusterServers(["redis://127.0.0.1:1"], KEYS)
-    with pytest.raises(RedisUnavailable, match=f"partition {P} is not known yet"):
+    with pytest.raises(RedisUnavailable, match=f"partition {P} is not known yet: none was asked"):
         servers.node(P)

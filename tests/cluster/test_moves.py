@@ -18,9 +18,9 @@ P = 5
 MOVES = pytest.mark.parametrize("move", [Cluster.move, Cluster.move_atomically], ids=["classic", "atomic"])
 
 
-def elsewhere(cluster: Cluster, partition: int = P) -> ClusterNode:
-    """A primary that does not hold a partition."""
-    return next(node for node in cluster.primaries() if node is not cluster.holder(SLOTS[partition]))
+def elsewhere(cluster: Cluster, slot: int = SLOTS[P]) -> ClusterNode:
+    """A primary that does not hold a slot."""
+    return next(node for node in cluster.primaries() if node is not cluster.holder(slot))
 
 
 def moved(node: ClusterNode) -> int:
