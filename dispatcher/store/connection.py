@@ -12,15 +12,18 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     ClusterDownError,
     ConnectionError,
     InvalidResponse,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -44,6 +47,9 @@ _FORBIDDEN = ("NOPERM", "The user executing the script can't")
 """Error texts of a missing ACL permission; the second one comes from scripts on Redis 6.2."""
 
 _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
+
+_WHOSE = "redis_server"
+"""Attribute of an error that says which server it comes from, and what was wanted there."""
 
 
 def connect(url: str) -> "redis.Redis":
@@ -122,49 +128,91 @@ def translated(url: str) -> Iterator[None]:
         raise translate(error, url) from error
 
 
+def say_whose(error: Exception, url: str, what: str) -> None:
+    """Notes on an error which server it comes from, and what was wanted there: `translate` then says so, whatever URL it is given."""
+    error.__dict__[_WHOSE] = url, what
+
+
 def translate(error: Exception, url: str) -> Exception:
     """Our error for a Redis error; the error itself if we have none for it."""
     if isinstance(error, RedisUnavailable):
         return error
+    url, what_for = error.__dict__.get(_WHOSE, (url, ""))
+    where = f"{safe_url(url)} ({what_for})" if what_for else safe_url(url)
     text = str(error)
     if isinstance(error, sentinel.NoPrimary):
         return RedisUnavailable(tls_problem(error, safe_url(url)) or _no_primary(error, url))
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
-        return _refusal(RedisFull, url, "is full (maxmemory) and takes nothing new", "try again later")
+        return _refusal(RedisFull, where, "is full (maxmemory) and takes nothing new", "try again later")
     # asyncio's client wraps it
     own = error.__cause__ if isinstance(error.__cause__, AuthenticationError) else error
     refused = isinstance(own, AuthenticationError | NoPermissionError) or "NOAUTH" in text
     if refused or any(word in text for word in _FORBIDDEN):
         what = f"refuses us: {without_script(text)}"
-        return _refusal(RedisUnavailable, url, what, "check user and password in the URL")
+        return _refusal(RedisUnavailable, where, what, "check user and password in the URL")
     if isinstance(error, InvalidResponse) or "DB index is out of range" in text:
-        return RedisUnavailable(f"{safe_url(url)} is no Redis, or has no such database. Check the URL")
+        return RedisUnavailable(f"{where} is no Redis, or has no such database. Check the URL")
     if sentinel.says_read_only(error) or isinstance(error, sentinel.BecameReplica):
-        return _read_only(url)
+        return _read_only(url, where)
     if isinstance(error, ConnectionError | TimeoutError | OSError):
-        return RedisUnavailable(tls_problem(error, safe_url(url)) or _away(url, error))
-    if isinstance(error, ResponseError) and "MISCONF" in text:
-        what = f"refuses writes, because it cannot write its files ({_misconf(text)})"
-        return _refusal(RedisUnavailable, url, what, "make room on its disk")
-    if isinstance(error, ResponseError) and is_for_now(error):
-        what = f"cannot serve now: {without_script(text)}"
-        return _refusal(RedisUnavailable, url, what, "look at its log and INFO")
+        return RedisUnavailable(tls_problem(error, where) or _away(url, where, error))
+    if isinstance(error, ResponseError) and (found := _of_cluster(error, bool(what_for)) or _for_now(error)):
+        return _refusal(RedisUnavailable, where, *found)
     return error
 
 
-def _refusal(kind: type[RedisUnavailable], url: str, what: str, advice: str) -> RedisUnavailable:
+def _for_now(error: ResponseError) -> tuple[str, str] | None:
+    """What a Redis that cannot serve now says, and what to do; None if it says something else."""
+    text = str(error)
+    if "MISCONF" in text:
+        return (
+            f"refuses writes, because it cannot write its files ({_misconf(text)})",
+            "make room on its disk",
+        )
+    if is_for_now(error):
+        return f"cannot serve now: {without_script(text)}", "look at its log and INFO"
+    return None
+
+
+def _of_cluster(error: ResponseError, is_known: bool) -> tuple[str, str] | None:
+    """What a cluster's node says of the slot of keys, and what to do; None if it says something else.
+
+    is_known: whether we know that it is a cluster
+    """
+    if "cluster support disabled" in str(error):
+        what = "is no node of a cluster (cluster-enabled no)"
+        return what, "set DISPATCHER_REDIS_URL to a cluster, or to this server with redis:// or rediss://"
+    if isinstance(error, TryAgainError | AskError) and not isinstance(error, MovedError):
+        slot = f"slot {error.slot_id}" if isinstance(error, AskError) else "a slot"
+        what = f"is moving {slot} to another node key by key; meanwhile nothing is done with its keys"
+        return what, "work on them goes on when the move has ended (CLUSTER SETSLOT ... NODE on both nodes)"
+    if not isinstance(error, MovedError):
+        return None
+    if not is_known:
+        return (
+            "is a node of a cluster",
+            "set DISPATCHER_REDIS_URL to redis+cluster://, with its host and port",
+        )
+    what = f"says that slot {error.slot_id} is on {error.host}:{error.port}, where it is not by the cluster's map"
+    return (
+        what,
+        "work on its keys goes on when the nodes agree; if they do not, look at redis-cli --cluster check",
+    )
+
+
+def _refusal(kind: type[RedisUnavailable], where: str, what: str, advice: str) -> RedisUnavailable:
     """The error for a Redis that answers and refuses."""
-    text = f"Redis at {safe_url(url)} {sentence(what)} {advice[0].upper()}{advice[1:]}"
+    text = f"Redis at {where} {sentence(what)} {advice[0].upper()}{advice[1:]}"
     return kind(text, f"Redis {what}", advice)
 
 
-def _read_only(url: str) -> RedisUnavailable:
+def _read_only(url: str, where: str) -> RedisUnavailable:
     if "+sentinel:" in url:
         what, advice = "has become a replica and refuses writes", "wait for the end of Sentinel's fail-over"
-        return _refusal(RedisUnavailable, url, what, advice)
+        return _refusal(RedisUnavailable, where, what, advice)
     what = "is a read-only replica and refuses writes"
     advice = "set DISPATCHER_REDIS_URL to its primary, or make it the primary: redis-cli REPLICAOF NO ONE"
-    return _refusal(RedisUnavailable, url, what, advice)
+    return _refusal(RedisUnavailable, where, what, advice)
 
 
 def _no_primary(error: sentinel.NoPrimary, url: str) -> str:
@@ -220,10 +268,10 @@ def tls_problem(error: BaseException, shown: str) -> str:
     return ""
 
 
-def _away(url: str, error: Exception) -> str:
+def _away(url: str, where: str, error: Exception) -> str:
     why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return (
-        f"Redis at {safe_url(url)} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"
+        f"Redis at {where} is not reachable ({why}). Is it running, and is DISPATCHER_REDIS_URL right?"
         f"{other_scheme(why, url)}"
     )
 

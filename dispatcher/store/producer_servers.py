@@ -11,7 +11,6 @@ from dispatcher.store.producer_queue import ProducerQueue
 from dispatcher.store.topology import Kind, Topology
 
 
-
 def queue_of(
     url: str,
     key_prefix: str,

@@ -7,11 +7,22 @@ of CPU per call, this one 90: at low load that is most of what a callback costs 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from typing import Any
 
 import hiredis
 import redis.asyncio
-from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError, TimeoutError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    MovedError,
+    NoScriptError,
+    OutOfMemoryError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
 
 from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS
 from dispatcher.store.sentinel import BecameReplica, FollowsPrimary, says_read_only
@@ -31,6 +42,10 @@ class Wire:
         self._pool = client.connection_pool
         self._link: _Link | None = None
         self._connects = asyncio.Lock()
+        self._failures = 0
+        """How often it could not connect."""
+        self._failure: Exception = ConnectionError("Redis is not reachable")
+        """Why it last could not."""
 
     async def call(self, *command: Argument) -> Any:
         """Sends one command. Raises redis-py's ConnectionError or TimeoutError; it may nevertheless have run."""
@@ -48,12 +63,20 @@ class Wire:
             await self._link.close()
 
     async def _connect(self) -> "_Link":
+        before = self._failures
         async with self._connects:
             if self._link and self._link.is_open:  # another caller connected meanwhile
                 return self._link
+            if self._failures > before:  # or could not; trying in turn, each would wait for a silent server
+                raise copy(self._failure) from self._failure
             await self.close()
             connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
-            await connection.connect()
+            try:
+                await connection.connect()
+            except Exception as error:
+                self._failures += 1
+                self._failure = error
+                raise
             self._link = _Link(connection)
             return self._link
 
@@ -121,7 +144,16 @@ def transport_of(connection: Any) -> asyncio.Transport:
     return transport
 
 
+_ERRORS: dict[str, type[ResponseError]] = {
+    "NOSCRIPT": NoScriptError,
+    "OOM": OutOfMemoryError,
+    "CLUSTERDOWN": ClusterDownError,
+    "TRYAGAIN": TryAgainError,
+}
+
+
 def _error(text: str) -> ResponseError:
-    if text.startswith("NOSCRIPT"):
-        return NoScriptError(text)
-    return OutOfMemoryError(text) if text.startswith("OOM ") else ResponseError(text)
+    word, _, rest = text.partition(" ")
+    if word in ("MOVED", "ASK"):  # these take the slot and the node from the text
+        return (MovedError if word == "MOVED" else AskError)(rest)
+    return _ERRORS.get(word, ResponseError)(text)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import redis
 import uvloop
-from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError
 
 from dispatcher.store import wire as wire_module
 from dispatcher.store.connection import connect_async
@@ -118,3 +118,31 @@ def test_no_answer_in_time(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> N
             assert b"PONG" == await wire.call("PING")
 
     uvloop.run(scene())
+
+
+def test_silent_server(redis_url: str) -> None:
+    """Callers that wait for one connect fail with it: none of them tries again, and waits for as long once more."""
+
+    async def scene() -> None:
+        connects = 0
+
+        def count(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connects
+            connects += 1
+            open_.append(writer)
+
+        open_: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(count, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with wired(f"redis://127.0.0.1:{port}?socket_timeout=0.2") as wire:
+            failed = await asyncio.gather(*(wire.call("PING") for _ in range(10)), return_exceptions=True)
+            assert [True] * 10 == [isinstance(one, RedisError) for one in failed]
+            assert 1 == connects
+            with pytest.raises(RedisError):
+                await wire.call("PING")
+            assert 2 == connects
+        for writer in open_:
+            writer.close()
+        server.close()
+
+    asyncio.run(scene())
