@@ -18,12 +18,14 @@ from dispatcher.store.across.stats import StatsAcross
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import operator
 from dispatcher.store.ledger import Ledger
+from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.servers import Servers
 from tasks import wiring
 
 
 async def store(settings: Settings, servers: Servers) -> wiring.Store:
     """The store of several partitions. Raises RedisUnavailable if none answers, or OtherFormat."""
+    await require_partitions(servers, settings.key_prefix)
     of = Partitions(servers)
 
     def make(n: int) -> Ledger:

@@ -119,9 +119,10 @@ class Partitions:
 
     async def agree_at_start(self) -> None:
         """As `agree` for the only partition. Of several each is looked at when it is first led: a server may be away."""
-        await require_partitions(self._servers, self._settings.key_prefix, keep=True)
         if len(self.parts) == 1:
             await self.agree(0)
+        else:
+            await require_partitions(self._servers, self._settings.key_prefix, keep=True)
 
     async def agree(self, number: int) -> None:
         """Brings the data of a partition to this version's format. Raises OtherFormat, RedisUnavailable."""

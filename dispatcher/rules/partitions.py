@@ -45,6 +45,14 @@ def tags(partitions: int) -> tuple[str, ...]:
     raise AssertionError
 
 
+def another_number(found: int, given: int) -> str:
+    """What to say to a process whose number of partitions is not the installation's."""
+    return (
+        f"Redis holds an installation with {found} partition{'' if found == 1 else 's'}, and DISPATCHER_PARTITIONS is {given}: "
+        f"set it to {found}. It cannot be changed later (docs/partitions.md)"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Partitioning:
     """How an installation is divided."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import redis.asyncio
 
+from dispatcher.errors import OtherFormat
 from dispatcher.rules.outcomes import REJECTIONS
+from dispatcher.rules.partitions import another_number
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.keys import Keys
@@ -54,9 +56,14 @@ class Installation:
             return await redis_now_ms(self._client)
 
     async def format(self) -> str:
-        """The format number of the data in Redis; empty if none is stored."""
+        """The format number of the data in Redis; empty if none is stored.
+
+        Raises OtherFormat if these are the keys of an installation with one partition, and Redis holds one with several.
+        """
         with translated(self._url):
-            found = await self._client.get(self._keys.format)
+            found, count = await self._client.mget(self._keys.format, self._keys.count)
+        if count and not self._keys.is_tagged:
+            raise OtherFormat(another_number(int(count), 1))
         return (found or b"").decode()
 
     async def raise_format(self, number: int) -> None:

@@ -42,6 +42,11 @@ class Keys:
     """The partition's number."""
 
     @property
+    def is_tagged(self) -> bool:
+        """Whether these are the keys of one of several partitions."""
+        return "{" in self.prefix
+
+    @property
     def root(self) -> str:
         """The start of every key."""
         return f"{self.prefix}:"

@@ -5,6 +5,7 @@ registries, whose tags depend on the number: what is found there was written wit
 """
 
 from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.rules.partitions import another_number
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys, partitions_key
 from dispatcher.store.members import registries
@@ -12,7 +13,7 @@ from dispatcher.store.servers import Servers
 
 
 async def require_partitions(servers: Servers, prefix: str, *, keep: bool = False) -> None:
-    """Compares the number of partitions with the one that is kept; with `keep` stores it, if none is.
+    """Compares the number of partitions, which are several, with the one that is kept; with `keep` stores it, if none is.
 
     Raises OtherFormat if it is another one, or if there are several and Redis holds an installation with one; and RedisUnavailable.
     """
@@ -24,11 +25,8 @@ async def require_partitions(servers: Servers, prefix: str, *, keep: bool = Fals
         raise
     count = len(servers.keys)
     if found not in (0, count):
-        raise OtherFormat(
-            f"Redis holds an installation with {found} partition{'' if found == 1 else 's'}, and DISPATCHER_PARTITIONS is {count}: "
-            f"set it to {found}. It cannot be changed later (docs/partitions.md)"
-        )
-    if keep and count > 1:
+        raise OtherFormat(another_number(found, count))
+    if keep:
         await _keep(servers, prefix)
 
 

@@ -16,6 +16,7 @@ from dispatcher.health import Health
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.format import FORMAT
+from dispatcher.store.installation import Installation
 from dispatcher.store.keys import keys_of, partitions_key
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import Owners, Registry, mask_of, partitions_of, registries
@@ -217,6 +218,10 @@ def test_another_number_is_refused(redis_url: str) -> None:
                 if count == COUNT:
                     await require_partitions(servers, PREFIX, keep=True)
                     await require_partitions(servers, PREFIX)
+                    continue
+                if count == 1:
+                    with pytest.raises(OtherFormat, match=f"with {COUNT} partitions"):
+                        await Installation(servers.client(0), servers.keys[0]).format()
                     continue
                 with pytest.raises(
                     OtherFormat, match=f"with {COUNT} partitions.*DISPATCHER_PARTITIONS is {count}"

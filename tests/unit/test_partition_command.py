@@ -105,16 +105,16 @@ def test_slots_of_keys() -> None:
 
 
 WRONG = {
-    "redis+cluster://": "names no node",
-    "redis+cluster://,": "names no node",
+    "redis+cluster://": "names no host",
+    "redis+cluster://,": "names no host",
     "redis+cluster://:hush/x@a:1": "is no URL",
-    "redis+cluster://:hush@a:1/3": "of a cluster is",
+    "redis+cluster://:hush@a:1/3": "names a database",
     "redis+cluster://:hush@a:1?db=3": "names a database",
     "redis+cluster://:hush@a:1?hush=3": "has an option that is not known",
     "redis+cluster://:hush@a:1:2": "is no URL|has a port",
     "redis+cluster://:hush@a:1 b:2": "is no URL|blank",
-    "sentinel+cluster://:hush@a:1": "of a cluster is",
-    "redis://:hush@a http://:hush@b": "blank",
+    "sentinel+cluster://:hush@a:1": "must start with",
+    "redis://:hush@a http://:hush@b": "whose number 2 must start with",
     "redis://:hush@a,redis://:hush@b:0": "names port 0",
     "redis://:hush@a redis://hush@b": "no password",
 }
