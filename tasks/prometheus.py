@@ -150,8 +150,9 @@ class InstallationCollector:
             self._absent = store.absent
             endpoints, rejected = await store.endpoints.all(), await store.rejected.counts()
             figures = await store.installation.figures(endpoints, rejected)
-            ending = await store.certificates.ending(await store.installation.now_ms())
-            owners = Owners.read(await store.installation.workers(), self._settings.partitions)
+            now_ms = await store.installation.now_ms()
+            ending = await store.certificates.ending(now_ms)
+            owners = Owners.read(await store.installation.workers(), self._settings.partitions, now_ms)
             return figures | {
                 "refused": await store.refusals.totals(),
                 "certificates": ending,

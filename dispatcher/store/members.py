@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.ownership import ALIVE_MS
 from dispatcher.store.ledger import Ledger
 
 REGISTRIES = 3
@@ -47,11 +48,17 @@ class Owners:
     """The partitions that none leads."""
 
     @classmethod
-    def read(cls, heartbeats: Mapping[str, Mapping[str, Any]], partitions: int) -> "Owners":
-        """Reads heartbeats (Installation.workers). The only partition's owner is who leads intake."""
+    def read(
+        cls, heartbeats: Mapping[str, Mapping[str, Any]], partitions: int, now_ms: int | None = None
+    ) -> "Owners":
+        """Reads heartbeats (Installation.workers). The only partition's owner is who leads intake.
+
+        With `now_ms`, Redis's clock, those of workers that have died since are left out.
+        """
         of = {
             name: partitions_of(one.get("owns", "1" if one.get("leadsIntake") else "0"))
             for name, one in heartbeats.items()
+            if now_ms is None or now_ms - one["signedMs"] < ALIVE_MS
         }
         owned = frozenset[int]().union(*of.values())
         return cls(of, [one for one in range(partitions) if one not in owned])

@@ -7,6 +7,7 @@ from typing import Any
 from dispatcher.model import iso
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problem, problems
+from dispatcher.store.members import Owners
 from dispatcher.store.stats import WEEK_DAYS, WEEK_HOURS, Figures, total
 from tasks import wiring
 
@@ -27,11 +28,20 @@ async def overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]:
     return {
         "at": iso(now_ms),
         "now": {"queued": queued, **_now(endpoints)},
+        **await _owners(store, now_ms),
         "windows": {name: await _window(store, now_ms, hours, workspace) for name, hours in WINDOWS.items()},
         "apiRefused": {} if workspace else refused,
         "minutes": _rows(minutes[-SPARK_MINUTES:], 1),
         "hours": _rows(minutes, 60),
     }
+
+
+async def _owners(store: wiring.Store, now_ms: int) -> dict[str, Any]:
+    """Who leads which partitions, if there are several."""
+    if store.partitions == 1:
+        return {}
+    owners = Owners.read(await store.installation.workers(), store.partitions, now_ms)
+    return {"partitions": {"count": store.partitions, **owners.as_json()}}
 
 
 def _now(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def _print(found: dict[str, Any]) -> None:
         f"now: {now['queued']:,} on the queue, {tables.counted(now['waiting'], 'callback waits', 'callbacks wait')} ({now['inFlight']:,} in flight), "
         f"the oldest due {now['oldestDueAt'] or '-'}; endpoints: {states}{what}"
     )
+    if "partitions" in found:
+        _print_owners(found["partitions"])
     console.out.print()
     rows = [*_rows(list(found["windows"].values())), *_refused(found["apiRefused"], list(found["windows"]))]
     console.print_table(("", *found["windows"]), rows, "")
@@ -84,6 +86,14 @@ def _print(found: dict[str, Any]) -> None:
         for name, values in found[unit].items():
             if any(values):
                 _print_bars(name, sparkline(values), f"{title}, at most {max(values):,}")
+
+
+def _print_owners(found: dict[str, Any]) -> None:
+    """Prints how many partitions each worker leads, and which no worker does."""
+    owners = ", ".join(f"{len(owned)} by {name}" for name, owned in found["owners"].items() if owned)
+    without = ", ".join(map(str, found["withoutOwner"]))
+    alone = f"; without an owner: {without}" if without else ""
+    console.print_text(f"{found['count']} partitions: {owners or 'no worker is alive'}{alone}")
 
 
 def _rows(windows: Sequence[dict[str, Any]]) -> Iterator[Sequence[object]]:
