@@ -1,24 +1,16 @@
-"""A Redis or Valkey Cluster of real local servers: started, killed, frozen, failed over, its slots moved."""
+"""A Redis or Valkey Cluster of real local servers: failed over, its slots moved, made whole again."""
 
 import contextlib
-import random
 import shutil
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import redis
 
 from dispatcher.rules.partitions import SLOTS
-from dispatcher.store.connection import connect
+from tests.cluster.node import ClusterNode, wait
 
-DEADLINE_SECONDS = 30.0
-PORTS = range(11_000, 22_000)
-"""Below those that the system gives to outgoing connections; a node's other port, for its cluster, is 10,000 higher."""
 OPTIONS = {
     "cluster-enabled": "yes",
     "cluster-node-timeout": "1000",
@@ -30,103 +22,6 @@ OPTIONS = {
     "loglevel": "notice",
 }
 ABSENT_IN_6_2 = ("cluster-allow-replica-migration",)
-
-
-def wait(until: Callable[[], Any], what: str) -> Any:
-    """What the condition gives once it holds. A Redis that cannot answer yet does not fulfil it."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while True:
-        with contextlib.suppress(redis.RedisError):
-            if found := until():
-                return found
-        assert time.monotonic() < deadline, f"not in {DEADLINE_SECONDS:g} s: {what}"
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that is free, and whose other port is."""
-    while True:
-        port = random.choice(PORTS)
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 10_000))
-            return port
-
-
-class ClusterNode:
-    """One server."""
-
-    def __init__(self, folder: Path, executable: str, options: dict[str, str], login: str = "") -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"redis://{login}127.0.0.1:{self.port}"
-        self.client: redis.Redis = connect(self.url)
-        self._command = [executable, "--port", str(self.port), "--dir", str(folder)]
-        for name, value in options.items():
-            self._command += [f"--{name}", value]
-        self._process: subprocess.Popen[bytes] | None = None
-        self.id = ""
-
-    @property
-    def address(self) -> str:
-        """As the cluster writes it."""
-        return f"127.0.0.1:{self.port}"
-
-    def run(self, *command: Any) -> Any:
-        """A command; texts in its reply are decoded."""
-        return _decoded(self.client.execute_command(*command))
-
-    def start(self) -> None:
-        """Starts it, unless it runs, and does not wait until it answers."""
-        if self._process:
-            return
-        self.folder.mkdir(exist_ok=True)
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
-
-    def wait(self) -> None:
-        """Waits until it answers."""
-        wait(self.client.ping, f"{self.url} answers")
-
-    def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal."""
-        assert self._process
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """Ends it at once, as a crash would."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def freeze(self) -> None:
-        """It stays, and does nothing."""
-        self.signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """It goes on."""
-        if self._process:
-            self.signal(signal.SIGCONT)
-
-    def open_slots(self) -> list[str]:
-        """Slots that it gives away, or gets, key by key."""
-        [own] = (line for line in self.nodes() if "myself" in line[2])
-        return [field[1:].split("-")[0] for field in own[8:] if field.startswith("[")]
-
-    def info(self, name: str) -> str:
-        """A line of CLUSTER INFO."""
-        lines = self.run("CLUSTER", "INFO").splitlines()
-        return dict(line.split(":", 1) for line in lines)[name]
-
-    def nodes(self) -> list[list[str]]:
-        """The lines of CLUSTER NODES."""
-        return [line.split() for line in self.run("CLUSTER", "NODES").splitlines()]
-
-    @property
-    def is_primary(self) -> bool:
-        """Whether it takes itself for one."""
-        return bool(self.run("ROLE")[0] == "master")
 
 
 class Cluster:
@@ -318,9 +213,3 @@ def frozen(*nodes: ClusterNode) -> Iterator[None]:
 
 def _is_linked(role: list[Any]) -> bool:
     return role[0] == "master" or role[3] == "connected"
-
-
-def _decoded(reply: Any) -> Any:
-    if isinstance(reply, bytes):
-        return reply.decode(errors="surrogateescape")
-    return [_decoded(one) for one in reply] if isinstance(reply, list | tuple) else reply

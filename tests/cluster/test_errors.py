@@ -12,8 +12,9 @@ from dispatcher.store.connection import connect, connect_async, translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Wire
 from tasks.redis_server import RedisServer
+from tests.cluster.node import free_port
 from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
-from tests.cluster.servers import Cluster, free_port
+from tests.cluster.servers import Cluster
 from tests.cluster.stub import ALL_MINE, Stub
 
 P = 5
@@ -125,6 +126,17 @@ def test_nodes_that_do_not_agree(runner: asyncio.Runner) -> None:
             f"Redis at {node.url}/0 (partition {P}) says that slot 5 is on 127.0.0.1:1, where it is not by the cluster's map. "
             "Work on its keys goes on when the nodes agree; if they do not, look at redis-cli --cluster check"
         )
+
+
+@pytest.mark.parametrize(
+    ("answer", "slot"),
+    [("-TRYAGAIN Multiple keys request during rehashing of slot", "a slot"), ("-ASK 5 ?:1", "slot 5")],
+)
+def test_slot_on_the_move(runner: asyncio.Runner, answer: str, slot: str) -> None:
+    """A slot of whose keys a node has some only, or not this one, is said to be on the move."""
+    with Stub(answer) as node:
+        says = rf"^Redis at {node.url}/0 \(partition {P}\) is moving {slot} to another node key by key"
+        assert re.search(says, error_of([node.url], runner))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store import wire
 from dispatcher.store.cluster import ClusterServers
 from dispatcher.store.connection import translated
+from tests.cluster.node import ClusterNode, wait
 from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
-from tests.cluster.servers import Cluster, ClusterNode, wait
+from tests.cluster.servers import Cluster
 from tests.world import callback
 
 P = 5

@@ -12,8 +12,9 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.cluster import ClusterServers
 from dispatcher.store.connection import translated
 from tests.cluster.conftest import Find
+from tests.cluster.node import wait
 from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
-from tests.cluster.servers import Cluster, wait
+from tests.cluster.servers import Cluster
 from tests.faults.proxy import Proxy
 from tests.http.test_transport import Certificates
 

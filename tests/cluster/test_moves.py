@@ -9,8 +9,9 @@ from redis.exceptions import ResponseError
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.script_text import source
+from tests.cluster.node import ClusterNode
 from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
-from tests.cluster.servers import Cluster, ClusterNode
+from tests.cluster.servers import Cluster
 from tests.world import START_MS, TOKEN, callback
 
 P = 5
