@@ -39,6 +39,8 @@ class FakeSentinel:
         self.asked.append(command)
         if command[0].upper() != b"SENTINEL":
             return b"+OK\r\n"
+        if command[1].upper().startswith(b"GET-"):
+            return _array(["127.0.0.1", str(self.names)])
         state = {
             "name": "main",
             "ip": "127.0.0.1",
@@ -46,9 +48,8 @@ class FakeSentinel:
             "flags": self.flags,
             "num-other-sentinels": 0,
         }
-        words = [str(word) for pair in state.items() for word in pair]
-        reply = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
-        return ("*1\r\n" * (command[1].upper() == b"MASTERS") + reply).encode()
+        reply = _array([str(word) for pair in state.items() for word in pair])
+        return b"*1\r\n" * (command[1].upper() == b"MASTERS") + reply
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -61,8 +62,13 @@ class FakeSentinel:
         self._server.server_close()
 
 
+def _array(words: list[str]) -> bytes:
+    return (f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)).encode()
+
+
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
+    request_queue_size = 128
     daemon_threads = True
     sentinel: FakeSentinel
 

@@ -2,9 +2,14 @@
 
 Each new connection asks the sentinels where the primary is. One that finds itself at a replica closes, with the idle ones
 of its pool, so that the next one asks again: a fail-over needs no restart.
+
+After SENTINEL FAILOVER the old primary accepts writes for some 10 s more, which are lost when it becomes a replica. So the
+sentinels are also asked every CHECK_SECONDS, and connections to a server that they no longer name are left.
 """
 
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -30,6 +35,11 @@ from dispatcher.store.topology import Topology
 
 TIMEOUT_SECONDS = 2.0
 """Of connecting to a sentinel, and of its answer, unless the URL says otherwise. They are asked one after another."""
+
+CHECK_SECONDS = 1.0
+"""How often the sentinels are asked while connections are used."""
+CHECK_AGAIN_SECONDS = 10.0
+"""The same after none of them named a primary: then the connections that there are go on."""
 
 Address = tuple[str, int]
 
@@ -75,14 +85,25 @@ def says_read_only(error: Exception) -> bool:
     return isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in str(error))
 
 
-def address_in(reply: Iterable[bytes]) -> Address:
-    """The address in the reply to SENTINEL MASTER. Raises NoPrimary if the sentinel holds it for down."""
-    words = iter(reply)
-    found = {name.decode(): value.decode() for name, value in zip(words, words, strict=True)}
-    flags = found["flags"].split(",")
-    if "master" not in flags or "s_down" in flags or "o_down" in flags:
+def address_in(state: Iterable[bytes], address: Iterable[bytes] | None) -> Address:
+    """The primary's address in the replies to SENTINEL MASTER and SENTINEL GET-MASTER-ADDR-BY-NAME.
+
+    Near the end of a fail-over the second one already names the new primary. Raises NoPrimary if it is held for down.
+    """
+    try:
+        words = iter(state)
+        known = {name.decode(): value.decode() for name, value in zip(words, words, strict=True)}
+        host, port = (part.decode() for part in address or ())
+        named, last, flags = (
+            (host, int(port)),
+            (known["ip"], int(known["port"])),
+            set(known["flags"].split(",")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise NoPrimary(Why.NO_SENTINEL) from None
+    if named == last and ("master" not in flags or {"s_down", "o_down"} & flags):
         raise NoPrimary(Why.DOWN)
-    return found["ip"], int(found["port"])
+    return named
 
 
 def no_primary(failures: list[Exception]) -> NoPrimary:
@@ -131,7 +152,9 @@ class Sentinels(_Sentinels):
             try:
                 connection.connect()
                 connection.send_command("SENTINEL", "MASTER", name)
-                found = address_in(connection.read_response())
+                state = connection.read_response()
+                connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+                found = address_in(state, connection.read_response())
             except (RedisError, OSError) as error:
                 failures.append(error)
             else:
@@ -152,7 +175,9 @@ class AsyncSentinels(_Sentinels):
             try:
                 await connection.connect()
                 await connection.send_command("SENTINEL", "MASTER", name)
-                found = address_in(await connection.read_response())
+                state = await connection.read_response()
+                await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+                found = address_in(state, await connection.read_response())
             except (RedisError, OSError) as error:
                 failures.append(error)
             else:
@@ -184,6 +209,12 @@ class _TlsConnection(_Connection, redis.SSLConnection):
 class FollowsPrimary(redis.asyncio.sentinel.SentinelManagedConnection):
     """asyncio's connection to the primary."""
 
+    async def is_left(self) -> bool:
+        """Whether the sentinels now name another server; False if none of them answers."""
+        with suppress(NoPrimary):
+            return bool(await self.connection_pool.get_master_address() != (self.host, self.port))
+        return False
+
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """As redis-py's, but also sees READONLY in the error of a script."""
         try:
@@ -205,9 +236,31 @@ class _AsyncTlsConnection(FollowsPrimary, redis.asyncio.SSLConnection):
 class Pool(redis.sentinel.SentinelConnectionPool, redis.BlockingConnectionPool):
     """Blocking connections to the primary; a caller waits while all are in use."""
 
+    _check_at = 0.0
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's, to the server that the sentinels name now."""
+        if self.master_address and (now := time.monotonic()) >= self._check_at:
+            self._check_at = now + CHECK_AGAIN_SECONDS
+            with suppress(NoPrimary):
+                self.get_master_address()  # type: ignore[no-untyped-call]
+                self._check_at = now + CHECK_SECONDS
+        return super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
+
 
 class AsyncPool(redis.asyncio.sentinel.SentinelConnectionPool, redis.asyncio.BlockingConnectionPool):
     """asyncio's connections to the primary; a caller waits while all are in use."""
+
+    _check_at = 0.0
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's, to the server that the sentinels name now."""
+        if self.master_address and (now := time.monotonic()) >= self._check_at:
+            self._check_at = now + CHECK_AGAIN_SECONDS
+            with suppress(NoPrimary):
+                await self.get_master_address()  # type: ignore[no-untyped-call]
+                self._check_at = now + CHECK_SECONDS
+        return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
 
 
 def pool(topology: Topology, options: Mapping[str, Any]) -> Pool:

@@ -90,6 +90,7 @@ class _Link(asyncio.Protocol):
         self._transport = transport_of(connection)
         self._transport.set_protocol(self)
         self._follows = isinstance(connection, FollowsPrimary)
+        self._asking: asyncio.Task[None] | None = None
         self._reader = hiredis.Reader(replyError=_error)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_late_ones)
@@ -115,13 +116,24 @@ class _Link(asyncio.Protocol):
             self.connection_lost(None)
         else:
             self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_late_ones)
+            if self._follows and (self._asking is None or self._asking.done()):
+                self._asking = self._loop.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        """Asks the sentinels whether this is still the primary."""
+        if await self._connection.is_left():
+            self._leave()
+
+    def _leave(self) -> None:
+        """Has the next call connect to the new primary; what is still under way then fails."""
+        self._why, self.is_open = BecameReplica("the primary has become a replica"), False
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             future, _ = self._waiting.popleft()
             if self._follows and isinstance(reply, Exception) and says_read_only(reply):
-                self._why, self.is_open = BecameReplica("the primary has become a replica"), False
+                self._leave()
             if future.done():  # its caller was cancelled
                 continue
             if isinstance(reply, Exception):
@@ -132,6 +144,8 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.is_open = False
         self._watch.cancel()
+        if self._asking:
+            self._asking.cancel()
         while self._waiting:
             future, _ = self._waiting.popleft()
             if not future.done():

@@ -1,7 +1,9 @@
 """What a worker's channel to a Redis broker does with kombu's private names, on a real server."""
 
+import gc
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,9 +31,12 @@ def broker_url(request: pytest.FixtureRequest, redis_server: RedisServer, redis_
     """The broker, as its setting names it."""
     if request.param == "one server":
         yield redis_url
-        return
-    with Proxy(redis_server.socket) as proxy, FakeSentinel(proxy.port) as sentinel:
-        yield sentinel.url
+    else:
+        with Proxy(redis_server.socket) as proxy, FakeSentinel(proxy.port) as sentinel:
+            yield sentinel.url
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # kombu leaves its sockets in reference cycles
 
 
 @pytest.fixture

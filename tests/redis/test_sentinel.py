@@ -1,7 +1,9 @@
 """Sentinel: each client goes to the present primary, finds the next one after a fail-over, and says what is wrong."""
 
 import asyncio
+import gc
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ from redis.exceptions import ConnectionError, ReadOnlyError
 
 from dispatcher import AsyncDispatcher, Dispatcher
 from dispatcher.errors import RedisUnavailable
+from dispatcher.store import sentinel as sentinel_module
+from dispatcher.store import wire as wire_module
 from dispatcher.store.connection import connect, connect_async, translated
 from dispatcher.store.redis_url import with_authorities
 from dispatcher.store.sentinel import BecameReplica
@@ -23,7 +27,7 @@ from tests.fake_sentinel import FakeSentinel
 from tests.faults.proxy import Proxy
 from tests.http.test_transport import Certificates
 from tests.redis.test_tls import celerys
-from tests.sentinels import Sentinels, free_port
+from tests.sentinels import Sentinels, free_port, wait_until
 
 REFUSED = r"certificate of (rediss\+)?sentinel://127\.0\.0\.1.* is refused"
 WRITES_IN_A_SCRIPT = "return redis.call('INCR', KEYS[1])"
@@ -177,11 +181,17 @@ WRITES = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture
+def rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentinels are asked only when a connection is made, and once more."""
+    monkeypatch.setattr(sentinel_module, "CHECK_SECONDS", 1000)
+
+
 @WRITES
-def test_a_client_leaves_a_replica(pair: list[int], command: tuple[str, ...]) -> None:
+def test_a_client_leaves_a_replica(pair: list[int], rarely: None, command: tuple[str, ...]) -> None:
     """A write that a replica refuses closes the client's connection, and the next one goes to the new primary."""
     with FakeSentinel(pair[0]) as sentinel, connect(sentinel.url) as client:
-        assert 1 == client.execute_command(*command)
+        assert [1, 2] == [client.execute_command(*command) for _ in range(2)]
         demote(pair, sentinel)
         with (
             pytest.raises(RedisUnavailable, match=r"has become a replica.*fail-over"),
@@ -193,13 +203,13 @@ def test_a_client_leaves_a_replica(pair: list[int], command: tuple[str, ...]) ->
 
 
 @WRITES
-def test_an_async_client_leaves_a_replica(pair: list[int], command: tuple[str, ...]) -> None:
+def test_an_async_client_leaves_a_replica(pair: list[int], rarely: None, command: tuple[str, ...]) -> None:
     """The same of asyncio's client."""
 
     async def scene(sentinel: FakeSentinel) -> None:
         client = connect_async(sentinel.url)
         try:
-            assert 1 == await client.execute_command(*command)
+            assert [1, 2] == [await client.execute_command(*command) for _ in range(2)]
             demote(pair, sentinel)
             with pytest.raises(BecameReplica):
                 await client.execute_command(*command)
@@ -230,7 +240,73 @@ def test_a_wire_leaves_a_replica(pair: list[int], command: tuple[str, ...]) -> N
         asyncio.run(scene(sentinel))
 
 
-def test_all_of_a_pools_connections_move(pair: list[int]) -> None:
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentinels are asked more often than usual."""
+    monkeypatch.setattr(sentinel_module, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(sentinel_module, "CHECK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(wire_module, "WATCH_SECONDS", 0.05)
+
+
+def test_a_client_leaves_who_is_no_longer_named(pair: list[int], often: None) -> None:
+    """Though the old primary goes on taking writes, as for some 10 s after SENTINEL FAILOVER, they go to the new one."""
+    with FakeSentinel(pair[0]) as sentinel, connect(sentinel.url) as client, redis.Redis(port=pair[1]) as new:
+        client.incr("n")
+        sentinel.names = pair[1]
+        wait_until(lambda: client.incr("n") and new.get("n"), what="a write at the new primary")
+
+
+def test_others_leave_who_is_no_longer_named(pair: list[int], often: None) -> None:
+    """The same of asyncio's client and of the wire."""
+
+    async def scene(sentinel: FakeSentinel) -> None:
+        async with wired(sentinel.url) as wire:
+            client = connect_async(sentinel.url)
+            await client.incr("by-client")
+            await wire.call("INCR", "by-wire")
+            sentinel.names = pair[1]
+            with redis.Redis(port=pair[1]) as new:
+                async with asyncio.timeout(30):
+                    while new.exists("by-client", "by-wire") < 2:
+                        await client.incr("by-client")
+                        with suppress(BecameReplica):
+                            await wire.call("INCR", "by-wire")
+                        await asyncio.sleep(0.01)
+            await client.aclose()
+
+    with FakeSentinel(pair[0]) as sentinel:
+        asyncio.run(scene(sentinel))
+
+
+def test_connections_go_on_without_sentinels(pair: list[int], often: None) -> None:
+    """Once connected, no client needs the sentinels until its connection breaks."""
+
+    async def scene(url: str, stop: Callable[[], None]) -> None:
+        async with wired(url) as wire:
+            client = connect_async(url)
+            with connect(url) as blocking:
+                stopped = False
+                for _ in range(20):
+                    assert [1, 1, b"PONG"] == [
+                        blocking.execute_command("APPEND", "a", "") + 1,
+                        await client.execute_command("APPEND", "b", "") + 1,
+                        await wire.call("PING"),
+                    ]
+                    if not stopped:
+                        stop()
+                        stopped = True
+                    await asyncio.sleep(0.05)
+            await client.aclose()
+
+    with FakeSentinel(pair[0]) as sentinel:
+
+        def stop() -> None:
+            sentinel.flags = "master,o_down"
+
+        asyncio.run(scene(sentinel.url, stop))
+
+
+def test_all_of_a_pools_connections_move(pair: list[int], rarely: None) -> None:
     """Idle connections to the old primary are closed when a new one finds the new primary: none is used again."""
 
     async def scene(sentinel: FakeSentinel) -> None:
@@ -317,8 +393,17 @@ def by_celery(url: str, *_: str) -> Any:
     return True
 
 
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """kombu leaves its sockets in reference cycles."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.mark.parametrize("ask", [by_client, by_async_client, by_wire, by_celery])
-def test_tls(server_program: str, tmp_path: Path, ask: Ask) -> None:
+def test_tls(server_program: str, tmp_path: Path, collected: None, ask: Ask) -> None:
     """With rediss+sentinel:// sentinels and servers are both asked with TLS, and both certificates are verified."""
     certificates = Certificates(tmp_path)
     good, bad = certificates.server("127.0.0.1"), certificates.server("other.test")
