@@ -16,18 +16,19 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
-from dispatcher.store.connection import safe_url, translate, translated
+from dispatcher.store.across.presence import Presence, url_of
+from dispatcher.store.connection import translated
 from dispatcher.store.damaged import number, reply
 from dispatcher.store.keys import Keys
-from dispatcher.store.servers import Node, Servers
+from dispatcher.store.servers import Servers
 from dispatcher.store.wire import Argument, Call
 
 AT_ONCE_PER_NODE = 8
 """Partitions of one server that are asked at the same time."""
-SILENCE_SECONDS = 2.0
-"""A server that does not answer PING for so long is not asked."""
-AWAY_SECONDS, PRESENT_SECONDS = 10.0, 1.0
-"""For how long a server that did not answer, or did, is taken for absent or present without a PING."""
+AWAY_SECONDS = 10.0
+"""For how long a command takes a server that did not answer for away, without asking it again."""
+SERVICE_AWAY_SECONDS = 1.0
+"""The first for a service: a fail-over may be over soon."""
 ROUTE_SECONDS = 2.0
 """For how long it is remembered over how many partitions a workspace is spread."""
 AWAY = ConnectionError, RedisTimeout, OSError
@@ -47,8 +48,7 @@ class Partitions:
         self.partitioning = Partitioning(len(servers.keys))
         self.absent = Absent(len(servers.keys))
         """Those that did not answer so far."""
-        self._away: dict[str, tuple[float, RedisUnavailable]] = {}
-        self._present: dict[str, float] = {}
+        self._presence = Presence(servers, SERVICE_AWAY_SECONDS if needs_all else AWAY_SECONDS)
         self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(AT_ONCE_PER_NODE)
         )
@@ -85,10 +85,7 @@ class Partitions:
 
     def url(self, partition: int) -> str:
         """The URL of a partition's server, for error texts; empty if none is known."""
-        try:
-            return self.servers.node(partition).url
-        except RedisUnavailable:
-            return ""
+        return url_of(self.servers, partition)
 
     def by_node(self) -> dict[str, list[int]]:
         """The partitions of each server, by its name; those whose server is not known are left out."""
@@ -128,46 +125,19 @@ class Partitions:
 
     async def ask(self, partition: int, ask: Callable[[int], Awaitable[T]]) -> T:
         """The answer of one partition. Raises RedisUnavailable, at once if its server is known to be away."""
-        node = self.servers.node(partition)
-        async with self._gates[node.name]:
-            await self._require_present(node)
+        async with self._gates[self._presence.node(partition)]:
+            node = await self._presence.require(partition)
             try:
                 return await ask(partition)
             except RedisUnavailable as error:
                 if isinstance(error.__cause__, AWAY):
-                    self._noted_away(node, error)
+                    self._presence.noted_away(node, error)
                 raise
-
-    async def _require_present(self, node: Node) -> None:
-        """Raises RedisUnavailable for a server that does not answer, or did not some seconds ago."""
-        now = time.monotonic()
-        away_until, problem = self._away.get(node.name, (0.0, None))
-        if problem and now < away_until:
-            raise problem
-        if now < self._present.get(node.name, 0.0):
-            return
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                await node.wire.call("PING")
-        except TimeoutError as error:
-            text = f"Redis at {safe_url(node.url)} does not answer within {SILENCE_SECONDS:g} s"
-            raise self._noted_away(node, RedisUnavailable(text)) from error
-        except (RedisError, OSError) as error:
-            found = translate(error, node.url)
-            if isinstance(found, RedisUnavailable):
-                self._noted_away(node, found)
-            raise found from error
-        self._present[node.name] = time.monotonic() + PRESENT_SECONDS
-
-    def _noted_away(self, node: Node, problem: RedisUnavailable) -> RedisUnavailable:
-        self._away[node.name] = time.monotonic() + AWAY_SECONDS, problem
-        self._present.pop(node.name, None)
-        return problem
 
     async def first(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """The answer of the first server that answers, in the order of partitions. Raises RedisUnavailable if none does."""
         problem: RedisUnavailable | None = None
-        for partition in [some[0] for some in self.by_node().values()]:
+        for partition in [some[0] for some in self.by_node().values()] or [0]:
             try:
                 return await self.ask(partition, ask)
             except RedisUnavailable as error:
