@@ -159,7 +159,7 @@ def _refusal(kind: type[RedisUnavailable], url: str, what: str, advice: str) -> 
 
 
 def _read_only(url: str) -> RedisUnavailable:
-    if "+sentinel:" in url:
+    if "+sentinel:" in url.lower():
         what, advice = "has become a replica and refuses writes", "wait for the end of Sentinel's fail-over"
         return _refusal(RedisUnavailable, url, what, advice)
     what = "is a read-only replica and refuses writes"
