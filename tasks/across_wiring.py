@@ -1,8 +1,11 @@
 """Builds the store of an installation with several partitions."""
 
+import asyncio
 import sys
+from contextlib import suppress
 
 from config.settings import Settings
+from dispatcher.errors import RedisUnavailable
 from dispatcher.store import format
 from dispatcher.store.across.api_keys import ApiKeysAcross
 from dispatcher.store.across.audit import AuditAcross
@@ -12,6 +15,7 @@ from dispatcher.store.across.endpoints import EndpointsAcross
 from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.ledger import LedgerAcross
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.presence import SILENCE_SECONDS
 from dispatcher.store.across.refused_calls import RefusalsAcross
 from dispatcher.store.across.rejected import RejectedAcross
 from dispatcher.store.across.stats import StatsAcross
@@ -25,14 +29,15 @@ from tasks import wiring
 
 async def store(settings: Settings, servers: Servers) -> wiring.Store:
     """The store of several partitions. Raises RedisUnavailable if none answers, or OtherFormat."""
-    await require_partitions(servers, settings.key_prefix)
     of = Partitions(servers)
 
     def make(n: int) -> Ledger:
         return wiring.ledger(settings, of.servers.wire(n).call, of=of.keys[n], url=of.url(n))
 
     of_all, installation = LedgerAcross(of, make), InstallationAcross(of)
-    for n, number in (await installation.formats()).items():
+    formats = await installation.formats()
+    await _require_partitions(settings, servers, keep=not all(formats.values()))
+    for n, number in formats.items():
         await format.agree(of_all.at(n), number, installation.workers)
     of.absent.forget()  # nothing was read yet
     return wiring.Store(
@@ -52,3 +57,10 @@ async def store(settings: Settings, servers: Servers) -> wiring.Store:
         [(of.servers.client(some[0]), of.url(some[0])) for some in of.by_node().values()],
         len(of.keys),
     )
+
+
+async def _require_partitions(settings: Settings, servers: Servers, *, keep: bool) -> None:
+    """Raises OtherFormat if the installation has another number of partitions; a server that is away is not waited for."""
+    with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
+        async with asyncio.timeout(SILENCE_SECONDS):
+            await require_partitions(servers, settings.key_prefix, keep=keep)

@@ -171,7 +171,7 @@ async def _warn_about_redis(settings: Settings) -> None:
     """Logs whatever in this Redis's configuration would lose data; `dispatcher check` shows more. Never ends the worker."""
     try:
         async with wiring.store(settings) as store:
-            for finding in await look_at_redis(store.client, wiring.redis_url(settings)):
+            for finding in [one for of in store.nodes for one in await look_at_redis(*of)]:
                 if finding.verdict is Verdict.BAD:
                     log.warning("redis.unsafe", problem=finding.detail, action=finding.advice)
     except (RedisUnavailable, OtherFormat):

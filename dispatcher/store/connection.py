@@ -207,7 +207,7 @@ def _refusal(kind: type[RedisUnavailable], where: str, what: str, advice: str) -
 
 
 def _read_only(url: str, where: str) -> RedisUnavailable:
-    if "+sentinel:" in url:
+    if "+sentinel:" in url.lower():
         what, advice = "has become a replica and refuses writes", "wait for the end of Sentinel's fail-over"
         return _refusal(RedisUnavailable, where, what, advice)
     what = "is a read-only replica and refuses writes"

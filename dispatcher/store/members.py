@@ -1,7 +1,7 @@
 """The live workers of an installation with several partitions, by the registries that hold their heartbeats.
 
-A registry is a partition to which every worker writes its heartbeat. There are three, as far apart as partitions are, so
-on different servers if there are several: one that is away hides no worker.
+A registry is a partition to which every worker writes its heartbeat. There are three, on different servers if there are
+several: one that is away hides no worker.
 """
 
 import asyncio
@@ -20,8 +20,16 @@ BEAT_SECONDS = 1.0
 
 
 def registries(partitions: int) -> list[int]:
-    """The partitions that are registries."""
-    return sorted({number * partitions // REGISTRIES for number in range(REGISTRIES)})
+    """The partitions that are registries: a third of all apart, so on different nodes of a cluster.
+
+    With n plain servers partition i is on server i modulo n: so they differ modulo 6, and by it modulo 2 and 3.
+    """
+    found = set()
+    for number in range(min(REGISTRIES, partitions)):
+        first = number * partitions // REGISTRIES
+        nearest = next(one for one in range(first, first + 6) if one % 6 == number)
+        found.add(nearest if nearest < partitions else number)
+    return sorted(found)
 
 
 def mask_of(partitions: Sequence[int] | frozenset[int] | set[int]) -> str:

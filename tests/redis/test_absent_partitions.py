@@ -13,7 +13,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.outcomes import State
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
-from dispatcher.store.across.installation import registries
+from dispatcher.store.members import registries
 from tasks import wiring
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Wanted

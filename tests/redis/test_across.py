@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.errors import InvalidInput, NotFound, StillWaiting
+from dispatcher.errors import InvalidInput, NotFound, OtherFormat, StillWaiting
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
 from dispatcher.store.across import (
@@ -329,3 +329,12 @@ def test_large_and_damaged_counters(both: list[Installed]) -> None:
     first, second = (of.do(counted) for of in both)
     assert first == second
     assert 12 * 300 + 12 == len(first[0])
+
+
+def test_another_number_of_partitions(many: Installed, servers: list[str]) -> None:
+    """A command with another number of partitions than the installation has is refused, also with one, and changes nothing."""
+    many.do(workspaces.add, "acme", "zeckta", Wanted("https://a.example/hooks"), None)
+    for wrong, urls in ((4, servers), (1, servers[:1])):
+        with installed(urls, wrong) as other, pytest.raises(OtherFormat, match="set it to 8"):
+            other.do(workspaces.add, "bluefin", "zeckta", Wanted("https://b.example/hooks"), None)
+    assert ["acme"] == many.do(lambda store: store.workspaces.names())

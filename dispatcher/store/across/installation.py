@@ -5,6 +5,7 @@ from typing import Any
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.installation import Installation, Load, Memory
+from dispatcher.store.members import registries
 
 
 class InstallationAcross(Installation):
@@ -81,8 +82,3 @@ class InstallationAcross(Installation):
         found = (await self._partitions.everywhere(lambda n: self._at(n).memory(), one_of_each)).values()
         limits = [one.limit for one in found]
         return Memory(sum(one.used for one in found), sum(limits) if all(limits) else 0)
-
-
-def registries(partitions: int) -> list[int]:
-    """The partitions in which workers register: three, so that one server that is away hides none of them."""
-    return sorted({0, partitions // 3, 2 * partitions // 3})

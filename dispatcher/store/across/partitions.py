@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
-from dispatcher.store.across.presence import Presence, url_of
+from dispatcher.store.across.presence import Presence
 from dispatcher.store.connection import translated
 from dispatcher.store.damaged import number, reply
 from dispatcher.store.keys import Keys
@@ -84,8 +84,8 @@ class Partitions:
             return await self.servers.wire(partition).call(*command)
 
     def url(self, partition: int) -> str:
-        """The URL of a partition's server, for error texts; empty if none is known."""
-        return url_of(self.servers, partition)
+        """Where a partition lies, for error texts."""
+        return self.servers.url(partition)
 
     def by_node(self) -> dict[str, list[int]]:
         """The partitions of each server, by its name; those whose server is not known are left out."""

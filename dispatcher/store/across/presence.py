@@ -45,10 +45,10 @@ class Presence:
         try:
             await self._ping(node, partition)
         except TimeoutError as error:
-            text = f"Redis at {safe_url(url_of(self._servers, partition))} does not answer within {SILENCE_SECONDS:g} s"
+            text = f"Redis at {safe_url(self._servers.url(partition))} does not answer within {SILENCE_SECONDS:g} s"
             raise self.noted_away(node, RedisUnavailable(text)) from error
         except (RedisError, OSError, RedisUnavailable) as error:
-            found = translate(error, url_of(self._servers, partition))
+            found = translate(error, self._servers.url(partition))
             if isinstance(found, RedisUnavailable):
                 self.noted_away(node, found)
             raise found from error
@@ -81,11 +81,3 @@ class Presence:
             self._away[node] = time.monotonic() + self._away_seconds, problem
             self._present.pop(node, None)
         return problem
-
-
-def url_of(servers: Servers, partition: int) -> str:
-    """The URL of a partition's server, for error texts; empty if none is known."""
-    try:
-        return servers.node(partition).url
-    except RedisUnavailable:
-        return ""
