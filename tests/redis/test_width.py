@@ -9,9 +9,15 @@ import redis
 
 from config.settings import Settings
 from dispatcher.errors import InvalidInput, NotFound, RedisUnavailable, StillWaiting
+from dispatcher.model import Status
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Failed, Retry
+from dispatcher.store.across.messages import MessagesAcross
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.replies import Stopped
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.recorder import Recorder
 from tasks import wiring
 from tasks.actions import endpoints, events, purge, replay, workspaces
 from tasks.actions.events import Filter
@@ -19,7 +25,8 @@ from tasks.actions.replay import How
 from tasks.actions.workspaces import Wanted
 from tests.command import command
 from tests.divided import Installed, installed, two_servers
-from tests.world import callback
+from tests.messages import change
+from tests.world import TOKEN, callback
 
 P = 8
 NAME, ENDPOINT = "acme", "acme https://a.example:443"
@@ -141,6 +148,57 @@ def test_changes(many: Installed) -> None:
     accepted(many, "w0", "w1", "w2", "w3")
     accepted(many, "f0", "f1", "f2", state="failed")
     assert [Stopped.CHANGED, "stopped", Stopped.CHANGED, 4, "replayed", 5, 5, 7, 0] == many.do(change)
+
+
+def test_messages(many: Installed) -> None:
+    """The message store finds a workspace's messages in all of its partitions, page by page; of two records the newer counts."""
+
+    def tell(place: int, status: str, uuid: str, at_ms: int) -> None:
+        world, batch, recorder = (
+            many.worlds[places(many)[place]],
+            ToAccept(),
+            Recorder(604_800_000, Metrics()),
+        )
+        about = {"campaign_id": "spring", "customer_message_id": f"c-{uuid}", "reference": {"key": "r"}}
+        dialect = {"z": "zeckta", "n": "namirial", "q": "qlara"}[uuid[0]]  # each has look-ups of its own
+        recorder.add(batch, change(status, uuid, at_ms=at_ms, workspace=NAME, **about), dialect, 0)
+        world.run(world.ledger.accept(TOKEN, {}, [], batch))
+
+    async def read() -> list[Any]:
+        servers = wiring.servers(many.settings)
+        messages, after = MessagesAcross(Partitions(servers, needs_all=True)), many.now + 1000
+        phone = "+233200000001"
+        search = {"from_ms": many.now - 100_000, "to_ms": after, "now_ms": after}
+        found = [
+            await messages.get_many(NAME, ["z4", "z0", "z9", "z2"]),
+            await messages.to_phone(NAME, phone, after, 3, lambda _: True),
+            await messages.with_reference(NAME, "r", after, 2, lambda _: True),
+            [one for skip in (0, 2, 4) for one in await messages.recipients(NAME, "spring", skip, 2)],
+            [
+                one
+                for skip in (0, 4)
+                for one in await messages.sent_between(NAME, "SMS", skip=skip, count=4, **search)
+            ],
+            [*(await messages.of_customer(NAME, "SMS", ["c-q1", "c-q3", "c-q9"])).values()],
+        ]
+        campaign = await messages.campaign(NAME, "spring")
+        newest = await messages.get(NAME, "z0")
+        await servers.aclose()
+        assert campaign
+        assert newest
+        return [[one.uuid for one in some] for some in found] + [campaign.recipients, newest.status]
+
+    for number in range(5):
+        for one in "znq":
+            tell(number % 3, "SENT", f"{one}{number}", many.now - 50_000 + number * 1000)
+    tell(2, "DELIVERED", "z0", many.now)  # as after the width was changed: its first record is in partition 0
+    by_id, to_phone, referred, recipients, sent, of_customer, count, status = many.worlds[0].run(read())
+    assert ["z4", "z0", "z2"] == by_id
+    assert (["n4", "n3", "n2"], ["n4", "n3"]) == (to_phone, referred)
+    assert [f"z{number}" for number in range(5)] == sorted(set(recipients))
+    assert [f"q{number}" for number in range(5)] == sorted(sent)
+    assert (["q1", "q3"], Status.DELIVERED) == (of_customer, status)
+    assert 6 == count  # one that is in two partitions counts in both
 
 
 def test_removal(many: Installed) -> None:

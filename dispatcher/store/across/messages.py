@@ -40,7 +40,7 @@ class MessagesAcross(Messages):
             for id_, one in some.items():
                 if id_ not in found or found[id_].sent_ms < one.sent_ms:
                     found[id_] = one
-        return found
+        return {id_: found[id_] for id_ in ids if id_ in found}
 
     async def to_phone(
         self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free
