@@ -26,7 +26,7 @@ def registries(partitions: int) -> list[int]:
     """
     found = set()
     for number in range(min(REGISTRIES, partitions)):
-        first = number * partitions // REGISTRIES
+        first = -(-number * partitions // REGISTRIES)
         nearest = next(one for one in range(first, first + 6) if one % 6 == number)
         found.add(nearest if nearest < partitions else number)
     return sorted(found)
