@@ -87,10 +87,9 @@ class InstallationCollector:
             yield _gauge("dispatcher_redis_up", "1 if Redis answers", 0)
             return
         self._note(self._absent.named())
-        if self._settings.partitions > 1:
-            absent = len(self._absent.partitions)
-            yield _gauge("dispatcher_partitions_absent", "Partitions that did not answer", absent)
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
+        absent = len(self._absent.partitions)
+        yield _gauge("dispatcher_partitions_absent", "Partitions that did not answer", absent)
         yield _gauge("dispatcher_queue_entries", "Status changes on the queue", found["queued"])
         yield _gauge(
             "dispatcher_queue_age_seconds", "Age of the oldest status change on the queue", found["queue_age"]

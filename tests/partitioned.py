@@ -73,14 +73,14 @@ class NoTurns:
     def hint(self, hints: Iterable[Hint]) -> None:
         """Nobody serves them."""
 
-    def set_intake_behind(self, behind: bool) -> None:
+    def set_intake_behind(self, behind: bool, partition: int = 0) -> None:
         """There are no turns here."""
 
     def reserve(self, count: int, workspaces: Iterable[str]) -> Room:
         """Room for nothing."""
         return Room()
 
-    def serve_claims(self, claims: Sequence[tuple[str, Claim]], reserved: int) -> None:
+    def serve_claims(self, claims: Sequence[tuple[str, Claim]], reserved: int, partition: int = 0) -> None:
         """Nothing was reserved, so there is nothing."""
         assert ([], 0) == (claims, reserved)
 

@@ -216,6 +216,22 @@ def test_no_worker(stack: Stack, chapter: Chapter) -> None:
     wait_until(lambda: "1 alive" in stack.cli("check").stdout)
 
 
+@symptom("A partition has no owner")
+def test_partition_without_owner(stack: Stack, chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no worker leads partitions, `check --live` and `stats` name them; a worker that is started leads all."""
+    monkeypatch.setitem(stack.environment, "DISPATCHER_PARTITIONS", "16")
+    stack.add_workspace()
+    event_ids = stack.enqueue(3)
+    said = " ".join(chapter.run("dispatcher check --live", stack, 1).split())
+    chapter.see("intake", said)
+    assert "16 of 16 partitions have no owner" in said
+    assert "without an owner: 0, 1, 2" in " ".join(chapter.run("dispatcher stats", stack).split())
+    assert "dispatcher:{10}:events" in chapter.run("dispatcher partition --all", stack)
+    stack.start_worker().wait_ready()
+    assert {"delivered": 3} == stack.wait_ended(event_ids)
+    wait_until(lambda: "without an owner" not in stack.cli("stats").stdout)
+
+
 @symptom("Callbacks are late")
 def test_late(stand: Stack, chapter: Chapter) -> None:
     """An endpoint with a low limit and a low rate has callbacks that are due; raised limits hold at once."""
