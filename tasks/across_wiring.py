@@ -24,6 +24,7 @@ from dispatcher.store.audit import operator
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.servers import Servers
+from dispatcher.store.subscriptions import Subscriptions
 from tasks import wiring
 
 
@@ -64,3 +65,9 @@ async def _require_partitions(settings: Settings, servers: Servers, *, keep: boo
     with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
         async with asyncio.timeout(SILENCE_SECONDS):
             await require_partitions(servers, settings.key_prefix, keep=keep)
+
+
+def subscriptions(settings: Settings, servers: Servers) -> Subscriptions:
+    """The subscriptions of all workspaces, for workers: a change of one is written to all partitions of its workspace."""
+    of = Partitions(servers, needs_all=True)
+    return Subscriptions(WorkspacesAcross(of, lambda *of_one: wiring.workspaces(settings, *of_one)))

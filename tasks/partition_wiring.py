@@ -2,6 +2,7 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib import import_module
 
 import redis.asyncio
 
@@ -79,6 +80,10 @@ class Partitions:
         self._watches = RedisWatches(shared.metrics)
         retention_ms = settings.status_retention_seconds * 1000
         self._recorder = Recorder(retention_ms, shared.metrics) if retention_ms else None
+        self._subscriptions: Subscriptions | None = None
+        """What disables a subscription in all partitions of its workspace; None if there is one partition."""
+        if len(servers.keys) > 1:
+            self._subscriptions = import_module("tasks.across_wiring").subscriptions(settings, servers)
         first = servers.keys[0]
         self._tail = Tail(AttemptChannel(servers.wire(0).call, first, self._url(first)))
         self.parts = [self._parts(keys) for keys in servers.keys]
@@ -147,13 +152,21 @@ class Partitions:
             policy=wiring.policy(settings),
             slots=shared.slots,
             alerts=shared.alerts,
-            disabler=Disabler(Subscriptions(workspaces), cache, ledger, shared.alerts, audit, shared.rules),
+            disabler=Disabler(
+                self._subscriptions or Subscriptions(workspaces),
+                cache,
+                ledger,
+                shared.alerts,
+                audit,
+                shared.rules,
+            ),
             tail=self._tail,
             metrics=shared.metrics,
             turn_seconds=settings.turn_seconds,
             request_timeout_seconds=settings.request_timeout_seconds,
             allow_http=settings.allow_http,
             partition=keys.partition,
+            is_divided=len(self._servers.keys) > 1,
         )
 
     def _tenure(self, number: int, queue: Queue, turns: Turns, heartbeat: Heartbeat | None = None) -> Tenure:

@@ -21,6 +21,8 @@ from dispatcher.store.queue import Queue, QueueEntry
 from dispatcher.store.servers import Node, Servers
 from dispatcher.store.wire import Argument, transport_of
 
+ELSEWHERE = "MOVED ", "ASK ", "TRYAGAIN"
+"""How a cluster's node says that it does not hold a key, or not all of a slot."""
 POLL_MS = 100
 """How often a queue is read on a server that tells nothing."""
 
@@ -45,11 +47,15 @@ class Arrivals:
 
     async def look(self, partition: int) -> int:
         """How many entries are on the queue; the next change after that is told. Raises RedisUnavailable."""
+        if not self.are_told:
+            return 1
         node = self._servers.node(partition)
         with translated(node.url):
             try:
                 return await self._listener(node).length_of(self._servers.keys[partition].events)
             except ResponseError as error:
+                if str(error).startswith(ELSEWHERE):
+                    return 1  # reading it finds the node, or says why there is none
                 if not _is_refusal(error):
                     raise
                 self._use_polling(error)
@@ -189,11 +195,14 @@ class ToldQueue(Queue):
         self._partition = keys.partition
         self._come = arrivals.come(keys.partition)
         self._come.set()
+        self._is_known = False
+        """Whether there are entries, by the server that the lease is on."""
         self.about: Mapping[str, int] = {"partition": keys.partition}
 
     def note_unread(self, count: int) -> None:
         """Notes how many entries have not been read: nobody need have told of them."""
-        if count > 0:
+        self._is_known = count > 0
+        if self._is_known:
             self._come.set()
 
     async def read(self, count: int, wait_ms: int = 0) -> list[QueueEntry]:
@@ -201,8 +210,10 @@ class ToldQueue(Queue):
         if not self._come.is_set() and not await self._has_come(wait_ms):
             return []
         self._come.clear()
+        is_known, self._is_known = self._is_known, False
         try:
-            found = await super().read(count) if await self._arrivals.look(self._partition) else []
+            length = await self._arrivals.look(self._partition)
+            found = await super().read(count) if length or is_known else []
         except RedisUnavailable:
             self._come.set()
             raise

@@ -109,7 +109,7 @@ class Registry:
         ages: dict[str, int] = {}
         for name, age, text in (one for answer in answers for one in answer.heartbeats):
             if age < ages.get(name, 1 << 60):
-                heartbeats[name], ages[name] = json.loads(text), age
+                heartbeats[name], ages[name] = _read(text), age
         return Members(heartbeats, ages, any(one.watched for one in answers))
 
     @staticmethod
@@ -126,3 +126,12 @@ class Registry:
     @staticmethod
     async def _leave(ledger: Ledger, worker: str) -> None:
         await asyncio.wait_for(ledger.leave(worker), BEAT_SECONDS)
+
+
+def _read(text: bytes) -> Mapping[str, Any]:
+    """A heartbeat; empty if it was written over by hand."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

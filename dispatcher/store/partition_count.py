@@ -1,8 +1,10 @@
 """The number of partitions, kept in Redis: a process that was given another one would look for everything in the wrong place.
 
-It is under a key without a tag, which processes with any number find. On a cluster that key lies on one node; so it is also in the
-registries, whose tags depend on the number: what is found there was written with the same one.
+It is under a key without a tag, which processes with any number find. That key lies on one server; so the number is also in the
+registries, for those that start while that server is away.
 """
+
+from contextlib import suppress
 
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.rules.partitions import another_number
@@ -17,17 +19,18 @@ async def require_partitions(servers: Servers, prefix: str, *, keep: bool = Fals
 
     Raises OtherFormat if it is another one, or if there are several and Redis holds an installation with one; and RedisUnavailable.
     """
+    count, in_registries = len(servers.keys), await _in_registries(servers)
     try:
         found = await _found(servers, prefix)
     except RedisUnavailable:
-        if await _is_in_a_registry(servers):
-            return
-        raise
-    count = len(servers.keys)
-    if found not in (0, count):
-        raise OtherFormat(another_number(found, count))
+        if not any(in_registries.values()):
+            raise
+        found = count
+    for one in (found, *in_registries.values()):
+        if one not in (0, count):
+            raise OtherFormat(another_number(one, count))
     if keep:
-        await _keep(servers, prefix)
+        await _keep(servers, prefix, is_kept=found == count, missing=in_registries)
 
 
 async def _found(servers: Servers, prefix: str) -> int:
@@ -40,21 +43,22 @@ async def _found(servers: Servers, prefix: str) -> int:
         return int(await servers.call_for(single, "EXISTS", single))
 
 
-async def _is_in_a_registry(servers: Servers) -> bool:
+async def _in_registries(servers: Servers) -> dict[int, int]:
+    """The number that each registry holds, 0 if none; without those that do not answer."""
+    found = {}
     for one in registries(len(servers.keys)):
-        try:
-            with translated(servers.url(one)):
-                if await servers.wire(one).call("GET", servers.keys[one].count):
-                    return True
-        except RedisUnavailable:
-            continue
-    return False
+        with suppress(RedisUnavailable), translated(servers.url(one)):
+            found[one] = int(await servers.wire(one).call("GET", servers.keys[one].count) or 0)
+    return found
 
 
-async def _keep(servers: Servers, prefix: str) -> None:
+async def _keep(servers: Servers, prefix: str, *, is_kept: bool, missing: dict[int, int]) -> None:
+    """Stores the number where it is missing. A registry that takes no writes now gets it from the next worker that starts."""
     count = len(servers.keys)
-    with translated(servers.url(0)):
-        await servers.call_for(partitions_key(prefix), "SET", partitions_key(prefix), count, "NX")
-    for one in registries(count):
-        with translated(servers.url(one)):
-            await servers.wire(one).call("SET", servers.keys[one].count, count)
+    if not is_kept:
+        with translated(servers.url(0)):
+            await servers.call_for(partitions_key(prefix), "SET", partitions_key(prefix), count, "NX")
+    for one, held in missing.items():
+        if not held:
+            with suppress(RedisUnavailable), translated(servers.url(one)):
+                await servers.wire(one).call("SET", servers.keys[one].count, count)

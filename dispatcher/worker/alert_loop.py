@@ -42,11 +42,14 @@ class AlertLoop:
         """
         while not stopping.is_set():
             await asyncio.sleep(ALERT_SECONDS)
-            await self.step(owned())
+            await self.step(owned)
 
-    async def step(self, owned: Collection[int]) -> None:
-        """One round: looks at the partitions that this worker leads, then sends. Sends nothing if all of them fail in between."""
-        looked = [await self._look(self._sources[one]) for one in owned]
+    async def step(self, owned: Callable[[], Collection[int]]) -> None:
+        """One round: looks at the partitions that this worker leads, then sends. Sends nothing if all of them fail in between.
+
+        A partition whose lease is lost meanwhile is not looked at: its server may be silent.
+        """
+        looked = [await self._look(self._sources[one]) for one in sorted(owned()) if one in owned()]
         if any(looked) or not looked:
             await self._send()
 

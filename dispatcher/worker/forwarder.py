@@ -102,7 +102,8 @@ class Forwarder:
             async with asyncio.timeout(TARGET_SECONDS):
                 for part in _parts(entries):
                     gone = list(islice(target.gone, MOST_GONE))
-                    self._metrics.forwarded += await target.ledger.forward(self._here, part, gone)
+                    added = await target.ledger.forward(self._here, part, gone)
+                    self._metrics.forwarded += added
                     target.gone.difference_update(gone)
                     sent += len(part)
         except Exception as error:  # whatever it is, the entries are not at fault

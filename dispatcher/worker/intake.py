@@ -294,6 +294,7 @@ class Intake:
 
     async def _resign(self) -> None:
         """Gives up the lease, so that another worker can lead at once."""
+        self._set_behind(False)  # its partition must not ration the turns of others
         await self._spare_held()
         if self.leading and not self._ahead.held:
             with suppress(RedisUnavailable):

@@ -106,6 +106,7 @@ class PartitionOwner:
 
     def _follow(self, decision: Decision) -> None:
         """Ends the tenures of partitions that others should lead, and begins those that are to be tried for."""
+        self._raise_failures()
         before = len(self._running)
         for partition, running in list(self._running.items()):
             if running.task.done():

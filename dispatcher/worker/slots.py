@@ -119,6 +119,10 @@ class Slots:
             if len(self._suspects) > MAX_SUSPECTS:
                 self._suspects.popitem(last=False)
 
+    def suspect(self, workspace: str) -> None:
+        """Has a workspace count as a suspect until an attempt shows a healthy endpoint of it."""
+        self._note(workspace, healthy=False)
+
     def is_suspect(self, workspace: str) -> bool:
         """Whether the workspace's last attempt failed or was slow."""
         return workspace in self._suspects

@@ -62,6 +62,8 @@ class TurnParts:
     """Whether callbacks may be sent to http://."""
     partition: int = 0
     """The number of the partition whose callbacks these are."""
+    is_divided: bool = False
+    """Whether there are others, on servers that may answer while this one's does not."""
 
 
 class Turn:
@@ -147,6 +149,8 @@ class Turn:
             claim = await self._parts.ledger.claim(self.endpoint, taken)
         except Exception as error:
             slots.refund(self.endpoint, self.workspace, taken)
+            if self._parts.is_divided:  # or a silent server's endpoints would take the places of all others
+                slots.suspect(self.workspace)
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
         slots.refund(self.endpoint, self.workspace, taken - len(claim.callbacks))

@@ -13,6 +13,7 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.connection import translated
+from dispatcher.store.keys import keys_of
 from dispatcher.worker.tail import WATCH_SECONDS
 from tasks import console, tables, wiring
 from tasks.actions import endpoints
@@ -53,11 +54,8 @@ async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_jso
             await store.workspaces.require(wanted["workspace"])
         if "endpoint" in wanted:
             console.note(await _unknown_endpoint(store, wanted.get("workspace"), wanted["endpoint"]))
-        key, [(client, url), *_] = (
-            wiring.keys(settings).tail,
-            store.nodes,
-        )  # with several partitions, the first one's
-        async for attempt in _watched(client, key, url):
+        key = keys_of(settings.key_prefix, settings.partitions)[0].tail  # there all workers look, and publish
+        async for attempt in _watched(store.client, key, wiring.redis_url(settings)):
             _show(attempt, wanted, failed, as_json)
 
 

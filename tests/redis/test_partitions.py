@@ -5,9 +5,11 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError, OutOfMemoryError
 from structlog.testing import capture_logs
 
 from config.settings import Settings
@@ -21,9 +23,12 @@ from dispatcher.store.keys import keys_of, partitions_key
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import Owners, Registry, mask_of, partitions_of, registries
 from dispatcher.store.partition_count import require_partitions
+from dispatcher.store.queue import Queue
 from dispatcher.store.servers import PlainServers
 from dispatcher.worker.engine import Engine
+from dispatcher.worker.intake import Intake
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.redis_watch import RedisWatch
 from tasks import engine_wiring
 
 COUNT = 16
@@ -203,6 +208,10 @@ def test_a_server_that_tells_nothing(redis_url: str) -> None:
                 assert ["redis.polled"] == [line["event"] for line in logged]
                 await servers.client(0).xadd(keys.events, {"event": "x"})
                 assert 1 == len(await until(lambda: queue.read(10, 1000), "the entry"))
+                for _ in range(4):
+                    assert [] == await queue.read(10, 200)
+                clients = await admin.client(0).execute_command("CLIENT", "LIST")
+                assert 3 > bytes(clients).count(b"user=dumb")  # none is made for each look
                 await arrivals.aclose()
             await admin.client(0).execute_command("ACL", "DELUSER", "dumb")
 
@@ -267,6 +276,94 @@ def test_a_registry_that_is_away(redis_url: str) -> None:
                 await Registry(broken).beat("d", "{}")
             await Registry(ledgers).leave("a")
             assert "a" not in (await Registry(ledgers).beat("c", "{}")).heartbeats
+
+    play(story())
+
+
+class Away(PlainServers):
+    """Servers of which partitions do not answer, or take no writes."""
+
+    def __init__(self, url: str, count: int = COUNT) -> None:
+        super().__init__([url], keys_of(PREFIX, count))
+        self.silent: set[int] = set()
+        self.full: set[int] = set()
+        self.is_common_away = False
+
+    def wire(self, partition: int) -> Any:
+        """The wire of a partition."""
+        real = super().wire(partition)
+
+        async def call(*command: Any) -> Any:
+            if partition in self.silent:
+                raise ConnectionError("away")
+            if partition in self.full and command[0] == "SET":
+                raise OutOfMemoryError("OOM command not allowed")
+            return await real.call(*command)
+
+        return SimpleNamespace(call=call)
+
+    async def call_for(self, _key: str, *command: Any) -> Any:
+        """A command on the common key."""
+        if self.is_common_away:
+            raise ConnectionError("away")
+        return await super().node(0).wire.call(*command)
+
+
+def test_a_worker_starts_beside_a_server_that_is_away(redis_url: str) -> None:
+    """Registries that are away or full keep no worker from starting, once the number of partitions is kept somewhere."""
+
+    async def story() -> None:
+        servers = Away(redis_url)
+        _, second, third = registries(COUNT)
+        servers.silent, servers.full = {second}, {third}
+        await require_partitions(servers, PREFIX, keep=True)
+        assert str(COUNT).encode() == await servers.client(0).get(partitions_key(PREFIX))
+        assert await servers.client(0).get(servers.keys[0].count)
+        assert not await servers.client(0).get(servers.keys[third].count)
+        servers.full = set()
+        await require_partitions(servers, PREFIX, keep=True)
+        assert await servers.client(0).get(servers.keys[third].count)
+        servers.is_common_away = True
+        await require_partitions(servers, PREFIX)
+        await servers.client(0).set(servers.keys[0].count, 2 * COUNT)
+        with pytest.raises(OtherFormat, match=f"with {2 * COUNT} partitions"):
+            await require_partitions(servers, PREFIX)
+        await servers.aclose()
+
+    play(story())
+
+
+def test_damaged_heartbeats(redis_url: str) -> None:
+    """A heartbeat that was written over by hand says nothing, and hides no other."""
+
+    async def story() -> None:
+        async with servers_of(redis_url) as servers:
+            registry = Registry(
+                [Ledger(servers.wire(one).call, servers.keys[one]) for one in registries(COUNT)]
+            )
+            await registry.beat("a", '{"owns": "3"}')
+            for text in ("no JSON", "[]", "7"):
+                await registry.beat("b", text)
+                members = await registry.beat("a")
+                assert ({"owns": "3"}, {}) == (members.heartbeats["a"], members.heartbeats["b"])
+
+    play(story())
+
+
+def test_a_hand_over_while_behind(redis_url: str) -> None:
+    """An intake that ends while it is behind no longer has the turns of other partitions rationed."""
+
+    async def story() -> None:
+        async with servers_of(redis_url) as servers:
+            told: list[tuple[bool, int]] = []
+            turns: Any = SimpleNamespace(set_intake_behind=lambda *said: told.append(said))
+            ledger = Ledger(servers.wire(5).call, servers.keys[5])
+            cache: Any = None
+            intake = Intake(Queue(servers.wire(5).call, servers.keys[5]), ledger, cache, RedisWatch(), turns)
+            intake._set_behind(True)
+            intake.stop()
+            await intake.run()
+            assert [(True, 5), (False, 5)] == told
 
     play(story())
 

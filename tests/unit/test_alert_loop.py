@@ -79,7 +79,7 @@ def loop_of(alerts: FakeAlerts, stats: FakeStats | None = None) -> AlertLoop:
 def test_a_minute(leads: bool, error: Exception | None, asked: list[str]) -> None:
     """One worker looks at success rates; every one sends what it gathered, unless Redis is away."""
     alerts = FakeAlerts()
-    asyncio.run(loop_of(alerts, FakeStats(error)).step([0] if leads else []))
+    asyncio.run(loop_of(alerts, FakeStats(error)).step(lambda: [0] if leads else []))
     assert asked == alerts.asked
 
 
