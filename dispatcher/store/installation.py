@@ -3,10 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import NoPermissionError
 
 from dispatcher.errors import OtherFormat
 from dispatcher.rules.outcomes import REJECTIONS
@@ -61,9 +63,11 @@ class Installation:
         Raises OtherFormat if these are the keys of an installation with one partition, and Redis holds one with several.
         """
         with translated(self._url):
-            found, count = await self._client.mget(self._keys.format, self._keys.count)
-        if count and not self._keys.is_tagged:
-            raise OtherFormat(another_number(int(count), 1))
+            found = await self._client.get(self._keys.format)
+            if not found and not self._keys.is_tagged:
+                with suppress(NoPermissionError):  # a user of before; its installation has one partition
+                    if count := await self._client.get(self._keys.count):
+                        raise OtherFormat(another_number(int(count), 1))
         return (found or b"").decode()
 
     async def raise_format(self, number: int) -> None:

@@ -143,7 +143,6 @@ def test_metrics(servers: list[RedisServer], end: End) -> None:
     assert [1, 0, 12] == [whole[name] for name in names]
     assert [1, 4, len(THERE)] == [found[name] for name in names]
     assert found["dispatcher_redis_memory_bytes"] < whole["dispatcher_redis_memory_bytes"]
-    assert 0 == read(redis_url=servers[0].url)["dispatcher_partitions_absent"]
 
 
 def test_workers_are_merged(servers: list[RedisServer], end: End) -> None:
