@@ -67,7 +67,7 @@ check: installed ## format, lint, types, import rules, unit tests (under a minut
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.cluster.yml
 	$(PYTEST) tests/unit
 
 format: installed ## format the code

@@ -44,6 +44,7 @@ PODS = {
 POLICIES = [manifest["spec"] for manifest in MANIFESTS if manifest["kind"] == "NetworkPolicy"]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+CLUSTER_COMPOSE = yaml.safe_load((ROOT / "docker-compose.cluster.yml").read_text())["services"]
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 SERVICES = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -173,6 +174,29 @@ def test_service_has_an_exact_image(name: str) -> None:
     if "build" in service:
         assert f"ARG PYTHON_IMAGE={found[1]}\n" in DOCKERFILE
         assert ["${PYTHON_IMAGE}"] * 2 == re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
+
+
+def test_the_compose_file_of_a_cluster() -> None:
+    """Its nodes are hardened as all services are; what is ours gets the cluster, and the single Redis as the broker."""
+    nodes = {name: one for name, one in CLUSTER_COMPOSE.items() if "image" in one}
+    assert {f"node-{number}" for number in range(1, 7)} | {"cluster"} == set(nodes)
+    for one in nodes.values():
+        assert (True, ["ALL"], ["no-new-privileges:true"]) == (
+            one["read_only"],
+            one["cap_drop"],
+            one["security_opt"],
+        )
+        assert "ports" not in one
+    for name in ("worker", "api", "exporter"):
+        environment = CLUSTER_COMPOSE[name]["environment"]
+        assert "build" in SERVICES[name]
+        assert environment["DISPATCHER_REDIS_URL"].startswith(
+            "redis+cluster://:${REDIS_PASSWORD}@node-1:6379,"
+        )
+        assert (
+            SERVICES["worker"]["environment"]["DISPATCHER_REDIS_URL"] == environment["DISPATCHER_BROKER_URL"]
+        )
+        assert "256" == environment["DISPATCHER_PARTITIONS"]
 
 
 def test_passwords_of_the_compose_file() -> None:
