@@ -10,6 +10,8 @@ from bench.stack import Stack, running, wait_until
 COUNTS = (1, 4, 16, 64, 256)
 WORKSPACES = 100
 IDLE_WORKERS, IDLE_PARTITIONS, IDLE_SECONDS = 3, 256, 20
+SETTLED_SECONDS = 10
+"""By then the workers have shared out the partitions."""
 FIGURES = {"rate": 0, "worker": 3, "redis": 3, "calls": 1}
 
 
@@ -62,6 +64,7 @@ def _idle(contenders: Contenders) -> str:
         contenders.progress.start(f"{count} partitions, nothing to do")
         with running(workers=IDLE_WORKERS, PARTITIONS=str(count)) as stack:
             _all_owned(stack)
+            time.sleep(SETTLED_SECONDS)
             worker, redis, began = stack.worker_cpu(), stack.redis_cpu(), time.monotonic()
             time.sleep(IDLE_SECONDS)
             took = time.monotonic() - began
