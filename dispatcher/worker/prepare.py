@@ -207,7 +207,8 @@ class Preparer:
 
     async def _render(self, batch: Batch, entry: QueueEntry, change: StatusChange) -> Rejection | None:
         """Renders an entry into the batch; or returns why it cannot be used."""
-        workspace = await self._workspace(batch, change.workspace)
+        name = change.workspace
+        workspace = batch.workspaces.get(name) or await self._workspace(batch, name)
         if workspace is None:
             detail = f"there is no workspace {change.workspace!r}: make it with `dispatcher workspace add`, enqueue again"
             return Rejection("unknown_workspace", detail, change.workspace, change.event_id)
