@@ -27,6 +27,13 @@ def slot_of(tag: str) -> int:
     return crc16(tag) % SLOTS
 
 
+@functools.lru_cache(4096)
+def slot_of_key(key: str) -> int:
+    """The slot of a key: that of its tag, if it has one (Redis Cluster specification, "Hash tags")."""
+    tag, closed, _ = key.partition("{")[2].partition("}")
+    return slot_of(tag if tag and closed else key)
+
+
 @functools.cache
 def tags(partitions: int) -> tuple[str, ...]:
     """The tag of each partition; one empty tag for one partition.

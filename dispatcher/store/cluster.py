@@ -13,7 +13,7 @@ from typing import Any
 from redis.exceptions import MovedError, RedisError
 
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.partitions import slot_of
+from dispatcher.rules.partitions import slot_of_key
 from dispatcher.store.cluster_client import PartitionClient
 from dispatcher.store.cluster_map import ClusterMap
 from dispatcher.store.keys import Keys
@@ -35,7 +35,7 @@ class ClusterServers:
                 "on a cluster there must be several partitions: set DISPATCHER_PARTITIONS, to 256 for example"
             )
         self._start = seeds[0]
-        self._map = ClusterMap(seeds, [_slot(one.root) for one in keys])
+        self._map = ClusterMap(seeds, [slot_of_key(one.root) for one in keys])
         self._wires = [ClusterWire(self._map, number) for number in range(len(keys))]
         self._clients: dict[int, PartitionClient] = {}
 
@@ -59,7 +59,7 @@ class ClusterServers:
 
     async def call_for(self, key: str, *command: Argument) -> Any:
         """Sends a command to the server that holds a key which belongs to no partition."""
-        number = self._map.number_of(key, _slot(key))
+        number = self._map.number_of(key, slot_of_key(key))
         return await self._map.send(number, lambda node: node.wire.call(*command))
 
     async def aclose(self) -> None:
@@ -97,8 +97,3 @@ class ClusterWire:
             for place, reply in zip(moved, await asyncio.gather(*sent, return_exceptions=True), strict=True):
                 replies[place] = reply
         return replies
-
-
-def _slot(key: str) -> int:
-    """The slot of a key: that of its tag, if it has one."""
-    return slot_of(key.partition("{")[2].partition("}")[0] or key)

@@ -4,13 +4,12 @@ Every command has one key, which it names, so following MOVED and ASK is right. 
 the caller decides that. But the map is read again before the next command, which finds the replica that was promoted.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError, TimeoutError
 
-from dispatcher.rules.partitions import slot_of
+from dispatcher.rules.partitions import slot_of_key
 from dispatcher.store.placement import Command, Target, grouped
 from dispatcher.store.redis_url import RedisUrl
 from dispatcher.store.round_trips import Request, Trips
@@ -92,10 +91,3 @@ class ClusterPlacement:
     def _url(self, host: str, port: int, asked: str) -> str:
         """A node's URL; a node that does not know its own host means the one that was asked."""
         return self._url_of(RedisUrl.parse(asked).host if host in ("", "?") else host, port)
-
-
-@functools.lru_cache(4096)
-def slot_of_key(key: str) -> int:
-    """The slot of a key: that of its hash tag, if it has one."""
-    tag, closed, _ = key.partition("{")[2].partition("}")
-    return slot_of(tag if tag and closed else key)

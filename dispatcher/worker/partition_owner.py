@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.rules.ownership import Candidate, Decision, Member, alive
 from dispatcher.store.members import Registry, mask_of, partitions_of
 from dispatcher.worker.heartbeat import Heartbeat
@@ -75,6 +75,8 @@ class PartitionOwner:
                 await self._look()
             except RedisUnavailable as error:
                 self._watch.failed(error)
+            except OtherFormat:
+                raise
             except Exception:
                 log.exception("owner.internal_error")
             self._raise_failures()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from dispatcher import AsyncDispatcher, Dispatcher, InvalidInput
-from dispatcher.store.cluster_placement import ClusterPlacement, slot_of_key
+from dispatcher.rules.partitions import slot_of_key
+from dispatcher.store.cluster_placement import ClusterPlacement
 from dispatcher.store.placement import Command
 from dispatcher.store.producer_servers import placement_of
 from tasks import partition_docs
