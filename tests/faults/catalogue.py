@@ -169,12 +169,13 @@ def workers_killed_200_times(scene: Scene) -> Counts:
             scene.enqueue(
                 per_kill // len(urls) + (urls.index(url) < per_kill % len(urls)), callbackUrl=f"{url}/hooks"
             )
-        time.sleep(scene.chance.uniform(0.02, 0.3))
-        victim = scene.chance.randrange(2)
-        if "ready." in workers[victim].log:
-            workers[victim].kill()
-            scene.allowed += scene.leased()
-            workers[victim] = scene.worker(ready=False)
+        wait_until(scene.leased, 30, "something in flight")
+        time.sleep(scene.chance.uniform(0, 0.05))
+        ready = [number for number, worker in enumerate(workers) if "ready." in worker.log]
+        victim = scene.chance.choice(ready)
+        workers[victim].kill()
+        scene.allowed += scene.leased()
+        workers[victim] = scene.worker(ready=False)
         scene.tell(f"kill {kill + 1} of {kills}")
         wait_until(lambda: any("ready." in worker.log for worker in workers), 30, "a worker")
     counts = scene.counted(300)
