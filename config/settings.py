@@ -31,7 +31,7 @@ from config.setting_types import (
     SourceAddresses,
 )
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.partitions import MOST
+from dispatcher.rules.partitions import MOST, Partitioning
 from dispatcher.store.connection import safe_url
 from dispatcher.store.keys import PREFIX_PATTERN
 from dispatcher.store.topology import Topology
@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     )
     partitions: Annotated[int, Field(ge=1, le=MOST)] = Field(
         1, description="partitions of the installation (docs/partitions.md), chosen once; 256 for a cluster"
+    )
+    previous_redis_url: RedisServer | None = Field(
+        None,
+        description="the one Redis that this installation had before it was divided (docs/partitions.md, From one Redis); empty: none",
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         5, description="POSTs per callback, including the first"
@@ -241,12 +245,20 @@ class Settings(BaseSettings):
                 f"a status change may have ({longest}), or a repeated eventId could be sent twice"
             )
         topology_rules.check(self.topology, self.partitions, has_broker=self.broker_url is not None)
+        if self.previous_redis_url:
+            previous = Topology.parse(self.previous_redis_url.get_secret_value())
+            topology_rules.check_previous(self.topology, previous, self.partitions)
         return self
 
     @property
     def topology(self) -> Topology:
         """The Redis servers."""
         return Topology.parse(self.redis_url.get_secret_value())
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """How the installation is divided."""
+        return Partitioning(self.partitions, self.previous_redis_url is not None)
 
     @property
     def celery_url(self) -> str:

@@ -1,5 +1,6 @@
 """What goes with which Redis topology among the settings. No I/O."""
 
+from dispatcher.store.redis_url import RedisUrl
 from dispatcher.store.topology import Kind, Topology
 
 
@@ -23,3 +24,25 @@ def check(topology: Topology, partitions: int, *, has_broker: bool) -> None:
             f"DISPATCHER_REDIS_URL names {what}, which cannot be Celery's broker: set DISPATCHER_BROKER_URL to one Redis, "
             "Sentinel (redis+sentinel://) or RabbitMQ (amqp://)"
         )
+
+
+def check_previous(topology: Topology, previous: Topology, partitions: int) -> None:
+    """Raises ValueError if an installation with these servers cannot have grown from that one Redis."""
+    name = "DISPATCHER_PREVIOUS_REDIS_URL"
+    if previous.kind not in (Kind.ONE, Kind.SENTINEL):
+        raise ValueError(
+            f"{name} names {previous.described}: it is one Redis, that of the installation with one partition"
+        )
+    if partitions == 1:
+        raise ValueError(
+            f"{name} is for an installation that was divided: set DISPATCHER_PARTITIONS above 1, or leave it out"
+        )
+    if _addresses(topology) & _addresses(previous):
+        raise ValueError(
+            f"{name} is among the servers of DISPATCHER_REDIS_URL: the partitions must be on other servers, or in another database"
+        )
+
+
+def _addresses(topology: Topology) -> set[tuple[object, ...]]:
+    found = (RedisUrl.parse(url) for url in topology.urls)
+    return {(one.host, one.port, one.path, topology.db, topology.master) for one in found}

@@ -11,6 +11,7 @@ DispatcherError
 │   ├── RedisFull        Redis has reached its memory limit
 │   └── EnqueueInterrupted   no connection, or it broke while enqueuing; `confirmed` lists what is on the queue
 │                        inside a worker only, not exported:
+├── PreviousUnavailable  the Redis before (a RedisUnavailable) does not answer: docs/partitions.md
 ├── NotLeader            another worker leads intake now
 └── EndpointBroken       the keys of one endpoint in Redis are damaged
 """
@@ -89,6 +90,10 @@ class RedisUnavailable(DispatcherError):
         super().__init__(text)
         self.why = why
         self.advice = advice
+
+
+class PreviousUnavailable(RedisUnavailable):
+    """The previous Redis of an installation that has grown does not answer, so it is not known which messages it has."""
 
 
 class RedisFull(RedisUnavailable):

@@ -21,6 +21,7 @@ from dispatcher.store.across.rejected import RejectedAcross
 from dispatcher.store.across.stats import StatsAcross
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import operator
+from dispatcher.store.growth import require_grown
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.servers import Servers
@@ -65,6 +66,7 @@ async def _require_partitions(settings: Settings, servers: Servers, *, keep: boo
     with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
         async with asyncio.timeout(SILENCE_SECONDS):
             await require_partitions(servers, settings.key_prefix, keep=keep)
+            await require_grown(servers, settings.key_prefix)
 
 
 def subscriptions(settings: Settings, servers: Servers) -> Subscriptions:

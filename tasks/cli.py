@@ -27,6 +27,11 @@ COMMANDS = (
         "tasks.commands.partition:partition",
         "Show the partition of a workspace: its number, tag and slot, and the key of its queue.",
     ),
+    Entry(
+        "grow",
+        "tasks.commands.grow:grow",
+        "Copy workspaces and API keys of the one Redis before into the partitions, so that workers can lead them.",
+    ),
     Entry("workspace", "", "Customers: dialect, callback URL, secrets, limits."),
     Entry(
         "workspace add",

@@ -1,6 +1,6 @@
 """Builds what a worker has for each partition, and what leads them: one partition, or a share of several."""
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -9,7 +9,6 @@ import redis.asyncio
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.health import Health
-from dispatcher.rules.partitions import Partitioning
 from dispatcher.rules.render import RenderOptions
 from dispatcher.sending.sender import Sender
 from dispatcher.store import format
@@ -19,10 +18,12 @@ from dispatcher.store.audit import Who
 from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import Endpoints
+from dispatcher.store.growth import require_grown
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.members import Registry, registries
 from dispatcher.store.partition_count import require_partitions
+from dispatcher.store.previous import Previous
 from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
 from dispatcher.store.servers import Servers
@@ -117,7 +118,9 @@ class Partitions:
             keys, call = self._servers.keys[number], self._servers.wire(number).call
             return self._tenure(number, ToldQueue(call, keys, arrivals, self._url(keys)), turns)
 
-        registry = Registry([self.parts[one].ledger for one in registries(len(self.parts))])
+        registry = Registry(
+            [self.parts[one].ledger for one in registries(self._servers.partitioning.partitions)]
+        )
         return PartitionOwner(
             len(self.parts), registry, heartbeat, new_tenure, self._answers, turns, self._tail, self._watch
         )
@@ -128,6 +131,8 @@ class Partitions:
             await self.agree(0)
         else:
             await require_partitions(self._servers, self._settings.key_prefix, keep=True)
+            with suppress(RedisUnavailable):  # as above: the one server that says so may be away
+                await require_grown(self._servers, self._settings.key_prefix)
 
     async def agree(self, number: int) -> None:
         """Brings the data of a partition to this version's format. Raises OtherFormat, RedisUnavailable."""
@@ -201,8 +206,12 @@ class Partitions:
         """How intake of a partition forwards; None if there is no other."""
         if len(self.parts) == 1:
             return None
-        router = Router(Partitioning(len(self.parts)), number)
-        return Routing(router, lambda other: self.parts[other].ledger)
+        division = self._servers.partitioning
+        previous: Previous | None = None
+        if division.previous is not None:
+            keys = self._servers.keys[division.previous]
+            previous = Previous(self._servers.wire(keys.partition), keys, self._url(keys))
+        return Routing(Router(division, number), lambda other: self.parts[other].ledger, previous)
 
     def _sweeper(self, parts: TurnParts) -> Sweeper:
         keys = parts.ledger.keys

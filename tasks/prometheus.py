@@ -75,7 +75,7 @@ class InstallationCollector:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._problem = ""
-        self._absent = Absent(settings.partitions)
+        self._absent = Absent(len(settings.partitioning.all))
         """The partitions that did not answer the last time."""
 
     def collect(self) -> Iterable[Metric]:
@@ -151,7 +151,9 @@ class InstallationCollector:
             figures = await store.installation.figures(endpoints, rejected)
             now_ms = await store.installation.now_ms()
             ending = await store.certificates.ending(now_ms)
-            owners = Owners.read(await store.installation.workers(), self._settings.partitions, now_ms)
+            owners = Owners.read(
+                await store.installation.workers(), len(self._settings.partitioning.all), now_ms
+            )
             return figures | {
                 "refused": await store.refusals.totals(),
                 "certificates": ending,

@@ -55,6 +55,22 @@ def keys(settings: Settings) -> Keys:
 
 def servers(settings: Settings) -> Servers:
     """The servers that hold the partitions. Call it within a running event loop."""
+    found = _servers(settings)
+    if settings.previous_redis_url is None:
+        return found
+    grown = import_module(
+        "dispatcher.store.grown_servers"
+    ).GrownServers  # who has not grown loads nothing of it
+    return grown(found, previous_url(settings), settings.key_prefix)  # type: ignore[no-any-return]
+
+
+def previous_url(settings: Settings) -> str:
+    """The URL of the Redis that an installation which has grown had before, with the certificate authorities to trust."""
+    assert settings.previous_redis_url
+    return with_authorities(settings.previous_redis_url.get_secret_value(), settings.redis_ca_file)
+
+
+def _servers(settings: Settings) -> Servers:
     topology = Topology.parse(redis_url(settings))
     of = keys_of(settings.key_prefix, settings.partitions)
     match topology.kind:

@@ -65,6 +65,18 @@ class Partitioning:
     """How an installation is divided."""
 
     partitions: int = 1
+    has_previous: bool = False
+    """Whether the installation has grown from one Redis, which is drained as one more partition (docs/partitions.md, "From one Redis")."""
+
+    @property
+    def previous(self) -> int | None:
+        """The number of that one; it is no workspace's home, and each workspace may have something there."""
+        return self.partitions if self.has_previous else None
+
+    @property
+    def all(self) -> range:
+        """The numbers of all partitions, the previous Redis included."""
+        return range(self.partitions + self.has_previous)
 
     def home(self, workspace: str) -> int:
         """The first partition of a workspace; its only one, if its width is 1."""
@@ -78,9 +90,10 @@ class Partitioning:
         return (home + crc16(message_uuid) % self.width(width)) % self.partitions
 
     def all_of(self, workspace: str, width: int = 1) -> list[int]:
-        """The partitions of a workspace, its home first."""
+        """The partitions that may have something of a workspace: its home first, the previous Redis last."""
         home = self.home(workspace)
-        return [(home + further) % self.partitions for further in range(self.width(width))]
+        own = [(home + further) % self.partitions for further in range(self.width(width))]
+        return own if self.previous is None else [*own, self.previous]
 
     def width(self, width: int) -> int:
         """The width that a workspace's has effect as: at most all partitions."""

@@ -115,16 +115,30 @@ class ApiKeys:
 
     async def list(self, workspace: str) -> "list[ApiKey]":
         """A workspace's keys, oldest first."""
+        found = await self._read_all(await self._ids(workspace))
+        return sorted(found, key=lambda key: (key.created_ms, key.id))
+
+    async def _ids(self, workspace: str) -> Sequence[str]:
+        """The ids of a workspace's keys."""
         with translated(self._url):
-            ids = [id_.decode() for id_ in await self._call("SMEMBERS", self._keys.api_keys(workspace))]
+            return [id_.decode() for id_ in await self._call("SMEMBERS", self._keys.api_keys(workspace))]
+
+    async def _read_all(self, ids: Sequence[str]) -> Sequence[ApiKey]:
+        """The keys with these ids, without those that there are not."""
+        with translated(self._url):
             found = [(id_, _fields(await self._call("HGETALL", self._keys.api_key(id_)))) for id_ in ids]
-        return sorted((_read(id_, h) for id_, h in found if h), key=lambda key: (key.created_ms, key.id))
+        return [_read(id_, h) for id_, h in found if h]
+
+    async def _forget(self, id_: str) -> None:
+        """Removes a key's record alone: `verify` refuses it from now on."""
+        with translated(self._url):
+            await self._call("DEL", self._keys.api_key(id_))
 
     async def revoke(self, workspace: str, id_: str) -> None:
         """Revokes a key of a workspace: `verify` refuses it from now on. Raises NotFound."""
         with translated(self._url):
             if not await self._call("SISMEMBER", self._keys.api_keys(workspace), id_):
-                raise NotFound(f"there is no such API key: {id_}")
+                raise no_such_key(id_)
             await self._call("DEL", self._keys.api_key(id_))
             await self._call("SREM", self._keys.api_keys(workspace), id_)
 
@@ -157,6 +171,11 @@ class ApiKeys:
             calls = self._here[counted] = self._here.get(counted, 0) + 1
             self._here = {one: n for one, n in self._here.items() if one.endswith(f":{second}")}
         return Spent(key.rate_per_second, key.rate_per_second - calls, second + 1)
+
+
+def no_such_key(id_: str) -> NotFound:
+    """The error for a key that a workspace does not have."""
+    return NotFound(f"there is no such API key: {id_}")
 
 
 def _digest(secret: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from redis.exceptions import MovedError, RedisError
 
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.partitions import slot_of_key
+from dispatcher.rules.partitions import Partitioning, slot_of_key
 from dispatcher.store.cluster_client import PartitionClient
 from dispatcher.store.cluster_map import ClusterMap
 from dispatcher.store.keys import Keys
@@ -30,6 +30,7 @@ class ClusterServers:
         Connects to nothing yet. Raises InvalidInput.
         """
         self.keys = keys
+        self.partitioning = Partitioning(len(keys))
         if not all("{" in one.prefix for one in keys):
             raise InvalidInput(
                 "on a cluster there must be several partitions: set DISPATCHER_PARTITIONS, to 256 for example"

@@ -15,6 +15,7 @@ import structlog
 
 from dispatcher.errors import OtherFormat
 from dispatcher.store.installation import Installation
+from dispatcher.store.keys import GROWN_INTO
 from dispatcher.store.ledger import Ledger
 
 FORMAT, WITH_SUBSCRIPTIONS, WITH_CREDENTIALS = FORMATS = (2, 3, 4)
@@ -32,7 +33,12 @@ Workers = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 def require_format(found: str) -> None:
-    """Raises OtherFormat for the number of another format; empty text (no number stored) passes."""
+    """Raises OtherFormat for the number of another format, and for what has grown; empty text (no number stored) passes."""
+    if into := found.partition(GROWN_INTO)[2]:
+        raise OtherFormat(
+            f"this Redis held an installation that has grown into {into} partitions: set DISPATCHER_REDIS_URL to the servers that "
+            "hold these, DISPATCHER_PARTITIONS to their number, and DISPATCHER_PREVIOUS_REDIS_URL to this one (docs/partitions.md)"
+        )
     if found and found not in map(str, FORMATS):
         raise OtherFormat(
             f"Redis holds data of format {found}, and this version writes format {FORMAT}: run one version at a time "

@@ -15,7 +15,7 @@ from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.rules.partitions import another_number
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.endpoints import Endpoint
-from dispatcher.store.keys import Keys
+from dispatcher.store.keys import GROWN_INTO, Keys
 
 EXPIRING_MS = 3_600_000
 
@@ -63,21 +63,21 @@ class Installation:
         Raises OtherFormat if these are the keys of an installation with one partition, and Redis holds one with several.
         """
         with translated(self._url):
-            found = await self._client.get(self._keys.format)
-            if not found and not self._keys.is_tagged:
+            found = (await self._client.get(self._keys.format) or b"").decode()
+            if not found and self._keys.is_alone:
                 with suppress(NoPermissionError):  # a user of before; its installation has one partition
                     if count := await self._client.get(self._keys.count):
                         raise OtherFormat(another_number(int(count), 1))
-        return (found or b"").decode()
+        return self._keys.own_format(found)
 
     async def raise_format(self, number: int) -> None:
         """Stores the format number of the data in Redis, unless a greater one is there."""
 
         async def write(pipe: Any) -> None:
-            known = await pipe.get(self._keys.format)
+            known, grown, into = (await pipe.get(self._keys.format) or b"").decode().partition(GROWN_INTO)
             pipe.multi()
             if not known or int(known) < number:
-                pipe.set(self._keys.format, number)
+                pipe.set(self._keys.format, f"{number}{grown}{into}")
 
         with translated(self._url):
             await self._client.transaction(write, self._keys.format)  # runs again if it changes meanwhile

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from dispatcher.rules.endpoint_name import EndpointName
 
 PERMANENT = (
-    "format", "partitions", "events", "rejected-counts", "workspaces", "workspace", "expiries-of-certificates", "endpoints", "api-key", "api-keys",
+    "format", "partitions", "grown", "events", "rejected-counts", "workspaces", "workspace", "expiries-of-certificates", "endpoints", "api-key", "api-keys",
     "api-refused",
 )  # fmt: skip
-"""Keys without a TTL even when nothing waits: the format number, the number of partitions, the queue, counts of rejections and refusals,
+"""Keys without a TTL even when nothing waits: the format number, the number of partitions, what is noted of growth, the queue, counts of rejections and refusals,
 workspaces with their API keys and the ends of their client certificates, the list of endpoints."""
 
+
+GROWN_INTO = " grown into "
+"""In the format of an installation that has grown: behind this is into how many partitions. So processes that take it for the
+whole end, and none starts, of this version or an earlier one."""
 
 PREFIX_PATTERN = r"^[A-Za-z0-9_.-]{1,32}$"
 
@@ -45,6 +49,15 @@ class Keys:
     def is_tagged(self) -> bool:
         """Whether these are the keys of one of several partitions."""
         return "{" in self.prefix
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether these are the keys of an installation with one partition, and not of one that has grown since."""
+        return not self.is_tagged and self.partition == 0
+
+    def own_format(self, stored: str) -> str:
+        """The format number of what is stored as the format; all of it, if these are the keys of an installation that has grown since."""
+        return stored if self.is_alone else stored.partition(GROWN_INTO)[0]
 
     @property
     def root(self) -> str:
@@ -89,7 +102,7 @@ class Keys:
 
     @property
     def format(self) -> str:
-        """String: the format number of the data in Redis (format.py). Permanent."""
+        """String: the format number of the data in Redis (format.py), and what it has grown into (store/growth.py). Permanent."""
         return f"{self.prefix}:format"
 
     @property
@@ -267,6 +280,14 @@ def partitions_key(prefix: str) -> str:
     It has no tag and belongs to no partition: on several servers it lies on the first one, on a cluster in the slot of its name.
     """
     return f"{prefix}:partitions"
+
+
+def grown_key(prefix: str) -> str:
+    """String: since when the installation has had a previous Redis, ms since 1970 (store/growth.py). Until that is over.
+
+    It lies where `partitions_key` does.
+    """
+    return f"{prefix}:grown"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -272,7 +272,7 @@ class Ledger:
             reply[4],
             reply[5],
             reply[6] == 1,
-            reply[7].decode(),
+            self.keys.own_format(reply[7].decode()),
             reply[9] == 1,
         )
 

@@ -19,7 +19,7 @@ async def require_partitions(servers: Servers, prefix: str, *, keep: bool = Fals
 
     Raises OtherFormat if it is another one, or if there are several and Redis holds an installation with one; and RedisUnavailable.
     """
-    count, in_registries = len(servers.keys), await _in_registries(servers)
+    count, in_registries = servers.partitioning.partitions, await _in_registries(servers)
     try:
         found = await _found(servers, prefix)
     except RedisUnavailable:
@@ -46,7 +46,7 @@ async def _found(servers: Servers, prefix: str) -> int:
 async def _in_registries(servers: Servers) -> dict[int, int]:
     """The number that each registry holds, 0 if none; without those that do not answer."""
     found = {}
-    for one in registries(len(servers.keys)):
+    for one in registries(servers.partitioning.partitions):
         with suppress(RedisUnavailable), translated(servers.url(one)):
             found[one] = int(await servers.wire(one).call("GET", servers.keys[one].count) or 0)
     return found
@@ -54,7 +54,7 @@ async def _in_registries(servers: Servers) -> dict[int, int]:
 
 async def _keep(servers: Servers, prefix: str, *, is_kept: bool, missing: dict[int, int]) -> None:
     """Stores the number where it is missing. A registry that takes no writes now gets it from the next worker that starts."""
-    count = len(servers.keys)
+    count = servers.partitioning.partitions
     if not is_kept:
         with translated(servers.url(0)):
             await servers.call_for(partitions_key(prefix), "SET", partitions_key(prefix), count, "NX")

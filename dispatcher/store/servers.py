@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import redis.asyncio
 
+from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.connection import connect_async, safe_url
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Argument, Wire
@@ -38,6 +39,7 @@ class Servers(Protocol):
 
     keys: Sequence[Keys]
     """The keys of each partition, by its number."""
+    partitioning: Partitioning
 
     def client(self, partition: int) -> "redis.asyncio.Redis":
         """A client for commands on keys of one partition."""
@@ -68,6 +70,7 @@ class PlainServers:
         connect: Callable[[str], "redis.asyncio.Redis"] = connect_async,
     ) -> None:
         self.keys = keys
+        self.partitioning = Partitioning(len(keys))
         self._nodes = [self._node(url, connect(url)) for url in urls]
 
     @staticmethod

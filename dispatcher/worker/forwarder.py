@@ -18,6 +18,7 @@ import structlog
 
 from dispatcher.errors import NotLeader, RedisUnavailable
 from dispatcher.store.ledger import Ledger
+from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.prepare import Batch
@@ -40,6 +41,8 @@ class Routing:
 
     router: Router
     ledger_of: Callable[[int], Ledger]
+    previous: Previous | None = None
+    """Set if the installation has grown."""
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from itertools import takewhile
 
 import structlog
 
-from dispatcher.errors import NotLeader, RedisFull, RedisUnavailable
+from dispatcher.errors import NotLeader, PreviousUnavailable, RedisFull, RedisUnavailable
 from dispatcher.rules.render import RenderOptions
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import CONSUMER, START, Place, Queue, QueueEntry, place
@@ -79,6 +79,7 @@ class Intake:
             recorder,
             self._put_off.holds,
             routing.router if routing else None,
+            routing.previous if routing else None,
         )
         forwarder = Forwarder(ledger, self._token, routing.ledger_of, metrics) if routing else None
         self._acceptor = Acceptor(
@@ -139,6 +140,11 @@ class Intake:
             except RedisFull as error:
                 self._set_behind(False)
                 self._log_full(error)
+                await self._spare_held()
+                await self._pause(RENEW_SECONDS)
+            except PreviousUnavailable as error:  # this partition's own server is well
+                self._set_behind(False)
+                self._log_waiting(error)
                 await self._spare_held()
                 await self._pause(RENEW_SECONDS)
             except RedisUnavailable as error:
@@ -311,6 +317,13 @@ class Intake:
         if text != self._logged:
             log.error("intake.internal_error", action="trying again", exc_info=error)
         self._logged = text
+
+    def _log_waiting(self, error: PreviousUnavailable) -> None:
+        """Logs once that the previous Redis is away; again after a batch was taken."""
+        if self._logged != "previous":
+            action = "waiting for it; nothing is lost"
+            log.error("intake.waits", problem=str(error), action=action, **self._queue.about)
+        self._logged = "previous"
 
     def _log_full(self, error: RedisFull) -> None:
         if not self._full:

@@ -9,6 +9,7 @@ from dispatcher.model import StatusChange
 from dispatcher.rules.render import RenderOptions, fan_out
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import ToAccept
+from dispatcher.store.previous import Previous
 from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.recorder import Recorder
@@ -114,7 +115,8 @@ class Batch:
 class Preparer:
     """Prepares batches. `now_ms` is Redis's clock; `is_held` says whether entries of a workspace are put off.
 
-    `router` says which entries belong to other partitions; None: there are none.
+    `router` says which entries belong to other partitions; None: there are none. `previous` is asked for the messages that stay
+    with it; None: the installation has not grown.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Preparer:
         recorder: Recorder | None = None,
         is_held: Callable[[str], bool] = lambda _: False,
         router: Router | None = None,
+        previous: Previous | None = None,
     ) -> None:
         self._workspaces = workspaces
         self._now_ms = now_ms
@@ -132,6 +135,7 @@ class Preparer:
         self._recorder = recorder
         self._is_held = is_held
         self._router = router
+        self._previous = previous
 
     async def prepare(
         self,
@@ -145,14 +149,24 @@ class Preparer:
         workspace is unknown then, and the entries behind it may be of the same one.
         """
         batch = Batch(later={} if later is None else later, trying=trying)
+        staying = await self._staying(entries)
         for number, entry in enumerate(entries, 1):
-            await self._add(batch, entry)
+            await self._add(batch, entry, stays=entry.id in staying)
             if number % PREPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return batch
 
-    async def _add(self, batch: Batch, entry: QueueEntry) -> None:
-        """Adds an entry to the batch, by its result."""
+    async def _staying(self, entries: Sequence[QueueEntry]) -> set[str]:
+        """The entries whose message the previous Redis knows. Raises PreviousUnavailable."""
+        if not (self._previous and self._router):
+            return set()
+        asked = [(one.id, _read(one)) for one in entries if self._router.may_stay(one)]
+        changes = [(id_, change) for id_, change in asked if not isinstance(change, Rejection)]
+        known = await self._previous.known([change for _, change in changes])
+        return {id_ for (id_, _), stays in zip(changes, known, strict=True) if stays}
+
+    async def _add(self, batch: Batch, entry: QueueEntry, *, stays: bool = False) -> None:
+        """Adds an entry to the batch, by its result; `stays`: its message is with the previous Redis."""
         workspace = ""
         try:
             change = _read(entry)
@@ -162,7 +176,7 @@ class Preparer:
             workspace = change.workspace
             if self._waits(batch, workspace):
                 batch.put_off(workspace, entry)
-            elif self._router and await self._goes_elsewhere(batch, entry, change, self._router):
+            elif self._router and await self._goes_elsewhere(batch, entry, change, self._router, stays=stays):
                 return
             elif rejection := await self._render(batch, entry, change):
                 batch.rejected.append((entry, rejection))
@@ -178,15 +192,15 @@ class Preparer:
         return workspace in batch.later or (workspace not in batch.trying and self._is_held(workspace))
 
     async def _goes_elsewhere(
-        self, batch: Batch, entry: QueueEntry, change: StatusChange, router: Router
+        self, batch: Batch, entry: QueueEntry, change: StatusChange, router: Router, *, stays: bool = False
     ) -> bool:
         """Whether an entry does not belong here; it is in the batch then: to be forwarded, or put off until that is known."""
         name, workspace = change.workspace, None
-        if router.needs_record(name, entry):
+        if not stays and router.needs_record(name, entry):
             workspace = await self._workspace(batch, name)
             if workspace is None:
                 router.note_stranger(name)
-        target = router.target(entry, change, workspace)
+        target = router.target(entry, change, workspace, stays=stays)
         if target is not None:
             route = f"{name} {target}"  # put off by itself, so that entries for other partitions go on
             if self._waits(batch, route):
@@ -194,7 +208,11 @@ class Preparer:
             else:
                 batch.forward(target, route, entry)
             return True
-        if router.copy_is_late(name, entry, self._now_ms()) and not await self._workspace(batch, name):
+        if (
+            not stays
+            and router.copy_is_late(name, entry, self._now_ms())
+            and not await self._workspace(batch, name)
+        ):
             batch.put_off(name, entry, COPY_LATE)
             return True
         return False

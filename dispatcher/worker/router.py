@@ -29,6 +29,9 @@ class Router:
     - anyone else, and a part in any other case, forwards to home.
 
     An entry is forwarded at most twice, to home and to a part, because what came from home is not forwarded again.
+
+    If the installation has grown, a message that the previous Redis knows stays there, and what belongs to it is forwarded
+    there by whoever reads it first, before all that; from there goes what it does not know. That makes one hop more at most.
     """
 
     def __init__(
@@ -40,8 +43,19 @@ class Router:
         self._strangers: OrderedDict[str, float] = OrderedDict()
         """Workspaces without a record here, and until when that is believed; the oldest first."""
 
+    @property
+    def is_previous(self) -> bool:
+        """Whether `here` is the previous Redis."""
+        return self._here == self._partitioning.previous
+
+    def may_stay(self, entry: QueueEntry) -> bool:
+        """Whether the previous Redis is to be asked for an entry's message: once, by its first reader, and there."""
+        return self._partitioning.has_previous and (self.is_previous or came_from(entry) is None)
+
     def needs_record(self, workspace: str, entry: QueueEntry) -> bool:
         """Whether only the workspace's record says where an entry belongs; of a stranger none is read."""
+        if self.is_previous:
+            return False
         home = self._partitioning.home(workspace)
         if home == self._here:
             return True
@@ -50,8 +64,15 @@ class Router:
         may_be_part = (self._here - home) % self._partitioning.partitions < MOST_WIDTH
         return may_be_part and self._strangers.get(workspace, 0.0) <= self._clock()
 
-    def target(self, entry: QueueEntry, change: StatusChange, workspace: Workspace | None) -> int | None:
-        """The partition to forward an entry to; None: it belongs here. `workspace` is its record, if that was needed."""
+    def target(
+        self, entry: QueueEntry, change: StatusChange, workspace: Workspace | None, *, stays: bool = False
+    ) -> int | None:
+        """The partition to forward an entry to; None: it belongs here.
+
+        `workspace` is its record, if that was needed; `stays`: the previous Redis knows its message.
+        """
+        if stays:
+            return None if self.is_previous else self._partitioning.previous
         home = self._partitioning.home(change.workspace)
         if home != self._here and came_from(entry) == home:
             return None

@@ -18,6 +18,7 @@ from dispatcher.store.holds import problems
 from dispatcher.store.installation import Installation
 from tasks import tables, wiring
 from tasks.actions.check_broker import look_at_broker
+from tasks.actions.check_previous import look_at_previous
 from tasks.actions.check_servers import look_at_servers, partitions
 
 NAMED = 5
@@ -53,6 +54,7 @@ async def look(settings: Settings) -> list[Finding]:
             endpoints,
             waiting,
             *partitions(store),
+            *await look_at_previous(settings),
         ]
 
 

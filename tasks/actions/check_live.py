@@ -37,9 +37,9 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
         refused = await asyncio.to_thread(publish_probe, settings, probe)
         if refused:
             probe = ""
-        workers = await _heartbeats_since(store.installation, since_ms, probe, settings.partitions)
+        workers = await _heartbeats_since(store.installation, since_ms, probe, len(settings.partitioning.all))
         writes = await accepts_writes(store.installation)
-    who = _answered(workers, probe)
+    who, count = _answered(workers, probe), len(settings.partitioning.all)
     asked = (
         {name: heartbeat for name, heartbeat in workers.items() if f"@{socket.gethostname()}/" in name}
         if here
@@ -48,7 +48,7 @@ async def look_live(settings: Settings, here: bool) -> list[Finding]:
     return [
         workers_alive(asked, refused=writes.verdict is Verdict.BAD),
         refused or _hints(who),
-        _intake(Owners.read(workers, settings.partitions), settings.partitions, writes),
+        _intake(Owners.read(workers, count), count, writes),
     ]
 
 

@@ -20,6 +20,8 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     topology = (
         f"{settings.topology.described}; {tables.counted(settings.partitions, 'partition', 'partitions')}"
     )
+    if settings.previous_redis_url:
+        topology += "; grown from one Redis, which is partition " + str(settings.partitions)
     if as_json:
         console.print_json(shown | {"topology": topology})
         return

@@ -28,8 +28,12 @@ class AuditAcross(Audit):
         """As Audit.latest."""
         asked = self._partitions
         if workspace:
-            return await self._at(asked.partitioning.home(workspace)).latest(limit, workspace)
-        found = await asked.everywhere(lambda n: self._at(n).latest(limit))
+            places = [asked.partitioning.home(workspace)]
+            if asked.partitioning.previous is not None:
+                places.append(asked.partitioning.previous)
+        else:
+            places = [*asked.all]
+        found = await asked.everywhere(lambda n: self._at(n).latest(limit, workspace), places)
         every = [one for some in found.values() for one in some]
         return sorted(every, key=lambda one: -one.at_ms)[:limit]
 

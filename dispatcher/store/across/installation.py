@@ -56,7 +56,7 @@ class InstallationAcross(Installation):
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """As Installation.workers: of each worker the newest heartbeat in the partitions where they are registered."""
-        among = registries(len(self._partitions.keys))
+        among = registries(self._partitions.partitioning.partitions)
         found = await self._partitions.everywhere(lambda n: self._at(n).workers(), among)
         newest: dict[str, dict[str, Any]] = {}
         for heartbeats in found.values():

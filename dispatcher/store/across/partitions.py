@@ -14,7 +14,6 @@ from redis.exceptions import ConnectionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from dispatcher.errors import RedisUnavailable
-from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
 from dispatcher.store.across.presence import Presence
 from dispatcher.store.connection import translated
@@ -45,7 +44,7 @@ class Partitions:
         self._needs_all = needs_all
         """Whether an answer without one of the partitions is none, as in the API: it would be taken for whole."""
         self.keys: Sequence[Keys] = servers.keys
-        self.partitioning = Partitioning(len(servers.keys))
+        self.partitioning = servers.partitioning
         self.absent = Absent(len(servers.keys))
         """Those that did not answer so far."""
         self._presence = Presence(servers, SERVICE_AWAY_SECONDS if needs_all else AWAY_SECONDS)
@@ -58,7 +57,7 @@ class Partitions:
     @property
     def all(self) -> range:
         """The numbers of all partitions."""
-        return range(len(self.keys))
+        return self.partitioning.all
 
     def readers(self, make: "Callable[[redis.asyncio.Redis, Keys, str], T]") -> Callable[[int], T]:
         """What `make` makes of a partition's client, keys and URL; made when first asked for."""

@@ -118,9 +118,18 @@ class WorkspacesAcross(Workspaces):
         for n in others:
             with suppress(NotFound):  # a run before this one removed it there
                 await self._at(n).remove(workspace, ledger, force=True)
+        await self._forget_api_keys(workspace, home)
         await self._at(home).remove(workspace, ledger, force=bool(others) or force)
         self._partitions.forget_route(workspace)
         return total
+
+    async def _forget_api_keys(self, workspace: str, home: int) -> None:
+        """Removes keys whose records lie elsewhere: those that were made when the installation had one partition."""
+        ids = await self._partitions.call(home, "SMEMBERS", self._partitions.keys[home].api_keys(workspace))
+        for id_ in map(bytes.decode, ids):
+            n = self._partitions.partitioning.home(id_)
+            if n != home:
+                await self._partitions.call(n, "DEL", self._partitions.keys[n].api_key(id_))
 
     async def _waiting_elsewhere(self, workspace: str, home: int, ids: Collection[str]) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -1,0 +1,223 @@
+"""Growing from one Redis to several partitions: what is copied from the previous Redis, and what is noted of it.
+
+Copied is what has no end: workspaces with their subscriptions, API keys, and which endpoints the operator stopped. Callbacks
+and messages stay where they are until they are over. Nothing that is there already is overwritten, so all of it can be repeated.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from dispatcher.errors import InvalidInput, OtherFormat, RedisUnavailable, StillWaiting
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.api_keys import PRODUCERS
+from dispatcher.store.connection import translated
+from dispatcher.store.format import require_format
+from dispatcher.store.installation import Installation
+from dispatcher.store.keys import GROWN_INTO, Keys, grown_key
+from dispatcher.store.servers import Servers
+
+AT_ONCE = 500
+"""Records read per round trip."""
+
+
+async def require_grown(servers: Servers, prefix: str) -> None:
+    """Raises OtherFormat if a previous Redis is set that was not copied from, or if one is in use and none is set; and RedisUnavailable."""
+    key = grown_key(prefix)
+    with translated(servers.url(0)):
+        has_grown = bool(await servers.call_for(key, "EXISTS", key))
+    is_set = servers.partitioning.has_previous
+    if is_set and not has_grown:
+        raise OtherFormat(
+            "DISPATCHER_PREVIOUS_REDIS_URL is set, and nothing was copied from there yet: run `dispatcher grow` first "
+            "(docs/partitions.md, From one Redis)"
+        )
+    if has_grown and not is_set:
+        raise OtherFormat(
+            "this installation has a previous Redis, which knows messages that are not over: set DISPATCHER_PREVIOUS_REDIS_URL "
+            "(`dispatcher grow --end`, once nothing waits there, ends that)"
+        )
+
+
+class Growth:
+    """The growth of one installation; the last of `partitions` is the previous Redis."""
+
+    def __init__(self, partitions: Partitions, prefix: str) -> None:
+        number = partitions.partitioning.previous
+        assert number is not None
+        self._of = partitions
+        self._prefix = prefix
+        self._number = number
+        self._old: Any = partitions.servers.client(number)
+        self._keys: Keys = partitions.keys[number]
+        self._url = partitions.url(number)
+
+    async def copy(self, tell: Callable[[int, int], None] = lambda *_: None) -> Counter[str]:
+        """Copies what is not there yet, and lets workers start; `tell` hears of how many workspaces, of how many, are done.
+
+        Returns how many of each kind were copied. Raises InvalidInput if the previous Redis holds no installation with one
+        partition, or OtherFormat, RedisUnavailable.
+        """
+        await self._agree_on_format()
+        with translated(self._url):
+            names = sorted(name.decode() for name in await self._old.smembers(self._keys.workspaces))
+        copied = Counter[str]()
+        for first in range(0, len(names), AT_ONCE):
+            some = names[first : first + AT_ONCE]
+            copied["workspaces"] += await self._copy_workspaces(some)
+            copied["apiKeys"] += await self._copy_api_keys(some)
+            tell(min(first + AT_ONCE, len(names)), len(names))
+        copied["apiKeys"] += await self._copy_api_keys([PRODUCERS])
+        await self._copy_certificates()
+        copied["stoppedEndpoints"] += await self._copy_stopped()
+        await self._note()
+        return copied
+
+    async def end(self) -> None:
+        """Lets workers start without the previous Redis. Raises StillWaiting while something waits there."""
+        queued, pending = await self.waiting()
+        if queued or pending:
+            raise StillWaiting(
+                f"{queued:,} status changes and {pending:,} callbacks wait in the previous Redis: workers send them as long as "
+                "DISPATCHER_PREVIOUS_REDIS_URL is set"
+            )
+        key = grown_key(self._prefix)
+        with translated(self._of.url(0)):
+            await self._of.servers.call_for(key, "DEL", key)
+
+    async def waiting(self) -> tuple[int, int]:
+        """How many status changes are on the previous queue, and how many callbacks have not ended there."""
+        return await Installation(self._old, self._keys, self._url).waiting()
+
+    async def _agree_on_format(self) -> None:
+        """Raises the partitions' data format to that of the previous Redis."""
+        with translated(self._url):
+            stored, count = await self._old.mget(self._keys.format, self._keys.count)
+        found, _, into = (stored or b"").decode().partition(GROWN_INTO)
+        if into not in ("", str(self._number)):
+            raise InvalidInput(f"the previous Redis has grown into {into} partitions, not {self._number}")
+        if count:
+            raise InvalidInput(
+                f"the previous Redis holds an installation with {int(count)} partitions: only one with one partition can grow"
+            )
+        if not found:
+            raise InvalidInput(
+                f"DISPATCHER_PREVIOUS_REDIS_URL holds no installation with the prefix {self._prefix!r}: is it the right server, "
+                "database and DISPATCHER_KEY_PREFIX, and were its workers upgraded to this version?"
+            )
+        require_format(found)
+
+        async def raise_format(n: int) -> None:
+            await Installation(self._of.servers.client(n), self._of.keys[n], self._of.url(n)).raise_format(
+                int(found)
+            )
+
+        await self._of.everywhere(raise_format, range(self._number))
+        self._require_all()
+
+    def _require_all(self) -> None:
+        if absent := self._of.absent.named():
+            raise RedisUnavailable(
+                f"{absent}; nothing was changed that would have to be undone: repeat it then"
+            )
+
+    async def _copy_workspaces(self, names: Sequence[str]) -> int:
+        records = await self._hashes([self._keys.workspace(name) for name in names])
+        copied = 0
+        for home, some in self._by_home(zip(names, records, strict=True), lambda one: one[0]).items():
+            keys = self._of.keys[home]
+            copied += await self._put(home, [(keys.workspace(name), fields) for name, fields in some])
+            with translated(self._of.url(home)):
+                await self._client(home).sadd(
+                    keys.workspaces, *(name for name, _ in some)
+                )  # after the record, so that no name is without
+        return copied
+
+    async def _copy_api_keys(self, names: Sequence[str]) -> int:
+        """Each key's record goes where its id is looked for, and its id to its workspace."""
+        pipe = self._old.pipeline(transaction=False)
+        for name in names:
+            pipe.smembers(self._keys.api_keys(name))
+        with translated(self._url):
+            found = await pipe.execute()
+        ids = [(name, id_.decode()) for name, some in zip(names, found, strict=True) for id_ in some]
+        records = await self._hashes([self._keys.api_key(id_) for _, id_ in ids])
+        copied = 0
+        for home, some in self._by_home(zip(ids, records, strict=True), lambda one: one[0][1]).items():
+            keys = self._of.keys[home]
+            copied += await self._put(home, [(keys.api_key(id_), fields) for (_, id_), fields in some])
+        for home, pairs in self._by_home(ids, lambda one: one[0]).items():
+            pipe = self._client(home).pipeline(transaction=False)
+            for name, id_ in pairs:
+                pipe.sadd(self._of.keys[home].api_keys(name), id_)
+            with translated(self._of.url(home)):
+                await pipe.execute()
+        return copied
+
+    async def _copy_certificates(self) -> None:
+        with translated(self._url):
+            found = await self._old.zrange(self._keys.client_certificates, 0, -1, withscores=True)
+        for home, some in self._by_home(found, lambda one: one[0].decode().partition(" ")[0]).items():
+            with translated(self._of.url(home)):
+                await self._client(home).zadd(self._of.keys[home].client_certificates, dict(some), nx=True)
+
+    async def _copy_stopped(self) -> int:
+        """Endpoints that the operator stopped, which are listed for ever, without what is known of their health."""
+        with translated(self._url):
+            ids = [id_.decode() for id_ in await self._old.zrangebyscore(self._keys.endpoints, "inf", "inf")]
+        records = await self._hashes([self._keys.endpoint(id_) for id_ in ids])
+        stopped = [(id_, h) for id_, h in zip(ids, records, strict=True) if b"stopped" in h and b"name" in h]
+        copied = 0
+        for home, some in self._by_home(stopped, lambda one: _owner(one[1])).items():
+            keys = self._of.keys[home]
+            kept = [(id_, {field: h[field] for field in (b"name", b"stopped")}) for id_, h in some]
+            copied += await self._put(home, [(keys.endpoint(id_), fields) for id_, fields in kept])
+            with translated(self._of.url(home)):
+                await self._client(home).zadd(keys.endpoints, {id_: "inf" for id_, _ in kept})
+        return copied
+
+    async def _note(self) -> None:
+        """Notes on both sides what the previous Redis is now: processes that take it for the whole do not start any more."""
+        with translated(self._url):
+            number = (await self._old.get(self._keys.format)).decode().partition(GROWN_INTO)[0]
+            await self._old.set(self._keys.format, f"{number}{GROWN_INTO}{self._number}")
+        key = grown_key(self._prefix)
+        with translated(self._of.url(0)):
+            await self._of.servers.call_for(key, "SET", key, round(time.time() * 1000), "NX")
+
+    async def _hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        found: list[dict[bytes, bytes]] = []
+        for first in range(0, len(keys), AT_ONCE):
+            pipe = self._old.pipeline(transaction=False)
+            for key in keys[first : first + AT_ONCE]:
+                pipe.hgetall(key)
+            with translated(self._url):
+                found += await pipe.execute()
+        return found
+
+    async def _put(self, home: int, records: Sequence[tuple[str, dict[bytes, bytes]]]) -> int:
+        """Writes each record, whole, unless there is one; returns how many were written."""
+        pipe = self._client(home).pipeline(transaction=True)
+        given = [(key, fields) for key, fields in records if fields]
+        for key, fields in given:
+            pipe.hset(f"{key}.copy", mapping=fields)
+            pipe.renamenx(f"{key}.copy", key)
+            pipe.delete(f"{key}.copy")
+        with translated(self._of.url(home)):
+            return sum((await pipe.execute())[1::3]) if given else 0
+
+    def _client(self, n: int) -> Any:
+        return self._of.servers.client(n)
+
+    def _by_home(self, values: Iterable[Any], of: Callable[[Any], str]) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = {}
+        for value in values:
+            found.setdefault(self._of.partitioning.home(of(value)), []).append(value)
+        return found
+
+
+def _owner(record: dict[bytes, bytes]) -> str:
+    """The workspace of an endpoint's record."""
+    return EndpointName.parse(record[b"name"].decode(errors="replace")).workspace

@@ -1,0 +1,89 @@
+"""`dispatcher grow`: from one Redis to several partitions, while status changes come."""
+
+import sys
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from config.settings import Settings
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.growth import Growth
+from dispatcher.store.partition_count import require_partitions
+from tasks import console, tables, wiring
+
+
+def grow(
+    end: Annotated[
+        bool,
+        typer.Option(
+            "--end", help="The previous Redis is not needed any more; refused while something waits there."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Copy workspaces and API keys of the one Redis before into the partitions, so that workers can lead them.
+
+    Settings: DISPATCHER_REDIS_URL and DISPATCHER_PARTITIONS as they are to be, DISPATCHER_PREVIOUS_REDIS_URL for the Redis so far,
+    from which nothing is removed. Callbacks and messages stay there until they are over. What was copied before is left as it is,
+    so the command can be repeated.
+
+    docs/partitions.md, "From one Redis", has all steps.
+
+    Examples:
+
+      dispatcher grow
+
+      dispatcher grow --end
+    """
+    settings = console.settings()
+    if settings.previous_redis_url is None:
+        console.fail(
+            "set DISPATCHER_PREVIOUS_REDIS_URL to the Redis of the installation so far, and DISPATCHER_REDIS_URL and "
+            "DISPATCHER_PARTITIONS as they are to be",
+            console.USAGE,
+        )
+    found = console.run(_end(settings) if end else _copy(settings))
+    if as_json:
+        console.print_json(found)
+    elif end:
+        console.print_line(
+            "ended: leave DISPATCHER_PREVIOUS_REDIS_URL out, and restart workers, the API and the exporter"
+        )
+    else:
+        console.print_line(
+            f"copied: {tables.counted(found['workspaces'], 'workspace', 'workspaces')}, "
+            f"{tables.counted(found['apiKeys'], 'API key', 'API keys')}, "
+            f"{tables.counted(found['stoppedEndpoints'], 'stopped endpoint', 'stopped endpoints')}; what was there is left as it was"
+        )
+        console.print_line(
+            f"in the previous Redis {tables.counted(found['queued'], 'status change is', 'status changes are')} on the queue, "
+            f"and {tables.counted(found['waiting'], 'callback waits', 'callbacks wait')}"
+        )
+
+
+async def _copy(settings: Settings) -> dict[str, Any]:
+    async with AsyncExitStack() as closing:
+        growth = await _growth(settings, closing)
+        bar = closing.enter_context(
+            Progress(console=console.err, transient=True, disable=not sys.stderr.isatty())
+        )
+        task = bar.add_task("workspaces")
+        copied = await growth.copy(lambda done, total: bar.update(task, completed=done, total=total))
+        queued, waiting = await growth.waiting()
+    kinds = ("workspaces", "apiKeys", "stoppedEndpoints")
+    return {kind: copied[kind] for kind in kinds} | {"queued": queued, "waiting": waiting}
+
+
+async def _end(settings: Settings) -> dict[str, Any]:
+    async with AsyncExitStack() as closing:
+        await (await _growth(settings, closing)).end()
+    return {"ended": True}
+
+
+async def _growth(settings: Settings, closing: AsyncExitStack) -> Growth:
+    servers = wiring.servers(settings)
+    closing.push_async_callback(servers.aclose)
+    await require_partitions(servers, settings.key_prefix, keep=True)
+    return Growth(Partitions(servers, needs_all=True), settings.key_prefix)

@@ -1,0 +1,235 @@
+"""From one Redis to several partitions on another one, while status changes come and callbacks wait."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import redis
+from aiohttp import web
+
+from config.settings import Settings
+from dispatcher import Dispatcher
+from dispatcher.store.across.api_keys import ApiKeysAcross
+from dispatcher.store.across.partitions import Partitions
+from tasks import wiring
+from tasks.redis_server import RedisServer
+from tests.acceptance.stack import CELERY, Stack, change, wait_until
+
+COUNT = 16
+GROWN = ("redis_url", "broker_url", "partitions", "previous_redis_url")
+WORKSPACES = [f"w{number}" for number in range(6)]
+STATUSES = ("SUBMITTED", "SENT", "DELIVERED")
+
+
+@pytest.fixture
+def new(server_program: None, tmp_path: Path) -> Iterator[RedisServer]:
+    """The server that the installation grows onto."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    with RedisServer(folder, "--appendonly", "yes") as server:
+        yield server
+
+
+def changes(status: str, first: int, count: int) -> list[dict[str, object]]:
+    """A change of each of some messages of all workspaces."""
+    return [
+        change(number, workspace=name, status=status, eventId=f"{name}-{number}-{status}")
+        for number in range(first, first + count)
+        for name in WORKSPACES
+    ]
+
+
+def grown(stack: Stack, new: RedisServer) -> dict[str, str]:
+    """The settings as they are to be."""
+    return {
+        "DISPATCHER_REDIS_URL": new.url,
+        "DISPATCHER_BROKER_URL": stack.server.url,
+        "DISPATCHER_PARTITIONS": str(COUNT),
+        "DISPATCHER_PREVIOUS_REDIS_URL": stack.server.url,
+    }
+
+
+def test_growth_while_running(stack: Stack, new: RedisServer) -> None:
+    """Old and new producers go on; each change is delivered once, in the order of its message; duplicates stay duplicates."""
+    is_up = False
+
+    async def answer(request: web.Request, _number: int) -> web.Response:
+        waits = (
+            not is_up and (await request.read()).find(b"m1") >= 0
+        )  # some messages wait for their next attempt
+        return web.Response(status=503 if waits else 200)
+
+    stack.answer = answer
+    stack.environment["DISPATCHER_BACKOFF_BASE_SECONDS"] = "0.5"
+    for name in WORKSPACES:
+        stack.add_workspace(name)
+    key = stack.cli_json("workspace", "api-key", "add", "w1", "--name", "k")
+    worker = stack.start_worker(*CELERY, "-n", "old@%h").wait_ready()
+    with Dispatcher.from_url(stack.server.url) as old:
+        old.enqueue_many(changes("SUBMITTED", 0, 20))
+        wait_until(
+            lambda: len({one.event_id for one in stack.received}) == 20 * len(WORKSPACES),
+            what="first attempts",
+        )
+        stack.environment |= grown(stack, new)
+        refused = stack.start_worker()
+        assert 78 == refused.process.wait(30)
+        assert "run `dispatcher grow` first" in refused.lines("worker.refused")[0]["problem"]
+        copied = stack.cli_json("grow")
+        assert (6, 1) == (copied["workspaces"], copied["apiKeys"]), copied
+        assert 78 == worker.process.wait(20)  # it takes the previous Redis for the whole
+        assert "has grown into 16 partitions" in worker.lines("worker.refused")[0]["problem"]
+        old.enqueue_many(changes("SENT", 0, 10))  # nobody reads it now
+        workers = [stack.start_worker(*CELERY, "-n", f"n{n}@%h") for n in range(2)]
+        for one in workers:
+            one.wait_ready()
+        wait_until(lambda: old.queued() == 0, what="the previous queue is empty")
+        is_up = True
+        with Dispatcher.from_url(new.url, partitions=COUNT) as dispatcher:
+            dispatcher.enqueue_many(changes("SENT", 10, 15))
+            old.enqueue_many(changes("SUBMITTED", 40, 5))  # a producer that was not told yet
+            dispatcher.enqueue_many(changes("SUBMITTED", 0, 20))  # once more
+            wait_until(lambda: old.queued() == 0, what="the previous queue is empty")
+            dispatcher.enqueue_many(changes("DELIVERED", 0, 25) + changes("SENT", 40, 5))
+    ids = {
+        f"{one['eventId']}"
+        for one in [*changes("SUBMITTED", 0, 20), *changes("SENT", 0, 25), *changes("DELIVERED", 0, 25)]
+    }
+    ids |= {f"{one['eventId']}" for one in [*changes("SUBMITTED", 40, 5), *changes("SENT", 40, 5)]}
+    wait_until(lambda: {one.event_id for one in stack.received} >= ids, 40, "all arrive")
+    wait_until(lambda: stack.cli_json("stats")["now"]["waiting"] == 0, what="nothing waits")
+    ends = stack.cli_json("event", "list", "--state", "failed")
+    assert [] == ends, ends
+    taken = {}
+    for place, one in enumerate(stack.received):
+        taken.setdefault(one.event_id, place)
+    for name in WORKSPACES:
+        for number in [*range(25), *range(40, 45)]:
+            places = [taken[id_] for status in STATUSES if (id_ := f"{name}-{number}-{status}") in taken]
+            assert places == sorted(places), (name, number)
+    is_known = stack.redis.exists("dispatcher:message:w0:m0") and not stack.redis.exists(
+        "dispatcher:message:w0:m22"
+    )
+    assert is_known  # what began there stays there, and what is new is not there
+    assert key["apiKey"].partition(".")[0] in stack.cli("workspace", "api-key", "list", "w1").stdout
+    shown = stack.cli_json("event", "show", "w1-3-SUBMITTED", "--workspace", "w1")
+    assert "delivered" == shown["state"]
+    assert "previous" in stack.cli("check").stdout
+    assert [0, 0] == [one.terminate() for one in workers]
+
+
+def test_both_sides_say_what_is_missing(stack: Stack, new: RedisServer) -> None:
+    """What takes the previous Redis for the whole, or leaves it out, refuses; after --end it is not needed."""
+    stack.add_workspace("acme")
+    before = dict(stack.environment)
+    stack.environment |= grown(stack, new)
+    missing = stack.cli("stats")
+    assert (1, True) == (missing.returncode, "dispatcher grow" in missing.stderr), missing
+    assert "copied: 1 workspace, 0 API keys" in stack.cli("grow").stdout
+    assert "copied: 0 workspaces" in stack.cli("grow").stdout
+    assert 0 == stack.cli("stats").returncode
+
+    alone = dict(stack.environment)
+    del alone["DISPATCHER_PREVIOUS_REDIS_URL"]
+    after, stack.environment = stack.environment, alone
+    left_out = stack.cli("stats")
+    assert (1, True) == (left_out.returncode, "set DISPATCHER_PREVIOUS_REDIS_URL" in left_out.stderr), (
+        left_out
+    )
+    assert 2 == stack.cli("grow").returncode
+    stack.environment = before
+    whole = stack.cli("stats")
+    assert (1, True) == (whole.returncode, "has grown into 16 partitions" in whole.stderr), whole
+
+    stack.environment = after
+    Dispatcher.from_url(stack.server.url).enqueue(change(1))
+    waits = stack.cli("grow", "--end")
+    assert (1, True) == (waits.returncode, "wait in the previous Redis" in waits.stderr), waits
+    stack.redis.delete("dispatcher:events")
+    assert 0 == stack.cli("grow", "--end").returncode
+    stack.environment = alone
+    assert 0 == stack.cli("stats").returncode
+
+
+def test_the_previous_redis_is_away(stack: Stack, new: RedisServer) -> None:
+    """While nobody can know which messages it has, status changes wait; callbacks that are accepted go on."""
+    stack.add_workspace("acme")
+    broker = stack.folder / "broker"
+    broker.mkdir()
+    with RedisServer(broker) as other:
+        stack.environment |= grown(stack, new) | {"DISPATCHER_BROKER_URL": other.url}
+        assert 0 == stack.cli("grow").returncode
+        worker = stack.start_worker().wait_ready()
+        with Dispatcher.from_url(new.url, partitions=COUNT) as dispatcher:
+            dispatcher.enqueue_many(changes_of("acme", 0, 5))
+            wait_until(lambda: len(stack.received) == 5, what="five are delivered")
+            stack.server.kill()
+            dispatcher.enqueue_many(changes_of("acme", 5, 5))
+            wait_until(lambda: worker.lines("intake.waits"), what="it waits")
+            time.sleep(1)
+            assert 5 == len(stack.received)
+            stack.server.start()
+            wait_until(lambda: len({one.event_id for one in stack.received}) == 10, what="all are delivered")
+        assert 10 == len(stack.received)
+        assert 0 == worker.terminate()
+
+
+def changes_of(workspace: str, first: int, count: int) -> list[dict[str, object]]:
+    """A change of each of some messages."""
+    return [
+        change(number, workspace=workspace, eventId=f"e{number}") for number in range(first, first + count)
+    ]
+
+
+def verified(stack: Stack, texts: Sequence[str]) -> list[bool]:
+    """Whether the API would take each of these keys."""
+    given = {name.removeprefix("DISPATCHER_").lower(): value for name, value in stack.environment.items()}
+    settings = Settings(_env_file=None, **{name: given[name] for name in GROWN})
+
+    async def verify() -> list[bool]:
+        servers = wiring.servers(settings)
+        keys = ApiKeysAcross(Partitions(servers))
+        found = [await keys.verify(text) is not None for text in texts]
+        await servers.aclose()
+        return found
+
+    return asyncio.run(verify())
+
+
+def test_operators_decisions_come_along(stack: Stack, new: RedisServer) -> None:
+    """A stopped endpoint stays stopped, API keys answer and are revoked for good, a changed workspace counts on both sides."""
+    url = stack.add_workspace("acme")
+    worker = stack.start_worker().wait_ready()
+    [first] = stack.enqueue()
+    stack.wait_ended([first])
+    origin = url.removesuffix("/hooks")
+    assert 0 == stack.cli("endpoint", "stop", "acme", origin).returncode
+    texts = [
+        stack.cli_json("workspace", "api-key", "add", "acme", "--name", f"k{n}")["apiKey"] for n in range(4)
+    ]
+    assert 0 == worker.terminate()
+    stack.environment |= grown(stack, new)
+    copied = stack.cli_json("grow")
+    assert {"workspaces": 1, "apiKeys": 4, "stoppedEndpoints": 1, "queued": 0, "waiting": 0} == copied
+    assert [True] * 4 == verified(stack, texts)
+    assert 4 == len(stack.cli_json("workspace", "api-key", "list", "acme"))
+    assert 0 == stack.cli("workspace", "api-key", "revoke", "acme", texts[0].partition(".")[0]).returncode
+    assert 0 == stack.cli("grow").returncode
+    assert [False, True, True, True] == verified(stack, texts)
+    assert 3 == len(stack.cli_json("workspace", "api-key", "list", "acme"))
+    started = stack.start_worker().wait_ready()
+    with Dispatcher.from_url(new.url, partitions=COUNT) as dispatcher:
+        dispatcher.enqueue(change(50, eventId="held"))
+    wait_until(
+        lambda: stack.cli("event", "show", "held", "--workspace", "acme").returncode == 0, what="accepted"
+    )
+    assert "pending" == stack.event("held")["state"]
+    assert 1 == len(stack.received)
+    assert 0 == stack.cli("endpoint", "resume", "acme", origin).returncode
+    wait_until(lambda: len(stack.received) == 2, what="resumed")
+    assert 0 == started.terminate()
+    assert 0 == stack.cli("workspace", "remove", "acme", "--force").returncode
+    with redis.Redis.from_url(new.url) as client:
+        assert [] == list(client.scan_iter("dispatcher:*api-key*"))
