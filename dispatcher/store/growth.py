@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dispatcher.errors import InvalidInput, OtherFormat, RedisUnavailable, StillWaiting
+from dispatcher.errors import InvalidInput, OtherFormat, StillWaiting
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.api_keys import PRODUCERS
@@ -42,7 +42,7 @@ async def require_grown(servers: Servers, prefix: str) -> None:
 
 
 class Growth:
-    """The growth of one installation; the last of `partitions` is the previous Redis."""
+    """The growth of one installation; the last of `partitions`, all of which are needed, is the previous Redis."""
 
     def __init__(self, partitions: Partitions, prefix: str) -> None:
         number = partitions.partitioning.previous
@@ -115,13 +115,6 @@ class Growth:
             )
 
         await self._of.everywhere(raise_format, range(self._number))
-        self._require_all()
-
-    def _require_all(self) -> None:
-        if absent := self._of.absent.named():
-            raise RedisUnavailable(
-                f"{absent}; nothing was changed that would have to be undone: repeat it then"
-            )
 
     async def _copy_workspaces(self, names: Sequence[str]) -> int:
         records = await self._hashes([self._keys.workspace(name) for name in names])
