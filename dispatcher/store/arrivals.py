@@ -225,5 +225,7 @@ class ToldQueue(Queue):
         """Waits up to `wait_ms` until something may have come; returns whether to read."""
         is_told = self._arrivals.are_told
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._come.wait(), (wait_ms if is_told else min(wait_ms, POLL_MS)) / 1000)
+            # makes no task, as `wait_for` does: each partition that is led waits here once a second
+            async with asyncio.timeout((wait_ms if is_told else min(wait_ms, POLL_MS)) / 1000):
+                await self._come.wait()
         return self._come.is_set() or (not is_told and wait_ms > 0)

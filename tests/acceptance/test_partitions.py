@@ -1,10 +1,13 @@
 """Workers that share partitions: one is killed, one stalls, one ends; a number that is wrong; what operators see."""
 
+import asyncio
 import json
 import signal
+import threading
 from collections.abc import Sequence
 
 import pytest
+from aiohttp import web
 
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.keys import keys_of
@@ -80,6 +83,32 @@ def test_killed_ended_and_new_ones(divided: Stack) -> None:
     assert 0 == third.terminate()
     assert [None] * COUNT == leases(divided)
     assert len(divided.received) == len({(one.event_id) for one in divided.received})
+
+
+def test_others_lead_before_a_slow_post_ends(divided: Stack) -> None:
+    """A worker that gets TERM hands over at once: another leads all while its POST in flight goes on, which is recorded in the end."""
+    divided.environment |= {"DISPATCHER_REQUEST_TIMEOUT_SECONDS": "25", "DISPATCHER_LEASE_SECONDS": "40"}
+    asked, go_on = threading.Event(), threading.Event()
+
+    async def answer(_: web.Request, __: int) -> web.Response:
+        asked.set()
+        await asyncio.to_thread(go_on.wait, 60)
+        return web.Response()
+
+    divided.answer = answer
+    [first] = started(divided, 1)
+    events = enqueued(divided, 1)
+    wait_until(asked.is_set, what="a POST")
+    second = divided.start_worker(*CELERY, "-n", "second@%h").wait_ready()
+    wait_until(lambda: shares(divided) == [COUNT // 2] * 2, what="even shares")
+    first.process.terminate()
+    wait_until(lambda: shares(divided) == [COUNT] and all_owned(divided), 8, "one owner of all")
+    assert first.process.poll() is None
+    go_on.set()
+    assert 0 == first.process.wait(30)
+    all_delivered(divided, events)
+    assert 0 == second.terminate()
+    assert 1 == len(divided.received)
 
 
 def leases_of_one(stack: Stack) -> bool:

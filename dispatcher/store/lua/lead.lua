@@ -19,9 +19,12 @@ end
 redis.call('SET', key_of('intake'), token, 'PX', lease_ms)
 if is_full == '1' then redis.call('SET', key_of('full'), '1', 'PX', lease_ms) end
 local function pending() return redis.pcall('XPENDING', key_of('events'), GROUP) end
-if pending().err then redis.pcall('XGROUP', 'CREATE', key_of('events'), GROUP, '0', 'MKSTREAM') end
+local read = pending()
+if read.err then
+  redis.pcall('XGROUP', 'CREATE', key_of('events'), GROUP, '0', 'MKSTREAM')
+  read = pending()
+end
 local function first_of(key) return redis.pcall('ZRANGE', key, '0', '0', 'WITHSCORES')[2] end
 local due, expires = first_of(key_of('schedule')), first_of(key_of('expiries'))
 if not due or expires and tonumber(expires) < tonumber(due) then due = expires end
-local read = pending()
 return read.err and read or { 'leading', now, read[1], redis.call('XLEN', key_of('events')), due or '' }

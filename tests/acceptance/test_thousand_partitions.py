@@ -1,0 +1,65 @@
+"""1,000 partitions on one server: workers lead all of them, deliver, answer their operator, take over and end."""
+
+from collections import Counter
+
+import pytest
+
+from dispatcher.rules.partitions import Partitioning
+from dispatcher.store.keys import keys_of
+from tests.acceptance.stack import CELERY, Stack, wait_until
+
+COUNT = 1000
+KEYS = keys_of("dispatcher", COUNT)
+WORKSPACES = [f"w{number}" for number in range(6)]
+
+
+@pytest.fixture
+def divided(stack: Stack) -> Stack:
+    """A stack of 1,000 partitions with six workspaces."""
+    stack.environment["DISPATCHER_PARTITIONS"] = str(COUNT)
+    for name in WORKSPACES:
+        stack.add_workspace(name)
+    return stack
+
+
+def leases(stack: Stack) -> list[bytes | None]:
+    """The tokens of all partitions' leases."""
+    found: list[bytes | None] = stack.redis.mget([keys.intake for keys in KEYS])
+    return found
+
+
+def shares(stack: Stack) -> list[int]:
+    """How many partitions each worker leads, as `stats` says."""
+    owners = stack.cli_json("stats")["partitions"]["owners"]
+    return sorted(len(partitions) for partitions in owners.values())
+
+
+def deliver(stack: Stack, first: int) -> None:
+    """A status change of each workspace is delivered."""
+    for number, name in enumerate(WORKSPACES):
+        [event] = stack.enqueue(first=first + number, workspace=name)
+        assert Counter(delivered=1) == stack.wait_ended([event], name)
+
+
+def test_a_thousand_partitions(divided: Stack) -> None:
+    """Two workers lead all, callbacks in different partitions are delivered, one is killed, and the other ends in order."""
+    assert len({Partitioning(COUNT).home(name) for name in WORKSPACES}) == len(WORKSPACES)
+    first = divided.start_worker(*CELERY, "-n", "first@%h").wait_ready()
+    second = divided.start_worker(*CELERY, "-n", "second@%h").wait_ready()
+    wait_until(lambda: None not in leases(divided), what="owners of all")
+    wait_until(lambda: shares(divided) == [COUNT // 2] * 2, what="even shares")
+    deliver(divided, 0)
+    live = divided.cli("check", "--live")
+    assert (0, True) == (live.returncode, f"all {COUNT} partitions" in live.stdout), live
+    before = leases(divided)
+    first.kill()
+    taken = COUNT // 2
+    wait_until(
+        lambda: (now := leases(divided)) and None not in now and len(set(before) - set(now)) == taken,
+        12,
+        "the other leads all",
+    )
+    deliver(divided, 100)
+    assert 0 == second.terminate()
+    assert [None] * COUNT == leases(divided)
+    assert len(divided.received) == 2 * len(WORKSPACES)
