@@ -56,7 +56,7 @@ async def store(settings: Settings, servers: Servers) -> wiring.Store:
         AuditAcross.of(of, operator(), settings.ledger_retention_seconds * 1000, sys.stderr.isatty()),
         ClientCertificatesAcross(of),
         of.absent,
-        [(of.servers.client(some[0]), of.url(some[0])) for some in of.by_node().values()],
+        [(servers.client(some[0]), servers.node(some[0]).url) for some in of.by_node().values()],
         len(of.keys),
     )
 

@@ -9,6 +9,7 @@ import redis.asyncio
 from redis.exceptions import NoPermissionError, ResponseError
 
 from dispatcher.store.check_finding import Finding, Verdict, not_allowed
+from dispatcher.store.cluster_checks import FULL_COVERAGE, is_cluster, look_at_cluster, server_of
 from dispatcher.store.connection import translated
 from dispatcher.store.connection_security import access, encryption
 from dispatcher.store.redis_url import RedisUrl
@@ -21,11 +22,15 @@ SLOW_CALL_SECONDS = 0.005
 
 
 async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Finding]:
-    """Checks version, persistence, disk, eviction, access, clock, latency and memory. Raises RedisUnavailable."""
+    """Checks version, persistence, disk, eviction, access, clock, latency and memory, and what a cluster's node needs.
+
+    Raises RedisUnavailable.
+    """
     config: dict[str, Any] = {}
     with translated(url):
         info = await _allowed(client.info("everything"))
-        for name in ("appendfsync", "bind", "protected-mode", "requirepass"):  # Redis 6.2 takes one at a time
+        names = ["appendfsync", "bind", "protected-mode", "requirepass", *[FULL_COVERAGE] * is_cluster(info)]
+        for name in names:  # Redis 6.2 takes one at a time
             config |= await _allowed(client.config_get(name))
         user = await _allowed(client.acl_getuser("default"))
         clock, latency = await _clock_and_latency(client)
@@ -40,6 +45,7 @@ async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Fi
         clock,
         latency,
         _memory(info),
+        *look_at_cluster(info, config),
     ]
 
 
@@ -102,15 +108,14 @@ async def _allowed(call: Any) -> dict[str, Any]:
 
 
 def _version(info: dict[str, Any]) -> Finding:
-    version = str(info.get("redis_version", ""))
+    name, version = server_of(info)
     if not version:
         return not_allowed("version", f"make sure it is {_dotted(MIN_VERSION)} or newer")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < MIN_VERSION:
-        return Finding(
-            "version", Verdict.BAD, version, f"use Redis {_dotted(MIN_VERSION)} or newer, or Valkey"
-        )
-    return Finding("version", Verdict.OK, version)
+        advice = f"use Redis {_dotted(MIN_VERSION)} or newer, or Valkey"
+        return Finding("version", Verdict.BAD, f"{name} {version}", advice)
+    return Finding("version", Verdict.OK, f"{name} {version}")
 
 
 def _persistence(info: dict[str, Any], config: dict[str, Any]) -> Finding:
