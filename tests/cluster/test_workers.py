@@ -54,8 +54,12 @@ def enqueue(stack: Stack, round_: int) -> list[str]:
 
 
 def killed(cluster: Cluster) -> None:
-    """A primary dies; its replica takes over."""
+    """A primary dies; its replica, which has all that was enqueued so far, takes over."""
     new, old = cluster.replica(SLOTS[3]), cluster.holder(SLOTS[3])
+    enqueued = old.client.info("replication")["master_repl_offset"]
+    wait_until(
+        lambda: old.client.info("replication")["slave0"]["offset"] >= enqueued, what="the replica has it"
+    )
     old.kill()
     cluster.taken_over(new)
 
