@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from dispatcher.model import LETTERS
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, Released, Retry
+from dispatcher.store.command_parts import MOST_LISTED, in_parts
 from dispatcher.store.entry import write_record
 from dispatcher.store.kept_body import first_line
 from dispatcher.store.keys import endpoint_id
@@ -22,9 +24,11 @@ WORKSPACE_AT, ID_AT, ENDPOINT_AT, MESSAGE_AT = 1, 2, 4, 5
 """Index of the workspace, and of the ids of callback, endpoint and message among them."""
 OF_EACH_RECORD = 9
 """Arguments of a status change's record, the last of which says how many pairs follow (lua/accept.lua)."""
+OF_EACH_ENDPOINT, OF_EACH_WORKSPACE, OF_EACH_SKIPPED = 2, 3, 2
+OF_EACH_OUTCOME = 9
 
-MOST_AT_ONCE = 1024
-"""Most callbacks in one call of accept: Redis does nothing else meanwhile, and Lua passes some 8,000 values to a command."""
+MOST_OUTCOMES = MOST_LISTED // OF_EACH_OUTCOME
+"""Most outcomes of one endpoint in a call of settle."""
 
 
 @dataclass(frozen=True)
@@ -93,30 +97,41 @@ class ToAccept:
                 yield of_entry
                 of_entry = []
 
-    def parts(self, most: int = MOST_AT_ONCE) -> list["ToAccept"]:
-        """Itself, or parts of at most `most` callbacks, in order; the callbacks of one entry stay together.
+    @property
+    def size(self) -> int:
+        """How many arguments of accept it becomes."""
+        return len(self.arguments) + len(self.records) + OF_EACH_ENDPOINT * len(self.endpoints)
 
-        What entries without callbacks say about messages is in the first part.
-        """
-        if self.count <= most:
-            return [self]
-        parts, place, taken = [self._part()], 0, 0
-        first_of: list[tuple[ToAccept, int]] = [
-            (parts[0], 0)
-        ]  # the part of each entry, and how many were before it
+    def parts(self) -> list["ToAccept"]:
+        """Parts that fit into one call each, in order; all of one entry stays together: its callbacks and its record."""
         names = {endpoint: name for name, endpoint in self.endpoints.items()}
-        for size in map(len, self.endpoint_ids()):
-            if parts[-1].count and parts[-1].count + size > most:
-                parts.append(self._part())
-                taken = len(first_of) - 1
-            some, part = self.arguments[place : place + size * OF_EACH_CALLBACK], parts[-1]
-            place += len(some)
-            part._take(some, names)
-            first_of.append((part, taken))
-        for number, told in self._told():
-            part, before = first_of[number]
-            part.records += (number - before, *told)
+        parts = []
+        for units in in_parts(self._units(), _arguments_of):
+            part, number = self._part(), 0
+            for callbacks, told in units:
+                part._take(callbacks, names)
+                number += bool(callbacks)
+                if told:
+                    part.records += (number if callbacks else 0, *told)
+            parts.append(part)
         return parts
+
+    def _units(self) -> Iterator["_Unit"]:
+        """What may not be divided, in order: each entry's callbacks with its record, and records without callbacks."""
+        entries, number = self._entries(), 0
+        for entry, told in self._told():
+            yield from ((callbacks, []) for callbacks in islice(entries, max(entry - 1 - number, 0)))
+            yield next(entries) if entry else [], told
+            number = max(number, entry)
+        yield from ((callbacks, []) for callbacks in entries)
+
+    def _entries(self) -> Iterator[list[Argument]]:
+        """The arguments of each entry's callbacks, in order."""
+        place = 0
+        for ids in self.endpoint_ids():
+            some = self.arguments[place : place + len(ids) * OF_EACH_CALLBACK]
+            place += len(some)
+            yield some
 
     def messages(self) -> list[tuple[str, str]]:
         """Workspace and message of each entry with callbacks, in order."""
@@ -129,11 +144,9 @@ class ToAccept:
 
     def without(self, left: Collection[int]) -> "ToAccept":
         """The same without some entries with callbacks, by their index, and without what these say about messages."""
-        kept, place, numbers = self._part(), 0, {0: 0}
+        kept, numbers = self._part(), {0: 0}
         names = {endpoint: name for name, endpoint in self.endpoints.items()}
-        for index, size in enumerate(map(len, self.endpoint_ids())):
-            some = self.arguments[place : place + size * OF_EACH_CALLBACK]
-            place += len(some)
+        for index, some in enumerate(self._entries()):
             if index not in left:
                 kept._take(some, names)
                 numbers[index + 1] = len(numbers)
@@ -161,6 +174,18 @@ class ToAccept:
             last = first + OF_EACH_RECORD + 2 * int(self.records[first + OF_EACH_RECORD - 1])
             yield int(self.records[first]), self.records[first + 1 : last]
             first = last
+
+
+_Unit = tuple[list[Argument], list[Argument]]
+"""An entry's callbacks, and what it says about its message; either may be empty."""
+
+
+def _arguments_of(unit: _Unit) -> int:
+    """How many arguments of accept an entry becomes, if no other has its endpoints and workspace."""
+    callbacks, told = unit
+    count = len(callbacks) // OF_EACH_CALLBACK
+    named = OF_EACH_ENDPOINT * count + OF_EACH_WORKSPACE if count else 0
+    return len(callbacks) + named + (len(told) + 1 if told else 0)
 
 
 @dataclass(frozen=True, slots=True)

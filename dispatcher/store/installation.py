@@ -13,6 +13,7 @@ from redis.exceptions import NoPermissionError
 from dispatcher.errors import OtherFormat
 from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.rules.partitions import another_number
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.keys import GROWN_INTO, Keys
@@ -103,7 +104,11 @@ class Installation:
         with translated(self._url):
             found = await self._client.zrange(self._keys.workers, 0, -1, withscores=True)
             names = [name.decode() for name, _ in found]
-            heartbeats = await self._client.mget([self._keys.worker(name) for name in names]) if names else []
+            heartbeats = [
+                heartbeat
+                for some in in_parts(names)
+                for heartbeat in await self._client.mget([self._keys.worker(name) for name in some])
+            ]
         return {
             name: json.loads(heartbeat) | {"signedMs": int(at)}
             for name, heartbeat, (_, at) in sorted(zip(names, heartbeats, found, strict=True))

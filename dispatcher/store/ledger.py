@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import structlog
@@ -14,6 +14,7 @@ from dispatcher.errors import EndpointBroken, InvalidInput, NotLeader, RedisUnav
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.arguments import HINT_MS, LedgerOptions, Room, ToAccept, of_accept, of_settle
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated, without_script
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.replies import (
@@ -133,12 +134,14 @@ class Ledger:
 
         Returns the ids of those that could not be moved and stay on the queue.
         """
-        args = [field for entry in entries for field in entry]
-        reply, _ = await self._run("reject", token, *args)
-        if reply[0] != b"rejected":
-            raise NotLeader
-        self._tell_broken(reply[3])
-        return [entry.decode() for entry in reply[2].split()]
+        left: list[str] = []
+        for some in in_parts(entries, len):
+            reply, _ = await self._run("reject", token, *chain.from_iterable(some))
+            if reply[0] != b"rejected":
+                raise NotLeader
+            self._tell_broken(reply[3])
+            left += [entry.decode() for entry in reply[2].split()]
+        return left
 
     async def forward(
         self, source: int, entries: Sequence[tuple[str, bytes]], gone: Sequence[str] = ()
@@ -155,9 +158,10 @@ class Ledger:
 
     async def forwarded(self, token: str, entries: Sequence[str]) -> None:
         """Takes entries off the queue that are on another partition's now. Raises NotLeader, RedisUnavailable."""
-        reply, _ = await self._run("forwarded", token, *entries)
-        if reply[0] != b"left":
-            raise NotLeader
+        for some in in_parts(entries):
+            reply, _ = await self._run("forwarded", token, *some)
+            if reply[0] != b"left":
+                raise NotLeader
 
     async def claim(self, endpoint: str, count: int) -> Claim:
         """Leases up to `count` due callbacks of an endpoint to this worker."""
@@ -204,14 +208,16 @@ class Ledger:
 
     async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
         """Ends waiting callbacks of one endpoint as failed; returns how many. Leased ones are left alone."""
-        reply, _ = await self._run("cancel", endpoint, *event_ids)
-        self._tell(iter(reply[3:]))
-        return int(reply[2])
+        count = 0
+        for some in in_parts(event_ids):
+            reply, _ = await self._run("cancel", endpoint, *some)
+            self._tell(iter(reply[3:]))
+            count += int(reply[2])
+        return count
 
     async def forget(self, workspace: str, event_ids: Sequence[str]) -> int:
         """Removes ended callbacks from the ledger; returns how many."""
-        reply, _ = await self._run("forget", workspace, *event_ids)
-        return int(reply[2])
+        return sum([int((await self._run("forget", workspace, *some))[0][2]) for some in in_parts(event_ids)])
 
     async def move(
         self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
@@ -222,15 +228,17 @@ class Ledger:
         """
         origin = parse_callback_url(from_url, allow_http=True).origin
         before = endpoint_id(EndpointName(workspace, origin, EndpointName.parse(endpoint).subscription))
-        args = workspace, url, endpoint_id(endpoint), endpoint, from_url, before, *event_ids
-        reply, _ = await self._run("move", *args)
-        self._tell(iter(reply[3:]))
-        return int(reply[2])
+        args, count = (workspace, url, endpoint_id(endpoint), endpoint, from_url, before), 0
+        for some in in_parts(event_ids):
+            reply, _ = await self._run("move", *args, *some)
+            self._tell(iter(reply[3:]))
+            count += int(reply[2])
+        return count
 
     async def requeue(self, ids: Sequence[str]) -> tuple[int, int]:
         """Puts rejected entries back on the queue; returns how many, and how many it could not. Raises RedisFull."""
-        reply, _ = await self._run("requeue", *ids)
-        return reply[2], reply[3]
+        replies = [(await self._run("requeue", *some))[0] for some in in_parts(ids)]
+        return sum(reply[2] for reply in replies), sum(reply[3] for reply in replies)
 
     async def stop(self, endpoint: str, *, resume: bool = False) -> Stopped:
         """Stops or resumes an endpoint, for the operator."""
@@ -324,8 +332,8 @@ class Ledger:
 
         Returns the keys.
         """
-        reply, _ = await self._run("mend", *endpoints)
-        return [key.decode() for key in reply[2:]]
+        replies = [(await self._run("mend", *some))[0] for some in list(in_parts(endpoints)) or [[]]]
+        return [key.decode() for reply in replies for key in reply[2:]]
 
     async def migrate(self, limit: int, format_: int) -> tuple[int, str]:
         """Migrates up to `limit` endpoints to this format.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import MAX_AHEAD_MS, Status
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.keys import Keys
 from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free, text, texts
 from dispatcher.store.message_record import STATUSES, reference_digest
@@ -66,9 +67,11 @@ class Messages:
             dict.fromkeys((channel, *CHANNELS))
         )  # the id may have been given before the channel changed
         key = self._keys.status_customer
-        listed = await self._reader.ask(
-            "MGET", *(key(workspace, one, id_) for id_ in ids for one in channels)
-        )
+        listed: list[bytes | None] = []
+        for some in in_parts(ids, lambda _: len(channels)):
+            listed += await self._reader.ask(
+                "MGET", *(key(workspace, one, id_) for id_ in some for one in channels)
+            )
         rows = zip(*[iter(listed)] * len(channels), strict=True)
         leads = {id_: [text(raw) for raw in row if raw] + [id_] for id_, row in zip(ids, rows, strict=True)}
         uuids = list(dict.fromkeys(uuid for some in leads.values() for uuid in some))

@@ -13,6 +13,7 @@ from dispatcher.errors import (
     sentence,
 )
 from dispatcher.rules.partitions import MOST, Partitioning
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.durability import Durability
 from dispatcher.store.keys import keys_of, partitions_key
 from dispatcher.store.placement import Command, Placement
@@ -78,13 +79,14 @@ class ProducerQueue:
         homes: dict[int, list[str]] = {}
         for name in names:
             homes.setdefault(self._partitioning.home(name), []).append(name)
-        asked = [self._command(home, "workspaces", "SMISMEMBER", *there) for home, there in homes.items()]
+        parts = [(home, some) for home, there in homes.items() for some in in_parts(there)]
+        asked = [self._command(home, "workspaces", "SMISMEMBER", *some) for home, some in parts]
         rule = f"check=True needs `~{self._prefix}:{'{*}:' if len(self._keys) > 1 else ''}workspaces +smismember`"
         found = yield from self._ask(asked, f"ask which workspaces there are; {rule}")
         known = {
             name
-            for there, replies in zip(homes.values(), found, strict=True)
-            for name, is_there in zip(there, replies, strict=True)
+            for (_, some), replies in zip(parts, found, strict=True)
+            for name, is_there in zip(some, replies, strict=True)
             if is_there
         }
         return [name for name in names if name not in known]

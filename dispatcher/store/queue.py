@@ -7,6 +7,7 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from dispatcher.errors import NotLeader
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Argument, Call
@@ -88,7 +89,8 @@ class Queue:
 
     async def claim(self, ids: Sequence[str]) -> None:
         """Takes over entries that were read, and sets their `reads` to 0."""
-        await self._run("XCLAIM", self._stream, GROUP, CONSUMER, 0, *ids, "RETRYCOUNT", 0, "JUSTID")
+        for some in in_parts(ids):
+            await self._run("XCLAIM", self._stream, GROUP, CONSUMER, 0, *some, "RETRYCOUNT", 0, "JUSTID")
 
     async def _run(self, *command: Argument) -> Any:
         try:

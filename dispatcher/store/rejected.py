@@ -8,6 +8,7 @@ import redis.asyncio
 import structlog
 
 from dispatcher.model import is_time, iso
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
 from dispatcher.store.damaged import number
 from dispatcher.store.keys import Keys
@@ -74,7 +75,8 @@ class Rejected:
     async def remove(self, ids: Sequence[str]) -> None:
         """Removes rejected entries, by their ids in `rejected`."""
         with translated(self._url):
-            await self._client.xdel(self._keys.rejected, *ids)
+            for some in in_parts(ids):
+                await self._client.xdel(self._keys.rejected, *some)
 
     async def counts(self) -> dict[str, int]:
         """How many entries were ever rejected, by reason."""

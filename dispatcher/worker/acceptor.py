@@ -7,6 +7,7 @@ import structlog
 from msgspec.structs import replace
 
 from dispatcher.errors import NotLeader, RedisFull, RedisUnavailable
+from dispatcher.store.acceptance import Acceptance
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Place, QueueEntry, place
@@ -119,43 +120,41 @@ class Acceptor:
         return sorted(changed, key=_place_of)
 
     async def _accept_callbacks(self, batch: Batch) -> Accepted:
-        """Calls the ledger, in parts if many subscriptions make many callbacks of a batch.
+        """Calls the ledger, in parts if one call would have too many arguments.
 
         An entry that was left because of a damaged key is not overtaken by a later one of its message, should the key
         be mended between two parts.
         """
         skipped = [(entry.id, workspace) for entry, workspace in batch.skipped]
-        first, *rest = batch.callbacks.parts()
-        accepted = await self._accept_part(batch, skipped, first)
+        first, *rest = Acceptance(batch.revisions, skipped, batch.callbacks).parts()
+        accepted = await self._accept_part(first)
         if not rest:
             return accepted
-        left = _broken(first, accepted.words)
+        left = _broken(first.callbacks, accepted.words)
         for part in rest:
-            waits = {index for index, message in enumerate(part.messages()) if message in left}
-            part = part.without(waits) if waits else part
-            further = await self._accept_part(batch, [], part)
-            left |= _broken(part, further.words)
+            waits = {index for index, message in enumerate(part.callbacks.messages()) if message in left}
+            further = await self._accept_part(part.without(waits) if waits else part)
             words = list(further.words)
             for index in sorted(waits):
                 words.insert(index, BROKEN_WORD)
+            left |= _broken(part.callbacks, words)
             changed = [*dict.fromkeys([*accepted.changed, *further.changed])]
             accepted = replace(further, words=[*accepted.words, *words], changed=changed)
         return accepted
 
-    async def _accept_part(
-        self, batch: Batch, skipped: Sequence[tuple[str, str]], callbacks: ToAccept
-    ) -> Accepted:
+    async def _accept_part(self, part: Acceptance) -> Accepted:
         """Calls the ledger, with slots reserved for the callbacks that it leases to this worker at once."""
-        revisions = batch.revisions
-        room, claims = self._turns.reserve(callbacks.count, revisions), []
+        room, claims = self._turns.reserve(part.callbacks.count, part.revisions), []
         try:
-            accepted = await self._ledger.accept(self._token, revisions, skipped, callbacks, room)
+            accepted = await self._ledger.accept(
+                self._token, part.revisions, part.skipped, part.callbacks, room
+            )
             claims = accepted.claims
         finally:  # deferred, so that the next batch, if there is one, goes to Redis first
             asyncio.get_running_loop().call_soon(
                 self._turns.serve_claims, claims, room.claims, self._ledger.keys.partition
             )
-        self._count(skipped, accepted)
+        self._count(part.skipped, accepted)
         self._turns.hint(accepted.hints)
         return accepted
 

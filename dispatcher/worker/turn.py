@@ -17,6 +17,7 @@ from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Outcome, Released
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.sender import Sender
+from dispatcher.store.arguments import MOST_OUTCOMES
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement
 from dispatcher.store.workspace_cache import WorkspaceCache
@@ -178,7 +179,7 @@ class Turn:
         self._news.set()
 
     async def _settle(self) -> None:
-        settlements, self._finished = self._finished, []
+        settlements, self._finished = self._finished[:MOST_OUTCOMES], self._finished[MOST_OUTCOMES:]
         slots = self._parts.slots
         if self._gives_way(settlements):
             self._until = 0.0

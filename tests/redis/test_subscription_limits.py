@@ -163,20 +163,28 @@ def test_more_than_lua_can_unpack(world: World) -> None:
 
 
 def test_parts_keep_entries_whole() -> None:
-    """No status change is divided; what entries without callbacks say about messages is in the first part."""
-    whole, recorder = ToAccept(), Recorder(60_000)
-    for number in range(3):
+    """No status change is divided, and all stay in order, those without callbacks and those without records too."""
+    whole, recorder, wanted = ToAccept(), Recorder(60_000), []
+    for number in range(300):
         for name in ("crm", ""):
             id_, endpoint = (f"e{number}.crm", CRM) if name else (f"e{number}", OWN)
             whole.add(f"{number}-0", callback(id_, endpoint=endpoint))
-        recorder.add(whole, change(f"e{number}"), "zeckta", number + 1)
-        recorder.add(whole, change(f"x{number}"), "zeckta", 0)
-    assert whole.parts(6) == [whole]
-    parts = whole.parts(3)
-    assert [part.count for part in parts] == [2, 2, 2]
-    assert [set(part.endpoints) for part in parts] == [{OWN, CRM}] * 3
-    assert [[number for number, _ in part._told()] for part in parts] == [[1, 0, 0, 0], [1], [1]]
-    assert [part.count for part in whole.parts(1)] == [2, 2, 2]
+        for id_, place in ((f"e{number}", number + 1), (f"x{number}", 0)):
+            if number % 3:
+                before = len(whole.records)
+                recorder.add(whole, change(id_), "zeckta", place)
+                wanted.append(whole.records[before + 1 :])
+    parts = whole.parts()
+    assert [one for part in parts for one in part.arguments] == whole.arguments
+    assert {part.count % 2 for part in parts} == {0}
+    assert (len(parts) > 2, {*parts[0].endpoints}, {*parts[-1].endpoints}) == (True, {OWN, CRM}, {OWN, CRM})
+    assert [told for part in parts for _, told in part._told()] == wanted
+    first = 0
+    for part in parts:
+        numbers = [number for number, _ in part._told()]
+        here = [n for n in range(first, first + part.count // 2) if n % 3]
+        assert numbers == [place for n in here for place in (n - first + 1, 0)]
+        first += part.count // 2
 
 
 def test_a_paused_subscription_keeps_its_endpoint_known(world: World) -> None:
