@@ -30,7 +30,7 @@ class OnCluster(Installed):
         self.settings = Settings(_env_file=None, partitions=P)
         self.partitioning = Partitioning(P)
         self.runner = asyncio.Runner()
-        self.seed = cluster.nodes[0].url
+        self.seeds = [node.url for node in cluster.nodes]  # any of them may be frozen
         self.servers = self.new()
         self.now = 0
         self.worlds = [
@@ -42,7 +42,7 @@ class OnCluster(Installed):
 
     def new(self) -> ClusterServers:
         """The cluster, as a process that starts knows it."""
-        return ClusterServers([self.seed], keys_of("dispatcher", P))
+        return ClusterServers(self.seeds, keys_of("dispatcher", P))
 
     def do(self, action: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         """The result of an action on the whole installation's store."""
@@ -79,8 +79,9 @@ def test_same_answers(on_cluster: OnCluster, redis_url: str) -> None:
         assert one.do(_read) == on_cluster.do(_read)
 
 
-def test_a_frozen_node(on_cluster: OnCluster, cluster: Cluster) -> None:
-    """While a primary is silent and has no replica to follow it, its partitions are named, and the rest is listed."""
+@pytest.mark.parametrize("partition", [0, P // 2, P - 1])
+def test_a_frozen_node(on_cluster: OnCluster, cluster: Cluster, partition: int) -> None:
+    """While any primary is silent and has no replica to follow it, its partitions are named, and the rest is listed."""
 
     async def read(store: wiring.Store) -> tuple[set[str], list[int]]:
         found = {one.workspace async for one in events.chosen(store, Filter("waiting"))}
@@ -92,9 +93,9 @@ def test_a_frozen_node(on_cluster: OnCluster, cluster: Cluster) -> None:
     for name in NAMES:
         on_cluster.waiting(name, f"of-{name}")
     slots = [redis.crc.key_slot(keys.root.encode()) for keys in on_cluster.servers.keys]
-    node = cluster.primaries()[1]
-    with frozen(node, cluster.replica(next(s for s in slots if cluster.holder(s) is node))):
-        gone = [n for n, slot in enumerate(slots) if cluster.holder(slot) is node]
+    node = cluster.holder(slots[partition])
+    gone = [n for n, slot in enumerate(slots) if cluster.holder(slot) is node]
+    with frozen(node, cluster.replica(slots[partition])):
         found, absent = on_cluster.do(read)
     assert set(gone) <= set(absent)
     assert {name for name in NAMES if on_cluster.partitioning.home(name) not in absent} == found

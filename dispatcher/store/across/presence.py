@@ -25,7 +25,8 @@ class Presence:
         self._away_seconds = away_seconds
         self._away: dict[str, tuple[float, RedisUnavailable]] = {}
         self._present: dict[str, float] = {}
-        self._pings: dict[str, asyncio.Future[Any]] = {}
+        self._pings: dict[str | int, asyncio.Future[Any]] = {}
+        """By server, or by partition while its server is not known."""
 
     def node(self, partition: int) -> str:
         """The name of the server that holds a partition; empty while none is known, as before a cluster's map is read."""
@@ -59,19 +60,21 @@ class Presence:
     async def _ping(self, node: str, partition: int) -> None:
         """Asks a server whether it is there; all who want to know at the same time share the PING. Raises TimeoutError.
 
+        While it is not known which server holds a partition, each asks for its own: of several servers one may be silent.
         The PING goes by the partition's wire and is not cancelled: so a cluster learns that the node is silent.
         """
-        if node not in self._pings:
-            ping = self._pings[node] = asyncio.ensure_future(self._servers.wire(partition).call("PING"))
-            ping.add_done_callback(lambda done: self._pinged(node, done))
-        asked = self._pings[node]
+        whose = node or partition
+        if whose not in self._pings:
+            ping = self._pings[whose] = asyncio.ensure_future(self._servers.wire(partition).call("PING"))
+            ping.add_done_callback(lambda done: self._pinged(whose, done))
+        asked = self._pings[whose]
         await asyncio.wait({asked}, timeout=SILENCE_SECONDS)
         if not asked.done():
             raise TimeoutError
         asked.result()
 
-    def _pinged(self, node: str, ping: "asyncio.Future[Any]") -> None:
-        del self._pings[node]
+    def _pinged(self, whose: str | int, ping: "asyncio.Future[Any]") -> None:
+        del self._pings[whose]
         if not ping.cancelled():
             ping.exception()  # whoever waited has it
 
