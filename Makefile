@@ -78,6 +78,7 @@ docs: installed ## write .env.example and the tables in README and docs anew
 	$(BIN)/python -m config.settings_docs
 	$(BIN)/python -m tasks.command_docs
 	$(BIN)/python -m tasks.partition_docs
+	$(BIN)/python -m bench.capacity
 
 picture: installed ## draw docs/demo.svg anew, from a run of the demo
 	@$(BIN)/dispatcher demo --picture docs/demo.svg

@@ -98,7 +98,7 @@ class PartitionOwner:
         self._watch.worked()
         live = alive({one: -age for one, age in members.ages_ms.items()}, 0)
         self._turns.workers = max(1, len(live | {name}))
-        others = [_member(one, members.heartbeats[one]) for one in live - {name}]
+        others = [member_of(one, members.heartbeats[one]) for one in live - {name}]
         own = Member(name, self.owned(), frozenset(self._cannot))
         self._follow(self._candidate.decide([own, *filter(None, others)]))
         owns = frozenset(one for one in self.owned() if not self._running[one].stopping.is_set())
@@ -155,7 +155,7 @@ class PartitionOwner:
             self._trying.cancel()
 
 
-def _member(name: str, heartbeat: Mapping[str, Any]) -> Member | None:
+def member_of(name: str, heartbeat: Mapping[str, Any]) -> Member | None:
     """A worker as its heartbeat says; None for one of a version that knows no partitions."""
     if "owns" not in heartbeat:
         return None

@@ -39,8 +39,9 @@ MANIFESTS = [
 PODS = {
     manifest["metadata"]["name"]: manifest["spec"]["template"]
     for manifest in MANIFESTS
-    if "template" in manifest["spec"]
+    if "template" in manifest.get("spec", {})
 }
+OURS = [name for name, pod in PODS.items() if pod["metadata"]["labels"]["app"] == "dispatcher"]
 POLICIES = [manifest["spec"] for manifest in MANIFESTS if manifest["kind"] == "NetworkPolicy"]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -291,6 +292,27 @@ def test_network_of_redis() -> None:
     ] == policy["ingress"]
 
 
+def test_the_valkey_cluster_of_kubernetes() -> None:
+    """Its six pods are on as many machines, one goes at a time, and its bus is open to them alone."""
+    [stateful] = [one["spec"] for one in MANIFESTS if one["kind"] == "StatefulSet"]
+    labels = stateful["template"]["metadata"]["labels"]
+    [apart] = stateful["template"]["spec"]["affinity"]["podAntiAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert (6, "kubernetes.io/hostname", labels) == (
+        stateful["replicas"],
+        apart["topologyKey"],
+        apart["labelSelector"]["matchLabels"],
+    )
+    [budget] = [
+        one["spec"] for one in MANIFESTS if one["metadata"]["name"] == "valkey" and "Budget" in one["kind"]
+    ]
+    assert 1 == budget["maxUnavailable"]
+    rules = [rule for policy in policies_of(labels, "Ingress") for rule in policy["ingress"]]
+    bus = [rule["from"] for rule in rules if any(port["port"] == 16379 for port in rule["ports"])]
+    assert [[{"podSelector": {"matchLabels": labels}}]] == bus
+
+
 def locked(name: str) -> dict[str, tuple[str, list[str]]]:
     """Version and hashes of each package of a requirements file."""
     found = {}
@@ -369,7 +391,7 @@ def test_log_events_that_operations_names_exist() -> None:
     assert set() == {name for name in named if f'"{name}"' not in source}
 
 
-@pytest.mark.parametrize("name", PODS)
+@pytest.mark.parametrize("name", OURS)
 def test_probes(name: str) -> None:
     """Each container is started anew only where it does not live, and is asked at a port that it has."""
     for container in PODS[name]["spec"]["containers"]:
