@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import damage  # noqa: F401  it adds its faults
+from tests.faults import damage, on_cluster, owners  # noqa: F401  they add their faults
 from tests.faults.catalogue import ELSEWHERE, FAULTS, Fault
 from tests.faults.scene import play
 
-NUMBERS = range(1, 35)
+NUMBERS = range(1, 37)
 
 
 @pytest.mark.timeout(240)

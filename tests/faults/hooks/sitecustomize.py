@@ -65,7 +65,32 @@ def _loop_dies() -> None:
     waker.Waker.wake = wake_or_die  # type: ignore[method-assign]
 
 
+def _before_accept() -> None:
+    """The worker stops, as a stalled machine does, when it is about to accept a status change of one certain message."""
+    from dispatcher.store import ledger
+
+    accept = ledger.Ledger.accept
+    messages = {ARGUMENT}
+
+    async def stop_and_accept(self, token, revisions, skipped, callbacks, *rest):  # type: ignore[no-untyped-def]
+        if messages & {message for _, message in callbacks.messages()}:
+            messages.clear()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return await accept(self, token, revisions, skipped, callbacks, *rest)
+
+    ledger.Ledger.accept = stop_and_accept  # type: ignore[method-assign]
+
+
+def _alone() -> None:
+    """The worker takes all others for dead, so it tries to lead every partition."""
+    from dispatcher.worker import partition_owner
+
+    partition_owner.alive = lambda *_: set()
+
+
 {
+    "before_accept": _before_accept,
+    "alone": _alone,
     "loop_dies": _loop_dies,
     "before_send": _before_send,
     "before_unacked": _before_unacked,
