@@ -24,6 +24,7 @@ class Producer(threading.Thread):
         self.messages: list[list[tuple[str, str]]] = []
         """Workspace and eventId of each message's status changes, in their order."""
         self.error: Exception | None = None
+        self._allowed: set[str] = set()
         self._scene = scene
         self._workspaces = workspaces
         self._every_seconds = every_seconds
@@ -69,7 +70,9 @@ class Producer(threading.Thread):
     def _allow_what_may_come_again(self, changes: list[dict[str, object]]) -> None:
         """What went out before a server lost it is new to the ledger when it is enqueued again."""
         received = {one.event_id for one in list(self._scene.recorder.received)}
-        self._scene.allowed += len(received.intersection(str(one["eventId"]) for one in changes))
+        again = received.intersection(str(one["eventId"]) for one in changes) - self._allowed
+        self._allowed |= again
+        self._scene.allowed += len(again)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from tests.faults.ledgers import leased_at
 from tests.faults.load import counted, producing
 from tests.faults.scene import Scene
 
+NUMBER = 35
 WORKSPACES = ("acme", "bluefin", "crest", "delta", "ember", "fjord", "gusto", "harbor")
 """Their homes lie on all three primaries (tests/cluster/test_workers.py)."""
 SILENT_SECONDS = 7.0
@@ -86,7 +87,7 @@ def home_slot(scene: Scene, workspace: str) -> int:
 
 
 @fault(
-    35,
+    NUMBER,
     "Primaries of a cluster are killed again and again: lost is only what the servers lost, order is kept.",
     duplicates=in_flight,
 )
@@ -102,7 +103,7 @@ def primaries_killed(scene: Scene) -> Counts:
 
 
 @fault(
-    35,
+    NUMBER,
     "Primaries and workers are killed again and again, as chance has it: lost is only what the servers lost, order is kept.",
     duplicates=in_flight,
     heavy=True,
@@ -127,7 +128,7 @@ def primaries_and_workers_killed_200_times(scene: Scene) -> Counts:
 
 
 @fault(
-    35,
+    NUMBER,
     "Replicas take over in agreement with their primaries (CLUSTER FAILOVER): nothing is lost or forgotten, order is kept.",
     duplicates=in_flight,
 )
@@ -145,7 +146,7 @@ def failed_over_in_agreement(scene: Scene) -> Counts:
 
 
 @fault(
-    35,
+    NUMBER,
     "A primary is cut off, comes back when its replica has taken over, and has to give in: lost is only what the servers lost.",
     duplicates=in_flight,
 )
@@ -166,7 +167,7 @@ def node_cut_off(scene: Scene) -> Counts:
 
 
 @fault(
-    35,
+    NUMBER,
     "A slot is moved key by key under load: its partition pauses until the move is over, and is not split; nothing is lost.",
     duplicates=in_flight,
 )
@@ -187,7 +188,7 @@ def slot_moved_key_by_key(scene: Scene) -> Counts:
 
 
 @fault(
-    35,
+    NUMBER,
     "Slots are moved atomically under load: nothing is lost, forgotten or split, order is kept.",
     duplicates=in_flight,
 )
