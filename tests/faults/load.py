@@ -18,7 +18,7 @@ GIVE_UP_SECONDS = 60
 class Producer(threading.Thread):
     """Every so often it enqueues a message of each of some workspaces, with all of its statuses."""
 
-    def __init__(self, scene: Scene, workspaces: Sequence[str], every_seconds: float) -> None:
+    def __init__(self, scene: Scene, workspaces: Sequence[str], every_seconds: float, at_once: int) -> None:
         super().__init__(name="producer")
         self.stopping = threading.Event()
         self.messages: list[list[tuple[str, str]]] = []
@@ -28,6 +28,7 @@ class Producer(threading.Thread):
         self._scene = scene
         self._workspaces = workspaces
         self._every_seconds = every_seconds
+        self._at_once = at_once
 
     def run(self) -> None:
         """Enqueues until it is stopped."""
@@ -37,7 +38,9 @@ class Producer(threading.Thread):
                 environment["DISPATCHER_REDIS_URL"], partitions=self._scene.stack.partitions
             ) as dispatcher:
                 while not self.stopping.wait(self._every_seconds):
-                    self._enqueue(dispatcher, self._batch())
+                    batch = self._batch()
+                    for first in range(0, len(batch), self._at_once):
+                        self._enqueue(dispatcher, batch[first : first + self._at_once])
         except Exception as error:  # the main thread raises it
             self.error = error
 
@@ -76,9 +79,11 @@ class Producer(threading.Thread):
 
 
 @contextmanager
-def producing(scene: Scene, workspaces: Sequence[str], every_seconds: float) -> Iterator[Producer]:
-    """Enqueues within `with`. Raises what the producer raised."""
-    producer = Producer(scene, workspaces, every_seconds)
+def producing(
+    scene: Scene, workspaces: Sequence[str], every_seconds: float, at_once: int = 500
+) -> Iterator[Producer]:
+    """Enqueues within `with`, so many status changes in one call. Raises what the producer raised."""
+    producer = Producer(scene, workspaces, every_seconds, at_once)
     producer.start()
     try:
         yield producer
@@ -89,10 +94,19 @@ def producing(scene: Scene, workspaces: Sequence[str], every_seconds: float) -> 
         raise producer.error
 
 
-def counted(scene: Scene, producer: Producer) -> Counts:
-    """What became of all that was enqueued; order is looked at too."""
+def counted(scene: Scene, producer: Producer, *, as_accepted: bool = False) -> Counts:
+    """What became of all that was enqueued; with each message's first attempts in the order of its status changes.
+
+    That is the order in which they were enqueued. With `as_accepted` it is that in which they were accepted: what a worker
+    reads after it has lost its lease is accepted later (docs/gaps.md).
+    """
     counts = scene.counted(300)
-    counts.problems += out_of_order(scene.ledgers, producer.messages, scene.recorder)
+    messages = producer.messages
+    if as_accepted:
+        uuids = [(workspace, f"{workspace}-{number}") for number, ((workspace, _), *_) in enumerate(messages)]
+        messages = [scene.ledgers.accepted(*one) for one in uuids]
+        counts.problems += ["no order is known"] * (not all(messages))
+    counts.problems += out_of_order(scene.ledgers, messages, scene.recorder)
     counts.problems += [
         f"worker {place} has ended: {worker.process.returncode}"
         for place, worker in enumerate(scene.stack.workers)

@@ -1,6 +1,7 @@
 """A stack with a recording receiver, a seed, and what is known of the run."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable
@@ -71,7 +72,8 @@ class Scene:
         """Starts a worker, with a fault built in if one is named; `output`: what it writes to in place of its log."""
         environment = {f"DISPATCHER_{name}": value for name, value in settings.items()}
         if fault:
-            environment |= {"PYTHONPATH": str(HOOKS), "FAULT": fault, "FAULT_ARGUMENT": argument}
+            path = os.pathsep.join([str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])])
+            environment |= {"PYTHONPATH": path, "FAULT": fault, "FAULT_ARGUMENT": argument}
         several = self.stack.partitions > 1  # of which each worker leads some: their names differ
         command = (*CELERY, "-n", f"n{len(self.stack.workers)}@%h") if several else ()
         worker = self.stack.start_worker(*command, output=output, **environment)

@@ -67,18 +67,15 @@ def _loop_dies() -> None:
 
 def _before_accept() -> None:
     """The worker stops, as a stalled machine does, when it is about to accept a status change of one certain message."""
-    from dispatcher.store import ledger
-
-    accept = ledger.Ledger.accept
     messages = {ARGUMENT}
 
-    async def stop_and_accept(self, token, revisions, skipped, callbacks, *rest):  # type: ignore[no-untyped-def]
+    def stop(callbacks) -> None:  # type: ignore[no-untyped-def]
         if messages & {message for _, message in callbacks.messages()}:
             messages.clear()
             os.kill(os.getpid(), signal.SIGSTOP)
-        return await accept(self, token, revisions, skipped, callbacks, *rest)
+            time.sleep(0.5)  # another thread may take the signal, and this one run on for a moment
 
-    ledger.Ledger.accept = stop_and_accept  # type: ignore[method-assign]
+    _tell_refused_accepts(stop)
 
 
 def _alone() -> None:
@@ -86,6 +83,33 @@ def _alone() -> None:
     from dispatcher.worker import partition_owner
 
     partition_owner.alive = lambda *_: set()
+    _tell_refused_accepts(lambda _: None)
+
+
+def _tell_refused_accepts(before) -> None:  # type: ignore[no-untyped-def]
+    """Calls `before` with what is about to be accepted, and logs each accept that is refused because another worker leads.
+
+    An accept whose connection broke is sent again, so that Redis sees it.
+    """
+    import asyncio
+
+    from dispatcher.errors import NotLeader, RedisUnavailable
+    from dispatcher.store import ledger
+
+    accept = ledger.Ledger.accept
+
+    async def tell(self, token, revisions, skipped, callbacks, *rest):  # type: ignore[no-untyped-def]
+        before(callbacks)
+        while True:
+            try:
+                return await accept(self, token, revisions, skipped, callbacks, *rest)
+            except NotLeader:
+                os.write(2, b'{"event": "fault.accept_refused"}\n')
+                raise
+            except RedisUnavailable:
+                await asyncio.sleep(0.1)
+
+    ledger.Ledger.accept = tell  # type: ignore[method-assign]
 
 
 {
