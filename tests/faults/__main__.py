@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.report import machine, put_between_marks, table
-from tests.faults import damage  # noqa: F401  it adds its faults
+from tests.faults import damage, on_cluster, owners  # noqa: F401  they add their faults
 from tests.faults.catalogue import ELSEWHERE, FAULTS, Fault
 from tests.faults.scene import play
 

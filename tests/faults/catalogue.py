@@ -21,7 +21,7 @@ from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.keys import endpoint_id
 from tasks.redis_server import RedisServer
 from tests.acceptance.outputs import BAD_OUTPUTS
-from tests.acceptance.stack import change, wait_until
+from tests.acceptance.stack import Worker, change, wait_until
 from tests.faults.checker import Counts
 from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
@@ -169,18 +169,23 @@ def workers_killed_200_times(scene: Scene) -> Counts:
             scene.enqueue(
                 per_kill // len(urls) + (urls.index(url) < per_kill % len(urls)), callbackUrl=f"{url}/hooks"
             )
-        wait_until(scene.leased, 30, "something in flight")
-        time.sleep(scene.chance.uniform(0, 0.05))
-        ready = [number for number, worker in enumerate(workers) if "ready." in worker.log]
-        victim = scene.chance.choice(ready)
+        victim = a_ready_one(scene, workers)
+        scene.in_the_midst()
         workers[victim].kill()
         scene.allowed += scene.leased()
         workers[victim] = scene.worker(ready=False)
         scene.tell(f"kill {kill + 1} of {kills}")
-        wait_until(lambda: any("ready." in worker.log for worker in workers), 30, "a worker")
     counts = scene.counted(300)
     counts.problems += ["no kill met anything in flight"] * (scene.allowed == 0)
     return counts
+
+
+def a_ready_one(scene: Scene, workers: Sequence[Worker]) -> int:
+    """The place of one of the workers that are ready, by chance; waits until one is."""
+    ready = wait_until(
+        lambda: [place for place, worker in enumerate(workers) if "ready." in worker.log], 30, "a worker"
+    )
+    return int(scene.chance.choice(ready))
 
 
 @fault(
@@ -196,13 +201,14 @@ def redis_killed_200_times(scene: Scene) -> Counts:
     workers = [scene.worker(), scene.worker()]
     for kill in range(kills):
         scene.enqueue(per_kill)
-        time.sleep(scene.chance.uniform(0.02, 0.3))
+        scene.in_the_midst()
         scene.stack.server.kill()
         scene.stack.server.start()
         scene.allowed += scene.leased()
         scene.tell(f"kill {kill + 1} of {kills}")
         time.sleep(0.2)
     counts = scene.counted(300)
+    counts.problems += ["no kill met anything in flight"] * (scene.allowed == 0)
     counts.problems += ["a worker has ended"] * any(worker.process.poll() is not None for worker in workers)
     return counts
 
@@ -313,7 +319,7 @@ def redis_killed_under_load(scene: Scene) -> Counts:
     workers = [scene.worker(), scene.worker()]
     for _ in range(3):
         scene.enqueue(200)
-        time.sleep(scene.chance.uniform(0.1, 0.3))
+        scene.in_the_midst()
         scene.stack.server.kill()
         time.sleep(scene.chance.uniform(0.5, 2.0))
         scene.stack.server.start()

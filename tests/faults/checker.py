@@ -5,14 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import redis
 from aiohttp import web
 
 from dispatcher.rules.outcomes import ENDS
-from dispatcher.store.entry import read_entry
+from dispatcher.store.entry import Entry
 from tasks.receiver import Received
-
-LEFTOVERS = ("lane", "leased", "chain")
+from tests.faults.ledgers import Ledgers
 
 
 class Recorder:
@@ -70,74 +68,71 @@ class Counts:
     """From the fault's end until everything had come to its end."""
 
 
-def pending(client: "redis.Redis", event_ids: Iterable[tuple[str, str]]) -> int:
-    """How many of (workspace, eventId) have not come to an end."""
-    return sum(state not in ENDS for state in _states(client, list(event_ids)))
+def pending(ledgers: Ledgers, event_ids: Iterable[tuple[str, str]]) -> int:
+    """How many of (workspace, eventId) have not come to an end; those that the ledger does not know are none."""
+    return sum(entry is not None and entry.state not in ENDS for entry in ledgers.entries(event_ids))
 
 
-def check(client: "redis.Redis", event_ids: list[tuple[str, str]], recorder: Recorder) -> Counts:
+def check(ledgers: Ledgers, event_ids: list[tuple[str, str]], recorder: Recorder) -> Counts:
     """Counts, and looks for whatever breaks a promise (FAULTS: P1 to P5)."""
     counts = Counts(accepted=len(event_ids), posts=len(recorder.received))
     by_id: defaultdict[str, list[Received]] = defaultdict(list)
     for received in recorder.received:
         by_id[received.event_id].append(received)
-    queued = {entry[1].get(b"event", b"") for entry in client.xrange("dispatcher:events")}
-    rejected = {entry[1].get(b"eventId", b"").decode() for entry in client.xrange("dispatcher:rejected")}
-    for (workspace, event_id), state in zip(event_ids, _states(client, event_ids), strict=True):
+    queued, rejected = ledgers.queued(), ledgers.rejected()
+    for (_, event_id), entry in zip(event_ids, ledgers.entries(event_ids), strict=True):
         got = by_id[event_id]
         good = sum(200 <= one.status < 300 for one in got)
-        if state is None:
+        if entry is None:
             if event_id in rejected:
                 counts.ends["rejected"] += 1
             elif any(event_id.encode() in raw for raw in queued):
                 counts.lost += 1
             else:
                 counts.forgotten += 1
-        elif state not in ENDS:
+        elif entry.state not in ENDS:
             counts.lost += 1
         else:
-            counts.ends[state] += 1
-        if state == "delivered" and not good:
+            counts.ends[entry.state.value] += 1
+        if entry and entry.state == "delivered" and not good:
             counts.problems.append(f"{event_id} is delivered, but no 2xx was given")
         first = next((n for n, one in enumerate(got) if 200 <= one.status < 300), len(got))
         counts.duplicates += len(got[first + 1 :])
         if len({one.body for one in got}) > 1:
             counts.problems.append(f"{event_id} had several bodies")
         counts.problems += [f"{event_id}: {one.problem}" for one in got if one.problem]
-        counts.problems += _late_attempts(client, workspace, event_id)
+        counts.problems += [f"{event_id} was attempted after its expiry"] * _late_attempts(entry)
     known = {event_id for _, event_id in event_ids}
     counts.problems += [f"{one} was never accepted" for one in by_id if one not in known]
     counts.problems += [f"{one} was under way twice at once" for one in recorder.at_once]
     if not counts.lost:
-        counts.problems += _leftovers(client)
+        counts.problems += [f"left over: {one}" for one in ledgers.leftovers()]
     return counts
 
 
-def _states(client: "redis.Redis", event_ids: list[tuple[str, str]]) -> list[str | None]:
-    pipe = client.pipeline(transaction=False)
-    for workspace, event_id in event_ids:
-        pipe.get(f"dispatcher:event:{workspace}:{event_id}")
-    return [None if raw is None else read_entry(raw).state.value for raw in pipe.execute()]
+def out_of_order(
+    ledgers: Ledgers, messages: Iterable[list[tuple[str, str]]], recorder: Recorder
+) -> list[str]:
+    """Messages whose callbacks were not first attempted in the order in which they were enqueued.
+
+    An attempt that was lost with its worker counts as one and may never have come in: such messages are left out.
+    """
+    first: dict[str, int] = {}
+    for place, one in enumerate(recorder.received):
+        first.setdefault(one.event_id, place)
+    problems = []
+    for message in messages:
+        came = [first[event_id] for _, event_id in message if event_id in first]
+        if came != sorted(came) and not any(map(_has_lost_attempts, ledgers.entries(message))):
+            problems.append(f"first attempts out of order: {[event_id for _, event_id in message]}")
+    return problems
 
 
-def _late_attempts(client: "redis.Redis", workspace: str, event_id: str) -> list[str]:
-    raw = client.get(f"dispatcher:event:{workspace}:{event_id}")
-    if raw is None:
-        return []
-    entry = read_entry(raw)
-    late = [
-        one for one in entry.attempts if one.error != "worker_lost" and one.started_at_ms >= entry.expires_ms
-    ]
-    return [f"{event_id} was attempted after its expiry" for _ in late]
+def _has_lost_attempts(entry: Entry | None) -> bool:
+    return entry is not None and any(one.error == "worker_lost" for one in entry.attempts)
 
 
-def _leftovers(client: "redis.Redis") -> list[str]:
-    left = [
-        key.decode() for kind in LEFTOVERS for key in client.scan_iter(f"dispatcher:{kind}:*", count=1000)
-    ]
-    left += [key for key in ("dispatcher:schedule", "dispatcher:expiries") if client.zcard(key)]
-    if client.exists("dispatcher:events") and client.xinfo_groups("dispatcher:events"):
-        left += ["entries read and not accepted"] * bool(
-            client.xpending("dispatcher:events", "workers")["pending"]
-        )
-    return [f"left over: {one}" for one in left]
+def _late_attempts(entry: Entry | None) -> int:
+    if entry is None:
+        return 0
+    return sum(one.error != "worker_lost" and one.started_at_ms >= entry.expires_ms for one in entry.attempts)

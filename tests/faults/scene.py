@@ -1,6 +1,7 @@
 """A stack with a recording receiver, a seed, and what is known of the run."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.acceptance.stack import Stack, Worker, running_stack, wait_until
+from tests.acceptance.stack import CELERY, Stack, Worker, running_stack, wait_until
 from tests.faults.checker import Counts, Recorder, check, pending
+from tests.faults.ledgers import Ledgers
 
 HOOKS = Path(__file__).parent / "hooks"
 
@@ -34,6 +36,8 @@ class Scene:
         self.slowest = 0.0
         """Seconds an answer takes at most, by chance."""
         self.notes: list[str] = []
+        self.cluster_client: Any = None
+        """Where the ledgers are, if not on the stack's Redis."""
         stack.received = self.recorder.received
         stack.answer = self._answer
         stack._receiver._on_received = self.recorder.note
@@ -68,37 +72,40 @@ class Scene:
         """Starts a worker, with a fault built in if one is named; `output`: what it writes to in place of its log."""
         environment = {f"DISPATCHER_{name}": value for name, value in settings.items()}
         if fault:
-            environment |= {"PYTHONPATH": str(HOOKS), "FAULT": fault, "FAULT_ARGUMENT": argument}
-        worker = self.stack.start_worker(output=output, **environment)
+            path = os.pathsep.join([str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])])
+            environment |= {"PYTHONPATH": path, "FAULT": fault, "FAULT_ARGUMENT": argument}
+        several = self.stack.partitions > 1  # of which each worker leads some: their names differ
+        command = (*CELERY, "-n", f"n{len(self.stack.workers)}@%h") if several else ()
+        worker = self.stack.start_worker(*command, output=output, **environment)
         return worker.wait_ready() if ready else worker
+
+    @property
+    def ledgers(self) -> Ledgers:
+        """What is in Redis."""
+        return Ledgers(self.cluster_client or self.stack.redis, self.stack.partitions)
 
     def leased(self) -> int:
         """Callbacks in workers' hands now."""
-        client = self.stack.redis
-        return sum(client.zcard(key) for key in client.scan_iter("dispatcher:leased:*"))
+        return self.ledgers.leased()
+
+    def in_the_midst(self) -> None:
+        """Waits until callbacks are in workers' hands, and for a moment more, so that what happens next meets them."""
+        wait_until(self.leased, 60, "callbacks in workers' hands")
+        time.sleep(self.chance.uniform(0, 0.05))
 
     def counted(self, seconds: float = 120) -> Counts:
         """Waits until everything has come to its end, and counts."""
         began = time.monotonic()
-        client = self.stack.redis
 
         def over() -> bool:
-            return client.xlen("dispatcher:events") == 0 and pending(client, self._known()) == 0
+            return self.ledgers.queue_length() == 0 and pending(self.ledgers, self.event_ids) == 0
 
         wait_until(over, seconds, "everything to come to its end")
         took = time.monotonic() - began
-        wait_until(lambda: not client.zcard("dispatcher:schedule"), 10, "nothing to be scheduled")
-        counts = check(client, self.event_ids, self.recorder)
+        wait_until(lambda: not self.ledgers.scheduled(), 10, "nothing to be scheduled")
+        counts = check(self.ledgers, self.event_ids, self.recorder)
         counts.seconds = took
         return counts
-
-    def _known(self) -> list[tuple[str, str]]:
-        """Without those that Redis has forgotten or refused."""
-        client = self.stack.redis
-        pipe = client.pipeline(transaction=False)
-        for workspace, event_id in self.event_ids:
-            pipe.exists(f"dispatcher:event:{workspace}:{event_id}")
-        return [one for one, there in zip(self.event_ids, pipe.execute(), strict=True) if there]
 
 
 def play(

@@ -65,7 +65,56 @@ def _loop_dies() -> None:
     waker.Waker.wake = wake_or_die  # type: ignore[method-assign]
 
 
+def _before_accept() -> None:
+    """The worker stops, as a stalled machine does, when it is about to accept a status change of one certain message."""
+    messages = {ARGUMENT}
+
+    def stop(callbacks) -> None:  # type: ignore[no-untyped-def]
+        if messages & {message for _, message in callbacks.messages()}:
+            messages.clear()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.5)  # another thread may take the signal, and this one run on for a moment
+
+    _tell_refused_accepts(stop)
+
+
+def _alone() -> None:
+    """The worker takes all others for dead, so it tries to lead every partition."""
+    from dispatcher.worker import partition_owner
+
+    partition_owner.alive = lambda *_: set()
+    _tell_refused_accepts(lambda _: None)
+
+
+def _tell_refused_accepts(before) -> None:  # type: ignore[no-untyped-def]
+    """Calls `before` with what is about to be accepted, and logs each accept that is refused because another worker leads.
+
+    An accept whose connection broke is sent again, so that Redis sees it.
+    """
+    import asyncio
+
+    from dispatcher.errors import NotLeader, RedisUnavailable
+    from dispatcher.store import ledger
+
+    accept = ledger.Ledger.accept
+
+    async def tell(self, token, revisions, skipped, callbacks, *rest):  # type: ignore[no-untyped-def]
+        before(callbacks)
+        while True:
+            try:
+                return await accept(self, token, revisions, skipped, callbacks, *rest)
+            except NotLeader:
+                os.write(2, b'{"event": "fault.accept_refused"}\n')
+                raise
+            except RedisUnavailable:
+                await asyncio.sleep(0.1)
+
+    ledger.Ledger.accept = tell  # type: ignore[method-assign]
+
+
 {
+    "before_accept": _before_accept,
+    "alone": _alone,
     "loop_dies": _loop_dies,
     "before_send": _before_send,
     "before_unacked": _before_unacked,
