@@ -202,5 +202,8 @@ def test_costs_of_fan_out(world: World) -> None:
     of_four = fan_out_costs(world, 4)
     assert of_four[0] <= alone[0], "commands"
     assert of_four[2] <= alone[2], "commands of the second status"
-    longer_ids = 1.03  # on Valkey; less than 1 on Redis 6.2
-    assert of_four[1] + of_four[3] <= (alone[1] + alone[3]) * longer_ids, "bytes"
+    longer_ids, chance = (
+        1.03,
+        1.03,
+    )  # on Valkey; a sorted set's bytes depend on chance (levels of its list, when its table grows)
+    assert of_four[1] + of_four[3] <= (alone[1] + alone[3]) * longer_ids * chance, "bytes"
