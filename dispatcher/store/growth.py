@@ -13,6 +13,7 @@ from dispatcher.errors import InvalidInput, OtherFormat, StillWaiting
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.api_keys import PRODUCERS
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
 from dispatcher.store.format import require_format
 from dispatcher.store.installation import Installation
@@ -118,14 +119,13 @@ class Growth:
 
     async def _copy_workspaces(self, names: Sequence[str]) -> int:
         records = await self._hashes([self._keys.workspace(name) for name in names])
+        there = [(name, fields) for name, fields in zip(names, records, strict=True) if fields]
         copied = 0
-        for home, some in self._by_home(zip(names, records, strict=True), lambda one: one[0]).items():
+        for home, some in self._by_home(there, lambda one: one[0]).items():
             keys = self._of.keys[home]
             copied += await self._put(home, [(keys.workspace(name), fields) for name, fields in some])
-            with translated(self._of.url(home)):
-                await self._client(home).sadd(
-                    keys.workspaces, *(name for name, _ in some)
-                )  # after the record, so that no name is without
+            with translated(self._of.url(home)):  # after the records, so that no name is without
+                await self._client(home).sadd(keys.workspaces, *(name for name, _ in some))
         return copied
 
     async def _copy_api_keys(self, names: Sequence[str]) -> int:
@@ -154,7 +154,10 @@ class Growth:
             found = await self._old.zrange(self._keys.client_certificates, 0, -1, withscores=True)
         for home, some in self._by_home(found, lambda one: one[0].decode().partition(" ")[0]).items():
             with translated(self._of.url(home)):
-                await self._client(home).zadd(self._of.keys[home].client_certificates, dict(some), nx=True)
+                for part in in_parts(some, lambda _: 2):
+                    await self._client(home).zadd(
+                        self._of.keys[home].client_certificates, dict(part), nx=True
+                    )
 
     async def _copy_stopped(self) -> int:
         """Endpoints that the operator stopped, which are listed for ever, without what is known of their health."""
@@ -168,7 +171,8 @@ class Growth:
             kept = [(id_, {field: h[field] for field in (b"name", b"stopped")}) for id_, h in some]
             copied += await self._put(home, [(keys.endpoint(id_), fields) for id_, fields in kept])
             with translated(self._of.url(home)):
-                await self._client(home).zadd(keys.endpoints, {id_: "inf" for id_, _ in kept})
+                for part in in_parts(kept, lambda _: 2):  # not those that were there, stopped or not
+                    await self._client(home).zadd(keys.endpoints, {id_: "inf" for id_, _ in part}, nx=True)
         return copied
 
     async def _note(self) -> None:
@@ -193,7 +197,7 @@ class Growth:
     async def _put(self, home: int, records: Sequence[tuple[str, dict[bytes, bytes]]]) -> int:
         """Writes each record, whole, unless there is one; returns how many were written."""
         pipe = self._client(home).pipeline(transaction=True)
-        given = [(key, fields) for key, fields in records if fields]
+        given = [(key, fields) for key, fields in records if fields]  # else removed meanwhile
         for key, fields in given:
             pipe.hset(f"{key}.copy", mapping=fields)
             pipe.renamenx(f"{key}.copy", key)

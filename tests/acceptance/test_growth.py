@@ -12,8 +12,10 @@ from aiohttp import web
 
 from config.settings import Settings
 from dispatcher import Dispatcher
+from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.api_keys import ApiKeysAcross
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.keys import endpoint_id, keys_of
 from tasks import wiring
 from tasks.redis_server import RedisServer
 from tests.acceptance.stack import CELERY, Stack, change, wait_until
@@ -210,6 +212,7 @@ def test_operators_decisions_come_along(stack: Stack, new: RedisServer) -> None:
         stack.cli_json("workspace", "api-key", "add", "acme", "--name", f"k{n}")["apiKey"] for n in range(4)
     ]
     assert 0 == worker.terminate()
+    stack.redis.sadd("dispatcher:workspaces", "gone")  # removed half-way
     stack.environment |= grown(stack, new)
     copied = stack.cli_json("grow")
     assert {"workspaces": 1, "apiKeys": 4, "stoppedEndpoints": 1, "queued": 0, "waiting": 0} == copied
@@ -229,6 +232,15 @@ def test_operators_decisions_come_along(stack: Stack, new: RedisServer) -> None:
     assert 1 == len(stack.received)
     assert 0 == stack.cli("endpoint", "resume", "acme", origin).returncode
     wait_until(lambda: len(stack.received) == 2, what="resumed")
+    stopped_there = endpoint_id(f"acme {origin}")
+    stack.redis.hset(f"dispatcher:endpoint:{stopped_there}", "stopped", "1")
+    stack.redis.zadd("dispatcher:endpoints", {stopped_there: "inf"})
+    assert 0 == stack.cli("grow").returncode  # what is here stays as it is
+    home = keys_of("dispatcher", COUNT)[Partitioning(COUNT).home("acme")]
+    with redis.Redis.from_url(new.url) as client:
+        assert float("inf") > client.zscore(home.endpoints, stopped_there)
+        gone = [key for key in client.scan_iter("dispatcher:*:workspaces") if client.sismember(key, "gone")]
+    assert [] == gone
     assert 0 == started.terminate()
     assert 0 == stack.cli("workspace", "remove", "acme", "--force").returncode
     with redis.Redis.from_url(new.url) as client:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.keys import keys_of
+from tests.acceptance.divided import divide, leases, shares
 from tests.acceptance.stack import CELERY, Stack, Worker, change, wait_until
 
 COUNT = 16
@@ -21,16 +22,7 @@ WORKSPACES = [f"w{number}" for number in range(12)]
 @pytest.fixture
 def divided(stack: Stack) -> Stack:
     """A stack of 16 partitions with 12 workspaces."""
-    stack.environment["DISPATCHER_PARTITIONS"] = str(COUNT)
-    for name in WORKSPACES:
-        stack.add_workspace(name)
-    return stack
-
-
-def leases(stack: Stack) -> list[bytes | None]:
-    """The tokens of all partitions' leases."""
-    found: list[bytes | None] = stack.redis.mget([keys.intake for keys in KEYS])
-    return found
+    return divide(stack, COUNT, WORKSPACES)
 
 
 def all_owned(stack: Stack) -> bool:
@@ -45,12 +37,6 @@ def started(stack: Stack, count: int) -> list[Worker]:
         worker.wait_ready()
     wait_until(lambda: all_owned(stack) and shares(stack) == [COUNT // count] * count, what="even shares")
     return workers
-
-
-def shares(stack: Stack) -> list[int]:
-    """How many partitions each live worker leads, as `stats` says."""
-    owners = stack.cli_json("stats")["partitions"]["owners"]
-    return sorted(len(partitions) for partitions in owners.values())
 
 
 def enqueued(stack: Stack, count: int, first: int = 0) -> list[tuple[str, str]]:

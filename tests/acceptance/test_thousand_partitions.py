@@ -5,33 +5,17 @@ from collections import Counter
 import pytest
 
 from dispatcher.rules.partitions import Partitioning
-from dispatcher.store.keys import keys_of
+from tests.acceptance.divided import divide, leases, shares
 from tests.acceptance.stack import CELERY, Stack, wait_until
 
 COUNT = 1000
-KEYS = keys_of("dispatcher", COUNT)
 WORKSPACES = [f"w{number}" for number in range(6)]
 
 
 @pytest.fixture
 def divided(stack: Stack) -> Stack:
     """A stack of 1,000 partitions with six workspaces."""
-    stack.environment["DISPATCHER_PARTITIONS"] = str(COUNT)
-    for name in WORKSPACES:
-        stack.add_workspace(name)
-    return stack
-
-
-def leases(stack: Stack) -> list[bytes | None]:
-    """The tokens of all partitions' leases."""
-    found: list[bytes | None] = stack.redis.mget([keys.intake for keys in KEYS])
-    return found
-
-
-def shares(stack: Stack) -> list[int]:
-    """How many partitions each worker leads, as `stats` says."""
-    owners = stack.cli_json("stats")["partitions"]["owners"]
-    return sorted(len(partitions) for partitions in owners.values())
+    return divide(stack, COUNT, WORKSPACES)
 
 
 def deliver(stack: Stack, first: int) -> None:
