@@ -13,6 +13,7 @@ DispatcherError
 │                        inside a worker only, not exported:
 ├── PreviousUnavailable  the Redis before (a RedisUnavailable) does not answer: docs/partitions.md
 ├── NotLeader            another worker leads intake now
+├── Overtakes            another worker has read what comes before some entries of the queue
 └── EndpointBroken       the keys of one endpoint in Redis are damaged
 """
 
@@ -114,6 +115,10 @@ class EnqueueInterrupted(RedisUnavailable):
 
 class NotLeader(DispatcherError):
     """Another worker leads intake now, or the queue was deleted; nothing was done."""
+
+
+class Overtakes(DispatcherError):
+    """Entries before these are still on the queue: another worker has read them. Nothing was done."""
 
 
 class EndpointBroken(DispatcherError):

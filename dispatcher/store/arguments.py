@@ -2,16 +2,16 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from dispatcher.model import LETTERS
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.endpoint_name import subscription_of
 from dispatcher.rules.outcomes import Delivered, Expired, Failed, Released, Retry
-from dispatcher.store.command_parts import MOST_LISTED, in_parts
+from dispatcher.store.command_parts import MOST_LISTED
 from dispatcher.store.entry import write_record
 from dispatcher.store.kept_body import first_line
 from dispatcher.store.keys import endpoint_id
+from dispatcher.store.queue import Between, id_at
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.wire import Argument
 
@@ -25,6 +25,8 @@ WORKSPACE_AT, ID_AT, ENDPOINT_AT, MESSAGE_AT = 1, 2, 4, 5
 OF_EACH_RECORD = 9
 """Arguments of a status change's record, the last of which says how many pairs follow (lua/accept.lua)."""
 OF_EACH_ENDPOINT, OF_EACH_WORKSPACE, OF_EACH_SKIPPED = 2, 3, 2
+MOST_OF_ENTRY = OF_EACH_WORKSPACE + OF_EACH_SKIPPED + OF_EACH_RECORD + 2 * 5
+"""Most arguments of an entry beside its callbacks: a message can have five lookup keys."""
 OF_EACH_OUTCOME = 9
 
 MOST_OUTCOMES = MOST_LISTED // OF_EACH_OUTCOME
@@ -47,13 +49,19 @@ class LedgerOptions:
 
 
 class ToAccept:
-    """Callbacks with their queue entries, and what their status changes say about messages, as accept takes them."""
+    """Callbacks with their queue entries, and what their status changes say about messages, as one call of accept takes them."""
 
     def __init__(self, callbacks: Iterable[tuple[str, Callback]] = ()) -> None:
+        self.entries = 0
+        """How many entries `add_entry` has added."""
         self.count = 0
         """Callbacks; an entry that causes several has them one after the other, its own last (rules/render.py)."""
         self.endpoints: dict[str, str] = {}
         """Endpoint ids by endpoint name."""
+        self.workspaces: set[str] = set()
+        """Whose callbacks they are."""
+        self.skipped: list[tuple[str, str]] = []
+        """Entries without callbacks, each with its workspace."""
         self.arguments: list[Argument] = []
         self.kept_ms = 0
         """How long a message is kept after its last change; 0 without `records`."""
@@ -62,8 +70,18 @@ class ToAccept:
         for entry, callback in callbacks:
             self.add(entry, callback)
 
+    def add_entry(self, entry: str, workspace: str, callbacks: Sequence[Callback]) -> None:
+        """Adds a queue entry of a workspace with its callbacks; it may have none."""
+        for callback in callbacks:
+            self.add(entry, callback)
+        self.workspaces.add(workspace)
+        if callbacks:
+            self.entries += 1
+        else:
+            self.skipped.append((entry, workspace))
+
     def add(self, entry: str, callback: Callback) -> None:
-        """Adds a callback with its queue entry."""
+        """Adds one callback of a queue entry."""
         self.count += 1
         endpoint = ""
         if callback.endpoint:
@@ -97,33 +115,11 @@ class ToAccept:
                 yield of_entry
                 of_entry = []
 
-    @property
-    def size(self) -> int:
-        """How many arguments of accept it becomes."""
-        return len(self.arguments) + len(self.records) + OF_EACH_ENDPOINT * len(self.endpoints)
-
-    def parts(self) -> list["ToAccept"]:
-        """Parts that fit into one call each, in order; all of one entry stays together: its callbacks and its record."""
-        names = {endpoint: name for name, endpoint in self.endpoints.items()}
-        parts = []
-        for units in in_parts(self._units(), _arguments_of):
-            part, number = self._part(), 0
-            for callbacks, told in units:
-                part._take(callbacks, names)
-                number += bool(callbacks)
-                if told:
-                    part.records += (number if callbacks else 0, *told)
-            parts.append(part)
-        return parts
-
-    def _units(self) -> Iterator["_Unit"]:
-        """What may not be divided, in order: each entry's callbacks with its record, and records without callbacks."""
-        entries, number = self._entries(), 0
-        for entry, told in self._told():
-            yield from ((callbacks, []) for callbacks in islice(entries, max(entry - 1 - number, 0)))
-            yield next(entries) if entry else [], told
-            number = max(number, entry)
-        yield from ((callbacks, []) for callbacks in entries)
+    def has_room(self, callbacks: int) -> bool:
+        """Whether the call can also take an entry with so many callbacks, and what it says about its message."""
+        size = len(self.arguments) + len(self.records) + OF_EACH_ENDPOINT * len(self.endpoints)
+        size += OF_EACH_WORKSPACE * len(self.workspaces) + OF_EACH_SKIPPED * len(self.skipped)
+        return size + (OF_EACH_CALLBACK + OF_EACH_ENDPOINT) * callbacks + MOST_OF_ENTRY <= MOST_LISTED
 
     def _entries(self) -> Iterator[list[Argument]]:
         """The arguments of each entry's callbacks, in order."""
@@ -144,7 +140,8 @@ class ToAccept:
 
     def without(self, left: Collection[int]) -> "ToAccept":
         """The same without some entries with callbacks, by their index, and without what these say about messages."""
-        kept, numbers = self._part(), {0: 0}
+        kept, numbers = ToAccept(), {0: 0}
+        kept.kept_ms, kept.workspaces, kept.skipped = self.kept_ms, self.workspaces, self.skipped
         names = {endpoint: name for name, endpoint in self.endpoints.items()}
         for index, some in enumerate(self._entries()):
             if index not in left:
@@ -162,11 +159,6 @@ class ToAccept:
         ids = {str(one) for one in some[ENDPOINT_AT::OF_EACH_CALLBACK] if one}
         self.endpoints |= {names[one]: one for one in ids}
 
-    def _part(self) -> "ToAccept":
-        part = ToAccept()
-        part.kept_ms = self.kept_ms
-        return part
-
     def _told(self) -> Iterator[tuple[int, list[Argument]]]:
         """The records, each with the number of its entry."""
         first = 0
@@ -174,18 +166,6 @@ class ToAccept:
             last = first + OF_EACH_RECORD + 2 * int(self.records[first + OF_EACH_RECORD - 1])
             yield int(self.records[first]), self.records[first + 1 : last]
             first = last
-
-
-_Unit = tuple[list[Argument], list[Argument]]
-"""An entry's callbacks, and what it says about its message; either may be empty."""
-
-
-def _arguments_of(unit: _Unit) -> int:
-    """How many arguments of accept an entry becomes, if no other has its endpoints and workspace."""
-    callbacks, told = unit
-    count = len(callbacks) // OF_EACH_CALLBACK
-    named = OF_EACH_ENDPOINT * count + OF_EACH_WORKSPACE if count else 0
-    return len(callbacks) + named + (len(told) + 1 if told else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +187,11 @@ def of_accept(
     skipped: Sequence[tuple[str, str]],
     callbacks: ToAccept,
     room: Room,
+    between: Between | None = None,
 ) -> list[Argument]:
     """The arguments of lua/accept.lua."""
-    args: list[Argument] = [token, HINT_MS, room.claims, options.lease_ms, room.hints]
+    args: list[Argument] = [token, *(map(id_at, between) if between else ("", ""))]
+    args += (HINT_MS, room.claims, options.lease_ms, room.hints)
     args += (options.max_waiting, callbacks.kept_ms, len(revisions))
     for workspace, revision in revisions.items():
         args += (workspace, revision, room.of_each.get(workspace, room.claims))

@@ -277,10 +277,10 @@ def _away(url: str, where: str, error: Exception) -> str:
 
 
 def other_scheme(why: str, url: str) -> str:
-    """A hint, if an error is what comes of TLS at one end of a connection only: Redis closes it, or waits for more."""
+    """A hint, if an error is what comes of TLS at one end of a connection only: Redis closes or resets it, or waits for more."""
     scheme = url.strip().partition("://")[0].lower()
     if scheme == "rediss" and "Timeout" in why:
         return " If it speaks no TLS at this port, the URL starts with redis://"
-    if scheme == "redis" and "closed by server" in why:
+    if scheme == "redis" and ("closed by server" in why or "reset by peer" in why):
         return " If it speaks TLS at this port, the URL starts with rediss://"
     return ""

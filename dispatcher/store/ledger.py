@@ -10,13 +10,14 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
-from dispatcher.errors import EndpointBroken, InvalidInput, NotLeader, RedisUnavailable
+from dispatcher.errors import EndpointBroken, InvalidInput, NotLeader, Overtakes, RedisUnavailable
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.arguments import HINT_MS, LedgerOptions, Room, ToAccept, of_accept, of_settle
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated, without_script
 from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.queue import Between
 from dispatcher.store.replies import (
     Accepted,
     Beat,
@@ -112,14 +113,17 @@ class Ledger:
         skipped: Sequence[tuple[str, str]],
         callbacks: ToAccept,
         room: Room | None = None,
+        between: Between | None = None,
     ) -> Accepted:
         """Takes callbacks with their queue entries into the ledger; takes `skipped` (entry, workspace) off the queue.
 
         Leases callbacks of ready endpoints to this worker at once, as far as `room` allows. Raises
-        NotLeader, RedisFull, RedisUnavailable.
+        NotLeader, RedisFull, RedisUnavailable, or Overtakes if an entry is on the queue where `between` allows none.
         """
-        args = of_accept(self.options, token, revisions, skipped, callbacks, room or Room())
+        args = of_accept(self.options, token, revisions, skipped, callbacks, room or Room(), between)
         reply, sent = await self._run("accept", *args)
+        if reply[0] == b"overtakes":
+            raise Overtakes
         if reply[0] != b"accepted":
             raise NotLeader
         accepted, broken, rest = read_accepted(reply, self._lease_end(sent), self.keys.partition)

@@ -22,6 +22,13 @@ START: Place = 0, 0
 """Before the first entry."""
 
 
+class Between(NamedTuple):
+    """Two places: no entry may be on the queue behind the first and before the second."""
+
+    after: Place
+    before: Place
+
+
 class QueueEntry(msgspec.Struct, frozen=True, gc=False):
     """A status change as a producer put it on the queue."""
 
@@ -71,7 +78,7 @@ class Queue:
 
     async def read_again(self, after: Place, count: int) -> list[QueueEntry]:
         """Up to `count` entries after a position that were read and are still there. Counts as another read of each."""
-        return await self._read(_id(after), count)
+        return await self._read(id_at(after), count)
 
     async def _read(self, after: str, count: int, *wait: Argument) -> list[QueueEntry]:
         reply = await self._run(
@@ -84,7 +91,7 @@ class Queue:
 
     async def pending(self, after: Place, count: int) -> list[Pending]:
         """Lists up to `count` entries after a position that were read and are still there, without reading them."""
-        found = await self._run("XPENDING", self._stream, GROUP, f"({_id(after)}", "+", count)
+        found = await self._run("XPENDING", self._stream, GROUP, f"({id_at(after)}", "+", count)
         return [Pending(entry.decode(), name.decode(), reads) for entry, name, _idle_ms, reads in found]
 
     async def claim(self, ids: Sequence[str]) -> None:
@@ -108,5 +115,6 @@ def place(entry_id: str) -> Place:
     return int(ms), int(number)
 
 
-def _id(at: Place) -> str:
+def id_at(at: Place) -> str:
+    """The id of an entry at a position."""
     return f"{at[0]}-{at[1]}"

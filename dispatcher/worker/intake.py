@@ -14,10 +14,10 @@ from itertools import takewhile
 
 import structlog
 
-from dispatcher.errors import NotLeader, PreviousUnavailable, RedisFull, RedisUnavailable
+from dispatcher.errors import NotLeader, Overtakes, PreviousUnavailable, RedisFull, RedisUnavailable
 from dispatcher.rules.render import RenderOptions
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.queue import CONSUMER, START, Place, Queue, QueueEntry, place
+from dispatcher.store.queue import CONSUMER, START, Between, Place, Queue, QueueEntry, place
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.acceptor import Acceptor
 from dispatcher.worker.forwarder import Forwarder, Routing
@@ -88,6 +88,8 @@ class Intake:
         self._ahead = ReadAhead(self._read_next, self._preparer.prepare, self._take_new)
         self._reread_to: Place | None = START
         """The place up to which entries that were read but not accepted have been read again; None: all have been."""
+        self._taken_to = START
+        """The place of the last entry that was taken; what comes behind it is read in order."""
         self._full = False
         self._tried_at = time.monotonic()
         self._logged = ""
@@ -137,6 +139,8 @@ class Intake:
                 await self._lead()
             except NotLeader:
                 self._follow()
+            except Overtakes:
+                await self._read_all_again()
             except RedisFull as error:
                 self._set_behind(False)
                 self._log_full(error)
@@ -180,8 +184,10 @@ class Intake:
         elif not self._put_off:  # for instance read since by a worker that had lost the lead
             self._reread_to = self._reread_to or START
         while (self._ahead.held or self._reread_to is not None) and self._goes_on(until):
-            if held := self._ahead.held or await self._reread():
-                await self._take_held(held)
+            if held := self._ahead.held:
+                await self._take_held(held, between=self._before(held))
+            elif found := await self._reread():
+                await self._take_held(found)
         while self._goes_on(until):
             await self._try_again(until)
             entries = await self._read()
@@ -245,31 +251,44 @@ class Intake:
         return await self._queue.read(BATCH_BEHIND if self._ahead.behind else BATCH, wait_ms)
 
     async def _take_new(self, entries: list[QueueEntry], batch: Batch | None) -> None:
-        await self._take(entries, batch)
+        await self._take(entries, batch, between=self._before(entries))
         self._set_behind(self._is_behind(entries))
 
+    def _before(self, entries: Sequence[QueueEntry]) -> Between:
+        """Where nothing may be on the queue when entries are taken that were just read."""
+        return Between(self._taken_to, place(entries[0].id))
+
     async def _take_held(
-        self, entries: list[QueueEntry], trying: Mapping[str, bool] = NOBODY
+        self,
+        entries: list[QueueEntry],
+        trying: Mapping[str, bool] = NOBODY,
+        between: Between | None = None,
     ) -> dict[str, Later]:
         """Takes entries that were read again.
 
         If that fails they are held and taken once more: another read would count as a death of their reader.
         """
         self._ahead.held = entries
-        later = await self._take(entries, trying=trying)
+        later = await self._take(entries, trying=trying, between=between)
         self._ahead.held = []
         return later
 
     async def _take(
-        self, entries: Sequence[QueueEntry], batch: Batch | None = None, trying: Mapping[str, bool] = NOBODY
+        self,
+        entries: Sequence[QueueEntry],
+        batch: Batch | None = None,
+        trying: Mapping[str, bool] = NOBODY,
+        between: Between | None = None,
     ) -> dict[str, Later]:
         """Has entries accepted, rejected or put off; returns the ones put off, by workspace."""
         if batch is None or self._put_off.concerns(batch.workspaces):
             batch = await self._preparer.prepare(entries, trying)
-        await self._acceptor.accept(batch)
+        await self._acceptor.accept(batch, between)
         if batch.later:  # claiming sets their reads to 0: no reader has died on them
             await self._queue.claim([entry_id for left in batch.later.values() for entry_id in left.ids])
             self._put_off.add(batch.later)
+        if entries:
+            self._taken_to = max(self._taken_to, place(entries[-1].id))
         self._log_room()
         self._logged = ""
         return batch.later
@@ -289,8 +308,17 @@ class Intake:
             log.warning("intake.lost_lead", held=len(self._ahead.held), **self._queue.about)
         self.leading = False
         self._set_behind(False)  # otherwise turns would stay rationed
-        self._ahead.held, self._reread_to = [], START
+        self._ahead.held, self._reread_to, self._taken_to = [], START, START
         self._put_off.clear()
+
+    async def _read_all_again(self) -> None:
+        """Another worker has read what comes before the held entries: it thought that it leads, or stalled for a while.
+
+        All that was read and not accepted is read again in its order, so that nothing overtakes it.
+        """
+        log.warning("intake.read_elsewhere", held=len(self._ahead.held), **self._queue.about)
+        await self._spare_held()
+        self._ahead.held, self._reread_to = [], START
 
     async def _spare_held(self) -> None:
         """Sets the reads of held entries to 0: their reader lives, however it ends later."""

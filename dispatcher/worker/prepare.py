@@ -76,9 +76,10 @@ class Batch:
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
     """The workspaces that entries name; None for a name without a workspace, and for a route."""
-    callbacks: ToAccept = field(default_factory=ToAccept)
+    parts: list[ToAccept] = field(default_factory=lambda: [ToAccept()])
+    """What is to be accepted, in order; each fits into one call."""
     rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
-    """Entries that cause callbacks, in the order of `callbacks`, each with its workspace."""
+    """Entries that cause callbacks, in the order of `parts`, each with its workspace."""
     skipped: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Entries that cause no callback, each with its workspace."""
     rejected: list[tuple[QueueEntry, Rejection]] = field(default_factory=list)
@@ -93,6 +94,12 @@ class Batch:
     def revisions(self) -> dict[str, str]:
         """The revisions that entries were rendered with, by workspace."""
         return {one.id: one.revision for one in self.workspaces.values() if one}
+
+    def part_for(self, callbacks: int) -> ToAccept:
+        """The part that an entry with so many callbacks belongs to: the last one, or a new one if it is full."""
+        if not self.parts[-1].has_room(callbacks):
+            self.parts.append(ToAccept())
+        return self.parts[-1]
 
     def put_off(self, workspace: str, entry: QueueEntry, fault: Fault | None = None) -> None:
         """Puts off an entry that cannot be taken now."""
@@ -234,15 +241,11 @@ class Preparer:
             rendered = fan_out(change, workspace, self._now_ms(), self._options)
         except InvalidInput as error:
             return Rejection("invalid", str(error), change.workspace, change.event_id)
-        if rendered:
-            for callback in rendered:
-                batch.callbacks.add(entry.id, callback)
-            batch.rendered.append((entry, workspace.id))
-        else:
-            batch.skipped.append((entry, workspace.id))
+        part = batch.part_for(len(rendered))
+        part.add_entry(entry.id, workspace.id, rendered)
+        (batch.rendered if rendered else batch.skipped).append((entry, workspace.id))
         if self._recorder:
-            number = len(batch.rendered) if rendered else 0
-            self._recorder.add(batch.callbacks, change, workspace.dialect, number)
+            self._recorder.add(part, change, workspace.dialect, part.entries if rendered else 0)
         return None
 
 

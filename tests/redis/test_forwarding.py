@@ -35,6 +35,27 @@ def test_order(two_urls: list[str]) -> None:
     asyncio.run(work())
 
 
+def test_what_another_has_read_is_not_overtaken(two_urls: list[str]) -> None:
+    """Entries for elsewhere that a leader before reads late are forwarded before those that came after them."""
+
+    async def work() -> None:
+        async with Installation(two_urls) as its:
+            zero, one = its.partitions
+            [theirs] = its.named(1)
+            await one.add(theirs)
+            await until(lambda: holds(zero.intake.leading))
+            for n in range(0, 40, 2):
+                async with zero.client.pipeline(transaction=True) as pipe:
+                    pipe.xadd(zero.keys.events, {"event": line(n, theirs, "m")})
+                    pipe.xreadgroup("workers", "intake", {zero.keys.events: ">"})
+                    pipe.xadd(zero.keys.events, {"event": line(n + 1, theirs, "m")})
+                    await pipe.execute()
+            await until(its.is_empty)
+            assert [f"e{n}" for n in range(40)] == await one.accepted(theirs, "m")
+
+    asyncio.run(work())
+
+
 def test_bad_entries_stay(two_urls: list[str]) -> None:
     """What cannot be parsed is rejected where it is; an unknown workspace is rejected at its home."""
 

@@ -211,6 +211,70 @@ def test_takeover(redis_url: str) -> None:
     assert ["e1", "e2", "e3"] == asyncio.run(work())
 
 
+async def taken_by_another(client: Any, key: str, *lines: bytes) -> None:
+    """Puts entries on the queue; another reads the first of each two, as a leader that lost its lease might."""
+    for first, second in zip(lines[::2], lines[1::2], strict=True):
+        async with client.pipeline(transaction=True) as pipe:
+            pipe.xadd(key, {"event": first})
+            pipe.xreadgroup("workers", "intake", {key: ">"})
+            pipe.xadd(key, {"event": second})
+            await pipe.execute()
+
+
+def test_what_another_has_read_is_not_overtaken(redis_url: str) -> None:
+    """Entries that a leader before reads late are accepted by the leader before those that came after them."""
+
+    async def work() -> list[str]:
+        reader = Reader(redis_url)
+        await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
+        task = asyncio.create_task(reader.intake.run())
+        while not reader.intake.leading:
+            await asyncio.sleep(0.01)
+        message = {"uuid": "m1", "src": "ACME", "dest": "+233200000001"}
+        await taken_by_another(reader.client, KEYS.events, *(line(n, message=message) for n in range(40)))
+        while await reader.client.xlen(KEYS.events):
+            await asyncio.sleep(0.01)
+        reader.intake.stop()
+        await task
+        (chain,) = [key async for key in reader.client.scan_iter(f"{KEYS.root}chain:*")]
+        found = [member.decode() for member in await reader.client.lrange(chain, 0, -1)]
+        await reader.close()
+        return found
+
+    assert [f"e{n}" for n in range(40)] == asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def test_entries_that_nobody_will_read(redis_url: str) -> None:
+    """What an operator has the group skip holds up nothing, and is looked for once."""
+
+    async def work() -> list[str]:
+        reader = Reader(redis_url)
+        await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
+        task = asyncio.create_task(reader.intake.run())
+        await reader.client.xadd(KEYS.events, {"event": line(1)})
+        while not await accepted(reader):
+            await asyncio.sleep(0.01)
+        async with reader.client.pipeline(transaction=True) as pipe:
+            pipe.xadd(KEYS.events, {"event": line(2)})
+            pipe.execute_command("XGROUP", "SETID", KEYS.events, "workers", "$")
+            await pipe.execute()
+        for number in range(3, 23):
+            await reader.client.xadd(KEYS.events, {"event": line(number)})
+            await asyncio.sleep(0.02)
+        while await reader.client.xlen(KEYS.events) > 1:
+            await asyncio.sleep(0.01)
+        reader.intake.stop()
+        await task
+        found = await accepted(reader)
+        await reader.close()
+        return found
+
+    with capture_logs() as logs:
+        found = asyncio.run(asyncio.wait_for(work(), 20))
+    assert {f"e{n}" for n in (1, *range(3, 23))} == set(found)
+    assert 1 == sum(one["event"] == "intake.read_elsewhere" for one in logs)
+
+
 def test_poisoned_entry(redis_url: str) -> None:
     """An entry on which three readers died is set aside unread; the ones beside it are accepted."""
 

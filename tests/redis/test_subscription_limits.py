@@ -8,11 +8,12 @@ import pytest
 from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.outcomes import Failed, State
 from dispatcher.rules.render import RenderOptions, fan_out
-from dispatcher.store.arguments import Room, ToAccept
+from dispatcher.store.arguments import OF_EACH_CALLBACK, Room, ToAccept
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.queue import CONSUMER, GROUP, QueueEntry
 from dispatcher.store.replies import Accepted
 from dispatcher.store.subscriptions import Subscriptions
+from dispatcher.worker.prepare import Batch
 from dispatcher.worker.recorder import Recorder
 from tests.redis.test_broken_off import BreakingWorld
 from tests.redis.test_intake import KEYS, Reader, line
@@ -64,7 +65,7 @@ class Parts:
         entries = [await self._enqueue(number) for number in range(150)]
         await reader.client.xreadgroup(GROUP, CONSUMER, {KEYS.events: ">"}, count=1000)
         batch = await reader.intake._preparer.prepare(entries)
-        assert len(batch.callbacks.parts()) > 2
+        assert len(batch.parts) > 2
         real = reader.ledger.accept
 
         async def accept(*args: Any) -> Accepted:
@@ -145,16 +146,15 @@ def test_more_than_lua_can_unpack(world: World) -> None:
     customer = Customer(world)
     for number in range(14):
         customer.add(f"s{number}")
-    batch, workspace = ToAccept(), customer.workspace
+    batch, workspace = Batch(), customer.workspace
     for number, entry in enumerate(world.enqueued(512)):
         one = change(f"e{number}", message={"uuid": f"m{number}", "src": "A", "dest": "1"})
         rendered = fan_out(one, workspace, world.now, RenderOptions())
-        for one_of in rendered:
-            batch.add(entry, one_of)
-        Recorder(60_000).add(batch, one, "zeckta", number + 1)
-    parts = batch.parts()
-    assert sum(part.count for part in parts) == batch.count == 512 * 16
-    for part in parts:
+        part = batch.part_for(len(rendered))
+        part.add_entry(entry, "acme", rendered)
+        Recorder(60_000).add(part, one, "zeckta", part.entries)
+    assert sum(part.count for part in batch.parts) == 512 * 16
+    for part in batch.parts:
         accepted = world.run(world.ledger.accept(TOKEN, {"acme": workspace.revision}, [], part, Room()))
         assert {*accepted.words} == {"accepted"}
         assert accepted.recorded == ["recorded"] * len(accepted.words)
@@ -164,27 +164,29 @@ def test_more_than_lua_can_unpack(world: World) -> None:
 
 def test_parts_keep_entries_whole() -> None:
     """No status change is divided, and all stay in order, those without callbacks and those without records too."""
-    whole, recorder, wanted = ToAccept(), Recorder(60_000), []
+    batch, recorder, wanted = Batch(), Recorder(60_000), []
     for number in range(300):
-        for name in ("crm", ""):
-            id_, endpoint = (f"e{number}.crm", CRM) if name else (f"e{number}", OWN)
-            whole.add(f"{number}-0", callback(id_, endpoint=endpoint))
-        for id_, place in ((f"e{number}", number + 1), (f"x{number}", 0)):
+        both = [callback(f"e{number}.crm", endpoint=CRM), callback(f"e{number}", endpoint=OWN)]
+        for id_, callbacks in ((f"e{number}", both), (f"x{number}", [])):
+            part = batch.part_for(len(callbacks))
+            part.add_entry(f"{number}-{len(callbacks)}", "acme", callbacks)
             if number % 3:
-                before = len(whole.records)
-                recorder.add(whole, change(id_), "zeckta", place)
-                wanted.append(whole.records[before + 1 :])
-    parts = whole.parts()
-    assert [one for part in parts for one in part.arguments] == whole.arguments
+                recorder.add(part, change(id_), "zeckta", part.entries if callbacks else 0)
+                wanted.append(bool(callbacks))
+    parts = batch.parts
+    entries = [one for part in parts for one in part.arguments[::OF_EACH_CALLBACK]]
+    assert entries == [f"{number}-2" for number in range(300) for _ in range(2)]
+    assert [one for part in parts for one in part.skipped] == [(f"{n}-0", "acme") for n in range(300)]
     assert {part.count % 2 for part in parts} == {0}
     assert (len(parts) > 2, {*parts[0].endpoints}, {*parts[-1].endpoints}) == (True, {OWN, CRM}, {OWN, CRM})
-    assert [told for part in parts for _, told in part._told()] == wanted
-    first = 0
+    first, told = 0, list[bool]()
     for part in parts:
         numbers = [number for number, _ in part._told()]
-        here = [n for n in range(first, first + part.count // 2) if n % 3]
-        assert numbers == [place for n in here for place in (n - first + 1, 0)]
-        first += part.count // 2
+        told += map(bool, numbers)
+        own = [n - first + 1 for n in range(first, first + part.entries) if n % 3]
+        assert [number for number in numbers if number] == own
+        first += part.entries
+    assert told == wanted
 
 
 def test_a_paused_subscription_keeps_its_endpoint_known(world: World) -> None:

@@ -16,6 +16,7 @@ from dispatcher.store.arguments import HINT_MS, LedgerOptions, Room, ToAccept
 from dispatcher.store.functions import function_name
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
+from dispatcher.store.queue import Between
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.script_text import NAMES, sha, source
 from tests.lua_headers import described, header_of, read, taken
@@ -173,9 +174,12 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
             [("1-2", "acme")],
             a_batch(),
             Room(3, {"acme": 2}, 4),
+            Between((1, 0), (1, 1)),
         ),
         {
             "token": "token",
+            "after": "1-0",
+            "before": "1-1",
             "hint_ms": HINT_MS,
             "most_given": 3,
             "lease_ms": 10,

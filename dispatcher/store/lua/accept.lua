@@ -1,6 +1,7 @@
 -- accept: puts a batch of callbacks into the ledger and their lanes, once per (workspace, eventId).
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   token: of the intake lease
+--   after, before: ids of entries, with none on the queue between them ('' = any may be)
 --   hint_ms: how long a hint holds
 --   most_given: most callbacks of ready endpoints to give to the caller at once, as claim does
 --   lease_ms: how long the caller has them
@@ -28,7 +29,7 @@
 --   word: accepted|superseded|duplicate|conflict|full; or, with the entry left on the queue: changed (its
 --   workspace changed: render it again), broken (a key of its endpoint is damaged)
 --   word of a status change: recorded|late|conflict|failed, or again: its callback is left on the queue
---   or {'not_leader', now}, with nothing done
+--   or, with nothing done, {'not_leader', now}; or {'overtakes', now}: there is an entry between these ids
 -- A run that breaks off leaves its entries on the queue; running it again completes it (lib/taking_in.lua).
 -- Refused when Redis is full, unless there is nothing to take in.
 -- include prologue
@@ -52,7 +53,7 @@
 -- include message_steps
 -- include message_lists
 -- include message_record
-local token, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = take(7)
+local token, after, before, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = take(9)
 left_to_give, max_waiting = tonumber(most_given), tonumber(max_waiting)
 
 -- If a workspace changed since its entries were rendered, all of them are left on the queue.
@@ -68,13 +69,11 @@ for _ = 1, take(1) do
   if not changed[workspace] then done[#done + 1] = queue_entry end
 end
 if #done > 0 then count('noCallback', '*', nil, #done) end
-for _ = 1, take(1) do
-  local endpoint_id, name = take(2)
-  name_of[endpoint_id] = name
-end
+for endpoint_id, name in each(2, take(1)) do name_of[endpoint_id] = name end
 -- First take in the single callbacks, ...
 local callbacks, words, broken, is_left = each(10, take(1)), {}, {}, false
 if read_known(callbacks) ~= token then return { 'not_leader', now } end
+if is_any_between(after, before) then return { 'overtakes', now } end
 for queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body in callbacks do
   local word = changed[workspace] and 'changed' or (broken[endpoint_id] or is_left) and 'broken'
   if not word then
@@ -105,12 +104,11 @@ keep_messages(kept_ms)
 local recorded, why = {}, ''
 while has_more() do
   local entry, workspace, message, status, happened, sent, step, told, number = take(9)
-  local looked_up_by = {}
+  local word, looked_up_by = words_of_entries[tonumber(entry)], {}
   for _ = 1, number do
     local kind, which = take(2)
     looked_up_by[kind] = which
   end
-  local word = words_of_entries[tonumber(entry)]
   recorded[#recorded + 1], why =
     record_unless(word, why, workspace, message, status, happened, sent, step, told, looked_up_by)
 end

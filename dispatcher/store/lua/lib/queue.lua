@@ -11,6 +11,11 @@ local function leave_queue(queue_entries)
   end
 end
 
+-- Whether an entry is on the queue behind one id and before another.
+local function is_any_between(after, before)
+  return after ~= '' and redis.call('XRANGE', key_of('events'), '(' .. after, '(' .. before, 'COUNT', 1)[1]
+end
+
 local kept_lately = nil -- a value, so that each run of a function begins without it
 local function keep_rejected(queue_entry, reason, detail, workspace, id)
   -- The entry's `event` field; if it has none, all of its fields; nil if it has left the queue.
