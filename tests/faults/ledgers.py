@@ -29,11 +29,6 @@ class Ledgers:
             pipe.get(self.keys_for(workspace).event(workspace, event_id))
         return [None if raw is None else read_entry(raw) for raw in pipe.execute()]
 
-    def accepted(self, workspace: str, message: str) -> list[tuple[str, str]]:
-        """Workspace and eventId of a message's status changes, in the order in which they were accepted."""
-        found = self.client.get(self.keys_for(workspace).message(workspace, message)) or b""
-        return [(workspace, event_id) for event_id in found.decode().split()]
-
     def queue_length(self) -> int:
         """Entries on all queues."""
         return sum(self.client.xlen(keys.events) for keys in self.keys)

@@ -94,19 +94,10 @@ def producing(
         raise producer.error
 
 
-def counted(scene: Scene, producer: Producer, *, as_accepted: bool = False) -> Counts:
-    """What became of all that was enqueued; with each message's first attempts in the order of its status changes.
-
-    That is the order in which they were enqueued. With `as_accepted` it is that in which they were accepted: what a worker
-    reads after it has lost its lease is accepted later (docs/gaps.md).
-    """
+def counted(scene: Scene, producer: Producer) -> Counts:
+    """What became of all that was enqueued; with each message's first attempts in the order of its status changes."""
     counts = scene.counted(300)
-    messages = producer.messages
-    if as_accepted:
-        uuids = [(workspace, f"{workspace}-{number}") for number, ((workspace, _), *_) in enumerate(messages)]
-        messages = [scene.ledgers.accepted(*one) for one in uuids]
-        counts.problems += ["no order is known"] * (not all(messages))
-    counts.problems += out_of_order(scene.ledgers, messages, scene.recorder)
+    counts.problems += out_of_order(scene.ledgers, producer.messages, scene.recorder)
     counts.problems += [
         f"worker {place} has ended: {worker.process.returncode}"
         for place, worker in enumerate(scene.stack.workers)

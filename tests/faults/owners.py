@@ -108,7 +108,7 @@ def partition_owner_stalled(scene: Scene) -> Counts:
         time.sleep(max(0.0, began + STALL_SECONDS - time.monotonic()))
         first.process.send_signal(signal.SIGCONT)
         wait_until(lambda: first.lines("fault.accept_refused"), 30, "the late accept to be refused")
-    counts = counted(scene, producer, as_accepted=True)
+    counts = counted(scene, producer)
     counts.seconds = took
     posts = sum(one.event_id == "stalls" for one in scene.recorder.received)
     counts.problems += [f"{posts} POSTs of what was accepted late"] * (posts != 1)
@@ -122,7 +122,7 @@ def _is_stopped(worker: Worker) -> bool:
 @fault(
     36,
     "Two workers think that they own the same partitions, and leases vanish again and again: accepts of the one that "
-    "lost its lease are refused, nothing is repeated or lost, first attempts are in the order of acceptance.",
+    "lost its lease are refused, nothing is repeated or lost, first attempts are in order.",
 )
 def two_owners(scene: Scene) -> Counts:
     scene.slowest = 0.1
@@ -135,7 +135,7 @@ def two_owners(scene: Scene) -> Counts:
         for _ in range(40 if scene.short else 200):
             time.sleep(0.2)
             scene.stack.redis.delete(scene.ledgers.keys_for(scene.chance.choice(WORKSPACES)).intake)
-    counts = counted(scene, producer, as_accepted=True)
+    counts = counted(scene, producer)
     refused = sum(len(worker.lines("fault.accept_refused")) for worker in workers)
     counts.problems += ["no accept of an owner that had lost its lease was refused"] * (not refused)
     return counts
