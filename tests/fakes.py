@@ -176,7 +176,13 @@ class FakeSettler:
         """What was settled."""
         return [one.event_id for _, settlements, _ in self.asked for one in settlements]
 
-    async def settle(self, endpoint: str, settlements: Sequence[Settlement], claim: int = 0) -> Settled:
+    async def settle(
+        self,
+        endpoint: str,
+        settlements: Sequence[Settlement],
+        claim: int = 0,
+        _unclaimed: Callable[[], None] | None = None,
+    ) -> Settled:
         """Claims nothing in the same call."""
         self.asked.append((endpoint, settlements, claim))
         if endpoint not in self.answers_at_once:

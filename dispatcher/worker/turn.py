@@ -82,7 +82,7 @@ class Turn:
         self._in_hand = InHand()
         self._news = asyncio.Event()
         self._taken = 0
-        """Slots for the first claim, taken when the turn is created, so that Admission sees how many are left."""
+        """Slots for a claim. Those for the first are taken when the turn is created, so that Admission sees how many are left."""
         if claim:
             self._more = False
             self.take(claim)
@@ -115,7 +115,12 @@ class Turn:
                 else:
                     return self._more or self._token_at is not None
         finally:
-            self._parts.slots.refund(self.endpoint, self.workspace, self._taken)
+            self._refund()
+
+    def _refund(self, used: int = 0) -> None:
+        """Returns the slots that were taken for a claim, but for the `used` ones."""
+        taken, self._taken = self._taken, 0
+        self._parts.slots.refund(self.endpoint, self.workspace, taken - used)
 
     def _free(self) -> int:
         return self._parts.slots.free(self.endpoint, self.workspace)
@@ -144,17 +149,17 @@ class Turn:
     async def _claim(self) -> None:
         self._more = False
         slots = self._parts.slots
-        taken, self._taken = self._taken or slots.take(self.endpoint, self.workspace, self._batch), 0
+        self._taken = self._taken or slots.take(self.endpoint, self.workspace, self._batch)
         self._batch = min(self._batch * 2, CLAIM_BATCH)
         try:
-            claim = await self._parts.ledger.claim(self.endpoint, taken)
+            claim = await self._parts.ledger.claim(self.endpoint, self._taken)
         except Exception as error:
-            slots.refund(self.endpoint, self.workspace, taken)
+            self._refund()
             if self._parts.is_divided:  # or a silent server's endpoints would take the places of all others
                 slots.suspect(self.workspace)
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
-        slots.refund(self.endpoint, self.workspace, taken - len(claim.callbacks))
+        self._refund(len(claim.callbacks))
         self.take(claim)
 
     def take(self, claim: Claim) -> None:
@@ -180,23 +185,22 @@ class Turn:
 
     async def _settle(self) -> None:
         settlements, self._finished = self._finished[:MOST_OUTCOMES], self._finished[MOST_OUTCOMES:]
-        slots = self._parts.slots
+        slots, settler = self._parts.slots, self._parts.settler
         if self._gives_way(settlements):
             self._until = 0.0
         taken = slots.take(self.endpoint, self.workspace, len(settlements)) if self._has_time() else 0
+        self._taken += taken
         try:
-            settled = await self._parts.settler.settle(self.endpoint, settlements, taken)
+            settled = await settler.settle(self.endpoint, settlements, taken, self._refund)
         except Exception as error:
-            slots.refund(self.endpoint, self.workspace, taken)
+            self._refund()
             self._lost_reply(
                 error, f"{len(settlements)} results are not recorded: sent again after their lease"
             )
             return
         finally:
             self._in_hand.recorded(settlements)
-        slots.refund(
-            self.endpoint, self.workspace, taken - (len(settled.claim.callbacks) if settled.claim else 0)
-        )
+        self._refund(len(settled.claim.callbacks) if settled.claim else 0)
         self._more = self._more or settled.more
         if settled.claim:
             self.take(settled.claim)
