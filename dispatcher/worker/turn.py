@@ -1,7 +1,6 @@
 """A turn: one worker serves one endpoint for a few seconds. Claim, send, decide, settle, rest."""
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.attempt_errors import DISABLED
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS, Policy, decide, health_of, retry_after_of
+from dispatcher.rules.decide import Policy
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Outcome, Released
+from dispatcher.rules.outcomes import Attempt, EndpointHealth, Outcome, Released
+from dispatcher.rules.subscription import Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.sender import Sender
 from dispatcher.store.arguments import MOST_OUTCOMES
@@ -22,7 +22,8 @@ from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
-from dispatcher.worker.attempt_log import log_attempt, name_of
+from dispatcher.worker.attempt_log import count_attempt, log_attempt, name_of
+from dispatcher.worker.attempt_result import put_back, settlement_of
 from dispatcher.worker.disabling import ASKED, Disabler
 from dispatcher.worker.in_hand import InHand
 from dispatcher.worker.metrics import Metrics
@@ -260,30 +261,19 @@ class Turn:
             attempt = await self._send(callback, claim, workspace)
         except RedisUnavailable as error:  # its workspace could not be read: nothing was sent
             self._parts.watch.failed(error)
-            return Settlement(callback.event_id, callback.claim, Released(INTERNAL_ERROR_DELAY_MS), None)
+            return put_back(callback)
         except Exception as error:
             log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)
             attempt = Attempt(0, 0, internal_error=f"{type(error).__name__}: {error}")
         if attempt is None:
             return Settlement(callback.event_id, callback.claim, Released(), None)
-        now_ms = attempt.started_at_ms + attempt.duration_ms
-        outcome = decide(
-            attempt,
-            callback.attempt,
-            now_ms=now_ms,
-            expires_ms=callback.expires_ms,
-            policy=policy,
-            rng=random.random(),
-        )
-        name = name_of(outcome)
-        log_attempt(callback, claim, attempt, outcome, name, policy.max_attempts)
-        is_asked = attempt.error == DISABLED and receiver and receiver.has_url(callback.url)
-        if is_asked and self._parts.disabler:
-            self._parts.disabler.disable(self._name, ASKED)
-        self._count(callback, attempt, outcome, name)
-        self._parts.tail.add(callback, claim, attempt, name)
-        health, retry_after_ms = health_of(attempt), retry_after_of(attempt, policy)
-        return Settlement(callback.event_id, callback.claim, outcome, attempt, health, retry_after_ms)
+        settlement = None
+        try:
+            settlement = settlement_of(callback, attempt, policy)
+            self._tell(callback, claim, attempt, settlement.outcome, policy, receiver)
+        except Exception:  # a task that failed would keep its slot and its turn for ever
+            log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)
+        return settlement or put_back(callback)
 
     async def _send(self, callback: Claimed, claim: Claim, workspace: Workspace | None) -> Attempt | None:
         """Makes the attempt; None if the lease or the callback's expiry leaves no time for one."""
@@ -298,11 +288,20 @@ class Turn:
             return refused
         return await parts.sender.send(callback, workspace, now_ms)
 
-    def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome, name: str) -> None:
-        metrics = self._parts.metrics
-        error = "internal_error" if attempt.internal_error is not None else attempt.error or "none"
-        metrics.attempts[name, error] += 1
-        metrics.attempt_seconds.add(attempt.duration_ms / 1000)
-        if isinstance(outcome, Delivered) and callback.accepted_ms:
-            ended_ms = attempt.started_at_ms + attempt.duration_ms
-            metrics.delivery_seconds.add((ended_ms - callback.accepted_ms) / 1000)
+    def _tell(
+        self,
+        callback: Claimed,
+        claim: Claim,
+        attempt: Attempt,
+        outcome: Outcome,
+        policy: Policy,
+        receiver: Receiver | None,
+    ) -> None:
+        """Has the log, the metrics and `tail` know of an attempt; disables the subscription if the receiver asks for it."""
+        name = name_of(outcome)
+        log_attempt(callback, claim, attempt, outcome, name, policy.max_attempts)
+        is_asked = attempt.error == DISABLED and receiver and receiver.has_url(callback.url)
+        if is_asked and self._parts.disabler:
+            self._parts.disabler.disable(self._name, ASKED)
+        count_attempt(self._parts.metrics, callback, attempt, outcome, name)
+        self._parts.tail.add(callback, claim, attempt, name)
