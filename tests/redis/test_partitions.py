@@ -481,6 +481,46 @@ def test_a_hand_over_while_behind(redis_url: str) -> None:
     play(story())
 
 
+def test_a_lease_that_cannot_be_given_up(redis_url: str) -> None:
+    """A partition is handed over whatever giving up its lease meets: the lease runs out by itself."""
+
+    async def breaks(*_: Any) -> Any:
+        raise KeyError("bug")
+
+    async def story() -> None:
+        async with servers_of(redis_url) as servers:
+            turns: Any = SimpleNamespace(set_intake_behind=lambda *_: None)
+            cache: Any = None
+            ledger = Ledger(breaks, servers.keys[5])
+            intake = Intake(Queue(servers.wire(5).call, servers.keys[5]), ledger, cache, RedisWatch(), turns)
+            intake.leading = True
+            intake.stop()
+            with capture_logs() as logged:
+                await intake.run()
+            assert (["intake.internal_error"], False) == ([line["event"] for line in logged], intake.leading)
+
+    play(story())
+
+
+def test_each_partition_says_for_itself_what_is_not_recorded(redis_url: str) -> None:
+    """That a partition records nothing is said once, also while the others of its worker go on."""
+
+    async def story() -> None:
+        settings = Settings(redis_url=redis_url, partitions=COUNT, metrics_port=0)
+        async with engine_wiring.engine(
+            settings, "w1", 100, 100, Metrics(), Health(), lambda hints: None
+        ) as engine:
+            owner: Any = engine._owner
+            first, second = (owner._new_tenure(n).intake._acceptor._recorder for n in range(2))
+            with capture_logs() as logged:
+                for _ in range(2):
+                    first.count(["failed"], "a key of the wrong type")
+                    second.count(["recorded"], "")
+            assert ["status.unrecorded"] == [line["event"] for line in logged]
+
+    play(story())
+
+
 def test_masks() -> None:
     """A set of partitions is written as a number, and anything else is read as none."""
     assert ("0", "5", "8" + "0" * 255) == (mask_of(set()), mask_of({0, 2}), mask_of({1023}))
