@@ -79,8 +79,6 @@ class Partitions:
         self._closing = closing
         self._watch = RedisWatch(shared.metrics, shared.health)
         self._watches = RedisWatches(shared.metrics)
-        retention_ms = settings.status_retention_seconds * 1000
-        self._recorder = Recorder(retention_ms, shared.metrics) if retention_ms else None
         self._subscriptions: Subscriptions | None = None
         """What disables a subscription in all partitions of its workspace; None if there is one partition."""
         if len(servers.keys) > 1:
@@ -176,13 +174,14 @@ class Partitions:
 
     def _tenure(self, number: int, queue: Queue, turns: Turns, heartbeat: Heartbeat | None = None) -> Tenure:
         settings, parts = self._settings, self.parts[number]
+        retention_ms = settings.status_retention_seconds * 1000
         intake = Intake(
             queue,
             parts.ledger,
             parts.workspaces,
             parts.watch,
             turns,
-            recorder=self._recorder,
+            recorder=Recorder(retention_ms, self._shared.metrics) if retention_ms else None,
             metrics=self._shared.metrics,
             options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
             routing=self._routing(number),

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from dispatcher.model import Status
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import Policy
@@ -45,8 +47,9 @@ def played(story: Coroutine[Any, Any, None]) -> list[BaseException]:
             await story
         gc.collect()  # such a task says so when it goes
 
-    asyncio.run(run())
-    return broken
+    with capture_logs() as logged:
+        asyncio.run(run())
+    return broken + [line["exc_info"] for line in logged if line["event"] == "task.internal_error"]
 
 
 async def quiet(rounds: int = 20) -> None:
@@ -176,7 +179,13 @@ class FakeSettler:
         """What was settled."""
         return [one.event_id for _, settlements, _ in self.asked for one in settlements]
 
-    async def settle(self, endpoint: str, settlements: Sequence[Settlement], claim: int = 0) -> Settled:
+    async def settle(
+        self,
+        endpoint: str,
+        settlements: Sequence[Settlement],
+        claim: int = 0,
+        _unclaimed: Callable[[], None] | None = None,
+    ) -> Settled:
         """Claims nothing in the same call."""
         self.asked.append((endpoint, settlements, claim))
         if endpoint not in self.answers_at_once:
@@ -193,13 +202,15 @@ class FakeSender:
     def __init__(self) -> None:
         self.gate = Gate()
         """Before an answer."""
+        self.answer: Attempt | None = None
+        """None: a 200."""
         self.sent: list[str] = []
 
     async def send(self, callback: Claimed, _workspace: object, now_ms: int) -> Attempt:
         """One POST."""
         self.sent.append(callback.event_id)
         await self.gate.passed()
-        return Attempt(now_ms, 5, 200)
+        return self.answer or Attempt(now_ms, 5, 200)
 
 
 class FakeWorkspaces:

@@ -12,7 +12,7 @@ from typing import Any
 
 import hiredis
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS, translated
@@ -38,28 +38,42 @@ class Arrivals:
         self._come = [asyncio.Event() for _ in servers.keys]
         self._listeners: dict[Node, _Listener] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self.are_told = True
-        """Whether servers tell of changes; else queues are read every POLL_MS."""
+        self._polled: set[Node] = set()
+        """Servers of which was logged that they tell nothing."""
 
     def come(self, partition: int) -> asyncio.Event:
         """Set when the queue may have changed since the last look."""
         return self._come[partition]
 
+    def are_told(self, partition: int) -> bool:
+        """Whether the partition's server tells of changes, as far as is known; else its queue is looked at every POLL_MS."""
+        with suppress(RedisUnavailable):  # no server of it is known
+            listener = self._listeners.get(self._servers.node(partition))
+            return listener is None or listener.refusal is None
+        return True
+
     async def look(self, partition: int) -> int:
         """How many entries are on the queue; the next change after that is told. Raises RedisUnavailable."""
-        if not self.are_told:
-            return 1
         node = self._servers.node(partition)
         with translated(node.url):
             try:
-                return await self._listener(node).length_of(self._servers.keys[partition].events)
+                listener = self._listener(node)
+                length = await listener.length_of(self._servers.keys[partition].events)
             except ResponseError as error:
-                if str(error).startswith(ELSEWHERE):
-                    return 1  # reading it finds the node, or says why there is none
-                if not _is_refusal(error):
+                if not str(error).startswith(ELSEWHERE):
                     raise
-                self._use_polling(error)
-                return 1
+                return 1  # reading it finds the node, or says why there is none
+        self._note_refusal(node, listener.refusal)
+        return length
+
+    def _note_refusal(self, node: Node, refusal: ResponseError | None) -> None:
+        """Logs once of a server that it tells nothing."""
+        if refusal is None:
+            self._polled.discard(node)
+        elif node not in self._polled:
+            self._polled.add(node)
+            effect = f"its queues are looked at every {POLL_MS} ms"
+            log.warning("redis.polled", server=node.name, reason=str(refusal), effect=effect)
 
     def _listener(self, node: Node) -> "_Listener":
         known = self._listeners.get(node)
@@ -68,14 +82,14 @@ class Arrivals:
         if known:
             closing = asyncio.create_task(known.close())
             self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            closing.add_done_callback(self._closed)
         self._listeners[node] = _Listener(node, self._tell)
         return self._listeners[node]
 
-    def _use_polling(self, error: ResponseError) -> None:
-        if self.are_told:
-            log.warning("redis.polled", reason=str(error), effect=f"queues are read every {POLL_MS} ms")
-        self.are_told = False
+    def _closed(self, closing: "asyncio.Task[None]") -> None:
+        self._closing.discard(closing)
+        if not closing.cancelled() and (error := closing.exception()):
+            log.error("redis.internal_error", action="going on with another connection", exc_info=error)
 
     def _tell(self, keys: "list[bytes] | None") -> None:
         """Notes that these keys changed; None: any may have."""
@@ -90,7 +104,7 @@ class Arrivals:
         """Closes the connections."""
         for listener in self._listeners.values():
             await listener.close()
-        await asyncio.gather(*self._closing)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
 
 def _is_refusal(error: ResponseError) -> bool:
@@ -111,27 +125,36 @@ class _Listener(asyncio.Protocol):
         self._connection: Any = None
         self._transport: asyncio.Transport | None = None
         self.is_open = True
-        """Until the connection breaks; then another listener takes its place."""
+        """Until the connection breaks; then another listener takes its place, and asks the server anew to tell."""
+        self.refusal: ResponseError | None = None
+        """Why the server tells nothing; None: it tells."""
 
     async def length_of(self, queue: str) -> int:
         """The number of entries of a queue. Raises redis-py's errors."""
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
-        try:
-            await asyncio.shield(self._connecting)
-            return int(await self._call("XLEN", queue))
-        except (RedisError, OSError) as error:
-            if not isinstance(error, ResponseError) or _is_refusal(error):
-                self._broken(error)
-            raise
+        await asyncio.shield(self._connecting)
+        return int(await self._call("XLEN", queue))
 
     async def _connect(self) -> None:
-        self._connection = self._node.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        await self._connection.connect()
-        self._transport = transport_of(self._connection)
-        self._transport.set_protocol(self)
-        await self._call("HELLO", 3)
-        await self._call("CLIENT", "TRACKING", "ON")
+        try:
+            self._connection = self._node.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+            await self._connection.connect()
+            self._transport = transport_of(self._connection)
+            self._transport.set_protocol(self)
+            await self._ask_to_tell()
+        except Exception as error:  # whatever it is, another listener tries again
+            self._broken(error)
+            raise
+
+    async def _ask_to_tell(self) -> None:
+        try:
+            await self._call("HELLO", 3)
+            await self._call("CLIENT", "TRACKING", "ON")
+        except ResponseError as error:
+            if not _is_refusal(error):
+                raise
+            self.refusal = error
 
     async def _call(self, *command: Argument) -> Any:
         if self._transport is None or not self.is_open:
@@ -180,7 +203,7 @@ class _Listener(asyncio.Protocol):
     async def close(self) -> None:
         self._broken(ConnectionError("closed"))
         if self._connecting:
-            with suppress(RedisError, OSError, asyncio.CancelledError):
+            with suppress(Exception, asyncio.CancelledError):  # those who looked have it
                 await self._connecting
         if self._connection:
             await self._connection.disconnect(nowait=True)
@@ -223,7 +246,7 @@ class ToldQueue(Queue):
 
     async def _has_come(self, wait_ms: int) -> bool:
         """Waits up to `wait_ms` until something may have come; returns whether to read."""
-        is_told = self._arrivals.are_told
+        is_told = self._arrivals.are_told(self._partition)
         with suppress(TimeoutError):
             # makes no task, as `wait_for` does: each partition that is led waits here once a second
             async with asyncio.timeout((wait_ms if is_told else min(wait_ms, POLL_MS)) / 1000):

@@ -36,8 +36,13 @@ class ProducerKeys:
         digest = _digest(text)
         if digest not in self._asking:
             asking = self._asking[digest] = asyncio.create_task(self._ask(digest, text))
-            asking.add_done_callback(lambda _: self._asking.pop(digest))
+            asking.add_done_callback(lambda _: self._asked(digest))
         return await asyncio.shield(self._asking[digest])
+
+    def _asked(self, digest: bytes) -> None:
+        asking = self._asking.pop(digest)
+        if not asking.cancelled():
+            asking.exception()  # the callers get it, and if all were cancelled, asyncio must not log it
 
     async def _ask(self, digest: bytes, text: str) -> ApiKey | None:
         asked_at = self._clock()

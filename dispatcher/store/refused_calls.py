@@ -62,14 +62,15 @@ class Refusals:
             known = [key for key, _ in keys.most_common() if key][:KEYS_LOGGED]
             log.warning("api.refused", reason=reason, calls=keys.total(), keys=known or None)
         hour = self._keys.api_refusals(self._now_ms // HOUR_MS)
-        calls = [
-            self._call("HINCRBY", self._keys.api_refused, reason, keys.total())
-            for reason, keys in by_reason.items()
-        ]
-        calls += [
-            self._call("HINCRBY", hour, f"{reason} {key_id}", n) for (reason, key_id), n in counted.items()
-        ]
         try:
+            calls = [
+                self._call("HINCRBY", self._keys.api_refused, reason, keys.total())
+                for reason, keys in by_reason.items()
+            ]
+            calls += [
+                self._call("HINCRBY", hour, f"{reason} {key_id}", n)
+                for (reason, key_id), n in counted.items()
+            ]
             with translated(self._url):
                 await asyncio.gather(*calls, self._call("EXPIRE", hour, LIFE_SECONDS))
         except (

@@ -12,6 +12,7 @@ from typing import Any
 
 import hiredis
 import redis.asyncio
+import structlog
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -28,6 +29,8 @@ from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS
 from dispatcher.store.sentinel import BecameReplica, FollowsPrimary, says_read_only
 
 WATCH_SECONDS = 1.0
+
+log = structlog.get_logger()
 
 Argument = str | bytes | int
 
@@ -121,7 +124,12 @@ class _Link(asyncio.Protocol):
 
     async def _ask(self) -> None:
         """Asks the sentinels whether this is still the primary."""
-        if await self._connection.is_left():
+        try:
+            is_left = await self._connection.is_left()
+        except Exception:
+            log.exception("redis.internal_error", action="asking the sentinels again")
+            return
+        if is_left:
             self._leave()
 
     def _leave(self) -> None:

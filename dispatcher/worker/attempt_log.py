@@ -1,10 +1,11 @@
-"""The log line of an attempt, and the words for its outcomes."""
+"""The log line of an attempt, its metrics, and the words for its outcomes."""
 
 import structlog
 
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, Outcome, Released, Retry
 from dispatcher.store.replies import Claim
+from dispatcher.worker.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -29,6 +30,16 @@ def log_attempt(
         outcome=name,
         retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,
     )
+
+
+def count_attempt(metrics: Metrics, callback: Claimed, attempt: Attempt, outcome: Outcome, name: str) -> None:
+    """Counts an attempt, and how long it and the delivery took. `name` is the outcome's."""
+    error = "internal_error" if attempt.internal_error is not None else attempt.error or "none"
+    metrics.attempts[name, error] += 1
+    metrics.attempt_seconds.add(attempt.duration_ms / 1000)
+    if isinstance(outcome, Delivered) and callback.accepted_ms:
+        ended_ms = attempt.started_at_ms + attempt.duration_ms
+        metrics.delivery_seconds.add((ended_ms - callback.accepted_ms) / 1000)
 
 
 def name_of(outcome: Outcome) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -31,6 +30,9 @@ TARGET_SECONDS = 1.0
 PROBE_SECONDS, PROBES = 1.0, 15
 """Pause before each probe of a partition that failed, and how many are made until its entries are tried again, at
 most put_off.MOST_SECONDS later."""
+
+EXPECTED = RedisUnavailable, TimeoutError
+"""What a call to a partition that is away raises."""
 
 log = structlog.get_logger()
 
@@ -120,10 +122,15 @@ class Forwarder:
         return self._ledger.keys.partition
 
     def _note_failure(self, target: _Target, error: Exception) -> None:
-        """Marks a target as away; logs a failure that is not the one logged last."""
+        """Marks a target as away."""
         target.is_away = True
         self._probe(target)
-        expected = isinstance(error, RedisUnavailable | TimeoutError)
+        self._log_failure(target, error)
+
+    @staticmethod
+    def _log_failure(target: _Target, error: Exception) -> None:
+        """Logs a failure that is not the one logged last."""
+        expected = isinstance(error, EXPECTED)
         problem = f"no answer in {TARGET_SECONDS:g} s" if isinstance(error, TimeoutError) else str(error)
         if problem != target.said:
             log.error(
@@ -148,11 +155,15 @@ class Forwarder:
     async def _until_back(self, target: _Target) -> None:
         for _ in range(PROBES):
             await asyncio.sleep(PROBE_SECONDS)
-            with suppress(Exception):
+            try:
                 async with asyncio.timeout(TARGET_SECONDS):
                     await target.ledger.forward(self._here, [])
                 target.is_away = False
                 return
+            except EXPECTED:
+                continue
+            except Exception as error:
+                self._log_failure(target, error)
 
 
 def _name(entry: QueueEntry) -> str:

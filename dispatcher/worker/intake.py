@@ -331,8 +331,12 @@ class Intake:
         self._set_behind(False)  # its partition must not ration the turns of others
         await self._spare_held()
         if self.leading and not self._ahead.held:
-            with suppress(RedisUnavailable):
+            try:
                 await self._ledger.lead(self._token, 0)
+            except RedisUnavailable:
+                pass  # then the lease runs out by itself
+            except Exception as error:  # so it does
+                self._log_error(error)
         self.leading = False
 
     async def _pause(self, seconds: float) -> None:

@@ -132,13 +132,16 @@ class PartitionOwner:
             self._trying = asyncio.create_task(self._try_again(due))
 
     async def _try_again(self, partitions: list[int]) -> None:
-        for partition, answers in zip(
-            partitions, await asyncio.gather(*map(self._answers, partitions)), strict=True
-        ):
-            if answers:
+        answers = await asyncio.gather(*map(self._answers, partitions), return_exceptions=True)
+        found = dict(zip(partitions, answers, strict=True))
+        for partition, answer in found.items():
+            if answer is True:
                 self._cannot.pop(partition, None)
             else:
                 self._cannot[partition] = time.monotonic() + TRY_SECONDS
+        if broken := {one: answer for one, answer in found.items() if isinstance(answer, BaseException)}:
+            action, error = "asking them again", next(iter(broken.values()))
+            log.error("owner.internal_error", partitions=list(broken), action=action, exc_info=error)
 
     def _raise_failures(self) -> None:
         for running in self._running.values():

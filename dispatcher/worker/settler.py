@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
@@ -14,7 +14,8 @@ from dispatcher.worker.task_set import TaskSet
 AT_ONCE = 64
 """Most callbacks in one call, since Redis does nothing else meanwhile; results of one turn are not split up, though."""
 
-Waiting = tuple[ToSettle, "asyncio.Future[Settled]"]
+Waiting = tuple[ToSettle, "asyncio.Future[Settled]", Callable[[], None]]
+"""A request, its result, and what to call when it will not claim."""
 
 
 class Settler:
@@ -23,18 +24,26 @@ class Settler:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._waiting: deque[Waiting] = deque()
-        self._is_sending = False
+        self._is_sending = self._is_away = False
         self._tasks = TaskSet()
 
-    async def settle(self, endpoint: str, settlements: Sequence[Settlement], claim: int = 0) -> Settled:
+    async def settle(
+        self,
+        endpoint: str,
+        settlements: Sequence[Settlement],
+        claim: int = 0,
+        unclaimed: Callable[[], None] = lambda: None,
+    ) -> Settled:
         """Records outcomes; then leases up to `claim` due callbacks of the endpoint to this worker.
 
         Leases none if another worker was hinted. An outcome that did not count had lost its lease: another worker has
         the callback, or had it. Repeats the call while Redis is away or the script fails on the endpoint's keys, for as
-        long as a lease lasts; then raises RedisUnavailable or EndpointBroken.
+        long as a lease lasts; then raises RedisUnavailable or EndpointBroken. What is repeated, or comes while Redis is
+        away, leases none: `unclaimed` is called as soon as that is certain, since the outcomes may take long.
         """
         settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-        self._waiting.append((ToSettle(endpoint, settlements, claim), settled))
+        waiting = ToSettle(endpoint, settlements, claim), settled, unclaimed
+        self._waiting.append(_without_claim(waiting) if self._is_away else waiting)
         if not self._is_sending:
             self._is_sending = True
             self._tasks.start(self._send_all())
@@ -56,16 +65,19 @@ class Settler:
 
     async def _send(self, batch: Sequence[Waiting]) -> None:
         try:
-            broken = _answer(batch, await self._ledger.settle([one for one, _ in batch]))
+            broken = _answer(batch, await self._ledger.settle([one for one, _, _ in batch]))
+            self._is_away = False
         except RedisUnavailable:
             broken = list(batch)
+            self._is_away = True
+            self._waiting = deque(map(_without_claim, self._waiting))
         except Exception as error:
             _fail(batch, error)
             return
         if broken:
-            self._tasks.start(self._send_again(broken))
+            self._tasks.start(self._send_again([_without_claim(one) for one in broken]))
 
-    async def _send_again(self, batch: Sequence[Waiting]) -> None:
+    async def _send_again(self, batch: list[Waiting]) -> None:
         """Repeats a call, without claiming: what the first call may have claimed comes back when its lease ends."""
         again = AsyncRetrying(
             retry=retry_if_exception_type((RedisUnavailable, EndpointBroken)),
@@ -74,32 +86,41 @@ class Settler:
             reraise=True,
         )
         try:
-            await again(self._settle_rest, list(batch))
+            await again(self._settle_rest, batch)
         except Exception as error:
             _fail(batch, error)
 
     async def _settle_rest(self, batch: list[Waiting]) -> None:
         """Records what is not recorded yet. Raises RedisUnavailable, or EndpointBroken if some of it still is not."""
-        asked = [ToSettle(one.endpoint, one.settlements) for one, _ in batch]
-        settled = await self._ledger.settle(asked)
+        settled = await self._ledger.settle([one for one, _, _ in batch])
+        self._is_away = False
         batch[:] = _answer(batch, settled)
         for one in settled:
             if isinstance(one, EndpointBroken):
                 raise one
 
 
+def _without_claim(waiting: Waiting) -> Waiting:
+    """The request without its claim; whoever waits is told."""
+    asked, settled, unclaimed = waiting
+    if not asked.claim:
+        return waiting
+    unclaimed()
+    return ToSettle(asked.endpoint, asked.settlements), settled, unclaimed
+
+
 def _answer(batch: Sequence[Waiting], settled: Sequence[Settled | EndpointBroken]) -> list[Waiting]:
     """Gives results to the waiting turns; returns the requests whose endpoint is broken, for now."""
     broken = []
-    for (asked, waiting), one in zip(batch, settled, strict=True):
+    for waiting, one in zip(batch, settled, strict=True):
         if isinstance(one, EndpointBroken):
-            broken.append((asked, waiting))
-        elif not waiting.done():  # else the waiting task was cancelled
-            waiting.set_result(one)
+            broken.append(waiting)
+        elif not waiting[1].done():  # else the waiting task was cancelled
+            waiting[1].set_result(one)
     return broken
 
 
 def _fail(batch: Sequence[Waiting], error: Exception) -> None:
-    for _, waiting in batch:
+    for _, waiting, _ in batch:
         if not waiting.done():
             waiting.set_exception(error)

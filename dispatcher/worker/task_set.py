@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger()
+
 
 class TaskSet:
-    """Holds tasks until they have ended."""
+    """Holds tasks until they have ended; logs an error that ends one."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -15,7 +19,14 @@ class TaskSet:
         """Runs a coroutine as a task; call it on the loop."""
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error(
+                "task.internal_error", task=getattr(task.get_coro(), "__qualname__", None), exc_info=error
+            )
 
     async def ended(self) -> None:
         """Waits until all have ended, including those that are started meanwhile."""

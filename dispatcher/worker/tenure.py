@@ -4,12 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from dispatcher.errors import RedisUnavailable
+import structlog
+
+from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.waker import Waker
 
 AGREE_SECONDS = 0.5
 """How often an owner of a partition looks whether its server is available."""
+
+log = structlog.get_logger()
 
 
 class Tenure:
@@ -56,13 +60,19 @@ class Tenure:
         await self._waker.end()
 
     async def _agree_on_format(self, stopping: asyncio.Event) -> bool:
-        """Calls `agree`, and waits for Redis if it is not available. False if `stopping` came first. Raises OtherFormat."""
+        """Calls `agree` until that succeeds. False if `stopping` came first. Raises OtherFormat."""
         while self._agree and not stopping.is_set():
             try:
                 await self._agree()
                 break
             except RedisUnavailable as error:
                 self.intake.note_failure(error)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), AGREE_SECONDS)
+            except OtherFormat:
+                raise
+            except (
+                Exception
+            ):  # one partition must not end the worker, and the next one that tries, and the next
+                log.exception("tenure.internal_error", partition=self.partition, action="trying again")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), AGREE_SECONDS)
         return not stopping.is_set()

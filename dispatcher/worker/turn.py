@@ -1,7 +1,6 @@
 """A turn: one worker serves one endpoint for a few seconds. Claim, send, decide, settle, rest."""
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.attempt_errors import DISABLED
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS, Policy, decide, health_of, retry_after_of
+from dispatcher.rules.decide import Policy
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Outcome, Released
+from dispatcher.rules.outcomes import Attempt, EndpointHealth, Outcome, Released
+from dispatcher.rules.subscription import Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.sender import Sender
 from dispatcher.store.arguments import MOST_OUTCOMES
@@ -22,7 +22,8 @@ from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
-from dispatcher.worker.attempt_log import log_attempt, name_of
+from dispatcher.worker.attempt_log import count_attempt, log_attempt, name_of
+from dispatcher.worker.attempt_result import put_back, settlement_of
 from dispatcher.worker.disabling import ASKED, Disabler
 from dispatcher.worker.in_hand import InHand
 from dispatcher.worker.metrics import Metrics
@@ -82,7 +83,7 @@ class Turn:
         self._in_hand = InHand()
         self._news = asyncio.Event()
         self._taken = 0
-        """Slots for the first claim, taken when the turn is created, so that Admission sees how many are left."""
+        """Slots for a claim. Those for the first are taken when the turn is created, so that Admission sees how many are left."""
         if claim:
             self._more = False
             self.take(claim)
@@ -115,7 +116,12 @@ class Turn:
                 else:
                     return self._more or self._token_at is not None
         finally:
-            self._parts.slots.refund(self.endpoint, self.workspace, self._taken)
+            self._refund()
+
+    def _refund(self, used: int = 0) -> None:
+        """Returns the slots that were taken for a claim, but for the `used` ones."""
+        taken, self._taken = self._taken, 0
+        self._parts.slots.refund(self.endpoint, self.workspace, taken - used)
 
     def _free(self) -> int:
         return self._parts.slots.free(self.endpoint, self.workspace)
@@ -144,17 +150,17 @@ class Turn:
     async def _claim(self) -> None:
         self._more = False
         slots = self._parts.slots
-        taken, self._taken = self._taken or slots.take(self.endpoint, self.workspace, self._batch), 0
+        self._taken = self._taken or slots.take(self.endpoint, self.workspace, self._batch)
         self._batch = min(self._batch * 2, CLAIM_BATCH)
         try:
-            claim = await self._parts.ledger.claim(self.endpoint, taken)
+            claim = await self._parts.ledger.claim(self.endpoint, self._taken)
         except Exception as error:
-            slots.refund(self.endpoint, self.workspace, taken)
+            self._refund()
             if self._parts.is_divided:  # or a silent server's endpoints would take the places of all others
                 slots.suspect(self.workspace)
             self._lost_reply(error, "what was claimed comes back when its lease ends")
             return
-        slots.refund(self.endpoint, self.workspace, taken - len(claim.callbacks))
+        self._refund(len(claim.callbacks))
         self.take(claim)
 
     def take(self, claim: Claim) -> None:
@@ -180,23 +186,22 @@ class Turn:
 
     async def _settle(self) -> None:
         settlements, self._finished = self._finished[:MOST_OUTCOMES], self._finished[MOST_OUTCOMES:]
-        slots = self._parts.slots
+        slots, settler = self._parts.slots, self._parts.settler
         if self._gives_way(settlements):
             self._until = 0.0
         taken = slots.take(self.endpoint, self.workspace, len(settlements)) if self._has_time() else 0
+        self._taken += taken
         try:
-            settled = await self._parts.settler.settle(self.endpoint, settlements, taken)
+            settled = await settler.settle(self.endpoint, settlements, taken, self._refund)
         except Exception as error:
-            slots.refund(self.endpoint, self.workspace, taken)
+            self._refund()
             self._lost_reply(
                 error, f"{len(settlements)} results are not recorded: sent again after their lease"
             )
             return
         finally:
             self._in_hand.recorded(settlements)
-        slots.refund(
-            self.endpoint, self.workspace, taken - (len(settled.claim.callbacks) if settled.claim else 0)
-        )
+        self._refund(len(settled.claim.callbacks) if settled.claim else 0)
         self._more = self._more or settled.more
         if settled.claim:
             self.take(settled.claim)
@@ -256,30 +261,19 @@ class Turn:
             attempt = await self._send(callback, claim, workspace)
         except RedisUnavailable as error:  # its workspace could not be read: nothing was sent
             self._parts.watch.failed(error)
-            return Settlement(callback.event_id, callback.claim, Released(INTERNAL_ERROR_DELAY_MS), None)
+            return put_back(callback)
         except Exception as error:
             log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)
             attempt = Attempt(0, 0, internal_error=f"{type(error).__name__}: {error}")
         if attempt is None:
             return Settlement(callback.event_id, callback.claim, Released(), None)
-        now_ms = attempt.started_at_ms + attempt.duration_ms
-        outcome = decide(
-            attempt,
-            callback.attempt,
-            now_ms=now_ms,
-            expires_ms=callback.expires_ms,
-            policy=policy,
-            rng=random.random(),
-        )
-        name = name_of(outcome)
-        log_attempt(callback, claim, attempt, outcome, name, policy.max_attempts)
-        is_asked = attempt.error == DISABLED and receiver and receiver.has_url(callback.url)
-        if is_asked and self._parts.disabler:
-            self._parts.disabler.disable(self._name, ASKED)
-        self._count(callback, attempt, outcome, name)
-        self._parts.tail.add(callback, claim, attempt, name)
-        health, retry_after_ms = health_of(attempt), retry_after_of(attempt, policy)
-        return Settlement(callback.event_id, callback.claim, outcome, attempt, health, retry_after_ms)
+        settlement = None
+        try:
+            settlement = settlement_of(callback, attempt, policy)
+            self._tell(callback, claim, attempt, settlement.outcome, policy, receiver)
+        except Exception:  # a task that failed would keep its slot and its turn for ever
+            log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)
+        return settlement or put_back(callback)
 
     async def _send(self, callback: Claimed, claim: Claim, workspace: Workspace | None) -> Attempt | None:
         """Makes the attempt; None if the lease or the callback's expiry leaves no time for one."""
@@ -294,11 +288,20 @@ class Turn:
             return refused
         return await parts.sender.send(callback, workspace, now_ms)
 
-    def _count(self, callback: Claimed, attempt: Attempt, outcome: Outcome, name: str) -> None:
-        metrics = self._parts.metrics
-        error = "internal_error" if attempt.internal_error is not None else attempt.error or "none"
-        metrics.attempts[name, error] += 1
-        metrics.attempt_seconds.add(attempt.duration_ms / 1000)
-        if isinstance(outcome, Delivered) and callback.accepted_ms:
-            ended_ms = attempt.started_at_ms + attempt.duration_ms
-            metrics.delivery_seconds.add((ended_ms - callback.accepted_ms) / 1000)
+    def _tell(
+        self,
+        callback: Claimed,
+        claim: Claim,
+        attempt: Attempt,
+        outcome: Outcome,
+        policy: Policy,
+        receiver: Receiver | None,
+    ) -> None:
+        """Has the log, the metrics and `tail` know of an attempt; disables the subscription if the receiver asks for it."""
+        name = name_of(outcome)
+        log_attempt(callback, claim, attempt, outcome, name, policy.max_attempts)
+        is_asked = attempt.error == DISABLED and receiver and receiver.has_url(callback.url)
+        if is_asked and self._parts.disabler:
+            self._parts.disabler.disable(self._name, ASKED)
+        count_attempt(self._parts.metrics, callback, attempt, outcome, name)
+        self._parts.tail.add(callback, claim, attempt, name)

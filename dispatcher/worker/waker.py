@@ -121,6 +121,10 @@ class Waker:
     async def end(self) -> None:
         """Call after `run`: ends the heartbeat, and waits until the lost leases that were found are settled."""
         if self._heartbeat:
-            with suppress(RedisUnavailable):  # then the heartbeat expires by itself
+            try:
                 await self._parts.ledger.leave(self._heartbeat.name)
+            except RedisUnavailable:
+                pass  # then the heartbeat expires by itself
+            except Exception:  # so it does: turns are still to end
+                log.exception("waker.internal_error")
         await self._lost_leases.ended()

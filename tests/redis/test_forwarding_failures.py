@@ -162,6 +162,35 @@ def test_target_full(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> No
     assert 1 == [entry["event"] for entry in said].count("intake.not_forwarded")
 
 
+def test_probing_a_target_meets_a_bug(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged, which asyncio would not; the target is probed again, and gets its entries."""
+    monkeypatch.setattr(forwarder, "PROBE_SECONDS", 0.01)
+    for name in ("FIRST_SECONDS", "MOST_SECONDS"):
+        monkeypatch.setattr(put_off, name, 0.1)
+    meets: list[Exception] = [RedisUnavailable("away"), KeyError("bug"), KeyError("bug")]
+
+    async def work() -> None:
+        async with Installation(two_urls) as its:
+            zero, one = its.partitions
+            [theirs] = its.named(1)
+            await one.add(theirs)
+            real = zero.ledgers[1].forward
+
+            async def breaks(*args: Any) -> int:
+                if meets:
+                    raise meets.pop(0)
+                return await real(*args)
+
+            monkeypatch.setattr(zero.ledgers[1], "forward", breaks)
+            await zero.enqueue([line(0, theirs, "m")])
+            await until(lambda: one.has_taken(theirs, 1))
+
+    with capture_logs() as said:
+        asyncio.run(work())
+    told = [entry["problem"] for entry in said if entry["event"] == "intake.not_forwarded"]
+    assert ["away", "'bug'"] == told
+
+
 def test_source_full(two_urls: list[str]) -> None:
     """What belongs elsewhere leaves a full partition, though that accepts nothing: it makes room."""
 

@@ -184,7 +184,7 @@ def test_an_entry_is_read_when_it_comes(redis_url: str) -> None:
                     await asyncio.sleep(0.05)
                 await servers.client(0).xadd(keys.events, {"event": "x"})
                 assert 1 == len(await reading)
-            assert arrivals.are_told
+            assert arrivals.are_told(5)
             await arrivals.aclose()
 
     play(story())
@@ -211,9 +211,122 @@ def test_a_server_that_tells_nothing(redis_url: str) -> None:
                 for _ in range(4):
                     assert [] == await queue.read(10, 200)
                 clients = await admin.client(0).execute_command("CLIENT", "LIST")
-                assert 3 > bytes(clients).count(b"user=dumb")  # none is made for each look
+                assert 3 == bytes(clients).count(b"user=dumb")  # none is made for each look
                 await arrivals.aclose()
             await admin.client(0).execute_command("ACL", "DELUSER", "dumb")
+
+    play(story())
+
+
+@asynccontextmanager
+async def user(url: str, *rights: str) -> AsyncIterator[tuple[str, Any]]:
+    """The URL of a user with all rights but some, and a client of the administrator."""
+    async with servers_of(url) as admin:
+        client = admin.client(0)
+        await client.execute_command(
+            "ACL", "SETUSER", "some", "on", ">pass", "~*", "&*", "+@all", *rights, "-acl"
+        )
+        try:
+            yield url.replace("unix://", "unix://some:pass@"), client
+        finally:
+            await client.execute_command("ACL", "DELUSER", "some")
+
+
+async def looks(client: Any) -> int:
+    """How often a queue was looked at or read, so far."""
+    stats = await client.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("xlen", "xreadgroup"))
+
+
+def test_one_server_tells_nothing(two_urls: list[str]) -> None:
+    """A server that refuses to tell has its own queues polled, and no other's; asked anew, it may tell."""
+
+    async def story() -> None:
+        async with (
+            user(two_urls[0], "-client") as (dumb, admin),
+            user(two_urls[1]) as (other, other_admin),
+        ):
+            servers = PlainServers([dumb, other], keys_of(PREFIX, COUNT))
+            arrivals = Arrivals(servers)
+            polled, told = (ToldQueue(servers.wire(n).call, servers.keys[n], arrivals) for n in (4, 5))
+            for number in (4, 5):
+                await Ledger(servers.wire(number).call, servers.keys[number]).lead("me", 60_000)
+
+            async def again(*right: str) -> list[str]:
+                """What is logged by looks at both after the connections broke, for a user with this right."""
+                await admin.execute_command("ACL", "SETUSER", "some", *right)
+                await admin.execute_command("CLIENT", "KILL", "USER", "some")
+                with capture_logs() as logged:
+                    await until(lambda: is_read(arrivals, 4), "it answers again")
+                    assert [[], []] == [await polled.read(10, 200), await told.read(10, 200)]
+                return [f"{line['event']} {line['server']}" for line in logged]
+
+            said = f"redis.polled {servers.node(4).name}"
+            assert [said] == await again()
+            before = await looks(other_admin)
+            for _ in range(3):
+                assert [[], []] == [await polled.read(10, 200), await told.read(10, 200)]
+            assert 0 == await looks(other_admin) - before
+            assert [] == await again(), "once"
+            assert [] == await again("+client")
+            assert arrivals.are_told(4)
+            assert [said] == await again("-client"), "it told meanwhile"
+            await admin.xadd(servers.keys[4].events, {"event": "x"})
+            assert 1 == len(await until(lambda: polled.read(10, 1000), "the entry"))
+            await arrivals.aclose()
+            await servers.aclose()
+
+    play(story())
+
+
+async def is_read(arrivals: Arrivals, partition: int) -> bool:
+    """Whether a look at the partition succeeds."""
+    try:
+        await arrivals.look(partition)
+    except RedisUnavailable:
+        return False
+    return True
+
+
+class Odd(PlainServers):
+    """Servers whose connections meet a bug while `is_odd`."""
+
+    is_odd = True
+
+    def break_connections(self) -> None:
+        """Makes connections that cannot connect."""
+        pool: Any = self.node(0).client.connection_pool
+        make = pool.make_connection
+
+        def odd() -> Any:
+            connection = make()
+            connect = connection.connect
+
+            async def connects() -> None:
+                if self.is_odd:
+                    raise KeyError("bug")
+                await connect()
+
+            connection.connect = connects
+            return connection
+
+        pool.make_connection = odd
+
+
+def test_a_connection_that_meets_a_bug(redis_url: str) -> None:
+    """An unexpected error ends a connection that tells of changes, as any other does: the next look makes another."""
+
+    async def story() -> None:
+        servers = Odd([redis_url], keys_of(PREFIX, COUNT))
+        servers.break_connections()
+        arrivals = Arrivals(servers)
+        for _ in range(2):
+            with pytest.raises(KeyError):
+                await arrivals.look(5)
+        servers.is_odd = False
+        assert 0 == await arrivals.look(5)
+        await arrivals.aclose()
+        await servers.aclose()
 
     play(story())
 
@@ -364,6 +477,46 @@ def test_a_hand_over_while_behind(redis_url: str) -> None:
             intake.stop()
             await intake.run()
             assert [(True, 5), (False, 5)] == told
+
+    play(story())
+
+
+def test_a_lease_that_cannot_be_given_up(redis_url: str) -> None:
+    """A partition is handed over whatever giving up its lease meets: the lease runs out by itself."""
+
+    async def breaks(*_: Any) -> Any:
+        raise KeyError("bug")
+
+    async def story() -> None:
+        async with servers_of(redis_url) as servers:
+            turns: Any = SimpleNamespace(set_intake_behind=lambda *_: None)
+            cache: Any = None
+            ledger = Ledger(breaks, servers.keys[5])
+            intake = Intake(Queue(servers.wire(5).call, servers.keys[5]), ledger, cache, RedisWatch(), turns)
+            intake.leading = True
+            intake.stop()
+            with capture_logs() as logged:
+                await intake.run()
+            assert (["intake.internal_error"], False) == ([line["event"] for line in logged], intake.leading)
+
+    play(story())
+
+
+def test_each_partition_says_for_itself_what_is_not_recorded(redis_url: str) -> None:
+    """That a partition records nothing is said once, also while the others of its worker go on."""
+
+    async def story() -> None:
+        settings = Settings(redis_url=redis_url, partitions=COUNT, metrics_port=0)
+        async with engine_wiring.engine(
+            settings, "w1", 100, 100, Metrics(), Health(), lambda hints: None
+        ) as engine:
+            owner: Any = engine._owner
+            first, second = (owner._new_tenure(n).intake._acceptor._recorder for n in range(2))
+            with capture_logs() as logged:
+                for _ in range(2):
+                    first.count(["failed"], "a key of the wrong type")
+                    second.count(["recorded"], "")
+            assert ["status.unrecorded"] == [line["event"] for line in logged]
 
     play(story())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -83,6 +84,24 @@ def test_a_counter_of_the_wrong_type(world: World, call: Call) -> None:
         return await refusals.totals()
 
     assert dict.fromkeys(REASONS, 0) | {"rate": 1} == world.run(work())
+
+
+def test_a_bug(world: World) -> None:
+    """A fault of ours that keeps refusals from being written is logged, and later ones are tried all the same."""
+
+    def breaks(*_command: object) -> Any:
+        raise KeyError("bug")
+
+    async def work() -> None:
+        refusals = Refusals(breaks, world.keys)
+        for _ in range(2):
+            refusals.add("wrong", now_ms=START_MS)
+            await asyncio.sleep(0)
+        await refusals.close()
+
+    with capture_logs() as logs:
+        world.run(work())
+    assert ["api.refused", "api.refusals_uncounted"] * 2 == [line["event"] for line in logs]
 
 
 def test_redis_away(world: World) -> None:

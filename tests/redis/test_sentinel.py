@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 from redis.exceptions import ConnectionError, ReadOnlyError
+from structlog.testing import capture_logs
 
 from dispatcher import AsyncDispatcher, Dispatcher
 from dispatcher.errors import RedisUnavailable
@@ -276,6 +277,37 @@ def test_others_leave_who_is_no_longer_named(pair: list[int], often: None) -> No
 
     with FakeSentinel(pair[0]) as sentinel:
         asyncio.run(scene(sentinel))
+
+
+def test_asking_the_sentinels_meets_a_bug(pair: list[int], often: None) -> None:
+    """It is logged, and they are asked again: a wire still leaves who is no longer named."""
+
+    async def scene(sentinel: FakeSentinel) -> list[str]:
+        async with wired(sentinel.url) as wire:
+            assert 1 == await wire.call("INCR", "n")
+            connection: Any = wire._link and wire._link._connection
+            is_left, met = connection.is_left, []
+
+            async def breaks() -> bool:
+                connection.is_left = is_left
+                met.append("bug")
+                raise KeyError("bug")
+
+            connection.is_left = breaks
+            with capture_logs() as logged:
+                async with asyncio.timeout(30):
+                    while not met:
+                        await asyncio.sleep(0.01)
+                    sentinel.names = pair[1]
+                    with redis.Redis(port=pair[1]) as new:
+                        while not new.exists("n"):
+                            with suppress(BecameReplica):
+                                await wire.call("INCR", "n")
+                            await asyncio.sleep(0.01)
+            return [line["event"] for line in logged]
+
+    with FakeSentinel(pair[0]) as sentinel:
+        assert ["redis.internal_error"] == asyncio.run(scene(sentinel))
 
 
 def test_connections_go_on_without_sentinels(pair: list[int], often: None) -> None:

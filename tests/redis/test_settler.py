@@ -1,6 +1,7 @@
 """The settler on real Redis: what goes out together, and what of it is whose."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from dispatcher.errors import EndpointBroken, RedisUnavailable
@@ -9,10 +10,13 @@ from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.entry import read_entry
 from dispatcher.store.keys import endpoint_id
-from dispatcher.store.replies import Settled, Settlement, ToSettle
+from dispatcher.store.replies import Hint, Settled, Settlement, ToSettle
 from dispatcher.store.wire import Wire
 from dispatcher.worker.settler import AT_ONCE, Settler
+from dispatcher.worker.slots import Slots
+from dispatcher.worker.turn import Turn
 from tasks.redis_server import RedisServer
+from tests.fakes import FakeWorker, until
 from tests.world import TOKEN, World, callback
 
 
@@ -120,6 +124,49 @@ def test_redis_comes_back(server_program: None, tmp_path: Path) -> None:
         return await asyncio.gather(*tasks)
 
     assert [[True], [True]] == [one.counted for one in world.run(run())]
+    world.close()
+    server.stop()
+
+
+class WatchedSlots(Slots):
+    """Remembers how many were taken each time."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.takes: list[int] = []
+
+    def take(self, endpoint: str, workspace: str, wanted: int) -> int:
+        """Takes some."""
+        self.takes.append(super().take(endpoint, workspace, wanted))
+        return self.takes[-1]
+
+
+def test_slots_while_redis_is_away(server_program: None, tmp_path: Path) -> None:
+    """A turn whose result cannot be recorded now keeps no slot for its next claim: another server's endpoints have it."""
+    server = RedisServer(tmp_path, "--appendonly", "yes")
+    server.start()
+    client = connect_async(server.url)
+    world = World(client, Wire(client))
+    world.lead()
+    world.accept(callback("e0"), claim=1)
+    [(endpoint, claim)] = world.claims
+    server.stop()
+
+    async def run() -> None:
+        worker, slots = FakeWorker(), WatchedSlots(1)
+        parts = replace(worker.parts, ledger=world.ledger, settler=Settler(world.ledger), slots=slots)
+        slots.hold(endpoint, "acme", 1)
+        turn = asyncio.create_task(Turn(Hint(endpoint, "acme"), parts, claim).run())
+        await until(lambda: slots.takes == [1] and not slots.taken, "the slot of the next claim is free")
+        assert 1 == slots.take("another", "bolt", 1)
+        assert not turn.done()
+        server.start()
+        await turn
+        slots.give_back("another", "bolt", 1)
+        assert 0 == slots.taken
+
+    world.run(run())
+    assert world.event("e0").state is State.DELIVERED
     world.close()
     server.stop()
 

@@ -1,6 +1,7 @@
 """Producers' keys that are remembered for seconds."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -88,6 +89,25 @@ def test_one_who_stops_waiting() -> None:
         assert await second
 
     asyncio.run(use())
+
+
+def test_nobody_waits_any_more() -> None:
+    """A question that fails after all who asked it were cancelled is no error that asyncio would log."""
+    redis, _, keys = made()
+    unseen: list[str] = []
+
+    async def use() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context["message"]))
+        redis.away = True
+        asking = asyncio.create_task(keys.identify("good"))
+        await asyncio.sleep(0)
+        asking.cancel()
+        while keys._asking:
+            await asyncio.sleep(0)
+        gc.collect()  # such a task says so when it goes
+
+    asyncio.run(use())
+    assert [] == unseen
 
 
 def test_nothing_else_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

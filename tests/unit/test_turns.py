@@ -8,6 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS
+from dispatcher.rules.outcomes import Attempt, Delivered, Released
 from dispatcher.store.arguments import Room
 from dispatcher.store.replies import Hint
 from dispatcher.worker.intake import BATCH_BEHIND
@@ -15,7 +17,7 @@ from dispatcher.worker.load import BUSY, Load
 from dispatcher.worker.slots import SHARE
 from dispatcher.worker.turn import FIRST_CLAIM
 from dispatcher.worker.turns import CROWD, OF_ONE, RATION, Turns
-from tests.fakes import FakeWorker, claim, played, quiet, until
+from tests.fakes import NOW_MS, FakeWorker, claim, played, quiet, until
 
 A, B, C = Hint("a", "acme"), Hint("b", "bolt"), Hint("c", "cobra")
 
@@ -410,6 +412,41 @@ def test_a_turn_that_breaks() -> None:
         assert "e3" in scene.settler.event_ids
 
     assert [ValueError] == [type(one) for one in played(story())]
+
+
+def test_an_attempt_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What breaks when an attempt has been made costs the line or the count that broke, not the slot, and not the turn."""
+
+    async def story(scene: Scene) -> None:
+        def breaks(*_: Any) -> None:
+            raise KeyError("bug")
+
+        monkeypatch.setattr(scene.parts.tail, "add", breaks)
+        scene.ledger.due["a"] = ["e1"]
+        with capture_logs() as logged:
+            scene.turns.hint([A])
+            await scene.ended()
+        assert ["callback.attempted", "callback.internal_error"] == [line["event"] for line in logged]
+        [(_, [settlement], _)] = scene.settler.asked
+        assert isinstance(settlement.outcome, Delivered)
+
+    play(story)
+
+
+def test_an_attempt_that_cannot_be_decided_on() -> None:
+    """It is put back, as with any fault of ours, and its turn goes on."""
+
+    async def story(scene: Scene) -> None:
+        scene.sender.answer = Attempt(NOW_MS, None, 200)  # type: ignore[arg-type]
+        scene.ledger.due["a"] = ["e1"]
+        with capture_logs() as logged:
+            scene.turns.hint([A])
+            await scene.ended()
+        assert ["callback.internal_error"] == [line["event"] for line in logged]
+        [(_, [settlement], _)] = scene.settler.asked
+        assert Released(INTERNAL_ERROR_DELAY_MS) == settlement.outcome
+
+    play(story)
 
 
 def test_intake_that_is_behind_goes_first() -> None:

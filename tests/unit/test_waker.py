@@ -177,6 +177,19 @@ def test_a_fault_of_ours() -> None:
     play(story)
 
 
+@pytest.mark.parametrize(("error", "says"), [(RedisUnavailable("away"), 0), (KeyError("bug"), 1)])
+def test_the_heartbeat_cannot_be_ended(error: Exception, says: int) -> None:
+    """A worker that stops goes on with that, whatever ending its heartbeat meets: it expires by itself."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.error = error
+        with capture_logs() as logged:
+            await scene.waker.end()
+        assert ["waker.internal_error"] * says == [line["event"] for line in logged]
+
+    play(story)
+
+
 def test_what_expired_cannot_be_ended() -> None:
     """If expired callbacks cannot be ended, what is due is found all the same."""
 
