@@ -13,15 +13,14 @@ from redis.exceptions import ConnectionError, OutOfMemoryError
 from structlog.testing import capture_logs
 
 from config.settings import Settings
-from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.errors import OtherFormat
 from dispatcher.health import Health
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.arrivals import Arrivals, ToldQueue
-from dispatcher.store.format import FORMAT
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import keys_of, partitions_key
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.members import Owners, Registry, mask_of, partitions_of, registries
+from dispatcher.store.members import Owners, mask_of, partitions_of, registries
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.queue import Queue
 from dispatcher.store.servers import PlainServers
@@ -105,10 +104,8 @@ class Workers:
     async def shares(self) -> dict[str, int]:
         """How many partitions each live worker says that it leads."""
         wire = self._servers.wire(0)
-        beat = await Ledger(wire.call, self._servers.keys[0]).beat("looks-on", json.dumps({"format": FORMAT}))
-        owners = Owners.read(
-            {name: json.loads(text) for name, _, text in beat.heartbeats if name != "looks-on"}, COUNT
-        )
+        found = await Ledger(wire.call, self._servers.keys[0]).members()
+        owners = Owners.read({name: json.loads(text) for name, _, text in found}, COUNT)
         return {name: len(of) for name, of in owners.of.items()} if not owners.without else {}
 
 
@@ -255,31 +252,6 @@ def test_an_installation_with_one_is_not_divided(redis_url: str) -> None:
     play(story())
 
 
-def test_a_registry_that_is_away(redis_url: str) -> None:
-    """Workers see each other as long as one registry answers; if none does, that is said."""
-
-    async def away(*_: Any) -> Any:
-        raise ConnectionError("away")
-
-    async def story() -> None:
-        async with servers_of(redis_url) as servers:
-            ledgers = [Ledger(servers.wire(one).call, servers.keys[one]) for one in registries(COUNT)]
-            assert 3 == len(ledgers)
-            broken = [Ledger(away, servers.keys[one]) for one in registries(COUNT)]
-            await Registry([ledgers[0], *broken[1:]]).beat("a", '{"owns": "3"}')
-            members = await Registry([broken[0], *ledgers[1:]]).beat("b", '{"owns": "c"}')
-            assert {"b"} == set(members.heartbeats)  # `a` is in the first alone
-            members = await Registry(ledgers).beat("c", "{}")
-            assert {"a", "b", "c"} == set(members.heartbeats)
-            assert all(0 <= age < 60_000 for age in members.ages_ms.values())
-            with pytest.raises(RedisUnavailable):
-                await Registry(broken).beat("d", "{}")
-            await Registry(ledgers).leave("a")
-            assert "a" not in (await Registry(ledgers).beat("c", "{}")).heartbeats
-
-    play(story())
-
-
 class Away(PlainServers):
     """Servers of which partitions do not answer, or take no writes."""
 
@@ -329,23 +301,6 @@ def test_a_worker_starts_beside_a_server_that_is_away(redis_url: str) -> None:
         with pytest.raises(OtherFormat, match=f"with {2 * COUNT} partitions"):
             await require_partitions(servers, PREFIX)
         await servers.aclose()
-
-    play(story())
-
-
-def test_damaged_heartbeats(redis_url: str) -> None:
-    """A heartbeat that was written over by hand says nothing, and hides no other."""
-
-    async def story() -> None:
-        async with servers_of(redis_url) as servers:
-            registry = Registry(
-                [Ledger(servers.wire(one).call, servers.keys[one]) for one in registries(COUNT)]
-            )
-            await registry.beat("a", '{"owns": "3"}')
-            for text in ("no JSON", "[]", "7"):
-                await registry.beat("b", text)
-                members = await registry.beat("a")
-                assert ({"owns": "3"}, {}) == (members.heartbeats["a"], members.heartbeats["b"])
 
     play(story())
 
