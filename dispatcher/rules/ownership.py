@@ -237,7 +237,7 @@ class _Shares:
         return {partition: name for name, has in self._of.items() for partition in has}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _ranks(name: str, partitions: int) -> "array[int]":
     """How high a worker ranks for each partition: 64 bits of a hash of both; 32 bytes of BLAKE2s are for four partitions."""
     blocks = -(-partitions // 4)
