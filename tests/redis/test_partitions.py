@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from config.settings import Settings
 from dispatcher.errors import OtherFormat
 from dispatcher.health import Health
+from dispatcher.rules.ownership import Member
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.installation import Installation
@@ -27,6 +28,7 @@ from dispatcher.store.servers import PlainServers
 from dispatcher.worker.engine import Engine
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.partition_owner import MembersRead
 from dispatcher.worker.redis_watch import RedisWatch
 from tasks import engine_wiring
 
@@ -326,8 +328,20 @@ def test_a_hand_over_while_behind(redis_url: str) -> None:
 def test_masks() -> None:
     """A set of partitions is written as a number, and anything else is read as none."""
     assert ("0", "5", "8" + "0" * 255) == (mask_of(set()), mask_of({0, 2}), mask_of({1023}))
-    assert frozenset({0, 2}) == partitions_of("5")
-    assert frozenset() == partitions_of("0") == partitions_of("") == partitions_of(None) == partitions_of("x")
+    for some in ({0, 2}, {3, 4}, {1023}, set(range(0, 1024, 7)), set(range(1024))):
+        assert some == partitions_of(mask_of(some))
+    assert {frozenset()} == {partitions_of(one) for one in ("0", "", None, "x", "-5", "0x5", 7.5)}
+
+
+def test_what_says_the_same_is_not_parsed_again() -> None:
+    """A worker's partitions are parsed when they change; who says nothing of partitions is left out."""
+    read = MembersRead()
+    said = {"a": {"owns": "3", "turns": 1}, "b": {"owns": "c", "cannot": "1"}, "older": {"turns": 0}}
+    a, b = read.of(said)
+    assert (Member("a", frozenset({0, 1})), Member("b", frozenset({2, 3}), frozenset({0}))) == (a, b)
+    again, other = read.of({"a": {"owns": "3", "turns": 2}, "b": {"owns": "c"}})
+    assert again is a
+    assert Member("b", frozenset({2, 3})) == other
 
 
 def test_every_partition_has_workspaces() -> None:
