@@ -25,16 +25,19 @@ API_RATE = 2_400
 """Status changes a second, one a request: 80 % of a process on a core three times as slow as the one measured."""
 PRODUCER_RATE = 38_000
 """Of `enqueue_many`, on the slow machine."""
-BEAT_MS_EACH = 0.0065
-"""CPU of Redis for one heartbeat in one reading of a registry."""
-BEAT_BYTES = 435
-BEATS = 2
-"""Readings of each registry a second, by each worker."""
 REGISTRIES = 3
+"""Each worker writes its heartbeat to all, and reads one, once a second."""
+BEAT_BYTES = 435
+STORE_MS = 0.15
+"""CPU of Redis to store a heartbeat."""
+BEAT_MS_EACH = 0.006
+"""CPU of Redis for one heartbeat in one reading of a registry."""
+SEND_MS = 0.2
+"""CPU of a worker to have a registry store its heartbeat."""
 READ_MS_EACH = 0.013
 """CPU of a worker for one heartbeat in one reading of a registry."""
-DECIDE_MS_EACH = 0.13
-"""CPU of a worker, once a second, to take what one heartbeat says of 1,024 partitions into account."""
+DECIDE_MS_EACH = 0.01
+"""CPU of a worker, once a second, to take one heartbeat into account, where it says the same as before."""
 
 # Chosen.
 NODE_BYTES = 64e9
@@ -112,18 +115,17 @@ class Plan:
     @property
     def registry_core(self) -> float:
         """Share of a core that heartbeats take of each registry's node."""
-        return BEATS * self.workers**2 * BEAT_MS_EACH / 1000
+        return self.workers * (STORE_MS + self.workers / REGISTRIES * BEAT_MS_EACH) / 1000
 
     @property
     def registry_mb(self) -> float:
         """MB of heartbeats that each registry's node sends a second."""
-        return BEATS * self.workers**2 * BEAT_BYTES / 1e6
+        return self.workers**2 / REGISTRIES * BEAT_BYTES / 1e6
 
     @property
     def reading_core(self) -> float:
-        """Share of a core that each worker needs to read heartbeats and to decide."""
-        decide = DECIDE_MS_EACH * self.partitions / MOST_PARTITIONS
-        return self.workers * (BEATS * REGISTRIES * READ_MS_EACH + decide) / 1000
+        """Share of a core that each worker needs to send its heartbeat, to read those of all, and to decide."""
+        return (REGISTRIES * SEND_MS + self.workers * (READ_MS_EACH + DECIDE_MS_EACH)) / 1000
 
 
 def written() -> str:

@@ -5,9 +5,9 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.capacity import DOCUMENT
 from bench.contenders import customers
@@ -22,10 +22,12 @@ from dispatcher.store.members import Registry, mask_of
 from dispatcher.store.wire import Wire
 from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.load import Load
-from dispatcher.worker.partition_owner import member_of
+from dispatcher.worker.partition_owner import MembersRead
 from dispatcher.worker.slots import Slots
 from tasks import wiring
 from tasks.redis_server import RedisServer
+
+T = TypeVar("T")
 
 WORKERS = (3, 30, 100, 300, 1000)
 PARTITIONS = 1024
@@ -48,28 +50,47 @@ def heartbeats(workers: int) -> dict[str, str]:
     return made
 
 
-async def read(url: str, workers: int) -> tuple[float, float, float]:
-    """ms of Redis and of the worker for one reading of a registry that knows so many workers, and ms of the worker to decide."""
+class Cost:
+    """What something costs that is done again and again: CPU of Redis and of the worker, in seconds."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.redis = self.worker = 0.0
+
+    async def of(self, doing: Awaitable[T]) -> T:
+        """Does it once more."""
+        before, began = await _redis_cpu(self._client), time.thread_time()
+        done = await doing
+        self.worker += time.thread_time() - began
+        self.redis += await _redis_cpu(self._client) - before
+        return done
+
+
+async def look(url: str, workers: int) -> tuple[float, ...]:
+    """ms for what a worker does once a second, with a registry that knows so many workers.
+
+    Of Redis and of the worker to store a heartbeat and to read all, and of the worker to decide.
+    """
     client = connect_async(url)
     wire = Wire(client)
     keys = keys_of("dispatcher", PARTITIONS)[0]
-    registry = Registry([wiring.ledger(Settings(_env_file=None), wire.call, of=keys, url=url)])
-    for name, text in heartbeats(workers).items():
-        await registry.beat(name, text)
-    candidate, own = Candidate(range(PARTITIONS), name_of(0)), name_of(0)
-    redis, reading, deciding = 0.0, 0.0, 0.0
+    ledger = wiring.ledger(Settings(_env_file=None), wire.call, of=keys, url=url)
+    texts = heartbeats(workers)
+    for name, text in texts.items():
+        await ledger.beat(name, text)
+    own = name_of(0)
+    registry, candidate, others = Registry([ledger], own), Candidate(range(PARTITIONS), own), MembersRead()
+    storing, reading, deciding = Cost(client), Cost(client), 0.0
     for _ in range(LOOKS):
-        before, began = await _redis_cpu(client), time.thread_time()
-        members = await registry.beat(own)
-        read_by = time.thread_time()
-        found = [member_of(name, one) for name, one in members.heartbeats.items()]
-        candidate.decide([one for one in found if one])
-        deciding += time.thread_time() - read_by
-        reading += read_by - began
-        redis += await _redis_cpu(client) - before
+        members = await reading.of(registry.read())
+        began = time.thread_time()
+        candidate.decide(others.of(members.heartbeats))
+        deciding += time.thread_time() - began
+        await storing.of(registry.store(texts[own]))
     await wire.close()
     await client.aclose()
-    return redis / LOOKS * 1000, reading / LOOKS * 1000, deciding / LOOKS * 1000
+    costs = storing.redis, storing.worker, reading.redis, reading.worker, deciding
+    return tuple(one / LOOKS * 1000 for one in costs)
 
 
 async def _redis_cpu(client: Any) -> float:
@@ -83,10 +104,11 @@ def of_workers() -> str:
     for workers in WORKERS:
         sizes = [len(text) for text in heartbeats(workers).values()]
         with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server:
-            found = asyncio.run(read(server.url, workers))
+            found = asyncio.run(look(server.url, workers))
         rows.append([f"{workers:,}", f"{max(sizes)}", *(f"{one:.2f}" for one in found)])
     head = [f"workers that share {PARTITIONS:,} partitions", "bytes of a heartbeat"]
-    return table([*head, "Redis, ms for a reading", "worker, ms for it", "worker, ms to decide"], rows)
+    costs = ["Redis, ms to store one", "worker, ms for it", "Redis, ms for a reading", "worker, ms for it"]
+    return table([*head, *costs, "worker, ms to decide"], rows)
 
 
 def of_callbacks() -> str:

@@ -117,7 +117,8 @@ class Partitions:
             return self._tenure(number, ToldQueue(call, keys, arrivals, self._url(keys)), turns)
 
         registry = Registry(
-            [self.parts[one].ledger for one in registries(self._servers.partitioning.partitions)]
+            [self.parts[one].ledger for one in registries(self._servers.partitioning.partitions)],
+            heartbeat.name,
         )
         return PartitionOwner(
             len(self.parts), registry, heartbeat, new_tenure, self._answers, turns, self._tail, self._watch

@@ -1,11 +1,12 @@
-"""Workers that share partitions, simulated in steps of 100 ms: leases, heartbeats, what goes wrong, and what must hold."""
+"""Workers that share partitions, simulated in steps of 100 ms: leases, registries, what goes wrong, and what must hold."""
 
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
-from dispatcher.rules.ownership import Candidate, Member, alive
+from dispatcher.rules.ownership import Candidate, Member
+from tests.ownership_registries import NEVER, REGISTRIES, Reader, Registries
 
 STEP_MS = 100
 SECOND_MS = 1000
@@ -15,7 +16,6 @@ LEASE_MS = 5000
 STALEST_MS = 1000
 """How old what is read of a heartbeat may be."""
 QUIET_MS = 10_000
-NEVER = -1_000_000_000
 
 
 class Leases:
@@ -48,6 +48,8 @@ class Worker:
     acts_at: int
     """At which ms of a second it acts."""
     candidate: Candidate
+    reader: Reader
+    """Registry n is on the server of partition n."""
     leads: dict[int, int] = field(default_factory=dict)
     """The partitions that it thinks it leads, and until when at most."""
     take: frozenset[int] = frozenset()
@@ -76,10 +78,9 @@ class World:
         self.longest_gap_ms = 0
         """The longest time for which a partition had no lease."""
         self._servers = servers
-        self._stalest_ms = stalest_ms
         self._cuts: dict[tuple[str, int], int] = {}
-        self._heartbeats: dict[str, list[tuple[int, Member | None]]] = {}
         self._random = random.Random(seed)
+        self._registries = Registries(self._random, stalest_ms, STEP_MS)
         self._last_holder: list[str | None] = [None] * partitions
         self._last_held = [0] * partitions
         self._names = 0
@@ -90,7 +91,8 @@ class World:
         self._names += 1
         name = f"w{self._names}"
         acts_at = self._random.randrange(0, SECOND_MS, STEP_MS)
-        self.workers[name] = Worker(name, acts_at, Candidate(self.partitions, name))
+        reader = self._registries.reader(name, self._names)
+        self.workers[name] = Worker(name, acts_at, Candidate(self.partitions, name), reader)
         return self.workers[name]
 
     def kill(self, worker: Worker) -> None:
@@ -105,6 +107,10 @@ class World:
 
     def cut(self, worker: Worker, server: int, for_ms: int) -> None:
         self._cuts[worker.name, server % self._servers] = self.now + for_ms
+
+    def forget(self, registry: int) -> None:
+        """A registry comes back empty."""
+        self._registries.forget(registry)
 
     def run(self, ms: int) -> None:
         for _ in range(0, ms, STEP_MS):
@@ -128,12 +134,15 @@ class World:
 
     def _act(self, worker: Worker) -> None:
         self._renew(worker)
-        decision = worker.candidate.decide([self._member(worker), *self._read(worker.name)])
+        others = self._registries.read(worker.reader, self.now, partial(self.reaches, worker))
+        if others is None:
+            return
+        decision = worker.candidate.decide([self._member(worker), *others])
         for partition in decision.give_up:
             self._give_up(worker, partition)
         worker.take = decision.take
         self._take(worker)
-        self._heartbeats.setdefault(worker.name, []).append((self.now, self._member(worker)))
+        self._write(worker, self._member(worker))
 
     def _member(self, worker: Worker) -> Member:
         cannot = frozenset(one for one in self.partitions if not self.reaches(worker, one))
@@ -149,17 +158,8 @@ class World:
             else:
                 worker.leads[partition] = until
 
-    def _read(self, reader: str) -> Iterator[Member]:
-        """The heartbeats of other workers that are alive, each read as it was up to a second ago."""
-        found: dict[str, tuple[int, Member]] = {}
-        for name, written in self._heartbeats.items():
-            as_of = self.now - self._random.randrange(0, self._stalest_ms + 1, STEP_MS)
-            at, member = next(((at, one) for at, one in reversed(written) if at <= as_of), (NEVER, None))
-            del written[:-20]
-            if member and name != reader:
-                found[name] = at, member
-        living = alive({name: at for name, (at, _) in found.items()}, self.now)
-        return (member for name, (_, member) in found.items() if name in living)
+    def _write(self, worker: Worker, heartbeat: Member | None) -> None:
+        self._registries.write(worker.reader, self.now, partial(self.reaches, worker), heartbeat)
 
     def _give_up(self, worker: Worker, partition: int) -> None:
         del worker.leads[partition]
@@ -182,7 +182,7 @@ class World:
         if worker.leaving and (self.now >= worker.ends_at or not worker.leads):
             for partition in list(worker.leads):
                 self._give_up(worker, partition)
-            self._heartbeats.setdefault(worker.name, []).append((self.now, None))
+            self._write(worker, None)
             del self.workers[worker.name]
 
     # What must hold.
@@ -202,10 +202,11 @@ class World:
                 assert gap <= LEASE_MS + SECOND_MS, (partition, self.now)
 
     def _fit_since(self) -> list[float]:
-        """For each server: since when the same worker has been alive and reached it."""
+        """For each server: since when the same worker has been alive and reached it and a registry."""
         for worker in self.workers.values():
             for server in range(self._servers):
                 fit = worker.stalled_until <= self.now and not worker.leaving and self.reaches(worker, server)
+                fit = fit and any(self.reaches(worker, registry) for registry in range(REGISTRIES))
                 worker.fit_since[server] = worker.fit_since.get(server, self.now) if fit else math.inf
                 if fit and math.isinf(worker.fit_since[server]):
                     worker.fit_since[server] = self.now

@@ -5,7 +5,8 @@ here is only who gives up leases and who tries to take them. Each worker does th
 
 1. It renews the leases of the partitions that it leads, with lead.lua's `renews`. It leads those no longer whose lease is
    another's or ran out, or could not be renewed for as long as a lease lasts.
-2. It reads the heartbeats of the workers that are `alive`, and puts what it knows of itself in place of its own.
+2. It reads the heartbeats of the workers that are `alive`, in one of the places where they are stored if that `suffices`, else
+   in all; and it puts what it knows of itself in place of its own.
 3. `Candidate.decide` says what it does.
 4. It gives up leases of partitions that others should lead.
 5. It tries to take leases: now, and once more half a second later.
@@ -30,6 +31,8 @@ from types import MappingProxyType
 
 ALIVE_MS = 4000
 """A worker whose last heartbeat is older has died. It is written each second; the lease of a partition lasts 5,000 ms."""
+RECENT_MS = 2000
+"""A heartbeat of a live worker that is older may be newer elsewhere."""
 IN_A_ROW = 3
 """Decisions in a row, a second apart, before a worker acts on what may be a stale heartbeat.
 
@@ -103,6 +106,17 @@ def _in_a_row(counts: Mapping[int, int]) -> frozenset[int]:
 def alive(seen_ms: Mapping[str, int], now_ms: int) -> set[str]:
     """The workers that are alive, by when the last heartbeat of each was written; both by the same clock."""
     return {name for name, at in seen_ms.items() if now_ms - at < ALIVE_MS}
+
+
+def suffices(ages_ms: Mapping[str, int], before: Collection[str], most: int) -> bool:
+    """Whether the heartbeats that are in one place are enough to decide by; `ages_ms` is how old each worker's is there.
+
+    They are not if that of a worker which was alive `before`, or is, is missing or not recent: that place may have lost what it
+    knew, or not be reached by that worker. Nor are they if another place knew `most` workers a moment ago, and this one fewer.
+    """
+    recent = {name for name, age in ages_ms.items() if age < RECENT_MS}
+    living = alive({name: -age for name, age in ages_ms.items()}, 0)
+    return len(ages_ms) >= most and recent >= living.union(before)
 
 
 def assign(partitions: Collection[int], members: Collection[Member]) -> Mapping[int, str]:
@@ -223,7 +237,7 @@ class _Shares:
         return {partition: name for name, has in self._of.items() for partition in has}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _ranks(name: str, partitions: int) -> "array[int]":
     """How high a worker ranks for each partition: 64 bits of a hash of both; 32 bytes of BLAKE2s are for four partitions."""
     blocks = -(-partitions // 4)

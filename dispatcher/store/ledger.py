@@ -32,12 +32,12 @@ from dispatcher.store.replies import (
     ToSettle,
     Woken,
     read_accepted,
-    read_beat,
     read_claim,
     read_ended,
     read_hints,
     read_lead,
     read_lost,
+    read_members,
     read_settled,
 )
 from dispatcher.store.scripts import Scripts
@@ -306,9 +306,14 @@ class Ledger:
         return lost
 
     async def beat(self, worker: str, heartbeat: str) -> Beat:
-        """Stores a worker's heartbeat, unless it is empty, and returns those of all workers."""
+        """Stores a worker's heartbeat."""
         reply, _ = await self._run("beat", worker, heartbeat)
-        return read_beat(reply)
+        return Beat(reply[2] == 1, reply[3])
+
+    async def members(self) -> list[tuple[str, int, bytes]]:
+        """The heartbeats of all workers that were stored here: name, age in ms and JSON of each."""
+        reply, _ = await self._run("members")
+        return read_members(reply)
 
     async def leave(self, worker: str) -> None:
         """Removes the heartbeat of a worker that ends."""

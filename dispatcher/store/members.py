@@ -1,18 +1,23 @@
 """The live workers of an installation with several partitions, by the registries that hold their heartbeats.
 
 A registry is a partition to which every worker writes its heartbeat. There are three, on different servers if there are
-several: one that is away hides no worker.
+several: one that is away, or has lost what it knew, hides no worker.
 """
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
+from zlib import crc32
 
 from dispatcher.errors import RedisUnavailable
-from dispatcher.rules.ownership import ALIVE_MS
+from dispatcher.rules.ownership import ALIVE_MS, alive, suffices
 from dispatcher.store.ledger import Ledger
+from dispatcher.store.replies import Beat
+
+T = TypeVar("T")
 
 REGISTRIES = 3
 BEAT_SECONDS = 1.0
@@ -37,13 +42,17 @@ def mask_of(partitions: Sequence[int] | frozenset[int] | set[int]) -> str:
     return f"{sum(1 << one for one in partitions):x}"
 
 
+_BITS = {f"{digit:x}": tuple(bit for bit in range(4) if digit >> bit & 1) for digit in range(16)}
+
+
 def partitions_of(mask: object) -> frozenset[int]:
     """Parses what `mask_of` writes; anything else is no partition."""
     try:
-        number = int(str(mask), 16)
-    except ValueError:
+        return frozenset(
+            4 * place + bit for place, digit in enumerate(reversed(str(mask))) for bit in _BITS[digit]
+        )
+    except KeyError:
         return frozenset()
-    return frozenset(one for one in range(number.bit_length()) if number >> one & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,45 +96,88 @@ class Members:
     """The last heartbeat of each, by name."""
     ages_ms: Mapping[str, int]
     """How long ago it was sent."""
-    watched: bool
-    """Whether someone watches attempts live."""
 
 
 class Registry:
-    """All registries, as one. `ledgers` are those of `registries`."""
+    """All registries, as one worker uses them: it stores its heartbeat in all, and reads one while that knows enough.
 
-    def __init__(self, ledgers: Sequence[Ledger]) -> None:
-        self._ledgers = ledgers
+    Which one depends on the worker's name, so each has a third of the readings.
+    """
 
-    async def beat(self, worker: str, heartbeat: str = "") -> Members:
-        """Stores a worker's heartbeat, unless it is empty, and returns all. Raises RedisUnavailable if no registry answers."""
-        found = await asyncio.gather(
-            *(self._beat(one, worker, heartbeat) for one in self._ledgers), return_exceptions=True
-        )
-        answers = [one for one in found if not isinstance(one, BaseException)]
-        if not answers:
-            raise next(one for one in found if isinstance(one, BaseException))
-        heartbeats: dict[str, Any] = {}
-        ages: dict[str, int] = {}
-        for name, age, text in (one for answer in answers for one in answer.heartbeats):
-            if age < ages.get(name, 1 << 60):
-                heartbeats[name], ages[name] = _read(text), age
-        return Members(heartbeats, ages, any(one.watched for one in answers))
+    def __init__(self, ledgers: Sequence[Ledger], worker: str) -> None:
+        """`ledgers` are those of `registries`."""
+        first = crc32(worker.encode()) % len(ledgers)
+        self._ledgers = [*ledgers[first:], *ledgers[:first]]
+        self._worker = worker
+        self._answered: Sequence[Ledger] = ()
+        """Those that stored the last heartbeat; the first of them is read."""
+        self._most = 0
+        """How many workers one of them knew then, at most."""
+        self._alive = {worker}
+        """The workers that were alive at the last reading."""
 
-    @staticmethod
-    async def _beat(ledger: Ledger, worker: str, heartbeat: str) -> Any:
+    async def read(self) -> Members:
+        """The heartbeats of all workers, the newest of each. Raises RedisUnavailable if no registry answers."""
+        found = await _asked(self._answered[:1], Ledger.members)
+        members = _newest(found)
+        if not suffices(members.ages_ms, self._alive, self._most):
+            found += await _asked(self._answered[1:], Ledger.members)
+            if not _answers(found):
+                self._answered = ()
+                found = await _asked(self._ledgers, Ledger.members)
+            members = _newest(_required(found))
+        self._alive = {self._worker, *alive({name: -age for name, age in members.ages_ms.items()}, 0)}
+        return members
+
+    async def store(self, heartbeat: str) -> bool:
+        """Stores the worker's heartbeat; returns whether someone watches attempts live.
+
+        Raises RedisUnavailable if no registry answers.
+        """
+        found = await _asked(self._ledgers, lambda one: one.beat(self._worker, heartbeat))
+        told = _required(found)
+        self._answered = [
+            one for one, said in zip(self._ledgers, found, strict=True) if isinstance(said, Beat)
+        ]
+        self._most = max(one.workers for one in told)
+        return any(one.watched for one in told)
+
+    async def leave(self) -> None:
+        """Removes the worker's heartbeat; if a registry is away, it expires there."""
+        await _asked(self._ledgers, lambda one: one.leave(self._worker))
+
+
+async def _asked(ledgers: Sequence[Ledger], ask: Callable[[Ledger], Awaitable[T]]) -> list[T | BaseException]:
+    """What each registry answers in time, or the exception."""
+
+    async def one(ledger: Ledger) -> T:
         try:
-            return await asyncio.wait_for(ledger.beat(worker, heartbeat), BEAT_SECONDS)
+            return await asyncio.wait_for(ask(ledger), BEAT_SECONDS)
         except TimeoutError:
             raise RedisUnavailable(f"a registry has not answered for {BEAT_SECONDS:g} s") from None
 
-    async def leave(self, worker: str) -> None:
-        """Removes a worker's heartbeat; if a registry is away, it expires there."""
-        await asyncio.gather(*(self._leave(one, worker) for one in self._ledgers), return_exceptions=True)
+    return await asyncio.gather(*map(one, ledgers), return_exceptions=True)
 
-    @staticmethod
-    async def _leave(ledger: Ledger, worker: str) -> None:
-        await asyncio.wait_for(ledger.leave(worker), BEAT_SECONDS)
+
+def _answers(found: Sequence[T | BaseException]) -> list[T]:
+    return [one for one in found if not isinstance(one, BaseException)]
+
+
+def _required(found: Sequence[T | BaseException]) -> list[T]:
+    """The answers. Raises the first exception if there are none."""
+    if answers := _answers(found):
+        return answers
+    raise next(one for one in found if isinstance(one, BaseException))
+
+
+def _newest(found: Sequence[list[tuple[str, int, bytes]] | BaseException]) -> Members:
+    """The newest heartbeat of each worker in the answers."""
+    newest: dict[str, tuple[int, bytes]] = {}
+    for name, age, text in chain.from_iterable(_answers(found)):
+        if name not in newest or age < newest[name][0]:
+            newest[name] = age, text
+    heartbeats = {name: _read(text) for name, (_, text) in newest.items()}
+    return Members(heartbeats, {name: age for name, (age, _) in newest.items()})
 
 
 def _read(text: bytes) -> Mapping[str, Any]:

@@ -124,12 +124,12 @@ class Lead(msgspec.Struct, frozen=True):
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """The workers that a registry knows."""
+    """What a registry says when it has stored a heartbeat."""
 
     watched: bool
     """Whether someone watches attempts live."""
-    heartbeats: list[tuple[str, int, bytes]]
-    """Name, age in ms and JSON of each worker's last heartbeat."""
+    workers: int
+    """How many workers it knows, this one among them."""
 
 
 class Woken(msgspec.Struct, frozen=True):
@@ -233,10 +233,9 @@ def read_lead(reply: Sequence[Any]) -> Lead:
     return Lead(pending, queued, int(float(due)) if due else None)
 
 
-def read_beat(reply: Sequence[Any]) -> Beat:
-    """Parses beat's reply."""
-    found = [(reply[n].decode(), int(reply[n + 1]), reply[n + 2]) for n in range(3, len(reply), 3)]
-    return Beat(reply[2] == 1, found)
+def read_members(reply: Sequence[Any]) -> list[tuple[str, int, bytes]]:
+    """Parses members' reply: name, age in ms and JSON of each worker's last heartbeat."""
+    return [(reply[n].decode(), int(reply[n + 1]), reply[n + 2]) for n in range(2, len(reply), 3)]
 
 
 def read_accepted(

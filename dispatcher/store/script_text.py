@@ -17,6 +17,7 @@ NAMES = (
     "forwarded",
     "lead",
     "leave",
+    "members",
     "mend",
     "migrate",
     "move",

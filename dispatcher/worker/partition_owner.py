@@ -52,6 +52,7 @@ class PartitionOwner:
         self._partitions = range(partitions)
         self._candidate = Candidate(self._partitions, heartbeat.name)
         self._registry = registry
+        self._others = MembersRead()
         self._heartbeat = heartbeat
         self._new_tenure = new_tenure
         self._answers = answers
@@ -94,17 +95,17 @@ class PartitionOwner:
         if not self._heartbeat.is_due:
             return
         name = self._heartbeat.name
-        members = await self._registry.beat(name)
+        members = await self._registry.read()
         self._watch.worked()
         live = alive({one: -age for one, age in members.ages_ms.items()}, 0)
         self._turns.workers = max(1, len(live | {name}))
-        others = [member_of(one, members.heartbeats[one]) for one in live - {name}]
+        others = self._others.of({one: members.heartbeats[one] for one in live - {name}})
         own = Member(name, self.owned(), frozenset(self._cannot))
-        self._follow(self._candidate.decide([own, *filter(None, others)]))
+        self._follow(self._candidate.decide([own, *others]))
         owns = frozenset(one for one in self.owned() if not self._running[one].stopping.is_set())
         text = self._heartbeat.if_due(leads=bool(owns), owns=mask_of(owns), cannot=mask_of(set(self._cannot)))
-        await self._registry.beat(name, text)
-        await self._tail.publish(watched=members.watched)
+        watched = await self._registry.store(text)
+        await self._tail.publish(watched=watched)
 
     def _follow(self, decision: Decision) -> None:
         """Ends the tenures of partitions that others should lead, and begins those that are to be tried for."""
@@ -152,14 +153,26 @@ class PartitionOwner:
         """Hands over all partitions, and takes this worker off the registries."""
         for running in self._running.values():
             running.stopping.set()
-        await self._registry.leave(self._heartbeat.name)  # those who look now, take over
+        await self._registry.leave()  # those who look now, take over
         await asyncio.gather(*(running.task for running in self._running.values()))
         if self._trying:
             self._trying.cancel()
 
 
-def member_of(name: str, heartbeat: Mapping[str, Any]) -> Member | None:
-    """A worker as its heartbeat says; None for one of a version that knows no partitions."""
-    if "owns" not in heartbeat:
-        return None
-    return Member(name, partitions_of(heartbeat["owns"]), partitions_of(heartbeat.get("cannot", "0")))
+class MembersRead:
+    """Reads what workers' heartbeats say that they lead; the partitions of one that says the same as before are not parsed again."""
+
+    def __init__(self) -> None:
+        self._before: Mapping[str, tuple[tuple[object, object], Member]] = {}
+
+    def of(self, heartbeats: Mapping[str, Mapping[str, Any]]) -> list[Member]:
+        """The workers with these heartbeats, without those of a version that knows no partitions."""
+        self._before = {name: self._member(name, one) for name, one in heartbeats.items() if "owns" in one}
+        return [member for _, member in self._before.values()]
+
+    def _member(self, name: str, heartbeat: Mapping[str, Any]) -> tuple[tuple[object, object], Member]:
+        owns, cannot = said = heartbeat["owns"], heartbeat.get("cannot", "0")
+        before = self._before.get(name)
+        if before and before[0] == said:
+            return before
+        return said, Member(name, partitions_of(owns), partitions_of(cannot))

@@ -13,21 +13,22 @@ from redis.exceptions import ConnectionError, OutOfMemoryError
 from structlog.testing import capture_logs
 
 from config.settings import Settings
-from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.errors import OtherFormat
 from dispatcher.health import Health
+from dispatcher.rules.ownership import Member
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.arrivals import Arrivals, ToldQueue
-from dispatcher.store.format import FORMAT
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import keys_of, partitions_key
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.members import Owners, Registry, mask_of, partitions_of, registries
+from dispatcher.store.members import Owners, mask_of, partitions_of, registries
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.queue import Queue
 from dispatcher.store.servers import PlainServers
 from dispatcher.worker.engine import Engine
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.partition_owner import MembersRead
 from dispatcher.worker.redis_watch import RedisWatch
 from tasks import engine_wiring
 
@@ -105,10 +106,8 @@ class Workers:
     async def shares(self) -> dict[str, int]:
         """How many partitions each live worker says that it leads."""
         wire = self._servers.wire(0)
-        beat = await Ledger(wire.call, self._servers.keys[0]).beat("looks-on", json.dumps({"format": FORMAT}))
-        owners = Owners.read(
-            {name: json.loads(text) for name, _, text in beat.heartbeats if name != "looks-on"}, COUNT
-        )
+        found = await Ledger(wire.call, self._servers.keys[0]).members()
+        owners = Owners.read({name: json.loads(text) for name, _, text in found}, COUNT)
         return {name: len(of) for name, of in owners.of.items()} if not owners.without else {}
 
 
@@ -368,31 +367,6 @@ def test_an_installation_with_one_is_not_divided(redis_url: str) -> None:
     play(story())
 
 
-def test_a_registry_that_is_away(redis_url: str) -> None:
-    """Workers see each other as long as one registry answers; if none does, that is said."""
-
-    async def away(*_: Any) -> Any:
-        raise ConnectionError("away")
-
-    async def story() -> None:
-        async with servers_of(redis_url) as servers:
-            ledgers = [Ledger(servers.wire(one).call, servers.keys[one]) for one in registries(COUNT)]
-            assert 3 == len(ledgers)
-            broken = [Ledger(away, servers.keys[one]) for one in registries(COUNT)]
-            await Registry([ledgers[0], *broken[1:]]).beat("a", '{"owns": "3"}')
-            members = await Registry([broken[0], *ledgers[1:]]).beat("b", '{"owns": "c"}')
-            assert {"b"} == set(members.heartbeats)  # `a` is in the first alone
-            members = await Registry(ledgers).beat("c", "{}")
-            assert {"a", "b", "c"} == set(members.heartbeats)
-            assert all(0 <= age < 60_000 for age in members.ages_ms.values())
-            with pytest.raises(RedisUnavailable):
-                await Registry(broken).beat("d", "{}")
-            await Registry(ledgers).leave("a")
-            assert "a" not in (await Registry(ledgers).beat("c", "{}")).heartbeats
-
-    play(story())
-
-
 class Away(PlainServers):
     """Servers of which partitions do not answer, or take no writes."""
 
@@ -442,23 +416,6 @@ def test_a_worker_starts_beside_a_server_that_is_away(redis_url: str) -> None:
         with pytest.raises(OtherFormat, match=f"with {2 * COUNT} partitions"):
             await require_partitions(servers, PREFIX)
         await servers.aclose()
-
-    play(story())
-
-
-def test_damaged_heartbeats(redis_url: str) -> None:
-    """A heartbeat that was written over by hand says nothing, and hides no other."""
-
-    async def story() -> None:
-        async with servers_of(redis_url) as servers:
-            registry = Registry(
-                [Ledger(servers.wire(one).call, servers.keys[one]) for one in registries(COUNT)]
-            )
-            await registry.beat("a", '{"owns": "3"}')
-            for text in ("no JSON", "[]", "7"):
-                await registry.beat("b", text)
-                members = await registry.beat("a")
-                assert ({"owns": "3"}, {}) == (members.heartbeats["a"], members.heartbeats["b"])
 
     play(story())
 
@@ -524,8 +481,20 @@ def test_each_partition_says_for_itself_what_is_not_recorded(redis_url: str) -> 
 def test_masks() -> None:
     """A set of partitions is written as a number, and anything else is read as none."""
     assert ("0", "5", "8" + "0" * 255) == (mask_of(set()), mask_of({0, 2}), mask_of({1023}))
-    assert frozenset({0, 2}) == partitions_of("5")
-    assert frozenset() == partitions_of("0") == partitions_of("") == partitions_of(None) == partitions_of("x")
+    for some in ({0, 2}, {3, 4}, {1023}, set(range(0, 1024, 7)), set(range(1024))):
+        assert some == partitions_of(mask_of(some))
+    assert {frozenset()} == {partitions_of(one) for one in ("0", "", None, "x", "-5", "0x5", 7.5)}
+
+
+def test_what_says_the_same_is_not_parsed_again() -> None:
+    """A worker's partitions are parsed when they change; who says nothing of partitions is left out."""
+    read = MembersRead()
+    said = {"a": {"owns": "3", "turns": 1}, "b": {"owns": "c", "cannot": "1"}, "older": {"turns": 0}}
+    a, b = read.of(said)
+    assert (Member("a", frozenset({0, 1})), Member("b", frozenset({2, 3}), frozenset({0}))) == (a, b)
+    again, other = read.of({"a": {"owns": "3", "turns": 2}, "b": {"owns": "c"}})
+    assert again is a
+    assert Member("b", frozenset({2, 3})) == other
 
 
 def test_every_partition_has_workspaces() -> None:

@@ -90,7 +90,8 @@ def test_one_method(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["beat", "claim", "settle", "wake", "expire", "expedite", "lead", "leave", "retry", "stop"]
+    "name",
+    ["beat", "claim", "settle", "wake", "expire", "expedite", "lead", "leave", "members", "retry", "stop"],
 )
 def test_first_command_when_full(name: str) -> None:
     """A script that must work when Redis is full starts with a write that needs no memory."""
@@ -242,6 +243,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
         {"token": "token", "lease_ms": 5, "is_full": 1, "renews": 0, "groups": []},
     ),
     "leave": (lambda it: it.leave("w1"), {"worker": "w1", "groups": []}),
+    "members": (lambda it: it.members(), {"groups": []}),
     "mend": (lambda it: it.mend(["E", "F"]), {"groups": [[{"endpoint_id": "E"}, {"endpoint_id": "F"}]]}),
     "migrate": (lambda it: it.migrate(5, 2), {"most": 5, "format": 2, "groups": []}),
     "move": (

@@ -19,7 +19,7 @@ def ms(most: int) -> st.SearchStrategy[int]:
     return st.integers(0, most // STEP_MS).map(lambda steps: steps * STEP_MS)
 
 
-EVENTS = ("join", "term", "kill", "stall", "cut")
+EVENTS = ("join", "term", "kill", "stall", "cut", "forget")
 events = st.lists(
     st.tuples(st.sampled_from(EVENTS), st.integers(0, MOST_WORKERS - 1), ms(12_000), ms(5000)), max_size=25
 )
@@ -51,6 +51,8 @@ def happens(world: World, event: str, which: int, for_ms: int) -> None:
     if event == "join" or worker is None:
         if len(workers) < MOST_WORKERS:
             world.join()
+    elif event == "forget":
+        world.forget(which)
     elif event == "term":
         world.term(worker, for_ms)
     elif event == "kill":
@@ -80,7 +82,7 @@ def quiet(partitions: int, workers: int, seed: int) -> World:
     1000,
     3,
     MOST_WORKERS,
-    [(EVENTS[n * 7 % 5], n * 5 % MOST_WORKERS, n * 700 % 12_000, n * 1300 % 5000) for n in range(20)],
+    [(EVENTS[n * 7 % 6], n * 5 % MOST_WORKERS, n * 700 % 12_000, n * 1300 % 5000) for n in range(20)],
     1,
 )
 def test_whatever_happens(
@@ -185,3 +187,28 @@ def test_a_server_that_one_worker_cannot_reach() -> None:
     world.run(10_000)
     assert moved == world.moved
     world.settle()
+
+
+def test_a_worker_that_never_reached_a_registry() -> None:
+    """Those who read that registry see it nevertheless: it gets its share of what it reaches."""
+    world = World(60, servers=3)
+    for _ in range(3):
+        world.join()
+    world.settle()
+    world.cut(late := world.join(), 0, 30_000)
+    world.run(10_000)
+    assert {1, 2} == {partition % 3 for partition in late.leads}
+    assert [15] * 4 == [len(worker.leads) for worker in world.workers.values()]
+
+
+@pytest.mark.parametrize("registry", range(3))
+def test_a_registry_that_comes_back_empty(registry: int) -> None:
+    """Nobody takes others for dead: no worker tries to take what another leads, and nothing moves."""
+    for seed in range(10):
+        world = quiet(40, 5, seed)
+        world.forget(registry)
+        for _ in range(3 * SECOND_MS // STEP_MS):
+            world.run(STEP_MS)
+            assert not any(worker.take for worker in world.workers.values())
+        world.settle()
+        assert (0, 0) == (world.moved, world.longest_gap_ms)
