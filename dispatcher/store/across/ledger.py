@@ -6,6 +6,7 @@ from typing import Any
 
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.rejected import by_partition
+from dispatcher.store.endpoints import HOUR_MS
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Retried, Stopped
 from dispatcher.store.wire import Argument
@@ -67,14 +68,26 @@ class LedgerAcross(Ledger):
         return sum(there for there, _ in found), sum(left for _, left in found)
 
     async def stop(self, endpoint: str, *, resume: bool = False) -> Stopped:
-        """As Ledger.stop."""
+        """As Ledger.stop. One that some partition of its workspace does not know yet is stopped there too, for what comes."""
         words = {
-            await self.at(n).stop(endpoint, resume=resume)
+            n: await self.at(n).stop(endpoint, resume=resume)
             for n in await self._partitions.with_endpoint(endpoint)
         }
-        if Stopped.CHANGED in words:
-            return Stopped.CHANGED
-        return Stopped.SAME if Stopped.SAME in words else Stopped.UNKNOWN
+        knows = next((n for n, word in words.items() if word is not Stopped.UNKNOWN), None)
+        if knows is None:
+            return Stopped.UNKNOWN
+        for n in [n for n, word in words.items() if word is Stopped.UNKNOWN and not resume]:
+            await self._copy_name(endpoint, knows, n)
+            words[n] = await self.at(n).stop(endpoint)
+        return Stopped.CHANGED if Stopped.CHANGED in words.values() else Stopped.SAME
+
+    async def _copy_name(self, endpoint: str, source: int, to: int) -> None:
+        """Has a partition know an endpoint, for an hour; stopping it keeps the record."""
+        call, keys = self._partitions.call, self._partitions.keys
+        name = await call(source, "HGET", keys[source].endpoint(endpoint), "name")
+        if name:  # else its record is damaged
+            await call(to, "HSETNX", keys[to].endpoint(endpoint), "name", name)
+            await call(to, "PEXPIRE", keys[to].endpoint(endpoint), HOUR_MS)
 
     async def retry(self, endpoint: str, later: Sequence[tuple[str, float]] = ()) -> Retried | None:
         """As Ledger.retry."""
