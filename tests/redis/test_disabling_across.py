@@ -41,7 +41,6 @@ class Scene:
     def __init__(self, urls: list[str], width: int = 2, previous: str | None = None) -> None:
         self.runner = asyncio.Runner()
         self.now = START_MS
-        self.width = width
         self.servers = self.runner.run(self._servers(urls, previous))
         settings = Settings(_env_file=None, redis_url=" ".join(urls), broker_url=urls[0], partitions=COUNT)
         self.worlds = [self._world(n) for n in self.servers.partitioning.all]
@@ -104,8 +103,7 @@ class Scene:
 
         async def run() -> None:
             audit = Audit(world.ledger._call, world.keys, "", Who("worker", "w"))
-            local = self.workspaces._at(world.keys.partition)
-            cache = WorkspaceCache(local)
+            cache = WorkspaceCache(self.workspaces._at(world.keys.partition))
             disabler = Disabler(
                 self.subscriptions, cache, world.ledger, self.alerts, audit, parts=self.receivers
             )
