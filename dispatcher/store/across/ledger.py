@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.rejected import by_partition
 from dispatcher.store.endpoints import HOUR_MS
@@ -73,21 +74,26 @@ class LedgerAcross(Ledger):
             n: await self.at(n).stop(endpoint, resume=resume)
             for n in await self._partitions.with_endpoint(endpoint)
         }
-        knows = next((n for n, word in words.items() if word is not Stopped.UNKNOWN), None)
-        if knows is None:
+        known = [n for n, word in words.items() if word is not Stopped.UNKNOWN]
+        if not known:
             return Stopped.UNKNOWN
-        for n in [n for n, word in words.items() if word is Stopped.UNKNOWN and not resume]:
-            await self._copy_name(endpoint, knows, n)
-            words[n] = await self.at(n).stop(endpoint)
+        if not resume:
+            words |= await self._stop_elsewhere(endpoint, known)
         return Stopped.CHANGED if Stopped.CHANGED in words.values() else Stopped.SAME
 
-    async def _copy_name(self, endpoint: str, source: int, to: int) -> None:
-        """Has a partition know an endpoint, for an hour; stopping it keeps the record."""
+    async def _stop_elsewhere(self, endpoint: str, known: Sequence[int]) -> dict[int, Stopped]:
+        """Stops an endpoint in the partitions of its workspace that do not know it yet."""
         call, keys = self._partitions.call, self._partitions.keys
-        name = await call(source, "HGET", keys[source].endpoint(endpoint), "name")
-        if name:  # else its record is damaged
-            await call(to, "HSETNX", keys[to].endpoint(endpoint), "name", name)
-            await call(to, "PEXPIRE", keys[to].endpoint(endpoint), HOUR_MS)
+        name = await call(known[0], "HGET", keys[known[0]].endpoint(endpoint), "name") or b""
+        workspace = EndpointName.parse(name.decode(errors="replace")).workspace
+        home = self._partitions.partitioning.home(workspace)
+        found: dict[int, Stopped] = {}
+        if await call(home, "EXISTS", keys[home].workspace(workspace)):  # else nothing comes any more
+            for n in [n for n in await self._partitions.of(workspace) if n not in known]:
+                await call(n, "HSETNX", keys[n].endpoint(endpoint), "name", name)
+                await call(n, "PEXPIRE", keys[n].endpoint(endpoint), HOUR_MS)  # `stop` ends that
+                found[n] = await self.at(n).stop(endpoint)
+        return found
 
     async def retry(self, endpoint: str, later: Sequence[tuple[str, float]] = ()) -> Retried | None:
         """As Ledger.retry."""
