@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 from config.settings import Settings
@@ -19,6 +20,7 @@ from dispatcher.store.across.presence import SILENCE_SECONDS
 from dispatcher.store.across.refused_calls import RefusalsAcross
 from dispatcher.store.across.rejected import RejectedAcross
 from dispatcher.store.across.stats import StatsAcross
+from dispatcher.store.across.workspace_parts import WorkspaceParts
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import operator
 from dispatcher.store.growth import require_grown
@@ -69,7 +71,13 @@ async def _require_partitions(settings: Settings, servers: Servers, *, keep: boo
             await require_grown(servers, settings.key_prefix)
 
 
-def subscriptions(settings: Settings, servers: Servers) -> Subscriptions:
-    """The subscriptions of all workspaces, for workers: a change of one is written to all partitions of its workspace."""
+def receivers(
+    settings: Settings, servers: Servers, ledger_at: Callable[[int], Ledger]
+) -> tuple[Subscriptions, WorkspaceParts]:
+    """What workers change of receivers in all partitions of a workspace; `ledger_at` gives the ledger of each.
+
+    Its subscriptions, a change of which is written to all of them, and what each knows of an endpoint.
+    """
     of = Partitions(servers, needs_all=True)
-    return Subscriptions(WorkspacesAcross(of, lambda *of_one: wiring.workspaces(settings, *of_one)))
+    found = WorkspacesAcross(of, lambda *of_one: wiring.workspaces(settings, *of_one))
+    return Subscriptions(found), WorkspaceParts(of, ledger_at)

@@ -21,6 +21,7 @@ from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.growth import require_grown
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import Registry, registries
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.previous import Previous
@@ -33,7 +34,7 @@ from dispatcher.store.wire import Wire
 from dispatcher.store.workspace_cache import MAX_KNOWN, WorkspaceCache
 from dispatcher.worker.alert_loop import AlertLoop, AlertSource
 from dispatcher.worker.alerts import Alerts
-from dispatcher.worker.disabling import Disabler, DisablingRules
+from dispatcher.worker.disabling import Disabler, DisablingRules, Parts
 from dispatcher.worker.engine import Owner
 from dispatcher.worker.forwarder import Routing
 from dispatcher.worker.heartbeat import Heartbeat
@@ -81,8 +82,10 @@ class Partitions:
         self._watches = RedisWatches(shared.metrics)
         self._subscriptions: Subscriptions | None = None
         """What disables a subscription in all partitions of its workspace; None if there is one partition."""
+        self._of_workspace: Parts | None = None
         if len(servers.keys) > 1:
-            self._subscriptions = import_module("tasks.across_wiring").subscriptions(settings, servers)
+            receivers = import_module("tasks.across_wiring").receivers
+            self._subscriptions, self._of_workspace = receivers(settings, servers, self._ledger_at)
         first = servers.keys[0]
         self._tail = Tail(AttemptChannel(servers.wire(0).call, first, self._url(first)))
         self.parts = [self._parts(keys) for keys in servers.keys]
@@ -163,6 +166,7 @@ class Partitions:
                 shared.alerts,
                 audit,
                 shared.rules,
+                self._of_workspace,
             ),
             tail=self._tail,
             metrics=shared.metrics,
@@ -211,7 +215,10 @@ class Partitions:
         if division.previous is not None:
             keys = self._servers.keys[division.previous]
             previous = Previous(self._servers.wire(keys.partition), keys, self._url(keys))
-        return Routing(Router(division, number), lambda other: self.parts[other].ledger, previous)
+        return Routing(Router(division, number), self._ledger_at, previous)
+
+    def _ledger_at(self, number: int) -> Ledger:
+        return self.parts[number].ledger
 
     def _sweeper(self, parts: TurnParts) -> Sweeper:
         keys = parts.ledger.keys

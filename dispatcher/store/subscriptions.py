@@ -3,7 +3,7 @@
 So a change of one gives the workspace a new revision, and accept takes no status change that was rendered before it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -185,11 +185,12 @@ class Subscriptions:
         return await self._workspaces.write(workspace, change)
 
     async def disable(
-        self, endpoint: EndpointName, reason: str, ledger: Ledger, *, now_ms: int
+        self, endpoint: EndpointName, reason: str, ledgers: Sequence[Ledger], *, now_ms: int
     ) -> Workspace | None:
         """Disables the subscription that an endpoint is of; None if it is not active, or has another URL by now.
 
-        Its waiting callbacks are made due now, and end `failed` (`subscription_disabled`) when a worker claims them.
+        Its callbacks that wait in `ledgers` are made due now, and end `failed` (`subscription_disabled`) when a worker claims
+        them.
         """
         workspace, name = endpoint.workspace, endpoint.subscription or DEFAULT
         is_disabled = False
@@ -202,16 +203,19 @@ class Subscriptions:
         changed = await self._workspaces.write(workspace, disable)
         if not is_disabled:
             return None
-        if name == DEFAULT:  # other endpoints are of URLs that came with status changes
-            await ledger.expedite(endpoint_id(endpoint))
-            return changed
-        stopped = await self._workspaces.stopped(workspace, name)
-        for id_ in await self._workspaces.waiting(workspace, name):
-            if (
-                id_ not in stopped
-            ):  # expediting would resume it; what waits there ends when it is resumed, or expires
+        for id_ in await self._to_end(endpoint):
+            for ledger in ledgers:
                 await ledger.expedite(id_)
         return changed
+
+    async def _to_end(self, endpoint: EndpointName) -> list[str]:
+        """The endpoints (ids) at which the callbacks of a disabled subscription wait."""
+        workspace, name = endpoint.workspace, endpoint.subscription
+        if not name:  # other endpoints of the default one are of URLs that came with status changes
+            return [endpoint_id(endpoint)]
+        stopped = await self._workspaces.stopped(workspace, name)
+        # expediting would resume a stopped one; what waits there ends when it is resumed, or expires
+        return [id_ for id_ in await self._workspaces.waiting(workspace, name) if id_ not in stopped]
 
     async def remove(self, workspace: str, name: str, ledger: Ledger, *, force: bool = False) -> int:
         """Removes a subscription. Raises InvalidInput for the default one, StillWaiting unless forced.

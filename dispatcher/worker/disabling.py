@@ -1,7 +1,8 @@
 """Disables subscriptions whose receivers are gone for good: by rules, or because the receiver asks for it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -9,8 +10,10 @@ from dispatcher.errors import NotFound, RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.attempt_errors import NOT_ASKED
 from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.rules.gone import History, Rule, since_everywhere
 from dispatcher.rules.outcomes import EndpointHealth, Expired, Failed
 from dispatcher.rules.subscription import DEFAULT
+from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import Audit
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Settled, Settlement
@@ -34,8 +37,30 @@ class DisablingRules:
     """Every attempt failed."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """A rule's condition has held for long enough in the partition that looked: since `since_ms`; `latest_ms` would be enough."""
+
+    rule: Rule
+    since_ms: int
+    latest_ms: int
+
+
+class Parts(Protocol):
+    """The partitions of a workspace (store/across/workspace_parts.py)."""
+
+    def ledgers(self, workspace: Workspace) -> list[Ledger]:
+        """The ledgers of all of them."""
+
+    async def histories(self, workspace: Workspace, endpoint: EndpointName, beside: int) -> list[History]:
+        """What those but for `beside` know of an endpoint. Raises RedisUnavailable if one does not answer."""
+
+
 class Disabler:
-    """Disables subscriptions, each in a task of its own, so that no turn waits for it."""
+    """Disables subscriptions, each in a task of its own, so that no turn waits for it.
+
+    With several `parts` of a workspace the rules must hold in all of them.
+    """
 
     def __init__(
         self,
@@ -45,6 +70,7 @@ class Disabler:
         alerts: Alerts,
         audit: Audit,
         rules: DisablingRules | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self._subscriptions = subscriptions
         self._cache = cache
@@ -52,6 +78,7 @@ class Disabler:
         self._alerts = alerts
         self._audit = audit
         self._rules = rules or DisablingRules()
+        self._parts = parts
         self._under_way: set[EndpointName] = set()
         self._tasks = TaskSet()
 
@@ -59,34 +86,43 @@ class Disabler:
         """Disables the endpoint's subscription if every attempt has failed, or was answered 410, for too long."""
         if not any(_was_asked(one) for one in settlements):
             return
-        now_ms, rules = self._ledger.now_ms(), self._rules
-        gone_ms, failing_ms = settled.gone_since_ms, settled.failing_since_ms
-        if rules.gone_ms and gone_ms and now_ms - gone_ms >= rules.gone_ms:
-            self.disable(endpoint, f"it answered 410 to every attempt since {iso(gone_ms)}")
-        elif not any(isinstance(one.outcome, Failed | Expired) for one in settlements):
-            return  # what was tried has attempts left: a single failure after days without any is no proof
-        elif rules.failing_ms and failing_ms and now_ms - failing_ms >= rules.failing_ms:
-            self.disable(endpoint, f"every attempt failed since {iso(failing_ms)}")
+        if held := [*self._held(settled, settlements)]:
+            self._start(endpoint, held)
 
     def disable(self, endpoint: EndpointName, reason: str) -> None:
         """Starts to disable the endpoint's subscription."""
+        self._start(endpoint, reason)
+
+    def _start(self, endpoint: EndpointName, why: str | Sequence[Held]) -> None:
         if endpoint not in self._under_way:
             self._under_way.add(endpoint)
-            self._tasks.start(self._disable(endpoint, reason))
+            self._tasks.start(self._disable(endpoint, why))
 
     async def ended(self) -> None:
         """Waits until all tasks have ended."""
         await self._tasks.ended()
 
-    async def _disable(self, endpoint: EndpointName, reason: str) -> None:
+    def _held(self, settled: Settled, settlements: Sequence[Settlement]) -> Iterator[Held]:
+        """The rules whose conditions have held here for long enough."""
+        now_ms, rules = self._ledger.now_ms(), self._rules
+        if rules.gone_ms and 0 < settled.gone_since_ms <= now_ms - rules.gone_ms:
+            yield Held(Rule.GONE, settled.gone_since_ms, now_ms - rules.gone_ms)
+        if not any(isinstance(one.outcome, Failed | Expired) for one in settlements):
+            return  # what was tried has attempts left: a single failure after days without any is no proof
+        if rules.failing_ms and 0 < settled.failing_since_ms <= now_ms - rules.failing_ms:
+            yield Held(Rule.FAILING, settled.failing_since_ms, now_ms - rules.failing_ms)
+
+    async def _disable(self, endpoint: EndpointName, why: str | Sequence[Held]) -> None:
         workspace, name = endpoint.workspace, endpoint.subscription or DEFAULT
         try:
             known = await self._cache.get(workspace)
             receiver = known and known.receiver(endpoint.subscription)
-            if not receiver or not can_disable(receiver, endpoint):
+            if not known or not receiver or not can_disable(receiver, endpoint):
                 return  # Redis need not be asked, each time that it fails
+            reason = await self._reason(known, endpoint, why)
+            ledgers = self._parts.ledgers(known) if self._parts else [self._ledger]
             now_ms = self._ledger.now_ms()
-            if not await self._subscriptions.disable(endpoint, reason, self._ledger, now_ms=now_ms):
+            if not reason or not await self._subscriptions.disable(endpoint, reason, ledgers, now_ms=now_ms):
                 return
         except NotFound:  # removed meanwhile
             return
@@ -107,6 +143,17 @@ class Disabler:
         self._alerts.disabled(workspace, name, endpoint.origin, reason)
         told = {"subscription": name, "state": "disabled", "reason": reason}
         await self._audit.add("subscription.disable", workspace, {"state": "active"}, told)
+
+    async def _reason(self, known: Workspace, endpoint: EndpointName, why: str | Sequence[Held]) -> str:
+        """Why to disable the endpoint's subscription; empty if another partition of the workspace has seen otherwise."""
+        if isinstance(why, str):
+            return why
+        here = self._ledger.keys.partition
+        others = await self._parts.histories(known, endpoint, here) if self._parts else []
+        for one in why:
+            if since_ms := since_everywhere(one.rule, one.since_ms, one.latest_ms, others):
+                return f"{one.rule.value} since {iso(since_ms)}"
+        return ""
 
 
 def _was_asked(one: Settlement) -> bool:

@@ -81,6 +81,9 @@ async def update(store: wiring.Store, workspace: str, wanted: Wanted) -> bool:
         headers=wanted.headers or {},
         width=wanted.width,
     )
+    if wanted.width is not None:
+        for endpoint in await store.workspaces.stopped(workspace):
+            await store.ledger.stop(endpoint)  # in the partitions that are new, too
     changed = is_changed(updated)
     if changed:
         await store.audit.add("workspace.update", workspace, *difference(updated))

@@ -8,6 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.script_text import source
 from tests.cluster.node import ClusterNode
 from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
@@ -60,6 +61,27 @@ def test_commands_sent_together(
     assert (2, 3) == (replies[0], replies[2])
     assert isinstance(replies[1], ResponseError)
     assert [b"a", b"b", b"c"] == partitions.run(wire.call("LRANGE", key, 0, -1))
+
+
+@MOVES
+def test_the_queue_of_a_slot_that_has_moved(
+    partitions: Partitions, cluster: Cluster, move: Callable[[Cluster, int, ClusterNode], None]
+) -> None:
+    """Who asks the old node whether entries have come reads the queue, which finds the new one."""
+    world = partitions.world(P)
+
+    async def read() -> int:
+        arrivals = Arrivals(partitions.servers)
+        queue = ToldQueue(partitions.servers.wire(P).call, KEYS[P], arrivals)
+        try:
+            return len(await queue.read(10))
+        finally:
+            await arrivals.aclose()
+
+    assert 0 == partitions.run(read())
+    world.enqueued(1)
+    move(cluster, SLOTS[P], elsewhere(cluster))
+    assert 1 == partitions.run(read())
 
 
 def test_while_a_slot_moves_key_by_key(of_either: Partitions, either: Cluster) -> None:

@@ -83,6 +83,21 @@ def test_a_minute(leads: bool, error: Exception | None, asked: list[str]) -> Non
     assert asked == alerts.asked
 
 
+def test_a_lease_that_is_lost_meanwhile() -> None:
+    """A partition that is no longer led when its turn comes is not looked at: its server may be silent."""
+    alerts, owned = FakeAlerts(), {0, 1}
+
+    def now_ms() -> int:
+        owned.discard(1)
+        return NOW_MS
+
+    first = AlertSource(FakeStats(), FakeCertificates(), now_ms)  # type: ignore[arg-type]
+    second = AlertSource(FakeStats(KeyError("asked")), FakeCertificates(), now_ms)  # type: ignore[arg-type]
+    with capture_logs() as logged:
+        asyncio.run(AlertLoop(alerts, [first, second]).step(lambda: owned))  # type: ignore[arg-type]
+    assert (["rates of acme", "2 certificates", "send"], []) == (alerts.asked, logged)
+
+
 def test_a_fault_in_sending() -> None:
     """An internal error in sending is logged, and the next round comes all the same."""
     alerts = FakeAlerts(error=KeyError("bug"))

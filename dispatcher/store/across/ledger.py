@@ -4,8 +4,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.rejected import by_partition
+from dispatcher.store.endpoints import HOUR_MS
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Retried, Stopped
 from dispatcher.store.wire import Argument
@@ -67,14 +69,31 @@ class LedgerAcross(Ledger):
         return sum(there for there, _ in found), sum(left for _, left in found)
 
     async def stop(self, endpoint: str, *, resume: bool = False) -> Stopped:
-        """As Ledger.stop."""
+        """As Ledger.stop. One that some partition of its workspace does not know yet is stopped there too, for what comes."""
         words = {
-            await self.at(n).stop(endpoint, resume=resume)
+            n: await self.at(n).stop(endpoint, resume=resume)
             for n in await self._partitions.with_endpoint(endpoint)
         }
-        if Stopped.CHANGED in words:
-            return Stopped.CHANGED
-        return Stopped.SAME if Stopped.SAME in words else Stopped.UNKNOWN
+        known = [n for n, word in words.items() if word is not Stopped.UNKNOWN]
+        if not known:
+            return Stopped.UNKNOWN
+        if not resume:
+            words |= await self._stop_elsewhere(endpoint, known)
+        return Stopped.CHANGED if Stopped.CHANGED in words.values() else Stopped.SAME
+
+    async def _stop_elsewhere(self, endpoint: str, known: Sequence[int]) -> dict[int, Stopped]:
+        """Stops an endpoint in the partitions of its workspace that do not know it yet."""
+        call, keys = self._partitions.call, self._partitions.keys
+        name = await call(known[0], "HGET", keys[known[0]].endpoint(endpoint), "name") or b""
+        workspace = EndpointName.parse(name.decode(errors="replace")).workspace
+        home = self._partitions.partitioning.home(workspace)
+        found: dict[int, Stopped] = {}
+        if await call(home, "EXISTS", keys[home].workspace(workspace)):  # else nothing comes any more
+            for n in [n for n in await self._partitions.of(workspace) if n not in known]:
+                await call(n, "HSETNX", keys[n].endpoint(endpoint), "name", name)
+                await call(n, "PEXPIRE", keys[n].endpoint(endpoint), HOUR_MS)  # `stop` ends that
+                found[n] = await self.at(n).stop(endpoint)
+        return found
 
     async def retry(self, endpoint: str, later: Sequence[tuple[str, float]] = ()) -> Retried | None:
         """As Ledger.retry."""

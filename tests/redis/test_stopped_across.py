@@ -1,0 +1,59 @@
+"""Endpoints that the operator stops, of workspaces that are spread over several partitions; on two real servers."""
+
+from typing import Any
+
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.replies import Stopped
+from tasks import wiring
+from tasks.actions import endpoints, workspaces
+from tasks.actions.workspaces import Wanted
+from tests.divided import installed
+from tests.world import callback
+
+URL = "https://acme.example:443"
+NAME = f"acme {URL}"
+
+
+async def stop(store: wiring.Store, *, resume: bool) -> Any:
+    """As the command does."""
+    return await endpoints.stop(store, await endpoints.one(store, "acme", URL), resume=resume)
+
+
+def test_stopped_where_nothing_came_yet(two_urls: list[str]) -> None:
+    """One is stopped, and resumed, in all partitions of its workspace, also in those that knew no callback of it yet."""
+    with installed(two_urls, 8) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks", width=3), None)
+        many.waiting("acme", "e1")
+        assert Stopped.CHANGED is many.do(stop, resume=False)
+        assert Stopped.SAME is many.do(stop, resume=False)
+        _, *others = [many.worlds[n] for n in many.partitioning.all_of("acme", 3)]
+        for number, world in enumerate(others):
+            world.accept(callback(f"n{number}", endpoint=NAME, message="m", timestamp_ms=world.now))
+            assert not world.claim(NAME).callbacks
+        assert Stopped.CHANGED is many.do(stop, resume=True)
+        assert [["n0"], ["n1"]] == [world.deliver_all(NAME) for world in others]
+        for world in others:
+            assert world.call("pttl", world.keys.endpoint(endpoint_id(NAME))) > 0
+
+
+def test_stopped_and_spread_further(two_urls: list[str]) -> None:
+    """A workspace that is spread over more partitions has its stopped endpoints stopped in the new ones."""
+    with installed(two_urls, 8) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
+        many.waiting("acme", "e1")
+        assert Stopped.CHANGED is many.do(stop, resume=False)
+        many.do(workspaces.update, "acme", Wanted(width=2))
+        new = many.worlds[many.partitioning.all_of("acme", 2)[1]]
+        new.accept(callback("n", endpoint=NAME, message="m", timestamp_ms=new.now))
+        assert not new.claim(NAME).callbacks
+
+
+def test_stopped_of_a_removed_workspace(two_urls: list[str]) -> None:
+    """An endpoint whose workspace was removed is stopped where it is known, and nothing is left elsewhere."""
+    with installed(two_urls, 8) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
+        many.delivered("acme", "e1")
+        many.do(lambda store: store.workspaces.remove("acme", store.ledger))
+        many.do(stop, resume=False)
+        key = endpoint_id(NAME)
+        assert 1 == sum(world.call("exists", world.keys.endpoint(key)) for world in many.worlds)

@@ -1,0 +1,183 @@
+"""A worker of several partitions: what it reads, counts, tells and passes on where a server, a lease or a tenure fails."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.settings import Settings
+from dispatcher.errors import OtherFormat
+from dispatcher.health import Health
+from dispatcher.store.arrivals import Arrivals, ToldQueue
+from dispatcher.store.attempt_channel import AttemptChannel
+from dispatcher.store.keys import keys_of
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.members import Registry, registries
+from dispatcher.store.queue import QueueEntry
+from dispatcher.store.replies import Hint
+from dispatcher.store.servers import PlainServers
+from dispatcher.worker.forwarder import Forwarder
+from dispatcher.worker.heartbeat import Heartbeat
+from dispatcher.worker.load import Load
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.partition_owner import PartitionOwner
+from dispatcher.worker.prepare import Batch
+from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.slots import Slots
+from dispatcher.worker.tail import Tail
+from dispatcher.worker.turn import Turn
+from tasks import engine_wiring
+from tasks.commands import tail as command
+from tasks.redis_server import RedisServer
+from tests.partitioned import Installation
+
+COUNT = 4
+
+
+def test_what_the_lease_saw_is_read(two_urls: list[str]) -> None:
+    """Entries that the lease's server counted are read, though the server that tells of changes has none: it was another one."""
+
+    async def work() -> None:
+        keys = keys_of("dispatcher", COUNT)
+        here, others = (PlainServers([url], keys) for url in two_urls)
+        ledger, arrivals = Ledger(here.wire(1).call, keys[1]), Arrivals(others)
+        queue = ToldQueue(here.wire(1).call, keys[1], arrivals)
+        await ledger.lead("me", 60_000)
+        assert [] == await queue.read(10)
+        await here.client(1).xadd(keys[1].events, {"event": "x"})
+        lead = await ledger.lead("me", 60_000)
+        assert lead
+        queue.note_unread(lead.queued - lead.pending)
+        assert 1 == len(await queue.read(10))
+        await arrivals.aclose()
+        await here.aclose()
+        await others.aclose()
+
+    asyncio.run(work())
+
+
+def test_forwarded_to_two_at_once_are_all_counted(two_urls: list[str]) -> None:
+    """Entries that go to two partitions at the same time are counted for both."""
+
+    async def work() -> None:
+        async with Installation(two_urls, 3, starts=False) as its:
+            zero, metrics, batch = its.partitions[0], Metrics(), Batch()
+            await zero.ledger.lead("me", 60_000)
+            for number in range(6):
+                batch.forward(1 + number % 2, "w", QueueEntry(f"5-{number}", [b"event", b"x"]))
+            await Forwarder(zero.ledger, "me", zero.ledgers.__getitem__, metrics).forward(batch)
+            assert [3, 3] == [await one.queued() for one in its.partitions[1:]]
+            assert 6 == metrics.forwarded
+
+    asyncio.run(work())
+
+
+class Watched(Registry):
+    """Lets a tenure fail while the heartbeats are read."""
+
+    def __init__(self, ledgers: list[Ledger]) -> None:
+        super().__init__(ledgers)
+        self.fails = asyncio.Event()
+        self.beats = 0
+
+    async def beat(self, worker: str, heartbeat: str = "") -> Any:
+        """As Registry's."""
+        found = await super().beat(worker, heartbeat)
+        self.beats += 1
+        if self.beats > 2:  # the tenure was begun by the first look
+            self.fails.set()
+            await asyncio.sleep(0.01)
+        return found
+
+
+def test_a_tenure_that_meets_another_format(redis_url: str) -> None:
+    """It ends the worker, whenever that is noticed, and nothing else is logged: it is begun no second time."""
+
+    async def work() -> None:
+        keys = keys_of("dispatcher", COUNT)
+        servers = PlainServers([redis_url], keys)
+        registry = Watched([Ledger(servers.wire(n).call, keys[n]) for n in registries(COUNT)])
+        begun: list[int] = []
+
+        def new_tenure(number: int) -> Any:
+            async def run(_stopping: asyncio.Event) -> None:
+                await registry.fails.wait()
+                if number == 0 and begun.count(0) == 1:
+                    raise OtherFormat("another one")
+                await asyncio.Event().wait()
+
+            begun.append(number)
+            intake = SimpleNamespace(failing_since=None)
+            return SimpleNamespace(run=run, owned=frozenset, intake=intake)
+
+        async def answers(_number: int) -> bool:
+            return True
+
+        turns: Any = type("NoTurns", (), {"__len__": lambda _: 0})()
+        heartbeat = Heartbeat("w", turns, Slots(10), Load())
+        tail = Tail(AttemptChannel(servers.wire(0).call, keys[0]))
+        owner = PartitionOwner(
+            COUNT, registry, heartbeat, new_tenure, answers, turns, tail, RedisWatch(Metrics(), Health())
+        )
+        with pytest.raises(OtherFormat, match="another one"):
+            await asyncio.wait_for(owner.run(asyncio.Event()), 20)
+        await servers.aclose()
+
+    with capture_logs() as logged:
+        asyncio.run(work())
+    assert ["partitions.leading"] == [line["event"] for line in logged]
+
+
+def test_a_claim_at_a_server_that_is_away(two_urls: list[str], second_server: RedisServer) -> None:
+    """Its workspace comes after others from then on; with one partition, where all wait for the same Redis, nothing changes."""
+
+    async def suspects(url: list[str], partitions: int, number: int) -> bool:
+        settings = Settings(
+            _env_file=None,
+            redis_url=" ".join(url),
+            broker_url=two_urls[0],
+            partitions=partitions,
+            metrics_port=0,
+        )
+        wired = engine_wiring.engine(settings, "w", 10, 10, Metrics(), Health(), lambda hints: None)
+        async with wired as engine:
+            parts = engine._parts[number]
+            turn = Turn(Hint("a" * 12, "acme", number), parts)
+            await turn.begin()
+            return parts.slots.is_suspect("acme")
+
+    async def both() -> list[bool]:
+        return [await suspects(two_urls, COUNT, 1), await suspects(two_urls[1:], 1, 0)]
+
+    second_server.kill()
+    assert [True, False] == asyncio.run(both())
+
+
+def test_tail(two_urls: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """`tail` watches where workers look and publish: at the first partition, under its key."""
+    settings = Settings(
+        _env_file=None, redis_url=" ".join(reversed(two_urls)), broker_url=two_urls[0], partitions=COUNT
+    )
+    keys = keys_of("dispatcher", COUNT)[0]
+
+    async def work() -> None:
+        servers = PlainServers(list(reversed(two_urls)), keys_of("dispatcher", COUNT))
+        channel = AttemptChannel(servers.wire(0).call, keys)
+        watching = asyncio.create_task(command._tail(settings, {}, failed=False, as_json=True))
+        ledger = Ledger(servers.wire(0).call, keys)
+        while not (await ledger.beat("w", "")).watched:
+            assert not watching.done()
+            await asyncio.sleep(0.05)
+        await channel.publish([{"outcome": "delivered"}])
+        while '"delivered"' not in capsys.readouterr().out:
+            await asyncio.sleep(0.05)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await servers.aclose()
+
+    async def in_time() -> None:
+        await asyncio.wait_for(work(), 20)
+
+    asyncio.run(in_time())
