@@ -43,7 +43,7 @@ class ClusterServers:
     def client(self, partition: int) -> PartitionClient:
         """A client for commands on keys of one partition, wherever it is."""
         if partition not in self._clients:
-            self._clients[partition] = PartitionClient(self._map, partition)
+            self._clients[partition] = PartitionClient(self._map, partition, self._wires[partition])
         return self._clients[partition]
 
     def wire(self, partition: int) -> "ClusterWire":

@@ -9,24 +9,21 @@ from redis.exceptions import MovedError, RedisError, WatchError
 
 from dispatcher.store.cluster_map import ClusterMap
 from dispatcher.store.servers import Node
+from dispatcher.store.wire import PartitionWire
+from dispatcher.store.wire_client import WireClient
 
 
-class PartitionClient(redis.asyncio.Redis):
-    """Commands, pipelines and subscriptions go to the node that holds the partition, over connections shared with others."""
+class PartitionClient(WireClient):
+    """Commands and pipelines go over the wire; transactions and subscriptions take a connection to the node that holds the partition."""
 
-    def __init__(self, nodes: ClusterMap, partition: int) -> None:
-        super().__init__(connection_pool=_Pool(nodes, partition))
+    def __init__(self, nodes: ClusterMap, partition: int, wire: PartitionWire) -> None:
+        super().__init__(_Pool(nodes, partition), wire)
         self._map = nodes
         self._partition = partition
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Sends one command; once more after a MOVED, which says that nothing ran."""
-        run: Callable[..., Awaitable[Any]] = super().execute_command
-        return await self._map.send(self._partition, lambda _: run(*args, **options))
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "_Pipeline":
-        """Commands that are sent together."""
-        return _Pipeline(self, self._map, self._partition, transaction)
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Commands that are sent together; with `transaction` they are one."""
+        return _Transaction(self, self._map, self._partition) if transaction else super().pipeline(False)
 
 
 class _Pool(redis.asyncio.ConnectionPool):
@@ -55,11 +52,11 @@ class _Pool(redis.asyncio.ConnectionPool):
         await self._lent.pop(connection).client.connection_pool.release(connection)
 
 
-class _Pipeline(Pipeline):
-    """Is sent once more only if nothing of it ran: all replies were MOVED, or a transaction was refused as a whole."""
+class _Transaction(Pipeline):
+    """Is sent once more only if nothing of it ran: it was refused as a whole."""
 
-    def __init__(self, client: PartitionClient, nodes: ClusterMap, partition: int, transaction: bool) -> None:
-        super().__init__(client.connection_pool, client.response_callbacks, transaction, None)
+    def __init__(self, client: PartitionClient, nodes: ClusterMap, partition: int) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, True, None)
         self._map = nodes
         self._partition = partition
 
@@ -71,8 +68,6 @@ class _Pipeline(Pipeline):
         async def once(node: Node) -> list[Any]:
             self.command_stack, self.explicit_transaction = stack, explicit
             replies: list[Any] = await execute(raise_on_error=False)
-            if replies and all(isinstance(one, MovedError) for one in replies):
-                raise replies[0]
             for one in replies:
                 if isinstance(one, Exception):
                     self._map.failed(self._partition, node, one)

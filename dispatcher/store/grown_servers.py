@@ -6,8 +6,8 @@ import redis.asyncio
 
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.keys import Keys
-from dispatcher.store.servers import Node, PartitionWire, PlainServers, Servers
-from dispatcher.store.wire import Argument
+from dispatcher.store.servers import Node, PlainServers, Servers
+from dispatcher.store.wire import Argument, PartitionWire
 
 
 class GrownServers:

@@ -9,7 +9,7 @@ from dispatcher.errors import PreviousUnavailable, RedisUnavailable
 from dispatcher.model import StatusChange
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
-from dispatcher.store.servers import PartitionWire
+from dispatcher.store.wire import PartitionWire
 
 
 class Previous:

@@ -9,8 +9,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.api_keys import RATE_LIFE_SECONDS
 from dispatcher.store.connection import translate, translated
 from dispatcher.store.keys import Keys
-from dispatcher.store.servers import PartitionWire
-from dispatcher.store.wire import Argument
+from dispatcher.store.wire import Argument, PartitionWire
 
 
 class Look(NamedTuple):

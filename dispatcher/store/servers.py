@@ -10,17 +10,8 @@ import redis.asyncio
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.connection import connect_async, safe_url
 from dispatcher.store.keys import Keys
-from dispatcher.store.wire import Argument, Wire
-
-
-class PartitionWire(Protocol):
-    """Sends commands to whichever server holds one partition. Raises redis-py's errors, as Wire does."""
-
-    async def call(self, *command: Argument) -> Any:
-        """Sends one command; returns its reply."""
-
-    async def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-        """Sends commands together; returns the reply or the exception of each."""
+from dispatcher.store.wire import Argument, PartitionWire, Wire
+from dispatcher.store.wire_client import WireClient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +63,10 @@ class PlainServers:
         self.keys = keys
         self.partitioning = Partitioning(len(keys))
         self._nodes = [self._node(url, connect(url)) for url in urls]
+        self._clients = [
+            WireClient(one.client.connection_pool, one.wire) if len(keys) > 1 else one.client
+            for one in self._nodes
+        ]
 
     @staticmethod
     def _node(url: str, client: "redis.asyncio.Redis") -> Node:
@@ -79,7 +74,7 @@ class PlainServers:
 
     def client(self, partition: int) -> "redis.asyncio.Redis":
         """A client for commands on keys of one partition."""
-        return self.node(partition).client
+        return self._clients[partition % len(self._nodes)]
 
     def wire(self, partition: int) -> Wire:
         """What sends the ledger's commands for one partition."""

@@ -7,8 +7,9 @@ for a week (lua/lib/counts.lua).
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import redis.asyncio
@@ -20,7 +21,7 @@ from dispatcher.store.keys import Keys
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 LENGTHS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
-WEEK_HOURS, WEEK_DAYS = 168, 7
+DAY_MINUTES, WEEK_HOURS, WEEK_DAYS = 1440, 168, 7
 PAGE = 1000
 """Counters of an hour or a day that are read per command, or summed without a pause: nothing else is done meanwhile."""
 ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
@@ -98,7 +99,7 @@ class Stats:
         self._keys = keys
         self._url = url
 
-    async def minutes(self, now_ms: int, count: int = 1440) -> list[Counter[str]]:
+    async def minutes(self, now_ms: int, count: int = DAY_MINUTES) -> list[Counter[str]]:
         """The overall counters minute by minute, up to the current one; at most a day's."""
         last = now_ms // LENGTHS["minute"]
         pipe = self._client.pipeline(transaction=False)
@@ -110,25 +111,22 @@ class Stats:
             found = [damaged.reply(one, key, {}) for key, one in zip(keys, replies, strict=True)]
         return [Counter(dict(_counter(*field) for field in one.items())) for one in found]
 
+    async def sums(self, now_ms: int, minutes: Sequence[int]) -> list[Counter[str]]:
+        """The overall counters of spans of so many minutes, one after the other, up to the current one; at most a day's."""
+        found = iter(await self.minutes(now_ms, sum(minutes)))
+        return [sum(islice(found, count), Counter()) for count in minutes]
+
     async def day(self, now_ms: int) -> Counter[str]:
         """The overall counters of the last 24 hours."""
-        return sum(await self.minutes(now_ms), Counter())
+        return (await self.sums(now_ms, [DAY_MINUTES]))[0]
+
+    async def windows(self, now_ms: int, hours: Sequence[int]) -> list[dict[str, Figures]]:
+        """As `workspaces`, for several numbers of hours, in ascending order."""
+        return [await self.workspaces(now_ms, count) for count in hours]
 
     async def workspaces(self, now_ms: int, hours: int) -> dict[str, Figures]:
         """The figures of the last `hours` hours, the current one included, by workspace; at most a week."""
-        found: dict[str, Figures] = {}
-        for fields in await self._read("hour", now_ms, hours):
-            for number, (name, count) in enumerate(fields.items()):
-                if number % PAGE == 0:
-                    await asyncio.sleep(0)  # the worker that reads this for its alerts sends meanwhile
-                workspace, _, what = name.partition(" ")
-                figures = found.setdefault(workspace, Figures())
-                if _DURATION.fullmatch(what):
-                    figures.durations[int(what[1:])] += count
-                    figures.counts["delivered"] += count if what[0] == "d" else 0
-                else:
-                    figures.counts[what] += count
-        return found
+        return await by_workspace(await self._read("hour", now_ms, hours))
 
     async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
         """Message counters and durations of one workspace, without reading those of others."""
@@ -145,12 +143,7 @@ class Stats:
 
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
         """Ends and breaker changes of the last `days` days (UTC), today included, by endpoint id; at most a week."""
-        found: dict[str, Counter[str]] = {}
-        for fields in await self._read("day", now_ms, days):
-            for name, count in fields.items():
-                endpoint, _, what = name.partition(" ")
-                found.setdefault(endpoint, Counter())[what] += count
-        return found
+        return by_endpoint(await self._read("day", now_ms, days))
 
     async def _counts(self, key: str, fields: list[str]) -> list[int]:
         """Counters of a hash; 0 for a missing or damaged one. A key of another type is logged and gives 0 for all."""
@@ -181,6 +174,33 @@ class Stats:
 
 def _counter(name: bytes, value: bytes) -> tuple[str, int]:
     return name.decode(errors="replace"), damaged.number(value)
+
+
+async def by_workspace(hours: Iterable[Mapping[str, int]]) -> dict[str, Figures]:
+    """The figures of each workspace, of the counters of some hours."""
+    found: dict[str, Figures] = {}
+    for fields in hours:
+        for number, (name, count) in enumerate(fields.items()):
+            if number % PAGE == 0:
+                await asyncio.sleep(0)  # the worker that reads this for its alerts sends meanwhile
+            workspace, _, what = name.partition(" ")
+            figures = found.setdefault(workspace, Figures())
+            if _DURATION.fullmatch(what):
+                figures.durations[int(what[1:])] += count
+                figures.counts["delivered"] += count if what[0] == "d" else 0
+            else:
+                figures.counts[what] += count
+    return found
+
+
+def by_endpoint(days: Iterable[Mapping[str, int]]) -> dict[str, Counter[str]]:
+    """The counters of each endpoint, of those of some days."""
+    found: dict[str, Counter[str]] = {}
+    for fields in days:
+        for name, count in fields.items():
+            endpoint, _, what = name.partition(" ")
+            found.setdefault(endpoint, Counter())[what] += count
+    return found
 
 
 def total(figures: Iterable[Figures]) -> Figures:

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 import redis.asyncio
@@ -36,6 +36,16 @@ Argument = str | bytes | int
 
 Call = Callable[..., Awaitable[Any]]
 """Sends one command and returns Redis's raw reply. Raises redis-py's errors."""
+
+
+class PartitionWire(Protocol):
+    """Sends commands to whichever server holds one partition. Raises redis-py's errors, as Wire does."""
+
+    async def call(self, *command: Argument) -> Any:
+        """Sends one command; returns its reply."""
+
+    async def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """Sends commands together; returns the reply or the exception of each."""
 
 
 class Wire:

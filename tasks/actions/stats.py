@@ -16,6 +16,8 @@ WINDOWS = {"this hour": 1, "24 h": 24, "7 d": WEEK_HOURS}
 NOBODY = "*"
 """Stands for the workspace of entries that name none."""
 SPARK_MINUTES = 60
+SPANS = [60] * 23 + [1] * SPARK_MINUTES
+"""A day in spans of minutes: its last hour minute by minute."""
 
 
 async def overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]:
@@ -23,16 +25,16 @@ async def overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]:
     now_ms = await store.installation.now_ms()
     queued, _ = await store.installation.waiting()
     endpoints = [e for e in await store.endpoints.all() if workspace in (None, e.workspace)]
-    minutes = [] if workspace else await store.stats.minutes(now_ms)
+    series = [] if workspace else await store.stats.sums(now_ms, SPANS)
     refused = {name: await _refused(store, now_ms, hours) for name, hours in WINDOWS.items()}
     return {
         "at": iso(now_ms),
         "now": {"queued": queued, **_now(endpoints)},
         **await _owners(store, now_ms),
-        "windows": {name: await _window(store, now_ms, hours, workspace) for name, hours in WINDOWS.items()},
+        "windows": await _windows(store, now_ms, workspace),
         "apiRefused": {} if workspace else refused,
-        "minutes": _rows(minutes[-SPARK_MINUTES:], 1),
-        "hours": _rows(minutes, 60),
+        "minutes": _rows(series[-SPARK_MINUTES:]),
+        "hours": _rows([*series[:-SPARK_MINUTES], sum(series[-SPARK_MINUTES:], Counter())] if series else []),
     }
 
 
@@ -56,10 +58,13 @@ def _now(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     }
 
 
-async def _window(store: wiring.Store, now_ms: int, hours: int, workspace: str | None) -> dict[str, Any]:
-    """Sums over the current hour and the full ones before it."""
-    found = await store.stats.workspaces(now_ms, hours)
-    return total(figures for name, figures in found.items() if workspace in (None, name)).as_json()
+async def _windows(store: wiring.Store, now_ms: int, workspace: str | None) -> dict[str, Any]:
+    """Sums over the current hour and the full ones before it, for each window."""
+    found = await store.stats.windows(now_ms, list(WINDOWS.values()))
+    return {
+        window: total(figures for name, figures in by_name.items() if workspace in (None, name)).as_json()
+        for window, by_name in zip(WINDOWS, found, strict=True)
+    }
 
 
 async def _refused(store: wiring.Store, now_ms: int, hours: int) -> dict[str, int]:
@@ -70,15 +75,11 @@ async def _refused(store: wiring.Store, now_ms: int, hours: int) -> dict[str, in
     return dict(sorted(counts.items()))
 
 
-def _rows(minutes: Sequence[Counter[str]], together: int) -> dict[str, list[int]]:
-    """Sums of every `together` minutes, by kind of count; empty without minutes."""
-    if not minutes:
+def _rows(spans: Sequence[Counter[str]]) -> dict[str, list[int]]:
+    """The sums of spans of time, by kind of count; empty without spans."""
+    if not spans:
         return {}
-    starts = range(0, len(minutes), together)
-    return {
-        name: [sum(counts[name] for counts in minutes[first : first + together]) for first in starts]
-        for name in ("accepted", "delivered", "failed")
-    }
+    return {name: [counts[name] for counts in spans] for name in ("accepted", "delivered", "failed")}
 
 
 async def by_workspace(store: wiring.Store, workspace: str | None) -> list[dict[str, Any]]:

@@ -11,6 +11,9 @@ from tests.acceptance.stack import CELERY, Stack, wait_until
 COUNT = 1000
 WORKSPACES = [f"w{number}" for number in range(6)]
 
+MOST_CONNECTIONS = 4
+"""One for commands, one for news of the queues; a change of a workspace takes one more."""
+
 
 @pytest.fixture
 def divided(stack: Stack) -> Stack:
@@ -23,6 +26,20 @@ def deliver(stack: Stack, first: int) -> None:
     for number, name in enumerate(WORKSPACES):
         [event] = stack.enqueue(first=first + number, workspace=name)
         assert Counter(delivered=1) == stack.wait_ended([event], name)
+
+
+def connections(stack: Stack, name: str) -> int:
+    """How many connections with that name the server has."""
+    return sum(one["name"] == name for one in stack.redis.client_list())
+
+
+def test_connections_of_a_worker(divided: Stack) -> None:
+    """A worker that has begun to lead all partitions, and delivers, keeps a few connections to their server."""
+    url = divided.environment["DISPATCHER_REDIS_URL"]
+    divided.start_worker(DISPATCHER_REDIS_URL=f"{url}?client_name=worker", DISPATCHER_BROKER_URL=url)
+    wait_until(lambda: None not in leases(divided), what="an owner of all")
+    deliver(divided, 0)
+    assert 2 <= connections(divided, "worker") <= MOST_CONNECTIONS
 
 
 def test_a_thousand_partitions(divided: Stack) -> None:

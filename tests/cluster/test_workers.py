@@ -105,6 +105,19 @@ def test_callbacks_while_nodes_change(
     assert [0, 0] == [worker.terminate() for worker in workers]
 
 
+def test_connections_of_a_worker(on_cluster: Stack, cluster: Cluster) -> None:
+    """A worker that has delivered has two connections to each primary: one for commands, one for news of queues."""
+    url = on_cluster.environment["DISPATCHER_REDIS_URL"]
+    on_cluster.start_worker(DISPATCHER_REDIS_URL=f"{url}?client_name=worker")
+    wait_until(lambda: "without an owner" not in on_cluster.cli("stats").stdout, what="owners")
+    ids = enqueue(on_cluster, 0)
+    wait_until(lambda: set(ids) <= {one.event_id for one in on_cluster.received}, 60, "all are delivered")
+    counted = [
+        sum(one["name"] == "worker" for one in node.client.client_list()) for node in cluster.primaries()
+    ]
+    assert [2] * len(counted) == counted
+
+
 def test_homes_are_on_all_nodes() -> None:
     """The workspaces of these tests lie in several partitions of each third of the slots."""
     homes = {Partitioning(COUNT).home(name) for name in WORKSPACES}

@@ -323,6 +323,7 @@ def test_large_and_damaged_counters(both: list[Installed]) -> None:
             world.call("hset", world.keys.stats("day", day), f"id-{name} failed", 3)
             for ago in (0, 7, 700, 1439):
                 world.call("hincrby", world.keys.stats("minute", minute - ago), "failed", 2)
+                world.call("hincrby", world.keys.stats("hour", (minute - ago) // 60), f"{name} failed", 2)
         for world in of.worlds:
             world.call("set", world.keys.stats("hour", hour - 3), "damaged")
             world.call("set", world.keys.stats("minute", minute - 3), "damaged")

@@ -13,7 +13,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.keys import Keys
 from dispatcher.store.queue_writer import Look, QueueWriter
-from dispatcher.store.servers import PartitionWire
+from dispatcher.store.wire import PartitionWire
 
 
 class QueueWriterAcross(QueueWriter):

@@ -1,10 +1,12 @@
 """Reads the counters of an installation with several partitions: they are added."""
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate, chain, pairwise
 
 from dispatcher.store.across.gathered_stats import GatheredStats
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.stats import LENGTHS, Figures, Stats, total
+from dispatcher.store.stats import DAY_MINUTES, LENGTHS, Figures, Stats, by_endpoint, by_workspace, total
 
 
 class StatsAcross(Stats):
@@ -14,26 +16,23 @@ class StatsAcross(Stats):
         self._partitions = partitions
         self._at = partitions.readers(GatheredStats)
 
-    async def minutes(self, now_ms: int, count: int = 1440) -> list[Counter[str]]:
+    async def sums(self, now_ms: int, minutes: Sequence[int]) -> list[Counter[str]]:
+        """As Stats.sums."""
+        return await self._added("minute", now_ms, minutes)
+
+    async def minutes(self, now_ms: int, count: int = DAY_MINUTES) -> list[Counter[str]]:
         """As Stats.minutes."""
-        last = now_ms // LENGTHS["minute"]
-        first = last - count + 1
-        added = [Counter[str]() for _ in range(count)]
-        found = await self._partitions.everywhere(lambda n: self._at(n).gathered("minute", first, last))
-        for minutes in found.values():
-            for minute, counts in minutes:
-                added[minute - first].update(counts)
-        return added
+        return await self.sums(now_ms, [1] * count)
+
+    async def windows(self, now_ms: int, hours: Sequence[int]) -> list[dict[str, Figures]]:
+        """As Stats.windows."""
+        lengths = [more - less for less, more in pairwise([0, *hours])]
+        spans = (await self._added("hour", now_ms, lengths[::-1]))[::-1]
+        return [await by_workspace(spans[: place + 1]) for place in range(len(spans))]
 
     async def workspaces(self, now_ms: int, hours: int) -> dict[str, Figures]:
         """As Stats.workspaces."""
-        found: dict[str, Figures] = {}
-        for some in (
-            await self._partitions.everywhere(lambda n: self._at(n).workspaces(now_ms, hours))
-        ).values():
-            for name, figures in some.items():
-                found[name] = total((found[name], figures)) if name in found else figures
-        return found
+        return (await self.windows(now_ms, [hours]))[0]
 
     async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
         """As Stats.workspace."""
@@ -45,10 +44,14 @@ class StatsAcross(Stats):
 
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
         """As Stats.endpoints."""
-        found: dict[str, Counter[str]] = {}
-        for some in (
-            await self._partitions.everywhere(lambda n: self._at(n).endpoints(now_ms, days))
-        ).values():
-            for endpoint, counts in some.items():
-                found.setdefault(endpoint, Counter()).update(counts)
-        return found
+        return by_endpoint(await self._added("day", now_ms, [days]))
+
+    async def _added(self, unit: str, now_ms: int, lengths: Sequence[int]) -> list[Counter[str]]:
+        """The sums of spans of so many minutes, hours or days, one after the other, the last of which ends now."""
+        first = now_ms // LENGTHS[unit] - sum(lengths) + 1
+        ends = [first + passed - 1 for passed in accumulate(lengths)]
+        found = await self._partitions.everywhere(lambda n: self._at(n).added(unit, first, ends))
+        added = [Counter[str]() for _ in lengths]
+        for to, counts in chain.from_iterable(found.values()):
+            added[to].update(counts)
+        return added
