@@ -45,16 +45,19 @@
 
 -- A workspace's revision and limits, or those of a subscription: `of` is `workspace`, or
 -- `workspace.subscription`, whose fields have its name after a colon. Read once a script.
+-- Of a workspace in several partitions each has its share of the limits.
 local workspaces = {}
 local function workspace_of(of)
   if not workspaces[of] then
     local id, name, dot = of, '', string.find(of, '.', 1, true)
     if dot then id, name = string.sub(of, 1, dot - 1), ':' .. string.sub(of, dot + 1) end
     local h = redis.call('HMGET', key_of('workspace', id), 'revision', 'ordering' .. name,
-      'max_concurrency' .. name, 'rate_per_second' .. name, 'state' .. name)
+      'max_concurrency' .. name, 'rate_per_second' .. name, 'state' .. name, 'width')
+    local width = tonumber(h[6] or 1)
     workspaces[of] = {
-      id = id, revision = h[1], ordering = h[2] or 'first_attempt', max = tonumber(h[3] or MAX_CONCURRENCY),
-      rate = tonumber(h[4] or 0), is_paused = h[5] == 'paused',
+      id = id, revision = h[1], ordering = h[2] or 'first_attempt', width = width,
+      max = math.ceil(tonumber(h[3] or MAX_CONCURRENCY) / width), rate = tonumber(h[4] or 0) / width,
+      is_paused = h[5] == 'paused',
     }
   end
   return workspaces[of]
