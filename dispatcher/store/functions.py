@@ -26,6 +26,15 @@ _CONSTANTS = re.compile(r"[A-Z\d_]+(?:, [A-Z\d_]+)*")
 _OF_A_RUN = re.compile(r"[\w)]\(|\b(?:KEYS|ARGV)\b")
 _ALLOWS_OOM = re.compile(r"^redis\.call\('DEL', PREFIX \.\. 'never'\).*$", re.MULTILINE)
 """How a script says that it works when Redis is full; a function has a flag for that."""
+_NAMES = "redis, string, math, table, tonumber, unpack, ipairs, pairs, pcall, type"
+_GLOBALS = f"""local register = redis.register_function
+local function globals() return {_NAMES} end
+local {_NAMES}
+"""
+"""Lua's names as locals of the library: a function of Redis finds a global only behind several tables.
+
+They are not there yet when the library is loaded, so its first run looks them up.
+"""
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 
 
@@ -34,7 +43,7 @@ def library() -> tuple[str, str]:
     """The library's name, which its content decides, and its text for FUNCTION LOAD."""
     body = "\n".join(_function(name) for name in NAMES)
     name = f"dispatcher_{hashlib.sha256(body.encode()).hexdigest()[:16]}"
-    return name, f"#!lua name={name}\nlocal LIBRARY = '{name}'\n{body}"
+    return name, f"#!lua name={name}\nlocal LIBRARY = '{name}'\n{_GLOBALS}{body}"
 
 
 @functools.cache
@@ -58,10 +67,10 @@ def _function(name: str) -> str:
     defined, run = _split(_ALLOWS_OOM.sub("", script))
     # Lua allows a function 60 names from outside: so each fragment resets its own, and the body calls one function
     lines += ["local function reset()", *resets, "end", *defined]
-    lines += ["local function run(keys, arguments)", "KEYS, ARGV = keys, arguments", "reset()", *run, "end"]
+    lines += ["local function run(keys, arguments)", "KEYS, ARGV = keys, arguments", f"if not redis then {_NAMES} = globals() end", "reset()", *run, "end"]
     flags = "{ 'allow-oom' }" if _ALLOWS_OOM.search(script) else "{}"
     lines.append(
-        f"redis.register_function{{ function_name = LIBRARY .. '_{name}', callback = run, flags = {flags} }}"
+        f"register{{ function_name = LIBRARY .. '_{name}', callback = run, flags = {flags} }}"
     )
     return "\n".join([*lines, "end", ""])
 
