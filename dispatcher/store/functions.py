@@ -26,7 +26,7 @@ _CONSTANTS = re.compile(r"[A-Z\d_]+(?:, [A-Z\d_]+)*")
 _OF_A_RUN = re.compile(r"[\w)]\(|\b(?:KEYS|ARGV)\b")
 _ALLOWS_OOM = re.compile(r"^redis\.call\('DEL', PREFIX \.\. 'never'\).*$", re.MULTILINE)
 """How a script says that it works when Redis is full; a function has a flag for that."""
-_NAMES = "redis, string, math, table, tonumber, unpack, ipairs, pairs, pcall, type"
+_NAMES = "redis, string, math, table, tonumber, unpack, ipairs, pairs, pcall, type, next"
 _GLOBALS = f"""local register = redis.register_function
 local function globals() return {_NAMES} end
 local {_NAMES}
