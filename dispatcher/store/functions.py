@@ -7,6 +7,7 @@ the body of a function. These rules say which is which, by the statements that b
 - `local function`, `do`, and `local` without a value define; a run does not set the latter anew, so what a run finds
   there it must have written itself;
 - so does a `local` in capitals whose value calls nothing and reads no argument: a constant;
+- a `local` whose value is an empty table is that in each run: the same one, if the run before left it empty;
 - any other `local` is set anew in each run;
 - everything else runs.
 """
@@ -24,6 +25,7 @@ _GOES_ON = re.compile(r"\s|(?:end|else|elseif|\}|\))\b|[})]")
 _LOCAL = re.compile(r"local ([\w, ]+?)(?:\s*=\s*(.+))?(?:\s*--.*)?", re.DOTALL)
 _CONSTANTS = re.compile(r"[A-Z\d_]+(?:, [A-Z\d_]+)*")
 _OF_A_RUN = re.compile(r"[\w)]\(|\b(?:KEYS|ARGV)\b")
+_EMPTY = re.compile(r"\{\}(?:, \{\})*")
 _ALLOWS_OOM = re.compile(r"^redis\.call\('DEL', PREFIX \.\. 'never'\).*$", re.MULTILINE)
 """How a script says that it works when Redis is full; a function has a flag for that."""
 _NAMES = "redis, string, math, table, tonumber, unpack, ipairs, pairs, pcall, type, next"
@@ -84,6 +86,9 @@ def _split(text: str) -> tuple[list[str], list[str]]:
             defined.append(statement)
         elif not found:
             run.append(statement)
+        elif _EMPTY.fullmatch(found[2]):
+            defined.append(statement)
+            run += [f"if next({name}) then {name} = {{}} end" for name in found[1].split(", ")]
         elif _CONSTANTS.fullmatch(found[1]) and not _OF_A_RUN.search(found[2]):
             defined.append(statement)
         else:
