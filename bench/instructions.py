@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth
 from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.connection import connect_async
-from dispatcher.store.keys import endpoint_id, Keys
+from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.wire import Wire
@@ -46,7 +46,7 @@ class Callgrind:
             self._process = str(client.info("server")["process_id"])
 
     def _control(self, *options: str) -> None:
-        subprocess.run(["callgrind_control", *options, self._process], check=True, capture_output=True)  # noqa: S603, S607
+        subprocess.run(["callgrind_control", *options, self._process], check=True, capture_output=True)
 
     @contextmanager
     def counting(self, name: str) -> Iterator[list[int]]:
@@ -94,7 +94,9 @@ class Bench:
 
     async def _batches(self, number: int, endpoints: int, at_once: int) -> list[ToAccept]:
         made = [await self._batch(at_once, endpoints) for _ in range(number // at_once)]
-        await self._wire.call("XREADGROUP", "GROUP", "workers", "intake", "COUNT", number, "STREAMS", Keys().events, ">")
+        await self._wire.call(
+            "XREADGROUP", "GROUP", "workers", "intake", "COUNT", number, "STREAMS", Keys().events, ">"
+        )
         return made
 
     async def _batch(self, size: int, endpoints: int) -> ToAccept:
@@ -106,7 +108,9 @@ class Bench:
             batch.add(entry.decode(), one)
             if self._recorder:
                 told = {"uuid": one.message_uuid, "src": "ACME", "dest": f"+2332{number:08d}"}
-                status = StatusChange(workspace="acme", status="SENT", timestamp=iso(one.timestamp_ns // 10**6), message=told)
+                status = StatusChange(
+                    workspace="acme", status="SENT", timestamp=iso(one.timestamp_ns // 10**6), message=told
+                )
                 self._recorder.add(batch, status, "zeckta", place)
         return batch
 
@@ -115,8 +119,8 @@ class Bench:
         for batch in batches:
             accepted = await self._ledger.accept(TOKEN, {}, [], batch, Room(AT_ONCE))
             in_hand = [(endpoint, claim.callbacks) for endpoint, claim in accepted.claims]
-            for hint in accepted.hints:
-                in_hand.append((hint.endpoint, (await self._ledger.claim(hint.endpoint, AT_ONCE)).callbacks))
+            hinted = [hint.endpoint for hint in accepted.hints]
+            in_hand += [(one, (await self._ledger.claim(one, AT_ONCE)).callbacks) for one in hinted]
             while in_hand:
                 in_hand = await self._settle(in_hand)
 
@@ -125,7 +129,10 @@ class Bench:
         following = []
         for first in range(0, len(in_hand), SETTLED_AT_ONCE):
             some = in_hand[first : first + SETTLED_AT_ONCE]
-            asked = [ToSettle(endpoint, [self._delivered(one) for one in found], CLAIMED_AT_ONCE) for endpoint, found in some]
+            asked = [
+                ToSettle(endpoint, [self._delivered(one) for one in found], CLAIMED_AT_ONCE)
+                for endpoint, found in some
+            ]
             for (endpoint, _), settled in zip(some, await self._ledger.settle(asked), strict=True):
                 if settled.claim and settled.claim.callbacks:
                     following.append((endpoint, settled.claim.callbacks))
@@ -159,13 +166,20 @@ def measure(wheel: str, folder: Path) -> list[list[str]]:
     for records in (False, True):
         with tempfile.TemporaryDirectory() as made:
             program = Path(made) / "server"
-            valgrind = f"valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file={folder}/callgrind.%p"
+            valgrind = (
+                f"valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file={folder}/callgrind.%p"
+            )
             program.write_text(f'#!/bin/sh\nexec {valgrind} {find_in_wheel(wheel)} "$@"\n')
             program.chmod(0o700)
             with RedisServer(Path(made), executable=str(program)) as server:
                 bench = Bench(server.url, Callgrind(server.url, folder), records=records)
                 found = asyncio.run(bench.counts())
-        rows.append([f"{wheel}, {'with' if records else 'without'} message store", *(f"{one / 1000:,.1f}" for one in found)])
+        rows.append(
+            [
+                f"{wheel}, {'with' if records else 'without'} message store",
+                *(f"{one / 1000:,.1f}" for one in found),
+            ]
+        )
     return rows
 
 
@@ -177,7 +191,11 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if not shutil.which("callgrind_control"):
         sys.exit("valgrind is not installed (Debian, Ubuntu: apt-get install valgrind)")
-    head = ["thousand instructions for a callback", "alone", *(f"{BURST:,} over {n} endpoints" for n in ENDPOINTS)]
+    head = [
+        "thousand instructions for a callback",
+        "alone",
+        *(f"{BURST:,} over {n} endpoints" for n in ENDPOINTS),
+    ]
     with tempfile.TemporaryDirectory() as made:
         folder = options.keep or Path(made)
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,10 +28,15 @@ _OF_A_RUN = re.compile(r"[\w)]\(|\b(?:KEYS|ARGV)\b")
 _EMPTY = re.compile(r"\{\}(?:, \{\})*")
 _ALLOWS_OOM = re.compile(r"^redis\.call\('DEL', PREFIX \.\. 'never'\).*$", re.MULTILINE)
 """How a script says that it works when Redis is full; a function has a flag for that."""
-_NAMES = "redis, string, math, table, tonumber, unpack, ipairs, pairs, pcall, type, next"
+LUA_NAMES = (
+    "redis, string, math, table, tonumber, tostring, unpack, select, ipairs, pairs, next, pcall, error, type"
+)
 _GLOBALS = f"""local register = redis.register_function
-local function globals() return {_NAMES} end
-local {_NAMES}
+local function globals() return {LUA_NAMES} end
+local {LUA_NAMES}
+local function look_up_names()
+if not redis then {LUA_NAMES} = globals() end
+end
 """
 """Lua's names as locals of the library: a function of Redis finds a global only behind several tables.
 
@@ -61,7 +66,8 @@ def is_of_another_version(name: str) -> bool:
 
 def _function(name: str) -> str:
     script = text_of(name)
-    lines, resets = ["do", "local KEYS, ARGV"], []
+    # Lua allows a function 200 locals: so each script has one of its own
+    lines, resets = ["do", "local function define()", "local KEYS, ARGV"], []
     for included in _INCLUDE.findall(script):
         defined, run = _split(fragment(included))
         lines += [*defined, f"local function reset_{included}()", *run, "end"]
@@ -69,12 +75,17 @@ def _function(name: str) -> str:
     defined, run = _split(_ALLOWS_OOM.sub("", script))
     # Lua allows a function 60 names from outside: so each fragment resets its own, and the body calls one function
     lines += ["local function reset()", *resets, "end", *defined]
-    lines += ["local function run(keys, arguments)", "KEYS, ARGV = keys, arguments", f"if not redis then {_NAMES} = globals() end", "reset()", *run, "end"]
+    lines += [
+        "local function run(keys, arguments)",
+        "KEYS, ARGV = keys, arguments",
+        "look_up_names()",
+        "reset()",
+        *run,
+        "end",
+    ]
     flags = "{ 'allow-oom' }" if _ALLOWS_OOM.search(script) else "{}"
-    lines.append(
-        f"register{{ function_name = LIBRARY .. '_{name}', callback = run, flags = {flags} }}"
-    )
-    return "\n".join([*lines, "end", ""])
+    lines.append(f"register{{ function_name = LIBRARY .. '_{name}', callback = run, flags = {flags} }}")
+    return "\n".join([*lines, "end", "define()", "end", ""])
 
 
 def _split(text: str) -> tuple[list[str], list[str]]:

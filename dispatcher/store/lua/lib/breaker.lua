@@ -77,7 +77,9 @@ end
 local LEARNED = { 'window', 'failures', 'pause', 'pause_ms', 'down_since', 'failing', 'gone' }
 local function learned_of(endpoint)
   local values = {}
-  for _, name in ipairs(LEARNED) do values[name] = endpoint[name] end
+  for i = 1, #LEARNED do
+    values[LEARNED[i]] = endpoint[LEARNED[i]]
+  end
   return values
 end
 
@@ -92,7 +94,8 @@ local function write_learned(endpoint, before)
   if endpoint.last_failure then
     fields[#fields + 1], fields[#fields + 2] = 'last_failure', endpoint.last_failure
   end
-  for _, name in ipairs(LEARNED) do
+  for i = 1, #LEARNED do
+    local name = LEARNED[i]
     if endpoint[name] ~= before[name] then
       fields[#fields + 1], fields[#fields + 2] = name, int(endpoint[name])
     end

@@ -77,7 +77,8 @@ local function load_endpoint(endpoint_id, skips, ...)
     window = math.min(tonumber(h[2] or START_WINDOW), limits.max),
     hinted_until = hinted_until, pause = not h[4] and 0 or tonumber(h[4]), is_kept = h[5] ~= false,
     stopped = h[5] ~= false or limits.is_paused or false, tat = not h[6] and 0 or tonumber(h[6]),
-    seen = not h[7] and 0 or tonumber(h[7]), waiting = not h[8] and 0 or tonumber(h[8]), lane_is_empty = false,
+    seen = not h[7] and 0 or tonumber(h[7]), waiting = not h[8] and 0 or tonumber(h[8]),
+    lane_is_empty = false,
     leased = (skips == 'all' or skips == 'idle' and h[8] == '0') and 0
       or redis.call('ZCARD', key_of('leased', endpoint_id)),
   }, h
