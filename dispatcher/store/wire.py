@@ -18,6 +18,7 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,
     MovedError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ResponseError,
@@ -178,6 +179,7 @@ def transport_of(connection: Any) -> asyncio.Transport:
 
 _ERRORS: dict[str, type[ResponseError]] = {
     "NOSCRIPT": NoScriptError,
+    "NOPERM": NoPermissionError,
     "OOM": OutOfMemoryError,
     "CLUSTERDOWN": ClusterDownError,
     "TRYAGAIN": TryAgainError,

@@ -14,7 +14,7 @@ from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.keys import keys_of
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.members import Registry, registries
+from dispatcher.store.members import Members, Registry, registries
 from dispatcher.store.queue import QueueEntry
 from dispatcher.store.replies import Hint
 from dispatcher.store.servers import PlainServers
@@ -78,15 +78,15 @@ class Watched(Registry):
     """Lets a tenure fail while the heartbeats are read."""
 
     def __init__(self, ledgers: list[Ledger]) -> None:
-        super().__init__(ledgers)
+        super().__init__(ledgers, "w")
         self.fails = asyncio.Event()
-        self.beats = 0
+        self.reads = 0
 
-    async def beat(self, worker: str, heartbeat: str = "") -> Any:
+    async def read(self) -> Members:
         """As Registry's."""
-        found = await super().beat(worker, heartbeat)
-        self.beats += 1
-        if self.beats > 2:  # the tenure was begun by the first look
+        found = await super().read()
+        self.reads += 1
+        if self.reads > 1:  # the tenure was begun by the first look
             self.fails.set()
             await asyncio.sleep(0.01)
         return found
