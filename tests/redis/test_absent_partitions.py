@@ -1,5 +1,6 @@
 """A server that is away or silent: its partitions are named, nothing hangs, and the rest is there."""
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.outcomes import State
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.refused_calls import RefusalsAcross
+from dispatcher.store.grown_servers import GrownServers
+from dispatcher.store.keys import keys_of
 from dispatcher.store.members import registries
+from dispatcher.store.servers import PlainServers
 from tasks import wiring
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Wanted
@@ -143,6 +149,49 @@ def test_metrics(servers: list[RedisServer], end: End) -> None:
     assert [1, 0, 12] == [whole[name] for name in names]
     assert [1, 4, len(THERE)] == [found[name] for name in names]
     assert found["dispatcher_redis_memory_bytes"] < whole["dispatcher_redis_memory_bytes"]
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_counters_never_fall(servers: list[RedisServer], end: End, gone: int) -> None:
+    """A counter to which an absent partition adds is left out of that scrape: it would fall, and Prometheus would count all again."""
+    urls = [one.url for one in servers]
+    settings = Settings(_env_file=None, redis_url=" ".join(urls), partitions=P, broker_url=urls[0])
+
+    def counters() -> dict[str, float]:
+        found = {one.name: one for one in InstallationCollector(settings).collect()}
+        assert "dispatcher_waiting_callbacks" in found
+        return {
+            name: sum(sample.value for sample in one.samples)
+            for name, one in found.items()
+            if one.type == "counter"
+        }
+
+    fill(servers)
+    with installed(urls, P) as many:
+        many.worlds[0].call("hset", many.worlds[0].keys.api_refused, "wrong", 7)
+    whole = {"dispatcher_all_rejected": len(NAMES), "dispatcher_api_refused": 7}
+    assert whole == counters()
+    end(servers[gone])
+    assert ({} if gone == 0 else {"dispatcher_api_refused": 7}) == counters()
+
+
+def test_refused_calls_of_the_previous_redis(servers: list[RedisServer], end: End) -> None:
+    """Calls refused before the installation grew are part of the counter: it is not known while the previous Redis is away."""
+    here, previous = servers
+
+    async def totals() -> dict[str, int]:
+        of = GrownServers(PlainServers([here.url], keys_of("dispatcher", P)), previous.url, "dispatcher")
+        try:
+            for n in (0, P):
+                await of.wire(n).call("HSET", of.keys[n].api_refused, "rate", 2)
+            whole = await RefusalsAcross(Partitions(of)).totals()
+            assert 4 == whole["rate"]
+            end(previous)
+            return await RefusalsAcross(Partitions(of)).totals()
+        finally:
+            await of.aclose()
+
+    assert {} == asyncio.run(totals())
 
 
 def test_workers_are_merged(servers: list[RedisServer], end: End) -> None:
