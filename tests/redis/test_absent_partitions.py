@@ -3,11 +3,12 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
@@ -22,6 +23,7 @@ from dispatcher.store.members import registries
 from dispatcher.store.servers import PlainServers
 from tasks import wiring
 from tasks.actions import workspaces
+from tasks.actions.check_servers import look_at_servers
 from tasks.actions.workspaces import Wanted
 from tasks.prometheus import InstallationCollector
 from tasks.redis_server import RedisServer
@@ -130,6 +132,44 @@ def test_check_names_the_server(servers: list[RedisServer], end: End) -> None:
     assert "(1, 3, 5, 7: " in found["partitions"]["detail"]
     assert servers[1].url in found["redis"]["detail"]
     assert servers[0].url in found["version"]["detail"]
+
+
+def test_a_silent_server_is_waited_for_once(servers: list[RedisServer]) -> None:
+    """What is asked of a server that did not answer PING fails at once, with that reason and not with a client's time-out."""
+    fill(servers)
+    urls, gone = [one.url for one in servers], GONE[0]
+    home = next(f"wide{n}" for n in range(99) if Partitioning(P).home(f"wide{n}") % 2 == 0)
+
+    async def ask(store: wiring.Store) -> dict[str, str]:
+        of = store.workspaces
+        told: dict[str, str] = {}
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "keys": lambda: store.api_keys.list(gone),
+            "key": lambda: store.api_keys.add(
+                gone, "zeckta", "x", now_ms=1_700_000_000_000, rate_per_second=1
+            ),
+            "rejected": lambda: store.rejected.remove(["1:1-1"]),
+            "requeue": lambda: store.ledger.requeue(["1:1-1"]),
+            "endpoints": lambda: of.endpoints(home),
+            "forget": lambda: of.forget_failing(home, ""),
+            "webhook": lambda: of.count_webhook_change(gone, 1_700_000_000_000),
+            "pending": lambda: workspaces.waiting_in_order(store, home),
+        }
+        for name, asked in calls.items():
+            with pytest.raises(RedisUnavailable) as raised:
+                await asked()
+            told[name] = str(raised.value)
+        with capture_logs() as logs:
+            assert not await store.audit.keep("workspace.update", gone, {}, {})
+        told["audit"] = logs[0]["problem"]
+        told["check"] = next(one.detail for one in await look_at_servers(store) if one.subject == "redis")
+        return told
+
+    with installed(urls, P) as many:
+        many.do(workspaces.add, home, "zeckta", Wanted("https://w.example/hooks", width=P), None)
+        stop(servers[1])
+        told = many.do(ask)
+    assert dict.fromkeys(told, f"Redis at {urls[1]} does not answer within 2 s") == told
 
 
 def test_metrics(servers: list[RedisServer], end: End) -> None:
