@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from config.settings import Settings
@@ -30,17 +30,20 @@ from dispatcher.store.servers import Servers
 from dispatcher.store.subscriptions import Subscriptions
 from tasks import wiring
 
+ONCE_MORE_SECONDS = 0.3
+"""How long a server is waited for where one was waited for before: keys of no partition may lie on that one."""
+
 
 async def store(settings: Settings, servers: Servers) -> wiring.Store:
     """The store of several partitions. Raises RedisUnavailable if none answers, or OtherFormat."""
     of = Partitions(servers)
 
     def make(n: int) -> Ledger:
-        return wiring.ledger(settings, of.servers.wire(n).call, of=of.keys[n], url=of.url(n))
+        return wiring.ledger(settings, of.calls(n), of=of.keys[n], url=of.url(n))
 
     of_all, installation = LedgerAcross(of, make), InstallationAcross(of)
     formats = await installation.formats()
-    await _require_partitions(settings, servers, keep=not all(formats.values()))
+    await _require_partitions(settings, servers, of.absent.partitions, keep=not all(formats.values()))
     for n, number in formats.items():
         await format.agree(of_all.at(n), number, installation.workers)
     of.absent.forget()  # nothing was read yet
@@ -60,14 +63,17 @@ async def store(settings: Settings, servers: Servers) -> wiring.Store:
         of.absent,
         [(servers.client(some[0]), servers.node(some[0]).url) for some in of.by_node().values()],
         len(of.keys),
+        of.away,
     )
 
 
-async def _require_partitions(settings: Settings, servers: Servers, *, keep: bool) -> None:
-    """Raises OtherFormat if the installation has another number of partitions; a server that is away is not waited for."""
+async def _require_partitions(
+    settings: Settings, servers: Servers, away: Sequence[int], *, keep: bool
+) -> None:
+    """Raises OtherFormat if the installation has another number of partitions; what is away is hardly waited for."""
     with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
-        async with asyncio.timeout(SILENCE_SECONDS):
-            await require_partitions(servers, settings.key_prefix, keep=keep)
+        async with asyncio.timeout(ONCE_MORE_SECONDS if away else SILENCE_SECONDS):
+            await require_partitions(servers, settings.key_prefix, keep=keep, away=away)
             await require_grown(servers, settings.key_prefix)
 
 

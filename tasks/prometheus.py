@@ -13,6 +13,7 @@ from config.settings import Settings
 from dispatcher.errors import DispatcherError
 from dispatcher.rules.client_certificate import WARN_DAYS
 from dispatcher.store.across.absent import Absent
+from dispatcher.store.client_certificates import EndingCertificate
 from dispatcher.store.members import Owners
 from dispatcher.worker.metrics import Histogram, Metrics
 from tasks import wiring
@@ -69,6 +70,25 @@ class WorkerCollector:
         yield _gauge("dispatcher_partitions_owned", "Partitions that this worker leads", m.partitions_owned)
 
 
+_GAUGES = (
+    ("dispatcher_queue_entries", "Status changes on the queue", "queued"),
+    ("dispatcher_queue_age_seconds", "Age of the oldest status change on the queue", "queue_age"),
+    ("dispatcher_waiting_callbacks", "Callbacks that have not ended", "waiting"),
+    (
+        "dispatcher_oldest_due_seconds",
+        "How long the longest-due callback to an endpoint that is not down or stopped has been due",
+        "due",
+    ),
+    ("dispatcher_longest_down_seconds", "Duration of the longest current endpoint outage", "down"),
+    ("dispatcher_expiring_callbacks", "Callbacks that expire within an hour", "expiring"),
+    ("dispatcher_workers", "Workers alive", "workers"),
+    ("dispatcher_partitions_without_owner", "Partitions that no worker leads", "without_owner"),
+    ("dispatcher_redis_memory_bytes", "Memory Redis uses", "memory"),
+    ("dispatcher_redis_maxmemory_bytes", "Memory Redis may use; 0: no limit", "maxmemory"),
+)
+"""Names and texts of the installation's gauges, and which figure each shows."""
+
+
 class InstallationCollector:
     """Reads metrics of the whole installation from Redis at each scrape."""
 
@@ -90,53 +110,25 @@ class InstallationCollector:
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
         absent = len(self._absent.partitions)
         yield _gauge("dispatcher_partitions_absent", "Partitions that did not answer", absent)
-        yield _gauge("dispatcher_queue_entries", "Status changes on the queue", found["queued"])
-        yield _gauge(
-            "dispatcher_queue_age_seconds", "Age of the oldest status change on the queue", found["queue_age"]
-        )
-        yield _gauge("dispatcher_waiting_callbacks", "Callbacks that have not ended", found["waiting"])
-        yield _gauge(
-            "dispatcher_oldest_due_seconds",
-            "How long the longest-due callback to an endpoint that is not down or stopped has been due",
-            found["due"],
-        )
-        yield _gauge(
-            "dispatcher_longest_down_seconds",
-            "Duration of the longest current endpoint outage",
-            found["down"],
-        )
-        yield _gauge(
-            "dispatcher_expiring_callbacks", "Callbacks that expire within an hour", found["expiring"]
-        )
-        yield _gauge("dispatcher_workers", "Workers alive", found["workers"])
-        yield _gauge(
-            "dispatcher_partitions_without_owner", "Partitions that no worker leads", found["without_owner"]
-        )
-        yield _gauge("dispatcher_redis_memory_bytes", "Memory Redis uses", found["memory"])
-        yield _gauge(
-            "dispatcher_redis_maxmemory_bytes", "Memory Redis may use; 0: no limit", found["maxmemory"]
-        )
+        for name, text, figure in _GAUGES:
+            yield _gauge(name, text, found[figure])
         endpoints = GaugeMetricFamily("dispatcher_endpoints", "Endpoints, by state", labels=("state",))
         for state, count in found["endpoints"].items():
             endpoints.add_metric((state,), count)
         yield endpoints
-        ends = GaugeMetricFamily(
-            "dispatcher_client_certificate_expiry_timestamp_seconds",
-            f"When a client certificate ends, for those that do within {WARN_DAYS} days",
-            labels=("workspace", "subscription"),
-        )
-        for one in found["certificates"]:
-            ends.add_metric((one.workspace, one.subscription), one.ends_ms / 1000)
-        yield ends
-        yield _counts(
-            "dispatcher_all_rejected",
-            "Queue entries ever rejected, by reason",
-            ("reason",),
-            found["rejected"],
-        )
-        yield _counts(
-            "dispatcher_api_refused", "API calls ever refused, by reason", ("reason",), found["refused"]
-        )
+        yield _ends_of(found["certificates"])
+        by_reason = ("reason",)
+        if not absent:  # a sum without a partition's part would look like a counter that fell
+            yield _counts(
+                "dispatcher_all_rejected",
+                "Queue entries ever rejected, by reason",
+                by_reason,
+                found["rejected"],
+            )
+        if found["refused"]:
+            yield _counts(
+                "dispatcher_api_refused", "API calls ever refused, by reason", by_reason, found["refused"]
+            )
 
     def _note(self, problem: str) -> None:
         """Logs a problem when it is new: anybody may scrape, however often."""
@@ -159,6 +151,17 @@ class InstallationCollector:
                 "certificates": ending,
                 "without_owner": len(owners.without),
             }
+
+
+def _ends_of(certificates: Iterable[EndingCertificate]) -> Metric:
+    ends = GaugeMetricFamily(
+        "dispatcher_client_certificate_expiry_timestamp_seconds",
+        f"When a client certificate ends, for those that do within {WARN_DAYS} days",
+        labels=("workspace", "subscription"),
+    )
+    for one in certificates:
+        ends.add_metric((one.workspace, one.subscription), one.ends_ms / 1000)
+    return ends
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

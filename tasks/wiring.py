@@ -4,7 +4,7 @@ Imports nothing that sends: `engine_wiring.py` builds that, and `api_wiring.py` 
 """
 
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -13,6 +13,7 @@ import redis.asyncio
 
 from config.setting_types import fernet_keys
 from config.settings import Settings
+from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.decide import Policy
@@ -164,6 +165,8 @@ class Store:
     """A client for each server, and its URL."""
     partitions: int = 1
     """How many partitions the installation has."""
+    away: Callable[[], Mapping[str, RedisUnavailable]] = dict
+    """Why each server that is known to be away does not answer, by its URL."""
 
     @property
     def subscriptions(self) -> Subscriptions:

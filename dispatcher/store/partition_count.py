@@ -4,6 +4,7 @@ It is under a key without a tag, which processes with any number find. That key 
 registries, for those that start while that server is away.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from dispatcher.errors import OtherFormat, RedisUnavailable
@@ -14,23 +15,30 @@ from dispatcher.store.members import registries
 from dispatcher.store.servers import Servers
 
 
-async def require_partitions(servers: Servers, prefix: str, *, keep: bool = False) -> None:
+async def require_partitions(
+    servers: Servers, prefix: str, *, keep: bool = False, away: Collection[int] = ()
+) -> None:
     """Compares the number of partitions, which are several, with the one that is kept; with `keep` stores it, if none is.
 
-    Raises OtherFormat if it is another one, or if there are several and Redis holds an installation with one; and RedisUnavailable.
+    Registries among `away`, the partitions that are known not to answer, are not asked. Raises OtherFormat if it is another one, or if there are several and Redis holds an installation with one; and RedisUnavailable.
     """
-    count, in_registries = servers.partitioning.partitions, await _in_registries(servers)
+    count, in_registries = servers.partitioning.partitions, await _in_registries(servers, away)
+    for one in in_registries.values():  # they come first: the other key may be on a server that is away
+        _require(one, count)
     try:
         found = await _found(servers, prefix)
     except RedisUnavailable:
         if not any(in_registries.values()):
             raise
         found = count
-    for one in (found, *in_registries.values()):
-        if one not in (0, count):
-            raise OtherFormat(another_number(one, count))
+    _require(found, count)
     if keep:
         await _keep(servers, prefix, is_kept=found == count, missing=in_registries)
+
+
+def _require(found: int, count: int) -> None:
+    if found not in (0, count):
+        raise OtherFormat(another_number(found, count))
 
 
 async def _found(servers: Servers, prefix: str) -> int:
@@ -43,10 +51,12 @@ async def _found(servers: Servers, prefix: str) -> int:
         return int(await servers.call_for(single, "EXISTS", single))
 
 
-async def _in_registries(servers: Servers) -> dict[int, int]:
+async def _in_registries(servers: Servers, away: Collection[int]) -> dict[int, int]:
     """The number that each registry holds, 0 if none; without those that do not answer."""
     found = {}
     for one in registries(servers.partitioning.partitions):
+        if one in away:
+            continue
         with suppress(RedisUnavailable), translated(servers.url(one)):
             found[one] = int(await servers.wire(one).call("GET", servers.keys[one].count) or 0)
     return found

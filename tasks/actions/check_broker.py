@@ -14,7 +14,8 @@ from dispatcher.store.connection_security import encryption
 
 CONNECT_SECONDS = 4.0
 """Celery's own default."""
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 2.0
+"""A broker that does not answer for so long is away, as a server of the ledger is; Celery itself waits longer."""
 
 
 def look_at_broker(settings: Settings) -> list[Finding]:
@@ -24,7 +25,7 @@ def look_at_broker(settings: Settings) -> list[Finding]:
     except InvalidInput as error:
         return [Finding("celery", Verdict.BAD, str(error), "set DISPATCHER_BROKER_URL")]
     shown = settings.celery_url if url.startswith("sentinel:") else url
-    options = broker.transport_options(settings.key_prefix, others)
+    options = broker.transport_options(settings.key_prefix, {"socket_timeout": ANSWER_SECONDS} | others)
     connecting: Any = Connection(url, ssl=tls, transport_options=options, connect_timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]  # kombu ships no types
     with connecting as connection:
         encrypted = celery_encryption(connection)

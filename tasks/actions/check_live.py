@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery
@@ -13,8 +14,7 @@ from config import broker
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.check_finding import Finding, Verdict
-from dispatcher.store.installation import Installation
-from dispatcher.store.members import Owners
+from dispatcher.store.members import Owners, partitions_of
 from tasks import wiring
 from tasks.actions.check import accepts_writes, workers_alive
 
@@ -27,29 +27,48 @@ SHOWN = 8
 
 
 async def look_live(settings: Settings, here: bool) -> list[Finding]:
-    """Whether workers take hints and one leads intake. With `here` a worker of this host must be alive.
+    """Whether workers take hints and all partitions are led. With `here` a worker of this host must be alive.
 
+    With `here` and several partitions, what stands still elsewhere is a warning: it is no fault of this host's worker.
     Raises RedisUnavailable.
     """
     probe = secrets.token_hex(8)
     async with wiring.store(settings) as store:
+        if store.partitions > 1:
+            await store.installation.format()  # of each partition: those that do not answer are noted
         since_ms = await store.installation.now_ms()  # also fails here, in one line, if Redis is away
         refused = await asyncio.to_thread(publish_probe, settings, probe)
         if refused:
             probe = ""
-        workers = await _heartbeats_since(store.installation, since_ms, probe, len(settings.partitioning.all))
+        workers = await _heartbeats_since(store, since_ms, probe, here)
         writes = await accepts_writes(store.installation)
-    who, count = _answered(workers, probe), len(settings.partitioning.all)
-    asked = (
-        {name: heartbeat for name, heartbeat in workers.items() if f"@{socket.gethostname()}/" in name}
-        if here
-        else workers
-    )
+        found = _findings(workers, probe, refused, writes, store.partitions, here)
+        return [*found, *_away(store)] if here else found
+
+
+def _findings(
+    workers: dict[str, Any], probe: str, refused: Finding | None, writes: Finding, partitions: int, here: bool
+) -> list[Finding]:
+    intake = _intake(Owners.read(workers, partitions), partitions, writes)
+    if here and partitions > 1 and intake.verdict is Verdict.BAD:
+        intake = replace(intake, verdict=Verdict.WARNING)
+    asked = {name: one for name, one in workers.items() if not here or _is_here(name)}
     return [
         workers_alive(asked, refused=writes.verdict is Verdict.BAD),
-        refused or _hints(who),
-        _intake(Owners.read(workers, count), count, writes),
+        refused or _hints(_answered(workers, probe)),
+        intake,
     ]
+
+
+def _is_here(worker: str) -> bool:
+    return f"@{socket.gethostname()}/" in worker
+
+
+def _away(store: wiring.Store) -> list[Finding]:
+    """Partitions that do not answer, as a warning instead of an exit code."""
+    line = store.absent.named()
+    store.absent.forget()
+    return [Finding("partitions", Verdict.WARNING, line, "see what is wrong with their servers")] * bool(line)
 
 
 def _intake(owners: Owners, partitions: int, writes: Finding) -> Finding:
@@ -76,22 +95,30 @@ def _hints(who: str | None) -> Finding:
 
 
 async def _heartbeats_since(
-    installation: Installation, since_ms: int, probe: str, partitions: int
-) -> dict[str, Any]:
+    store: wiring.Store, since_ms: int, probe: str, here: bool
+) -> dict[str, dict[str, Any]]:
     """The heartbeats sent since then: an older one does not prove that the worker is alive now.
 
-    Waits for a worker to take the probe; for none if it is empty.
+    Waits for a worker to take the probe (for none if it is empty), and for the owners of partitions that workers reach; with `here`
+    and several partitions only for this host's workers and the probe.
     """
+    alone = here and store.partitions > 1
     began = time.monotonic()
     while True:
-        known = await installation.workers()
+        known = await store.installation.workers()
         given = {name: heartbeat for name, heartbeat in known.items() if heartbeat["signedMs"] >= since_ms}
         waited = time.monotonic() - began
-        whole = len(given) == len(known) or waited > HEARTBEAT_SECONDS
-        proven = not probe or (_answered(given, probe) and not Owners.read(given, partitions).without)
-        if (whole and proven) or waited > LIVE_SECONDS:
+        whole = all(name in given for name in known if not alone or _is_here(name))
+        proven = not probe or (_answered(given, probe) and (alone or _all_led(given, store.partitions)))
+        if ((whole or waited > HEARTBEAT_SECONDS) and proven) or waited > LIVE_SECONDS:
             return given
         await asyncio.sleep(0.1)
+
+
+def _all_led(workers: dict[str, Any], partitions: int) -> bool:
+    """Whether each partition has an owner, but for those that some worker cannot reach."""
+    cannot = frozenset[int]().union(*(partitions_of(one.get("cannot", "0")) for one in workers.values()))
+    return cannot.issuperset(Owners.read(workers, partitions).without)
 
 
 def _answered(workers: dict[str, Any], probe: str) -> str | None:

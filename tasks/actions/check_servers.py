@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import redis.asyncio
+
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis
@@ -12,14 +14,20 @@ from tasks import tables, wiring
 
 
 async def look_at_servers(store: wiring.Store) -> list[Finding]:
-    """The findings of each server; with several servers, each finding names its own.
+    """The findings of each server; with several servers, each finding names its own. One that is known to be away is not asked.
 
-    Raises RedisUnavailable if no server answers.
+    Raises RedisUnavailable if the only server does not answer.
     """
     if len(store.nodes) == 1:
         return await look_at_redis(*store.nodes[0])
-    asked = [look_at_redis(client, url) for client, url in store.nodes]
-    found = await asyncio.gather(*asked, return_exceptions=True)
+    away = store.away()
+
+    async def look(client: "redis.asyncio.Redis", url: str) -> list[Finding]:
+        if problem := away.get(url):
+            raise problem
+        return await look_at_redis(client, url)
+
+    found = await asyncio.gather(*(look(*one) for one in store.nodes), return_exceptions=True)
     return [one for (_, url), of in zip(store.nodes, found, strict=True) for one in _named(safe_url(url), of)]
 
 

@@ -1,7 +1,12 @@
 """Brokers other than Redis: hints are only hints, so callbacks go on whatever becomes of them."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from config.settings import Settings
+from tasks.actions.check_broker import look_at_broker
 from tests.acceptance.stack import Stack, free_port, wait_until
 
 COUNT = 50
@@ -37,3 +42,19 @@ def test_check_of_a_rabbitmq_that_is_away(stack: Stack) -> None:
         len(live.stderr.splitlines()),
         "hush" in done.stdout + done.stderr + live.stdout + live.stderr,
     )
+
+
+def test_check_gives_up_a_silent_broker() -> None:
+    """A broker that accepts connections and says nothing is named soon, not after as long as Celery waits for one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        settings = Settings(
+            _env_file=None,
+            redis_url="redis://127.0.0.1",
+            broker_url=f"redis://127.0.0.1:{listener.getsockname()[1]}/0",
+        )
+        looking = threads.submit(look_at_broker, settings)
+        with listener.accept()[0] as connection:
+            connection.settimeout(6)  # Celery waits for 10 s
+            while connection.recv(4096):
+                pass
+        assert "the broker is not reachable: Timeout reading from socket" == looking.result(6)[0].detail

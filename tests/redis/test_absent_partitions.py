@@ -1,21 +1,29 @@
 """A server that is away or silent: its partitions are named, nothing hangs, and the rest is there."""
 
+import asyncio
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.outcomes import State
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.refused_calls import RefusalsAcross
+from dispatcher.store.grown_servers import GrownServers
+from dispatcher.store.keys import keys_of
 from dispatcher.store.members import registries
+from dispatcher.store.servers import PlainServers
 from tasks import wiring
 from tasks.actions import workspaces
+from tasks.actions.check_servers import look_at_servers
 from tasks.actions.workspaces import Wanted
 from tasks.prometheus import InstallationCollector
 from tasks.redis_server import RedisServer
@@ -126,6 +134,44 @@ def test_check_names_the_server(servers: list[RedisServer], end: End) -> None:
     assert servers[0].url in found["version"]["detail"]
 
 
+def test_a_silent_server_is_waited_for_once(servers: list[RedisServer]) -> None:
+    """What is asked of a server that did not answer PING fails at once, with that reason and not with a client's time-out."""
+    fill(servers)
+    urls, gone = [one.url for one in servers], GONE[0]
+    home = next(f"wide{n}" for n in range(99) if Partitioning(P).home(f"wide{n}") % 2 == 0)
+
+    async def ask(store: wiring.Store) -> dict[str, str]:
+        of = store.workspaces
+        told: dict[str, str] = {}
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "keys": lambda: store.api_keys.list(gone),
+            "key": lambda: store.api_keys.add(
+                gone, "zeckta", "x", now_ms=1_700_000_000_000, rate_per_second=1
+            ),
+            "rejected": lambda: store.rejected.remove(["1:1-1"]),
+            "requeue": lambda: store.ledger.requeue(["1:1-1"]),
+            "endpoints": lambda: of.endpoints(home),
+            "forget": lambda: of.forget_failing(home, ""),
+            "webhook": lambda: of.count_webhook_change(gone, 1_700_000_000_000),
+            "pending": lambda: workspaces.waiting_in_order(store, home),
+        }
+        for name, asked in calls.items():
+            with pytest.raises(RedisUnavailable) as raised:
+                await asked()
+            told[name] = str(raised.value)
+        with capture_logs() as logs:
+            assert not await store.audit.keep("workspace.update", gone, {}, {})
+        told["audit"] = logs[0]["problem"]
+        told["check"] = next(one.detail for one in await look_at_servers(store) if one.subject == "redis")
+        return told
+
+    with installed(urls, P) as many:
+        many.do(workspaces.add, home, "zeckta", Wanted("https://w.example/hooks", width=P), None)
+        stop(servers[1])
+        told = many.do(ask)
+    assert dict.fromkeys(told, f"Redis at {urls[1]} does not answer within 2 s") == told
+
+
 def test_metrics(servers: list[RedisServer], end: End) -> None:
     """The exporter adds up what answers, and says how many partitions do not; with one partition it has no such figure."""
 
@@ -143,6 +189,49 @@ def test_metrics(servers: list[RedisServer], end: End) -> None:
     assert [1, 0, 12] == [whole[name] for name in names]
     assert [1, 4, len(THERE)] == [found[name] for name in names]
     assert found["dispatcher_redis_memory_bytes"] < whole["dispatcher_redis_memory_bytes"]
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_counters_never_fall(servers: list[RedisServer], end: End, gone: int) -> None:
+    """A counter to which an absent partition adds is left out of that scrape: it would fall, and Prometheus would count all again."""
+    urls = [one.url for one in servers]
+    settings = Settings(_env_file=None, redis_url=" ".join(urls), partitions=P, broker_url=urls[0])
+
+    def counters() -> dict[str, float]:
+        found = {one.name: one for one in InstallationCollector(settings).collect()}
+        assert "dispatcher_waiting_callbacks" in found
+        return {
+            name: sum(sample.value for sample in one.samples)
+            for name, one in found.items()
+            if one.type == "counter"
+        }
+
+    fill(servers)
+    with installed(urls, P) as many:
+        many.worlds[0].call("hset", many.worlds[0].keys.api_refused, "wrong", 7)
+    whole = {"dispatcher_all_rejected": len(NAMES), "dispatcher_api_refused": 7}
+    assert whole == counters()
+    end(servers[gone])
+    assert ({} if gone == 0 else {"dispatcher_api_refused": 7}) == counters()
+
+
+def test_refused_calls_of_the_previous_redis(servers: list[RedisServer], end: End) -> None:
+    """Calls refused before the installation grew are part of the counter: it is not known while the previous Redis is away."""
+    here, previous = servers
+
+    async def totals() -> dict[str, int]:
+        of = GrownServers(PlainServers([here.url], keys_of("dispatcher", P)), previous.url, "dispatcher")
+        try:
+            for n in (0, P):
+                await of.wire(n).call("HSET", of.keys[n].api_refused, "rate", 2)
+            whole = await RefusalsAcross(Partitions(of)).totals()
+            assert 4 == whole["rate"]
+            end(previous)
+            return await RefusalsAcross(Partitions(of)).totals()
+        finally:
+            await of.aclose()
+
+    assert {} == asyncio.run(totals())
 
 
 def test_workers_are_merged(servers: list[RedisServer], end: End) -> None:

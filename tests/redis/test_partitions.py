@@ -374,13 +374,15 @@ class Away(PlainServers):
         super().__init__([url], keys_of(PREFIX, count))
         self.silent: set[int] = set()
         self.full: set[int] = set()
-        self.is_common_away = False
+        self.is_common_away = self.is_common_silent = False
+        self.asked: set[int] = set()
 
     def wire(self, partition: int) -> Any:
         """The wire of a partition."""
         real = super().wire(partition)
 
         async def call(*command: Any) -> Any:
+            self.asked.add(partition)
             if partition in self.silent:
                 raise ConnectionError("away")
             if partition in self.full and command[0] == "SET":
@@ -393,7 +395,27 @@ class Away(PlainServers):
         """A command on the common key."""
         if self.is_common_away:
             raise ConnectionError("away")
+        if self.is_common_silent:
+            await asyncio.Event().wait()
         return await super().node(0).wire.call(*command)
+
+
+def test_registries_come_before_a_server_that_is_silent(redis_url: str) -> None:
+    """Another number in a registry is noticed though the common key's server does not answer; a registry that is away is not asked."""
+
+    async def story() -> None:
+        servers = Away(redis_url)
+        first, second, _ = registries(COUNT)
+        await require_partitions(servers, PREFIX, keep=True)
+        await servers.client(0).set(servers.keys[first].count, 2 * COUNT)
+        servers.is_common_silent = True
+        servers.asked.clear()
+        with pytest.raises(OtherFormat, match=f"with {2 * COUNT} partitions"):
+            await asyncio.wait_for(require_partitions(servers, PREFIX, away=[second]), 5)
+        assert second not in servers.asked
+        await servers.aclose()
+
+    play(story())
 
 
 def test_a_worker_starts_beside_a_server_that_is_away(redis_url: str) -> None:

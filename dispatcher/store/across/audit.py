@@ -17,8 +17,9 @@ class AuditAcross(Audit):
         cls, partitions: Partitions, who: Who, retention_ms: int = 604_800_000, quiet: bool = False
     ) -> "AuditAcross":
         """The trail of an author."""
-        call = partitions.servers.wire(0).call
-        return cls(call, partitions.keys[0], partitions.url(0), who, retention_ms, quiet, partitions)
+        return cls(
+            partitions.calls(0), partitions.keys[0], partitions.url(0), who, retention_ms, quiet, partitions
+        )
 
     def by(self, who: Who) -> "AuditAcross":
         """The same trail for another author."""
@@ -49,4 +50,4 @@ class AuditAcross(Audit):
 
     def _at(self, n: int) -> Audit:
         of = self._partitions
-        return Audit(of.servers.wire(n).call, of.keys[n], of.url(n), self.who, self.retention_ms, self.quiet)
+        return Audit(of.calls(n), of.keys[n], of.url(n), self.who, self.retention_ms, self.quiet)

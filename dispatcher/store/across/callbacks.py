@@ -57,6 +57,7 @@ class CallbacksAcross(Callbacks):
     async def pending(self, workspace: str, endpoint: str | None = None) -> AsyncIterator[Pending]:
         """As Callbacks.pending; partition by partition."""
         for n in await self._partitions.of(workspace):
+            await self._partitions.require(n)
             async for one in self._at(n).pending(workspace, endpoint):
                 self._partitions.note_endpoint(one.endpoint, [n])
                 yield one

@@ -73,14 +73,35 @@ class Partitions:
 
         @functools.cache
         def at(partition: int) -> T:
-            return make(self.servers.wire(partition).call, self.keys[partition], self.url(partition))
+            return make(self.calls(partition), self.keys[partition], self.url(partition))
 
         return at
+
+    def calls(self, partition: int) -> Call:
+        """What sends a partition's commands: as its wire, but a server that is known to be away is not waited for."""
+
+        async def call(*command: Argument) -> Any:
+            await self.require(partition)
+            return await self.servers.wire(partition).call(*command)
+
+        return call
 
     async def call(self, partition: int, *command: Argument) -> Any:
         """The reply to one command on a partition's keys. Raises RedisUnavailable."""
         with translated(self.url(partition)):
-            return await self.servers.wire(partition).call(*command)
+            return await self.calls(partition)(*command)
+
+    async def require(self, partition: int) -> None:
+        """Raises RedisUnavailable if a partition's server does not answer, at once if it is known to be away."""
+        await self._presence.require(partition)
+
+    def away(self) -> dict[str, RedisUnavailable]:
+        """Why each server that is known to be away does not answer, by its URL."""
+        found = {
+            self.servers.node(some[0]).url: self._presence.problem(name)
+            for name, some in self.by_node().items()
+        }
+        return {url: problem for url, problem in found.items() if problem}
 
     def url(self, partition: int) -> str:
         """Where a partition lies, for error texts."""

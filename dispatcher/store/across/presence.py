@@ -35,13 +35,17 @@ class Presence:
         except RedisUnavailable:
             return ""
 
+    def problem(self, node: str) -> RedisUnavailable | None:
+        """Why a server does not answer; None unless it is known to be away."""
+        away_until, problem = self._away.get(node, (0.0, None))
+        return problem if time.monotonic() < away_until else None
+
     async def require(self, partition: int) -> str:
         """The name of a partition's server. Raises RedisUnavailable if it does not answer, or did not some seconds ago."""
-        node, now = self.node(partition), time.monotonic()
-        away_until, problem = self._away.get(node, (0.0, None))
-        if problem and now < away_until:
+        node = self.node(partition)
+        if problem := self.problem(node):
             raise problem
-        if now < self._present.get(node, 0.0):
+        if time.monotonic() < self._present.get(node, 0.0):
             return node
         try:
             await self._ping(node, partition)

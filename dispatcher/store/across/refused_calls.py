@@ -22,9 +22,12 @@ class RefusalsAcross(Refusals):
         self._at = partitions.on_wire(Refusals)
 
     async def totals(self) -> dict[str, int]:
-        """As Refusals.totals."""
+        """As Refusals.totals; empty if a partition that counts does not answer: the rest would look like counters that fell."""
+        answers = await self._answers(lambda n: self._at(n).totals())
+        if len(answers) < len(self._among):
+            return {}
         found = Counter(dict.fromkeys(REASONS, 0))
-        for some in (await self._answers(lambda n: self._at(n).totals())).values():
+        for some in answers.values():
             found.update(some)
         return dict(found)
 

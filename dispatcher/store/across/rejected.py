@@ -37,6 +37,7 @@ class RejectedAcross(Rejected):
     async def remove(self, ids: Sequence[str]) -> None:
         """As Rejected.remove; ids are `partition:id`. Raises InvalidInput for others."""
         for n, some in by_partition(self._partitions, ids).items():
+            await self._partitions.require(n)
             await self._at(n).remove(some)
 
     async def counts(self) -> dict[str, int]:

@@ -61,7 +61,7 @@ class WorkspacesAcross(Workspaces):
     async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
         """As Workspaces.count_webhook_change."""
         home = self._partitions.partitioning.home(workspace)
-        return await self._at(home).count_webhook_change(workspace, now_ms)
+        return await self._partitions.ask(home, lambda n: self._at(n).count_webhook_change(workspace, now_ms))
 
     async def write(
         self,
@@ -95,7 +95,9 @@ class WorkspacesAcross(Workspaces):
         """As Workspaces.endpoints; raises RedisUnavailable if one of the workspace's partitions does not answer."""
         found: dict[str, Owned] = {}
         for n in await self._partitions.of(workspace):
-            for one in await self._at(n).endpoints(workspace, subscription):
+            for one in await self._partitions.ask(
+                n, lambda n: self._at(n).endpoints(workspace, subscription)
+            ):
                 known = found.get(one.id)
                 found[one.id] = one if known is None else _together(known, one)
                 self._partitions.note_endpoint(one.id, [n])
@@ -104,7 +106,7 @@ class WorkspacesAcross(Workspaces):
     async def forget_failing(self, workspace: str, subscription: str) -> None:
         """As Workspaces.forget_failing."""
         for n in await self._partitions.of(workspace):
-            await self._at(n).forget_failing(workspace, subscription)
+            await self._partitions.ask(n, lambda n: self._at(n).forget_failing(workspace, subscription))
 
     async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
         """As Workspaces.remove; the home partition comes last, so that a run which broke off can be repeated."""
@@ -134,7 +136,9 @@ class WorkspacesAcross(Workspaces):
         found: dict[str, int] = {}
         for n in await self._partitions.of(workspace):
             if n != home:
-                for id_, count in (await self._at(n).waiting(workspace)).items():
+                for id_, count in (
+                    await self._partitions.ask(n, lambda n: self._at(n).waiting(workspace))
+                ).items():
                     found[id_] = found.get(id_, 0) + count
         return {id_: found.get(id_, 0) for id_ in ids}
 
