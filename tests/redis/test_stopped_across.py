@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.growth import Growth
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Stopped
 from tasks import wiring
@@ -12,6 +14,11 @@ from tests.world import callback
 
 URL = "https://acme.example:443"
 NAME = f"acme {URL}"
+
+
+async def state(store: wiring.Store) -> list[str]:
+    """What the list of endpoints shows."""
+    return [one.state for one in await endpoints.chosen(store, "acme", None)]
 
 
 async def stop(store: wiring.Store, *, resume: bool) -> Any:
@@ -26,6 +33,7 @@ def test_stopped_where_nothing_came_yet(two_urls: list[str]) -> None:
         many.waiting("acme", "e1")
         assert Stopped.CHANGED is many.do(stop, resume=False)
         assert Stopped.SAME is many.do(stop, resume=False)
+        assert ["stopped"] == many.do(state)
         _, *others = [many.worlds[n] for n in many.partitioning.all_of("acme", 3)]
         for number, world in enumerate(others):
             world.accept(callback(f"n{number}", endpoint=NAME, message="m", timestamp_ms=world.now))
@@ -57,3 +65,40 @@ def test_stopped_of_a_removed_workspace(two_urls: list[str]) -> None:
         many.do(stop, resume=False)
         key = endpoint_id(NAME)
         assert 1 == sum(world.call("exists", world.keys.endpoint(key)) for world in many.worlds)
+
+
+def test_stopped_after_growth(two_urls: list[str]) -> None:
+    """An endpoint that only the previous Redis knows is stopped in its workspace's home too, for what comes there."""
+    previous, new = two_urls
+    with installed([previous], 1) as before:
+        before.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
+        before.waiting("acme", "e1")
+    with installed([new], 8, previous_redis_url=previous) as many:
+
+        async def grow() -> None:
+            servers = wiring.servers(many.settings)
+            await Growth(Partitions(servers, needs_all=True), "dispatcher").copy()
+            await servers.aclose()
+
+        home = many.of("acme")
+        home.run(grow())
+        assert Stopped.CHANGED is many.do(stop, resume=False)
+        assert ["stopped"] == many.do(state)
+        home.accept(callback("n", endpoint=NAME, message="m", timestamp_ms=home.now))
+        assert not home.claim(NAME).callbacks
+        assert Stopped.CHANGED is many.do(stop, resume=True)
+        assert ["n"] == home.deliver_all(NAME)
+
+
+def test_stopped_in_some(two_urls: list[str]) -> None:
+    """One that is stopped in some partitions only, as after a run that broke off, is not shown as stopped; the next run stops it in all."""
+    with installed(two_urls, 8) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks", width=2), None)
+        home, other = [many.worlds[n] for n in many.partitioning.all_of("acme", 2)]
+        for number, world in enumerate((home, other)):
+            world.accept(callback(f"e{number}", endpoint=NAME, message=f"m{number}", timestamp_ms=world.now))
+        home.run(home.ledger.stop(endpoint_id(NAME)))
+        assert ["waiting"] == many.do(state)
+        assert Stopped.CHANGED is many.do(stop, resume=False)
+        assert ["stopped"] == many.do(state)
+        assert not other.claim(NAME).callbacks
