@@ -35,7 +35,9 @@ class CallbacksAcross(Callbacks):
 
     async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
         """As Callbacks.of_message."""
-        some = await self._partitions.known(workspace, lambda n: self._at(n).of_message(workspace, uuid, last))
+        some = await self._partitions.known(
+            workspace, lambda n: self._at(n).of_message(workspace, uuid, last)
+        )
         if len(some) > 1:  # the workspace's width was changed meanwhile
             return sorted((one for of in some for one in of), key=lambda one: one.accepted_ms)[-last:]
         return some[0] if some else []
