@@ -29,6 +29,7 @@ GLOBALS = frozenset(
         "tostring",
         "pcall",
         "error",
+        "next",
     ]
 )
 """All that scripts may use of what Lua and Redis have."""

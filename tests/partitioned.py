@@ -86,7 +86,7 @@ class Partition:
         self.ledger = self.ledgers[number]
         self.metrics = Metrics()
         self.workspaces = Workspaces(self.client, self.keys, SecretBox())
-        self.workspaces.is_divided = True
+        self.workspaces.partitions = partitions
         self._widths = widths
         self.cache = Counted(self.workspaces)
         self.routing = Routing(Router(Partitioning(partitions), number), self.ledgers.__getitem__)

@@ -7,6 +7,7 @@ the body of a function. These rules say which is which, by the statements that b
 - `local function`, `do`, and `local` without a value define; a run does not set the latter anew, so what a run finds
   there it must have written itself;
 - so does a `local` in capitals whose value calls nothing and reads no argument: a constant;
+- a `local` whose value is an empty table is that in each run: the same one, if the run before left it empty;
 - any other `local` is set anew in each run;
 - everything else runs.
 """
@@ -24,8 +25,23 @@ _GOES_ON = re.compile(r"\s|(?:end|else|elseif|\}|\))\b|[})]")
 _LOCAL = re.compile(r"local ([\w, ]+?)(?:\s*=\s*(.+))?(?:\s*--.*)?", re.DOTALL)
 _CONSTANTS = re.compile(r"[A-Z\d_]+(?:, [A-Z\d_]+)*")
 _OF_A_RUN = re.compile(r"[\w)]\(|\b(?:KEYS|ARGV)\b")
+_EMPTY = re.compile(r"\{\}(?:, \{\})*")
 _ALLOWS_OOM = re.compile(r"^redis\.call\('DEL', PREFIX \.\. 'never'\).*$", re.MULTILINE)
 """How a script says that it works when Redis is full; a function has a flag for that."""
+LUA_NAMES = (
+    "redis, string, math, table, tonumber, tostring, unpack, select, ipairs, pairs, next, pcall, error, type"
+)
+_GLOBALS = f"""local register = redis.register_function
+local function globals() return {LUA_NAMES} end
+local {LUA_NAMES}
+local function look_up_names()
+if not redis then {LUA_NAMES} = globals() end
+end
+"""
+"""Lua's names as locals of the library: a function of Redis finds a global only behind several tables.
+
+They are not there yet when the library is loaded, so its first run looks them up.
+"""
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 
 
@@ -34,7 +50,7 @@ def library() -> tuple[str, str]:
     """The library's name, which its content decides, and its text for FUNCTION LOAD."""
     body = "\n".join(_function(name) for name in NAMES)
     name = f"dispatcher_{hashlib.sha256(body.encode()).hexdigest()[:16]}"
-    return name, f"#!lua name={name}\nlocal LIBRARY = '{name}'\n{body}"
+    return name, f"#!lua name={name}\nlocal LIBRARY = '{name}'\n{_GLOBALS}{body}"
 
 
 @functools.cache
@@ -50,7 +66,8 @@ def is_of_another_version(name: str) -> bool:
 
 def _function(name: str) -> str:
     script = text_of(name)
-    lines, resets = ["do", "local KEYS, ARGV"], []
+    # Lua allows a function 200 locals: so each script has one of its own
+    lines, resets = ["do", "local function define()", "local KEYS, ARGV"], []
     for included in _INCLUDE.findall(script):
         defined, run = _split(fragment(included))
         lines += [*defined, f"local function reset_{included}()", *run, "end"]
@@ -58,12 +75,17 @@ def _function(name: str) -> str:
     defined, run = _split(_ALLOWS_OOM.sub("", script))
     # Lua allows a function 60 names from outside: so each fragment resets its own, and the body calls one function
     lines += ["local function reset()", *resets, "end", *defined]
-    lines += ["local function run(keys, arguments)", "KEYS, ARGV = keys, arguments", "reset()", *run, "end"]
+    lines += [
+        "local function run(keys, arguments)",
+        "KEYS, ARGV = keys, arguments",
+        "look_up_names()",
+        "reset()",
+        *run,
+        "end",
+    ]
     flags = "{ 'allow-oom' }" if _ALLOWS_OOM.search(script) else "{}"
-    lines.append(
-        f"redis.register_function{{ function_name = LIBRARY .. '_{name}', callback = run, flags = {flags} }}"
-    )
-    return "\n".join([*lines, "end", ""])
+    lines.append(f"register{{ function_name = LIBRARY .. '_{name}', callback = run, flags = {flags} }}")
+    return "\n".join([*lines, "end", "define()", "end", ""])
 
 
 def _split(text: str) -> tuple[list[str], list[str]]:
@@ -75,6 +97,9 @@ def _split(text: str) -> tuple[list[str], list[str]]:
             defined.append(statement)
         elif not found:
             run.append(statement)
+        elif _EMPTY.fullmatch(found[2]):
+            defined.append(statement)
+            run += [f"if next({name}) then {name} = {{}} end" for name in found[1].split(", ")]
         elif _CONSTANTS.fullmatch(found[1]) and not _OF_A_RUN.search(found[2]):
             defined.append(statement)
         else:

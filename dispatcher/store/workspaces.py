@@ -37,8 +37,8 @@ READ_AT_ONCE = 500
 class Workspaces:
     """Reads and changes workspaces in Redis."""
 
-    is_divided = False
-    """Whether the installation has several partitions, so that a workspace can be spread over some."""
+    partitions = 1
+    """Over how many partitions a workspace can be spread."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Workspaces:
         return await self.write(workspace, change)
 
     def _width(self, width: int | None, before: int) -> dict[str, Any]:
-        """The field that spreads a workspace over `width` partitions; none if that is None or nothing new.
+        """The field that spreads a workspace over `width` partitions, at most all; none if that is None or nothing new.
 
         It only grows, because what waits stays where it is, and is looked for where it may be. Raises InvalidInput.
         """
@@ -182,10 +182,13 @@ class Workspaces:
             return {}
         if not 1 <= width <= MOST_WIDTH:
             raise InvalidInput(f"a workspace's width is 1 to {MOST_WIDTH} partitions, not {width}")
-        if not self.is_divided:
+        if self.partitions == 1:
             raise InvalidInput(
                 f"this installation has one partition (DISPATCHER_PARTITIONS): a workspace's width is 1, not {width}"
             )
+        width = min(width, self.partitions)
+        if width == before:
+            return {}
         if width < before:
             raise InvalidInput(
                 f"the workspace is spread over {before} partitions, and cannot be spread over fewer: {width}"

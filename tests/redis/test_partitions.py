@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError, OutOfMemoryError
 from structlog.testing import capture_logs
 
 from config.settings import Settings
-from dispatcher.errors import OtherFormat
+from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.rules.ownership import Member
 from dispatcher.rules.partitions import Partitioning

@@ -1,6 +1,7 @@
 """A workspace that is spread over several partitions: its record lies in each, and what is asked of it is put together."""
 
 from collections.abc import Iterator
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dispatcher.store.across.messages import MessagesAcross
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.arguments import ToAccept
+from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Stopped
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
@@ -27,7 +29,7 @@ from tasks.actions.workspaces import Wanted
 from tests.command import command
 from tests.divided import Installed, installed, two_servers
 from tests.messages import change
-from tests.world import TOKEN, callback
+from tests.world import TOKEN, World, callback
 
 P = 8
 NAME, ENDPOINT = "acme", "acme https://a.example:443"
@@ -45,6 +47,11 @@ def many(redis_url: str) -> Iterator[Installed]:
 def places(many: Installed, width: int = 3) -> list[int]:
     """The partitions of the workspace, its home first."""
     return many.partitioning.all_of(NAME, width)
+
+
+def places_of(many: Installed, width: int) -> list[World]:
+    """The workspace's partitions."""
+    return [many.worlds[n] for n in places(many, width)]
 
 
 def records(many: Installed) -> dict[int, dict[bytes, bytes]]:
@@ -91,7 +98,37 @@ def test_width_only_grows(many: Installed) -> None:
     assert not many.do(workspaces.update, NAME, Wanted(width=3))
     assert before == records(many)
     many.do(workspaces.update, NAME, Wanted(width=64))  # more than there are partitions
-    assert [*range(P)] == [*records(many)]
+    assert {n: str(P).encode() for n in range(P)} == {n: one[b"width"] for n, one in records(many).items()}
+    assert not many.do(workspaces.update, NAME, Wanted(width=20))
+
+
+def test_each_partition_has_its_share_of_the_limits(redis_url: str) -> None:
+    """Of a workspace in four partitions each takes a quarter of what may be under way, of the rate, and of what may wait."""
+    with installed([redis_url], P) as many:
+        limits = Wanted(URL, width=4, max_concurrency=10, rate_per_second=100)
+        many.do(workspaces.add, NAME, "zeckta", limits, None)
+        for n, world in enumerate(places_of(many, 4)):
+            world.lead()
+            world.call("hset", world.keys.endpoint(endpoint_id(ENDPOINT)), "window", 99)
+            world.accept(*(callback(f"e{n}-{i}", endpoint=ENDPOINT, message=f"{i}") for i in range(40)))
+            claim = world.claim(ENDPOINT, 50)
+            assert (2, 40) == (len(claim.callbacks), claim.wait_ms), "25 a second"
+        many.do(workspaces.update, NAME, Wanted(rate_per_second=0))
+        assert {1} == {len(world.claim(ENDPOINT, 50).callbacks) for world in places_of(many, 4)}, (
+            "three in all"
+        )
+
+
+def test_each_partition_has_its_share_of_what_may_wait(redis_url: str) -> None:
+    """Of MAX_WAITING_PER_ENDPOINT 10 each of four partitions takes three."""
+    with installed([redis_url], P) as many:
+        many.do(workspaces.add, NAME, "zeckta", Wanted(URL, width=4), None)
+        for n, world in enumerate(places_of(many, 4)):
+            world.lead()
+            world.ledger.options = changed(world.ledger.options, max_waiting=10)
+            made = [callback(f"e{n}-{i}", endpoint=ENDPOINT, message=f"{i}") for i in range(12)]
+            _, words = world.accept(*made)
+            assert ["accepted"] * 3 + ["full"] * 9 == words
 
 
 def test_one_partition_has_no_width(redis_url: str) -> None:

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from dispatcher.store.functions import _statements, library
+from dispatcher.store.functions import LUA_NAMES, NAMES, _statements, library
 from dispatcher.store.script_text import fragment
-from tests.lua_source import parse, text_of, word
+from tests.lua_source import GLOBALS, parse, text_of, word
 from tests.unit.test_lua import FILES
 
 
@@ -35,10 +35,20 @@ def test_the_rules() -> None:
     _, text = library()
     assert "local function parse_entry(text)" in text
     assert "local SHORT = { delivered = 'd', d = 'delivered' }" in text
-    assert text.count("\nentries_and_bodies = {}\n") == 1
+    assert text.count("\nlocal entries_and_bodies = {}\n") == 1
+    assert text.count("\nif next(entries_and_bodies) then entries_and_bodies = {} end\n") == 1
+    assert text.count("\nwords_of_entries, new_expiries, is_entry_left = {}, {}, false\n") == 1
     assert "'never'" not in text
     assert "local keeps_body\n" in text
     assert fragment("prologue") not in text
+
+
+def test_names_of_lua() -> None:
+    """What scripts use of Lua and Redis is local in the library, but for what a server may lack."""
+    assert GLOBALS - {"KEYS", "ARGV", "cmsgpack"} == set(LUA_NAMES.split(", "))
+    _, text = library()
+    assert f"\nlocal {LUA_NAMES}\n" in text
+    assert text.count("\nlook_up_names()\n") == len(NAMES)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -28,12 +28,11 @@ MOST_COPIES = 20
 class WorkspacesAcross(Workspaces):
     """As Workspaces, of all partitions."""
 
-    is_divided = True
-
     def __init__(
         self, partitions: Partitions, make: "Callable[[redis.asyncio.Redis, Keys, str], Workspaces]"
     ) -> None:
         self._partitions = partitions
+        self.partitions = partitions.partitioning.partitions
         self._at = partitions.readers(make)
         self.record = self._at(0).record
         self.installation = InstallationAcross(partitions)

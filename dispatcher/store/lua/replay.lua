@@ -47,7 +47,9 @@ if stamp then
 end
 local record = key_of('endpoint', endpoint_id)
 local waiting = tonumber(redis.call('HGET', record, 'waiting') or 0)
-if tonumber(max_waiting) > 0 and waiting >= max_waiting / 2 then return { 'full', now } end
+if tonumber(max_waiting) > 0 and waiting >= max_waiting / workspace_of(workspace).width / 2 then
+  return { 'full', now }
+end
 
 local due = int(now + in_ms)
 local expires = int(due + ttl_ms)

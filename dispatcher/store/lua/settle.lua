@@ -86,8 +86,7 @@ local function look_for_more(endpoint)
 end
 
 local function settle_endpoint(reply, endpoint_id, wanted, number)
-  local endpoint = load_endpoint(endpoint_id, 'all')
-  endpoint.breaker = 'same'
+  local endpoint = load_learned(endpoint_id)
   local words = settle_callbacks(endpoint, number)
   look_for_more(endpoint)
   local down = int(endpoint.down_since)

@@ -33,15 +33,16 @@ local function touch(endpoint_id)
   return endpoint
 end
 
--- Whether `max_waiting` callbacks wait for the endpoint, those in chains and leased ones included.
+-- Whether a workspace's share of `max_waiting` waits for the endpoint, in chains and leased ones included.
 local waiting_at = {}
-local function is_full(endpoint_id, max_waiting)
+local function is_full(workspace, endpoint_id, max_waiting)
   if max_waiting == 0 then return false end
   if not waiting_at[endpoint_id] then
     waiting_at[endpoint_id] = tonumber(redis.call('HGET', key_of('endpoint', endpoint_id), 'waiting') or 0)
   end
   local endpoint = touched[endpoint_id]
-  return waiting_at[endpoint_id] + (endpoint and endpoint.added or 0) >= max_waiting
+  local waiting = waiting_at[endpoint_id] + (endpoint and endpoint.added or 0)
+  return waiting >= max_waiting / workspace_of(workspace).width
 end
 
 -- What a batch adds to entries and bodies, to lanes and to the expiries, written in one call each, in this

@@ -2,6 +2,17 @@
 
 local FIRST_PAUSE_MS, MAX_PAUSE_MS, FAILURES -- set by settle from its arguments
 
+-- An endpoint with what is known of its attempts, for a caller that counts its leases itself.
+local function load_learned(endpoint_id)
+  local endpoint, h =
+    load_endpoint(endpoint_id, 'all', 'failures', 'pause_ms', 'down_since', 'failing', 'gone', 'p95')
+  local function number(place) return not h[place] and 0 or tonumber(h[place]) end
+  endpoint.failures, endpoint.pause_ms, endpoint.down_since = number(9), number(10), number(11)
+  endpoint.failing, endpoint.gone, endpoint.p95 = number(12), number(13), tonumber(h[14])
+  endpoint.breaker = 'same'
+  return endpoint
+end
+
 -- Pauses the endpoint for `length_ms`, or for Retry-After (`retry_after_ms`) if that is longer.
 local function open_breaker(endpoint, length_ms, retry_after_ms)
   endpoint.pause_ms = math.min(length_ms, MAX_PAUSE_MS)
@@ -66,7 +77,9 @@ end
 local LEARNED = { 'window', 'failures', 'pause', 'pause_ms', 'down_since', 'failing', 'gone' }
 local function learned_of(endpoint)
   local values = {}
-  for _, name in ipairs(LEARNED) do values[name] = endpoint[name] end
+  for i = 1, #LEARNED do
+    values[LEARNED[i]] = endpoint[LEARNED[i]]
+  end
   return values
 end
 
@@ -81,7 +94,8 @@ local function write_learned(endpoint, before)
   if endpoint.last_failure then
     fields[#fields + 1], fields[#fields + 2] = 'last_failure', endpoint.last_failure
   end
-  for _, name in ipairs(LEARNED) do
+  for i = 1, #LEARNED do
+    local name = LEARNED[i]
     if endpoint[name] ~= before[name] then
       fields[#fields + 1], fields[#fields + 2] = name, int(endpoint[name])
     end

@@ -17,7 +17,7 @@ end
 -- The hour's counter of what was delivered within `ms`: one of a row of counters, each 19 % (a quarter of an
 -- octave) wider than the one before.
 local function delivered_within(ms)
-  return 'd' .. math.floor(4 * math.log(math.max(ms, 1)) / math.log(2) + 0.000001)
+  return 'd' .. int(4 * math.log(math.max(ms, 1)) / math.log(2) + 0.000001)
 end
 
 -- Takes the change for one endpoint, for a caller that writes it itself.
@@ -50,18 +50,22 @@ do -- the rest is private to this file
     if redis.call('HINCRBY', key, 'waiting', int(n)) < 0 then redis.call('HDEL', key, 'waiting') end
   end
 
+  local function write_unit(unit, fields)
+    local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
+    local key, life = key_of('stats', unit, int(now / length)), unit == 'minute' and DAY or 8 * DAY
+    for field, n in pairs(fields) do
+      local ok = guarded(write_counter, key, field, n, life, unit ~= 'minute')
+      if not ok and string.find(problem, 'WRONGTYPE', 1, true) then return end -- the whole key
+    end
+  end
+
   -- A counter that cannot be written is lost: no callback may fail because of it.
   function write_counts()
     for endpoint_id, n in pairs(waiting_changes) do
       if n ~= 0 then guarded(write_waiting, endpoint_id, n) end
     end
     for unit, fields in pairs(counts) do
-      local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
-      local key, life = key_of('stats', unit, math.floor(now / length)), unit == 'minute' and DAY or 8 * DAY
-      for field, n in pairs(fields) do
-        local ok = guarded(write_counter, key, field, n, life, unit ~= 'minute')
-        if not ok and string.find(problem, 'WRONGTYPE', 1, true) then break end -- the whole key
-      end
+      if next(fields) then write_unit(unit, fields) end
     end
   end
 end

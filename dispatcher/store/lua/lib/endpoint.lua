@@ -12,11 +12,6 @@
 --     is_kept            true: the operator stopped it (`endpoint stop`), and its record has no time to live
 --     stopped            true: that, or its subscription is paused
 --     pause              end of its pause by the breaker or a Retry-After (ms since 1970; 0: none)
---     pause_ms           length of the breaker's last pause
---     failures           in a row
---     down_since         ms since 1970; 0: it is not down
---     failing, gone      since when every attempt failed; was answered 410 (ms since 1970; 0: not the last)
---     p95                duration that 95 of 100 attempts stay below, ms; nil: not known
 --     tat                when the bucket of tokens would be empty (GCRA), ms since 1970
 --     seen               when `keep` last renewed its record (lib/batch.lua), ms since 1970
 --   as computed by `assess`
@@ -40,21 +35,29 @@
 --   in accept and settle
 --     lane_is_empty      nothing is in its lane, or still to be written to it
 --   in settle (lib/breaker.lua)
+--     pause_ms           length of the breaker's last pause
+--     failures           in a row
+--     down_since         ms since 1970; 0: it is not down
+--     failing, gone      since when every attempt failed; was answered 410 (ms since 1970; 0: not the last)
+--     p95                duration that 95 of 100 attempts stay below, ms; nil: not known
 --     breaker            what became of the breaker: same, opened or closed
 --     last_failure       the field of the record, if an attempt failed
 
 -- A workspace's revision and limits, or those of a subscription: `of` is `workspace`, or
 -- `workspace.subscription`, whose fields have its name after a colon. Read once a script.
+-- Of a workspace in several partitions each has its share of the limits.
 local workspaces = {}
 local function workspace_of(of)
   if not workspaces[of] then
     local id, name, dot = of, '', string.find(of, '.', 1, true)
     if dot then id, name = string.sub(of, 1, dot - 1), ':' .. string.sub(of, dot + 1) end
     local h = redis.call('HMGET', key_of('workspace', id), 'revision', 'ordering' .. name,
-      'max_concurrency' .. name, 'rate_per_second' .. name, 'state' .. name)
+      'max_concurrency' .. name, 'rate_per_second' .. name, 'state' .. name, 'width')
+    local width = tonumber(h[6] or 1)
     workspaces[of] = {
-      id = id, revision = h[1], ordering = h[2] or 'first_attempt', max = tonumber(h[3] or MAX_CONCURRENCY),
-      rate = tonumber(h[4] or 0), is_paused = h[5] == 'paused',
+      id = id, revision = h[1], ordering = h[2] or 'first_attempt', width = width,
+      max = math.ceil(tonumber(h[3] or MAX_CONCURRENCY) / width), rate = tonumber(h[4] or 0) / width,
+      is_paused = h[5] == 'paused',
     }
   end
   return workspaces[of]
@@ -62,26 +65,26 @@ end
 
 -- `skips`: whose leases are not counted: those of `idle` endpoints, where nothing waits by the record; or of
 -- `all`, for a caller that counts them itself.
-local function load_endpoint(endpoint_id, skips)
+-- `...`: more fields to read. Returns the endpoint, and the fields of its record; those of `...` begin at 9.
+local function load_endpoint(endpoint_id, skips, ...)
   local START_WINDOW, MAX_HINT_MS = 2, 60000
   local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
-    'stopped', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting', 'failing', 'gone')
+    'stopped', 'tat', 'seen', 'waiting', ...)
   local of = h[1] and string.match(h[1], '^%S+')
   local limits = of and workspace_of(of) or { max = MAX_CONCURRENCY, rate = 0 }
-  local hinted_until = tonumber(h[3] or 0)
+  local hinted_until = not h[3] and 0 or tonumber(h[3])
   if hinted_until > now + MAX_HINT_MS then hinted_until = 0 end -- Redis's clock went back
   return {
     id = endpoint_id, name = h[1] or '', workspace = limits.id, revision = limits.revision or '',
     ordering = limits.ordering, max = limits.max, rate = limits.rate,
     window = math.min(tonumber(h[2] or START_WINDOW), limits.max),
-    hinted_until = hinted_until, pause = tonumber(h[4] or 0), is_kept = h[5] ~= false,
-    stopped = h[5] ~= false or limits.is_paused or false,
-    tat = tonumber(h[6] or 0), seen = tonumber(h[7] or 0), failures = tonumber(h[8] or 0),
-    pause_ms = tonumber(h[9] or 0), p95 = tonumber(h[10]), down_since = tonumber(h[11] or 0),
-    waiting = tonumber(h[12] or 0), failing = tonumber(h[13] or 0), gone = tonumber(h[14] or 0),
-    leased = (skips == 'all' or skips == 'idle' and h[12] == '0') and 0
+    hinted_until = hinted_until, pause = not h[4] and 0 or tonumber(h[4]), is_kept = h[5] ~= false,
+    stopped = h[5] ~= false or limits.is_paused or false, tat = not h[6] and 0 or tonumber(h[6]),
+    seen = not h[7] and 0 or tonumber(h[7]), waiting = not h[8] and 0 or tonumber(h[8]),
+    lane_is_empty = false,
+    leased = (skips == 'all' or skips == 'idle' and h[8] == '0') and 0
       or redis.call('ZCARD', key_of('leased', endpoint_id)),
-  }
+  }, h
 end
 
 -- How many tokens there are now, and when the next one comes (the bucket holds those of a tenth of a second).

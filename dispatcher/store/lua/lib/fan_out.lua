@@ -20,7 +20,7 @@ do -- the rest is private to this file
     if known then word, begun = look_at_known(workspace, id, known, about) end
     local is_told_before = not known and is_known(workspace, event_id)
     others[#others + 1] = subscription
-    if begun or not (known or is_told_before or is_full(endpoint_id, max_waiting)) then
+    if begun or not (known or is_told_before or is_full(workspace, endpoint_id, max_waiting)) then
       return take_in(queue_entry, workspace, id, about, endpoint_id, message, stamp, expires_at, body, begun)
     end
     if known or is_told_before then return word or 'duplicate' end
@@ -51,12 +51,12 @@ do -- the rest is private to this file
       word = 'duplicate'
     elseif not known and endpoint_id == '' then
       word = keep_change(workspace, id, about, message, expires_at)
-    elseif not known and #others > 0 and is_full(endpoint_id, max_waiting) then
+    elseif not known and #others > 0 and is_full(workspace, endpoint_id, max_waiting) then
       word = fail_full(queue_entry, workspace, id, about, endpoint_id, message, expires_at, body)
     elseif word == 'conflict' then
       local detail = 'eventId ' .. id .. ' was accepted before for another status change; that one stands'
       keep_rejected(queue_entry, 'conflict', detail, workspace, id)
-    elseif not known and is_full(endpoint_id, max_waiting) then
+    elseif not known and is_full(workspace, endpoint_id, max_waiting) then
       word = 'full'
       local detail = max_waiting .. ' callbacks wait for ' .. name_of[endpoint_id]
         .. ' (MAX_WAITING_PER_ENDPOINT); enqueue again when some have gone'

@@ -15,7 +15,8 @@ end
 
 -- Texts of the entries that a batch's eventIds have already, by key (false: none), each for one look: after
 -- that it may have been written. Returns who leads intake.
-local known_texts = {}
+local known_texts
+known_texts = {} -- not one that was large once
 local function read_known(callbacks)
   local keys, entry_before = { key_of('intake') }, nil
   for queue_entry, workspace, id in callbacks do

@@ -48,7 +48,9 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
--- A whole number as text for a command: Redis itself would format it as a float, which takes longer.
-local function int(n) return string.format('%d', n) end
+-- A whole number as text for a command: Redis itself would format it as a float, which takes longer. Most are
+-- small.
+local DIGITS = { [0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9' }
+local function int(n) return DIGITS[n] or string.format('%d', n) end
 local NOW = int(now)
 local HOUR, DAY, MAX_TTL = 3600000, 86400000, 604800000 -- ms; the last is the longest ttlSeconds

@@ -39,7 +39,8 @@ local function reschedule(endpoint)
     next_ms = next_ms and math.min(next_ms, opens_at) or opens_at
   end
   if not next_ms then return unschedule(workspace, endpoint.id) end
-  redis.call('ZADD', key_of('schedule', workspace), int(next_ms), endpoint.id)
+  local next_time = int(next_ms)
+  redis.call('ZADD', key_of('schedule', workspace), next_time, endpoint.id)
   -- behind those that have waited longer
-  redis.call('ZADD', key_of('schedule'), 'LT', int(math.max(next_ms, now)), workspace)
+  redis.call('ZADD', key_of('schedule'), 'LT', next_ms > now and next_time or NOW, workspace)
 end
