@@ -3,6 +3,7 @@
 from typing import Any
 
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.growth import Growth
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Stopped
@@ -102,3 +103,21 @@ def test_stopped_in_some(two_urls: list[str]) -> None:
         assert Stopped.CHANGED is many.do(stop, resume=False)
         assert ["stopped"] == many.do(state)
         assert not other.claim(NAME).callbacks
+
+
+def test_services_note_no_endpoints(two_urls: list[str]) -> None:
+    """A service reads a workspace's endpoints, and finds who holds one, without noting any: it would note more and more."""
+    with installed(two_urls, 8) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
+        many.waiting("acme", "e1")
+
+        async def read() -> tuple[int, list[int]]:
+            servers = wiring.servers(many.settings)
+            of = Partitions(servers, needs_all=True)
+            found = WorkspacesAcross(of, lambda *of_one: wiring.workspaces(many.settings, *of_one))
+            [endpoint] = await found.endpoints("acme")
+            holders = await of.with_endpoint(endpoint.id)
+            await servers.aclose()
+            return len(of._holders), holders
+
+        assert (0, [many.partitioning.home("acme")]) == many.worlds[0].run(read())

@@ -15,7 +15,6 @@ from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Failed, Retry
 from dispatcher.store.across.messages import MessagesAcross
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Stopped
@@ -159,22 +158,6 @@ def test_reads(many: Installed) -> None:
     waits, failed, waiting, found, message, every, counted = many.do(read)
     assert (4, ["f2", "f1", "f0"], ["w0", "w1", "w2", "w3"]) == (waits, failed, waiting)
     assert ("w2", ["f1"], [("https://a.example:443", 4)], 3) == (found, message, every, counted)
-
-
-def test_services_note_no_endpoints(many: Installed) -> None:
-    """A service reads a workspace's endpoints, and finds who holds one, without noting any: it would note more and more."""
-
-    async def read() -> tuple[int, list[int]]:
-        servers = wiring.servers(many.settings)
-        of = Partitions(servers, needs_all=True)
-        found = WorkspacesAcross(of, lambda *of_one: wiring.workspaces(many.settings, *of_one))
-        [endpoint] = await found.endpoints(NAME)
-        holders = await of.with_endpoint(endpoint.id)
-        await servers.aclose()
-        return len(of._holders), holders
-
-    accepted(many, "w0", "w1")
-    assert (0, sorted(places(many)[:2])) == many.worlds[0].run(read())
 
 
 def test_changes(many: Installed) -> None:
