@@ -5,7 +5,6 @@ import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from types import TracebackType
 
 import redis.asyncio
@@ -40,31 +39,17 @@ def line(number: int, workspace: str = "acme", message: str | None = None, refer
     return json.dumps(change | {"timestamp": "2026-06-09T13:04:57Z"}).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Wide(Workspace):
-    """A workspace over several partitions."""
+class Counted(WorkspaceCache):
+    """A cache that notes what it is asked for."""
 
-    width: int = 1
-
-
-class Widths(WorkspaceCache):
-    """Workspaces as they are read, with the widths that a test gives them."""
-
-    def __init__(self, workspaces: Workspaces, widths: Mapping[str, int]) -> None:
+    def __init__(self, workspaces: Workspaces) -> None:
         super().__init__(workspaces)
-        self._widths = widths
         self.reads: list[str] = []
 
     async def get(self, workspace: str, revision: str | None = None) -> Workspace | None:
         """The workspace."""
         self.reads.append(workspace)
-        found = await super().get(workspace, revision)
-        if found is None:
-            return None
-        return Wide(
-            **{f.name: getattr(found, f.name) for f in fields(Workspace) if f.name != "width"},
-            width=self._widths.get(workspace, 1),
-        )
+        return await super().get(workspace, revision)
 
 
 class NoTurns:
@@ -101,7 +86,9 @@ class Partition:
         self.ledger = self.ledgers[number]
         self.metrics = Metrics()
         self.workspaces = Workspaces(self.client, self.keys, SecretBox())
-        self.cache = Widths(self.workspaces, widths)
+        self.workspaces.partitions = partitions
+        self._widths = widths
+        self.cache = Counted(self.workspaces)
         self.routing = Routing(Router(Partitioning(partitions), number), self.ledgers.__getitem__)
         self.intake = Intake(
             Queue(self._reading.call, self.keys),
@@ -158,9 +145,9 @@ class Partition:
         return int(await self.client.zcard(self.keys.forwarded))
 
     async def add(self, *workspaces: str) -> None:
-        """Makes workspaces here."""
+        """Makes workspaces here, as wide as they are to be."""
         for workspace in workspaces:
-            await self.workspaces.add(workspace, "zeckta", URL, now_ms=1)
+            await self.workspaces.add(workspace, "zeckta", URL, now_ms=1, width=self._widths.get(workspace))
 
     async def accepted(self, workspace: str, message: str) -> list[str]:
         """The eventIds of a message, in the order of acceptance."""

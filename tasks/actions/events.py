@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.endpoint_name import EndpointName
@@ -131,11 +131,22 @@ async def page(events: AsyncIterator[StoredCallback], offset: int, limit: int) -
 
 
 async def of_message(store: wiring.Store, message: str, workspace: str | None) -> list[StoredCallback]:
-    """A message's events in order of acceptance, in one workspace or in all. Raises NotFound for an unknown one."""
+    """A message's events in order of acceptance, in one workspace or in all. Raises NotFound for an unknown one.
+
+    Raises RedisUnavailable if none is found, and partitions did not answer.
+    """
     if workspace:
         await store.workspaces.require(workspace)
     names = [workspace] if workspace else await store.workspaces.names()
-    return [event for name in names for event in await store.callbacks.of_message(name, message)]
+    found, problem = list[StoredCallback](), None
+    for name in names:
+        try:
+            found += await store.callbacks.of_message(name, message)
+        except RedisUnavailable as error:
+            problem = error
+    if problem and not (found and store.absent.partitions):  # else the command says what may be missing
+        raise problem
+    return found
 
 
 def time_ms(text: str | None, now_ms: int) -> int | None:

@@ -140,8 +140,9 @@ def update(
     done = "is changed" if changed else "was like that already"
     console.out.print(f"workspace {workspace} {done}{also(moved)}", markup=False)
     if changed and width is not None:
+        spread = settings.partitioning.width(width)
         console.out.print(
-            f"later status changes are spread over {width} partitions; what waits stays where it is, and is found there"
+            f"later status changes are spread over {spread} partitions; what waits stays where it is, and is found there"
         )
     _warn(warning)
 

@@ -101,6 +101,32 @@ def test_objects_name_what_is_missing(servers: list[RedisServer], end: End) -> N
     assert [12, len(THERE)] == [one["windows"]["24 h"]["failed"] for one in (whole, found)]
 
 
+def test_what_may_be_where_nothing_answers(servers: list[RedisServer], end: End) -> None:
+    """Of a workspace that is spread over both servers, what is not found while one is away may exist: that is said, with code 3."""
+    name = THERE[0]
+    with installed([one.url for one in servers], P) as many:
+        many.do(workspaces.add, name, "zeckta", Wanted(f"https://{name}.example/hooks", width=2), None)
+        many.do(workspaces.add, THERE[1], "zeckta", Wanted("https://b.example/hooks", width=2), None)
+        many.failed(name, "here")
+    end(servers[1])
+    listed = run(servers, "event", "list", "--message", "of-here", "--workspace", name, "--json")
+    assert (1, ["here"]) == (listed.returncode, [one["eventId"] for one in json.loads(listed.stdout)])
+    everywhere = run(servers, "event", "list", "--message", "of-here", "--json")
+    assert (1, listed.stdout) == (everywhere.returncode, everywhere.stdout)
+    for words in (
+        "event show elsewhere --workspace {}",
+        "event list --message elsewhere --workspace {}",
+        "event list --message elsewhere",
+        "endpoint show {} https://elsewhere.example",
+        "event replay elsewhere --workspace {}",
+    ):
+        found = run(servers, *words.format(name).split())
+        assert 3 == found.returncode, (words, found)
+        assert len(found.stderr.splitlines()) == 1, found.stderr
+        assert found.stderr.startswith("error: "), found.stderr
+        assert "Redis at unix://" in found.stderr, found.stderr
+
+
 def test_what_needs_one_partition(servers: list[RedisServer], end: End) -> None:
     """What is of one workspace is whole and the code 0 where its partition answers, and 3 where it does not."""
     fill(servers)

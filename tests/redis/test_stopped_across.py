@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.workspaces import WorkspacesAcross
+from dispatcher.store.growth import Growth
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Stopped
 from tasks import wiring
@@ -12,6 +15,11 @@ from tests.world import callback
 
 URL = "https://acme.example:443"
 NAME = f"acme {URL}"
+
+
+async def state(store: wiring.Store) -> list[str]:
+    """What the list of endpoints shows."""
+    return [one.state for one in await endpoints.chosen(store, "acme", None)]
 
 
 async def stop(store: wiring.Store, *, resume: bool) -> Any:
@@ -26,6 +34,7 @@ def test_stopped_where_nothing_came_yet(two_urls: list[str]) -> None:
         many.waiting("acme", "e1")
         assert Stopped.CHANGED is many.do(stop, resume=False)
         assert Stopped.SAME is many.do(stop, resume=False)
+        assert ["stopped"] == many.do(state)
         _, *others = [many.worlds[n] for n in many.partitioning.all_of("acme", 3)]
         for number, world in enumerate(others):
             world.accept(callback(f"n{number}", endpoint=NAME, message="m", timestamp_ms=world.now))
@@ -57,3 +66,58 @@ def test_stopped_of_a_removed_workspace(two_urls: list[str]) -> None:
         many.do(stop, resume=False)
         key = endpoint_id(NAME)
         assert 1 == sum(world.call("exists", world.keys.endpoint(key)) for world in many.worlds)
+
+
+def test_stopped_after_growth(two_urls: list[str]) -> None:
+    """An endpoint that only the previous Redis knows is stopped in its workspace's home too, for what comes there."""
+    previous, new = two_urls
+    with installed([previous], 1) as before:
+        before.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
+        before.waiting("acme", "e1")
+    with installed([new], 8, previous_redis_url=previous) as many:
+
+        async def grow() -> None:
+            servers = wiring.servers(many.settings)
+            await Growth(Partitions(servers, needs_all=True), "dispatcher").copy()
+            await servers.aclose()
+
+        home = many.of("acme")
+        home.run(grow())
+        assert Stopped.CHANGED is many.do(stop, resume=False)
+        assert ["stopped"] == many.do(state)
+        home.accept(callback("n", endpoint=NAME, message="m", timestamp_ms=home.now))
+        assert not home.claim(NAME).callbacks
+        assert Stopped.CHANGED is many.do(stop, resume=True)
+        assert ["n"] == home.deliver_all(NAME)
+
+
+def test_stopped_in_some(two_urls: list[str]) -> None:
+    """One that is stopped in some partitions only, as after a run that broke off, is not shown as stopped; the next run stops it in all."""
+    with installed(two_urls, 8) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks", width=2), None)
+        home, other = [many.worlds[n] for n in many.partitioning.all_of("acme", 2)]
+        for number, world in enumerate((home, other)):
+            world.accept(callback(f"e{number}", endpoint=NAME, message=f"m{number}", timestamp_ms=world.now))
+        home.run(home.ledger.stop(endpoint_id(NAME)))
+        assert ["waiting"] == many.do(state)
+        assert Stopped.CHANGED is many.do(stop, resume=False)
+        assert ["stopped"] == many.do(state)
+        assert not other.claim(NAME).callbacks
+
+
+def test_services_note_no_endpoints(two_urls: list[str]) -> None:
+    """A service reads a workspace's endpoints, and finds who holds one, without noting any: it would note more and more."""
+    with installed(two_urls, 8) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
+        many.waiting("acme", "e1")
+
+        async def read() -> tuple[int, list[int]]:
+            servers = wiring.servers(many.settings)
+            of = Partitions(servers, needs_all=True)
+            found = WorkspacesAcross(of, lambda *of_one: wiring.workspaces(many.settings, *of_one))
+            [endpoint] = await found.endpoints("acme")
+            holders = await of.with_endpoint(endpoint.id)
+            await servers.aclose()
+            return len(of._holders), holders
+
+        assert (0, [many.partitioning.home("acme")]) == many.worlds[0].run(read())

@@ -296,6 +296,8 @@ def test_commands(redis_url: str) -> None:
     assert 0 == code
     assert "spread over 4 partitions; what waits stays where it is" in said
     assert '"width": 4' in run("show", NAME, "--json")[1]
+    code, said = run("update", NAME, "--width", "64")
+    assert (0, True) == (code, f"spread over {P} partitions;" in said), said  # there are no more
     code, said = run("update", NAME, "--width", "3")
     assert (2, 1) == (code, len(said.splitlines()))
 

@@ -1,7 +1,5 @@
 """Where a status change belongs: every one comes to one partition, in at most two steps."""
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,15 +16,8 @@ CODE = Partitioning(4)
 AT_HOME = CODE.home("acme")
 
 
-@dataclass(frozen=True, slots=True)
-class Wide(Workspace):
-    """A workspace over several partitions."""
-
-    width: int = 1
-
-
-def record(width: int) -> Wide:
-    return Wide("acme", "zeckta", "https://a.example/hooks", (), 1, "r", width=width)
+def record(width: int) -> Workspace:
+    return Workspace("acme", "zeckta", "https://a.example/hooks", (), 1, "r", width=width)
 
 
 def entry(source: int | None = None, entry_id: str = "1-0") -> QueueEntry:

@@ -23,10 +23,8 @@ class CallbacksAcross(Callbacks):
 
     async def get(self, workspace: str, event_id: str) -> StoredCallback | None:
         """As Callbacks.get."""
-        found = await self._partitions.for_workspace(
-            workspace, lambda n: self._at(n).get(workspace, event_id)
-        )
-        return next((one for one in found if one), None)
+        found = await self._partitions.known(workspace, lambda n: self._at(n).get(workspace, event_id))
+        return found[0] if found else None
 
     async def others(self, callback: StoredCallback) -> list[StoredCallback]:
         """As Callbacks.others."""
@@ -37,10 +35,9 @@ class CallbacksAcross(Callbacks):
 
     async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
         """As Callbacks.of_message."""
-        found = await self._partitions.for_workspace(
+        some = await self._partitions.known(
             workspace, lambda n: self._at(n).of_message(workspace, uuid, last)
         )
-        some = [of for of in found if of]
         if len(some) > 1:  # the workspace's width was changed meanwhile
             return sorted((one for of in some for one in of), key=lambda one: one.accepted_ms)[-last:]
         return some[0] if some else []

@@ -30,8 +30,7 @@ class EndpointsAcross(Endpoints):
 
     async def get(self, name: EndpointName) -> Endpoint | None:
         """As Endpoints.get."""
-        found = await self._partitions.for_workspace(name.workspace, lambda n: self._at(n).get(name))
-        records = [one for one in found if one]
+        records = await self._partitions.known(name.workspace, lambda n: self._at(n).get(name))
         if records:
             self._partitions.note_endpoint(records[0].id, await self._partitions.of(name.workspace))
         return together(records) if records else None
@@ -90,7 +89,10 @@ class EndpointsAcross(Endpoints):
 
 
 def together(records: Sequence[Endpoint]) -> Endpoint:
-    """One endpoint of its records in several partitions: counts are added; of states and times the most troubled is taken."""
+    """One endpoint of its records in several partitions: counts are added; of states and times the most troubled is taken.
+
+    It is stopped if it is in all of them: elsewhere something is still sent, until the command is repeated.
+    """
     if len(records) == 1:
         return records[0]
     newest = max(records, key=lambda one: one.last_failed_ms or 0)

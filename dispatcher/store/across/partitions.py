@@ -192,28 +192,30 @@ class Partitions:
         return dialect, width
 
     def note_endpoint(self, endpoint: str, partitions: Collection[int]) -> None:
-        """Notes which partitions have, or may have, the record of an endpoint (id)."""
-        self._holders[endpoint].update(partitions)
+        """Notes which partitions have, or may have, the record of an endpoint (id); a service, which runs on, notes nothing."""
+        if not self._needs_all:
+            self._holders[endpoint].update(partitions)
 
     async def with_endpoint(self, endpoint: str) -> list[int]:
         """The partitions that may have the record of an endpoint: as noted when it was read, else all are asked.
 
         Raises RedisUnavailable if none has it, and one does not answer.
         """
-        if endpoint not in self._holders:
+        if endpoint in self._holders:
+            return sorted(self._holders[endpoint])
 
-            async def has(partition: int) -> bool:
-                client: Any = self.servers.client(partition)
-                with translated(self.url(partition)):
-                    return bool(await client.exists(self.keys[partition].endpoint(endpoint)))
+        async def has(partition: int) -> bool:
+            client: Any = self.servers.client(partition)
+            with translated(self.url(partition)):
+                return bool(await client.exists(self.keys[partition].endpoint(endpoint)))
 
-            found = dict(zip(self.all, await self._asked(has, self.all), strict=True))
-            errors = [one for one in found.values() if isinstance(one, BaseException)]
-            holders = [n for n, is_there in found.items() if is_there is True]
-            if errors and not holders:
-                raise errors[0]
-            self.note_endpoint(endpoint, holders)
-        return sorted(self._holders[endpoint])
+        found = dict(zip(self.all, await self._asked(has, self.all), strict=True))
+        errors = [one for one in found.values() if isinstance(one, BaseException)]
+        holders = [n for n, is_there in found.items() if is_there is True]
+        if errors and not holders:
+            raise errors[0]
+        self.note_endpoint(endpoint, holders)
+        return holders
 
     async def names(self, partition: int) -> set[str]:
         """The workspaces that a partition has."""
@@ -231,10 +233,28 @@ class Partitions:
         Raises RedisUnavailable if none answers.
         """
         asked = await self.of(workspace)
-        if len(asked) == 1:
-            return [await self.ask(asked[0], ask)]
-        found = await self.everywhere(ask, asked)
+        found = await self._each(asked, ask)
         return [found[one] for one in asked if one in found]
+
+    async def known(self, workspace: str, ask: Callable[[int], Awaitable[T | None]]) -> list[T]:
+        """As for_workspace, without what is None or empty.
+
+        Raises RedisUnavailable also if all is, and a partition did not answer: what is looked for may be there.
+        """
+        asked = await self.of(workspace)
+        answers = await self._each(asked, ask)
+        found = [answer for one in asked if (answer := answers.get(one))]
+        away = [one for one in asked if one not in answers]
+        if away and not found:
+            raise RedisUnavailable(
+                f"what is looked for may be in partition {away[0]}, which did not answer: {self.absent.problems[away[0]]}"
+            )
+        return found
+
+    async def _each(self, asked: Sequence[int], ask: Callable[[int], Awaitable[T]]) -> dict[int, T]:
+        if len(asked) == 1:
+            return {asked[0]: await self.ask(asked[0], ask)}
+        return await self.everywhere(ask, asked)
 
     async def merged(
         self, streams: Mapping[int, AsyncIterator[T]], order: Callable[[T], Any]

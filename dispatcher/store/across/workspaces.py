@@ -1,7 +1,7 @@
 """Workspaces of an installation with several partitions: a record lies in each partition of its workspace.
 
 A change is made in the home partition, atomically, and then copied to the others. A copy that could not be written is written by
-the next change, also if that changes nothing.
+the next change, also if that changes nothing. Of several changes at the same time each copies until its copy is as the home is.
 """
 
 from collections.abc import Callable, Collection
@@ -20,6 +20,9 @@ from dispatcher.store.endpoints_of import Owned
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.workspaces import Workspaces, still_waiting, unknown
+
+MOST_COPIES = 20
+"""How often a record that changes meanwhile is copied to one partition, by one change of it."""
 
 
 class WorkspacesAcross(Workspaces):
@@ -121,6 +124,8 @@ class WorkspacesAcross(Workspaces):
                 await self._at(n).remove(workspace, ledger, force=True)
         await self._forget_api_keys(workspace, home)
         await self._at(home).remove(workspace, ledger, force=bool(others) or force)
+        for n in others:  # to where a change at the same time copied it once more
+            await self._copy(workspace, home, n)
         self._partitions.forget_route(workspace)
         return total
 
@@ -143,18 +148,29 @@ class WorkspacesAcross(Workspaces):
         return {id_: found.get(id_, 0) for id_ in ids}
 
     async def _copy(self, workspace: str, home: int, to: int) -> None:
-        """Copies a workspace's record from its home to another of its partitions."""
-        of, keys = self._partitions.servers, self._partitions.keys
-        source: Any = of.client(home)
-        with translated(self._partitions.url(home)):
-            fields = await source.hgetall(keys[home].workspace(workspace))
-        if not fields:  # removed meanwhile
-            return
-        target: Any = of.client(to)
-        pipe = target.pipeline(transaction=True)
-        pipe.delete(keys[to].workspace(workspace))
-        pipe.hset(keys[to].workspace(workspace), mapping=fields)
-        pipe.sadd(keys[to].workspaces, workspace)
+        """Has another partition hold of a workspace what its home holds: its record, or nothing. Raises RedisUnavailable."""
+        source: Any = self._partitions.servers.client(home)
+        key = self._partitions.keys[home].workspace(workspace)
+        for _ in range(MOST_COPIES):
+            with translated(self._partitions.url(home)):
+                fields = await source.hgetall(key)
+            await self._put(workspace, fields, to)
+            with translated(self._partitions.url(home)):
+                now = await source.hget(key, "revision")
+            if now == fields.get(b"revision"):
+                return
+        raise RedisUnavailable(f"workspace {workspace!r} is being changed all the time")
+
+    async def _put(self, workspace: str, fields: dict[bytes, bytes], to: int) -> None:
+        """Writes a workspace's record to a partition, or removes it if there are no fields."""
+        keys, target = self._partitions.keys[to], self._partitions.servers.client(to)
+        pipe: Any = target.pipeline(transaction=True)
+        pipe.delete(keys.workspace(workspace))
+        if fields:
+            pipe.hset(keys.workspace(workspace), mapping=fields)
+            pipe.sadd(keys.workspaces, workspace)
+        else:
+            pipe.srem(keys.workspaces, workspace)
         with translated(self._partitions.url(to)):
             await pipe.execute()
 
