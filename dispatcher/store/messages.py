@@ -130,12 +130,16 @@ class Messages:
     ) -> list[StoredMessage]:
         """A page of a channel's messages sent between two times (both inclusive), earliest ten-minute slot first.
 
-        Within a slot they are in order of their first status change. Reaches back as far as the retention.
-        Raises InvalidInput if it would have to look at too many.
+        Within a slot they are in order of their first status change, place by place. Reaches back as far as the retention.
+        A message that is in two places may be on two pages. Raises InvalidInput if it would have to look at too many.
         """
         from_ms, to_ms = max(from_ms, now_ms - self._retention_ms), min(to_ms, now_ms + MAX_AHEAD_MS)
         search = TimeSearch(workspace, channel, from_ms, to_ms, skip, count, keep, look)
-        return await MessagesByTime(self._reader, search).find()
+        return await MessagesByTime(await self.readers(workspace), search).find()
+
+    async def readers(self, workspace: str) -> list[MessageReader]:
+        """What reads each place where messages of a workspace may lie, its home first."""
+        return [self._reader]
 
     async def _latest(
         self,

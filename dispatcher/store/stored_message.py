@@ -1,7 +1,7 @@
 """A message as the store knows it, parsed from its record."""
 
 import struct
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -60,6 +60,19 @@ class StoredMessage:
     def first(self, *statuses: Status) -> int | None:
         """When it first had one of these statuses."""
         return next((at for status, at in self.history if status in statuses), None)
+
+
+def newest(messages: Iterable[StoredMessage]) -> dict[str, StoredMessage]:
+    """Each message once, by its uuid, in the given order: of several records the one with the newest status."""
+    known: dict[str, StoredMessage] = {}
+    for one in messages:
+        if one.uuid not in known or _changed_ms(known[one.uuid]) < _changed_ms(one):
+            known[one.uuid] = one
+    return known
+
+
+def _changed_ms(message: StoredMessage) -> int:
+    return max((at for _, at in message.history), default=message.sent_ms)
 
 
 def stored(uuid: str, raw: bytes) -> StoredMessage | None:

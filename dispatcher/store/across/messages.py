@@ -4,14 +4,13 @@ In a workspace that is spread over several partitions each message is in one of 
 the record with the newer status counts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from dispatcher.model import Status
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, free
-from dispatcher.store.message_record import SLOT_MS
+from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free
 from dispatcher.store.messages import Campaign, Messages
-from dispatcher.store.stored_message import StoredMessage
+from dispatcher.store.stored_message import StoredMessage, newest
 
 
 class MessagesAcross(Messages):
@@ -21,6 +20,7 @@ class MessagesAcross(Messages):
         self, partitions: Partitions, retention_ms: int = 604_800_000, bounds: Bounds = BOUNDS
     ) -> None:
         self._partitions = partitions
+        self._retention_ms = retention_ms
         self._at = partitions.on_wire(lambda call, keys, url: Messages(call, keys, url, retention_ms, bounds))
 
     async def get_many(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
@@ -28,7 +28,7 @@ class MessagesAcross(Messages):
         found = await self._partitions.for_workspace(
             workspace, lambda n: self._at(n).get_many(workspace, uuids)
         )
-        known = {one.uuid: one for one in _once(one for some in found for one in some)}
+        known = newest(one for some in found for one in some)
         return [known[uuid] for uuid in uuids if uuid in known]
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
@@ -86,64 +86,21 @@ class MessagesAcross(Messages):
             if taken:
                 found += await self._at(n).recipients(workspace, campaign, skip, taken)
             skip, count = max(0, skip - length), count - taken
-        return list(_once(found))
+        return [*newest(found).values()]
 
-    async def sent_between(
-        self,
-        workspace: str,
-        channel: str,
-        from_ms: int,
-        to_ms: int,
-        *,
-        now_ms: int,
-        skip: int,
-        count: int,
-        keep: Filter | None = None,
-        look: Look = free,
-    ) -> list[StoredMessage]:
-        """As Messages.sent_between. With several partitions, each reads what is skipped too."""
-        places = await self._partitions.of(workspace)
-        alone = len(places) == 1
-
-        async def read(n: int) -> list[StoredMessage]:
-            first, most = (skip, count) if alone else (0, skip + count)
-            return await self._at(n).sent_between(
-                workspace,
-                channel,
-                from_ms,
-                to_ms,
-                now_ms=now_ms,
-                skip=first,
-                count=most,
-                keep=keep,
-                look=look,
-            )
-
-        found = await self._partitions.for_workspace(workspace, read)
-        if alone:
-            return found[0]
-        every = sorted(_once(one for some in found for one in some), key=lambda one: one.sent_ms // SLOT_MS)
-        return every[skip : skip + count]
+    async def readers(self, workspace: str) -> list[MessageReader]:
+        """As Messages.readers."""
+        found = await self._partitions.for_workspace(workspace, lambda n: self._at(n).readers(workspace))
+        return [one for some in found for one in some]
 
     async def _recipients_in(self, n: int, workspace: str, campaign: str) -> int:
         key = self._partitions.keys[n].status_recipients(workspace, campaign)
         return int(await self._partitions.call(n, "LLEN", key))
 
 
-def _once(messages: Iterable[StoredMessage]) -> Iterable[StoredMessage]:
-    """Each message once: the record with the newest status."""
-    known: dict[str, StoredMessage] = {}
-    for one in messages:
-        if one.uuid not in known or _changed_ms(known[one.uuid]) < _changed_ms(one):
-            known[one.uuid] = one
-    return known.values()
-
-
-def _changed_ms(message: StoredMessage) -> int:
-    return max((at for _, at in message.history), default=message.sent_ms)
-
-
 def _latest(found: Sequence[Sequence[StoredMessage]], count: int) -> list[StoredMessage]:
     if len(found) == 1:
         return [*found[0]]
-    return sorted(_once(one for some in found for one in some), key=lambda one: -one.sent_ms)[:count]
+    return sorted(newest(one for some in found for one in some).values(), key=lambda one: -one.sent_ms)[
+        :count
+    ]
