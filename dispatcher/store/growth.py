@@ -131,7 +131,7 @@ class Growth:
                 num=1,
                 withscores=True,
             )
-        last_ms: int = max([since_ms, *(round(used_ms) for _, used_ms in newest)])
+        last_ms = int(max([since_ms, *(used_ms for _, used_ms in newest)]))
         return last_ms + (LONGEST_TTL_SECONDS + retention_seconds) * 1000
 
     async def now_ms(self) -> int:

@@ -43,6 +43,15 @@ def grow(
     """
     if force and not end:
         console.fail("--force goes with --end", console.USAGE)
+    settings = _settings()
+    found = console.run(_end(settings, force) if end else _copy(settings))
+    if as_json:
+        console.print_json(found)
+    else:
+        _show(found)
+
+
+def _settings() -> Settings:
     settings = console.settings()
     if settings.previous_redis_url is None:
         console.fail(
@@ -50,11 +59,7 @@ def grow(
             "DISPATCHER_PARTITIONS as they are to be",
             console.USAGE,
         )
-    found = console.run(_end(settings, force) if end else _copy(settings))
-    if as_json:
-        console.print_json(found)
-    else:
-        _show(found)
+    return settings
 
 
 def _show(found: dict[str, Any]) -> None:
