@@ -31,6 +31,7 @@ from config.setting_types import (
     SourceAddresses,
 )
 from dispatcher.errors import InvalidInput
+from dispatcher.model import LONGEST_TTL_SECONDS
 from dispatcher.rules.partitions import MOST, Partitioning
 from dispatcher.store.connection import safe_url
 from dispatcher.store.keys import PREFIX_PATTERN
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
         16, description="factor by which each further wait is longer"
     )
     backoff_jitter: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="waits vary by ± this share")
-    expiry_seconds: Annotated[int, Field(ge=1, le=604_800)] = Field(
+    expiry_seconds: Annotated[int, Field(ge=1, le=LONGEST_TTL_SECONDS)] = Field(
         172_800, description="age at which a callback is given up, if the status change sets no ttlSeconds"
     )
     request_timeout_seconds: Seconds = Field(
@@ -238,7 +239,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 "set DISPATCHER_SOURCE_ADDRESS or DISPATCHER_PROXY_URL, not both: receivers see the proxy's address"
             )
-        longest = max(self.expiry_seconds, 604_800)
+        longest = max(self.expiry_seconds, LONGEST_TTL_SECONDS)
         if self.ledger_retention_seconds < longest:
             raise ValueError(
                 f"DISPATCHER_LEDGER_RETENTION_SECONDS ({self.ledger_retention_seconds}) must be at least the longest expiry "

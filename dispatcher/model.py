@@ -43,6 +43,9 @@ MAX_ENTRY_BYTES = 64 * 1024
 MAX_AHEAD_MS = 3_600_000
 """How far a timestamp may lie in the future: clocks differ."""
 
+LONGEST_TTL_SECONDS = 604_800
+"""The longest ttlSeconds of a status change."""
+
 HOURS_SHOWN = 48
 """Hours from which on an error text counts days."""
 
@@ -208,7 +211,7 @@ class StatusChange(Record, frozen=True):
     status: OneStatus
     timestamp: Timestamp
     callback_url: Annotated[str, characters(1, 2048)] | None = Field(None, repr=False)
-    ttl_seconds: Annotated[int, whole_number(1, 604_800)] | None = None
+    ttl_seconds: Annotated[int, whole_number(1, LONGEST_TTL_SECONDS)] | None = None
     message: Message
     error: MessageError | None = None
     traceparent: Traceparent | None = None

@@ -73,8 +73,10 @@ async def _require_partitions(
     """Raises OtherFormat if the installation has another number of partitions; what is away is hardly waited for."""
     with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
         async with asyncio.timeout(ONCE_MORE_SECONDS if away else SILENCE_SECONDS):
-            await require_partitions(servers, settings.key_prefix, keep=keep, away=away)
+            await require_partitions(servers, settings.key_prefix, away=away)
             await require_grown(servers, settings.key_prefix)
+            if keep:  # not before: a mistake fixes no number
+                await require_partitions(servers, settings.key_prefix, keep=True, away=away)
 
 
 def receivers(

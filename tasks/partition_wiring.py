@@ -132,9 +132,11 @@ class Partitions:
         if len(self.parts) == 1:
             await self.agree(0)
         else:
-            await require_partitions(self._servers, self._settings.key_prefix, keep=True)
+            servers, prefix = self._servers, self._settings.key_prefix
+            await require_partitions(servers, prefix)
             with suppress(RedisUnavailable):  # as above: the one server that says so may be away
-                await require_grown(self._servers, self._settings.key_prefix)
+                await require_grown(servers, prefix)
+            await require_partitions(servers, prefix, keep=True)  # not before: a mistake fixes no number
 
     async def agree(self, number: int) -> None:
         """Brings the data of a partition to this version's format. Raises OtherFormat, RedisUnavailable."""

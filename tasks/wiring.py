@@ -71,6 +71,11 @@ def previous_url(settings: Settings) -> str:
     return with_authorities(settings.previous_redis_url.get_secret_value(), settings.redis_ca_file)
 
 
+def longest_retention_seconds(settings: Settings) -> int:
+    """How long Redis remembers a callback after its end, or a message after its last status change, if that is longer."""
+    return max(settings.ledger_retention_seconds, settings.status_retention_seconds)
+
+
 def _servers(settings: Settings) -> Servers:
     topology = Topology.parse(redis_url(settings))
     of = keys_of(settings.key_prefix, settings.partitions)

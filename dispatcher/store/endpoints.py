@@ -9,6 +9,7 @@ import redis.asyncio
 
 from dispatcher.codec import iso_or_none
 from dispatcher.errors import InvalidInput
+from dispatcher.model import LONGEST_TTL_SECONDS
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.subscription import ACTIVE, DISABLED, PAUSED
@@ -23,7 +24,7 @@ PAGE = 5000
 """Callbacks of one endpoint read per command: Redis does nothing else meanwhile."""
 READ_AT_ONCE = 500
 """Endpoints read per round trip."""
-LONGEST_TTL_MS, HOUR_MS = 604_800_000, 3_600_000
+HOUR_MS = 3_600_000
 FIELDS = (
     "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure",
 )  # fmt: skip
@@ -221,7 +222,7 @@ class Endpoints:
         The record is kept as long as one that accept has just made (lua/lib/batch.lua). Returns False, having changed
         nothing, if that callback's URL is gone or belongs to another endpoint.
         """
-        keep_ms = LONGEST_TTL_MS + HOUR_MS + retention_ms
+        keep_ms = LONGEST_TTL_SECONDS * 1000 + HOUR_MS + retention_ms
         with translated(self._url):
             body = await self._client.get(self._keys.body(workspace, event_id))
         url = url_of(body or b"")

@@ -4,12 +4,12 @@ Copied is what has no end: workspaces with their subscriptions, API keys, and wh
 and messages stay where they are until they are over. Nothing that is there already is overwritten, so all of it can be repeated.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dispatcher.errors import InvalidInput, OtherFormat, StillWaiting
+from dispatcher.model import LONGEST_TTL_SECONDS, iso
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.api_keys import PRODUCERS
@@ -18,28 +18,41 @@ from dispatcher.store.connection import translated
 from dispatcher.store.format import require_format
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import GROWN_INTO, Keys, grown_key
+from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.servers import Servers
 
 AT_ONCE = 500
 """Records read per round trip."""
 
 
+ENDED = " ended"
+"""Behind the time in `grown`, once the previous Redis is not needed any more."""
+
+
 async def require_grown(servers: Servers, prefix: str) -> None:
-    """Raises OtherFormat if a previous Redis is set that was not copied from, or if one is in use and none is set; and RedisUnavailable."""
-    key = grown_key(prefix)
-    with translated(servers.url(0)):
-        has_grown = bool(await servers.call_for(key, "EXISTS", key))
+    """Raises OtherFormat if a previous Redis is set that was not copied from or has ended, or one is in use and none is set; and RedisUnavailable."""
+    since_ms, has_ended = await _grown(servers, prefix)
     is_set = servers.partitioning.has_previous
-    if is_set and not has_grown:
+    if is_set and has_ended:
+        raise OtherFormat("growth has ended: leave DISPATCHER_PREVIOUS_REDIS_URL out")
+    if is_set and not since_ms:
         raise OtherFormat(
             "DISPATCHER_PREVIOUS_REDIS_URL is set, and nothing was copied from there yet: run `dispatcher grow` first "
             "(docs/partitions.md, From one Redis)"
         )
-    if has_grown and not is_set:
+    if since_ms and not has_ended and not is_set:
         raise OtherFormat(
             "this installation has a previous Redis, which knows messages that are not over: set DISPATCHER_PREVIOUS_REDIS_URL "
-            "(`dispatcher grow --end`, once nothing waits there, ends that)"
+            "(`dispatcher grow --end`, once `dispatcher check` says that all there is over, ends that)"
         )
+
+
+async def _grown(servers: Servers, prefix: str) -> tuple[int, bool]:
+    """When the installation grew, ms since 1970, or 0; and whether it needs the previous Redis no more."""
+    key = grown_key(prefix)
+    with translated(servers.url(0)):
+        found = (await servers.call_for(key, "GET", key) or b"0").decode()
+    return int(found.removesuffix(ENDED)), found.endswith(ENDED)
 
 
 class Growth:
@@ -54,6 +67,7 @@ class Growth:
         self._old: Any = partitions.servers.client(number)
         self._keys: Keys = partitions.keys[number]
         self._url = partitions.url(number)
+        self._installation = Installation(self._old, self._keys, self._url)
 
     async def copy(self, tell: Callable[[int, int], None] = lambda *_: None) -> Counter[str]:
         """Copies what is not there yet, and lets workers start; `tell` hears of how many workspaces, of how many, are done.
@@ -61,7 +75,9 @@ class Growth:
         Returns how many of each kind were copied. Raises InvalidInput if the previous Redis holds no installation with one
         partition, or OtherFormat, RedisUnavailable.
         """
-        await self._agree_on_format()
+        number = await self._format()
+        await require_partitions(self._of.servers, self._prefix, keep=True)
+        await self._raise_format(number)
         with translated(self._url):
             names = sorted(name.decode() for name in await self._old.smembers(self._keys.workspaces))
         copied = Counter[str]()
@@ -76,24 +92,58 @@ class Growth:
         await self._note()
         return copied
 
-    async def end(self) -> None:
-        """Lets workers start without the previous Redis. Raises StillWaiting while something waits there."""
+    async def end(self, retention_seconds: int, *, force: bool = False) -> None:
+        """Lets workers start without the previous Redis, which remembers what ended there for `retention_seconds`.
+
+        Raises StillWaiting while something waits there or, without `force`, is known there; OtherFormat, RedisUnavailable.
+        """
+        await require_grown(self._of.servers, self._prefix)
         queued, pending = await self.waiting()
         if queued or pending:
             raise StillWaiting(
                 f"{queued:,} status changes and {pending:,} callbacks wait in the previous Redis: workers send them as long as "
                 "DISPATCHER_PREVIOUS_REDIS_URL is set"
             )
-        key = grown_key(self._prefix)
-        with translated(self._of.url(0)):
-            await self._of.servers.call_for(key, "DEL", key)
+        until_ms = await self.known_until_ms(retention_seconds)
+        if not force and until_ms >= await self.now_ms():
+            raise StillWaiting(
+                f"the previous Redis knows eventIds and messages until {iso(until_ms)}, if nothing comes to them; without it a "
+                "repeated eventId would be sent twice (--force ends it all the same)"
+            )
+        since_ms, _ = await _grown(self._of.servers, self._prefix)
+        await self._set_grown(f"{since_ms}{ENDED}")
+
+    async def known_until_ms(self, retention_seconds: int) -> int:
+        """Until when the previous Redis knows eventIds and messages, if nothing comes to them; ms since 1970.
+
+        That is a longest ttlSeconds and a retention after the last use of an endpoint there, and not before as long after the
+        growth: messages without callbacks use none. Raises RedisUnavailable.
+        """
+        since_ms, _ = await _grown(self._of.servers, self._prefix)
+        with translated(self._url):
+            newest = await self._old.zrange(
+                self._keys.endpoints,
+                "(inf",
+                "-inf",
+                desc=True,
+                byscore=True,
+                offset=0,
+                num=1,
+                withscores=True,
+            )
+        last_ms = int(max([since_ms, *(used_ms for _, used_ms in newest)]))
+        return last_ms + (LONGEST_TTL_SECONDS + retention_seconds) * 1000
+
+    async def now_ms(self) -> int:
+        """The previous Redis's clock, ms since 1970."""
+        return await self._installation.now_ms()
 
     async def waiting(self) -> tuple[int, int]:
         """How many status changes are on the previous queue, and how many callbacks have not ended there."""
-        return await Installation(self._old, self._keys, self._url).waiting()
+        return await self._installation.waiting()
 
-    async def _agree_on_format(self) -> None:
-        """Raises the partitions' data format to that of the previous Redis."""
+    async def _format(self) -> int:
+        """The previous Redis's data format. Raises InvalidInput or OtherFormat if it cannot be copied from."""
         with translated(self._url):
             stored, count = await self._old.mget(self._keys.format, self._keys.count)
         found, _, into = (stored or b"").decode().partition(GROWN_INTO)
@@ -109,11 +159,13 @@ class Growth:
                 "database and DISPATCHER_KEY_PREFIX, and were its workers upgraded to this version?"
             )
         require_format(found)
+        return int(found)
+
+    async def _raise_format(self, number: int) -> None:
+        """Raises the partitions' data format to that of the previous Redis."""
 
         async def raise_format(n: int) -> None:
-            await Installation(self._of.servers.client(n), self._of.keys[n], self._of.url(n)).raise_format(
-                int(found)
-            )
+            await Installation(self._client(n), self._of.keys[n], self._of.url(n)).raise_format(number)
 
         await self._of.everywhere(raise_format, range(self._number))
 
@@ -180,9 +232,13 @@ class Growth:
         with translated(self._url):
             number = (await self._old.get(self._keys.format)).decode().partition(GROWN_INTO)[0]
             await self._old.set(self._keys.format, f"{number}{GROWN_INTO}{self._number}")
+        since_ms, _ = await _grown(self._of.servers, self._prefix)
+        await self._set_grown(str(since_ms or await self.now_ms()))  # an end is taken back
+
+    async def _set_grown(self, value: str) -> None:
         key = grown_key(self._prefix)
         with translated(self._of.url(0)):
-            await self._of.servers.call_for(key, "SET", key, round(time.time() * 1000), "NX")
+            await self._of.servers.call_for(key, "SET", key, value)
 
     async def _hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
         found: list[dict[bytes, bytes]] = []

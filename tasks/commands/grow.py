@@ -18,8 +18,12 @@ def grow(
     end: Annotated[
         bool,
         typer.Option(
-            "--end", help="The previous Redis is not needed any more; refused while something waits there."
+            "--end",
+            help="The previous Redis is not needed any more; refused while something waits or is known there.",
         ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --end: although eventIds and messages are known there.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -37,6 +41,17 @@ def grow(
 
       dispatcher grow --end
     """
+    if force and not end:
+        console.fail("--force goes with --end", console.USAGE)
+    settings = _settings()
+    found = console.run(_end(settings, force) if end else _copy(settings))
+    if as_json:
+        console.print_json(found)
+    else:
+        _show(found)
+
+
+def _settings() -> Settings:
     settings = console.settings()
     if settings.previous_redis_url is None:
         console.fail(
@@ -44,23 +59,24 @@ def grow(
             "DISPATCHER_PARTITIONS as they are to be",
             console.USAGE,
         )
-    found = console.run(_end(settings) if end else _copy(settings))
-    if as_json:
-        console.print_json(found)
-    elif end:
+    return settings
+
+
+def _show(found: dict[str, Any]) -> None:
+    if "ended" in found:
         console.print_line(
             "ended: leave DISPATCHER_PREVIOUS_REDIS_URL out, and restart workers, the API and the exporter"
         )
-    else:
-        console.print_line(
-            f"copied: {tables.counted(found['workspaces'], 'workspace', 'workspaces')}, "
-            f"{tables.counted(found['apiKeys'], 'API key', 'API keys')}, "
-            f"{tables.counted(found['stoppedEndpoints'], 'stopped endpoint', 'stopped endpoints')}; what was there is left as it was"
-        )
-        console.print_line(
-            f"in the previous Redis {tables.counted(found['queued'], 'status change is', 'status changes are')} on the queue, "
-            f"and {tables.counted(found['waiting'], 'callback waits', 'callbacks wait')}"
-        )
+        return
+    console.print_line(
+        f"copied: {tables.counted(found['workspaces'], 'workspace', 'workspaces')}, "
+        f"{tables.counted(found['apiKeys'], 'API key', 'API keys')}, "
+        f"{tables.counted(found['stoppedEndpoints'], 'stopped endpoint', 'stopped endpoints')}; what was there is left as it was"
+    )
+    console.print_line(
+        f"in the previous Redis {tables.counted(found['queued'], 'status change is', 'status changes are')} on the queue, "
+        f"and {tables.counted(found['waiting'], 'callback waits', 'callbacks wait')}"
+    )
 
 
 async def _copy(settings: Settings) -> dict[str, Any]:
@@ -76,14 +92,15 @@ async def _copy(settings: Settings) -> dict[str, Any]:
     return {kind: copied[kind] for kind in kinds} | {"queued": queued, "waiting": waiting}
 
 
-async def _end(settings: Settings) -> dict[str, Any]:
+async def _end(settings: Settings, force: bool) -> dict[str, Any]:
     async with AsyncExitStack() as closing:
-        await (await _growth(settings, closing)).end()
+        growth = await _growth(settings, closing)
+        await growth.end(wiring.longest_retention_seconds(settings), force=force)
     return {"ended": True}
 
 
 async def _growth(settings: Settings, closing: AsyncExitStack) -> Growth:
     servers = wiring.servers(settings)
     closing.push_async_callback(servers.aclose)
-    await require_partitions(servers, settings.key_prefix, keep=True)
+    await require_partitions(servers, settings.key_prefix)
     return Growth(Partitions(servers, needs_all=True), settings.key_prefix)

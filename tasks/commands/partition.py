@@ -59,16 +59,18 @@ def partition(
         )
     rows = partitions_of(wiring.redis_url(settings), settings.key_prefix, settings.partitions)
     if workspace is not None:
-        if not re.fullmatch(WORKSPACE_PATTERN, workspace):
-            console.fail("a workspace's name is 1 to 64 letters, digits, _ or -", console.USAGE)
-        if message is not None and not re.fullmatch(MESSAGE_UUID_PATTERN, message):
-            console.fail("a message's UUID is 1 to 64 letters, digits, dots, _ or -", console.USAGE)
-        division = Partitioning(settings.partitions)
-        wanted = division.all_of(workspace, width)
-        rows = [
-            rows[one] for one in (wanted if message is None else [division.of(workspace, message, width)])
-        ]
+        rows = [rows[one] for one in _of_workspace(settings.partitions, workspace, width, message)]
     _show(rows, as_json)
+
+
+def _of_workspace(partitions: int, workspace: str, width: int, message: str | None) -> Sequence[int]:
+    """The partitions of a workspace, or of one of its messages."""
+    if not re.fullmatch(WORKSPACE_PATTERN, workspace):
+        console.fail("a workspace's name is 1 to 64 letters, digits, _ or -", console.USAGE)
+    if message is not None and not re.fullmatch(MESSAGE_UUID_PATTERN, message):
+        console.fail("a message's UUID is 1 to 64 letters, digits, dots, _ or -", console.USAGE)
+    division = Partitioning(partitions)
+    return division.all_of(workspace, width) if message is None else [division.of(workspace, message, width)]
 
 
 def partitions_of(url: str, prefix: str, partitions: int) -> list[Row]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.redis_server import RedisServer
 from tests.acceptance.stack import Stack, running_stack
 
 
@@ -13,3 +14,12 @@ def stack(server_program: None, tmp_path: Path) -> Iterator[Stack]:
     """Redis and a receiver; workers are started by the test."""
     with running_stack(tmp_path) as stack:
         yield stack
+
+
+@pytest.fixture
+def new(server_program: None, tmp_path: Path) -> Iterator[RedisServer]:
+    """The server that the installation grows onto."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    with RedisServer(folder, "--appendonly", "yes") as server:
+        yield server

@@ -3,10 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import pytest
 import redis
 from aiohttp import web
 
@@ -24,15 +22,6 @@ COUNT = 16
 GROWN = ("redis_url", "broker_url", "partitions", "previous_redis_url")
 WORKSPACES = [f"w{number}" for number in range(6)]
 STATUSES = ("SUBMITTED", "SENT", "DELIVERED")
-
-
-@pytest.fixture
-def new(server_program: None, tmp_path: Path) -> Iterator[RedisServer]:
-    """The server that the installation grows onto."""
-    folder = tmp_path / "new"
-    folder.mkdir()
-    with RedisServer(folder, "--appendonly", "yes") as server:
-        yield server
 
 
 def changes(status: str, first: int, count: int) -> list[dict[str, object]]:
@@ -150,7 +139,7 @@ def test_both_sides_say_what_is_missing(stack: Stack, new: RedisServer) -> None:
     waits = stack.cli("grow", "--end")
     assert (1, True) == (waits.returncode, "wait in the previous Redis" in waits.stderr), waits
     stack.redis.delete("dispatcher:events")
-    assert 0 == stack.cli("grow", "--end").returncode
+    assert 0 == stack.cli("grow", "--end", "--force").returncode
     stack.environment = alone
     assert 0 == stack.cli("stats").returncode
 

@@ -43,7 +43,7 @@ RUNS = {
         f"workspace add {LONG} --dialect zeckta --callback-url {URL}",
         f"workspace add {LONG}-2 --dialect zeckta --callback-url ftp://a.example/",
     ],
-    "grow": ["grow"],
+    "grow": ["grow", "grow --end --force"],
     "workspace list": ["workspace list"],
     "workspace show": [f"workspace show {LONG}", f"workspace show {LONG} --reveal"],
     "workspace update": [f"workspace update {LONG} --max-concurrency 7", f"workspace update {LONG}"],
