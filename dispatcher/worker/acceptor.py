@@ -118,6 +118,7 @@ class Acceptor:
                 batch.put_off(workspace, entry, BROKEN)
         for workspace in accepted.changed:
             self._workspaces.forget(workspace)
+        changed += batch.not_forwarded(accepted.changed)
         return sorted(changed, key=_place_of)
 
     async def _accept_callbacks(self, batch: Batch, between: Between | None) -> Accepted:

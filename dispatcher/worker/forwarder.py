@@ -15,7 +15,7 @@ from itertools import islice
 
 import structlog
 
-from dispatcher.errors import NotLeader, RedisUnavailable
+from dispatcher.errors import RedisUnavailable
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
@@ -79,7 +79,9 @@ class Forwarder:
         Repeating it, as intake does when a batch fails, forwards none again. Raises NotLeader, RedisUnavailable.
         """
         if self._ledger.leads_until < time.monotonic() + TARGET_SECONDS:
-            raise NotLeader  # another worker may have forwarded them, and the target may have forgotten them
+            # another worker may have forwarded them by then, and the target have forgotten them
+            _put_off_all(batch)
+            return
         targets = [(self._target(number), entries) for number, entries in batch.forwarded.items()]
         sent = await asyncio.gather(*(self._send_all(target, _named(some)) for target, some in targets))
         left = [entry.id for (_, some), count in zip(targets, sent, strict=True) for entry, _ in some[:count]]
@@ -164,6 +166,12 @@ class Forwarder:
                 continue
             except Exception as error:
                 self._log_failure(target, error)
+
+
+def _put_off_all(batch: Batch) -> None:
+    for entries in batch.forwarded.values():
+        for entry, route in entries:
+            batch.put_off(route, entry)
 
 
 def _name(entry: QueueEntry) -> str:

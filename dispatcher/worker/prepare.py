@@ -1,7 +1,7 @@
 """Prepares queue entries for acceptance: they are validated and rendered, rejected with a reason, or put off."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher.errors import InvalidInput, RedisUnavailable
@@ -101,12 +101,22 @@ class Batch:
             self.parts.append(ToAccept())
         return self.parts[-1]
 
+    def not_forwarded(self, changed: Collection[str]) -> list[tuple[QueueEntry, str]]:
+        """Takes out the entries to be forwarded whose workspace is one of these; returns them, each with its workspace."""
+        found: list[tuple[QueueEntry, str]] = []
+        for target, entries in self.forwarded.items():
+            named = [(entry, route, route.rpartition(" ")[0]) for entry, route in entries]
+            found += [(entry, name) for entry, _, name in named if name in changed]
+            self.forwarded[target] = [(entry, route) for entry, route, name in named if name not in changed]
+        return found
+
     def put_off(self, workspace: str, entry: QueueEntry, fault: Fault | None = None) -> None:
         """Puts off an entry that cannot be taken now."""
         self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry.id)
 
-    def forward(self, target: int, route: str, entry: QueueEntry) -> None:
-        """Adds an entry that belongs to another partition."""
+    def forward(self, target: int, workspace: str, route: str, entry: QueueEntry) -> None:
+        """Adds an entry that belongs to another partition; if its workspace was read for that, it must not have changed."""
+        self.part_for(0).workspaces.add(workspace)
         self.forwarded.setdefault(target, []).append((entry, route))
         self.workspaces[route] = None  # so that intake sees that it is in this batch
 
@@ -213,7 +223,7 @@ class Preparer:
             if self._waits(batch, route):
                 batch.put_off(route, entry)
             else:
-                batch.forward(target, route, entry)
+                batch.forward(target, name, route, entry)
             return True
         if (
             not stays

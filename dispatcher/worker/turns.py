@@ -1,6 +1,7 @@
 """The endpoints that this worker serves: those that have a turn now, and those that wait for one."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 
 from dispatcher.store.arguments import Room
@@ -20,6 +21,8 @@ Both limits hold while several workspaces want slots.
 """
 RATION = 32
 """Callbacks that may start for each batch that intake accepts while it is behind: one for 16 entries."""
+ACCEPTS_SECONDS = 2.0
+"""An intake that has accepted nothing for this long is not waited for: its server may be silent."""
 
 
 class Turns:
@@ -41,8 +44,8 @@ class Turns:
         """Whether the loop is about to call `_admit`."""
         self._turns: dict[tuple[str, int], Turn] = {}
         """By endpoint and partition."""
-        self._behind: set[int] = set()
-        """The partitions whose intake is behind."""
+        self._behind: dict[int, float] = {}
+        """Partitions whose intake is behind, and when each last accepted a batch, in monotonic seconds."""
         self._tasks = TaskSet()
         self._closed = False
 
@@ -106,8 +109,12 @@ class Turns:
 
     def set_intake_behind(self, behind: bool, partition: int = 0) -> None:
         """Notes whether a partition's intake is behind: while one is, at most RATION callbacks start for each batch accepted."""
-        (self._behind.add if behind else self._behind.discard)(partition)
-        self._slots.ration(RATION if self._behind else None)
+        now = time.monotonic()
+        self._behind.pop(partition, None)
+        if behind:
+            self._behind[partition] = now
+        is_behind = any(now - at < ACCEPTS_SECONDS for at in self._behind.values())
+        self._slots.ration(RATION if is_behind else None)
         self._admit()
 
     def _admit_soon(self) -> None:

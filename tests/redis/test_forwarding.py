@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.store.rejected import Rejected
 from dispatcher.worker import router
-from tests.partitioned import Installation, Partition, holds, line, until
+from tests.partitioned import URL, Installation, Partition, holds, line, until
 
 
 def test_order(two_urls: list[str]) -> None:
@@ -93,6 +93,28 @@ def test_width(two_urls: list[str]) -> None:
             # of the three messages each part takes one and sends two home, a stranger sends all home; home sends on
             # two of its own, one of each part's and two of the stranger's
             assert [2 + 1 + 1 + 2, 2, 2, 3] == [one.metrics.forwarded for one in its.partitions]
+
+    asyncio.run(work())
+
+
+def test_a_workspace_that_was_made_anew(two_urls: list[str]) -> None:
+    """Status changes go where its record of now says, also where nothing but forwarding has read the one before."""
+
+    async def work() -> None:
+        async with Installation(two_urls, 2, {f"w{n}": 2 for n in range(100)}) as its:
+            zero, one = its.partitions
+            [wide] = its.named(0)
+            for part in its.partitions:
+                await part.add(wide)
+            message = its.messages_of(wide, 2)[1]
+            await zero.enqueue([line(1, wide, message)])
+            await until(lambda: _took(one, wide, message, ["e1"]))
+            for part in its.partitions:
+                await part.client.delete(part.keys.workspace(wide), part.keys.workspaces)
+            await zero.workspaces.add(wide, "zeckta", URL, now_ms=2)
+            await zero.enqueue(line(n, wide, message) for n in (2, 3))
+            await until(lambda: _took(zero, wide, message, ["e2", "e3"]))
+            assert (1, 0) == (zero.metrics.forwarded, await one.queued())
 
     asyncio.run(work())
 

@@ -12,6 +12,7 @@ from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS
 from dispatcher.rules.outcomes import Attempt, Delivered, Released
 from dispatcher.store.arguments import Room
 from dispatcher.store.replies import Hint
+from dispatcher.worker import turns
 from dispatcher.worker.intake import BATCH_BEHIND
 from dispatcher.worker.load import BUSY, Load
 from dispatcher.worker.slots import SHARE
@@ -447,6 +448,24 @@ def test_an_attempt_that_cannot_be_decided_on() -> None:
         assert Released(INTERNAL_ERROR_DELAY_MS) == settlement.outcome
 
     play(story)
+
+
+def test_an_intake_that_accepts_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the server of a partition that is behind falls silent, callbacks of the others start as before."""
+
+    async def story(scene: Scene) -> None:
+        scene.sender.gate.shut()
+        scene.turns.set_intake_behind(True, 1)
+        monkeypatch.setattr(turns, "ACCEPTS_SECONDS", 0.0)
+        scene.turns.set_intake_behind(False, 0)  # as an intake with nothing to do says, once a second
+        scene.ledger.due["a"] = [f"e{n}" for n in range(2 * RATION)]
+        scene.turns.hint([A])
+        await quiet(200)
+        assert 2 * RATION == len(scene.sender.sent)
+        scene.sender.gate.open()
+        await scene.ended()
+
+    play(story, slots=400)
 
 
 def test_intake_that_is_behind_goes_first() -> None:

@@ -58,7 +58,8 @@ do -- the rest is private to this file
       keep_rejected(queue_entry, 'conflict', detail, workspace, id)
     elseif not known and is_full(workspace, endpoint_id, max_waiting) then
       word = 'full'
-      local detail = max_waiting .. ' callbacks wait for ' .. name_of[endpoint_id]
+      local most = math.ceil(max_waiting / workspace_of(workspace).width)
+      local detail = int(most) .. ' callbacks wait for ' .. name_of[endpoint_id]
         .. ' (MAX_WAITING_PER_ENDPOINT); enqueue again when some have gone'
       keep_rejected(queue_entry, 'endpoint_full', detail, workspace, id)
     elseif not known or begun then
