@@ -1,6 +1,7 @@
 """A server of a cluster: a process that tests start, kill and freeze."""
 
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -43,21 +44,28 @@ def free_port() -> int:
 class ClusterNode:
     """One server."""
 
-    def __init__(self, folder: Path, executable: str, options: dict[str, str], login: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        executable: str,
+        options: dict[str, str],
+        login: str = "",
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        """`port` 0: one that is free."""
         self.folder = folder
-        self.port = free_port()
-        self.url = f"redis://{login}127.0.0.1:{self.port}"
+        self.port = port or free_port()
+        self.address = f"{host}:{self.port}"
+        """As the cluster writes it."""
+        self.url = f"redis://{login}{self.address}"
         self.client: redis.Redis = connect(self.url)
         self._command = [executable, "--port", str(self.port), "--dir", str(folder)]
         for name, value in options.items():
             self._command += [f"--{name}", value]
         self._process: subprocess.Popen[bytes] | None = None
         self.id = ""
-
-    @property
-    def address(self) -> str:
-        """As the cluster writes it."""
-        return f"127.0.0.1:{self.port}"
 
     def run(self, *command: Any) -> Any:
         """A command; texts in its reply are decoded."""
@@ -83,7 +91,7 @@ class ClusterNode:
     def kill(self) -> None:
         """Ends it at once, as a crash would."""
         if self._process:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
