@@ -5,13 +5,14 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatcher.rules.partitions import tags
+from dispatcher.rules.partitions import Partitioning, tags
 from tasks import partition_docs
 
 Case = tuple[int, str, str, int]
@@ -134,3 +135,19 @@ def test_vectors_stay() -> None:
 def test_code(tmp_path: Path, run: Callable[[Path], list[str]]) -> None:
     """The document's code names the same queues as a producer writes to."""
     assert [partition_docs.queue_of(*case)[1] for case in CASES] == run(tmp_path)
+
+
+def test_names_that_differ_in_digits() -> None:
+    """What the document says of such names is so."""
+    said = re.search(
+        r"of (\d+) partitions `w0` to `w(\d+)` are in (\d+), `w0` to `w(\d+)` in all, "
+        r"and of `w0` to `w(\d+)` some partitions have (\d+) and others (\d+)",
+        partition_docs.DOCUMENT.read_text(),
+    )
+    assert said
+    count, some, reached, enough, many, least, most = map(int, said.groups())
+    homes = [Partitioning(count).home(f"w{number}") for number in range(many + 1)]
+    assert reached == len({*homes[: some + 1]})
+    assert count - 1 == len({*homes[:enough]})
+    assert count == len({*homes[: enough + 1]})
+    assert (least, most) == (min(Counter(homes).values()), max(Counter(homes).values()))
