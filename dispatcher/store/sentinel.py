@@ -70,6 +70,10 @@ class NoPrimary(ConnectionError):
         super().__init__(why.value)
         self.why = why
 
+    def __reduce__(self) -> tuple[type["NoPrimary"], tuple[Why]]:
+        """How it is copied, for each call that fails by it."""
+        return type(self), (self.why,)
+
     @property
     def advice(self) -> str:
         """What to do about it."""

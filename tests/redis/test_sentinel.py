@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dispatcher.store import sentinel as sentinel_module
 from dispatcher.store import wire as wire_module
 from dispatcher.store.connection import connect, connect_async, translated
 from dispatcher.store.redis_url import with_authorities
-from dispatcher.store.sentinel import BecameReplica
+from dispatcher.store.sentinel import BecameReplica, NoPrimary, Why
 from dispatcher.store.wire import Wire
 from tasks.redis_server import RedisServer
 from tests.acceptance.stack import change
@@ -453,3 +454,9 @@ def test_tls(server_program: str, tmp_path: Path, collected: None, ask: Ask) -> 
             with pytest.raises(RedisUnavailable, match=REFUSED):
                 ask(with_authorities(sentinel.url, authority), "PING")
             assert [] == sentinel.asked
+
+
+def test_the_reason_is_copied() -> None:
+    """A wire that cannot connect raises a copy of its error for each call."""
+    error = NoPrimary(Why.DOWN)
+    assert (error.args, error.advice) == (copy(error).args, copy(error).advice)

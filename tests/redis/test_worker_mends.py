@@ -66,7 +66,7 @@ def test_forwarded_to_two_at_once_are_all_counted(two_urls: list[str]) -> None:
             zero, metrics, batch = its.partitions[0], Metrics(), Batch()
             await zero.ledger.lead("me", 60_000)
             for number in range(6):
-                batch.forward(1 + number % 2, "w", QueueEntry(f"5-{number}", [b"event", b"x"]))
+                batch.forward(1 + number % 2, "w", "w", QueueEntry(f"5-{number}", [b"event", b"x"]))
             await Forwarder(zero.ledger, "me", zero.ledgers.__getitem__, metrics).forward(batch)
             assert [3, 3] == [await one.queued() for one in its.partitions[1:]]
             assert 6 == metrics.forwarded
