@@ -59,7 +59,7 @@ class ToAccept:
         self.endpoints: dict[str, str] = {}
         """Endpoint ids by endpoint name."""
         self.workspaces: set[str] = set()
-        """Whose callbacks they are."""
+        """The workspaces of its entries, and of those to be forwarded: accept compares their revisions."""
         self.skipped: list[tuple[str, str]] = []
         """Entries without callbacks, each with its workspace."""
         self.arguments: list[Argument] = []
