@@ -75,8 +75,6 @@ class ClusterMap:
         self._problem = ""
         """Why it failed."""
         self._reads = asyncio.Lock()
-        self._late: set[asyncio.Task[Any]] = set()
-        """Nodes that were asked, and have not answered yet when another had: to cancel a connect would leave its socket open."""
 
     def connection_options(self) -> dict[str, Any]:
         """How connections are made to the first of the nodes to start with, and but for the address to any other."""
@@ -139,10 +137,7 @@ class ClusterMap:
         async with AsyncExitStack() as closing:
             for node in nodes:
                 closing.push_async_callback(node.client.aclose)
-                closing.push_async_callback(node.wire.close)  # once more: it may have been connecting
-            if self._late:
-                await asyncio.gather(*(node.wire.close() for node in nodes))
-                await asyncio.wait(self._late)
+                closing.push_async_callback(node.wire.close)
 
     async def _follow(self, partition: int, node: Node, error: MovedError) -> None:
         """Reads the map anew after a MOVED, unless it says already that the partition has left the node. Raises RedisUnavailable."""
@@ -212,7 +207,8 @@ class ClusterMap:
                         return task.result()
                     problems.append(str(error))
         finally:
-            self._leave(asking)
+            for task in asking:
+                task.cancel()
         problems += [
             f"{self._node(one).name} does not answer in {READ_SECONDS:g} s" for one in asking.values()
         ]
@@ -221,16 +217,6 @@ class ClusterMap:
         raise RedisUnavailable(
             f"None of {len(problems)} nodes says which node of the cluster holds what. The first: {problems[0]}"
         )
-
-    def _leave(self, asking: Iterable[asyncio.Task[Slots]]) -> None:
-        for task in asking:
-            self._late.add(task)
-            task.add_done_callback(self._left)
-
-    def _left(self, task: asyncio.Task[Slots]) -> None:
-        self._late.discard(task)
-        if not task.cancelled():
-            task.exception()
 
     async def _ask(self, address: Address) -> Slots:
         node = self._node(address)

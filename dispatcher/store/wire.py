@@ -30,6 +30,7 @@ from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS
 from dispatcher.store.sentinel import BecameReplica, FollowsPrimary, says_read_only
 
 WATCH_SECONDS = 1.0
+CANCEL_AGAIN_SECONDS = 0.05
 
 log = structlog.get_logger()
 
@@ -55,11 +56,8 @@ class Wire:
     def __init__(self, client: "redis.asyncio.Redis") -> None:
         self._pool = client.connection_pool
         self._link: _Link | None = None
-        self._connects = asyncio.Lock()
-        self._failures = 0
-        """How often it could not connect."""
-        self._failure: Exception = ConnectionError("Redis is not reachable")
-        """Why it last could not."""
+        self._connecting: asyncio.Task[_Link] | None = None
+        self._is_closed = False
 
     async def call(self, *command: Argument) -> Any:
         """Sends one command. Raises redis-py's ConnectionError or TimeoutError; it may nevertheless have run."""
@@ -72,27 +70,43 @@ class Wire:
         return await asyncio.gather(*map(link.call, commands), return_exceptions=True)
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection, also one that is being made. Whoever waits for it, or calls later, gets a ConnectionError."""
+        self._is_closed = True
+        while connecting := self._connecting:
+            connecting.cancel()  # again and again: redis-py may drop one (cancellable.py says why)
+            await asyncio.wait({connecting}, timeout=CANCEL_AGAIN_SECONDS)
         if self._link:
             await self._link.close()
 
     async def _connect(self) -> "_Link":
-        before = self._failures
-        async with self._connects:
-            if self._link and self._link.is_open:  # another caller connected meanwhile
-                return self._link
-            if self._failures > before:  # or could not; trying in turn, each would wait for a silent server
-                raise copy(self._failure) from self._failure
-            await self.close()
-            connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
-            try:
-                await connection.connect()
-            except Exception as error:
-                self._failures += 1
-                self._failure = error
-                raise
-            self._link = _Link(connection)
-            return self._link
+        """The connection that all who need one wait for. It is made to its end also if they are cancelled: others come."""
+        if self._is_closed:
+            raise ConnectionError("the connection to Redis was closed by this process")
+        if not self._connecting:
+            self._connecting = asyncio.create_task(self._connected())
+            self._connecting.add_done_callback(self._has_connected)
+        connecting = self._connecting
+        await asyncio.wait({connecting})
+        if connecting.cancelled():
+            raise ConnectionError("the connection to Redis was closed by this process")
+        if error := connecting.exception():
+            own = copy(error)  # callers add to it
+            own.__cause__, own.__context__ = error.__cause__, error.__context__
+            raise own
+        return connecting.result()
+
+    async def _connected(self) -> "_Link":
+        if self._link:
+            await self._link.close()
+        connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()
+        self._link = _Link(connection)
+        return self._link
+
+    def _has_connected(self, connecting: "asyncio.Task[_Link]") -> None:
+        self._connecting = None
+        if not connecting.cancelled():
+            connecting.exception()  # whoever waited has it
 
 
 class _Link(asyncio.Protocol):

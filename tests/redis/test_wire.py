@@ -38,6 +38,41 @@ def test_each_reply_to_whoever_asked(redis_url: str) -> None:
     uvloop.run(scene())
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_closes_the_connection_that_is_being_made(silent: bool) -> None:
+    """However far the connection has come when the wire is closed, nothing stays open, and its callers are told."""
+
+    async def scene() -> None:
+        opened: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            opened.append(writer)
+            while line := await reader.readline():
+                if not silent and line.startswith(b"*"):
+                    writer.write(b"+OK\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            for turns in range(25):
+                client = connect_async(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+                wire = Wire(client)
+                call = asyncio.create_task(wire.call("ECHO", "1"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await wire.close()
+                found = (await asyncio.gather(call, return_exceptions=True))[0]
+                assert isinstance(found, ConnectionError) or found == b"OK"
+                with pytest.raises(ConnectionError, match="closed by this process"):
+                    await wire.call("PING")
+                await client.aclose()
+            async with asyncio.timeout(10):
+                while not all(one.is_closing() for one in opened):
+                    await asyncio.sleep(0.01)
+        assert opened
+
+    asyncio.run(scene())
+
+
 def test_redis_pys_connection_writes_to_what_we_take(redis_url: str) -> None:
     """An open connection of redis-py has its transport where this version of it keeps it."""
 
