@@ -1,15 +1,60 @@
 """Brokers other than Redis: hints are only hints, so callbacks go on whatever becomes of them."""
 
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from config.settings import Settings
 from tasks.actions.check_broker import look_at_broker
+from tests.acceptance.rabbitmq import PROGRAM, RabbitMq
 from tests.acceptance.stack import Stack, free_port, wait_until
 
 COUNT = 50
+
+
+@pytest.fixture
+def rabbitmq(tmp_path: Path) -> Iterator[RabbitMq]:
+    """A real RabbitMQ, where the machine has one."""
+    if not PROGRAM.exists():
+        pytest.skip("needs RabbitMQ (Debian, Ubuntu: apt-get install rabbitmq-server)")
+    with RabbitMq(tmp_path / "rabbitmq") as server:
+        yield server
+
+
+@pytest.mark.parametrize("partitions", ["1", "16"])
+def test_rabbitmq(stack: Stack, rabbitmq: RabbitMq, partitions: str) -> None:
+    """Hints go through a RabbitMQ; while it is killed callbacks go on without, and with it again when it is back.
+
+    Nobody sees its password.
+    """
+    stack.environment |= {"DISPATCHER_BROKER_URL": rabbitmq.url, "DISPATCHER_PARTITIONS": partitions}
+    stack.add_workspace()
+    workers = [stack.start_worker() for _ in range(2)]
+    for worker in workers:
+        worker.wait_ready()
+
+    def deliver(first: int) -> None:
+        assert {"delivered": COUNT} == stack.wait_ended(stack.enqueue(COUNT, first=first))
+
+    def works() -> bool:
+        """Whether a worker takes a hint that is published now."""
+        return stack.cli("check", "--live").returncode == 0
+
+    deliver(0)
+    checked = stack.cli("check")
+    assert "the broker is reachable" in checked.stdout
+    assert works()
+    rabbitmq.kill()
+    deliver(COUNT)
+    assert not works()
+    rabbitmq.start()
+    wait_until(works, 60, "workers take hints again")
+    deliver(2 * COUNT)
+    assert [0, 0] == [worker.terminate() for worker in workers]
+    assert "hush" not in checked.stdout + "".join(worker.log for worker in workers)
 
 
 @pytest.mark.parametrize(
