@@ -48,7 +48,7 @@ def _one(topology: Topology) -> Topology:
 def of(url: str, ca_file: str | None) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
     """Celery's `broker_url` and `broker_use_ssl`, and the URL's own transport options. Raises InvalidInput.
 
-    kombu does not verify certificates of a rediss:// URL without TLS options, so these are always set.
+    kombu does not verify certificates of a rediss:// URL without TLS options, nor names of an amqps:// one, so these are always set.
     """
     for name in OVERRIDES:
         if os.environ.get(name):
@@ -57,7 +57,7 @@ def of(url: str, ca_file: str | None) -> tuple[str, dict[str, Any] | None, dict[
             )
     where = redis_of(with_authorities(url, ca_file))
     if where is None:
-        return url.strip(), None, {}
+        return url.strip(), import_module("config.other_broker").tls(url.strip(), ca_file), {}
     server = where.server
     if where.kind is Kind.SENTINEL:
         urls, options = import_module("config.sentinel_broker").of(where)

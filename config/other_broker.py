@@ -1,4 +1,6 @@
-"""Checks the URL of a broker that is not Redis. Loads kombu, which takes half a second: import it lazily."""
+"""The URL of a broker that is not Redis. Loads kombu, which takes half a second: import it lazily."""
+
+from typing import Any
 
 from kombu.connection import Connection
 from kombu.transport import TRANSPORT_ALIASES
@@ -24,3 +26,15 @@ def check(url: str) -> None:
         raise InvalidInput(
             "cannot be used by Celery: look at its user, password, host, port and options"
         ) from None
+
+
+def tls(url: str, ca_file: str | None) -> dict[str, Any] | None:
+    """py-amqp's TLS options for an amqps:// URL: left alone, it verifies no name. None for another URL, or for several hosts.
+
+    A `ca_file` takes the place of the system's authorities.
+    """
+    parsed = [split_url(one) for one in url.split(";")]
+    hosts = {one.hostname for one in parsed}
+    if {one.scheme for one in parsed} != {"amqps"} or len(hosts) > 1:
+        return None
+    return {"server_hostname": hosts.pop() or "localhost"} | ({"ca_certs": ca_file} if ca_file else {})

@@ -59,7 +59,8 @@ class Settings(BaseSettings):
     )
     redis_ca_file: Authorities = Field(
         None,
-        description="file of certificate authorities (PEM) to trust for rediss:// in addition to the system's; empty: none",
+        description="file of certificate authorities (PEM) to trust for rediss:// in addition to the system's, and for amqps:// in"
+        " place of them; empty: none",
     )
     broker_url: Broker = Field(
         None,

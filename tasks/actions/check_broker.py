@@ -56,9 +56,11 @@ def celery_encryption(connection: Any) -> Finding:
         found = [encryption(subject, host, connection.ssl or {}) for host in hosts]
         worst = next((one for one in found if one.verdict is not Verdict.OK), found[0])
         return replace(worst, advice=worst.advice.replace("rediss:", "amqps:")) if "amqp" in scheme else worst
+    if scheme == "amqps" and isinstance(connection.ssl, dict) and "server_hostname" in connection.ssl:
+        return encryption(subject, connection.hostname or "", connection.ssl)
     if scheme == "amqps":
-        detail = "TLS, certificate verified, but not its name: Celery checks no more for amqps://"
-        return Finding(subject, Verdict.WARNING, detail, "use a network you trust, or Redis as the broker")
+        detail = "TLS, certificates verified, but not their names: Celery has one name for all hosts"
+        return Finding(subject, Verdict.WARNING, detail, "name one host, or use a network you trust")
     return Finding(
         subject, Verdict.UNKNOWN, f"{scheme}: by that transport's own rules", "see Celery's manual"
     )

@@ -17,15 +17,23 @@ START_SECONDS = 60
 class RabbitMq:
     """Use in `with`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chain: Path | None = None) -> None:
+        """`chain`: key and certificate (PEM); with it, it speaks TLS only."""
         self._folder = folder
         self._folder.mkdir()
         self.port = free_port()
-        self.url = f"amqp://user:{PASSWORD}@127.0.0.1:{self.port}//"
-        (folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\ndefault_user = user\ndefault_pass = hush/hush\n"
-            "log.console = true\nlog.file = false\n"
-        )
+        self.url = f"amqp{'s' if chain else ''}://user:{PASSWORD}@127.0.0.1:{self.port}//"
+        options = [
+            "default_user = user",
+            "default_pass = hush/hush",
+            "log.console = true",
+            "log.file = false",
+        ]
+        options.append(f"listeners.{'ssl' if chain else 'tcp'}.1 = 127.0.0.1:{self.port}")
+        if chain:
+            files = (f"ssl_options.{name} = {chain}" for name in ("cacertfile", "certfile", "keyfile"))
+            options += ["listeners.tcp = none", "ssl_options.verify = verify_none", *files]
+        (folder / "rabbitmq.conf").write_text("\n".join(options) + "\n")
         (folder / "plugins").write_text("[].\n")
         self._environment = {
             "PATH": os.environ["PATH"],

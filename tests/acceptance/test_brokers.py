@@ -11,19 +11,24 @@ from config.settings import Settings
 from tasks.actions.check_broker import look_at_broker
 from tests.acceptance.rabbitmq import PROGRAM, RabbitMq
 from tests.acceptance.stack import Stack, free_port, wait_until
+from tests.http.test_transport import Certificates
 
 COUNT = 50
 
 
+needs_rabbitmq = pytest.mark.skipif(
+    not PROGRAM.exists(), reason="needs RabbitMQ (Debian, Ubuntu: apt-get install rabbitmq-server)"
+)
+
+
 @pytest.fixture
 def rabbitmq(tmp_path: Path) -> Iterator[RabbitMq]:
-    """A real RabbitMQ, where the machine has one."""
-    if not PROGRAM.exists():
-        pytest.skip("needs RabbitMQ (Debian, Ubuntu: apt-get install rabbitmq-server)")
+    """A real RabbitMQ."""
     with RabbitMq(tmp_path / "rabbitmq") as server:
         yield server
 
 
+@needs_rabbitmq
 @pytest.mark.parametrize("partitions", ["1", "16"])
 def test_rabbitmq(stack: Stack, rabbitmq: RabbitMq, partitions: str) -> None:
     """Hints go through a RabbitMQ; while it is killed callbacks go on without, and with it again when it is back.
@@ -55,6 +60,30 @@ def test_rabbitmq(stack: Stack, rabbitmq: RabbitMq, partitions: str) -> None:
     deliver(2 * COUNT)
     assert [0, 0] == [worker.terminate() for worker in workers]
     assert "hush" not in checked.stdout + "".join(worker.log for worker in workers)
+
+
+@needs_rabbitmq
+@pytest.mark.parametrize("host", ["127.0.0.1", "other.test"])
+def test_rabbitmq_by_tls(stack: Stack, tmp_path: Path, host: str) -> None:
+    """Its certificate and the name in it are verified, by DISPATCHER_REDIS_CA_FILE."""
+    certificates = Certificates(tmp_path)
+    certificates.server(host)
+    with RabbitMq(tmp_path / "rabbitmq", tmp_path / f"{host}-30-False.pem") as server:
+        stack.environment["DISPATCHER_BROKER_URL"] = server.url
+        assert "the certificate of amqps://127.0.0.1" in " ".join(stack.cli("check").stdout.split())
+        stack.environment["DISPATCHER_REDIS_CA_FILE"] = str(tmp_path / "authority.pem")
+        checked = stack.cli("check").stdout
+        worker = stack.start_worker()
+        wait_until(
+            lambda: ("ready." if host == "127.0.0.1" else "CERTIFICATE_VERIFY_FAILED") in worker.log,
+            what="the worker connects, or refuses to",
+        )
+        assert (0 if host == "127.0.0.1" else 3) == stack.cli("check", "--live").returncode
+    if host == "127.0.0.1":
+        assert "the broker is reachable" in checked
+    else:
+        assert "the certificate of amqps://127.0.0.1" in " ".join(checked.split())
+        assert "not valid for" in " ".join(checked.split())
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,9 @@ def test_check_tells_what_each_does(
         ("rediss+sentinel://redis.example/main", "ok", "certificate and name verified"),
         ("rediss+sentinel://redis.example/main?ssl_cert_reqs=none", "warning", "not verified"),
         ("amqp://mq.example//", "warning", "not encrypted"),
-        ("amqps://mq.example//", "warning", "not its name"),
+        ("amqps://mq.example//", "ok", "certificate and name verified"),
+        ("amqps://mq.example//;amqps://mq2.example//", "warning", "not their names"),
+        ("amqps://mq.example//;amqp://mq.example//", "warning", "not their names"),
         ("memory://", "unknown", "own rules"),
     ],
 )

@@ -185,7 +185,14 @@ def test_broker_refused(monkeypatch: pytest.MonkeyPatch, url: str, says: str) ->
     assert (True, 1, False) == (says in text, len(text.splitlines()), "hush" in text)
 
 
-@pytest.mark.parametrize("url", ["amqp://u:p@h//", "amqps://u:p@h/v", "memory://", "amqp://a;amqp://b"])
+def test_amqps_verifies_the_name() -> None:
+    """Left alone, Celery would verify the certificate of an amqps:// host and not its name."""
+    url = "amqps://u:p@h/v"
+    assert (url, {"server_hostname": "h"}, {}) == broker.of(url, None)
+    assert {"server_hostname": "h", "ca_certs": "/ca.pem"} == broker.of(f" {url};{url}", "/ca.pem")[1]
+
+
+@pytest.mark.parametrize("url", ["amqp://u:p@h//", "amqps://a;amqps://b", "memory://", "amqp://a;amqp://b"])
 def test_other_transports_are_left_alone(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """A broker that is no Redis is Celery's, with its URL as it is and no TLS options of Redis."""
     monkeypatch.setenv("DISPATCHER_BROKER_URL", url)
