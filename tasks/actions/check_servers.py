@@ -29,7 +29,9 @@ async def look_at_servers(store: wiring.Store) -> list[Finding]:
         return await look_at_redis(client, url)
 
     found = await asyncio.gather(*(look(*one) for one in store.nodes), return_exceptions=True)
-    named = [one for (_, url), of in zip(store.nodes, found, strict=True) for one in _named(safe_url(url), of)]
+    named = [
+        one for (_, url), of in zip(store.nodes, found, strict=True) for one in _named(safe_url(url), of)
+    ]
     answer = [one for one, of in zip(store.nodes, found, strict=True) if not isinstance(of, BaseException)]
     ids = await asyncio.gather(*(run_id(*one) for one in answer), return_exceptions=True)
     return [*named, *_twice([url for _, url in answer], ids)]

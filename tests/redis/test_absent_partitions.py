@@ -336,3 +336,12 @@ def test_the_line() -> None:
         f"21 of 64 partitions did not answer ({first} and 8 more: Redis at a is away (x); "
         "33: Redis at b does not answer within 2 s)"
     ) == absent.named()
+
+
+def test_the_line_closes_its_brackets() -> None:
+    """A full stop within brackets does not end what is said of a problem."""
+    absent = Absent(2)
+    absent.note(0, RedisUnavailable("Redis at a is away (Error 111 at a:1. Refused). Is it running?"))
+    assert (
+        "1 of 2 partitions did not answer (0: Redis at a is away (Error 111 at a:1. Refused))"
+    ) == absent.named()
