@@ -149,7 +149,10 @@ def test_read_sentinels(text: str, urls: list[str], server: str, master: str) ->
         ("redis+sentinel://a/main redis+sentinel://hush/main", "one URL with all its hosts"),
         ("redis://a,redis://hush:x", "a list of 2, whose number 2 has a port that is no number"),
         ("redis://a,amqp://hush", "a list of 2, whose number 2 must start with redis://"),
-        ("redis://:hush@a redis://b redis://a:6379/0", "twice, as number 1 and number 3: name each server once"),
+        (
+            "redis://:hush@a redis://b redis://a:6379/0",
+            "twice, as number 1 and number 3: name each server once",
+        ),
         ("unix:///hush unix:/hush", "one server in it twice"),
     ],
 )
