@@ -341,7 +341,9 @@ def test_the_line() -> None:
 def test_the_line_closes_its_brackets() -> None:
     """A full stop within brackets does not end what is said of a problem."""
     absent = Absent(2)
-    absent.note(0, RedisUnavailable("Redis at a is away (Error 111 at a:1. Refused). Is it running?"))
+    absent.note(
+        0, RedisUnavailable("Redis at a is away (111 at a. Connect call failed ('a', 1)). Is it running?")
+    )
     assert (
-        "1 of 2 partitions did not answer (0: Redis at a is away (Error 111 at a:1. Refused))"
+        "1 of 2 partitions did not answer (0: Redis at a is away (111 at a. Connect call failed ('a', 1)))"
     ) == absent.named()

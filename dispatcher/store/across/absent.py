@@ -1,15 +1,11 @@
 """The partitions that did not answer, and why: what they hold is missing in what was read."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from dispatcher.errors import RedisUnavailable
 
 NAMED = 12
 """How many partitions of one problem are named."""
-
-_FIRST_SENTENCE = re.compile(r"(?:\([^()]*\)|(?!\. ).)*", re.DOTALL)
-"""A full stop in brackets ends no sentence."""
 
 
 class Absent:
@@ -55,5 +51,10 @@ def listed(numbers: Sequence[int]) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    found = _FIRST_SENTENCE.match(text)
-    return found[0].rstrip(".") if found else text
+    """The text up to its first full stop; one within brackets ends no sentence."""
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0 and text.startswith(". ", at):
+            return text[:at]
+    return text.rstrip(".")
