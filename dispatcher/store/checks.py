@@ -49,6 +49,12 @@ async def look_at_redis(client: "redis.asyncio.Redis", url: str = "") -> list[Fi
     ]
 
 
+async def run_id(client: "redis.asyncio.Redis", url: str = "") -> str:
+    """What a server calls itself, as no other does; empty if this user may not ask. Raises RedisUnavailable."""
+    with translated(url):
+        return str((await _allowed(client.info("server"))).get("run_id", ""))
+
+
 async def _clock_and_latency(client: Any) -> tuple[Finding, Finding]:
     """Redis's clock against this machine's, and the duration of a call: medians of LOOKS calls."""
     took, ahead = [], []

@@ -133,6 +133,12 @@ def say_whose(error: Exception, url: str, what: str) -> None:
     error.__dict__[_WHOSE] = url, what
 
 
+def concerns_all(error: Exception) -> None:
+    """Has `translate` name the server alone, and not what was wanted there: the error concerns all that is on it."""
+    if _WHOSE in error.__dict__:
+        error.__dict__[_WHOSE] = error.__dict__[_WHOSE][0], ""
+
+
 def translate(error: Exception, url: str) -> Exception:
     """Our error for a Redis error; the error itself if we have none for it."""
     if isinstance(error, RedisUnavailable):

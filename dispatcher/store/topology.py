@@ -10,13 +10,17 @@ from typing import NamedTuple, Self
 from urllib.parse import quote, unquote
 
 from dispatcher.errors import InvalidInput
-from dispatcher.store.redis_url import ENCODE, RedisUrl, split_url, urls_of
+from dispatcher.store.redis_url import ENCODE, SCHEMES, RedisUrl, split_url, urls_of
 
 SENTINEL_PORT = 26379
 OF_SENTINELS = ("sentinel_username", "sentinel_password")
 """Options of a Sentinel URL that concern the sentinels alone."""
 
 _HOSTS_URL = re.compile(r"(rediss?)\+(cluster|sentinel)://([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_MEANT = re.compile(r"(?:(?:redis|valkey)(s?)[-+_.]?)?(cluster|sentinel)?")
+"""Schemes that others use, or that come to mind, for those of ours."""
+_HOSTS = {None: "HOST:PORT", "cluster": "HOST:PORT,HOST:PORT", "sentinel": "HOST:PORT,HOST:PORT/NAME"}
+"""What comes behind a scheme, by what it names."""
 _WITHOUT_PORT = re.compile(r"(\[[^]]*\]|[^:]*):?")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _FOR_BOTH = re.compile(r"(ssl_|socket_)")
@@ -53,13 +57,14 @@ class Topology:
     def parse(cls, text: str) -> Self:
         """Parses a URL, or a list of URLs. Raises InvalidInput, which quotes none of it."""
         urls = urls_of(text) if isinstance(text, str) else []
+        for url in urls:
+            _check_scheme(url)
         if len(urls) > 1:
             return cls(Kind.SEVERAL, tuple(urls), _list(urls)[0])
         if not urls:
             return cls(Kind.ONE, (text,), RedisUrl.parse(text))
         hosts = hosts_url(urls[0])
         if hosts is None:
-            _check_scheme(urls[0])
             return cls(Kind.ONE, (urls[0],), RedisUrl.parse(urls[0]))
         if hosts.kind is Kind.CLUSTER:
             return cls(Kind.CLUSTER, *_cluster(hosts))
@@ -152,7 +157,13 @@ def _address(url: str) -> str:
 
 
 def _check_scheme(url: str) -> None:
-    scheme = url.partition("://")[0].lower()
+    """Raises InvalidInput for a scheme that is meant for one of ours; the text says which one to write."""
+    scheme, slashes, _ = url.lower().partition("://")
+    if scheme in SCHEMES or not slashes or hosts_url(url):
+        return
+    if found := _MEANT.fullmatch(scheme):
+        known = f"redis{found[1] or ''}{f'+{found[2]}' if found[2] else ''}://"
+        raise InvalidInput(f"must start with {known}: write {known}{_HOSTS[found[2]]}")
     if "+" in scheme and scheme.startswith("redis"):
         raise InvalidInput(
             "must start with redis://, rediss:// or unix://, or with redis+cluster:// or redis+sentinel:// "
@@ -172,8 +183,13 @@ def _list(urls: list[str]) -> list[RedisUrl]:
             found.append(RedisUrl.parse(url))
         except InvalidInput as error:
             raise InvalidInput(f"is a list of {len(urls)}, whose number {number} {error}") from None
-    if len({(one.host, one.port, one.path, one.db) for one in found}) < len(found):
-        raise InvalidInput("is a list with one server in it twice")
+    first: dict[tuple[object, ...], int] = {}
+    for number, one in enumerate(found, 1):
+        same = first.setdefault((one.host, one.port, one.path, one.db), number)
+        if same < number:
+            raise InvalidInput(
+                f"is a list with one server in it twice, as number {same} and number {number}: name each server once"
+            )
     return found
 
 

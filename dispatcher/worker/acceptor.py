@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from dispatcher.errors import NotLeader, Overtakes, RedisFull, RedisUnavailable
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.queue import Between, Place, QueueEntry, place
+from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.forwarder import Forwarder
@@ -53,29 +53,29 @@ class Acceptor:
         self._metrics = metrics
         self._forwarder = forwarder
 
-    async def accept(self, batch: Batch, between: Between | None = None, again: int = RENDERED_AGAIN) -> None:
+    async def accept(self, batch: Batch, again: int = RENDERED_AGAIN) -> None:
         """Has a batch accepted, rejected or forwarded; entries that stay on the queue are in `batch.later` afterwards.
 
         Entries whose workspace changed after they were rendered are rendered again, up to `again` times; other entries
         are not. If the whole batch fails with an unexpected error, each entry is accepted alone, to find the one that
-        causes it. Raises NotLeader, RedisFull, RedisUnavailable, or Overtakes if an entry is on the queue where `between` allows
+        causes it. Raises NotLeader, RedisFull, RedisUnavailable, or Overtakes if an entry is on the queue where `batch.between` allows
         none.
         """
         try:
-            changed = await self._take_here(batch, between)
+            changed = await self._take_here(batch)
         except RedisFull:
             await self._forward(batch)  # what leaves makes room
             raise
         await self._forward(batch)
         if changed and again:
             entries = [entry for entry, _ in changed]
-            prepared = await self._preparer.prepare(entries, batch.trying, batch.later)
-            await self.accept(prepared, between, again - 1)
+            prepared = await self._preparer.prepare(entries, again=batch)
+            await self.accept(prepared, again - 1)
         else:
             for entry, workspace in changed:
                 batch.put_off(workspace, entry)
 
-    async def _take_here(self, batch: Batch, between: Between | None) -> list[tuple[QueueEntry, str]]:
+    async def _take_here(self, batch: Batch) -> list[tuple[QueueEntry, str]]:
         """Has the ledger accept or reject what belongs to this partition, and look whether anything else may be forwarded.
 
         Returns the entries whose workspace changed after they were rendered, with that workspace.
@@ -83,11 +83,11 @@ class Acceptor:
         changed: list[tuple[QueueEntry, str]] = []
         try:
             if batch.rendered or batch.skipped or batch.forwarded:
-                changed = await self._accept_rendered(batch, between)
+                changed = await self._accept_rendered(batch)
         except (NotLeader, Overtakes, RedisUnavailable):
             raise
         except Exception as error:
-            await self._accept_one_by_one(batch, between, error)
+            await self._accept_one_by_one(batch, error)
         if batch.rejected:
             await self._reject(batch)
         return changed
@@ -97,7 +97,7 @@ class Acceptor:
         if batch.forwarded and self._forwarder:
             await self._forwarder.forward(batch)
 
-    async def _accept_one_by_one(self, batch: Batch, between: Between | None, error: Exception) -> None:
+    async def _accept_one_by_one(self, batch: Batch, error: Exception) -> None:
         """Accepts each entry alone, after they failed together; one that fails alone is put off or rejected."""
         rendered = sorted([*batch.rendered, *batch.skipped], key=_place_of)
         if len(rendered) == 1:
@@ -105,12 +105,12 @@ class Acceptor:
             batch.broke(workspace, entry, error)
             return
         for entry, _ in rendered:
-            await self.accept(await self._preparer.prepare([entry], batch.trying, batch.later), between)
+            await self.accept(await self._preparer.prepare([entry], again=batch))
 
-    async def _accept_rendered(self, batch: Batch, between: Between | None) -> list[tuple[QueueEntry, str]]:
+    async def _accept_rendered(self, batch: Batch) -> list[tuple[QueueEntry, str]]:
         """Returns the entries whose workspace changed after they were rendered, with that workspace."""
         changed: list[tuple[QueueEntry, str]] = []
-        accepted = await self._accept_callbacks(batch, between)
+        accepted = await self._accept_callbacks(batch)
         for entry, workspace, word in _words(batch, accepted):
             if word == "changed":
                 changed.append((entry, workspace))
@@ -121,17 +121,17 @@ class Acceptor:
         changed += batch.not_forwarded(accepted.changed)
         return sorted(changed, key=_place_of)
 
-    async def _accept_callbacks(self, batch: Batch, between: Between | None) -> Accepted:
+    async def _accept_callbacks(self, batch: Batch) -> Accepted:
         """Calls the ledger for each part.
 
         An entry that was left because of a damaged key is not overtaken by a later one of its message, should the key
         be mended between two parts.
         """
-        accepted = await self._accept_part(batch, batch.parts[0], between)
+        accepted = await self._accept_part(batch, batch.parts[0])
         left = _broken(batch.parts[0], accepted.words) if len(batch.parts) > 1 else set()
         for part in batch.parts[1:]:
             waits = {index for index, message in enumerate(part.messages()) if message in left}
-            further = await self._accept_part(batch, part.without(waits) if waits else part, between)
+            further = await self._accept_part(batch, part.without(waits) if waits else part)
             words = list(further.words)
             for index in sorted(waits):
                 words.insert(index, BROKEN_WORD)
@@ -140,12 +140,14 @@ class Acceptor:
             accepted = replace(further, words=[*accepted.words, *words], changed=changed)
         return accepted
 
-    async def _accept_part(self, batch: Batch, part: ToAccept, between: Between | None) -> Accepted:
+    async def _accept_part(self, batch: Batch, part: ToAccept) -> Accepted:
         """Calls the ledger, with slots reserved for the callbacks that it leases to this worker at once."""
         revisions = {name: revision for name, revision in batch.revisions.items() if name in part.workspaces}
         room, claims = self._turns.reserve(part.count, revisions), []
         try:
-            accepted = await self._ledger.accept(self._token, revisions, part.skipped, part, room, between)
+            accepted = await self._ledger.accept(
+                self._token, revisions, part.skipped, part, room, batch.between
+            )
             claims = accepted.claims
         finally:  # deferred, so that the next batch, if there is one, goes to Redis first
             asyncio.get_running_loop().call_soon(

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 
@@ -281,9 +282,9 @@ class Intake:
         between: Between | None = None,
     ) -> dict[str, Later]:
         """Has entries accepted, rejected or put off; returns the ones put off, by workspace."""
-        if batch is None or self._put_off.concerns(batch.workspaces):
+        if batch is None or self._put_off.concerns([*batch.workspaces, *batch.routes]):
             batch = await self._preparer.prepare(entries, trying)
-        await self._acceptor.accept(batch, between)
+        await self._acceptor.accept(replace(batch, between=between))
         if batch.later:  # claiming sets their reads to 0: no reader has died on them
             await self._queue.claim([entry_id for left in batch.later.values() for entry_id in left.ids])
             self._put_off.add(batch.later)

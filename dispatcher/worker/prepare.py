@@ -10,7 +10,7 @@ from dispatcher.rules.render import RenderOptions, fan_out
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.previous import Previous
-from dispatcher.store.queue import Place, QueueEntry, place
+from dispatcher.store.queue import Between, Place, QueueEntry, place
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.router import Router
@@ -75,7 +75,7 @@ class Batch:
     """Prepared entries, sorted by result."""
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
-    """The workspaces that entries name; None for a name without a workspace, and for a route."""
+    """The workspaces that entries name; None for a name without a workspace."""
     parts: list[ToAccept] = field(default_factory=lambda: [ToAccept()])
     """What is to be accepted, in order; each fits into one call."""
     rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
@@ -89,6 +89,13 @@ class Batch:
     """Entries that are put off, by workspace (empty: unknown); those to be forwarded by their route."""
     trying: Mapping[str, bool] = field(default_factory=dict)
     """Workspaces whose entries are tried again, and whether entries that break our code are rejected this time."""
+    between: Between | None = None
+    """Where no other entry may be on the queue when these are accepted; None: anywhere."""
+
+    @property
+    def routes(self) -> set[str]:
+        """The workspaces of entries that are to be forwarded, each with where to."""
+        return {route for entries in self.forwarded.values() for _, route in entries}
 
     @property
     def revisions(self) -> dict[str, str]:
@@ -118,7 +125,6 @@ class Batch:
         """Adds an entry that belongs to another partition; if its workspace was read for that, it must not have changed."""
         self.part_for(0).workspaces.add(workspace)
         self.forwarded.setdefault(target, []).append((entry, route))
-        self.workspaces[route] = None  # so that intake sees that it is in this batch
 
     def broke(self, workspace: str, entry: QueueEntry, error: Exception) -> None:
         """Puts off an entry that met an error, or rejects it if it has broken our code too often."""
@@ -158,14 +164,18 @@ class Preparer:
         self,
         entries: Sequence[QueueEntry],
         trying: Mapping[str, bool] = NOBODY,
-        later: dict[str, Later] | None = None,
+        again: Batch | None = None,
     ) -> Batch:
-        """Prepares entries in order; those of a workspace in `later` are added to it, after the ones there.
+        """Prepares entries in order, each for the first time or `again`, with what that batch says of all of its entries.
 
-        `trying` is as in Batch. Raises RedisUnavailable, and an error of OF_THE_MACHINE met while an entry is read: its
+        Those of a workspace that waits in `again.later` come behind the ones there. `trying` is as in Batch. Raises RedisUnavailable, and an error of OF_THE_MACHINE met while an entry is read: its
         workspace is unknown then, and the entries behind it may be of the same one.
         """
-        batch = Batch(later={} if later is None else later, trying=trying)
+        batch = (
+            Batch(later=again.later, trying=again.trying, between=again.between)
+            if again
+            else Batch(trying=trying)
+        )
         staying = await self._staying(entries)
         for number, entry in enumerate(entries, 1):
             await self._add(batch, entry, stays=entry.id in staying)

@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 from config import broker
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
+from dispatcher.store.across.absent import listed
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.members import Owners, partitions_of
 from tasks import wiring
@@ -22,8 +23,6 @@ LIVE_SECONDS = 10.0
 HEARTBEAT_SECONDS = 3.0
 """How long to wait for a new heartbeat from each known worker: they come every second."""
 LOOK = "look at the workers' logs"
-SHOWN = 8
-"""Most partitions without an owner that are named."""
 
 
 async def look_live(settings: Settings, here: bool) -> list[Finding]:
@@ -81,10 +80,7 @@ def _intake(owners: Owners, partitions: int, writes: Finding) -> Finding:
         return Finding("intake", Verdict.UNKNOWN, f"cannot be seen: {writes.detail}")
     if partitions == 1:
         return Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK)
-    some = ", ".join(map(str, owners.without[:SHOWN])) + (" …" if len(owners.without) > SHOWN else "")
-    detail = (
-        f"{len(owners.without)} of {partitions} partitions have no owner ({some}): their queues are not read"
-    )
+    detail = f"{len(owners.without)} of {partitions} partitions have no owner ({listed(owners.without)}): their queues are not read"
     return Finding("intake", Verdict.BAD, detail, LOOK)
 
 

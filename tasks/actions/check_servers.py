@@ -8,8 +8,9 @@ import redis.asyncio
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.check_finding import Finding, Verdict
-from dispatcher.store.checks import look_at_redis
+from dispatcher.store.checks import look_at_redis, run_id
 from dispatcher.store.connection import safe_url
+from dispatcher.store.redis_url import RedisUrl
 from tasks import tables, wiring
 
 
@@ -28,7 +29,12 @@ async def look_at_servers(store: wiring.Store) -> list[Finding]:
         return await look_at_redis(client, url)
 
     found = await asyncio.gather(*(look(*one) for one in store.nodes), return_exceptions=True)
-    return [one for (_, url), of in zip(store.nodes, found, strict=True) for one in _named(safe_url(url), of)]
+    named = [
+        one for (_, url), of in zip(store.nodes, found, strict=True) for one in _named(safe_url(url), of)
+    ]
+    answer = [one for one, of in zip(store.nodes, found, strict=True) if not isinstance(of, BaseException)]
+    ids = await asyncio.gather(*(run_id(*one) for one in answer), return_exceptions=True)
+    return [*named, *_twice([url for _, url in answer], ids)]
 
 
 def _named(server: str, found: Sequence[Finding] | BaseException) -> Iterator[Finding]:
@@ -38,6 +44,21 @@ def _named(server: str, found: Sequence[Finding] | BaseException) -> Iterator[Fi
         raise found
     else:
         yield from (replace(one, detail=f"{server}: {one.detail}") for one in found)
+
+
+def _twice(urls: Sequence[str], ids: Sequence[str | BaseException]) -> Iterator[Finding]:
+    """Servers that are named twice, by different names; `ids` is what each calls itself, empty if it is not known."""
+    first: dict[tuple[str, int], str] = {}
+    for url, id_ in zip(urls, ids, strict=True):
+        if isinstance(id_, str) and id_:
+            same = first.setdefault((id_, RedisUrl.parse(url).db), url)
+            if same != url:
+                yield Finding(
+                    "servers",
+                    Verdict.WARNING,
+                    f"{safe_url(same)} and {safe_url(url)} are one server: their partitions share it",
+                    "name each server once, unless the list is in use: then it must stay",
+                )
 
 
 def partitions(store: wiring.Store) -> list[Finding]:

@@ -11,6 +11,8 @@ from dispatcher.store.check_finding import Finding, Verdict
 from tasks import console, tables
 from tasks.actions.check import look
 
+ARROW = len("-> ")
+
 
 def check(
     live: Annotated[
@@ -53,11 +55,14 @@ def _print(findings: Sequence[Finding]) -> None:
     for f in findings:
         style = {Verdict.BAD: "bold red", Verdict.WARNING: "yellow"}.get(f.verdict, "")
         first = f"{f.subject:<{beside}}{f.verdict:<9}"
-        indent = " " * len(first)
-        for line in tables.wrapped(visible(f.detail), width, first, indent):
+        indent, detail, advice = " " * len(first), visible(f.detail), visible(f.advice)
+        if len(first) + ARROW + max(map(tables.width_of, f"{detail} {advice}".split())) > width:
+            console.print_line(first.rstrip(), style)
+            first = indent = tables.INDENT  # or a long URL would make the line longer than it is
+        for line in tables.wrapped(detail, width, first, indent):
             console.print_line(line, style)
-        if f.advice:
-            for line in tables.wrapped(f"-> {visible(f.advice)}", width, indent, f"{indent}   "):
+        if advice:
+            for line in tables.wrapped(f"-> {advice}", width, indent, indent + " " * ARROW):
                 console.print_line(line)
 
 

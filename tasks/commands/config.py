@@ -28,7 +28,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     where = sources()
     table = [(name, _text(shown[name]), where.get(name, "default"), meaning) for name, _, meaning in rows()]
     console.print_table(("setting", "value", "from", "meaning"), table, "")
-    console.print_line(f"topology: {topology}")
+    console.print_text(f"topology: {topology}")
 
 
 def _text(value: object) -> str:

@@ -64,16 +64,16 @@ def _settings() -> Settings:
 
 def _show(found: dict[str, Any]) -> None:
     if "ended" in found:
-        console.print_line(
+        console.print_text(
             "ended: leave DISPATCHER_PREVIOUS_REDIS_URL out, and restart workers, the API and the exporter"
         )
         return
-    console.print_line(
+    console.print_text(
         f"copied: {tables.counted(found['workspaces'], 'workspace', 'workspaces')}, "
         f"{tables.counted(found['apiKeys'], 'API key', 'API keys')}, "
         f"{tables.counted(found['stoppedEndpoints'], 'stopped endpoint', 'stopped endpoints')}; what was there is left as it was"
     )
-    console.print_line(
+    console.print_text(
         f"in the previous Redis {tables.counted(found['queued'], 'status change is', 'status changes are')} on the queue, "
         f"and {tables.counted(found['waiting'], 'callback waits', 'callbacks wait')}"
     )

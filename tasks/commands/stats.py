@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dispatcher.store.across.absent import listed
 from dispatcher.store.refused_calls import REASONS
 from tasks import console, tables, wiring
 from tasks.actions.stats import by_endpoint, by_workspace, overall
@@ -91,8 +92,8 @@ def _print(found: dict[str, Any]) -> None:
 def _print_owners(found: dict[str, Any]) -> None:
     """Prints how many partitions each worker leads, and which no worker does."""
     owners = ", ".join(f"{len(owned)} by {name}" for name, owned in found["owners"].items() if owned)
-    without = ", ".join(map(str, found["withoutOwner"]))
-    alone = f"; without an owner: {without}" if without else ""
+    without = found["withoutOwner"]
+    alone = f"; {len(without)} without an owner: {listed(without)}" if without else ""
     console.print_text(f"{found['count']} partitions: {owners or 'no worker is alive'}{alone}")
 
 

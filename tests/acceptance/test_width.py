@@ -209,6 +209,31 @@ def test_command(stand: Stack, args: str) -> None:
     check(terminal)
 
 
+@pytest.mark.parametrize(
+    "args",
+    ["check", "check --live", "config", "stats", "partition --all", f"partition {LONG} --width 16", "grow"],
+)
+def test_many_partitions(stand: Stack, args: str) -> None:
+    """With several servers, long URLs and 256 partitions all fits too."""
+    links = [stand.folder / f"a-socket-with-a-long-name-beside-which-little-fits-{n}" for n in (1, 2)]
+    for link in links:
+        if not link.is_symlink():
+            link.symlink_to(stand.server.url.removeprefix("unix://"))
+    settings = {
+        "DISPATCHER_REDIS_URL": " ".join(f"unix://{link}?db=3" for link in links),
+        "DISPATCHER_PARTITIONS": "256",
+        "DISPATCHER_BROKER_URL": f"unix://{links[0]}?db=5",
+    }
+    if args in ("config", "grow"):
+        settings["DISPATCHER_PREVIOUS_REDIS_URL"] = f"unix://{links[0]}?db=6"
+    terminal = Terminal(stand, *args.split(), **settings)
+    assert terminal.wait() in (0, 1, 2)
+    check(terminal)
+    said = " ".join(terminal.text.split())
+    if args == "stats":
+        assert "256 without an owner: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 244 more" in said
+
+
 @pytest.mark.parametrize("args", SERVICES)
 def test_service(stand: Stack, args: str) -> None:
     """What runs until Ctrl-C fits too, and ends by it with exit code 130."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.store.across.presence import Presence
 from dispatcher.store.cluster import ClusterServers
 from dispatcher.store.connection import connect, connect_async, translated
 from dispatcher.store.keys import Keys
@@ -64,6 +65,15 @@ def test_first_seed_away(cluster: Cluster, runner: asyncio.Runner) -> None:
     servers = ClusterServers([f"redis://127.0.0.1:{free_port()}", cluster.nodes[4].url], KEYS)
     assert 1 == runner.run(Partitions(servers, runner).count(P))
     runner.run(servers.aclose())
+
+
+def test_a_node_that_is_away(partitions: Partitions, cluster: Cluster) -> None:
+    """What is said of a node to all who ask for its partitions names none of them."""
+    node = cluster.holder(SLOTS[P])
+    assert 1 == partitions.run(partitions.count(P))  # so that it is known which node that is
+    node.kill()
+    with pytest.raises(RedisUnavailable, match=f"^Redis at {node.url}/0 is not reachable"):
+        partitions.run(Presence(partitions.servers, 5).require(P))
 
 
 @pytest.fixture

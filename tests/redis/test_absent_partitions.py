@@ -160,6 +160,20 @@ def test_check_names_the_server(servers: list[RedisServer], end: End) -> None:
     assert servers[0].url in found["version"]["detail"]
 
 
+def test_check_knows_a_server_by_two_names(servers: list[RedisServer], tmp_path: Path) -> None:
+    """`check` warns of two URLs that lead to one server and database, and names both; other databases are others."""
+    other = tmp_path / "other.socket"
+    other.symlink_to(servers[0].url.removeprefix("unix://"))
+    urls = f"{servers[0].url} {servers[1].url} unix://{other} {servers[0].url}?db=1"
+    with installed(urls.split(), P) as many:
+        found = many.do(look_at_servers)
+    [twice] = [one for one in found if one.subject == "servers"]
+    assert ("warning", f"{servers[0].url} and unix://{other} are one server: their partitions share it") == (
+        twice.verdict,
+        twice.detail,
+    )
+
+
 def test_a_silent_server_is_waited_for_once(servers: list[RedisServer]) -> None:
     """What is asked of a server that did not answer PING fails at once, with that reason and not with a client's time-out."""
     fill(servers)
@@ -321,4 +335,15 @@ def test_the_line() -> None:
     assert (
         f"21 of 64 partitions did not answer ({first} and 8 more: Redis at a is away (x); "
         "33: Redis at b does not answer within 2 s)"
+    ) == absent.named()
+
+
+def test_the_line_closes_its_brackets() -> None:
+    """A full stop within brackets does not end what is said of a problem."""
+    absent = Absent(2)
+    absent.note(
+        0, RedisUnavailable("Redis at a is away (111 at a. Connect call failed ('a', 1)). Is it running?")
+    )
+    assert (
+        "1 of 2 partitions did not answer (0: Redis at a is away (111 at a. Connect call failed ('a', 1)))"
     ) == absent.named()

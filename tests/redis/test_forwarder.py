@@ -133,9 +133,9 @@ def _measure(ledger: Any, sizes: list[tuple[int, int]]) -> None:
     ledger._scripts._call = call
 
 
-def test_a_batch_names_the_workspaces_that_it_forwards() -> None:
+def test_a_batch_names_where_it_forwards_to() -> None:
     """So that intake prepares a batch again if one of them was put off after the batch was prepared."""
     batch = Batch()
     batch.forward(1, "w", "w 1", QueueEntry("5-1", [b"event", b"a"]))
-    assert ["w 1"] == list(batch.workspaces)
+    assert {"w 1"} == batch.routes
     assert {} == batch.revisions

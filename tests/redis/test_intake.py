@@ -5,7 +5,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -80,14 +80,21 @@ class Reader:
         await self.reading.close()
         await self.client.aclose()
 
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["asyncio.Task[None]"]:
+        """Runs while the block does; what it has in hand is accepted at the end."""
+        task = asyncio.create_task(self.intake.run())
+        try:
+            yield task
+        finally:
+            self.intake.stop()
+            await task
+
     async def drain(self) -> None:
         """Runs until nothing is on the queue."""
-        task = asyncio.create_task(self.intake.run())
-        async with asyncio.timeout(20):
+        async with self.running() as task, asyncio.timeout(20):
             while not task.done() and await self.client.xlen(KEYS.events):
                 await asyncio.sleep(0.01)
-        self.intake.stop()
-        await task
 
     async def crash(self, task: "asyncio.Task[None]") -> None:
         """Ends the intake as a kill would: its lease stays, what it read stays pending."""
@@ -227,15 +234,13 @@ def test_what_another_has_read_is_not_overtaken(redis_url: str) -> None:
     async def work() -> list[str]:
         reader = Reader(redis_url)
         await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
-        task = asyncio.create_task(reader.intake.run())
-        while not reader.intake.leading:
-            await asyncio.sleep(0.01)
-        message = {"uuid": "m1", "src": "ACME", "dest": "+233200000001"}
-        await taken_by_another(reader.client, KEYS.events, *(line(n, message=message) for n in range(40)))
-        while await reader.client.xlen(KEYS.events):
-            await asyncio.sleep(0.01)
-        reader.intake.stop()
-        await task
+        async with reader.running():
+            while not reader.intake.leading:
+                await asyncio.sleep(0.01)
+            message = {"uuid": "m1", "src": "ACME", "dest": "+233200000001"}
+            await taken_by_another(reader.client, KEYS.events, *(line(n, message=message) for n in range(40)))
+            while await reader.client.xlen(KEYS.events):
+                await asyncio.sleep(0.01)
         (chain,) = [key async for key in reader.client.scan_iter(f"{KEYS.root}chain:*")]
         found = [member.decode() for member in await reader.client.lrange(chain, 0, -1)]
         await reader.close()
@@ -250,21 +255,19 @@ def test_entries_that_nobody_will_read(redis_url: str) -> None:
     async def work() -> list[str]:
         reader = Reader(redis_url)
         await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
-        task = asyncio.create_task(reader.intake.run())
-        await reader.client.xadd(KEYS.events, {"event": line(1)})
-        while not await accepted(reader):
-            await asyncio.sleep(0.01)
-        async with reader.client.pipeline(transaction=True) as pipe:
-            pipe.xadd(KEYS.events, {"event": line(2)})
-            pipe.execute_command("XGROUP", "SETID", KEYS.events, "workers", "$")
-            await pipe.execute()
-        for number in range(3, 23):
-            await reader.client.xadd(KEYS.events, {"event": line(number)})
-            await asyncio.sleep(0.02)
-        while await reader.client.xlen(KEYS.events) > 1:
-            await asyncio.sleep(0.01)
-        reader.intake.stop()
-        await task
+        async with reader.running():
+            await reader.client.xadd(KEYS.events, {"event": line(1)})
+            while not await accepted(reader):
+                await asyncio.sleep(0.01)
+            async with reader.client.pipeline(transaction=True) as pipe:
+                pipe.xadd(KEYS.events, {"event": line(2)})
+                pipe.execute_command("XGROUP", "SETID", KEYS.events, "workers", "$")
+                await pipe.execute()
+            for number in range(3, 23):
+                await reader.client.xadd(KEYS.events, {"event": line(number)})
+                await asyncio.sleep(0.02)
+            while await reader.client.xlen(KEYS.events) > 1:
+                await asyncio.sleep(0.01)
         found = await accepted(reader)
         await reader.close()
         return found
@@ -348,15 +351,13 @@ def test_stream_deleted(redis_url: str) -> None:
     async def work() -> list[str]:
         reader = Reader(redis_url)
         await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
-        task = asyncio.create_task(reader.intake.run())
-        while not reader.intake.leading:
-            await asyncio.sleep(0.01)
-        await reader.client.delete(KEYS.events)
-        await reader.client.xadd(KEYS.events, {"event": line(1)})
-        while not await accepted(reader):
-            await asyncio.sleep(0.01)
-        reader.intake.stop()
-        await task
+        async with reader.running():
+            while not reader.intake.leading:
+                await asyncio.sleep(0.01)
+            await reader.client.delete(KEYS.events)
+            await reader.client.xadd(KEYS.events, {"event": line(1)})
+            while not await accepted(reader):
+                await asyncio.sleep(0.01)
         found = await accepted(reader)
         await reader.close()
         return found
@@ -424,16 +425,14 @@ def test_a_module_that_is_away_for_a_while(redis_url: str, monkeypatch: pytest.M
         for number in range(20):
             await reader.client.xadd(KEYS.events, {"event": line(number, message=message)})
         await reader.client.xadd(KEYS.events, {"event": line(99, workspace="beta", status="DELIVERED")})
-        task = asyncio.create_task(reader.intake.run())
-        while await reader.client.xlen(KEYS.events) > 20:
-            await asyncio.sleep(0.01)
-        assert 20 == await reader.client.xlen(KEYS.events), "the other workspace's was accepted"
-        await asyncio.sleep(1.5)  # it is tried again meanwhile
-        away = False
-        while await reader.client.xlen(KEYS.events):
-            await asyncio.sleep(0.01)
-        reader.intake.stop()
-        await task
+        async with reader.running():
+            while await reader.client.xlen(KEYS.events) > 20:
+                await asyncio.sleep(0.01)
+            assert 20 == await reader.client.xlen(KEYS.events), "the other workspace's was accepted"
+            await asyncio.sleep(1.5)  # it is tried again meanwhile
+            away = False
+            while await reader.client.xlen(KEYS.events):
+                await asyncio.sleep(0.01)
         (chain,) = [key async for key in reader.client.scan_iter(f"{KEYS.root}chain:*")]
         found = [member.decode() for member in await reader.client.lrange(chain, 0, -1)]
         rejected = await Rejected(reader.client, KEYS).newest()
@@ -461,11 +460,9 @@ def test_put_off_entries_survive_their_reader(redis_url: str, monkeypatch: pytes
         await reader.client.xadd(KEYS.events, {"event": line(1)})
         for _ in range(5):
             leader = Reader(redis_url)
-            task = asyncio.create_task(leader.intake.run())
-            while not leader.intake.leading or not len(leader.intake._put_off):
-                await asyncio.sleep(0.01)
-            leader.intake.stop()
-            await task
+            async with leader.running():
+                while not leader.intake.leading or not len(leader.intake._put_off):
+                    await asyncio.sleep(0.01)
             await leader.close()
         away = False
         await reader.drain()
@@ -496,15 +493,13 @@ def test_workspace_that_never_stays_the_same(redis_url: str) -> None:
         for number in range(30):
             workspace = "restless" if number % 3 == 0 else "acme"
             await reader.client.xadd(KEYS.events, {"event": line(number, workspace=workspace)})
-        task = asyncio.create_task(reader.intake.run())
-        while await reader.client.xlen(KEYS.events) > 10:
-            await asyncio.sleep(0.01)
-        first = rendered.count("acme")
-        reader.ledger.accept = accept  # type: ignore[method-assign]
-        while await reader.client.xlen(KEYS.events):
-            await asyncio.sleep(0.01)
-        reader.intake.stop()
-        await task
+        async with reader.running():
+            while await reader.client.xlen(KEYS.events) > 10:
+                await asyncio.sleep(0.01)
+            first = rendered.count("acme")
+            reader.ledger.accept = accept  # type: ignore[method-assign]
+            while await reader.client.xlen(KEYS.events):
+                await asyncio.sleep(0.01)
         found = set(await accepted(reader))
         await reader.close()
         return found, first

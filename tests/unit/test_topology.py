@@ -94,6 +94,14 @@ def test_read_sentinels(text: str, urls: list[str], server: str, master: str) ->
     [
         ("redis+hush://h", "or with redis+cluster:// or redis+sentinel://"),
         ("redis+cluster:/h", "must start with"),
+        ("redis-cluster://hush:1,b:2", "write redis+cluster://HOST:PORT,HOST:PORT"),
+        ("redis-cluster://:hush@b", "write redis+cluster://HOST:PORT,HOST:PORT"),
+        ("Redis-Cluster://a:1 redis-cluster://hush:1", "write redis+cluster://HOST:PORT,HOST:PORT"),
+        ("rediss-cluster://hush", "write rediss+cluster://HOST:PORT,HOST:PORT"),
+        ("redis_cluster://hush", "write redis+cluster://HOST:PORT,HOST:PORT"),
+        ("sentinel://hush:1", "write redis+sentinel://HOST:PORT,HOST:PORT/NAME"),
+        ("valkey://hush:1", "write redis://HOST:PORT"),
+        ("valkeys+sentinel://hush:1", "write rediss+sentinel://HOST:PORT,HOST:PORT/NAME"),
         ("redis://h1,hush:2", "names several hosts: write redis+cluster://"),
         ("redis+cluster://", "names no host"),
         ("redis+cluster:///0", "names no host"),
@@ -141,7 +149,10 @@ def test_read_sentinels(text: str, urls: list[str], server: str, master: str) ->
         ("redis+sentinel://a/main redis+sentinel://hush/main", "one URL with all its hosts"),
         ("redis://a,redis://hush:x", "a list of 2, whose number 2 has a port that is no number"),
         ("redis://a,amqp://hush", "a list of 2, whose number 2 must start with redis://"),
-        ("redis://:hush@a redis://b redis://a:6379/0", "one server in it twice"),
+        (
+            "redis://:hush@a redis://b redis://a:6379/0",
+            "twice, as number 1 and number 3: name each server once",
+        ),
         ("unix:///hush unix:/hush", "one server in it twice"),
     ],
 )

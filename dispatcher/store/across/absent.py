@@ -1,6 +1,6 @@
 """The partitions that did not answer, and why: what they hold is missing in what was read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dispatcher.errors import RedisUnavailable
 
@@ -40,14 +40,21 @@ class Absent:
         by_problem: dict[str, list[int]] = {}
         for number, problem in self.problems.items():
             by_problem.setdefault(_first_sentence(problem), []).append(number)
-        named = "; ".join(f"{_listed(numbers)}: {why}" for why, numbers in by_problem.items())
+        named = "; ".join(f"{listed(numbers)}: {why}" for why, numbers in by_problem.items())
         return f"{len(self._problems)} of {self._partitions} partitions did not answer ({named})"
 
 
-def _listed(numbers: list[int]) -> str:
+def listed(numbers: Sequence[int]) -> str:
+    """The first NAMED of some partitions, and how many there are beyond them."""
     more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
     return f"{', '.join(map(str, numbers[:NAMED]))}{more}"
 
 
 def _first_sentence(text: str) -> str:
-    return text.partition(". ")[0].rstrip(".")
+    """The text up to its first full stop; one within brackets ends no sentence."""
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0 and text.startswith(". ", at):
+            return text[:at]
+    return text.rstrip(".")

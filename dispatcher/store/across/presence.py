@@ -4,10 +4,10 @@ import asyncio
 import time
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from dispatcher.errors import RedisUnavailable
-from dispatcher.store.connection import safe_url, translate
+from dispatcher.store.connection import concerns_all, safe_url, translate
 from dispatcher.store.servers import Servers
 
 SILENCE_SECONDS = 2.0
@@ -53,6 +53,8 @@ class Presence:
             text = f"Redis at {safe_url(self._servers.url(partition))} does not answer within {SILENCE_SECONDS:g} s"
             raise self.noted_away(node, RedisUnavailable(text)) from error
         except (RedisError, OSError, RedisUnavailable) as error:
+            if node and not isinstance(error, ResponseError):
+                concerns_all(error)
             found = translate(error, self._servers.url(partition))
             if isinstance(found, RedisUnavailable):
                 self.noted_away(node, found)
