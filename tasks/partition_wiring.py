@@ -1,5 +1,6 @@
 """Builds what a worker has for each partition, and what leads them: one partition, or a share of several."""
 
+import logging
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,7 +17,7 @@ from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.audit import Who
 from dispatcher.store.client_certificates import ClientCertificates
-from dispatcher.store.connection import translated
+from dispatcher.store.connection import safe_url, translated
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.growth import require_grown
 from dispatcher.store.installation import Installation
@@ -41,9 +42,10 @@ from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.lost_leases import LostLeases
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.outages import Outages
 from dispatcher.worker.partition_owner import PartitionOwner
 from dispatcher.worker.recorder import Recorder
-from dispatcher.worker.redis_watch import PartitionWatch, RedisWatch, RedisWatches
+from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.router import Router
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
@@ -78,8 +80,15 @@ class Partitions:
         self._servers = servers
         self._shared = shared
         self._closing = closing
-        self._watch = RedisWatch(shared.metrics, shared.health)
-        self._watches = RedisWatches(shared.metrics)
+        self._watch = RedisWatch(shared.metrics, shared.health, self._names())
+        self._outages = Outages(lambda number: servers.node(number).name, shared.metrics)
+        self._waits = Outages(
+            self._previous_name,
+            begins="intake.waits",
+            ends="intake.resumed",
+            action="nothing new is accepted until it answers; nothing is lost",
+            level=logging.ERROR,
+        )
         self._subscriptions: Subscriptions | None = None
         """What disables a subscription in all partitions of its workspace; None if there is one partition."""
         self._of_workspace: Parts | None = None
@@ -124,7 +133,15 @@ class Partitions:
             heartbeat.name,
         )
         return PartitionOwner(
-            len(self.parts), registry, heartbeat, new_tenure, self._answers, turns, self._tail, self._watch
+            len(self.parts),
+            registry,
+            heartbeat,
+            new_tenure,
+            self._answers,
+            turns,
+            self._tail,
+            self._watch,
+            self._outages,
         )
 
     async def agree_at_start(self) -> None:
@@ -217,7 +234,12 @@ class Partitions:
         if division.previous is not None:
             keys = self._servers.keys[division.previous]
             previous = Previous(self._servers.wire(keys.partition), keys, self._url(keys))
-        return Routing(Router(division, number), self._ledger_at, previous)
+        waits = self._waits.watch(number) if previous else None
+        return Routing(Router(division, number), self._ledger_at, previous, waits)
+
+    def _previous_name(self, _waiting: int) -> str:
+        """The name of the previous Redis, which all partitions wait for."""
+        return self._servers.node(self._servers.partitioning.all[-1]).name
 
     def _ledger_at(self, number: int) -> Ledger:
         return self.parts[number].ledger
@@ -239,6 +261,12 @@ class Partitions:
             return False
         return True
 
+    def _names(self) -> str:
+        """The names of the servers whose silence makes a worker unready: the only one, or those of the registries."""
+        count = self._servers.partitioning.partitions
+        urls = [self._servers.url(one) for one in (registries(count) if count > 1 else (0,))]
+        return ", ".join(dict.fromkeys(map(safe_url, urls)))
+
     def _client(self, keys: Keys) -> "redis.asyncio.Redis":
         return self._servers.client(keys.partition)
 
@@ -248,4 +276,4 @@ class Partitions:
     def _watch_of(self, keys: Keys) -> RedisWatch:
         if len(self._servers.keys) == 1:
             return self._watch
-        return PartitionWatch(self._watches, lambda: self._servers.node(keys.partition).name)
+        return self._outages.watch(keys.partition)

@@ -54,9 +54,8 @@ class Worker:
     """The partitions that it thinks it leads, and until when at most."""
     take: frozenset[int] = frozenset()
     ends_at: float = math.inf
-    """When it ends at the latest, after TERM."""
+    """After TERM: when what it has in hand is accepted."""
     stalled_until: int = NEVER
-    leaving: bool = False
     fit_since: dict[int, float] = field(default_factory=dict)
     """For each server that it reaches: since when it could have led its partitions all the time."""
 
@@ -98,9 +97,11 @@ class World:
     def kill(self, worker: Worker) -> None:
         del self.workers[worker.name]
 
-    def term(self, worker: Worker, drain_ms: int = 30_000) -> None:
-        worker.leaving = True
-        worker.ends_at = min(worker.ends_at, self.now + drain_ms)
+    def term(self, worker: Worker, drain_ms: int = 0) -> None:
+        """It takes this long until what it has in hand is accepted."""
+        if math.isinf(worker.ends_at):
+            worker.ends_at = self.now + drain_ms
+            self._write(worker, None)
 
     def stall(self, worker: Worker, for_ms: int) -> None:
         worker.stalled_until = max(worker.stalled_until, self.now + for_ms)
@@ -120,11 +121,12 @@ class World:
             for worker in workers:
                 self._accept(worker)
                 since = (self.now - worker.acts_at) % SECOND_MS
-                if since == 0:
+                if not math.isinf(worker.ends_at):
+                    self._end(worker)
+                elif since == 0:
                     self._act(worker)
                 elif since == AGAIN_MS:
                     self._take(worker)
-                self._end(worker)
             self._check()
 
     # What a worker does.
@@ -146,7 +148,7 @@ class World:
 
     def _member(self, worker: Worker) -> Member:
         cannot = frozenset(one for one in self.partitions if not self.reaches(worker, one))
-        return Member(worker.name, frozenset(worker.leads), cannot, worker.leaving)
+        return Member(worker.name, frozenset(worker.leads), cannot)
 
     def _renew(self, worker: Worker) -> None:
         for partition, until in list(worker.leads.items()):
@@ -179,10 +181,9 @@ class World:
                 del worker.leads[partition]
 
     def _end(self, worker: Worker) -> None:
-        if worker.leaving and (self.now >= worker.ends_at or not worker.leads):
+        if self.now >= worker.ends_at:
             for partition in list(worker.leads):
                 self._give_up(worker, partition)
-            self._write(worker, None)
             del self.workers[worker.name]
 
     # What must hold.
@@ -205,7 +206,11 @@ class World:
         """For each server: since when the same worker has been alive and reached it and a registry."""
         for worker in self.workers.values():
             for server in range(self._servers):
-                fit = worker.stalled_until <= self.now and not worker.leaving and self.reaches(worker, server)
+                fit = (
+                    worker.stalled_until <= self.now
+                    and math.isinf(worker.ends_at)
+                    and self.reaches(worker, server)
+                )
                 fit = fit and any(self.reaches(worker, registry) for registry in range(REGISTRIES))
                 worker.fit_since[server] = worker.fit_since.get(server, self.now) if fit else math.inf
                 if fit and math.isinf(worker.fit_since[server]):
@@ -243,5 +248,5 @@ class World:
     def _ends(self) -> list[int]:
         """When what goes wrong now is over."""
         stalls = [worker.stalled_until for worker in self.workers.values()]
-        ends = [int(worker.ends_at) for worker in self.workers.values() if worker.leaving]
+        ends = [int(worker.ends_at) for worker in self.workers.values() if not math.isinf(worker.ends_at)]
         return [*stalls, *ends, *self._cuts.values()]

@@ -10,15 +10,14 @@ here is only who gives up leases and who tries to take them. Each worker does th
 3. `Candidate.decide` says what it does.
 4. It gives up leases of partitions that others should lead.
 5. It tries to take leases: now, and once more half a second later.
-6. It writes its heartbeat: what it leads, which partitions it cannot reach, and whether it is leaving. All in one write, so
-   that nobody sees that it gave up its partitions, but not that it is leaving. It comes last, so that it never says that a worker
+6. It writes its heartbeat: what it leads, and which partitions it cannot reach. It comes last, so that it never says that a worker
    leads what it just gave up: the others would wait for that worker, even if it died.
 
-A worker that joins does no more than that. One that gets TERM says that it is leaving and goes on until it leads nothing or has to
-end; then it gives up what it still leads and removes its heartbeat.
+A worker that joins does no more than that. One that gets TERM removes its heartbeat at once, decides and renews no more, and
+gives up each lease as soon as what it has in hand of that partition is accepted. The others then lead what it led.
 
-tests/unit/test_ownership.py simulates this. With leases of 5,000 ms a partition is led again at most 6 s after its leader died, and at
-most 0.5 s after it was handed over.
+tests/unit/test_ownership_simulation.py simulates this. With leases of 5,000 ms a partition is led again at most 6 s after its leader
+died, at most 0.5 s after it was handed over to a worker that joined, and at most 2 s after a worker that got TERM gave it up.
 """
 
 import struct
@@ -49,8 +48,6 @@ class Member:
     """The partitions that it leads."""
     cannot: frozenset[int] = frozenset()
     """The partitions whose server it cannot reach."""
-    leaving: bool = False
-    """Whether it is ending: it gets no partitions, and others get those that it leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +87,7 @@ class Candidate:
         led = frozenset[int]().union(*(member.owns - member.cannot for member in members))
         self._of_others = _count(self._of_others, own.owns - should)
         self._of_nobody = _count(self._of_nobody, self._partitions - led)
-        if not own.leaving:
-            should |= _in_a_row(self._of_nobody) - own.cannot
+        should |= _in_a_row(self._of_nobody) - own.cannot
         return Decision(give_up=_in_a_row(self._of_others) - should, take=frozenset(should - own.owns))
 
 
@@ -138,10 +134,9 @@ def assign(partitions: Collection[int], members: Collection[Member]) -> Mapping[
 
 @lru_cache(maxsize=2)
 def _assign(partitions: tuple[int, ...], members: tuple[Member, ...]) -> Mapping[int, str]:
-    staying = [member for member in members if not member.leaving] or members
-    if not staying or not partitions:
+    if not members or not partitions:
         return MappingProxyType({})
-    shares = _Shares(partitions, staying)
+    shares = _Shares(partitions, members)
     if not shares.is_limited:
         shares.release()
     shares.place()

@@ -6,6 +6,7 @@ a queue's length is told of once, by the next change; so one looks first, and re
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,8 @@ from dispatcher.store.wire import Argument, transport_of
 
 ELSEWHERE = "MOVED ", "ASK ", "TRYAGAIN"
 """How a cluster's node says that it does not hold a key, or not all of a slot."""
+CHECK_SECONDS = 10.0
+"""How often it is looked which servers hold partitions."""
 POLL_MS = 100
 """How often a queue is read on a server that tells nothing."""
 
@@ -38,6 +41,7 @@ class Arrivals:
         self._come = [asyncio.Event() for _ in servers.keys]
         self._listeners: dict[Node, _Listener] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._next_check = 0.0
         self._polled: set[Node] = set()
         """Servers of which was logged that they tell nothing."""
 
@@ -80,11 +84,31 @@ class Arrivals:
         if known and known.is_open:
             return known
         if known:
-            closing = asyncio.create_task(known.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closed)
+            self._close(known)
         self._listeners[node] = _Listener(node, self._tell)
         return self._listeners[node]
+
+    def close_unused(self) -> None:
+        """Closes the connections to servers that hold no partition any more, such as a node that left the cluster.
+
+        Looks at most every CHECK_SECONDS; to be called now and then.
+        """
+        now = time.monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + CHECK_SECONDS
+        try:
+            used = {self._servers.node(keys.partition) for keys in self._servers.keys}
+        except RedisUnavailable:
+            return  # of some partition it is not known now
+        for node in self._listeners.keys() - used:
+            self._close(self._listeners.pop(node))
+            self._polled.discard(node)
+
+    def _close(self, listener: "_Listener") -> None:
+        closing = asyncio.create_task(listener.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closed)
 
     def _closed(self, closing: "asyncio.Task[None]") -> None:
         self._closing.discard(closing)
@@ -102,7 +126,7 @@ class Arrivals:
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        for listener in self._listeners.values():
+        for listener in list(self._listeners.values()):
             await listener.close()
         await asyncio.gather(*self._closing, return_exceptions=True)
 
@@ -230,6 +254,7 @@ class ToldQueue(Queue):
 
     async def read(self, count: int, wait_ms: int = 0) -> list[QueueEntry]:
         """As Queue's."""
+        self._arrivals.close_unused()
         if not self._come.is_set() and not await self._has_come(wait_ms):
             return []
         self._come.clear()

@@ -21,6 +21,7 @@ from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.prepare import Batch
+from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.router import Router
 
 MOST_ENTRIES, MOST_GONE, MOST_BYTES = 1000, 1500, 4_000_000
@@ -45,6 +46,8 @@ class Routing:
     ledger_of: Callable[[int], Ledger]
     previous: Previous | None = None
     """Set if the installation has grown."""
+    waits: RedisWatch | None = None
+    """Logs that intake waits for the previous Redis; set with it."""
 
 
 @dataclass(slots=True)

@@ -86,6 +86,7 @@ class Intake:
         self._acceptor = Acceptor(
             ledger, self._token, self._preparer, workspaces, turns, recorder, metrics, forwarder
         )
+        self._waits = (routing and routing.waits) or RedisWatch()
         self._ahead = ReadAhead(self._read_next, self._preparer.prepare, self._take_new)
         self._reread_to: Place | None = START
         """The place up to which entries that were read but not accepted have been read again; None: all have been."""
@@ -149,7 +150,7 @@ class Intake:
                 await self._pause(RENEW_SECONDS)
             except PreviousUnavailable as error:  # this partition's own server is well
                 self._set_behind(False)
-                self._log_waiting(error)
+                self._waits.failed(error)
                 await self._spare_held()
                 await self._pause(RENEW_SECONDS)
             except RedisUnavailable as error:
@@ -169,6 +170,7 @@ class Intake:
         """Renews the lease, then works until it is time to renew it again."""
         lead = await self._ledger.lead(self._token, LEASE_MS, full=self._full, renew=self.leading)
         self._watch.worked()
+        self._waits.look()
         self.failing_since = None
         if lead is None:
             self._follow()
@@ -291,6 +293,7 @@ class Intake:
         if entries:
             self._taken_to = max(self._taken_to, place(entries[-1].id))
         self._log_room()
+        self._waits.worked()
         self._logged = ""
         return batch.later
 
@@ -308,6 +311,7 @@ class Intake:
         if self.leading:
             log.warning("intake.lost_lead", held=len(self._ahead.held), **self._queue.about)
         self.leading = False
+        self._waits.worked()  # it waits no longer
         self._set_behind(False)  # otherwise turns would stay rationed
         self._ahead.held, self._reread_to, self._taken_to = [], START, START
         self._put_off.clear()
@@ -330,6 +334,7 @@ class Intake:
     async def _resign(self) -> None:
         """Gives up the lease, so that another worker can lead at once."""
         self._set_behind(False)  # its partition must not ration the turns of others
+        self._waits.worked()  # it waits no longer
         await self._spare_held()
         if self.leading and not self._ahead.held:
             try:
@@ -350,13 +355,6 @@ class Intake:
         if text != self._logged:
             log.error("intake.internal_error", action="trying again", exc_info=error)
         self._logged = text
-
-    def _log_waiting(self, error: PreviousUnavailable) -> None:
-        """Logs once that the previous Redis is away; again after a batch was taken."""
-        if self._logged != "previous":
-            action = "waiting for it; nothing is lost"
-            log.error("intake.waits", problem=str(error), action=action, **self._queue.about)
-        self._logged = "previous"
 
     def _log_full(self, error: RedisFull) -> None:
         if not self._full:

@@ -12,6 +12,8 @@ from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.rules.ownership import Candidate, Decision, Member, alive
 from dispatcher.store.members import Registry, mask_of, partitions_of
 from dispatcher.worker.heartbeat import Heartbeat
+from dispatcher.worker.leading import Leading
+from dispatcher.worker.outages import Outages
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.tail import Tail
 from dispatcher.worker.tenure import Tenure
@@ -48,6 +50,7 @@ class PartitionOwner:
         turns: Turns,
         tail: Tail,
         watch: RedisWatch,
+        outages: Outages,
     ) -> None:
         self._partitions = range(partitions)
         self._candidate = Candidate(self._partitions, heartbeat.name)
@@ -59,6 +62,10 @@ class PartitionOwner:
         self._turns = turns
         self._tail = tail
         self._watch = watch
+        self._outages = outages
+        self._ask_at = 0.0
+        """When partitions that others lead, and that were away for this worker, are asked next, in monotonic seconds."""
+        self._leading = Leading(partitions)
         self._running: dict[int, _Running] = {}
         self._cannot: dict[int, float] = {}
         """Partitions whose server does not answer, and when to ask it again, in monotonic seconds."""
@@ -71,7 +78,9 @@ class PartitionOwner:
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping`, then hands over all partitions. Survives failures of Redis. Raises OtherFormat."""
         while not stopping.is_set():
-            self._heartbeat.measure(len(self.owned()))
+            owned = self.owned()
+            self._heartbeat.measure(len(owned))
+            self._leading.note(owned)
             try:
                 await self._look()
             except RedisUnavailable as error:
@@ -105,12 +114,11 @@ class PartitionOwner:
         owns = frozenset(one for one in self.owned() if not self._running[one].stopping.is_set())
         text = self._heartbeat.if_due(leads=bool(owns), owns=mask_of(owns), cannot=mask_of(set(self._cannot)))
         watched = await self._registry.store(text)
-        await self._tail.publish(watched=watched)
+        self._tail.begin_publishing(watched=watched)
 
     def _follow(self, decision: Decision) -> None:
         """Ends the tenures of partitions that others should lead, and begins those that are to be tried for."""
         self._raise_failures()
-        before = len(self._running)
         for partition, running in list(self._running.items()):
             if running.task.done():
                 del self._running[partition]
@@ -118,8 +126,6 @@ class PartitionOwner:
                 running.stopping.set()
         for partition in decision.take - set(self._running):
             self._running[partition] = _Running(self._new_tenure(partition))
-        if len(self._running) != before:
-            log.info("partitions.leading", count=len(self.owned()), of=len(self._partitions))
 
     def _note_unreachable(self) -> None:
         """Notes partitions whose server does not answer, and asks the servers of those that were noted before."""
@@ -128,9 +134,17 @@ class PartitionOwner:
             since = running.tenure.intake.failing_since
             if since is not None and now - since >= UNREACHABLE_SECONDS:
                 self._cannot.setdefault(partition, now + TRY_SECONDS)
-        due = [one for one, at in self._cannot.items() if at <= now]
+        due = [one for one, at in self._cannot.items() if at <= now] + self._others_away(now)
         if due and (self._trying is None or self._trying.done()):
             self._trying = asyncio.create_task(self._try_again(due))
+
+    def _others_away(self, now: float) -> list[int]:
+        """Partitions that were away and that this worker does not lead: whether they are back it learns by asking."""
+        self._outages.look()
+        if now < self._ask_at:
+            return []
+        self._ask_at = now + TRY_SECONDS
+        return list(self._outages.away() - self._running.keys() - self._cannot.keys())
 
     async def _try_again(self, partitions: list[int]) -> None:
         answers = await asyncio.gather(*map(self._answers, partitions), return_exceptions=True)
@@ -138,7 +152,8 @@ class PartitionOwner:
         for partition, answer in found.items():
             if answer is True:
                 self._cannot.pop(partition, None)
-            else:
+                self._outages.worked(partition)
+            elif partition in self._cannot:
                 self._cannot[partition] = time.monotonic() + TRY_SECONDS
         if broken := {one: answer for one, answer in found.items() if isinstance(answer, BaseException)}:
             action, error = "asking them again", next(iter(broken.values()))
@@ -157,6 +172,7 @@ class PartitionOwner:
         await asyncio.gather(*(running.task for running in self._running.values()))
         if self._trying:
             self._trying.cancel()
+        await self._tail.end()
 
 
 class MembersRead:

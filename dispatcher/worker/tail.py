@@ -1,5 +1,6 @@
 """Attempts as they are made, for `dispatcher tail`: published while somebody watches, never stored."""
 
+import asyncio
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ class Tail:
         self._channel = channel
         self._kept: list[dict[str, Any]] = []
         self._fails = False
+        self._publishing: asyncio.Task[None] | None = None
 
     def add(self, callback: Claimed, claim: Claim, attempt: Attempt, outcome: str) -> None:
         """Keeps one attempt that has ended for the next `publish`, if somebody watches."""
@@ -49,6 +51,19 @@ class Tail:
                 }
             )
 
+    def begin_publishing(self, *, watched: bool) -> None:
+        """As `publish`, in the background: the server of the watchers may be slow. While one goes on, none begins."""
+        self.watched = watched
+        if self._publishing is None or self._publishing.done():
+            self._publishing = asyncio.create_task(self.publish(watched=watched))
+            self._publishing.add_done_callback(_log_error)
+
+    async def end(self) -> None:
+        """Ends what goes on in the background."""
+        if self._publishing:
+            self._publishing.cancel()
+            await asyncio.wait({self._publishing})
+
     async def publish(self, *, watched: bool) -> None:
         """Publishes the kept attempts if somebody still watches, and forgets them; a failure is logged once."""
         kept, self._kept, self.watched = self._kept, [], watched
@@ -61,3 +76,8 @@ class Tail:
             if not self._fails:
                 log.warning("tail.unpublished", problem=str(error), consequence="watchers miss attempts")
             self._fails = True
+
+
+def _log_error(publishing: "asyncio.Task[None]") -> None:
+    if not publishing.cancelled() and (error := publishing.exception()):
+        log.error("tail.internal_error", consequence="watchers miss attempts", exc_info=error)

@@ -145,8 +145,9 @@ def test_both_sides_say_what_is_missing(stack: Stack, new: RedisServer) -> None:
 
 
 def test_the_previous_redis_is_away(stack: Stack, new: RedisServer) -> None:
-    """While nobody can know which messages it has, status changes wait; callbacks that are accepted go on."""
+    """While nobody can know which messages it has, status changes wait; callbacks that are accepted go on; the log says it once."""
     stack.add_workspace("acme")
+    stack.add_workspace("bluefin")
     broker = stack.folder / "broker"
     broker.mkdir()
     with RedisServer(broker) as other:
@@ -157,13 +158,18 @@ def test_the_previous_redis_is_away(stack: Stack, new: RedisServer) -> None:
             dispatcher.enqueue_many(changes_of("acme", 0, 5))
             wait_until(lambda: len(stack.received) == 5, what="five are delivered")
             stack.server.kill()
-            dispatcher.enqueue_many(changes_of("acme", 5, 5))
+            dispatcher.enqueue_many(changes_of("acme", 5, 5) + changes_of("bluefin", 10, 5))
             wait_until(lambda: worker.lines("intake.waits"), what="it waits")
             time.sleep(1)
             assert 5 == len(stack.received)
             stack.server.start()
-            wait_until(lambda: len({one.event_id for one in stack.received}) == 10, what="all are delivered")
-        assert 10 == len(stack.received)
+            wait_until(lambda: len({one.event_id for one in stack.received}) == 15, what="all are delivered")
+        assert 15 == len(stack.received)
+        wait_until(lambda: worker.lines("intake.resumed"), what="it is logged that it goes on")
+        homes = sorted(Partitioning(COUNT).home(name) for name in ("acme", "bluefin"))
+        [waits], [resumed] = worker.lines("intake.waits"), worker.lines("intake.resumed")
+        assert [homes] * 2 == [waits["partitions"], resumed["partitions"]]
+        assert stack.server.url.startswith(waits["server"].rpartition("/")[0])
         assert 0 == worker.terminate()
 
 

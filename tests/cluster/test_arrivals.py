@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.arrivals import Arrivals
-from tests.cluster.node import ClusterNode
+from tests.cluster.node import ClusterNode, wait
 from tests.cluster.partitions import COUNT, SLOTS, Partitions
 from tests.cluster.servers import Cluster
 
@@ -23,6 +23,34 @@ def dumb(either: Cluster) -> Iterator[ClusterNode]:
     node.run("ACL", "SETUSER", "default", "-client")
     yield node
     node.run("ACL", "SETUSER", "default", "+client")
+
+
+def listened(node: ClusterNode) -> int:
+    """How many connections the node tells of changes."""
+    return sum("t" in one["flags"] for one in node.client.client_list())
+
+
+def test_a_node_that_holds_no_partition_any_more(of_either: Partitions, either: Cluster) -> None:
+    """The connection that listened to it is closed; those to the others stay."""
+    servers = of_either.servers
+    arrivals, old = Arrivals(servers), either.holder(SLOTS[P])
+
+    async def looked() -> None:
+        for number in range(COUNT):
+            await servers.wire(number).call("PING")  # so the map is right
+            await look(arrivals, number)
+        arrivals._next_check = 0.0
+        arrivals.close_unused()
+        await asyncio.sleep(0)
+
+    of_either.run(looked())
+    assert [1, 1, 1] == [listened(node) for node in either.primaries()]
+    either.fail_over(SLOTS[P])
+    of_either.run(of_either.count(P))
+    of_either.run(looked())
+    wait(lambda: listened(old) == 0, "it is closed")
+    assert [1, 1, 1] == [listened(node) for node in either.primaries()]
+    of_either.run(arrivals.aclose())
 
 
 async def look(arrivals: Arrivals, partition: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from dispatcher import Dispatcher
 from dispatcher.errors import EnqueueInterrupted
 from dispatcher.rules.partitions import Partitioning
-from tests.acceptance.stack import CELERY, Stack, change, running_stack, wait_until
+from tests.acceptance.stack import CELERY, Stack, Worker, change, running_stack, wait_until
 from tests.cluster.partitions import COUNT, KEYS, SLOTS
 from tests.cluster.servers import Cluster
 
@@ -102,7 +102,40 @@ def test_callbacks_while_nodes_change(
     assert all(places == sorted(places) for places in by_message.values())
     if happens is not killed:  # a primary that dies takes along what its replica had not heard of
         assert len(on_cluster.received) == len(first)
+    wait_until(lambda: all(map(all_are_back, workers)), 60, "the log says that all is back")
+    if happens is killed:
+        assert any(worker.lines("redis.away") for worker in workers)
     assert [0, 0] == [worker.terminate() for worker in workers]
+
+
+def all_are_back(worker: Worker) -> bool:
+    """Whether each server that its log says is away is said to be back, with the same partitions or more."""
+    away, back = (
+        {line["server"]: set(line["partitions"]) for line in worker.lines(event)}
+        for event in ("redis.away", "redis.back")
+    )
+    return away.keys() == back.keys() and all(away[server] <= back[server] for server in away)
+
+
+def test_the_log_while_a_slot_moves_key_by_key(on_cluster: Stack, cluster: Cluster) -> None:
+    """Its partition, beside others of the same node that go on, is in the log once when that begins and once when it is over."""
+    worker = on_cluster.start_worker()
+    wait_until(lambda: "without an owner" not in on_cluster.cli("stats").stdout, what="owners")
+    ids = enqueue(on_cluster, 0)
+    wait_until(lambda: set(ids) <= {one.event_id for one in on_cluster.received}, 60, "all are delivered")
+    home = Partitioning(COUNT).home("acme")
+    slot = SLOTS[home]
+    target = next(node for node in cluster.primaries() if node is not cluster.holder(slot))
+    source = cluster.begin_move(slot, target)
+    cluster.move_keys(source, target, source.run("CLUSTER", "GETKEYSINSLOT", slot, 1000)[::2])
+    wait_until(lambda: worker.lines("redis.away"), what="it is logged")
+    time.sleep(8)  # there is time for many lines
+    cluster.end_move(slot, source, target)
+    wait_until(lambda: worker.lines("redis.back"), 60, "the log says that it is back")
+    lines = [*worker.lines("redis.away"), *worker.lines("redis.back")]
+    assert [("redis.away", source.address, [home]), ("redis.back", source.address, [home])] == [
+        (line["event"], line["server"], line["partitions"]) for line in lines
+    ]
 
 
 def test_connections_of_a_worker(on_cluster: Stack, cluster: Cluster) -> None:

@@ -22,6 +22,7 @@ from dispatcher.worker.forwarder import Forwarder
 from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.load import Load
 from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.outages import Outages
 from dispatcher.worker.partition_owner import PartitionOwner
 from dispatcher.worker.prepare import Batch
 from dispatcher.worker.redis_watch import RedisWatch
@@ -119,7 +120,15 @@ def test_a_tenure_that_meets_another_format(redis_url: str) -> None:
         heartbeat = Heartbeat("w", turns, Slots(10), Load())
         tail = Tail(AttemptChannel(servers.wire(0).call, keys[0]))
         owner = PartitionOwner(
-            COUNT, registry, heartbeat, new_tenure, answers, turns, tail, RedisWatch(Metrics(), Health())
+            COUNT,
+            registry,
+            heartbeat,
+            new_tenure,
+            answers,
+            turns,
+            tail,
+            RedisWatch(Metrics(), Health()),
+            Outages(str),
         )
         with pytest.raises(OtherFormat, match="another one"):
             await asyncio.wait_for(owner.run(asyncio.Event()), 20)
@@ -127,7 +136,79 @@ def test_a_tenure_that_meets_another_format(redis_url: str) -> None:
 
     with capture_logs() as logged:
         asyncio.run(work())
-    assert ["partitions.leading"] == [line["event"] for line in logged]
+    assert [] == logged, "it has led nothing"
+
+
+def test_what_is_led_is_logged(redis_url: str) -> None:
+    """How many partitions a worker leads is logged when it has their leases, not when it begins to try for them."""
+    settings = Settings(
+        _env_file=None, redis_url=redis_url, broker_url=redis_url, partitions=COUNT, metrics_port=0
+    )
+
+    async def work() -> None:
+        wired = engine_wiring.engine(settings, "w", 10, 10, Metrics(), Health(), lambda hints: None)
+        async with wired as engine:
+            running = asyncio.create_task(engine.run())
+            while "partitions.leading" not in [line["event"] for line in logged]:
+                await asyncio.sleep(0.05)
+            engine.stop()
+            await running
+
+    with capture_logs() as logged:
+        asyncio.run(asyncio.wait_for(work(), 20))
+    [line] = [line for line in logged if line["event"] == "partitions.leading"]
+    assert (COUNT, COUNT) == (line["count"], line["of"])
+
+
+class SlowChannel:
+    """Where attempts are published: a server that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def publish(self, _attempts: object) -> None:
+        """It is asked, and never answers."""
+        self.asked += 1
+        await asyncio.Event().wait()
+
+
+def test_a_slow_server_of_tail(redis_url: str) -> None:
+    """While the server of those who watch does not answer, the worker goes on to read heartbeats and to lead, and it ends."""
+
+    async def work() -> int:
+        keys = keys_of("dispatcher", COUNT)
+        servers = PlainServers([redis_url], keys)
+        registry = Watched([Ledger(servers.wire(n).call, keys[n]) for n in registries(COUNT)])
+        await servers.client(0).set(keys[0].tail, "1")
+
+        def new_tenure(_number: int) -> Any:
+            return SimpleNamespace(
+                run=lambda stopping: stopping.wait(),
+                owned=frozenset,
+                intake=SimpleNamespace(failing_since=None),
+            )
+
+        async def answers(_number: int) -> bool:
+            return True
+
+        turns: Any = type("NoTurns", (), {"__len__": lambda _: 0})()
+        heartbeat = Heartbeat("w", turns, Slots(10), Load())
+        channel: Any = SlowChannel()
+        tail, stopping = Tail(channel), asyncio.Event()
+        owner = PartitionOwner(
+            COUNT, registry, heartbeat, new_tenure, answers, turns, tail, RedisWatch(), Outages(str)
+        )
+        running = asyncio.create_task(owner.run(stopping))
+        while registry.reads < 4:
+            if tail.watched and not tail._kept:
+                tail._kept.append({"attempt": 1})
+            await asyncio.sleep(0.05)
+        stopping.set()
+        await running
+        await servers.aclose()
+        return int(channel.asked)
+
+    assert 1 == asyncio.run(asyncio.wait_for(work(), 20))
 
 
 def test_a_claim_at_a_server_that_is_away(two_urls: list[str], second_server: RedisServer) -> None:

@@ -42,7 +42,7 @@ def worlds(draw: st.DrawFn, *, limited: bool = True) -> tuple[range, list[Member
     """Partitions and heartbeats with anything in them, and more than there is."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
     cannot = partition_sets if limited else st.just(NONE)
-    members = [Member(name, draw(partition_sets), draw(cannot), draw(st.booleans())) for name in names]
+    members = [Member(name, draw(partition_sets), draw(cannot)) for name in names]
     return range(draw(st.integers(1, 30))), members
 
 
@@ -61,9 +61,8 @@ def test_no_member() -> None:
 
 
 def test_one_member() -> None:
-    """A lone worker leads everything, even if it is leaving."""
-    everything = dict.fromkeys(range(4), "a")
-    assert everything == assign(range(4), [Member("a")]) == assign(range(4), [Member("a", leaving=True)])
+    """A lone worker leads everything."""
+    assert dict.fromkeys(range(4), "a") == assign(range(4), [Member("a")])
 
 
 def test_shares_are_even() -> None:
@@ -127,25 +126,16 @@ def test_a_partition_that_nobody_reaches() -> None:
     assert {0: "a", 1: "a", 2: "b", 3: "b"} == assign(range(4), members)
 
 
-def test_a_worker_that_leaves() -> None:
-    """A worker that is leaving loses everything to the others; if all are, each keeps what it has."""
-    members = [Member("a", frozenset({0, 1}), leaving=True), Member("b", frozenset({2, 3}))]
-    assert dict.fromkeys(range(4), "b") == assign(range(4), members)
-    both = [replace(one, leaving=True) for one in members]
-    assert {0: "a", 1: "a", 2: "b", 3: "b"} == assign(range(4), both)
-
-
 @given(worlds())
 def test_everything_is_led_by_a_worker_that_can(world: tuple[range, list[Member]]) -> None:
-    """Each partition goes to a worker that stays and reaches it, if there is one; the order of heartbeats is nothing."""
+    """Each partition goes to a worker that reaches it, if there is one; the order of heartbeats is nothing."""
     partitions, members = world
     leaders = assign(partitions, members)
     assert set(partitions) == set(leaders)
     assert leaders == assign(list(partitions)[::-1], members[::-1])
-    staying = [one for one in members if not one.leaving] or members
     for partition, name in leaders.items():
-        able = {one.name for one in staying if partition not in one.cannot}
-        assert name in (able or {one.name for one in staying})
+        able = {one.name for one in members if partition not in one.cannot}
+        assert name in (able or {one.name for one in members})
 
 
 @given(worlds())
@@ -161,10 +151,10 @@ def test_shares_are_as_even_as_can_be(world: tuple[range, list[Member]]) -> None
     """No worker leads two partitions more than another that reaches one of them."""
     partitions, members = world
     leaders = assign(partitions, members)
-    staying = led(leaders, [one for one in members if not one.leaving] or members)
-    unreachable = frozenset.intersection(*(one.cannot for one in staying))
-    for most in staying:
-        for fewest in staying:
+    leading = led(leaders, members)
+    unreachable = frozenset.intersection(*(one.cannot for one in leading))
+    for most in leading:
+        for fewest in leading:
             if len(most.owns) - len(fewest.owns) >= 2:
                 assert most.owns <= fewest.cannot - unreachable
 
@@ -174,15 +164,14 @@ def test_no_more_moves_than_needed(world: tuple[range, list[Member]]) -> None:
     """What is led by one worker alone moves only where that worker has too many."""
     partitions, members = world
     leaders = assign(partitions, members)
-    staying = [one for one in members if not one.leaving] or members
-    claims = Counter(partition for one in staying for partition in one.owns)
-    for one in staying:
+    claims = Counter(partition for one in members for partition in one.owns)
+    for one in members:
         alone = [partition for partition in one.owns & set(partitions) if claims[partition] == 1]
         kept = [partition for partition in alone if leaders[partition] == one.name]
         share = Counter(leaders.values())[one.name]
-        assert len(kept) == len(alone) or share == len(kept) or share <= -(-len(partitions) // len(staying))
+        assert len(kept) == len(alone) or share == len(kept) or share <= -(-len(partitions) // len(members))
         assert len(alone) - len(kept) <= max(
-            0, len(one.owns & set(partitions)) - len(partitions) // len(staying)
+            0, len(one.owns & set(partitions)) - len(partitions) // len(members)
         )
 
 
@@ -195,8 +184,6 @@ def test_moves_when_one_joins_or_leaves(world: tuple[range, list[Member], Mappin
     for gone in members if len(members) > 1 else []:
         left = assign(partitions, [one for one in members if one is not gone])
         assert moves(before, left) == len(gone.owns) <= -(-len(partitions) // len(members))
-        leaving = [replace(one, leaving=one is gone) for one in members]
-        assert left == assign(partitions, leaving)
 
 
 @given(balanced(), st.booleans(), st.data())
@@ -205,10 +192,10 @@ def test_half_done_changes_no_target(
 ) -> None:
     """While partitions change hands, whoever has heard of whatever part of it decides the same."""
     partitions, members, before = world
-    gone = None if joins else data.draw(st.sampled_from(members))
-    now = [*members, Member(NAMES[11])] if joins else [replace(one, leaving=one is gone) for one in members]
+    gone = None if joins or len(members) < 2 else data.draw(st.sampled_from(members))
+    now = [*members, Member(NAMES[11])] if joins else [one for one in members if one is not gone]
     target = assign(partitions, now)
-    owns = {one.name: set(one.owns) for one in now}
+    owns = {one.name: set(one.owns) for one in members} | {one.name: set(one.owns) for one in now}
     for partition, name in before.items():
         if name != target[partition]:
             heard = data.draw(st.sampled_from(["nothing", "given up", "taken", "both"]))
@@ -264,11 +251,9 @@ def test_a_candidate_gives_up_after_three_decisions() -> None:
 
 
 def test_a_candidate_takes_what_nobody_leads() -> None:
-    """A worker tries to take what nobody has led for three decisions in a row, even if another should lead it; unless it is leaving."""
-    for leaving, taken in ((False, 1), (True, 0)):
-        candidate = Candidate(range(2), "a")
-        seen = [Member("a", frozenset({0}), leaving=leaving), Member("b")]
-        assert [0, 0, taken] == [len(candidate.decide(seen).take) for _ in range(3)]
+    """A worker tries to take what nobody has led for three decisions in a row, even if another should lead it."""
+    candidate, seen = Candidate(range(2), "a"), [Member("a", frozenset({0})), Member("b")]
+    assert [0, 0, 1] == [len(candidate.decide(seen).take) for _ in range(3)]
 
 
 def test_a_candidate_takes_what_its_leader_cannot_reach() -> None:

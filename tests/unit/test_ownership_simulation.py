@@ -117,13 +117,13 @@ def test_one_joins(partitions: int, workers: int, seed: int) -> None:
 @sizes
 @example(1000, 12, 3, 1)
 def test_one_leaves(partitions: int, workers: int, which: int, seed: int) -> None:
-    """Only what a worker led moves when it leaves on TERM, each partition within half a second of when it gave it up."""
+    """Only what a worker led moves when it leaves on TERM, each partition within two seconds of when it gave it up."""
     world = quiet(partitions, workers, seed)
     world.term(list(world.workers.values())[which % workers])
     world.settle()
     assert workers - 1 == len(world.workers), "it ended by itself"
     assert world.moved <= math.ceil(partitions / workers)
-    assert world.longest_gap_ms <= AGAIN_MS
+    assert world.longest_gap_ms <= 2 * SECOND_MS
 
 
 @settings(max_examples=25)

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.load import Load
+from dispatcher.worker.outages import Outages
 from dispatcher.worker.partition_owner import PartitionOwner
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.tenure import Tenure
@@ -30,7 +31,15 @@ class Scene(FakeWorker):
         nothing: Any = None
         heartbeat = Heartbeat("w1", turns, self.slots, load)
         self.owner = PartitionOwner(
-            COUNT, nothing, heartbeat, nothing, self._answers, turns, self.parts.tail, RedisWatch()
+            COUNT,
+            nothing,
+            heartbeat,
+            nothing,
+            self._answers,
+            turns,
+            self.parts.tail,
+            RedisWatch(),
+            Outages(str),
         )
 
     async def _answers(self, partition: int) -> bool:
