@@ -95,6 +95,11 @@ class Batch:
         """The revisions that entries were rendered with, by workspace."""
         return {one.id: one.revision for one in self.workspaces.values() if one}
 
+    @property
+    def names_forwarded(self) -> set[str]:
+        """The workspaces of entries to be forwarded."""
+        return {route.rpartition(" ")[0] for entries in self.forwarded.values() for _, route in entries}
+
     def part_for(self, callbacks: int) -> ToAccept:
         """The part that an entry with so many callbacks belongs to: the last one, or a new one if it is full."""
         if not self.parts[-1].has_room(callbacks):
