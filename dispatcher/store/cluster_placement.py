@@ -87,7 +87,9 @@ class ClusterPlacement:
             case MovedError():
                 self._is_stale = True
                 holder = self._url(reply.host, reply.port, node)
-                if self._holders.get(reply.slot_id) != holder:  # of many commands for a slot the first one says it
+                if (
+                    self._holders.get(reply.slot_id) != holder
+                ):  # of many commands for a slot the first one says it
                     self._holders = {**self._holders, reply.slot_id: holder}
                 return Target(holder, False)
             case AskError():
