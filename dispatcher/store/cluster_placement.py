@@ -28,9 +28,15 @@ class ClusterPlacement:
         self._start = start
         self._url_of = url_of
         self._holders: dict[int, str] = {}
+        self._nodes: list[str] = []
+        """Those that hold slots, each once."""
+        self._made_of: tuple[str, Any] = "", None
+        """Who said the map, and what: the same again changes nothing, and 16,384 slots are not written anew."""
         self._is_stale = True
         self._away: set[str] = set()
         """Nodes that have not answered when last asked: until they do, or hold nothing, the map is read each time."""
+        self._silent: set[str] = set()
+        """Nodes that did not say the map when last asked: the others are asked first."""
 
     def prepare(self) -> Trips[tuple[str, Exception] | None]:
         """Reads the map, if it is not known or known to be wrong; returns which node could not say it, and why.
@@ -39,19 +45,28 @@ class ClusterPlacement:
         """
         if not (self._is_stale or self._away):
             return None
-        known = list(dict.fromkeys([*self._holders.values(), *self._start]))
-        known.sort(key=self._away.__contains__)  # those come last
+        known = list(dict.fromkeys([*self._nodes, *self._start]))
+        known.sort(key=lambda node: node in self._away or node in self._silent)  # those come last
         failed: tuple[str, Exception] | None = None
         for nodes in (known[:1], known[1:]):
             replies = (yield [Request(node, [CLUSTER_SLOTS]) for node in nodes]) if nodes else []
             for node, (reply,) in zip(nodes, replies, strict=True):
                 if not isinstance(reply, Exception):
-                    self._holders = dict(self._read(reply, node))
-                    self._is_stale = False
-                    self._away &= set(self._holders.values())
+                    self._silent.discard(node)
+                    self._take(reply, node)
                     return None
+                self._silent.add(node)
                 failed = node, reply
         return failed
+
+    def _take(self, reply: Sequence[Any], asked: str) -> None:
+        """Makes the map of a reply to CLUSTER SLOTS, unless it is made of that."""
+        if self._is_stale or self._made_of != (asked, reply):
+            self._holders = dict(self._read(reply, asked))
+            self._nodes = list(dict.fromkeys(self._holders.values()))
+            self._made_of = asked, reply
+            self._is_stale = False
+        self._away.intersection_update(self._nodes)
 
     def node(self, command: Command) -> str:
         """The URL of the node that holds a command's key; of any node if it is not known, which then says it."""
@@ -64,6 +79,7 @@ class ClusterPlacement:
     def answered(self, node: str) -> None:
         """The node is not away."""
         self._away.discard(node)
+        self._silent.discard(node)
 
     def redirected(self, node: str, reply: Any) -> Target | None:
         """Follows MOVED and ASK. A node that is away, or without the others, makes the map one to read again."""
@@ -71,7 +87,10 @@ class ClusterPlacement:
             case MovedError():
                 self._is_stale = True
                 holder = self._url(reply.host, reply.port, node)
-                self._holders = {**self._holders, reply.slot_id: holder}
+                if (
+                    self._holders.get(reply.slot_id) != holder
+                ):  # of many commands for a slot the first one says it
+                    self._holders = {**self._holders, reply.slot_id: holder}
                 return Target(holder, False)
             case AskError():
                 return Target(self._url(reply.host, reply.port, node), True)

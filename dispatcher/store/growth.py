@@ -6,9 +6,10 @@ and messages stay where they are until they are over. Nothing that is there alre
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from dispatcher.errors import InvalidInput, OtherFormat, StillWaiting
+from dispatcher.errors import InvalidInput, OtherFormat, RedisUnavailable, StillWaiting, sentence
 from dispatcher.model import LONGEST_TTL_SECONDS, iso
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
@@ -23,10 +24,12 @@ from dispatcher.store.servers import Servers
 
 AT_ONCE = 500
 """Records read per round trip."""
-
-
 ENDED = " ended"
 """Behind the time in `grown`, once the previous Redis is not needed any more."""
+WHAT_IS_LOST = (
+    "callbacks and status changes that waited in the previous Redis are lost, and its eventIds and messages are not known any "
+    "more: status changes that are enqueued once more cause callbacks once more"
+)
 
 
 async def require_grown(servers: Servers, prefix: str) -> None:
@@ -98,7 +101,13 @@ class Growth:
         Raises StillWaiting while something waits there or, without `force`, is known there; OtherFormat, RedisUnavailable.
         """
         await require_grown(self._of.servers, self._prefix)
-        queued, pending = await self.waiting()
+        try:
+            queued, pending = await self.waiting()
+        except RedisUnavailable as error:
+            raise RedisUnavailable(
+                f"the previous Redis does not answer: {sentence(str(error))} Bring it back; if it is gone for good, "
+                f"`dispatcher grow --end --lost` ends it: {WHAT_IS_LOST}"
+            ) from error
         if queued or pending:
             raise StillWaiting(
                 f"{queued:,} status changes and {pending:,} callbacks wait in the previous Redis: workers send them as long as "
@@ -110,8 +119,21 @@ class Growth:
                 f"the previous Redis knows eventIds and messages until {iso(until_ms)}, if nothing comes to them; without it a "
                 "repeated eventId would be sent twice (--force ends it all the same)"
             )
-        since_ms, _ = await _grown(self._of.servers, self._prefix)
-        await self._set_grown(f"{since_ms}{ENDED}")
+        await self._set_ended()
+
+    async def end_lost(self) -> None:
+        """Lets workers start without the previous Redis, which is gone for good (WHAT_IS_LOST).
+
+        Raises StillWaiting if it answers; OtherFormat, RedisUnavailable.
+        """
+        await require_grown(self._of.servers, self._prefix)
+        with suppress(RedisUnavailable):
+            await self.now_ms()
+            raise StillWaiting("the previous Redis answers, so it is not lost: leave --lost out")
+        await self._set_ended()
+
+    async def _set_ended(self) -> None:
+        await self._set_grown(f"{(await _grown(self._of.servers, self._prefix))[0]}{ENDED}")
 
     async def known_until_ms(self, retention_seconds: int) -> int:
         """Until when the previous Redis knows eventIds and messages, if nothing comes to them; ms since 1970.

@@ -64,6 +64,7 @@ class Acceptor:
         try:
             changed = await self._take_here(batch)
         except RedisFull:
+            await self._look_at_revisions(batch)  # the refused call has not said what it found
             await self._forward(batch)  # what leaves makes room
             raise
         await self._forward(batch)
@@ -96,6 +97,18 @@ class Acceptor:
         """Forwards what belongs to other partitions."""
         if batch.forwarded and self._forwarder:
             await self._forwarder.forward(batch)
+
+    async def _look_at_revisions(self, batch: Batch) -> None:
+        """Leaves entries here that may not be forwarded; accept, with nothing to take in, says so of a full Redis too."""
+        if not (batch.forwarded and self._forwarder):
+            return
+        asked = ToAccept()
+        asked.workspaces |= batch.names_forwarded
+        revisions = {name: one for name, one in batch.revisions.items() if name in asked.workspaces}
+        found = await self._ledger.accept(self._token, revisions, (), asked, between=batch.between)
+        for workspace in found.changed:
+            self._workspaces.forget(workspace)
+        batch.not_forwarded(found.changed)
 
     async def _accept_one_by_one(self, batch: Batch, error: Exception) -> None:
         """Accepts each entry alone, after they failed together; one that fails alone is put off or rejected."""

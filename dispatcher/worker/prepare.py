@@ -52,6 +52,7 @@ class Fault:
         return self.text
 
 
+Read = StatusChange | Rejection | Exception
 COPY_LATE = Fault("the workspace's record is at its home, and has not come to this partition yet")
 
 
@@ -101,6 +102,11 @@ class Batch:
     def revisions(self) -> dict[str, str]:
         """The revisions that entries were rendered with, by workspace."""
         return {one.id: one.revision for one in self.workspaces.values() if one}
+
+    @property
+    def names_forwarded(self) -> set[str]:
+        """The workspaces of entries to be forwarded."""
+        return {route.rpartition(" ")[0] for entries in self.forwarded.values() for _, route in entries}
 
     def part_for(self, callbacks: int) -> ToAccept:
         """The part that an entry with so many callbacks belongs to: the last one, or a new one if it is full."""
@@ -176,27 +182,42 @@ class Preparer:
             if again
             else Batch(trying=trying)
         )
-        staying = await self._staying(entries)
+        read = await self._read_all(entries)
+        staying = await self._staying(read)
         for number, entry in enumerate(entries, 1):
-            await self._add(batch, entry, stays=entry.id in staying)
+            await self._add(batch, entry, read.get(entry.id), stays=entry.id in staying)
             if number % PREPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return batch
 
-    async def _staying(self, entries: Sequence[QueueEntry]) -> set[str]:
-        """The entries whose message the previous Redis knows. Raises PreviousUnavailable."""
-        if not (self._previous and self._router):
-            return set()
-        asked = [(one.id, _read(one)) for one in entries if self._router.may_stay(one)]
-        changes = [(id_, change) for id_, change in asked if not isinstance(change, Rejection)]
-        known = await self._previous.known([change for _, change in changes])
-        return {id_ for (id_, _), stays in zip(changes, known, strict=True) if stays}
+    async def _read_all(self, entries: Sequence[QueueEntry]) -> dict[str, Read]:
+        """What is in the entries that the previous Redis may know, so that each is read once; or the error that one meets."""
+        read: dict[str, Read] = {}
+        for number, entry in enumerate(entries if self._previous else (), 1):
+            if self._router and self._router.may_stay(entry):
+                try:
+                    read[entry.id] = _read(entry)
+                except Exception as error:
+                    read[entry.id] = error
+            if number % PREPARED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return read
 
-    async def _add(self, batch: Batch, entry: QueueEntry, *, stays: bool = False) -> None:
-        """Adds an entry to the batch, by its result; `stays`: its message is with the previous Redis."""
+    async def _staying(self, read: Mapping[str, Read]) -> set[str]:
+        """The entries whose message the previous Redis knows. Raises PreviousUnavailable."""
+        changes = {id_: change for id_, change in read.items() if isinstance(change, StatusChange)}
+        if not self._previous:
+            return set()
+        known = await self._previous.known([*changes.values()])
+        return {id_ for id_, stays in zip(changes, known, strict=True) if stays}
+
+    async def _add(self, batch: Batch, entry: QueueEntry, read: Read | None, *, stays: bool) -> None:
+        """Adds an entry to the batch, by its result; `read`: what is in it; `stays`: its message is with the previous Redis."""
         workspace = ""
         try:
-            change = _read(entry)
+            change = read or _read(entry)
+            if isinstance(change, Exception):
+                raise change
             if isinstance(change, Rejection):
                 batch.rejected.append((entry, change))
                 return

@@ -27,7 +27,8 @@ async def look_at_previous(settings: Settings) -> list[Finding]:
             async with asyncio.timeout(SILENCE_SECONDS):
                 until_ms = await growth.known_until_ms(wiring.longest_retention_seconds(settings))
     except RedisUnavailable as error:
-        return [Finding("previous", Verdict.BAD, f"status changes wait for it: {error}", "bring it back")]
+        advice = "bring it back; if it is gone for good: `dispatcher grow --end` says what is lost, and how to go on"
+        return [Finding("previous", Verdict.BAD, f"status changes wait for it: {error}", advice)]
     finally:
         await servers.aclose()
     if not (queued or waiting) and until_ms is not None and until_ms < now_ms:

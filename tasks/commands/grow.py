@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from config.settings import Settings
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.growth import Growth
+from dispatcher.store.growth import WHAT_IS_LOST, Growth
 from dispatcher.store.partition_count import require_partitions
 from tasks import console, tables, wiring
 
@@ -24,6 +24,13 @@ def grow(
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --end: although eventIds and messages are known there.")
+    ] = False,
+    lost: Annotated[
+        bool,
+        typer.Option(
+            "--lost",
+            help="With --end: the previous Redis is gone for good. What waited there is lost, and its eventIds are not known any more.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -41,10 +48,10 @@ def grow(
 
       dispatcher grow --end
     """
-    if force and not end:
-        console.fail("--force goes with --end", console.USAGE)
+    if (force or lost) and not end:
+        console.fail(f"--{'force' if force else 'lost'} goes with --end", console.USAGE)
     settings = _settings()
-    found = console.run(_end(settings, force) if end else _copy(settings))
+    found = console.run(_end(settings, force=force, lost=lost) if end else _copy(settings))
     if as_json:
         console.print_json(found)
     else:
@@ -92,10 +99,14 @@ async def _copy(settings: Settings) -> dict[str, Any]:
     return {kind: copied[kind] for kind in kinds} | {"queued": queued, "waiting": waiting}
 
 
-async def _end(settings: Settings, force: bool) -> dict[str, Any]:
+async def _end(settings: Settings, *, force: bool, lost: bool) -> dict[str, Any]:
     async with AsyncExitStack() as closing:
         growth = await _growth(settings, closing)
-        await growth.end(wiring.longest_retention_seconds(settings), force=force)
+        if lost:
+            await growth.end_lost()
+            console.note(WHAT_IS_LOST)
+        else:
+            await growth.end(wiring.longest_retention_seconds(settings), force=force)
     return {"ended": True}
 
 

@@ -5,8 +5,9 @@ import time
 import pytest
 import redis
 
+from dispatcher import Dispatcher
 from tasks.redis_server import RedisServer
-from tests.acceptance.stack import Stack
+from tests.acceptance.stack import Stack, change, wait_until
 from tests.acceptance.test_growth import COUNT, grown
 
 DAY_MS = 86_400_000
@@ -42,6 +43,49 @@ def test_what_ended_is_known_for_a_while(stack: Stack, new: RedisServer) -> None
     assert ended in refusal(stack, "grow", "--end")
     assert 0 == stack.cli("grow").returncode  # which takes the end back
     assert "delivered" == stack.event(event)["state"]
+
+
+def test_a_previous_redis_that_is_lost(stack: Stack, new: RedisServer) -> None:
+    """What is lost is said before; then the end lets workers take what waited, and callbacks are sent again without that Redis."""
+    stack.add_workspace("acme")
+    broker = stack.folder / "broker"
+    broker.mkdir()
+    with RedisServer(broker) as other:
+        stack.environment |= grown(stack, new) | {"DISPATCHER_BROKER_URL": other.url}
+        assert 0 == stack.cli("grow").returncode
+        assert 2 == stack.cli("grow", "--lost").returncode
+        assert "answers, so it is not lost" in refusal(stack, "grow", "--end", "--lost")
+        stack.server.kill()
+        for words in (["--end"], ["--end", "--force"]):
+            refused = stack.cli("grow", *words)
+            [said] = refused.stderr.splitlines()
+            assert 3 == refused.returncode
+            assert "`dispatcher grow --end --lost` ends it" in said
+            assert "cause callbacks once more" in said
+            assert stack.server.url in said
+        assert "`dispatcher grow --end` says what is lost" in stack.cli("check").stdout
+        with Dispatcher.from_url(new.url, partitions=COUNT) as dispatcher:
+            dispatcher.enqueue(change(1, eventId="waited"))
+        ended = stack.cli("grow", "--end", "--lost")
+        assert (0, True) == (ended.returncode, "leave DISPATCHER_PREVIOUS_REDIS_URL out" in ended.stdout)
+        assert "cause callbacks once more" in ended.stderr
+        del stack.environment["DISPATCHER_PREVIOUS_REDIS_URL"]
+        worker = stack.start_worker().wait_ready()
+        wait_until(lambda: [one.event_id for one in stack.received] == ["waited"], what="it is delivered")
+        assert "delivered" == stack.event("waited")["state"]
+        assert 0 == worker.terminate()
+
+
+def test_an_empty_redis_in_its_place(stack: Stack, new: RedisServer) -> None:
+    """Where the previous Redis has lost all that it knew, but answers, `--force` ends it."""
+    stack.add_workspace("acme")
+    stack.environment |= grown(stack, new)
+    assert 0 == stack.cli("grow").returncode
+    stack.redis.flushall()
+    assert "knows eventIds and messages until" in refusal(stack, "grow", "--end")
+    assert 0 == stack.cli("grow", "--end", "--force").returncode
+    del stack.environment["DISPATCHER_PREVIOUS_REDIS_URL"]
+    assert "acme" in stack.cli("workspace", "list").stdout
 
 
 @pytest.mark.parametrize(("days", "is_over"), [(0, False), (13, False), (15, True)])

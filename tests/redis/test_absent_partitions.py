@@ -15,12 +15,17 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.outcomes import State
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
+from dispatcher.store.across.callbacks import CallbacksAcross
+from dispatcher.store.across.messages import MessagesAcross
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.refused_calls import RefusalsAcross
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.grown_servers import GrownServers
 from dispatcher.store.keys import keys_of
 from dispatcher.store.members import registries
 from dispatcher.store.servers import PlainServers
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.recorder import Recorder
 from tasks import wiring
 from tasks.actions import workspaces
 from tasks.actions.check_servers import look_at_servers
@@ -29,6 +34,8 @@ from tasks.prometheus import InstallationCollector
 from tasks.redis_server import RedisServer
 from tests.command import command
 from tests.divided import End, installed, kill, stop, two_servers
+from tests.messages import change
+from tests.world import TOKEN
 
 P = 8
 NAMES = [f"customer-{n}" for n in range(12)]
@@ -272,6 +279,55 @@ def test_refused_calls_of_the_previous_redis(servers: list[RedisServer], end: En
             await of.aclose()
 
     assert {} == asyncio.run(totals())
+
+
+def test_what_the_partitions_have_while_the_previous_redis_is_away(
+    servers: list[RedisServer], end: End
+) -> None:
+    """A message or a callback of theirs is answered whole; what they have not, and what is of both sides, is refused in its name."""
+    here, previous = servers
+    name = NAMES[0]
+    with installed([here.url], P) as many:
+        many.failed(name, "here")
+        world, batch, recorder = many.of(name), ToAccept(), Recorder(604_800_000, Metrics())
+        recorder.add(batch, change(uuid="m-here", workspace=name, at_ms=many.now), "sendexa", 0)
+        world.run(world.ledger.accept(TOKEN, {}, [], batch))
+        world.call("hset", world.keys.workspace(name), "dialect", "sendexa")
+
+    async def refusal(asked: Awaitable[object]) -> str:
+        with pytest.raises(RedisUnavailable) as caught:
+            await asked
+        return str(caught.value)
+
+    async def look() -> None:
+        of = GrownServers(PlainServers([here.url], keys_of("dispatcher", P)), previous.url, "dispatcher")
+        partitions = Partitions(of, needs_all=True)
+        messages, callbacks = MessagesAcross(partitions), CallbacksAcross(partitions)
+        try:
+            end(previous)
+            found = [
+                await messages.get(name, "m-here"),
+                await callbacks.get(name, "here"),
+                *await callbacks.of_message(name, "of-here"),
+            ]
+            assert ["m-here", "of-here", "of-here"] == [
+                getattr(one, "uuid", None) or one.message_uuid for one in found if one
+            ]
+            for asked in (
+                messages.get(name, "elsewhere"),
+                messages.get_many(name, ["m-here", "elsewhere"]),
+                messages.campaign(name, "c"),
+                messages.of_customer(name, "sms", ["x"]),
+                callbacks.get(name, "elsewhere"),
+                callbacks.of_message(name, "elsewhere"),
+            ):
+                assert (await refusal(asked)).startswith(
+                    "the previous Redis (DISPATCHER_PREVIOUS_REDIS_URL): "
+                )
+        finally:
+            await of.aclose()
+
+    asyncio.run(look())
 
 
 def test_workers_are_merged(servers: list[RedisServer], end: End) -> None:

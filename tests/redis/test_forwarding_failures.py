@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from dispatcher.errors import RedisFull, RedisUnavailable
 from dispatcher.worker import forwarder, intake, put_off
 from tasks.redis_server import RedisServer
-from tests.partitioned import Installation, Partition, holds, line, until
+from tests.partitioned import URL, Installation, Partition, holds, line, until
 
 
 def test_death_between_the_two_steps(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +212,38 @@ def test_source_full(two_urls: list[str]) -> None:
             await until(its.is_empty)
             assert [f"e{n}" for n in range(20)] == await zero.accepted(mine, "m")
             assert [f"e{n}" for n in range(20)] == await one.accepted(theirs, "m")
+
+    asyncio.run(work())
+
+
+def test_source_full_and_a_workspace_made_anew(two_urls: list[str]) -> None:
+    """What leaves a full partition goes where its workspace's record of now says, as it does while there is room."""
+
+    async def work() -> None:
+        async with Installation(two_urls, 2, {f"w{n}": 2 for n in range(100)}) as its:
+            zero, one = its.partitions
+            mine, wide = its.named(0, 2)
+            for part in its.partitions:
+                await part.add(mine, wide)
+            message, own = its.messages_of(wide, 2)[1], its.messages_of(mine, 2)[0]
+            await zero.enqueue([line(1, wide, message)])
+            await until(lambda: zero.has_queued(0))
+            await until(lambda: _took(one, wide, message, 1))
+            for part in its.partitions:
+                await part.client.delete(part.keys.workspace(wide), part.keys.workspaces)
+            await zero.workspaces.add(wide, "zeckta", URL, now_ms=2)
+            async with zero.client.pipeline(transaction=True) as pipe:
+                for name, number, uuid in ((mine, 2, own), (wide, 3, message)):
+                    pipe.xadd(zero.keys.events, {"event": line(number, name, uuid)})
+                pipe.execute_command("CONFIG", "SET", "maxmemory", 1)
+                await pipe.execute()
+            try:
+                await until(lambda: holds(wide in zero.cache.reads[-1:] and zero.intake._full))
+            finally:
+                await zero.client.config_set("maxmemory", 0)
+            await until(its.is_empty)
+            assert ["e3"] == await zero.accepted(wide, message)
+            assert ["e1"] == await one.accepted(wide, message)
 
     asyncio.run(work())
 

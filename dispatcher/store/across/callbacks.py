@@ -1,14 +1,18 @@
 """Reads callbacks of an installation with several partitions."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from dispatcher.rules.outcomes import State
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.without_previous import without_previous
 from dispatcher.store.callbacks import PAGE, Callbacks
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import Pending, StoredCallback
 
 LEAST_PAGE = 20
+
+T = TypeVar("T")
 
 
 class CallbacksAcross(Callbacks):
@@ -23,8 +27,15 @@ class CallbacksAcross(Callbacks):
 
     async def get(self, workspace: str, event_id: str) -> StoredCallback | None:
         """As Callbacks.get."""
-        found = await self._partitions.known(workspace, lambda n: self._at(n).get(workspace, event_id))
+        found = await self._known(workspace, lambda n: self._at(n).get(workspace, event_id))
         return found[0] if found else None
+
+    async def _known(self, workspace: str, ask: Callable[[int], Awaitable[T | None]]) -> list[T]:
+        """What is known of one message; the previous Redis is not needed for what the partitions have."""
+        there = await without_previous(self._partitions, workspace, ask)
+        return (
+            await self._partitions.known(workspace, ask) if there is None else [one for one in there if one]
+        )
 
     async def others(self, callback: StoredCallback) -> list[StoredCallback]:
         """As Callbacks.others."""
@@ -35,9 +46,7 @@ class CallbacksAcross(Callbacks):
 
     async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
         """As Callbacks.of_message."""
-        some = await self._partitions.known(
-            workspace, lambda n: self._at(n).of_message(workspace, uuid, last)
-        )
+        some = await self._known(workspace, lambda n: self._at(n).of_message(workspace, uuid, last))
         if len(some) > 1:  # the workspace's width was changed meanwhile
             return sorted((one for of in some for one in of), key=lambda one: one.accepted_ms)[-last:]
         return some[0] if some else []

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from dispatcher.model import Status
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.without_previous import without_previous
 from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free
 from dispatcher.store.messages import Campaign, Messages
 from dispatcher.store.stored_message import StoredMessage, newest
@@ -25,9 +26,16 @@ class MessagesAcross(Messages):
 
     async def get_many(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
         """As Messages.get_many."""
-        found = await self._partitions.for_workspace(
-            workspace, lambda n: self._at(n).get_many(workspace, uuids)
-        )
+
+        async def ask(n: int) -> list[StoredMessage]:
+            return await self._at(n).get_many(workspace, uuids)
+
+        def is_whole(there: Sequence[Sequence[StoredMessage]]) -> bool:
+            return {one.uuid for some in there for one in some} >= set(uuids)
+
+        found = await without_previous(self._partitions, workspace, ask, is_whole)
+        if found is None:
+            found = await self._partitions.for_workspace(workspace, ask)
         known = newest(one for some in found for one in some)
         return [known[uuid] for uuid in uuids if uuid in known]
 

@@ -13,7 +13,7 @@ import redis.asyncio
 from redis.exceptions import ConnectionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import PreviousUnavailable, RedisFull, RedisUnavailable
 from dispatcher.store.across.absent import Absent
 from dispatcher.store.across.presence import Presence
 from dispatcher.store.connection import translated
@@ -93,7 +93,10 @@ class Partitions:
 
     async def require(self, partition: int) -> None:
         """Raises RedisUnavailable if a partition's server does not answer, at once if it is known to be away."""
-        await self._presence.require(partition)
+        try:
+            await self._presence.require(partition)
+        except RedisUnavailable as error:
+            raise self._named(partition, error) from error
 
     def away(self) -> dict[str, RedisUnavailable]:
         """Why each server that is known to be away does not answer, by its URL."""
@@ -146,13 +149,21 @@ class Partitions:
     async def ask(self, partition: int, ask: Callable[[int], Awaitable[T]]) -> T:
         """The answer of one partition. Raises RedisUnavailable, at once if its server is known to be away."""
         async with self._gates[self._presence.node(partition)]:
-            node = await self._presence.require(partition)
+            node = ""
             try:
+                node = await self._presence.require(partition)
                 return await ask(partition)
             except RedisUnavailable as error:
                 if isinstance(error.__cause__, AWAY):
                     self._presence.noted_away(node, error)
-                raise
+                raise self._named(partition, error) from error.__cause__
+
+    def _named(self, partition: int, error: RedisUnavailable) -> RedisUnavailable:
+        """The error, which says so if it is the previous Redis's."""
+        if partition != self.partitioning.previous or isinstance(error, (PreviousUnavailable, RedisFull)):
+            return error
+        text = f"the previous Redis (DISPATCHER_PREVIOUS_REDIS_URL): {error}"
+        return PreviousUnavailable(text, error.why, error.advice)
 
     async def first(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """The answer of the first server that answers, in the order of partitions. Raises RedisUnavailable if none does."""
