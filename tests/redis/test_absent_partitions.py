@@ -322,3 +322,16 @@ def test_the_line() -> None:
         f"21 of 64 partitions did not answer ({first} and 8 more: Redis at a is away (x); "
         "33: Redis at b does not answer within 2 s)"
     ) == absent.named()
+
+
+def test_partitions_that_a_node_refuses_have_one_reason() -> None:
+    """Although each error names its own partition: a node has hundreds, and the line is one."""
+    absent = Absent(1024)
+    for n in range(300):
+        absent.note(
+            n, RedisUnavailable(f"Redis at redis://a:6379/0 (partition {n}) refuses us: NOPERM. Check it")
+        )
+    first = ", ".join(map(str, range(12)))
+    assert (
+        f"300 of 1024 partitions did not answer ({first} and 288 more: Redis at redis://a:6379/0 refuses us: NOPERM)"
+    ) == absent.named()
