@@ -25,7 +25,7 @@ from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import operator
 from dispatcher.store.growth import require_grown
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.partition_count import require_partitions
+from dispatcher.store.partition_count import require_partitions, require_places
 from dispatcher.store.servers import Servers
 from dispatcher.store.subscriptions import Subscriptions
 from tasks import wiring
@@ -73,6 +73,8 @@ async def _require_partitions(
     """Raises OtherFormat if the installation has another number of partitions; what is away is hardly waited for."""
     with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
         async with asyncio.timeout(ONCE_MORE_SECONDS if away else SILENCE_SECONDS):
+            if wiring.has_several_servers(settings):
+                await require_places(servers, away)
             await require_partitions(servers, settings.key_prefix, away=away)
             await require_grown(servers, settings.key_prefix)
             if keep:  # not before: a mistake fixes no number

@@ -14,7 +14,7 @@ import uvloop
 
 from config import logs
 from config.settings import Settings
-from dispatcher.errors import InvalidInput, OtherFormat, RedisUnavailable
+from dispatcher.errors import HasGrown, InvalidInput, OtherFormat, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.store.check_finding import Verdict
 from dispatcher.store.checks import look_at_redis
@@ -31,6 +31,9 @@ EX_SOFTWARE = 70
 """Exit code after an internal error: the supervisor should restart the worker."""
 EX_CONFIG = 78
 """Exit code if the data in Redis has another version's format, or a setting does not fit: a restart would not help."""
+
+RECORD_SECONDS = 2.5
+"""How long the engine may take, after the last POST's time-out, to record results."""
 
 OTHER_DESCRIPTORS = 200
 """File descriptors kept free for everything but connections to receivers: Redis, Celery, DNS."""
@@ -116,6 +119,13 @@ class EngineThread:
             with _shown(metrics, health, self._settings.metrics_port):
                 try:
                     await asyncio.gather(engine.run(), _warn_about_redis(self._settings))
+                except HasGrown as error:  # the format is ours: what is in flight is not to be sent once more
+                    health.stopping = True
+                    with suppress(Exception):
+                        await asyncio.wait_for(
+                            engine.finish(), settings.request_timeout_seconds + RECORD_SECONDS
+                        )
+                    _die(error)
                 except BaseException as error:
                     # Exit at once: closing the rest may wait for a task that missed its cancellation.
                     _die(error)

@@ -53,7 +53,7 @@ async def _look(health: Health, settings: Settings, writes: bool) -> None:
         try:
             async with wiring.store(settings) as store:  # asks Redis for its format number
                 if writes:
-                    await store.installation.require_writable()
+                    await store.installation.require_writable(some=True)
                 watch.worked()
                 refused = ""
         except RedisFull:  # it answers, and what wants to write logs that it cannot

@@ -24,7 +24,7 @@ from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import Registry, registries
-from dispatcher.store.partition_count import require_partitions
+from dispatcher.store.partition_count import require_partitions, require_places
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
@@ -153,6 +153,8 @@ class Partitions:
             await require_partitions(servers, prefix)
             with suppress(RedisUnavailable):  # as above: the one server that says so may be away
                 await require_grown(servers, prefix)
+            if wiring.has_several_servers(self._settings):
+                await require_places(servers)
             await require_partitions(servers, prefix, keep=True)  # not before: a mistake fixes no number
 
     async def agree(self, number: int) -> None:

@@ -24,12 +24,10 @@ from celery.worker import state
 
 from config import logs
 from tasks import interrupt
-from tasks.engine_thread import EX_SOFTWARE, EngineThread
+from tasks.engine_thread import EX_SOFTWARE, RECORD_SECONDS, EngineThread
 
 CONSUMER_SECONDS = 1.0
 """How long Celery may take to stop consuming hints; after that the engine stops anyway."""
-RECORD_SECONDS = 2.5
-"""How long the engine may take, after the last POST's time-out, to record results."""
 CELERY_SECONDS = 2.5
 """How long Celery may take to end once the engine has ended."""
 

@@ -76,6 +76,11 @@ def longest_retention_seconds(settings: Settings) -> int:
     return max(settings.ledger_retention_seconds, settings.status_retention_seconds)
 
 
+def has_several_servers(settings: Settings) -> bool:
+    """Whether the partitions are on several plain servers, by the order of their list."""
+    return Topology.parse(redis_url(settings)).kind is Kind.SEVERAL
+
+
 def _servers(settings: Settings) -> Servers:
     topology = Topology.parse(redis_url(settings))
     of = keys_of(settings.key_prefix, settings.partitions)

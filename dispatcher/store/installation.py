@@ -83,8 +83,11 @@ class Installation:
         with translated(self._url):
             await self._client.transaction(write, self._keys.format)  # runs again if it changes meanwhile
 
-    async def require_writable(self) -> None:
-        """Raises RedisUnavailable or RedisFull if Redis refuses writes, as a replica or a full one does. Writes nothing."""
+    async def require_writable(self, *, some: bool = False) -> None:
+        """Raises RedisUnavailable or RedisFull if Redis refuses writes, as a replica or a full one does. Writes nothing.
+
+        With `some`, and several servers, only if all of them do.
+        """
         with translated(self._url):
             await self._client.setrange(
                 self._keys.format, 0, ""

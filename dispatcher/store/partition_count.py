@@ -4,6 +4,7 @@ It is under a key without a tag, which processes with any number find. That key 
 registries, for those that start while that server is away.
 """
 
+import asyncio
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -13,6 +14,9 @@ from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys, partitions_key
 from dispatcher.store.members import registries
 from dispatcher.store.servers import Servers
+
+ANSWER_SECONDS = 2.0
+"""How long a server may take to say which partitions it holds."""
 
 
 async def require_partitions(
@@ -34,6 +38,32 @@ async def require_partitions(
     _require(found, count)
     if keep:
         await _keep(servers, prefix, is_kept=found == count, missing=in_registries)
+
+
+async def require_places(servers: Servers, away: Collection[int] = ()) -> None:
+    """Raises OtherFormat if one of several plain servers holds a partition that by the order of their list lies on another one.
+
+    Servers of partitions among `away`, and those that do not answer soon, are not asked.
+    """
+    of: dict[str, list[Keys]] = {}
+    for keys in servers.keys[: servers.partitioning.partitions]:
+        of.setdefault(servers.node(keys.partition).name, []).append(keys)
+
+    async def strange(name: str) -> bool:
+        other = [keys.format for node, some in of.items() if node != name for keys in some]
+        first = of[name][0].partition
+        with suppress(RedisUnavailable, TimeoutError), translated(servers.url(first)):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return bool(await servers.wire(first).call("EXISTS", *other))
+        return False
+
+    asked = [name for name, some in of.items() if some[0].partition not in away]
+    for name, is_strange in zip(asked, await asyncio.gather(*map(strange, asked)), strict=True):
+        if is_strange:
+            raise OtherFormat(
+                f"Redis at {name} holds partitions that by DISPATCHER_REDIS_URL lie on another server: partition i is on server "
+                "i mod n, so the list must stay as it was (docs/partitions.md)"
+            )
 
 
 def _require(found: int, count: int) -> None:

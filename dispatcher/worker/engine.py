@@ -88,6 +88,11 @@ class Engine:
         await asyncio.wait({hints, sweeper, alerts}, timeout=CANCEL_SECONDS)  # keeps alerts for `end`
         await self._alert_loop.end()
 
+    async def finish(self) -> None:
+        """Waits until POSTs in flight have ended and are recorded; for after `run` has raised HasGrown. Begins no more."""
+        self.stop()
+        await self._turns.ended()
+
     async def _agree_on_format(self) -> bool:
         """Calls `agree`, and waits for Redis if it is not available. False if `stop` came first. Raises OtherFormat."""
         while not self._stopping.is_set():

@@ -111,6 +111,37 @@ def test_growth_while_running(stack: Stack, new: RedisServer) -> None:
     assert [0, 0] == [one.terminate() for one in workers]
 
 
+def test_what_is_in_flight_when_it_grows_is_sent_once(stack: Stack, new: RedisServer) -> None:
+    """A worker with the settings so far lets its POSTs end, and records them, before it ends."""
+    taken = Counter[str]()
+
+    async def slowly(request: web.Request, _number: int) -> web.Response:
+        taken[request.headers["webhook-id"]] += 1
+        await asyncio.sleep(4)  # within the time-out; longer than a worker takes to see the growth
+        return web.Response()
+
+    stack.answer = slowly
+    stack.environment |= {"DISPATCHER_REQUEST_TIMEOUT_SECONDS": "6", "DISPATCHER_LEASE_SECONDS": "12"}
+    stack.add_workspace("acme")
+    old = stack.start_worker(*CELERY, "-n", "old@%h").wait_ready()
+    stack.environment |= grown(stack, new)
+    ids = enqueued_before(stack)
+    wait_until(lambda: len(taken) == len(ids), what="all are in flight")
+    assert 0 == stack.cli("grow").returncode
+    assert 78 == old.process.wait(20)
+    worker = stack.start_worker().wait_ready()
+    wait_until(lambda: stack.cli_json("stats")["now"]["waiting"] == 0, 40, what="nothing waits")
+    assert dict.fromkeys(ids, 1) == taken
+    assert [] == worker.lines("callback.worker_lost")
+    assert 0 == worker.terminate()
+
+
+def enqueued_before(stack: Stack) -> list[str]:
+    """Enqueues changes of some messages at the previous Redis; their eventIds."""
+    with Dispatcher.from_url(stack.server.url) as dispatcher:
+        return dispatcher.enqueue_many(changes_of("acme", 0, 20))
+
+
 def test_both_sides_say_what_is_missing(stack: Stack, new: RedisServer) -> None:
     """What takes the previous Redis for the whole, or leaves it out, refuses; after --end it is not needed."""
     stack.add_workspace("acme")

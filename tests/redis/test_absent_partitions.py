@@ -403,3 +403,16 @@ def test_the_line_closes_its_brackets() -> None:
     assert (
         "1 of 2 partitions did not answer (0: Redis at a is away (111 at a. Connect call failed ('a', 1)))"
     ) == absent.named()
+
+
+def test_partitions_that_a_node_refuses_have_one_reason() -> None:
+    """Although each error names its own partition: a node has hundreds, and the line is one."""
+    absent = Absent(1024)
+    for n in range(300):
+        absent.note(
+            n, RedisUnavailable(f"Redis at redis://a:6379/0 (partition {n}) refuses us: NOPERM. Check it")
+        )
+    first = ", ".join(map(str, range(12)))
+    assert (
+        f"300 of 1024 partitions did not answer ({first} and 288 more: Redis at redis://a:6379/0 refuses us: NOPERM)"
+    ) == absent.named()

@@ -39,7 +39,10 @@ class Absent:
             return ""
         by_problem: dict[str, list[int]] = {}
         for number, problem in self.problems.items():
-            by_problem.setdefault(_first_sentence(problem), []).append(number)
+            same = problem.replace(
+                f" (partition {number})", ""
+            )  # so that a node's partitions have one reason
+            by_problem.setdefault(_first_sentence(same), []).append(number)
         named = "; ".join(f"{listed(numbers)}: {why}" for why, numbers in by_problem.items())
         return f"{len(self._problems)} of {self._partitions} partitions did not answer ({named})"
 

@@ -32,8 +32,8 @@ class InstallationAcross(Installation):
         """As Installation.raise_format, in the partitions that answer."""
         await self._partitions.everywhere(lambda n: self._at(n).raise_format(number))
 
-    async def require_writable(self) -> None:
-        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes. Writes nothing."""
+    async def require_writable(self, *, some: bool = False) -> None:
+        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes; with `some`, if all that answer do. Writes nothing."""
         refusals: list[RedisUnavailable] = []
 
         async def require(n: int) -> None:
@@ -45,8 +45,8 @@ class InstallationAcross(Installation):
                 refusals.append(error)
 
         one_of_each = [some[0] for some in self._partitions.by_node().values()]
-        await self._partitions.everywhere(require, one_of_each)
-        if refusals:
+        answered = await self._partitions.everywhere(require, one_of_each)
+        if refusals and not (some and len(refusals) < len(answered)):
             raise refusals[0]
 
     async def waiting(self) -> tuple[int, int]:

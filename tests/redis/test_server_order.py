@@ -1,0 +1,45 @@
+"""A list of several plain servers that is not as it was is refused: nothing would be found, and nothing read."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tasks.actions import workspaces
+from tasks.actions.workspaces import Wanted
+from tasks.redis_server import RedisServer
+from tests.command import command
+from tests.divided import installed, stop, two_servers
+
+P = 8
+
+
+@pytest.fixture
+def servers(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
+    """Two servers."""
+    with two_servers(server_program, tmp_path) as started:
+        yield started
+
+
+def run(urls: Sequence[str], *args: str) -> "subprocess.CompletedProcess[str]":
+    """A command on a list of servers; raises TimeoutExpired if it hangs."""
+    return command(" ".join(urls), *args, PARTITIONS=str(P), BROKER_URL=urls[0])
+
+
+def test_another_order_is_refused(servers: list[RedisServer]) -> None:
+    """By commands and workers, and nothing is written; the order that it had goes on, also while a server is silent."""
+    one, two = urls = [server.url for server in servers]
+    with installed(urls, P) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted("https://a.example/hooks"), None)
+    for args in (["stats"], ["workspace", "list"], ["check"]):
+        found = run([two, one], *args)
+        assert (1, True) == (found.returncode, "the list must stay" in found.stderr), found
+    worker = run([two, one], "worker")
+    assert 78 == worker.returncode, worker
+    assert "the list must stay" in worker.stdout + worker.stderr
+    assert 0 == run(urls, "stats").returncode
+    stop(servers[1])
+    assert "4 of 8 partitions did not answer" in run(urls, "stats").stderr
+    refused = run([two, one], "stats")
+    assert (1, True) == (refused.returncode, "the list must stay" in refused.stderr), refused
