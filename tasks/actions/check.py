@@ -19,7 +19,7 @@ from dispatcher.store.installation import Installation
 from tasks import tables, wiring
 from tasks.actions.check_broker import look_at_broker
 from tasks.actions.check_previous import look_at_previous
-from tasks.actions.check_servers import look_at_servers, look_at_strays, partitions
+from tasks.actions.check_servers import look_at_servers, partitions
 
 NAMED = 5
 """How many client certificates a finding names."""
@@ -54,7 +54,6 @@ async def look(settings: Settings) -> list[Finding]:
             endpoints,
             waiting,
             *partitions(store),
-            *await look_at_strays(settings),
             *await look_at_previous(settings),
         ]
 

@@ -2,17 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import redis.asyncio
 
-from config.settings import Settings
 from dispatcher.errors import RedisUnavailable
-from dispatcher.store.across.presence import SILENCE_SECONDS
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis, run_id
-from dispatcher.store.connection import safe_url, translated
+from dispatcher.store.connection import safe_url
 from dispatcher.store.redis_url import RedisUrl
 from tasks import tables, wiring
 
@@ -72,30 +69,3 @@ def partitions(store: wiring.Store) -> list[Finding]:
         return [Finding("partitions", Verdict.BAD, line, "see what is wrong with their servers")]
     servers = tables.counted(len(store.nodes), "server", "servers")
     return [Finding("partitions", Verdict.OK, f"all {store.partitions} answer, on {servers}")]
-
-
-async def look_at_strays(settings: Settings) -> list[Finding]:
-    """Whether producers that were not told of partitions have enqueued anything: it is on a queue that nobody reads.
-
-    With several plain servers only the first is looked at. Nothing is found while the server with that queue is away.
-    """
-    if settings.partitions == 1:
-        return []
-    servers, queue, found = wiring.servers(settings), wiring.keys(settings).events, 0
-    try:
-        with suppress(RedisUnavailable, TimeoutError), translated(servers.url(0)):
-            async with asyncio.timeout(SILENCE_SECONDS):
-                found = await servers.call_for(queue, "XLEN", queue)
-    finally:
-        await servers.aclose()
-    if not found:
-        return []
-    there = tables.counted(found, "status change is", "status changes are")
-    return [
-        Finding(
-            "partitions",
-            Verdict.BAD,
-            f"{there} on {queue}, which no worker reads: a producer was not told of the {settings.partitions} partitions",
-            f"give it partitions={settings.partitions}, enqueue them again, then DEL {queue}",
-        )
-    ]

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dispatcher.rules.partitions import slot_of
 from tests.cluster.servers import Cluster
 from tests.command import command
 
@@ -54,17 +53,6 @@ def test_redis_6(redis_6: Cluster) -> None:
     assert {"warning": 3} == verdicts("slots", found)
     assert all("Valkey 9" in one["advice"] for one in of("slots", found))
     assert {"ok": 3} == verdicts("coverage", found)
-
-
-def test_a_producer_that_was_not_told_of_partitions(cluster: Cluster) -> None:
-    """What it put on the queue of an installation with one is counted: nobody reads it."""
-    assert ["ok"] == [one["verdict"] for one in of("partitions", checked(cluster))]
-    node = cluster.holder(slot_of("dispatcher:events"))
-    for _ in range(2):
-        node.run("XADD", "dispatcher:events", "*", "event", "{}")
-    told, strays = of("partitions", checked(cluster))
-    assert ("ok", "bad") == (told["verdict"], strays["verdict"])
-    assert strays["detail"].startswith("2 status changes are on dispatcher:events, which no worker reads")
 
 
 def test_full_coverage(cluster: Cluster) -> None:
