@@ -84,6 +84,9 @@ class ClusterWire:
         node = await self._map.holder(self._partition)
         try:
             replies = await node.wire.call_all(commands)
+        except asyncio.CancelledError:
+            self._map.given_up(node)
+            raise
         except (RedisError, OSError) as error:
             self._map.failed(self._partition, node, error)
             raise

@@ -115,6 +115,9 @@ class ClusterMap:
             node = await self.holder(partition)
             try:
                 return await to(node)
+            except asyncio.CancelledError:
+                self.given_up(node)
+                raise
             except (RedisError, OSError) as error:
                 if not (again and isinstance(error, MovedError)):
                     self.failed(partition, node, error)
@@ -130,6 +133,10 @@ class ClusterMap:
             self._doubts[partition] = asyncio.get_running_loop().time()
         elif away or (isinstance(error, ResponseError) and str(error).startswith(_NOT_NOW)):
             self._doubts[node] = asyncio.get_running_loop().time()
+
+    def given_up(self, node: Node) -> None:
+        """Notes that a caller did not wait for a node's answer: it may be silent, and all its callers wait less than a time-out."""
+        self._doubts[node] = asyncio.get_running_loop().time()
 
     async def aclose(self) -> None:
         """Closes all connections."""

@@ -98,6 +98,7 @@ async def _keep(servers: Servers, prefix: str, *, is_kept: bool, missing: dict[i
     if not is_kept:
         with translated(servers.url(0)):
             await servers.call_for(partitions_key(prefix), "SET", partitions_key(prefix), count, "NX")
+        _require(await _found(servers, prefix), count)  # a process with another one may have been first
     for one, held in missing.items():
         if not held:
             with suppress(RedisUnavailable), translated(servers.url(one)):

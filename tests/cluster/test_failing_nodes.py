@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
+from redis.exceptions import RedisError
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store import wire
@@ -11,7 +13,7 @@ from dispatcher.store.cluster import ClusterServers
 from dispatcher.store.connection import translated
 from tests.cluster.node import ClusterNode, wait
 from tests.cluster.partitions import COUNT, KEYS, SLOTS, Partitions
-from tests.cluster.servers import Cluster
+from tests.cluster.servers import Cluster, frozen
 from tests.world import callback
 
 P = 5
@@ -81,6 +83,24 @@ def test_node_away(partitions: Partitions, cluster: Cluster, fail: Callable[[Clu
     assert all(f"Redis at redis://{old.address}/0 (partition {P}) " in error for error in errors), errors
     assert (True, True) == (len(counted) >= COUNT // 2, min(counted) > 10)
     assert ["e1"] == world.deliver_all()
+
+
+def test_callers_that_wait_less_than_a_time_out(partitions: Partitions, cluster: Cluster) -> None:
+    """Who gives up on a silent node sooner than its calls fail, as forwarding and heartbeats do, finds the new primary too."""
+    partitions.run(partitions.count(P))
+    old, new = cluster.holder(SLOTS[P]), cluster.replica(SLOTS[P])
+    assert 1 == old.run("WAIT", 1, 5000)
+
+    async def until_it_answers() -> int:
+        for _ in range(50):
+            with suppress(TimeoutError, RedisError, RedisUnavailable):
+                async with asyncio.timeout(0.2):
+                    return await partitions.count(P)
+        raise AssertionError("it goes on asking the old primary")
+
+    with frozen(old):
+        cluster.taken_over(new)
+        assert 2 == partitions.run(until_it_answers())
 
 
 def test_comes_back_as_a_replica(partitions: Partitions, cluster: Cluster) -> None:

@@ -25,6 +25,7 @@ from dispatcher.store.members import Owners, mask_of, partitions_of, registries
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.queue import Queue
 from dispatcher.store.servers import PlainServers
+from dispatcher.store.wire import Argument
 from dispatcher.worker.engine import Engine
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.metrics import Metrics
@@ -352,6 +353,39 @@ def test_another_number_is_refused(redis_url: str) -> None:
             assert str(COUNT).encode() == await servers.client(0).get(partitions_key(PREFIX))
 
     play(story())
+
+
+class OvertakenServers(PlainServers):
+    """Servers on which another process stores its number of partitions just before ours does."""
+
+    def __init__(self, url: str, others: PlainServers) -> None:
+        super().__init__([url], keys_of(PREFIX, COUNT))
+        self._others = others
+
+    async def call_for(self, key: str, *command: Argument) -> Any:
+        """As PlainServers."""
+        if command[0] == "SET":
+            await require_partitions(self._others, PREFIX, keep=True)
+        return await super().call_for(key, *command)
+
+
+def test_two_numbers_at_the_same_time(redis_url: str) -> None:
+    """Of two processes with different numbers that start on an empty Redis at once, the second is refused, and stores nothing."""
+
+    async def scene() -> None:
+        first = PlainServers([redis_url], keys_of(PREFIX, 8))
+        second = OvertakenServers(redis_url, first)
+        try:
+            with pytest.raises(OtherFormat, match="with 8 partitions, and DISPATCHER_PARTITIONS is 16"):
+                await require_partitions(second, PREFIX, keep=True)
+            for one in registries(COUNT):
+                assert await second.client(one).get(second.keys[one].count) in (None, b"8")
+            await require_partitions(first, PREFIX, keep=True)
+        finally:
+            await first.aclose()
+            await second.aclose()
+
+    asyncio.run(scene())
 
 
 def test_an_installation_with_one_is_not_divided(redis_url: str) -> None:
