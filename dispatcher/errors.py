@@ -12,6 +12,7 @@ DispatcherError
 │   └── EnqueueInterrupted   no connection, or it broke while enqueuing; `confirmed` lists what is on the queue
 │                        inside a worker only, not exported:
 ├── PreviousUnavailable  the Redis before (a RedisUnavailable) does not answer: docs/partitions.md
+├── OtherSettings        the process's settings are not the installation's, which may have grown (an OtherFormat)
 ├── NotLeader            another worker leads intake now
 ├── Overtakes            another worker has read what comes before some entries of the queue
 └── EndpointBroken       the keys of one endpoint in Redis are damaged
@@ -75,6 +76,10 @@ class StillWaiting(DispatcherError):
 
 class OtherFormat(DispatcherError):
     """The data in Redis has another format than this version reads, or a worker of another format is running."""
+
+
+class OtherSettings(OtherFormat):
+    """The process has another number of partitions or previous Redis than its installation; the text says what to set."""
 
 
 class SignatureInvalid(DispatcherError):

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from dispatcher.errors import OtherFormat
+from dispatcher.errors import OtherFormat, OtherSettings
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import GROWN_INTO
 from dispatcher.store.ledger import Ledger
@@ -33,9 +33,9 @@ Workers = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 def require_format(found: str) -> None:
-    """Raises OtherFormat for the number of another format, and for what has grown; empty text (no number stored) passes."""
+    """Raises OtherFormat for the number of another format, OtherSettings for what has grown; empty text (no number stored) passes."""
     if into := found.partition(GROWN_INTO)[2]:
-        raise OtherFormat(
+        raise OtherSettings(
             f"this Redis held an installation that has grown into {into} partitions: set DISPATCHER_REDIS_URL to the servers that "
             "hold these, DISPATCHER_PARTITIONS to their number, and DISPATCHER_PREVIOUS_REDIS_URL to this one (docs/partitions.md)"
         )

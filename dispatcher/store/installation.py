@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoPermissionError
 
-from dispatcher.errors import OtherFormat
+from dispatcher.errors import OtherSettings
 from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.rules.partitions import another_number
 from dispatcher.store.command_parts import in_parts
@@ -61,15 +61,23 @@ class Installation:
     async def format(self) -> str:
         """The format number of the data in Redis; empty if none is stored.
 
-        Raises OtherFormat if these are the keys of an installation with one partition, and Redis holds one with several.
+        Raises OtherSettings if these are the keys of an installation with one partition, and Redis holds one with several.
         """
         with translated(self._url):
             found = (await self._client.get(self._keys.format) or b"").decode()
             if not found and self._keys.is_alone:
                 with suppress(NoPermissionError):  # a user of before; its installation has one partition
                     if count := await self._client.get(self._keys.count):
-                        raise OtherFormat(another_number(int(count), 1))
+                        raise OtherSettings(another_number(int(count), 1))
         return self._keys.own_format(found)
+
+    async def is_empty(self) -> bool:
+        """Whether there is no installation: no data format, workspace, endpoint or schedule."""
+        keys = self._keys
+        with translated(self._url):
+            return not await self._client.exists(
+                keys.format, keys.workspaces, keys.endpoints, keys.schedule, f"{keys.schedule}-1"
+            )
 
     async def raise_format(self, number: int) -> None:
         """Stores the format number of the data in Redis, unless a greater one is there."""
