@@ -43,7 +43,9 @@ async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> 
 
     of_all, installation = LedgerAcross(of, make), InstallationAcross(of)
     formats = await installation.formats()
-    await _require_partitions(settings, servers, of.absent.partitions, keep=keep and not all(formats.values()))
+    await _require_partitions(
+        settings, servers, of.absent.partitions, keep=keep and not all(formats.values())
+    )
     for n, number in formats.items():
         if number or keep:  # else a worker gives it one
             await format.agree(of_all.at(n), number, installation.workers)

@@ -45,6 +45,15 @@ class Memory:
     """0: none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Status changes on a queue that nobody reads."""
+
+    count: int = 0
+    oldest_ms: int | None = None
+    """When the oldest was put there, ms since 1970."""
+
+
 class Installation:
     """Reads one Redis. Every method raises RedisUnavailable."""
 
@@ -106,6 +115,10 @@ class Installation:
         with translated(self._url):
             queued, pending = await pipe.execute()
         return queued, pending
+
+    async def unread(self) -> Unread:
+        """What lies on the queue of an installation with one partition, if this is one with several: nobody reads it."""
+        return Unread()
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """Heartbeats of the last 15 s by worker name; `signedMs` is when, in ms since 1970 by Redis's clock."""

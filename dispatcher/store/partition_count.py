@@ -67,7 +67,9 @@ async def _keep(servers: Servers, prefix: str, *, is_kept: bool, missing: dict[i
     count = servers.partitioning.partitions
     if not is_kept:
         with translated(servers.url(0)):
-            is_first = await servers.call_for(partitions_key(prefix), "SET", partitions_key(prefix), count, "NX")
+            is_first = await servers.call_for(
+                partitions_key(prefix), "SET", partitions_key(prefix), count, "NX"
+            )
         if not is_first:  # another process was, a moment ago
             _require(await _found(servers, prefix), count)
     for one, held in missing.items():

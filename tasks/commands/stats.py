@@ -94,6 +94,11 @@ def _print_owners(found: dict[str, Any]) -> None:
     without = ", ".join(map(str, found["withoutOwner"]))
     alone = f"; without an owner: {without}" if without else ""
     console.print_text(f"{found['count']} partitions: {owners or 'no worker is alive'}{alone}")
+    if unread := found["unread"]["count"]:
+        lie = tables.counted(unread, "status change lies", "status changes lie")
+        console.print_text(
+            f"{lie} on a queue that nobody reads, since {found['unread']['oldestAt']}: `dispatcher check` says what to do"
+        )
 
 
 def _rows(windows: Sequence[dict[str, Any]]) -> Iterator[Sequence[object]]:
