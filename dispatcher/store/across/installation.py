@@ -31,6 +31,10 @@ class InstallationAcross(Installation):
         """The format number of each partition that answers; empty if none is stored."""
         return await self._partitions.everywhere(lambda n: self._at(n).format())
 
+    async def is_empty(self) -> bool:
+        """As Installation.is_empty, of all partitions."""
+        return all((await self._partitions.everywhere(lambda n: self._at(n).is_empty())).values())
+
     async def raise_format(self, number: int) -> None:
         """As Installation.raise_format, in the partitions that answer."""
         await self._partitions.everywhere(lambda n: self._at(n).raise_format(number))
