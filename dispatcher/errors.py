@@ -12,7 +12,8 @@ DispatcherError
 │   └── EnqueueInterrupted   no connection, or it broke while enqueuing; `confirmed` lists what is on the queue
 │                        inside a worker only, not exported:
 ├── PreviousUnavailable  the Redis before (a RedisUnavailable) does not answer: docs/partitions.md
-├── HasGrown             the installation is on other servers now (an OtherFormat): docs/partitions.md
+├── OtherSettings        the process's settings are not the installation's, which may have grown (an OtherFormat)
+├── HasGrown             the installation is on other servers now (OtherSettings): docs/partitions.md
 ├── NotLeader            another worker leads intake now
 ├── Overtakes            another worker has read what comes before some entries of the queue
 └── EndpointBroken       the keys of one endpoint in Redis are damaged
@@ -78,7 +79,11 @@ class OtherFormat(DispatcherError):
     """The data in Redis has another format than this version reads, or a worker of another format is running."""
 
 
-class HasGrown(OtherFormat):
+class OtherSettings(OtherFormat):
+    """The process has another number of partitions or previous Redis than its installation; the text says what to set."""
+
+
+class HasGrown(OtherSettings):
     """The installation of this Redis has grown into several partitions; the data here has the format that it had."""
 
 

@@ -34,8 +34,8 @@ ONCE_MORE_SECONDS = 0.3
 """How long a server is waited for where one was waited for before: keys of no partition may lie on that one."""
 
 
-async def store(settings: Settings, servers: Servers) -> wiring.Store:
-    """The store of several partitions. Raises RedisUnavailable if none answers, or OtherFormat."""
+async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> wiring.Store:
+    """The store of several partitions; `keep` as for wiring.store. Raises RedisUnavailable if none answers, or OtherFormat."""
     of = Partitions(servers)
 
     def make(n: int) -> Ledger:
@@ -43,9 +43,12 @@ async def store(settings: Settings, servers: Servers) -> wiring.Store:
 
     of_all, installation = LedgerAcross(of, make), InstallationAcross(of)
     formats = await installation.formats()
-    await _require_partitions(settings, servers, of.absent.partitions, keep=not all(formats.values()))
+    await _require_partitions(
+        settings, servers, of.absent.partitions, keep=keep and not all(formats.values())
+    )
     for n, number in formats.items():
-        await format.agree(of_all.at(n), number, installation.workers)
+        if number or keep:  # else a worker gives it one
+            await format.agree(of_all.at(n), number, installation.workers)
     of.absent.forget()  # nothing was read yet
     return wiring.Store(
         of.servers.client(0),

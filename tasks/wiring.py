@@ -185,13 +185,13 @@ class Store:
 
 
 @asynccontextmanager
-async def store(settings: Settings) -> AsyncIterator[Store]:
+async def store(settings: Settings, *, keep: bool = False) -> AsyncIterator[Store]:
     """The store on its own connections, which are closed at the end. Raises RedisUnavailable, OtherFormat.
 
-    With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
+    With `keep`, for what is the first to write, an empty Redis is given the data format and the number of partitions. With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
     """
     if settings.partitions > 1:
-        async with _across(settings) as whole:
+        async with _across(settings, keep) as whole:
             yield whole
             incomplete.note(whole.absent.named(), whole.absent.partitions)
         return
@@ -203,7 +203,9 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
         reading = client, keys(settings), redis_url(settings)
         found = ledger(settings, client.execute_command)
         installation = Installation(*reading)
-        await format.agree(found, await installation.format(), installation.workers)
+        number = await installation.format()
+        if number or keep or not await installation.is_empty():
+            await format.agree(found, number, installation.workers)
         yield Store(
             client,
             found,
@@ -222,10 +224,10 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def _across(settings: Settings) -> AsyncIterator[Store]:
+async def _across(settings: Settings, keep: bool) -> AsyncIterator[Store]:
     """The store of several partitions."""
     store_across = import_module("tasks.across_wiring").store  # who has one partition loads nothing of it
     async with AsyncExitStack() as closing:
         found = servers(settings)
         closing.push_async_callback(found.aclose)
-        yield await store_across(settings, found)
+        yield await store_across(settings, found, keep=keep)

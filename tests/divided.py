@@ -43,7 +43,7 @@ class Installed:
         """The result of an action on the whole installation's store."""
 
         async def act() -> Any:
-            async with wiring.store(self.settings) as store:
+            async with wiring.store(self.settings, keep=True) as store:
                 return await action(store, *args, **kwargs)
 
         return self.worlds[0].run(act())

@@ -23,7 +23,7 @@ from dispatcher.api.enqueuer import Enqueuer
 from dispatcher.api.log_rate import LogRate
 from dispatcher.api.responses import AWAY, ApiParts, Shape, answer
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
-from dispatcher.health import Health
+from dispatcher.health import PATHS, Health
 from dispatcher.model import StatusChange
 
 log = structlog.get_logger()
@@ -59,7 +59,10 @@ class Api(FastAPI):
     """The application. All its answers have `Cache-Control: no-store`, except for public keys."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request. The server sets `refused` in the state of a connection above its limit: that gets a 503."""
+        """Answers a request. The server sets `refused` in the state of a connection above its limit: that gets a 503.
+
+        So does every request, but for those of probes, while `health` says that nothing is served.
+        """
 
         async def unkept(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -76,6 +79,12 @@ class Api(FastAPI):
         elif scope["type"] == "lifespan":
             scope.setdefault("state", {})  # a server without it does not see what starting puts into it
             await super().__call__(scope, receive, unkept)
+        elif (
+            scope["type"] == "http"
+            and (problem := self.state.health.serves_nothing)
+            and scope["path"] not in PATHS
+        ):
+            await _failed(Request(scope), 503, problem, {"Retry-After": "5"})(scope, receive, unkept)
         else:
             await super().__call__(scope, receive, unkept)
 
@@ -106,7 +115,7 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with parts() as app.state.parts:
-            yield {"enqueuer": Enqueuer(app.state.parts, app.state.away.note)}
+            yield {"enqueuer": Enqueuer(app.state.parts, app.state.away.note, app.state.health)}
 
     app = Api(
         title="Callback dispatcher",

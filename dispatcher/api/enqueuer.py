@@ -23,6 +23,7 @@ from dispatcher.api.status_changes import (
     results_of,
 )
 from dispatcher.errors import RedisFull, RedisUnavailable
+from dispatcher.health import Health
 from dispatcher.producer import Ready
 from dispatcher.store.api_keys import ApiKey, Spent
 from dispatcher.store.queue_writer import Look
@@ -58,8 +59,11 @@ class Enqueuer:
     A connection has one call at a time, of at most 64 KiB, so API_MAX_CONNECTIONS bounds those that wait.
     """
 
-    def __init__(self, parts: ApiParts, on_away: Callable[[RedisUnavailable], None]) -> None:
+    def __init__(
+        self, parts: ApiParts, on_away: Callable[[RedisUnavailable], None], health: Health | None = None
+    ) -> None:
         self._parts = parts
+        self._health = health or Health()
         self._on_away = on_away
         self._waiting: dict[str, list[_Call]] = {}
         """What waits, by its lane (QueueWriter.lane): a server that does not answer holds up its own alone."""
@@ -72,7 +76,7 @@ class Enqueuer:
     def take(self, key_text: str, body: bytes, reply: Reply) -> None:
         """Takes a call; `reply` may be called before this returns."""
         key = self._parts.producer_keys.kept(key_text)
-        if not body.startswith(b"{"):
+        if self._health.serves_nothing or not body.startswith(b"{"):
             reply(None)
         elif key:
             self._take(key, body, reply)

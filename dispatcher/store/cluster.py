@@ -58,6 +58,11 @@ class ClusterServers:
         """The node that holds a partition, as far as is known. Raises RedisUnavailable if none is known."""
         return self._map.known(partition)
 
+    @property
+    def is_cluster(self) -> bool:
+        """Yes."""
+        return True
+
     async def call_for(self, key: str, *command: Argument) -> Any:
         """Sends a command to the server that holds a key which belongs to no partition."""
         number = self._map.number_of(key, slot_of_key(key))

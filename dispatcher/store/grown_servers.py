@@ -36,6 +36,11 @@ class GrownServers:
         """The server that holds a partition. Raises RedisUnavailable if none is known."""
         return self._of(partition).node(partition)
 
+    @property
+    def is_cluster(self) -> bool:
+        """As the servers of the partitions."""
+        return self._servers.is_cluster
+
     async def call_for(self, key: str, *command: Argument) -> Any:
         """Sends a command to the server, among those of the partitions, that holds a key which belongs to none."""
         return await self._servers.call_for(key, *command)

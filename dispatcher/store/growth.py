@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dispatcher.errors import InvalidInput, OtherFormat, RedisUnavailable, StillWaiting, sentence
+from dispatcher.errors import (
+    InvalidInput,
+    OtherFormat,
+    OtherSettings,
+    RedisUnavailable,
+    StillWaiting,
+    sentence,
+)
 from dispatcher.model import LONGEST_TTL_SECONDS, iso
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
@@ -44,7 +51,7 @@ async def require_grown(servers: Servers, prefix: str) -> None:
             "(docs/partitions.md, From one Redis)"
         )
     if since_ms and not has_ended and not is_set:
-        raise OtherFormat(
+        raise OtherSettings(
             "this installation has a previous Redis, which knows messages that are not over: set DISPATCHER_PREVIOUS_REDIS_URL "
             "(`dispatcher grow --end`, once `dispatcher check` says that all there is over, ends that)"
         )

@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoPermissionError
 
-from dispatcher.errors import OtherFormat
+from dispatcher.errors import OtherSettings
 from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.rules.partitions import another_number
 from dispatcher.store.command_parts import in_parts
@@ -45,6 +45,15 @@ class Memory:
     """0: none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Status changes on a queue that nobody reads."""
+
+    count: int = 0
+    oldest_ms: int | None = None
+    """When the oldest was put there, ms since 1970."""
+
+
 class Installation:
     """Reads one Redis. Every method raises RedisUnavailable."""
 
@@ -61,15 +70,23 @@ class Installation:
     async def format(self) -> str:
         """The format number of the data in Redis; empty if none is stored.
 
-        Raises OtherFormat if these are the keys of an installation with one partition, and Redis holds one with several.
+        Raises OtherSettings if these are the keys of an installation with one partition, and Redis holds one with several.
         """
         with translated(self._url):
             found = (await self._client.get(self._keys.format) or b"").decode()
             if not found and self._keys.is_alone:
                 with suppress(NoPermissionError):  # a user of before; its installation has one partition
                     if count := await self._client.get(self._keys.count):
-                        raise OtherFormat(another_number(int(count), 1))
+                        raise OtherSettings(another_number(int(count), 1))
         return self._keys.own_format(found)
+
+    async def is_empty(self) -> bool:
+        """Whether there is no installation: no data format, workspace, endpoint or schedule."""
+        keys = self._keys
+        with translated(self._url):
+            return not await self._client.exists(
+                keys.format, keys.workspaces, keys.endpoints, keys.schedule, f"{keys.schedule}-1"
+            )
 
     async def raise_format(self, number: int) -> None:
         """Stores the format number of the data in Redis, unless a greater one is there."""
@@ -101,6 +118,10 @@ class Installation:
         with translated(self._url):
             queued, pending = await pipe.execute()
         return queued, pending
+
+    async def unread(self) -> Unread:
+        """What lies on the queue of an installation with one partition, if this is one with several: nobody reads it."""
+        return Unread()
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """Heartbeats of the last 15 s by worker name; `signedMs` is when, in ms since 1970 by Redis's clock."""

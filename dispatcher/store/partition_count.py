@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Collection
 from contextlib import suppress
 
-from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.errors import OtherSettings, RedisUnavailable
 from dispatcher.rules.partitions import another_number
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys, partitions_key
@@ -24,7 +24,7 @@ async def require_partitions(
 ) -> None:
     """Compares the number of partitions, which are several, with the one that is kept; with `keep` stores it, if none is.
 
-    Registries among `away`, the partitions that are known not to answer, are not asked. Raises OtherFormat if it is another one, or if there are several and Redis holds an installation with one; and RedisUnavailable.
+    Registries among `away`, the partitions that are known not to answer, are not asked. Raises OtherSettings if it is another one, or if there are several and Redis holds an installation with one; and RedisUnavailable.
     """
     count, in_registries = servers.partitioning.partitions, await _in_registries(servers, away)
     for one in in_registries.values():  # they come first: the other key may be on a server that is away
@@ -41,7 +41,7 @@ async def require_partitions(
 
 
 async def require_places(servers: Servers, away: Collection[int] = ()) -> None:
-    """Raises OtherFormat if one of several plain servers holds a partition that by the order of their list lies on another one.
+    """Raises OtherSettings if one of several plain servers holds a partition that by the order of their list lies on another one.
 
     Servers of partitions among `away`, and those that do not answer soon, are not asked.
     """
@@ -60,7 +60,7 @@ async def require_places(servers: Servers, away: Collection[int] = ()) -> None:
     asked = [name for name, some in of.items() if some[0].partition not in away]
     for name, is_strange in zip(asked, await asyncio.gather(*map(strange, asked)), strict=True):
         if is_strange:
-            raise OtherFormat(
+            raise OtherSettings(
                 f"Redis at {name} holds partitions that by DISPATCHER_REDIS_URL lie on another server: partition i is on server "
                 "i mod n, so the list must stay as it was (docs/partitions.md)"
             )
@@ -68,7 +68,7 @@ async def require_places(servers: Servers, away: Collection[int] = ()) -> None:
 
 def _require(found: int, count: int) -> None:
     if found not in (0, count):
-        raise OtherFormat(another_number(found, count))
+        raise OtherSettings(another_number(found, count))
 
 
 async def _found(servers: Servers, prefix: str) -> int:
@@ -97,8 +97,11 @@ async def _keep(servers: Servers, prefix: str, *, is_kept: bool, missing: dict[i
     count = servers.partitioning.partitions
     if not is_kept:
         with translated(servers.url(0)):
-            await servers.call_for(partitions_key(prefix), "SET", partitions_key(prefix), count, "NX")
-        _require(await _found(servers, prefix), count)  # a process with another one may have been first
+            is_first = await servers.call_for(
+                partitions_key(prefix), "SET", partitions_key(prefix), count, "NX"
+            )
+        if not is_first:  # another process was, a moment ago
+            _require(await _found(servers, prefix), count)
     for one, held in missing.items():
         if not held:
             with suppress(RedisUnavailable), translated(servers.url(one)):

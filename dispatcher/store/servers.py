@@ -44,6 +44,10 @@ class Servers(Protocol):
     def node(self, partition: int) -> Node:
         """The server that holds a partition, as far as is known. Raises RedisUnavailable if none is known."""
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether each key, also one that belongs to no partition, has one server that holds it."""
+
     async def call_for(self, key: str, *command: Argument) -> Any:
         """Sends a command to the server that holds a key which belongs to no partition."""
 
@@ -87,6 +91,11 @@ class PlainServers:
     def node(self, partition: int) -> Node:
         """The server that holds a partition."""
         return self._nodes[partition % len(self._nodes)]
+
+    @property
+    def is_cluster(self) -> bool:
+        """No: a producer may have any of them for the only one."""
+        return False
 
     async def call_for(self, _key: str, *command: Argument) -> Any:
         """Sends a command to the first server, which holds all keys that belong to no partition."""

@@ -19,7 +19,7 @@ from dispatcher.store.installation import Installation
 from tasks import tables, wiring
 from tasks.actions.check_broker import look_at_broker
 from tasks.actions.check_previous import look_at_previous
-from tasks.actions.check_servers import look_at_servers, partitions
+from tasks.actions.check_servers import look_at_servers, partitions, unread
 
 NAMED = 5
 """How many client certificates a finding names."""
@@ -53,6 +53,7 @@ async def look(settings: Settings) -> list[Finding]:
             workers,
             endpoints,
             waiting,
+            *unread(await store.installation.unread(), settings.key_prefix, now_ms),
             *partitions(store),
             *await look_at_previous(settings),
         ]

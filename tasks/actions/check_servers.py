@@ -10,6 +10,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis, run_id
 from dispatcher.store.connection import safe_url
+from dispatcher.store.installation import Unread
 from dispatcher.store.redis_url import RedisUrl
 from tasks import tables, wiring
 
@@ -69,3 +70,19 @@ def partitions(store: wiring.Store) -> list[Finding]:
         return [Finding("partitions", Verdict.BAD, line, "see what is wrong with their servers")]
     servers = tables.counted(len(store.nodes), "server", "servers")
     return [Finding("partitions", Verdict.OK, f"all {store.partitions} answer, on {servers}")]
+
+
+def unread(found: Unread, prefix: str, now_ms: int) -> list[Finding]:
+    """What a producer that was not told of partitions has put where nobody reads it; nothing if there is none."""
+    if not found.count:
+        return []
+    count = tables.counted(found.count, "status change lies", "status changes lie")
+    age = tables.duration(max(0, now_ms - (found.oldest_ms or now_ms)) / 1000)
+    return [
+        Finding(
+            "unread queue",
+            Verdict.BAD,
+            f"{count} on {prefix}:events, which nobody reads with several partitions; the oldest for {age}",
+            "set partitions= in the producer that puts them there, then bring them over (docs/partitions.md, A queue that nobody reads)",
+        )
+    ]

@@ -39,11 +39,13 @@ async def overall(store: wiring.Store, workspace: str | None) -> dict[str, Any]:
 
 
 async def _owners(store: wiring.Store, now_ms: int) -> dict[str, Any]:
-    """Who leads which partitions, if there are several."""
+    """Who leads which partitions, if there are several, and what lies on the queue that none has."""
     if store.partitions == 1:
         return {}
     owners = Owners.read(await store.installation.workers(), store.partitions, now_ms)
-    return {"partitions": {"count": store.partitions, **owners.as_json()}}
+    unread = await store.installation.unread()
+    shown = {"count": unread.count, "oldestAt": iso(unread.oldest_ms) if unread.oldest_ms else None}
+    return {"partitions": {"count": store.partitions, **owners.as_json(), "unread": shown}}
 
 
 def _now(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

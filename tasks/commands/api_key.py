@@ -89,7 +89,7 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool, *, read_onl
     settings = console.settings()
 
     async def work() -> tuple[ApiKey, str]:
-        async with wiring.store(settings) as store:
+        async with wiring.store(settings, keep=True) as store:
             platform = PRODUCERS
             if workspace != PRODUCERS:
                 platform = platform_of((await store.workspaces.require(workspace)).dialect)

@@ -112,7 +112,7 @@ class _Demo:
         lines = demo_file.lines()
         ports = {host: await receiver.listen("127.0.0.1") for host in demo_file.hosts(lines)}
         self._names = {port: host for host, port in ports.items()}
-        async with wiring.store(settings) as store:
+        async with wiring.store(settings, keep=True) as store:
             for name, (dialect, url) in demo_file.WORKSPACES.items():
                 local = localised(url.encode(), ports).decode()
                 made = await store.workspaces.add(

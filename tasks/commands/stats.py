@@ -95,6 +95,11 @@ def _print_owners(found: dict[str, Any]) -> None:
     without = found["withoutOwner"]
     alone = f"; {len(without)} without an owner: {listed(without)}" if without else ""
     console.print_text(f"{found['count']} partitions: {owners or 'no worker is alive'}{alone}")
+    if unread := found["unread"]["count"]:
+        lie = tables.counted(unread, "status change lies", "status changes lie")
+        console.print_text(
+            f"{lie} on a queue that nobody reads, since {found['unread']['oldestAt']}: `dispatcher check` says what to do"
+        )
 
 
 def _rows(windows: Sequence[dict[str, Any]]) -> Iterator[Sequence[object]]:

@@ -13,6 +13,7 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.connection import translated
+from dispatcher.store.format import require_format
 from dispatcher.store.keys import keys_of
 from dispatcher.worker.tail import WATCH_SECONDS
 from tasks import console, tables, wiring
@@ -55,7 +56,7 @@ async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_jso
         if "endpoint" in wanted:
             console.note(await _unknown_endpoint(store, wanted.get("workspace"), wanted["endpoint"]))
         key = keys_of(settings.key_prefix, settings.partitions)[0].tail  # there all workers look, and publish
-        async for attempt in _watched(store.client, key, wiring.redis_url(settings)):
+        async for attempt in _watched(store, key, wiring.redis_url(settings)):
             _show(attempt, wanted, failed, as_json)
 
 
@@ -71,8 +72,12 @@ async def _unknown_endpoint(store: wiring.Store, workspace: str | None, origin: 
     return ""
 
 
-async def _watched(client: Any, key: str, url: str) -> AsyncIterator[dict[str, Any]]:
-    """Yields attempts as workers publish them; renews the key that tells workers to publish."""
+async def _watched(store: wiring.Store, key: str, url: str) -> AsyncIterator[dict[str, Any]]:
+    """Yields attempts as workers publish them; renews the key that tells workers to publish.
+
+    Raises OtherFormat once this Redis is not the whole installation any more: attempts are published elsewhere then.
+    """
+    client: Any = store.client
     with translated(url):
         async with client.pubsub() as channel:
             await channel.subscribe(key)
@@ -80,6 +85,8 @@ async def _watched(client: Any, key: str, url: str) -> AsyncIterator[dict[str, A
             while True:
                 if time.monotonic() >= renew_at:
                     await client.set(key, 1, ex=WATCH_SECONDS)
+                    if store.partitions == 1:
+                        require_format(await store.installation.format())
                     if not renew_at:
                         console.err.print("watching attempts; Ctrl-C ends it")
                     renew_at = time.monotonic() + 1

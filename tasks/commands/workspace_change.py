@@ -98,7 +98,7 @@ def add(
     wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers, width)
 
     async def work() -> tuple[Workspace, str]:
-        async with wiring.store(settings) as store:
+        async with wiring.store(settings, keep=True) as store:
             warning = "" if no_check else await _look_up(settings, callback_url)
             return await workspaces.add(store, workspace, dialect, wanted, secret), warning
 

@@ -50,7 +50,9 @@ class OnCluster(Installed):
         async def act() -> Any:
             servers = self.new()
             try:
-                return await action(await across_wiring.store(self.settings, servers), *args, **kwargs)
+                return await action(
+                    await across_wiring.store(self.settings, servers, keep=True), *args, **kwargs
+                )
             finally:
                 await servers.aclose()
 

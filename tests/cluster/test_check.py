@@ -55,6 +55,17 @@ def test_redis_6(redis_6: Cluster) -> None:
     assert {"ok": 3} == verdicts("coverage", found)
 
 
+def test_a_producer_that_was_not_told_of_partitions(cluster: Cluster) -> None:
+    """What it put on the queue of an installation with one is counted: nobody reads it."""
+    assert [] == of("unread queue", checked(cluster))
+    node = cluster.holder(slot_of("dispatcher:events"))
+    for _ in range(2):
+        node.run("XADD", "dispatcher:events", "*", "event", "{}")
+    [found] = of("unread queue", checked(cluster))
+    assert "bad" == found["verdict"]
+    assert found["detail"].startswith("2 ")
+
+
 def test_full_coverage(cluster: Cluster) -> None:
     """A node that refuses everything while another is away is a warning."""
     node = cluster.primaries()[0]

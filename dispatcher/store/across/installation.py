@@ -4,8 +4,11 @@ from typing import Any
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.installation import Installation, Load, Memory
+from dispatcher.store.connection import translated
+from dispatcher.store.installation import Installation, Load, Memory, Unread
+from dispatcher.store.keys import Keys
 from dispatcher.store.members import registries
+from dispatcher.store.wire import Call
 
 
 class InstallationAcross(Installation):
@@ -27,6 +30,10 @@ class InstallationAcross(Installation):
     async def formats(self) -> dict[int, str]:
         """The format number of each partition that answers; empty if none is stored."""
         return await self._partitions.everywhere(lambda n: self._at(n).format())
+
+    async def is_empty(self) -> bool:
+        """As Installation.is_empty, of all partitions."""
+        return all((await self._partitions.everywhere(lambda n: self._at(n).is_empty())).values())
 
     async def raise_format(self, number: int) -> None:
         """As Installation.raise_format, in the partitions that answer."""
@@ -53,6 +60,29 @@ class InstallationAcross(Installation):
         """As Installation.waiting."""
         found = (await self._partitions.everywhere(lambda n: self._at(n).waiting())).values()
         return sum(queued for queued, _ in found), sum(pending for _, pending in found)
+
+    async def unread(self) -> Unread:
+        """As Installation.unread, of each server but the previous Redis, where that queue is read."""
+        servers = self._partitions.servers
+        key = Keys(servers.keys[0].prefix.partition(":{")[0]).events
+
+        async def look(send: Call) -> Unread:
+            count = await send("XLEN", key)
+            first = await send("XRANGE", key, "-", "+", "COUNT", 1) if count else ()
+            return Unread(count, int(first[0][0].split(b"-")[0]) if first else None)
+
+        async def look_at(n: int) -> Unread:
+            with translated(self._partitions.url(n)):
+                return await look(servers.wire(n).call)
+
+        if servers.is_cluster:
+            with translated(servers.url(0)):
+                return await look(lambda *command: servers.call_for(key, *command))
+        nodes = [some[0] for some in self._partitions.by_node().values()]
+        among = [n for n in nodes if n != servers.partitioning.previous]
+        found = (await self._partitions.everywhere(look_at, among)).values()
+        times = [one.oldest_ms for one in found if one.oldest_ms is not None]
+        return Unread(sum(one.count for one in found), min(times, default=None))
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """As Installation.workers: of each worker the newest heartbeat in the partitions where they are registered."""

@@ -1,0 +1,75 @@
+"""Who looks first at an empty Redis: what only reads fixes nothing there, and the first that writes does."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher.errors import OtherFormat
+from dispatcher.store.keys import keys_of, partitions_key
+from dispatcher.store.partition_count import require_partitions
+from dispatcher.store.servers import PlainServers
+from tests.command import command
+
+READING = (
+    ("stats",),
+    ("check",),
+    ("workspace", "list"),
+    ("endpoint", "list"),
+    ("event", "list"),
+    ("rejected", "list"),
+    ("audit",),
+    ("producer-key", "list"),
+)
+ADD = ("workspace", "add", "acme", "--dialect", "zeckta", "--no-check")
+
+
+@pytest.mark.parametrize("first", [1, 16])
+def test_what_reads_fixes_no_number(redis_url: str, first: int) -> None:
+    """After lists, stats and check with a wrong number Redis is still empty, and an installation with another number begins."""
+    with redis.Redis.from_url(redis_url) as client:
+        for reading in READING:
+            done = command(redis_url, *reading, PARTITIONS=str(first))
+            assert not done.stderr or done.returncode, done
+            assert [] == list(client.scan_iter("dispatcher:*")), reading
+        begun = command(redis_url, *ADD, PARTITIONS="8")
+        assert 0 == begun.returncode, begun
+        assert b"8" == client.get("dispatcher:partitions")
+    refused = command(redis_url, *ADD, PARTITIONS=str(first))
+    assert (1, True) == (refused.returncode, "with 8 partitions" in refused.stderr), refused
+
+
+def test_one_partition_begins_with_what_writes(redis_url: str) -> None:
+    """`workspace add` and `producer-key add` make an installation with one partition, which is not divided by accident."""
+    for name in ("workspace", "producer-key"):
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+            what = ADD if name == "workspace" else ("producer-key", "add", "billing")
+            assert 0 == command(redis_url, *what).returncode
+            assert client.exists("dispatcher:format")
+        refused = command(redis_url, *ADD, PARTITIONS="16")
+        assert (1, True) == (refused.returncode, "with 1 partition" in refused.stderr), refused
+
+
+class Raced(PlainServers):
+    """Servers on which another process is the first to store its number."""
+
+    async def call_for(self, key: str, *command: Any) -> Any:
+        """A command on the common key."""
+        if command[0] == "SET":
+            await super().call_for(key, "SET", key, 4)
+        return await super().call_for(key, *command)
+
+
+def test_the_second_of_two_first_writers_is_refused(redis_url: str) -> None:
+    """Of two processes that store different numbers at the same time one is refused at once, and leaves the other's."""
+
+    async def story() -> None:
+        servers = Raced([redis_url], keys_of("dispatcher", 16))
+        with pytest.raises(OtherFormat, match="with 4 partitions"):
+            await require_partitions(servers, "dispatcher", keep=True)
+        assert b"4" == await servers.client(0).get(partitions_key("dispatcher"))
+        await servers.aclose()
+
+    asyncio.run(story())
