@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from dispatcher.rules.partitions import slot_of
 from tests.cluster.servers import Cluster
 from tests.command import command
 
