@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from config.settings import Settings
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import OtherSettings, RedisUnavailable
 from dispatcher.store import format
 from dispatcher.store.across.api_keys import ApiKeysAcross
 from dispatcher.store.across.audit import AuditAcross
@@ -73,15 +73,21 @@ async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> 
 async def _require_partitions(
     settings: Settings, servers: Servers, away: Sequence[int], *, keep: bool
 ) -> None:
-    """Raises OtherFormat if the installation has another number of partitions; what is away is hardly waited for."""
+    """Raises OtherFormat if the installation has another number or order of partitions; what is away is hardly waited for."""
+    misplaced: OtherSettings | None = None
     with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
         async with asyncio.timeout(ONCE_MORE_SECONDS if away else SILENCE_SECONDS):
             if wiring.has_several_servers(settings):
-                await require_places(servers, away)
+                try:
+                    await require_places(servers, away)
+                except OtherSettings as error:
+                    misplaced = error  # maybe because the number is another one, which is said rather
             await require_partitions(servers, settings.key_prefix, away=away)
             await require_grown(servers, settings.key_prefix)
-            if keep:  # not before: a mistake fixes no number
+            if keep and not misplaced:  # not before: a mistake fixes no number
                 await require_partitions(servers, settings.key_prefix, keep=True, away=away)
+    if misplaced:
+        raise misplaced
 
 
 def receivers(

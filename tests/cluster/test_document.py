@@ -16,7 +16,7 @@ from tests.cluster.node import ClusterNode, wait
 from tests.cluster.servers import ABSENT_IN_6_2, OPTIONS, Cluster
 
 TEXT = (Path(__file__).parents[2] / "docs" / "partitions.md").read_text()
-LINES = [line for line in TEXT.splitlines() if re.match(r"(valkey|redis)-cli ", line)]
+LINES = [line for line in TEXT.splitlines() if re.match(r"(valkey|redis)-cli (-h|--cluster) ", line)]
 ADD, ID, ADD_REPLICA, INFO, MOVE, STATE, CHECK, OLD_ID, RESHARD, CHECK_6, FAIL_OVER, ROLE = LINES
 
 
