@@ -87,10 +87,11 @@ class ClusterWire:
     async def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """Sends commands together; returns the reply or the exception of each. Raises if it cannot connect."""
         node = await self._map.holder(self._partition)
+        asked = asyncio.get_running_loop().time()
         try:
             replies = await node.wire.call_all(commands)
         except asyncio.CancelledError:
-            self._map.given_up(node)
+            self._map.given_up(node, asked)
             raise
         except (RedisError, OSError) as error:
             self._map.failed(self._partition, node, error)

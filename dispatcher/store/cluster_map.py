@@ -34,7 +34,7 @@ T = TypeVar("T")
 READ_SECONDS = 2.0
 """Longest time for one reading of the map."""
 STAGGER_SECONDS = 0.1
-"""If the nodes that were asked have not answered for so long, the next one is asked too."""
+"""A node that has not answered for so long may be silent: for the map the next one is asked too."""
 PAUSE_SECONDS = 0.5
 """Shortest time between two readings: on failures, every call needs a new one."""
 LEAVE_SECONDS = 10.0
@@ -113,10 +113,11 @@ class ClusterMap:
         """
         while True:
             node = await self.holder(partition)
+            asked = asyncio.get_running_loop().time()
             try:
                 return await to(node)
             except asyncio.CancelledError:
-                self.given_up(node)
+                self.given_up(node, asked)
                 raise
             except (RedisError, OSError) as error:
                 if not (again and isinstance(error, MovedError)):
@@ -134,9 +135,14 @@ class ClusterMap:
         elif away or (isinstance(error, ResponseError) and str(error).startswith(_NOT_NOW)):
             self._doubts[node] = asyncio.get_running_loop().time()
 
-    def given_up(self, node: Node) -> None:
-        """Notes that a caller did not wait for a node's answer: it may be silent, and all its callers wait less than a time-out."""
-        self._doubts[node] = asyncio.get_running_loop().time()
+    def given_up(self, node: Node, asked: float) -> None:
+        """Notes that a caller did not wait longer for a node, which was `asked` then, on the event loop's clock.
+
+        The node may be silent, and all its callers wait for less than a time-out.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - asked > STAGGER_SECONDS:
+            self._doubts[node] = now
 
     async def aclose(self) -> None:
         """Closes all connections."""
