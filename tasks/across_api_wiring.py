@@ -40,4 +40,5 @@ def stored(settings: Settings, closing: AsyncExitStack) -> dict[str, Any]:
         "producer": ProducerAcross(queue, settings.api_max_queued),
         "producer_keys": ProducerKeys(api_keys),
         "queue": queue,
+        "is_divided": True,
     }

@@ -95,11 +95,13 @@ class AwayLog:
     def __init__(self, health: Health, rate: LogRate | None = None) -> None:
         self._health = health
         self._rate = rate or LogRate()
+        self.is_divided = False
+        """Whether there are several partitions: one call then says nothing of the others, and the process stays ready."""
 
     def note(self, error: Exception) -> None:
         """One call was refused because of this error."""
         is_full = isinstance(error, RedisFull)
-        if not is_full:  # a full Redis still answers reads
+        if not (is_full or self.is_divided):  # a full Redis still answers reads
             self._health.failed(getattr(error, "why", ""))
         if calls := self._rate.count("full" if is_full else "away"):
             log.error("api.redis_away", problem=str(error), calls=calls)
@@ -115,6 +117,7 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with parts() as app.state.parts:
+            app.state.away.is_divided = app.state.parts.is_divided
             yield {"enqueuer": Enqueuer(app.state.parts, app.state.away.note, app.state.health)}
 
     app = Api(

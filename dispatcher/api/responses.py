@@ -63,6 +63,8 @@ class ApiParts:
     """Calls under way in this process, by producer key's id."""
     max_queued: int = 100_000
     """Queue length, in status changes, above which the HTTP intake refuses more."""
+    is_divided: bool = False
+    """Whether there are several partitions: then one server that is away is not Redis that is away."""
     webhook_changes_per_minute: int = 10
     """Limit of webhook changes a minute by one workspace's customer."""
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000)

@@ -91,7 +91,7 @@ class Outages:
 
     def worked(self, partition: int) -> None:
         """A call for a partition succeeded, or its server answered."""
-        if self._outages:
+        if any(partition in outage.failed_at for outage in self._outages.values()):
             self._worked_at[partition] = self._clock()
             self.look()
 

@@ -27,12 +27,12 @@ class CountedApp:
     """An application, and how many requests reached it."""
 
     def __init__(self, app: Any) -> None:
-        self._app = app
+        self.inner = app
         self.requests = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.requests += scope["type"] == "http"
-        await self._app(scope, receive, send)
+        await self.inner(scope, receive, send)
 
 
 class Served:

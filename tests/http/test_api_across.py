@@ -105,8 +105,12 @@ def test_many_go_home(servers: list[RedisServer]) -> None:
 
 @pytest.mark.parametrize("end", [kill, stop])
 def test_a_server_that_is_away(servers: list[RedisServer], end: End) -> None:
-    """Its workspaces' status changes are answered 503, one by one or together; those of the other server are queued."""
+    """Its workspaces' status changes are answered 503, one by one or together; those of the other server are queued.
+
+    The process stays ready.
+    """
     with asked(servers) as of:
+        of.api.app.inner.state.health.answered()
         gone = 1 - Partitioning(P).home("*") % 2  # producers' keys lie on the other one
         there = [name for name in NAMES if HOMES[name] % 2 != gone]
         away = [name for name in NAMES if name not in there]
@@ -118,6 +122,7 @@ def test_a_server_that_is_away(servers: list[RedisServer], end: End) -> None:
         found = {one["eventId"] for one in json.loads(answer.body)["results"] if one["result"] == "queued"}
         assert {f"of-{name}" for name in there} == found
         assert 503 == answer.status
+        assert 200 == of.ask("GET", "/readyz").status, "the other servers' workspaces are served"
 
 
 def test_a_queue_that_is_full(servers: list[RedisServer]) -> None:
