@@ -76,7 +76,9 @@ def _intake(owners: Owners, partitions: int, writes: Finding) -> Finding:
         who = ", ".join(f"{name} ({count})" for name, count in leading.items())
         shown = next(iter(leading)) if partitions == 1 else f"{who}: all {partitions} partitions"
         return Finding("intake", Verdict.OK, f"led by {shown}")
-    if writes.verdict is Verdict.BAD:
+    if (
+        writes.verdict is Verdict.BAD and not leading
+    ):  # where heartbeats cannot be written none says who leads
         return Finding("intake", Verdict.UNKNOWN, f"cannot be seen: {writes.detail}")
     if partitions == 1:
         return Finding("intake", Verdict.BAD, "no worker leads intake: the queue is not read", LOOK)
