@@ -102,12 +102,22 @@ def keep(name: str, text: str) -> None:
     put_between_marks(DOCUMENT, name, text)
 
 
+def between_marks(path: Path, name: str) -> str:
+    """The text between a document's marks of that name."""
+    return _divided(path, name)[1].strip()
+
+
 def put_between_marks(path: Path, name: str, text: str) -> None:
     """Replaces the text between a document's marks of that name."""
-    document = path.read_text()
+    before, _, after = _divided(path, name)
+    path.write_text(f"{before}\n{text}\n\n{after}")
+
+
+def _divided(path: Path, name: str) -> tuple[str, str, str]:
+    """What is before the text between the marks, with the first mark; the text; what is after it, with the last one."""
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    before, _, rest = document.partition(start)
-    _, _, after = rest.partition(end)
+    before, _, rest = path.read_text().partition(start)
+    text, _, after = rest.partition(end)
     if not after:
         raise SystemExit(f"error: {path} has no marks for {name!r}")
-    path.write_text(f"{before}{start}\n{text}\n\n{end}{after}")
+    return before + start, text, end + after
