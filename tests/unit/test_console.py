@@ -3,10 +3,19 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from tasks import console
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C works, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 async def _interrupted(losing: int) -> None:
@@ -22,7 +31,7 @@ async def _interrupted(losing: int) -> None:
 
 
 @pytest.mark.parametrize("losing", [0, 1, 2])
-def test_ctrl_c_ends_a_command(losing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_command(losing: int, ctrl_c: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "CANCEL_AGAIN_SECONDS", 0.02)
     with pytest.raises(KeyboardInterrupt):
         console.run(_interrupted(losing))
