@@ -111,7 +111,7 @@ def primaries_killed(scene: Scene) -> Counts:
 def primaries_and_workers_killed_200_times(scene: Scene) -> Counts:
     kills = 4 if scene.short else 200
     with on_cluster(scene) as (cluster, workers):
-        with producing(scene, WORKSPACES, 0.4 if scene.short else 2.0) as producer:
+        with producing(scene, WORKSPACES, 0.4 if scene.short else 1.0) as producer:
             for kill in range(kills):
                 victim = a_ready_one(scene, workers)
                 scene.in_the_midst()
