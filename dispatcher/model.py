@@ -283,7 +283,8 @@ class StatusChange(Record, frozen=True):
     def digest(self) -> str:
         """A digest of the canonical form, 16 characters: tells two status changes with the same eventId apart.
 
-        Their traces do not: a backend that enqueues one again does it within another span. Format 1 kept only the first 8 characters; the other 8 are from a second hash of the same length.
+        Their traces do not: a backend that enqueues one again does it within another span.
+        Format 1 kept only the first 8 characters; the other 8 are from a second hash of the same length.
         """
         error = _values_of_error(self.error) if self.error else None
         canonical = encode_canonical((_values_of_change(self), _values_of_message(self.message), error))

@@ -188,7 +188,8 @@ class Store:
 async def store(settings: Settings, *, keep: bool = False) -> AsyncIterator[Store]:
     """The store on its own connections, which are closed at the end. Raises RedisUnavailable, OtherFormat.
 
-    With `keep`, for what is the first to write, an empty Redis is given the data format and the number of partitions. With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
+    With `keep`, for what is the first to write, an empty Redis is given the data format and the number of partitions.
+    With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
     """
     if settings.partitions > 1:
         async with _across(settings, keep) as whole:

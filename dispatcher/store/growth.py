@@ -40,7 +40,10 @@ WHAT_IS_LOST = (
 
 
 async def require_grown(servers: Servers, prefix: str) -> None:
-    """Raises OtherFormat if a previous Redis is set that was not copied from or has ended, or one is in use and none is set; and RedisUnavailable."""
+    """Checks that a previous Redis is set if one is in use, and only then.
+
+    Raises OtherFormat if one is set that was not copied from or has ended, or one is in use and none is set; and RedisUnavailable.
+    """
     since_ms, has_ended = await _grown(servers, prefix)
     is_set = servers.partitioning.has_previous
     if is_set and has_ended:

@@ -85,7 +85,7 @@ class Installation:
         keys = self._keys
         with translated(self._url):
             return not await self._client.exists(
-                keys.format, keys.workspaces, keys.endpoints, keys.schedule, f"{keys.schedule}-1"
+                keys.format, keys.workspaces, keys.endpoints, keys.schedule, keys.schedule_of_format_1
             )
 
     async def raise_format(self, number: int) -> None:

@@ -20,8 +20,8 @@ PERMANENT = (
     "format", "partitions", "grown", "events", "rejected-counts", "workspaces", "workspace", "expiries-of-certificates", "endpoints", "api-key", "api-keys",
     "api-refused",
 )  # fmt: skip
-"""Keys without a TTL even when nothing waits: the format number, the number of partitions, what is noted of growth, the queue, counts of rejections and refusals,
-workspaces with their API keys and the ends of their client certificates, the list of endpoints."""
+"""Keys without a TTL even when nothing waits: the format number, the number of partitions, what is noted of growth, the queue,
+counts of rejections and refusals, workspaces with their API keys and the ends of their client certificates, the list of endpoints."""
 
 
 GROWN_INTO = " grown into "
@@ -95,6 +95,11 @@ class Keys:
     def schedule(self) -> str:
         """Zset: workspace with a schedule (`*`: endpoints whose record is gone) -> when to look at it next."""
         return f"{self.prefix}:schedule"
+
+    @property
+    def schedule_of_format_1(self) -> str:
+        """What `schedule` was in format 1, while lua/migrate.lua takes it over."""
+        return f"{self.schedule}-1"
 
     def schedule_of(self, workspace: str) -> str:
         """Zset: endpoint of a workspace -> when it next needs attention. While any does."""

@@ -24,7 +24,10 @@ async def require_partitions(
 ) -> None:
     """Compares the number of partitions, which are several, with the one that is kept; with `keep` stores it, if none is.
 
-    Registries among `away`, the partitions that are known not to answer, are not asked. Raises OtherSettings if it is another one, or if there are several and Redis holds an installation with one; and RedisUnavailable.
+    Registries among `away`, the partitions that are known not to answer, are not asked.
+
+    Raises OtherSettings if it is another one, or if there are several and Redis holds an installation with one; and
+    RedisUnavailable.
     """
     count, in_registries = servers.partitioning.partitions, await _in_registries(servers, away)
     for one in in_registries.values():  # they come first: the other key may be on a server that is away

@@ -174,8 +174,10 @@ class Preparer:
     ) -> Batch:
         """Prepares entries in order, each for the first time or `again`, with what that batch says of all of its entries.
 
-        Those of a workspace that waits in `again.later` come behind the ones there. `trying` is as in Batch. Raises RedisUnavailable, and an error of OF_THE_MACHINE met while an entry is read: its
-        workspace is unknown then, and the entries behind it may be of the same one.
+        Those of a workspace that waits in `again.later` come behind the ones there. `trying` is as in Batch.
+
+        Raises RedisUnavailable, and an error of OF_THE_MACHINE met while an entry is read: its workspace is unknown then, and
+        the entries behind it may be of the same one.
         """
         batch = (
             Batch(later=again.later, trying=again.trying, between=again.between)
