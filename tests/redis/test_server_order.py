@@ -43,3 +43,16 @@ def test_another_order_is_refused(servers: list[RedisServer]) -> None:
     assert "4 of 8 partitions did not answer" in run(urls, "stats").stderr
     refused = run([two, one], "stats")
     assert (1, True) == (refused.returncode, "the list must stay" in refused.stderr), refused
+
+
+def test_one_server_by_two_names_goes_on(servers: list[RedisServer], tmp_path: Path) -> None:
+    """`check` warns of it, and what is in use is neither taken for another order nor refused; in another order nothing moves."""
+    other = tmp_path / "other.socket"
+    other.symlink_to(servers[0].url.removeprefix("unix://"))
+    urls = [servers[0].url, f"unix://{other}"]
+    with installed(urls, P) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted("https://a.example/hooks"), None)
+    for list_ in (urls, urls[::-1]):
+        found = run(list_, "stats")
+        assert (0, "") == (found.returncode, found.stderr), found
+    assert "are one server" in run(urls, "check").stdout
