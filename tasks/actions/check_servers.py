@@ -74,6 +74,9 @@ def partitions(store: wiring.Store) -> list[Finding]:
 
 def unread(found: Unread, prefix: str, now_ms: int) -> list[Finding]:
     """What a producer that was not told of partitions has put where nobody reads it; nothing if there is none."""
+    if found.problem:
+        detail = f"whether any status changes lie on {prefix}:events cannot be seen: {found.problem}"
+        return [Finding("unread queue", Verdict.UNKNOWN, detail, "see what is wrong with its node")]
     if not found.count:
         return []
     count = tables.counted(found.count, "status change lies", "status changes lie")

@@ -1,9 +1,11 @@
 """Reads the state of an installation with several partitions: clock, data format, waiting counts, workers, figures."""
 
+import asyncio
 from typing import Any
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.presence import SILENCE_SECONDS
 from dispatcher.store.connection import translated
 from dispatcher.store.installation import Installation, Load, Memory, Unread
 from dispatcher.store.keys import Keys
@@ -76,8 +78,14 @@ class InstallationAcross(Installation):
                 return await look(servers.wire(n).call)
 
         if servers.is_cluster:
-            with translated(servers.url(0)):
-                return await look(lambda *command: servers.call_for(key, *command))
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    with translated(servers.url(0)):
+                        return await look(lambda *command: servers.call_for(key, *command))
+            except TimeoutError:
+                return Unread(problem=f"its node does not answer within {SILENCE_SECONDS:g} s")
+            except RedisUnavailable as error:  # the other nodes are read all the same
+                return Unread(problem=str(error))
         nodes = [some[0] for some in self._partitions.by_node().values()]
         among = [n for n in nodes if n != servers.partitioning.previous]
         found = (await self._partitions.everywhere(look_at, among)).values()
