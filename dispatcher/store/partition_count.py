@@ -58,8 +58,8 @@ async def require_places(servers: Servers, away: Collection[int] = ()) -> None:
     for name, some in held.items():
         if any(one not in held.get(servers.node(one).name, ()) for one in some):
             raise OtherSettings(
-                f"Redis at {name} holds partitions that by DISPATCHER_REDIS_URL lie on another server: partition i is on server "
-                "i mod n, so the list must stay as it was (docs/partitions.md)"
+                f"server number {of[name][0] + 1} of DISPATCHER_REDIS_URL holds partitions that by this list lie on another: "
+                "partition i is on server i mod n, so the list must stay as it was (docs/partitions.md)"
             )
 
 

@@ -109,4 +109,4 @@ def test_the_node_of_the_unread_queue_is_away(cluster: Cluster) -> None:
     assert "bad" == partitions["verdict"]
     stats = command(url, "stats", "--json", PARTITIONS=str(P), BROKER_URL="redis://127.0.0.1:1/0")
     assert {"count": None, "oldestAt": None} == json.loads(stats.stdout)["partitions"]["unread"], stats
-    assert 3 == stats.returncode
+    assert (1, True) == (stats.returncode, "partitions did not answer" in stats.stderr)

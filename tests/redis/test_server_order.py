@@ -35,6 +35,8 @@ def test_another_order_is_refused(servers: list[RedisServer]) -> None:
     for args in (["stats"], ["workspace", "list"], ["check"]):
         found = run([two, one], *args)
         assert (1, True) == (found.returncode, "the list must stay" in found.stderr), found
+        assert "server number 1 of" in found.stderr
+        assert one not in found.stderr, "an API says it to whoever asks for its readiness"
     worker = run([two, one], "worker")
     assert 78 == worker.returncode, worker
     assert "the list must stay" in worker.stdout + worker.stderr
