@@ -14,6 +14,7 @@ DispatcherError
 ├── PreviousUnavailable  the Redis before (a RedisUnavailable) does not answer: docs/partitions.md
 ├── OtherSettings        the process's settings are not the installation's, which may have grown (an OtherFormat)
 ├── HasGrown             the installation is on other servers now (OtherSettings): docs/partitions.md
+├── GrowthHasEnded       the installation needs its previous Redis no more (OtherSettings): docs/partitions.md
 ├── NotLeader            another worker leads intake now
 ├── Overtakes            another worker has read what comes before some entries of the queue
 └── EndpointBroken       the keys of one endpoint in Redis are damaged
@@ -85,6 +86,10 @@ class OtherSettings(OtherFormat):
 
 class HasGrown(OtherSettings):
     """The installation of this Redis has grown into several partitions; the data here has the format that it had."""
+
+
+class GrowthHasEnded(OtherSettings):
+    """A previous Redis is set and not needed any more: what the process answers is right as long as that Redis answers."""
 
 
 class SignatureInvalid(DispatcherError):

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from dispatcher.errors import (
+    GrowthHasEnded,
     InvalidInput,
     OtherFormat,
     OtherSettings,
@@ -47,7 +48,7 @@ async def require_grown(servers: Servers, prefix: str) -> None:
     since_ms, has_ended = await _grown(servers, prefix)
     is_set = servers.partitioning.has_previous
     if is_set and has_ended:
-        raise OtherFormat("growth has ended: leave DISPATCHER_PREVIOUS_REDIS_URL out")
+        raise GrowthHasEnded("growth has ended: leave DISPATCHER_PREVIOUS_REDIS_URL out")
     if is_set and not since_ms:
         raise OtherFormat(
             "DISPATCHER_PREVIOUS_REDIS_URL is set, and nothing was copied from there yet: run `dispatcher grow` first "
