@@ -61,7 +61,9 @@ async def _look(health: Health, settings: Settings, writes: bool) -> None:
         except RedisUnavailable as error:
             watch.failed(error)
         except OtherFormat as error:
-            if isinstance(error, OtherSettings):  # what it would answer or change mostly belongs elsewhere now
+            if isinstance(
+                error, OtherSettings
+            ):  # what it would answer or change mostly belongs elsewhere now
                 health.refused(str(error), serves=isinstance(error, GrowthHasEnded))
             else:
                 health.refused("Redis holds data of another version's format")

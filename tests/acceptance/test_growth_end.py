@@ -55,6 +55,13 @@ def test_a_previous_redis_that_is_lost(stack: Stack, new: RedisServer) -> None:
         assert 0 == stack.cli("grow").returncode
         assert 2 == stack.cli("grow", "--lost").returncode
         assert "answers, so it is not lost" in refusal(stack, "grow", "--end", "--lost")
+        stack.redis.config_set("requirepass", "another")
+        assert "is not lost: Redis at" in refusal(stack, "grow", "--end", "--lost"), (
+            "it refuses us: so it answers"
+        )
+        refused = stack.cli("grow", "--end")
+        assert (3, True) == (refused.returncode, "the previous Redis: Redis at" in refused.stderr), refused
+        assert "gone for good" not in refused.stderr
         stack.server.kill()
         for words in (["--end"], ["--end", "--force"]):
             refused = stack.cli("grow", *words)
