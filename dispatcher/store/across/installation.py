@@ -42,7 +42,10 @@ class InstallationAcross(Installation):
         await self._partitions.everywhere(lambda n: self._at(n).raise_format(number))
 
     async def require_writable(self, *, some: bool = False) -> None:
-        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes; with `some`, if all that answer do. Writes nothing."""
+        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes. Writes nothing.
+
+        With `some`, if all that answer do; the previous Redis does not count then: no status change is put there.
+        """
         refusals: list[RedisUnavailable] = []
 
         async def require(n: int) -> None:
@@ -53,7 +56,9 @@ class InstallationAcross(Installation):
                     raise
                 refusals.append(error)
 
-        one_of_each = [some[0] for some in self._partitions.by_node().values()]
+        one_of_each = [numbers[0] for numbers in self._partitions.by_node().values()]
+        if some:
+            one_of_each = [n for n in one_of_each if n != self._partitions.partitioning.previous]
         answered = await self._partitions.everywhere(require, one_of_each)
         if refusals and not (some and len(refusals) < len(answered)):
             raise refusals[0]

@@ -96,7 +96,7 @@ class Partitions:
         try:
             await self._presence.require(partition)
         except RedisUnavailable as error:
-            raise self._named(partition, error) from error
+            raise self._named(partition, error) from error.__cause__
 
     def away(self) -> dict[str, RedisUnavailable]:
         """Why each server that is known to be away does not answer, by its URL."""
