@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import redis
 
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Wanted
@@ -58,3 +59,20 @@ def test_one_server_by_two_names_goes_on(servers: list[RedisServer], tmp_path: P
         found = run(list_, "stats")
         assert (0, "") == (found.returncode, found.stderr), found
     assert "are one server" in run(urls, "check").stdout
+
+
+def test_growth_into_another_order_is_refused(servers: list[RedisServer], redis_url: str) -> None:
+    """`grow`, which writes the most, writes nothing then."""
+    one, two = (server.url for server in servers)
+    assert 0 == command(redis_url, "workspace", "add", "acme", "--dialect", "zeckta", "--no-check").returncode
+
+    def grow(*urls: str) -> "subprocess.CompletedProcess[str]":
+        return command(" ".join(urls), "grow", PARTITIONS=str(P), PREVIOUS_REDIS_URL=redis_url, BROKER_URL=redis_url)
+
+    assert 0 == grow(one, two).returncode
+    with redis.Redis.from_url(one) as client:
+        before = sorted(client.scan_iter("dispatcher:*"))
+        refused = grow(two, one)
+        assert (1, True) == (refused.returncode, "the list must stay" in refused.stderr), refused
+        assert before == sorted(client.scan_iter("dispatcher:*"))
+    assert 0 == grow(one, two).returncode
