@@ -53,7 +53,7 @@ class Unread:
     oldest_ms: int | None = None
     """When the oldest was put there, ms since 1970."""
     problem: str = ""
-    """Why it is not known whether there are any; empty if it is."""
+    """Why it is not known whether there are more; empty if it is."""
 
 
 class Installation:

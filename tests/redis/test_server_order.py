@@ -67,7 +67,9 @@ def test_growth_into_another_order_is_refused(servers: list[RedisServer], redis_
     assert 0 == command(redis_url, "workspace", "add", "acme", "--dialect", "zeckta", "--no-check").returncode
 
     def grow(*urls: str) -> "subprocess.CompletedProcess[str]":
-        return command(" ".join(urls), "grow", PARTITIONS=str(P), PREVIOUS_REDIS_URL=redis_url, BROKER_URL=redis_url)
+        return command(
+            " ".join(urls), "grow", PARTITIONS=str(P), PREVIOUS_REDIS_URL=redis_url, BROKER_URL=redis_url
+        )
 
     assert 0 == grow(one, two).returncode
     with redis.Redis.from_url(one) as client:

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.presence import SILENCE_SECONDS
@@ -73,29 +75,17 @@ class InstallationAcross(Installation):
         servers = self._partitions.servers
         key = Keys(servers.keys[0].prefix.partition(":{")[0]).events
 
-        async def look(send: Call) -> Unread:
-            count = await send("XLEN", key)
-            first = await send("XRANGE", key, "-", "+", "COUNT", 1) if count else ()
-            return Unread(count, int(first[0][0].split(b"-")[0]) if first else None)
-
         async def look_at(n: int) -> Unread:
-            with translated(self._partitions.url(n)):
-                return await look(servers.wire(n).call)
+            return await _unread(key, servers.wire(n).call, self._partitions.url(n))
 
         if servers.is_cluster:
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    with translated(servers.url(0)):
-                        return await look(lambda *command: servers.call_for(key, *command))
-            except TimeoutError:
-                return Unread(problem=f"its node does not answer within {SILENCE_SECONDS:g} s")
-            except RedisUnavailable as error:  # the other nodes are read all the same
-                return Unread(problem=str(error))
+            return await _unread(key, lambda *command: servers.call_for(key, *command), servers.url(0))
         nodes = [some[0] for some in self._partitions.by_node().values()]
         among = [n for n in nodes if n != servers.partitioning.previous]
         found = (await self._partitions.everywhere(look_at, among)).values()
         times = [one.oldest_ms for one in found if one.oldest_ms is not None]
-        return Unread(sum(one.count for one in found), min(times, default=None))
+        problem = next((one.problem for one in found if one.problem), "")
+        return Unread(sum(one.count for one in found), min(times, default=None), problem)
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """As Installation.workers: of each worker the newest heartbeat in the partitions where they are registered."""
@@ -125,3 +115,17 @@ class InstallationAcross(Installation):
         found = (await self._partitions.everywhere(lambda n: self._at(n).memory(), one_of_each)).values()
         limits = [one.limit for one in found]
         return Memory(sum(one.used for one in found), sum(limits) if all(limits) else 0)
+
+
+async def _unread(key: str, send: Call, url: str) -> Unread:
+    """What lies on a queue that nobody reads; whatever is wrong with that one key or its server hides nothing else."""
+    try:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            with translated(url):
+                count = await send("XLEN", key)
+                first = await send("XRANGE", key, "-", "+", "COUNT", 1) if count else ()
+    except TimeoutError:
+        return Unread(problem=f"its server does not answer within {SILENCE_SECONDS:g} s")
+    except (RedisUnavailable, ResponseError) as error:
+        return Unread(problem=str(error))
+    return Unread(count, int(first[0][0].split(b"-")[0]) if first else None)
