@@ -111,6 +111,15 @@ class RedisUnavailable(DispatcherError):
 class PreviousUnavailable(RedisUnavailable):
     """The previous Redis of an installation that has grown does not answer, so it is not known which messages it has."""
 
+    @classmethod
+    def of(cls, error: RedisUnavailable) -> "PreviousUnavailable":
+        """An error of that Redis, whose text names the setting that says where it is, and not DISPATCHER_REDIS_URL."""
+        text, advice = (
+            one.replace("DISPATCHER_REDIS_URL", "DISPATCHER_PREVIOUS_REDIS_URL")
+            for one in (str(error), error.advice)
+        )
+        return cls(f"the previous Redis: {text}", error.why, advice)
+
 
 class RedisFull(RedisUnavailable):
     """Redis has reached `maxmemory` and accepts no new data."""

@@ -13,6 +13,7 @@ from dispatcher.errors import (
     InvalidInput,
     OtherFormat,
     OtherSettings,
+    PreviousUnavailable,
     RedisUnavailable,
     StillWaiting,
     sentence,
@@ -120,10 +121,11 @@ class Growth:
         try:
             queued, pending = await self.waiting()
         except RedisUnavailable as error:
+            own = PreviousUnavailable.of(error)
             if not _is_silence(error):
-                raise RedisUnavailable(f"the previous Redis: {error}", error.why, error.advice) from error
+                raise own from error
             raise RedisUnavailable(
-                f"the previous Redis does not answer: {sentence(str(error))} Bring it back; if it is gone for good, "
+                f"{sentence(str(own))} Bring it back; if it is gone for good, "
                 f"`dispatcher grow --end --lost` ends it: {WHAT_IS_LOST}"
             ) from error
         if queued or pending:

@@ -31,8 +31,7 @@ class Previous:
                     if isinstance(reply, BaseException):
                         raise reply
         except RedisUnavailable as error:
-            text = f"DISPATCHER_PREVIOUS_REDIS_URL: {error}"
-            raise PreviousUnavailable(text, error.why, error.advice) from error
+            raise PreviousUnavailable.of(error) from error
         return [reply > 0 for reply in found]
 
     def _keys_of(self, change: StatusChange) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ def test_a_previous_redis_that_is_lost(stack: Stack, new: RedisServer) -> None:
             assert 3 == refused.returncode
             assert "`dispatcher grow --end --lost` ends it" in said
             assert "cause callbacks once more" in said
+            assert "DISPATCHER_REDIS_URL" not in said
             assert stack.server.url in said
         assert "`dispatcher grow --end` says what is lost" in stack.cli("check").stdout
         with Dispatcher.from_url(new.url, partitions=COUNT) as dispatcher:

@@ -323,9 +323,9 @@ def test_what_the_partitions_have_while_the_previous_redis_is_away(
                 callbacks.get(name, "elsewhere"),
                 callbacks.of_message(name, "elsewhere"),
             ):
-                assert (await refusal(asked)).startswith(
-                    "the previous Redis (DISPATCHER_PREVIOUS_REDIS_URL): "
-                )
+                said = await refusal(asked)
+                assert said.startswith("the previous Redis: Redis at unix://")
+                assert "DISPATCHER_REDIS_URL" not in said, "that is not the setting which is to be looked at"
         finally:
             await of.aclose()
 
@@ -431,6 +431,7 @@ def test_what_an_error_says_of_itself(servers: list[RedisServer]) -> None:
             with pytest.raises(PreviousUnavailable) as refused:
                 await Previous(refusing.wire(0), refusing.keys[0], servers[1].url).known([change()])
             assert "refuses us" in refused.value.why
+            assert str(refused.value).startswith("the previous Redis: Redis at unix://")
             kill(servers[0])
             with pytest.raises(RedisUnavailable) as away:
                 await Partitions(of).require(0)

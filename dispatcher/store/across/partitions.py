@@ -162,8 +162,7 @@ class Partitions:
         """The error, which says so if it is the previous Redis's."""
         if partition != self.partitioning.previous or isinstance(error, (PreviousUnavailable, RedisFull)):
             return error
-        text = f"the previous Redis (DISPATCHER_PREVIOUS_REDIS_URL): {error}"
-        return PreviousUnavailable(text, error.why, error.advice)
+        return PreviousUnavailable.of(error)
 
     async def first(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """The answer of the first server that answers, in the order of partitions. Raises RedisUnavailable if none does."""
