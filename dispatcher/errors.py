@@ -14,6 +14,7 @@ DispatcherError
 ├── PreviousUnavailable  the Redis before (a RedisUnavailable) does not answer: docs/partitions.md
 ├── OtherSettings        the process's settings are not the installation's, which may have grown (an OtherFormat)
 ├── HasGrown             the installation is on other servers now (OtherSettings): docs/partitions.md
+├── GrowthHasEnded       the installation needs its previous Redis no more (OtherSettings): docs/partitions.md
 ├── NotLeader            another worker leads intake now
 ├── Overtakes            another worker has read what comes before some entries of the queue
 └── EndpointBroken       the keys of one endpoint in Redis are damaged
@@ -87,6 +88,10 @@ class HasGrown(OtherSettings):
     """The installation of this Redis has grown into several partitions; the data here has the format that it had."""
 
 
+class GrowthHasEnded(OtherSettings):
+    """A previous Redis is set and not needed any more: what the process answers is right as long as that Redis answers."""
+
+
 class SignatureInvalid(DispatcherError):
     """The callback does not verify. The text says which check failed."""
 
@@ -105,6 +110,15 @@ class RedisUnavailable(DispatcherError):
 
 class PreviousUnavailable(RedisUnavailable):
     """The previous Redis of an installation that has grown does not answer, so it is not known which messages it has."""
+
+    @classmethod
+    def of(cls, error: RedisUnavailable) -> "PreviousUnavailable":
+        """An error of that Redis, whose text names the setting that says where it is, and not DISPATCHER_REDIS_URL."""
+        text, advice = (
+            one.replace("DISPATCHER_REDIS_URL", "DISPATCHER_PREVIOUS_REDIS_URL")
+            for one in (str(error), error.advice)
+        )
+        return cls(f"the previous Redis: {text}", error.why, advice)
 
 
 class RedisFull(RedisUnavailable):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from config.settings import Settings
-from dispatcher.errors import OtherFormat, OtherSettings, RedisFull, RedisUnavailable
+from dispatcher.errors import GrowthHasEnded, OtherFormat, OtherSettings, RedisFull, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.worker.redis_watch import RedisWatch
 from tasks import wiring
@@ -61,8 +61,10 @@ async def _look(health: Health, settings: Settings, writes: bool) -> None:
         except RedisUnavailable as error:
             watch.failed(error)
         except OtherFormat as error:
-            if isinstance(error, OtherSettings):  # what it would answer or change belongs elsewhere now
-                health.refused(str(error), serves=False)
+            if isinstance(
+                error, OtherSettings
+            ):  # what it would answer or change mostly belongs elsewhere now
+                health.refused(str(error), serves=isinstance(error, GrowthHasEnded))
             else:
                 health.refused("Redis holds data of another version's format")
             if refused != str(error):

@@ -6,23 +6,24 @@ and messages stay where they are until they are over. Nothing that is there alre
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from dispatcher.errors import (
+    GrowthHasEnded,
     InvalidInput,
     OtherFormat,
     OtherSettings,
+    PreviousUnavailable,
     RedisUnavailable,
     StillWaiting,
     sentence,
 )
 from dispatcher.model import LONGEST_TTL_SECONDS, iso
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.partitions import AWAY, Partitions
 from dispatcher.store.api_keys import PRODUCERS
 from dispatcher.store.command_parts import in_parts
-from dispatcher.store.connection import translated
+from dispatcher.store.connection import tls_problem, translated
 from dispatcher.store.format import require_format
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import GROWN_INTO, Keys, grown_key
@@ -47,7 +48,7 @@ async def require_grown(servers: Servers, prefix: str) -> None:
     since_ms, has_ended = await _grown(servers, prefix)
     is_set = servers.partitioning.has_previous
     if is_set and has_ended:
-        raise OtherFormat("growth has ended: leave DISPATCHER_PREVIOUS_REDIS_URL out")
+        raise GrowthHasEnded("growth has ended: leave DISPATCHER_PREVIOUS_REDIS_URL out")
     if is_set and not since_ms:
         raise OtherFormat(
             "DISPATCHER_PREVIOUS_REDIS_URL is set, and nothing was copied from there yet: run `dispatcher grow` first "
@@ -58,6 +59,12 @@ async def require_grown(servers: Servers, prefix: str) -> None:
             "this installation has a previous Redis, which knows messages that are not over: set DISPATCHER_PREVIOUS_REDIS_URL "
             "(`dispatcher grow --end`, once `dispatcher check` says that all there is over, ends that)"
         )
+
+
+def _is_silence(error: RedisUnavailable) -> bool:
+    """Whether no server answered; one that refuses us, or our TLS, is there."""
+    cause = error.__cause__
+    return isinstance(cause, AWAY) and not error.why and not tls_problem(cause, "")
 
 
 async def _grown(servers: Servers, prefix: str) -> tuple[int, bool]:
@@ -114,8 +121,11 @@ class Growth:
         try:
             queued, pending = await self.waiting()
         except RedisUnavailable as error:
+            own = PreviousUnavailable.of(error)
+            if not _is_silence(error):
+                raise own from error
             raise RedisUnavailable(
-                f"the previous Redis does not answer: {sentence(str(error))} Bring it back; if it is gone for good, "
+                f"{sentence(str(own))} Bring it back; if it is gone for good, "
                 f"`dispatcher grow --end --lost` ends it: {WHAT_IS_LOST}"
             ) from error
         if queued or pending:
@@ -137,8 +147,15 @@ class Growth:
         Raises StillWaiting if it answers; OtherFormat, RedisUnavailable.
         """
         await require_grown(self._of.servers, self._prefix)
-        with suppress(RedisUnavailable):
+        try:
             await self.now_ms()
+        except RedisUnavailable as error:
+            if not _is_silence(error):
+                raise StillWaiting(
+                    f"the previous Redis answers, so it is not lost: {sentence(str(error))} If that is another server in its "
+                    "place, set DISPATCHER_PREVIOUS_REDIS_URL to where none is"
+                ) from error
+        else:
             raise StillWaiting("the previous Redis answers, so it is not lost: leave --lost out")
         await self._set_ended()
 

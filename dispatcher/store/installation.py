@@ -52,6 +52,8 @@ class Unread:
     count: int = 0
     oldest_ms: int | None = None
     """When the oldest was put there, ms since 1970."""
+    problem: str = ""
+    """Why it is not known whether there are more; empty if it is."""
 
 
 class Installation:

@@ -46,27 +46,31 @@ async def require_partitions(
 async def require_places(servers: Servers, away: Collection[int] = ()) -> None:
     """Raises OtherSettings if one of several plain servers holds a partition that by the order of their list lies on another one.
 
-    Servers of partitions among `away`, and those that do not answer soon, are not asked.
+    What the other one holds too is in its place: the list may name one server twice. Servers of partitions among `away`, and
+    those that do not answer soon, are not asked.
     """
-    of: dict[str, list[Keys]] = {}
-    for keys in servers.keys[: servers.partitioning.partitions]:
-        of.setdefault(servers.node(keys.partition).name, []).append(keys)
-
-    async def strange(name: str) -> bool:
-        other = [keys.format for node, some in of.items() if node != name for keys in some]
-        first = of[name][0].partition
-        with suppress(RedisUnavailable, TimeoutError), translated(servers.url(first)):
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return bool(await servers.wire(first).call("EXISTS", *other))
-        return False
-
-    asked = [name for name, some in of.items() if some[0].partition not in away]
-    for name, is_strange in zip(asked, await asyncio.gather(*map(strange, asked)), strict=True):
-        if is_strange:
+    of: dict[str, list[int]] = {}
+    for one in range(servers.partitioning.partitions):
+        of.setdefault(servers.node(one).name, []).append(one)
+    asked = [name for name, some in of.items() if some[0] not in away]
+    answers = await asyncio.gather(*(_held(servers, of[name][0]) for name in asked))
+    held = dict(zip(asked, answers, strict=True))
+    for name, some in held.items():
+        if any(one not in held.get(servers.node(one).name, ()) for one in some):
             raise OtherSettings(
-                f"Redis at {name} holds partitions that by DISPATCHER_REDIS_URL lie on another server: partition i is on server "
-                "i mod n, so the list must stay as it was (docs/partitions.md)"
+                f"server number {of[name][0] + 1} of DISPATCHER_REDIS_URL holds partitions that by this list lie on another: "
+                "partition i is on server i mod n, so the list must stay as it was (docs/partitions.md)"
             )
+
+
+async def _held(servers: Servers, partition: int) -> set[int]:
+    """The partitions that the server of one of them holds; none if it does not answer soon."""
+    own = range(servers.partitioning.partitions)
+    with suppress(RedisUnavailable, TimeoutError), translated(servers.url(partition)):
+        async with asyncio.timeout(ANSWER_SECONDS):
+            found = await servers.wire(partition).call("MGET", *(servers.keys[one].format for one in own))
+            return {one for one, number in zip(own, found, strict=True) if number is not None}
+    return set()
 
 
 def _require(found: int, count: int) -> None:

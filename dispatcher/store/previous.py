@@ -31,7 +31,7 @@ class Previous:
                     if isinstance(reply, BaseException):
                         raise reply
         except RedisUnavailable as error:
-            raise PreviousUnavailable(f"DISPATCHER_PREVIOUS_REDIS_URL: {error}") from error
+            raise PreviousUnavailable.of(error) from error
         return [reply > 0 for reply in found]
 
     def _keys_of(self, change: StatusChange) -> tuple[str, ...]:

@@ -311,7 +311,7 @@ class Intake:
         if self.leading:
             log.warning("intake.lost_lead", held=len(self._ahead.held), **self._queue.about)
         self.leading = False
-        self._waits.worked()  # it waits no longer
+        self._waits.left()
         self._set_behind(False)  # otherwise turns would stay rationed
         self._ahead.held, self._reread_to, self._taken_to = [], START, START
         self._put_off.clear()
@@ -334,7 +334,7 @@ class Intake:
     async def _resign(self) -> None:
         """Gives up the lease, so that another worker can lead at once."""
         self._set_behind(False)  # its partition must not ration the turns of others
-        self._waits.worked()  # it waits no longer
+        self._waits.left()
         await self._spare_held()
         if self.leading and not self._ahead.held:
             try:

@@ -95,6 +95,12 @@ class Outages:
             self._worked_at[partition] = self._clock()
             self.look()
 
+    def left(self, partition: int) -> None:
+        """Nothing is called for a partition here any more: that says nothing of its server, so it is not said to be over."""
+        for server, outage in list(self._outages.items()):
+            if outage.failed_at.pop(partition, None) is not None and not outage.failed_at:
+                del self._outages[server]
+
     def _of(self, partition: int, now: float) -> _Outage:
         """The outage that a partition is in; else that of its server."""
         for outage in self._outages.values():
@@ -155,6 +161,10 @@ class PartitionWatch(RedisWatch):
     def worked(self) -> None:
         """A call for the partition succeeded."""
         self._outages.worked(self._partition)
+
+    def left(self) -> None:
+        """As Outages'."""
+        self._outages.left(self._partition)
 
     def look(self) -> None:
         """As Outages'."""

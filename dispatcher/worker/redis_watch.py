@@ -45,3 +45,6 @@ class RedisWatch:
 
     def look(self) -> None:
         """Logs what is over since the last call; here nothing waits for that."""
+
+    def left(self) -> None:
+        """Nothing is called here any more, whatever is away; here something always is."""

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from config.settings import Settings
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import PreviousUnavailable, RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.presence import SILENCE_SECONDS
@@ -28,7 +28,11 @@ async def look_at_previous(settings: Settings) -> list[Finding]:
                 until_ms = await growth.known_until_ms(wiring.longest_retention_seconds(settings))
     except RedisUnavailable as error:
         advice = "bring it back; if it is gone for good: `dispatcher grow --end` says what is lost, and how to go on"
-        return [Finding("previous", Verdict.BAD, f"status changes wait for it: {error}", advice)]
+        return [
+            Finding(
+                "previous", Verdict.BAD, f"status changes wait for {PreviousUnavailable.of(error)}", advice
+            )
+        ]
     finally:
         await servers.aclose()
     if not (queued or waiting) and until_ms is not None and until_ms < now_ms:

@@ -74,15 +74,21 @@ def partitions(store: wiring.Store) -> list[Finding]:
 
 def unread(found: Unread, prefix: str, now_ms: int) -> list[Finding]:
     """What a producer that was not told of partitions has put where nobody reads it; nothing if there is none."""
-    if not found.count:
-        return []
-    count = tables.counted(found.count, "status change lies", "status changes lie")
-    age = tables.duration(max(0, now_ms - (found.oldest_ms or now_ms)) / 1000)
-    return [
-        Finding(
-            "unread queue",
-            Verdict.BAD,
-            f"{count} on {prefix}:events, which nobody reads with several partitions; the oldest for {age}",
-            "set partitions= in the producer that puts them there, then bring them over (docs/partitions.md, A queue that nobody reads)",
+    findings: list[Finding] = []
+    if found.problem:
+        detail = f"whether any status changes lie on {prefix}:events cannot be seen: {found.problem}"
+        findings.append(
+            Finding("unread queue", Verdict.UNKNOWN, detail, "see what is wrong with the key, or its server")
         )
-    ]
+    if found.count:
+        count = tables.counted(found.count, "status change lies", "status changes lie")
+        age = tables.duration(max(0, now_ms - (found.oldest_ms or now_ms)) / 1000)
+        detail = (
+            f"{count} on {prefix}:events, which nobody reads with several partitions; the oldest for {age}"
+        )
+        advice = (
+            "set partitions= in the producer that puts them there, then bring them over (docs/partitions.md, A queue that "
+            "nobody reads)"
+        )
+        findings.append(Finding("unread queue", Verdict.BAD, detail, advice))
+    return findings

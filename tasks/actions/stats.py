@@ -44,7 +44,8 @@ async def _owners(store: wiring.Store, now_ms: int) -> dict[str, Any]:
         return {}
     owners = Owners.read(await store.installation.workers(), store.partitions, now_ms)
     unread = await store.installation.unread()
-    shown = {"count": unread.count, "oldestAt": iso(unread.oldest_ms) if unread.oldest_ms else None}
+    count = unread.count or (None if unread.problem else 0)
+    shown = {"count": count, "oldestAt": iso(unread.oldest_ms) if unread.oldest_ms else None}
     return {"partitions": {"count": store.partitions, **owners.as_json(), "unread": shown}}
 
 

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from config.settings import Settings
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.growth import WHAT_IS_LOST, Growth
-from dispatcher.store.partition_count import require_partitions
+from dispatcher.store.partition_count import require_partitions, require_places
 from tasks import console, tables, wiring
 
 
@@ -114,4 +114,6 @@ async def _growth(settings: Settings, closing: AsyncExitStack) -> Growth:
     servers = wiring.servers(settings)
     closing.push_async_callback(servers.aclose)
     await require_partitions(servers, settings.key_prefix)
+    if wiring.has_several_servers(settings):
+        await require_places(servers)
     return Growth(Partitions(servers, needs_all=True), settings.key_prefix)

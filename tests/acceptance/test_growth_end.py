@@ -55,6 +55,13 @@ def test_a_previous_redis_that_is_lost(stack: Stack, new: RedisServer) -> None:
         assert 0 == stack.cli("grow").returncode
         assert 2 == stack.cli("grow", "--lost").returncode
         assert "answers, so it is not lost" in refusal(stack, "grow", "--end", "--lost")
+        stack.redis.config_set("requirepass", "another")
+        assert "is not lost: Redis at" in refusal(stack, "grow", "--end", "--lost"), (
+            "it refuses us: so it answers"
+        )
+        refused = stack.cli("grow", "--end")
+        assert (3, True) == (refused.returncode, "the previous Redis: Redis at" in refused.stderr), refused
+        assert "gone for good" not in refused.stderr
         stack.server.kill()
         for words in (["--end"], ["--end", "--force"]):
             refused = stack.cli("grow", *words)
@@ -62,6 +69,7 @@ def test_a_previous_redis_that_is_lost(stack: Stack, new: RedisServer) -> None:
             assert 3 == refused.returncode
             assert "`dispatcher grow --end --lost` ends it" in said
             assert "cause callbacks once more" in said
+            assert "DISPATCHER_REDIS_URL" not in said
             assert stack.server.url in said
         assert "`dispatcher grow --end` says what is lost" in stack.cli("check").stdout
         with Dispatcher.from_url(new.url, partitions=COUNT) as dispatcher:

@@ -61,3 +61,20 @@ def test_services_refuse_once_it_has_grown(stack: Stack, new: RedisServer) -> No
     assert 1 == tail.process.wait(20)
     assert SAYS in " ".join(tail.log.split())
     assert [0, 0] == [one.terminate() for one in services]
+
+
+def test_the_api_says_that_growth_has_ended(stack: Stack, new: RedisServer) -> None:
+    """It is not ready, says which setting to leave out, and answers on until it is restarted."""
+    stack.add_workspace("acme")
+    key = stack.cli_json("producer-key", "add", "billing")["apiKey"]
+    stack.environment |= grown(stack, new)
+    stack.cli_json("grow")
+    port = free_port()
+    api, url = stack.start_worker(*CLI, "api", "--port", str(port)), f"http://127.0.0.1:{port}"
+    wait_until(lambda: answered(f"{url}/readyz") == 200, what="it is ready")
+    stack.cli_json("grow", "--end", "--force")
+    wait_until(lambda: answered(f"{url}/readyz") == 503, what="it is not ready")
+    assert "leave DISPATCHER_PREVIOUS_REDIS_URL out" in httpx.get(f"{url}/readyz").text
+    headers = {"Authorization": f"Bearer {key}"}
+    assert 202 == httpx.post(f"{url}/v1/status-changes", json=change(1), headers=headers).status_code
+    assert 0 == api.terminate()

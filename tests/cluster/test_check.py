@@ -92,3 +92,21 @@ def test_where_one_may_not_ask(cluster: Cluster) -> None:
         for node in cluster.nodes:
             node.run("ACL", "DELUSER", "operator")
     assert ({"ok": 3}, {"unknown": 3}) == (verdicts("slots", found), verdicts("coverage", found))
+
+
+def test_the_node_of_the_unread_queue_is_away(cluster: Cluster) -> None:
+    """The others are checked all the same, and `stats` counts what they have; it is said that this queue cannot be seen."""
+    slot = slot_of("dispatcher:events")
+    away = [cluster.holder(slot), cluster.replica(slot)]
+    for one in away:
+        one.freeze()
+    left = [one for one in cluster.nodes if one not in away]
+    url = f"redis+cluster://{left[0].address},{left[1].address}"
+    done = command(url, "check", "--json", PARTITIONS=str(P), BROKER_URL="redis://127.0.0.1:1/0")
+    [found] = of("unread queue", json.loads(done.stdout))
+    assert ("unknown", True) == (found["verdict"], "cannot be seen: " in found["detail"])
+    [partitions] = of("partitions", json.loads(done.stdout))
+    assert "bad" == partitions["verdict"]
+    stats = command(url, "stats", "--json", PARTITIONS=str(P), BROKER_URL="redis://127.0.0.1:1/0")
+    assert {"count": None, "oldestAt": None} == json.loads(stats.stdout)["partitions"]["unread"], stats
+    assert (1, True) == (stats.returncode, "partitions did not answer" in stats.stderr)

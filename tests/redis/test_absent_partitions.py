@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
 from config.settings import Settings
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import PreviousUnavailable, RedisUnavailable
 from dispatcher.rules.outcomes import State
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.across.absent import Absent
@@ -21,8 +22,9 @@ from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.refused_calls import RefusalsAcross
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.grown_servers import GrownServers
-from dispatcher.store.keys import keys_of
+from dispatcher.store.keys import Keys, keys_of
 from dispatcher.store.members import registries
+from dispatcher.store.previous import Previous
 from dispatcher.store.servers import PlainServers
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
@@ -321,9 +323,9 @@ def test_what_the_partitions_have_while_the_previous_redis_is_away(
                 callbacks.get(name, "elsewhere"),
                 callbacks.of_message(name, "elsewhere"),
             ):
-                assert (await refusal(asked)).startswith(
-                    "the previous Redis (DISPATCHER_PREVIOUS_REDIS_URL): "
-                )
+                said = await refusal(asked)
+                assert said.startswith("the previous Redis: Redis at unix://")
+                assert "DISPATCHER_REDIS_URL" not in said, "that is not the setting which is to be looked at"
         finally:
             await of.aclose()
 
@@ -416,3 +418,26 @@ def test_partitions_that_a_node_refuses_have_one_reason() -> None:
     assert (
         f"300 of 1024 partitions did not answer ({first} and 288 more: Redis at redis://a:6379/0 refuses us: NOPERM)"
     ) == absent.named()
+
+
+def test_what_an_error_says_of_itself(servers: list[RedisServer]) -> None:
+    """Why a server refuses is kept where the previous Redis is named, so that each reason is logged; no error is its own cause."""
+
+    async def look() -> None:
+        of = PlainServers([one.url for one in servers], keys_of("dispatcher", P))
+        await of.client(1).config_set("requirepass", "another")
+        refusing = PlainServers([servers[1].url], [Keys("dispatcher", P)])
+        try:
+            with pytest.raises(PreviousUnavailable) as refused:
+                await Previous(refusing.wire(0), refusing.keys[0], servers[1].url).known([change()])
+            assert "refuses us" in refused.value.why
+            assert str(refused.value).startswith("the previous Redis: Redis at unix://")
+            kill(servers[0])
+            with pytest.raises(RedisUnavailable) as away:
+                await Partitions(of).require(0)
+            assert isinstance(away.value.__cause__, OSError | RedisError)
+        finally:
+            await of.aclose()
+            await refusing.aclose()
+
+    asyncio.run(look())

@@ -1,15 +1,8 @@
 """Who looks first at an empty Redis: what only reads fixes nothing there, and the first that writes does."""
 
-import asyncio
-from typing import Any
-
 import pytest
 import redis
 
-from dispatcher.errors import OtherFormat
-from dispatcher.store.keys import keys_of, partitions_key
-from dispatcher.store.partition_count import require_partitions
-from dispatcher.store.servers import PlainServers
 from tests.command import command
 
 READING = (
@@ -50,26 +43,3 @@ def test_one_partition_begins_with_what_writes(redis_url: str) -> None:
             assert client.exists("dispatcher:format")
         refused = command(redis_url, *ADD, PARTITIONS="16")
         assert (1, True) == (refused.returncode, "with 1 partition" in refused.stderr), refused
-
-
-class Raced(PlainServers):
-    """Servers on which another process is the first to store its number."""
-
-    async def call_for(self, key: str, *command: Any) -> Any:
-        """A command on the common key."""
-        if command[0] == "SET":
-            await super().call_for(key, "SET", key, 4)
-        return await super().call_for(key, *command)
-
-
-def test_the_second_of_two_first_writers_is_refused(redis_url: str) -> None:
-    """Of two processes that store different numbers at the same time one is refused at once, and leaves the other's."""
-
-    async def story() -> None:
-        servers = Raced([redis_url], keys_of("dispatcher", 16))
-        with pytest.raises(OtherFormat, match="with 4 partitions"):
-            await require_partitions(servers, "dispatcher", keep=True)
-        assert b"4" == await servers.client(0).get(partitions_key("dispatcher"))
-        await servers.aclose()
-
-    asyncio.run(story())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dispatcher.errors import AlreadyExists
+from dispatcher.errors import AlreadyExists, PreviousUnavailable
 from dispatcher.rules.dialects import zeckta
 from dispatcher.store.arguments import Room
 from dispatcher.store.connection import connect_async
@@ -26,6 +26,7 @@ from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.store.workspaces import Workspaces
 from dispatcher.worker import prepare, put_off
 from dispatcher.worker.intake import MAX_DEATHS, Intake
+from dispatcher.worker.outages import Outages
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
 
@@ -964,3 +965,30 @@ def test_order_whatever_happens(redis_url: str, monkeypatch: pytest.MonkeyPatch)
         return found
 
     assert wanted == asyncio.run(work())
+
+
+@pytest.mark.parametrize("how", ["loses the lead", "gives up the lead"])
+def test_who_leads_no_more_does_not_say_that_it_goes_on(redis_url: str, how: str) -> None:
+    """That the previous Redis is back is logged by who has met it, not by who waits for it no longer."""
+    now = 0.0
+    waits = Outages(lambda _: "previous", clock=lambda: now, begins="intake.waits", ends="intake.resumed")
+
+    async def work() -> None:
+        nonlocal now
+        reader = Reader(redis_url)
+        reader.intake._waits = waits.watch(0)
+        for _ in range(3):
+            reader.intake._waits.failed(PreviousUnavailable("it is away"))
+            now += 1
+        if how == "loses the lead":
+            reader.intake._follow()
+        else:
+            await reader.intake._resign()
+        now += 60
+        waits.look()
+        await reader.close()
+
+    with capture_logs() as logged:
+        asyncio.run(work())
+    assert ["intake.waits"] == [line["event"] for line in logged]
+    assert not waits.away()

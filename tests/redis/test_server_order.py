@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import redis
 
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Wanted
@@ -35,6 +36,8 @@ def test_another_order_is_refused(servers: list[RedisServer]) -> None:
     for args in (["stats"], ["workspace", "list"], ["check"]):
         found = run([two, one], *args)
         assert (1, True) == (found.returncode, "the list must stay" in found.stderr), found
+        assert "server number 1 of" in found.stderr
+        assert one not in found.stderr, "an API says it to whoever asks for its readiness"
     worker = run([two, one], "worker")
     assert 78 == worker.returncode, worker
     assert "the list must stay" in worker.stdout + worker.stderr
@@ -43,3 +46,35 @@ def test_another_order_is_refused(servers: list[RedisServer]) -> None:
     assert "4 of 8 partitions did not answer" in run(urls, "stats").stderr
     refused = run([two, one], "stats")
     assert (1, True) == (refused.returncode, "the list must stay" in refused.stderr), refused
+
+
+def test_one_server_by_two_names_goes_on(servers: list[RedisServer], tmp_path: Path) -> None:
+    """`check` warns of it, and what is in use is neither taken for another order nor refused; in another order nothing moves."""
+    other = tmp_path / "other.socket"
+    other.symlink_to(servers[0].url.removeprefix("unix://"))
+    urls = [servers[0].url, f"unix://{other}"]
+    with installed(urls, P) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted("https://a.example/hooks"), None)
+    for list_ in (urls, urls[::-1]):
+        found = run(list_, "stats")
+        assert (0, "") == (found.returncode, found.stderr), found
+    assert "are one server" in run(urls, "check").stdout
+
+
+def test_growth_into_another_order_is_refused(servers: list[RedisServer], redis_url: str) -> None:
+    """`grow`, which writes the most, writes nothing then."""
+    one, two = (server.url for server in servers)
+    assert 0 == command(redis_url, "workspace", "add", "acme", "--dialect", "zeckta", "--no-check").returncode
+
+    def grow(*urls: str) -> "subprocess.CompletedProcess[str]":
+        return command(
+            " ".join(urls), "grow", PARTITIONS=str(P), PREVIOUS_REDIS_URL=redis_url, BROKER_URL=redis_url
+        )
+
+    assert 0 == grow(one, two).returncode
+    with redis.Redis.from_url(one) as client:
+        before = sorted(client.scan_iter("dispatcher:*"))
+        refused = grow(two, one)
+        assert (1, True) == (refused.returncode, "the list must stay" in refused.stderr), refused
+        assert before == sorted(client.scan_iter("dispatcher:*"))
+    assert 0 == grow(one, two).returncode

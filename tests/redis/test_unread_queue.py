@@ -101,3 +101,24 @@ def test_one_partition_reads_its_queue(redis_url: str) -> None:
         right.enqueue(change(1))
     done = command(redis_url, "check", "--json")
     assert "unread queue" not in [one["subject"] for one in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize("user", ["default", "one"])
+def test_a_key_that_cannot_be_read(urls: list[str], user: str) -> None:
+    """One of another type, or one that the Redis user may not read, is said to be so, and hides nothing else."""
+    with redis.Redis.from_url(urls[0]) as client:
+        client.set(QUEUE, "text")
+        rights = "~dispatcher:{*}:* ~dispatcher:partitions ~dispatcher:grown resetchannels +@all"
+        client.execute_command("ACL", "SETUSER", "one", "on", ">p", *rights.split())
+        with Dispatcher.from_url(urls[1]) as wrong:
+            wrong.enqueue(change(1))
+        mine = [urls[0].replace("unix://", f"unix://{user}:p@" if user != "default" else "unix://"), urls[1]]
+        try:
+            unknown, bad = found(mine)
+            stats = command(",".join(mine), "stats", "--json", PARTITIONS="8", BROKER_URL=urls[0])
+        finally:
+            client.execute_command("ACL", "DELUSER", "one")
+    assert ("unknown", "bad") == (unknown["verdict"], bad["verdict"])
+    assert ("WRONGTYPE" if user == "default" else "NOPERM") in unknown["detail"]
+    assert bad["detail"].startswith("1 status change lies")
+    assert (0, 1) == (stats.returncode, json.loads(stats.stdout)["partitions"]["unread"]["count"])

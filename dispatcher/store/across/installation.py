@@ -1,9 +1,13 @@
 """Reads the state of an installation with several partitions: clock, data format, waiting counts, workers, figures."""
 
+import asyncio
 from typing import Any
+
+from redis.exceptions import ResponseError
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.presence import SILENCE_SECONDS
 from dispatcher.store.connection import translated
 from dispatcher.store.installation import Installation, Load, Memory, Unread
 from dispatcher.store.keys import Keys
@@ -40,7 +44,10 @@ class InstallationAcross(Installation):
         await self._partitions.everywhere(lambda n: self._at(n).raise_format(number))
 
     async def require_writable(self, *, some: bool = False) -> None:
-        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes; with `some`, if all that answer do. Writes nothing."""
+        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes. Writes nothing.
+
+        With `some`, if all that answer do; the previous Redis does not count then: no status change is put there.
+        """
         refusals: list[RedisUnavailable] = []
 
         async def require(n: int) -> None:
@@ -51,7 +58,9 @@ class InstallationAcross(Installation):
                     raise
                 refusals.append(error)
 
-        one_of_each = [some[0] for some in self._partitions.by_node().values()]
+        one_of_each = [numbers[0] for numbers in self._partitions.by_node().values()]
+        if some:
+            one_of_each = [n for n in one_of_each if n != self._partitions.partitioning.previous]
         answered = await self._partitions.everywhere(require, one_of_each)
         if refusals and not (some and len(refusals) < len(answered)):
             raise refusals[0]
@@ -66,23 +75,17 @@ class InstallationAcross(Installation):
         servers = self._partitions.servers
         key = Keys(servers.keys[0].prefix.partition(":{")[0]).events
 
-        async def look(send: Call) -> Unread:
-            count = await send("XLEN", key)
-            first = await send("XRANGE", key, "-", "+", "COUNT", 1) if count else ()
-            return Unread(count, int(first[0][0].split(b"-")[0]) if first else None)
-
         async def look_at(n: int) -> Unread:
-            with translated(self._partitions.url(n)):
-                return await look(servers.wire(n).call)
+            return await _unread(key, servers.wire(n).call, self._partitions.url(n))
 
         if servers.is_cluster:
-            with translated(servers.url(0)):
-                return await look(lambda *command: servers.call_for(key, *command))
+            return await _unread(key, lambda *command: servers.call_for(key, *command), servers.url(0))
         nodes = [some[0] for some in self._partitions.by_node().values()]
         among = [n for n in nodes if n != servers.partitioning.previous]
         found = (await self._partitions.everywhere(look_at, among)).values()
         times = [one.oldest_ms for one in found if one.oldest_ms is not None]
-        return Unread(sum(one.count for one in found), min(times, default=None))
+        problem = next((one.problem for one in found if one.problem), "")
+        return Unread(sum(one.count for one in found), min(times, default=None), problem)
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """As Installation.workers: of each worker the newest heartbeat in the partitions where they are registered."""
@@ -112,3 +115,17 @@ class InstallationAcross(Installation):
         found = (await self._partitions.everywhere(lambda n: self._at(n).memory(), one_of_each)).values()
         limits = [one.limit for one in found]
         return Memory(sum(one.used for one in found), sum(limits) if all(limits) else 0)
+
+
+async def _unread(key: str, send: Call, url: str) -> Unread:
+    """What lies on a queue that nobody reads; whatever is wrong with that one key or its server hides nothing else."""
+    try:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            with translated(url):
+                count = await send("XLEN", key)
+                first = await send("XRANGE", key, "-", "+", "COUNT", 1) if count else ()
+    except TimeoutError:
+        return Unread(problem=f"its server does not answer within {SILENCE_SECONDS:g} s")
+    except (RedisUnavailable, ResponseError) as error:
+        return Unread(problem=str(error))
+    return Unread(count, int(first[0][0].split(b"-")[0]) if first else None)

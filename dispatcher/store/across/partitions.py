@@ -96,7 +96,7 @@ class Partitions:
         try:
             await self._presence.require(partition)
         except RedisUnavailable as error:
-            raise self._named(partition, error) from error
+            raise self._named(partition, error) from error.__cause__
 
     def away(self) -> dict[str, RedisUnavailable]:
         """Why each server that is known to be away does not answer, by its URL."""
@@ -162,8 +162,7 @@ class Partitions:
         """The error, which says so if it is the previous Redis's."""
         if partition != self.partitioning.previous or isinstance(error, (PreviousUnavailable, RedisFull)):
             return error
-        text = f"the previous Redis (DISPATCHER_PREVIOUS_REDIS_URL): {error}"
-        return PreviousUnavailable(text, error.why, error.advice)
+        return PreviousUnavailable.of(error)
 
     async def first(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """The answer of the first server that answers, in the order of partitions. Raises RedisUnavailable if none does."""
