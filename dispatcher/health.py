@@ -22,8 +22,8 @@ class Health:
         self._failed = False
         self._why = ""
         self._refused = ""
-        self.serves_nothing = ""
-        """Why a service answers no request, since Redis was last asked; empty if it does."""
+        self.serves_nothing = False
+        """Whether a service answers no request, since Redis was last asked; /readyz says why."""
         self.stopping = False
         """Set when the process begins to end; it is not ready from then on."""
 
@@ -35,7 +35,7 @@ class Health:
         """Notes that Redis answered and has data of this version's format."""
         self._answered = self._clock()
         self._failed = False
-        self._refused = self.serves_nothing = ""
+        self._refused, self.serves_nothing = "", False
 
     def failed(self, why: str = "") -> None:
         """Notes that a call to Redis failed: the process is not ready until one succeeds.
@@ -49,7 +49,7 @@ class Health:
     def refused(self, why: str, *, serves: bool = True) -> None:
         """Notes that Redis answered but cannot be used, and why. Without `serves` a service answers no request until it can."""
         self._answered, self._refused = None, why
-        self.serves_nothing = "" if serves else why
+        self.serves_nothing = not serves
 
     def live_problem(self) -> str:
         """Why the process is not alive; empty if it is."""

@@ -79,12 +79,8 @@ class Api(FastAPI):
         elif scope["type"] == "lifespan":
             scope.setdefault("state", {})  # a server without it does not see what starting puts into it
             await super().__call__(scope, receive, unkept)
-        elif (
-            scope["type"] == "http"
-            and (problem := self.state.health.serves_nothing)
-            and scope["path"] not in PATHS
-        ):
-            await _failed(Request(scope), 503, problem, {"Retry-After": "5"})(scope, receive, unkept)
+        elif scope["type"] == "http" and self.state.health.serves_nothing and scope["path"] not in PATHS:
+            await _failed(Request(scope), 503, AWAY, {"Retry-After": "5"})(scope, receive, unkept)
         else:
             await super().__call__(scope, receive, unkept)
 
