@@ -15,7 +15,7 @@ from dispatcher.errors import (
 from dispatcher.rules.partitions import MOST, Partitioning
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.durability import Durability
-from dispatcher.store.keys import keys_of, partitions_key
+from dispatcher.store.keys import GROWN_INTO, Keys, keys_of, partitions_key
 from dispatcher.store.placement import Command, Placement
 from dispatcher.store.round_trips import Trips, Word
 from dispatcher.store.routed import Failure, send
@@ -107,17 +107,29 @@ class ProducerQueue:
         key = partitions_key(self._prefix)
         need = f"read how many partitions there are; it needs `~{key} +get`"
         (found,) = yield from self._read([Command(0, key, ("GET", key))], need)
-        if found is None:  # no worker has ever been started
+        if found is None:  # no worker has ever been started with several
+            yield from self._refuse_single()
             return
         text, ours = found.decode() if isinstance(found, bytes) else str(found), len(self._keys)
         if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST):
             raise OtherFormat(f"the key {key} in Redis holds no number of partitions from 1 to {MOST}")
         if int(text) != ours:
-            raise InvalidInput(
-                f"this installation has {_partitions(int(text))}, and {ours} {'is' if ours == 1 else 'are'} configured here: "
-                f"pass partitions={text}, or set DISPATCHER_PARTITIONS={text}"
-            )
+            raise InvalidInput(_another(int(text), ours))
         self._is_agreed = True
+
+    def _refuse_single(self) -> Trips[None]:
+        """Raises InvalidInput if Redis holds an installation with one partition, as far as this Redis user may see that."""
+        key = Keys(self._prefix).format
+        (found,) = yield from send(self._placement, [Command(0, key, ("GET", key))])
+        if found is None or isinstance(found, Failure):
+            return
+        text = found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+        if into := text.partition(GROWN_INTO)[2]:
+            raise InvalidInput(
+                f"this Redis held an installation that has grown into {into} partitions: give the URL of the servers that hold "
+                "these (docs/partitions.md, From one Redis)"
+            )
+        raise InvalidInput(_another(1, len(self._keys)))
 
     def _ask(self, commands: Sequence[Command], need: str) -> Trips[list[Any]]:
         yield from self._agree()
@@ -185,6 +197,13 @@ def _batches(changes: Iterable[Change], size: int) -> Iterator[list[Change]]:
     rest = iter(changes)
     while batch := list(islice(rest, size)):
         yield batch
+
+
+def _another(found: int, ours: int) -> str:
+    return (
+        f"this installation has {_partitions(found)}, and {ours} {'is' if ours == 1 else 'are'} configured here: "
+        f"pass partitions={found}, or set DISPATCHER_PARTITIONS={found}"
+    )
 
 
 def _partitions(count: int) -> str:

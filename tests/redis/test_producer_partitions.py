@@ -77,6 +77,23 @@ def test_another_number_of_partitions(two: list[RedisServer], enqueue: Enqueue) 
     assert 3 == len(enqueue(urls(two), many(3), {"partitions": 256}))
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ("3", "this installation has 1 partition, and 16 are configured here: pass partitions=1, or set DISPATCHER_PARTITIONS=1"),
+        ("3 grown into 8", "this Redis held an installation that has grown into 8 partitions: give the URL of the servers"),
+    ],
+)  # fmt: skip
+def test_an_installation_with_one_partition(redis_url: str, enqueue: Enqueue, stored: str, said: str) -> None:
+    """A producer with partitions does not put its status changes where nobody of an installation without them reads."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("dispatcher:format", stored)
+        with pytest.raises(InvalidInput, match=f"^{re.escape(said)}"):
+            enqueue(redis_url, many(3), {"partitions": 16})
+        assert {b"dispatcher:format"} == set(client.scan_iter())
+
+
 def test_when_the_number_is_read(redis_url: str) -> None:
     """It is read until it is there, and not again: a new installation has none before its first worker."""
     with redis.Redis.from_url(redis_url) as client:
@@ -132,6 +149,13 @@ def test_a_user_that_may_only_enqueue(redis_url: str) -> None:
         client.execute_command("ACL SETUSER", "p", *line.replace("PASSWORD", "x").split())
         url = redis_url.replace("unix://", "unix://p:x@")
         dispatcher = after.enter_context(Dispatcher.from_url(url, partitions=4))
+        dispatcher.enqueue(change(0))
+        client.set("dispatcher:format", "3")
+        with pytest.raises(InvalidInput, match="this installation has 1 partition"):
+            dispatcher.enqueue(change(0))
+        client.execute_command(
+            "ACL SETUSER", "p", "resetkeys", "~dispatcher:{*}:events", "~dispatcher:partitions"
+        )
         dispatcher.enqueue(change(0))
         with pytest.raises(
             RedisUnavailable, match=r"check=True needs `~dispatcher:\{\*\}:workspaces \+smismember`"
