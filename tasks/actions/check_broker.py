@@ -1,5 +1,6 @@
 """Checks Celery's broker: whether it accepts messages, and whether the connection to it is encrypted."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,7 +42,20 @@ def look_at_broker(settings: Settings) -> list[Finding]:
             why = broker.problem(error, shown, settings.redis_ca_file)
             detail = f"the broker is not reachable: {why}"
             return [Finding("celery", Verdict.BAD, detail, "look at DISPATCHER_BROKER_URL"), encrypted]
+        if _is_in_a_cluster(connection):
+            detail = "the broker is a node of a cluster: Celery cannot use its queues there"
+            advice = "set DISPATCHER_BROKER_URL to one Redis, Sentinel or RabbitMQ"
+            return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
     return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
+
+
+def _is_in_a_cluster(connection: Any) -> bool:
+    """Whether the broker is a node of a Redis or Valkey Cluster, as far as it tells."""
+    if connection.transport.driver_type != "redis":
+        return False
+    with suppress(Exception):  # our Redis user there need not be allowed to ask
+        return bool(connection.default_channel.client.info("cluster")["cluster_enabled"])
+    return False
 
 
 def celery_encryption(connection: Any) -> Finding:

@@ -12,15 +12,17 @@ from tests.command import command
 P = 8
 
 
-def checked(cluster: Cluster, login: str = "") -> "list[dict[str, Any]]":
-    """What `check --json` finds; the broker is none that could be reached."""
+def checked(
+    cluster: Cluster, login: str = "", broker: str = "redis://127.0.0.1:1/0"
+) -> "list[dict[str, Any]]":
+    """What `check --json` finds; the broker is none that could be reached, if none is given."""
     hosts = ",".join(node.address for node in cluster.nodes[:2])
     done = command(
         f"redis+cluster://{login}{hosts}",
         "check",
         "--json",
         PARTITIONS=str(P),
-        BROKER_URL="redis://127.0.0.1:1/0",
+        BROKER_URL=broker,
     )
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
@@ -45,6 +47,13 @@ def test_valkey_9(cluster: Cluster) -> None:
         for one in of("slots", found)
     }
     assert all("Valkey 9." in one["detail"] for one in of("slots", found) + of("version", found))
+
+
+def test_a_broker_that_is_a_node(cluster: Cluster) -> None:
+    """A node of a cluster can be reached, and is no broker all the same."""
+    [found] = of("celery", checked(cluster, broker=cluster.nodes[0].url))
+    assert "bad" == found["verdict"]
+    assert "a node of a cluster" in found["detail"]
 
 
 def test_redis_6(redis_6: Cluster) -> None:
