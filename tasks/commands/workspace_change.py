@@ -144,6 +144,9 @@ def update(
         console.out.print(
             f"later status changes are spread over {spread} partitions; what waits stays where it is, and is found there"
         )
+        console.note(
+            "a status change that was accepted before, and is enqueued again, may be sent again (docs/partitions.md)"
+        )
     _warn(warning)
 
 
