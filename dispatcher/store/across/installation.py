@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.presence import SILENCE_SECONDS
-from dispatcher.store.connection import translated
+from dispatcher.store.connection import safe_url, translated
 from dispatcher.store.installation import Installation, Load, Memory, Unread
 from dispatcher.store.keys import Keys
 from dispatcher.store.members import registries
@@ -44,9 +44,10 @@ class InstallationAcross(Installation):
         await self._partitions.everywhere(lambda n: self._at(n).raise_format(number))
 
     async def require_writable(self, *, some: bool = False) -> None:
-        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes. Writes nothing.
+        """Raises RedisUnavailable or RedisFull if one of the servers refuses writes; of several, its `why` names the one.
 
-        With `some`, if all that answer do; the previous Redis does not count then: no status change is put there.
+        Writes nothing. With `some`, if all that answer refuse; the previous Redis does not count then: no status change is put
+        there.
         """
         refusals: list[RedisUnavailable] = []
 
@@ -56,6 +57,8 @@ class InstallationAcross(Installation):
             except RedisUnavailable as error:
                 if not error.why:  # it does not answer at all
                     raise
+                if len(one_of_each) > 1:
+                    error.why = f"{error.why} ({safe_url(self._partitions.url(n))})"
                 refusals.append(error)
 
         one_of_each = [numbers[0] for numbers in self._partitions.by_node().values()]
