@@ -177,6 +177,9 @@ def _for_now(error: ResponseError) -> tuple[str, str] | None:
         )
     if is_for_now(error):
         return f"cannot serve now: {without_script(text)}", "look at its log and INFO"
+    if unknown := _EACH_REDIS_KNOWS.search(text):
+        advice = "if it is a sentinel, the URL starts with redis+sentinel:// and ends in the primary's name"
+        return f"is no Redis that holds data: it does not know {unknown[1].upper()}", advice
     return None
 
 
@@ -227,6 +230,9 @@ def _no_primary(error: sentinel.NoPrimary, url: str) -> str:
     return f"no primary at {safe_url(url)}: {error}{because}. {error.advice}"
 
 
+_EACH_REDIS_KNOWS = re.compile(
+    r"unknown command .(GET|MGET|SET|XADD|EXISTS|EVAL|EVALSHA|TIME|HGETALL)\b", re.I
+)
 _SCRIPT_PLACE = re.compile(
     r"^Error running script \(call to f_\w+\): |@user_(?:script|function): ?\d+: |^-|"
     r",? script: \w+, on @user_(?:script|function):\d+\.?"

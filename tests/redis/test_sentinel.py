@@ -29,7 +29,7 @@ from tests.fake_sentinel import FakeSentinel
 from tests.faults.proxy import Proxy
 from tests.http.test_transport import Certificates
 from tests.redis.test_tls import celerys
-from tests.sentinels import Sentinels, free_port, wait_until
+from tests.sentinels import SENTINEL_PASSWORD, Sentinels, free_port, wait_until
 
 REFUSED = r"certificate of (rediss\+)?sentinel://127\.0\.0\.1.* is refused"
 WRITES_IN_A_SCRIPT = "return redis.call('INCR', KEYS[1])"
@@ -158,6 +158,19 @@ def test_a_server_is_no_sentinel(pair: list[int], ask: Ask) -> None:
     """A URL that names the servers in place of the sentinels is told so."""
     with pytest.raises(RedisUnavailable, match=r"what answers is no sentinel .*26379"):
         ask(f"redis+sentinel://127.0.0.1:{pair[0]}/main", "PING")
+
+
+@CLIENTS
+@pytest.mark.parametrize(
+    "command", [("GET", "k"), ("XADD", "k", "*", "f", "secret"), ("EVALSHA", "0" * 40, "0")]
+)
+def test_a_sentinel_is_no_server(sentinels: Sentinels, ask: Ask, command: tuple[str, ...]) -> None:
+    """A URL that names a sentinel in place of the server is told so, in words that have nothing of what was to be written."""
+    url = f"redis://:{SENTINEL_PASSWORD}@127.0.0.1:{sentinels.sentinels[0]}/0"
+    says = rf"does not know {command[0]}\. If it is a sentinel, the URL starts with redis\+sentinel://"
+    with pytest.raises(RedisUnavailable, match=says) as caught:
+        ask(url, *command)
+    assert "secret" not in str(caught.value)
 
 
 @CLIENTS
