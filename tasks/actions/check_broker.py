@@ -18,6 +18,12 @@ CONNECT_SECONDS = 4.0
 ANSWER_SECONDS = 2.0
 """A broker that does not answer for so long is away, as a server of the ledger is; Celery itself waits longer."""
 
+NO_BROKER = {
+    "cluster": "the broker is a node of a cluster: Celery cannot use its queues there",
+    "sentinel": "the broker is a sentinel, not a server",
+}
+"""By a Redis's mode: why it is no broker."""
+
 
 def look_at_broker(settings: Settings) -> list[Finding]:
     """Whether Celery's broker accepts messages, and how Celery's connection to it is encrypted."""
@@ -42,20 +48,19 @@ def look_at_broker(settings: Settings) -> list[Finding]:
             why = broker.problem(error, shown, settings.redis_ca_file)
             detail = f"the broker is not reachable: {why}"
             return [Finding("celery", Verdict.BAD, detail, "look at DISPATCHER_BROKER_URL"), encrypted]
-        if _is_in_a_cluster(connection):
-            detail = "the broker is a node of a cluster: Celery cannot use its queues there"
-            advice = "set DISPATCHER_BROKER_URL to one Redis, Sentinel or RabbitMQ"
+        if detail := NO_BROKER.get(_mode(connection), ""):
+            advice = "set DISPATCHER_BROKER_URL to one Redis, Sentinel (redis+sentinel://) or RabbitMQ"
             return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
     return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
 
 
-def _is_in_a_cluster(connection: Any) -> bool:
-    """Whether the broker is a node of a Redis or Valkey Cluster, as far as it tells."""
-    if connection.transport.driver_type != "redis":
-        return False
-    with suppress(Exception):  # our Redis user there need not be allowed to ask
-        return bool(connection.default_channel.client.info("cluster")["cluster_enabled"])
-    return False
+def _mode(connection: Any) -> str:
+    """What kind of a Redis the broker is, as far as it tells."""
+    if connection.transport.driver_type == "redis":
+        with suppress(Exception):  # our Redis user there need not be allowed to ask
+            found = connection.default_channel.client.info("server")
+            return str(found.get("server_mode") or found["redis_mode"])  # Valkey's word, and Redis's
+    return ""
 
 
 def celery_encryption(connection: Any) -> Finding:

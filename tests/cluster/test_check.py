@@ -49,9 +49,9 @@ def test_valkey_9(cluster: Cluster) -> None:
     assert all("Valkey 9." in one["detail"] for one in of("slots", found) + of("version", found))
 
 
-def test_a_broker_that_is_a_node(cluster: Cluster) -> None:
+def test_a_broker_that_is_a_node(either: Cluster) -> None:
     """A node of a cluster can be reached, and is no broker all the same."""
-    [found] = of("celery", checked(cluster, broker=cluster.nodes[0].url))
+    [found] = of("celery", checked(either, broker=either.nodes[0].url))
     assert "bad" == found["verdict"]
     assert "a node of a cluster" in found["detail"]
 

@@ -15,6 +15,7 @@ import redis
 from redis.exceptions import ConnectionError, ReadOnlyError
 from structlog.testing import capture_logs
 
+from config.settings import Settings
 from dispatcher import AsyncDispatcher, Dispatcher
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store import sentinel as sentinel_module
@@ -23,6 +24,7 @@ from dispatcher.store.connection import connect, connect_async, translated
 from dispatcher.store.redis_url import with_authorities
 from dispatcher.store.sentinel import BecameReplica, NoPrimary, Why
 from dispatcher.store.wire import Wire
+from tasks.actions.check_broker import look_at_broker
 from tasks.redis_server import RedisServer
 from tests.acceptance.stack import change
 from tests.fake_sentinel import FakeSentinel
@@ -171,6 +173,15 @@ def test_a_sentinel_is_no_server(sentinels: Sentinels, ask: Ask, command: tuple[
     with pytest.raises(RedisUnavailable, match=says) as caught:
         ask(url, *command)
     assert "secret" not in str(caught.value)
+
+
+def test_a_sentinel_is_no_broker(sentinels: Sentinels) -> None:
+    """`check` does not call a sentinel in place of the broker well because it can be reached."""
+    broker = f"redis://:{SENTINEL_PASSWORD}@127.0.0.1:{sentinels.sentinels[0]}/0"
+    [found, _] = look_at_broker(Settings(_env_file=None, redis_url=sentinels.url, broker_url=broker))
+    assert ("bad", "the broker is a sentinel, not a server") == (found.verdict, found.detail)
+    [found, _] = look_at_broker(Settings(_env_file=None, redis_url=sentinels.url))
+    assert "ok" == found.verdict
 
 
 @CLIENTS
