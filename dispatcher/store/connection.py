@@ -231,7 +231,7 @@ def _no_primary(error: sentinel.NoPrimary, url: str) -> str:
 
 
 _EACH_REDIS_KNOWS = re.compile(
-    r"unknown command .(GET|MGET|SET|XADD|EXISTS|EVAL|EVALSHA|TIME|HGETALL)\b", re.I
+    r"unknown command .(GET|MGET|SET|XADD|EXISTS|EVAL|EVALSHA|HGETALL)\b", re.I
 )
 _SCRIPT_PLACE = re.compile(
     r"^Error running script \(call to f_\w+\): |@user_(?:script|function): ?\d+: |^-|"
