@@ -230,9 +230,7 @@ def _no_primary(error: sentinel.NoPrimary, url: str) -> str:
     return f"no primary at {safe_url(url)}: {error}{because}. {error.advice}"
 
 
-_EACH_REDIS_KNOWS = re.compile(
-    r"unknown command .(GET|MGET|SET|XADD|EXISTS|EVAL|EVALSHA|HGETALL)\b", re.I
-)
+_EACH_REDIS_KNOWS = re.compile(r"unknown command .(GET|MGET|SET|XADD|EXISTS|EVAL|EVALSHA|HGETALL)\b", re.I)
 _SCRIPT_PLACE = re.compile(
     r"^Error running script \(call to f_\w+\): |@user_(?:script|function): ?\d+: |^-|"
     r",? script: \w+, on @user_(?:script|function):\d+\.?"
