@@ -271,3 +271,20 @@ def test_operators_decisions_come_along(stack: Stack, new: RedisServer) -> None:
     assert 0 == stack.cli("workspace", "remove", "acme", "--force").returncode
     with redis.Redis.from_url(new.url) as client:
         assert [] == list(client.scan_iter("dispatcher:*api-key*"))
+
+
+def test_another_installation_is_there(stack: Stack, new: RedisServer) -> None:
+    """Nothing is copied to servers where workers run that never heard of this installation; once they have ended it grows."""
+    stack.add_workspace("acme")
+    settings = grown(stack, new)
+    own = {name: value for name, value in settings.items() if "PREVIOUS" not in name}
+    worker = stack.start_worker(**own)
+    with redis.Redis.from_url(new.url) as client:
+        wait_until(lambda: list(client.scan_iter("dispatcher:{*}:workers")), what="it is known")
+        stack.environment |= settings
+        refused = stack.cli("grow")
+        assert (2, True) == (refused.returncode, "an installation of their own" in refused.stderr), refused
+        assert not list(client.scan_iter("dispatcher:{*}:workspaces"))
+    assert b" " not in stack.redis.get("dispatcher:format"), "it has not grown"
+    assert 0 == worker.terminate()
+    assert 0 == stack.cli("grow").returncode
