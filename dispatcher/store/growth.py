@@ -199,24 +199,25 @@ class Growth:
         return int(found)
 
     async def _require_no_other(self) -> None:
-        """Raises InvalidInput if workers run on the partitions that have not come from the previous Redis."""
+        """Raises InvalidInput if workers run on the partitions, or callbacks wait there, that have not come from the previous Redis."""
         if (await _grown(self._of.servers, self._prefix))[0]:
             return
-        if workers := await InstallationAcross(self._of).workers():
+        workers = await InstallationAcross(self._of).workers()
+        waiting = await self._of.everywhere(lambda n: self._at(n).waiting(), range(self._number))
+        pending = sum(pending for _, pending in waiting.values())
+        if workers or pending:
             raise InvalidInput(
-                f"workers run on the servers of DISPATCHER_REDIS_URL ({', '.join(sorted(workers)[:3])}): they hold an installation "
-                "of their own, which this one cannot grow into. Are these the right servers? If they are, stop these workers first"
+                f"the servers of DISPATCHER_REDIS_URL hold an installation of their own, with {len(workers):,} workers and "
+                f"{pending:,} callbacks that wait, which this one cannot grow into. Are these the right servers? If they are, let "
+                "it send what waits, and stop its workers"
             )
 
     async def _raise_format(self, number: int) -> None:
         """Raises the partitions' data format to that of the previous Redis."""
+        await self._of.everywhere(lambda n: self._at(n).raise_format(number), range(self._number))
 
-        async def raise_format(n: int) -> None:
-            await Installation(self._of.servers.client(n), self._of.keys[n], self._of.url(n)).raise_format(
-                number
-            )
-
-        await self._of.everywhere(raise_format, range(self._number))
+    def _at(self, n: int) -> Installation:
+        return Installation(self._of.servers.client(n), self._of.keys[n], self._of.url(n))
 
     async def _note(self) -> None:
         """Notes on both sides what the previous Redis is now: processes that take it for the whole do not start any more."""

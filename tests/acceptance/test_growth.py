@@ -274,7 +274,7 @@ def test_operators_decisions_come_along(stack: Stack, new: RedisServer) -> None:
 
 
 def test_another_installation_is_there(stack: Stack, new: RedisServer) -> None:
-    """Nothing is copied to servers where workers run that never heard of this installation; once they have ended it grows."""
+    """Nothing is copied to servers where another installation has workers, or callbacks that wait; else it grows."""
     stack.add_workspace("acme")
     settings = grown(stack, new)
     own = {name: value for name, value in settings.items() if "PREVIOUS" not in name}
@@ -284,7 +284,14 @@ def test_another_installation_is_there(stack: Stack, new: RedisServer) -> None:
         stack.environment |= settings
         refused = stack.cli("grow")
         assert (2, True) == (refused.returncode, "an installation of their own" in refused.stderr), refused
+        assert 0 == worker.terminate()
+        expiries = keys_of("dispatcher", COUNT)[COUNT - 1].expiries
+        client.zadd(expiries, {"other:e1": 1})  # its workers have ended, what they left waits
+        refused = stack.cli("grow")
+        assert (2, True) == (refused.returncode, "0 workers and 1 callbacks that wait" in refused.stderr), (
+            refused
+        )
         assert not list(client.scan_iter("dispatcher:{*}:workspaces"))
-    assert b" " not in stack.redis.get("dispatcher:format"), "it has not grown"
-    assert 0 == worker.terminate()
-    assert 0 == stack.cli("grow").returncode
+        assert b" " not in stack.redis.get("dispatcher:format"), "it has not grown"
+        client.delete(expiries)
+        assert 0 == stack.cli("grow").returncode
