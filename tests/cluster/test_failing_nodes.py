@@ -89,6 +89,8 @@ def test_node_away(partitions: Partitions, cluster: Cluster, fail: Callable[[Clu
             cluster.heal()  # a busy machine took another node away as well: once more
         else:
             break
+    else:
+        pytest.fail("each time another node was away as well")
     assert (new.address, True) == (partitions.servers.node(P).name, new.is_primary)
     assert errors
     assert all(f"Redis at redis://{old.address}/0 (partition {P}) " in error for error in errors), errors
