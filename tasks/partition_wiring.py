@@ -22,6 +22,7 @@ from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.growth import require_grown
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
+from dispatcher.store.known_messages import KnownMessages
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import Registry, registries
 from dispatcher.store.partition_count import require_partitions, require_places
@@ -237,7 +238,13 @@ class Partitions:
             keys = self._servers.keys[division.previous]
             previous = Previous(self._servers.wire(keys.partition), keys, self._url(keys))
         waits = self._waits.watch(number) if previous else None
-        return Routing(Router(division, number), self._ledger_at, previous, waits)
+        remembered_ms = wiring.longest_retention_seconds(self._settings) * 1000
+        router = Router(division, number, remembered_ms=remembered_ms)
+        return Routing(router, self._ledger_at, self._known_at, previous, waits)
+
+    def _known_at(self, number: int) -> KnownMessages:
+        keys = self._servers.keys[number]
+        return KnownMessages(self._servers.wire(number), keys, self._url(keys))
 
     def _previous_name(self, _waiting: int) -> str:
         """The name of the previous Redis, which all partitions wait for."""

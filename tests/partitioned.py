@@ -13,6 +13,7 @@ from dispatcher.rules.partitions import Partitioning
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import Room
 from dispatcher.store.keys import keys_of
+from dispatcher.store.known_messages import KnownMessages
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Claim, Hint
@@ -89,7 +90,9 @@ class Partition:
         self.workspaces.partitions = partitions
         self._widths = widths
         self.cache = Counted(self.workspaces)
-        self.routing = Routing(Router(Partitioning(partitions), number), self.ledgers.__getitem__)
+        self.routing = Routing(
+            Router(Partitioning(partitions), number), self.ledgers.__getitem__, self._known_at
+        )
         self.intake = Intake(
             Queue(self._reading.call, self.keys),
             self.ledger,
@@ -100,6 +103,9 @@ class Partition:
             routing=self.routing,
         )
         self._task: asyncio.Task[None] | None = None
+
+    def _known_at(self, number: int) -> KnownMessages:
+        return KnownMessages(self._servers.wire(number), self._servers.keys[number])
 
     def start(self) -> None:
         """Starts its intake."""

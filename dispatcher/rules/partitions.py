@@ -61,6 +61,23 @@ def another_number(found: int, given: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierWidth:
+    """A width that a workspace had until `until_ms` (ms since 1970), when it grew."""
+
+    width: int
+    until_ms: int
+
+    @classmethod
+    def parse(cls, text: str) -> "EarlierWidth":
+        """Parses what `str` returns. Raises ValueError."""
+        width, _, until_ms = text.partition("@")
+        return cls(int(width), int(until_ms))
+
+    def __str__(self) -> str:
+        return f"{self.width}@{self.until_ms}"
+
+
+@dataclass(frozen=True, slots=True)
 class Partitioning:
     """How an installation is divided."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from dispatcher.rules.authorization import Authorization
 from dispatcher.rules.client_certificate import ClientCertificate
+from dispatcher.rules.partitions import EarlierWidth
 from dispatcher.rules.subscription import ACTIVE, Disabling, Receiver, Secret, SigningKey, Subscription
 
 
@@ -44,6 +45,8 @@ class Workspace(Receiver):
     client_certificate: ClientCertificate | None = None
     width: int = 1
     """Over how many partitions it is spread (rules/partitions.py)."""
+    earlier_widths: tuple[EarlierWidth, ...] = ()
+    """Those that it had, the oldest first: a message stays where it began."""
 
     @property
     def is_damaged(self) -> bool:

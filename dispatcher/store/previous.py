@@ -7,37 +7,15 @@ from collections.abc import Sequence
 
 from dispatcher.errors import PreviousUnavailable, RedisUnavailable
 from dispatcher.model import StatusChange
-from dispatcher.store.connection import translated
-from dispatcher.store.keys import Keys
-from dispatcher.store.wire import PartitionWire
+from dispatcher.store.known_messages import KnownMessages
 
 
-class Previous:
-    """Asks the previous Redis, whose keys are `keys`."""
-
-    def __init__(self, wire: PartitionWire, keys: Keys, url: str = "") -> None:
-        self._wire = wire
-        self._keys = keys
-        self._url = url
+class Previous(KnownMessages):
+    """Asks the previous Redis."""
 
     async def known(self, changes: Sequence[StatusChange]) -> list[bool]:
-        """Of each change, whether its eventId or its message is known there; one round trip. Raises PreviousUnavailable."""
-        if not changes:
-            return []
+        """As KnownMessages; raises PreviousUnavailable."""
         try:
-            with translated(self._url):
-                found = await self._wire.call_all([("EXISTS", *self._keys_of(one)) for one in changes])
-                for reply in found:
-                    if isinstance(reply, BaseException):
-                        raise reply
+            return await super().known(changes)
         except RedisUnavailable as error:
             raise PreviousUnavailable.of(error) from error
-        return [reply > 0 for reply in found]
-
-    def _keys_of(self, change: StatusChange) -> tuple[str, ...]:
-        keys, workspace, uuid = self._keys, change.workspace, change.message.uuid
-        return (
-            keys.event(workspace, change.event_id),
-            keys.message(workspace, uuid),
-            keys.status(workspace, uuid),
-        )

@@ -11,6 +11,7 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.authorization import Authorization
 from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.field_mask import check_mask
+from dispatcher.rules.partitions import EarlierWidth
 from dispatcher.rules.retry_schedule import parse_schedule
 from dispatcher.rules.subscription import (
     ACTIVE,
@@ -94,6 +95,7 @@ class WorkspaceRecord:
             auth=opened.auth,
             client_certificate=opened.client_certificate,
             width=int(fields.get(b"width", b"1")),
+            earlier_widths=tuple(map(EarlierWidth.parse, fields.get(b"widths", b"").decode().split())),
         )
 
     def readable(self, workspace: str, fields: Mapping[bytes, bytes] | Exception) -> Workspace:

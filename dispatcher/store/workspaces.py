@@ -15,7 +15,7 @@ from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaitin
 from dispatcher.model import WORKSPACE_PATTERN
 from dispatcher.rules.authorization import check_no_conflict
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.partitions import MOST_WIDTH
+from dispatcher.rules.partitions import MOST_WIDTH, EarlierWidth
 from dispatcher.rules.subscription import ACTIVE, DISABLED, Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
@@ -146,6 +146,7 @@ class Workspaces:
         self,
         workspace: str,
         *,
+        now_ms: int,
         callback_url: str | None = None,
         max_concurrency: int | None = None,
         rate_per_second: float | None = None,
@@ -153,7 +154,7 @@ class Workspaces:
         headers: Mapping[str, str] | None = None,
         width: int | None = None,
     ) -> Workspace:
-        """Changes a workspace. The URL and `width` apply to later status changes, limits and headers from the next claim.
+        """Changes a workspace. The URL applies to later status changes, `width` to later messages, the rest from the next claim.
 
         Sets each of `headers`, and removes one with an empty value. Raises NotFound or InvalidInput.
         """
@@ -162,6 +163,9 @@ class Workspaces:
         def change(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
             fields = settable | self._width(width, known.width)
+            if "width" in fields:
+                earlier = [*known.earlier_widths, EarlierWidth(known.width, now_ms)]
+                fields["widths"] = " ".join(map(str, earlier))
             if not headers:
                 return fields
             _raise_problem(known)

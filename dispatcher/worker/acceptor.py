@@ -12,9 +12,10 @@ from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted
 from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.worker.batch import Batch, Fault
 from dispatcher.worker.forwarder import Forwarder
 from dispatcher.worker.metrics import Metrics
-from dispatcher.worker.prepare import Batch, Fault, Preparer
+from dispatcher.worker.prepare import Preparer
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.turns import Turns
 

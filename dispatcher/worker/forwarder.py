@@ -15,12 +15,14 @@ from itertools import islice
 
 import structlog
 
-from dispatcher.errors import RedisUnavailable
+from dispatcher.store.known_messages import KnownMessages
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
+from dispatcher.worker.batch import Batch
+from dispatcher.worker.earlier import EarlierPartitions
 from dispatcher.worker.metrics import Metrics
-from dispatcher.worker.prepare import Batch
+from dispatcher.worker.probe import EXPECTED, Probe
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.router import Router
 
@@ -28,13 +30,6 @@ MOST_ENTRIES, MOST_GONE, MOST_BYTES = 1000, 1500, 4_000_000
 """Most of one call: entries, two arguments each; names to forget; and bytes of entries. Proxies allow 3,999 arguments."""
 TARGET_SECONDS = 1.0
 """How long the entries of one batch for one partition may take. Everything else on the queue waits meanwhile."""
-PROBE_SECONDS, PROBES = 1.0, 15
-"""Pause before each probe of a partition that failed, and how many are made until its entries are tried again, at
-most put_off.MOST_SECONDS later."""
-
-EXPECTED = RedisUnavailable, TimeoutError
-"""What a call to a partition that is away raises."""
-
 log = structlog.get_logger()
 
 
@@ -44,10 +39,16 @@ class Routing:
 
     router: Router
     ledger_of: Callable[[int], Ledger]
+    known_at: Callable[[int], KnownMessages]
+    """What another partition knows, where messages may have begun before a width grew."""
     previous: Previous | None = None
     """Set if the installation has grown."""
     waits: RedisWatch | None = None
     """Logs that intake waits for the previous Redis; set with it."""
+
+    def earlier(self, now_ms: Callable[[], int]) -> EarlierPartitions:
+        """What asks where messages began; `now_ms` is the clock of the Redis of `router`'s partition."""
+        return EarlierPartitions(self.router.partitioning, self.router.here, self.known_at, now_ms)
 
 
 @dataclass(slots=True)
@@ -55,11 +56,10 @@ class _Target:
     """A partition that entries are forwarded to."""
 
     ledger: Ledger
+    probe: Probe
+    """While it is away it gets no entries."""
     gone: set[str] = field(default_factory=set)
     """Names of entries that have left our queue, and that the target still remembers."""
-    is_away: bool = False
-    """Its last call failed; it is probed, and gets no entries meanwhile."""
-    probing: "asyncio.Task[None] | None" = None
     said: str = ""
     """The failure that was logged."""
 
@@ -97,7 +97,11 @@ class Forwarder:
 
     def _target(self, number: int) -> _Target:
         if number not in self._targets:
-            self._targets[number] = _Target(self._ledger_of(number))
+            ledger = self._ledger_of(number)
+            probe = Probe(
+                lambda: ledger.forward(self._here, []), lambda error: self._log_failure(target, error)
+            )
+            target = self._targets[number] = _Target(ledger, probe)
         return self._targets[number]
 
     async def _send_all(self, target: _Target, entries: Sequence[tuple[str, bytes]]) -> int:
@@ -105,8 +109,7 @@ class Forwarder:
         sent = 0
         # They may be there, if this repeats a batch that failed: the target is to remember them until it is done.
         target.gone.difference_update(name for name, _ in entries)
-        if target.is_away:
-            self._probe(target)
+        if target.probe.is_away:
             return sent
         try:
             async with asyncio.timeout(TARGET_SECONDS):
@@ -128,8 +131,7 @@ class Forwarder:
 
     def _note_failure(self, target: _Target, error: Exception) -> None:
         """Marks a target as away."""
-        target.is_away = True
-        self._probe(target)
+        target.probe.failed()
         self._log_failure(target, error)
 
     @staticmethod
@@ -151,24 +153,6 @@ class Forwarder:
         if target.said:
             log.info("intake.forwarding", partition=target.ledger.keys.partition)
         target.said = ""
-
-    def _probe(self, target: _Target) -> None:
-        """Probes a target in the background for a while, unless that is under way: no batch waits for one that is away."""
-        if target.probing is None or target.probing.done():
-            target.probing = asyncio.create_task(self._until_back(target))
-
-    async def _until_back(self, target: _Target) -> None:
-        for _ in range(PROBES):
-            await asyncio.sleep(PROBE_SECONDS)
-            try:
-                async with asyncio.timeout(TARGET_SECONDS):
-                    await target.ledger.forward(self._here, [])
-                target.is_away = False
-                return
-            except EXPECTED:
-                continue
-            except Exception as error:
-                self._log_failure(target, error)
 
 
 def _put_off_all(batch: Batch) -> None:

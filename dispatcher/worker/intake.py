@@ -21,9 +21,10 @@ from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import CONSUMER, START, Between, Place, Queue, QueueEntry, place
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.acceptor import Acceptor
+from dispatcher.worker.batch import Batch, Later
 from dispatcher.worker.forwarder import Forwarder, Routing
 from dispatcher.worker.metrics import Metrics
-from dispatcher.worker.prepare import NOBODY, Batch, Later, Preparer
+from dispatcher.worker.prepare import NOBODY, Preparer
 from dispatcher.worker.put_off import PutOff
 from dispatcher.worker.read_ahead import ReadAhead
 from dispatcher.worker.recorder import Recorder
@@ -81,6 +82,7 @@ class Intake:
             self._put_off.holds,
             routing.router if routing else None,
             routing.previous if routing else None,
+            routing.earlier(ledger.now_ms) if routing else None,
         )
         forwarder = Forwarder(ledger, self._token, routing.ledger_of, metrics) if routing else None
         self._acceptor = Acceptor(

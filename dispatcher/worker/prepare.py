@@ -1,151 +1,32 @@
 """Prepares queue entries for acceptance: they are validated and rendered, rejected with a reason, or put off."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.model import StatusChange
 from dispatcher.rules.render import RenderOptions, fan_out
 from dispatcher.rules.workspace import Workspace
-from dispatcher.store.arguments import ToAccept
 from dispatcher.store.previous import Previous
-from dispatcher.store.queue import Between, Place, QueueEntry, place
+from dispatcher.store.queue import QueueEntry
 from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.worker.batch import COPY_LATE, OF_THE_MACHINE, Batch, Fault, Rejection
+from dispatcher.worker.earlier import EarlierPartitions
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.router import Router
 
 PREPARED_AT_ONCE = 16
 """Entries that are rendered before the loop gets to other work: the batch before must get onto the wire."""
 
-OF_THE_MACHINE = (OSError, MemoryError, ImportError)
-"""Errors that do not depend on the entry: no descriptors, no memory, a module that is being replaced."""
-
 NOBODY: Mapping[str, bool] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why an entry cannot be used; `detail` says what to do."""
-
-    reason: str
-    detail: str
-    workspace: str = ""
-    event_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """An error that an entry met and that is not its fault."""
-
-    text: str
-    of_the_machine: bool = True
-    """False: the fault is in our code, which may break on this entry alone."""
-    error: Exception | None = field(default=None, compare=False, repr=False)
-
-    @classmethod
-    def of(cls, error: Exception) -> "Fault":
-        """Makes a fault from an exception."""
-        return cls(f"{type(error).__name__}: {error}", isinstance(error, OF_THE_MACHINE), error)
-
-    def __str__(self) -> str:
-        return self.text
-
-
 Read = StatusChange | Rejection | Exception
-COPY_LATE = Fault("the workspace's record is at its home, and has not come to this partition yet")
-
-
-@dataclass(slots=True)
-class Later:
-    """Entries of one workspace that are put off."""
-
-    ids: list[str] = field(default_factory=list)
-    fault: Fault | None = None
-    """What the first one broke on; None: it waits behind others, or its workspace keeps changing."""
-
-    @property
-    def after(self) -> Place:
-        """The place just before the first entry."""
-        ms, number = min(map(place, self.ids))
-        return (ms, number - 1) if number else (ms - 1, 2**64 - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Prepared entries, sorted by result."""
-
-    workspaces: dict[str, Workspace | None] = field(default_factory=dict)
-    """The workspaces that entries name; None for a name without a workspace."""
-    parts: list[ToAccept] = field(default_factory=lambda: [ToAccept()])
-    """What is to be accepted, in order; each fits into one call."""
-    rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
-    """Entries that cause callbacks, in the order of `parts`, each with its workspace."""
-    skipped: list[tuple[QueueEntry, str]] = field(default_factory=list)
-    """Entries that cause no callback, each with its workspace."""
-    rejected: list[tuple[QueueEntry, Rejection]] = field(default_factory=list)
-    forwarded: dict[int, list[tuple[QueueEntry, str]]] = field(default_factory=dict)
-    """Entries that belong on the queue of another partition, by its number, each with its route."""
-    later: dict[str, Later] = field(default_factory=dict)
-    """Entries that are put off, by workspace (empty: unknown); those to be forwarded by their route."""
-    trying: Mapping[str, bool] = field(default_factory=dict)
-    """Workspaces whose entries are tried again, and whether entries that break our code are rejected this time."""
-    between: Between | None = None
-    """Where no other entry may be on the queue when these are accepted; None: anywhere."""
-
-    @property
-    def routes(self) -> set[str]:
-        """The workspaces of entries that are to be forwarded, each with where to."""
-        return {route for entries in self.forwarded.values() for _, route in entries}
-
-    @property
-    def revisions(self) -> dict[str, str]:
-        """The revisions that entries were rendered with, by workspace."""
-        return {one.id: one.revision for one in self.workspaces.values() if one}
-
-    @property
-    def names_forwarded(self) -> set[str]:
-        """The workspaces of entries to be forwarded."""
-        return {route.rpartition(" ")[0] for entries in self.forwarded.values() for _, route in entries}
-
-    def part_for(self, callbacks: int) -> ToAccept:
-        """The part that an entry with so many callbacks belongs to: the last one, or a new one if it is full."""
-        if not self.parts[-1].has_room(callbacks):
-            self.parts.append(ToAccept())
-        return self.parts[-1]
-
-    def not_forwarded(self, changed: Collection[str]) -> list[tuple[QueueEntry, str]]:
-        """Takes out the entries to be forwarded whose workspace is one of these; returns them, each with its workspace."""
-        found: list[tuple[QueueEntry, str]] = []
-        for target, entries in self.forwarded.items():
-            named = [(entry, route, route.rpartition(" ")[0]) for entry, route in entries]
-            found += [(entry, name) for entry, _, name in named if name in changed]
-            self.forwarded[target] = [(entry, route) for entry, route, name in named if name not in changed]
-        return found
-
-    def put_off(self, workspace: str, entry: QueueEntry, fault: Fault | None = None) -> None:
-        """Puts off an entry that cannot be taken now."""
-        self.later.setdefault(workspace, Later(fault=fault)).ids.append(entry.id)
-
-    def forward(self, target: int, workspace: str, route: str, entry: QueueEntry) -> None:
-        """Adds an entry that belongs to another partition; if its workspace was read for that, it must not have changed."""
-        self.part_for(0).workspaces.add(workspace)
-        self.forwarded.setdefault(target, []).append((entry, route))
-
-    def broke(self, workspace: str, entry: QueueEntry, error: Exception) -> None:
-        """Puts off an entry that met an error, or rejects it if it has broken our code too often."""
-        fault = Fault.of(error)
-        if self.trying.get(workspace) and not fault.of_the_machine:
-            self.rejected.append((entry, Rejection("internal_error", fault.text, workspace)))
-        else:
-            self.put_off(workspace, entry, fault)
 
 
 class Preparer:
     """Prepares batches. `now_ms` is Redis's clock; `is_held` says whether entries of a workspace are put off.
 
-    `router` says which entries belong to other partitions; None: there are none. `previous` is asked for the messages that stay
-    with it; None: the installation has not grown.
+    `router` says which entries belong to other partitions, and `earlier` where messages began before a width grew; None: there
+    is one partition. `previous` is asked for the messages that stay with it; None: the installation has not grown.
     """
 
     def __init__(
@@ -157,6 +38,7 @@ class Preparer:
         is_held: Callable[[str], bool] = lambda _: False,
         router: Router | None = None,
         previous: Previous | None = None,
+        earlier: EarlierPartitions | None = None,
     ) -> None:
         self._workspaces = workspaces
         self._now_ms = now_ms
@@ -165,6 +47,7 @@ class Preparer:
         self._is_held = is_held
         self._router = router
         self._previous = previous
+        self._earlier = earlier
 
     async def prepare(
         self,
@@ -190,6 +73,10 @@ class Preparer:
             await self._add(batch, entry, read.get(entry.id), stays=entry.id in staying)
             if number % PREPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        if batch.asked and self._earlier:
+            places = await self._earlier.places(batch.asked)
+            for asked, began in zip(batch.asked, places, strict=True):
+                await self._add(batch, asked.entry, asked.change, began=began)
         return batch
 
     async def _read_all(self, entries: Sequence[QueueEntry]) -> dict[str, Read]:
@@ -213,8 +100,19 @@ class Preparer:
         known = await self._previous.known([*changes.values()])
         return {id_ for id_, stays in zip(changes, known, strict=True) if stays}
 
-    async def _add(self, batch: Batch, entry: QueueEntry, read: Read | None, *, stays: bool) -> None:
-        """Adds an entry to the batch, by its result; `read`: what is in it; `stays`: its message is with the previous Redis."""
+    async def _add(
+        self,
+        batch: Batch,
+        entry: QueueEntry,
+        read: Read | None,
+        *,
+        stays: bool = False,
+        began: int | Fault | None = None,
+    ) -> None:
+        """Adds an entry to the batch, by its result; `read`: what is in it; `stays`: its message is with the previous Redis.
+
+        `began`: its message's partition, or why that is not known, if it was asked.
+        """
         workspace = ""
         try:
             change = read or _read(entry)
@@ -226,7 +124,11 @@ class Preparer:
             workspace = change.workspace
             if self._waits(batch, workspace):
                 batch.put_off(workspace, entry)
-            elif self._router and await self._goes_elsewhere(batch, entry, change, self._router, stays=stays):
+            elif isinstance(began, Fault):
+                batch.put_off(workspace, entry, began)
+            elif self._router and await self._goes_elsewhere(
+                batch, entry, change, self._router, stays=stays, began=began
+            ):
                 return
             elif rejection := await self._render(batch, entry, change):
                 batch.rejected.append((entry, rejection))
@@ -242,15 +144,25 @@ class Preparer:
         return workspace in batch.later or (workspace not in batch.trying and self._is_held(workspace))
 
     async def _goes_elsewhere(
-        self, batch: Batch, entry: QueueEntry, change: StatusChange, router: Router, *, stays: bool = False
+        self,
+        batch: Batch,
+        entry: QueueEntry,
+        change: StatusChange,
+        router: Router,
+        *,
+        stays: bool,
+        began: int | None,
     ) -> bool:
-        """Whether an entry does not belong here; it is in the batch then: to be forwarded, or put off until that is known."""
+        """Whether an entry does not belong here, or that is to be asked or waited for; it is in the batch then."""
         name, workspace = change.workspace, None
         if not stays and router.needs_record(name, entry):
             workspace = await self._workspace(batch, name)
             if workspace is None:
                 router.note_stranger(name)
-        target = router.target(entry, change, workspace, stays=stays)
+            elif began is None and (asked := router.asked(entry, change, workspace, self._now_ms())):
+                batch.asked.append(asked)
+                return True
+        target = router.target(entry, change, workspace, stays=stays, began=began)
         if target is not None:
             route = f"{name} {target}"  # put off by itself, so that entries for other partitions go on
             if self._waits(batch, route):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from dispatcher.store.queue import Place
-from dispatcher.worker.prepare import Fault, Later
+from dispatcher.worker.batch import Fault, Later
 
 FIRST_SECONDS, MOST_SECONDS = 1.0, 10.0
 """How long a workspace waits before its next try, at first and at most; the wait doubles each time."""
@@ -102,6 +102,8 @@ class PutOff:
         now = self._clock()
         for workspace in trying:
             one, left = self._waiting.pop(workspace), later.get(workspace)
+            if left:
+                self._say(workspace, left.fault)
             after = left.after if left else last
             if after is None:
                 continue
@@ -117,7 +119,9 @@ class PutOff:
 
     def _say(self, workspace: str, fault: Fault | None) -> None:
         """Logs a fault, but not again if it is the same as the last one: one fault may hit many workspaces."""
-        if fault and fault.text != self._said:
+        if fault is None or fault.is_soon_over:
+            return
+        if fault.text != self._said:
             log.error(
                 "intake.put_off",
                 workspace=workspace,
@@ -125,7 +129,7 @@ class PutOff:
                 action="trying again; the entries stay on the queue",
                 exc_info=fault.error,
             )
-        self._said = fault.text if fault else self._said
+        self._said = fault.text
 
     def clear(self) -> None:
         """Forgets all workspaces: another worker leads now."""

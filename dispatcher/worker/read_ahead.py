@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from dispatcher.store.queue import QueueEntry
-from dispatcher.worker.prepare import Batch
+from dispatcher.worker.batch import Batch
 
 READ_AHEAD_FROM = 8
 """Batches from this size on are worth reading ahead of; with fewer entries nothing is gained."""

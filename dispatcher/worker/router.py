@@ -4,10 +4,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from dispatcher.model import StatusChange
+from dispatcher.model import LONGEST_TTL_SECONDS, StatusChange
 from dispatcher.rules.partitions import MOST, MOST_WIDTH, Partitioning
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.queue import QueueEntry
+from dispatcher.worker.batch import Asked
 
 STRANGER_SECONDS = 10.0
 """How long a workspace without a record here is not looked up again. A workspace's parts have its record before producers
@@ -30,63 +31,100 @@ class Router:
 
     An entry is forwarded at most twice, to home and to a part, because what came from home is not forwarded again.
 
+    A message that began before its workspace's width grew stays where it began (worker/earlier.py): home forwards its changes
+    there, and a part that would take one from a producer leaves that to home. `remembered_ms` is how long the ledger
+    remembers what has ended.
+
     If the installation has grown, a message that the previous Redis knows stays there, and what belongs to it is forwarded
     there by whoever reads it first, before all that; from there goes what it does not know. That makes one hop more at most.
     """
 
     def __init__(
-        self, partitioning: Partitioning, here: int, clock: Callable[[], float] = time.monotonic
+        self,
+        partitioning: Partitioning,
+        here: int,
+        clock: Callable[[], float] = time.monotonic,
+        remembered_ms: int = 0,
     ) -> None:
-        self._partitioning = partitioning
-        self._here = here
+        self.partitioning = partitioning
+        self.here = here
         self._clock = clock
+        self._needed_ms = 2 * LONGEST_TTL_SECONDS * 1000 + remembered_ms
+        """How long after a width grew messages of before may be known: a last change, its callback's time, and the memory of it."""
         self._strangers: OrderedDict[str, float] = OrderedDict()
         """Workspaces without a record here, and until when that is believed; the oldest first."""
 
     @property
     def is_previous(self) -> bool:
         """Whether `here` is the previous Redis."""
-        return self._here == self._partitioning.previous
+        return self.here == self.partitioning.previous
 
     def may_stay(self, entry: QueueEntry) -> bool:
         """Whether the previous Redis is to be asked for an entry's message: once, by its first reader, and there."""
-        return self._partitioning.has_previous and (self.is_previous or came_from(entry) is None)
+        return self.partitioning.has_previous and (self.is_previous or came_from(entry) is None)
 
     def needs_record(self, workspace: str, entry: QueueEntry) -> bool:
         """Whether only the workspace's record says where an entry belongs; of a stranger none is read."""
         if self.is_previous:
             return False
-        home = self._partitioning.home(workspace)
-        if home == self._here:
+        home = self.partitioning.home(workspace)
+        if home == self.here:
             return True
         if came_from(entry) == home:
             return False
-        may_be_part = (self._here - home) % self._partitioning.partitions < MOST_WIDTH
+        may_be_part = (self.here - home) % self.partitioning.partitions < MOST_WIDTH
         return may_be_part and self._strangers.get(workspace, 0.0) <= self._clock()
 
+    def asked(
+        self, entry: QueueEntry, change: StatusChange, workspace: Workspace, now_ms: int
+    ) -> Asked | None:
+        """What to ask of an entry if its message may have begun elsewhere, before its workspace's width grew; else None.
+
+        `workspace` is its record, which was needed; `now_ms` is Redis's clock.
+        """
+        its, name, uuid = self.partitioning, change.workspace, change.message.uuid
+        widths = [one.width for one in workspace.earlier_widths if now_ms < one.until_ms + self._needed_ms]
+        right = its.of(name, uuid, workspace.width)
+        if not widths or self.here not in (its.home(name), right):
+            return None
+        earlier = [
+            one for one in dict.fromkeys(its.of(name, uuid, width) for width in widths) if one != right
+        ]
+        return Asked(entry, change, workspace, right, earlier) if earlier else None
+
     def target(
-        self, entry: QueueEntry, change: StatusChange, workspace: Workspace | None, *, stays: bool = False
+        self,
+        entry: QueueEntry,
+        change: StatusChange,
+        workspace: Workspace | None,
+        *,
+        stays: bool = False,
+        began: int | None = None,
     ) -> int | None:
         """The partition to forward an entry to; None: it belongs here.
 
-        `workspace` is its record, if that was needed; `stays`: the previous Redis knows its message.
+        `workspace` is its record, if that was needed; `stays`: the previous Redis knows its message; `began`: where it is,
+        if that was asked.
         """
         if stays:
-            return None if self.is_previous else self._partitioning.previous
-        home = self._partitioning.home(change.workspace)
-        if home != self._here and came_from(entry) == home:
+            return None if self.is_previous else self.partitioning.previous
+        home = self.partitioning.home(change.workspace)
+        if home != self.here and came_from(entry) == home:
             return None
         if workspace is None:
-            return None if home == self._here else home
-        width: int = getattr(workspace, "width", 1)
-        right = self._partitioning.of(change.workspace, change.message.uuid, width)
-        if right == self._here:
+            return None if home == self.here else home
+        right = (
+            self.partitioning.of(change.workspace, change.message.uuid, workspace.width)
+            if began is None
+            else began
+        )
+        if right == self.here:
             return None
-        return right if home == self._here else home
+        return right if home == self.here else home
 
     def note_stranger(self, workspace: str) -> None:
         """Remembers that a workspace has no record here."""
-        if self._partitioning.home(workspace) == self._here:
+        if self.partitioning.home(workspace) == self.here:
             return
         self._strangers[workspace] = self._clock() + STRANGER_SECONDS
         self._strangers.move_to_end(workspace)
@@ -95,9 +133,9 @@ class Router:
 
     def copy_is_late(self, workspace: str, entry: QueueEntry, now_ms: int) -> bool:
         """Whether a workspace that is unknown here may be known to its home, from which an entry came; `now_ms` is Redis's."""
-        home = self._partitioning.home(workspace)
+        home = self.partitioning.home(workspace)
         enqueued_ms = int(entry.id.partition("-")[0])
-        return home != self._here and came_from(entry) == home and now_ms - enqueued_ms < COPY_LATE_MS
+        return home != self.here and came_from(entry) == home and now_ms - enqueued_ms < COPY_LATE_MS
 
 
 def came_from(entry: QueueEntry) -> int | None:

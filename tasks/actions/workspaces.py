@@ -74,6 +74,7 @@ async def update(store: wiring.Store, workspace: str, wanted: Wanted) -> bool:
     """Changes a workspace; returns whether anything changed. Raises InvalidInput, NotFound."""
     updated = await store.workspaces.update(
         workspace,
+        now_ms=await store.installation.now_ms(),
         callback_url=wanted.callback_url,
         max_concurrency=wanted.max_concurrency,
         rate_per_second=wanted.rate_per_second,

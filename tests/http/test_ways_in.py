@@ -11,7 +11,8 @@ import redis
 
 from dispatcher import Dispatcher, InvalidInput, StatusChange
 from dispatcher.store.queue import QueueEntry
-from dispatcher.worker.prepare import Rejection, _read
+from dispatcher.worker.batch import Rejection
+from dispatcher.worker.prepare import _read
 from tasks.redis_server import RedisServer
 from tests.http.api import Api
 

@@ -26,7 +26,7 @@ from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Hint, Settlement
 from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
-from dispatcher.worker.prepare import Batch
+from dispatcher.worker.batch import Batch
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler

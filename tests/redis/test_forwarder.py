@@ -9,9 +9,9 @@ import pytest
 from dispatcher.errors import NotLeader
 from dispatcher.store.queue import QueueEntry
 from dispatcher.worker import forwarder
+from dispatcher.worker.batch import Batch
 from dispatcher.worker.forwarder import Forwarder
 from dispatcher.worker.metrics import Metrics
-from dispatcher.worker.prepare import Batch
 from tests.partitioned import Installation, Partition, line
 from tests.world import World
 

@@ -13,7 +13,7 @@ from dispatcher.store.keys import endpoint_id
 from dispatcher.store.queue import CONSUMER, GROUP, QueueEntry
 from dispatcher.store.replies import Accepted
 from dispatcher.store.subscriptions import Subscriptions
-from dispatcher.worker.prepare import Batch
+from dispatcher.worker.batch import Batch
 from dispatcher.worker.recorder import Recorder
 from tests.redis.test_broken_off import BreakingWorld
 from tests.redis.test_intake import KEYS, Reader, line

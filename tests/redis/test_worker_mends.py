@@ -18,13 +18,13 @@ from dispatcher.store.members import Members, Registry, registries
 from dispatcher.store.queue import QueueEntry
 from dispatcher.store.replies import Hint
 from dispatcher.store.servers import PlainServers
+from dispatcher.worker.batch import Batch
 from dispatcher.worker.forwarder import Forwarder
 from dispatcher.worker.heartbeat import Heartbeat
 from dispatcher.worker.load import Load
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.outages import Outages
 from dispatcher.worker.partition_owner import PartitionOwner
-from dispatcher.worker.prepare import Batch
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.slots import Slots
 from dispatcher.worker.tail import Tail

@@ -13,7 +13,8 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
 from dispatcher.store.workspace_cache import WorkspaceCache
-from dispatcher.worker.prepare import Batch, Preparer
+from dispatcher.worker.batch import Batch
+from dispatcher.worker.prepare import Preparer
 from dispatcher.worker.router import Router
 from tests.messages import change
 

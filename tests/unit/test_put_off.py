@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from dispatcher.store.queue import Place
-from dispatcher.worker.prepare import Fault, Later
+from dispatcher.worker.batch import Fault, Later
 from dispatcher.worker.put_off import FIRST_SECONDS, MAX_TRIES, MOST_SECONDS, PutOff
 
 OF_THE_MACHINE = Fault("OSError: no descriptor")

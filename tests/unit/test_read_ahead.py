@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dispatcher.errors import NotLeader, RedisFull, RedisUnavailable
 from dispatcher.store.queue import QueueEntry
-from dispatcher.worker.prepare import Batch
+from dispatcher.worker.batch import Batch
 from dispatcher.worker.read_ahead import READ_AHEAD_FROM, ReadAhead
 
 MANY, FEW = READ_AHEAD_FROM, READ_AHEAD_FROM - 1

@@ -1,0 +1,78 @@
+"""What one partition knows of status changes that came to another one: the eventId, the message, or what still waits on its queue."""
+
+from collections.abc import Callable, Sequence
+
+from dispatcher.errors import InvalidInput
+from dispatcher.model import StatusChange
+from dispatcher.store.connection import translated
+from dispatcher.store.keys import Keys
+from dispatcher.store.wire import PartitionWire
+
+LOOKED_AT_ONCE = 1000
+"""Queue entries that one call looks at."""
+
+
+class KnownMessages:
+    """Asks one partition, whose keys are `keys`."""
+
+    def __init__(self, wire: PartitionWire, keys: Keys, url: str = "") -> None:
+        self._wire = wire
+        self._keys = keys
+        self._url = url
+
+    async def known(self, changes: Sequence[StatusChange]) -> list[bool]:
+        """Of each change, whether its eventId or its message is known there; one round trip. Raises RedisUnavailable."""
+        if not changes:
+            return []
+        with translated(self._url):
+            found = await self._wire.call_all([("EXISTS", *self._keys_of(one)) for one in changes])
+            for reply in found:
+                if isinstance(reply, BaseException):
+                    raise reply
+        return [reply > 0 for reply in found]
+
+    async def ping(self) -> None:
+        """Returns if its server answers. Raises RedisUnavailable."""
+        with translated(self._url):
+            await self._wire.call("PING")
+
+    async def width(self, workspace: str) -> int:
+        """The width that the workspace's record there has; 0 if there is none. Raises RedisUnavailable."""
+        with translated(self._url):
+            kept, width = await self._wire.call("HMGET", self._keys.workspace(workspace), "revision", "width")
+        return int(width or 1) if kept else 0
+
+    async def look_for(
+        self, workspace: str, counts: Callable[[str], bool], start: str, until_ms: int
+    ) -> str | None:
+        """Looks on the queue for status changes of a workspace's messages (uuids) that count, from the place `start` to `until_ms`.
+
+        Looks at LOOKED_AT_ONCE entries. Returns where to look from next time; None: there are none. Raises RedisUnavailable.
+        """
+        named = f'"{workspace}"'.encode()
+        with translated(self._url):
+            entries = await self._wire.call(
+                "XRANGE", self._keys.events, start, until_ms, "COUNT", LOOKED_AT_ONCE
+            )
+        for entry_id, fields in entries:
+            told = (_message(workspace, one) for one in fields[1::2] if named in one)
+            if any(uuid is not None and counts(uuid) for uuid in told):
+                return str(entry_id.decode())
+        return f"({entries[-1][0].decode()}" if len(entries) == LOOKED_AT_ONCE else None
+
+    def _keys_of(self, change: StatusChange) -> tuple[str, ...]:
+        keys, workspace, uuid = self._keys, change.workspace, change.message.uuid
+        return (
+            keys.event(workspace, change.event_id),
+            keys.message(workspace, uuid),
+            keys.status(workspace, uuid),
+        )
+
+
+def _message(workspace: str, raw: bytes) -> str | None:
+    """The message of a queue entry's status change, if it is of this workspace."""
+    try:
+        change = StatusChange.from_json(raw)
+    except InvalidInput:  # it will be rejected
+        return None
+    return change.message.uuid if change.workspace == workspace else None

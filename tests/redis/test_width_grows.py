@@ -1,0 +1,257 @@
+"""A workspace's width grows: a message stays where it began, so that its order is kept and each event happens once."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+from structlog.testing import capture_logs
+
+from dispatcher.store import known_messages
+from dispatcher.worker import earlier
+from tasks.redis_server import RedisServer
+from tests.divided import stop
+from tests.partitioned import Installation, Partition, line, until
+
+P = 4
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has just grown waits for some milliseconds."""
+    monkeypatch.setattr(earlier, "SETTLE_MS", 50)
+
+
+async def grow(its: Installation, width: int, *, without: int | None = None) -> None:
+    """Spreads `acme` over more partitions, as the command does: its home first."""
+    parts = [its.partitions[number] for number in its.code.all_of("acme", width)]
+    now_ms = time.time_ns() // 1_000_000
+    await parts[0].workspaces.update("acme", now_ms=now_ms, width=width)
+    for part in parts[1:]:
+        if part.number != without:
+            await copy(parts[0], part)
+
+
+async def copy(home: Partition, part: Partition) -> None:
+    """Copies the record of `acme`."""
+    fields = await home.client.hgetall(home.keys.workspace("acme"))
+    await part.client.hset(part.keys.workspace("acme"), mapping=fields)
+
+
+def moved(its: Installation, before: int, after: int, count: int) -> list[str]:
+    """Messages of `acme` that belong to another partition by the width `after`, none of them to its home."""
+    home = its.code.home("acme")
+    names = (f"x{n}" for n in range(10_000))
+    found = (
+        name
+        for name in names
+        if its.code.of("acme", name, before) != (right := its.code.of("acme", name, after)) and right != home
+    )
+    return [next(found) for _ in range(count)]
+
+
+async def all_accepted(its: Installation, message: str) -> dict[int, list[str]]:
+    """The eventIds of a message, by the partition that accepted them."""
+    found = {one.number: await one.accepted("acme", message) for one in its.partitions}
+    return {number: ids for number, ids in found.items() if ids}
+
+
+def test_a_message_stays_where_it_began(two_urls: list[str]) -> None:
+    """Status changes of messages from before, told again or new, come to where these began; of new messages, by the new width.
+
+    It does not matter whose queue a producer uses: home's, the one by the new width, or a stranger's.
+    """
+
+    async def work() -> None:
+        async with Installation(two_urls, P) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            old, new = moved(its, 1, P, 60), moved(its, 1, P, 120)[60:]
+            await home.enqueue(line(n, "acme", uuid) for n, uuid in enumerate(old))
+            await until(its.is_empty)
+            await grow(its, P)
+            for n, uuid in enumerate(old):
+                right = its.partitions[its.code.of("acme", uuid, P)]
+                queues = (home, right, its.partitions[n % P])
+                for further, queue in enumerate(queues):
+                    await queue.enqueue([line(n, "acme", uuid), line(1000 + 10 * n + further, "acme", uuid)])
+                    await queue.enqueue([line(5000 + 10 * n + further, "acme", new[n])])
+            await until(its.is_empty)
+            for n, uuid in enumerate(old):
+                [(number, ids)] = (await all_accepted(its, uuid)).items()
+                assert home.number == number
+                assert (f"e{n}", 4, 4) == (ids[0], len(ids), len(set(ids)))
+            for uuid in new:
+                [(number, ids)] = (await all_accepted(its, uuid)).items()
+                assert its.code.of("acme", uuid, P) == number != home.number
+                assert (3, 3) == (len(ids), len(set(ids)))
+            taken = {
+                word: sum(one.metrics.taken[word] for one in its.partitions)
+                for word in ("accepted", "duplicate")
+            }
+            assert {"accepted": 60 + 180 + 180, "duplicate": 180} == taken
+
+    asyncio.run(work())
+
+
+def test_it_grows_twice(two_urls: list[str]) -> None:
+    """From one to two to four partitions: messages stay in the one that they began in, whichever of three that is."""
+
+    async def work() -> None:
+        async with Installation(two_urls, P) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            uuids = {width: [f"w{width}-{n}" for n in range(30)] for width in (1, 2, 4)}
+            for width in (1, 2, 4):
+                if width > 1:
+                    await grow(its, width)
+                await home.enqueue(line(100 * width + n, "acme", one) for n, one in enumerate(uuids[width]))
+                await until(its.is_empty)
+            for width, some in uuids.items():
+                for n, uuid in enumerate(some):
+                    for queue in its.partitions:
+                        await queue.enqueue([line(100 * width + n, "acme", uuid)])
+            await until(its.is_empty)
+            for width, some in uuids.items():
+                for n, uuid in enumerate(some):
+                    expected = {its.code.of("acme", uuid, width): [f"e{100 * width + n}"]}
+                    assert expected == await all_accepted(its, uuid)
+
+    asyncio.run(work())
+
+
+def test_order_while_it_grows(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status changes that come by all ways while the width grows: each message is in one partition, each event there once."""
+    monkeypatch.setattr(earlier, "SETTLE_MS", 500)
+
+    async def work() -> None:
+        async with Installation(two_urls, P) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            uuids = [f"m{n}" for n in range(40)]
+            for step in range(40):
+                if step in (10, 20):
+                    await grow(its, 2 if step == 10 else P)
+                some = [line(100 * step + n, "acme", uuid) for n, uuid in enumerate(uuids)]
+                await home.enqueue(some)
+                for queue in its.partitions:  # told again, elsewhere
+                    await queue.enqueue(some[step % 7 :: 7])
+                await asyncio.sleep(0.02)
+            await until(its.is_empty, 60)
+            for n, uuid in enumerate(uuids):
+                [(_, ids)] = (await all_accepted(its, uuid)).items()
+                assert [f"e{100 * step + n}" for step in range(40)] == ids
+
+    asyncio.run(work())
+
+
+def test_what_is_still_on_a_queue(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What still waits on another queue comes first: later status changes of its message wait until it has left that.
+
+    What waits there of other workspaces, or belongs there by the new width too, holds up nothing.
+    """
+    monkeypatch.setattr(known_messages, "LOOKED_AT_ONCE", 7)
+
+    async def work() -> None:
+        async with Installation(two_urls, P, starts=False) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            first, second, third = moved(its, 1, 2, 3)
+            part = its.partitions[its.code.of("acme", first, 2)]
+            [other] = its.named(home.number)
+            await home.add(other)
+            stays = next(f"s{n}" for n in range(99) if its.code.of("acme", f"s{n}", 2) == home.number)
+            await home.enqueue(line(n, other, f"o{n}") for n in range(40))
+            await home.enqueue([line(50, "acme", stays), line(1, "acme", first), line(60, "acme", stays)])
+            await grow(its, 2)
+            await asyncio.sleep(0.1)
+            await part.enqueue([line(2, "acme", first), line(3, "acme", second)])
+            part.start()
+            await until(lambda: part.has_queued(2))
+            await asyncio.sleep(2)
+            assert 2 == await part.queued(), "they wait for what is on home's queue"
+            home.start()
+            await until(its.is_empty)
+            assert {part.number: ["e1", "e2"]} == await all_accepted(its, first), "home had not accepted it yet"
+            assert {part.number: ["e3"]} == await all_accepted(its, second)
+            await home.crash()
+            its.partitions[home.number] = its.new(home.number)
+            await its.partitions[home.number].enqueue([line(70, other, "o1"), line(51, "acme", stays)])
+            await part.enqueue([line(4, "acme", third)])
+            await until(lambda: part.has_queued(0))
+            assert {part.number: ["e4"]} == await all_accepted(its, third)
+
+    asyncio.run(work())
+
+
+def test_a_part_without_the_new_width(two_urls: list[str]) -> None:
+    """A change that has not come to all partitions: what depends on that waits, the log says what to do, and others go on."""
+
+    async def work() -> None:
+        async with Installation(two_urls, P) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            await grow(its, 2)
+            part = its.partitions[its.code.all_of("acme", 2)[1]]
+            uuid = next(one for one in moved(its, 2, P, 30) if its.code.of("acme", one, 2) == part.number)
+            await grow(its, P, without=part.number)
+            [other] = its.named(home.number)
+            await home.add(other)
+            with capture_logs() as logs:
+                await home.enqueue([line(1, "acme", uuid), line(2, other, "m2")])
+                await until(lambda: home.has_queued(1))
+                await asyncio.sleep(1)
+                assert 1 == await home.queued()
+            assert ["e2"] == await home.accepted(other, "m2")
+            assert [] == [one for one in logs if one["log_level"] == "error"], "it may be over in a moment"
+            monkeypatch = pytest.MonkeyPatch()
+            with monkeypatch.context() as patched, capture_logs() as logs:
+                patched.setattr(earlier, "SOON_MS", 0)
+                await until(lambda: said(logs, "workspace update acme --width 4"))
+            await copy(home, part)
+            await until(its.is_empty)
+            assert {its.code.of("acme", uuid, P): ["e1"]} == await all_accepted(its, uuid)
+
+    asyncio.run(work())
+
+
+async def said(logs: list[dict[str, object]], text: str) -> bool:
+    """Whether it was logged that entries are put off, with this problem."""
+    return any(text in str(one.get("problem")) for one in logs if one["event"] == "intake.put_off")
+
+
+def test_a_partition_that_hangs(two: list[RedisServer]) -> None:
+    """While the server where messages may have begun hangs, those wait, others of the same queue go on, and then all come."""
+
+    async def work() -> None:
+        async with Installation([one.url for one in two], 2) as its:
+            home = its.home("acme")
+            away = its.partitions[1 - home.number]
+            await home.add("acme")
+            old, new = moved(its, 1, 2, 2)
+            await home.enqueue([line(1, "acme", old)])
+            await until(its.is_empty)
+            await grow(its, 2)
+            await asyncio.sleep(0.1)
+            [other] = its.named(away.number)
+            await away.add(other)
+            stop(two[home.number])
+            try:
+                await away.enqueue([line(2, "acme", old), line(3, "acme", new)])
+                await away.enqueue(line(n, other, "m") for n in range(10, 60))
+                await until(lambda: away.has_queued(2))
+                assert 50 == len(await away.accepted(other, "m"))
+            finally:
+                go_on(two[home.number])
+            await until(its.is_empty)
+            assert {home.number: ["e1", "e2"]} == await all_accepted(its, old)
+            assert {away.number: ["e3"]} == await all_accepted(its, new)
+
+    asyncio.run(work())
+
+
+def go_on(server: RedisServer) -> None:
+    """It answers again."""
+    assert server._process
+    os.kill(server._process.pid, signal.SIGCONT)
