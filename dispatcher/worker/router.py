@@ -82,6 +82,8 @@ class Router:
 
         `workspace` is its record, which was needed; `now_ms` is Redis's clock.
         """
+        if not workspace.earlier_widths:
+            return None
         its, name, uuid = self.partitioning, change.workspace, change.message.uuid
         widths = [one.width for one in workspace.earlier_widths if now_ms < one.until_ms + self._needed_ms]
         right = its.of(name, uuid, workspace.width)

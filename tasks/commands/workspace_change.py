@@ -142,10 +142,7 @@ def update(
     if changed and width is not None:
         spread = settings.partitioning.width(width)
         console.out.print(
-            f"later status changes are spread over {spread} partitions; what waits stays where it is, and is found there"
-        )
-        console.note(
-            "a status change that was accepted before, and is enqueued again, may be sent again (docs/partitions.md)"
+            f"new messages are spread over {spread} partitions; those that have begun stay where they are"
         )
     _warn(warning)
 

@@ -146,3 +146,35 @@ def test_a_stranger_is_handed_on(divided: Stack) -> None:
     all_delivered(divided, [("w3", f"e{number}") for number in range(50)])
     assert [f"e{number}" for number in range(50)] == [one.event_id for one in divided.received]
     assert not any(divided.redis.xlen(keys.events) for keys in KEYS)
+
+
+def test_a_width_that_grows(divided: Stack) -> None:
+    """After `workspace update --width` all is told once more, and goes on: each event happens once, each message in its order."""
+    started(divided, 2)
+    home = KEYS[Partitioning(COUNT).home("w3")]
+    messages = [f"m{number}" for number in range(40)]
+
+    def tell(step: int) -> None:
+        """One status change of each message, on home's queue."""
+        for uuid in messages:
+            told = {"uuid": uuid, "src": "ACME", "dest": "+233200000001"}
+            one = change(0, workspace="w3", eventId=f"{uuid}-{step}", message=told)
+            divided.redis.xadd(home.events, {"event": json.dumps(one)})
+
+    tell(1)
+    all_delivered(divided, [("w3", f"{uuid}-1") for uuid in messages])
+    done = divided.cli("workspace", "update", "w3", "--width", "4")
+    assert 0 == done.returncode, done
+    for step in (1, 2, 3):
+        tell(step)
+    all_delivered(divided, [("w3", f"{uuid}-3") for uuid in messages])
+    wait_until(lambda: not any(divided.redis.xlen(keys.events) for keys in KEYS), what="empty queues")
+    ids = [one.event_id for one in divided.received]
+    assert 120 == len(ids) == len(set(ids))
+    for uuid in messages:
+        assert [f"{uuid}-{step}" for step in (1, 2, 3)] == [one for one in ids if one.split("-")[0] == uuid]
+    tell(3)
+    wait_until(lambda: not any(divided.redis.xlen(keys.events) for keys in KEYS), what="empty queues")
+    divided.redis.xadd(home.events, {"event": json.dumps(change(0, workspace="w3", eventId="new"))})
+    all_delivered(divided, [("w3", "new")])
+    assert 121 == len(divided.received)

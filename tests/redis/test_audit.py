@@ -128,7 +128,7 @@ def test_workspace_without_its_secrets(world: World) -> None:
         {"callback_url": f"{URL}?token=hush-5"},
     ]
     for change in changes:
-        changed = world.run(workspaces.update("acme", **change))
+        changed = world.run(workspaces.update("acme", now_ms=1, **change))
         assert is_changed(changed)
         told.append(difference(changed))
     assert [
@@ -140,7 +140,7 @@ def test_workspace_without_its_secrets(world: World) -> None:
     rotated = world.run(workspaces.rotate_secret("acme", now_ms=2, grace_ms=1000))
     told.append(difference(rotated))
     assert "secrets" in difference(rotated)[1]
-    assert not is_changed(world.run(workspaces.update("acme", max_concurrency=5)))
+    assert not is_changed(world.run(workspaces.update("acme", now_ms=1, max_concurrency=5)))
     text = repr(told)
     assert "hush" not in text
     assert [] == [one.text for one in rotated.secrets if one.text in text]

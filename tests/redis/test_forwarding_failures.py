@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dispatcher.errors import RedisFull, RedisUnavailable
-from dispatcher.worker import forwarder, intake, put_off
+from dispatcher.worker import intake, probe, put_off
 from tasks.redis_server import RedisServer
 from tests.partitioned import URL, Installation, Partition, holds, line, until
 
@@ -123,7 +123,7 @@ async def _took(part: Partition, workspace: str, message: str, count: int) -> bo
 
 def test_target_full(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A full target gets nothing, which is said once; its entries wait, others go on, and the source is not said to be full."""
-    monkeypatch.setattr(forwarder, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probe, "PROBE_SECONDS", 0.01)
     for name in ("FIRST_SECONDS", "MOST_SECONDS"):
         monkeypatch.setattr(put_off, name, 0.1)
     refused: list[Exception] = []
@@ -164,7 +164,7 @@ def test_target_full(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_probing_a_target_meets_a_bug(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged, which asyncio would not; the target is probed again, and gets its entries."""
-    monkeypatch.setattr(forwarder, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probe, "PROBE_SECONDS", 0.01)
     for name in ("FIRST_SECONDS", "MOST_SECONDS"):
         monkeypatch.setattr(put_off, name, 0.1)
     meets: list[Exception] = [RedisUnavailable("away"), KeyError("bug"), KeyError("bug")]
@@ -251,7 +251,7 @@ def test_source_full_and_a_workspace_made_anew(two_urls: list[str]) -> None:
 def test_replies_that_are_lost(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of both steps that fail, before they ran or after it, lose nothing, double nothing and mix up nothing."""
     rng = random.Random(5)
-    monkeypatch.setattr(forwarder, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probe, "PROBE_SECONDS", 0.01)
     monkeypatch.setattr(intake, "FOLLOW_SECONDS", 0.01)
     for name in ("FIRST_SECONDS", "MOST_SECONDS"):
         monkeypatch.setattr(put_off, name, 0.05)

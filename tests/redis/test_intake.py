@@ -934,7 +934,9 @@ def test_order_whatever_happens(redis_url: str, monkeypatch: pytest.MonkeyPatch)
 
     async def change_one(reader: Reader, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            await reader.workspaces.update("w1", callback_url=f"https://w1.example/h{rng.randrange(9)}")
+            await reader.workspaces.update(
+                "w1", now_ms=1, callback_url=f"https://w1.example/h{rng.randrange(9)}"
+            )
             await asyncio.sleep(0.001)
 
     async def work() -> dict[tuple[str, str], list[str]]:

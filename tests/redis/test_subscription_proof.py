@@ -148,7 +148,7 @@ def test_the_workspaces_own_command_refuses_it_too(acme: Acme, world: World) -> 
     """`workspace update --header` is for the default subscription."""
     acme.update("default", auth=Bearer("t"))
     with pytest.raises(InvalidInput, match="exclude each other"):
-        world.run(acme.workspaces.update("acme", headers={"Authorization": "Basic x"}))
+        world.run(acme.workspaces.update("acme", now_ms=1, headers={"Authorization": "Basic x"}))
 
 
 def test_an_unknown_signature(acme: Acme) -> None:

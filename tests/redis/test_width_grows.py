@@ -8,10 +8,15 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
+from dispatcher.model import LONGEST_TTL_SECONDS
 from dispatcher.store import known_messages
+from dispatcher.store.queue import QueueEntry
 from dispatcher.worker import earlier
+from dispatcher.worker.batch import Fault
+from dispatcher.worker.router import Router
 from tasks.redis_server import RedisServer
 from tests.divided import stop
+from tests.messages import change
 from tests.partitioned import Installation, Partition, line, until
 
 P = 4
@@ -173,7 +178,9 @@ def test_what_is_still_on_a_queue(two_urls: list[str], monkeypatch: pytest.Monke
             assert 2 == await part.queued(), "they wait for what is on home's queue"
             home.start()
             await until(its.is_empty)
-            assert {part.number: ["e1", "e2"]} == await all_accepted(its, first), "home had not accepted it yet"
+            assert {part.number: ["e1", "e2"]} == await all_accepted(its, first), (
+                "home had not accepted it yet"
+            )
             assert {part.number: ["e3"]} == await all_accepted(its, second)
             await home.crash()
             its.partitions[home.number] = its.new(home.number)
@@ -255,3 +262,56 @@ def go_on(server: RedisServer) -> None:
     """It answers again."""
     assert server._process
     os.kill(server._process.pid, signal.SIGCONT)
+
+
+def test_what_has_just_grown_waits(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment no partition's answer counts, not that of the one that asks either: something may be on its way to it."""
+    monkeypatch.setattr(earlier, "SETTLE_MS", 1000)
+
+    async def work() -> None:
+        async with Installation(two_urls, P, starts=False) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            await home.workspaces.update("acme", now_ms=5000, width=P)
+            [uuid] = moved(its, 1, P, 1)
+            right = its.code.of("acme", uuid, P)
+            record = await home.workspaces.get("acme")
+            assert record
+            router, one = home.routing.router, change(workspace="acme", uuid=uuid)
+            asked = router.asked(QueueEntry("1-0", []), one, record, 6000)
+            assert asked
+            now = 5999
+            asks = home.routing.earlier(lambda: now)
+            [waits] = await asks.places([asked])
+            assert isinstance(waits, Fault)
+            assert waits.is_soon_over
+            assert waits.of_the_machine
+            now = 6000
+            assert [right] == await asks.places([asked])
+            await home.client.set(home.keys.message("acme", uuid), "e1")
+            assert [home.number] == await asks.places([asked])
+
+    asyncio.run(work())
+
+
+def test_it_is_over_some_time(two_urls: list[str]) -> None:
+    """Once nothing of before is remembered, nobody is asked; and never where the width has not grown, or the place is the same."""
+
+    async def work() -> None:
+        async with Installation(two_urls, P, starts=False) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            [uuid] = moved(its, 1, P, 1)
+            stays = next(f"s{n}" for n in range(99) if its.code.of("acme", f"s{n}", P) == home.number)
+            fresh = await home.workspaces.get("acme")
+            grown = await home.workspaces.update("acme", now_ms=5000, width=P)
+            assert fresh
+            router, entry = Router(its.code, home.number, remembered_ms=60_000), QueueEntry("1-0", [])
+            one, two = change(workspace="acme", uuid=uuid), change(workspace="acme", uuid=stays)
+            week = LONGEST_TTL_SECONDS * 1000
+            assert router.asked(entry, one, grown, 5000 + 2 * week + 59_999)
+            assert router.asked(entry, one, grown, 5000 + 2 * week + 60_000) is None
+            assert router.asked(entry, one, fresh, 5000) is None
+            assert router.asked(entry, two, grown, 5000) is None
+
+    asyncio.run(work())

@@ -88,7 +88,7 @@ def test_update(world: World, workspaces: Workspaces) -> None:
     """An update changes what it names and the revision, and keeps the rest."""
     world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
     before = world.run(workspaces.require("acme"))
-    world.run(workspaces.update("acme", callback_url="https://b.example/"))
+    world.run(workspaces.update("acme", now_ms=1, callback_url="https://b.example/"))
     after = world.run(workspaces.require("acme"))
     assert ("https://b.example/", before.secrets, "zeckta") == (
         after.callback_url,
@@ -97,9 +97,9 @@ def test_update(world: World, workspaces: Workspaces) -> None:
     )
     assert before.revision != after.revision
     with pytest.raises(NotFound):
-        world.run(workspaces.update("nobody", max_concurrency=2))
+        world.run(workspaces.update("nobody", now_ms=1, max_concurrency=2))
     with pytest.raises(InvalidInput):
-        world.run(workspaces.update("acme", max_concurrency=0))
+        world.run(workspaces.update("acme", now_ms=1, max_concurrency=0))
 
 
 def test_cache(world: World, workspaces: Workspaces) -> None:
@@ -109,7 +109,7 @@ def test_cache(world: World, workspaces: Workspaces) -> None:
     world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
     first = world.run(cache.get("acme"))
     assert first
-    world.run(workspaces.update("acme", max_concurrency=3))
+    world.run(workspaces.update("acme", now_ms=1, max_concurrency=3))
     assert first is world.run(cache.get("acme"))
     revision = world.run(workspaces.require("acme")).revision
     newer = world.run(cache.get("acme", revision))
@@ -150,12 +150,12 @@ def test_revision_changes_with_a_change_only(world: World, sealed: bool) -> None
     )  # fmt: skip
     raw = world.call("hgetall", world.keys.workspace("acme"))
     for given in SAME:
-        same = world.run(there.update("acme", **given))
+        same = world.run(there.update("acme", now_ms=1, **given))
         assert (made, made, raw) == (same, same.before, world.call("hgetall", world.keys.workspace("acme")))
     assert made.revision == world.run(there.replace_callback_url("acme", URL)).revision
     for given in OTHER:
         before = world.run(there.require("acme"))
-        after = world.run(there.update("acme", **given))
+        after = world.run(there.update("acme", now_ms=1, **given))
         assert before == after.before
         assert before.revision != after.revision
 
@@ -194,8 +194,8 @@ def test_one_read_for_all_who_wait(world: World, workspaces: Workspaces) -> None
     world.run(workspaces.add("acme", "zeckta", URL, now_ms=1))
     cache = WorkspaceCache(workspaces)
     first = world.run(cache.get("acme"))
-    older = world.run(workspaces.update("acme", max_concurrency=3)).revision
-    changed = world.run(workspaces.update("acme", max_concurrency=4))
+    older = world.run(workspaces.update("acme", now_ms=1, max_concurrency=3)).revision
+    changed = world.run(workspaces.update("acme", now_ms=1, max_concurrency=4))
     before = world.call("info", "commandstats")["cmdstat_hgetall"]["calls"]
 
     async def ask() -> list[Workspace | None]:
@@ -233,7 +233,7 @@ def test_read_begun_before_the_change_is_not_shared(world: World, workspaces: Wo
     async def work() -> list[int | None]:
         old = asyncio.create_task(cache.get("acme"))
         await settled(reads, 1)
-        changed = await workspaces.update("acme", max_concurrency=3)
+        changed = await workspaces.update("acme", now_ms=1, max_concurrency=3)
         newer = asyncio.create_task(cache.get("acme", changed.revision))
         await settled(reads, 2)
         reads.go.set()
@@ -252,7 +252,7 @@ def test_read_begun_before_it_was_forgotten_is_not_kept(world: World, workspaces
     async def work() -> int | None:
         old = asyncio.create_task(cache.get("acme"))
         await settled(reads, 1)
-        await workspaces.update("acme", max_concurrency=3)
+        await workspaces.update("acme", now_ms=1, max_concurrency=3)
         cache.forget("acme")
         reads.go.set()
         await old
@@ -365,7 +365,7 @@ def test_a_damaged_record_hides_no_other(
     with pytest.raises(
         InvalidInput, match=r"workspace 'b': its record in Redis is damaged: .*; nothing was changed"
     ):
-        world.run(workspaces.update("b", ordering="strict"))
+        world.run(workspaces.update("b", now_ms=1, ordering="strict"))
     said = command(redis_url, "workspace", "list")
     assert [line.split()[:2] for line in said.stdout.splitlines() if line.split()[0] in "abc"] == [
         ["a", "zeckta"],
@@ -480,10 +480,10 @@ def test_grace_is_not_extended(world: World, workspaces: Workspaces) -> None:
 def test_headers(world: World, workspaces: Workspaces) -> None:
     """Headers are set, changed and removed one by one, whatever their case."""
     world.run(workspaces.add("acme", "zeckta", URL, now_ms=1, headers={"X-A": "1", "X-B": "2"}))
-    changed = world.run(workspaces.update("acme", headers={"x-a": "3", "X-B": ""}))
+    changed = world.run(workspaces.update("acme", now_ms=1, headers={"x-a": "3", "X-B": ""}))
     assert {"x-a": "3"} == changed.headers
     with pytest.raises(InvalidInput, match="dispatcher's own"):
-        world.run(workspaces.update("acme", headers={"Host": "x"}))
+        world.run(workspaces.update("acme", now_ms=1, headers={"Host": "x"}))
     assert {"x-a": "3"} == world.run(workspaces.require("acme")).headers
 
 
