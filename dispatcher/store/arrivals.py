@@ -187,7 +187,8 @@ class _Listener(asyncio.Protocol):
         self._waiting.append(reply)
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub says one
         try:
-            return await asyncio.wait_for(asyncio.shield(reply), SOCKET_TIMEOUT_SECONDS)
+            async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):  # cheaper than `wait_for`
+                return await reply
         except TimeoutError:
             error = ConnectionError(f"no answer in {SOCKET_TIMEOUT_SECONDS:g} s")
             self._broken(error)
@@ -251,6 +252,11 @@ class ToldQueue(Queue):
         self._is_known = count > 0
         if self._is_known:
             self._come.set()
+
+    @property
+    def may_have_more(self) -> bool:
+        """As Queue's: not if no server has told of anything since the last look."""
+        return self._come.is_set()
 
     async def read(self, count: int, wait_ms: int = 0) -> list[QueueEntry]:
         """As Queue's."""

@@ -71,6 +71,11 @@ class Queue:
     def note_unread(self, count: int) -> None:
         """Notes how many entries have not been read; a read finds that by itself."""
 
+    @property
+    def may_have_more(self) -> bool:
+        """Whether a read that does not wait may find something."""
+        return True
+
     async def read(self, count: int, wait_ms: int = 0) -> list[QueueEntry]:
         """Up to `count` new entries, oldest first; if there is none, waits up to `wait_ms` for one."""
         wait: tuple[Argument, ...] = ("BLOCK", wait_ms) if wait_ms else ()

@@ -197,10 +197,13 @@ class Intake:
             await self._try_again(until)
             entries = await self._read()
             self._set_behind(self._ahead.behind and bool(entries))
-            await self._ahead.run(entries, partial(self._goes_on, until))
+            await self._ahead.run(entries, partial(self._reads_on, until))
 
     def _goes_on(self, until: float) -> bool:
         return not self._stop.is_set() and time.monotonic() < until
+
+    def _reads_on(self, until: float) -> bool:
+        return self._queue.may_have_more and self._goes_on(until)
 
     async def _reread(self) -> list[QueueEntry]:
         """Reads the next entries that were read but not accepted; sets `_reread_to` to None when there are no more.
