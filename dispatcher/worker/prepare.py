@@ -155,6 +155,8 @@ class Preparer:
     ) -> bool:
         """Whether an entry does not belong here, or that is to be asked or waited for; it is in the batch then."""
         name, workspace = change.workspace, None
+        if not stays and began is None and (known := batch.workspaces.get(name)) and router.takes_all(known):
+            return False
         if not stays and router.needs_record(name, entry):
             workspace = await self._workspace(batch, name)
             if workspace is None:

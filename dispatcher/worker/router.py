@@ -75,6 +75,12 @@ class Router:
         may_be_part = (self.here - home) % self.partitioning.partitions < MOST_WIDTH
         return may_be_part and self._strangers.get(workspace, 0.0) <= self._clock()
 
+    def takes_all(self, workspace: Workspace) -> bool:
+        """Whether all that its home has of a workspace belongs here, so that no entry of it need be looked at; it was read here."""
+        if workspace.width > 1 or workspace.earlier_widths or self.is_previous:
+            return False
+        return self.partitioning.home(workspace.id) == self.here
+
     def asked(
         self, entry: QueueEntry, change: StatusChange, workspace: Workspace, now_ms: int
     ) -> Asked | None:

@@ -1,11 +1,13 @@
 """Where a status change belongs: every one comes to one partition, in at most two steps."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.model import StatusChange
-from dispatcher.rules.partitions import Partitioning
+from dispatcher.rules.partitions import EarlierWidth, Partitioning
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.queue import QueueEntry
 from dispatcher.worker import router
@@ -115,3 +117,12 @@ def test_a_late_copy() -> None:
     assert not part.copy_is_late("acme", young, old)
     assert not part.copy_is_late("acme", entry(None, "1000-0"), 1000)
     assert not Router(CODE, AT_HOME).copy_is_late("acme", young, 1000)
+
+
+def test_home_takes_all_of_a_narrow_workspace() -> None:
+    """Home need not look where entries of a workspace belong, unless its width is above 1 or has grown; anyone else must."""
+    narrow, wide = record(1), record(4)
+    grown = replace(wide, earlier_widths=(EarlierWidth(1, 5),))
+    assert [True, False, False] == [Router(CODE, AT_HOME).takes_all(one) for one in (narrow, wide, grown)]
+    assert not Router(CODE, (AT_HOME + 1) % 4).takes_all(narrow)
+    assert not Router(Partitioning(4, has_previous=True), 4).takes_all(narrow)
