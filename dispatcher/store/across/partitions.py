@@ -30,6 +30,8 @@ SERVICE_AWAY_SECONDS = 1.0
 """The first for a service: a fail-over may be over soon."""
 ROUTE_SECONDS = 2.0
 """For how long it is remembered over how many partitions a workspace is spread."""
+MOST_ROUTES = 1000
+"""Workspaces of which that is remembered at the same time."""
 AWAY = ConnectionError, RedisTimeout, OSError
 """Errors of redis-py that concern a whole server, not one partition."""
 
@@ -187,6 +189,9 @@ class Partitions:
         found = self.partitioning.all_of(workspace, number(width) or 1)
         if dialect is None:
             found += [one for one in self.all if one not in found]
+        self._routes.pop(workspace, None)
+        while len(self._routes) >= MOST_ROUTES:
+            del self._routes[next(iter(self._routes))]  # the one that was looked up first
         self._routes[workspace] = time.monotonic() + ROUTE_SECONDS, found
         return found
 

@@ -90,21 +90,22 @@ class QueueWriterAcross(QueueWriter):
 
     async def _spend(self, calls: Mapping[str, int], second: int) -> dict[str, int]:
         """How often each key was used in this second."""
-        spent: dict[str, int] = {}
-        for n, ids in _grouped(list(calls), self._home).items():
-            some = {id_: calls[id_] for id_ in ids}
-            try:
-                spent |= await self._partitions.ask(
-                    n,
-                    lambda n, some=some: self._at(n).spend(some, second),  # type: ignore[misc]
-                )
-            except RedisUnavailable:
-                if self._second != second:
-                    self._here.clear()
-                    self._second = second
-                self._here.update(some)
-                spent |= {id_: self._here[id_] for id_ in some}
-        return spent
+        places = _grouped(list(calls), self._home)
+        found = await asyncio.gather(
+            *(self._spend_at(n, {id_: calls[id_] for id_ in ids}, second) for n, ids in places.items())
+        )
+        return {id_: count for some in found for id_, count in some.items()}
+
+    async def _spend_at(self, n: int, calls: Mapping[str, int], second: int) -> dict[str, int]:
+        """As _spend, of keys of one partition; counted in this process if it does not answer."""
+        try:
+            return await self._partitions.ask(n, lambda n: self._at(n).spend(calls, second))
+        except RedisUnavailable:
+            if self._second != second:
+                self._here.clear()
+                self._second = second
+            self._here.update(calls)
+            return {id_: self._here[id_] for id_ in calls}
 
     def _at(self, n: int) -> QueueWriter:
         if n not in self._writers:
