@@ -54,6 +54,7 @@ class Asked:
     """The partitions where it may have begun, the oldest first."""
 
 
+BEHIND = Fault("status changes from before its width grew wait to be forwarded", is_soon_over=True)
 COPY_LATE = Fault("the workspace's record is at its home, and has not come to this partition yet")
 
 

@@ -10,7 +10,7 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
 from dispatcher.store.workspace_cache import WorkspaceCache
-from dispatcher.worker.batch import COPY_LATE, OF_THE_MACHINE, Batch, Fault, Rejection
+from dispatcher.worker.batch import BEHIND, COPY_LATE, OF_THE_MACHINE, Asked, Batch, Fault, Rejection
 from dispatcher.worker.earlier import EarlierPartitions
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.router import Router
@@ -75,7 +75,8 @@ class Preparer:
                 await asyncio.sleep(0)
         if batch.asked and self._earlier:
             places = await self._earlier.places(batch.asked)
-            for asked, began in zip(batch.asked, places, strict=True):
+            for asked, place in zip(batch.asked, places, strict=True):
+                began = BEHIND if place == asked.right and self._overtakes(batch, asked) else place
                 await self._add(batch, asked.entry, asked.change, began=began)
         return batch
 
@@ -138,6 +139,10 @@ class Preparer:
             if not workspace and isinstance(error, OF_THE_MACHINE):
                 raise
             batch.broke(workspace, entry, error)
+
+    def _overtakes(self, batch: Batch, asked: Asked) -> bool:
+        """Whether earlier changes of its message may wait on a route by an earlier width."""
+        return any(self._waits(batch, f"{asked.change.workspace} {number}") for number in asked.earlier)
 
     def _waits(self, batch: Batch, workspace: str) -> bool:
         """Whether entries of a workspace, or of a route, are put off."""

@@ -12,7 +12,7 @@ from dispatcher.model import LONGEST_TTL_SECONDS
 from dispatcher.store import known_messages
 from dispatcher.store.queue import QueueEntry
 from dispatcher.worker import earlier
-from dispatcher.worker.batch import Fault
+from dispatcher.worker.batch import Fault, Later
 from dispatcher.worker.router import Router
 from tasks.redis_server import RedisServer
 from tests.divided import stop
@@ -313,5 +313,29 @@ def test_it_is_over_some_time(two_urls: list[str]) -> None:
             assert router.asked(entry, one, grown, 5000 + 2 * week + 60_000) is None
             assert router.asked(entry, one, fresh, 5000) is None
             assert router.asked(entry, two, grown, 5000) is None
+
+    asyncio.run(work())
+
+
+def test_nothing_overtakes_what_waits_on_an_earlier_route(two_urls: list[str]) -> None:
+    """A change does not go to the partition by the new width while one of its message waits to be forwarded by the old width."""
+
+    async def work() -> None:
+        async with Installation(two_urls, P, {"acme": 2}, starts=False) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            await grow(its, P)
+            await asyncio.sleep(0.1)
+            uuid = next(one for one in moved(its, 2, P, 30) if its.code.of("acme", one, 2) != home.number)
+            before, right = its.code.of("acme", uuid, 2), its.code.of("acme", uuid, P)
+            await home.ledger.lead("t", 5000)
+            second = QueueEntry("2-0", [b"event", line(2, "acme", uuid)])
+            intake = home.intake
+            assert [right] == [*(await intake._preparer.prepare([second])).forwarded]
+            intake._put_off.add({f"acme {before}": Later(["1-0"])})
+            batch = await intake._preparer.prepare([second])
+            assert ({}, ["2-0"]) == (batch.forwarded, batch.later["acme"].ids)
+            batch = await intake._preparer.prepare([second], {f"acme {before}": False})
+            assert [right] == [*batch.forwarded]
 
     asyncio.run(work())
