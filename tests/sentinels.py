@@ -1,5 +1,6 @@
 """A primary, its replica and two sentinels as real processes on TCP ports."""
 
+import signal
 import socket
 import subprocess
 import time
@@ -82,6 +83,10 @@ class Sentinels:
         process = self._processes.pop(port)
         process.kill()
         process.wait()
+
+    def signal(self, port: int, number: signal.Signals) -> None:
+        """SIGSTOP freezes a server: its connections stay open, and it answers nothing."""
+        self._processes[port].send_signal(number)
 
     def start_server(self, port: int, *options: str) -> None:
         """Starts one server again."""

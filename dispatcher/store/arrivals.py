@@ -19,8 +19,9 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS, translated
 from dispatcher.store.keys import Keys
 from dispatcher.store.queue import Queue, QueueEntry
+from dispatcher.store.sentinel import BecameReplica, FollowsPrimary
 from dispatcher.store.servers import Node, Servers
-from dispatcher.store.wire import Argument, transport_of
+from dispatcher.store.wire import WATCH_SECONDS, Argument, transport_of
 
 ELSEWHERE = "MOVED ", "ASK ", "TRYAGAIN"
 """How a cluster's node says that it does not hold a key, or not all of a slot."""
@@ -97,10 +98,10 @@ class Arrivals:
         if now < self._next_check:
             return
         self._next_check = now + CHECK_SECONDS
-        try:
-            used = {self._servers.node(keys.partition) for keys in self._servers.keys}
-        except RedisUnavailable:
-            return  # of some partition it is not known now
+        used = set[Node]()
+        for keys in self._servers.keys:
+            with suppress(RedisUnavailable):  # no server of it is known now
+                used.add(self._servers.node(keys.partition))
         for node in self._listeners.keys() - used:
             self._close(self._listeners.pop(node))
             self._polled.discard(node)
@@ -166,10 +167,20 @@ class _Listener(asyncio.Protocol):
             await self._connection.connect()
             self._transport = transport_of(self._connection)
             self._transport.set_protocol(self)
+            self._watch_primary()
             await self._ask_to_tell()
         except Exception as error:  # whatever it is, another listener tries again
             self._broken(error)
             raise
+
+    def _watch_primary(self) -> None:
+        """Leaves a primary that the sentinels replaced: it may hang. The wire of the server asks them, once a second."""
+        if not self.is_open or not isinstance(self._connection, FollowsPrimary):
+            return
+        if self._connection.is_known_left:
+            self._broken(BecameReplica("the primary has become a replica"))
+        else:
+            asyncio.get_running_loop().call_later(WATCH_SECONDS, self._watch_primary)
 
     async def _ask_to_tell(self) -> None:
         try:

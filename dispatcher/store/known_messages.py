@@ -1,12 +1,13 @@
 """What one partition knows of status changes that came to another one: the eventId, the message, or what still waits on its queue."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import StatusChange
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
-from dispatcher.store.wire import PartitionWire
+from dispatcher.store.wire import Argument, PartitionWire
 
 LOOKED_AT_ONCE = 1000
 """Queue entries that one call looks at."""
@@ -22,14 +23,22 @@ class KnownMessages:
 
     async def known(self, changes: Sequence[StatusChange]) -> list[bool]:
         """Of each change, whether its eventId or its message is known there; one round trip. Raises RedisUnavailable."""
-        if not changes:
+        return [reply > 0 for reply in await self._all([("EXISTS", *self._keys_of(one)) for one in changes])]
+
+    async def are_forwarded(self, names: Sequence[str]) -> list[bool]:
+        """Of entries (as lua/forward.lua remembers them), whether they were forwarded there; one round trip. Raises RedisUnavailable."""
+        found = await self._all([("ZSCORE", self._keys.forwarded, name) for name in names])
+        return [reply is not None for reply in found]
+
+    async def _all(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        if not commands:
             return []
         with translated(self._url):
-            found = await self._wire.call_all([("EXISTS", *self._keys_of(one)) for one in changes])
+            found = await self._wire.call_all(commands)
             for reply in found:
                 if isinstance(reply, BaseException):
                     raise reply
-        return [reply > 0 for reply in found]
+        return found
 
     async def ping(self) -> None:
         """Returns if its server answers. Raises RedisUnavailable."""

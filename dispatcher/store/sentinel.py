@@ -219,6 +219,11 @@ class FollowsPrimary(redis.asyncio.sentinel.SentinelManagedConnection):
             return bool(await self.connection_pool.get_master_address() != (self.host, self.port))
         return False
 
+    @property
+    def is_known_left(self) -> bool:
+        """Whether another connection of the pool was told of another server since; asks nobody."""
+        return self.connection_pool.master_address not in (None, (self.host, self.port))
+
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """As redis-py's, but also sees READONLY in the error of a script."""
         try:

@@ -1,5 +1,6 @@
 """A batch of queue entries, sorted by what becomes of them: accepted, rejected, forwarded or put off."""
 
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -143,3 +144,11 @@ class Batch:
             self.rejected.append((entry, Rejection("internal_error", fault.text, workspace)))
         else:
             self.put_off(workspace, entry, fault)
+
+
+def name_of(entry: QueueEntry) -> str:
+    """What a partition remembers an entry by that is forwarded to it (lua/forward.lua).
+
+    The checksum tells it from one that had its id before a fail-over here.
+    """
+    return f"{entry.id} {zlib.crc32(entry.field(b'event')):08x}"

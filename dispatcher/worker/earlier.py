@@ -11,7 +11,7 @@ import structlog
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.known_messages import KnownMessages
-from dispatcher.worker.batch import Asked, Fault
+from dispatcher.worker.batch import Asked, Fault, name_of
 from dispatcher.worker.probe import EXPECTED, Probe
 
 SETTLE_MS = 5_000
@@ -83,9 +83,11 @@ class EarlierPartitions:
         workspaces = {one.workspace.id: one.workspace for one in asked}
         waits = {name: await self._waits(number, workspace) for name, workspace in workspaces.items()}
         known = await self._at(number).known([one.change for one in asked])
+        # what was forwarded there may not have been accepted yet, nor been taken off the queue here
+        there = await self._at(number).are_forwarded([f"{self._here} {name_of(one.entry)}" for one in asked])
         return {
-            one.entry.id: waits[one.workspace.id] or is_known
-            for one, is_known in zip(asked, known, strict=True)
+            one.entry.id: waits[one.workspace.id] or is_known or was_forwarded
+            for one, is_known, was_forwarded in zip(asked, known, there, strict=True)
         }
 
     async def _waits(self, number: int, workspace: Workspace) -> Fault | None:

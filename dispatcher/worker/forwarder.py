@@ -8,7 +8,6 @@ with the reply of the second step, the memory keeps them for the retention.
 
 import asyncio
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +18,7 @@ from dispatcher.store.known_messages import KnownMessages
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
-from dispatcher.worker.batch import Batch
+from dispatcher.worker.batch import Batch, name_of
 from dispatcher.worker.earlier import EarlierPartitions
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.probe import EXPECTED, Probe
@@ -91,7 +90,7 @@ class Forwarder:
         for first in range(0, len(left), MOST_ENTRIES):
             await self._ledger.forwarded(self._token, left[first : first + MOST_ENTRIES])
         for (target, some), count in zip(targets, sent, strict=True):
-            target.gone.update(_name(entry) for entry, _ in some[:count])
+            target.gone.update(name_of(entry) for entry, _ in some[:count])
             for entry, route in some[count:]:
                 batch.put_off(route, entry)
 
@@ -161,13 +160,8 @@ def _put_off_all(batch: Batch) -> None:
             batch.put_off(route, entry)
 
 
-def _name(entry: QueueEntry) -> str:
-    """What the target remembers an entry by; the checksum tells it from one that had its id before a fail-over here."""
-    return f"{entry.id} {zlib.crc32(entry.field(b'event')):08x}"
-
-
 def _named(entries: Sequence[tuple[QueueEntry, str]]) -> list[tuple[str, bytes]]:
-    return [(_name(entry), entry.field(b"event")) for entry, _ in entries]
+    return [(name_of(entry), entry.field(b"event")) for entry, _ in entries]
 
 
 def _parts(entries: Sequence[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,9 +21,14 @@ from dispatcher import AsyncDispatcher, Dispatcher
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store import sentinel as sentinel_module
 from dispatcher.store import wire as wire_module
+from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.connection import connect, connect_async, translated
+from dispatcher.store.keys import keys_of
+from dispatcher.store.ledger import Ledger
+from dispatcher.store.queue import QueueEntry
 from dispatcher.store.redis_url import with_authorities
 from dispatcher.store.sentinel import BecameReplica, NoPrimary, Why
+from dispatcher.store.servers import PlainServers
 from dispatcher.store.wire import Wire
 from tasks.actions.check_broker import look_at_broker
 from tasks.redis_server import RedisServer
@@ -484,3 +490,35 @@ def test_the_reason_is_copied() -> None:
     """A wire that cannot connect raises a copy of its error for each call."""
     error = NoPrimary(Why.DOWN)
     assert (error.args, error.advice) == (copy(error).args, copy(error).advice)
+
+
+def test_a_listener_leaves_a_primary_that_hangs(sentinels: Sentinels) -> None:
+    """A queue that is waited on is told of what comes to the new primary, though the old one keeps the connection open."""
+    sentinels.wait_whole()
+    old = sentinels.primary()
+
+    async def scene() -> None:
+        servers = PlainServers([sentinels.url], keys_of("hangs", 2))
+        arrivals, keys = Arrivals(servers), servers.keys[1]
+        await Ledger(servers.wire(1).call, keys).lead("me", 600_000)
+        queue = ToldQueue(servers.wire(1).call, keys, arrivals)
+        assert [] == await queue.read(10, 50)
+        with sentinels.server(old) as client:
+            assert 1 == client.wait(1, 30_000)
+        sentinels.signal(old, signal.SIGSTOP)
+        try:
+            found: list[QueueEntry] = []
+            async with asyncio.timeout(30):
+                while not found:
+                    with suppress(RedisUnavailable):  # between the two primaries
+                        found = await queue.read(10, 600_000)  # it leaves, and looks anew
+                        if not found:
+                            await servers.wire(1).call("XADD", keys.events, "*", "event", "{}")
+            assert [b"event", b"{}"] == found[0].fields
+        finally:
+            sentinels.signal(old, signal.SIGCONT)
+        assert old != sentinels.primary()
+        await arrivals.aclose()
+        await servers.aclose()
+
+    asyncio.run(scene())

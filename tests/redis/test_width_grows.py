@@ -12,7 +12,7 @@ from dispatcher.model import LONGEST_TTL_SECONDS
 from dispatcher.store import known_messages
 from dispatcher.store.queue import QueueEntry
 from dispatcher.worker import earlier
-from dispatcher.worker.batch import Fault, Later
+from dispatcher.worker.batch import Fault, Later, name_of
 from dispatcher.worker.router import Router
 from tasks.redis_server import RedisServer
 from tests.divided import stop
@@ -278,7 +278,7 @@ def test_what_has_just_grown_waits(two_urls: list[str], monkeypatch: pytest.Monk
             record = await home.workspaces.get("acme")
             assert record
             router, one = home.routing.router, change(workspace="acme", uuid=uuid)
-            asked = router.asked(QueueEntry("1-0", []), one, record, 6000)
+            asked = router.asked(QueueEntry("1-0", [b"event", b"{}"]), one, record, 6000)
             assert asked
             now = 5999
             asks = home.routing.earlier(lambda: now)
@@ -306,7 +306,10 @@ def test_it_is_over_some_time(two_urls: list[str]) -> None:
             fresh = await home.workspaces.get("acme")
             grown = await home.workspaces.update("acme", now_ms=5000, width=P)
             assert fresh
-            router, entry = Router(its.code, home.number, remembered_ms=60_000), QueueEntry("1-0", [])
+            router, entry = (
+                Router(its.code, home.number, remembered_ms=60_000),
+                QueueEntry("1-0", [b"event", b"{}"]),
+            )
             one, two = change(workspace="acme", uuid=uuid), change(workspace="acme", uuid=stays)
             week = LONGEST_TTL_SECONDS * 1000
             assert router.asked(entry, one, grown, 5000 + 2 * week + 59_999)
@@ -337,5 +340,33 @@ def test_nothing_overtakes_what_waits_on_an_earlier_route(two_urls: list[str]) -
             assert ({}, ["2-0"]) == (batch.forwarded, batch.later["acme"].ids)
             batch = await intake._preparer.prepare([second], {f"acme {before}": False})
             assert [right] == [*batch.forwarded]
+
+    asyncio.run(work())
+
+
+def test_what_was_forwarded_by_the_width_before(two_urls: list[str]) -> None:
+    """An entry that home put on a part's queue, and could not take off its own, is not put on another one's after a growth."""
+
+    async def work() -> None:
+        async with Installation(two_urls, P, starts=False) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            await grow(its, 2)
+            part = its.partitions[its.code.all_of("acme", 2)[1]]
+            uuid = next(one for one in moved(its, 2, P, 30) if its.code.of("acme", one, 2) == part.number)
+            await home.enqueue([line(1, "acme", uuid)])
+            [(id_, fields)] = await home.client.xrange(home.keys.events)
+            entry = QueueEntry(id_.decode(), [one for pair in fields.items() for one in pair])
+            await asyncio.sleep(0.2)
+            await grow(its, P)
+            await asyncio.sleep(0.2)  # later than what is looked for on the queue
+            await home.ledgers[part.number].forward(home.number, [(name_of(entry), line(1, "acme", uuid))])
+            home.start()
+            await until(lambda: home.has_queued(0))
+            for one in its.partitions:
+                if one is not home:
+                    one.start()
+            await until(its.is_empty)
+            assert {part.number: ["e1"]} == await all_accepted(its, uuid)
 
     asyncio.run(work())
