@@ -35,7 +35,7 @@ _GLOBALS = f"""local register = redis.register_function
 local function globals() return {LUA_NAMES} end
 local {LUA_NAMES}
 local function look_up_names()
-if not redis then {LUA_NAMES} = globals() end
+{LUA_NAMES} = globals()
 end
 """
 """Lua's names as locals of the library: a function of Redis finds a global only behind several tables.
@@ -70,15 +70,17 @@ def _function(name: str) -> str:
     lines, resets = ["do", "local function define()", "local KEYS, ARGV"], []
     for included in _INCLUDE.findall(script):
         defined, run = _split(fragment(included))
-        lines += [*defined, f"local function reset_{included}()", *run, "end"]
-        resets.append(f"  reset_{included}()")
+        lines += defined
+        if run:
+            lines += [f"local function reset_{included}()", *run, "end"]
+            resets.append(f"  reset_{included}()")
     defined, run = _split(_ALLOWS_OOM.sub("", script))
     # Lua allows a function 60 names from outside: so each fragment resets its own, and the body calls one function
     lines += ["local function reset()", *resets, "end", *defined]
     lines += [
         "local function run(keys, arguments)",
         "KEYS, ARGV = keys, arguments",
-        "look_up_names()",
+        "if not redis then look_up_names() end",
         "reset()",
         *run,
         "end",

@@ -84,7 +84,7 @@ local function read_claimed(endpoint, ids)
   for i, id in ipairs(ids) do keys[i] = key_of('event', endpoint.workspace, id) end
   keys[#ids + 1] = key_of('full')
   local texts = redis.call('MGET', unpack(keys))
-  keeps_body.delivered = texts[#keys] and 0 or DELIVERED_BODY_MS
+  keeps_body.delivered = texts[#keys] and '0' or DELIVERED_BODY_MS
   for i = 1, #ids do
     local entry = texts[i] and parse_entry(texts[i])
     if entry then
