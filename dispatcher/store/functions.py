@@ -71,11 +71,9 @@ def _function(name: str) -> str:
     for included in _INCLUDE.findall(script):
         defined, run = _split(fragment(included))
         lines += defined
-        if run:
-            lines += [f"local function reset_{included}()", *run, "end"]
-            resets.append(f"  reset_{included}()")
+        resets += run
     defined, run = _split(_ALLOWS_OOM.sub("", script))
-    # Lua allows a function 60 names from outside: so each fragment resets its own, and the body calls one function
+    # Lua allows a function 60 names from outside: so the body calls one function that resets those of all fragments
     lines += ["local function reset()", *resets, "end", *defined]
     lines += [
         "local function run(keys, arguments)",
@@ -99,11 +97,11 @@ def _split(text: str) -> tuple[list[str], list[str]]:
             defined.append(statement)
         elif not found:
             run.append(statement)
+        elif _CONSTANTS.fullmatch(found[1]) and not _OF_A_RUN.search(found[2]):
+            defined.append(statement)
         elif _EMPTY.fullmatch(found[2]):
             defined.append(statement)
             run += [f"if next({name}) then {name} = {{}} end" for name in found[1].split(", ")]
-        elif _CONSTANTS.fullmatch(found[1]) and not _OF_A_RUN.search(found[2]):
-            defined.append(statement)
         else:
             defined.append(f"local {found[1]}")
             run.append(statement.removeprefix("local "))

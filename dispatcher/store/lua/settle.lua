@@ -92,13 +92,14 @@ local function settle_endpoint(reply, endpoint_id, wanted, number)
   look_for_more(endpoint)
   local down = int(endpoint.down_since)
   if endpoint.failing > 0 then down = down .. '/' .. int(endpoint.failing) .. '/' .. int(endpoint.gone) end
-  local what = { endpoint.breaker, int(endpoint.pause), down, unpack(words) }
+  local what = endpoint.breaker .. ' ' .. int(endpoint.pause) .. ' ' .. down
+  if #words > 0 then what = what .. ' ' .. table.concat(words, ' ') end
   assess(endpoint)
   if wanted > 0 and endpoint.ready and endpoint.hinted_until <= now then
-    reply[#reply + 1] = 'claimed ' .. table.concat(what, ' ')
+    reply[#reply + 1] = 'claimed ' .. what
     claim(reply, endpoint, wanted, tonumber(lease_ms), hint_ms)
   else
-    reply[#reply + 1] = (take_hint(endpoint, hint_ms) and 'more ' or 'rest ') .. table.concat(what, ' ')
+    reply[#reply + 1] = (take_hint(endpoint, hint_ms) and 'more ' or 'rest ') .. what
     reschedule_after_ends(endpoint)
   end
 end

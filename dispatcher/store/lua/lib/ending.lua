@@ -20,7 +20,7 @@ end
 local function conclude(reply)
   leave_expiries()
   write_counts()
-  for _, value in ipairs(ends) do reply[#reply + 1] = value end
+  for i = 1, #ends do reply[#reply + 1] = ends[i] end
   return reply
 end
 
@@ -52,7 +52,7 @@ local function finish(workspace, id, entry, state, body_ms, answered, counted_as
   if answered ~= false then redis.call('PEXPIRE', key_of('answer', workspace, id), RETENTION_MS) end
   write_entry(workspace, id, entry, RETENTION_MS)
   if body_ms == '0' then redis.call('DEL', key_of('body', workspace, id)) end
-  leave_chain(entry.endpoint, entry.message, id)
+  if not entry.is_chainless then leave_chain(entry.endpoint, entry.message, id) end
   local expiry = workspace .. ':' .. id
   if expiries_to_add then expiries_to_add[expiry] = nil end
   ended_expiries[#ended_expiries + 1] = expiry
