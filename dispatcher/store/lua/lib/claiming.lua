@@ -91,8 +91,8 @@ do -- the rest is private to this file
     local more = endpoint.ready and 'more' or 'rest'
     local wait = endpoint.short_of_token and int(endpoint.token_at - now) or '0'
     local handed, n = endpoint.handed, #reply + 1
-    reply[n] = endpoint.id .. ' ' .. more .. ' ' .. wait .. ' ' .. int(#endpoint.given) .. ' ' .. endpoint.revision
-      .. ' ' .. endpoint.name
+    reply[n] = endpoint.id .. ' ' .. more .. ' ' .. wait .. ' ' .. int(#endpoint.given)
+      .. ' ' .. endpoint.revision .. ' ' .. endpoint.name
     for i = 1, #handed do reply[n + i] = handed[i] end
   end
 end

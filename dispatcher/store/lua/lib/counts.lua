@@ -63,7 +63,8 @@ do -- the rest is private to this file
 
   local function write_unit(unit, fields)
     local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
-    local key, life = key_of('stats', unit, number_of(unit, length)), unit == 'minute' and DAY or 8 * DAY
+    local number, life = number_of(unit, length), unit == 'minute' and DAY or 8 * DAY
+    local key = key_of('stats', unit, number)
     for field, n in pairs(fields) do
       local ok = write_counter(key, field, n, life, unit ~= 'minute')
       if not ok and string.find(problem, 'WRONGTYPE', 1, true) then return end -- the whole key

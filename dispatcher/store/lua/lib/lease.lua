@@ -10,7 +10,8 @@
 local function hand_over(endpoint, id, claim_number, attempt, expires, message, about, body)
   local n, handed = #endpoint.given, endpoint.handed
   endpoint.given[n + 1] = id
-  handed[2 * n + 1] = id .. ' ' .. claim_number .. ' ' .. attempt .. ' ' .. expires .. ' ' .. message .. ' ' .. about
+  handed[2 * n + 1] = id .. ' ' .. claim_number .. ' ' .. attempt .. ' ' .. expires
+    .. ' ' .. message .. ' ' .. about
   handed[2 * n + 2] = body
 end
 

@@ -89,7 +89,8 @@ local function read_claimed(endpoint, ids)
   for i = 1, #ids do
     local entry = texts[i] and parse_entry(texts[i])
     if entry then
-      entry.key, entries[ids[i]], chains[#chains + 1] = keys[i], entry, key_of('chain', endpoint.id, entry.message)
+      entry.key = keys[i]
+      entries[ids[i]], chains[#chains + 1] = entry, key_of('chain', endpoint.id, entry.message)
       with_lease_end = with_lease_end or entry.state ~= 'sending'
     end
   end
