@@ -35,7 +35,7 @@ _GLOBALS = f"""local register = redis.register_function
 local function globals() return {LUA_NAMES} end
 local {LUA_NAMES}
 local function look_up_names()
-if not redis then {LUA_NAMES} = globals() end
+{LUA_NAMES} = globals()
 end
 """
 """Lua's names as locals of the library: a function of Redis finds a global only behind several tables.
@@ -70,15 +70,15 @@ def _function(name: str) -> str:
     lines, resets = ["do", "local function define()", "local KEYS, ARGV"], []
     for included in _INCLUDE.findall(script):
         defined, run = _split(fragment(included))
-        lines += [*defined, f"local function reset_{included}()", *run, "end"]
-        resets.append(f"  reset_{included}()")
+        lines += defined
+        resets += run
     defined, run = _split(_ALLOWS_OOM.sub("", script))
-    # Lua allows a function 60 names from outside: so each fragment resets its own, and the body calls one function
+    # Lua allows a function 60 names from outside: so the body calls one function that resets those of all fragments
     lines += ["local function reset()", *resets, "end", *defined]
     lines += [
         "local function run(keys, arguments)",
         "KEYS, ARGV = keys, arguments",
-        "look_up_names()",
+        "if not redis then look_up_names() end",
         "reset()",
         *run,
         "end",
@@ -97,11 +97,11 @@ def _split(text: str) -> tuple[list[str], list[str]]:
             defined.append(statement)
         elif not found:
             run.append(statement)
+        elif _CONSTANTS.fullmatch(found[1]) and not _OF_A_RUN.search(found[2]):
+            defined.append(statement)
         elif _EMPTY.fullmatch(found[2]):
             defined.append(statement)
             run += [f"if next({name}) then {name} = {{}} end" for name in found[1].split(", ")]
-        elif _CONSTANTS.fullmatch(found[1]) and not _OF_A_RUN.search(found[2]):
-            defined.append(statement)
         else:
             defined.append(f"local {found[1]}")
             run.append(statement.removeprefix("local "))

@@ -51,7 +51,7 @@ PAIRS = {
 @pytest.mark.parametrize("expression", PAIRS)
 def test_same_key(expression: str) -> None:
     """The script builds the same key as Python."""
-    found = fakeredis.FakeRedis().eval(f"{fragment('prologue')}\nreturn {expression}", 1, KEYS.root)
+    found = fakeredis.FakeRedis().eval(f"{fragment('prologue')}\nreturn {expression}", 1, KEYS.root, 1, 1, 1)
     assert PAIRS[expression].encode() == found
 
 

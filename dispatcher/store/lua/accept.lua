@@ -54,13 +54,13 @@
 -- include message_lists
 -- include message_record
 local token, after, before, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = take(9)
-left_to_give, max_waiting = tonumber(most_given), tonumber(max_waiting)
+left_to_give, max_waiting = most_given + 0, max_waiting + 0
 
 -- If a workspace changed since its entries were rendered, all of them are left on the queue.
 local changed, changes, done = {}, {}, {}
 for _ = 1, take(1) do
   local workspace, revision, most_of_it = take(3)
-  left_of[workspace] = tonumber(most_of_it)
+  left_of[workspace] = most_of_it + 0
   local ok, found = guarded(workspace_of, workspace)
   if not ok or found.revision ~= revision then changed[workspace], changes[#changes + 1] = true, workspace end
 end
@@ -89,7 +89,7 @@ write_entries()
 
 -- ... then do what is needed once per endpoint, ...
 local hints, reply, n = {}, { 'accepted', now, '', '', '', '', '', '', 0 }, 0
-give_or_hint_all(reply, hints, broken, tonumber(lease_ms), hint_ms, tonumber(most_hinted))
+give_or_hint_all(reply, hints, broken, lease_ms + 0, hint_ms, most_hinted + 0)
 
 -- ... and only then write what marks them as done: expiries and queue.
 for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in callbacks do
@@ -100,7 +100,7 @@ end
 write_expiries()
 leave_queue(done)
 -- Message records come last: callbacks do not need them.
-keep_messages(kept_ms)
+if has_more() then keep_messages(kept_ms) end
 local recorded, why = {}, ''
 while has_more() do
   local entry, workspace, message, status, happened, sent, step, told, number = take(9)

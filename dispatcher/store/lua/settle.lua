@@ -39,9 +39,26 @@
 -- include breaker
 redis.call('DEL', PREFIX .. 'never')
 local hint_ms, delivered_body_ms, breaker_failures, first_pause_ms, max_pause_ms, lease_ms = take(6)
-DELIVERED_BODY_MS = tonumber(delivered_body_ms)
-FAILURES = tonumber(breaker_failures)
-FIRST_PAUSE_MS, MAX_PAUSE_MS = tonumber(first_pause_ms), tonumber(max_pause_ms)
+DELIVERED_BODY_MS, FAILURES = delivered_body_ms, breaker_failures + 0 -- the first is text, for commands
+FIRST_PAUSE_MS, MAX_PAUSE_MS = first_pause_ms + 0, max_pause_ms + 0
+
+-- Adds a word for each callback of one endpoint, and the ids of those that were recorded.
+local function settle_each(endpoint, callbacks, entries, words, done)
+  for id, claim_number, outcome, delay_ms, started, attempt, answer, health, retry_after_ms in callbacks do
+    local entry = entries[id]
+    local is_probe = entry and endpoint.pause > 0 and entry.lease_end == endpoint.pause
+    local word = settle_one(endpoint, id, entry, claim_number, outcome, delay_ms, started, attempt, answer)
+    words[#words + 1] = word
+    if word == 'ok' then
+      entries[id] = nil -- if it is there twice, the other one is stale
+      done[#done + 1] = id
+      learn(endpoint, health, retry_after_ms + 0, is_probe)
+      follow_failing(endpoint, health, attempt)
+      follow_duration(endpoint, attempt)
+      if outcome ~= 'delivered' then note_failure(endpoint, id, attempt, answer) end
+    end
+  end
+end
 
 -- Returns a word for each callback of one endpoint. The probe's lease ends when the pause does.
 local function settle_callbacks(endpoint, number)
@@ -52,23 +69,7 @@ local function settle_callbacks(endpoint, number)
     for i = 1, number do words[i] = 'stale' end
     return words
   end
-  local entries = read_claimed(endpoint, ids)
-  local ok, found = pcall(function()
-    for id, claim_number, outcome, delay_ms, started, attempt, answer, health, retry_after_ms in callbacks do
-      local entry = entries[id]
-      local is_probe = entry and endpoint.pause > 0 and entry.lease_end == endpoint.pause
-      local word = settle_one(endpoint, id, entry, claim_number, outcome, delay_ms, started, attempt, answer)
-      words[#words + 1] = word
-      if word == 'ok' then
-        entries[id] = nil -- if it is there twice, the other one is stale
-        done[#done + 1] = id
-        learn(endpoint, health, tonumber(retry_after_ms), is_probe)
-        follow_failing(endpoint, health, attempt)
-        follow_duration(endpoint, attempt)
-        if outcome ~= 'delivered' then note_failure(endpoint, id, attempt, answer) end
-      end
-    end
-  end)
+  local ok, found = pcall(settle_each, endpoint, callbacks, read_claimed(endpoint, ids), words, done)
   leave_expiries() -- those that were settled before an error are done: their settle is not repeated
   if #done > 0 then -- last
     redis.call('ZREM', key_of('leased', endpoint.id), unpack(done))
@@ -91,13 +92,14 @@ local function settle_endpoint(reply, endpoint_id, wanted, number)
   look_for_more(endpoint)
   local down = int(endpoint.down_since)
   if endpoint.failing > 0 then down = down .. '/' .. int(endpoint.failing) .. '/' .. int(endpoint.gone) end
-  local what = { endpoint.breaker, int(endpoint.pause), down, unpack(words) }
+  local what = endpoint.breaker .. ' ' .. int(endpoint.pause) .. ' ' .. down
+  if #words > 0 then what = what .. ' ' .. table.concat(words, ' ') end
   assess(endpoint)
   if wanted > 0 and endpoint.ready and endpoint.hinted_until <= now then
-    reply[#reply + 1] = 'claimed ' .. table.concat(what, ' ')
+    reply[#reply + 1] = 'claimed ' .. what
     claim(reply, endpoint, wanted, tonumber(lease_ms), hint_ms)
   else
-    reply[#reply + 1] = (take_hint(endpoint, hint_ms) and 'more ' or 'rest ') .. table.concat(what, ' ')
+    reply[#reply + 1] = (take_hint(endpoint, hint_ms) and 'more ' or 'rest ') .. what
     reschedule_after_ends(endpoint)
   end
 end
@@ -106,7 +108,7 @@ local reply = { 'settled', now }
 while has_more() do
   local endpoint_id, wanted, number = take(3)
   local length, next_endpoint = #reply, arguments_taken + 9 * number
-  local ok, found = pcall(settle_endpoint, reply, endpoint_id, tonumber(wanted), number)
+  local ok, found = pcall(settle_endpoint, reply, endpoint_id, wanted + 0, number)
   if not ok then -- the other endpoints are settled nevertheless
     while #reply > length do reply[#reply] = nil end
     reply[length + 1] = 'broken ' .. error_of(found)

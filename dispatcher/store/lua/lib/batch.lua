@@ -8,9 +8,10 @@ local function count_given(workspace, n)
   left_to_give, left_of[workspace] = left_to_give - n, left_of[workspace] and left_of[workspace] - n
 end
 
--- Keeps the endpoint's record longer than anything that refers to it; renews it once an hour.
-local function keep(endpoint, name)
-  if now - endpoint.seen < HOUR and endpoint.workspace then return endpoint end
+-- Keeps the endpoint's record longer than anything that refers to it; renews it once an hour:
+-- `h`, as load_endpoint returned it, tells when it did so last.
+local function keep(name, endpoint, h)
+  if now - (h[8] or 0) < HOUR and endpoint.workspace then return endpoint end
   local key = key_of('endpoint', endpoint.id)
   redis.call('HSET', key, 'name', name)
   guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint.id)
@@ -24,7 +25,7 @@ local touched, touched_ids, name_of = {}, {}, {}
 local function touch(endpoint_id)
   local endpoint = touched[endpoint_id]
   if not endpoint then
-    endpoint = keep(load_endpoint(endpoint_id, 'idle'), name_of[endpoint_id])
+    endpoint = keep(name_of[endpoint_id], load_endpoint(endpoint_id, 'idle', 'seen'))
     endpoint.given, endpoint.handed, endpoint.lane, endpoint.added, endpoint.counted = {}, {}, {}, 0, 0
     endpoint.lane_is_empty = left_to_give > 0
       and (endpoint.waiting == 0 or redis.call('EXISTS', key_of('lane', endpoint_id)) == 0)

@@ -6,9 +6,9 @@ local FIRST_PAUSE_MS, MAX_PAUSE_MS, FAILURES -- set by settle from its arguments
 local function load_learned(endpoint_id)
   local endpoint, h =
     load_endpoint(endpoint_id, 'all', 'failures', 'pause_ms', 'down_since', 'failing', 'gone', 'p95')
-  local function number(place) return not h[place] and 0 or tonumber(h[place]) end
-  endpoint.failures, endpoint.pause_ms, endpoint.down_since = number(9), number(10), number(11)
-  endpoint.failing, endpoint.gone, endpoint.p95 = number(12), number(13), tonumber(h[14])
+  endpoint.failures, endpoint.pause_ms = (h[8] or 0) + 0, (h[9] or 0) + 0
+  endpoint.down_since, endpoint.failing = (h[10] or 0) + 0, (h[11] or 0) + 0
+  endpoint.gone, endpoint.p95 = (h[12] or 0) + 0, tonumber(h[13])
   endpoint.breaker = 'same'
   return endpoint
 end
@@ -76,11 +76,11 @@ end
 
 local LEARNED = { 'window', 'failures', 'pause', 'pause_ms', 'down_since', 'failing', 'gone' }
 local function learned_of(endpoint)
-  local values = {}
-  for i = 1, #LEARNED do
-    values[LEARNED[i]] = endpoint[LEARNED[i]]
-  end
-  return values
+  return {
+    window = endpoint.window, failures = endpoint.failures, pause = endpoint.pause,
+    pause_ms = endpoint.pause_ms, down_since = endpoint.down_since, failing = endpoint.failing,
+    gone = endpoint.gone,
+  }
 end
 
 -- Writes what was learned about an endpoint since `before`.

@@ -22,17 +22,9 @@ local function heal_chain(workspace, endpoint_id, message)
   return head
 end
 
--- Keys of chains that are known not to exist: there is none if a message never had two callbacks waiting.
-local chainless = {}
-local function look_for_chains(chains)
-  if redis.call('EXISTS', unpack(chains)) > 0 then return end
-  for _, chain in ipairs(chains) do chainless[chain] = true end
-end
-
 -- Removes a callback from its chain by id; if it was the head, puts the next one into the lane first.
 local function leave_chain(endpoint_id, message, id)
   local chain = key_of('chain', endpoint_id, message)
-  if chainless[chain] then return end
   local head = redis.call('LINDEX', chain, 0)
   if not head then return end
   if head == id then

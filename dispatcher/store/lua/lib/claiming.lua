@@ -90,8 +90,9 @@ do -- the rest is private to this file
     reschedule(endpoint)
     local more = endpoint.ready and 'more' or 'rest'
     local wait = endpoint.short_of_token and int(endpoint.token_at - now) or '0'
-    reply[#reply + 1] =
-      table.concat({ endpoint.id, more, wait, int(#endpoint.given), endpoint.revision, endpoint.name }, ' ')
-    for _, value in ipairs(endpoint.handed) do reply[#reply + 1] = value end
+    local handed, n = endpoint.handed, #reply + 1
+    reply[n] = endpoint.id .. ' ' .. more .. ' ' .. wait .. ' ' .. int(#endpoint.given)
+      .. ' ' .. endpoint.revision .. ' ' .. endpoint.name
+    for i = 1, #handed do reply[n + i] = handed[i] end
   end
 end

@@ -17,7 +17,8 @@ end
 -- The hour's counter of what was delivered within `ms`: one of a row of counters, each 19 % (a quarter of an
 -- octave) wider than the one before.
 local function delivered_within(ms)
-  return 'd' .. int(4 * math.log(math.max(ms, 1)) / math.log(2) + 0.000001)
+  local TO_QUARTERS = 5.770780163555853 -- 4 / math.log(2)
+  return 'd' .. int(ms > 1 and math.log(ms) * TO_QUARTERS + 0.000001 or 0)
 end
 
 -- Takes the change for one endpoint, for a caller that writes it itself.
@@ -39,9 +40,11 @@ do -- the rest is private to this file
   end
 
   local function write_counter(key, field, n, life, in_table)
-    if redis.call('HINCRBY', key, field, int(n)) ~= n then return end
+    local ok, found = guarded_call('HINCRBY', key, field, int(n))
+    if found ~= n then return ok end
     if in_table then use_table(key) end
     redis.call('PEXPIRE', key, int(life))
+    return true
   end
 
   -- Below zero, the record was gone, and nothing would remove one that has only this field.
@@ -50,11 +53,20 @@ do -- the rest is private to this file
     if redis.call('HINCRBY', key, 'waiting', int(n)) < 0 then redis.call('HDEL', key, 'waiting') end
   end
 
+  -- The number of this minute, hour or day as text, which most runs share with the one before.
+  local last_numbers, last_texts = { minute = -1, hour = -1, day = -1 }, {}
+  local function number_of(unit, length)
+    local number = math.floor(now / length)
+    if last_numbers[unit] ~= number then last_numbers[unit], last_texts[unit] = number, int(number) end
+    return last_texts[unit]
+  end
+
   local function write_unit(unit, fields)
     local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
-    local key, life = key_of('stats', unit, int(now / length)), unit == 'minute' and DAY or 8 * DAY
+    local number, life = number_of(unit, length), unit == 'minute' and DAY or 8 * DAY
+    local key = key_of('stats', unit, number)
     for field, n in pairs(fields) do
-      local ok = guarded(write_counter, key, field, n, life, unit ~= 'minute')
+      local ok = write_counter(key, field, n, life, unit ~= 'minute')
       if not ok and string.find(problem, 'WRONGTYPE', 1, true) then return end -- the whole key
     end
   end

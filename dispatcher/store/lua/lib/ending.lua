@@ -12,7 +12,7 @@ local ends = {}
 local ended_expiries = {}
 local function leave_expiries()
   if #ended_expiries == 0 then return end
-  guarded(redis.call, 'ZREM', key_of('expiries'), unpack(ended_expiries))
+  guarded_call('ZREM', key_of('expiries'), unpack(ended_expiries))
   ended_expiries = {}
 end
 
@@ -20,7 +20,7 @@ end
 local function conclude(reply)
   leave_expiries()
   write_counts()
-  for _, value in ipairs(ends) do reply[#reply + 1] = value end
+  for i = 1, #ends do reply[#reply + 1] = ends[i] end
   return reply
 end
 
@@ -48,11 +48,11 @@ end
 local function finish(workspace, id, entry, state, body_ms, answered, counted_as, in_hour)
   entry.state, entry.ended = state, int(now - entry.accepted)
   if state ~= 'delivered' then list_end(workspace, id, entry) end
-  if body_ms ~= 0 then redis.call('PEXPIRE', key_of('body', workspace, id), body_ms or RETENTION_MS) end
+  if body_ms ~= '0' then redis.call('PEXPIRE', key_of('body', workspace, id), body_ms or RETENTION_MS) end
   if answered ~= false then redis.call('PEXPIRE', key_of('answer', workspace, id), RETENTION_MS) end
   write_entry(workspace, id, entry, RETENTION_MS)
-  if body_ms == 0 then redis.call('DEL', key_of('body', workspace, id)) end
-  leave_chain(entry.endpoint, entry.message, id)
+  if body_ms == '0' then redis.call('DEL', key_of('body', workspace, id)) end
+  if not entry.is_chainless then leave_chain(entry.endpoint, entry.message, id) end
   local expiry = workspace .. ':' .. id
   if expiries_to_add then expiries_to_add[expiry] = nil end
   ended_expiries[#ended_expiries + 1] = expiry

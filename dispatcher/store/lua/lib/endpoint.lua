@@ -13,7 +13,6 @@
 --     stopped            true: that, or its subscription is paused
 --     pause              end of its pause by the breaker or a Retry-After (ms since 1970; 0: none)
 --     tat                when the bucket of tokens would be empty (GCRA), ms since 1970
---     seen               when `keep` last renewed its record (lib/batch.lua), ms since 1970
 --   as computed by `assess`
 --     tokens, token_at   how many tokens it has now; when the next one comes
 --     interval           ms from one token to the next; nil: no limit
@@ -53,10 +52,10 @@ local function workspace_of(of)
     if dot then id, name = string.sub(of, 1, dot - 1), ':' .. string.sub(of, dot + 1) end
     local h = redis.call('HMGET', key_of('workspace', id), 'revision', 'ordering' .. name,
       'max_concurrency' .. name, 'rate_per_second' .. name, 'state' .. name, 'width')
-    local width = tonumber(h[6] or 1)
+    local width = (h[6] or 1) + 0
     workspaces[of] = {
       id = id, revision = h[1], ordering = h[2] or 'first_attempt', width = width,
-      max = math.ceil(tonumber(h[3] or MAX_CONCURRENCY) / width), rate = tonumber(h[4] or 0) / width,
+      max = math.ceil((h[3] or MAX_CONCURRENCY) / width), rate = (h[4] or 0) / width,
       is_paused = h[5] == 'paused',
     }
   end
@@ -65,24 +64,23 @@ end
 
 -- `skips`: whose leases are not counted: those of `idle` endpoints, where nothing waits by the record; or of
 -- `all`, for a caller that counts them itself.
--- `...`: more fields to read. Returns the endpoint, and the fields of its record; those of `...` begin at 9.
+-- `...`: more fields to read. Returns the endpoint, and the fields of its record; those of `...` begin at 8.
 local function load_endpoint(endpoint_id, skips, ...)
   local START_WINDOW, MAX_HINT_MS = 2, 60000
   local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
-    'stopped', 'tat', 'seen', 'waiting', ...)
+    'stopped', 'tat', 'waiting', ...)
   local of = h[1] and string.match(h[1], '^%S+')
   local limits = of and workspace_of(of) or { max = MAX_CONCURRENCY, rate = 0 }
-  local hinted_until = not h[3] and 0 or tonumber(h[3])
+  local hinted_until = (h[3] or 0) + 0
   if hinted_until > now + MAX_HINT_MS then hinted_until = 0 end -- Redis's clock went back
   return {
     id = endpoint_id, name = h[1] or '', workspace = limits.id, revision = limits.revision or '',
     ordering = limits.ordering, max = limits.max, rate = limits.rate,
-    window = math.min(tonumber(h[2] or START_WINDOW), limits.max),
-    hinted_until = hinted_until, pause = not h[4] and 0 or tonumber(h[4]), is_kept = h[5] ~= false,
+    window = math.min((h[2] or START_WINDOW) + 0, limits.max),
+    hinted_until = hinted_until, pause = (h[4] or 0) + 0, is_kept = h[5] ~= false,
     stopped = h[5] ~= false or limits.is_paused or false, tat = not h[6] and 0 or tonumber(h[6]),
-    seen = not h[7] and 0 or tonumber(h[7]), waiting = not h[8] and 0 or tonumber(h[8]),
-    lane_is_empty = false,
-    leased = (skips == 'all' or skips == 'idle' and h[8] == '0') and 0
+    waiting = (h[7] or 0) + 0, lane_is_empty = false,
+    leased = (skips == 'all' or skips == 'idle' and h[7] == '0') and 0
       or redis.call('ZCARD', key_of('leased', endpoint_id)),
   }, h
 end

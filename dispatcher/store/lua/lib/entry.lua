@@ -53,10 +53,11 @@ end
 
 -- `keep_ms`: how long it is kept; nil: without a TTL.
 local function write_entry(workspace, id, entry, keep_ms)
+  local key = entry.key or key_of('event', workspace, id)
   if keep_ms then
-    redis.call('SET', key_of('event', workspace, id), text_of(entry), 'PX', keep_ms)
+    redis.call('SET', key, text_of(entry), 'PX', keep_ms)
   else
-    redis.call('SET', key_of('event', workspace, id), text_of(entry))
+    redis.call('SET', key, text_of(entry))
   end
 end
 

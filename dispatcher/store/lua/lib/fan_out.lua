@@ -40,7 +40,7 @@ do -- the rest is private to this file
   -- Takes in one callback of a batch; returns its word.
   function accept_one(
     max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body)
-    local expires_at = math.min(tonumber(string.sub(stamp, 1, 16)), now) + ttl_ms
+    local expires_at = math.min(string.sub(stamp, 1, 16) + 0, now) + ttl_ms
     if is_other(id) then
       return accept_other(
         max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, expires_at, body)

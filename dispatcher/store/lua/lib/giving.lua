@@ -14,7 +14,7 @@ local hinted_of = {}
 local function give_or_hint(reply, hints, endpoint, lease_ms, hint_ms, most_hinted)
   write_lane(endpoint)
   if endpoint.added > 0 then
-    redis.call('HINCRBY', key_of('endpoint', endpoint.id), 'waiting', endpoint.added)
+    redis.call('HINCRBY', key_of('endpoint', endpoint.id), 'waiting', int(endpoint.added))
     endpoint.counted = endpoint.added
   end
   local workspace, given = endpoint.workspace, #endpoint.given
@@ -36,7 +36,8 @@ end
 
 -- The same for all endpoints with accepted callbacks except those in `broken`; adds those that break here.
 local function give_or_hint_all(reply, hints, broken, lease_ms, hint_ms, most_hinted)
-  for _, endpoint_id in ipairs(touched_ids) do
+  for i = 1, #touched_ids do
+    local endpoint_id = touched_ids[i]
     local length, given, endpoint = #reply, reply[9], not broken[endpoint_id] and touched[endpoint_id]
     if endpoint and not guarded(give_or_hint, reply, hints, endpoint, lease_ms, hint_ms, most_hinted) then
       broken[endpoint_id], reply[9] = true, given

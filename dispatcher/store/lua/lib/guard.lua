@@ -18,3 +18,10 @@ local function guarded(f, ...)
   problem = text
   return false
 end
+
+-- `redis.call`, guarded: costs less than Lua's `pcall`. For commands whose reply is a number.
+local function guarded_call(...)
+  local found = redis.pcall(...)
+  if type(found) == 'table' then return guarded(error, found) end
+  return true, found
+end

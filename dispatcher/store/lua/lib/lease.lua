@@ -9,8 +9,9 @@
 -- Gives one callback to the caller.
 local function hand_over(endpoint, id, claim_number, attempt, expires, message, about, body)
   local n, handed = #endpoint.given, endpoint.handed
-  local order = claim_number .. ' ' .. attempt .. ' ' .. expires
-  endpoint.given[n + 1], handed[2 * n + 1] = id, id .. ' ' .. order .. ' ' .. message .. ' ' .. about
+  endpoint.given[n + 1] = id
+  handed[2 * n + 1] = id .. ' ' .. claim_number .. ' ' .. attempt .. ' ' .. expires
+    .. ' ' .. message .. ' ' .. about
   handed[2 * n + 2] = body
 end
 

@@ -15,7 +15,7 @@ do -- the rest is private to this file
     entry.state = entry.attempts == '' and 'pending' or 'retrying'
     write_entry(endpoint.workspace, id, entry)
     redis.call('ZADD', key_of('lane', endpoint.id), int(now + delay_ms), id)
-    if leaves then leave_chain(endpoint.id, entry.message, id) end
+    if leaves and not entry.is_chainless then leave_chain(endpoint.id, entry.message, id) end
   end
 
   -- For `latest`: whether a newer one of its message was accepted meanwhile.
@@ -31,7 +31,7 @@ do -- the rest is private to this file
       finish(endpoint.workspace, id, entry, entry.state, keeps_body[outcome] or nil)
     else
       redis.call('ZADD', key_of('lane', endpoint.id), 'NX', int(now + delay_ms), id)
-      if entry.extra.left then leave_chain(endpoint.id, entry.message, id) end
+      if entry.extra.left and not entry.is_chainless then leave_chain(endpoint.id, entry.message, id) end
     end
   end
 
@@ -77,22 +77,26 @@ do -- the rest is private to this file
 end
 
 -- The entries of callbacks of one endpoint, by id. They have `lease_end`, when their lease ends, where that
--- matters: in a pause, whose probe is known by it; or if one is not `sending` any more. While Redis is full,
--- bodies of delivered callbacks go at once.
+-- matters: in a pause, whose probe is known by it; or if one is not `sending` any more; and `is_chainless` if
+-- no message of them has a chain: there is none if a message never had two callbacks waiting. While Redis is
+-- full, bodies of delivered callbacks go at once.
 local function read_claimed(endpoint, ids)
   local keys, chains, entries, with_lease_end = {}, {}, {}, endpoint.pause > 0
   for i, id in ipairs(ids) do keys[i] = key_of('event', endpoint.workspace, id) end
   keys[#ids + 1] = key_of('full')
   local texts = redis.call('MGET', unpack(keys))
-  keeps_body.delivered = texts[#keys] and 0 or DELIVERED_BODY_MS
+  keeps_body.delivered = texts[#keys] and '0' or DELIVERED_BODY_MS
   for i = 1, #ids do
     local entry = texts[i] and parse_entry(texts[i])
     if entry then
+      entry.key = keys[i]
       entries[ids[i]], chains[#chains + 1] = entry, key_of('chain', endpoint.id, entry.message)
       with_lease_end = with_lease_end or entry.state ~= 'sending'
     end
   end
-  if #chains > 0 then look_for_chains(chains) end
+  if #chains > 0 and redis.call('EXISTS', unpack(chains)) == 0 then
+    for _, entry in pairs(entries) do entry.is_chainless = entry.endpoint == endpoint.id end
+  end
   if with_lease_end then
     for i, lease_end in ipairs(redis.call('ZMSCORE', key_of('leased', endpoint.id), unpack(ids))) do
       if entries[ids[i]] then entries[ids[i]].lease_end = lease_end and tonumber(lease_end) end

@@ -13,7 +13,7 @@ local function key_of(kind, of, id)
   return of and PREFIX .. kind .. ':' .. of or PREFIX .. kind
 end
 
-local MAX_CONCURRENCY, RETENTION_MS = tonumber(ARGV[2]), ARGV[3] -- the second is text, for commands
+local MAX_CONCURRENCY, RETENTION_MS = ARGV[2] + 0, ARGV[3] -- the second is text, for commands
 local arguments_taken = 3
 
 -- The next `n` arguments.
@@ -43,10 +43,12 @@ end
 local function has_more() return arguments_taken < #ARGV end
 
 -- The one clock: Redis's, unless the caller gives a time (tests do). Milliseconds since 1970.
-local now = tonumber(ARGV[1])
-if not now then
+local now = ARGV[1]
+if now == '' then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
+else
+  now = now + 0 -- Lua's `tonumber` would parse the text twice
 end
 -- A whole number as text for a command: Redis itself would format it as a float, which takes longer. Most are
 -- small.
