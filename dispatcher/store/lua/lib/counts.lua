@@ -53,12 +53,12 @@ do -- the rest is private to this file
     if redis.call('HINCRBY', key, 'waiting', int(n)) < 0 then redis.call('HDEL', key, 'waiting') end
   end
 
-  -- The number of this minute, hour or day as text, which most runs share with the one before.
-  local last_numbers, last_texts = { minute = -1, hour = -1, day = -1 }, {}
+  -- The number of this minute, hour or day as text: a memo, as most runs have the same as the one before.
+  local memo_numbers, memo_texts = { minute = -1, hour = -1, day = -1 }, {}
   local function number_of(unit, length)
     local number = math.floor(now / length)
-    if last_numbers[unit] ~= number then last_numbers[unit], last_texts[unit] = number, int(number) end
-    return last_texts[unit]
+    if memo_numbers[unit] ~= number then memo_numbers[unit], memo_texts[unit] = number, int(number) end
+    return memo_texts[unit]
   end
 
   local function write_unit(unit, fields)
