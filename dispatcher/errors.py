@@ -137,6 +137,10 @@ class EnqueueInterrupted(RedisUnavailable):
         self.confirmed = list(confirmed)
 
 
+class ArchiveUnavailable(DispatcherError):
+    """The archive does not answer, or cannot serve now; nothing was changed, or it may be told again."""
+
+
 class NotLeader(DispatcherError):
     """Another worker leads intake now, or the queue was deleted; nothing was done."""
 

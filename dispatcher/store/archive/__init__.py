@@ -1,0 +1,1 @@
+"""What has ended, outside Redis: SQLite on one machine, or PostgreSQL."""

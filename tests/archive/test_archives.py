@@ -1,0 +1,86 @@
+"""What every archive does, on SQLite and on PostgreSQL."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from dispatcher.errors import ArchiveUnavailable
+from dispatcher.store.archive.archived_callback import ArchivedCallback, Kept
+from tests.archive.conftest import Run
+
+DAY_MS = 86_400_000
+DAY = 20_500
+ENTRY = "0123456789abcdef message.delivered d {accepted} {state} 1 endpoint7 m{message} 172800000 35 to=a,b\n3 12 {status}"
+
+
+def callback(
+    number: int, day: int = DAY, *, workspace: str = "acme", failed: bool = False
+) -> ArchivedCallback:
+    """One that ended that day."""
+    state, status = ("failed", "500 http_500") if failed else ("d", "200")
+    entry = ENTRY.format(accepted=day * DAY_MS + number, state=state, message=number % 10, status=status)
+    answer, body = (b"no \x00 luck", b"https://a.example\n{}") if failed else (None, None)
+    return Kept(
+        workspace, f"e{number}", entry.encode(), f"{workspace} https://a.example:443", answer, body
+    ).archived()
+
+
+def in_order(callbacks: Sequence[ArchivedCallback]) -> list[ArchivedCallback]:
+    """Sorted by workspace and id."""
+    return sorted(callbacks, key=lambda one: one.key)
+
+
+def test_what_is_put_is_got(run: Run) -> None:
+    """Each callback comes back as it was, and its entry byte for byte; what was never put is not there."""
+    some = [callback(n, DAY + n % 3, failed=n % 2 == 0) for n in range(1000)]
+    run(run.archive.put(some))
+    found = run(run.archive.get([("acme", f"e{n}") for n in range(1001)] + [("other", "e1")]))
+    assert in_order(some) == in_order(found)
+
+
+def test_told_again(run: Run) -> None:
+    """The same again, beside others, changes nothing; nor does it take an id of another workspace for the same."""
+    run(run.archive.put([callback(n) for n in range(500)]))
+    run(run.archive.put([callback(n) for n in range(250, 750)] + [callback(3, workspace="bluefin")]))
+    ids = [("acme", f"e{n}") for n in range(1000)] + [("bluefin", "e3")]
+    assert 751 == len(run(run.archive.get(ids)))
+
+
+def test_of_one_day(run: Run) -> None:
+    """Only what ended on the days that are named is looked for, where that is cheaper; and is found there."""
+    run(run.archive.put([callback(n, DAY + n) for n in range(3)]))
+    assert {"e1"} <= {one.id for one in run(run.archive.get([("acme", "e1")], [DAY + 1]))}
+
+
+def test_of_a_message(run: Run) -> None:
+    """The callbacks of a message come in order of acceptance, those of other messages and workspaces do not."""
+    run(run.archive.put([callback(13), callback(3), callback(4), callback(23, workspace="bluefin")]))
+    assert ["e3", "e13"] == [one.id for one in run(run.archive.of_message("acme", "m3"))]
+
+
+def test_remove(run: Run) -> None:
+    """What is removed is not there any more; what is not there is not counted."""
+    run(run.archive.put([callback(n) for n in range(10)]))
+    assert 2 == run(run.archive.remove([("acme", "e1"), ("acme", "e2"), ("acme", "e99"), ("bluefin", "e3")]))
+    assert 8 == len(run(run.archive.get([("acme", f"e{n}") for n in range(10)])))
+
+
+def test_days_that_are_over(run: Run) -> None:
+    """All that ended before a day is forgotten, and only that; days that come later find their place."""
+    run(run.archive.put([callback(n, DAY + n) for n in range(5)]))
+    assert 3 == run(run.archive.drop_days(DAY + 3))
+    run(run.archive.put([callback(9, DAY)]))
+    assert ["e3", "e4", "e9"] == sorted(
+        one.id for one in run(run.archive.get([("acme", f"e{n}") for n in range(10)]))
+    )
+
+
+def test_without_tables(run: Run) -> None:
+    """Its tables may be made again; a call without them says what is wrong, and the next one works once they are there."""
+    assert 1 == run(run.archive.version()) == run(run.archive.migrate())
+    run(run.archive.put([callback(1)]))
+    with pytest.raises(ArchiveUnavailable, match="cannot be used"):
+        run(run.archive.put([msgspec.structs.replace(callback(2), id=None)]))  # type: ignore[type-var]
+    run(run.archive.put([callback(3, DAY + 1, workspace="crest")]))
+    assert 2 == len(run(run.archive.get([("acme", "e1"), ("acme", "e2"), ("crest", "e3")])))
