@@ -84,8 +84,8 @@ picture: installed ## draw docs/demo.svg anew, from a run of the demo
 	@$(BIN)/dispatcher demo --picture docs/demo.svg
 
 lock: installed ## write requirements*.txt anew: the versions of constraints.txt with the hashes of all their files
-	@$(LOCK) --extra api --extra listen --extra build -o requirements.txt pyproject.toml
-	@$(LOCK) --extra api --extra listen --extra otel --extra build -o requirements-otel.txt pyproject.toml
+	@$(LOCK) --extra api --extra archive --extra listen --extra build -o requirements.txt pyproject.toml
+	@$(LOCK) --extra api --extra archive --extra listen --extra otel --extra build -o requirements-otel.txt pyproject.toml
 	@$(LOCK) --extra demo --extra build -o requirements-demo.txt pyproject.toml
 	@$(LOCK) --extra dev -o requirements-dev.txt pyproject.toml
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from bench.archive import KINDS, archive
 from bench.away import PHASES, away
 from bench.contenders import BARE, POOLS, Contenders, Size, customers, ratio
 from bench.fan_out import fan_out
@@ -222,6 +223,7 @@ TABLES: dict[str, tuple[Callable[[Contenders], str], int]] = {
     "fan-out": (fan_out, 2),
     "spans": (spans, 1),
     "partitions": (partitions, len(COUNTS) + 2),
+    "archive": (archive, len(KINDS)),
     "away": (away, len(PHASES)),
     "workers": (workers, 3),
     "durability": (durability, len(AOF)),

@@ -15,6 +15,7 @@ from dispatcher.rules.addresses import parse_callback_url, without_userinfo
 from dispatcher.rules.networks import nat64_prefix
 from dispatcher.rules.source_addresses import source_addresses
 from dispatcher.signing import key_of
+from dispatcher.store.archive.url import check_url
 from dispatcher.store.redis_url import split_url
 from dispatcher.store.topology import Topology
 
@@ -133,6 +134,12 @@ def _broker_url(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _archive_url(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        check_url(value.get_secret_value())
+    return value
+
+
 def _authorities(value: str | None) -> str | None:
     if value:
         try:
@@ -170,5 +177,6 @@ HttpUrl = Annotated[SecretStr | None, _EMPTY, AfterValidator(_http_url)]
 ProxyUrl = Annotated[SecretStr | None, _EMPTY, AfterValidator(_proxy_url)]
 RedisServer = Annotated[SecretStr, AfterValidator(_redis_url)]
 Broker = Annotated[SecretStr | None, _EMPTY, AfterValidator(_broker_url)]
+ArchiveUrl = Annotated[SecretStr | None, _EMPTY, AfterValidator(_archive_url)]
 Authorities = Annotated[str | None, _EMPTY, AfterValidator(_authorities)]
 """A file of certificate authorities."""

@@ -14,6 +14,7 @@ from config import environment, topology_rules
 from config.environment import ENCODING, PREFIX
 from config.setting_types import (
     MAX_SECONDS,
+    ArchiveUrl,
     Authorities,
     Broker,
     FernetKeys,
@@ -146,6 +147,14 @@ class Settings(BaseSettings):
     ledger_retention_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] = Field(
         604_800,
         description="how long the ledger remembers a callback after its end; at least the longest expiry",
+    )
+    archive_url: ArchiveUrl = Field(
+        None,
+        description="where callbacks that have ended are kept for long (docs/archive.md): sqlite:////path/of/a/file or"
+        " postgresql://user:password@host/database; empty: nowhere",
+    )
+    archive_retention_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
+        90, description="how long the archive keeps a callback after its end"
     )
     status_retention_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
         604_800,

@@ -15,6 +15,7 @@ DispatcherError
 ├── OtherSettings        the process's settings are not the installation's, which may have grown (an OtherFormat)
 ├── HasGrown             the installation is on other servers now (OtherSettings): docs/partitions.md
 ├── GrowthHasEnded       the installation needs its previous Redis no more (OtherSettings): docs/partitions.md
+├── ArchiveUnavailable   the archive does not answer, or cannot serve now: docs/archive.md
 ├── NotLeader            another worker leads intake now
 ├── Overtakes            another worker has read what comes before some entries of the queue
 └── EndpointBroken       the keys of one endpoint in Redis are damaged

@@ -32,6 +32,15 @@ COMMANDS = (
         "tasks.commands.grow:grow",
         "Copy workspaces and API keys of the one Redis before into the partitions, so that workers can lead them.",
     ),
+    Entry("archive", "", "The archive of what has ended."),
+    Entry(
+        "archive migrate",
+        "tasks.commands.archive:migrate",
+        "Make the archive's tables, or bring them to this version; workers do so too.",
+    ),
+    Entry(
+        "history", "tasks.commands.history:history", "Export what is in the archive, as JSON lines or CSV."
+    ),
     Entry("workspace", "", "Customers: dialect, callback URL, secrets, limits."),
     Entry(
         "workspace add",

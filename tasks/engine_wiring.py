@@ -115,7 +115,7 @@ async def engine(
     engine updates `metrics` and `health`; `publish` sends hints to some worker and runs in a thread.
     """
     spans = tracer(settings, name)
-    read_all()
+    read_all(archives=settings.archive_url is not None)
     dialects()  # loaded now, like the scripts: the files may be gone later, while a new version is installed
     servers = wiring.servers(settings)
     http = transport(settings, max_connections)

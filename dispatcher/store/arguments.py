@@ -46,6 +46,8 @@ class LedgerOptions:
     breaker_failures: int = 10
     breaker_pause_ms: int = 10_000
     breaker_max_pause_ms: int = 600_000
+    archives: bool = False
+    """Whether the installation has an archive: what ends is noted for it."""
 
 
 class ToAccept:

@@ -203,7 +203,7 @@ class Callbacks:
             pipe.get(self._keys.answer(workspace, event_id))
         with translated(self._url):
             rest = await pipe.execute() if entries else []
-        return [_stored(*one, *four) for one, four in zip(entries, _batched(rest, 4), strict=True)]
+        return [stored(*one, *four) for one, four in zip(entries, _batched(rest, 4), strict=True)]
 
 
 def _next_page(size: int) -> int:
@@ -215,7 +215,7 @@ def _batched(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield values[first : first + size]
 
 
-def _stored(
+def stored(
     id_: Id,
     entry: Entry,
     name: bytes | None,
@@ -223,6 +223,7 @@ def _stored(
     lease_end: float | None,
     answer: bytes | None,
 ) -> StoredCallback:
+    """A callback for display, from its entry and what is kept elsewhere: its endpoint's name, and the scores of its places."""
     workspace, event_id = id_
     return StoredCallback(
         event_id=event_id,

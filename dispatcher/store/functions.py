@@ -17,7 +17,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 
-from dispatcher.store.script_text import fragment, text_of
+from dispatcher.store.script_text import fragment, text_of, with_archive
 
 NAMES = ("accept", "claim", "settle", "wake")
 
@@ -46,22 +46,26 @@ _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 
 
 @functools.cache
-def library() -> tuple[str, str]:
-    """The library's name, which its content decides, and its text for FUNCTION LOAD."""
+def library(*, archives: bool = False) -> tuple[str, str]:
+    """The library's name, which its content decides, and its text for FUNCTION LOAD; `archives`: as script_text.source."""
     body = "\n".join(_function(name) for name in NAMES)
+    if archives:
+        body = with_archive(body)
     name = f"dispatcher_{hashlib.sha256(body.encode()).hexdigest()[:16]}"
     return name, f"#!lua name={name}\nlocal LIBRARY = '{name}'\n{_GLOBALS}{body}"
 
 
 @functools.cache
-def function_name(name: str) -> str:
+def function_name(name: str, *, archives: bool = False) -> str:
     """The name by which FCALL finds a script's function; no two libraries have the same."""
-    return f"{library()[0]}_{name}"
+    return f"{library(archives=archives)[0]}_{name}"
 
 
-def is_of_another_version(name: str) -> bool:
+def is_of_another_version(name: str, *, archives: bool = False) -> bool:
     """Whether a library of this name is ours, with another text."""
-    return name != library()[0] and re.fullmatch(r"dispatcher_[0-9a-f]{16}", name) is not None
+    return (
+        name != library(archives=archives)[0] and re.fullmatch(r"dispatcher_[0-9a-f]{16}", name) is not None
+    )
 
 
 def _function(name: str) -> str:

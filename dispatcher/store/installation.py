@@ -46,6 +46,15 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """What has ended and is not in the archive yet."""
+
+    count: int
+    oldest_ms: int
+    """When the first of it ended; now, if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unread:
     """Status changes on a queue that nobody reads."""
 
@@ -150,6 +159,14 @@ class Installation:
             expiring = await self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)
         queued_ms = int(first[0][0].split(b"-")[0]) if first else now_ms
         return Load(queued, waiting, queued_ms, expiring, now_ms)
+
+    async def to_archive(self) -> Backlog:
+        """What waits for the archive."""
+        with translated(self._url):
+            count = await self._client.xlen(self._keys.to_archive)
+            first = await self._client.xrange(self._keys.to_archive, count=1)
+            now_ms = await redis_now_ms(self._client)
+        return Backlog(count, int(first[0][0].split(b"-")[0]) if first else now_ms)
 
     async def memory(self) -> Memory:
         """The memory that Redis uses and may use."""

@@ -190,6 +190,11 @@ class Keys:
         """Zset: eventIds that ended failed, expired or superseded -> when. Retention, trimmed at each addition."""
         return f"{self.prefix}:ended:{workspace}:{state}"
 
+    @property
+    def to_archive(self) -> str:
+        """Stream: `workspace eventId` of each callback that has ended and is not in the archive yet, if there is an archive."""
+        return f"{self.prefix}:ended"
+
     def status(self, workspace: str, uuid: str) -> str:
         """String: what is known about a message (message_record.py). STATUS_RETENTION_SECONDS after its last change."""
         return f"{self.prefix}:status:{workspace}:{uuid}"

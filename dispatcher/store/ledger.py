@@ -73,7 +73,7 @@ class Ledger:
         self.options = options or LedgerOptions()
         self._of_all = self.options.max_concurrency, self.options.retention_ms
         self._call = call
-        self._scripts = Scripts(call, keys, url)
+        self._scripts = Scripts(call, keys, url, archives=self.options.archives)
         self._clock = clock
         self._on_end = on_end
         self.on_broken: Callable[[str, Sequence[str]], None] = lambda *_: None

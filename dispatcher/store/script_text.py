@@ -46,14 +46,21 @@ def text_of(name: str) -> str:
     return (_FOLDER / f"{name}.lua").read_text()
 
 
+def with_archive(text: str) -> str:
+    """A text as an installation with an archive has it: what ends is noted in `ended`. Others pay nothing for it."""
+    return text.replace("local ARCHIVES = false", "local ARCHIVES = true")
+
+
 @functools.cache
-def source(name: str) -> str:
-    """What Redis gets: the assembled script.
+def source(name: str, *, archives: bool = False) -> str:
+    """What Redis gets: the assembled script; `archives`: the installation has an archive.
 
     All that follows the prologue is one function. So the functions in it find the prologue's names in their outer
     function; Lua searches for a local of the script itself each time a function that uses it is made, in each run.
     """
     head, prologue, rest = assembled(name).partition(fragment("prologue"))
+    if archives:
+        rest = with_archive(rest)
     return f"{head}{prologue}return (function() {rest}\nend)()\n"
 
 
@@ -64,6 +71,6 @@ def fragment(name: str) -> str:
 
 
 @functools.cache
-def sha(name: str) -> str:
+def sha(name: str, *, archives: bool = False) -> str:
     """The SHA-1 by which EVALSHA finds a script."""
-    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(source(name, archives=archives).encode(), usedforsecurity=False).hexdigest()

@@ -15,18 +15,19 @@ from dispatcher.store.wire import Argument, Call
 log = structlog.get_logger()
 
 
-def read_all() -> None:
+def read_all(*, archives: bool = False) -> None:
     """Reads every script now, because an upgrade may replace the files while the process runs. Raises OSError."""
     for name in NAMES:
-        sha(name)
-    functions.library()
+        sha(name, archives=archives)
+    functions.library(archives=archives)
 
 
 class Scripts:
-    """Runs scripts on one Redis; many coroutines may call at once."""
+    """Runs scripts on one Redis; many coroutines may call at once. `archives`: as script_text.source."""
 
-    def __init__(self, call: Call, keys: Keys, url: str) -> None:
+    def __init__(self, call: Call, keys: Keys, url: str, *, archives: bool = False) -> None:
         self._call = call
+        self._archives = archives
         self._root = keys.root
         self._url = url
         self._uses_functions = True
@@ -45,17 +46,23 @@ class Scripts:
                     return found
             sent = time.monotonic()
             try:
-                return await self._call("EVALSHA", sha(name), 1, self._root, *args), sent
+                return await self._call(
+                    "EVALSHA", sha(name, archives=self._archives), 1, self._root, *args
+                ), sent
             except NoScriptError:  # Redis was restarted, or its scripts flushed; the whole text always works
                 sent = time.monotonic()
-                return await self._call("EVAL", source(name), 1, self._root, *args), sent
+                return await self._call(
+                    "EVAL", source(name, archives=self._archives), 1, self._root, *args
+                ), sent
 
     async def _run_function(self, name: str, args: tuple[Argument, ...]) -> tuple[list[Any], float] | None:
         """Runs a script as a function; None if nothing ran, and the script itself has to."""
         for _ in range(2):
             sent = time.monotonic()
             try:
-                return await self._call("FCALL", functions.function_name(name), 1, self._root, *args), sent
+                return await self._call(
+                    "FCALL", functions.function_name(name, archives=self._archives), 1, self._root, *args
+                ), sent
             except OutOfMemoryError:  # Redis refuses a function at once; a script may have nothing to write
                 return None
             except ResponseError as error:
@@ -83,7 +90,7 @@ class Scripts:
     async def _load(self) -> bool:
         """Loads the library; False if it is not there now."""
         try:
-            await self._call("FUNCTION", "LOAD", "REPLACE", functions.library()[1])
+            await self._call("FUNCTION", "LOAD", "REPLACE", functions.library(archives=self._archives)[1])
         except OutOfMemoryError:
             return False
         except ResponseError as error:  # an ACL, or a service that has no functions
@@ -101,7 +108,7 @@ class Scripts:
         try:
             for found in await self._call("FUNCTION", "LIST", "LIBRARYNAME", "dispatcher_*"):
                 raw = found[b"library_name"] if isinstance(found, dict) else found[1]  # RESP3 and RESP2
-                if functions.is_of_another_version(raw.decode()):
+                if functions.is_of_another_version(raw.decode(), archives=self._archives):
                     await self._call("FUNCTION", "DELETE", raw)
         except ResponseError as error:  # somebody else deleted it, or we may not
             if is_for_now(error):

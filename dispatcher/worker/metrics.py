@@ -51,6 +51,12 @@ class Metrics:
         self.breakers: Counter[str] = Counter(opened=0, closed=0)
         """Endpoints that paused (opened) and recovered (closed)."""
         self.redis_errors = 0
+        self.archived = 0
+        """Callbacks that were put into the archive."""
+        self.archive_errors = 0
+        """Batches that the archive did not take."""
+        self.archive_seconds = Histogram(SECONDS)
+        """Duration of a batch."""
         self.lease_losses = 0
         """Results that were not recorded, because the callback's lease was lost."""
         self.turns = 0

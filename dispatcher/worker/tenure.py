@@ -7,6 +7,7 @@ from contextlib import suppress
 import structlog
 
 from dispatcher.errors import OtherFormat, RedisUnavailable
+from dispatcher.worker.archiver import Archiver
 from dispatcher.worker.intake import Intake
 from dispatcher.worker.waker import Waker
 
@@ -29,12 +30,17 @@ class Tenure:
         intake: Intake,
         waker: Waker,
         agree: Callable[[], Awaitable[None]] | None = None,
+        archiver: Archiver | None = None,
     ) -> None:
-        """`agree` brings the partition's data to this version's format first; None: it has been."""
+        """`agree` brings the partition's data to this version's format first; None: it has been.
+
+        `archiver` takes what has ended to the archive, if there is one.
+        """
         self.partition = partition
         self.intake = intake
         self._waker = waker
         self._agree = agree
+        self._archiver = archiver
 
     def owned(self) -> frozenset[int]:
         """The partition, if this worker has its lease; else nothing."""
@@ -46,6 +52,7 @@ class Tenure:
             return
         intake = asyncio.create_task(self.intake.run())
         waker = asyncio.create_task(self._waker.run(stopping))
+        archiver = asyncio.create_task(self._archiver.run(stopping)) if self._archiver else None
         stopped = asyncio.ensure_future(stopping.wait())
         try:
             done, _ = await asyncio.wait({intake, waker, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -55,7 +62,7 @@ class Tenure:
             await intake
             await waker
         finally:
-            for task in (intake, waker, stopped):
+            for task in (intake, waker, stopped, *([archiver] if archiver else ())):
                 task.cancel()
         await self._waker.end()
 

@@ -17,6 +17,7 @@ from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import problems
 from dispatcher.store.installation import Installation
 from tasks import tables, wiring
+from tasks.actions.check_archive import look_at_archive
 from tasks.actions.check_broker import look_at_broker
 from tasks.actions.check_previous import look_at_previous
 from tasks.actions.check_servers import look_at_servers, partitions, unread
@@ -56,6 +57,7 @@ async def look(settings: Settings) -> list[Finding]:
             *unread(await store.installation.unread(), settings.key_prefix, now_ms),
             *partitions(store),
             *await look_at_previous(settings),
+            *await look_at_archive(store),
         ]
 
 

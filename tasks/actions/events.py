@@ -12,6 +12,7 @@ from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import ENDS, State
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace
+from dispatcher.store.archive.history import History
 from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import StoredCallback
@@ -75,8 +76,13 @@ class Filter:
         return parse_callback_url(self.endpoint, allow_http=True).origin if self.endpoint else None
 
 
-async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCallback]:
-    """The matching events: latest end first, or soonest expiry first if waiting. Raises NotFound, InvalidInput."""
+async def chosen(
+    store: wiring.Store, asked: Filter, history: History | None = None
+) -> AsyncIterator[StoredCallback]:
+    """The matching events: latest end first, or soonest expiry first if waiting. Raises NotFound, InvalidInput.
+
+    Those of Redis, unless `history` is given, which may have more that have ended.
+    """
     workspace = await store.workspaces.require(asked.workspace) if asked.workspace else None
     if workspace and asked.subscription:
         subscription(workspace, asked.subscription)  # raises NotFound
@@ -86,7 +92,7 @@ async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCall
     else:
         names = [asked.workspace] if asked.workspace else await store.workspaces.names()
         since_ms, until_ms = span(asked, now_ms)
-        found = store.callbacks.ended(names, State(asked.state), since_ms, until_ms)
+        found = (history or store.callbacks).ended(names, State(asked.state), since_ms, until_ms)
     is_known = origin is None
     async for event in found:
         is_known = is_known or origin == event.endpoint
@@ -141,7 +147,7 @@ async def of_message(store: wiring.Store, message: str, workspace: str | None) -
     found, problem = list[StoredCallback](), None
     for name in names:
         try:
-            found += await store.callbacks.of_message(name, message)
+            found += await store.history.of_message(name, message)
         except RedisUnavailable as error:
             problem = error
     if problem and not (found and store.absent.partitions):  # else the command says what may be missing

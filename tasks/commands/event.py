@@ -42,11 +42,11 @@ def show(
 
     async def work() -> tuple[StoredCallback, list[StoredCallback], str, int, Schedule, States] | None:
         async with wiring.store(settings) as store:
-            event = await store.callbacks.get(workspace, event_id)
+            event = await store.history.get(workspace, event_id)
             if event is None:
                 await store.workspaces.require(workspace)  # raises NotFound for an unknown workspace
                 return None
-            others = await store.callbacks.others(event)
+            others = await store.history.others(event)
             by = await _schedule(store, event, settings.max_attempts)
             next_, states = await _next_step(store, event, by), await _states(store, [event, *others])
             return event, others, next_, await store.installation.now_ms(), by, states
@@ -111,7 +111,7 @@ def list_(
         async with wiring.store(settings) as store:
             now_ms, queued = await store.installation.now_ms(), 0
             if asked:
-                found = await events.page(events.chosen(store, asked), offset, limit + 1)
+                found = await events.page(events.chosen(store, asked, store.history), offset, limit + 1)
             else:
                 found = (await events.of_message(store, message or "", workspace))[offset:][: limit + 1]
                 queued, _ = await store.installation.waiting()

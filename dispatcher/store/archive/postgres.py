@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.errors import UniqueViolation
 
-from dispatcher.errors import ArchiveUnavailable, OtherFormat
+from dispatcher.errors import ArchiveUnavailable, InvalidInput
+from dispatcher.store.archive.archive import STATUS, After, known_version
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 
 T = TypeVar("T")
@@ -58,6 +59,18 @@ CREATE TABLE dispatcher.callback (
     UNIQUE (workspace, id, ended_at)
 ) PARTITION BY RANGE (ended_at);
 CREATE INDEX ON dispatcher.callback (workspace, message);
+CREATE INDEX ON dispatcher.callback (workspace, state, ended_at);
+"""
+VIEW = f"""
+CREATE VIEW dispatcher.history AS
+SELECT workspace.name AS workspace, split_part(callback.id, '.', 1) AS event_id, split_part(callback.id, '.', 2) AS subscription,
+    message AS message_id, {STATUS} AS status, event_type.name AS event_type, split_part(endpoint.name, ' ', 2) AS endpoint, state,
+    accepted_at, ended_at, extract(epoch FROM ended_at - accepted_at)::float8 AS seconds, attempts, http_status,
+    nullif(error, '-') AS error
+FROM dispatcher.callback
+JOIN dispatcher.workspace ON workspace.number = callback.workspace
+JOIN dispatcher.endpoint ON endpoint.number = callback.endpoint
+JOIN dispatcher.event_type ON event_type.number = callback.event_type;
 """
 COLUMNS = (
     "accepted_at, ended_at, life_ms, workspace, endpoint, event_type, claims, attempts, http_status, status, state, id, message, "
@@ -105,6 +118,10 @@ class PostgresArchive:
     async def put(self, callbacks: Sequence[ArchivedCallback]) -> None:
         """As Archive.put. Those of a batch that is told again are compared row by row, which takes longer."""
         await self._run(lambda db: self._prepare(db, callbacks))
+        if again := [
+            one for one in callbacks if "base=" in one.extra
+        ]:  # they had ended before, and were replayed
+            await self._run(lambda db: _remove_older(db, again))
         rows = [self._row(one) for one in sorted(callbacks, key=lambda one: one.key)]
         try:
             await self._run(lambda db: _copy(db, "dispatcher.callback", rows))
@@ -130,6 +147,30 @@ class PostgresArchive:
             " WHERE workspace.name = %s AND message = %s ORDER BY accepted_at, callback.id"
         )
         return await self._run(lambda db: _read(db, query, [workspace, message]))
+
+    async def ended(
+        self,
+        workspaces: Collection[str] | None,
+        state: str,
+        since_ms: int,
+        until_ms: int,
+        after: After | None,
+        limit: int,
+    ) -> list[ArchivedCallback]:
+        """As Archive.ended."""
+        where, values = "ended_at BETWEEN %s AND %s", list[Any]([_time(since_ms), _time(until_ms)])
+        if workspaces is not None:
+            where, values = f"{where} AND workspace.name = ANY(%s)", [*values, list(workspaces)]
+        if state:
+            where, values = f"{where} AND state = %s", [*values, state]
+        if after:
+            where += ' AND (ended_at, workspace.name COLLATE "C", callback.id COLLATE "C") < (%s, %s, %s)'
+            values += [_time(after[0]), *after[1:]]
+        query = (
+            f"SELECT {READ} FROM dispatcher.workspace {OF_WORKSPACE} {NAMES} WHERE {where}"
+            ' ORDER BY ended_at DESC, workspace.name COLLATE "C" DESC, callback.id COLLATE "C" DESC LIMIT %s'
+        )
+        return await self._run(lambda db: _read(db, query, [*values, limit]))
 
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""
@@ -167,6 +208,8 @@ class PostgresArchive:
             yield
         except UniqueViolation:
             raise
+        except psycopg.DataError as error:
+            raise InvalidInput(f"the archive cannot keep this: {' '.join(str(error).split())}") from error
         except psycopg.Error as error:
             self._numbers, self._days = {}, set()  # what was rolled back; and next it may be another server
             why = " ".join(str(error).split())
@@ -185,8 +228,8 @@ class PostgresArchive:
 
     def _row(self, one: ArchivedCallback) -> tuple[object, ...]:
         return (
-            EPOCH + timedelta(milliseconds=one.accepted_ms),
-            EPOCH + timedelta(milliseconds=one.ended_ms),
+            _time(one.accepted_ms),
+            _time(one.ended_ms),
             one.life_ms,
             self._numbers["workspace", one.workspace],
             self._numbers["endpoint", one.endpoint, one.endpoint_name],
@@ -217,18 +260,15 @@ async def _version(db: Connection) -> int:
     if not found or found[0] is None:
         return 0
     version = await (await db.execute("SELECT version FROM dispatcher.archive")).fetchone()
-    return int(version[0]) if version else 0
+    return known_version(int(version[0]) if version else 0, VERSION)
 
 
 async def _migrate(db: Connection) -> int:
     await db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     found = await _version(db)
-    if found > VERSION:
-        raise OtherFormat(
-            f"the archive has version {found}, and this program knows {VERSION}: upgrade the program"
-        )
     if not found:
         await db.execute(SCHEMA)
+        await db.execute(VIEW)
         await db.execute("INSERT INTO dispatcher.archive VALUES (%s)", [VERSION])
     return VERSION
 
@@ -243,6 +283,10 @@ async def _number(db: Connection, table: str, of: Sequence[str]) -> int:
     ).fetchone()
     assert found
     return int(found[0])
+
+
+def _time(ms: int) -> datetime:
+    return EPOCH + timedelta(milliseconds=ms)
 
 
 def _day(number: int) -> datetime:
@@ -280,6 +324,16 @@ async def _copy(db: Connection, table: str, rows: Sequence[tuple[object, ...]]) 
         copy.set_types(TYPES)
         for row in rows:
             await copy.write_row(row)
+
+
+async def _remove_older(db: Connection, callbacks: Sequence[ArchivedCallback]) -> None:
+    """Takes out what an earlier end of these callbacks left."""
+    await db.execute(
+        "DELETE FROM dispatcher.callback USING unnest(%s::text[], %s::text[], %s::timestamptz[]) AS told (workspace, id, ended_at),"
+        " dispatcher.workspace WHERE workspace.name = told.workspace AND callback.workspace = workspace.number"
+        " AND callback.id = told.id AND callback.ended_at < told.ended_at",
+        [*_columns([one.key for one in callbacks]), [_time(one.ended_ms) for one in callbacks]],
+    )
 
 
 async def _add_missing(db: Connection, rows: Sequence[tuple[object, ...]]) -> None:

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from dispatcher.errors import ArchiveUnavailable, OtherFormat
+from dispatcher.errors import ArchiveUnavailable
+from dispatcher.store.archive.archive import STATUS, After, known_version
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 
 T = TypeVar("T")
@@ -50,6 +51,22 @@ CREATE TABLE callback (
 );
 CREATE INDEX callback_message ON callback (workspace, message);
 CREATE INDEX callback_ended ON callback (ended_ms);
+CREATE INDEX callback_state ON callback (workspace, state, ended_ms);
+"""
+VIEW = f"""
+CREATE VIEW history AS
+SELECT workspace.name AS workspace,
+    substr(callback.id || '.', 1, instr(callback.id || '.', '.') - 1) AS event_id,
+    substr(callback.id, instr(callback.id || '.', '.') + 1) AS subscription,
+    message AS message_id, {STATUS} AS status, event_type.name AS event_type,
+    substr(endpoint.name, instr(endpoint.name, ' ') + 1) AS endpoint, state,
+    strftime('%Y-%m-%d %H:%M:%f', accepted_ms / 1000.0, 'unixepoch') AS accepted_at,
+    strftime('%Y-%m-%d %H:%M:%f', ended_ms / 1000.0, 'unixepoch') AS ended_at,
+    (ended_ms - accepted_ms) / 1000.0 AS seconds, attempts, http_status, nullif(error, '-') AS error
+FROM callback
+JOIN workspace ON workspace.number = callback.workspace
+JOIN endpoint ON endpoint.number = callback.endpoint
+JOIN event_type ON event_type.number = callback.event_type;
 """
 SELECT = """
 SELECT workspace.name, callback.id, endpoint.id, endpoint.name, message, event_type.name, status, state, accepted_ms, ended_ms,
@@ -63,7 +80,10 @@ INSERT = """
 INSERT INTO callback
 SELECT (SELECT number FROM workspace WHERE name = ?), ?, (SELECT number FROM endpoint WHERE id = ? AND name = ?), ?,
     (SELECT number FROM event_type WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE true ON CONFLICT (workspace, id) DO NOTHING
+WHERE true ON CONFLICT (workspace, id) DO UPDATE SET state = excluded.state, ended_ms = excluded.ended_ms, life_ms = excluded.life_ms,
+    claims = excluded.claims, attempts = excluded.attempts, http_status = excluded.http_status, error = excluded.error,
+    records = excluded.records, extra = excluded.extra, answer = excluded.answer, body = excluded.body
+WHERE excluded.ended_ms > callback.ended_ms
 """
 
 
@@ -95,6 +115,31 @@ class SqliteArchive:
         """As Archive.of_message."""
         where = "WHERE workspace.name = ? AND message = ? ORDER BY accepted_ms, callback.id"
         return await self._run(lambda db: _read(db, where, [workspace, message]))
+
+    async def ended(
+        self,
+        workspaces: Collection[str] | None,
+        state: str,
+        since_ms: int,
+        until_ms: int,
+        after: After | None,
+        limit: int,
+    ) -> list[ArchivedCallback]:
+        """As Archive.ended."""
+        where, values = "WHERE ended_ms BETWEEN ? AND ?", list[Any]()
+        values += [since_ms, until_ms]
+        if workspaces is not None:
+            where += f" AND workspace.name IN ({', '.join('?' * len(workspaces))})"
+            values += workspaces
+        if state:
+            where, values = f"{where} AND state = ?", [*values, state]
+        if after:
+            where, values = (
+                f"{where} AND (ended_ms, workspace.name, callback.id) < (?, ?, ?)",
+                [*values, *after],
+            )
+        where += " ORDER BY ended_ms DESC, workspace.name DESC, callback.id DESC LIMIT ?"
+        return await self._run(lambda db: _read(db, where, [*values, limit]))
 
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""
@@ -135,7 +180,7 @@ class SqliteArchive:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, BUSY_SECONDS, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = FULL")
     return connection
 
 
@@ -150,17 +195,13 @@ def _translated(path: Path) -> Iterator[None]:
 def _version(db: sqlite3.Connection) -> int:
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'archive'").fetchone():
         return 0
-    return int(db.execute("SELECT version FROM archive").fetchone()[0])
+    return known_version(int(db.execute("SELECT version FROM archive").fetchone()[0]), VERSION)
 
 
 def _migrate(db: sqlite3.Connection) -> int:
     found = _version(db)
-    if found > VERSION:
-        raise OtherFormat(
-            f"the archive has version {found}, and this program knows {VERSION}: upgrade the program"
-        )
     if not found:
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} INSERT INTO archive VALUES ({VERSION}); COMMIT")
+        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {VIEW} INSERT INTO archive VALUES ({VERSION}); COMMIT")
     return VERSION
 
 

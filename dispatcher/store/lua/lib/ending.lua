@@ -24,6 +24,13 @@ local function conclude(reply)
   return reply
 end
 
+-- Notes a callback that has ended for the archive, if the installation has one: script_text.py makes this
+-- true there.
+local ARCHIVES = false
+local function note_end(workspace, id)
+  if ARCHIVES then guarded(redis.call, 'XADD', key_of('ended'), '*', 'of', workspace .. ' ' .. id) end
+end
+
 -- Lists a callback that ended in any state but delivered. If that fails, it ends nevertheless.
 local function list_end(workspace, id, entry)
   guarded(function()
@@ -53,6 +60,7 @@ local function finish(workspace, id, entry, state, body_ms, answered, counted_as
   write_entry(workspace, id, entry, RETENTION_MS)
   if body_ms == '0' then redis.call('DEL', key_of('body', workspace, id)) end
   if not entry.is_chainless then leave_chain(entry.endpoint, entry.message, id) end
+  note_end(workspace, id)
   local expiry = workspace .. ':' .. id
   if expiries_to_add then expiries_to_add[expiry] = nil end
   ended_expiries[#ended_expiries + 1] = expiry

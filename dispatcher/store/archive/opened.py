@@ -1,0 +1,25 @@
+"""Opens the archive that a URL names."""
+
+from importlib import import_module
+from pathlib import Path
+
+from dispatcher.errors import InvalidInput
+from dispatcher.store.archive.archive import Archive
+from dispatcher.store.archive.sqlite import SqliteArchive
+from dispatcher.store.archive.url import SQLITE, check_url
+from dispatcher.store.connection import safe_url
+
+
+def open_archive(url: str) -> Archive:
+    """The archive; nothing is connected yet. Raises InvalidInput, for a PostgreSQL without its library too."""
+    check_url(url)
+    if url.startswith(SQLITE):
+        return SqliteArchive(Path(url.removeprefix(SQLITE)))
+    try:
+        postgres = import_module("dispatcher.store.archive.postgres")
+    except ImportError as error:
+        raise InvalidInput(
+            "an archive in PostgreSQL needs: pip install 'callback-dispatcher[archive]'"
+        ) from error
+    found: Archive = postgres.PostgresArchive(url, safe_url(url))
+    return found

@@ -1,0 +1,131 @@
+"""Takes what has ended in a partition to the archive. The archive may be slow or away: nothing else waits for it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import structlog
+
+from dispatcher.errors import ArchiveUnavailable, InvalidInput, OtherFormat, RedisUnavailable
+from dispatcher.store.archive.archive import Archive
+from dispatcher.store.archive.archived_callback import ArchivedCallback, Kept
+from dispatcher.store.to_archive import ToArchive
+from dispatcher.worker.metrics import Metrics
+
+BATCH = 1000
+"""Callbacks that are read, and written, at once."""
+DAY_MS = 86_400_000
+DROP_SECONDS = 3600.0
+"""How often what the archive has kept for long enough is dropped."""
+LOOK_SECONDS = 1.0
+"""How often it is looked for what has ended."""
+FIRST_SECONDS, MOST_SECONDS = 1.0, 30.0
+"""Pause after a failure, at first and at most; it doubles each time."""
+
+log = structlog.get_logger()
+
+
+class Archiver:
+    """One partition's. `leads` says whether this worker leads it; `about` names the partition in the log.
+
+    `keep_days`: how long the archive keeps what has ended, if this one is to drop what is older.
+    """
+
+    def __init__(
+        self,
+        source: ToArchive,
+        archive: Archive,
+        now_ms: Callable[[], int],
+        leads: Callable[[], bool],
+        metrics: Metrics,
+        about: Mapping[str, object],
+        keep_days: int | None = None,
+    ) -> None:
+        self._source = source
+        self._archive = archive
+        self._now_ms = now_ms
+        self._leads = leads
+        self._metrics = metrics
+        self._about = about
+        self._keep_days = keep_days
+        self._dropped_at = -DROP_SECONDS
+        self._is_ready = False
+        """Whether the archive has its tables."""
+        self._said = ""
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Runs until `stopping`. What the archive was told, and was not forgotten then, it is told again, which changes nothing."""
+        pause = LOOK_SECONDS
+        while not stopping.is_set():
+            try:
+                taken = await self._take() if self._leads() else 0
+                pause = 0 if taken == BATCH else LOOK_SECONDS
+            except RedisUnavailable:  # intake says so
+                pause = LOOK_SECONDS
+            except Exception as error:  # what is noted stays noted
+                self._note_failure(error)
+                pause = min(max(FIRST_SECONDS, pause * 2), MOST_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), pause)
+
+    async def _take(self) -> int:
+        """Takes one batch; returns how many notes that was."""
+        if not self._is_ready:
+            await self._archive.migrate()
+            self._is_ready = True
+        if self._keep_days is not None and time.monotonic() - self._dropped_at >= DROP_SECONDS:
+            today = self._now_ms() // DAY_MS
+            await self._archive.drop_days(today - self._keep_days)
+            self._dropped_at = time.monotonic()
+        noted = await self._source.batch(self._now_ms(), BATCH)
+        if callbacks := [found for one in noted.kept if (found := _archived(one))]:
+            began = time.monotonic()
+            await self._put(callbacks)
+            self._metrics.archive_seconds.add(time.monotonic() - began)
+            self._metrics.archived += len(callbacks)
+            self._note_success()
+        await self._source.done(noted.notes)
+        return len(noted.notes)
+
+    async def _put(self, callbacks: Sequence[ArchivedCallback]) -> None:
+        """Puts callbacks into the archive; of those that it cannot keep, each is logged, and the others are put."""
+        try:
+            await self._archive.put(callbacks)
+        except InvalidInput as error:
+            if len(callbacks) == 1:
+                [one] = callbacks
+                log.error("archive.refused", workspace=one.workspace, event_id=one.id, problem=str(error))
+                return
+            half = len(callbacks) // 2
+            await self._put(callbacks[:half])
+            await self._put(callbacks[half:])
+
+    def _note_failure(self, error: Exception) -> None:
+        """Logs a failure that is not the one logged last."""
+        self._metrics.archive_errors += 1
+        text = str(error) or type(error).__name__
+        if text != self._said:
+            expected = isinstance(error, ArchiveUnavailable | OtherFormat)
+            log.error(
+                "archive.away",
+                problem=text,
+                action="trying again; callbacks go on, and what ended waits in Redis",
+                exc_info=None if expected else error,
+                **self._about,
+            )
+        self._said = text
+
+    def _note_success(self) -> None:
+        if self._said:
+            log.info("archive.back", **self._about)
+        self._said = ""
+
+
+def _archived(kept: Kept) -> ArchivedCallback | None:
+    """What the archive keeps; None, and logged, for an entry that no script of ours wrote."""
+    try:
+        return kept.archived()
+    except InvalidInput as error:
+        log.error("archive.unreadable", workspace=kept.workspace, event_id=kept.id, problem=str(error))
+        return None

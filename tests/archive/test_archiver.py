@@ -1,0 +1,229 @@
+"""What has ended goes from a real Redis to each kind of archive: once, as it ended last, and never in the way."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+from structlog.testing import capture_logs
+
+from dispatcher.errors import ArchiveUnavailable, InvalidInput
+from dispatcher.rules.outcomes import Delivered, Failed, Outcome
+from dispatcher.store import to_archive
+from dispatcher.store.archive.archived_callback import ArchivedCallback
+from dispatcher.store.archive.sqlite import SqliteArchive
+from dispatcher.store.to_archive import ToArchive
+from dispatcher.store.wire import Wire
+from dispatcher.worker import archiver
+from dispatcher.worker.archiver import Archiver
+from dispatcher.worker.metrics import Metrics
+from tests.archive.conftest import Run
+from tests.world import World, callback
+
+
+class Scene:
+    """A ledger that notes what ends, and an archiver."""
+
+    def __init__(self, redis_url: str, run: Run) -> None:
+        client = redis.asyncio.Redis.from_url(redis_url)
+        wire = self._wire = Wire(client)
+        self.world = World(client, wire, runner=run.runner, archives=True)
+        self.world.lead()
+        self.metrics = Metrics()
+        self.source = ToArchive(wire, self.world.keys)
+        self.archive = run.archive
+        self.leads = True
+        self.archiver = Archiver(
+            self.source,
+            run.archive,
+            lambda: self.world.now + 10**9,
+            lambda: self.leads,
+            self.metrics,
+            about={},
+        )
+
+    async def close(self) -> None:
+        """Closes the connections to Redis."""
+        await self._wire.close()
+        await self.world.client.aclose()
+
+    def end(self, *ids: str, outcome: Outcome | None = None, size: int = 20) -> None:
+        """Has callbacks accepted and ended: delivered, unless there is an outcome."""
+        error = None if outcome is None else "http_500"
+        self.world.accept(*(callback(one, message=f"of-{one}", size=size) for one in ids))
+        while claimed := self.world.claim(count=500).callbacks:
+            for one in claimed:
+                self.world.settle(one.event_id, one.claim, outcome or Delivered(), error=error)
+
+    def go(self, done: Callable[[], bool] | None = None) -> None:
+        """Runs the archiver until nothing is noted, or `done` says so."""
+
+        async def until() -> None:
+            stopping = asyncio.Event()
+            task = asyncio.create_task(self.archiver.run(stopping))
+            while not (done() if done else (await self.source.backlog())[0] == 0):
+                await asyncio.sleep(0.01)
+            stopping.set()
+            await task
+
+        self.world.run(asyncio.wait_for(until(), 30))
+
+    def got(self, *ids: str) -> dict[str, ArchivedCallback]:
+        """What the archive has of callbacks."""
+        found = self.world.run(self.archive.get([("acme", one) for one in ids]))
+        assert len({one.id for one in found}) == len(found)
+        return {one.id: one for one in found}
+
+
+@pytest.fixture
+def scene(redis_url: str, run: Run) -> Iterator[Scene]:
+    """An empty Redis and an empty archive."""
+    found = Scene(redis_url, run)
+    yield found
+    run(found.close())
+
+
+def test_everything_that_ended(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several batches, as Redis has it; bodies of those that may be replayed come with them. Delivered ones have none."""
+    monkeypatch.setattr(archiver, "BATCH", 7)
+    ids = [f"e{n}" for n in range(30)]
+    scene.end(*ids)
+    scene.end("f1", "f2", outcome=Failed())
+    kept = {one: scene.world.call("get", scene.world.keys.event("acme", one)) for one in [*ids, "f1", "f2"]}
+    assert 32 == scene.world.run(scene.source.backlog())[0]
+    scene.go()
+    got = scene.got(*ids, "f1", "f2")
+    assert kept == {id_: one.entry() for id_, one in got.items()}
+    assert {"acme https://a.example:443"} == {one.endpoint_name for one in got.values()}
+    assert {"f1", "f2"} == {id_ for id_, one in got.items() if one.body}
+    assert got["f1"].body == scene.world.call("get", scene.world.keys.body("acme", "f1"))
+    assert (32, 0) == (scene.metrics.archived, scene.metrics.archive_errors)
+
+
+def test_nobody_pays_without_an_archive(scene: Scene, run: Run) -> None:
+    """Without an archive nothing is noted."""
+    plain = World(scene.world.client, scene._wire, runner=run.runner)
+    plain.lead()
+    plain.accept(callback("e1"))
+    [one] = plain.claim().callbacks
+    plain.settle("e1", one.claim, Delivered())
+    assert (0, None) == plain.run(scene.source.backlog())
+
+
+def test_told_again(scene: Scene) -> None:
+    """A run that broke off before its notes were forgotten is repeated, and changes nothing."""
+    scene.end("e1", "e2")
+    notes = scene.world.call("xrange", scene.world.keys.to_archive)
+    scene.go()
+    for _, fields in notes:
+        scene.world.call("xadd", scene.world.keys.to_archive, fields)
+    scene.end("e3")
+    scene.go()
+    assert {"e1", "e2", "e3"} == scene.got("e1", "e2", "e3").keys()
+
+
+def test_replayed_and_ended_again(scene: Scene) -> None:
+    """It is there once, as it ended last; while it goes on again its note says nothing."""
+    scene.end("e1", outcome=Failed())
+    scene.go()
+    before = scene.got("e1")["e1"]
+    scene.world.now += 90_000_000
+    scene.world.lead()
+    assert "replayed" == scene.world.run(scene.world.ledger.replay("acme", "e1"))
+    scene.world.call("xadd", scene.world.keys.to_archive, {"of": "acme e1"})
+    scene.go()
+    assert before == scene.got("e1")["e1"]
+    [one] = scene.world.claim().callbacks
+    scene.world.settle("e1", one.claim, Delivered())
+    scene.go()
+    after = scene.got("e1")["e1"]
+    assert ("failed", "delivered", 2) == (before.state, after.state, after.attempts)
+
+
+def test_large_bodies(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is cut where its bodies become too many bytes; all come in the end."""
+    monkeypatch.setattr(to_archive, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(to_archive, "BODIES_AT_ONCE", 2)
+    ids = [f"e{n}" for n in range(20)]
+    scene.end(*ids, outcome=Failed(), size=30_000)
+    noted = scene.world.run(scene.source.batch(scene.world.now + 10**9, 1000))
+    assert 4 == len(noted.kept) == len(noted.notes)
+    scene.go()
+    assert set(ids) == scene.got(*ids).keys()
+
+
+def test_notes_that_say_nothing(scene: Scene) -> None:
+    """Of what Redis has forgotten, and of what no script of ours wrote, the note is dropped; an odd entry is logged."""
+    scene.end("e1", "e2", "e3")
+    scene.world.call("delete", scene.world.keys.event("acme", "e1"))
+    scene.world.call("set", scene.world.keys.event("acme", "e2"), b"x y z 1 d nonsense p m q 5")
+    for odd in ({"of": "acme"}, {"of": ""}, {"a": "b", "c": "d"}, {"of": b"\xff \xff"}):
+        scene.world.call("xadd", scene.world.keys.to_archive, odd)
+    with capture_logs() as logs:
+        scene.go()
+    assert {"e3"} == scene.got("e1", "e2", "e3").keys()
+    assert ["archive.unreadable"] == [one["event"] for one in logs]
+
+
+def test_one_that_does_not_lead(scene: Scene) -> None:
+    """It leaves the notes to the one that does."""
+    scene.end("e1")
+    scene.leads = False
+    looked = 0
+
+    def done() -> bool:
+        nonlocal looked
+        looked += 1
+        return looked > 20
+
+    scene.go(done)
+    assert 1 == scene.world.run(scene.source.backlog())[0]
+
+
+class Fails(SqliteArchive):
+    """An archive that is away, or cannot keep some callbacks."""
+
+    away = False
+    refused: Collection[str] = ()
+
+    async def put(self, callbacks: Sequence[ArchivedCallback]) -> None:
+        """As SqliteArchive.put."""
+        if self.away:
+            raise ArchiveUnavailable("the archive is away")
+        if any(one.id in self.refused for one in callbacks):
+            raise InvalidInput("it cannot be kept")
+        await super().put(callbacks)
+
+
+def test_away_and_back(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is away what ended stays noted, which is logged once; when it is back all come, and that is logged."""
+    monkeypatch.setattr(archiver, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(archiver, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(archiver, "MOST_SECONDS", 0.05)
+    fails = Fails(tmp_path / "fails.db")
+    scene.archive = scene.archiver._archive = fails
+    fails.away = True
+    scene.end("e1", "e2")
+    with capture_logs() as logs:
+        scene.go(lambda: scene.metrics.archive_errors >= 3)
+        assert 2 == scene.world.run(scene.source.backlog())[0]
+        fails.away = False
+        scene.go()
+    assert ["archive.away", "archive.back"] == [one["event"] for one in logs]
+    assert {"e1", "e2"} == scene.got("e1", "e2").keys()
+    scene.world.run(fails.aclose())
+
+
+def test_one_that_cannot_be_kept(scene: Scene, tmp_path: Path) -> None:
+    """It is logged, and holds up no other."""
+    fails = Fails(tmp_path / "fails.db")
+    scene.archive = scene.archiver._archive = fails
+    fails.refused = ["e5"]
+    ids = [f"e{n}" for n in range(9)]
+    scene.end(*ids)
+    with capture_logs() as logs:
+        scene.go()
+    assert set(ids) - {"e5"} == scene.got(*ids).keys()
+    assert [("archive.refused", "e5")] == [(one["event"], one["event_id"]) for one in logs]
+    scene.world.run(fails.aclose())
