@@ -95,9 +95,12 @@ class Installation:
         """Whether there is no installation: no data format, workspace, endpoint or schedule."""
         keys = self._keys
         with translated(self._url):
-            return not await self._client.exists(
-                keys.format, keys.workspaces, keys.endpoints, keys.schedule, keys.schedule_of_format_1
-            )
+            try:
+                return not await self._client.exists(
+                    keys.format, keys.workspaces, keys.endpoints, keys.schedule, keys.schedule_of_format_1
+                )
+            except NoPermissionError:  # the exporter's Redis user; it writes nothing
+                return not await self._client.exists(keys.format, keys.endpoints)
 
     async def raise_format(self, number: int) -> None:
         """Stores the format number of the data in Redis, unless a greater one is there."""

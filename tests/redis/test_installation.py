@@ -1,7 +1,11 @@
 """Figures of the whole installation, as metrics show them."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import redis.asyncio
 
 from dispatcher.rules.outcomes import EndpointHealth, Retry
 from dispatcher.store.installation import Installation
@@ -51,3 +55,23 @@ def test_ages(world: World) -> None:
     found = _figures(world)
     assert [1, 11.0, 3, 7.0, 7.0] == [found[name] for name in AGES]
     assert {"stopped": 1, "waiting": 1, "paused": 1} == found["endpoints"]
+
+
+def test_the_exporters_user_on_an_empty_redis(world: World) -> None:
+    """The Redis user that the runbook makes for the exporter may ask whether there is anything, before any worker has begun."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    (line,) = re.findall(r"^ACL SETUSER dispatcher-exporter (.*)$", text, re.M)
+    world.call("execute_command", "ACL SETUSER", "exporter", *line.replace("PASSWORD", "x").split())
+    pool = world.client.connection_pool
+    as_exporter = {**pool.connection_kwargs, "username": "exporter", "password": "x"}
+    client = redis.asyncio.Redis.from_pool(
+        redis.asyncio.ConnectionPool(connection_class=pool.connection_class, **as_exporter)
+    )
+    try:
+        world.call("delete", world.keys.format)
+        assert world.run(Installation(client, world.keys).is_empty())
+        world.call("zadd", world.keys.endpoints, {"e": 1})
+        assert not world.run(Installation(client, world.keys).is_empty())
+    finally:
+        world.run(client.aclose())
+        world.call("execute_command", "ACL DELUSER", "exporter")
