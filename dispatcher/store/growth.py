@@ -118,7 +118,8 @@ class Growth:
             ) from error
         if queued or pending:
             raise StillWaiting(
-                f"{queued:,} status changes and {pending:,} callbacks wait in the previous Redis: workers send them as long as "
+                f"{_counted(queued, 'status change')} and {_counted(pending, 'callback')} wait in the previous Redis: "
+                "workers send them as long as "
                 "DISPATCHER_PREVIOUS_REDIS_URL is set"
             )
         until_ms = await self.known_until_ms(retention_seconds)
@@ -207,8 +208,8 @@ class Growth:
         pending = sum(pending for _, pending in waiting.values())
         if workers or pending:
             raise InvalidInput(
-                f"the servers of DISPATCHER_REDIS_URL hold an installation of their own, with {len(workers):,} workers and "
-                f"{pending:,} callbacks that wait, which this one cannot grow into. Are these the right servers? If they are, let "
+                f"the servers of DISPATCHER_REDIS_URL hold an installation of their own, with {_counted(len(workers), 'worker')} and "
+                f"{_counted(pending, 'waiting callback')}, which this one cannot grow into. Are these the right servers? If they are, let "
                 "it send what waits, and stop its workers"
             )
 
@@ -231,3 +232,8 @@ class Growth:
         key = grown_key(self._prefix)
         with translated(self._of.url(0)):
             await self._of.servers.call_for(key, "SET", key, value)
+
+
+def _counted(count: int, one: str) -> str:
+    """A number and what it counts: `1 callback`, `1,200 callbacks`."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"

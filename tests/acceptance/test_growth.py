@@ -288,7 +288,7 @@ def test_another_installation_is_there(stack: Stack, new: RedisServer) -> None:
         expiries = keys_of("dispatcher", COUNT)[COUNT - 1].expiries
         client.zadd(expiries, {"other:e1": 1})  # its workers have ended, what they left waits
         refused = stack.cli("grow")
-        assert (2, True) == (refused.returncode, "0 workers and 1 callbacks that wait" in refused.stderr), (
+        assert (2, True) == (refused.returncode, "0 workers and 1 waiting callback," in refused.stderr), (
             refused
         )
         assert not list(client.scan_iter("dispatcher:{*}:workspaces"))
