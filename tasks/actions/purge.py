@@ -35,23 +35,26 @@ async def cancel(
 async def ended(
     store: wiring.Store, workspace: str, state: State | None, message: str | None
 ) -> list[StoredCallback]:
-    """A workspace's ended callbacks, by state, or by message if `state` is None. Raises NotFound."""
+    """A workspace's ended callbacks, by state, or by message if `state` is None; the archive's too. Raises NotFound."""
     await store.workspaces.require(workspace)
     if state is None:
-        return [event for event in await store.callbacks.of_message(workspace, message or "") if event.ended]
-    return [event async for event in store.callbacks.ended([workspace], state)]
+        return [event for event in await store.history.of_message(workspace, message or "") if event.ended]
+    return [event async for event in store.history.ended([workspace], state)]
 
 
 async def forget(
     store: wiring.Store, workspace: str, events: Sequence[StoredCallback], **about: str | None
-) -> int:
-    """Removes callbacks from the ledger; returns how many it still had. `about` goes into the audit entry."""
-    count = 0
+) -> tuple[int, int]:
+    """Removes callbacks from the ledger, and then from the archive; returns how many each had. `about` goes into the audit entry."""
+    count = archived = 0
     async with store.audit.steps("callbacks.forget", workspace, **about) as done:
         for ids in _batched([event.event_id for event in events]):
             count += await store.ledger.forget(workspace, ids)
             done["forgotten"] = count
-    return count
+            if store.archive:
+                archived += await store.archive.remove([(workspace, one) for one in ids])
+                done["archived"] = archived
+    return count, archived
 
 
 def _batched(ids: list[str]) -> list[list[str]]:

@@ -84,7 +84,7 @@ def ended(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Remove ended callbacks and their bodies from the ledger.
+    """Remove ended callbacks and their bodies from the ledger, and from the archive.
 
     A status change with the same eventId is then accepted again.
     """
@@ -94,15 +94,17 @@ def ended(
     console.require_one_of("a state", state, ENDED)
     chosen = State(state) if state else None
     events = console.run(_with(settings, lambda store: purge.ended(store, workspace, chosen, message)))
-    what = f"remove {tables.counted(len(events), 'callback', 'callbacks')} of workspace {workspace} from the ledger"
+    archive = " and the archive" if settings.archive_url else ""
+    what = f"remove {tables.counted(len(events), 'callback', 'callbacks')} of workspace {workspace} from the ledger{archive}"
     if not _sure(what, len(events), yes):
         return
 
-    async def forget(store: wiring.Store) -> int:
+    async def forget(store: wiring.Store) -> tuple[int, int]:
         return await purge.forget(store, workspace, events, state=state, message=message)
 
-    done = console.run(_with(settings, forget))
-    console.out.print(f"{tables.counted(done, 'callback is', 'callbacks are')} removed from the ledger")
+    done, archived = console.run(_with(settings, forget))
+    also = f", {archived:,} from the archive" if settings.archive_url else ""
+    console.out.print(f"{tables.counted(done, 'callback is', 'callbacks are')} removed from the ledger{also}")
 
 
 @commands.command()

@@ -65,6 +65,9 @@ def test_what_redis_has_forgotten(archived: Stack) -> None:
     assert [one["eventId"] for one in failed] == [one["eventId"] for one in rows]
     assert {("410", "http_410", "1")} == {(one["httpStatus"], one["error"], one["attempts"]) for one in rows}
     assert "ok" in finding(archived)
+    purged = archived.cli("purge", "ended", "--workspace", "acme", "--state", "failed", "--yes")
+    assert "0 callbacks are removed from the ledger, 3 from the archive" in purged.stdout
+    assert 3 == len(archived.cli("history", "--workspace", "acme").stdout.splitlines())
     assert "archive has its tables: version 1" in archived.cli("archive", "migrate").stdout
 
 

@@ -176,7 +176,7 @@ def test_changes(many: Installed) -> None:
         pending = [one async for one in store.callbacks.pending(NAME)]
         cancelled = await purge.cancel(store, NAME, None, pending, list)
         ended = [one async for one in events.chosen(store, Filter("failed", NAME))]
-        forgotten = await purge.forget(store, NAME, ended)
+        forgotten, _ = await purge.forget(store, NAME, ended)
         left = await store.endpoints.get(EndpointName(NAME, "https://other.example:443"))
         return [
             stopped, state, resumed, retried.made_due, word, moved.moved, cancelled, forgotten, left and left.waiting,
