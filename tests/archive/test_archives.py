@@ -1,13 +1,18 @@
 """What every archive does, on SQLite and on PostgreSQL."""
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from dispatcher.errors import ArchiveUnavailable
+from dispatcher.store.archive import postgres
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Kept
 from tests.archive.conftest import Run
+from tests.conftest import postgres_server
 
 DAY_MS = 86_400_000
 DAY = 20_500
@@ -84,3 +89,33 @@ def test_without_tables(run: Run) -> None:
         run(run.archive.put([msgspec.structs.replace(callback(2), id=None)]))  # type: ignore[type-var]
     run(run.archive.put([callback(3, DAY + 1, workspace="crest")]))
     assert 2 == len(run(run.archive.get([("acme", "e1"), ("acme", "e2"), ("crest", "e3")])))
+
+
+def test_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call to a PostgreSQL that hangs is given up, and the next one uses another connection."""
+    monkeypatch.setattr(postgres, "ANSWER_SECONDS", 1.0)
+
+    async def scene(server: Any) -> None:
+        archive = postgres.PostgresArchive(server.get_uri(), "the test's PostgreSQL")
+        await archive.migrate()
+        await archive.put([callback(1)])
+        main = psutil.Process(server.get_pid())
+        processes = [main, *main.children(recursive=True)]
+        for one in processes:
+            one.suspend()
+        try:
+            for _ in range(2):  # on the connection, and on a new one
+                with pytest.raises(ArchiveUnavailable, match="no answer within 1 s"):
+                    await archive.put([callback(2)])
+        finally:
+            for one in processes:
+                one.resume()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await archive.put([callback(3)])
+        await archive.put([callback(2), callback(3)])
+        assert 3 == len(await archive.get([("acme", f"e{n}") for n in range(9)]))
+        await archive.aclose()
+
+    with postgres_server() as server:
+        asyncio.run(asyncio.wait_for(scene(server), 60))

@@ -22,8 +22,8 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 VERSION = 1
 CONNECT_SECONDS = 5
-STATEMENT_MS = 30_000
-"""Longest time of one statement; by then the connection is given up."""
+ANSWER_SECONDS = 20.0
+"""Longest time of one call; by then the connection is given up."""
 DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOCK = 0x64697370
@@ -102,6 +102,8 @@ class PostgresArchive:
         self._shown = shown
         self._connection: Connection | None = None
         self._one_call = asyncio.Lock()
+        self._left: set[asyncio.Task[Any]] = set()
+        """Calls that were given up."""
         self._numbers: dict[tuple[str, ...], int] = {}
         """Of workspaces, endpoints and event types, by table and names."""
         self._days: set[int] = set()
@@ -197,10 +199,33 @@ class PostgresArchive:
     async def _run(self, do: Callable[[Connection], Awaitable[T]]) -> T:
         """What `do` returns, within a transaction. UniqueViolation passes through; other errors become ArchiveUnavailable."""
         async with self._one_call, self._translated():
-            if not self._connection or self._connection.closed:
-                self._connection = await _connect(self._url)
-            async with self._connection.transaction():
-                return await do(self._connection)
+            call = asyncio.create_task(self._call(do))
+            # not `asyncio.timeout`: a server that hangs does not let a call be cancelled either
+            try:
+                done, _ = await asyncio.wait({call}, timeout=ANSWER_SECONDS)
+            except asyncio.CancelledError:
+                self._give_up(call)
+                raise
+            if done:
+                return call.result()
+            self._give_up(call)
+            raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:g} s")
+
+    async def _call(self, do: Callable[[Connection], Awaitable[T]]) -> T:
+        if not self._connection or self._connection.closed:
+            self._connection = await _connect(self._url)
+        async with self._connection.transaction():
+            return await do(self._connection)
+
+    def _give_up(self, call: "asyncio.Task[T]") -> None:
+        """Leaves a call and its connection to themselves."""
+        self._left.add(call)
+        call.add_done_callback(self._left.discard)
+        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen: nobody waits for it
+        call.cancel()
+        if self._connection:
+            self._connection.pgconn.finish()
+            self._connection = None
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
