@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from bench.archive_rows import archive_rows
 from bench.contenders import Contenders, customers, ratio
 from bench.report import spread, table
 from bench.stack import Stack, running, wait_until
@@ -27,12 +28,13 @@ def archive(contenders: Contenders) -> str:
                 contenders.progress.start(f"archive: {kind}")
                 for figure, value in _run(contenders, kind, postgres).items():
                     found[kind, figure].append(value)
+        written = archive_rows(postgres)
     rows = []
     for kind in KINDS:
         rows.append([kind, *(spread(found[kind, name], digits) for name, digits in FIGURES.items())])
         rows[-1].append(ratio(found[kind, "rate"], found["none", "rate"]))
     head = [f"archive, {ENDPOINTS} endpoints", "callbacks/s", "worker ms each", "Redis ms each"]
-    return table([*head, "s until all is in it", "÷ none"], rows)
+    return f"{table([*head, 's until all is in it', '÷ none'], rows)}\n\n{written}"
 
 
 @contextmanager
