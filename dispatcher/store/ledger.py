@@ -13,6 +13,8 @@ from redis.exceptions import ResponseError
 from dispatcher.errors import EndpointBroken, InvalidInput, NotLeader, Overtakes, RedisUnavailable
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.store.archive.archived_callback import ArchivedCallback
+from dispatcher.store.archive.restore import restore
 from dispatcher.store.arguments import HINT_MS, LedgerOptions, Room, ToAccept, of_accept, of_settle
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated, without_script
@@ -73,6 +75,7 @@ class Ledger:
         self.options = options or LedgerOptions()
         self._of_all = self.options.max_concurrency, self.options.retention_ms
         self._call = call
+        self._url = url
         self._scripts = Scripts(call, keys, url, archives=self.options.archives)
         self._clock = clock
         self._on_end = on_end
@@ -209,6 +212,11 @@ class Ledger:
             "replay", workspace, event_id, copy, in_ms, ttl_ms, self.options.max_waiting
         )
         return str(reply[0].decode())
+
+    async def restore(self, one: ArchivedCallback) -> None:
+        """Puts a callback back that only the archive has, so that it can be replayed. Raises RedisUnavailable."""
+        with translated(self._url):
+            await restore(self._call, self.keys, self.options.retention_ms, one)
 
     async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
         """Ends waiting callbacks of one endpoint as failed; returns how many. Leased ones are left alone."""

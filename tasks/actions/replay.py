@@ -97,6 +97,10 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
     Raises NotFound for an unknown workspace.
     """
     event = await store.callbacks.get(workspace, event_id)
+    if event is None and store.archive:
+        for one in await store.archive.get([(workspace, event_id)]):
+            await store.ledger.restore(one)
+            event = await store.callbacks.get(workspace, event_id)
     refused = await _refused(store, [event] if event else [])
     if refused:
         return refused[workspace, event_id], event_id

@@ -151,7 +151,7 @@ async def _next_step(store: wiring.Store, event: StoredCallback, schedule: Sched
     if endpoint is None:
         raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
     before = await store.callbacks.before(event, endpoint)
-    has_body = await store.callbacks.has_body(event)
+    has_body = await store.history.has_body(event)
     return next_step(event, endpoint, before, has_body=has_body, schedule=schedule)
 
 

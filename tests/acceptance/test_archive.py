@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 from aiohttp import web
 
+from tasks.receiver import answer_ok
 from tests.acceptance.divided import divide
 from tests.acceptance.stack import Stack, wait_until
 
@@ -65,9 +66,28 @@ def test_what_redis_has_forgotten(archived: Stack) -> None:
     assert [one["eventId"] for one in failed] == [one["eventId"] for one in rows]
     assert {("410", "http_410", "1")} == {(one["httpStatus"], one["error"], one["attempts"]) for one in rows}
     assert "ok" in finding(archived)
+    again, other, _ = (one["eventId"] for one in failed)
+    archived.answer = answer_ok
+    assert 0 == archived.cli("event", "replay", again, "--workspace", "acme").returncode
+    assert 0 == archived.cli("event", "replay", other, "--workspace", "acme", "--as-new").returncode
+    wait_until(lambda: archived.state(again) == "delivered", what="a delivery of what only the archive had")
+    bodies = [one.body for one in archived.received if one.event_id == again]
+    assert [bodies[0]] * 2 == bodies
+    assert 2 == len(archived.cli_json("event", "show", again, "--workspace", "acme")["attempts"])
+    wait_until(lambda: archived.redis.xlen("dispatcher:ended") == 0, what="an empty backlog")
+    told = [json.loads(one) for one in archived.cli("history").stdout.splitlines()]
+    assert [("delivered", 2)] == [
+        (one["state"], len(one["attempts"])) for one in told if one["eventId"] == again
+    ]
+    no_body = next(one for one in ids if shown[one]["state"] == "delivered")
+    refused = archived.cli("event", "replay", no_body, "--workspace", "acme")
+    assert (1, True) == (refused.returncode, "body" in refused.stderr), refused
     purged = archived.cli("purge", "ended", "--workspace", "acme", "--state", "failed", "--yes")
-    assert "0 callbacks are removed from the ledger, 3 from the archive" in purged.stdout
-    assert 3 == len(archived.cli("history", "--workspace", "acme").stdout.splitlines())
+    assert "1 callback is removed from the ledger, 2 from the archive" in purged.stdout
+    left = [
+        json.loads(one)["state"] for one in archived.cli("history", "--workspace", "acme").stdout.splitlines()
+    ]
+    assert ["delivered"] * 5 == left
     assert "archive has its tables: version 1" in archived.cli("archive", "migrate").stdout
 
 

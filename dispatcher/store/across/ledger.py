@@ -7,6 +7,7 @@ from typing import Any
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.rejected import by_partition
+from dispatcher.store.archive.archived_callback import ArchivedCallback
 from dispatcher.store.endpoints import HOUR_MS
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Retried, Stopped
@@ -36,6 +37,13 @@ class LedgerAcross(Ledger):
             if word != "unknown":
                 break
         return word
+
+    async def restore(self, one: ArchivedCallback) -> None:
+        """As Ledger.restore, in the partition of its message."""
+        parts = await self._partitions.of(one.workspace)
+        its = self._partitions.partitioning
+        width = len([n for n in parts if n != its.previous])
+        await self.at(its.of(one.workspace, one.message, width)).restore(one)
 
     async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
         """As Ledger.cancel."""

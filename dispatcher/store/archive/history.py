@@ -33,6 +33,9 @@ class History(Protocol):
     ) -> AsyncIterator[StoredCallback]:
         """As Callbacks.ended."""
 
+    async def has_body(self, callback: StoredCallback) -> bool:
+        """As Callbacks.has_body."""
+
 
 class CallbacksAndArchive:
     """As Callbacks; raises ArchiveUnavailable too. What both have is as Redis has it, where it may go on."""
@@ -63,6 +66,13 @@ class CallbacksAndArchive:
         known = {one.event_id for one in found}
         earlier = [one for id_, one in archived.items() if id_ not in known]
         return sorted([*earlier, *found], key=lambda one: one.accepted_ms)[-last:]
+
+    async def has_body(self, callback: StoredCallback) -> bool:
+        """As Callbacks.has_body."""
+        if await self._in_redis.has_body(callback):
+            return True
+        found = await self._archive.get([(callback.workspace, callback.event_id)])
+        return any(one.body is not None for one in found)
 
     async def ended(
         self, workspaces: Sequence[str], state: State, since_ms: int = 0, until_ms: int | None = None
