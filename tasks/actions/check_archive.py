@@ -3,8 +3,9 @@
 import asyncio
 
 from dispatcher.errors import ArchiveUnavailable, OtherFormat
+from dispatcher.model import iso
 from dispatcher.store.check_finding import Finding, Verdict
-from tasks import wiring
+from tasks import tables, wiring
 
 LATE_MS = 60_000
 """What ended longer ago should be in the archive."""
@@ -18,7 +19,10 @@ async def look_at_archive(store: wiring.Store) -> list[Finding]:
     if store.archive is None:
         return []
     backlog, now_ms = await store.installation.to_archive(), await store.installation.now_ms()
-    behind = f"{backlog.count:,} ended callbacks are not in it yet"
+    waits = tables.counted(
+        backlog.count, "ended callback is not in it yet", "ended callbacks are not in it yet"
+    )
+    behind = f"{waits}, the first since {iso(backlog.oldest_ms)}" if backlog.count else waits
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             version = await store.archive.version()
@@ -32,8 +36,6 @@ async def look_at_archive(store: wiring.Store) -> list[Finding]:
         advice = "start a worker with this setting, or run `dispatcher archive migrate`"
         return [Finding(NAME, Verdict.WARNING, f"it has no tables yet; {behind}", advice)]
     if now_ms - backlog.oldest_ms > LATE_MS:
-        late = f"{behind}, the first for {(now_ms - backlog.oldest_ms) // 1000:,} s"
-        return [
-            Finding(NAME, Verdict.WARNING, late, "is a worker alive? its log says `archive.away` and why")
-        ]
+        advice = "is a worker alive? its log says `archive.away` and why"
+        return [Finding(NAME, Verdict.WARNING, behind, advice)]
     return [Finding(NAME, Verdict.OK, f"it answers; {behind}")]

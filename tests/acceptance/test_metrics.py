@@ -37,6 +37,7 @@ def test_metrics(stack: Stack) -> None:
         return web.Response(status=500 if number == 1 else 200)
 
     stack.answer = answer
+    stack.environment["DISPATCHER_ARCHIVE_URL"] = f"sqlite:///{stack.folder}/archive.db"
     stack.add_workspace()
     worker_port, exporter_port = free_port(), free_port()
     stack.start_worker(DISPATCHER_METRICS_PORT=str(worker_port)).wait_ready()

@@ -233,6 +233,24 @@ def test_partition_without_owner(stack: Stack, chapter: Chapter, monkeypatch: py
     wait_until(lambda: "without an owner" not in stack.cli("stats").stdout)
 
 
+@symptom("The archive is behind")
+def test_archive_behind(stack: Stack, chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that cannot be written to: the log says why, `check` how much waits; when it is mended all goes there."""
+    folder = stack.folder / "archives"
+    monkeypatch.setitem(stack.environment, "DISPATCHER_ARCHIVE_URL", f"sqlite:///{folder}/archive.db")
+    stack.add_workspace()
+    worker = stack.start_worker().wait_ready()
+    assert {"delivered": 3} == stack.wait_ended(stack.enqueue(3))
+    wait_until(lambda: worker.lines("archive.away"), what="a line in the log")
+    assert "unable to open database file" in worker.lines("archive.away")[0]["problem"]
+    said = " ".join(chapter.run("dispatcher check", stack, 1).split())
+    chapter.see("archive", said)
+    assert "3 ended callbacks are not in it yet, the first since 20" in said
+    folder.mkdir()
+    wait_until(lambda: worker.lines("archive.back"), 60, "its end")
+    assert 3 == len(stack.cli("history").stdout.splitlines())
+
+
 @symptom("Callbacks are late")
 def test_late(stand: Stack, chapter: Chapter) -> None:
     """An endpoint with a low limit and a low rate has callbacks that are due; raised limits hold at once."""

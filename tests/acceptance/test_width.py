@@ -105,6 +105,8 @@ RUNS = {
     "purge ended": [f"purge ended --workspace {LONG} --state failed --yes"],
     "purge rejected": ["purge rejected --yes"],
     "audit list": ["audit list"],
+    "archive migrate": ["archive migrate"],
+    "history": ["history --since 1h", "history --state arrived"],
     "stats": ["stats", "stats --by workspace", "stats --by endpoint", f"stats --workspace {LONG}"],
     "check": ["check", "check --live"],
     "config": ["config"],
