@@ -104,6 +104,7 @@ class Archiver:
     def _note_failure(self, error: Exception) -> None:
         """Logs a failure that is not the one logged last."""
         self._metrics.archive_errors += 1
+        self._is_ready = False  # it may be another, empty database afterwards
         text = str(error) or type(error).__name__
         if text != self._said:
             expected = isinstance(error, ArchiveUnavailable | OtherFormat)

@@ -215,6 +215,21 @@ def test_away_and_back(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyP
     scene.world.run(fails.aclose())
 
 
+def test_an_archive_that_was_emptied(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its tables are gone, another database for one, they are made anew."""
+    monkeypatch.setattr(archiver, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(archiver, "LOOK_SECONDS", 0.01)
+    scene.end("e1")
+    fresh = SqliteArchive(tmp_path / "fresh.db")
+    scene.go()
+    scene.archive = scene.archiver._archive = fresh
+    scene.end("e2")
+    with capture_logs():
+        scene.go()
+    assert {"e2"} == scene.got("e1", "e2").keys()
+    scene.world.run(fresh.aclose())
+
+
 def test_one_that_cannot_be_kept(scene: Scene, tmp_path: Path) -> None:
     """It is logged, and holds up no other."""
     fails = Fails(tmp_path / "fails.db")

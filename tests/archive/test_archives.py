@@ -11,6 +11,7 @@ import pytest
 from dispatcher.errors import ArchiveUnavailable
 from dispatcher.store.archive import postgres
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Kept
+from dispatcher.store.archive.sqlite import SqliteArchive
 from tests.archive.conftest import Run
 from tests.conftest import postgres_server
 
@@ -89,6 +90,20 @@ def test_without_tables(run: Run) -> None:
         run(run.archive.put([msgspec.structs.replace(callback(2), id=None)]))  # type: ignore[type-var]
     run(run.archive.put([callback(3, DAY + 1, workspace="crest")]))
     assert 2 == len(run(run.archive.get([("acme", "e1"), ("acme", "e2"), ("crest", "e3")])))
+
+
+def test_days_are_dropped_wherever_names_are_looked_up(run: Run, request: pytest.FixtureRequest) -> None:
+    """A user of PostgreSQL who sees the tables without their schema, as one named `dispatcher` does, drops old days only."""
+    if isinstance(run.archive, SqliteArchive):
+        pytest.skip("it has no schemas")
+    url = request.getfixturevalue("postgres_url")
+    same = postgres.PostgresArchive(f"{url}&options=-csearch_path%3Ddispatcher", "the test's PostgreSQL")
+    run(same.put([callback(n, DAY + n) for n in range(3)]))
+    assert 1 == run(same.drop_days(DAY + 1))
+    run(same.aclose())
+    assert ["e1", "e2"] == sorted(
+        one.id for one in run(run.archive.get([("acme", f"e{n}") for n in range(3)]))
+    )
 
 
 def test_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,7 @@ class PostgresArchive:
         call.add_done_callback(self._left.discard)
         call.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen: nobody waits for it
         call.cancel()
+        self._numbers, self._days = {}, set()  # what it made may not have been committed
         if self._connection:
             self._connection.pgconn.finish()
             self._connection = None
@@ -332,12 +333,12 @@ async def _make_day(db: Connection, day: int) -> None:
 
 async def _drop_days(db: Connection, before: int) -> int:
     tables = await db.execute(
-        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'dispatcher.callback'::regclass"
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
+        " WHERE inhparent = 'dispatcher.callback'::regclass"
     )
-    limit = f"dispatcher.{_table(before)}"
-    old = sorted(name for (name,) in await tables.fetchall() if name < limit)
+    old = sorted(name for (name,) in await tables.fetchall() if name < _table(before))
     for name in old:
-        await db.execute(f"DROP TABLE {name}")
+        await db.execute(f"DROP TABLE dispatcher.{name}")
     return len(old)
 
 
