@@ -72,7 +72,7 @@ local function settle_callbacks(endpoint, number)
   local ok, found = pcall(settle_each, endpoint, callbacks, read_claimed(endpoint, ids), words, done)
   leave_expiries() -- those that were settled before an error are done: their settle is not repeated
   if #done > 0 then -- last
-    redis.call('ZREM', key_of('leased', endpoint.id), unpack(done))
+    redis.call('ZREM', endpoint.leased_key, unpack(done))
   end
   write_learned(endpoint, before)
   if not ok then error(found, 0) end
@@ -81,7 +81,7 @@ end
 
 -- Whether it has more. Where none waits by the record, one command makes sure.
 local function look_for_more(endpoint)
-  local leased, lane = key_of('leased', endpoint.id), key_of('lane', endpoint.id)
+  local leased, lane = endpoint.leased_key, key_of('lane', endpoint.id)
   endpoint.lane_is_empty = endpoint.waiting <= 0 and redis.call('EXISTS', leased, lane) == 0
   if not endpoint.lane_is_empty then endpoint.leased = redis.call('ZCARD', leased) end
 end

@@ -28,7 +28,7 @@ local hints, lost, looked_at, more = {}, {}, 0, 0
 local function add_lost(endpoint, id)
   if not endpoint.workspace then return end -- its record is gone; a sweep finds it
   local entry = read_entry(endpoint.workspace, id)
-  if not entry then return redis.call('ZREM', key_of('leased', endpoint.id), id) end -- removed by hand
+  if not entry then return redis.call('ZREM', endpoint.leased_key, id) end -- removed by hand
   lost[#lost + 1] = { endpoint.id, endpoint.name, id, text_of(entry) }
 end
 

@@ -12,7 +12,7 @@ end
 -- `h`, as load_endpoint returned it, tells when it did so last.
 local function keep(name, endpoint, h)
   if now - (h[8] or 0) < HOUR and endpoint.workspace then return endpoint end
-  local key = key_of('endpoint', endpoint.id)
+  local key = endpoint.record_key
   redis.call('HSET', key, 'name', name)
   guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint.id)
   if not endpoint.is_kept then redis.call('PEXPIRE', key, MAX_TTL + HOUR + RETENTION_MS) end

@@ -100,6 +100,6 @@ local function write_learned(endpoint, before)
       fields[#fields + 1], fields[#fields + 2] = name, int(endpoint[name])
     end
   end
-  if #fields > 0 then redis.call('HSET', key_of('endpoint', endpoint.id), unpack(fields)) end
+  if #fields > 0 then redis.call('HSET', endpoint.record_key, unpack(fields)) end
   if endpoint.breaker ~= 'same' then count(endpoint.breaker, endpoint.workspace, endpoint.id) end
 end

@@ -82,7 +82,7 @@ do -- the rest is private to this file
     if wanted > 0 and not endpoint.lane_is_empty then give_due(endpoint, wanted + #endpoint.given) end
     if endpoint.alone and endpoint.window > 1 then
       endpoint.window = 1
-      redis.call('HSET', key_of('endpoint', endpoint.id), 'window', '1')
+      redis.call('HSET', endpoint.record_key, 'window', '1')
     end
     if #endpoint.given > 0 then note_lease(endpoint, is_probe) end
     assess(endpoint)

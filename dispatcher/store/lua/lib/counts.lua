@@ -1,11 +1,15 @@
 -- Counters, collected during a script and written once at its end: of this minute overall, of this hour for
 -- each workspace (`*`: for none), of this day for each endpoint.
 local counts = { minute = {}, hour = {}, day = {} }
-local function count_in(unit, field, n) counts[unit][field] = (counts[unit][field] or 0) + n end
+local function count_in(unit, field, n)
+  local fields = counts[unit]
+  fields[field] = (fields[field] or 0) + n
+end
 local function count(name, workspace, endpoint_id, n, name_in_hour)
-  count_in('minute', name, n or 1)
-  if workspace then count_in('hour', workspace .. ' ' .. (name_in_hour or name), n or 1) end
-  if endpoint_id then count_in('day', endpoint_id .. ' ' .. name, n or 1) end
+  n = n or 1
+  count_in('minute', name, n)
+  if workspace then count_in('hour', workspace .. ' ' .. (name_in_hour or name), n) end
+  if endpoint_id then count_in('day', endpoint_id .. ' ' .. name, n) end
 end
 
 -- Changes in how many callbacks wait for each endpoint, those in chains and leased ones included.
@@ -53,18 +57,20 @@ do -- the rest is private to this file
     if redis.call('HINCRBY', key, 'waiting', int(n)) < 0 then redis.call('HDEL', key, 'waiting') end
   end
 
-  -- The number of this minute, hour or day as text: a memo, as most runs have the same as the one before.
-  local memo_numbers, memo_texts = { minute = -1, hour = -1, day = -1 }, {}
-  local function number_of(unit, length)
+  -- The key of this minute, hour or day: a memo, as most runs have the same as the one before.
+  local memo_numbers, memo_keys, memo_prefix = {}, {}, nil
+  local function key_now(unit, length)
     local number = math.floor(now / length)
-    if memo_numbers[unit] ~= number then memo_numbers[unit], memo_texts[unit] = number, int(number) end
-    return memo_texts[unit]
+    if memo_prefix ~= PREFIX then memo_numbers, memo_prefix = {}, PREFIX end
+    if memo_numbers[unit] ~= number then
+      memo_numbers[unit], memo_keys[unit] = number, key_of('stats', unit, int(number))
+    end
+    return memo_keys[unit]
   end
 
   local function write_unit(unit, fields)
     local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
-    local number, life = number_of(unit, length), unit == 'minute' and DAY or 8 * DAY
-    local key = key_of('stats', unit, number)
+    local key, life = key_now(unit, length), unit == 'minute' and DAY or 8 * DAY
     for field, n in pairs(fields) do
       local ok = write_counter(key, field, n, life, unit ~= 'minute')
       if not ok and string.find(problem, 'WRONGTYPE', 1, true) then return end -- the whole key

@@ -2,6 +2,7 @@
 -- alone:
 --   as read by `load_endpoint`, from its record (a hash) and its workspace's
 --     id                 the 12 characters that stand in keys
+--     record_key, leased_key  the keys of its record and of its leases
 --     name               `workspace origin`, or `workspace.subscription origin`; '' where the record is gone
 --     workspace          nil where the record is gone
 --     revision           of the workspace; '' where it is gone
@@ -67,7 +68,8 @@ end
 -- `...`: more fields to read. Returns the endpoint, and the fields of its record; those of `...` begin at 8.
 local function load_endpoint(endpoint_id, skips, ...)
   local START_WINDOW, MAX_HINT_MS = 2, 60000
-  local h = redis.call('HMGET', key_of('endpoint', endpoint_id), 'name', 'window', 'hinted_until', 'pause',
+  local record_key, leased_key = key_of('endpoint', endpoint_id), key_of('leased', endpoint_id)
+  local h = redis.call('HMGET', record_key, 'name', 'window', 'hinted_until', 'pause',
     'stopped', 'tat', 'waiting', ...)
   local of = h[1] and string.match(h[1], '^%S+')
   local limits = of and workspace_of(of) or { max = MAX_CONCURRENCY, rate = 0 }
@@ -81,7 +83,8 @@ local function load_endpoint(endpoint_id, skips, ...)
     stopped = h[5] ~= false or limits.is_paused or false, tat = not h[6] and 0 or tonumber(h[6]),
     waiting = (h[7] or 0) + 0, lane_is_empty = false,
     leased = (skips == 'all' or skips == 'idle' and h[7] == '0') and 0
-      or redis.call('ZCARD', key_of('leased', endpoint_id)),
+      or redis.call('ZCARD', leased_key),
+    record_key = record_key, leased_key = leased_key,
   }, h
 end
 
@@ -95,7 +98,7 @@ local function assess_rate(endpoint)
   endpoint.interval, endpoint.tat = interval, math.max(endpoint.tat, now)
   if endpoint.tat > now + depth + interval then -- the rate was raised
     endpoint.tat = now + depth
-    redis.call('HSET', key_of('endpoint', endpoint.id), 'tat', string.format('%.3f', endpoint.tat))
+    redis.call('HSET', endpoint.record_key, 'tat', string.format('%.3f', endpoint.tat))
   end
   -- the 0.01 keeps rounding errors from costing a token
   endpoint.tokens = math.floor((now - endpoint.tat + depth) / interval + 0.01)

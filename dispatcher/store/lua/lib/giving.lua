@@ -14,7 +14,7 @@ local hinted_of = {}
 local function give_or_hint(reply, hints, endpoint, lease_ms, hint_ms, most_hinted)
   write_lane(endpoint)
   if endpoint.added > 0 then
-    redis.call('HINCRBY', key_of('endpoint', endpoint.id), 'waiting', int(endpoint.added))
+    redis.call('HINCRBY', endpoint.record_key, 'waiting', int(endpoint.added))
     endpoint.counted = endpoint.added
   end
   local workspace, given = endpoint.workspace, #endpoint.given

@@ -18,13 +18,14 @@ end
 -- Leases what was given since the last call, before anything else is written: if the run breaks off, the
 -- callbacks are found again when the lease ends.
 local function lease(endpoint)
-  local leases, new_lease_end = {}, int(endpoint.new_lease_end)
-  for i = endpoint.leased_of_given + 1, #endpoint.given do
-    leases[#leases + 1], leases[#leases + 2] = new_lease_end, endpoint.given[i]
+  local given, first = endpoint.given, endpoint.leased_of_given + 1
+  if first > #given then return end
+  local leases, n, new_lease_end = {}, 0, int(endpoint.new_lease_end)
+  for i = first, #given do
+    leases[n + 1], leases[n + 2], n = new_lease_end, given[i], n + 2
   end
-  if #leases == 0 then return end
-  redis.call('ZADD', key_of('leased', endpoint.id), unpack(leases))
-  endpoint.leased_of_given = #endpoint.given
+  redis.call('ZADD', endpoint.leased_key, unpack(leases))
+  endpoint.leased_of_given = #given
 end
 
 -- Updates the endpoint for the callbacks that were leased: count, end of the probe, tokens.
@@ -33,10 +34,10 @@ local function note_lease(endpoint, is_probe)
   endpoint.leased = endpoint.leased + #endpoint.given
   if is_probe then
     endpoint.pause = endpoint.new_lease_end
-    redis.call('HSET', key_of('endpoint', endpoint.id), 'pause', int(endpoint.pause))
+    redis.call('HSET', endpoint.record_key, 'pause', int(endpoint.pause))
   end
   if endpoint.interval then
     endpoint.tat = endpoint.tat + #endpoint.given * endpoint.interval
-    redis.call('HSET', key_of('endpoint', endpoint.id), 'tat', string.format('%.3f', endpoint.tat))
+    redis.call('HSET', endpoint.record_key, 'tat', string.format('%.3f', endpoint.tat))
   end
 end

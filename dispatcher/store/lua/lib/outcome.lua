@@ -98,7 +98,7 @@ local function read_claimed(endpoint, ids)
     for _, entry in pairs(entries) do entry.is_chainless = entry.endpoint == endpoint.id end
   end
   if with_lease_end then
-    for i, lease_end in ipairs(redis.call('ZMSCORE', key_of('leased', endpoint.id), unpack(ids))) do
+    for i, lease_end in ipairs(redis.call('ZMSCORE', endpoint.leased_key, unpack(ids))) do
       if entries[ids[i]] then entries[ids[i]].lease_end = lease_end and tonumber(lease_end) end
     end
   end

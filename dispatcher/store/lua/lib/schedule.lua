@@ -4,9 +4,9 @@ local function set_hinted(endpoint, until_ms)
   if endpoint.hinted_until == until_ms then return end
   endpoint.hinted_until = until_ms
   if until_ms == 0 then
-    redis.call('HDEL', key_of('endpoint', endpoint.id), 'hinted_until')
+    redis.call('HDEL', endpoint.record_key, 'hinted_until')
   else
-    redis.call('HSET', key_of('endpoint', endpoint.id), 'hinted_until', int(until_ms))
+    redis.call('HSET', endpoint.record_key, 'hinted_until', int(until_ms))
   end
 end
 
@@ -31,7 +31,7 @@ local function reschedule(endpoint)
   local LOOK_AGAIN_MS = 5000
   local workspace = endpoint.workspace or NO_WORKSPACE
   local next_ms = endpoint.leased > 0 and (endpoint.lease_end
-    or tonumber(redis.call('ZRANGE', key_of('leased', endpoint.id), '0', '0', 'WITHSCORES')[2]))
+    or tonumber(redis.call('ZRANGE', endpoint.leased_key, '0', '0', 'WITHSCORES')[2]))
   if endpoint.due_at and endpoint.room > 0 and not endpoint.stopped then
     local due_at = endpoint.due_at
     if endpoint.short_of_token then due_at = math.min(due_at, now + LOOK_AGAIN_MS) end -- the rate may change

@@ -4,7 +4,7 @@
 local function supersede_older(endpoint, message, stamp)
   write_entries()
   write_lane(endpoint)
-  local workspace, leased = endpoint.workspace, key_of('leased', endpoint.id)
+  local workspace, leased = endpoint.workspace, endpoint.leased_key
   for _, id in ipairs(redis.call('LRANGE', key_of('chain', endpoint.id, message), 0, -1)) do
     local other = read_entry(workspace, id)
     local is_older = other and not other.ended and (other.extra.stamp or stamp) < stamp

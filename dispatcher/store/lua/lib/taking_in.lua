@@ -34,7 +34,7 @@ do -- the rest is private to this file
   -- Gives a callback to the caller, or puts it into its chain or its lane; writes its entry before that.
   local function put_in_place(
     queue_entry, workspace, id, entry, endpoint, keep_ms, expires_at, body, is_begun)
-    local message = entry.message
+    local message, expires = entry.message, int(expires_at)
     local earlier = remember_message(queue_entry, workspace, message, id, keep_ms)
     if earlier ~= '' then write_entries() end
     local head = earlier ~= '' and heal_chain(workspace, endpoint.id, message)
@@ -47,7 +47,7 @@ do -- the rest is private to this file
     add(entries_and_bodies, key_of('event', workspace, id), text_of(entry))
     add(entries_and_bodies, key_of('body', workspace, id), body)
     if at_once then
-      hand_over(endpoint, id, '1', '1', int(expires_at), message, entry.about, body)
+      hand_over(endpoint, id, '1', '1', expires, message, entry.about, body)
       count_given(workspace, 1)
     elseif waits and not was_placed then
       write_entries()
@@ -56,6 +56,7 @@ do -- the rest is private to this file
       endpoint.lane_is_empty = false
       add(endpoint.lane, NOW, id)
     end
+    expiries_to_add[workspace .. ':' .. id] = expires
   end
 
   function new_entry(about, endpoint_id, message, expires_at)
@@ -87,7 +88,6 @@ do -- the rest is private to this file
     end
     put_in_place(queue_entry, workspace, id, entry, endpoint, keep_ms, expires_at, body, begun)
     endpoint.added = endpoint.added + 1
-    expiries_to_add[workspace .. ':' .. id] = int(expires_at)
     if ordering == 'latest' then supersede_older(endpoint, message, stamp) end
     return 'accepted'
   end
