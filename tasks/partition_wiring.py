@@ -4,6 +4,7 @@ import logging
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import redis.asyncio
 
@@ -13,6 +14,7 @@ from dispatcher.health import Health
 from dispatcher.rules.render import RenderOptions
 from dispatcher.sending.sender import Sender
 from dispatcher.store import format
+from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.audit import Who
@@ -49,6 +51,7 @@ from dispatcher.worker.outages import Outages
 from dispatcher.worker.partition_owner import PartitionOwner
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.retired import RetiredCallbacks
 from dispatcher.worker.router import Router
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
@@ -165,10 +168,19 @@ class Partitions:
 
     async def agree(self, number: int) -> None:
         """Brings the data of a partition to this version's format. Raises OtherFormat, RedisUnavailable."""
-        keys = self._servers.keys[number]
-        installation = Installation(self._client(keys), keys, self._url(keys))
+        installation = self._installation(self._servers.keys[number])
         found = await installation.format()
         await format.agree(self.parts[number].ledger, found, installation.workers, format.OLDER_SECONDS)
+
+    def _installation(self, keys: Keys) -> Installation:
+        return Installation(self._client(keys), keys, self._url(keys))
+
+    async def _workers(self) -> dict[str, dict[str, Any]]:
+        """The heartbeats of all workers."""
+        count, found = self._servers.partitioning.partitions, dict[str, dict[str, Any]]()
+        for number in registries(count) if count > 1 else (0,):
+            found |= await self._installation(self._servers.keys[number]).workers()
+        return found
 
     def _parts(self, keys: Keys) -> TurnParts:
         settings, shared, url = self._settings, self._shared, self._url(keys)
@@ -217,6 +229,7 @@ class Partitions:
             metrics=self._shared.metrics,
             options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
             routing=self._routing(number),
+            retired=RetiredCallbacks(self._archive) if self._archive else None,
         )
 
         async def agree() -> None:
@@ -239,15 +252,22 @@ class Partitions:
         """What takes the partition's ended callbacks to the archive; None if there is no archive."""
         if self._archive is None:
             return None
-        keys, ledger = self._servers.keys[number], self.parts[number].ledger
+        keys = self._servers.keys[number]
         source = ToArchive(self._servers.wire(number), keys, self._url(keys))
+
+        async def allow() -> None:
+            found = self._installation(keys)
+            await format.require_known(found, WITH_ARCHIVE, self._workers)
+
         return Archiver(
             source,
+            self.parts[number].ledger,
             self._archive,
-            ledger.now_ms,
-            lambda: intake.has_lease,
+            lambda: intake.token if intake.has_lease else None,
             self._shared.metrics,
             about=queue.about,
+            allow=allow,
+            after_ms=self._settings.archive_after_seconds * 1000,
             keep_days=self._settings.archive_retention_days if number == 0 else None,
         )
 

@@ -24,6 +24,7 @@ NAMES = (
     "reject",
     "replay",
     "requeue",
+    "retire",
     "retry",
     "settle",
     "stop",

@@ -24,7 +24,7 @@ class Noted:
 
 
 class ToArchive:
-    """Reads the stream of one partition. Every method raises RedisUnavailable."""
+    """Reads the stream of one partition; `Ledger.retire` takes notes out. Every method raises RedisUnavailable."""
 
     def __init__(self, wire: PartitionWire, keys: Keys, url: str = "") -> None:
         self._wire = wire
@@ -42,12 +42,6 @@ class ToArchive:
         left = ids[len(kept) :]
         done = [note for note, id_ in notes.items() if id_ is None or id_ in taken]
         return Noted(done if left else [*notes], [one for one in kept if one.entry])
-
-    async def done(self, notes: Sequence[bytes]) -> None:
-        """Forgets notes: what they name is in the archive, or need not be."""
-        if notes:
-            with translated(self._url):
-                await self._wire.call("XDEL", self._keys.to_archive, *notes)
 
     async def backlog(self) -> tuple[int, int | None]:
         """How many notes there are, and when the first was made (ms since 1970)."""
@@ -70,7 +64,12 @@ class ToArchive:
                 if _has_ended(entry) and not _is_delivered(entry)
             ]
             bodies = dict(zip(wanted, await self._values(self._keys.body, wanted), strict=True))
-            answers = dict(zip(wanted, await self._values(self._keys.answer, wanted), strict=True))
+            answered = [
+                id_
+                for id_, entry in zip(some, its, strict=True)
+                if _has_ended(entry) and _may_have_answer(entry)
+            ]
+            answers = dict(zip(answered, await self._values(self._keys.answer, answered), strict=True))
             for id_, entry in zip(some, its, strict=True):
                 if not _has_ended(entry):
                     found.append(Kept(*id_, b""))
@@ -116,6 +115,11 @@ def _has_ended(entry: bytes | None) -> TypeGuard[bytes]:
 
 def _is_delivered(entry: bytes) -> bool:
     return _words(entry)[4] == b"d"
+
+
+def _may_have_answer(entry: bytes) -> bool:
+    """Whether it failed, or was delivered by a later attempt than the first one."""
+    return not _is_delivered(entry) or entry.count(b"\n") > 1
 
 
 def _endpoint_of(entry: bytes) -> str:

@@ -36,6 +36,9 @@ class Archive(Protocol):
         days: numbers of days since 1970, UTC
         """
 
+    async def digests(self, ids: Collection[Id]) -> dict[Id, str]:
+        """The digests of callbacks, by their ids; those that it does not have are missing."""
+
     async def of_message(self, workspace: str, message: str) -> list[ArchivedCallback]:
         """The callbacks of a message, in order of acceptance."""
 

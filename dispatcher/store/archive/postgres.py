@@ -142,6 +142,19 @@ class PostgresArchive:
         )
         return await self._run(lambda db: _read(db, query, values))
 
+    async def digests(self, ids: Collection[Id]) -> dict[Id, str]:
+        """As Archive.digests."""
+        query = (
+            f"SELECT wanted.workspace, wanted.id, digest FROM {WANTED}"
+            f" JOIN dispatcher.workspace ON workspace.name = wanted.workspace {OF_WORKSPACE} AND callback.id = wanted.id"
+        )
+
+        async def read(db: Connection) -> dict[Id, str]:
+            rows = await (await db.execute(query, _columns(ids))).fetchall()
+            return {(workspace, id_): digest for workspace, id_, digest in rows}
+
+        return await self._run(read)
+
     async def of_message(self, workspace: str, message: str) -> list[ArchivedCallback]:
         """As Archive.of_message."""
         query = (

@@ -111,6 +111,17 @@ class SqliteArchive:
         """As Archive.get. An index over all days finds them as fast."""
         return await self._run(lambda db: [one for some in _parts(ids) for one in _read(db, *_of(some))])
 
+    async def digests(self, ids: Collection[Id]) -> dict[Id, str]:
+        """As Archive.digests."""
+        query = "SELECT workspace.name, callback.id, digest FROM callback JOIN workspace ON workspace.number = callback.workspace"
+
+        def read(db: sqlite3.Connection) -> dict[Id, str]:
+            conditions = map(_of, _parts(ids))
+            rows = (row for where, of in conditions for row in db.execute(f"{query} {where}", of))
+            return {(workspace, id_): digest for workspace, id_, digest in rows}
+
+        return await self._run(read)
+
     async def of_message(self, workspace: str, message: str) -> list[ArchivedCallback]:
         """As Archive.of_message."""
         where = "WHERE workspace.name = ? AND message = ? ORDER BY accepted_ms, callback.id"

@@ -47,15 +47,34 @@ local function is_known(workspace, id)
   return redis.call('EXISTS', key) == 1
 end
 
+-- Whether two texts begin with the same digest; one of format 1 is shorter.
+local function is_same(about, text)
+  local digest, known = digest_of(about), digest_of(text)
+  return known == string.sub(digest, 1, #known)
+end
+
 -- Compares a callback with the one known by its eventId: duplicate, conflict, or begun by a run that broke
 -- off, with its entry.
 local function look_at_known(workspace, id, text, about)
-  local digest, known = digest_of(about), digest_of(text)
-  if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
+  if not is_same(about, text) then return 'conflict' end
   local entry, expiry = parse_entry(text), workspace .. ':' .. id
   if not entry then return 'conflict' end
   if entry.ended or expiries_to_add[expiry] or redis.call('ZSCORE', key_of('expiries'), expiry) then
     return 'duplicate'
   end
   return 'begun', entry
+end
+
+-- What the archive has said about eventIds that have a fingerprint, by `workspace eventId`: the callback's
+-- digest, or `-`: it has no such callback.
+local archived = {}
+
+-- The word for a callback whose eventId Redis has no entry of: `retired` if the archive is to be asked;
+-- nil: it is new.
+local function word_of_retired(workspace, id, about)
+  if not ARCHIVES or not has_fingerprint(workspace, id) then return end
+  local said = archived[workspace .. ' ' .. id]
+  if not said then return 'retired' end
+  if said == '-' then return end
+  return is_same(about, said) and 'duplicate' or 'conflict'
 end

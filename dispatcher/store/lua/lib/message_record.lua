@@ -48,7 +48,7 @@ local function record(workspace, message, status, happened, sent, step, told, lo
 end
 
 -- Words of accept for callbacks whose status changes are not recorded, with the word for the status change.
-local NOT_RECORDED = { conflict = 'conflict', changed = 'again', broken = 'again' }
+local NOT_RECORDED = { conflict = 'conflict', changed = 'again', broken = 'again', retired = 'again' }
 
 -- Returns the word for one status change, and why it failed, or else `earlier`. `word` is that of its
 -- callback; nil: it causes none.
