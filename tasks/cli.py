@@ -39,6 +39,11 @@ COMMANDS = (
         "Make the archive's tables, or bring them to this version; workers do so too.",
     ),
     Entry(
+        "archive end",
+        "tasks.commands.archive:end",
+        "Let this installation do without its archive again, once Redis has forgotten what only that knows.",
+    ),
+    Entry(
         "history", "tasks.commands.history:history", "Export what is in the archive, as JSON lines or CSV."
     ),
     Entry("workspace", "", "Customers: dialect, callback URL, secrets, limits."),

@@ -106,6 +106,7 @@ RUNS = {
     "purge rejected": ["purge rejected --yes"],
     "audit list": ["audit list"],
     "archive migrate": ["archive migrate"],
+    "archive end": ["archive end"],
     "history": ["history --since 1h", "history --state arrived"],
     "stats": ["stats", "stats --by workspace", "stats --by endpoint", f"stats --workspace {LONG}"],
     "check": ["check", "check --live"],
