@@ -21,8 +21,8 @@ if (tonumber(redis.call('GET', key_of('format'))) or 0) < format + 0 then return
 local FEWEST_BUCKETS, OF_EACH, MOST_OF_EACH = 64, 192, 256 -- fingerprints of a bucket: expected, and at most
 local LIFE_MS = math.max(math.floor(RETENTION_MS / 4), 1)
 
--- Begins a table, with as many buckets as the one before would have needed for all of its time; after one that
--- is full, with twice to eight times as many.
+-- Begins a table, with as many buckets as the one before would have needed for all of its time; after one
+-- that is full, with twice to eight times as many.
 local function begin_table(before)
   local buckets, number = FEWEST_BUCKETS, 1
   if before then
@@ -31,8 +31,8 @@ local function begin_table(before)
     local fewest = is_full and before.buckets * 2 or FEWEST_BUCKETS
     number, buckets = before.number + 1, math.ceil(math.max(math.min(expected, before.buckets * 8), fewest))
   end
-  local ends = now + LIFE_MS + RETENTION_MS
-  return { number = int(number), buckets = buckets, count = 0, began = now, ends = ends }
+  local kept_until = now + LIFE_MS + RETENTION_MS
+  return { number = int(number), buckets = buckets, count = 0, began = now, ends = kept_until }
 end
 
 local tables, table_now = tables_of_fingerprints(), nil

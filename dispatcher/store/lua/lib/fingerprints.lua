@@ -22,10 +22,10 @@ local function tables_of_fingerprints()
   kept_tables = {}
   local found = redis.call('HGETALL', key_of('fingerprints'))
   for i = 1, #found, 2 do
-    local buckets, number, began, ends = string.match(found[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
-    if buckets and ends + 0 > now then
+    local buckets, number, began, kept_until = string.match(found[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+    if buckets and kept_until + 0 > now then
       kept_tables[#kept_tables + 1] = {
-        number = found[i], buckets = buckets + 0, count = number + 0, began = began + 0, ends = ends + 0,
+        number = found[i], buckets = buckets + 0, count = number + 0, began = began + 0, ends = kept_until + 0,
       }
     end
   end
