@@ -25,7 +25,8 @@ local function tables_of_fingerprints()
     local buckets, number, began, kept_until = string.match(found[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
     if buckets and kept_until + 0 > now then
       kept_tables[#kept_tables + 1] = {
-        number = found[i], buckets = buckets + 0, count = number + 0, began = began + 0, ends = kept_until + 0,
+        number = found[i], buckets = buckets + 0, count = number + 0, began = began + 0,
+        ends = kept_until + 0,
       }
     end
   end
