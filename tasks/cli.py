@@ -32,6 +32,11 @@ COMMANDS = (
         "tasks.commands.grow:grow",
         "Copy workspaces and API keys of the one Redis before into the partitions, so that workers can lead them.",
     ),
+    Entry(
+        "archiver",
+        "tasks.commands.archiver:archiver",
+        "Take what has ended to the archive, in place of workers, until Ctrl-C.",
+    ),
     Entry("archive", "", "The archive of what has ended."),
     Entry(
         "archive migrate",

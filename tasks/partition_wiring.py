@@ -4,7 +4,6 @@ import logging
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 import redis.asyncio
 
@@ -14,7 +13,6 @@ from dispatcher.health import Health
 from dispatcher.rules.render import RenderOptions
 from dispatcher.sending.sender import Sender
 from dispatcher.store import format
-from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.audit import Who
@@ -34,7 +32,6 @@ from dispatcher.store.replies import Ended
 from dispatcher.store.servers import Servers
 from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
-from dispatcher.store.to_archive import ToArchive
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspace_cache import MAX_KNOWN, WorkspaceCache
 from dispatcher.worker.alert_loop import AlertLoop, AlertSource
@@ -175,13 +172,6 @@ class Partitions:
     def _installation(self, keys: Keys) -> Installation:
         return Installation(self._client(keys), keys, self._url(keys))
 
-    async def _workers(self) -> dict[str, dict[str, Any]]:
-        """The heartbeats of all workers."""
-        count, found = self._servers.partitioning.partitions, dict[str, dict[str, Any]]()
-        for number in registries(count) if count > 1 else (0,):
-            found |= await self._installation(self._servers.keys[number]).workers()
-        return found
-
     def _parts(self, keys: Keys) -> TurnParts:
         settings, shared, url = self._settings, self._shared, self._url(keys)
         call = self._servers.wire(keys.partition).call
@@ -252,24 +242,15 @@ class Partitions:
         """What takes the partition's ended callbacks to the archive; None if there is no archive."""
         if self._archive is None:
             return None
-        keys = self._servers.keys[number]
-        source = ToArchive(self._servers.wire(number), keys, self._url(keys))
-
-        async def allow() -> None:
-            found = self._installation(keys)
-            await format.require_known(found, WITH_ARCHIVE, self._workers)
-
-        return Archiver(
-            source,
+        archivers = import_module("tasks.archiver_wiring")  # who has no archive loads nothing of it
+        made: Archiver = archivers.of_leader(
+            archivers.Made(self._settings, self._servers, self._archive, self._shared.metrics),
+            number,
             self.parts[number].ledger,
-            self._archive,
             lambda: intake.token if intake.has_lease else None,
-            self._shared.metrics,
-            about=queue.about,
-            allow=allow,
-            after_ms=self._settings.archive_after_seconds * 1000,
-            keep_days=self._settings.archive_retention_days if number == 0 else None,
+            queue.about,
         )
+        return made
 
     def _routing(self, number: int) -> Routing | None:
         """How intake of a partition forwards; None if there is no other."""

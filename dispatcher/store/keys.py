@@ -196,6 +196,11 @@ class Keys:
         return f"{self.prefix}:ended"
 
     @property
+    def archiver(self) -> str:
+        """String: token of the `dispatcher archiver` that takes `ended` to the archive in place of workers. A minute."""
+        return f"{self.prefix}:archiver"
+
+    @property
     def fingerprints(self) -> str:
         """Hash: number of a table of fingerprints -> its buckets, count and times (lua/lib/fingerprints.lua). As the newest table."""
         return f"{self.prefix}:fingerprints"

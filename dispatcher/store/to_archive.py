@@ -1,9 +1,11 @@
 """What has ended and is not in the archive yet: the scripts note it in a stream, and whoever leads the partition takes it from there."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from dispatcher.errors import RedisUnavailable
 from dispatcher.store.archive.archived_callback import Id, Kept
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
@@ -13,6 +15,8 @@ from dispatcher.store.wire import PartitionWire
 MOST_BYTES = 16_000_000
 """Most bytes of bodies in one batch; one that is longer is alone."""
 BODIES_AT_ONCE = 50
+ARCHIVER_MS = 60_000
+"""How long after its last sign of life a `dispatcher archiver` is waited for; it may be within a call of the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,36 @@ class ToArchive:
         left = ids[len(kept) :]
         done = [note for note, id_ in notes.items() if id_ is None or id_ in taken]
         return Noted(done if left else [*notes], [one for one in kept if one.entry])
+
+    async def now_ms(self) -> int:
+        """Redis's clock."""
+        with translated(self._url):
+            seconds, micros = await self._wire.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def has_archiver(self) -> bool:
+        """Whether a process of its own takes the partition's callbacks to the archive."""
+        with translated(self._url):
+            return bool(await self._wire.call("EXISTS", self._keys.archiver))
+
+    async def own(self, token: str) -> str | None:
+        """Makes the caller that process for some seconds, or renews that; returns its token, or None if there is another.
+
+        Two at the same time would do the same work twice, and change nothing by it.
+        """
+        with translated(self._url):
+            if await self._wire.call("SET", self._keys.archiver, token, "NX", "PX", ARCHIVER_MS):
+                return token
+            if await self._wire.call("GET", self._keys.archiver) != token.encode():
+                return None
+            await self._wire.call("PEXPIRE", self._keys.archiver, ARCHIVER_MS)
+        return token
+
+    async def leave(self, token: str) -> None:
+        """Ends that; Redis may be away."""
+        with suppress(RedisUnavailable), translated(self._url):
+            if await self._wire.call("GET", self._keys.archiver) == token.encode():
+                await self._wire.call("DEL", self._keys.archiver)
 
     async def backlog(self) -> tuple[int, int | None]:
         """How many notes there are, and when the first was made (ms since 1970)."""

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class Archiver:
-    """One partition's. `lease` is the token of its intake lease, None while this worker does not have it; `about` names the
+    """One partition's. `lease` gives the token of who may retire, None while that is another one; `about` names the
     partition in the log.
 
     `allow` makes sure that every worker knows what is retired; it raises OtherFormat while one does not. `after_ms`: how long what
@@ -44,7 +44,7 @@ class Archiver:
         source: ToArchive,
         ledger: Ledger,
         archive: Archive,
-        lease: Callable[[], str | None],
+        lease: Callable[[], Awaitable[str | None]],
         metrics: Metrics,
         about: Mapping[str, object],
         allow: Callable[[], Awaitable[None]],
@@ -70,7 +70,7 @@ class Archiver:
         pause = LOOK_SECONDS
         while not stopping.is_set():
             try:
-                token = self._lease()
+                token = await self._lease()
                 taken = await self._take(token) if token else 0
                 pause = 0 if taken == BATCH else LOOK_SECONDS
             except (RedisUnavailable, NotLeader):  # intake says so
@@ -87,10 +87,10 @@ class Archiver:
             await self._archive.migrate()
             self._is_ready = True
         if self._keep_days is not None and time.monotonic() - self._dropped_at >= DROP_SECONDS:
-            today = self._ledger.now_ms() // DAY_MS
+            today = await self._source.now_ms() // DAY_MS
             await self._archive.drop_days(today - self._keep_days)
             self._dropped_at = time.monotonic()
-        noted = await self._source.batch(self._ledger.now_ms() - self._after_ms, BATCH)
+        noted = await self._source.batch(await self._source.now_ms() - self._after_ms, BATCH)
         if not noted.notes:
             return 0
         await self._allow()

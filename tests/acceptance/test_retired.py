@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dispatcher.model import iso
-from tests.acceptance.stack import Stack, wait_until
+from tests.acceptance.stack import CLI, Stack, wait_until
 from tests.acceptance.test_archive import wait_retired, with_archive
 from tests.conftest import postgres_server
 
@@ -119,3 +119,27 @@ def test_the_end_of_the_archive(stack_with_retired: tuple[Stack, list[str]]) -> 
     stack.start_worker().wait_ready()
     stack.enqueue(1, first=300)
     wait_until(lambda: len(stack.received) == 21, what="a POST")
+
+
+def test_an_archiver(stack: Stack) -> None:
+    """`dispatcher archiver` does it in place of workers; when it ends they go on."""
+    with_archive(stack, f"sqlite:///{stack.folder}/archive.db")
+    stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
+    archiver = stack.start_worker(*CLI, "archiver")
+    wait_until(lambda: "taking what ends" in archiver.log, what="an archiver")
+    wait_until(lambda: stack.redis.exists("dispatcher:archiver"), what="its sign of life")
+    worker = stack.start_worker().wait_ready()
+    archiver.process.send_signal(signal.SIGSTOP)
+    ids = stack.enqueue(5)
+    wait_until(lambda: len(stack.received) == 5, what="POSTs")
+    time.sleep(3)  # the worker would have taken them by now
+    assert 5 == stack.redis.xlen("dispatcher:ended")
+    archiver.process.send_signal(signal.SIGCONT)
+    wait_retired(stack, *ids)
+    assert 0 == archiver.terminate()
+    assert not stack.redis.exists("dispatcher:archiver")
+    ids = stack.enqueue(5, first=10)
+    wait_until(lambda: len(stack.received) == 10, what="POSTs")
+    wait_retired(stack, *ids)
+    assert worker.process.poll() is None
+    assert 10 == len(stack.cli("history").stdout.splitlines())

@@ -107,6 +107,7 @@ RUNS = {
     "audit list": ["audit list"],
     "archive migrate": ["archive migrate"],
     "archive end": ["archive end"],
+    "archiver": ["archiver"],
     "history": ["history --since 1h", "history --state arrived"],
     "stats": ["stats", "stats --by workspace", "stats --by endpoint", f"stats --workspace {LONG}"],
     "check": ["check", "check --live"],

@@ -39,12 +39,16 @@ class Scene:
             self.source,
             self.world.ledger,
             run.archive,
-            lambda: TOKEN if self.leads else None,
+            self.token,
             self.metrics,
             about={},
             allow=lambda: self.world.installation.raise_format(WITH_ARCHIVE),
             after_ms=-(10**9),
         )
+
+    async def token(self) -> str | None:
+        """Of whoever may retire."""
+        return TOKEN if self.leads else None
 
     async def close(self) -> None:
         """Closes the connections to Redis."""

@@ -65,12 +65,16 @@ class Installed(Reader):
             self.source,
             self.ledger,
             archive,
-            lambda: self.intake.token if self.intake.has_lease else None,
+            self.token,
             self.metrics,
             about={},
             allow=lambda: Installation(self.client, KEYS).raise_format(WITH_ARCHIVE),
             after_ms=0,
         )
+
+    async def token(self) -> str | None:
+        """Of the intake's lease."""
+        return self.intake.token if self.intake.has_lease else None
 
     async def enqueue(self, *lines: bytes) -> None:
         """Puts status changes on the queue."""

@@ -1,6 +1,6 @@
 -- retire: takes callbacks that the archive has out of the ledger; of each, its fingerprint stays.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
---   token: of the intake lease
+--   token: of the intake lease, or of `dispatcher archiver`
 --   format: the number of the data's format in which callbacks may be retired
 --   for each callback (number first): workspace id text
 --   for each note that is done with: note
@@ -15,7 +15,8 @@
 -- include fingerprints
 redis.call('DEL', PREFIX .. 'never')
 local token, format = take(2)
-if redis.call('GET', key_of('intake')) ~= token then return { 'not_leader', now } end
+local holders = redis.call('MGET', key_of('intake'), key_of('archiver'))
+if holders[1] ~= token and holders[2] ~= token then return { 'not_leader', now } end
 if (tonumber(redis.call('GET', key_of('format'))) or 0) < format + 0 then return { 'not_allowed', now } end
 
 local FEWEST_BUCKETS, OF_EACH, MOST_OF_EACH = 64, 192, 256 -- fingerprints of a bucket: expected, and at most
