@@ -41,7 +41,7 @@ Workers = Callable[[], Awaitable[Mapping[str, Any]]]
 """Reads the heartbeats of live workers, by name."""
 
 
-def require_format(found: str, *, archives: bool) -> None:
+def require_format(found: str, *, archives: bool = False) -> None:
     """Raises OtherFormat for the number of another format, and HasGrown for what has grown; empty text (no number stored) passes.
 
     `archives`: this process has an archive. Raises OtherSettings if it has none, and callbacks are known by the archive alone.

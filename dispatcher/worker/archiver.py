@@ -12,6 +12,7 @@ import structlog
 from dispatcher.errors import ArchiveUnavailable, InvalidInput, NotLeader, OtherFormat, RedisUnavailable
 from dispatcher.store.archive.archive import Archive
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id, Kept
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.to_archive import ToArchive
 from dispatcher.worker.metrics import Metrics
@@ -108,13 +109,11 @@ class Archiver:
     async def _retire(
         self, token: str, callbacks: Sequence[tuple[Id, bytes]], notes: Sequence[bytes]
     ) -> None:
-        """Takes callbacks out of the ledger, and with the last ones the notes of all."""
-        parts = [
-            callbacks[first : first + RETIRED_AT_ONCE] for first in range(0, len(callbacks), RETIRED_AT_ONCE)
-        ]
-        for some in parts[:-1]:
-            await self._ledger.retire(token, some, ())
-        await self._ledger.retire(token, parts[-1] if parts else (), notes)
+        """Takes callbacks out of the ledger, and then the notes of all."""
+        for first in range(0, len(callbacks), RETIRED_AT_ONCE):
+            await self._ledger.retire(token, callbacks[first : first + RETIRED_AT_ONCE], ())
+        for some in in_parts(notes):
+            await self._ledger.retire(token, (), some)
 
     async def _put(self, callbacks: Sequence[ArchivedCallback]) -> list[ArchivedCallback]:
         """Puts callbacks into the archive; returns those that it took. Each of the others is logged: it stays in the ledger."""

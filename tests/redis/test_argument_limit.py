@@ -86,6 +86,7 @@ LISTS: dict[Callable[..., object], Use] = {
 BOUNDED_BY_CALLERS = {
     Ledger.accept: "Batch.part_for",
     Ledger.settle: "Settler and Turn",
+    Ledger.retire: "Archiver._retire",
     Ledger.forward: "Forwarder (test_forwarder.py)",
     Callbacks.ended: "a command per workspace",
     Endpoints.with_states: "a command per endpoint",
@@ -199,7 +200,7 @@ class Many:
         """Accepts them."""
         reader = self.reader
         await self._add_workspaces()
-        assert await reader.ledger.lead(reader.intake._token, 60_000) is not None
+        assert await reader.ledger.lead(reader.intake.token, 60_000) is not None
         pipe = reader.client.pipeline()
         for number in range(2000):
             pipe.xadd(KEYS.events, {"event": self._change(number)})
