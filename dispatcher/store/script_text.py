@@ -10,6 +10,7 @@ NAMES = (
     "beat",
     "cancel",
     "claim",
+    "erase",
     "expedite",
     "expire",
     "forget",
@@ -28,6 +29,7 @@ NAMES = (
     "settle",
     "stop",
     "sweep",
+    "unlist",
     "wake",
 )
 

@@ -104,7 +104,8 @@ if has_more() then keep_messages(kept_ms) end
 local recorded, why = {}, ''
 while has_more() do
   local entry, workspace, message, status, happened, sent, step, told, number = take(9)
-  local word, looked_up_by = words_of_entries[tonumber(entry)], {}
+  local place, looked_up_by = tonumber(entry), {}
+  local word = erased_entries[place] and 'erased' or words_of_entries[place]
   for _ = 1, number do
     local kind, which = take(2)
     looked_up_by[kind] = which

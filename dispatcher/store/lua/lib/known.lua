@@ -47,10 +47,17 @@ local function is_known(workspace, id)
   return redis.call('EXISTS', key) == 1
 end
 
+-- The callbacks of a batch that were erased before, as `workspace:id`.
+local erased_ids = {}
+
 -- Compares a callback with the one known by its eventId: duplicate, conflict, or begun by a run that broke
 -- off, with its entry.
 local function look_at_known(workspace, id, text, about)
   local digest, known = digest_of(about), digest_of(text)
+  if known == '-' then -- erased: nothing is left to compare with
+    erased_ids[workspace .. ':' .. id] = true
+    return 'duplicate'
+  end
   if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
   local entry, expiry = parse_entry(text), workspace .. ':' .. id
   if not entry then return 'conflict' end
