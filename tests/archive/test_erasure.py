@@ -13,6 +13,7 @@ from dispatcher.errors import NotFound, RedisUnavailable
 from dispatcher.rules.outcomes import Delivered, Failed, Retry
 from dispatcher.store.archive.archived_callback import Kept
 from dispatcher.store.arguments import ToAccept
+from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages import Messages
 from dispatcher.store.traces import Wanted
@@ -82,6 +83,8 @@ class Scene:
             [one] = self.world.claim(ENDPOINT).callbacks
             error = None if word == "delivered" else "http_500"
             self.world.settle(ids[word], one.claim, outcome, endpoint=ENDPOINT, error=error)
+        newest = self.world.keys.newest(endpoint_id(ENDPOINT), uuid)  # as the order `latest` keeps it
+        self.world.call("set", newest, "1", px=RETENTION_MS)
         self.world.call("set", self.world.keys.answer("acme", ids["failed"]), f"no {number}", px=RETENTION_MS)
         self.do(self._archive, uuid, number, [f"old-{uuid[1:]}-{n}" for n in range(2)])
 
@@ -245,6 +248,7 @@ def test_workspace(scene: Scene) -> None:
     assert expected == scene.erase()
     for text in ("m1", "m2", "order-7", "spring", OTHER):
         assert [] == scene.has(text), text
+    assert 0 == scene.world.call("exists", scene.world.keys.ended("acme", "failed"))
     assert set() == scene.archived()
     assert {"old-1-0", "failed-2"} == scene.erased("old-1-0", "failed-2")
     assert Counts() == scene.do(erase.erase, Wanted("acme"))
