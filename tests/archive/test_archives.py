@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from dispatcher.errors import ArchiveUnavailable
-from dispatcher.store.archive import postgres
+from dispatcher.store.archive import postgres, postgres_erased
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Kept
 from dispatcher.store.archive.sqlite import SqliteArchive
 from tests.archive.conftest import Run
@@ -187,3 +187,27 @@ def test_an_archive_of_version_1(run: Run, request: pytest.FixtureRequest, tmp_p
     assert 1 == run(archive.erase([("acme", "e1")], DAY))
     assert {("acme", "e1")} == run(archive.erased(ids))
     assert ["e2", "e3"] == [one.id for one in in_order(run(archive.get([*ids, ("acme", "e3")])))]
+
+
+def test_what_is_erased_while_it_is_put(run: Run, request: pytest.FixtureRequest) -> None:
+    """Of two workers with one archive, the one that puts callbacks waits for the other that erases, and leaves out what is gone."""
+    if isinstance(run.archive, SqliteArchive):
+        pytest.skip("one call after the other: SQLite locks the file")
+    url = request.getfixturevalue("postgres_url")
+    run(run.archive.put([callback(1)]))
+
+    async def both() -> None:
+        async with await psycopg.AsyncConnection.connect(url) as eraser:
+            assert 1 == await postgres_erased.erase(eraser, [("acme", "e1"), ("acme", "e2")], DAY)
+            putting = asyncio.create_task(run.archive.put([callback(n) for n in range(4)]))
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as watcher:
+                waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                while (await (await watcher.execute(waiting)).fetchone()) != (1,):
+                    assert not putting.done()
+                    await asyncio.sleep(0.01)
+            await eraser.commit()
+            await putting
+
+    run(asyncio.wait_for(both(), 30))
+    found = run(run.archive.get([("acme", f"e{n}") for n in range(4)]))
+    assert ["e0", "e3"] == [one.id for one in in_order(found)]
