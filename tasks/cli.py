@@ -139,6 +139,11 @@ COMMANDS = (
     ),
     Entry("rejected", "tasks.commands.rejected:commands", "Queue entries that could not be used, and why."),
     Entry("purge", "tasks.commands.purge:commands", "Remove callbacks or rejected entries, after asking."),
+    Entry(
+        "erase",
+        "tasks.commands.erase:commands",
+        "Erase what is known of a person, after asking; the same status change does not happen again.",
+    ),
     Entry("audit", "tasks.commands.audit:commands", "Who changed what, by the API or by a command."),
     Entry(
         "stats",

@@ -32,8 +32,8 @@ OF_EACH_OUTCOME = 9
 Id = tuple[str, str]
 """Workspace and eventId."""
 NOTHING_SAID: Mapping[Id, str] = {}
-NOT_ARCHIVED = "-"
-"""What stands for the digest of a callback that the archive does not have."""
+NOT_ARCHIVED, ERASED = "none", "-"
+"""What stands for the digest of a callback that the archive does not have, and of one that was erased."""
 WITH_ARCHIVE = 5
 """The number of the data's format (format.py) in which callbacks may be retired."""
 

@@ -259,6 +259,19 @@ class Ledger:
         """Removes ended callbacks from the ledger; returns how many."""
         return sum([int((await self._run("forget", workspace, *some))[0][2]) for some in in_parts(event_ids)])
 
+    async def erase(self, workspace: str, event_ids: Sequence[str]) -> tuple[int, int]:
+        """Leaves of ended callbacks only that their eventIds are known; returns how many, and how many have not ended."""
+        replies = [(await self._run("erase", workspace, *some))[0] for some in in_parts(event_ids)]
+        return sum(reply[2] for reply in replies), sum(reply[3] for reply in replies)
+
+    async def unlist(self, workspace: str, places: Sequence[tuple[str, str, str]]) -> int:
+        """Takes messages out of the message store; returns how many records. `places` are as in lua/unlist.lua."""
+        replies = [
+            (await self._run("unlist", workspace, *chain.from_iterable(some)))[0]
+            for some in in_parts(places, len)
+        ]
+        return sum(reply[2] for reply in replies)
+
     async def move(
         self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
     ) -> int:

@@ -10,6 +10,7 @@ NAMES = (
     "beat",
     "cancel",
     "claim",
+    "erase",
     "expedite",
     "expire",
     "forget",
@@ -29,6 +30,7 @@ NAMES = (
     "settle",
     "stop",
     "sweep",
+    "unlist",
     "wake",
 )
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 from dispatcher.errors import ArchiveUnavailable
 from dispatcher.store.archive.archive import Archive
-from dispatcher.store.arguments import NOT_ARCHIVED, Id
+from dispatcher.store.arguments import ERASED, NOT_ARCHIVED, Id
 from dispatcher.worker.batch import Fault
 
 ASKED_AT_ONCE = 500
@@ -67,6 +67,8 @@ class RetiredCallbacks:
         while some := [*islice(self._wanted, ASKED_AT_ONCE)]:
             try:
                 digests = await self._archive.digests(some)
+                if missing := [id_ for id_ in some if id_ not in digests]:
+                    digests |= dict.fromkeys(await self._archive.erased(missing), ERASED)
             except Exception as error:  # the entries stay on the queue
                 self._failed(error)
                 self._wanted.clear()

@@ -11,7 +11,7 @@ import typer
 
 from config.settings import Settings
 from dispatcher.errors import InvalidInput
-from dispatcher.rules.outcomes import ENDS
+from dispatcher.rules.outcomes import ENDS, State
 from dispatcher.store.archive.history import archived
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, wiring
@@ -19,6 +19,8 @@ from tasks.actions import workspaces
 from tasks.actions.events import Filter, span
 from tasks.commands.filters import Since, Until, Workspace
 
+ENDED = sorted(ENDS - {State.ERASED})
+"""How what is in the archive may have ended."""
 SHOWN_EVERY = 1000
 """Callbacks between two changes of the progress."""
 COLUMNS = (
@@ -38,7 +40,7 @@ def history(
     workspace: Workspace = None,
     state: Annotated[
         str | None,
-        typer.Option(help=f"Ended in this state only: {', '.join(sorted(ENDS))}.", show_default=False),
+        typer.Option(help=f"Ended in this state only: {', '.join(ENDED)}.", show_default=False),
     ] = None,
     since: Since = None,
     until: Until = None,
@@ -57,8 +59,8 @@ def history(
       dispatcher history --state failed --since 2026-06-01T00:00 --until 2026-07-01T00:00 --format csv > june.csv
     """
     settings = console.settings()
-    if state is not None and state not in ENDS:
-        console.fail(f"a state is one of {', '.join(sorted(ENDS))}, not {state!r}", console.USAGE)
+    if state is not None and state not in ENDED:
+        console.fail(f"a state is one of {', '.join(ENDED)}, not {state!r}", console.USAGE)
     write = _csv() if form is Form.CSV else _json_line
     count = console.run(
         _export(settings, workspace, state or "", Filter("failed", since=since, until=until), write)

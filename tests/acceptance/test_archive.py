@@ -108,7 +108,7 @@ def test_what_redis_has_forgotten(archived: Stack) -> None:
         json.loads(one)["state"] for one in archived.cli("history", "--workspace", "acme").stdout.splitlines()
     ]
     assert ["delivered"] * 5 == left
-    assert "archive has its tables: version 1" in archived.cli("archive", "migrate").stdout
+    assert "archive has its tables: version 2" in archived.cli("archive", "migrate").stdout
 
 
 def finding(stack: Stack) -> str:

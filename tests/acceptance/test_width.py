@@ -104,6 +104,12 @@ RUNS = {
     "purge waiting": [f"purge waiting --workspace {LONG} --endpoint {ORIGIN} --yes"],
     "purge ended": [f"purge ended --workspace {LONG} --state failed --yes"],
     "purge rejected": ["purge rejected --yes"],
+    "erase phone": [f"erase phone {LONG} +233200000001 --dry-run"],
+    "erase message": [
+        f"erase message {LONG} {MESSAGE}-x --yes",
+        f"erase message {LONG} {MESSAGE}-none --yes",
+    ],
+    "erase workspace": [f"erase workspace {LONG} --dry-run", f"erase workspace {LONG}-none"],
     "audit list": ["audit list"],
     "archive migrate": ["archive migrate"],
     "archive end": ["archive end"],

@@ -189,7 +189,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
             a_batch(),
             Room(3, {"acme": 2}, 4),
             Between((1, 0), (1, 1)),
-            {("acme", "e1"): "-"},
+            {("acme", "e1"): "none"},
         ),
         {
             "token": "token",
@@ -208,7 +208,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
                 ],
                 [{"queue_entry": "1-2", "workspace": "acme"}],
                 [{"endpoint_id": endpoint_id(A), "name": A}],
-                [{"workspace": "acme", "id": "e1", "said": "-"}],
+                [{"workspace": "acme", "id": "e1", "said": "none"}],
                 [
                     {
                         "queue_entry": "1-1",
@@ -238,6 +238,19 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
     "expedite": (lambda it: it.expedite("E"), {"endpoint_id": "E", "groups": []}),
     "expire": (lambda it: it.expire(5), {"most": 5, "groups": []}),
     "forget": (lambda it: it.forget("acme", ["e1"]), {"workspace": "acme", "groups": [[{"id": "e1"}]]}),
+    "erase": (lambda it: it.erase("acme", ["e1"]), {"workspace": "acme", "groups": [[{"id": "e1"}]]}),
+    "unlist": (
+        lambda it: it.unlist("acme", [("m1", "phone", "+1"), ("m1", "record", "")]),
+        {
+            "workspace": "acme",
+            "groups": [
+                [
+                    {"message": "m1", "kind": "phone", "which": "+1"},
+                    {"message": "m1", "kind": "record", "which": ""},
+                ]
+            ],
+        },
+    ),
     "beat": (lambda it: it.beat("w1", "{}"), {"worker": "w1", "heartbeat": "{}", "groups": []}),
     "forward": (
         lambda it: it.forward(3, [("1-1 a", b"{}"), ("1-2 b", b"[]")], ["0-1 c"]),

@@ -58,7 +58,6 @@
 -- include message_record
 local token, after, before, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = take(9)
 left_to_give, max_waiting = most_given + 0, max_waiting + 0
-
 -- If a workspace changed since its entries were rendered, all of them are left on the queue.
 local changed, changes, done = {}, {}, {}
 for _ = 1, take(1) do
@@ -106,7 +105,8 @@ if has_more() then keep_messages(kept_ms) end -- last: callbacks do not need the
 local recorded, why = {}, ''
 while has_more() do
   local entry, workspace, message, status, happened, sent, step, told, number = take(9)
-  local word, looked_up_by = words_of_entries[tonumber(entry)], {}
+  local place, looked_up_by = tonumber(entry), {}
+  local word = erased_entries[place] and 'erased' or words_of_entries[place]
   for _ = 1, number do
     local kind, which = take(2)
     looked_up_by[kind] = which

@@ -47,16 +47,21 @@ local function is_known(workspace, id)
   return redis.call('EXISTS', key) == 1
 end
 
--- Whether two texts begin with the same digest; one of format 1 is shorter.
-local function is_same(about, text)
+-- The callbacks of a batch that were erased before, as `workspace:id`.
+local erased_ids = {}
+
+-- Whether two texts begin with the same digest; one of format 1 is shorter. `-`: it was erased, and nothing is
+-- left to compare with.
+local function is_same(workspace, id, about, text)
   local digest, known = digest_of(about), digest_of(text)
-  return known == string.sub(digest, 1, #known)
+  if known == '-' then erased_ids[workspace .. ':' .. id] = true end
+  return known == '-' or known == string.sub(digest, 1, #known)
 end
 
 -- Compares a callback with the one known by its eventId: duplicate, conflict, or begun by a run that broke
 -- off, with its entry.
 local function look_at_known(workspace, id, text, about)
-  if not is_same(about, text) then return 'conflict' end
+  if not is_same(workspace, id, about, text) then return 'conflict' end
   local entry, expiry = parse_entry(text), workspace .. ':' .. id
   if not entry then return 'conflict' end
   if entry.ended or expiries_to_add[expiry] or redis.call('ZSCORE', key_of('expiries'), expiry) then
@@ -66,7 +71,7 @@ local function look_at_known(workspace, id, text, about)
 end
 
 -- What the archive has said about eventIds that have a fingerprint, by `workspace eventId`: the callback's
--- digest, or `-`: it has no such callback.
+-- digest (`-`: it was erased), or `none`: it has no such callback.
 local archived = {}
 
 -- The word for a callback whose eventId Redis has no entry of: `retired` if the archive is to be asked;
@@ -75,6 +80,6 @@ local function word_of_retired(workspace, id, about)
   if not ARCHIVES or not has_fingerprint(workspace, id) then return end
   local said = archived[workspace .. ' ' .. id]
   if not said then return 'retired' end
-  if said == '-' then return end
-  return is_same(about, said) and 'duplicate' or 'conflict'
+  if said == 'none' then return end
+  return is_same(workspace, id, about, said) and 'duplicate' or 'conflict'
 end

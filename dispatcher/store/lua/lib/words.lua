@@ -4,6 +4,7 @@
 local LEFT = { changed = true, broken = true, retired = true }
 
 local words_of_entries, new_expiries, is_entry_left = {}, {}, false
+local erased_entries = {} -- by their number: those whose status change was erased before
 local finish_one, write_expiries
 do -- the rest is private to this file
   -- Callbacks are counted, and of a status change that is known only itself.
@@ -30,6 +31,7 @@ do -- the rest is private to this file
     local leaves = not is_entry_left
     if word == 'failed' then word = 'accepted' end -- by the others
     words_of_entries[#words_of_entries + 1] = is_entry_left and not LEFT[word] and 'broken' or word
+    if erased_ids[workspace .. ':' .. id] then erased_entries[#words_of_entries] = true end
     is_entry_left = false
     return leaves
   end
