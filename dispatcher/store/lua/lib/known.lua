@@ -50,8 +50,8 @@ end
 -- The callbacks of a batch that were erased before, as `workspace:id`.
 local erased_ids = {}
 
--- Whether two texts begin with the same digest; one of format 1 is shorter. `-`: it was erased, and nothing is
--- left to compare with.
+-- Whether two texts begin with the same digest; one of format 1 is shorter. `-`: it was erased, and nothing
+-- is left to compare with.
 local function is_same(workspace, id, about, text)
   local digest, known = digest_of(about), digest_of(text)
   if known == '-' then erased_ids[workspace .. ':' .. id] = true end
