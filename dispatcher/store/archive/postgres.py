@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -18,7 +19,8 @@ from dispatcher.errors import ArchiveUnavailable, InvalidInput
 from dispatcher.store.archive import postgres_rows, postgres_schema
 from dispatcher.store.archive.archive import After
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
-from dispatcher.store.archive.postgres_days import DAY_MS, drop_days, make_days, start_of, time_of
+from dispatcher.store.archive.postgres_days import DAY_MS, drop_days, kept_days, make_days, start_of, time_of
+from dispatcher.store.archive.postgres_pages import page_of_all, page_of_workspaces
 from dispatcher.store.archive.postgres_rows import NAMES, OF_WORKSPACE, READ, WANTED, columns, read
 from dispatcher.store.archive.postgres_schema import Connection
 
@@ -106,19 +108,22 @@ class PostgresArchive:
         limit: int,
     ) -> list[ArchivedCallback]:
         """As Archive.ended."""
-        where, values = "ended_at BETWEEN %s AND %s", list[Any]([time_of(since_ms), time_of(until_ms)])
         if workspaces is not None:
-            where, values = f"{where} AND workspace.name = ANY(%s)", [*values, list(workspaces)]
-        if state:
-            where, values = f"{where} AND state = %s", [*values, state]
-        if after:
-            where += ' AND (ended_at, workspace.name COLLATE "C", callback.id COLLATE "C") < (%s, %s, %s)'
-            values += [time_of(after[0]), *after[1:]]
-        query = (
-            f"SELECT {READ} FROM dispatcher.workspace {OF_WORKSPACE} {NAMES} WHERE {where}"
-            ' ORDER BY ended_at DESC, workspace.name COLLATE "C" DESC, callback.id COLLATE "C" DESC LIMIT %s'
-        )
-        return await self._run(lambda db: read(db, query, [*values, limit]))
+            return await self._run(
+                lambda db: page_of_workspaces(db, workspaces, state, (since_ms, until_ms), after, limit)
+            )
+        last_ms = min(until_ms, after[0]) if after else until_ms
+        found = list[ArchivedCallback]()
+        for day in await self._run(kept_days):  # the latest first: few are read
+            first_ms = day * DAY_MS
+            if len(found) < limit and first_ms <= last_ms and first_ms + DAY_MS > since_ms:
+                between = max(since_ms, first_ms), min(until_ms, first_ms + DAY_MS - 1)
+                found += await self._run(
+                    partial(
+                        page_of_all, state=state, between_ms=between, after=after, limit=limit - len(found)
+                    )
+                )
+        return found
 
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""

@@ -4,6 +4,7 @@ A partition is made as a table of its own and then attached, which queries do no
 the table, and for ANALYZE and the like. Whatever waits for a lock here gives up soon, since others may queue behind it.
 """
 
+import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +14,8 @@ from dispatcher.store.archive.postgres_schema import LOCK, Connection
 
 DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TABLE = "callback_%Y_%m_%d"
+"""The name of a day's partition."""
 LOCK_TIMEOUT = "500ms"
 """Longest wait for a lock; shorter than the second after which PostgreSQL ends one of two that wait for each other."""
 
@@ -56,8 +59,16 @@ async def drop_days(db: Connection, before: int) -> int:
     return len(old)
 
 
+async def kept_days(db: Connection) -> list[int]:
+    """The days that have a partition, the latest first."""
+    names = [name for name in await _tables(db) if re.fullmatch(r"callback_\d{4}_\d\d_\d\d", name)]
+    return sorted(
+        ((datetime.strptime(name, TABLE).replace(tzinfo=UTC) - EPOCH).days for name in names), reverse=True
+    )
+
+
 def _table(day: int) -> str:
-    return f"callback_{start_of(day):%Y_%m_%d}"
+    return start_of(day).strftime(TABLE)
 
 
 async def _tables(db: Connection) -> set[str]:

@@ -127,7 +127,7 @@ class SqliteArchive:
     ) -> list[ArchivedCallback]:
         """As Archive.ended."""
         where, values = "WHERE ended_ms BETWEEN ? AND ?", list[Any]()
-        values += [since_ms, until_ms]
+        values += [since_ms, min(until_ms, after[0]) if after else until_ms]
         if workspaces is not None:
             where += f" AND workspace.name IN ({', '.join('?' * len(workspaces))})"
             values += workspaces
