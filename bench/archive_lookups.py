@@ -118,6 +118,11 @@ async def measure(archive: Archive, made: MadeUp, progress: Progress, size: Call
     return figures
 
 
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in a folder: the database, and its log."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
 def postgres_size(url: str) -> int:
     """Bytes of all days, after what PostgreSQL does by itself some time after rows came: VACUUM and ANALYZE of each day."""
     import psycopg
@@ -140,11 +145,12 @@ def run(rows: int) -> str:
 
     made, progress = MadeUp(rows), Progress(2 * len(KINDS))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "archive.db"
-        lite = asyncio.run(measure(SqliteArchive(path), made, progress, lambda: path.stat().st_size))
+        archive = SqliteArchive(Path(folder) / "archive.db")
+        lite = asyncio.run(measure(archive, made, progress, lambda: folder_size(Path(folder))))
     with postgres_server() as url:
-        archive = PostgresArchive(url, "PostgreSQL")
-        server = asyncio.run(measure(archive, made, progress, lambda: postgres_size(url)))
+        server = asyncio.run(
+            measure(PostgresArchive(url, "PostgreSQL"), made, progress, lambda: postgres_size(url))
+        )
     progress.end()
     lines = [[name, lite[name], server[name]] for name in lite]
     return (

@@ -56,8 +56,8 @@ def test_made_ahead(days: Run, postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         indexes = dict(connection.execute(query).fetchall())
         attached = connection.execute("SELECT count(*) FROM pg_inherits").fetchone()
-    assert {3} == {number for table, number in indexes.items() if table.startswith("callback")}
-    assert (3 + 3 * 3,) == attached  # tables, and their indexes with the indexes of the whole
+    assert {4} == {number for table, number in indexes.items() if table.startswith("callback")}
+    assert (3 + 3 * 4,) == attached  # tables, and their indexes with the indexes of the whole
 
 
 def test_days_side_by_side(days: Run, postgres_url: str) -> None:

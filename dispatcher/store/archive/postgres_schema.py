@@ -43,6 +43,7 @@ CREATE TABLE dispatcher.callback (
 ) PARTITION BY RANGE (ended_at);
 CREATE INDEX ON dispatcher.callback (workspace, message);
 CREATE INDEX ON dispatcher.callback (workspace, state, ended_at);
+CREATE INDEX ON dispatcher.callback (ended_at);
 """
 VIEW = f"""
 CREATE VIEW dispatcher.history AS
