@@ -8,7 +8,7 @@ PROCESSES := tests/acceptance tests/faults
 TEST_RUN = unset MAKEFLAGS MFLAGS MAKELEVEL; $(PYTEST) -p tests.progress -o console_output_style=classic -o cache_dir=.pytest_cache/$@
 
 .DEFAULT_GOAL := help
-.PHONY: help installed installed-for-demo demo test test-processes test-rest test-valkey bench bench-isolation bench-drain bench-store bench-tls bench-growth faults soak fuzz check format docs picture lock digests clean
+.PHONY: help installed installed-for-demo demo test test-processes test-rest test-valkey bench bench-isolation bench-drain bench-store bench-tls bench-growth bench-archive faults soak fuzz check format docs picture lock digests clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,10 @@ bench-tls: installed ## https beside http, 100 to 10,000 endpoints by name, with
 
 bench-growth: installed ## rate and memory as waiting callbacks, endpoints and workspaces grow (40 min, 16 GB free; QUICK=1: 2 min)
 	@$(BIN)/python -m bench.growth $(if $(QUICK),--quick,--keep)
+
+bench-archive: installed ## rate and CPU with an archive; look-ups in one of a million callbacks (20 min; ROWS=10000000; QUICK=1: 3 min)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick,--rounds 7) archive
+	@$(BIN)/python -m bench.archive_lookups $(if $(QUICK),,--rows $(or $(ROWS),1000000) --keep)
 
 faults: installed ## every fault of the catalogue, workers and Redis killed 200 times (8 to 30 min; QUICK=1: less than 5)
 	@$(BIN)/python -m tests.faults $(if $(QUICK),--short,--keep)

@@ -22,7 +22,7 @@ def archive(contenders: Contenders) -> str:
     """Rate and CPU of a callback by kind of archive, and how long after the last POST all was in it."""
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        postgres = stack.enter_context(_postgres())
+        postgres = stack.enter_context(postgres_server())
         for _ in range(contenders.size.rounds):
             for kind in KINDS:
                 contenders.progress.start(f"archive: {kind}")
@@ -38,7 +38,7 @@ def archive(contenders: Contenders) -> str:
 
 
 @contextmanager
-def _postgres() -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server."""
     with tempfile.TemporaryDirectory(prefix="archive-") as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # for its import

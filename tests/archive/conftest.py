@@ -1,4 +1,4 @@
-"""The archives that tests use: a file, and a real PostgreSQL server."""
+"""The archives that tests use: a file, and a real PostgreSQL server, also behind pgbouncer."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -10,6 +10,7 @@ import pytest
 from dispatcher.store.archive.archive import Archive
 from dispatcher.store.archive.postgres import PostgresArchive
 from dispatcher.store.archive.sqlite import SqliteArchive
+from tests.archive.pgbouncer import pgbouncer
 
 T = TypeVar("T")
 
@@ -26,7 +27,14 @@ class Run:
         return self.runner.run(coroutine)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(scope="session")
+def pgbouncer_url(postgres_url: str) -> Iterator[str]:
+    """The URL of a pgbouncer before that server of PostgreSQL."""
+    with pgbouncer(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres", "pgbouncer"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Run]:
     """Each kind of archive, empty and with its tables."""
     import psycopg
@@ -39,7 +47,9 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Run]:
             url = request.getfixturevalue("postgres_url")
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute("DROP SCHEMA IF EXISTS dispatcher CASCADE")
-            archive = PostgresArchive(url, "the test's PostgreSQL")
+            archive = PostgresArchive(
+                request.getfixturevalue(f"{request.param}_url"), "the test's PostgreSQL"
+            )
         runner.run(archive.migrate())
         yield Run(archive, runner)
         runner.run(archive.aclose())

@@ -3,24 +3,14 @@
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-import psycopg
-
 from dispatcher.store.archive.archived_callback import Id
 from dispatcher.store.archive.erased import fingerprint
+from dispatcher.store.archive.postgres_schema import Connection
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 T = TypeVar("T")
 
 LOCK = 0x64697371
 """The advisory lock of whoever erases; those who put callbacks share it."""
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS dispatcher.erased (
-    workspace int NOT NULL,
-    id bigint NOT NULL,
-    day int NOT NULL,
-    PRIMARY KEY (workspace, id)
-);
-"""
 WANTED = "unnest(%s::text[], %s::text[], %s::bigint[]) AS wanted (workspace, id, fingerprint)"
 FOUND = f"{WANTED} JOIN dispatcher.workspace ON workspace.name = wanted.workspace"
 

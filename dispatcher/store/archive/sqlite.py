@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dispatcher.errors import ArchiveUnavailable
+from dispatcher.rules.outcomes import ENDS
 from dispatcher.store.archive.archive import STATUS, After, known_version
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.erased import fingerprint
@@ -147,20 +148,16 @@ class SqliteArchive:
         limit: int,
     ) -> list[ArchivedCallback]:
         """As Archive.ended."""
-        where, values = "WHERE ended_ms BETWEEN ? AND ?", list[Any]()
-        values += [since_ms, until_ms]
-        if workspaces is not None:
-            where += f" AND workspace.name IN ({', '.join('?' * len(workspaces))})"
-            values += workspaces
-        if state:
-            where, values = f"{where} AND state = ?", [*values, state]
-        if after:
-            where, values = (
-                f"{where} AND (ended_ms, workspace.name, callback.id) < (?, ?, ?)",
-                [*values, *after],
-            )
-        where += " ORDER BY ended_ms DESC, workspace.name DESC, callback.id DESC LIMIT ?"
-        return await self._run(lambda db: _read(db, where, [*values, limit]))
+        states = [state] if state or workspaces is None else sorted(ENDS)
+        of = [
+            (one, ended_as) for one in ([None] if workspaces is None else workspaces) for ended_as in states
+        ]
+
+        def page(db: sqlite3.Connection) -> list[ArchivedCallback]:
+            found = [one for each in of for one in _ended(db, *each, (since_ms, until_ms), after, limit)]
+            return sorted(found, key=lambda one: (one.ended_ms, *one.key), reverse=True)[:limit]
+
+        return await self._run(page)
 
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""
@@ -297,6 +294,28 @@ def _of(ids: Sequence[Id]) -> tuple[str, list[str]]:
         " CROSS JOIN callback AS kept ON kept.workspace = workspace.number AND kept.id = column2)"
     )
     return condition, [word for id_ in ids for word in id_]
+
+
+def _ended(
+    db: sqlite3.Connection,
+    workspace: str | None,
+    state: str,
+    between_ms: tuple[int, int],
+    after: After | None,
+    limit: int,
+) -> list[ArchivedCallback]:
+    """A page of one workspace and state, or of all workspaces: an index has them in order."""
+    since_ms, until_ms = between_ms
+    where = "WHERE ended_ms BETWEEN ? AND ?"
+    values = [since_ms, min(until_ms, after[0]) if after else until_ms, *(after or ())]
+    if after:
+        where += " AND (ended_ms, workspace.name, callback.id) < (?, ?, ?)"
+    if workspace is not None:
+        where, values = f"{where} AND workspace.name = ?", [*values, workspace]
+    if state:
+        where, values = f"{where} AND state = ?", [*values, state]
+    where += " ORDER BY ended_ms DESC, workspace.name DESC, callback.id DESC LIMIT ?"
+    return _read(db, where, [*values, limit])
 
 
 def _read(db: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[ArchivedCallback]:

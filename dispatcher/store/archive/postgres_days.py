@@ -1,0 +1,80 @@
+"""The days of an archive in PostgreSQL: each has a partition, which is made ahead, and dropped when its time is over.
+
+A partition is made as a table of its own and then attached, which queries do not hold up: ATTACH waits only for others that change
+the table, and for ANALYZE and the like. Whatever waits for a lock here gives up soon, since others may queue behind it.
+"""
+
+import re
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+from psycopg.errors import LockNotAvailable
+
+from dispatcher.store.archive.postgres_schema import LOCK, Connection
+
+DAY_MS = 86_400_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TABLE = "callback_%Y_%m_%d"
+"""The name of a day's partition."""
+LOCK_TIMEOUT = "500ms"
+"""Longest wait for a lock; shorter than the second after which PostgreSQL ends one of two that wait for each other."""
+
+
+def time_of(ms: int) -> datetime:
+    """A time, from ms since 1970."""
+    return EPOCH + timedelta(milliseconds=ms)
+
+
+def start_of(day: int) -> datetime:
+    """When a day begins, from its number since 1970, UTC."""
+    return EPOCH + timedelta(days=day)
+
+
+async def make_days(db: Connection, days: Collection[int]) -> None:
+    """Makes the partitions of those days that have none. Raises LockNotAvailable if others' locks are in the way."""
+    if {_table(day) for day in days} <= await _tables(db):
+        return
+    await db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+    found = await _tables(db)
+    for day in sorted(days):
+        if (name := _table(day)) not in found:
+            await db.execute(f"CREATE TABLE dispatcher.{name} (LIKE dispatcher.callback INCLUDING ALL)")
+            await db.execute(
+                f"ALTER TABLE dispatcher.callback ATTACH PARTITION dispatcher.{name}"
+                f" FOR VALUES FROM ('{start_of(day).isoformat()}') TO ('{start_of(day + 1).isoformat()}')"
+            )
+
+
+async def drop_days(db: Connection, before: int) -> int:
+    """Drops the partitions of all days before one, and returns how many; none while a query uses them."""
+    old = sorted(name for name in await _tables(db) if name < _table(before))
+    try:
+        async with db.transaction():
+            await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            for name in old:
+                await db.execute(f"DROP TABLE IF EXISTS dispatcher.{name}")
+    except LockNotAvailable:
+        return 0
+    return len(old)
+
+
+async def kept_days(db: Connection) -> list[int]:
+    """The days that have a partition, the latest first."""
+    names = [name for name in await _tables(db) if re.fullmatch(r"callback_\d{4}_\d\d_\d\d", name)]
+    return sorted(
+        ((datetime.strptime(name, TABLE).replace(tzinfo=UTC) - EPOCH).days for name in names), reverse=True
+    )
+
+
+def _table(day: int) -> str:
+    return start_of(day).strftime(TABLE)
+
+
+async def _tables(db: Connection) -> set[str]:
+    """The names of all partitions."""
+    found = await db.execute(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
+        " WHERE inhparent = 'dispatcher.callback'::regclass"
+    )
+    return {name for (name,) in await found.fetchall()}
