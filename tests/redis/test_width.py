@@ -22,6 +22,7 @@ from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
 from tasks import wiring
 from tasks.actions import endpoints, events, purge, replay, workspaces
+from tasks.actions.event_pages import of_message
 from tasks.actions.events import Filter
 from tasks.actions.replay import How
 from tasks.actions.workspaces import Wanted
@@ -148,7 +149,7 @@ def test_reads(many: Installed) -> None:
         failed = [one.event_id async for one in events.chosen(store, Filter("failed", NAME))]
         waiting = [one.event_id async for one in events.chosen(store, Filter("waiting", NAME))]
         found = await store.callbacks.get(NAME, "w2")
-        message = [one.event_id for one in await events.of_message(store, "of-f1", NAME)]
+        message = [one.event_id for one in await of_message(store, "of-f1", NAME, store.history)]
         every = [(one.url, one.waiting) for one in await store.endpoints.all()]
         counted = (await store.stats.workspaces(many.now, 1))[NAME].counts["failed"]
         return endpoint.waiting, failed, waiting, found.event_id if found else None, message, every, counted

@@ -16,11 +16,12 @@ NOW_MS = 1_781_010_297_123
     [
         (
             {"state": "open"},
-            "a state is one of waiting, pending, sending, retrying, failed, expired, superseded, not 'open'",
+            "a state is one of waiting, pending, sending, retrying, ended, failed, expired, superseded, delivered, not 'open'",
         ),
         ({"state": "failed", "endpoint": "https://a.example"}, "--endpoint needs --workspace"),
         ({"state": "waiting", "since": "6h"}, "--since and --until go with ends"),
-        ({"state": "delivered"}, "delivered events are too many to be listed: give --message"),
+        ({"state": ""}, "give --message or --state, or both"),
+        ({"state": "failed", "subscription": "crm"}, "--subscription needs --workspace"),
         ({"state": "retrying", "since": "6h"}, "--since and --until go with ends"),
         ({"state": "waiting", "until": "6h"}, "--since and --until go with ends"),
     ],

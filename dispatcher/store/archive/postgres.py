@@ -14,8 +14,10 @@ import psycopg
 from psycopg.errors import UniqueViolation
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput
-from dispatcher.store.archive.archive import STATUS, After, known_version
+from dispatcher.store.archive.archive import STATUS, After, Page, known_version, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
+from dispatcher.store.archive.postgres_ends import ends
+from dispatcher.store.archive.which import Which
 
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -150,29 +152,15 @@ class PostgresArchive:
         )
         return await self._run(lambda db: _read(db, query, [workspace, message]))
 
-    async def ended(
-        self,
-        workspaces: Collection[str] | None,
-        state: str,
-        since_ms: int,
-        until_ms: int,
-        after: After | None,
-        limit: int,
-    ) -> list[ArchivedCallback]:
+    async def ended(self, which: Which, after: After | None, look: int) -> Page:
         """As Archive.ended."""
-        where, values = "ended_at BETWEEN %s AND %s", list[Any]([_time(since_ms), _time(until_ms)])
-        if workspaces is not None:
-            where, values = f"{where} AND workspace.name = ANY(%s)", [*values, list(workspaces)]
-        if state:
-            where, values = f"{where} AND state = %s", [*values, state]
-        if after:
-            where += ' AND (ended_at, workspace.name COLLATE "C", callback.id COLLATE "C") < (%s, %s, %s)'
-            values += [_time(after[0]), *after[1:]]
-        query = (
-            f"SELECT {READ} FROM dispatcher.workspace {OF_WORKSPACE} {NAMES} WHERE {where}"
-            ' ORDER BY ended_at DESC, workspace.name COLLATE "C" DESC, callback.id COLLATE "C" DESC LIMIT %s'
-        )
-        return await self._run(lambda db: _read(db, query, [*values, limit]))
+        until = _time(min(which.until_ms, after[0]) if after else which.until_ms)
+        query, values = ends(which, after, look, READ, _time(which.since_ms), until)
+
+        async def run(db: Connection) -> Page:
+            return page(await (await db.execute(query, values)).fetchall(), look)
+
+        return await self._run(run)
 
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""

@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dispatcher.errors import ArchiveUnavailable
-from dispatcher.store.archive.archive import STATUS, After, known_version
+from dispatcher.store.archive.archive import STATUS, After, Page, known_version, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
+from dispatcher.store.archive.sqlite_ends import ends
+from dispatcher.store.archive.which import Which
 
 T = TypeVar("T")
 
@@ -68,10 +70,12 @@ JOIN workspace ON workspace.number = callback.workspace
 JOIN endpoint ON endpoint.number = callback.endpoint
 JOIN event_type ON event_type.number = callback.event_type;
 """
-SELECT = """
-SELECT workspace.name, callback.id, endpoint.id, endpoint.name, message, event_type.name, status, state, accepted_ms, ended_ms,
+FIELDS = """
+workspace.name, callback.id, endpoint.id, endpoint.name, message, event_type.name, status, state, accepted_ms, ended_ms,
     life_ms, claims, digest, attempts, http_status, error, records, extra, answer, body
-FROM callback
+"""
+SELECT = f"""
+SELECT {FIELDS} FROM callback
 JOIN workspace ON workspace.number = callback.workspace
 JOIN endpoint ON endpoint.number = callback.endpoint
 JOIN event_type ON event_type.number = callback.event_type
@@ -116,30 +120,10 @@ class SqliteArchive:
         where = "WHERE workspace.name = ? AND message = ? ORDER BY accepted_ms, callback.id"
         return await self._run(lambda db: _read(db, where, [workspace, message]))
 
-    async def ended(
-        self,
-        workspaces: Collection[str] | None,
-        state: str,
-        since_ms: int,
-        until_ms: int,
-        after: After | None,
-        limit: int,
-    ) -> list[ArchivedCallback]:
+    async def ended(self, which: Which, after: After | None, look: int) -> Page:
         """As Archive.ended."""
-        where, values = "WHERE ended_ms BETWEEN ? AND ?", list[Any]()
-        values += [since_ms, until_ms]
-        if workspaces is not None:
-            where += f" AND workspace.name IN ({', '.join('?' * len(workspaces))})"
-            values += workspaces
-        if state:
-            where, values = f"{where} AND state = ?", [*values, state]
-        if after:
-            where, values = (
-                f"{where} AND (ended_ms, workspace.name, callback.id) < (?, ?, ?)",
-                [*values, *after],
-            )
-        where += " ORDER BY ended_ms DESC, workspace.name DESC, callback.id DESC LIMIT ?"
-        return await self._run(lambda db: _read(db, where, [*values, limit]))
+        query, values = ends(which, after, look, FIELDS)
+        return await self._run(lambda db: page(db.execute(query, values).fetchall(), look))
 
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""
