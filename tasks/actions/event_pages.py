@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput, RedisUnavailable
+from dispatcher.model import is_time
 from dispatcher.rules.outcomes import State
 from dispatcher.store.archive.archive import After
 from dispatcher.store.archive.ends import Step
@@ -19,6 +20,8 @@ from tasks.actions.events import ANY_END, WAITING, Filter, steps, which
 MOST_LOOKS = 20
 """Of LOOK events or fewer: a page with fewer matches ends after these."""
 DIGEST_BYTES = 6
+WITHOUT_HYPHEN = b"._"
+"""For base64: a cursor must not look like an option."""
 
 
 @dataclass(frozen=True)
@@ -72,26 +75,23 @@ async def page(
 def cursor_of(place: After, asked: Filter) -> str:
     """A place as text, which fits the list that is asked for and no other."""
     payload = msgspec.json.encode(place)
-    return base64.urlsafe_b64encode(_digest(payload, asked) + payload).decode().rstrip("=")
+    of = msgspec.json.encode(asdict(asked))
+    digest = hashlib.blake2b(of + b"\n" + payload, digest_size=DIGEST_BYTES).digest()
+    return base64.b64encode(digest + payload, WITHOUT_HYPHEN).decode().rstrip("=")
 
 
 def place_of(cursor: str, asked: Filter) -> After:
     """The place of a cursor. Raises InvalidInput if it was changed or is that of another list."""
     try:
-        found = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
-        digest, payload = found[:DIGEST_BYTES], found[DIGEST_BYTES:]
-        if digest == _digest(payload, asked):
-            return msgspec.json.decode(payload, type=tuple[int, str, str])
+        found = base64.b64decode(cursor + "=" * (-len(cursor) % 4), WITHOUT_HYPHEN, validate=True)
+        place = msgspec.json.decode(found[DIGEST_BYTES:], type=tuple[int, str, str])
+        if is_time(place[0]) and cursor == cursor_of(place, asked):
+            return place
     except ValueError:
         pass
     raise InvalidInput(
-        "--after is not a cursor of this list: it is as the page before printed it, with the same filters"
+        "--after is not a cursor of this list: give it as the page before printed it, and the same filters"
     )
-
-
-def _digest(payload: bytes, asked: Filter) -> bytes:
-    of = msgspec.json.encode(asdict(asked))
-    return hashlib.blake2b(of + b"\n" + payload, digest_size=DIGEST_BYTES).digest()
 
 
 async def _of_message(
