@@ -39,7 +39,9 @@ COMMANDS = (
         "Make the archive's tables, or bring them to this version; workers do so too.",
     ),
     Entry(
-        "history", "tasks.commands.history:history", "Export what is in the archive, as JSON lines or CSV."
+        "history",
+        "tasks.commands.history:history",
+        "Export what is in the archive, as JSON lines, CSV or Parquet.",
     ),
     Entry("workspace", "", "Customers: dialect, callback URL, secrets, limits."),
     Entry(

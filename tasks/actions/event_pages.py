@@ -17,8 +17,8 @@ from dispatcher.store.stored_callback import StoredCallback
 from tasks import wiring
 from tasks.actions.events import ANY_END, WAITING, Filter, steps, which
 
-MOST_LOOKS = 20
-"""Of LOOK events or fewer: a page with fewer matches ends after these."""
+MOST_LOOKS, EVENTS_A_LOOK = 20, 100
+"""A page that is not full ends after so many looks, of LOOK events or fewer, and one more for so many events that match."""
 DIGEST_BYTES = 6
 WITHOUT_HYPHEN = b"._"
 """For base64: a cursor must not look like an option."""
@@ -56,18 +56,19 @@ async def page(
                 "without an archive delivered events are not listed: give --message, or `dispatcher stats` for their number"
             )
         found = steps(store, asked, archive=store.archive, after=begin, away=away)
-    events, last, looks = list[StoredCallback](), begin, 0
+    events, last, looks, matched = list[StoredCallback](), begin, 0, 0
     async for place, event in found:
         if event is None:
             looks += 1
-            if looks == MOST_LOOKS:
+            if looks - matched // EVENTS_A_LOOK >= MOST_LOOKS:
                 return Page(events, cursor_of(place, asked), whole=False)
-        elif offset:
-            offset -= 1
+        elif matched < offset:
+            matched += 1
         elif len(events) == limit and last:
             return Page(events, cursor_of(last, asked))
         else:
             events.append(event)
+            matched += 1
         last = place
     return Page(events, None)
 

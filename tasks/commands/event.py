@@ -101,7 +101,7 @@ def list_(
     """List a message's events in order of acceptance, or those in a state, latest end or soonest expiry first.
 
     After a full page it prints a cursor for --after on standard error.
-    A page looks at 10,000 events or fewer: if few of them match, it may be shorter, and its cursor goes on from there.
+    A page that passes over some 10,000 events that do not match ends there, and its cursor goes on.
 
     With an archive (docs/archive.md) it lists what Redis has forgotten too.
     What was delivered is listed by the archive only, some seconds after its end; without one, only --message shows it.
@@ -129,7 +129,7 @@ def list_(
     else:
         _print_list(found.events, _none(message, queued), now_ms, states)
     if found.cursor:
-        more = "there are more" if found.whole else "there may be more, this page looked at enough"
+        more = "there are more" if found.whole else "this page ended early, there may be more"
         console.err.print(f"{more}: --after {found.cursor}", soft_wrap=True)
 
 

@@ -1,9 +1,13 @@
 """What has ended goes to the archive, which answers for what Redis has forgotten; real workers, SQLite and PostgreSQL."""
 
 import csv
+import importlib
 import itertools
 import json
+import os
 import sqlite3
+import subprocess
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -12,7 +16,7 @@ from aiohttp import web
 
 from tasks.receiver import answer_ok
 from tests.acceptance.divided import divide
-from tests.acceptance.stack import Stack, wait_until
+from tests.acceptance.stack import CLI, Stack, wait_until
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -284,3 +288,36 @@ def test_lists_while_the_archive_is_away(stack: Stack) -> None:
 async def gone() -> web.Response:
     """The answer of a receiver that wants nothing more."""
     return web.Response(status=410, text="gone")
+
+
+def test_parquet(stack: Stack) -> None:
+    """`history --format parquet` has the rows of the CSV, with numbers and times; it is refused without its library, or to a terminal."""
+    stack.answer = lambda *_: gone()
+    stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
+    stack.environment["DISPATCHER_ARCHIVE_URL"] = f"sqlite:///{stack.folder}/archive.db"
+    stack.start_worker().wait_ready()
+    stack.wait_ended(stack.enqueue(5))
+    wait_until(lambda: stack.redis.xlen("dispatcher:ended") == 0, what="an empty backlog")
+    (stack.folder / "without").mkdir()
+    (stack.folder / "without" / "pyarrow.py").write_text("raise ImportError")
+    before = os.environ.get("PYTHONPATH", "")
+    stack.environment["PYTHONPATH"] = f"{stack.folder}/without:{before}"
+    refused = stack.cli("history", "--format", "parquet")
+    assert (2, 1) == (refused.returncode, len(refused.stderr.splitlines())), refused
+    assert "needs the extra `parquet`" in refused.stderr
+
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    stack.environment["PYTHONPATH"] = before
+    path = stack.folder / "history.parquet"
+    with path.open("wb") as file:
+        command = [*CLI, "history", "--format", "parquet"]
+        subprocess.run(
+            command, cwd=stack.folder, env=stack.environment, stdout=file, stderr=subprocess.PIPE, check=True
+        )
+    importlib.import_module("pyarrow.parquet")
+    found = pyarrow.parquet.read_table(path).to_pylist()
+    rows = list(csv.DictReader(stack.cli("history", "--format", "csv").stdout.splitlines()))
+    assert 5 == len(found)
+    assert [one["eventId"] for one in rows] == [one["eventId"] for one in found]
+    assert {(410, 1, "http_410")} == {(one["httpStatus"], one["attempts"], one["error"]) for one in found}
+    assert [datetime.fromisoformat(one["endedAt"]) for one in rows] == [one["endedAt"] for one in found]
