@@ -26,7 +26,7 @@ def made(count: int) -> list[ArchivedCallback]:
             endpoint_name=f"{NAMES[n % 3]}{'.crm' if n % 7 == 0 else ''} https://{'ab'[n % 2]}.example:443",
             state=STATES[n // 3 % 3],
             error="timeout" if n % 11 == 0 else "http_500",
-            ended_ms=(DAY + n % 5) * DAY_MS + n // 20,
+            ended_ms=(DAY + n % 5) * DAY_MS + n // 200,
         )
         for n in range(count)
     ]

@@ -295,3 +295,12 @@ def test_a_page_passes_over_so_many(
     do(workspaces.update, "acme", Wanted("https://b.example/hooks"))
     assert (["match"], [False] * 3) == all_pages(do, Filter("failed", "acme", "https://b.example"), 5)
     assert ([], [False] * 3) == all_pages(do, Filter("waiting", error="timeout"), 5)
+
+
+def test_pages_of_several_workspaces(world: World, do: Callable[..., Any]) -> None:
+    """What ended in the same ms in several workspaces is on one page or the next, once."""
+    do(add_acme)
+    do(workspaces.add, "zulu", "zeckta", Wanted("https://a.example/hooks"), None)
+    for number in range(6):
+        failed(world, f"f{number}", endpoint=f"{('acme', 'zulu')[number % 2]} https://a.example:443")
+    assert ["f5", "f3", "f1", "f4", "f2", "f0"] == paged(do, Filter("failed"), 1)

@@ -64,7 +64,7 @@ def read(one: ArchivedCallback) -> StoredCallback:
 async def in_order(
     found: AsyncIterator[StoredCallback], place: Callable[[StoredCallback], After], *, latest_first: bool
 ) -> AsyncIterator[StoredCallback]:
-    """What comes in the order of its times, in the order of its places: those of the same time too."""
+    """What comes in the order of its times, in the order of its places: of the same time too, which partitions give as they come."""
     same: list[StoredCallback] = []
     async for one in found:
         if same and place(one)[0] != place(same[0])[0]:
