@@ -153,6 +153,9 @@ class Settings(BaseSettings):
         description="where callbacks that have ended are kept for long (docs/archive.md): sqlite:////path/of/a/file or"
         " postgresql://user:password@host/database; empty: nowhere",
     )
+    archive_after_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
+        300, description="how long after its end a callback goes to the archive and leaves Redis"
+    )
     archive_retention_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
         90, description="how long the archive keeps a callback after its end"
     )
@@ -254,6 +257,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"DISPATCHER_LEDGER_RETENTION_SECONDS ({self.ledger_retention_seconds}) must be at least the longest expiry "
                 f"a status change may have ({longest}), or a repeated eventId could be sent twice"
+            )
+        if self.archive_url and self.archive_retention_days * 86_400 < self.ledger_retention_seconds:
+            raise ValueError(
+                f"DISPATCHER_ARCHIVE_RETENTION_DAYS ({self.archive_retention_days}) must not be shorter than "
+                f"DISPATCHER_LEDGER_RETENTION_SECONDS ({self.ledger_retention_seconds}), or a repeated eventId could be sent twice"
+            )
+        if self.archive_url and self.archive_after_seconds >= self.ledger_retention_seconds:
+            raise ValueError(
+                f"DISPATCHER_ARCHIVE_AFTER_SECONDS ({self.archive_after_seconds}) must be shorter than "
+                f"DISPATCHER_LEDGER_RETENTION_SECONDS ({self.ledger_retention_seconds}), or callbacks would be forgotten before"
             )
         topology_rules.check(self.topology, self.partitions, has_broker=self.broker_url is not None)
         if self.previous_redis_url:

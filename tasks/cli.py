@@ -32,11 +32,21 @@ COMMANDS = (
         "tasks.commands.grow:grow",
         "Copy workspaces and API keys of the one Redis before into the partitions, so that workers can lead them.",
     ),
+    Entry(
+        "archiver",
+        "tasks.commands.archiver:archiver",
+        "Take what has ended to the archive, in place of workers, until Ctrl-C.",
+    ),
     Entry("archive", "", "The archive of what has ended."),
     Entry(
         "archive migrate",
         "tasks.commands.archive:migrate",
         "Make the archive's tables, or bring them to this version; workers do so too.",
+    ),
+    Entry(
+        "archive end",
+        "tasks.commands.archive:end",
+        "Let this installation do without its archive again, once Redis has forgotten what only that knows.",
     ),
     Entry(
         "history",
@@ -131,6 +141,11 @@ COMMANDS = (
     ),
     Entry("rejected", "tasks.commands.rejected:commands", "Queue entries that could not be used, and why."),
     Entry("purge", "tasks.commands.purge:commands", "Remove callbacks or rejected entries, after asking."),
+    Entry(
+        "erase",
+        "tasks.commands.erase:commands",
+        "Erase what is known of a person, after asking; the same status change does not happen again.",
+    ),
     Entry("audit", "tasks.commands.audit:commands", "Who changed what, by the API or by a command."),
     Entry(
         "stats",

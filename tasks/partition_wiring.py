@@ -32,7 +32,6 @@ from dispatcher.store.replies import Ended
 from dispatcher.store.servers import Servers
 from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
-from dispatcher.store.to_archive import ToArchive
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspace_cache import MAX_KNOWN, WorkspaceCache
 from dispatcher.worker.alert_loop import AlertLoop, AlertSource
@@ -49,6 +48,7 @@ from dispatcher.worker.outages import Outages
 from dispatcher.worker.partition_owner import PartitionOwner
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.retired import RetiredCallbacks
 from dispatcher.worker.router import Router
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
@@ -165,10 +165,12 @@ class Partitions:
 
     async def agree(self, number: int) -> None:
         """Brings the data of a partition to this version's format. Raises OtherFormat, RedisUnavailable."""
-        keys = self._servers.keys[number]
-        installation = Installation(self._client(keys), keys, self._url(keys))
+        installation = self._installation(self._servers.keys[number])
         found = await installation.format()
         await format.agree(self.parts[number].ledger, found, installation.workers, format.OLDER_SECONDS)
+
+    def _installation(self, keys: Keys) -> Installation:
+        return Installation(self._client(keys), keys, self._url(keys))
 
     def _parts(self, keys: Keys) -> TurnParts:
         settings, shared, url = self._settings, self._shared, self._url(keys)
@@ -217,6 +219,7 @@ class Partitions:
             metrics=self._shared.metrics,
             options=RenderOptions(settings.allow_http, settings.expiry_seconds * 1000),
             routing=self._routing(number),
+            retired=RetiredCallbacks(self._archive) if self._archive else None,
         )
 
         async def agree() -> None:
@@ -239,17 +242,15 @@ class Partitions:
         """What takes the partition's ended callbacks to the archive; None if there is no archive."""
         if self._archive is None:
             return None
-        keys, ledger = self._servers.keys[number], self.parts[number].ledger
-        source = ToArchive(self._servers.wire(number), keys, self._url(keys))
-        return Archiver(
-            source,
-            self._archive,
-            ledger.now_ms,
-            lambda: intake.has_lease,
-            self._shared.metrics,
-            about=queue.about,
-            keep_days=self._settings.archive_retention_days if number == 0 else None,
+        archivers = import_module("tasks.archiver_wiring")  # who has no archive loads nothing of it
+        made: Archiver = archivers.of_leader(
+            archivers.Made(self._settings, self._servers, self._archive, self._shared.metrics),
+            number,
+            self.parts[number].ledger,
+            lambda: intake.token if intake.has_lease else None,
+            queue.about,
         )
+        return made
 
     def _routing(self, number: int) -> Routing | None:
         """How intake of a partition forwards; None if there is no other."""

@@ -13,6 +13,7 @@ from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import Policy
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.workspace import Workspace
+from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.attempt_channel import AttemptChannel
 from dispatcher.store.keys import Keys
 from dispatcher.store.replies import Claim, Hint, Settled, Settlement, Woken
@@ -103,6 +104,8 @@ class Gate:
 
 class FakeLedger:
     """Gives what `due` has of an endpoint, and what `wakes` has; exceptions among those are raised."""
+
+    options = LedgerOptions()
 
     def __init__(self) -> None:
         self.due: dict[str, list[str]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """A ledger whose clock is in the test's hands, driven without `await`."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dispatcher.model import Status
@@ -110,11 +110,13 @@ class World:
         claim: int = 0,
         room: Room | None = None,
         entries: Sequence[str] | None = None,
+        archived: Mapping[str, str] | None = None,
     ) -> tuple[list[str], list[str]]:
-        """Endpoints to hint, and a word for each callback."""
+        """Endpoints to hint, and a word for each callback. `archived`: what the archive has said, by eventId."""
         batch = ToAccept(zip(entries or self.enqueued(len(callbacks)), callbacks, strict=True))
         without = [(entry, "acme") for entry in skipped]
-        accepted = self.run(self.ledger.accept(TOKEN, {}, without, batch, room or Room(claim)))
+        said = {("acme", id_): digest for id_, digest in (archived or {}).items()}
+        accepted = self.run(self.ledger.accept(TOKEN, {}, without, batch, room or Room(claim), archived=said))
         self.claims = accepted.claims
         return [hint.endpoint for hint in accepted.hints], accepted.words
 

@@ -7,7 +7,7 @@ import msgspec
 
 
 class State(StrEnum):
-    """States of a callback in the ledger; the last five are final."""
+    """States of a callback in the ledger; the last six are final."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -18,9 +18,13 @@ class State(StrEnum):
     SUPERSEDED = "superseded"
     FANNED_OUT = "fanned_out"
     """Of a status change that the default subscription does not want: others may have callbacks."""
+    ERASED = "erased"
+    """Of one that had ended otherwise: only its eventId is known, so that it does not happen again."""
 
 
-ENDS = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED, State.FANNED_OUT})
+ENDS = frozenset(
+    {State.DELIVERED, State.FAILED, State.EXPIRED, State.SUPERSEDED, State.FANNED_OUT, State.ERASED}
+)
 
 
 class EndpointHealth(StrEnum):

@@ -29,6 +29,14 @@ MOST_OF_ENTRY = OF_EACH_WORKSPACE + OF_EACH_SKIPPED + OF_EACH_RECORD + 2 * 5
 """Most arguments of an entry beside its callbacks: a message can have five lookup keys."""
 OF_EACH_OUTCOME = 9
 
+Id = tuple[str, str]
+"""Workspace and eventId."""
+NOTHING_SAID: Mapping[Id, str] = {}
+NOT_ARCHIVED, ERASED = "none", "-"
+"""What stands for the digest of a callback that the archive does not have, and of one that was erased."""
+WITH_ARCHIVE = 5
+"""The number of the data's format (format.py) in which callbacks may be retired."""
+
 MOST_OUTCOMES = MOST_LISTED // OF_EACH_OUTCOME
 """Most outcomes of one endpoint in a call of settle."""
 
@@ -117,6 +125,12 @@ class ToAccept:
                 yield of_entry
                 of_entry = []
 
+    def ids(self) -> Iterator[list[Id]]:
+        """Workspace and eventId of each entry's callbacks, in order."""
+        for some in self._entries():
+            columns = (map(str, some[at::OF_EACH_CALLBACK]) for at in (WORKSPACE_AT, ID_AT))
+            yield [*zip(*columns, strict=True)]
+
     def has_room(self, callbacks: int) -> bool:
         """Whether the call can also take an entry with so many callbacks, and what it says about its message."""
         size = len(self.arguments) + len(self.records) + OF_EACH_ENDPOINT * len(self.endpoints)
@@ -190,8 +204,9 @@ def of_accept(
     callbacks: ToAccept,
     room: Room,
     between: Between | None = None,
+    archived: Mapping[Id, str] = NOTHING_SAID,
 ) -> list[Argument]:
-    """The arguments of lua/accept.lua."""
+    """The arguments of lua/accept.lua. `archived`: what the archive has said, by workspace and eventId."""
     args: list[Argument] = [token, *(map(id_at, between) if between else ("", ""))]
     args += (HINT_MS, room.claims, options.lease_ms, room.hints)
     args += (options.max_waiting, callbacks.kept_ms, len(revisions))
@@ -203,6 +218,9 @@ def of_accept(
     args.append(len(callbacks.endpoints))
     for name, endpoint in callbacks.endpoints.items():
         args += (endpoint, name)
+    args.append(len(archived))
+    for (workspace, id_), said in archived.items():
+        args += (workspace, id_, said)
     args.append(callbacks.count)
     args += callbacks.arguments
     args += callbacks.records

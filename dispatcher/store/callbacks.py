@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis.asyncio
 import structlog
@@ -27,6 +27,15 @@ Id = tuple[str, str]
 """Workspace and eventId."""
 
 T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """A partition: a client for its keys, these, and its URL for error texts."""
+
+    client: Any
+    keys: Keys
+    url: str
+
 
 log = structlog.get_logger()
 
@@ -139,6 +148,10 @@ class Callbacks:
                     if callback.state is state:
                         yield callback
                 page, size = [], _next_page(size)
+
+    async def places(self, workspace: str | None) -> list[Place]:
+        """Every partition that may have something of a workspace; None: all that there are."""
+        return [Place(self._client, self._keys, self._url)]
 
     async def has_body(self, callback: StoredCallback) -> bool:
         """Whether its body is still kept; without it, it cannot be replayed."""

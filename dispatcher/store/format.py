@@ -2,7 +2,8 @@
 
 1 (no number stored): one schedule for all endpoints. 2: one schedule per workspace, digests of 12 bytes. 3: the same, and
 some workspace has subscriptions, which earlier versions do not know: the first one that is added makes it so. 4: the same,
-and some subscription has a client certificate or takes tokens from a server. Any change
+and some subscription has a client certificate or takes tokens from a server. 5: the same, and
+some callbacks are known by their fingerprints alone, as they are in the archive. Any change
 of what keys hold, or of how scripts use them, takes a new number and a step in lua/migrate.lua.
 """
 
@@ -13,13 +14,21 @@ from typing import Any
 
 import structlog
 
-from dispatcher.errors import HasGrown, OtherFormat
+from dispatcher.errors import HasGrown, OtherFormat, OtherSettings
+from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import GROWN_INTO
 from dispatcher.store.ledger import Ledger
 
-FORMAT, WITH_SUBSCRIPTIONS, WITH_CREDENTIALS = FORMATS = (2, 3, 4)
-"""What this version writes: without subscriptions, with them, and with credentials that not all versions with them know."""
+FORMAT, WITH_SUBSCRIPTIONS, WITH_CREDENTIALS, _ = FORMATS = (2, 3, 4, WITH_ARCHIVE)
+"""What this version writes: without subscriptions, with them, with credentials that not all versions with them know, and with
+callbacks that only the archive has."""
+LATER = {
+    WITH_SUBSCRIPTIONS: ("subscriptions", "subscriptions.md"),
+    WITH_CREDENTIALS: ("client certificates and oauth2", "subscriptions.md"),
+    WITH_ARCHIVE: ("archives", "archive.md"),
+}
+"""What came with each format, and the document about it."""
 AT_ONCE = 1000
 """Endpoints moved per call: Redis does nothing else meanwhile."""
 LOOK_SECONDS = 1.0
@@ -32,8 +41,11 @@ Workers = Callable[[], Awaitable[Mapping[str, Any]]]
 """Reads the heartbeats of live workers, by name."""
 
 
-def require_format(found: str) -> None:
-    """Raises OtherFormat for the number of another format, and HasGrown for what has grown; empty text (no number stored) passes."""
+def require_format(found: str, *, archives: bool = False) -> None:
+    """Raises OtherFormat for the number of another format, and HasGrown for what has grown; empty text (no number stored) passes.
+
+    `archives`: this process has an archive. Raises OtherSettings if it has none, and callbacks are known by the archive alone.
+    """
     if into := found.partition(GROWN_INTO)[2]:
         raise HasGrown(
             f"this Redis held an installation that has grown into {into} partitions: set DISPATCHER_REDIS_URL to the servers that "
@@ -44,6 +56,11 @@ def require_format(found: str) -> None:
             f"Redis holds data of format {found}, and this version writes format {FORMAT}: run one version at a time "
             "(docs/operations.md, Upgrading)"
         )
+    if found == str(WITH_ARCHIVE) and not archives:
+        raise OtherSettings(
+            "this installation has an archive, which alone knows some callbacks: set DISPATCHER_ARCHIVE_URL as it is for its "
+            "workers (docs/archive.md)"
+        )
 
 
 async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: float = 0.0) -> None:
@@ -52,31 +69,33 @@ async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: floa
     `found` is the stored number. Before a migration, waits up to `wait_seconds` for workers of an older version to end.
     Raises OtherFormat if they do not end or the data has another format, or RedisUnavailable.
     """
-    require_format(found)
+    require_format(found, archives=ledger.options.archives)
     if found:
         return
     await _wait_for_older(workers, wait_seconds)
     left = 1
     while left:
         left, found = await ledger.migrate(AT_ONCE, FORMAT)
-    require_format(found)
+    require_format(found, archives=ledger.options.archives)
     log.debug("redis.format", format=found)
 
 
-async def require_known(installation: Installation, number: int = WITH_SUBSCRIPTIONS) -> None:
+async def require_known(
+    installation: Installation, number: int = WITH_SUBSCRIPTIONS, workers: Workers | None = None
+) -> None:
     """Call before something is stored that is of a later format: workers of versions that do not know it end, and none starts.
 
-    Raises OtherFormat, having changed nothing, while one is alive; or RedisUnavailable.
+    `workers` reads the heartbeats, if the installation's own do not say all. Raises OtherFormat, having changed nothing, while one is alive; or RedisUnavailable.
     """
     known = await installation.format()
     if known.isdigit() and int(known) >= number:
         return
-    for name, heartbeat in (await installation.workers()).items():
+    for name, heartbeat in (await (workers or installation.workers)()).items():
         if number not in heartbeat.get("formats", ()):
-            what = "subscriptions" if number == WITH_SUBSCRIPTIONS else "client certificates and oauth2"
+            what, document = LATER[number]
             raise OtherFormat(
                 f"worker {name} is of a version that does not know {what}: upgrade all workers first, nothing was "
-                "changed (docs/subscriptions.md, Upgrading)"
+                f"changed (docs/{document}, Upgrading)"
             )
     await installation.raise_format(number)
 

@@ -196,7 +196,7 @@ class Growth:
                 f"DISPATCHER_PREVIOUS_REDIS_URL holds no installation with the prefix {self._prefix!r}: is it the right server, "
                 "database and DISPATCHER_KEY_PREFIX, and were its workers upgraded to this version?"
             )
-        require_format(found)
+        require_format(found, archives=True)  # the partitions are looked at next, with the settings
         return int(found)
 
     async def _require_no_other(self) -> None:

@@ -13,9 +13,11 @@ from redis.exceptions import NoPermissionError
 from dispatcher.errors import OtherSettings
 from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.rules.partitions import another_number
+from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.fingerprints import read_tables
 from dispatcher.store.keys import GROWN_INTO, Keys
 
 EXPIRING_MS = 3_600_000
@@ -113,6 +115,25 @@ class Installation:
 
         with translated(self._url):
             await self._client.transaction(write, self._keys.format)  # runs again if it changes meanwhile
+
+    async def fingerprints_until(self) -> int:
+        """Until when callbacks are known that only the archive has, ms since 1970; 0: there are none."""
+        with translated(self._url):
+            found: Any = await self._client.hgetall(self._keys.fingerprints)
+        return max((one.ends_ms for one in read_tables(found)), default=0)
+
+    async def end_archive(self) -> None:
+        """Forgets these; from now on processes may do without the archive."""
+
+        async def write(pipe: Any) -> None:
+            known = (await pipe.get(self._keys.format) or b"").decode()
+            pipe.multi()
+            pipe.delete(self._keys.fingerprints, self._keys.to_archive)
+            if known == str(WITH_ARCHIVE):
+                pipe.set(self._keys.format, WITH_ARCHIVE - 1)
+
+        with translated(self._url):
+            await self._client.transaction(write, self._keys.format)
 
     async def require_writable(self, *, some: bool = False) -> None:
         """Raises RedisUnavailable or RedisFull if Redis refuses writes, as a replica or a full one does. Writes nothing.

@@ -195,6 +195,20 @@ class Keys:
         """Stream: `workspace eventId` of each callback that has ended and is not in the archive yet, if there is an archive."""
         return f"{self.prefix}:ended"
 
+    @property
+    def archiver(self) -> str:
+        """String: token of the `dispatcher archiver` that takes `ended` to the archive in place of workers. A minute."""
+        return f"{self.prefix}:archiver"
+
+    @property
+    def fingerprints(self) -> str:
+        """Hash: number of a table of fingerprints -> its buckets, count and times (lua/lib/fingerprints.lua). As the newest table."""
+        return f"{self.prefix}:fingerprints"
+
+    def fingerprint(self, table: int, bucket: int) -> str:
+        """Set: fingerprints of callbacks that only the archive has. Retention after the last one of its table."""
+        return f"{self.prefix}:fingerprint:{table}:{bucket}"
+
     def status(self, workspace: str, uuid: str) -> str:
         """String: what is known about a message (message_record.py). STATUS_RETENTION_SECONDS after its last change."""
         return f"{self.prefix}:status:{workspace}:{uuid}"

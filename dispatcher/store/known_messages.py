@@ -6,6 +6,7 @@ from typing import Any
 from dispatcher.errors import InvalidInput
 from dispatcher.model import StatusChange
 from dispatcher.store.connection import translated
+from dispatcher.store.fingerprints import Table, look_ups, read_tables
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Argument, PartitionWire
 
@@ -22,8 +23,29 @@ class KnownMessages:
         self._url = url
 
     async def known(self, changes: Sequence[StatusChange]) -> list[bool]:
-        """Of each change, whether its eventId or its message is known there; one round trip. Raises RedisUnavailable."""
-        return [reply > 0 for reply in await self._all([("EXISTS", *self._keys_of(one)) for one in changes])]
+        """Of each change, whether its eventId or its message is known there; one round trip. Raises RedisUnavailable.
+
+        Another one where callbacks have been retired.
+        """
+        if not changes:
+            return []
+        asked = [("EXISTS", *self._keys_of(one)) for one in changes]
+        # what is retired between the two has its fingerprint by then
+        *found, tables = await self._all([*asked, ("HGETALL", self._keys.fingerprints)])
+        known = [reply > 0 for reply in found]
+        return await self._or_retired(changes, known, read_tables(tables)) if tables else known
+
+    async def _or_retired(
+        self, changes: Sequence[StatusChange], known: Sequence[bool], tables: Sequence[Table]
+    ) -> list[bool]:
+        """The same, with those whose eventId has a fingerprint."""
+        of_each = [
+            [] if is_known else look_ups(self._keys, tables, one.workspace, one.event_id)
+            for one, is_known in zip(changes, known, strict=True)
+        ]
+        replies = iter(await self._all([command for commands in of_each for command in commands]))
+        retired = [1 in [next(replies) for _ in commands] for commands in of_each]
+        return [is_known or is_retired for is_known, is_retired in zip(known, retired, strict=True)]
 
     async def are_forwarded(self, names: Sequence[str]) -> list[bool]:
         """Of entries (as lua/forward.lua remembers them), whether they were forwarded there; one round trip. Raises RedisUnavailable."""

@@ -15,7 +15,17 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.archive.archived_callback import ArchivedCallback
 from dispatcher.store.archive.restore import restore
-from dispatcher.store.arguments import HINT_MS, LedgerOptions, Room, ToAccept, of_accept, of_settle
+from dispatcher.store.arguments import (
+    HINT_MS,
+    NOTHING_SAID,
+    WITH_ARCHIVE,
+    Id,
+    LedgerOptions,
+    Room,
+    ToAccept,
+    of_accept,
+    of_settle,
+)
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated, without_script
 from dispatcher.store.keys import Keys, endpoint_id
@@ -104,7 +114,7 @@ class Ledger:
         Returns None if this worker does not lead now. With `renew` it does not take a lease that ran out: another worker
         may have led meanwhile.
         """
-        reply, sent = await self._run("lead", token, lease_ms, int(full), int(renew))
+        reply, sent = await self._run("lead", token, lease_ms, int(full), int(renew), WITH_ARCHIVE)
         leads = reply[0] == b"leading"
         self.leads_until = sent + lease_ms / 1000 if leads else 0.0
         return read_lead(reply) if leads else None
@@ -117,13 +127,17 @@ class Ledger:
         callbacks: ToAccept,
         room: Room | None = None,
         between: Between | None = None,
+        archived: Mapping[Id, str] = NOTHING_SAID,
     ) -> Accepted:
         """Takes callbacks with their queue entries into the ledger; takes `skipped` (entry, workspace) off the queue.
 
-        Leases callbacks of ready endpoints to this worker at once, as far as `room` allows. Raises
+        Leases callbacks of ready endpoints to this worker at once, as far as `room` allows. `archived` is what the archive
+        has said about retired callbacks: their digest, or NOT_ARCHIVED. Raises
         NotLeader, RedisFull, RedisUnavailable, or Overtakes if an entry is on the queue where `between` allows none.
         """
-        args = of_accept(self.options, token, revisions, skipped, callbacks, room or Room(), between)
+        args = of_accept(
+            self.options, token, revisions, skipped, callbacks, room or Room(), between, archived
+        )
         reply, sent = await self._run("accept", *args)
         if reply[0] == b"overtakes":
             raise Overtakes
@@ -169,6 +183,20 @@ class Ledger:
             reply, _ = await self._run("forwarded", token, *some)
             if reply[0] != b"left":
                 raise NotLeader
+
+    async def retire(
+        self, token: str, callbacks: Sequence[tuple[Id, bytes]], notes: Sequence[bytes]
+    ) -> int | None:
+        """Takes callbacks that the archive has out of the ledger: each by its id and entry. Forgets notes of `ended`.
+
+        One whose entry is another one now is left alone. Returns how many were retired; None: the data's format does not
+        allow it yet. Raises NotLeader, RedisUnavailable.
+        """
+        flat = [value for (workspace, id_), entry in callbacks for value in (workspace, id_, entry)]
+        reply, _ = await self._run("retire", token, WITH_ARCHIVE, len(callbacks), *flat, *notes)
+        if reply[0] == b"not_leader":
+            raise NotLeader
+        return int(reply[2]) if reply[0] == b"retired" else None
 
     async def claim(self, endpoint: str, count: int) -> Claim:
         """Leases up to `count` due callbacks of an endpoint to this worker."""
@@ -230,6 +258,19 @@ class Ledger:
     async def forget(self, workspace: str, event_ids: Sequence[str]) -> int:
         """Removes ended callbacks from the ledger; returns how many."""
         return sum([int((await self._run("forget", workspace, *some))[0][2]) for some in in_parts(event_ids)])
+
+    async def erase(self, workspace: str, event_ids: Sequence[str]) -> tuple[int, int]:
+        """Leaves of ended callbacks only that their eventIds are known; returns how many, and how many have not ended."""
+        replies = [(await self._run("erase", workspace, *some))[0] for some in in_parts(event_ids)]
+        return sum(reply[2] for reply in replies), sum(reply[3] for reply in replies)
+
+    async def unlist(self, workspace: str, places: Sequence[tuple[str, str, str]]) -> int:
+        """Takes messages out of the message store; returns how many records. `places` are as in lua/unlist.lua."""
+        replies = [
+            (await self._run("unlist", workspace, *chain.from_iterable(some)))[0]
+            for some in in_parts(places, len)
+        ]
+        return sum(reply[2] for reply in replies)
 
     async def move(
         self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]

@@ -5,7 +5,7 @@ Accept keeps them apart from the ledger; callbacks do not need them.
 
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from hashlib import blake2s
 
 import msgspec
@@ -15,6 +15,7 @@ from dispatcher.model import (
     LETTERS,
     Status,
     StatusChange,
+    decode_json,
     encode_json,
     is_time,
     timestamp_ms,
@@ -127,19 +128,51 @@ def read_record(raw: bytes) -> MessageRecord:
     history: list[tuple[Status, int]] = []
     known: dict[str, str] = {}
     names: set[tuple[str, str]] = set()
-    while place < len(raw):
-        letter, at, length = _STEP.unpack_from(raw, place)
-        place += _STEP.size
-        history.append((STATUSES[letter], at))
-        if length:
-            told = msgspec.structs.asdict(_unpack(raw[place : place + length]))
+    for step, at, details in _steps(raw, place):
+        history.append((step, at))
+        if details:
+            told = msgspec.structs.asdict(details)
             known |= {name: value for name, value in told.items() if value or name in OF_THE_STATUS}
             names.add((known.get("channel", ""), known.get("customer_message_id", "")))
-        place += length
     status = STATUSES[match[1]]
     if not history or history[-1][0] is not status or not all(is_time(at) for _, at in history):
         raise ValueError("no statuses, or one at no time")
     return MessageRecord(status, history, int(match[2]), campaign, Details(**known), frozenset(names))
+
+
+def _steps(raw: bytes, place: int) -> Iterator[tuple[Status, int, Details | None]]:
+    """The statuses of a record, which begin at `place`: when each was reached, and its details if they are not those before."""
+    while place < len(raw):
+        letter, at, length = _STEP.unpack_from(raw, place)
+        place += _STEP.size
+        yield STATUSES[letter], at, _unpack(raw[place : place + length]) if length else None
+        place += length
+
+
+def lists_of(raw: bytes) -> list[tuple[str, str]]:
+    """Kind and name of each list that may lead to a message, whatever its platform (lua/unlist.lua). Raises as read_record."""
+    match = _HEAD.match(raw)
+    if not match:
+        raise ValueError("no record of a message")
+    slot = int(match[2]) // SLOT_MS
+    found: dict[tuple[str, str], None] = {}
+    for _, _, told in _steps(raw, match.end() + int(match[3])):
+        if told is None:
+            continue
+        found[("phone", told.dest)] = found[("time", f"{told.channel}:{slot}")] = None
+        if told.customer_message_id:
+            found[("customer", f"{told.channel}:{told.customer_message_id}")] = None
+        key = _key_of(told.reference)
+        if key:
+            found[("reference", reference_digest(key))] = None
+    return [*found]
+
+
+def _key_of(reference: str) -> str:
+    """A reference's key, from its JSON; empty if it has none."""
+    value = decode_json(reference.encode()) if reference else None
+    key = value.get("key") if isinstance(value, dict) else None
+    return key if isinstance(key, str) else ""
 
 
 def _shorter(told: Details) -> bytes:

@@ -57,7 +57,7 @@ class Hint(NamedTuple):
     """The number of its partition."""
 
 
-LEFT_ON_THE_QUEUE = ("changed", "broken")
+LEFT_ON_THE_QUEUE = ("changed", "broken", "retired")
 """Words of accept for callbacks whose entries stay on the queue."""
 
 

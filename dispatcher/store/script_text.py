@@ -10,6 +10,7 @@ NAMES = (
     "beat",
     "cancel",
     "claim",
+    "erase",
     "expedite",
     "expire",
     "forget",
@@ -24,10 +25,12 @@ NAMES = (
     "reject",
     "replay",
     "requeue",
+    "retire",
     "retry",
     "settle",
     "stop",
     "sweep",
+    "unlist",
     "wake",
 )
 

@@ -1,9 +1,11 @@
 """What has ended and is not in the archive yet: the scripts note it in a stream, and whoever leads the partition takes it from there."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from dispatcher.errors import RedisUnavailable
 from dispatcher.store.archive.archived_callback import Id, Kept
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
@@ -13,6 +15,8 @@ from dispatcher.store.wire import PartitionWire
 MOST_BYTES = 16_000_000
 """Most bytes of bodies in one batch; one that is longer is alone."""
 BODIES_AT_ONCE = 50
+ARCHIVER_MS = 60_000
+"""How long after its last sign of life a `dispatcher archiver` is waited for; it may be within a call of the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Noted:
 
 
 class ToArchive:
-    """Reads the stream of one partition. Every method raises RedisUnavailable."""
+    """Reads the stream of one partition; `Ledger.retire` takes notes out. Every method raises RedisUnavailable."""
 
     def __init__(self, wire: PartitionWire, keys: Keys, url: str = "") -> None:
         self._wire = wire
@@ -43,11 +47,35 @@ class ToArchive:
         done = [note for note, id_ in notes.items() if id_ is None or id_ in taken]
         return Noted(done if left else [*notes], [one for one in kept if one.entry])
 
-    async def done(self, notes: Sequence[bytes]) -> None:
-        """Forgets notes: what they name is in the archive, or need not be."""
-        if notes:
-            with translated(self._url):
-                await self._wire.call("XDEL", self._keys.to_archive, *notes)
+    async def now_ms(self) -> int:
+        """Redis's clock."""
+        with translated(self._url):
+            seconds, micros = await self._wire.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def has_archiver(self) -> bool:
+        """Whether a process of its own takes the partition's callbacks to the archive."""
+        with translated(self._url):
+            return bool(await self._wire.call("EXISTS", self._keys.archiver))
+
+    async def own(self, token: str) -> str | None:
+        """Makes the caller that process for some seconds, or renews that; returns its token, or None if there is another.
+
+        Two at the same time would do the same work twice, and change nothing by it.
+        """
+        with translated(self._url):
+            if await self._wire.call("SET", self._keys.archiver, token, "NX", "PX", ARCHIVER_MS):
+                return token
+            if await self._wire.call("GET", self._keys.archiver) != token.encode():
+                return None
+            await self._wire.call("PEXPIRE", self._keys.archiver, ARCHIVER_MS)
+        return token
+
+    async def leave(self, token: str) -> None:
+        """Ends that; Redis may be away."""
+        with suppress(RedisUnavailable), translated(self._url):
+            if await self._wire.call("GET", self._keys.archiver) == token.encode():
+                await self._wire.call("DEL", self._keys.archiver)
 
     async def backlog(self) -> tuple[int, int | None]:
         """How many notes there are, and when the first was made (ms since 1970)."""
@@ -70,7 +98,12 @@ class ToArchive:
                 if _has_ended(entry) and not _is_delivered(entry)
             ]
             bodies = dict(zip(wanted, await self._values(self._keys.body, wanted), strict=True))
-            answers = dict(zip(wanted, await self._values(self._keys.answer, wanted), strict=True))
+            answered = [
+                id_
+                for id_, entry in zip(some, its, strict=True)
+                if _has_ended(entry) and _may_have_answer(entry)
+            ]
+            answers = dict(zip(answered, await self._values(self._keys.answer, answered), strict=True))
             for id_, entry in zip(some, its, strict=True):
                 if not _has_ended(entry):
                     found.append(Kept(*id_, b""))
@@ -116,6 +149,11 @@ def _has_ended(entry: bytes | None) -> TypeGuard[bytes]:
 
 def _is_delivered(entry: bytes) -> bool:
     return _words(entry)[4] == b"d"
+
+
+def _may_have_answer(entry: bytes) -> bool:
+    """Whether it failed, or was delivered by a later attempt than the first one."""
+    return not _is_delivered(entry) or entry.count(b"\n") > 1
 
 
 def _endpoint_of(entry: bytes) -> str:

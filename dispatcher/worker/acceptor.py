@@ -1,13 +1,14 @@
 """Passes a batch to the ledger; entries that it does not accept are rejected, rendered again or put off."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from msgspec.structs import replace
 
 from dispatcher.errors import NotLeader, Overtakes, RedisFull, RedisUnavailable
-from dispatcher.store.arguments import ToAccept
+from dispatcher.store.arguments import Id, ToAccept
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted
@@ -17,13 +18,14 @@ from dispatcher.worker.forwarder import Forwarder
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.prepare import Preparer
 from dispatcher.worker.recorder import Recorder
+from dispatcher.worker.retired import ASKING, ROUTE, RetiredCallbacks
 from dispatcher.worker.turns import Turns
 
 RENDERED_AGAIN = 2
 """How often entries are rendered again at once, if their workspace changes in between, before they are put off."""
 
 BROKEN = Fault("a key of its endpoint in Redis is not of the type it should be")
-BROKEN_WORD = "broken"
+BROKEN_WORD, RETIRED_WORD = "broken", "retired"
 
 log = structlog.get_logger()
 
@@ -31,7 +33,8 @@ log = structlog.get_logger()
 class Acceptor:
     """Accepts batches. `token` is the intake lease's; `turns` serves what accept leases to this worker at once.
 
-    `forwarder` forwards entries of other partitions; None: there are none.
+    `forwarder` forwards entries of other partitions; None: there are none. `retired` knows what the archive says; None: there is
+    no archive.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Acceptor:
         recorder: Recorder | None,
         metrics: Metrics,
         forwarder: Forwarder | None = None,
+        retired: RetiredCallbacks | None = None,
     ) -> None:
         self._ledger = ledger
         self._token = token
@@ -53,6 +57,7 @@ class Acceptor:
         self._recorder = recorder
         self._metrics = metrics
         self._forwarder = forwarder
+        self._retired = retired
 
     async def accept(self, batch: Batch, again: int = RENDERED_AGAIN) -> None:
         """Has a batch accepted, rejected or forwarded; entries that stay on the queue are in `batch.later` afterwards.
@@ -76,6 +81,24 @@ class Acceptor:
         else:
             for entry, workspace in changed:
                 batch.put_off(workspace, entry)
+        if batch.retired and self._retired:
+            await self._accept_retired(batch, self._retired, again)
+
+    async def _accept_retired(self, batch: Batch, retired: RetiredCallbacks, again: int) -> None:
+        """Has entries accepted about whose eventIds the archive has said what it knows; puts the others off."""
+        entries: list[QueueEntry] = []
+        archived: dict[Id, str] = {}
+        for entry, ids in batch.retired:
+            said = retired.said(ids)
+            if isinstance(said, Fault) or not again:
+                batch.put_off(ROUTE, entry, said if isinstance(said, Fault) else ASKING)
+            else:
+                entries.append(entry)
+                archived |= said
+        if entries:
+            prepared = await self._preparer.prepare(entries, again=batch)
+            await self.accept(dataclasses.replace(prepared, archived=archived), again - 1)
+            retired.used(archived)
 
     async def _take_here(self, batch: Batch) -> list[tuple[QueueEntry, str]]:
         """Has the ledger accept or reject what belongs to this partition, and look whether anything else may be forwarded.
@@ -130,6 +153,10 @@ class Acceptor:
                 changed.append((entry, workspace))
             elif word == BROKEN_WORD:
                 batch.put_off(workspace, entry, BROKEN)
+        if RETIRED_WORD in accepted.words:
+            ids = (ids for part in batch.parts for ids in part.ids())
+            named = zip(batch.rendered, ids, accepted.words, strict=True)
+            batch.retired.extend((entry, of) for (entry, _), of, word in named if word == RETIRED_WORD)
         for workspace in accepted.changed:
             self._workspaces.forget(workspace)
         changed += batch.not_forwarded(accepted.changed)
@@ -159,8 +186,9 @@ class Acceptor:
         revisions = {name: revision for name, revision in batch.revisions.items() if name in part.workspaces}
         room, claims = self._turns.reserve(part.count, revisions), []
         try:
+            said = _said(batch.archived, part)
             accepted = await self._ledger.accept(
-                self._token, revisions, part.skipped, part, room, batch.between
+                self._token, revisions, part.skipped, part, room, batch.between, said
             )
             claims = accepted.claims
         finally:  # deferred, so that the next batch, if there is one, goes to Redis first
@@ -194,6 +222,13 @@ class Acceptor:
                 workspace=r.workspace,
                 event_id=r.event_id,
             )
+
+
+def _said(archived: Mapping[Id, str], part: ToAccept) -> Mapping[Id, str]:
+    """What the archive has said about the callbacks of a part."""
+    if not archived:
+        return archived
+    return {id_: archived[id_] for ids in part.ids() for id_ in ids if id_ in archived}
 
 
 def _broken(callbacks: ToAccept, words: Sequence[str]) -> set[tuple[str, str]]:

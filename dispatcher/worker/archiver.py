@@ -1,20 +1,26 @@
-"""Takes what has ended in a partition to the archive. The archive may be slow or away: nothing else waits for it."""
+"""Takes what ended some minutes ago in a partition to the archive, and then out of the ledger. The archive may be slow or away:
+nothing else waits for it.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
 
-from dispatcher.errors import ArchiveUnavailable, InvalidInput, OtherFormat, RedisUnavailable
+from dispatcher.errors import ArchiveUnavailable, InvalidInput, NotLeader, OtherFormat, RedisUnavailable
 from dispatcher.store.archive.archive import Archive
-from dispatcher.store.archive.archived_callback import ArchivedCallback, Kept
+from dispatcher.store.archive.archived_callback import ArchivedCallback, Id, Kept
+from dispatcher.store.command_parts import in_parts
+from dispatcher.store.ledger import Ledger
 from dispatcher.store.to_archive import ToArchive
 from dispatcher.worker.metrics import Metrics
 
 BATCH = 1000
 """Callbacks that are read, and written, at once."""
+RETIRED_AT_ONCE = 100
+"""Callbacks that one script takes out of the ledger: Redis does nothing else meanwhile, some milliseconds."""
 DAY_MS = 86_400_000
 DROP_SECONDS = 3600.0
 """How often what the archive has kept for long enough is dropped."""
@@ -27,25 +33,31 @@ log = structlog.get_logger()
 
 
 class Archiver:
-    """One partition's. `leads` says whether this worker leads it; `about` names the partition in the log.
+    """One partition's. `lease` gives the token of who may retire, None while that is another one; `about` names the
+    partition in the log.
 
-    `keep_days`: how long the archive keeps what has ended, if this one is to drop what is older.
+    `allow` makes sure that every worker knows what is retired; it raises OtherFormat while one does not. `after_ms`: how long what
+    has ended stays in the ledger. `keep_days`: how long the archive keeps it, if this one is to drop what is older.
     """
 
     def __init__(
         self,
         source: ToArchive,
+        ledger: Ledger,
         archive: Archive,
-        now_ms: Callable[[], int],
-        leads: Callable[[], bool],
+        lease: Callable[[], Awaitable[str | None]],
         metrics: Metrics,
         about: Mapping[str, object],
+        allow: Callable[[], Awaitable[None]],
+        after_ms: int,
         keep_days: int | None = None,
     ) -> None:
         self._source = source
+        self._ledger = ledger
         self._archive = archive
-        self._now_ms = now_ms
-        self._leads = leads
+        self._lease = lease
+        self._allow = allow
+        self._after_ms = after_ms
         self._metrics = metrics
         self._about = about
         self._keep_days = keep_days
@@ -59,9 +71,10 @@ class Archiver:
         pause = LOOK_SECONDS
         while not stopping.is_set():
             try:
-                taken = await self._take() if self._leads() else 0
+                token = await self._lease()
+                taken = await self._take(token) if token else 0
                 pause = 0 if taken == BATCH else LOOK_SECONDS
-            except RedisUnavailable:  # intake says so
+            except (RedisUnavailable, NotLeader):  # intake says so
                 pause = LOOK_SECONDS
             except Exception as error:  # what is noted stays noted
                 self._note_failure(error)
@@ -69,37 +82,51 @@ class Archiver:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
 
-    async def _take(self) -> int:
+    async def _take(self, token: str) -> int:
         """Takes one batch; returns how many notes that was."""
         if not self._is_ready:
             await self._archive.migrate()
             self._is_ready = True
         if self._keep_days is not None and time.monotonic() - self._dropped_at >= DROP_SECONDS:
-            today = self._now_ms() // DAY_MS
+            today = await self._source.now_ms() // DAY_MS
             await self._archive.drop_days(today - self._keep_days)
             self._dropped_at = time.monotonic()
-        noted = await self._source.batch(self._now_ms(), BATCH)
+        noted = await self._source.batch(await self._source.now_ms() - self._after_ms, BATCH)
+        if not noted.notes:
+            return 0
+        await self._allow()
+        kept = {one.key: one.entry for one in noted.kept}
+        taken: list[ArchivedCallback] = []
         if callbacks := [found for one in noted.kept if (found := _archived(one))]:
             began = time.monotonic()
-            await self._put(callbacks)
+            taken = await self._put(callbacks)
             self._metrics.archive_seconds.add(time.monotonic() - began)
-            self._metrics.archived += len(callbacks)
+            self._metrics.archived += len(taken)
             self._note_success()
-        await self._source.done(noted.notes)
+        await self._retire(token, [(one.key, kept[one.key]) for one in taken], noted.notes)
         return len(noted.notes)
 
-    async def _put(self, callbacks: Sequence[ArchivedCallback]) -> None:
-        """Puts callbacks into the archive; of those that it cannot keep, each is logged, and the others are put."""
+    async def _retire(
+        self, token: str, callbacks: Sequence[tuple[Id, bytes]], notes: Sequence[bytes]
+    ) -> None:
+        """Takes callbacks out of the ledger, and then the notes of all."""
+        for first in range(0, len(callbacks), RETIRED_AT_ONCE):
+            await self._ledger.retire(token, callbacks[first : first + RETIRED_AT_ONCE], ())
+        for some in in_parts(notes):
+            await self._ledger.retire(token, (), some)
+
+    async def _put(self, callbacks: Sequence[ArchivedCallback]) -> list[ArchivedCallback]:
+        """Puts callbacks into the archive; returns those that it took. Each of the others is logged: it stays in the ledger."""
         try:
             await self._archive.put(callbacks)
+            return [*callbacks]
         except InvalidInput as error:
             if len(callbacks) == 1:
                 [one] = callbacks
                 log.error("archive.refused", workspace=one.workspace, event_id=one.id, problem=str(error))
-                return
+                return []
             half = len(callbacks) // 2
-            await self._put(callbacks[:half])
-            await self._put(callbacks[half:])
+            return [*await self._put(callbacks[:half]), *await self._put(callbacks[half:])]
 
     def _note_failure(self, error: Exception) -> None:
         """Logs a failure that is not the one logged last."""

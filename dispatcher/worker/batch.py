@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from dispatcher.model import StatusChange
 from dispatcher.rules.workspace import Workspace
-from dispatcher.store.arguments import ToAccept
+from dispatcher.store.arguments import Id, ToAccept
 from dispatcher.store.queue import Between, Place, QueueEntry, place
 
 OF_THE_MACHINE = (OSError, MemoryError, ImportError)
@@ -93,6 +93,10 @@ class Batch:
     """Entries that are put off, by workspace (empty: unknown); those to be forwarded by their route."""
     asked: list[Asked] = field(default_factory=list)
     """Entries whose message may have begun in another partition, until these have been asked."""
+    retired: list[tuple[QueueEntry, Sequence[Id]]] = field(default_factory=list)
+    """Entries with an eventId that the archive is to be asked for, and all of theirs."""
+    archived: Mapping[Id, str] = field(default_factory=dict)
+    """What the archive has said about eventIds of these entries."""
     trying: Mapping[str, bool] = field(default_factory=dict)
     """Workspaces whose entries are tried again, and whether entries that break our code are rejected this time."""
     between: Between | None = None

@@ -29,6 +29,7 @@ from dispatcher.worker.put_off import PutOff
 from dispatcher.worker.read_ahead import ReadAhead
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
+from dispatcher.worker.retired import RetiredCallbacks
 from dispatcher.worker.turns import Turns
 
 LEASE_MS = 5000
@@ -66,12 +67,14 @@ class Intake:
         metrics: Metrics | None = None,
         options: RenderOptions | None = None,
         routing: Routing | None = None,
+        retired: RetiredCallbacks | None = None,
     ) -> None:
         self._queue = queue
         self._ledger = ledger
         self._watch = watch
         self._turns = turns
-        self._token = secrets.token_hex(8)
+        self.token = secrets.token_hex(8)
+        """Of this worker's lease of the intake."""
         self._put_off = PutOff()
         metrics = metrics or Metrics()
         self._preparer = Preparer(
@@ -84,9 +87,9 @@ class Intake:
             routing.previous if routing else None,
             routing.earlier(ledger.now_ms) if routing else None,
         )
-        forwarder = Forwarder(ledger, self._token, routing.ledger_of, metrics) if routing else None
+        forwarder = Forwarder(ledger, self.token, routing.ledger_of, metrics) if routing else None
         self._acceptor = Acceptor(
-            ledger, self._token, self._preparer, workspaces, turns, recorder, metrics, forwarder
+            ledger, self.token, self._preparer, workspaces, turns, recorder, metrics, forwarder, retired
         )
         self._waits = (routing and routing.waits) or RedisWatch()
         self._ahead = ReadAhead(self._read_next, self._preparer.prepare, self._take_new)
@@ -170,7 +173,7 @@ class Intake:
 
     async def _lead(self) -> None:
         """Renews the lease, then works until it is time to renew it again."""
-        lead = await self._ledger.lead(self._token, LEASE_MS, full=self._full, renew=self.leading)
+        lead = await self._ledger.lead(self.token, LEASE_MS, full=self._full, renew=self.leading)
         self._watch.worked()
         self._waits.look()
         self.failing_since = None
@@ -229,7 +232,7 @@ class Intake:
         """Rejects an entry unread; returns False if that could not be recorded."""
         detail = f"{deaths} workers died on this entry; it was set aside unread"
         log.error("intake.poisoned", entry=entry_id, deaths=deaths)
-        return not await self._ledger.reject(self._token, [(entry_id, "poisoned", detail, "", "")])
+        return not await self._ledger.reject(self.token, [(entry_id, "poisoned", detail, "", "")])
 
     async def _try_again(self, until: float) -> None:
         """Tries the entries of a put-off workspace that is due, and of other due ones that begin in the same batch.
@@ -343,7 +346,7 @@ class Intake:
         await self._spare_held()
         if self.leading and not self._ahead.held:
             try:
-                await self._ledger.lead(self._token, 0)
+                await self._ledger.lead(self.token, 0)
             except RedisUnavailable:
                 pass  # then the lease runs out by itself
             except Exception as error:  # so it does

@@ -97,7 +97,7 @@ class Waker:
         if self._heartbeat:
             name, text = self._heartbeat.name, self._heartbeat.if_due(leads=self._intake.leading)
         woken = await self._parts.ledger.wake(WAKE_LIMIT, name, text)
-        require_format(woken.format)
+        require_format(woken.format, archives=self._parts.ledger.options.archives)
         if not woken.format:  # Redis was emptied
             await self._agree()
         if self._heartbeat:

@@ -57,7 +57,7 @@ async def look(settings: Settings) -> list[Finding]:
             *unread(await store.installation.unread(), settings.key_prefix, now_ms),
             *partitions(store),
             *await look_at_previous(settings),
-            *await look_at_archive(store),
+            *await look_at_archive(store, settings.archive_after_seconds),
         ]
 
 

@@ -8,19 +8,19 @@ from dispatcher.store.check_finding import Finding, Verdict
 from tasks import tables, wiring
 
 LATE_MS = 60_000
-"""What ended longer ago should be in the archive."""
+"""What should have gone there longer ago is late."""
 ANSWER_SECONDS = 3.0
 NAME = "archive"
 ADVICE = "callbacks go on, and what ended waits in Redis until it answers; watch Redis's memory"
 
 
-async def look_at_archive(store: wiring.Store) -> list[Finding]:
-    """What is found; nothing without an archive."""
+async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Finding]:
+    """What is found; nothing without an archive. `after_seconds`: how long what has ended stays in Redis first."""
     if store.archive is None:
         return []
     backlog, now_ms = await store.installation.to_archive(), await store.installation.now_ms()
     waits = tables.counted(
-        backlog.count, "ended callback is not in it yet", "ended callbacks are not in it yet"
+        backlog.count, "ended callback has not gone there yet", "ended callbacks have not gone there yet"
     )
     behind = f"{waits}, the first since {iso(backlog.oldest_ms)}" if backlog.count else waits
     try:
@@ -35,7 +35,7 @@ async def look_at_archive(store: wiring.Store) -> list[Finding]:
     if not version:
         advice = "start a worker with this setting, or run `dispatcher archive migrate`"
         return [Finding(NAME, Verdict.WARNING, f"it has no tables yet; {behind}", advice)]
-    if now_ms - backlog.oldest_ms > LATE_MS:
+    if now_ms - backlog.oldest_ms > LATE_MS + after_seconds * 1000:
         advice = "is a worker alive? its log says `archive.away` and why"
         return [Finding(NAME, Verdict.WARNING, behind, advice)]
     return [Finding(NAME, Verdict.OK, f"it answers; {behind}")]

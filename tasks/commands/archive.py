@@ -1,7 +1,11 @@
-"""`dispatcher archive`: the tables of the archive."""
+"""`dispatcher archive`: the tables of the archive, and how an installation does without it again."""
+
+from typing import Annotated
 
 import typer
 
+from dispatcher.errors import InvalidInput
+from dispatcher.model import iso
 from tasks import console, wiring
 
 commands = typer.Typer(help="The archive of what has ended.", no_args_is_help=True)
@@ -26,3 +30,36 @@ def migrate() -> None:
     before, after = console.run(work())
     done = "has its tables" if before == after else "now has its tables" if not before else "was brought up"
     console.out.print(f"the archive {done}: version {after}")
+
+
+@commands.command()
+def end(
+    at_once: Annotated[
+        bool,
+        typer.Option(
+            "--at-once",
+            help="Do not wait: a repeated eventId that only the archive knows is then sent again.",
+        ),
+    ] = False,
+) -> None:
+    """Let this installation do without its archive again, once Redis has forgotten what only that knows.
+
+    Redis remembers that for DISPATCHER_LEDGER_RETENTION_SECONDS, and a quarter longer. Until then this command changes nothing, and
+    says how long that takes. First set DISPATCHER_ARCHIVE_AFTER_SECONDS so that nothing more leaves Redis (docs/archive.md). The
+    archive itself stays as it is.
+    """
+    settings = console.settings()
+
+    async def work() -> None:
+        async with wiring.store(settings) as store:
+            if store.archive is None:
+                raise InvalidInput("there is no archive: DISPATCHER_ARCHIVE_URL names it (docs/archive.md)")
+            until = await store.installation.fingerprints_until()
+            if until > await store.installation.now_ms() and not at_once:
+                raise InvalidInput(
+                    f"Redis knows some callbacks by the archive alone until {iso(until)}: run this again then, or with --at-once"
+                )
+            await store.installation.end_archive()
+
+    console.run(work())
+    console.out.print("this installation can do without its archive: unset DISPATCHER_ARCHIVE_URL everywhere")

@@ -62,7 +62,7 @@ def waiting(
         return await purge.cancel(store, workspace, origin, events, lambda steps: progress(steps, "ending"))
 
     events = console.run(_with(settings, find))
-    if not _sure(
+    if not sure(
         f"end {tables.counted(len(events), 'waiting callback', 'waiting callbacks')} of workspace {workspace} as failed",
         len(events),
         yes,
@@ -96,7 +96,7 @@ def ended(
     events = console.run(_with(settings, lambda store: purge.ended(store, workspace, chosen, message)))
     archive = " and the archive" if settings.archive_url else ""
     what = f"remove {tables.counted(len(events), 'callback', 'callbacks')} of workspace {workspace} from the ledger{archive}"
-    if not _sure(what, len(events), yes):
+    if not sure(what, len(events), yes):
         return
 
     async def forget(store: wiring.Store) -> tuple[int, int]:
@@ -120,7 +120,7 @@ def rejected(
         return [entry.id for entry in await store.rejected.newest(KEPT, choice.has)]
 
     ids = console.run(_with(settings, find))
-    if not _sure(f"remove {tables.counted(len(ids), 'rejected entry', 'rejected entries')}", len(ids), yes):
+    if not sure(f"remove {tables.counted(len(ids), 'rejected entry', 'rejected entries')}", len(ids), yes):
         return
     console.run(_with(settings, lambda store: remove(store, choice, ids)))
     console.out.print(f"{tables.counted(len(ids), 'rejected entry is', 'rejected entries are')} removed")
@@ -131,7 +131,7 @@ async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]
         return await work(store)
 
 
-def _sure(what: str, count: int, yes: bool) -> bool:
+def sure(what: str, count: int, yes: bool) -> bool:
     """Asks for confirmation, unless nothing would be removed or --yes was given."""
     if count == 0:
         console.out.print("there is nothing to remove")

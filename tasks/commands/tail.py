@@ -86,7 +86,7 @@ async def _watched(store: wiring.Store, key: str, url: str) -> AsyncIterator[dic
                 if time.monotonic() >= renew_at:
                     await client.set(key, 1, ex=WATCH_SECONDS)
                     if store.partitions == 1:
-                        require_format(await store.installation.format())
+                        require_format(await store.installation.format(), archives=store.archive is not None)
                     if not renew_at:
                         console.err.print("watching attempts; Ctrl-C ends it")
                     renew_at = time.monotonic() + 1

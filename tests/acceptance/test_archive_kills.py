@@ -1,4 +1,4 @@
-"""Workers and PostgreSQL are killed while callbacks end: all that ended is in the archive, and nothing twice."""
+"""Workers, Redis and PostgreSQL are killed while callbacks end: all that ended is in the archive, and nothing twice."""
 
 import json
 import os
@@ -11,10 +11,14 @@ from typing import Any
 import psutil
 import pytest
 
+from dispatcher.model import iso
 from tests.acceptance.stack import Stack, wait_until
+from tests.acceptance.test_archive import with_archive
 from tests.conftest import postgres_server
 
-ROUNDS, OF_A_ROUND = 8, 60
+ROUNDS, OF_A_ROUND = 9, 60
+VICTIMS = ("worker", "PostgreSQL", "Redis")
+NOW = iso(time.time() * 1000)
 
 
 @pytest.fixture
@@ -31,23 +35,48 @@ def kill(pid: int) -> None:
 
 
 def test_kills(stack: Stack, postgres: Any) -> None:
-    """Callbacks go on while the archive is away; what a killed worker had told it and not forgotten is there once."""
-    stack.environment["DISPATCHER_ARCHIVE_URL"] = postgres.get_uri()
+    """Callbacks go on while the archive is away; each is delivered, is in the archive once, and is refused when it comes again.
+
+    What a killed worker had told the archive and Redis still has is told again. ARCHIVE_KILLS=100 makes it long.
+    """
+    with_archive(stack, postgres.get_uri())
     stack.environment["DISPATCHER_LEASE_SECONDS"] = "15"
     stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
     chance, ids = random.Random(7), list[str]()
-    for number in range(ROUNDS):
-        worker = stack.start_worker().wait_ready()
-        ids += stack.enqueue(OF_A_ROUND, first=number * OF_A_ROUND)
-        time.sleep(chance.random())
-        if number % 2:
+    rounds = int(os.environ.get("ARCHIVE_KILLS", ROUNDS))
+    worker = stack.start_worker().wait_ready()
+    for number in range(rounds):
+        ids += stack.enqueue(OF_A_ROUND, first=number * OF_A_ROUND, timestamp=NOW)
+        again = chance.randrange(number + 1)
+        stack.enqueue(OF_A_ROUND, first=again * OF_A_ROUND, timestamp=NOW)
+        time.sleep(chance.random() * 1.5)
+        victim = VICTIMS[number % len(VICTIMS)]
+        if victim == "worker":
+            worker.kill()
+            worker = stack.start_worker().wait_ready()
+        elif victim == "PostgreSQL":
             kill(postgres.get_pid())
-        worker.kill()
-        if number % 2:
+            time.sleep(chance.random())
             postgres.ensure_postgres_running()
-    stack.start_worker().wait_ready()
-    wait_until(lambda: all(stack.state(one) == "delivered" for one in ids), 60, "all delivered")
-    wait_until(lambda: stack.redis.xlen("dispatcher:ended") == 0, 60, "an empty backlog")
+        else:
+            stack.server.kill()
+            time.sleep(chance.random())
+            stack.server.start()
+    wait_until(lambda: stack.redis.xlen("dispatcher:events") == 0, 120, "an empty queue")
+    wait_until(lambda: not stack.redis.keys("dispatcher:event:*"), 120, "a Redis without entries")
+    assert 0 == stack.redis.xlen("dispatcher:ended")
     kept = [json.loads(one)["eventId"] for one in stack.cli("history").stdout.splitlines()]
-    assert len(ids) == ROUNDS * OF_A_ROUND
+    assert len(ids) == rounds * OF_A_ROUND
     assert sorted(ids) == sorted(kept)
+    assert set(ids) == {one.event_id for one in stack.received}
+    before = len(stack.received)
+    stack.enqueue(len(ids), timestamp=NOW)
+    wait_until(lambda: stack.redis.xlen("dispatcher:events") == 0, 120, "an empty queue")
+    assert before == len(stack.received)
+    for one in ids[:5]:
+        stack.enqueue(1, first=10**6, eventId=one, timestamp=NOW)
+    wait_until(lambda: stack.redis.xlen("dispatcher:events") == 0, 60, "an empty queue")
+    assert [("conflict", one) for one in ids[:5][::-1]] == [
+        (one["reason"], one["eventId"]) for one in stack.cli_json("rejected", "list")
+    ]
+    assert worker.process.poll() is None

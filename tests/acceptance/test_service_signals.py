@@ -18,7 +18,7 @@ WORKER = (*CLI, "worker")
 
 
 def start(stack: Stack, what: str, **settings: str) -> Worker:
-    """A worker, the API or the exporter, once it runs."""
+    """A worker, the API, the exporter or the archiver, once it runs."""
     match what:
         case "worker":
             return stack.start_worker(*WORKER, **settings).wait_ready()
@@ -26,6 +26,10 @@ def start(stack: Stack, what: str, **settings: str) -> Worker:
             return stack.start_worker(*CELERY, **settings).wait_ready()
         case "exporter":
             service, says = stack.start_worker(*CLI, "exporter", "--port", "0", **settings), "metrics at"
+        case "archiver":
+            url = f"sqlite:///{stack.folder}/archive.db"
+            service = stack.start_worker(*CLI, "archiver", DISPATCHER_ARCHIVE_URL=url, **settings)
+            says = "taking what ends"
         case _:
             service = stack.start_worker(*CLI, *what.split(), "--port", str(free_port()), **settings)
             says = "startup complete"
@@ -49,7 +53,7 @@ def test_a_redis_that_refuses_us(stack: Stack, what: str) -> None:
     assert 1 == len(service.lines("redis.away"))
 
 
-@pytest.mark.parametrize("what", ["worker", "celery", "exporter", "api", "api --workers 2"])
+@pytest.mark.parametrize("what", ["worker", "celery", "exporter", "archiver", "api", "api --workers 2"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_exit_codes(stack: Stack, what: str, number: signal.Signals, code: int) -> None:
     """TERM ends every service with exit code 0, Ctrl-C with 130; and no traceback is told."""

@@ -238,6 +238,7 @@ def test_archive_behind(stack: Stack, chapter: Chapter, monkeypatch: pytest.Monk
     """An archive that cannot be written to: the log says why, `check` how much waits; when it is mended all goes there."""
     folder = stack.folder / "archives"
     monkeypatch.setitem(stack.environment, "DISPATCHER_ARCHIVE_URL", f"sqlite:///{folder}/archive.db")
+    monkeypatch.setitem(stack.environment, "DISPATCHER_ARCHIVE_AFTER_SECONDS", "0")
     stack.add_workspace()
     worker = stack.start_worker().wait_ready()
     assert {"delivered": 3} == stack.wait_ended(stack.enqueue(3))
@@ -245,7 +246,7 @@ def test_archive_behind(stack: Stack, chapter: Chapter, monkeypatch: pytest.Monk
     assert "unable to open database file" in worker.lines("archive.away")[0]["problem"]
     said = " ".join(chapter.run("dispatcher check", stack, 1).split())
     chapter.see("archive", said)
-    assert "3 ended callbacks are not in it yet, the first since 20" in said
+    assert "3 ended callbacks have not gone there yet, the first since 20" in said
     folder.mkdir()
     wait_until(lambda: worker.lines("archive.back"), 60, "its end")
     assert 3 == len(stack.cli("history").stdout.splitlines())

@@ -13,13 +13,14 @@ from dispatcher.rules.outcomes import Delivered, Failed, Outcome
 from dispatcher.store import to_archive
 from dispatcher.store.archive.archived_callback import ArchivedCallback
 from dispatcher.store.archive.sqlite import SqliteArchive
+from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.to_archive import ToArchive
 from dispatcher.store.wire import Wire
 from dispatcher.worker import archiver
 from dispatcher.worker.archiver import Archiver
 from dispatcher.worker.metrics import Metrics
 from tests.archive.conftest import Run
-from tests.world import World, callback
+from tests.world import TOKEN, World, callback
 
 
 class Scene:
@@ -36,12 +37,18 @@ class Scene:
         self.leads = True
         self.archiver = Archiver(
             self.source,
+            self.world.ledger,
             run.archive,
-            lambda: self.world.now + 10**9,
-            lambda: self.leads,
+            self.token,
             self.metrics,
             about={},
+            allow=lambda: self.world.installation.raise_format(WITH_ARCHIVE),
+            after_ms=-(10**9),
         )
+
+    async def token(self) -> str | None:
+        """Of whoever may retire."""
+        return TOKEN if self.leads else None
 
     async def close(self) -> None:
         """Closes the connections to Redis."""
@@ -91,13 +98,14 @@ def test_everything_that_ended(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
     scene.end(*ids)
     scene.end("f1", "f2", outcome=Failed())
     kept = {one: scene.world.call("get", scene.world.keys.event("acme", one)) for one in [*ids, "f1", "f2"]}
+    body = scene.world.call("get", scene.world.keys.body("acme", "f1"))
     assert 32 == scene.world.run(scene.source.backlog())[0]
     scene.go()
     got = scene.got(*ids, "f1", "f2")
     assert kept == {id_: one.entry() for id_, one in got.items()}
     assert {"acme https://a.example:443"} == {one.endpoint_name for one in got.values()}
     assert {"f1", "f2"} == {id_ for id_, one in got.items() if one.body}
-    assert got["f1"].body == scene.world.call("get", scene.world.keys.body("acme", "f1"))
+    assert got["f1"].body == body
     assert (32, 0) == (scene.metrics.archived, scene.metrics.archive_errors)
 
 
@@ -112,12 +120,11 @@ def test_nobody_pays_without_an_archive(scene: Scene, run: Run) -> None:
 
 
 def test_told_again(scene: Scene) -> None:
-    """A run that broke off before its notes were forgotten is repeated, and changes nothing."""
+    """A run that broke off before the ledger had retired them is repeated, and changes nothing."""
     scene.end("e1", "e2")
-    notes = scene.world.call("xrange", scene.world.keys.to_archive)
-    scene.go()
-    for _, fields in notes:
-        scene.world.call("xadd", scene.world.keys.to_archive, fields)
+    noted = scene.world.run(scene.source.batch(scene.world.now, 10))
+    scene.world.run(scene.archive.migrate())
+    scene.world.run(scene.archive.put([one.archived() for one in noted.kept]))
     scene.end("e3")
     scene.go()
     assert {"e1", "e2", "e3"} == scene.got("e1", "e2", "e3").keys()
@@ -130,6 +137,7 @@ def test_replayed_and_ended_again(scene: Scene) -> None:
     before = scene.got("e1")["e1"]
     scene.world.now += 90_000_000
     scene.world.lead()
+    scene.world.run(scene.world.ledger.restore(before))
     assert "replayed" == scene.world.run(scene.world.ledger.replay("acme", "e1"))
     scene.world.call("xadd", scene.world.keys.to_archive, {"of": "acme e1"})
     scene.go()

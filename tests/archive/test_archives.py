@@ -1,15 +1,18 @@
 """What every archive does, on SQLite and on PostgreSQL."""
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
+import psycopg
 import pytest
 
 from dispatcher.errors import ArchiveUnavailable
-from dispatcher.store.archive import postgres
+from dispatcher.store.archive import postgres, postgres_erased
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Kept
 from dispatcher.store.archive.sqlite import SqliteArchive
 from tests.archive.conftest import Run
@@ -17,6 +20,7 @@ from tests.conftest import postgres_server
 
 DAY_MS = 86_400_000
 DAY = 20_500
+DATA = Path(__file__).parent / "data"
 ENTRY = "0123456789abcdef message.delivered d {accepted} {state} 1 endpoint7 m{message} 172800000 35 to=a,b\n3 12 {status}"
 
 
@@ -84,10 +88,10 @@ def test_days_that_are_over(run: Run) -> None:
 
 def test_without_tables(run: Run) -> None:
     """Its tables may be made again; a call without them says what is wrong, and the next one works once they are there."""
-    assert 1 == run(run.archive.version()) == run(run.archive.migrate())
+    assert 2 == run(run.archive.version()) == run(run.archive.migrate())
     run(run.archive.put([callback(1)]))
     with pytest.raises(ArchiveUnavailable, match="cannot be used"):
-        run(run.archive.put([msgspec.structs.replace(callback(2), id=None)]))  # type: ignore[type-var]
+        run(run.archive.put([msgspec.structs.replace(callback(2), message=None)]))  # type: ignore[type-var]
     run(run.archive.put([callback(3, DAY + 1, workspace="crest")]))
     assert 2 == len(run(run.archive.get([("acme", "e1"), ("acme", "e2"), ("crest", "e3")])))
 
@@ -134,3 +138,76 @@ def test_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with postgres_server() as server:
         asyncio.run(asyncio.wait_for(scene(server), 60))
+
+
+def test_erased(run: Run) -> None:
+    """What is erased is gone, stays known by its id, and is not put again; other ids and workspaces are not touched."""
+    both = [callback(n, workspace=name) for n in range(4) for name in ("acme", "bluefin")]
+    run(run.archive.put(both))
+    ids = [("acme", "e1"), ("acme", "e2"), ("acme", "never-put"), ("crest", "e1")]
+    assert 2 == run(run.archive.erase(ids, DAY))
+    assert 0 == run(run.archive.erase(ids, DAY))
+    asked = [*ids, ("acme", "e3"), ("bluefin", "e1"), ("nobody", "e1")]
+    assert set(ids) == run(run.archive.erased(asked))
+    again = [msgspec.structs.replace(one, extra="base=1") for one in both]
+    for some in ([callback(1)], [*both, callback(9)], again):
+        run(run.archive.put(some))
+    found = run(run.archive.get([one.key for one in both] + [("acme", "e9")]))
+    assert {one.key for one in both} - set(ids) | {("acme", "e9")} == {one.key for one in found}
+
+
+def test_erased_is_forgotten(run: Run) -> None:
+    """What was erased before a day that is dropped is known no more; and nothing is asked for no ids."""
+    run(run.archive.erase([("acme", "e1")], DAY))
+    run(run.archive.erase([("acme", "e1"), ("acme", "e2")], DAY + 1))
+    run(run.archive.drop_days(DAY + 1))
+    assert {("acme", "e2")} == run(run.archive.erased([("acme", "e1"), ("acme", "e2")]))
+    assert set() == run(run.archive.erased([]))
+    assert 0 == run(run.archive.erase([], DAY))
+
+
+def test_an_archive_of_version_1(run: Run, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """It is taken over: what is in it stays, and it can erase."""
+    archive = run.archive
+    if isinstance(archive, SqliteArchive):
+        archive = SqliteArchive(tmp_path / "old.db")
+        request.addfinalizer(lambda: run(archive.aclose()))
+        with sqlite3.connect(tmp_path / "old.db") as db:
+            db.executescript((DATA / "sqlite_version_1.sql").read_text())
+    else:
+        with psycopg.connect(request.getfixturevalue("postgres_url"), autocommit=True) as connection:
+            connection.execute("DROP SCHEMA dispatcher CASCADE")
+            connection.execute((DATA / "postgres_version_1.sql").read_text().encode())
+    assert 1 == run(archive.version())
+    assert 2 == run(archive.migrate()) == run(archive.version()) == run(archive.migrate())
+    ids = [("acme", "e1"), ("acme", "e2")]
+    kept = [callback(1), callback(2, failed=True)]
+    assert kept == in_order(run(archive.get(ids)))
+    run(archive.put([*kept, callback(3)]))
+    assert 1 == run(archive.erase([("acme", "e1")], DAY))
+    assert {("acme", "e1")} == run(archive.erased(ids))
+    assert ["e2", "e3"] == [one.id for one in in_order(run(archive.get([*ids, ("acme", "e3")])))]
+
+
+def test_what_is_erased_while_it_is_put(run: Run, request: pytest.FixtureRequest) -> None:
+    """Of two workers with one archive, the one that puts callbacks waits for the other that erases, and leaves out what is gone."""
+    if isinstance(run.archive, SqliteArchive):
+        pytest.skip("one call after the other: SQLite locks the file")
+    url = request.getfixturevalue("postgres_url")
+    run(run.archive.put([callback(1)]))
+
+    async def both() -> None:
+        async with await psycopg.AsyncConnection.connect(url) as eraser:
+            assert 1 == await postgres_erased.erase(eraser, [("acme", "e1"), ("acme", "e2")], DAY)
+            putting = asyncio.create_task(run.archive.put([callback(n) for n in range(4)]))
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as watcher:
+                waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                while (await (await watcher.execute(waiting)).fetchone()) != (1,):
+                    assert not putting.done()
+                    await asyncio.sleep(0.01)
+            await eraser.commit()
+            await putting
+
+    run(asyncio.wait_for(both(), 30))
+    found = run(run.archive.get([("acme", f"e{n}") for n in range(4)]))
+    assert ["e0", "e3"] == [one.id for one in in_order(found)]

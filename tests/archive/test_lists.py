@@ -8,6 +8,7 @@ import pytest
 from dispatcher.errors import ArchiveUnavailable
 from dispatcher.rules.outcomes import Failed
 from dispatcher.store.archive.archive import After, Archive
+from dispatcher.store.archive.archived_callback import Kept
 from dispatcher.store.archive.ends import Step, ends
 from dispatcher.store.archive.sqlite import SqliteArchive
 from dispatcher.store.archive.which import Which
@@ -25,7 +26,7 @@ def scene(redis_url: str, run: Run) -> Iterator[Scene]:
         found.end(f"af{number}", f"bf{number}", outcome=Failed())
         found.end(f"ad{number}", f"bd{number}")
         found.world.now += number % 2
-    found.go()
+    keep(found, [f"{both}{n}" for both in ("af", "bf", "ad", "bd") for n in range(5)])
     for number in range(5):
         for one in (f"af{number}", f"ad{number}"):
             found.world.call("delete", found.world.keys.event("acme", one))
@@ -35,6 +36,13 @@ def scene(redis_url: str, run: Run) -> Iterator[Scene]:
     found.end("rd1")
     yield found
     run(found.close())
+
+
+def keep(scene: Scene, ids: list[str]) -> None:
+    """Has the archive know what Redis does not give up yet."""
+    entries = [scene.world.call("get", scene.world.keys.event("acme", one)) for one in ids]
+    some = [Kept("acme", one, of, "acme https://a.example:443") for one, of in zip(ids, entries, strict=True)]
+    scene.world.run(scene.archive.put([one.archived() for one in some]))
 
 
 def steps(

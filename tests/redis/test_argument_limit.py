@@ -14,7 +14,7 @@ from dispatcher.errors import NotLeader
 from dispatcher.rules.decide import Policy
 from dispatcher.rules.outcomes import Delivered
 from dispatcher.store.arguments import OF_EACH_RECORD
-from dispatcher.store.callbacks import Callbacks
+from dispatcher.store.callbacks import Callbacks, Place
 from dispatcher.store.command_parts import MOST_ARGUMENTS, MOST_LISTED, in_parts
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.installation import Installation
@@ -26,6 +26,7 @@ from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Hint, Settlement
 from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
+from dispatcher.store.traces import Traces
 from dispatcher.worker.batch import Batch
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
@@ -60,6 +61,12 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
 
 Use = Callable[[World], Awaitable[object]]
 
+
+def traces(world: World) -> Traces:
+    """What erases in a world's only partition."""
+    return Traces(Place(world.client, world.keys, ""))
+
+
 LISTS: dict[Callable[..., object], Use] = {
     Ledger.reject: lambda world: world.ledger.reject(
         TOKEN, [(id_, "invalid", "why", "acme", "e") for id_ in STREAM_IDS]
@@ -67,6 +74,13 @@ LISTS: dict[Callable[..., object], Use] = {
     Ledger.forwarded: lambda world: world.ledger.forwarded(TOKEN, STREAM_IDS),
     Ledger.cancel: lambda world: world.ledger.cancel(ENDPOINT, IDS),
     Ledger.forget: lambda world: world.ledger.forget("acme", IDS),
+    Ledger.erase: lambda world: world.ledger.erase("acme", IDS),
+    Ledger.unlist: lambda world: world.ledger.unlist("acme", [(id_, "record", "") for id_ in IDS]),
+    Traces.entries: lambda world: traces(world).entries("acme", IDS),
+    Traces.records: lambda world: traces(world).records("acme", IDS),
+    Traces.remove_rejected: lambda world: traces(world).remove_rejected(STREAM_IDS),
+    Traces.leave_queue: lambda world: traces(world).leave_queue(STREAM_IDS),
+    Traces.remove: lambda world: traces(world).remove(IDS),
     Ledger.move: lambda world: world.ledger.move(
         "acme", "https://a.example/", "https://b.example/", "acme https://b.example:443", IDS
     ),
@@ -86,6 +100,7 @@ LISTS: dict[Callable[..., object], Use] = {
 BOUNDED_BY_CALLERS = {
     Ledger.accept: "Batch.part_for",
     Ledger.settle: "Settler and Turn",
+    Ledger.retire: "Archiver._retire",
     Ledger.forward: "Forwarder (test_forwarder.py)",
     Callbacks.ended: "a command per workspace",
     Endpoints.with_states: "a command per endpoint",
@@ -111,7 +126,9 @@ async def _awaited(used: Awaitable[object]) -> None:
     await used
 
 
-@pytest.mark.parametrize("of", [Ledger, Rejected, Queue, Callbacks, Endpoints, Messages, Installation, Stats])
+@pytest.mark.parametrize(
+    "of", [Ledger, Rejected, Queue, Callbacks, Endpoints, Messages, Installation, Stats, Traces]
+)
 def test_every_list_is_known(of: type) -> None:
     """A new method that is given a list stands in one of the two tables here."""
     known = {*LISTS, *BOUNDED_BY_CALLERS}
@@ -199,7 +216,7 @@ class Many:
         """Accepts them."""
         reader = self.reader
         await self._add_workspaces()
-        assert await reader.ledger.lead(reader.intake._token, 60_000) is not None
+        assert await reader.ledger.lead(reader.intake.token, 60_000) is not None
         pipe = reader.client.pipeline()
         for number in range(2000):
             pipe.xadd(KEYS.events, {"event": self._change(number)})

@@ -61,7 +61,7 @@ class Parts:
         """The entries that wait, how many callbacks are in each lane, and how many entries are on the queue."""
         reader = self.reader
         await self._add_workspaces()
-        assert await reader.ledger.lead(reader.intake._token, 60_000) is not None
+        assert await reader.ledger.lead(reader.intake.token, 60_000) is not None
         entries = [await self._enqueue(number) for number in range(150)]
         await reader.client.xreadgroup(GROUP, CONSUMER, {KEYS.events: ">"}, count=1000)
         batch = await reader.intake._preparer.prepare(entries)

@@ -91,7 +91,20 @@ def test_one_method(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["beat", "claim", "settle", "wake", "expire", "expedite", "lead", "leave", "members", "retry", "stop"],
+    [
+        "beat",
+        "claim",
+        "settle",
+        "wake",
+        "expire",
+        "expedite",
+        "lead",
+        "leave",
+        "members",
+        "retire",
+        "retry",
+        "stop",
+    ],
 )
 def test_first_command_when_full(name: str) -> None:
     """A script that must work when Redis is full starts with a write that needs no memory."""
@@ -176,6 +189,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
             a_batch(),
             Room(3, {"acme": 2}, 4),
             Between((1, 0), (1, 1)),
+            {("acme", "e1"): "none"},
         ),
         {
             "token": "token",
@@ -194,6 +208,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
                 ],
                 [{"queue_entry": "1-2", "workspace": "acme"}],
                 [{"endpoint_id": endpoint_id(A), "name": A}],
+                [{"workspace": "acme", "id": "e1", "said": "none"}],
                 [
                     {
                         "queue_entry": "1-1",
@@ -223,6 +238,19 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
     "expedite": (lambda it: it.expedite("E"), {"endpoint_id": "E", "groups": []}),
     "expire": (lambda it: it.expire(5), {"most": 5, "groups": []}),
     "forget": (lambda it: it.forget("acme", ["e1"]), {"workspace": "acme", "groups": [[{"id": "e1"}]]}),
+    "erase": (lambda it: it.erase("acme", ["e1"]), {"workspace": "acme", "groups": [[{"id": "e1"}]]}),
+    "unlist": (
+        lambda it: it.unlist("acme", [("m1", "phone", "+1"), ("m1", "record", "")]),
+        {
+            "workspace": "acme",
+            "groups": [
+                [
+                    {"message": "m1", "kind": "phone", "which": "+1"},
+                    {"message": "m1", "kind": "record", "which": ""},
+                ]
+            ],
+        },
+    ),
     "beat": (lambda it: it.beat("w1", "{}"), {"worker": "w1", "heartbeat": "{}", "groups": []}),
     "forward": (
         lambda it: it.forward(3, [("1-1 a", b"{}"), ("1-2 b", b"[]")], ["0-1 c"]),
@@ -240,7 +268,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
     ),
     "lead": (
         lambda it: it.lead("token", 5, full=True),
-        {"token": "token", "lease_ms": 5, "is_full": 1, "renews": 0, "groups": []},
+        {"token": "token", "lease_ms": 5, "is_full": 1, "renews": 0, "with_archive": 5, "groups": []},
     ),
     "leave": (lambda it: it.leave("w1"), {"worker": "w1", "groups": []}),
     "members": (lambda it: it.members(), {"groups": []}),
@@ -288,6 +316,17 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
         },
     ),
     "requeue": (lambda it: it.requeue(["2-1", "2-2"]), {"groups": [[{"id": "2-1"}, {"id": "2-2"}]]}),
+    "retire": (
+        lambda it: it.retire("token", [(("acme", "e1"), b"text")], [b"1-1", b"1-2"]),
+        {
+            "token": "token",
+            "format": 5,
+            "groups": [
+                [{"workspace": "acme", "id": "e1", "text": b"text"}],
+                [{"note": b"1-1"}, {"note": b"1-2"}],
+            ],
+        },
+    ),
     "retry": (
         lambda it: it.retry("E", [("e1", 5.5), ("e2", 4.0)]),
         {

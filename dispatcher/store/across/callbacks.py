@@ -6,7 +6,7 @@ from typing import TypeVar
 from dispatcher.rules.outcomes import State
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.without_previous import without_previous
-from dispatcher.store.callbacks import PAGE, Callbacks, Id
+from dispatcher.store.callbacks import PAGE, Callbacks, Id, Place
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import Pending, StoredCallback
 
@@ -109,6 +109,14 @@ class CallbacksAcross(Callbacks):
             if some:
                 found[n] = some
         return found
+
+    async def places(self, workspace: str | None) -> list[Place]:
+        """As Callbacks.places. Raises RedisUnavailable if one of them does not answer."""
+        of = self._partitions
+        numbers = of.all if workspace is None else await of.of(workspace)
+        for n in numbers:
+            await of.require(n)
+        return [Place(of.servers.client(n), of.keys[n], of.url(n)) for n in numbers]
 
     async def has_body(self, callback: StoredCallback) -> bool:
         """As Callbacks.has_body."""

@@ -112,6 +112,14 @@ class InstallationAcross(Installation):
             max(one.now_ms for one in found),
         )
 
+    async def fingerprints_until(self) -> int:
+        """As Installation.fingerprints_until, of the partitions that answer."""
+        return max((await self._partitions.everywhere(lambda n: self._at(n).fingerprints_until())).values())
+
+    async def end_archive(self) -> None:
+        """As Installation.end_archive, in the partitions that answer."""
+        await self._partitions.everywhere(lambda n: self._at(n).end_archive())
+
     async def to_archive(self) -> Backlog:
         """As Installation.to_archive: counts are added, the time is that of the oldest."""
         found = (await self._partitions.everywhere(lambda n: self._at(n).to_archive())).values()

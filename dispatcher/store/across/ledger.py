@@ -60,6 +60,15 @@ class LedgerAcross(Ledger):
             [await self.at(n).forget(workspace, event_ids) for n in await self._partitions.of(workspace)]
         )
 
+    async def erase(self, workspace: str, event_ids: Sequence[str]) -> tuple[int, int]:
+        """As Ledger.erase."""
+        found = [await self.at(n).erase(workspace, event_ids) for n in await self._partitions.of(workspace)]
+        return sum(erased for erased, _ in found), sum(left for _, left in found)
+
+    async def unlist(self, workspace: str, places: Sequence[tuple[str, str, str]]) -> int:
+        """As Ledger.unlist."""
+        return sum([await self.at(n).unlist(workspace, places) for n in await self._partitions.of(workspace)])
+
     async def move(
         self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
     ) -> int:

@@ -48,6 +48,9 @@ class Archive(Protocol):
         days: numbers of days since 1970, UTC
         """
 
+    async def digests(self, ids: Collection[Id]) -> dict[Id, str]:
+        """The digests of callbacks, by their ids; those that it does not have are missing."""
+
     async def of_message(self, workspace: str, message: str) -> list[ArchivedCallback]:
         """The callbacks of a message, in order of acceptance."""
 
@@ -60,8 +63,20 @@ class Archive(Protocol):
     async def remove(self, ids: Collection[Id]) -> int:
         """Takes callbacks out; returns how many it had."""
 
+    async def erase(self, ids: Collection[Id], day: int) -> int:
+        """Takes callbacks out for good: `put` leaves them out from now on, whatever it is told. Returns how many it had.
+
+        Of their ids a fingerprint stays, with the day (its number since 1970, UTC).
+        """
+
+    async def erased(self, ids: Collection[Id]) -> set[Id]:
+        """Those of the ids that were erased."""
+
     async def drop_days(self, before: int) -> int:
-        """Forgets what ended before a day (its number since 1970, UTC); returns how many callbacks, or days, that were."""
+        """Forgets what ended, or was erased, before a day (its number since 1970, UTC).
+
+        Returns how many callbacks, or days with callbacks, that were.
+        """
 
     async def aclose(self) -> None:
         """Closes all connections."""

@@ -72,6 +72,11 @@ class Kept:
     answer: bytes | None = None
     body: bytes | None = None
 
+    @property
+    def key(self) -> Id:
+        """What it is known by."""
+        return self.workspace, self.id
+
     def archived(self) -> ArchivedCallback:
         """The same as the archive keeps it. Raises InvalidInput if the entry is none that has ended."""
         try:

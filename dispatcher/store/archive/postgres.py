@@ -5,7 +5,7 @@ alone; a callback that is told again has the same time, so (workspace, id, time)
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import psycopg
 from psycopg.errors import UniqueViolation
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput
+from dispatcher.store.archive import postgres_erased
 from dispatcher.store.archive.archive import STATUS, After, Page, known_version, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.postgres_ends import ends
@@ -22,7 +23,7 @@ from dispatcher.store.archive.which import Which
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-VERSION = 1
+VERSION = 2
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20.0
 """Longest time of one call; by then the connection is given up."""
@@ -126,9 +127,9 @@ class PostgresArchive:
             one for one in callbacks if "base=" in one.extra
         ]:  # they had ended before, and were replayed
             await self._run(lambda db: _remove_older(db, again))
-        rows = [self._row(one) for one in sorted(callbacks, key=lambda one: one.key)]
+        rows = {one.key: self._row(one) for one in sorted(callbacks, key=lambda one: one.key)}
         try:
-            await self._run(lambda db: _copy(db, "dispatcher.callback", rows))
+            await self._run(lambda db: _copy_unless_erased(db, "dispatcher.callback", rows))
         except UniqueViolation:
             await self._run(lambda db: _add_missing(db, rows))
 
@@ -143,6 +144,19 @@ class PostgresArchive:
             f" {OF_WORKSPACE} AND callback.id = wanted.id {between} {NAMES}"
         )
         return await self._run(lambda db: _read(db, query, values))
+
+    async def digests(self, ids: Collection[Id]) -> dict[Id, str]:
+        """As Archive.digests."""
+        query = (
+            f"SELECT wanted.workspace, wanted.id, digest FROM {WANTED}"
+            f" JOIN dispatcher.workspace ON workspace.name = wanted.workspace {OF_WORKSPACE} AND callback.id = wanted.id"
+        )
+
+        async def read(db: Connection) -> dict[Id, str]:
+            rows = await (await db.execute(query, _columns(ids))).fetchall()
+            return {(workspace, id_): digest for workspace, id_, digest in rows}
+
+        return await self._run(read)
 
     async def of_message(self, workspace: str, message: str) -> list[ArchivedCallback]:
         """As Archive.of_message."""
@@ -173,6 +187,14 @@ class PostgresArchive:
             return (await db.execute(delete, _columns(ids))).rowcount
 
         return await self._run(run)
+
+    async def erase(self, ids: Collection[Id], day: int) -> int:
+        """As Archive.erase."""
+        return await self._run(lambda db: postgres_erased.erase(db, ids, day))
+
+    async def erased(self, ids: Collection[Id]) -> set[Id]:
+        """As Archive.erased."""
+        return await self._run(lambda db: postgres_erased.erased(db, ids))
 
     async def drop_days(self, before: int) -> int:
         """As Archive.drop_days; returns how many days those were."""
@@ -282,8 +304,12 @@ async def _migrate(db: Connection) -> int:
     found = await _version(db)
     if not found:
         await db.execute(SCHEMA)
+        await db.execute(postgres_erased.SCHEMA)
         await db.execute(VIEW)
         await db.execute("INSERT INTO dispatcher.archive VALUES (%s)", [VERSION])
+    elif found < VERSION:
+        await db.execute(postgres_erased.SCHEMA)
+        await db.execute("UPDATE dispatcher.archive SET version = %s", [VERSION])
     return VERSION
 
 
@@ -320,6 +346,7 @@ async def _make_day(db: Connection, day: int) -> None:
 
 
 async def _drop_days(db: Connection, before: int) -> int:
+    await postgres_erased.forget(db, before)
     tables = await db.execute(
         "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
         " WHERE inhparent = 'dispatcher.callback'::regclass"
@@ -340,6 +367,10 @@ async def _copy(db: Connection, table: str, rows: Sequence[tuple[object, ...]]) 
             await copy.write_row(row)
 
 
+async def _copy_unless_erased(db: Connection, table: str, rows: Mapping[Id, tuple[object, ...]]) -> None:
+    await _copy(db, table, await postgres_erased.without_erased(db, rows))
+
+
 async def _remove_older(db: Connection, callbacks: Sequence[ArchivedCallback]) -> None:
     """Takes out what an earlier end of these callbacks left."""
     await db.execute(
@@ -350,9 +381,9 @@ async def _remove_older(db: Connection, callbacks: Sequence[ArchivedCallback]) -
     )
 
 
-async def _add_missing(db: Connection, rows: Sequence[tuple[object, ...]]) -> None:
+async def _add_missing(db: Connection, rows: Mapping[Id, tuple[object, ...]]) -> None:
     await db.execute("CREATE TEMP TABLE told (LIKE dispatcher.callback) ON COMMIT DROP")
-    await _copy(db, "told", rows)
+    await _copy_unless_erased(db, "told", rows)
     await db.execute(
         f"INSERT INTO dispatcher.callback ({COLUMNS}) SELECT {COLUMNS} FROM told ON CONFLICT DO NOTHING"
     )

@@ -12,12 +12,13 @@ from typing import TypeVar
 from dispatcher.errors import ArchiveUnavailable
 from dispatcher.store.archive.archive import STATUS, After, Page, known_version, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
+from dispatcher.store.archive.erased import fingerprint
 from dispatcher.store.archive.sqlite_ends import ends
 from dispatcher.store.archive.which import Which
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 5.0
 """How long a call waits for another process that writes."""
 AT_ONCE = 200
@@ -55,6 +56,15 @@ CREATE INDEX callback_message ON callback (workspace, message);
 CREATE INDEX callback_ended ON callback (ended_ms);
 CREATE INDEX callback_state ON callback (workspace, state, ended_ms);
 """
+ERASED = """
+CREATE TABLE IF NOT EXISTS erased (
+    workspace INTEGER NOT NULL REFERENCES workspace,
+    id INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    PRIMARY KEY (workspace, id)
+) WITHOUT ROWID;
+"""
+"""Since version 2."""
 VIEW = f"""
 CREATE VIEW history AS
 SELECT workspace.name AS workspace,
@@ -115,6 +125,17 @@ class SqliteArchive:
         """As Archive.get. An index over all days finds them as fast."""
         return await self._run(lambda db: [one for some in _parts(ids) for one in _read(db, *_of(some))])
 
+    async def digests(self, ids: Collection[Id]) -> dict[Id, str]:
+        """As Archive.digests."""
+        query = "SELECT workspace.name, callback.id, digest FROM callback JOIN workspace ON workspace.number = callback.workspace"
+
+        def read(db: sqlite3.Connection) -> dict[Id, str]:
+            conditions = map(_of, _parts(ids))
+            rows = (row for where, of in conditions for row in db.execute(f"{query} {where}", of))
+            return {(workspace, id_): digest for workspace, id_, digest in rows}
+
+        return await self._run(read)
+
     async def of_message(self, workspace: str, message: str) -> list[ArchivedCallback]:
         """As Archive.of_message."""
         where = "WHERE workspace.name = ? AND message = ? ORDER BY accepted_ms, callback.id"
@@ -128,16 +149,19 @@ class SqliteArchive:
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""
 
-        def remove(db: sqlite3.Connection) -> int:
-            conditions = map(_of, _parts(ids))
-            return sum(db.execute(f"DELETE FROM callback {where}", of).rowcount for where, of in conditions)
+        return await self._run(lambda db: _remove(db, ids))
 
-        return await self._run(remove)
+    async def erase(self, ids: Collection[Id], day: int) -> int:
+        """As Archive.erase."""
+        return await self._run(lambda db: _erase(db, ids, day))
+
+    async def erased(self, ids: Collection[Id]) -> set[Id]:
+        """As Archive.erased."""
+        return await self._run(lambda db: _erased(db, ids))
 
     async def drop_days(self, before: int) -> int:
         """As Archive.drop_days."""
-        delete = "DELETE FROM callback WHERE ended_ms < ?"
-        return await self._run(lambda db: db.execute(delete, [before * DAY_MS]).rowcount)
+        return await self._run(lambda db: _drop_days(db, before))
 
     async def aclose(self) -> None:
         """As Archive.aclose."""
@@ -185,7 +209,11 @@ def _version(db: sqlite3.Connection) -> int:
 def _migrate(db: sqlite3.Connection) -> int:
     found = _version(db)
     if not found:
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {VIEW} INSERT INTO archive VALUES ({VERSION}); COMMIT")
+        db.executescript(
+            f"BEGIN IMMEDIATE; {SCHEMA} {ERASED} {VIEW} INSERT INTO archive VALUES ({VERSION}); COMMIT"
+        )
+    elif found < VERSION:
+        db.executescript(f"BEGIN IMMEDIATE; {ERASED} UPDATE archive SET version = {VERSION}; COMMIT")
     return VERSION
 
 
@@ -198,7 +226,40 @@ def _put(db: sqlite3.Connection, callbacks: Sequence[ArchivedCallback]) -> None:
         columns = "id, name" if table == "endpoint" else "name"
         marks = "?, ?" if table == "endpoint" else "?"
         db.executemany(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", sorted(names))
-    db.executemany(INSERT, [_values(one) for one in callbacks])
+    gone = _erased(db, [one.key for one in callbacks])
+    db.executemany(INSERT, [_values(one) for one in callbacks if one.key not in gone])
+
+
+def _remove(db: sqlite3.Connection, ids: Collection[Id]) -> int:
+    conditions = map(_of, _parts(ids))
+    return sum(db.execute(f"DELETE FROM callback {where}", of).rowcount for where, of in conditions)
+
+
+def _erase(db: sqlite3.Connection, ids: Collection[Id], day: int) -> int:
+    names = sorted({(workspace,) for workspace, _ in ids})
+    db.executemany("INSERT OR IGNORE INTO workspace (name) VALUES (?)", names)
+    db.executemany(
+        "INSERT OR IGNORE INTO erased VALUES ((SELECT number FROM workspace WHERE name = ?), ?, ?)",
+        [(workspace, fingerprint(id_), day) for workspace, id_ in ids],
+    )
+    return _remove(db, ids)
+
+
+def _erased(db: sqlite3.Connection, ids: Collection[Id]) -> set[Id]:
+    found: set[Id] = set()
+    for some in _parts(ids):
+        of = {(workspace, fingerprint(id_)): (workspace, id_) for workspace, id_ in some}
+        query = (
+            f"SELECT column1, column2 FROM (VALUES {', '.join(['(?, ?)'] * len(of))})"
+            " CROSS JOIN workspace ON name = column1 CROSS JOIN erased ON erased.workspace = number AND erased.id = column2"
+        )
+        found |= {of[row] for row in db.execute(query, [value for one in of for value in one])}
+    return found
+
+
+def _drop_days(db: sqlite3.Connection, before: int) -> int:
+    db.execute("DELETE FROM erased WHERE day < ?", [before])
+    return db.execute("DELETE FROM callback WHERE ended_ms < ?", [before * DAY_MS]).rowcount
 
 
 def _values(one: ArchivedCallback) -> tuple[object, ...]:

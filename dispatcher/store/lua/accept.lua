@@ -12,6 +12,7 @@
 --     revision: the one its entries were rendered with; most_of_it: most of its callbacks to give at once
 --   for each entry that causes no callback (number first): queue_entry workspace
 --   for each endpoint (number first): endpoint_id name
+--   for each eventId that the archive was asked for (number first): workspace id said
 --   for each callback (number first): queue_entry workspace id about endpoint_id message stamp
 --     ttl_ms body to_delivered_ms
 --     endpoint_id: '' if the default subscription does not want it
@@ -27,11 +28,11 @@
 --   error on some endpoint ('' = none), number of endpoints with callbacks for the caller, these callbacks
 --   (lib/lease.lua) ..., ends (lib/ending.lua) ...}
 --   word: accepted|superseded|duplicate|conflict|full; or, with the entry left on the queue: changed (its
---   workspace changed: render it again), broken (a key of its endpoint is damaged)
+--   workspace: render it again), broken (a key of its endpoint is damaged), retired (ask the archive)
 --   word of a status change: recorded|late|conflict|failed, or again: its callback is left on the queue
 --   or, with nothing done, {'not_leader', now}; or {'overtakes', now}: there is an entry between these ids
 -- A run that breaks off leaves its entries on the queue; running it again completes it (lib/taking_in.lua).
--- Refused when Redis is full, unless there is nothing to take in.
+-- Refused when Redis is full, unless there is nothing to take in. `said`: lib/known.lua.
 -- include prologue
 -- include guard
 -- include counts
@@ -39,11 +40,13 @@
 -- include schedule
 -- include entry
 -- include chain
+-- include archives
 -- include ending
 -- include lease
 -- include claiming
 -- include queue
 -- include batch
+-- include fingerprints
 -- include known
 -- include giving
 -- include siblings
@@ -55,7 +58,6 @@
 -- include message_record
 local token, after, before, hint_ms, most_given, lease_ms, most_hinted, max_waiting, kept_ms = take(9)
 left_to_give, max_waiting = most_given + 0, max_waiting + 0
-
 -- If a workspace changed since its entries were rendered, all of them are left on the queue.
 local changed, changes, done = {}, {}, {}
 for _ = 1, take(1) do
@@ -70,20 +72,20 @@ for _ = 1, take(1) do
 end
 if #done > 0 then count('noCallback', '*', nil, #done) end
 for endpoint_id, name in each(2, take(1)) do name_of[endpoint_id] = name end
--- First take in the single callbacks, ...
-local callbacks, words, broken, is_left = each(10, take(1)), {}, {}, false
+for workspace, id, said in each(3, take(1)) do archived[workspace .. ' ' .. id] = said end
+local callbacks, words, broken, left = each(10, take(1)), {}, {}, nil
 if read_known(callbacks) ~= token then return { 'not_leader', now } end
 if is_any_between(after, before) then return { 'overtakes', now } end
 for queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body in callbacks do
-  local word = changed[workspace] and 'changed' or (broken[endpoint_id] or is_left) and 'broken'
+  local word = changed[workspace] and 'changed' or broken[endpoint_id] and 'broken' or left
   if not word then
     local ok, found = guarded(
       accept_one, max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, ttl_ms, body)
     word, broken[endpoint_id] = ok and found or 'broken', not ok or nil
   end
   words[#words + 1] = word
-  is_left = word == 'broken' and is_other(id)
-  if word == 'broken' or word == 'changed' then leave_change() end
+  left = LEFT[word] and word ~= 'changed' and is_other(id) and word or nil
+  if LEFT[word] then leave_change() end
 end
 write_entries()
 
@@ -99,12 +101,12 @@ for queue_entry, workspace, id, _, endpoint_id, _, _, _, _, to_delivered_ms in c
 end
 write_expiries()
 leave_queue(done)
--- Message records come last: callbacks do not need them.
-if has_more() then keep_messages(kept_ms) end
+if has_more() then keep_messages(kept_ms) end -- last: callbacks do not need the records
 local recorded, why = {}, ''
 while has_more() do
   local entry, workspace, message, status, happened, sent, step, told, number = take(9)
-  local word, looked_up_by = words_of_entries[tonumber(entry)], {}
+  local place, looked_up_by = tonumber(entry), {}
+  local word = erased_entries[place] and 'erased' or words_of_entries[place]
   for _ = 1, number do
     local kind, which = take(2)
     looked_up_by[kind] = which

@@ -11,6 +11,7 @@
 -- include schedule
 -- include entry
 -- include chain
+-- include archives
 -- include ending
 redis.call('DEL', PREFIX .. 'never')
 local most = take(1)

@@ -7,19 +7,10 @@
 -- include prologue
 -- include guard
 -- include entry
+-- include forgetting
 redis.call('DEL', PREFIX .. 'never')
 local workspace = take(1)
 local forgotten = 0
-
--- Removes an eventId from those of its message.
-local function forget_of_message(message, forgotten_id)
-  local key, kept = key_of('message', workspace, message), {}
-  for id in string.gmatch(redis.call('GET', key) or '', '%S+') do
-    if id ~= forgotten_id then kept[#kept + 1] = id end
-  end
-  if #kept == 0 then return redis.call('DEL', key) end
-  redis.call('SET', key, table.concat(kept, ' '), 'KEEPTTL')
-end
 
 -- The key of a status change that the default subscription did not want, if this is its last callback.
 local function change_without_others(id)
@@ -36,7 +27,7 @@ end
 for id in each(1) do
   local entry = read_entry(workspace, id)
   if entry and entry.ended then
-    forget_of_message(entry.message, id)
+    forget_of_message(workspace, entry.message, id)
     guarded(redis.call, 'ZREM', key_of('ended', workspace, entry.state), id)
     local keys = {}
     for _, kind in ipairs({ 'body', 'answer', 'event' }) do keys[#keys + 1] = key_of(kind, workspace, id) end

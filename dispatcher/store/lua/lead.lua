@@ -4,12 +4,16 @@
 --   lease_ms: 0 gives it up
 --   is_full: 1 while accept is refused for memory, else 0
 --   renews: 1: renew only, as another worker may have led since the lease ran out; else 0
+--   with_archive: the number of the data's format in which callbacks may be retired
 -- returns {'leading', now, entries read but not accepted, entries on the queue, when the next endpoint needs
 --   attention or a callback expires ('' = nothing waits)}, or {'following', now} if another worker leads, or
 --   the lease was given up or ran out
 -- include prologue
+-- include archives
 redis.call('DEL', PREFIX .. 'never') -- works when Redis is full: the first write decides
-local token, lease_ms, is_full, renews = take(4)
+local token, lease_ms, is_full, renews, with_archive = take(5)
+-- what was retired is not known to a worker without an archive: it would be accepted again
+if not ARCHIVES and redis.call('GET', key_of('format')) == with_archive then return { 'following', now } end
 local holder = redis.call('GET', key_of('intake'))
 if holder and holder ~= token or not holder and renews == '1' then return { 'following', now } end
 if lease_ms == '0' then

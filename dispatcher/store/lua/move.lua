@@ -17,6 +17,7 @@
 -- include schedule
 -- include entry
 -- include chain
+-- include archives
 -- include ending
 local workspace, url, endpoint_id, name, url_now, endpoint_id_now = take(6)
 local moved, touched, is_known = 0, { [endpoint_id_now] = true }, false

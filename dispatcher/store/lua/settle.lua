@@ -32,6 +32,7 @@
 -- include schedule
 -- include entry
 -- include chain
+-- include archives
 -- include ending
 -- include lease
 -- include claiming

@@ -24,9 +24,7 @@ local function conclude(reply)
   return reply
 end
 
--- Notes a callback that has ended for the archive, if the installation has one: script_text.py makes this
--- true there.
-local ARCHIVES = false
+-- Notes a callback that has ended for the archive, if the installation has one.
 local function note_end(workspace, id)
   if ARCHIVES then guarded(redis.call, 'XADD', key_of('ended'), '*', 'of', workspace .. ' ' .. id) end
 end

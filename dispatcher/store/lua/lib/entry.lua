@@ -12,7 +12,7 @@
 --     replay_of, replayed_as: eventIds of its original, and of its last copy
 --     to: the other subscriptions that its status change went to, separated by commas
 -- A status change that the default subscription does not want has an entry too: its state is `fanned_out`,
--- its endpoint `-`.
+-- its endpoint `-`. One that was erased (erase.lua) has the digest `-`, the message `-`, and no attempts.
 -- Then comes a line for each attempt: start (ms after accepted), and the rest of its record.
 -- dispatcher/store/entry.py reads all this. In the scripts `entry` is a table of these fields; its `about`
 -- holds the first four words.

@@ -19,6 +19,12 @@ do -- the rest is private to this file
     local known, word, begun = take_known(workspace, id), nil, nil
     if known then word, begun = look_at_known(workspace, id, known, about) end
     local is_told_before = not known and is_known(workspace, event_id)
+    if not known and not is_told_before then
+      local of_change = word_of_retired(workspace, event_id, about)
+      word, is_told_before = word_of_retired(workspace, id, about), of_change ~= nil
+      if word == 'retired' or of_change == 'retired' then return 'retired' end
+      known = word
+    end
     others[#others + 1] = subscription
     if begun or not (known or is_told_before or is_full(workspace, endpoint_id, max_waiting)) then
       return take_in(queue_entry, workspace, id, about, endpoint_id, message, stamp, expires_at, body, begun)
@@ -46,7 +52,13 @@ do -- the rest is private to this file
         max_waiting, queue_entry, workspace, id, about, endpoint_id, message, stamp, expires_at, body)
     end
     local known, word, begun = take_known(workspace, id), nil, nil
-    if known then word, begun = look_at_known(workspace, id, known, about) end
+    if known then
+      word, begun = look_at_known(workspace, id, known, about)
+    else
+      word = word_of_retired(workspace, id, about)
+      if word == 'retired' then return word end
+      known = word
+    end
     if begun and endpoint_id == '' then -- the default subscription wanted it then: the sweep completes it
       word = 'duplicate'
     elseif not known and endpoint_id == '' then

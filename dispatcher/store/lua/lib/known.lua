@@ -47,15 +47,39 @@ local function is_known(workspace, id)
   return redis.call('EXISTS', key) == 1
 end
 
+-- The callbacks of a batch that were erased before, as `workspace:id`.
+local erased_ids = {}
+
+-- Whether two texts begin with the same digest; one of format 1 is shorter. `-`: it was erased, and nothing is
+-- left to compare with.
+local function is_same(workspace, id, about, text)
+  local digest, known = digest_of(about), digest_of(text)
+  if known == '-' then erased_ids[workspace .. ':' .. id] = true end
+  return known == '-' or known == string.sub(digest, 1, #known)
+end
+
 -- Compares a callback with the one known by its eventId: duplicate, conflict, or begun by a run that broke
 -- off, with its entry.
 local function look_at_known(workspace, id, text, about)
-  local digest, known = digest_of(about), digest_of(text)
-  if known ~= string.sub(digest, 1, #known) then return 'conflict' end -- the ones of format 1 are shorter
+  if not is_same(workspace, id, about, text) then return 'conflict' end
   local entry, expiry = parse_entry(text), workspace .. ':' .. id
   if not entry then return 'conflict' end
   if entry.ended or expiries_to_add[expiry] or redis.call('ZSCORE', key_of('expiries'), expiry) then
     return 'duplicate'
   end
   return 'begun', entry
+end
+
+-- What the archive has said about eventIds that have a fingerprint, by `workspace eventId`: the callback's
+-- digest (`-`: it was erased), or `none`: it has no such callback.
+local archived = {}
+
+-- The word for a callback whose eventId Redis has no entry of: `retired` if the archive is to be asked;
+-- nil: it is new.
+local function word_of_retired(workspace, id, about)
+  if not ARCHIVES or not has_fingerprint(workspace, id) then return end
+  local said = archived[workspace .. ' ' .. id]
+  if not said then return 'retired' end
+  if said == 'none' then return end
+  return is_same(workspace, id, about, said) and 'duplicate' or 'conflict'
 end

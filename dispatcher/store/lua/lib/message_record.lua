@@ -47,8 +47,11 @@ local function record(workspace, message, status, happened, sent, step, told, lo
   return 'recorded'
 end
 
--- Words of accept for callbacks whose status changes are not recorded, with the word for the status change.
-local NOT_RECORDED = { conflict = 'conflict', changed = 'again', broken = 'again' }
+-- Words of accept for callbacks whose status changes are not recorded, with the word for the status change;
+-- `erased` is none of accept's: a duplicate of what was erased.
+local NOT_RECORDED = {
+  conflict = 'conflict', changed = 'again', broken = 'again', retired = 'again', erased = 'late',
+}
 
 -- Returns the word for one status change, and why it failed, or else `earlier`. `word` is that of its
 -- callback; nil: it causes none.

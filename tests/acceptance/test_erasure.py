@@ -1,0 +1,100 @@
+"""A person's data is erased by the command line, beside a real worker, in SQLite and in PostgreSQL."""
+
+import json
+
+import pytest
+from aiohttp import web
+
+from tests.acceptance.stack import Stack, change, wait_until
+
+NUMBER, OTHER = "+233209990001", "+233209990002"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def archived(request: pytest.FixtureRequest, stack: Stack) -> Stack:
+    """A stack with an archive of each kind, and a customer whose callbacks are delivered, or answered 410."""
+    url = f"sqlite:///{stack.folder}/archive.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    stack.environment["DISPATCHER_ARCHIVE_URL"] = url
+
+    async def answer(request: web.Request, _: int) -> web.Response:
+        event = str(request.headers)
+        text = NUMBER if "a-failed" in event else "gone"
+        return web.Response(status=410 if "failed" in event else 200, text=text)
+
+    stack.answer = answer
+    stack.add_workspace("acme", "namirial", f"{stack.listen()}/hooks")
+    stack.start_worker().wait_ready()
+    return stack
+
+
+def enqueue(stack: Stack, number: str, uuid: str, status: str, event_id: str, text: str = "") -> None:
+    """Enqueues one status change."""
+    message = {"uuid": uuid, "src": "ACME", "dest": number} | ({"network": text} if text else {})
+    stack.enqueue(status=status, eventId=event_id, message=message)
+
+
+def test_erase_phone(archived: Stack) -> None:
+    """All about one number is gone, its events are known and are not sent again, and another number's are as they were."""
+    for number, name in ((NUMBER, "a"), (OTHER, "b")):
+        for status in ("SENT", "FAILED"):
+            enqueue(archived, number, f"message-{name}", status, f"{name}-{status.lower()}")
+    ids = [f"{name}-{status}" for name in "ab" for status in ("sent", "failed")]
+    wait_until(lambda: all(archived.state(one) in ("delivered", "failed") for one in ids), what="ends")
+    archived.redis.xadd("dispatcher:events", {"event": json.dumps(change(1))[:-30] + NUMBER})
+    wait_until(lambda: archived.redis.xlen("dispatcher:rejected") == 1, what="a rejected entry")
+    wait_until(lambda: archived.redis.xlen("dispatcher:ended") == 0, what="an empty backlog")
+
+    command = ("erase", "phone", "acme", NUMBER)
+    counts = {"queued": 0, "callbacks": 2, "waiting": 0, "archived": 2, "messages": 1, "rejected": 1}
+    found = archived.cli_json(*command, "--dry-run")
+    assert {"workspace": "acme", "found": counts, "beingSent": 0} == found
+    refused = archived.cli(*command)
+    assert (2, True) == (refused.returncode, "confirm with --yes" in refused.stderr), refused
+    refused = archived.cli(*command, "--json")
+    assert (2, True) == (refused.returncode, "--json needs" in refused.stderr), refused
+    assert {"workspace": "acme", "erased": counts, "beingSent": 0} == archived.cli_json(*command, "--yes")
+
+    shown = archived.event("a-sent")
+    assert ("erased", []) == (shown["state"], shown["attempts"])
+    assert "failed" == archived.state("b-failed")
+    told = [json.loads(one)["eventId"] for one in archived.cli("history").stdout.splitlines()]
+    assert ["b-failed", "b-sent"] == sorted(told)
+    replay = archived.cli("event", "replay", "a-failed", "--workspace", "acme")
+    assert (1, True) == (replay.returncode, "body" in replay.stderr), replay
+    [entry] = [one for one in archived.cli_json("audit", "list") if one["what"].startswith("erase")]
+    assert ("erase.phone", counts | {"sending": 0}) == (entry["what"], entry["to"])
+    said = archived.cli("check").stdout
+    assert "nothing had to be repaired" in said, said
+
+    sent = len(archived.received)
+    enqueue(archived, NUMBER, "message-a", "SENT", "a-sent", "another")
+    enqueue(archived, OTHER, "message-b", "DELIVERED", "b-last")
+    wait_until(lambda: archived.state("b-last") == "delivered", what="a later callback")
+    assert sent + 1 == len(archived.received)
+    dump = [(key, archived.redis.dump(key)) for key in archived.redis.keys("*") if b"audit" not in key]
+    assert [] == [key for key, value in dump if NUMBER.encode() in key + (value or b"")]
+    assert [] == [key for key, value in dump if b"message-a" in key + (value or b"")]
+    nothing = archived.cli(*command)
+    assert (0, True) == (nothing.returncode, "nothing to" in nothing.stdout), nothing
+
+
+def test_erase_workspace(archived: Stack) -> None:
+    """All of a workspace is gone, with what waits; another workspace's stays, and an unknown name is said to be one."""
+    archived.add_workspace("bluefin", "zeckta", archived.refusing_url())
+    archived.add_workspace("crest", "zeckta", archived.refusing_url())
+    for name in ("bluefin", "crest"):
+        archived.enqueue(3, workspace=name)
+    listed = ("event", "list", "--state", "waiting")
+    wait_until(lambda: 6 == len(archived.cli_json(*listed)), what="callbacks that wait")
+    archived.workers[0].terminate()
+    done = archived.cli("erase", "workspace", "bluefin", "--yes")
+    assert 0 == done.returncode, done
+    assert "erased" in done.stdout
+    waiting = archived.cli_json(*listed)
+    assert {"crest"} == {one["workspace"] for one in waiting}
+    assert [] == archived.redis.keys("dispatcher:status:bluefin:*")
+    assert 3 == len(archived.redis.keys("dispatcher:status:crest:*"))
+    unknown = archived.cli("erase", "workspace", "blufin", "--yes")
+    assert (1, True) == (unknown.returncode, "blufin" in unknown.stderr), unknown
