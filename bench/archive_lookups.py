@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from bench.archive import postgres_server
-from bench.made_up import BATCH, DAYS, LAST_MS, MadeUp
+from bench.made_up import BATCH, DAYS, MadeUp
 from bench.report import Progress, keep, machine, median, percentile, table
 from dispatcher.store.archive.archive import Archive
 from dispatcher.store.archive.sqlite import SqliteArchive
+from dispatcher.store.archive.which import Which
 
 LOOKUPS, PAGE = 200, 500
 KINDS = ("SQLite", "PostgreSQL")
@@ -41,25 +42,26 @@ async def by_message(archive: Archive, made: MadeUp, number: int) -> Sequence[ob
 
 async def first_page(archive: Archive, made: MadeUp, number: int) -> Sequence[object]:
     """As `event list --state failed` of a workspace."""
-    return await archive.ended([made.key(number)[0]], "failed", 0, LAST_MS, None, PAGE)
+    return (await archive.ended(Which(made.key(number)[0], ("failed",)), None, PAGE)).found
 
 
 async def page_of_a_day(archive: Archive, made: MadeUp, number: int) -> Sequence[object]:
     """The same of the 24 hours before a row."""
     end = made.ended_ms(number)
-    return await archive.ended([made.key(number)[0]], "delivered", end - 86_400_000, end, None, PAGE)
+    which = Which(made.key(number)[0], ("delivered",), end - 86_400_000, end)
+    return (await archive.ended(which, None, PAGE)).found
 
 
 async def later_page(archive: Archive, made: MadeUp, number: int) -> Sequence[object]:
     """The page that begins after a row."""
     workspace, id_ = made.key(number)
     after = made.ended_ms(number), workspace, id_
-    return await archive.ended([workspace], "delivered", 0, LAST_MS, after, PAGE)
+    return (await archive.ended(Which(workspace, ("delivered",)), after, PAGE)).found
 
 
 async def page_of_all(archive: Archive, made: MadeUp, number: int) -> Sequence[object]:
     """As `history`: all workspaces and states, the page that begins after a row."""
-    return await archive.ended(None, "", 0, LAST_MS, (made.ended_ms(number), *made.key(number)), PAGE)
+    return (await archive.ended(Which(), (made.ended_ms(number), *made.key(number)), PAGE)).found
 
 
 LOOK_UPS: dict[str, LookUp] = {

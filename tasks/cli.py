@@ -49,7 +49,9 @@ COMMANDS = (
         "Let this installation do without its archive again, once Redis has forgotten what only that knows.",
     ),
     Entry(
-        "history", "tasks.commands.history:history", "Export what is in the archive, as JSON lines or CSV."
+        "history",
+        "tasks.commands.history:history",
+        "Export what is in the archive, as JSON lines, CSV or Parquet.",
     ),
     Entry("workspace", "", "Customers: dialect, callback URL, secrets, limits."),
     Entry(

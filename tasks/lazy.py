@@ -200,9 +200,9 @@ def _complain(text: str) -> None:
 
 
 def _tell_what_is_missing(code: int) -> int:
-    """Prints which partitions did not answer, after all else; returns the exit code, which is not 0 then."""
+    """Prints what did not answer, after all else; returns the exit code, which is not 0 then."""
     for line in incomplete.lines:
-        _complain(f"{line}: what they hold is missing above")
+        _complain(line)
     return code or int(bool(incomplete.lines))
 
 

@@ -21,7 +21,7 @@ from dispatcher.store import format
 from dispatcher.store.across.absent import Absent
 from dispatcher.store.api_keys import ApiKeys
 from dispatcher.store.archive.archive import Archive
-from dispatcher.store.archive.history import History
+from dispatcher.store.archive.history import Away, History
 from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.audit import Audit, operator
 from dispatcher.store.callbacks import Callbacks
@@ -208,10 +208,14 @@ class Store:
     @property
     def history(self) -> "History":
         """The callbacks of Redis, and those of the archive."""
+        return self.history_so_far(None)
+
+    def history_so_far(self, away: "Away | None") -> "History":
+        """The same; if the archive does not answer, `away` is called, and it counts as empty."""
         if self.archive is None:
             return self.callbacks
         history = import_module("dispatcher.store.archive.history")
-        found: History = history.CallbacksAndArchive(self.callbacks, self.archive)
+        found: History = history.CallbacksAndArchive(self.callbacks, self.archive, away)
         return found
 
     @property

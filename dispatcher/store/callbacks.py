@@ -71,6 +71,10 @@ class Callbacks:
         found = await self._read([(workspace, event_id)], strict=True)
         return found[0] if found else None
 
+    async def known(self, ids: Sequence[Id]) -> list[StoredCallback]:
+        """Those of the callbacks that there are, in no order."""
+        return await self._read(ids)
+
     async def others(self, callback: StoredCallback) -> list[StoredCallback]:
         """The callbacks for the other subscriptions that a status change went to, if this is its own.
 
@@ -94,10 +98,13 @@ class Callbacks:
         return await self._read([(workspace, event_id) for event_id in once[-last:]])
 
     async def waiting(
-        self, workspace: str | None = None, endpoint: str | None = None
+        self, workspace: str | None = None, endpoint: str | None = None, since_ms: int = 0
     ) -> AsyncIterator[StoredCallback]:
-        """Unfinished callbacks, soonest expiry first: of all, of one workspace, or to one endpoint (its id)."""
-        async for ids in self._pages(workspace):
+        """Unfinished callbacks, soonest expiry first: of all, of one workspace, or to one endpoint (its id).
+
+        since_ms: the earliest expiry
+        """
+        async for ids in self._pages(workspace, since_ms):
             for callback in await self._read(ids, endpoint):
                 if not callback.ended:
                     yield callback
@@ -171,9 +178,9 @@ class Callbacks:
                 return
             first, size = first + size, _next_page(size)
 
-    async def _pages(self, workspace: str | None) -> AsyncIterator[list[Id]]:
+    async def _pages(self, workspace: str | None, since_ms: int = 0) -> AsyncIterator[list[Id]]:
         """The ids of unfinished callbacks, page by page, soonest expiry first."""
-        last: float = 0
+        last: float = since_ms
         seen: set[str] = set()
         size = self._first_page
         while found := await self._pending(last, seen, size):

@@ -11,13 +11,12 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.endpoint_name import event_id_of
 from dispatcher.rules.outcomes import State
 from dispatcher.store.archive.archive import After
+from dispatcher.store.archive.which import Which
 from dispatcher.store.entry import Entry
 from dispatcher.store.traces import Traces, Wanted, bare, written
 from tasks import wiring
 
 DAY_MS = 86_400_000
-FOREVER_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 PAGE = 500
 """Rows of the archive that are read at once."""
 
@@ -164,14 +163,13 @@ class _Erasing:
     async def _archived_of_workspace(self) -> None:
         after: After | None = None
         while self._archive:
-            page = await self._archive.ended([self._workspace], "", 0, FOREVER_MS, after, PAGE)
+            found, after = await self._archive.ended(Which(self._workspace), after, PAGE)
             if self._is_dry:
-                self.counts.archived += len(page)
+                self.counts.archived += len(found)
             else:
-                await self._callbacks([one.id for one in page])
-            if len(page) < PAGE:
+                await self._callbacks([one.id for one in found])
+            if after is None:
                 return
-            after = page[-1].ended_ms, page[-1].workspace, page[-1].id
 
     async def _callbacks(self, ids: Sequence[str]) -> set[str]:
         """Cancels those that wait, and erases those that have ended; returns those that stay because they are being sent."""

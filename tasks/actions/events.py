@@ -5,14 +5,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dispatcher.errors import InvalidInput, RedisUnavailable
+from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import ENDS, State
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace
-from dispatcher.store.archive.history import History
+from dispatcher.store.archive.archive import After, Archive
+from dispatcher.store.archive.ends import LOOK, Step, ends, in_order
+from dispatcher.store.archive.history import Away
+from dispatcher.store.archive.which import Which
 from dispatcher.store.callbacks import LISTED
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import StoredCallback
@@ -20,11 +23,12 @@ from dispatcher.store.subscriptions import found as subscription
 from tasks import wiring
 from tasks.actions import endpoints
 
-WAITING = "waiting"
+WAITING, ANY_END = "waiting", "ended"
 UNFINISHED = tuple(state.value for state in State if state not in ENDS)
 """The states that waiting events are shown with."""
 ENDED = tuple(state.value for state in LISTED)
-STATES = (WAITING, *UNFINISHED, *ENDED)
+"""The ends that Redis lists."""
+STATES = (WAITING, *UNFINISHED, ANY_END, *ENDED, State.DELIVERED.value)
 
 _HTTP_ERROR = re.compile(r"http_[1-9]\d\d")
 _AGO = re.compile(r"(\d+)([smhd])")
@@ -33,9 +37,10 @@ _UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 @dataclass(frozen=True)
 class Filter:
-    """Selects the events in a state; each other field narrows them. Raises InvalidInput for fields that conflict."""
+    """Selects the events in a state, or of a message; each other field narrows them. Raises InvalidInput for fields that conflict."""
 
     state: str
+    """One of STATES; empty: any, of a message."""
     workspace: str | None = None
     endpoint: str | None = None
     """Its URL; path and query are ignored."""
@@ -46,16 +51,17 @@ class Filter:
     until: str | None = None
     subscription: str | None = None
     """DEFAULT is the workspace's own."""
+    message: str | None = None
 
     def __post_init__(self) -> None:
-        if self.state == State.DELIVERED:
-            raise InvalidInput(
-                "delivered events are too many to be listed: give --message, or `dispatcher stats` for their number"
-            )
-        if self.state not in STATES:
+        if not self.state and not self.message:
+            raise InvalidInput("give --message or --state, or both")
+        if self.state not in STATES and not (self.message and not self.state):
             raise InvalidInput(f"a state is one of {', '.join(STATES)}, not {self.state!r}")
         if self.is_waiting and (self.since or self.until):
-            raise InvalidInput("--since and --until go with ends: failed, expired, superseded")
+            raise InvalidInput(
+                "--since and --until go with ends: ended, failed, expired, superseded, delivered"
+            )
         if self.subscription and not self.workspace:
             raise InvalidInput("--subscription needs --workspace: a subscription belongs to one workspace")
         if self.endpoint and not self.workspace:
@@ -68,7 +74,7 @@ class Filter:
     @property
     def is_waiting(self) -> bool:
         """Whether it selects events that have not ended."""
-        return self.state not in ENDED
+        return self.state in (WAITING, *UNFINISHED)
 
     @property
     def origin(self) -> str | None:
@@ -76,34 +82,80 @@ class Filter:
         return parse_callback_url(self.endpoint, allow_http=True).origin if self.endpoint else None
 
 
-async def chosen(
-    store: wiring.Store, asked: Filter, history: History | None = None
-) -> AsyncIterator[StoredCallback]:
-    """The matching events: latest end first, or soonest expiry first if waiting. Raises NotFound, InvalidInput.
+async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCallback]:
+    """The matching events of Redis: latest end first, or soonest expiry first if waiting. Raises NotFound, InvalidInput."""
+    async for _, event in steps(store, asked, archive=None):
+        if event:
+            yield event
 
-    Those of Redis, unless `history` is given, which may have more that have ended.
+
+async def steps(
+    store: wiring.Store,
+    asked: Filter,
+    *,
+    archive: Archive | None,
+    after: After | None = None,
+    away: Away | None = None,
+) -> AsyncIterator[Step]:
+    """The same with their places, for pages; those of an archive too, as `ends` has them, but not of those that wait.
+
+    after: where to begin
     """
     workspace = await store.workspaces.require(asked.workspace) if asked.workspace else None
     if workspace and asked.subscription:
         subscription(workspace, asked.subscription)  # raises NotFound
-    origin, now_ms = asked.origin, await store.installation.now_ms()
+    now_ms = await store.installation.now_ms()
     if asked.is_waiting:
-        found = store.callbacks.waiting(asked.workspace, _only_endpoint(asked, workspace))
+        found = _waiting(store, asked, _only_endpoint(asked, workspace), after)
     else:
         names = [asked.workspace] if asked.workspace else await store.workspaces.names()
-        since_ms, until_ms = span(asked, now_ms)
-        found = (history or store.callbacks).ended(names, State(asked.state), since_ms, until_ms)
-    is_known = origin is None
-    async for event in found:
-        is_known = is_known or origin == event.endpoint
-        if asked.state not in (WAITING, event.state):
+        found = ends(store.callbacks, archive, names, which(asked, now_ms), after, away)
+    is_known = asked.origin is None or after is not None
+    async for place, event in found:
+        is_known = is_known or event is not None
+        yield place, event
+    if workspace and not is_known:
+        await _require_endpoint(store, workspace, asked)
+
+
+async def _waiting(
+    store: wiring.Store, asked: Filter, endpoint: str | None, after: After | None
+) -> AsyncIterator[Step]:
+    narrow, passed = which(asked, 0), 0
+    found = store.callbacks.waiting(asked.workspace, endpoint, after[0] if after else 0)
+    async for event in in_order(found, expires_at, latest_first=False):
+        place = expires_at(event)
+        if after and place <= after:
             continue
-        if asked.subscription not in (None, event.subscription or DEFAULT):
+        if asked.state in (WAITING, event.state) and narrow.narrows(event):
+            yield place, event
             continue
-        if origin in (None, event.endpoint) and asked.error in (None, event.error):
-            yield event
-    if origin and not is_known:
-        await endpoints.one(store, asked.workspace or "", origin)
+        passed += 1
+        if passed % LOOK == 0:
+            yield place, None
+
+
+def expires_at(event: StoredCallback) -> After:
+    """The place of an event that waits."""
+    return event.expires_ms, event.workspace, event.event_id
+
+
+def which(asked: Filter, now_ms: int) -> Which:
+    """What a filter means of what has ended. Raises InvalidInput for a time that is none."""
+    since_ms, until_ms = span(asked, now_ms)
+    of = None if asked.subscription is None else "" if asked.subscription == DEFAULT else asked.subscription
+    states = () if asked.state in (ANY_END, "") else (asked.state,)
+    return Which(asked.workspace or "", states, since_ms, until_ms, asked.origin or "", of, asked.error or "")
+
+
+async def _require_endpoint(store: wiring.Store, workspace: Workspace, asked: Filter) -> None:
+    """Raises NotFound if the filter's endpoint is none of the workspace's, or of its subscription's."""
+    of = [asked.subscription] if asked.subscription else [DEFAULT, *workspace.subscriptions]
+    for one in of:
+        name = EndpointName(workspace.id, asked.origin or "", "" if one == DEFAULT else one)
+        if await store.endpoints.get(name):
+            return
+    raise await endpoints.unknown(store, workspace.id, asked.origin or "")
 
 
 def _only_endpoint(asked: Filter, workspace: Workspace | None) -> str | None:
@@ -121,38 +173,6 @@ def span(asked: Filter, now_ms: int) -> tuple[int, int]:
         until = f"--until {asked.until}" if asked.until else "now"
         raise InvalidInput(f"--since {asked.since} is later than {until}: nothing can be between")
     return since_ms, until_ms
-
-
-async def page(events: AsyncIterator[StoredCallback], offset: int, limit: int) -> list[StoredCallback]:
-    """At most `limit` events, after skipping `offset`."""
-    found: list[StoredCallback] = []
-    async for event in events:
-        if offset:
-            offset -= 1
-            continue
-        found.append(event)
-        if len(found) == limit:
-            break
-    return found
-
-
-async def of_message(store: wiring.Store, message: str, workspace: str | None) -> list[StoredCallback]:
-    """A message's events in order of acceptance, in one workspace or in all. Raises NotFound for an unknown one.
-
-    Raises RedisUnavailable if none is found, and partitions did not answer.
-    """
-    if workspace:
-        await store.workspaces.require(workspace)
-    names = [workspace] if workspace else await store.workspaces.names()
-    found, problem = list[StoredCallback](), None
-    for name in names:
-        try:
-            found += await store.history.of_message(name, message)
-        except RedisUnavailable as error:
-            problem = error
-    if problem and not (found and store.absent.partitions):  # else the command says what may be missing
-        raise problem
-    return found
 
 
 def time_ms(text: str | None, now_ms: int) -> int | None:

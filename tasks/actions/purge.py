@@ -5,6 +5,8 @@ from itertools import groupby
 from operator import attrgetter
 
 from dispatcher.rules.outcomes import State
+from dispatcher.store.archive.ends import ends
+from dispatcher.store.archive.which import Which
 from dispatcher.store.stored_callback import Pending, StoredCallback
 from tasks import wiring
 
@@ -39,7 +41,8 @@ async def ended(
     await store.workspaces.require(workspace)
     if state is None:
         return [event for event in await store.history.of_message(workspace, message or "") if event.ended]
-    return [event async for event in store.history.ended([workspace], state)]
+    found = ends(store.callbacks, store.archive, [workspace], Which(workspace, (state.value,)))
+    return [event async for _, event in found if event]
 
 
 async def forget(

@@ -14,9 +14,9 @@ from dispatcher.rules.subscription import ACTIVE, DEFAULT
 from dispatcher.store.holds import Schedule, next_step, subscription_hold
 from dispatcher.store.stored_callback import StoredCallback
 from tasks import console, tables, wiring
-from tasks.actions import events
+from tasks.actions.event_pages import Page, page
 from tasks.actions.events import STATES, Filter
-from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url, Workspace
+from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url, Workspace, archive_is_away
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The usual form of a message's id; any text may be one."""
@@ -42,11 +42,12 @@ def show(
 
     async def work() -> tuple[StoredCallback, list[StoredCallback], str, int, Schedule, States] | None:
         async with wiring.store(settings) as store:
-            event = await store.history.get(workspace, event_id)
+            history = store.history_so_far(archive_is_away)
+            event = await history.get(workspace, event_id)
             if event is None:
                 await store.workspaces.require(workspace)  # raises NotFound for an unknown workspace
                 return None
-            others = await store.history.others(event)
+            others = await history.others(event)
             by = await _schedule(store, event, settings.max_attempts)
             next_, states = await _next_step(store, event, by), await _states(store, [event, *others])
             return event, others, next_, await store.installation.now_ms(), by, states
@@ -72,12 +73,13 @@ def show(
 @commands.command("list")
 def list_(
     message: Annotated[
-        str | None, typer.Option(help="All events of this message (its uuid).", show_default=False)
+        str | None, typer.Option(help="Events of this message (its uuid).", show_default=False)
     ] = None,
     state: Annotated[
         str | None,
         typer.Option(
-            help=f"In this state: {', '.join(STATES)} (waiting: all that have not ended).", show_default=False
+            help=f"In this state: {', '.join(STATES)} (waiting: all that have not ended; ended: all others).",
+            show_default=False,
         ),
     ] = None,
     workspace: Workspace = None,
@@ -87,10 +89,22 @@ def list_(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
-    offset: Annotated[int, typer.Option(min=0, help="How many to skip first.")] = 0,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Go on where a page ended: the cursor that it printed.", show_default=False),
+    ] = None,
+    offset: Annotated[
+        int, typer.Option(min=0, help="How many to skip first; they are read too: --after costs less.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """List a message's events in order of acceptance, or those in a state, latest end or soonest expiry first.
+
+    After a full page it prints a cursor for --after on standard error.
+    A page that passes over some 10,000 events that do not match ends there, and its cursor goes on.
+
+    With an archive (docs/archive.md) it lists what Redis has forgotten too.
+    What was delivered is listed by the archive only, some seconds after its end; without one, only --message shows it.
 
     Examples:
 
@@ -99,31 +113,24 @@ def list_(
       dispatcher event list --state failed --workspace acme --since 6h --error timeout
     """
     settings = console.settings()
-    if (message is None) == (state is None):
-        console.fail("give either --message or --state", console.USAGE)
-    if message and any((subscription, endpoint, error, since, until)):
-        console.fail(
-            "--subscription, --endpoint, --error, --since and --until go with --state", console.USAGE
-        )
-    asked = None if message else Filter(state or "", workspace, endpoint, error, since, until, subscription)
+    asked = Filter(state or "", workspace, endpoint, error, since, until, subscription, message)
 
-    async def work() -> tuple[list[StoredCallback], int, int, States]:
+    async def work() -> tuple[Page, int, int, States]:
         async with wiring.store(settings) as store:
             now_ms, queued = await store.installation.now_ms(), 0
-            if asked:
-                found = await events.page(events.chosen(store, asked, store.history), offset, limit + 1)
-            else:
-                found = (await events.of_message(store, message or "", workspace))[offset:][: limit + 1]
+            found = await page(store, asked, after, offset, limit, archive_is_away)
+            if message and not found.events:
                 queued, _ = await store.installation.waiting()
-            return found, queued, now_ms, await _states(store, found)
+            return found, queued, now_ms, await _states(store, found.events)
 
     found, queued, now_ms, states = console.run(work())
     if as_json:
-        console.print_json([_document(event, states) for event in found[:limit]])
+        console.print_json([_document(event, states) for event in found.events])
     else:
-        _print_list(found[:limit], _none(message, queued), now_ms, states)
-    if len(found) > limit:
-        console.err.print(f"there are more: --offset {offset + limit} shows them")
+        _print_list(found.events, _none(message, queued), now_ms, states)
+    if found.cursor:
+        more = "there are more" if found.whole else "this page ended early, there may be more"
+        console.err.print(f"{more}: --after {found.cursor}", soft_wrap=True)
 
 
 async def _states(store: wiring.Store, found: Sequence[StoredCallback]) -> States:
@@ -151,7 +158,7 @@ async def _next_step(store: wiring.Store, event: StoredCallback, schedule: Sched
     if endpoint is None:
         raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
     before = await store.callbacks.before(event, endpoint)
-    has_body = await store.history.has_body(event)
+    has_body = await store.history_so_far(archive_is_away).has_body(event)
     return next_step(event, endpoint, before, has_body=has_body, schedule=schedule)
 
 

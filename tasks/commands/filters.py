@@ -1,8 +1,11 @@
-"""Options shared by commands that select many events."""
+"""Options shared by commands that select many events, and what they say where the archive does not answer."""
 
 from typing import Annotated
 
 import typer
+
+from dispatcher.errors import ArchiveUnavailable, visible
+from tasks import incomplete
 
 Workspace = Annotated[str | None, typer.Option(help="Of this workspace only.", show_default=False)]
 Subscription = Annotated[
@@ -25,3 +28,8 @@ Since = Annotated[
 ]
 Until = Annotated[str | None, typer.Option(help="Ended until; as --since.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def archive_is_away(error: ArchiveUnavailable) -> None:
+    """Has the command say at its end that something may be missing, and why; its exit code is 1 then."""
+    incomplete.note_archive(visible(error))

@@ -1,16 +1,22 @@
 """What has ended goes to the archive, which answers for what Redis has forgotten; real workers, SQLite and PostgreSQL."""
 
 import csv
+import importlib
 import itertools
 import json
+import os
 import sqlite3
+import subprocess
+from datetime import datetime
+from typing import Any
 
+import psycopg
 import pytest
 from aiohttp import web
 
 from tasks.receiver import answer_ok
 from tests.acceptance.divided import divide
-from tests.acceptance.stack import Stack, wait_until
+from tests.acceptance.stack import CLI, Stack, wait_until
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -20,6 +26,8 @@ def archived(request: pytest.FixtureRequest, stack: Stack) -> Stack:
         url = f"sqlite:///{stack.folder}/archive.db"
     else:
         url = request.getfixturevalue("postgres_url")
+        with psycopg.connect(url, autocommit=True) as server:
+            server.execute("DROP SCHEMA IF EXISTS dispatcher CASCADE")
     return with_archive(stack, url)
 
 
@@ -195,3 +203,137 @@ def test_a_newer_archive(stack: Stack) -> None:
     wait_until(lambda: "version 99" in str(worker.lines("archive.away")), what="a line in the log")
     assert "version 99" in stack.cli("check").stdout
     assert 1 == stack.redis.xlen("dispatcher:ended")
+
+
+def pages(stack: Stack, *filters: str, limit: int = 3) -> list[str]:
+    """The eventIds of `event list`, page by page; each page but the last is full and prints where the next one begins."""
+    found: list[str] = []
+    after: tuple[str, ...] = ()
+    while True:
+        done = stack.cli("event", "list", *filters, "--limit", str(limit), *after, "--json")
+        assert 0 == done.returncode, done.stderr
+        page = [one["eventId"] for one in json.loads(done.stdout)]
+        found += page
+        if not done.stderr:
+            return found
+        assert limit == len(page)
+        assert done.stderr.startswith("there are more: --after ")
+        after = ("--after", done.stderr.split()[-1])
+
+
+def test_lists_by_pages(archived: Stack) -> None:
+    """`event list` finds by each filter what the archive has, once, page by page."""
+
+    async def answer(_: web.Request, number: int) -> web.Response:
+        return web.Response(status=(200, 410, 404)[number % 3])
+
+    archived.answer = answer
+    url = archived.listen()
+    archived.add_workspace("acme", "zeckta", f"{url}/hooks")
+    archived.start_worker(DISPATCHER_MAX_ATTEMPTS="1").wait_ready()
+    ids = [archived.enqueue(first=number)[0] for number in range(12)]
+    wait_until(lambda: 12 == len(archived.cli("history").stdout.splitlines()), what="an archive with all")
+    shown = [archived.event(one) for one in ids]
+    in_order = sorted(shown, key=lambda one: (one["endedAt"], one["eventId"]), reverse=True)
+
+    def expected(**fields: str) -> list[str]:
+        return [one["eventId"] for one in in_order if fields.items() <= {**one, **last(one)}.items()]
+
+    assert 12 == len(ids)
+    assert expected() == pages(archived, "--state", "ended", limit=5)
+    assert expected(state="failed") == pages(archived, "--state", "failed", "--workspace", "acme")
+    assert expected(state="delivered") == pages(archived, "--state", "delivered")
+    assert expected(error="http_404") == pages(archived, "--state", "ended", "--error", "http_404")
+    narrow = ("--workspace", "acme", "--endpoint", url, "--subscription", "default")
+    assert expected(state="failed") == pages(archived, "--state", "failed", *narrow, "--since", "1h", limit=4)
+    assert [] == pages(archived, "--state", "ended", "--until", "1h")
+    message = shown[0]["messageId"]
+    assert [ids[0]] == pages(archived, "--message", message, "--state", "ended", *narrow)
+    assert [] == pages(archived, "--message", message, "--error", "timeout")
+    for filters in (("--state", "failed"), ("--error", "http_404"), ("--message", message)):
+        wanted = sorted(expected(**{filters[0][2:].replace("message", "messageId"): filters[1]}))
+        lines = archived.cli("history", *filters, *narrow[:4]).stdout.splitlines()
+        assert wanted == sorted(json.loads(one)["eventId"] for one in lines)
+
+
+def last(event: dict[str, Any]) -> dict[str, Any]:
+    """The error of an event's last attempt."""
+    return {"error": event["attempts"][-1]["error"]}
+
+
+def test_cursors_that_are_none(stack: Stack) -> None:
+    """A cursor that was changed, or is of another list, is refused in one line."""
+    stack.add_workspace()
+    for cursor in ("x", "-x", "AAAAAAAAWzEsImEiLCJlIl0"):
+        done = stack.cli("event", "list", "--state", "failed", "--after", cursor)
+        assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), done.stderr
+        assert "--after is not a cursor of this list" in done.stderr
+    done = stack.cli("event", "list", "--state", "delivered")
+    assert (2, True) == (done.returncode, "without an archive delivered events are not listed" in done.stderr)
+
+
+def test_lists_while_the_archive_is_away(stack: Stack) -> None:
+    """`event list` and `event show` show what Redis has, and say in one line that the archive is away; `history` fails."""
+    stack.answer = lambda *_: gone()
+    stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
+    stack.environment["DISPATCHER_ARCHIVE_URL"] = f"sqlite:///{stack.folder}/not-there/archive.db"
+    stack.start_worker().wait_ready()
+    [one] = stack.enqueue()
+    stack.wait_ended([one])
+    message = json.loads(stack.cli("event", "show", one, "--workspace", "acme", "--json").stdout)["messageId"]
+    for command, is_missing in (
+        (("event", "list", "--state", "failed"), True),
+        (("event", "list", "--message", message), True),
+        (("event", "list", "--state", "waiting"), False),
+        (("event", "show", one, "--workspace", "acme"), False),
+    ):
+        done = stack.cli(*command)
+        assert int(is_missing) == done.returncode, done
+        assert "waiting" in command or one in done.stdout
+        assert int(is_missing) == len(done.stderr.splitlines()), done.stderr
+        if is_missing:
+            assert done.stderr.startswith("warning: the archive ")
+            assert done.stderr.endswith(": what only the archive has is missing above\n")
+    unknown = stack.cli("event", "show", "nobody", "--workspace", "acme")
+    assert (1, 2) == (unknown.returncode, len(unknown.stderr.splitlines()))
+    failed = stack.cli("history")
+    assert (1, 1, "") == (failed.returncode, len(failed.stderr.splitlines()), failed.stdout)
+    assert failed.stderr.startswith("error: the archive ")
+
+
+async def gone() -> web.Response:
+    """The answer of a receiver that wants nothing more."""
+    return web.Response(status=410, text="gone")
+
+
+def test_parquet(stack: Stack) -> None:
+    """`history --format parquet` has the rows of the CSV, with numbers and times; it is refused without its library, or to a terminal."""
+    stack.answer = lambda *_: gone()
+    stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
+    with_archive(stack, f"sqlite:///{stack.folder}/archive.db")
+    stack.start_worker().wait_ready()
+    stack.enqueue(5)
+    wait_until(lambda: 5 == len(stack.cli("history").stdout.splitlines()), what="an archive with all")
+    (stack.folder / "without").mkdir()
+    (stack.folder / "without" / "pyarrow.py").write_text("raise ImportError")
+    before = os.environ.get("PYTHONPATH", "")
+    stack.environment["PYTHONPATH"] = f"{stack.folder}/without:{before}"
+    refused = stack.cli("history", "--format", "parquet")
+    assert (2, 1) == (refused.returncode, len(refused.stderr.splitlines())), refused
+    assert "needs the extra `parquet`" in refused.stderr
+
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    stack.environment["PYTHONPATH"] = before
+    path = stack.folder / "history.parquet"
+    with path.open("wb") as file:
+        command = [*CLI, "history", "--format", "parquet"]
+        subprocess.run(
+            command, cwd=stack.folder, env=stack.environment, stdout=file, stderr=subprocess.PIPE, check=True
+        )
+    importlib.import_module("pyarrow.parquet")
+    found = pyarrow.parquet.read_table(path).to_pylist()
+    rows = list(csv.DictReader(stack.cli("history", "--format", "csv").stdout.splitlines()))
+    assert 5 == len(found)
+    assert [one["eventId"] for one in rows] == [one["eventId"] for one in found]
+    assert {(410, 1, "http_410")} == {(one["httpStatus"], one["attempts"], one["error"]) for one in found}
+    assert [datetime.fromisoformat(one["endedAt"]) for one in rows] == [one["endedAt"] for one in found]

@@ -76,37 +76,6 @@ def test_remove(run: Run) -> None:
     assert 8 == len(run(run.archive.get([("acme", f"e{n}") for n in range(10)])))
 
 
-@pytest.mark.parametrize("state", ["", "delivered", "failed"])
-@pytest.mark.parametrize("workspaces", [None, ["acme"], ["acme", "bluefin"], []])
-def test_pages(run: Run, workspaces: list[str] | None, state: str) -> None:
-    """Pages have all that ended between two times, in a state, of some workspaces or of all: once, and the latest first."""
-    some = [
-        msgspec.structs.replace(
-            callback(number, DAY + number % 4, workspace=workspace, failed=number % 3 == 0),
-            ended_ms=(DAY + number % 4) * DAY_MS + number // 10,  # many ended in the same ms
-        )
-        for number in range(200)
-        for workspace in ("acme", "bluefin", "Crest")
-    ]
-    run(run.archive.put(some))
-    since, until = DAY * DAY_MS + 5, (DAY + 2) * DAY_MS + 17
-    found: list[ArchivedCallback] = []
-    while True:
-        after = (found[-1].ended_ms, *found[-1].key) if found else None
-        page = run(run.archive.ended(workspaces, state, since, until, after, 37))
-        found += page
-        if len(page) < 37:
-            break
-    expected = [
-        one
-        for one in some
-        if since <= one.ended_ms <= until
-        and (workspaces is None or one.workspace in workspaces)
-        and (not state or one.state == state)
-    ]
-    assert sorted(expected, key=lambda one: (one.ended_ms, *one.key), reverse=True) == found
-
-
 def test_days_that_are_over(run: Run) -> None:
     """All that ended before a day is forgotten, and only that; days that come later find their place."""
     run(run.archive.put([callback(n, DAY + n) for n in range(5)]))

@@ -12,6 +12,7 @@ import redis
 from dispatcher.errors import NotFound, RedisUnavailable
 from dispatcher.rules.outcomes import Delivered, Failed, Retry
 from dispatcher.store.archive.archived_callback import Kept
+from dispatcher.store.archive.which import Which
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import Ledger
@@ -119,8 +120,8 @@ class Scene:
 
         async def find(store: wiring.Store) -> set[str]:
             assert store.archive
-            page = await store.archive.ended(None, "", 0, 2**45, None, 1000)
-            return {one.message for one in page}
+            page = await store.archive.ended(Which(), None, 1000)
+            return {one.message for one in page.found}
 
         return set(self.do(find))
 

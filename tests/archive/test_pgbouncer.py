@@ -6,6 +6,7 @@ import pytest
 
 from dispatcher.store.archive.postgres import PostgresArchive
 from dispatcher.store.archive.postgres_schema import Connection
+from dispatcher.store.archive.which import Which
 from tests.archive.conftest import Run
 from tests.archive.test_archives import DAY, callback
 
@@ -50,6 +51,7 @@ def test_nothing_outlives_a_transaction(run: Run) -> None:
         run(archive.put([callback(number, DAY + 1)]))
         assert 1 == len(run(archive.get([("acme", f"e{number}")], [DAY + 1])))
         assert run(archive.of_message("acme", f"m{number % 10}"))
-        assert 10 == len(run(archive.ended(["acme"], "failed", 0, (DAY + 9) * 86_400_000, None, 10)))
+        for which in (Which("acme", ("failed",)), Which()):
+            assert 10 == len(run(archive.ended(which, None, 10)).found)
         assert 1 == run(archive.remove([("acme", f"e{number}")]))
     assert [] == run(archive._run(lambda db: asked(db, LEFT)))

@@ -26,6 +26,7 @@ from dispatcher.store.across import workspaces as of_workspaces
 from tasks import wiring
 from tasks.actions import endpoints, events, purge, rejected, replay, workspaces
 from tasks.actions import stats as of_stats
+from tasks.actions.event_pages import of_message
 from tasks.actions.events import Filter
 from tasks.actions.rejected import Choice
 from tasks.actions.replay import How
@@ -102,7 +103,7 @@ async def _read(store: wiring.Store) -> dict[str, Any]:
         "failed": await _listed(store, Filter("failed")),
         "waiting": await _listed(store, Filter("waiting")),
         "one's": await _listed(store, Filter("failed", NAMES[3])),
-        "message": [one.as_json() for one in await events.of_message(store, "of-f3", None)],
+        "message": [one.as_json() for one in await of_message(store, "of-f3", None, store.history)],
         "endpoints": [one.as_json() for one in shown],
         "down": [one.url for one in every if one.is_down],
         "stats": await _counts(store),

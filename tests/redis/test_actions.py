@@ -9,9 +9,10 @@ import pytest
 from config.settings import Settings
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.rules.outcomes import EndpointHealth, Failed, Retry, State
+from dispatcher.store.archive import ends
 from dispatcher.store.audit import AuditEntry
 from tasks import wiring
-from tasks.actions import endpoints, events, purge, rejected, replay, workspaces
+from tasks.actions import endpoints, event_pages, events, purge, rejected, replay, workspaces
 from tasks.actions.events import Filter
 from tasks.actions.rejected import Choice
 from tasks.actions.replay import How
@@ -238,3 +239,68 @@ def test_retry_probes_what_is_paused(world: World, do: Callable[..., Any]) -> No
     )
     found = do(endpoints.to_retry, "acme", "paused")
     assert (1, 1) == do(endpoints.retry_all, "acme", "paused", found.chosen, at_once)
+
+
+def all_pages(do: Callable[..., Any], asked: Filter, limit: int) -> tuple[list[str], list[bool]]:
+    """The eventIds of a list that is read by pages, and whether each page but the last was full."""
+    found: list[str] = []
+    whole: list[bool] = []
+    after = None
+    while True:
+        page = do(event_pages.page, asked, after, 0, limit, [].append)
+        found += [one.event_id for one in page.events]
+        after = page.cursor
+        if after is None:
+            return found, whole
+        whole.append(page.whole)
+
+
+def paged(do: Callable[..., Any], asked: Filter, limit: int) -> list[str]:
+    """The same, of a list whose pages are full."""
+    found, whole = all_pages(do, asked, limit)
+    assert all(whole)
+    return found
+
+
+def test_pages(world: World, do: Callable[..., Any]) -> None:
+    """Pages follow each other without a gap or a repetition, also among events of the same time, and if one ends meanwhile."""
+    do(add_acme)
+    failed(world, *(f"f{number}" for number in range(7)))
+    waiting(world, *(f"w{number}" for number in range(7)))
+    assert [f"f{number}" for number in (6, 5, 4, 3, 2, 1, 0)] == paged(do, Filter("failed"), 2)
+    assert [f"w{number}" for number in range(7)] == paged(do, Filter("waiting", "acme"), 3)
+    first = do(event_pages.page, Filter("failed"), None, 1, 2, [].append)
+    world.now += 1
+    failed(world, "later")
+    second = do(event_pages.page, Filter("failed"), first.cursor, 0, 9, [].append)
+    assert ["f5", "f4", "f3", "f2", "f1", "f0"] == [
+        one.event_id for page in (first, second) for one in page.events
+    ]
+
+
+def test_a_page_passes_over_so_many(
+    world: World, do: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that finds nothing ends after so many that do not match; its cursor goes on, to the one that does."""
+    monkeypatch.setattr(ends, "LOOK", 2)
+    monkeypatch.setattr(events, "LOOK", 2)
+    monkeypatch.setattr(event_pages, "MOST_LOOKS", 3)
+    do(add_acme)
+    failed(world, "match", endpoint=B)
+    world.now += 1
+    failed(world, *(f"f{number}" for number in range(20)))
+    waiting(world, *(f"w{number}" for number in range(20)))
+    world.now += 1
+    waiting(world, "last", endpoint=B)
+    do(workspaces.update, "acme", Wanted("https://b.example/hooks"))
+    assert (["match"], [False] * 3) == all_pages(do, Filter("failed", "acme", "https://b.example"), 5)
+    assert ([], [False] * 3) == all_pages(do, Filter("waiting", error="timeout"), 5)
+
+
+def test_pages_of_several_workspaces(world: World, do: Callable[..., Any]) -> None:
+    """What ended in the same ms in several workspaces is on one page or the next, once."""
+    do(add_acme)
+    do(workspaces.add, "zulu", "zeckta", Wanted("https://a.example/hooks"), None)
+    for number in range(6):
+        failed(world, f"f{number}", endpoint=f"{('acme', 'zulu')[number % 2]} https://a.example:443")
+    assert ["f5", "f3", "f1", "f4", "f2", "f0"] == paged(do, Filter("failed"), 1)

@@ -21,7 +21,8 @@ from dispatcher.store.replies import Stopped
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
 from tasks import wiring
-from tasks.actions import endpoints, events, purge, replay, workspaces
+from tasks.actions import endpoints, event_pages, events, purge, replay, workspaces
+from tasks.actions.event_pages import of_message
 from tasks.actions.events import Filter
 from tasks.actions.replay import How
 from tasks.actions.workspaces import Wanted
@@ -59,10 +60,10 @@ def records(many: Installed) -> dict[int, dict[bytes, bytes]]:
     return {n: record for n, record in found.items() if record}
 
 
-def accepted(many: Installed, *event_ids: str, state: str = "waiting") -> None:
+def accepted(many: Installed, *event_ids: str, state: str = "waiting", apart_ms: int = 10) -> None:
     """Accepts a callback in each of the workspace's partitions, in turn."""
     for number, event_id in enumerate(event_ids):
-        many.now += 10
+        many.now += apart_ms
         world = many.worlds[places(many)[number % 3]]
         world.now = many.now
         world.accept(callback(event_id, endpoint=ENDPOINT, message=f"of-{event_id}", timestamp_ms=world.now))
@@ -148,7 +149,7 @@ def test_reads(many: Installed) -> None:
         failed = [one.event_id async for one in events.chosen(store, Filter("failed", NAME))]
         waiting = [one.event_id async for one in events.chosen(store, Filter("waiting", NAME))]
         found = await store.callbacks.get(NAME, "w2")
-        message = [one.event_id for one in await events.of_message(store, "of-f1", NAME)]
+        message = [one.event_id for one in await of_message(store, "of-f1", NAME, store.history)]
         every = [(one.url, one.waiting) for one in await store.endpoints.all()]
         counted = (await store.stats.workspaces(many.now, 1))[NAME].counts["failed"]
         return endpoint.waiting, failed, waiting, found.event_id if found else None, message, every, counted
@@ -158,6 +159,25 @@ def test_reads(many: Installed) -> None:
     waits, failed, waiting, found, message, every, counted = many.do(read)
     assert (4, ["f2", "f1", "f0"], ["w0", "w1", "w2", "w3"]) == (waits, failed, waiting)
     assert ("w2", ["f1"], [("https://a.example:443", 4)], 3) == (found, message, every, counted)
+
+
+def test_pages(many: Installed) -> None:
+    """Of what has the same time in several partitions, each is on one page, once."""
+
+    async def every(store: wiring.Store, state: str) -> list[str]:
+        found, after = list[str](), None
+        while len(found) < 20:
+            page = await event_pages.page(store, Filter(state, NAME), after, 0, 1, [].append)
+            found += [one.event_id for one in page.events]
+            after = page.cursor
+            if after is None:
+                break
+        return found
+
+    accepted(many, "f4", "f3", "f2", "f1", "f0", state="failed", apart_ms=0)
+    accepted(many, "w4", "w3", "w2", "w1", "w0", apart_ms=0)
+    assert ["f4", "f3", "f2", "f1", "f0"] == many.do(every, "failed")
+    assert ["w0", "w1", "w2", "w3", "w4"] == many.do(every, "waiting")
 
 
 def test_changes(many: Installed) -> None:

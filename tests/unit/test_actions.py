@@ -4,6 +4,7 @@ import pytest
 
 from dispatcher.errors import InvalidInput
 from dispatcher.store.rejected import RejectedEntry
+from tasks.actions.event_pages import cursor_of, place_of
 from tasks.actions.events import Filter, time_ms
 from tasks.actions.rejected import Choice
 from tasks.actions.workspaces import Wanted
@@ -16,11 +17,12 @@ NOW_MS = 1_781_010_297_123
     [
         (
             {"state": "open"},
-            "a state is one of waiting, pending, sending, retrying, failed, expired, superseded, not 'open'",
+            "a state is one of waiting, pending, sending, retrying, ended, failed, expired, superseded, delivered, not 'open'",
         ),
         ({"state": "failed", "endpoint": "https://a.example"}, "--endpoint needs --workspace"),
         ({"state": "waiting", "since": "6h"}, "--since and --until go with ends"),
-        ({"state": "delivered"}, "delivered events are too many to be listed: give --message"),
+        ({"state": ""}, "give --message or --state, or both"),
+        ({"state": "failed", "subscription": "crm"}, "--subscription needs --workspace"),
         ({"state": "retrying", "since": "6h"}, "--since and --until go with ends"),
         ({"state": "waiting", "until": "6h"}, "--since and --until go with ends"),
     ],
@@ -82,3 +84,15 @@ def test_nothing_to_change() -> None:
     assert Wanted(callback_url="")
     assert Wanted(rate_per_second=0)
     assert Wanted(headers={"X-A": ""})
+
+
+def test_cursors() -> None:
+    """A cursor is read where the same list is asked for; one that was changed, or is of another list, is refused."""
+    asked, other = Filter("failed", "acme"), Filter("failed", "acme", error="timeout")
+    place = NOW_MS, "acme", "é1.crm"
+    cursor = cursor_of(place, asked)
+    assert place == place_of(cursor, asked)
+    broken = (cursor[:-1], cursor[1:], cursor.swapcase(), f"{cursor}AAAA", "", "x", "é", cursor + "=")
+    for wrong, of in [(cursor, other), *((one, asked) for one in broken)]:
+        with pytest.raises(InvalidInput, match="--after is not a cursor of this list"):
+            place_of(wrong, of)

@@ -6,7 +6,7 @@ from typing import TypeVar
 from dispatcher.rules.outcomes import State
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.without_previous import without_previous
-from dispatcher.store.callbacks import PAGE, Callbacks, Place
+from dispatcher.store.callbacks import PAGE, Callbacks, Id, Place
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import Pending, StoredCallback
 
@@ -37,6 +37,15 @@ class CallbacksAcross(Callbacks):
             await self._partitions.known(workspace, ask) if there is None else [one for one in there if one]
         )
 
+    async def known(self, ids: Sequence[Id]) -> list[StoredCallback]:
+        """As Callbacks.known."""
+        names = dict.fromkeys(workspace for workspace, _ in ids)
+        return [one for name in names for one in await self._of(name, [id_ for id_ in ids if id_[0] == name])]
+
+    async def _of(self, workspace: str, ids: Sequence[Id]) -> list[StoredCallback]:
+        found = await self._partitions.for_workspace(workspace, lambda n: self._at(n).known(ids))
+        return [one for some in found for one in some]
+
     async def others(self, callback: StoredCallback) -> list[StoredCallback]:
         """As Callbacks.others."""
         found = await self._partitions.for_workspace(
@@ -52,11 +61,11 @@ class CallbacksAcross(Callbacks):
         return some[0] if some else []
 
     async def waiting(
-        self, workspace: str | None = None, endpoint: str | None = None
+        self, workspace: str | None = None, endpoint: str | None = None, since_ms: int = 0
     ) -> AsyncIterator[StoredCallback]:
         """As Callbacks.waiting."""
         asked = await self._partitions.of(workspace) if workspace else self._partitions.all
-        streams = {n: self._at(n).waiting(workspace, endpoint) for n in asked}
+        streams = {n: self._at(n).waiting(workspace, endpoint, since_ms) for n in asked}
         async for one in self._partitions.merged(streams, lambda one: one.expires_ms):
             yield one
 

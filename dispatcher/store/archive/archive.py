@@ -1,17 +1,29 @@
 """What every archive does."""
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dispatcher.errors import OtherFormat
 from dispatcher.model import LETTERS
+from dispatcher.rules.outcomes import ENDS
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
+from dispatcher.store.archive.which import Which
 
 _CASES = " ".join(f"WHEN '{letter}' THEN '{one.value}'" for one, letter in LETTERS.items())
 STATUS = f"CASE status {_CASES} END"
 """A status as SQL, from its letter."""
+STATES = tuple(sorted(ENDS))
+"""In which a callback may be kept."""
 After = tuple[int, str, str]
 """When a callback ended (ms since 1970), its workspace and id: where a page ends."""
+
+
+class Page(NamedTuple):
+    """What was found among the callbacks that were looked at."""
+
+    found: list[ArchivedCallback]
+    end: After | None
+    """Where the next page begins; None: there is nothing more."""
 
 
 class Archive(Protocol):
@@ -42,18 +54,10 @@ class Archive(Protocol):
     async def of_message(self, workspace: str, message: str) -> list[ArchivedCallback]:
         """The callbacks of a message, in order of acceptance."""
 
-    async def ended(
-        self,
-        workspaces: Collection[str] | None,
-        state: str,
-        since_ms: int,
-        until_ms: int,
-        after: After | None,
-        limit: int,
-    ) -> list[ArchivedCallback]:
-        """Callbacks of workspaces (None: of all) that ended in a state (empty: any) between two times, latest first; at most `limit`.
+    async def ended(self, which: Which, after: After | None, look: int) -> Page:
+        """Those that match of the next `look` callbacks, latest end first; what it reads does not grow with what it keeps.
 
-        after: the last callback of the page before; None: the first page
+        after: the end of the page before; None: the first page
         """
 
     async def remove(self, ids: Collection[Id]) -> int:
@@ -85,3 +89,11 @@ def known_version(found: int, known: int) -> int:
             f"the archive has version {found}, and this program knows {known}: upgrade the program"
         )
     return found
+
+
+def page(rows: Sequence[tuple[Any, ...]], look: int) -> Page:
+    """A page from rows of a callback's fields, its place among those that were looked at, and whether it matches."""
+    kept = [ArchivedCallback(*row[:-2]) for row in rows]
+    end = (kept[-1].ended_ms, *kept[-1].key) if rows and rows[-1][-2] == look else None
+    found = [one for one, row in zip(kept, rows, strict=True) if row[-1]]
+    return Page(found, end)

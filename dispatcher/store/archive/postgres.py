@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -17,12 +16,13 @@ from psycopg.errors import UniqueViolation
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput
 from dispatcher.store.archive import postgres_erased, postgres_rows, postgres_schema
-from dispatcher.store.archive.archive import After
+from dispatcher.store.archive.archive import After, Page, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
-from dispatcher.store.archive.postgres_days import DAY_MS, drop_days, kept_days, make_days, start_of, time_of
-from dispatcher.store.archive.postgres_pages import page_of_all, page_of_workspaces
+from dispatcher.store.archive.postgres_days import DAY_MS, drop_days, make_days, start_of, time_of
+from dispatcher.store.archive.postgres_ends import ends
 from dispatcher.store.archive.postgres_rows import NAMES, OF_WORKSPACE, READ, WANTED, columns, read
 from dispatcher.store.archive.postgres_schema import Connection
+from dispatcher.store.archive.which import Which
 
 T = TypeVar("T")
 
@@ -111,32 +111,15 @@ class PostgresArchive:
         )
         return await self._run(lambda db: read(db, query, [workspace, message]))
 
-    async def ended(
-        self,
-        workspaces: Collection[str] | None,
-        state: str,
-        since_ms: int,
-        until_ms: int,
-        after: After | None,
-        limit: int,
-    ) -> list[ArchivedCallback]:
+    async def ended(self, which: Which, after: After | None, look: int) -> Page:
         """As Archive.ended."""
-        if workspaces is not None:
-            return await self._run(
-                lambda db: page_of_workspaces(db, workspaces, state, (since_ms, until_ms), after, limit)
-            )
-        last_ms = min(until_ms, after[0]) if after else until_ms
-        found = list[ArchivedCallback]()
-        for day in await self._run(kept_days):  # the latest first: few are read
-            first_ms = day * DAY_MS
-            if len(found) < limit and first_ms <= last_ms and first_ms + DAY_MS > since_ms:
-                between = max(since_ms, first_ms), min(until_ms, first_ms + DAY_MS - 1)
-                found += await self._run(
-                    partial(
-                        page_of_all, state=state, between_ms=between, after=after, limit=limit - len(found)
-                    )
-                )
-        return found
+        until = time_of(min(which.until_ms, after[0]) if after else which.until_ms)
+        query, values = ends(which, after, look, READ, time_of(which.since_ms), until)
+
+        async def run(db: Connection) -> Page:
+            return page(await (await db.execute(query, values)).fetchall(), look)
+
+        return await self._run(run)
 
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""

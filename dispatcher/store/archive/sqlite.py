@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from dispatcher.errors import ArchiveUnavailable
-from dispatcher.rules.outcomes import ENDS
-from dispatcher.store.archive.archive import STATUS, After, known_version
+from dispatcher.store.archive.archive import STATUS, After, Page, known_version, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.erased import fingerprint
+from dispatcher.store.archive.sqlite_ends import ends
+from dispatcher.store.archive.which import Which
 
 T = TypeVar("T")
 
@@ -79,10 +80,12 @@ JOIN workspace ON workspace.number = callback.workspace
 JOIN endpoint ON endpoint.number = callback.endpoint
 JOIN event_type ON event_type.number = callback.event_type;
 """
-SELECT = """
-SELECT workspace.name, callback.id, endpoint.id, endpoint.name, message, event_type.name, status, state, accepted_ms, ended_ms,
+FIELDS = """
+workspace.name, callback.id, endpoint.id, endpoint.name, message, event_type.name, status, state, accepted_ms, ended_ms,
     life_ms, claims, digest, attempts, http_status, error, records, extra, answer, body
-FROM callback
+"""
+SELECT = f"""
+SELECT {FIELDS} FROM callback
 JOIN workspace ON workspace.number = callback.workspace
 JOIN endpoint ON endpoint.number = callback.endpoint
 JOIN event_type ON event_type.number = callback.event_type
@@ -138,26 +141,10 @@ class SqliteArchive:
         where = "WHERE workspace.name = ? AND message = ? ORDER BY accepted_ms, callback.id"
         return await self._run(lambda db: _read(db, where, [workspace, message]))
 
-    async def ended(
-        self,
-        workspaces: Collection[str] | None,
-        state: str,
-        since_ms: int,
-        until_ms: int,
-        after: After | None,
-        limit: int,
-    ) -> list[ArchivedCallback]:
+    async def ended(self, which: Which, after: After | None, look: int) -> Page:
         """As Archive.ended."""
-        states = [state] if state or workspaces is None else sorted(ENDS)
-        of = [
-            (one, ended_as) for one in ([None] if workspaces is None else workspaces) for ended_as in states
-        ]
-
-        def page(db: sqlite3.Connection) -> list[ArchivedCallback]:
-            found = [one for each in of for one in _ended(db, *each, (since_ms, until_ms), after, limit)]
-            return sorted(found, key=lambda one: (one.ended_ms, *one.key), reverse=True)[:limit]
-
-        return await self._run(page)
+        query, values = ends(which, after, look, FIELDS)
+        return await self._run(lambda db: page(db.execute(query, values).fetchall(), look))
 
     async def remove(self, ids: Collection[Id]) -> int:
         """As Archive.remove."""
@@ -294,28 +281,6 @@ def _of(ids: Sequence[Id]) -> tuple[str, list[str]]:
         " CROSS JOIN callback AS kept ON kept.workspace = workspace.number AND kept.id = column2)"
     )
     return condition, [word for id_ in ids for word in id_]
-
-
-def _ended(
-    db: sqlite3.Connection,
-    workspace: str | None,
-    state: str,
-    between_ms: tuple[int, int],
-    after: After | None,
-    limit: int,
-) -> list[ArchivedCallback]:
-    """A page of one workspace and state, or of all workspaces: an index has them in order."""
-    since_ms, until_ms = between_ms
-    where = "WHERE ended_ms BETWEEN ? AND ?"
-    values = [since_ms, min(until_ms, after[0]) if after else until_ms, *(after or ())]
-    if after:
-        where += " AND (ended_ms, workspace.name, callback.id) < (?, ?, ?)"
-    if workspace is not None:
-        where, values = f"{where} AND workspace.name = ?", [*values, workspace]
-    if state:
-        where, values = f"{where} AND state = ?", [*values, state]
-    where += " ORDER BY ended_ms DESC, workspace.name DESC, callback.id DESC LIMIT ?"
-    return _read(db, where, [*values, limit])
 
 
 def _read(db: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[ArchivedCallback]:
