@@ -126,11 +126,11 @@ class Installation:
         """Forgets these; from now on processes may do without the archive."""
 
         async def write(pipe: Any) -> None:
-            known = (await pipe.get(self._keys.format) or b"").decode()
+            known, grown, into = (await pipe.get(self._keys.format) or b"").decode().partition(GROWN_INTO)
             pipe.multi()
             pipe.delete(self._keys.fingerprints, self._keys.to_archive)
             if known == str(WITH_ARCHIVE):
-                pipe.set(self._keys.format, WITH_ARCHIVE - 1)
+                pipe.set(self._keys.format, f"{WITH_ARCHIVE - 1}{grown}{into}")
 
         with translated(self._url):
             await self._client.transaction(write, self._keys.format)

@@ -84,6 +84,11 @@ class Acceptor:
         if batch.retired and self._retired:
             await self._accept_retired(batch, self._retired, again)
 
+    def forget_answers(self) -> None:
+        """Forgets what the archive has said: another worker leads now."""
+        if self._retired:
+            self._retired.clear()
+
     async def _accept_retired(self, batch: Batch, retired: RetiredCallbacks, again: int) -> None:
         """Has entries accepted about whose eventIds the archive has said what it knows; puts the others off."""
         entries: list[QueueEntry] = []

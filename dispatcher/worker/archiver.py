@@ -110,10 +110,10 @@ class Archiver:
         self, token: str, callbacks: Sequence[tuple[Id, bytes]], notes: Sequence[bytes]
     ) -> None:
         """Takes callbacks out of the ledger, and then the notes of all."""
-        for first in range(0, len(callbacks), RETIRED_AT_ONCE):
-            await self._ledger.retire(token, callbacks[first : first + RETIRED_AT_ONCE], ())
-        for some in in_parts(notes):
-            await self._ledger.retire(token, (), some)
+        parts = [callbacks[at : at + RETIRED_AT_ONCE] for at in range(0, len(callbacks), RETIRED_AT_ONCE)]
+        for some, of in [*((part, ()) for part in parts), *(((), part) for part in in_parts(notes))]:
+            if await self._ledger.retire(token, some, of) is None:
+                raise OtherFormat("the data's format has changed meanwhile: nothing leaves Redis")
 
     async def _put(self, callbacks: Sequence[ArchivedCallback]) -> list[ArchivedCallback]:
         """Puts callbacks into the archive; returns those that it took. Each of the others is logged: it stays in the ledger."""

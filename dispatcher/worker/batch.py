@@ -33,6 +33,8 @@ class Fault:
     error: Exception | None = field(default=None, compare=False, repr=False)
     is_soon_over: bool = False
     """It passes by itself in some seconds: the log need not say so."""
+    seconds: float | None = None
+    """How long to wait before the first try, if it passes sooner than most."""
 
     @classmethod
     def of(cls, error: Exception) -> "Fault":

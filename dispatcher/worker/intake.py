@@ -323,6 +323,7 @@ class Intake:
         self._set_behind(False)  # otherwise turns would stay rationed
         self._ahead.held, self._reread_to, self._taken_to = [], START, START
         self._put_off.clear()
+        self._acceptor.forget_answers()
 
     async def _read_all_again(self) -> None:
         """Another worker has read what comes before the held entries: it thought that it leads, or stalled for a while.

@@ -68,8 +68,10 @@ class PutOff:
             if waiting:
                 waiting.after = min(waiting.after, left.after)
                 continue
-            due = self._clock() + FIRST_SECONDS
-            self._waiting[workspace] = _Waiting(left.after, due, tries=_is_of_our_code(left.fault))
+            seconds = _first_wait(left.fault)
+            self._waiting[workspace] = _Waiting(
+                left.after, self._clock() + seconds, seconds, _is_of_our_code(left.fault)
+            )
             self._say(workspace, left.fault)
 
     def due(self) -> Place | None:
@@ -108,7 +110,7 @@ class PutOff:
             if after is None:
                 continue
             if after != one.after:
-                one.after, one.due, one.seconds = after, now, FIRST_SECONDS
+                one.after, one.due, one.seconds = after, now, _first_wait(left.fault if left else None)
                 one.tries = one.tries if one.tries >= MAX_TRIES else 0
                 if left:
                     one.wait(now)
@@ -134,6 +136,11 @@ class PutOff:
     def clear(self) -> None:
         """Forgets all workspaces: another worker leads now."""
         self._waiting.clear()
+
+
+def _first_wait(fault: Fault | None) -> float:
+    """How long entries wait before they are tried for the first time, or after others were taken."""
+    return min(fault.seconds or FIRST_SECONDS, FIRST_SECONDS) if fault else FIRST_SECONDS
 
 
 def _is_of_our_code(fault: Fault | None) -> bool:

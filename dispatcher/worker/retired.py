@@ -19,7 +19,7 @@ ANSWER_LASTS_SECONDS = 60.0
 
 ROUTE = "(archive)"
 """What entries that wait for the archive are put off by, in place of a workspace: no others wait behind them."""
-ASKING = Fault("the archive is asked whether an eventId was accepted before", is_soon_over=True)
+ASKING = Fault("the archive is asked whether an eventId was accepted before", is_soon_over=True, seconds=0.1)
 
 
 class RetiredCallbacks:
@@ -48,19 +48,20 @@ class RetiredCallbacks:
         for id_ in ids:
             self._said.pop(id_, None)
 
+    def clear(self) -> None:
+        """Forgets all answers."""
+        self._said.clear()
+
     def _ask(self, ids: Sequence[Id]) -> None:
         for id_ in ids:
             if len(self._wanted) + len(self._said) >= MOST_REMEMBERED:
-                self._forget_old()
-                break
+                if not self._said:
+                    break
+                self._said.popitem()  # the newest: entries are tried in their order
             self._said.pop(id_, None)
             self._wanted[id_] = None
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
-
-    def _forget_old(self) -> None:
-        now = time.monotonic()
-        self._said = {id_: one for id_, one in self._said.items() if now - one[0] < ANSWER_LASTS_SECONDS}
 
     async def _run(self) -> None:
         """Asks until nothing is wanted; after a failure once more when entries are tried again."""

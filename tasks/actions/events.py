@@ -83,8 +83,11 @@ class Filter:
 
 
 async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCallback]:
-    """The matching events of Redis: latest end first, or soonest expiry first if waiting. Raises NotFound, InvalidInput."""
-    async for _, event in steps(store, asked, archive=None):
+    """The matching events of Redis and the archive: latest end first, or soonest expiry first if waiting.
+
+    Raises NotFound, InvalidInput, ArchiveUnavailable.
+    """
+    async for _, event in steps(store, asked, archive=store.archive):
         if event:
             yield event
 

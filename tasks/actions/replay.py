@@ -22,6 +22,8 @@ SUBSCRIPTION_REMOVED = "subscription_removed"
 NOT_RENDERED = "not_rendered"
 """In place of the ledger's word: it has no body, since its subscription's terms allowed none."""
 
+UNKNOWN = "unknown"
+"""The ledger's word for a callback that Redis does not have."""
 REPLAYED = "replayed"
 """The ledger's word for a callback that was replayed."""
 
@@ -96,16 +98,12 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
 
     Raises NotFound for an unknown workspace.
     """
-    event = await store.callbacks.get(workspace, event_id)
-    if event is None and store.archive:
-        for one in await store.archive.get([(workspace, event_id)]):
-            await store.ledger.restore(one)
-            event = await store.callbacks.get(workspace, event_id)
+    event = await store.history.get(workspace, event_id)
     refused = await _refused(store, [event] if event else [])
     if refused:
         return refused[workspace, event_id], event_id
     word, id_ = await _replay(store, workspace, event_id, how, in_ms=0)
-    if word == "unknown":
+    if word == UNKNOWN:
         await store.workspaces.require(workspace)
     if word == REPLAYED:
         about = {"eventId": event_id} | ({"as": id_} if how.as_new else {})
@@ -192,5 +190,17 @@ async def _replay(
 ) -> tuple[str, str]:
     copy = callback_id(f"replay_{secrets.token_hex(12)}", subscription_of(event_id)) if how.as_new else ""
     ttl_ms = how.expiry_seconds * 1000
-    word = await store.ledger.replay(workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms)
+    tries = 3 if store.archive else 1  # what was put back may just have gone to the archive again
+    for left in reversed(range(tries)):
+        word = await store.ledger.replay(workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms)
+        if word != UNKNOWN or not left or not await _restored(store, workspace, event_id):
+            break
     return word, copy or event_id
+
+
+async def _restored(store: wiring.Store, workspace: str, event_id: str) -> bool:
+    """Puts a callback back into Redis that only the archive has; returns whether it has it."""
+    found = await store.archive.get([(workspace, event_id)]) if store.archive else []
+    for one in found:
+        await store.ledger.restore(one)
+    return bool(found)

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import redis.asyncio
 
 from dispatcher.store.archive.archive import Archive
 from dispatcher.store.archive.postgres import PostgresArchive
 from dispatcher.store.archive.sqlite import SqliteArchive
+from dispatcher.store.arguments import WITH_ARCHIVE
+from dispatcher.store.wire import Wire
 from tests.archive.pgbouncer import pgbouncer
+from tests.archive.retiring_scene import Scene
 
 T = TypeVar("T")
 
@@ -53,3 +57,17 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Run]:
         runner.run(archive.migrate())
         yield Run(archive, runner)
         runner.run(archive.aclose())
+
+
+@pytest.fixture
+def scene(redis_url: str) -> Iterator[Scene]:
+    """An empty Redis, led, in the format that allows to retire."""
+    with asyncio.Runner() as runner:
+        client = redis.asyncio.Redis.from_url(redis_url)
+        wire = Wire(client)
+        scene = Scene(client, wire, runner=runner, archives=True)
+        scene.call("set", scene.keys.format, WITH_ARCHIVE)
+        scene.lead()
+        yield scene
+        scene.run(wire.close())
+        scene.run(client.aclose())

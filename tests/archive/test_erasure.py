@@ -71,8 +71,9 @@ class Scene:
         return {key: value for key, value in found.items() if not key.endswith(b":audit")}
 
     def has(self, text: str) -> list[bytes]:
-        """The keys that have a text in their name or value."""
-        return [key for key, value in self.everything().items() if text in f"{key!r} {value!r}"]
+        """The keys that have a text in their name or value, but for workspaces, whose secrets are random."""
+        found = self.everything().items()
+        return [key for key, value in found if b":workspace:" not in key and text in f"{key!r} {value!r}"]
 
     def message(self, uuid: str, number: str = NUMBER, *, dialect: str = "zeckta", **of: str) -> None:
         """A message of which callbacks wait, were delivered and failed, and two more are in the archive only."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Failed, Outcome, Released, Retry
-from dispatcher.store.arguments import Room, ToAccept
+from dispatcher.store.arguments import WITH_ARCHIVE, Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.functions import library
 from dispatcher.store.keys import endpoint_id
@@ -88,6 +88,10 @@ class BreakingWorld(World):
                 return self.call("get", key)
             case b"hash":
                 fields = self.call("hgetall", key)
+                if key.endswith(
+                    b"fingerprints"
+                ):  # a break may leave the count, which is an estimate, too low
+                    return [re.sub(rb" \d+ ", b" ", table, count=1) for table in fields.values()]
                 return {n: v for n, v in fields.items() if n not in MOVING}
             case b"list":
                 return self.call("lrange", key, 0, -1)
@@ -286,6 +290,18 @@ def forwarded(world: World) -> Operation:
     return lambda: world.run(world.ledger.forwarded(TOKEN, entries))
 
 
+def retire(world: World) -> Operation:
+    """Of one that was delivered and one that failed, as the archive has them."""
+    world.call("set", world.keys.format, WITH_ARCHIVE)
+    fail_one(world)
+    world.accept(callback("e2", endpoint=A, message="m2"))
+    [one] = world.claim(A).callbacks
+    world.settle("e2", one.claim, Delivered(), endpoint=A)
+    ids = [("acme", "e1"), ("acme", "e2")]
+    entries = [(id_, world.call("get", world.keys.event(*id_))) for id_ in ids]
+    return lambda: world.run(world.ledger.retire(TOKEN, entries, ()))
+
+
 SCENES: Sequence[tuple[str, Callable[[World], Operation]]] = [
     ("accept", accept_first),
     ("accept latest", accept_latest),
@@ -311,6 +327,7 @@ SCENES: Sequence[tuple[str, Callable[[World], Operation]]] = [
     ("reject", reject),
     ("forward", forward),
     ("forwarded", forwarded),
+    ("retire", retire),
 ]
 
 

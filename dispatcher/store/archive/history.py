@@ -55,8 +55,10 @@ class CallbacksAndArchive:
 
     async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
         """As Callbacks.of_message."""
+        found = await self._in_redis.of_message(
+            workspace, uuid, last
+        )  # first: it goes from there to the archive
         archived = {one.event_id: one for one in await self._kept(self._archive.of_message(workspace, uuid))}
-        found = await self._in_redis.of_message(workspace, uuid, last)
         known = {one.event_id for one in found}
         earlier = [one for id_, one in archived.items() if id_ not in known]
         return sorted([*earlier, *found], key=lambda one: one.accepted_ms)[-last:]

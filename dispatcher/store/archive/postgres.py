@@ -95,6 +95,7 @@ class PostgresArchive:
         query = (
             f"SELECT wanted.workspace, wanted.id, digest FROM {WANTED}"
             f" JOIN dispatcher.workspace ON workspace.name = wanted.workspace {OF_WORKSPACE} AND callback.id = wanted.id"
+            " ORDER BY ended_at"  # of an eventId that was used again, the last one counts
         )
 
         async def run(db: Connection) -> dict[Id, str]:

@@ -17,4 +17,5 @@ async def restore(call: Call, keys: Keys, retention_ms: int, one: ArchivedCallba
         known = (await call("GET", message) or b"").decode(errors="replace").split()
         if id_ not in known:
             await call("APPEND", message, f" {id_}")
+            await call("PEXPIRE", message, retention_ms)
     await call("SET", keys.event(*one.key), one.entry(), "PX", retention_ms, "NX")

@@ -94,7 +94,9 @@ INSERT = """
 INSERT INTO callback
 SELECT (SELECT number FROM workspace WHERE name = ?), ?, (SELECT number FROM endpoint WHERE id = ? AND name = ?), ?,
     (SELECT number FROM event_type WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE true ON CONFLICT (workspace, id) DO UPDATE SET state = excluded.state, ended_ms = excluded.ended_ms, life_ms = excluded.life_ms,
+WHERE true ON CONFLICT (workspace, id) DO UPDATE SET endpoint = excluded.endpoint, message = excluded.message,
+    event_type = excluded.event_type, status = excluded.status, accepted_ms = excluded.accepted_ms, digest = excluded.digest,
+    state = excluded.state, ended_ms = excluded.ended_ms, life_ms = excluded.life_ms,
     claims = excluded.claims, attempts = excluded.attempts, http_status = excluded.http_status, error = excluded.error,
     records = excluded.records, extra = excluded.extra, answer = excluded.answer, body = excluded.body
 WHERE excluded.ended_ms > callback.ended_ms

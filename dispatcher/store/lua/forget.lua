@@ -34,6 +34,8 @@ for id in each(1) do
     keys[#keys + 1] = change_without_others(id)
     redis.call('DEL', unpack(keys))
     forgotten = forgotten + 1
+  elseif not entry then -- retired: the body of a delivered one may be there yet
+    redis.call('DEL', key_of('body', workspace, id))
   end
 end
 return { 'forgotten', now, forgotten }

@@ -12,7 +12,7 @@ local TYPES = {
   [key_of('expiries')] = 'zset', [key_of('schedule')] = 'zset', [key_of('endpoints')] = 'zset',
   [key_of('workers')] = 'zset', [key_of('rejected')] = 'stream', [key_of('rejected-counts')] = 'hash',
   [key_of('events')] = 'stream', [key_of('intake')] = 'string', [key_of('format')] = 'string',
-  [key_of('forwarded')] = 'zset',
+  [key_of('forwarded')] = 'zset', [key_of('ended')] = 'stream', [key_of('fingerprints')] = 'hash',
 }
 for unit, ms in pairs({ minute = 60000, hour = HOUR, day = DAY }) do
   TYPES[key_of('stats', unit, math.floor(now / ms))] = 'hash'

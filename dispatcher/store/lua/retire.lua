@@ -17,7 +17,8 @@ redis.call('DEL', PREFIX .. 'never')
 local token, format = take(2)
 local holders = redis.call('MGET', key_of('intake'), key_of('archiver'))
 if holders[1] ~= token and holders[2] ~= token then return { 'not_leader', now } end
-if (tonumber(redis.call('GET', key_of('format'))) or 0) < format + 0 then return { 'not_allowed', now } end
+local stored = string.match(redis.call('GET', key_of('format')) or '', '^%d+') -- it may have grown since
+if (tonumber(stored) or 0) < format + 0 then return { 'not_allowed', now } end
 
 local FEWEST_BUCKETS, OF_EACH, MOST_OF_EACH = 64, 192, 256 -- fingerprints of a bucket: expected, and at most
 local LIFE_MS = math.max(math.floor(RETENTION_MS / 4), 1)
@@ -27,7 +28,7 @@ local LIFE_MS = math.max(math.floor(RETENTION_MS / 4), 1)
 local function begin_table(before)
   local buckets, number = FEWEST_BUCKETS, 1
   if before then
-    local expected = before.count * LIFE_MS / math.max(now - before.began, 1) / OF_EACH
+    local expected = before.count * LIFE_MS / math.max(now - before.began, LIFE_MS / 10) / OF_EACH
     local is_full = before.count >= before.buckets * MOST_OF_EACH
     local fewest = is_full and before.buckets * 2 or FEWEST_BUCKETS
     number, buckets = before.number + 1, math.ceil(math.max(math.min(expected, before.buckets * 8), fewest))
@@ -39,16 +40,23 @@ end
 local tables, table_now = tables_of_fingerprints(), nil
 table_now = tables[1]
 if not table_now or now - table_now.began >= LIFE_MS or now < table_now.began
-  or table_now.count >= table_now.buckets * MOST_OF_EACH then
+  or table_now.ends < now + RETENTION_MS or table_now.count >= table_now.buckets * MOST_OF_EACH then
   table_now = begin_table(table_now)
 end
 
+local function write_table()
+  local text = int(table_now.buckets) .. ' ' .. int(table_now.count) .. ' ' .. int(table_now.began)
+    .. ' ' .. int(table_now.ends)
+  redis.call('HSET', key_of('fingerprints'), table_now.number, text)
+  redis.call('PEXPIREAT', key_of('fingerprints'), int(table_now.ends))
+end
+
 local function keep_fingerprint(workspace, id)
+  if table_now.count == 0 then write_table() end -- before anything leaves the ledger for it
   local spread, fingerprint = fingerprint_of(workspace, id)
   local bucket = bucket_key(table_now, spread)
-  if redis.call('SADD', bucket, int(fingerprint)) == 0 then return end
-  redis.call('PEXPIREAT', bucket, int(table_now.ends))
-  table_now.count = table_now.count + 1
+  table_now.count = table_now.count + redis.call('SADD', bucket, int(fingerprint))
+  redis.call('PEXPIREAT', bucket, int(table_now.ends)) -- it may be of a table that had this number before
 end
 
 -- The body of a delivered callback is not in the archive: it stays for as long as it was to stay.
@@ -57,6 +65,8 @@ local function retire(workspace, id, text)
   if redis.call('MGET', key)[1] ~= text then return false end
   local entry = parse_entry(text)
   if not entry or not entry.ended then return false end
+  -- Redis forgets it soon by itself, and knows it until then
+  if now - entry.accepted - entry.ended > RETENTION_MS * 3 / 4 then return false end
   keep_fingerprint(workspace, id)
   guarded(forget_of_message, workspace, entry.message, id)
   if entry.state == 'delivered' then
@@ -73,12 +83,7 @@ for workspace, id, text in each(3, take(1)) do
   local ok, done = guarded(retire, workspace, id, text)
   if ok and done then retired = retired + 1 end
 end
-if table_now.count > 0 then
-  local text = int(table_now.buckets) .. ' ' .. int(table_now.count) .. ' ' .. int(table_now.began)
-    .. ' ' .. int(table_now.ends)
-  redis.call('HSET', key_of('fingerprints'), table_now.number, text)
-  redis.call('PEXPIREAT', key_of('fingerprints'), int(table_now.ends))
-end
+if table_now.count > 0 then write_table() end
 local is_live = { [table_now.number] = true }
 for i = 1, #tables do is_live[tables[i].number] = true end
 for _, number in ipairs(redis.call('HKEYS', key_of('fingerprints'))) do
