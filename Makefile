@@ -55,6 +55,7 @@ bench-growth: installed ## rate and memory as waiting callbacks, endpoints and w
 
 bench-archive: installed ## rate and CPU with an archive; look-ups in one of a million callbacks (20 min; ROWS=10000000; QUICK=1: 3 min)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick,--rounds 7) archive
+	@$(BIN)/python -m bench.retired --callbacks $(if $(QUICK),100000,$(or $(ROWS),1000000))
 	@$(BIN)/python -m bench.archive_lookups $(if $(QUICK),,--rows $(or $(ROWS),1000000) --keep)
 
 faults: installed ## every fault of the catalogue, workers and Redis killed 200 times (8 to 30 min; QUICK=1: less than 5)

@@ -52,7 +52,7 @@ def postgres_server() -> Iterator[str]:
 def _run(contenders: Contenders, kind: str, postgres: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         urls = {"SQLite": f"sqlite:///{folder}/archive.db", "PostgreSQL": postgres}
-        settings = {} if kind == "none" else {"ARCHIVE_URL": urls[kind]}
+        settings = {} if kind == "none" else {"ARCHIVE_URL": urls[kind], "ARCHIVE_AFTER_SECONDS": "0"}
         with running(**settings) as stack:
             made = customers(stack, contenders.urls(ENDPOINTS))
             stack.load.burst("w", made, 5 * ENDPOINTS)
