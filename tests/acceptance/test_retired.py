@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -143,3 +144,41 @@ def test_an_archiver(stack: Stack) -> None:
     wait_retired(stack, *ids)
     assert worker.process.poll() is None
     assert 10 == len(stack.cli("history").stdout.splitlines())
+
+
+def test_an_older_backup_of_redis(stack: Stack) -> None:
+    """What the backup has goes to the archive again, and is there once; what only the archive has is sent again if it comes again."""
+    with_archive(stack, f"sqlite:///{stack.folder}/archive.db")
+    stack.environment["DISPATCHER_ARCHIVE_AFTER_SECONDS"] = "300"
+    stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
+    worker = stack.start_worker().wait_ready()
+    before = stack.enqueue(5, timestamp=NOW)
+    wait_until(lambda: stack.redis.xlen("dispatcher:ended") == 5, what="ends")
+    assert 0 == worker.terminate()
+    stack.server.kill()
+    data = Path(stack.server.folder)
+    backup = stack.folder / "backup"
+    shutil.copytree(data, backup, ignore=shutil.ignore_patterns("*.sock"))
+    stack.server.start()
+
+    stack.environment["DISPATCHER_ARCHIVE_AFTER_SECONDS"] = "0"
+    worker = stack.start_worker().wait_ready()
+    after = stack.enqueue(5, first=10, timestamp=NOW)
+    wait_until(lambda: len(stack.received) == 10, what="POSTs")
+    wait_retired(stack, *before, *after)
+    assert 0 == worker.terminate()
+    stack.server.kill()
+    shutil.copytree(backup, data, dirs_exist_ok=True)
+    stack.server.start()
+    assert 5 == stack.redis.xlen("dispatcher:ended")
+
+    worker = stack.start_worker().wait_ready()
+    wait_retired(stack, *before)
+    stack.enqueue(5, timestamp=NOW)
+    stack.enqueue(5, first=10, timestamp=NOW)
+    wait_until(lambda: len(stack.received) == 15, what="those that only the archive has")
+    wait_retired(stack, *after)
+    assert {*before, *after} == {one.event_id for one in stack.received[:10]}
+    assert set(after) == {one.event_id for one in stack.received[10:]}
+    told = [json.loads(one)["eventId"] for one in stack.cli("history").stdout.splitlines()]
+    assert sorted([*before, *after]) == sorted(told)
