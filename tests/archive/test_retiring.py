@@ -1,16 +1,18 @@
 """Redis retires what the archive has: a fingerprint stays, by which a repeated eventId is known. On a real Redis."""
 
 import hashlib
+import json
 
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.errors import NotLeader
+from dispatcher.errors import NotLeader, OtherFormat, OtherSettings
 from dispatcher.model import StatusChange
 from dispatcher.rules.callback import Callback
 from dispatcher.rules.outcomes import Delivered, Failed
 from dispatcher.store.arguments import NOT_ARCHIVED, WITH_ARCHIVE
 from dispatcher.store.fingerprints import fingerprint_of, look_ups, read_tables
+from dispatcher.store.format import FORMATS, require_format, require_known
 from dispatcher.store.known_messages import KnownMessages
 from tests.archive.retiring_scene import WEEK_MS, Scene
 from tests.world import TOKEN, World, callback
@@ -218,3 +220,20 @@ def test_a_worker_without_an_archive(scene: Scene) -> None:
     assert plain.lead("plain") is None
     scene.call("set", scene.keys.format, WITH_ARCHIVE - 1)
     assert plain.lead("plain") is not None
+
+
+def test_while_an_earlier_version_works(scene: Scene) -> None:
+    """Nothing may be retired while a worker is alive that does not know fingerprints; the line names it."""
+    scene.call("set", scene.keys.format, WITH_ARCHIVE - 1)
+    for name, formats in {"new@host/1": FORMATS, "old@host/2": FORMATS[:-1]}.items():
+        scene.run(scene.ledger.wake(1, name, json.dumps({"format": FORMATS[0], "formats": formats})))
+    with pytest.raises(
+        OtherFormat, match=r"^worker old@host/2 is of a version that does not know archives.*docs/archive.md"
+    ):
+        scene.run(require_known(scene.installation, WITH_ARCHIVE))
+    scene.run(scene.ledger.leave("old@host/2"))
+    scene.run(require_known(scene.installation, WITH_ARCHIVE))
+    assert str(WITH_ARCHIVE) == scene.run(scene.installation.format())
+    with pytest.raises(OtherSettings, match="set DISPATCHER_ARCHIVE_URL"):
+        require_format(str(WITH_ARCHIVE), archives=False)
+    require_format(str(WITH_ARCHIVE), archives=True)

@@ -695,4 +695,14 @@ ELSEWHERE = (
     Elsewhere(
         34, "One workspace's many endpoints have its turn, not everybody's", "tests/redis/test_fairness.py"
     ),
+    Elsewhere(
+        37,
+        "Workers, Redis and PostgreSQL killed: each callback is archived once, and known when it comes again",
+        "tests/acceptance/test_archive_kills.py",
+    ),
+    Elsewhere(
+        37,
+        "An archive that is away holds up only what it alone knows; an older backup of Redis",
+        "tests/acceptance/test_retired.py",
+    ),
 )

@@ -11,7 +11,7 @@ from tests.faults import damage, on_cluster, owners  # noqa: F401  they add thei
 from tests.faults.catalogue import ELSEWHERE, FAULTS, Fault
 from tests.faults.scene import play
 
-NUMBERS = range(1, 37)
+NUMBERS = range(1, 38)
 
 
 def require_wheel(wheel: str) -> None:
