@@ -8,6 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from dispatcher.errors import RedisUnavailable
+from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.arrivals import Arrivals, ToldQueue
 from dispatcher.store.script_text import source
 from tests.cluster.node import ClusterNode
@@ -120,7 +121,7 @@ def test_what_following_ask_would_do(partitions: Partitions, cluster: Cluster) -
     world.accept(callback("e1"))
     target = elsewhere(cluster)
     source_node = cluster.begin_move(SLOTS[P], target)
-    args = [KEYS[P].root, START_MS, 20, 604_800_000, "impostor", 30_000, 0, 0]
+    args = [KEYS[P].root, START_MS, 20, 604_800_000, "impostor", 30_000, 0, 0, WITH_ARCHIVE]
     assert b"leading" == asking(target, "EVAL", source("lead"), 1, *args)[0]
     assert [TOKEN, "impostor"] == [
         asking(node, "GET", KEYS[P].intake).decode() for node in (source_node, target)
