@@ -11,6 +11,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.model import is_time
 from dispatcher.rules.endpoint_name import EndpointName, callback_id, event_id_of
 from dispatcher.rules.outcomes import State
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.entry import Entry, read_entry
@@ -204,10 +205,10 @@ class Callbacks:
         return [(one, at) for one, at in ((member.decode(), at) for member, at in found) if one not in seen]
 
     async def _entries(self, ids: Sequence[Id], strict: bool = False) -> list[tuple[Id, Entry]]:
-        if not ids:
-            return []
+        found: list[bytes | None] = []
         with translated(self._url):
-            found = await self._client.mget([self._keys.event(*one) for one in ids])
+            for some in in_parts(ids):
+                found += await self._client.mget([self._keys.event(*one) for one in some])
         kept = [(one, raw) for one, raw in zip(ids, found, strict=True) if raw is not None]
         return [(one, entry) for one, raw in kept if (entry := _readable(one, raw, strict))]
 

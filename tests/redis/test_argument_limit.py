@@ -89,6 +89,7 @@ LISTS: dict[Callable[..., object], Use] = {
     Ledger.mend: lambda world: world.ledger.mend(IDS),
     Rejected.remove: lambda world: world.rejected.remove(STREAM_IDS),
     Queue.claim: lambda world: Queue(world.client.execute_command, world.keys).claim(STREAM_IDS),
+    Callbacks.known: lambda world: world.callbacks.known([("acme", id_) for id_ in IDS]),
     Callbacks.order: lambda world: world.callbacks.order("acme", IDS),
     Messages.get_many: lambda world: Messages(world.client.execute_command, world.keys).get_many("acme", IDS),
     Messages.of_customer: lambda world: Messages(world.client.execute_command, world.keys).of_customer(
