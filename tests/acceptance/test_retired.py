@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from dispatcher.model import iso
+from tasks.receiver import answer_ok
 from tests.acceptance.stack import CLI, Stack, wait_until
 from tests.acceptance.test_archive import wait_retired, with_archive
 from tests.conftest import postgres_server
@@ -182,3 +184,29 @@ def test_an_older_backup_of_redis(stack: Stack) -> None:
     assert set(after) == {one.event_id for one in stack.received[10:]}
     told = [json.loads(one)["eventId"] for one in stack.cli("history").stdout.splitlines()]
     assert sorted([*before, *after]) == sorted(told)
+
+
+def test_replay_of_many(stack: Stack) -> None:
+    """`event replay --state failed` counts and sends what only the archive has."""
+
+    async def gone(_: web.Request, __: int) -> web.Response:
+        return web.Response(status=410)
+
+    with_archive(stack, f"sqlite:///{stack.folder}/archive.db")
+    stack.answer = gone
+    stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
+    stack.start_worker().wait_ready()
+    ids = stack.enqueue(7, timestamp=NOW)
+    wait_until(lambda: len(stack.received) == 7, what="POSTs")
+    wait_retired(stack, *ids)
+    bodies = {one.event_id: one.body for one in stack.received}
+    stack.answer = answer_ok
+    command = ("event", "replay", "--state", "failed", "--workspace", "acme", "--since", "1h")
+    assert "7" in stack.cli(*command).stdout
+    done = stack.cli(*command, "--yes")
+    assert 0 == done.returncode, done
+    wait_until(lambda: len(stack.received) == 14, what="replays")
+    assert bodies == {one.event_id: one.body for one in stack.received[7:]}
+    wait_retired(stack, *ids)
+    assert [] == stack.cli_json("event", "list", "--state", "failed", "--workspace", "acme")
+    assert 7 == len(stack.cli_json("event", "list", "--state", "delivered", "--workspace", "acme"))
