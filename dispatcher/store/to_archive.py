@@ -53,6 +53,11 @@ class ToArchive:
             seconds, micros = await self._wire.call("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
 
+    async def has_fingerprints(self) -> bool:
+        """Whether Redis knows callbacks of the partition by the archive alone."""
+        with translated(self._url):
+            return bool(await self._wire.call("EXISTS", self._keys.fingerprints))
+
     async def has_archiver(self) -> bool:
         """Whether a process of its own takes the partition's callbacks to the archive."""
         with translated(self._url):

@@ -10,7 +10,7 @@ from contextlib import suppress
 import structlog
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput, NotLeader, OtherFormat, RedisUnavailable
-from dispatcher.store.archive.archive import Archive
+from dispatcher.store.archive.archive import NO_TABLES, Archive
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id, Kept
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.ledger import Ledger
@@ -85,8 +85,7 @@ class Archiver:
     async def _take(self, token: str) -> int:
         """Takes one batch; returns how many notes that was."""
         if not self._is_ready:
-            await self._archive.migrate()
-            self._is_ready = True
+            await self._make_ready()
         if self._keep_days is not None and time.monotonic() - self._dropped_at >= DROP_SECONDS:
             today = await self._source.now_ms() // DAY_MS
             await self._archive.drop_days(today - self._keep_days)
@@ -105,6 +104,13 @@ class Archiver:
             self._note_success()
         await self._retire(token, [(one.key, kept[one.key]) for one in taken], noted.notes)
         return len(noted.notes)
+
+    async def _make_ready(self) -> None:
+        """Makes the archive's tables; not where Redis knows callbacks by it alone, because they are in another one then."""
+        if not await self._archive.version() and await self._source.has_fingerprints():
+            raise ArchiveUnavailable(f"Redis knows callbacks by the archive alone, and {NO_TABLES}")
+        await self._archive.migrate()
+        self._is_ready = True
 
     async def _retire(
         self, token: str, callbacks: Sequence[tuple[Id, bytes]], notes: Sequence[bytes]

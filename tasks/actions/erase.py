@@ -69,8 +69,10 @@ class _Erasing:
     """One run. With `is_dry` it only counts."""
 
     def __init__(self, store: wiring.Store, wanted: Wanted, *, is_dry: bool) -> None:
-        if wanted.number is not None and not bare(wanted.number):
-            raise InvalidInput("a phone number has digits")
+        if wanted.number is not None and not bare(wanted.number).isdigit():
+            raise InvalidInput(
+                "a phone number has digits, and blanks or +-./() between them: +233 20 000 0001"
+            )
         self.counts = Counts()
         self._store = store
         self._archive = store.archive

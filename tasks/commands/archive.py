@@ -57,9 +57,16 @@ def end(
             until = await store.installation.fingerprints_until()
             if until > await store.installation.now_ms() and not at_once:
                 raise InvalidInput(
-                    f"Redis knows some callbacks by the archive alone until {iso(until)}: run this again then, or with --at-once"
+                    f"Redis knows some callbacks by the archive alone until {iso(until)}; more leave it until "
+                    "DISPATCHER_ARCHIVE_AFTER_SECONDS is raised (docs/archive.md). Run this again then; with --at-once those of them "
+                    "that are enqueued again are sent again"
+                )
+            if alive := [*await store.installation.workers()]:
+                raise InvalidInput(
+                    f"worker {alive[0]} is alive, and would go on with the archive: end all workers first"
                 )
             await store.installation.end_archive()
+            await store.audit.add("archive.end", "", after={"atOnce": at_once})
 
     console.run(work())
     console.out.print("this installation can do without its archive: unset DISPATCHER_ARCHIVE_URL everywhere")

@@ -211,3 +211,29 @@ def test_what_is_erased_while_it_is_put(run: Run, request: pytest.FixtureRequest
     run(asyncio.wait_for(both(), 30))
     found = run(run.archive.get([("acme", f"e{n}") for n in range(4)]))
     assert ["e0", "e3"] == [one.id for one in in_order(found)]
+
+
+def test_a_file_that_is_mended(tmp_path: Path) -> None:
+    """An archive's file that was damaged, or moved away, is used again when it is back, without a restart."""
+    path, backup = tmp_path / "archive.db", tmp_path / "backup.db"
+
+    async def work() -> None:
+        archive = SqliteArchive(path)
+        await archive.migrate()
+        await archive.put([callback(1)])
+        with sqlite3.connect(path) as db, sqlite3.connect(backup) as copy:
+            db.backup(copy)
+        for damaged in (b"x" * 8192, None):
+            for one in tmp_path.glob("archive.db*"):
+                one.unlink()
+            if damaged:
+                path.write_bytes(damaged)
+            with pytest.raises(ArchiveUnavailable, match=r"not a database|it has no tables"):
+                await archive.get([("acme", "e1")])
+            for one in tmp_path.glob("archive.db*"):
+                one.unlink()
+            path.write_bytes(backup.read_bytes())
+            assert ["e1"] == [one.id for one in await archive.get([("acme", "e1")])]
+        await archive.aclose()
+
+    asyncio.run(work())

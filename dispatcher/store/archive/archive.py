@@ -14,6 +14,7 @@ STATUS = f"CASE status {_CASES} END"
 """A status as SQL, from its letter."""
 STATES = tuple(sorted(ENDS))
 """In which a callback may be kept."""
+NO_TABLES = "it has no tables; is DISPATCHER_ARCHIVE_URL right? `dispatcher archive migrate` makes them"
 After = tuple[int, str, str]
 """When a callback ended (ms since 1970), its workspace and id: where a page ends."""
 

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import psycopg
 import structlog
-from psycopg.errors import UniqueViolation
+from psycopg.errors import InvalidSchemaName, UndefinedTable, UniqueViolation
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput
 from dispatcher.store.archive import postgres_erased, postgres_rows, postgres_schema
-from dispatcher.store.archive.archive import After, Page, page
+from dispatcher.store.archive.archive import NO_TABLES, After, Page, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.postgres_days import DAY_MS, drop_days, make_days, start_of, time_of
 from dispatcher.store.archive.postgres_ends import ends
@@ -195,7 +195,8 @@ class PostgresArchive:
             raise InvalidInput(f"the archive cannot keep this: {' '.join(str(error).split())}") from error
         except psycopg.Error as error:
             self._numbers, self._days = {}, set()  # what was rolled back; and next it may be another server
-            why = " ".join(str(error).split())
+            is_empty = isinstance(error, UndefinedTable | InvalidSchemaName)
+            why = NO_TABLES if is_empty else " ".join(str(error).split())
             raise ArchiveUnavailable(f"the archive {self._shown} cannot be used: {why}") from error
 
     async def _prepare(self, db: Connection, callbacks: Sequence[ArchivedCallback]) -> None:

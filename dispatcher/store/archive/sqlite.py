@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dispatcher.errors import ArchiveUnavailable
-from dispatcher.store.archive.archive import STATUS, After, Page, known_version, page
+from dispatcher.store.archive.archive import NO_TABLES, STATUS, After, Page, known_version, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.erased import fingerprint
 from dispatcher.store.archive.sqlite_ends import ends
@@ -110,6 +110,8 @@ class SqliteArchive:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        """Which file that is to."""
 
     async def version(self) -> int:
         """As Archive.version."""
@@ -175,16 +177,38 @@ class SqliteArchive:
 
         def call() -> T:
             with _translated(self._path):
-                if not self._connection:
-                    self._connection = _connect(self._path)
-                with self._connection as db:
-                    return do(db)
+                try:
+                    with self._connected() as db:
+                        return do(db)
+                except sqlite3.DatabaseError as error:
+                    if not isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                        self._close()  # the file may be another one when it is asked next
+                    raise
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _connected(self) -> sqlite3.Connection:
+        """A connection to the file that has this name now."""
+        if self._connection and self._file != _file(self._path):
+            self._close()
+        if not self._connection:
+            self._connection = _connect(self._path)
+            self._file = _file(self._path)
+        return self._connection
 
     def _close(self) -> None:
         if self._connection:
             self._connection.close()
+        self._connection = None
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Tells a file from another one of its name; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -199,7 +223,8 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise ArchiveUnavailable(f"the archive {path} cannot be used: {error}") from error
+        text = NO_TABLES if "no such table" in str(error) else str(error)
+        raise ArchiveUnavailable(f"the archive {path} cannot be used: {text}") from error
 
 
 def _version(db: sqlite3.Connection) -> int:
