@@ -11,7 +11,6 @@ OF_A_MESSAGE = 3
 FAILED_EVERY = 33
 DAY_MS = 86_400_000
 FIRST_MS = 20_500 * DAY_MS
-LAST_MS = FIRST_MS + DAYS * DAY_MS
 TOOK_MS = 35
 BODY = b"https://hooks.customer.example/callbacks\n" + b"x" * 340
 

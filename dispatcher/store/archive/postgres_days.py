@@ -4,7 +4,6 @@ A partition is made as a table of its own and then attached, which queries do no
 the table, and for ANALYZE and the like. Whatever waits for a lock here gives up soon, since others may queue behind it.
 """
 
-import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
@@ -57,14 +56,6 @@ async def drop_days(db: Connection, before: int) -> int:
     except LockNotAvailable:
         return 0
     return len(old)
-
-
-async def kept_days(db: Connection) -> list[int]:
-    """The days that have a partition, the latest first."""
-    names = [name for name in await _tables(db) if re.fullmatch(r"callback_\d{4}_\d\d_\d\d", name)]
-    return sorted(
-        ((datetime.strptime(name, TABLE).replace(tzinfo=UTC) - EPOCH).days for name in names), reverse=True
-    )
 
 
 def _table(day: int) -> str:

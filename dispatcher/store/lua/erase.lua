@@ -25,6 +25,8 @@ for id in each(1) do
     entry.about = string.gsub(entry.about, '^%S+', '-')
     entry.state, entry.claims, entry.message, entry.extra, entry.attempts = 'erased', '0', '-', {}, ''
     redis.call('SET', key_of('event', workspace, id), text_of(entry), 'KEEPTTL')
+  else -- retired: the body of a delivered one may be there yet
+    redis.call('DEL', key_of('body', workspace, id), key_of('answer', workspace, id))
   end
 end
 return { 'erased', now, erased, left }
