@@ -29,6 +29,9 @@ async def api(settings: Settings) -> AsyncIterator[ApiParts]:
             stored = import_module("tasks.across_api_wiring").stored(settings, closing)
         else:
             stored = _stored(settings, closing)
+        if archive := wiring.archive(settings):
+            closing.push_async_callback(archive.aclose)
+            stored |= import_module("tasks.archive_api_wiring").with_archive(settings, stored, archive)
         yield ApiParts(
             **stored,
             addresses=wiring.addresses(settings),

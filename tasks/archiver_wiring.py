@@ -11,14 +11,16 @@ from typing import Any
 from config.settings import Settings
 from dispatcher.store import format
 from dispatcher.store.archive.archive import Archive
-from dispatcher.store.arguments import WITH_ARCHIVE
+from dispatcher.store.arguments import WITH_MESSAGES
 from dispatcher.store.installation import Installation
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import registries
+from dispatcher.store.messages_to_archive import MessagesToArchive
 from dispatcher.store.servers import Servers
 from dispatcher.store.to_archive import ToArchive
 from dispatcher.worker.archiver import Archiver
 from dispatcher.worker.intake import LEASE_MS
+from dispatcher.worker.message_archiver import MessageArchiver
 from dispatcher.worker.metrics import Metrics
 from tasks import wiring
 
@@ -47,8 +49,8 @@ class Made:
 
         async def allow() -> None:
             installation = self._installation(number)
-            if await installation.format() != str(WITH_ARCHIVE):
-                await format.require_known(installation, WITH_ARCHIVE, self._workers)
+            if await installation.format() != str(WITH_MESSAGES):
+                await format.require_known(installation, WITH_MESSAGES, self._workers)
                 await asyncio.sleep(
                     LEASE_MS / 1000
                 )  # by then nobody without an archive has an intake's lease
@@ -63,7 +65,15 @@ class Made:
             allow=allow,
             after_ms=self.settings.archive_after_seconds * 1000,
             keep_days=self.settings.archive_retention_days if number == 0 else None,
+            messages=self._message_archiver(number, ledger),
         )
+
+    def _message_archiver(self, number: int, ledger: Ledger) -> MessageArchiver:
+        servers = self.servers
+        source = MessagesToArchive(servers.wire(number), servers.keys[number], servers.url(number))
+        after_ms = self.settings.archive_after_seconds * 1000
+        kept_ms = self.settings.status_retention_seconds * 1000
+        return MessageArchiver(source, ledger, self.archive.messages, self.metrics, after_ms, kept_ms)
 
     async def _workers(self) -> dict[str, dict[str, Any]]:
         """The heartbeats of all workers."""

@@ -63,6 +63,9 @@ class WorkerCollector:
             "dispatcher_late_results", "Results refused because their lease had expired", m.lease_losses
         )
         yield _counter("dispatcher_archived", "Ended callbacks that were put into the archive", m.archived)
+        yield _counter(
+            "dispatcher_archived_messages", "Messages that were put into the archive", m.archived_messages
+        )
         yield _counter("dispatcher_archive_errors", "Batches that the archive did not take", m.archive_errors)
         yield _histogram(
             "dispatcher_archive_seconds",
@@ -99,6 +102,8 @@ _GAUGES = (
 _ARCHIVE_GAUGES = (
     ("dispatcher_archive_backlog", "Ended callbacks that are not in the archive yet", "to_archive"),
     ("dispatcher_archive_backlog_age_seconds", "How long ago the first of them ended", "to_archive_age"),
+    ("dispatcher_archive_messages_backlog", "Messages that are over and not in the archive yet", "messages"),
+    ("dispatcher_archive_messages_backlog_age_seconds", "Since when the first of them is", "messages_age"),
 )
 """The same of an installation with an archive."""
 
@@ -161,9 +166,12 @@ class InstallationCollector:
                 await store.installation.workers(), len(self._settings.partitioning.all), now_ms
             )
             if store.archive:
-                backlog = await store.installation.to_archive()
-                age = max(0, now_ms - backlog.oldest_ms) / 1000
-                figures |= {"to_archive": backlog.count, "to_archive_age": age}
+                for name, backlog in (
+                    ("to_archive", await store.installation.to_archive()),
+                    ("messages", await store.installation.messages_to_archive()),
+                ):
+                    age = max(0, now_ms - backlog.oldest_ms) / 1000
+                    figures |= {name: backlog.count, f"{name}_age": age}
             return figures | {
                 "refused": await store.refusals.totals(),
                 "certificates": ending,

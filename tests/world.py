@@ -69,7 +69,7 @@ class World:
         self.keys = keys or Keys()
         self.client = client
         call = call or (wire.call if wire else client.execute_command)
-        self._wire = wire
+        self.wire = wire
         self.ledger = Ledger(call, self.keys, options=LedgerOptions(**options), clock=lambda: self.now)
         self.installation = Installation(client, self.keys)
         self.endpoints = Endpoints(client, self.keys)
@@ -163,7 +163,7 @@ class World:
 
     def close(self) -> None:
         """Closes the client and the loop."""
-        if self._wire:
-            self.run(self._wire.close())
+        if self.wire:
+            self.run(self.wire.close())
         self.run(self.client.aclose())
         self._runner.close()

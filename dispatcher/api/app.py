@@ -22,7 +22,7 @@ from dispatcher.api import docs_page, jwks, namirial, qlara, qlara_webhook, send
 from dispatcher.api.enqueuer import Enqueuer
 from dispatcher.api.log_rate import LogRate
 from dispatcher.api.responses import AWAY, ApiParts, Shape, answer
-from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable
+from dispatcher.errors import ArchiveUnavailable, InvalidInput, RedisFull, RedisUnavailable
 from dispatcher.health import PATHS, Health
 from dispatcher.model import StatusChange
 
@@ -86,7 +86,7 @@ class Api(FastAPI):
 
 
 class AwayLog:
-    """Notes calls that met a Redis that is away or full."""
+    """Notes calls that met a Redis that is away or full, or an archive that is away."""
 
     def __init__(self, health: Health, rate: LogRate | None = None) -> None:
         self._health = health
@@ -96,6 +96,10 @@ class AwayLog:
 
     def note(self, error: Exception) -> None:
         """One call was refused because of this error."""
+        if isinstance(error, ArchiveUnavailable):  # what Redis has is answered
+            if calls := self._rate.count("archive"):
+                log.error("api.archive_away", problem=str(error), calls=calls)
+            return
         is_full = isinstance(error, RedisFull)
         if not (is_full or self.is_divided):  # a full Redis still answers reads
             self._health.failed(getattr(error, "why", ""))
@@ -140,6 +144,7 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InvalidInput, _invalid)
     app.add_exception_handler(RedisUnavailable, _away)
+    app.add_exception_handler(ArchiveUnavailable, _away)
     app.add_exception_handler(Exception, _broken)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

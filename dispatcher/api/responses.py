@@ -32,6 +32,7 @@ from dispatcher.store.workspaces import Workspaces
 
 if TYPE_CHECKING:
     from dispatcher.store.across.api_producer import ProducerAcross
+    from dispatcher.store.archive.history import CallbacksAndArchive
 
 NOT_VALID = "the API key is not valid"
 """What is said of every key that opens nothing here: a wrong one, a revoked one, another platform's."""
@@ -47,7 +48,7 @@ class ApiParts:
     """What the API reads and changes."""
 
     messages: Messages
-    callbacks: Callbacks
+    callbacks: "Callbacks | CallbacksAndArchive"
     stats: Stats
     workspaces: Workspaces
     api_keys: ApiKeys

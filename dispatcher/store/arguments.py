@@ -36,6 +36,8 @@ NOT_ARCHIVED, ERASED = "none", "-"
 """What stands for the digest of a callback that the archive does not have, and of one that was erased."""
 WITH_ARCHIVE = 5
 """The number of the data's format (format.py) in which callbacks may be retired."""
+WITH_MESSAGES = 6
+"""The one in which messages may be retired too."""
 
 MOST_OUTCOMES = MOST_LISTED // OF_EACH_OUTCOME
 """Most outcomes of one endpoint in a call of settle."""

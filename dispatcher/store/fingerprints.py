@@ -1,4 +1,4 @@
-"""Which eventIds only the archive has, by what Redis keeps of them: as lua/lib/fingerprints.lua, for another partition's keys."""
+"""Which eventIds and messages only the archive has, by what Redis keeps of them: as lua/lib/fingerprints.lua, for another partition's keys."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,11 @@ def read_tables(found: Mapping[bytes, bytes] | Sequence[bytes]) -> list[Table]:
         if number.isdigit() and len(words) == 4 and all(word.isdigit() for word in words):
             tables.append(Table(int(number), int(words[0]), int(words[3])))
     return tables
+
+
+def id_of_message(uuid: str) -> str:
+    """What stands for a message where an eventId is taken otherwise, which has no blank."""
+    return f" {uuid}"
 
 
 def fingerprint_of(workspace: str, id_: str) -> tuple[int, int]:

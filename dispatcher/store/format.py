@@ -3,8 +3,8 @@
 1 (no number stored): one schedule for all endpoints. 2: one schedule per workspace, digests of 12 bytes. 3: the same, and
 some workspace has subscriptions, which earlier versions do not know: the first one that is added makes it so. 4: the same,
 and some subscription has a client certificate or takes tokens from a server. 5: the same, and
-some callbacks are known by their fingerprints alone, as they are in the archive. Any change
-of what keys hold, or of how scripts use them, takes a new number and a step in lua/migrate.lua.
+some callbacks are known by their fingerprints alone, as they are in the archive. 6: the same, and some messages too. Any
+change of what keys hold, or of how scripts use them, takes a new number and a step in lua/migrate.lua.
 """
 
 import asyncio
@@ -15,18 +15,19 @@ from typing import Any
 import structlog
 
 from dispatcher.errors import HasGrown, OtherFormat, OtherSettings
-from dispatcher.store.arguments import WITH_ARCHIVE
+from dispatcher.store.arguments import WITH_ARCHIVE, WITH_MESSAGES
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import GROWN_INTO
 from dispatcher.store.ledger import Ledger
 
-FORMAT, WITH_SUBSCRIPTIONS, WITH_CREDENTIALS, _ = FORMATS = (2, 3, 4, WITH_ARCHIVE)
-"""What this version writes: without subscriptions, with them, with credentials that not all versions with them know, and with
-callbacks that only the archive has."""
+FORMAT, WITH_SUBSCRIPTIONS, WITH_CREDENTIALS, *_ = FORMATS = (2, 3, 4, WITH_ARCHIVE, WITH_MESSAGES)
+"""What this version writes: without subscriptions, with them, with credentials that not all versions with them know, with
+callbacks that only the archive has, and with such messages."""
 LATER = {
     WITH_SUBSCRIPTIONS: ("subscriptions", "subscriptions.md"),
     WITH_CREDENTIALS: ("client certificates and oauth2", "subscriptions.md"),
     WITH_ARCHIVE: ("archives", "archive.md"),
+    WITH_MESSAGES: ("messages in archives", "archive.md"),
 }
 """What came with each format, and the document about it."""
 AT_ONCE = 1000
@@ -56,9 +57,9 @@ def require_format(found: str, *, archives: bool = False) -> None:
             f"Redis holds data of format {found}, and this version writes format {FORMAT}: run one version at a time "
             "(docs/operations.md, Upgrading)"
         )
-    if found == str(WITH_ARCHIVE) and not archives:
+    if found and int(found) >= WITH_ARCHIVE and not archives:
         raise OtherSettings(
-            "this installation has an archive, which alone knows some callbacks: set DISPATCHER_ARCHIVE_URL as it is for its "
+            "this installation has an archive, which alone knows some callbacks and messages: set DISPATCHER_ARCHIVE_URL as it is for its "
             "workers (docs/archive.md)"
         )
 

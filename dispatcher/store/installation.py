@@ -128,8 +128,8 @@ class Installation:
         async def write(pipe: Any) -> None:
             known, grown, into = (await pipe.get(self._keys.format) or b"").decode().partition(GROWN_INTO)
             pipe.multi()
-            pipe.delete(self._keys.fingerprints, self._keys.to_archive)
-            if known == str(WITH_ARCHIVE):
+            pipe.delete(self._keys.fingerprints, self._keys.to_archive, self._keys.status_due)
+            if known and int(known) >= WITH_ARCHIVE:
                 pipe.set(self._keys.format, f"{WITH_ARCHIVE - 1}{grown}{into}")
 
         with translated(self._url):
@@ -191,6 +191,14 @@ class Installation:
             first = await self._client.xrange(self._keys.to_archive, count=1)
             now_ms = await redis_now_ms(self._client)
         return Backlog(count, int(first[0][0].split(b"-")[0]) if first else now_ms)
+
+    async def messages_to_archive(self) -> Backlog:
+        """What waits for the archive of messages that are over, or have not changed for long."""
+        with translated(self._url):
+            now_ms = await redis_now_ms(self._client)
+            count = await self._client.zcount(self._keys.status_due, "-inf", now_ms)
+            first: Any = await self._client.zrange(self._keys.status_due, 0, 0, withscores=True)
+        return Backlog(count, int(first[0][1]) if count and first else now_ms)
 
     async def memory(self) -> Memory:
         """The memory that Redis uses and may use."""

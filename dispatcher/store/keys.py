@@ -209,6 +209,11 @@ class Keys:
         """Set: fingerprints of callbacks that only the archive has. Retention after the last one of its table."""
         return f"{self.prefix}:fingerprint:{table}:{bucket}"
 
+    @property
+    def status_due(self) -> str:
+        """Zset: `workspace message` of each message that is not in the archive yet -> when to look at it, if there is an archive."""
+        return f"{self.prefix}:status-due"
+
     def status(self, workspace: str, uuid: str) -> str:
         """String: what is known about a message (message_record.py). STATUS_RETENTION_SECONDS after its last change."""
         return f"{self.prefix}:status:{workspace}:{uuid}"

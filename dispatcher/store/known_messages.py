@@ -6,7 +6,7 @@ from typing import Any
 from dispatcher.errors import InvalidInput
 from dispatcher.model import StatusChange
 from dispatcher.store.connection import translated
-from dispatcher.store.fingerprints import Table, look_ups, read_tables
+from dispatcher.store.fingerprints import Table, id_of_message, look_ups, read_tables
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Argument, PartitionWire
 
@@ -38,9 +38,14 @@ class KnownMessages:
     async def _or_retired(
         self, changes: Sequence[StatusChange], known: Sequence[bool], tables: Sequence[Table]
     ) -> list[bool]:
-        """The same, with those whose eventId has a fingerprint."""
+        """The same, with those whose eventId or message has a fingerprint."""
         of_each = [
-            [] if is_known else look_ups(self._keys, tables, one.workspace, one.event_id)
+            []
+            if is_known
+            else [
+                *look_ups(self._keys, tables, one.workspace, one.event_id),
+                *look_ups(self._keys, tables, one.workspace, id_of_message(one.message.uuid)),
+            ]
             for one, is_known in zip(changes, known, strict=True)
         ]
         replies = iter(await self._all([command for commands in of_each for command in commands]))

@@ -19,6 +19,7 @@ from dispatcher.store.arguments import (
     HINT_MS,
     NOTHING_SAID,
     WITH_ARCHIVE,
+    WITH_MESSAGES,
     Id,
     LedgerOptions,
     Room,
@@ -29,6 +30,7 @@ from dispatcher.store.arguments import (
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated, without_script
 from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.messages_to_archive import Leaving
 from dispatcher.store.queue import Between
 from dispatcher.store.replies import (
     Accepted,
@@ -194,6 +196,18 @@ class Ledger:
         """
         flat = [value for (workspace, id_), entry in callbacks for value in (workspace, id_, entry)]
         reply, _ = await self._run("retire", token, WITH_ARCHIVE, len(callbacks), *flat, *notes)
+        if reply[0] == b"not_leader":
+            raise NotLeader
+        return int(reply[2]) if reply[0] == b"retired" else None
+
+    async def retire_messages(self, token: str, messages: Sequence[Leaving]) -> int | None:
+        """Takes messages that the archive has out of the message store, or says when it is to look at them next.
+
+        One whose record is another one now is left alone. Returns how many were retired; None: the data's format does not
+        allow it yet. Raises NotLeader, RedisUnavailable.
+        """
+        flat = [value for one in messages for value in one.arguments()]
+        reply, _ = await self._run("retire_messages", token, WITH_MESSAGES, *flat)
         if reply[0] == b"not_leader":
             raise NotLeader
         return int(reply[2]) if reply[0] == b"retired" else None

@@ -33,6 +33,12 @@ READ_ON = ("RCS", "WHATSAPP")
 """Channels on which a message can be read."""
 MAX_TOLD = 16_000
 """Bytes of details per status change; above that, `provider` is dropped, and `reference` too if still needed."""
+RANKS = {
+    "u": -1, "c": 0, "q": 10, "p": 20, "m": 30, "s": 40, "b": 40, "d": 100, "f": 100, "n": 100, "e": 100, "j": 100, "r": 110,
+}  # fmt: skip
+"""By the letters of statuses; as lua/lib/message_steps.lua has them."""
+FINAL = 100
+"""The rank from which on no other may follow, but for READ after DELIVERED."""
 OF_THE_STATUS = ("error_code", "error_message")
 """Fields of one status only: the next status does not inherit them."""
 MAX_SENT_MS = 9_999_999_999_999
@@ -102,6 +108,14 @@ def details_of(change: StatusChange) -> Details:
         error.code if error else "",
         (error.message or "") if error else "",
     )
+
+
+def may_follow(status: Status, other: Status) -> bool:
+    """Whether another status may follow one, as lua/lib/message_steps.lua decides it for one that has not been."""
+    before, after = RANKS[LETTERS[status]], RANKS[LETTERS[other]]
+    if before >= FINAL:
+        return status is Status.DELIVERED and other is Status.READ
+    return after > before or (after == before and status is not other)
 
 
 class Head(msgspec.Struct, frozen=True):

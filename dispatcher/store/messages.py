@@ -111,9 +111,12 @@ class Messages:
 
     async def recipients(self, workspace: str, campaign: str, skip: int, count: int) -> list[StoredMessage]:
         """A page of a campaign's messages, in order of their first status change; forgotten ones are left out."""
+        return await self.get_many(workspace, await self.recipient_ids(workspace, campaign, skip, count))
+
+    async def recipient_ids(self, workspace: str, campaign: str, skip: int, count: int) -> list[str]:
+        """The uuids of a page of a campaign's messages, in order of their first status change."""
         key = self._keys.status_recipients(workspace, campaign)
-        uuids = await self._reader.ask("LRANGE", key, skip, skip + count - 1)
-        return await self.get_many(workspace, texts(uuids))
+        return texts(await self._reader.ask("LRANGE", key, skip, skip + count - 1))
 
     async def sent_between(
         self,

@@ -26,6 +26,7 @@ NAMES = (
     "replay",
     "requeue",
     "retire",
+    "retire_messages",
     "retry",
     "settle",
     "stop",

@@ -16,6 +16,8 @@ from dispatcher.values import MAX_COST, is_deep
 
 MAX_DIGITS = 12
 """Digits of a count; we never write a longer one."""
+DAMAGED = ValueError, ArithmeticError, LookupError, TypeError, struct.error, msgspec.MsgspecError
+"""What reading a damaged record raises."""
 
 log = structlog.get_logger()
 
@@ -78,13 +80,14 @@ def _changed_ms(message: StoredMessage) -> int:
 def stored(uuid: str, raw: bytes) -> StoredMessage | None:
     """Parses a message's record. An unreadable one is logged and gives None, so that it does not hide others."""
     try:
-        return _message(uuid, read_record(raw))
-    except (ValueError, ArithmeticError, LookupError, TypeError, struct.error, msgspec.MsgspecError):
+        return message_of(uuid, read_record(raw))
+    except DAMAGED:
         log.error("status.unreadable", message=uuid)
         return None
 
 
-def _message(uuid: str, record: MessageRecord) -> StoredMessage:
+def message_of(uuid: str, record: MessageRecord) -> StoredMessage:
+    """A message, from its record. Raises ValueError or ArithmeticError for a damaged one."""
     told = record.details
     return StoredMessage(
         uuid,

@@ -15,6 +15,7 @@ from dispatcher.store.archive.archived_callback import ArchivedCallback, Id, Kep
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.to_archive import ToArchive
+from dispatcher.worker.message_archiver import MessageArchiver
 from dispatcher.worker.metrics import Metrics
 
 BATCH = 1000
@@ -33,7 +34,7 @@ log = structlog.get_logger()
 
 
 class Archiver:
-    """One partition's. `lease` gives the token of who may retire, None while that is another one; `about` names the
+    """One partition's; `messages` takes its messages. `lease` gives the token of who may retire, None while that is another one; `about` names the
     partition in the log.
 
     `allow` makes sure that every worker knows what is retired; it raises OtherFormat while one does not. `after_ms`: how long what
@@ -51,6 +52,7 @@ class Archiver:
         allow: Callable[[], Awaitable[None]],
         after_ms: int,
         keep_days: int | None = None,
+        messages: MessageArchiver | None = None,
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -61,6 +63,7 @@ class Archiver:
         self._metrics = metrics
         self._about = about
         self._keep_days = keep_days
+        self._messages = messages
         self._dropped_at = -DROP_SECONDS
         self._is_ready = False
         """Whether the archive has its tables."""
@@ -72,8 +75,7 @@ class Archiver:
         while not stopping.is_set():
             try:
                 token = await self._lease()
-                taken = await self._take(token) if token else 0
-                pause = 0 if taken == BATCH else LOOK_SECONDS
+                pause = 0 if token and await self._take(token) else LOOK_SECONDS
             except (RedisUnavailable, NotLeader):  # intake says so
                 pause = LOOK_SECONDS
             except Exception as error:  # what is noted stays noted
@@ -82,15 +84,26 @@ class Archiver:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
 
-    async def _take(self, token: str) -> int:
-        """Takes one batch; returns how many notes that was."""
+    async def _take(self, token: str) -> bool:
+        """Takes a batch of callbacks, and one of messages; returns whether there may be more."""
         if not self._is_ready:
             await self._make_ready()
         if self._keep_days is not None and time.monotonic() - self._dropped_at >= DROP_SECONDS:
             today = await self._source.now_ms() // DAY_MS
             await self._archive.drop_days(today - self._keep_days)
             self._dropped_at = time.monotonic()
-        noted = await self._source.batch(await self._source.now_ms() - self._after_ms, BATCH)
+        now_ms = await self._source.now_ms()
+        noted = await self._take_callbacks(token, now_ms)
+        if not self._messages:
+            return noted == BATCH
+        messages = await self._messages.take(token, now_ms, self._allow)
+        if messages.put:
+            self._note_success()
+        return BATCH in (noted, messages.looked_at)
+
+    async def _take_callbacks(self, token: str, now_ms: int) -> int:
+        """Takes one batch; returns how many notes that was."""
+        noted = await self._source.batch(now_ms - self._after_ms, BATCH)
         if not noted.notes:
             return 0
         await self._allow()

@@ -52,6 +52,7 @@ class Metrics:
         """Endpoints that paused (opened) and recovered (closed)."""
         self.redis_errors = 0
         self.archived = 0
+        self.archived_messages = 0
         """Callbacks that were put into the archive."""
         self.archive_errors = 0
         """Batches that the archive did not take."""

@@ -18,11 +18,20 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
     """What is found; nothing without an archive. `after_seconds`: how long what has ended stays in Redis first."""
     if store.archive is None:
         return []
-    backlog, now_ms = await store.installation.to_archive(), await store.installation.now_ms()
-    waits = tables.counted(
-        backlog.count, "ended callback has not gone there yet", "ended callbacks have not gone there yet"
+    callbacks, messages = (
+        await store.installation.to_archive(),
+        await store.installation.messages_to_archive(),
     )
-    behind = f"{waits}, the first since {iso(backlog.oldest_ms)}" if backlog.count else waits
+    now_ms, oldest_ms = await store.installation.now_ms(), min(callbacks.oldest_ms, messages.oldest_ms)
+    waits = " and ".join(
+        [
+            tables.counted(callbacks.count, "ended callback", "ended callbacks"),
+            tables.counted(
+                messages.count, "message has not gone there yet", "messages have not gone there yet"
+            ),
+        ]
+    )
+    behind = f"{waits}, the first since {iso(oldest_ms)}" if callbacks.count or messages.count else waits
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             version = await store.archive.version()
@@ -35,7 +44,7 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
     if not version:
         advice = "start a worker with this setting, or run `dispatcher archive migrate`"
         return [Finding(NAME, Verdict.WARNING, f"it has no tables yet; {behind}", advice)]
-    if now_ms - backlog.oldest_ms > LATE_MS + after_seconds * 1000:
+    if now_ms - oldest_ms > LATE_MS + after_seconds * 1000:
         advice = "is a worker alive? its log says `archive.away` and why"
         return [Finding(NAME, Verdict.WARNING, behind, advice)]
     return [Finding(NAME, Verdict.OK, f"it answers; {behind}")]

@@ -11,6 +11,8 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.endpoint_name import event_id_of
 from dispatcher.rules.outcomes import State
 from dispatcher.store.archive.archive import After
+from dispatcher.store.archive.messages import Wanted as ArchivedBy
+from dispatcher.store.archive.read_messages import pages
 from dispatcher.store.archive.which import Which
 from dispatcher.store.entry import Entry
 from dispatcher.store.traces import Traces, Wanted, bare, written
@@ -37,13 +39,16 @@ class Counts:
     """Entries in `rejected`."""
     archived: int = 0
     """Callbacks in the archive."""
+    archived_messages: int = 0
+    """Messages in the archive."""
     sending: int = 0
     """Callbacks that are being sent: they stay until the next run."""
 
     @property
     def total(self) -> int:
         """How many things these are in all, without what stays."""
-        return self.queued + self.callbacks + self.messages + self.rejected + self.archived
+        in_archive = self.archived + self.archived_messages
+        return self.queued + self.callbacks + self.messages + self.rejected + in_archive
 
 
 async def count(store: wiring.Store, wanted: Wanted) -> Counts:
@@ -120,6 +125,11 @@ class _Erasing:
         found: set[str] = set()
         for place in self._places:
             found |= await place.messages_to(self._workspace, number)
+        if self._archive:
+            for one in written(number):
+                wanted = ArchivedBy(self._workspace, f"phone:{one}")
+                async for page in pages(self._archive.messages, wanted, PAGE):
+                    found |= {row.uuid for row in page}
         return found
 
     async def _of_message(self, uuid: str) -> None:
@@ -140,6 +150,8 @@ class _Erasing:
                 is_known, lists = True, lists | dict.fromkeys(found)
         if self._is_dry or not left:
             self.counts.messages += is_known
+        if self._is_dry:
+            self.counts.archived_messages += await self._kept([uuid])
         if self._is_dry or left:
             return
         for place in self._places:
@@ -147,13 +159,23 @@ class _Erasing:
         if self._wanted.number is not None:  # its record may be gone, and its list not
             lists |= {("phone", one): None for one in written(self._wanted.number)}
         where = [(uuid, kind, which) for kind, which in lists] + [(uuid, "record", "")]
+        if self._archive:  # first, so that what the archiver has read meanwhile is not put any more
+            erased = await self._archive.messages.erase(self._workspace, [uuid], self._day)
+            self.counts.archived_messages += erased
         await self._store.ledger.unlist(self._workspace, where)
+
+    async def _kept(self, uuids: Sequence[str]) -> int:
+        """How many of these messages the archive has."""
+        if not self._archive:
+            return 0
+        return len({one.uuid for one in await self._archive.messages.get(self._workspace, uuids)})
 
     async def _of_workspace(self) -> None:
         for place in self._places:
             async for ids in place.ids(self._workspace):
                 await self._callbacks(ids)
         await self._archived_of_workspace()
+        await self._archived_messages_of_workspace()
         for place in self._places:
             async for keys in place.keys_of_messages(self._workspace):
                 self.counts.messages += sum(place.is_record(self._workspace, key) for key in keys)
@@ -172,6 +194,16 @@ class _Erasing:
                 await self._callbacks([one.id for one in found])
             if after is None:
                 return
+
+    async def _archived_messages_of_workspace(self) -> None:
+        if not self._archive:
+            return
+        if self._is_dry:
+            self.counts.archived_messages = await self._archive.messages.count(self._workspace)
+            return
+        while uuids := await self._archive.messages.some(self._workspace, PAGE):
+            erased = await self._archive.messages.erase(self._workspace, uuids, self._day)
+            self.counts.archived_messages += erased
 
     async def _callbacks(self, ids: Sequence[str]) -> set[str]:
         """Cancels those that wait, and erases those that have ended; returns those that stay because they are being sent."""

@@ -27,6 +27,7 @@ WORDS = {
     "waiting": "  of these waiting: cancelled first",
     "archived": "callbacks in the archive",
     "messages": "messages in the message store",
+    "archived_messages": "messages in the archive",
     "rejected": "rejected entries",
 }
 
@@ -41,8 +42,8 @@ def phone(
 ) -> None:
     """Erase all that is known of the messages to a phone number.
 
-    They are found by their records in Redis, however the number is written there; those of which only the archive
-    knows have no number: erase these by message.
+    They are found by their records in Redis, however the number is written there, and in the archive as it was given,
+    or with + or 00 before it, or neither.
 
     Example:
 

@@ -28,7 +28,7 @@ class Scene:
 
     def __init__(self, redis_url: str, run: Run) -> None:
         client = redis.asyncio.Redis.from_url(redis_url)
-        wire = self._wire = Wire(client)
+        wire = self.wire = Wire(client)
         self.world = World(client, wire, runner=run.runner, archives=True)
         self.world.lead()
         self.metrics = Metrics()
@@ -52,7 +52,7 @@ class Scene:
 
     async def close(self) -> None:
         """Closes the connections to Redis."""
-        await self._wire.close()
+        await self.wire.close()
         await self.world.client.aclose()
 
     def end(self, *ids: str, outcome: Outcome | None = None, size: int = 20) -> None:
@@ -111,7 +111,7 @@ def test_everything_that_ended(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_nobody_pays_without_an_archive(scene: Scene, run: Run) -> None:
     """Without an archive nothing is noted."""
-    plain = World(scene.world.client, scene._wire, runner=run.runner)
+    plain = World(scene.world.client, scene.wire, runner=run.runner)
     plain.lead()
     plain.accept(callback("e1"))
     [one] = plain.claim().callbacks

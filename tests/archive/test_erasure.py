@@ -11,7 +11,9 @@ import redis
 
 from dispatcher.errors import NotFound, RedisUnavailable
 from dispatcher.rules.outcomes import Delivered, Failed, Retry
+from dispatcher.store import message_record
 from dispatcher.store.archive.archived_callback import Kept
+from dispatcher.store.archive.archived_message import ArchivedMessage, archived
 from dispatcher.store.archive.which import Which
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.keys import endpoint_id
@@ -28,6 +30,7 @@ from tests.messages import RETENTION_MS, change, tell
 from tests.world import TOKEN, World, callback
 
 NUMBER, OTHER = "+233200000001", "+233200000002"
+AT = 1_800_000_000_000
 ENDPOINT = "acme https://a.example:443"
 ENDS = {"delivered": Delivered(), "failed": Failed(), "waiting": Retry(3_600_000)}
 
@@ -268,6 +271,38 @@ def test_what_is_being_sent(scene: Scene) -> None:
     scene.world.settle("e1", one.claim, Failed(), endpoint=ENDPOINT, error="http_500")
     assert Counts(callbacks=1, messages=1) == scene.erase(number=NUMBER)
     assert [] == scene.has(NUMBER)
+
+
+def kept_messages(scene: Scene, *uuids: str) -> set[str]:
+    """Those of the messages that the archive has."""
+
+    async def find(store: wiring.Store) -> set[str]:
+        assert store.archive
+        return {one.uuid for one in await store.archive.messages.get("acme", uuids)}
+
+    return set(scene.do(find))
+
+
+@pytest.mark.parametrize("by", ["number", "message", "workspace"])
+def test_messages_of_the_archive(scene: Scene, by: str) -> None:
+    """Messages that only the archive has are erased too, and are not put again."""
+
+    async def put(store: wiring.Store) -> None:
+        assert store.archive
+        await store.archive.messages.put([message("m1", NUMBER[1:]), message("m2", OTHER)])
+
+    scene.do(put)
+    wanted = {"number": {"number": NUMBER}, "message": {"message": "m1"}, "workspace": {}}[by]
+    assert Counts(archived_messages=2 if by == "workspace" else 1) == scene.erase(**wanted)
+    scene.do(put)
+    assert (set() if by == "workspace" else {"m2"}) == kept_messages(scene, "m1", "m2")
+
+
+def message(uuid: str, number: str) -> ArchivedMessage:
+    """A message that was delivered."""
+    record = b"d" + b"%013d%06d%04d" % (AT, 24, 0)
+    step = message_record.arguments(change("DELIVERED", uuid, dest=number), "zeckta")
+    return archived("acme", uuid, record + bytes(step[5]) + bytes(step[6]), AT, "zeckta")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("broken", ["cancel", "erase", "unlist"])

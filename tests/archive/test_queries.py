@@ -2,24 +2,36 @@
 
 import re
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from dispatcher.store.archive.archived_message import ArchivedMessage
 from dispatcher.store.archive.sqlite import SqliteArchive
 from tests.archive.conftest import Run
 from tests.archive.test_archives import DAY, callback
+from tests.archive.test_messages import made
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "archive.md"
-QUERIES = re.findall(r"```sql\n(.*?);\n```", DOCUMENT.read_text(), re.DOTALL)
-COLUMNS = [
-    name
-    for names in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", DOCUMENT.read_text(), re.MULTILINE)
-    for name in re.findall(r"`(\w+)`", names)
-]
+OF_CALLBACKS, _, OF_MESSAGES = DOCUMENT.read_text().partition("### Messages by SQL")
+
+
+def queries(text: str) -> list[str]:
+    """Those of a part of the document."""
+    return re.findall(r"```sql\n(.*?);\n```", text, re.DOTALL)
+
+
+def columns(text: str) -> list[str]:
+    """Those of a table of it."""
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
+    return [name for names in rows for name in re.findall(r"`(\w+)`", names)]
+
+
+QUERIES = queries(OF_CALLBACKS)
+COLUMNS = columns(OF_CALLBACKS)
 
 
 def rows(run: Run, request: pytest.FixtureRequest, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -93,3 +105,46 @@ def test_queries(filled: Run, request: pytest.FixtureRequest, number: int) -> No
         3,
     ]
     assert expected[number] == len(found), found
+
+
+def told(number: int, status: str, **of: str) -> ArchivedMessage:
+    """A message of that number."""
+    at = DAY * 86_400_000 + number
+    history = f"s{at} {status}{at + 1500}"
+    return made(f"m{number}", sent_ms=at, kept_ms=at, history=history, **of)
+
+
+@pytest.fixture
+def with_messages(filled: Run) -> Run:
+    """An archive with messages too."""
+    some = [
+        told(0, "d", campaign="spring", network="MTN", cost="0.05", currency="GHS", segments="2"),
+        told(1, "f", campaign="spring", network="MTN", cost="0.10", currency="GHS", error_code="E1"),
+        told(2, "d", network="Vodafone"),
+    ]
+    filled(filled.archive.messages.put(some))
+    return filled
+
+
+def test_the_view_of_messages(with_messages: Run, request: pytest.FixtureRequest) -> None:
+    """The same of messages."""
+    names, found = rows(with_messages, request, "SELECT * FROM messages ORDER BY message_id")
+    assert columns(OF_MESSAGES) == names
+    assert (
+        "acme", "m0", None, "SMS", "", "+1", "DELIVERED", "2026-02-16 00:00:00.000", "2026-02-16 00:00:01.500", 1.5,
+        2, None, 0.05, "GHS", "MTN", "spring", None, None,
+    ) == found[0]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_queries_about_messages(with_messages: Run, request: pytest.FixtureRequest, number: int) -> None:
+    """Each runs, and finds what is there."""
+    _, found = rows(with_messages, request, queries(OF_MESSAGES)[number])
+    as_text = [tuple(str(one)[:10] if isinstance(one, str | date) else one for one in row) for row in found]
+    expected: list[Any] = [
+        [("DELIVERED", 1), ("FAILED", 1)],
+        [("MTN", 2, 0.5, 1.5), ("Vodafone", 1, 1.0, 1.5)],
+        [("acme", "2026-02-16", "GHS", pytest.approx(0.15)), ("acme", "2026-02-16", None, None)],
+        [("m0", "DELIVERED", "http_500")] * 3 + [("m2", "DELIVERED", "http_500")] * 3,
+    ][number]
+    assert sorted(expected, key=str) == sorted(as_text, key=str)

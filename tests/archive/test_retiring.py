@@ -198,8 +198,8 @@ def test_asked_by_another_partition(scene: Scene) -> None:
     """A partition knows the eventIds that it has retired: a message that began there stays there."""
     scene.end(callback("e1"))
     scene.retire("e1")
-    assert scene._wire
-    known = KnownMessages(scene._wire, scene.keys)
+    assert scene.wire
+    known = KnownMessages(scene.wire, scene.keys)
     asked = [
         StatusChange(
             event_id=id_,
@@ -215,7 +215,7 @@ def test_asked_by_another_partition(scene: Scene) -> None:
 
 def test_a_worker_without_an_archive(scene: Scene) -> None:
     """It gets no lease: it would accept again what it does not know."""
-    plain = World(scene.client, scene._wire, runner=scene._runner)
+    plain = World(scene.client, scene.wire, runner=scene._runner)
     scene.call("delete", scene.keys.intake)
     assert plain.lead("plain") is None
     scene.call("set", scene.keys.format, WITH_ARCHIVE - 1)
@@ -225,7 +225,10 @@ def test_a_worker_without_an_archive(scene: Scene) -> None:
 def test_while_an_earlier_version_works(scene: Scene) -> None:
     """Nothing may be retired while a worker is alive that does not know fingerprints; the line names it."""
     scene.call("set", scene.keys.format, WITH_ARCHIVE - 1)
-    for name, formats in {"new@host/1": FORMATS, "old@host/2": FORMATS[:-1]}.items():
+    for name, formats in {
+        "new@host/1": FORMATS,
+        "old@host/2": FORMATS[: FORMATS.index(WITH_ARCHIVE)],
+    }.items():
         scene.run(scene.ledger.wake(1, name, json.dumps({"format": FORMATS[0], "formats": formats})))
     with pytest.raises(
         OtherFormat, match=r"^worker old@host/2 is of a version that does not know archives.*docs/archive.md"

@@ -32,7 +32,7 @@ def test_previous_redis(scene: Scene) -> None:
 def test_previous_redis_led_without_archive(scene: Scene) -> None:
     """A worker without the setting must not lead the previous Redis."""
     scene.call("set", scene.keys.format, f"{WITH_ARCHIVE} grown into 2")
-    plain = World(scene.client, scene._wire, runner=scene._runner)
+    plain = World(scene.client, scene.wire, runner=scene._runner)
     scene.call("delete", scene.keys.intake)
     assert plain.lead("plain") is None
 
@@ -60,7 +60,7 @@ def test_set_of_wrong_type(scene: Scene) -> None:
 def test_retention_raised(scene: Scene) -> None:
     """What is retired after the retention was raised is known for the new one."""
     day = WEEK_MS // 7
-    short = Scene(scene.client, scene._wire, runner=scene._runner, archives=True, retention_ms=day)
+    short = Scene(scene.client, scene.wire, runner=scene._runner, archives=True, retention_ms=day)
     short.now = scene.now
     short.end(callback("e1"))
     short.retire("e1")

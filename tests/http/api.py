@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import httpx
@@ -18,13 +19,17 @@ from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.outcomes import Attempt, Retry
 from dispatcher.rules.render import RenderOptions, render
 from dispatcher.store.api_keys import PRODUCERS, ApiKeys
-from dispatcher.store.arguments import ToAccept
+from dispatcher.store.archive.archive import Archive
+from dispatcher.store.archive.history import CallbacksAndArchive
+from dispatcher.store.archive.stored_messages import MessagesAndArchive
+from dispatcher.store.arguments import WITH_MESSAGES, LedgerOptions, ToAccept
 from dispatcher.store.audit import Audit, Who
 from dispatcher.store.callbacks import Callbacks
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages import Messages
+from dispatcher.store.messages_to_archive import MessagesToArchive
 from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refused_calls import Refusals
@@ -34,11 +39,14 @@ from dispatcher.store.searches import Searches
 from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspaces import Workspaces
+from dispatcher.worker.message_archiver import MessageArchiver
+from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
 from tests.messages import TOKEN, change, tell
 
 T = TypeVar("T")
 
+WEEK_MS = 604_800_000
 AT = 1_800_000_000_000
 """2027-01-15T08:00:00Z"""
 PLATFORMS = sorted({platform_of(dialect) for dialect in dialects()})
@@ -78,10 +86,16 @@ def messages_of(workspace: str) -> list[StatusChange]:
     ]
 
 
+async def _allowed() -> None:
+    """Every worker knows what is retired."""
+
+
 class Api:
     """The application, asked without sockets; what is behind it is real."""
 
-    def __init__(self, url: str, *, redis_away: bool = False, docs: bool = False) -> None:
+    def __init__(
+        self, url: str, *, redis_away: bool = False, docs: bool = False, archive: Archive | None = None
+    ) -> None:
         self.url = url
         self.keys = Keys()
         self.now = AT + 3_600_000
@@ -108,6 +122,13 @@ class Api:
             webhook_changes_per_minute=1000,
             now_ms=lambda: self.now,
         )
+        self.archive = archive
+        if archive:
+            self.parts = replace(
+                self.parts,
+                messages=MessagesAndArchive(self.parts.messages, archive.messages, WEEK_MS),
+                callbacks=CallbacksAndArchive(Callbacks(self.client, self.keys, url), archive),
+            )
         self.app.state.parts = self.parts
         if not redis_away:
             self.run(self._fill())
@@ -130,9 +151,34 @@ class Api:
 
         return self.run(ask())
 
+    def to_archive(self, *, open_too: bool) -> None:
+        """Takes messages to the archive and out of Redis: those that are over, or all."""
+        assert self.archive
+        ledger = Ledger(
+            self.wire.call, self.keys, options=LedgerOptions(archives=True), clock=lambda: self.now
+        )
+        source = MessagesToArchive(self.wire, self.keys, self.url)
+        # of a week that a record is kept nothing has passed
+        kept_ms = 2 * WEEK_MS + 1000 if open_too else WEEK_MS
+        archiver = MessageArchiver(source, ledger, self.archive.messages, Metrics(), 0, kept_ms)
+
+        async def take() -> None:
+            assert self.archive
+            await self.archive.migrate()
+            await self.client.set(self.keys.format, WITH_MESSAGES)
+            await archiver.take(TOKEN, self.now + (WEEK_MS if open_too else 0), _allowed)
+
+        self.run(take())
+
+    def records(self) -> int:
+        """How many messages Redis has."""
+        return len(self.run(self.client.keys(self.keys.status("*", "*"))))
+
     def close(self) -> None:
         """Closes the connection."""
         self.run(self.parts.refusals.close())
+        if self.archive:
+            self.run(self.archive.aclose())
         self.run(self.wire.close())
         self.run(self.client.aclose())
         self._runner.close()
@@ -158,10 +204,11 @@ class Api:
         self.api_keys["slow"] = text
 
     async def _record(self, workspace: str, dialect: str) -> None:
-        ledger = Ledger(self.client.execute_command, self.keys, clock=lambda: self.now)
+        options = LedgerOptions(archives=self.archive is not None)
+        ledger = Ledger(self.client.execute_command, self.keys, options=options, clock=lambda: self.now)
         await ledger.lead(TOKEN, 10_000_000)
         changes = messages_of(workspace)
-        await tell(ledger, Recorder(604_800_000), changes, dialect)
+        await tell(ledger, Recorder(WEEK_MS), changes, dialect)
         found = await self.parts.workspaces.require(workspace)
         callback = render(changes[2], found, AT, RenderOptions())
         if isinstance(callback, Callback):

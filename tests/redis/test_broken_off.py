@@ -11,14 +11,19 @@ from msgspec.structs import replace
 from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Failed, Outcome, Released, Retry
-from dispatcher.store.arguments import WITH_ARCHIVE, Room, ToAccept
+from dispatcher.store.arguments import WITH_ARCHIVE, WITH_MESSAGES, Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.functions import library
 from dispatcher.store.keys import endpoint_id
+from dispatcher.store.message_record import lists_of
+from dispatcher.store.messages_to_archive import Leaving
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.script_text import NAMES, sha, source
 from dispatcher.store.wire import Wire
+from dispatcher.worker.metrics import Metrics
+from dispatcher.worker.recorder import Recorder
 from tests.leaks import leaked_keys
+from tests.messages import change, tell
 from tests.world import TOKEN, World, callback
 
 A, B, C = (f"acme https://{host}.example:443" for host in "abc")
@@ -302,6 +307,18 @@ def retire(world: World) -> Operation:
     return lambda: world.run(world.ledger.retire(TOKEN, entries, ()))
 
 
+def retire_messages(world: World) -> Operation:
+    """Of one that is over and one that may get another status, each with lists that lead to it."""
+    world.call("set", world.keys.format, WITH_MESSAGES)
+    leaving = []
+    for uuid, what in (("m1", "over"), ("m2", "open")):
+        made = change("DELIVERED", uuid, at_ms=world.now, reference={"key": "order 7"})
+        world.run(tell(world.ledger, Recorder(604_800_000, Metrics()), [made], "namirial"))
+        record = world.call("get", world.keys.status("acme", uuid))
+        leaving.append(Leaving("acme", uuid, record, what, lists_of(record)))
+    return lambda: world.run(world.ledger.retire_messages(TOKEN, leaving))
+
+
 SCENES: Sequence[tuple[str, Callable[[World], Operation]]] = [
     ("accept", accept_first),
     ("accept latest", accept_latest),
@@ -328,6 +345,7 @@ SCENES: Sequence[tuple[str, Callable[[World], Operation]]] = [
     ("forward", forward),
     ("forwarded", forwarded),
     ("retire", retire),
+    ("retire messages", retire_messages),
 ]
 
 

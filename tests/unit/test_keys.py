@@ -38,6 +38,7 @@ PAIRS = {
     "key_of('ended')": KEYS.to_archive,
     "key_of('ended', 'w', 'failed')": KEYS.ended("w", "failed"),
     "key_of('archiver')": KEYS.archiver,
+    "key_of('status-due')": KEYS.status_due,
     "key_of('fingerprints')": KEYS.fingerprints,
     "key_of('fingerprint', 3, 7)": KEYS.fingerprint(3, 7),
     "key_of('status', 'w', 'i')": KEYS.status("w", "i"),

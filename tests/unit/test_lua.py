@@ -16,6 +16,7 @@ from dispatcher.store.arguments import HINT_MS, LedgerOptions, Room, ToAccept
 from dispatcher.store.functions import function_name
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
+from dispatcher.store.messages_to_archive import Leaving
 from dispatcher.store.queue import Between
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.script_text import NAMES, sha, source
@@ -102,6 +103,7 @@ def test_one_method(name: str) -> None:
         "leave",
         "members",
         "retire",
+        "retire_messages",
         "retry",
         "stop",
     ],
@@ -324,6 +326,39 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
             "groups": [
                 [{"workspace": "acme", "id": "e1", "text": b"text"}],
                 [{"note": b"1-1"}, {"note": b"1-2"}],
+            ],
+        },
+    ),
+    "retire_messages": (
+        lambda it: it.retire_messages(
+            "token",
+            [
+                Leaving("acme", "m1", b"text", "over", [("phone", "+1")]),
+                Leaving("acme", "m2", b"", "refused"),
+            ],
+        ),
+        {
+            "token": "token",
+            "format": 6,
+            "groups": [
+                [
+                    {
+                        "workspace": "acme",
+                        "message": "m1",
+                        "text": b"text",
+                        "what": "over",
+                        "number": 1,
+                        "then": [{"kind": "phone", "which": "+1"}],
+                    },
+                    {
+                        "workspace": "acme",
+                        "message": "m2",
+                        "text": b"",
+                        "what": "refused",
+                        "number": 0,
+                        "then": [],
+                    },
+                ],
             ],
         },
     ),

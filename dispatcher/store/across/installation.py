@@ -125,6 +125,11 @@ class InstallationAcross(Installation):
         found = (await self._partitions.everywhere(lambda n: self._at(n).to_archive())).values()
         return Backlog(sum(one.count for one in found), min(one.oldest_ms for one in found))
 
+    async def messages_to_archive(self) -> Backlog:
+        """As Installation.messages_to_archive, likewise."""
+        found = (await self._partitions.everywhere(lambda n: self._at(n).messages_to_archive())).values()
+        return Backlog(sum(one.count for one in found), min(one.oldest_ms for one in found))
+
     async def memory(self) -> Memory:
         """The memory of all servers, added; no limit if one of them has none."""
         one_of_each = [some[0] for some in self._partitions.by_node().values()]

@@ -82,19 +82,19 @@ class MessagesAcross(Messages):
                 counts[status] = counts.get(status, 0) + count
         return Campaign(campaign, min(one.started_ms for one in known), counts)
 
-    async def recipients(self, workspace: str, campaign: str, skip: int, count: int) -> list[StoredMessage]:
-        """As Messages.recipients; those of one partition after those of another."""
+    async def recipient_ids(self, workspace: str, campaign: str, skip: int, count: int) -> list[str]:
+        """As Messages.recipient_ids; those of one partition after those of another."""
         places = await self._partitions.of(workspace)
         if len(places) == 1:
-            return await self._at(places[0]).recipients(workspace, campaign, skip, count)
-        found: list[StoredMessage] = []
+            return await self._at(places[0]).recipient_ids(workspace, campaign, skip, count)
+        found: list[str] = []
         for n in places:
             length = await self._recipients_in(n, workspace, campaign)
             taken = max(0, min(count, length - skip))
             if taken:
-                found += await self._at(n).recipients(workspace, campaign, skip, taken)
+                found += await self._at(n).recipient_ids(workspace, campaign, skip, taken)
             skip, count = max(0, skip - length), count - taken
-        return [*newest(found).values()]
+        return list(dict.fromkeys(found))
 
     async def readers(self, workspace: str) -> list[MessageReader]:
         """As Messages.readers."""

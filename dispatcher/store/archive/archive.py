@@ -7,6 +7,7 @@ from dispatcher.errors import OtherFormat
 from dispatcher.model import LETTERS
 from dispatcher.rules.outcomes import ENDS
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
+from dispatcher.store.archive.messages import ArchivedMessages
 from dispatcher.store.archive.which import Which
 
 _CASES = " ".join(f"WHEN '{letter}' THEN '{one.value}'" for one, letter in LETTERS.items())
@@ -28,7 +29,11 @@ class Page(NamedTuple):
 
 
 class Archive(Protocol):
-    """Keeps callbacks that have ended. Every method raises ArchiveUnavailable."""
+    """Keeps callbacks that have ended, and messages. Every method raises ArchiveUnavailable."""
+
+    @property
+    def messages(self) -> ArchivedMessages:
+        """Its messages."""
 
     async def version(self) -> int:
         """The number of its schema; 0: it has no tables. Raises OtherFormat if it is newer than this program."""
@@ -76,7 +81,7 @@ class Archive(Protocol):
     async def drop_days(self, before: int) -> int:
         """Forgets what ended, or was erased, before a day (its number since 1970, UTC).
 
-        Returns how many callbacks, or days with callbacks, that were.
+        Returns how many callbacks and messages, or days with these, that were.
         """
 
     async def aclose(self) -> None:

@@ -18,8 +18,10 @@ from dispatcher.errors import ArchiveUnavailable, InvalidInput
 from dispatcher.store.archive import postgres_erased, postgres_rows, postgres_schema
 from dispatcher.store.archive.archive import NO_TABLES, After, Page, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
+from dispatcher.store.archive.archived_message import ArchivedMessage
 from dispatcher.store.archive.postgres_days import DAY_MS, drop_days, make_days, start_of, time_of
 from dispatcher.store.archive.postgres_ends import ends
+from dispatcher.store.archive.postgres_messages import PostgresMessages
 from dispatcher.store.archive.postgres_rows import NAMES, OF_WORKSPACE, READ, WANTED, columns, read
 from dispatcher.store.archive.postgres_schema import Connection
 from dispatcher.store.archive.which import Which
@@ -42,6 +44,8 @@ class PostgresArchive:
 
     def __init__(self, url: str, shown: str) -> None:
         """`shown` names it in error texts, without a password."""
+        self.messages = PostgresMessages(self._run, self._prepare_messages)
+        """As Archive.messages."""
         self._url = url
         self._shown = shown
         self._connection: Connection | None = None
@@ -204,11 +208,20 @@ class PostgresArchive:
         names = {("workspace", one.workspace) for one in callbacks}
         names |= {("event_type", one.event_type) for one in callbacks}
         endpoints = {("endpoint", one.endpoint, one.endpoint_name) for one in callbacks}
-        for table, *of in sorted((names | endpoints) - self._numbers.keys()):
+        await self._make(db, names | endpoints, {one.ended_ms // DAY_MS for one in callbacks})
+
+    async def _prepare_messages(self, db: Connection, messages: Sequence[ArchivedMessage]) -> dict[str, int]:
+        """The same for messages; returns the numbers of workspaces."""
+        names: set[tuple[str, ...]] = {("workspace", one.workspace) for one in messages}
+        await self._make(db, names, {one.kept_ms // DAY_MS for one in messages})
+        return {name: self._numbers[table, name] for table, name in names}
+
+    async def _make(self, db: Connection, names: set[tuple[str, ...]], days: set[int]) -> None:
+        for table, *of in sorted(names - self._numbers.keys()):
             self._numbers[table, *of] = await postgres_rows.number(db, table, of)
-        if days := {one.ended_ms // DAY_MS for one in callbacks} - self._days:
-            await make_days(db, days)
-            self._days |= days
+        if missing := days - self._days:
+            await make_days(db, missing)
+            self._days |= missing
 
     async def _make_ahead(self, day: int) -> None:
         """Makes the partitions of the days after this one, so that nothing waits for that when they come; or tries again later."""

@@ -13,8 +13,10 @@ from dispatcher.store.archive.postgres_schema import LOCK, Connection
 
 DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TABLE = "callback_%Y_%m_%d"
-"""The name of a day's partition."""
+TABLES = ("callback", "message", "message_key")
+"""Those that have a partition for each day."""
+DAY = "_%Y_%m_%d"
+"""The end of its name."""
 LOCK_TIMEOUT = "500ms"
 """Longest wait for a lock; shorter than the second after which PostgreSQL ends one of two that wait for each other."""
 
@@ -31,23 +33,25 @@ def start_of(day: int) -> datetime:
 
 async def make_days(db: Connection, days: Collection[int]) -> None:
     """Makes the partitions of those days that have none. Raises LockNotAvailable if others' locks are in the way."""
-    if {_table(day) for day in days} <= await _tables(db):
+    wanted = {_name(table, day): (table, day) for day in sorted(days) for table in TABLES}
+    if wanted.keys() <= await _partitions(db):
         return
     await db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-    found = await _tables(db)
-    for day in sorted(days):
-        if (name := _table(day)) not in found:
-            await db.execute(f"CREATE TABLE dispatcher.{name} (LIKE dispatcher.callback INCLUDING ALL)")
+    found = await _partitions(db)
+    for name, (table, day) in wanted.items():
+        if name not in found:
+            await db.execute(f"CREATE TABLE dispatcher.{name} (LIKE dispatcher.{table} INCLUDING ALL)")
             await db.execute(
-                f"ALTER TABLE dispatcher.callback ATTACH PARTITION dispatcher.{name}"
+                f"ALTER TABLE dispatcher.{table} ATTACH PARTITION dispatcher.{name}"
                 f" FOR VALUES FROM ('{start_of(day).isoformat()}') TO ('{start_of(day + 1).isoformat()}')"
             )
 
 
 async def drop_days(db: Connection, before: int) -> int:
-    """Drops the partitions of all days before one, and returns how many; none while a query uses them."""
-    old = sorted(name for name in await _tables(db) if name < _table(before))
+    """Drops the partitions of all days before one, and returns how many days; none while a query uses them."""
+    ends = _name("", before)
+    old = sorted(name for name in await _partitions(db) if name[-len(ends) :] < ends)
     try:
         async with db.transaction():
             await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
@@ -55,17 +59,18 @@ async def drop_days(db: Connection, before: int) -> int:
                 await db.execute(f"DROP TABLE IF EXISTS dispatcher.{name}")
     except LockNotAvailable:
         return 0
-    return len(old)
+    return len({name[-len(ends) :] for name in old})
 
 
-def _table(day: int) -> str:
-    return start_of(day).strftime(TABLE)
+def _name(table: str, day: int) -> str:
+    return table + start_of(day).strftime(DAY)
 
 
-async def _tables(db: Connection) -> set[str]:
+async def _partitions(db: Connection) -> set[str]:
     """The names of all partitions."""
     found = await db.execute(
         "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
-        " WHERE inhparent = 'dispatcher.callback'::regclass"
+        " WHERE inhparent = ANY(%s::regclass[])",
+        [[f"dispatcher.{table}" for table in TABLES]],
     )
     return {name for (name,) in await found.fetchall()}

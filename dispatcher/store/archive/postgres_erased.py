@@ -15,8 +15,8 @@ WANTED = "unnest(%s::text[], %s::text[], %s::bigint[]) AS wanted (workspace, id,
 FOUND = f"{WANTED} JOIN dispatcher.workspace ON workspace.name = wanted.workspace"
 
 
-async def erase(db: Connection, ids: Collection[Id], day: int) -> int:
-    """As Archive.erase."""
+async def remember_erased(db: Connection, ids: Collection[Id], day: int) -> None:
+    """Keeps the fingerprints of what is erased; until the transaction ends nothing is put."""
     await db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     await db.execute(
         "INSERT INTO dispatcher.workspace (name) SELECT DISTINCT unnest(%s::text[]) ON CONFLICT DO NOTHING",
@@ -27,6 +27,11 @@ async def erase(db: Connection, ids: Collection[Id], day: int) -> int:
         f" SELECT DISTINCT workspace.number, wanted.fingerprint, %s::int FROM {FOUND} ON CONFLICT DO NOTHING",
         [day, *_columns(ids)],
     )
+
+
+async def erase(db: Connection, ids: Collection[Id], day: int) -> int:
+    """As Archive.erase."""
+    await remember_erased(db, ids, day)
     deleted = await db.execute(
         f"DELETE FROM dispatcher.callback USING {FOUND} WHERE callback.workspace = workspace.number AND callback.id = wanted.id",
         _columns(ids),

@@ -4,11 +4,12 @@ from typing import Any
 
 import psycopg
 
+from dispatcher.store.archive import postgres_messages_schema
 from dispatcher.store.archive.archive import STATUS, known_version
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-VERSION = 2
+VERSION = 3
 LOCK = 0x64697370
 """The advisory lock of whoever makes tables."""
 
@@ -54,6 +55,8 @@ CREATE TABLE IF NOT EXISTS dispatcher.erased (
 );
 """
 """What version 2 added."""
+SINCE_1 = f"{ERASED} {postgres_messages_schema.SCHEMA} {postgres_messages_schema.VIEW}"
+"""What later versions than the first one have besides."""
 VIEW = f"""
 CREATE VIEW dispatcher.history AS
 SELECT workspace.name AS workspace, split_part(callback.id, '.', 1) AS event_id, split_part(callback.id, '.', 2) AS subscription,
@@ -82,10 +85,10 @@ async def migrate(db: Connection) -> int:
     found = await version(db)
     if not found:
         await db.execute(SCHEMA)
-        await db.execute(ERASED)
         await db.execute(VIEW)
+        await db.execute(SINCE_1)
         await db.execute("INSERT INTO dispatcher.archive VALUES (%s)", [VERSION])
     elif found < VERSION:
-        await db.execute(ERASED)
+        await db.execute(SINCE_1)
         await db.execute("UPDATE dispatcher.archive SET version = %s", [VERSION])
     return VERSION

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from dispatcher.errors import ArchiveUnavailable
+from dispatcher.store.archive import sqlite_messages
 from dispatcher.store.archive.archive import NO_TABLES, STATUS, After, Page, known_version, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.erased import fingerprint
 from dispatcher.store.archive.sqlite_ends import ends
+from dispatcher.store.archive.sqlite_messages import SqliteMessages
 from dispatcher.store.archive.which import Which
 
 T = TypeVar("T")
 
-VERSION = 2
+VERSION = 3
 BUSY_SECONDS = 5.0
 """How long a call waits for another process that writes."""
 AT_ONCE = 200
@@ -65,6 +67,8 @@ CREATE TABLE IF NOT EXISTS erased (
 ) WITHOUT ROWID;
 """
 """Since version 2."""
+SINCE_1 = f"{ERASED} {sqlite_messages.SCHEMA} {sqlite_messages.VIEW}"
+"""What later versions than the first one have besides."""
 VIEW = f"""
 CREATE VIEW history AS
 SELECT workspace.name AS workspace,
@@ -107,6 +111,8 @@ class SqliteArchive:
     """One file. Its calls run in a thread, one after the other."""
 
     def __init__(self, path: Path) -> None:
+        self.messages = SqliteMessages(self._run)
+        """As Archive.messages."""
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
         self._connection: sqlite3.Connection | None = None
@@ -237,10 +243,10 @@ def _migrate(db: sqlite3.Connection) -> int:
     found = _version(db)
     if not found:
         db.executescript(
-            f"BEGIN IMMEDIATE; {SCHEMA} {ERASED} {VIEW} INSERT INTO archive VALUES ({VERSION}); COMMIT"
+            f"BEGIN IMMEDIATE; {SCHEMA} {VIEW} {SINCE_1} INSERT INTO archive VALUES ({VERSION}); COMMIT"
         )
     elif found < VERSION:
-        db.executescript(f"BEGIN IMMEDIATE; {ERASED} UPDATE archive SET version = {VERSION}; COMMIT")
+        db.executescript(f"BEGIN IMMEDIATE; {SINCE_1} UPDATE archive SET version = {VERSION}; COMMIT")
     return VERSION
 
 
@@ -286,7 +292,8 @@ def _erased(db: sqlite3.Connection, ids: Collection[Id]) -> set[Id]:
 
 def _drop_days(db: sqlite3.Connection, before: int) -> int:
     db.execute("DELETE FROM erased WHERE day < ?", [before])
-    return db.execute("DELETE FROM callback WHERE ended_ms < ?", [before * DAY_MS]).rowcount
+    messages = sqlite_messages.drop_days(db, before)
+    return messages + db.execute("DELETE FROM callback WHERE ended_ms < ?", [before * DAY_MS]).rowcount
 
 
 def _values(one: ArchivedCallback) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ redis.call('DEL', PREFIX .. 'never') -- works when Redis is full: the first writ
 local token, lease_ms, is_full, renews, with_archive = take(5)
 -- what was retired is not known to a worker without an archive: it would be accepted again
 local format = string.match(redis.call('GET', key_of('format')) or '', '^%d+')
-if not ARCHIVES and format == with_archive then return { 'following', now } end
+if not ARCHIVES and (tonumber(format) or 0) >= with_archive + 0 then return { 'following', now } end
 local holder = redis.call('GET', key_of('intake'))
 if holder and holder ~= token or not holder and renews == '1' then return { 'following', now } end
 if lease_ms == '0' then

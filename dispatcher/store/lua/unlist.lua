@@ -9,6 +9,7 @@
 -- include prologue
 -- include guard
 -- include message_steps
+-- include leaving_lists
 redis.call('DEL', PREFIX .. 'never')
 local workspace = take(1)
 local records = 0
@@ -23,20 +24,6 @@ local function leave_campaign(message, campaign, status)
   end
 end
 
--- One function for each kind of place.
-local function leave_phone(message, number)
-  redis.call('ZREM', key_of('status-phone', workspace, number), message)
-end
-local function leave_reference(message, digest)
-  redis.call('ZREM', key_of('status-reference', workspace, digest), message)
-end
-local function leave_customer(message, which)
-  local key = key_of('status-customer', workspace, which)
-  if redis.call('GET', key) == message then redis.call('DEL', key) end
-end
-local function leave_time(message, slot)
-  redis.call('LREM', key_of('status-time', workspace, slot), 0, message)
-end
 local function leave_record(message)
   local key = key_of('status', workspace, message)
   local text = redis.call('GET', key)
@@ -45,10 +32,12 @@ local function leave_record(message)
   if status and campaign ~= '' then guarded(leave_campaign, message, campaign, status) end
   records = records + redis.call('DEL', key)
 end
-local LEAVE = {
-  phone = leave_phone, reference = leave_reference, customer = leave_customer, time = leave_time,
-  record = leave_record,
-}
 
-for message, kind, which in each(3) do guarded(LEAVE[kind], message, which) end
+for message, kind, which in each(3) do
+  if kind == 'record' then
+    guarded(leave_record, message)
+  else
+    guarded(LEAVE_LIST[kind], workspace, message, which, '0')
+  end
+end
 return { 'unlisted', now, records }

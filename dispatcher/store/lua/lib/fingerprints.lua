@@ -1,11 +1,14 @@
--- Fingerprints: what Redis keeps of a callback that it has retired, which only the archive has.
--- A fingerprint is a number of 52 bits from the hash of workspace and eventId. They are in sets of numbers,
+-- Fingerprints: what Redis keeps of a callback, or of a message that is over, that only the archive has.
+-- A fingerprint is a number of 52 bits from the hash of workspace and id. They are in sets of numbers,
 -- `fingerprint:table:bucket`, which take 8 bytes for each as long as a set has at most 512. Other bits of the
 -- hash say which bucket of a table a fingerprint is in. A table takes what is retired within a quarter of the
 -- retention, or until its buckets have 256 each on average. It is kept until all of it may be forgotten.
 -- `fingerprints` has for each table, by number, `buckets count began ends`: how many buckets and fingerprints
 -- it has, and the times (ms since 1970) when it began and until when it is kept.
 -- dispatcher/store/fingerprints.py reads all this.
+
+-- What stands for a message where an eventId is taken otherwise, which has no blank.
+local function id_of_message(message) return ' ' .. message end
 
 -- Two numbers: the first says which bucket, the second is the fingerprint.
 local function fingerprint_of(workspace, id)

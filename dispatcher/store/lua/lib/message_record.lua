@@ -17,6 +17,20 @@ end
 
 local NOTHING = {}
 
+-- Whether only the archive has a message, to which no status can be added any more.
+local function is_over_in_archive(workspace, message)
+  return ARCHIVES and has_fingerprint(workspace, id_of_message(message))
+end
+
+-- Notes when the archive is to look at a message: soon if it has a final status, or else in half of the time
+-- for which it is kept after its last change.
+local function note_for_archive(workspace, message, before, status)
+  local is_final = RANK[status] >= 100
+  if before and not is_final then return end
+  local at = is_final and NOW or int(now + KEPT_MS / 2)
+  redis.call('ZADD', key_of('status-due'), at, workspace .. ' ' .. message)
+end
+
 -- Keeps one status of a message. Returns `recorded`; or `late` if the message has that status or a later one,
 -- and nothing changed.
 local function record(workspace, message, status, happened, sent, step, told, looked_up_by)
@@ -25,6 +39,7 @@ local function record(workspace, message, status, happened, sent, step, told, lo
   local kept = redis.call('GET', key)
   local before, sent_before, last_told_at, known, steps
   if kept then before, sent_before, last_told_at, known, steps = read_kept(kept) end
+  if not kept and is_over_in_archive(workspace, message) then return 'late' end
   local campaign = looked_up_by.campaign or ''
   looked_up_by.campaign = nil -- the only one that is no list
   local told_at = HEAD + #campaign + #step + 1
@@ -40,6 +55,7 @@ local function record(workspace, message, status, happened, sent, step, told, lo
   end
   local head = status .. string.format('%013d%06d%04d', sent, told_at, #campaign) .. campaign
   redis.call('SET', key, head .. (steps or '') .. step .. told, 'PX', KEPT_MS)
+  if ARCHIVES then note_for_archive(workspace, message, before, status) end
   for kind, which in pairs(looked_up_by) do guarded(LIST[kind], workspace, which, message, sent, steps) end
   local counted_as = known and known ~= '' and before or nil
   guarded(count_in_campaign, workspace, campaign, message, sent, counted_as, status)

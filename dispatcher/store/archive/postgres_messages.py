@@ -1,0 +1,231 @@
+"""The messages of an archive in PostgreSQL.
+
+A message is in the partition of the day on which it was over. So it cannot be unique by its uuid alone: one that is told again
+within a day takes the place of what is there, and one that comes later has a row more (archived_message.whole).
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from psycopg.errors import UniqueViolation
+
+from dispatcher.store.archive.archived_message import ArchivedMessage, together, whole
+from dispatcher.store.archive.messages import Counted, Place, Wanted, counted
+from dispatcher.store.archive.postgres_days import time_of
+from dispatcher.store.archive.postgres_erased import remember_erased, without_erased
+from dispatcher.store.archive.postgres_schema import Connection
+from dispatcher.store.fingerprints import id_of_message
+
+T = TypeVar("T")
+
+DAY_MS = 86_400_000
+OTHERS = tuple(
+    name for name in ArchivedMessage.__struct_fields__ if name not in ("workspace", "kept_ms", "sent_ms", "changed_ms")
+)  # fmt: skip
+COLUMNS = ", ".join(("kept_at", "sent_ms", "changed_ms", "workspace", *OTHERS))
+TYPES = ("timestamptz", "int8", "int8", "int4", *["text"] * len(OTHERS))
+KEY_COLUMNS = "kept_at, sent_ms, workspace, key, uuid"
+KEY_TYPES = ("timestamptz", "int8", "int4", "text", "text")
+_READ = {
+    "workspace": "workspace.name",
+    "kept_ms": "(extract(epoch FROM message.kept_at) * 1000)::bigint",
+}
+READ = ", ".join(_READ.get(name, f"message.{name}") for name in ArchivedMessage.__struct_fields__)
+FROM = "FROM dispatcher.message JOIN dispatcher.workspace ON workspace.number = message.workspace"
+LISTED = """
+SELECT {read} FROM (
+    SELECT key_of.* FROM dispatcher.message_key AS key_of JOIN dispatcher.workspace ON workspace.number = key_of.workspace
+    WHERE workspace.name = %s AND key_of.key = %s AND key_of.sent_ms BETWEEN %s AND %s {after}
+    ORDER BY key_of.sent_ms {order}, key_of.uuid {order} LIMIT %s OFFSET %s
+) AS listed JOIN dispatcher.message
+    ON message.workspace = listed.workspace AND message.uuid = listed.uuid AND message.kept_at = listed.kept_at
+JOIN dispatcher.workspace ON workspace.number = message.workspace
+ORDER BY listed.sent_ms {order}, listed.uuid {order}
+"""
+CAMPAIGN = """
+SELECT message.status, count(*), min(message.sent_ms) FROM dispatcher.message_key
+JOIN dispatcher.message USING (workspace, uuid, kept_at) JOIN dispatcher.workspace ON workspace.number = message.workspace
+WHERE workspace.name = %s AND key = %s GROUP BY message.status
+"""
+
+
+class Run(Protocol):
+    """Runs a function within a transaction of its own."""
+
+    def __call__(self, do: Callable[[Connection], Awaitable[T]], /) -> Awaitable[T]:
+        """What it returns."""
+
+
+Prepare = Callable[[Connection, Sequence[ArchivedMessage]], Awaitable[Mapping[str, int]]]
+"""Makes what the rows of messages refer to; returns the numbers of their workspaces."""
+
+
+class PostgresMessages:
+    """The messages of the server that `run` works on."""
+
+    def __init__(self, run: Run, prepare: Prepare) -> None:
+        self._run = run
+        self._prepare = prepare
+
+    async def put(self, messages: Sequence[ArchivedMessage]) -> None:
+        """As ArchivedMessages.put."""
+        if not messages:
+            return
+        try:
+            await self._run(lambda db: self._put(db, messages))
+        except UniqueViolation:  # another one has put them meanwhile: now they are found
+            await self._run(lambda db: self._put(db, messages))
+
+    async def get(self, workspace: str, uuids: Collection[str]) -> list[ArchivedMessage]:
+        """As ArchivedMessages.get."""
+        query = f"SELECT {READ} {FROM} WHERE workspace.name = %s AND uuid = ANY(%s::text[])"
+        return await self._run(lambda db: _read(db, query, [workspace, [*uuids]]))
+
+    async def listed(
+        self, wanted: Wanted, after: Place | None, count: int, skip: int = 0
+    ) -> list[ArchivedMessage]:
+        """As ArchivedMessages.listed."""
+        order, sign = ("DESC", "<") if wanted.latest_first else ("ASC", ">")
+        where = f"AND (key_of.sent_ms, key_of.uuid) {sign} (%s, %s)" if after else ""
+        query = LISTED.format(read=READ, after=where, order=order)
+        of = [wanted.workspace, wanted.key, wanted.from_ms, wanted.to_ms, *(after or ()), count, skip]
+        return await self._run(lambda db: _read(db, query, of))
+
+    async def latest(self, workspace: str, keys: Collection[str]) -> dict[str, list[str]]:
+        """As ArchivedMessages.latest."""
+        query = (
+            "SELECT key, uuid FROM dispatcher.message_key JOIN dispatcher.workspace ON workspace.number = message_key.workspace"
+            " WHERE workspace.name = %s AND key = ANY(%s::text[]) ORDER BY sent_ms DESC, uuid DESC"
+        )
+
+        async def run(db: Connection) -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for key, uuid in await (await db.execute(query, [workspace, [*keys]])).fetchall():
+                found.setdefault(key, []).append(uuid)
+            return found
+
+        return await self._run(run)
+
+    async def campaign(self, workspace: str, campaign: str) -> Counted | None:
+        """As ArchivedMessages.campaign."""
+
+        async def run(db: Connection) -> Counted | None:
+            found = await db.execute(CAMPAIGN, [workspace, f"campaign:{campaign}"])
+            return counted(await found.fetchall())
+
+        return await self._run(run)
+
+    async def erase(self, workspace: str, uuids: Collection[str], day: int) -> int:
+        """As ArchivedMessages.erase."""
+
+        async def run(db: Connection) -> int:
+            await remember_erased(db, [(workspace, id_of_message(uuid)) for uuid in uuids], day)
+            number = "workspace = (SELECT number FROM dispatcher.workspace WHERE name = %s)"
+            where = f"WHERE {number} AND uuid = ANY(%s::text[])"
+            found = await db.execute(
+                f"DELETE FROM dispatcher.message {where} RETURNING uuid, keys, sent_ms", [workspace, [*uuids]]
+            )
+            rows = await found.fetchall()
+            await _drop_keys(db, workspace, rows)
+            return len({uuid for uuid, *_ in rows})
+
+        return await self._run(run)
+
+    async def count(self, workspace: str) -> int:
+        """As ArchivedMessages.count."""
+        query = f"SELECT count(DISTINCT uuid) {FROM} WHERE workspace.name = %s"
+
+        async def run(db: Connection) -> int:
+            row = await (await db.execute(query, [workspace])).fetchone()
+            return int(row[0]) if row else 0
+
+        return await self._run(run)
+
+    async def some(self, workspace: str, count: int) -> list[str]:
+        """As ArchivedMessages.some."""
+        query = f"SELECT uuid {FROM} WHERE workspace.name = %s LIMIT %s"
+
+        async def run(db: Connection) -> list[str]:
+            return [uuid for (uuid,) in await (await db.execute(query, [workspace, count])).fetchall()]
+
+        return await self._run(run)
+
+    async def _put(self, db: Connection, messages: Sequence[ArchivedMessage]) -> None:
+        numbers = await self._prepare(db, messages)
+        told = {(one.workspace, id_of_message(one.uuid)): one for one in _each(messages)}
+        left = await without_erased(db, told)
+        since = time_of(min(one.kept_ms for one in messages) - DAY_MS)
+        known = await self._take_out(db, left, since)
+        rows = [together([*known.get((one.workspace, one.uuid), ()), one]) for one in left]
+        await _copy(db, "message", COLUMNS, TYPES, [_row(one, numbers[one.workspace]) for one in rows])
+        keys = [
+            (time_of(one.kept_ms), one.sent_ms, numbers[one.workspace], key, one.uuid)
+            for one in rows
+            for key in one.look_ups()
+        ]
+        await _copy(db, "message_key", KEY_COLUMNS, KEY_TYPES, keys)
+
+    async def _take_out(
+        self, db: Connection, messages: Sequence[ArchivedMessage], since: Any
+    ) -> dict[tuple[str, str], list[ArchivedMessage]]:
+        """What is there of messages since a time: takes it out, and returns it."""
+        found: dict[tuple[str, str], list[ArchivedMessage]] = {}
+        for workspace in sorted({one.workspace for one in messages}):
+            of = [workspace, [one.uuid for one in messages if one.workspace == workspace], since]
+            where = "WHERE workspace.name = %s AND uuid = ANY(%s::text[]) AND kept_at >= %s"
+            rows = await _read(db, f"SELECT {READ} {FROM} {where}", of)
+            for one in rows:
+                found.setdefault((workspace, one.uuid), []).append(one)
+            if not rows:
+                continue
+            await db.execute(
+                "DELETE FROM dispatcher.message WHERE workspace = (SELECT number FROM dispatcher.workspace WHERE name = %s)"
+                " AND uuid = ANY(%s::text[]) AND kept_at >= %s",
+                of,
+            )
+            await _drop_keys(db, workspace, [(one.uuid, one.keys, one.sent_ms) for one in rows], since)
+        return found
+
+
+def _each(messages: Sequence[ArchivedMessage]) -> list[ArchivedMessage]:
+    workspaces = dict.fromkeys(one.workspace for one in messages)
+    return [
+        row
+        for workspace in workspaces
+        for row in whole(one for one in messages if one.workspace == workspace).values()
+    ]
+
+
+def _row(one: ArchivedMessage, workspace: int) -> tuple[object, ...]:
+    others = (getattr(one, name) for name in OTHERS)
+    return time_of(one.kept_ms), one.sent_ms, one.changed_ms, workspace, *others
+
+
+async def _copy(
+    db: Connection, table: str, columns: str, types: Sequence[str], rows: Sequence[tuple[object, ...]]
+) -> None:
+    async with (
+        db.cursor() as cursor,
+        cursor.copy(f"COPY dispatcher.{table} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
+    ):
+        copy.set_types(types)
+        for row in rows:
+            await copy.write_row(row)
+
+
+async def _read(db: Connection, query: str, values: Sequence[object]) -> list[ArchivedMessage]:
+    return [ArchivedMessage(*row) for row in await (await db.execute(query, values)).fetchall()]
+
+
+async def _drop_keys(
+    db: Connection, workspace: str, rows: Sequence[tuple[str, str, int]], since: Any = None
+) -> None:
+    """Takes out what messages are looked up by: of each its uuid, its keys and when it was sent."""
+    await db.execute(
+        "DELETE FROM dispatcher.message_key USING (SELECT uuid, sent_ms, jsonb_array_elements_text(keys::jsonb) AS key"
+        " FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS told (uuid, sent_ms, keys)) AS gone"
+        " WHERE message_key.workspace = (SELECT number FROM dispatcher.workspace WHERE name = %s)"
+        " AND message_key.key = gone.key AND message_key.sent_ms = gone.sent_ms AND message_key.uuid = gone.uuid"
+        " AND kept_at >= coalesce(%s::timestamptz, '-infinity')",
+        [[uuid for uuid, *_ in rows], [sent for *_, sent in rows], [keys for _, keys, _ in rows], workspace, since],
+    )  # fmt: skip

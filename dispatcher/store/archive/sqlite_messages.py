@@ -1,0 +1,236 @@
+"""The messages of an archive in SQLite."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol, TypeVar
+
+from dispatcher.store.archive.archive import STATUS
+from dispatcher.store.archive.archived_message import ArchivedMessage, together, whole
+from dispatcher.store.archive.erased import fingerprint
+from dispatcher.store.archive.messages import Counted, Place, Wanted, counted
+from dispatcher.store.fingerprints import id_of_message
+
+T = TypeVar("T")
+
+AT_ONCE = 400
+"""Values in one query; older versions of SQLite take 999."""
+DAY_MS = 86_400_000
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS message (
+    workspace INTEGER NOT NULL REFERENCES workspace,
+    uuid TEXT NOT NULL,
+    kept_ms INTEGER NOT NULL,
+    sent_ms INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    changed_ms INTEGER NOT NULL,
+    history TEXT NOT NULL,
+    campaign TEXT NOT NULL,
+    keys TEXT NOT NULL,
+    names TEXT NOT NULL,
+    src TEXT NOT NULL,
+    dest TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    segments TEXT NOT NULL,
+    units TEXT NOT NULL,
+    attempts TEXT NOT NULL,
+    cost TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    customer_message_id TEXT NOT NULL,
+    network TEXT NOT NULL,
+    total_parts TEXT NOT NULL,
+    reference TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_message TEXT NOT NULL,
+    UNIQUE (workspace, uuid)
+);
+CREATE INDEX IF NOT EXISTS message_kept ON message (kept_ms);
+CREATE TABLE IF NOT EXISTS message_key (
+    workspace INTEGER NOT NULL REFERENCES workspace,
+    key TEXT NOT NULL,
+    sent_ms INTEGER NOT NULL,
+    uuid TEXT NOT NULL,
+    kept_ms INTEGER NOT NULL,
+    PRIMARY KEY (workspace, key, sent_ms, uuid)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS message_key_kept ON message_key (kept_ms);
+"""
+"""Since version 3."""
+
+
+def _number(column: str) -> str:
+    return f"CAST(nullif({column}, '') AS INTEGER)"
+
+
+def _time(column: str) -> str:
+    return f"strftime('%Y-%m-%d %H:%M:%f', {column} / 1000.0, 'unixepoch')"
+
+
+VIEW = f"""
+CREATE VIEW IF NOT EXISTS messages AS
+SELECT workspace.name AS workspace, uuid AS message_id, nullif(customer_message_id, '') AS customer_message_id,
+    channel, src, dest, {STATUS} AS status, {_time("sent_ms")} AS sent_at, {_time("changed_ms")} AS changed_at,
+    (changed_ms - sent_ms) / 1000.0 AS seconds, {_number("segments")} AS segments, {_number("units")} AS units,
+    CAST(nullif(cost, '') AS REAL) AS cost, nullif(currency, '') AS currency, nullif(network, '') AS network,
+    nullif(campaign, '') AS campaign, nullif(reference, '') AS reference, nullif(error_code, '') AS error_code
+FROM message JOIN workspace ON workspace.number = message.workspace;
+"""
+COLUMNS = ", ".join(f"message.{name}" for name in ArchivedMessage.__struct_fields__[1:])
+SELECT = (
+    f"SELECT workspace.name, {COLUMNS} FROM message JOIN workspace ON workspace.number = message.workspace"
+)
+NUMBER = "(SELECT number FROM workspace WHERE name = ?)"
+PUT = (
+    f"INSERT OR REPLACE INTO message VALUES ({NUMBER}{', ?' * (len(ArchivedMessage.__struct_fields__) - 1)})"
+)
+PUT_KEY = f"INSERT OR REPLACE INTO message_key VALUES ({NUMBER}, ?, ?, ?, ?)"
+DROP_KEY = f"DELETE FROM message_key WHERE workspace = {NUMBER} AND key = ? AND sent_ms = ? AND uuid = ?"
+LISTED = """
+SELECT workspace.name, {columns} FROM (
+    SELECT key_of.workspace, key_of.uuid, key_of.sent_ms FROM message_key AS key_of
+    WHERE key_of.workspace = (SELECT number FROM workspace WHERE name = ?) AND key_of.key = ?
+        AND key_of.sent_ms BETWEEN ? AND ? {after}
+    ORDER BY key_of.sent_ms {order}, key_of.uuid {order} LIMIT ? OFFSET ?
+) AS listed JOIN message ON message.workspace = listed.workspace AND message.uuid = listed.uuid
+JOIN workspace ON workspace.number = message.workspace
+ORDER BY listed.sent_ms {order}, listed.uuid {order}
+"""
+
+
+class Run(Protocol):
+    """Runs a function within a transaction of its own."""
+
+    def __call__(self, do: Callable[[sqlite3.Connection], T], /) -> Awaitable[T]:
+        """What it returns."""
+
+
+class SqliteMessages:
+    """The messages in the file that `run` works on."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    async def put(self, messages: Sequence[ArchivedMessage]) -> None:
+        """As ArchivedMessages.put."""
+        await self._run(lambda db: _put(db, messages))
+
+    async def get(self, workspace: str, uuids: Collection[str]) -> list[ArchivedMessage]:
+        """As ArchivedMessages.get."""
+        return await self._run(lambda db: _get(db, workspace, uuids))
+
+    async def listed(
+        self, wanted: Wanted, after: Place | None, count: int, skip: int = 0
+    ) -> list[ArchivedMessage]:
+        """As ArchivedMessages.listed."""
+        order, sign = ("DESC", "<") if wanted.latest_first else ("ASC", ">")
+        where = f"AND (key_of.sent_ms, key_of.uuid) {sign} (?, ?)" if after else ""
+        query = LISTED.format(columns=COLUMNS, after=where, order=order)
+        of = [wanted.workspace, wanted.key, wanted.from_ms, wanted.to_ms, *(after or ()), count, skip]
+        return await self._run(lambda db: [ArchivedMessage(*row) for row in db.execute(query, of)])
+
+    async def latest(self, workspace: str, keys: Collection[str]) -> dict[str, list[str]]:
+        """As ArchivedMessages.latest."""
+
+        def read(db: sqlite3.Connection) -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for some in _parts(keys):
+                query = (
+                    f"SELECT key, uuid FROM message_key WHERE workspace = {NUMBER} AND key IN ({_marks(some)})"
+                    " ORDER BY sent_ms DESC, uuid DESC"
+                )
+                for key, uuid in db.execute(query, [workspace, *some]):
+                    found.setdefault(key, []).append(uuid)
+            return found
+
+        return await self._run(read)
+
+    async def campaign(self, workspace: str, campaign: str) -> Counted | None:
+        """As ArchivedMessages.campaign."""
+        query = (
+            "SELECT status, count(*), min(message.sent_ms) FROM message_key JOIN message USING (workspace, uuid)"
+            f" WHERE message_key.workspace = {NUMBER} AND key = ? GROUP BY status"
+        )
+        rows = await self._run(lambda db: db.execute(query, [workspace, f"campaign:{campaign}"]).fetchall())
+        return counted(rows)
+
+    async def erase(self, workspace: str, uuids: Collection[str], day: int) -> int:
+        """As ArchivedMessages.erase."""
+        return await self._run(lambda db: _erase(db, workspace, uuids, day))
+
+    async def count(self, workspace: str) -> int:
+        """As ArchivedMessages.count."""
+        query = f"SELECT count(*) FROM message WHERE workspace = {NUMBER}"
+        return await self._run(lambda db: int(db.execute(query, [workspace]).fetchone()[0]))
+
+    async def some(self, workspace: str, count: int) -> list[str]:
+        """As ArchivedMessages.some."""
+        query = f"SELECT uuid FROM message WHERE workspace = {NUMBER} LIMIT ?"
+        return await self._run(lambda db: [uuid for (uuid,) in db.execute(query, [workspace, count])])
+
+
+def drop_days(db: sqlite3.Connection, before: int) -> int:
+    """Forgets messages that were kept before a day; returns how many."""
+    db.execute("DELETE FROM message_key WHERE kept_ms < ?", [before * DAY_MS])
+    return db.execute("DELETE FROM message WHERE kept_ms < ?", [before * DAY_MS]).rowcount
+
+
+def _put(db: sqlite3.Connection, messages: Sequence[ArchivedMessage]) -> None:
+    names = sorted({one.workspace for one in messages})
+    db.executemany("INSERT OR IGNORE INTO workspace (name) VALUES (?)", [(name,) for name in names])
+    for workspace in names:
+        told = whole(one for one in messages if one.workspace == workspace)
+        for uuid in _erased(db, workspace, told):
+            del told[uuid]
+        known = {one.uuid: one for one in _get(db, workspace, told)}
+        rows = [together([known[one.uuid], one]) if one.uuid in known else one for one in told.values()]
+        db.executemany(DROP_KEY, [key for one in known.values() for key in _keys(one)])
+        db.executemany(PUT, [tuple(getattr(one, name) for name in one.__struct_fields__) for one in rows])
+        db.executemany(PUT_KEY, [(*key, one.kept_ms) for one in rows for key in _keys(one)])
+
+
+def _keys(message: ArchivedMessage) -> Iterator[tuple[str, str, int, str]]:
+    for key in message.look_ups():
+        yield message.workspace, key, message.sent_ms, message.uuid
+
+
+def _get(db: sqlite3.Connection, workspace: str, uuids: Collection[str]) -> list[ArchivedMessage]:
+    found: list[ArchivedMessage] = []
+    for some in _parts(uuids):
+        where = f"WHERE message.workspace = {NUMBER} AND uuid IN ({_marks(some)})"
+        found += [ArchivedMessage(*row) for row in db.execute(f"{SELECT} {where}", [workspace, *some])]
+    return found
+
+
+def _erase(db: sqlite3.Connection, workspace: str, uuids: Collection[str], day: int) -> int:
+    db.execute("INSERT OR IGNORE INTO workspace (name) VALUES (?)", [workspace])
+    db.executemany(
+        f"INSERT OR IGNORE INTO erased VALUES ({NUMBER}, ?, ?)",
+        [(workspace, fingerprint(id_of_message(uuid)), day) for uuid in uuids],
+    )
+    known = _get(db, workspace, uuids)
+    db.executemany(DROP_KEY, [key for one in known for key in _keys(one)])
+    for some in _parts(uuids):
+        db.execute(
+            f"DELETE FROM message WHERE workspace = {NUMBER} AND uuid IN ({_marks(some)})", [workspace, *some]
+        )
+    return len(known)
+
+
+def _erased(db: sqlite3.Connection, workspace: str, uuids: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for some in _parts(uuids):
+        of = {fingerprint(id_of_message(uuid)): uuid for uuid in some}
+        query = f"SELECT id FROM erased WHERE workspace = {NUMBER} AND id IN ({_marks(some)})"
+        found |= {of[number] for (number,) in db.execute(query, [workspace, *of])}
+    return found
+
+
+def _parts(values: Iterable[str]) -> Iterator[list[str]]:
+    left = iter(dict.fromkeys(values))
+    while some := list(islice(left, AT_ONCE)):
+        yield some
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,0 +1,164 @@
+"""Reads messages: from Redis, and from the archive what Redis has forgotten."""
+
+from collections.abc import Callable, Sequence
+
+from dispatcher.errors import InvalidInput
+from dispatcher.model import BY_LETTER, MAX_AHEAD_MS
+from dispatcher.store.archive.archived_message import whole
+from dispatcher.store.archive.messages import ArchivedMessages, Wanted
+from dispatcher.store.archive.messages_by_time import TimeSearch, by_time
+from dispatcher.store.archive.read_messages import head_of, pages, read_messages
+from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free
+from dispatcher.store.message_record import reference_digest
+from dispatcher.store.messages import Campaign, Messages
+from dispatcher.store.stored_message import StoredMessage
+from dispatcher.values import CHANNELS
+
+
+class MessagesAndArchive(Messages):
+    """As Messages, of Redis and the archive; raises ArchiveUnavailable too. What both have is as Redis has it.
+
+    Redis is always read first, since messages go from there to the archive.
+    """
+
+    def __init__(
+        self, in_redis: Messages, archive: ArchivedMessages, retention_ms: int, bounds: Bounds = BOUNDS
+    ) -> None:
+        self._in_redis = in_redis
+        self._archive = archive
+        self._retention_ms = retention_ms
+        self._bounds = bounds
+
+    async def get_many(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
+        """As Messages.get_many."""
+        known = {one.uuid: one for one in await self._in_redis.get_many(workspace, uuids)}
+        if missing := [uuid for uuid in dict.fromkeys(uuids) if uuid not in known]:
+            known |= {one.uuid: one for one in await self._kept(workspace, missing)}
+        return [known[uuid] for uuid in uuids if uuid in known]
+
+    async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
+        """As Messages.of_customer."""
+        found = await self._in_redis.of_customer(workspace, channel, ids)
+        missing = [id_ for id_ in dict.fromkeys(ids) if id_ not in found]
+        if missing:
+            found |= await self._kept_of_customer(workspace, channel, missing)
+        return {id_: found[id_] for id_ in ids if id_ in found}
+
+    async def to_phone(
+        self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free
+    ) -> list[StoredMessage]:
+        """As Messages.to_phone."""
+        found = await self._in_redis.to_phone(workspace, number, before_ms, count, keep, look)
+        return await self._merged(
+            found, Wanted(workspace, f"phone:{number}", 0, before_ms - 1, True), count, keep, look
+        )
+
+    async def with_reference(
+        self, workspace: str, key: str, before_ms: int, count: int, keep: Filter, look: Look = free
+    ) -> list[StoredMessage]:
+        """As Messages.with_reference."""
+        found = await self._in_redis.with_reference(workspace, key, before_ms, count, keep, look)
+        wanted = Wanted(workspace, f"reference:{reference_digest(key)}", 0, before_ms - 1, True)
+
+        def has_key(one: StoredMessage) -> bool:
+            return one.reference.get("key") == key
+
+        return await self._merged(found, wanted, count, keep, look, has_key)
+
+    async def campaign(self, workspace: str, campaign: str) -> Campaign | None:
+        """As Messages.campaign: Redis's counts, as long as it has these; they count what has gone to the archive too."""
+        if found := await self._in_redis.campaign(workspace, campaign):
+            return found
+        counted = await self._archive.campaign(workspace, campaign)
+        if not counted:
+            return None
+        counts = {BY_LETTER[letter]: count for letter, count in counted.by_status.items()}
+        return Campaign(campaign, counted.started_ms, counts)
+
+    async def recipients(self, workspace: str, campaign: str, skip: int, count: int) -> list[StoredMessage]:
+        """As Messages.recipients; those that only the archive knows are in order of when they were sent."""
+        uuids = await self._in_redis.recipient_ids(workspace, campaign, skip, count)
+        if uuids or await self._in_redis.campaign(workspace, campaign):
+            return await self.get_many(workspace, uuids)
+        wanted = Wanted(workspace, f"campaign:{campaign}")
+        return read_messages(whole(await self._archive.listed(wanted, None, count, skip)).values())
+
+    async def sent_between(
+        self,
+        workspace: str,
+        channel: str,
+        from_ms: int,
+        to_ms: int,
+        *,
+        now_ms: int,
+        skip: int,
+        count: int,
+        keep: Filter | None = None,
+        look: Look = free,
+    ) -> list[StoredMessage]:
+        """A page of a channel's messages sent between two times (both inclusive), in order of that and of their uuids.
+
+        Raises InvalidInput if it would have to look at too many.
+        """
+        since_ms, until_ms = max(from_ms, 0), min(to_ms, now_ms + MAX_AHEAD_MS)
+        search = TimeSearch(workspace, channel, since_ms, until_ms, now_ms - self._retention_ms, keep, look)
+        found: list[StoredMessage] = []
+        async for one in by_time(await self.readers(workspace), self._archive, search, self._bounds):
+            if skip:
+                skip -= 1
+                continue
+            found.append(one)
+            if len(found) == count:
+                break
+        return found
+
+    async def readers(self, workspace: str) -> list[MessageReader]:
+        """As Messages.readers: of Redis alone."""
+        return await self._in_redis.readers(workspace)
+
+    async def _kept(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
+        return read_messages(whole(await self._archive.get(workspace, uuids)).values())
+
+    async def _kept_of_customer(
+        self, workspace: str, channel: str, ids: Sequence[str]
+    ) -> dict[str, StoredMessage]:
+        channels = list(dict.fromkeys((channel, *CHANNELS)))  # as Messages.of_customer
+        keys = {id_: [f"customer:{one}:{id_}" for one in channels] for id_ in ids}
+        listed = await self._archive.latest(workspace, [key for some in keys.values() for key in some])
+        leads = {
+            id_: [uuid for key in some for uuid in listed.get(key, ())] + [id_] for id_, some in keys.items()
+        }
+        uuids = list(dict.fromkeys(uuid for some in leads.values() for uuid in some))
+        known = {one.uuid: one for one in await self._kept(workspace, uuids)}
+        found = {
+            id_: [known[uuid] for uuid in some if uuid in known and (channel, id_) in known[uuid].names]
+            for id_, some in leads.items()
+        }
+        return {id_: some[0] for id_, some in found.items() if some}
+
+    async def _merged(
+        self,
+        found: Sequence[StoredMessage],
+        wanted: Wanted,
+        count: int,
+        keep: Filter,
+        look: Look,
+        is_wanted: Callable[[StoredMessage], bool] = lambda _: True,
+    ) -> list[StoredMessage]:
+        """The latest of what was found in Redis and of what the archive lists."""
+        latest = {one.uuid: one for one in found}
+        of_archive, looked_at = 0, 0
+        async for page in pages(self._archive, wanted, self._bounds.page if latest else count):
+            looked_at += len(page)
+            await look(len(page))
+            for one in read_messages(whole(page).values()):
+                if one.uuid not in latest and keep(head_of(one)) and is_wanted(one):
+                    latest[one.uuid] = one
+                    of_archive += 1
+            if of_archive >= count:
+                break
+            if looked_at >= self._bounds.looked_at:
+                raise InvalidInput(
+                    f"more than {looked_at:,} messages would have to be looked at: say an earlier sendDate"
+                )
+        return sorted(latest.values(), key=lambda one: (one.sent_ms, one.uuid), reverse=True)[:count]
