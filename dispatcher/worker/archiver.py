@@ -15,10 +15,10 @@ from dispatcher.store.archive.archived_callback import ArchivedCallback, Id, Kep
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.to_archive import ToArchive
-from dispatcher.worker.message_archiver import MessageArchiver
+from dispatcher.worker.message_archiver import AT_A_STRETCH, MessageArchiver
 from dispatcher.worker.metrics import Metrics
 
-BATCH = 1000
+BATCH = 200
 """Callbacks that are read, and written, at once."""
 RETIRED_AT_ONCE = 100
 """Callbacks that one script takes out of the ledger: Redis does nothing else meanwhile, some milliseconds."""
@@ -109,7 +109,13 @@ class Archiver:
         await self._allow()
         kept = {one.key: one.entry for one in noted.kept}
         taken: list[ArchivedCallback] = []
-        if callbacks := [found for one in noted.kept if (found := _archived(one))]:
+        callbacks: list[ArchivedCallback] = []
+        for number, one in enumerate(noted.kept):
+            if number % AT_A_STRETCH == 0:
+                await asyncio.sleep(0)  # let callbacks go on in between
+            if found := _archived(one):
+                callbacks.append(found)
+        if callbacks:
             began = time.monotonic()
             taken = await self._put(callbacks)
             self._metrics.archive_seconds.add(time.monotonic() - began)

@@ -1,5 +1,6 @@
 """Takes messages to the archive, and then out of the message store: soon after their last status, or when they have not changed for long."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
@@ -14,8 +15,10 @@ from dispatcher.store.messages_to_archive import Due, Leaving, MessagesToArchive
 from dispatcher.store.stored_message import DAMAGED
 from dispatcher.worker.metrics import Metrics
 
-BATCH = 1000
+BATCH = 200
 """Messages that are read, and written, at once."""
+AT_A_STRETCH = 50
+"""Messages that are read before the event loop serves others."""
 RETIRED_AT_ONCE = 50
 """Messages that one script takes out: Redis does nothing else meanwhile, some milliseconds."""
 OPEN, OVER, REFUSED = "open", "over", "refused"
@@ -65,7 +68,11 @@ class MessageArchiver:
         if not due:
             return Taken(0, 0)
         await allow()
-        found = {(one.workspace, one.uuid): self._read(one) for one in due}
+        found: dict[Place, ArchivedMessage | None] = {}
+        for number, one in enumerate(due):
+            if number % AT_A_STRETCH == 0:
+                await asyncio.sleep(0)  # let callbacks go on in between
+            found[one.workspace, one.uuid] = self._read(one)
         still_open = [place for place, message in found.items() if message and not is_over(message)]
         later = await self._later(still_open, now_ms)
         ripe = [message for place, message in found.items() if message and place not in later]

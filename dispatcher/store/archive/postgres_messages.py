@@ -4,6 +4,7 @@ A message is in the partition of the day on which it was over. So it cannot be u
 within a day takes the place of what is there, and one that comes later has a row more (archived_message.whole).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +20,8 @@ from dispatcher.store.fingerprints import id_of_message
 T = TypeVar("T")
 
 DAY_MS = 86_400_000
+AT_A_STRETCH = 50
+"""Rows that are written before the event loop serves others."""
 OTHERS = tuple(
     name for name in ArchivedMessage.__struct_fields__ if name not in ("workspace", "kept_ms", "sent_ms", "changed_ms")
 )  # fmt: skip
@@ -32,6 +35,14 @@ _READ = {
 }
 READ = ", ".join(_READ.get(name, f"message.{name}") for name in ArchivedMessage.__struct_fields__)
 FROM = "FROM dispatcher.message JOIN dispatcher.workspace ON workspace.number = message.workspace"
+WANTED = "unnest(%s::int[], %s::text[]) AS wanted (workspace, uuid)"
+FOUND = f"""
+SELECT {READ} FROM {WANTED} CROSS JOIN LATERAL (
+    SELECT * FROM dispatcher.message AS kept
+    WHERE kept.workspace = wanted.workspace AND kept.uuid = wanted.uuid AND kept_at >= %s LIMIT 100
+) AS message JOIN dispatcher.workspace ON workspace.number = message.workspace
+"""
+"""With the limit it looks for each by the index, whatever the planner knows of the table."""
 LISTED = """
 SELECT {read} FROM (
     SELECT key_of.* FROM dispatcher.message_key AS key_of JOIN dispatcher.workspace ON workspace.number = key_of.workspace
@@ -154,8 +165,7 @@ class PostgresMessages:
         numbers = await self._prepare(db, messages)
         told = {(one.workspace, id_of_message(one.uuid)): one for one in _each(messages)}
         left = await without_erased(db, told)
-        since = time_of(min(one.kept_ms for one in messages) - DAY_MS)
-        known = await self._take_out(db, left, since)
+        known = await _take_out(db, left, numbers)
         rows = [together([*known.get((one.workspace, one.uuid), ()), one]) for one in left]
         await _copy(db, "message", COLUMNS, TYPES, [_row(one, numbers[one.workspace]) for one in rows])
         keys = [
@@ -165,26 +175,30 @@ class PostgresMessages:
         ]
         await _copy(db, "message_key", KEY_COLUMNS, KEY_TYPES, keys)
 
-    async def _take_out(
-        self, db: Connection, messages: Sequence[ArchivedMessage], since: Any
-    ) -> dict[tuple[str, str], list[ArchivedMessage]]:
-        """What is there of messages since a time: takes it out, and returns it."""
-        found: dict[tuple[str, str], list[ArchivedMessage]] = {}
-        for workspace in sorted({one.workspace for one in messages}):
-            of = [workspace, [one.uuid for one in messages if one.workspace == workspace], since]
-            where = "WHERE workspace.name = %s AND uuid = ANY(%s::text[]) AND kept_at >= %s"
-            rows = await _read(db, f"SELECT {READ} {FROM} {where}", of)
-            for one in rows:
-                found.setdefault((workspace, one.uuid), []).append(one)
-            if not rows:
-                continue
-            await db.execute(
-                "DELETE FROM dispatcher.message WHERE workspace = (SELECT number FROM dispatcher.workspace WHERE name = %s)"
-                " AND uuid = ANY(%s::text[]) AND kept_at >= %s",
-                of,
-            )
-            await _drop_keys(db, workspace, [(one.uuid, one.keys, one.sent_ms) for one in rows], since)
-        return found
+
+async def _take_out(
+    db: Connection, messages: Sequence[ArchivedMessage], numbers: Mapping[str, int]
+) -> dict[tuple[str, str], list[ArchivedMessage]]:
+    """What there is of messages since the day before they were over: takes it out, and returns it."""
+    if not messages:
+        return {}
+    since = time_of(min(one.kept_ms for one in messages) - DAY_MS)
+    of = [[numbers[one.workspace] for one in messages], [one.uuid for one in messages], since]
+    rows = await _read(db, FOUND, of)
+    if not rows:
+        return {}
+    await db.execute(
+        f"DELETE FROM dispatcher.message USING {WANTED}"
+        " WHERE message.workspace = wanted.workspace AND message.uuid = wanted.uuid AND kept_at >= %s",
+        of,
+    )
+    found: dict[tuple[str, str], list[ArchivedMessage]] = {}
+    for one in rows:
+        found.setdefault((one.workspace, one.uuid), []).append(one)
+    for workspace in sorted({one.workspace for one in rows}):
+        gone = [(one.uuid, one.keys, one.sent_ms) for one in rows if one.workspace == workspace]
+        await _drop_keys(db, workspace, gone, since)
+    return found
 
 
 def _each(messages: Sequence[ArchivedMessage]) -> list[ArchivedMessage]:
@@ -209,7 +223,9 @@ async def _copy(
         cursor.copy(f"COPY dispatcher.{table} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
     ):
         copy.set_types(types)
-        for row in rows:
+        for number, row in enumerate(rows):
+            if number % AT_A_STRETCH == 0:
+                await asyncio.sleep(0)  # let others run in between
             await copy.write_row(row)
 
 

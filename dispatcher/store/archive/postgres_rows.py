@@ -1,5 +1,6 @@
 """The rows of an archive in PostgreSQL: how they are written in bulk, and read."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,9 @@ async def _copy(db: Connection, table: str, rows: Sequence[tuple[object, ...]]) 
         cursor.copy(f"COPY {table} ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
     ):
         copy.set_types(TYPES)
-        for row in rows:
+        for number, row in enumerate(rows):
+            if number % 50 == 0:
+                await asyncio.sleep(0)  # let others run in between
             await copy.write_row(row)
 
 

@@ -6,12 +6,15 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from dispatcher.store.archive.archive import STATUS
-from dispatcher.store.archive.archived_message import ArchivedMessage, together, whole
+from dispatcher.store.archive.archived_message import ArchivedMessage, together
 from dispatcher.store.archive.erased import fingerprint
-from dispatcher.store.archive.messages import Counted, Place, Wanted, counted
+from dispatcher.store.archive.messages import Counted, Wanted, counted
+from dispatcher.store.archive.messages import Place as EndOfPage
 from dispatcher.store.fingerprints import id_of_message
 
 T = TypeVar("T")
+Place = tuple[int, str]
+"""The number of a workspace, and a message."""
 
 AT_ONCE = 400
 """Values in one query; older versions of SQLite take 999."""
@@ -77,15 +80,12 @@ SELECT workspace.name AS workspace, uuid AS message_id, nullif(customer_message_
 FROM message JOIN workspace ON workspace.number = message.workspace;
 """
 COLUMNS = ", ".join(f"message.{name}" for name in ArchivedMessage.__struct_fields__[1:])
-SELECT = (
-    f"SELECT workspace.name, {COLUMNS} FROM message JOIN workspace ON workspace.number = message.workspace"
-)
+FIELDS = f"workspace.name, {COLUMNS}"
+FROM = "FROM message JOIN workspace ON workspace.number = message.workspace"
 NUMBER = "(SELECT number FROM workspace WHERE name = ?)"
-PUT = (
-    f"INSERT OR REPLACE INTO message VALUES ({NUMBER}{', ?' * (len(ArchivedMessage.__struct_fields__) - 1)})"
-)
-PUT_KEY = f"INSERT OR REPLACE INTO message_key VALUES ({NUMBER}, ?, ?, ?, ?)"
-DROP_KEY = f"DELETE FROM message_key WHERE workspace = {NUMBER} AND key = ? AND sent_ms = ? AND uuid = ?"
+PUT = f"INSERT OR REPLACE INTO message VALUES (?{', ?' * (len(ArchivedMessage.__struct_fields__) - 1)})"
+PUT_KEY = "INSERT OR REPLACE INTO message_key VALUES (?, ?, ?, ?, ?)"
+DROP_KEY = "DELETE FROM message_key WHERE workspace = ? AND key = ? AND sent_ms = ? AND uuid = ?"
 LISTED = """
 SELECT workspace.name, {columns} FROM (
     SELECT key_of.workspace, key_of.uuid, key_of.sent_ms FROM message_key AS key_of
@@ -120,7 +120,7 @@ class SqliteMessages:
         return await self._run(lambda db: _get(db, workspace, uuids))
 
     async def listed(
-        self, wanted: Wanted, after: Place | None, count: int, skip: int = 0
+        self, wanted: Wanted, after: EndOfPage | None, count: int, skip: int = 0
     ) -> list[ArchivedMessage]:
         """As ArchivedMessages.listed."""
         order, sign = ("DESC", "<") if wanted.latest_first else ("ASC", ">")
@@ -178,55 +178,84 @@ def drop_days(db: sqlite3.Connection, before: int) -> int:
 def _put(db: sqlite3.Connection, messages: Sequence[ArchivedMessage]) -> None:
     names = sorted({one.workspace for one in messages})
     db.executemany("INSERT OR IGNORE INTO workspace (name) VALUES (?)", [(name,) for name in names])
-    for workspace in names:
-        told = whole(one for one in messages if one.workspace == workspace)
-        for uuid in _erased(db, workspace, told):
-            del told[uuid]
-        known = {one.uuid: one for one in _get(db, workspace, told)}
-        rows = [together([known[one.uuid], one]) if one.uuid in known else one for one in told.values()]
-        db.executemany(DROP_KEY, [key for one in known.values() for key in _keys(one)])
-        db.executemany(PUT, [tuple(getattr(one, name) for name in one.__struct_fields__) for one in rows])
-        db.executemany(PUT_KEY, [(*key, one.kept_ms) for one in rows for key in _keys(one)])
+    numbers = {name: number for number, name in db.execute("SELECT number, name FROM workspace")}
+    told: dict[Place, list[ArchivedMessage]] = {}
+    for one in messages:
+        told.setdefault((numbers[one.workspace], one.uuid), []).append(one)
+    for place in _erased(db, told):
+        del told[place]
+    for place, known in _known(db, told).items():
+        told[place].append(known)
+        db.executemany(DROP_KEY, _keys(place[0], known))
+    rows = {place: together(some) for place, some in told.items()}
+    db.executemany(PUT, [(number, *_values(one)) for (number, _), one in rows.items()])
+    db.executemany(
+        PUT_KEY, [(*key, one.kept_ms) for (number, _), one in rows.items() for key in _keys(number, one)]
+    )
 
 
-def _keys(message: ArchivedMessage) -> Iterator[tuple[str, str, int, str]]:
+def _values(message: ArchivedMessage) -> Iterator[object]:
+    return (getattr(message, name) for name in message.__struct_fields__[1:])
+
+
+def _known(db: sqlite3.Connection, places: Iterable[Place]) -> dict[Place, ArchivedMessage]:
+    """What is there of messages."""
+    found: dict[Place, ArchivedMessage] = {}
+    for some in _parts(places):
+        query = (
+            f"SELECT message.workspace, {FIELDS} FROM (VALUES {_pairs(some)})"
+            " CROSS JOIN message ON message.workspace = column1 AND message.uuid = column2"
+            " CROSS JOIN workspace ON workspace.number = message.workspace"
+        )
+        rows = db.execute(query, [value for place in some for value in place])
+        found |= {(number, one.uuid): one for number, *row in rows for one in [ArchivedMessage(*row)]}
+    return found
+
+
+def _erased(db: sqlite3.Connection, places: Iterable[Place]) -> set[Place]:
+    """Those of the messages that were erased."""
+    found: set[Place] = set()
+    for some in _parts(places):
+        of = {(number, fingerprint(id_of_message(uuid))): (number, uuid) for number, uuid in some}
+        query = (
+            f"SELECT workspace, id FROM (VALUES {_pairs(some)})"
+            " CROSS JOIN erased ON erased.workspace = column1 AND erased.id = column2"
+        )
+        found |= {of[row] for row in db.execute(query, [value for one in of for value in one])}
+    return found
+
+
+def _keys(number: int, message: ArchivedMessage) -> Iterator[tuple[int, str, int, str]]:
     for key in message.look_ups():
-        yield message.workspace, key, message.sent_ms, message.uuid
+        yield number, key, message.sent_ms, message.uuid
 
 
 def _get(db: sqlite3.Connection, workspace: str, uuids: Collection[str]) -> list[ArchivedMessage]:
     found: list[ArchivedMessage] = []
     for some in _parts(uuids):
         where = f"WHERE message.workspace = {NUMBER} AND uuid IN ({_marks(some)})"
-        found += [ArchivedMessage(*row) for row in db.execute(f"{SELECT} {where}", [workspace, *some])]
+        found += [
+            ArchivedMessage(*row) for row in db.execute(f"SELECT {FIELDS} {FROM} {where}", [workspace, *some])
+        ]
     return found
 
 
 def _erase(db: sqlite3.Connection, workspace: str, uuids: Collection[str], day: int) -> int:
     db.execute("INSERT OR IGNORE INTO workspace (name) VALUES (?)", [workspace])
+    number = int(db.execute("SELECT number FROM workspace WHERE name = ?", [workspace]).fetchone()[0])
+    places = [(number, uuid) for uuid in uuids]
     db.executemany(
-        f"INSERT OR IGNORE INTO erased VALUES ({NUMBER}, ?, ?)",
-        [(workspace, fingerprint(id_of_message(uuid)), day) for uuid in uuids],
+        "INSERT OR IGNORE INTO erased VALUES (?, ?, ?)",
+        [(number, fingerprint(id_of_message(uuid)), day) for uuid in uuids],
     )
-    known = _get(db, workspace, uuids)
-    db.executemany(DROP_KEY, [key for one in known for key in _keys(one)])
-    for some in _parts(uuids):
-        db.execute(
-            f"DELETE FROM message WHERE workspace = {NUMBER} AND uuid IN ({_marks(some)})", [workspace, *some]
-        )
+    known = _known(db, places)
+    for one in known.values():
+        db.executemany(DROP_KEY, _keys(number, one))
+    db.executemany("DELETE FROM message WHERE workspace = ? AND uuid = ?", places)
     return len(known)
 
 
-def _erased(db: sqlite3.Connection, workspace: str, uuids: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    for some in _parts(uuids):
-        of = {fingerprint(id_of_message(uuid)): uuid for uuid in some}
-        query = f"SELECT id FROM erased WHERE workspace = {NUMBER} AND id IN ({_marks(some)})"
-        found |= {of[number] for (number,) in db.execute(query, [workspace, *of])}
-    return found
-
-
-def _parts(values: Iterable[str]) -> Iterator[list[str]]:
+def _parts(values: Iterable[T]) -> Iterator[list[T]]:
     left = iter(dict.fromkeys(values))
     while some := list(islice(left, AT_ONCE)):
         yield some
@@ -234,3 +263,7 @@ def _parts(values: Iterable[str]) -> Iterator[list[str]]:
 
 def _marks(values: Sequence[str]) -> str:
     return ", ".join("?" * len(values))
+
+
+def _pairs(values: Sequence[object]) -> str:
+    return ", ".join(["(?, ?)"] * len(values))
