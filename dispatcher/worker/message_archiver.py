@@ -7,10 +7,9 @@ from typing import NamedTuple
 import structlog
 
 from dispatcher.errors import InvalidInput, OtherFormat
-from dispatcher.store.archive.archived_message import ArchivedMessage, archived, is_over
+from dispatcher.store.archive.archived_message import ArchivedMessage, archived, is_over, lists_on
 from dispatcher.store.archive.messages import ArchivedMessages
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.message_record import lists_of
 from dispatcher.store.messages_to_archive import Due, Leaving, MessagesToArchive
 from dispatcher.store.stored_message import DAMAGED
 from dispatcher.worker.metrics import Metrics
@@ -127,4 +126,4 @@ def _leaving(due: Due, at_ms: int | None, taken: ArchivedMessage | None) -> Leav
     if taken is None:
         return Leaving(due.workspace, due.uuid, due.record, REFUSED)
     what = OVER if is_over(taken) else OPEN
-    return Leaving(due.workspace, due.uuid, due.record, what, lists_of(due.record))
+    return Leaving(due.workspace, due.uuid, due.record, what, lists_on(due.platform, due.record))

@@ -1,6 +1,6 @@
 """A message as the archive keeps it: its record, taken apart into columns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -135,10 +135,20 @@ def _together(earlier: ArchivedMessage, later: ArchivedMessage) -> ArchivedMessa
     )  # fmt: skip
 
 
+def lists_on(platform: str, record: bytes) -> list[tuple[str, str]]:
+    """Kind and name of each list by which a platform looks up a message; of an unknown platform all. Raises as read_record."""
+    wanted = _looked_up_by(platform)
+    return [one for one in lists_of(record) if one[0] in wanted]
+
+
+def _looked_up_by(platform: str) -> Collection[str]:
+    dialect = dialects().get(platform)
+    return dialect.LOOKED_UP_BY if dialect else ("phone", "reference", "customer", "time", "campaign")
+
+
 def _keys(record: bytes, campaign: str, platform: str) -> list[str]:
     """What a message is looked up by, with its number on every platform: `dispatcher erase` looks for that."""
-    dialect = dialects().get(platform)
-    wanted = {"phone", *(dialect.LOOKED_UP_BY if dialect else ("reference", "customer", "time", "campaign"))}
+    wanted = {"phone", *_looked_up_by(platform)}
     found = dict.fromkeys(
         f"time:{which.rpartition(':')[0]}" if kind == "time" else f"{kind}:{which}"
         for kind, which in lists_of(record)

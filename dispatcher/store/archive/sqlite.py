@@ -21,6 +21,8 @@ from dispatcher.store.archive.which import Which
 T = TypeVar("T")
 
 VERSION = 3
+CACHE_KB = 32_000
+"""Pages of the indexes that are kept in memory: with less, each row that is written reads some of them."""
 BUSY_SECONDS = 5.0
 """How long a call waits for another process that writes."""
 AT_ONCE = 200
@@ -221,6 +223,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, BUSY_SECONDS, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
     return connection
 
 
