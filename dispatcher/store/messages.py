@@ -61,11 +61,15 @@ class Messages:
 
         If several messages had the same id, returns the one that got it most recently.
         """
-        if not ids:
-            return {}
-        channels = list(
-            dict.fromkeys((channel, *CHANNELS))
-        )  # the id may have been given before the channel changed
+        leads = await self.of_channels(workspace, channels_from(channel), ids)
+        uuids = [uuid for groups in leads.values() for some in groups for uuid in some]
+        known = {one.uuid: one for one in await self.get_many(workspace, list(dict.fromkeys([*uuids, *ids])))}
+        return named(channel, leads, known)
+
+    async def of_channels(
+        self, workspace: str, channels: Sequence[str], ids: Sequence[str]
+    ) -> dict[str, list[list[str]]]:
+        """The uuids of the messages that got ids of their customer last: for each id those of each channel, one at most."""
         key = self._keys.status_customer
         listed: list[bytes | None] = []
         for some in in_parts(ids, lambda _: len(channels)):
@@ -73,14 +77,7 @@ class Messages:
                 "MGET", *(key(workspace, one, id_) for id_ in some for one in channels)
             )
         rows = zip(*[iter(listed)] * len(channels), strict=True)
-        leads = {id_: [text(raw) for raw in row if raw] + [id_] for id_, row in zip(ids, rows, strict=True)}
-        uuids = list(dict.fromkeys(uuid for some in leads.values() for uuid in some))
-        known = {one.uuid: one for one in await self.get_many(workspace, uuids)}
-        found = {
-            id_: [known[uuid] for uuid in some if uuid in known and (channel, id_) in known[uuid].names]
-            for id_, some in leads.items()
-        }
-        return {id_: some[0] for id_, some in found.items() if some}
+        return {id_: [[text(raw)] if raw else [] for raw in row] for id_, row in zip(ids, rows, strict=True)}
 
     async def to_phone(
         self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free
@@ -173,6 +170,28 @@ class Messages:
             known = await self._reader.get_many(workspace, texts(uuids), keep)
             found += [one for one in known if reference in (None, one.reference.get("key"))]
         return found[:count]
+
+
+def channels_from(channel: str) -> list[str]:
+    """All channels, one first: an id may have been given before the channel changed."""
+    return list(dict.fromkeys((channel, *CHANNELS)))
+
+
+def named(
+    channel: str, leads: Mapping[str, Sequence[Sequence[str]]], known: Mapping[str, StoredMessage]
+) -> dict[str, StoredMessage]:
+    """Messages by their customers' ids on a channel: of the first channel whose lead is right, or else the one whose own id it is.
+
+    leads: uuids by id, for each of `channels_from`; of several of one channel the message that was sent last counts
+    """
+    found: dict[str, StoredMessage] = {}
+    for id_, groups in leads.items():
+        for uuids in [*groups, [id_]]:
+            right = [known[uuid] for uuid in uuids if uuid in known and (channel, id_) in known[uuid].names]
+            if right:
+                found[id_] = max(right, key=lambda one: one.sent_ms)
+                break
+    return found
 
 
 def _count(text: bytes) -> int:

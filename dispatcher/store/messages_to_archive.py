@@ -69,6 +69,15 @@ class MessagesToArchive:
             for place, record in zip(noted, records, strict=True)
         ]
 
+    async def of_customers(self, names: Sequence[Place]) -> list[str]:
+        """The messages that got ids of their customer last: workspace, and `channel:id`; empty where none is known."""
+        keys = [f"{self._keys.root}status-customer:{workspace}:{which}" for workspace, which in names]
+        found: list[bytes | None] = []
+        for some in in_parts(keys):
+            with translated(self._url):
+                found += await self._wire.call("MGET", *some)
+        return [(one or b"").decode(errors="replace") for one in found]
+
     async def left_ms(self, places: Sequence[Place]) -> list[int]:
         """For how long Redis still keeps the records of messages; 0 for one that is gone."""
         with translated(self._url):

@@ -20,6 +20,8 @@ AT_A_STRETCH = 50
 """Messages that are read before the event loop serves others."""
 RETIRED_AT_ONCE = 50
 """Messages that one script takes out: Redis does nothing else meanwhile, some milliseconds."""
+CUSTOMER = "customer:"
+"""How a key begins that is an id of a customer (ArchivedMessage.keys)."""
 OPEN, OVER, REFUSED = "open", "over", "refused"
 """What lua/retire_messages.lua does with one."""
 
@@ -75,6 +77,7 @@ class MessageArchiver:
         still_open = [place for place, message in found.items() if message and not is_over(message)]
         later = await self._later(still_open, now_ms)
         ripe = [message for place, message in found.items() if message and place not in later]
+        ripe = await self._with_their_names(ripe)
         taken = {(one.workspace, one.uuid) for one in await self._put(ripe)} if ripe else set()
         self._metrics.archived_messages += len(taken)
         leaving = [
@@ -95,6 +98,24 @@ class MessageArchiver:
         except DAMAGED as error:
             log.error("archive.unreadable", workspace=due.workspace, message=due.uuid, problem=str(error))
             return None
+
+    async def _with_their_names(self, messages: Sequence[ArchivedMessage]) -> list[ArchivedMessage]:
+        """The same, without those ids of their customer that another message has got since: these lead to that one."""
+        named = [(one, key) for one in messages for key in one.look_ups() if key.startswith(CUSTOMER)]
+        if not named:
+            return [*messages]
+        holders = await self._source.of_customers(
+            [(one.workspace, key.removeprefix(CUSTOMER)) for one, key in named]
+        )
+        lost = {
+            (one.workspace, one.uuid, key)
+            for (one, key), holder in zip(named, holders, strict=True)
+            if holder != one.uuid
+        }
+        return [
+            one.only(key for key in one.look_ups() if (one.workspace, one.uuid, key) not in lost)
+            for one in messages
+        ]
 
     async def _later(self, places: Sequence[Place], now_ms: int) -> dict[Place, int]:
         """When to look again at those that have changed lately."""

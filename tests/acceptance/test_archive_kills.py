@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 
 from dispatcher.model import iso
@@ -19,6 +20,7 @@ from tests.conftest import postgres_server
 ROUNDS, OF_A_ROUND = 9, 60
 VICTIMS = ("worker", "PostgreSQL", "Redis")
 NOW = iso(time.time() * 1000)
+OVER = {"timestamp": NOW, "status": "DELIVERED"}
 
 
 @pytest.fixture
@@ -36,6 +38,7 @@ def kill(pid: int) -> None:
 
 def test_kills(stack: Stack, postgres: Any) -> None:
     """Callbacks go on while the archive is away; each is delivered, is in the archive once, and is refused when it comes again.
+    Each message is in the archive once, and has left Redis.
 
     What a killed worker had told the archive and Redis still has is told again. ARCHIVE_KILLS=100 makes it long.
     """
@@ -46,9 +49,9 @@ def test_kills(stack: Stack, postgres: Any) -> None:
     rounds = int(os.environ.get("ARCHIVE_KILLS", ROUNDS))
     worker = stack.start_worker().wait_ready()
     for number in range(rounds):
-        ids += stack.enqueue(OF_A_ROUND, first=number * OF_A_ROUND, timestamp=NOW)
+        ids += stack.enqueue(OF_A_ROUND, first=number * OF_A_ROUND, **OVER)
         again = chance.randrange(number + 1)
-        stack.enqueue(OF_A_ROUND, first=again * OF_A_ROUND, timestamp=NOW)
+        stack.enqueue(OF_A_ROUND, first=again * OF_A_ROUND, **OVER)
         time.sleep(chance.random() * 1.5)
         victim = VICTIMS[number % len(VICTIMS)]
         if victim == "worker":
@@ -69,8 +72,12 @@ def test_kills(stack: Stack, postgres: Any) -> None:
     assert len(ids) == rounds * OF_A_ROUND
     assert sorted(ids) == sorted(kept)
     assert set(ids) == {one.event_id for one in stack.received}
+    wait_until(lambda: not stack.redis.keys("dispatcher:status*"), 120, "a Redis without messages")
+    with psycopg.connect(postgres.get_uri()) as connection:
+        messages = connection.execute("SELECT message_id, status FROM dispatcher.messages").fetchall()
+    assert sorted((f"m{n}", "DELIVERED") for n in range(len(ids))) == sorted(messages)
     before = len(stack.received)
-    stack.enqueue(len(ids), timestamp=NOW)
+    stack.enqueue(len(ids), **OVER)
     wait_until(lambda: stack.redis.xlen("dispatcher:events") == 0, 120, "an empty queue")
     assert before == len(stack.received)
     for one in ids[:5]:

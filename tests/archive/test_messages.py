@@ -87,7 +87,7 @@ def test_told_again(run: Run) -> None:
     assert [read] == run(messages.get("acme", ["m1"]))
     assert ["m1", "m2"] == uuids(run(messages.listed(Wanted("acme", "phone:+1"), None, 10)))
     assert ["m1"] == uuids(run(messages.listed(Wanted("acme", "time:RCS"), None, 10)))
-    assert {"phone:+1": ["m2", "m1"]} == run(messages.latest("acme", ["phone:+1", "phone:+2"]))
+    assert {"phone:+1": ["m1", "m2"]} == run(messages.latest("acme", ["phone:+1", "phone:+2"]))
 
 
 def test_a_status_that_came_much_later(run: Run) -> None:

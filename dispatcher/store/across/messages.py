@@ -50,6 +50,20 @@ class MessagesAcross(Messages):
                     found[id_] = one
         return {id_: found[id_] for id_ in ids if id_ in found}
 
+    async def of_channels(
+        self, workspace: str, channels: Sequence[str], ids: Sequence[str]
+    ) -> dict[str, list[list[str]]]:
+        """As Messages.of_channels; of each channel one for each partition at most."""
+        found = await self._partitions.for_workspace(
+            workspace, lambda n: self._at(n).of_channels(workspace, channels, ids)
+        )
+        return {
+            id_: [
+                [uuid for uuids in of_channel for uuid in uuids] for of_channel in zip(*groups, strict=True)
+            ]
+            for id_, groups in ((id_, [some[id_] for some in found]) for id_ in ids)
+        }
+
     async def to_phone(
         self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free
     ) -> list[StoredMessage]:

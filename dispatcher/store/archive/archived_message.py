@@ -60,6 +60,10 @@ class ArchivedMessage(msgspec.Struct, frozen=True):
         """Where it stands among others, by time."""
         return self.sent_ms, self.uuid
 
+    def only(self, keys: Iterable[str]) -> "ArchivedMessage":
+        """The same, looked up by these keys alone."""
+        return msgspec.structs.replace(self, keys=_json(keys))
+
     def look_ups(self) -> list[str]:
         """`keys` as a list."""
         return [str(one) for one in decode_json(self.keys.encode())]

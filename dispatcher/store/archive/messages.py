@@ -60,7 +60,7 @@ class ArchivedMessages(Protocol):
         """
 
     async def latest(self, workspace: str, keys: Collection[str]) -> dict[str, list[str]]:
-        """The uuids of the messages with each of these keys, the latest first; those that no message has are missing."""
+        """The uuids of the messages with each of these keys, that first which was over last; those that no message has are missing."""
 
     async def campaign(self, workspace: str, campaign: str) -> Counted | None:
         """A campaign's counts; None if it has no message of it. What this reads grows with the campaign."""

@@ -106,7 +106,7 @@ class PostgresMessages:
         """As ArchivedMessages.latest."""
         query = (
             "SELECT key, uuid FROM dispatcher.message_key JOIN dispatcher.workspace ON workspace.number = message_key.workspace"
-            " WHERE workspace.name = %s AND key = ANY(%s::text[]) ORDER BY sent_ms DESC, uuid DESC"
+            " WHERE workspace.name = %s AND key = ANY(%s::text[]) ORDER BY kept_at DESC, uuid DESC"
         )
 
         async def run(db: Connection) -> dict[str, list[str]]:

@@ -137,7 +137,7 @@ class SqliteMessages:
             for some in _parts(keys):
                 query = (
                     f"SELECT key, uuid FROM message_key WHERE workspace = {NUMBER} AND key IN ({_marks(some)})"
-                    " ORDER BY sent_ms DESC, uuid DESC"
+                    " ORDER BY kept_ms DESC, uuid DESC"
                 )
                 for key, uuid in db.execute(query, [workspace, *some]):
                     found.setdefault(key, []).append(uuid)

@@ -10,9 +10,8 @@ from dispatcher.store.archive.messages_by_time import TimeSearch, by_time
 from dispatcher.store.archive.read_messages import head_of, pages, read_messages
 from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free
 from dispatcher.store.message_record import reference_digest
-from dispatcher.store.messages import Campaign, Messages
+from dispatcher.store.messages import Campaign, Messages, channels_from, named
 from dispatcher.store.stored_message import StoredMessage
-from dispatcher.values import CHANNELS
 
 
 class MessagesAndArchive(Messages):
@@ -38,11 +37,20 @@ class MessagesAndArchive(Messages):
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
         """As Messages.of_customer."""
-        found = await self._in_redis.of_customer(workspace, channel, ids)
-        missing = [id_ for id_ in dict.fromkeys(ids) if id_ not in found]
-        if missing:
-            found |= await self._kept_of_customer(workspace, channel, missing)
-        return {id_: found[id_] for id_ in ids if id_ in found}
+        channels = channels_from(channel)
+        leads = await self._in_redis.of_channels(workspace, channels, ids)
+        keys = {
+            (id_, place): f"customer:{channels[place]}:{id_}"
+            for id_, groups in leads.items()
+            for place, uuids in enumerate(groups)
+            if not uuids
+        }
+        listed = await self._archive.latest(workspace, [*keys.values()]) if keys else {}
+        for (id_, place), key in keys.items():
+            leads[id_][place] = listed.get(key, [])[:1]
+        uuids = [uuid for groups in leads.values() for some in groups for uuid in some]
+        known = {one.uuid: one for one in await self.get_many(workspace, list(dict.fromkeys([*uuids, *ids])))}
+        return named(channel, leads, known)
 
     async def to_phone(
         self, workspace: str, number: str, before_ms: int, count: int, keep: Filter, look: Look = free
@@ -118,23 +126,6 @@ class MessagesAndArchive(Messages):
 
     async def _kept(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
         return read_messages(whole(await self._archive.get(workspace, uuids)).values())
-
-    async def _kept_of_customer(
-        self, workspace: str, channel: str, ids: Sequence[str]
-    ) -> dict[str, StoredMessage]:
-        channels = list(dict.fromkeys((channel, *CHANNELS)))  # as Messages.of_customer
-        keys = {id_: [f"customer:{one}:{id_}" for one in channels] for id_ in ids}
-        listed = await self._archive.latest(workspace, [key for some in keys.values() for key in some])
-        leads = {
-            id_: [uuid for key in some for uuid in listed.get(key, ())] + [id_] for id_, some in keys.items()
-        }
-        uuids = list(dict.fromkeys(uuid for some in leads.values() for uuid in some))
-        known = {one.uuid: one for one in await self._kept(workspace, uuids)}
-        found = {
-            id_: [known[uuid] for uuid in some if uuid in known and (channel, id_) in known[uuid].names]
-            for id_, some in leads.items()
-        }
-        return {id_: some[0] for id_, some in found.items() if some}
 
     async def _merged(
         self,
