@@ -92,6 +92,9 @@ LISTS: dict[Callable[..., object], Use] = {
     Callbacks.known: lambda world: world.callbacks.known([("acme", id_) for id_ in IDS]),
     Callbacks.order: lambda world: world.callbacks.order("acme", IDS),
     Messages.get_many: lambda world: Messages(world.client.execute_command, world.keys).get_many("acme", IDS),
+    Messages.of_channels: lambda world: Messages(world.client.execute_command, world.keys).of_channels(
+        "acme", ["SMS", "RCS"], IDS
+    ),
     Messages.of_customer: lambda world: Messages(world.client.execute_command, world.keys).of_customer(
         "acme", "SMS", IDS
     ),
@@ -102,6 +105,7 @@ BOUNDED_BY_CALLERS = {
     Ledger.accept: "Batch.part_for",
     Ledger.settle: "Settler and Turn",
     Ledger.retire: "Archiver._retire",
+    Ledger.retire_messages: "MessageArchiver.take",
     Ledger.forward: "Forwarder (test_forwarder.py)",
     Callbacks.ended: "a command per workspace",
     Endpoints.with_states: "a command per endpoint",
