@@ -310,6 +310,8 @@ def test_the_archive_is_away(it: Archived, tmp_path: Path) -> None:
         it.take(it.made(away))
     reading = MessagesAndArchive(it.in_redis, away.messages, WEEK_MS)
     assert it.scene.run(reading.get("acme", "m1"))
+    it.told(change("DELIVERED", "m3", at_ms=it.scene.now, **ABOUT), dialect="qlara")
+    assert {"theirs"} == it.scene.run(reading.of_customer("acme", "SMS", ["theirs"])).keys()
     with pytest.raises(ArchiveUnavailable):
         it.scene.run(reading.get("acme", "m2"))
     assert Taken(1, 1) == it.take()

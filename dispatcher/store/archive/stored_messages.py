@@ -36,9 +36,21 @@ class MessagesAndArchive(Messages):
         return [known[uuid] for uuid in uuids if uuid in known]
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
-        """As Messages.of_customer."""
+        """As Messages.of_customer. Does not ask the archive for an id that leads to a message in Redis by this channel."""
         channels = channels_from(channel)
         leads = await self._in_redis.of_channels(workspace, channels, ids)
+        first = {id_: groups[:1] for id_, groups in leads.items()}
+        uuids = [uuid for [some] in first.values() for uuid in some]
+        there = {one.uuid: one for one in await self._in_redis.get_many(workspace, uuids)}
+        found = named(channel, first, there)
+        left = {id_: groups for id_, groups in leads.items() if id_ not in found}
+        return found | (await self._of_both(workspace, channel, left) if left else {})
+
+    async def _of_both(
+        self, workspace: str, channel: str, leads: dict[str, list[list[str]]]
+    ) -> dict[str, StoredMessage]:
+        """The same, with the archive's leads where Redis has none."""
+        channels = channels_from(channel)
         keys = {
             (id_, place): f"customer:{channels[place]}:{id_}"
             for id_, groups in leads.items()
@@ -49,7 +61,8 @@ class MessagesAndArchive(Messages):
         for (id_, place), key in keys.items():
             leads[id_][place] = listed.get(key, [])[:1]
         uuids = [uuid for groups in leads.values() for some in groups for uuid in some]
-        known = {one.uuid: one for one in await self.get_many(workspace, list(dict.fromkeys([*uuids, *ids])))}
+        every = list(dict.fromkeys([*uuids, *leads]))
+        known = {one.uuid: one for one in await self.get_many(workspace, every)}
         return named(channel, leads, known)
 
     async def to_phone(
