@@ -42,14 +42,16 @@ SELECT {READ} FROM {WANTED} CROSS JOIN LATERAL (
     WHERE kept.workspace = wanted.workspace AND kept.uuid = wanted.uuid AND kept_at >= %s LIMIT 100
 ) AS message JOIN dispatcher.workspace ON workspace.number = message.workspace
 """
-"""With the limit it looks for each by the index, whatever the planner knows of the table."""
+"""With the limit it looks for each by the index, whatever the planner knows of the table; so does the next one."""
 LISTED = """
 SELECT {read} FROM (
-    SELECT key_of.* FROM dispatcher.message_key AS key_of JOIN dispatcher.workspace ON workspace.number = key_of.workspace
-    WHERE workspace.name = %s AND key_of.key = %s AND key_of.sent_ms BETWEEN %s AND %s {after}
+    SELECT key_of.* FROM dispatcher.message_key AS key_of
+    WHERE key_of.workspace = (SELECT number FROM dispatcher.workspace WHERE name = %s) AND key_of.key = %s AND key_of.sent_ms BETWEEN %s AND %s {after}
     ORDER BY key_of.sent_ms {order}, key_of.uuid {order} LIMIT %s OFFSET %s
-) AS listed JOIN dispatcher.message
-    ON message.workspace = listed.workspace AND message.uuid = listed.uuid AND message.kept_at = listed.kept_at
+) AS listed CROSS JOIN LATERAL (
+    SELECT * FROM dispatcher.message AS kept
+    WHERE kept.workspace = listed.workspace AND kept.uuid = listed.uuid AND kept.kept_at = listed.kept_at LIMIT 1
+) AS message
 JOIN dispatcher.workspace ON workspace.number = message.workspace
 ORDER BY listed.sent_ms {order}, listed.uuid {order}
 """

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS dispatcher.message (
     sent_ms bigint NOT NULL,
     changed_ms bigint NOT NULL,
     workspace int NOT NULL,
-    uuid text NOT NULL,
+    uuid text COLLATE "C" NOT NULL,
     status text NOT NULL,
     history text NOT NULL,
     campaign text NOT NULL,
