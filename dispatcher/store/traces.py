@@ -166,6 +166,19 @@ class Traces:
                 await self._client.xdel(self._keys.events, *some)
                 await self._client.xack(self._keys.events, GROUP, *some)
 
+    async def forget_due(self, workspace: str) -> None:
+        """Forgets when the archive was to look at messages of a workspace."""
+        cursor = 0
+        while True:
+            with translated(self._url):
+                cursor, found = await self._client.zscan(
+                    self._keys.status_due, cursor, f"{workspace} *", AT_ONCE
+                )
+                if found:
+                    await self._client.zrem(self._keys.status_due, *(member for member, _ in found))
+            if int(cursor) == 0:
+                return
+
     async def forget_list(self, workspace: str, uuid: str) -> None:
         """Forgets which callbacks a message had."""
         with translated(self._url):

@@ -183,6 +183,8 @@ class _Erasing:
                     await place.remove(
                         [key for key in keys if not (self._left and place.is_list(self._workspace, key))]
                     )
+            if not self._is_dry:
+                await place.forget_due(self._workspace)
 
     async def _archived_of_workspace(self) -> None:
         after: After | None = None

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
+from pydantic.alias_generators import to_camel
 
 from dispatcher.store.traces import Wanted
 from tasks import console, wiring
@@ -96,7 +97,7 @@ def _run(wanted: Wanted, what: str, dry_run: bool, yes: bool, as_json: bool) -> 
 
 def _show(counts: Counts, word: str, workspace: str, as_json: bool) -> None:
     if as_json:
-        document = {name: getattr(counts, name) for name in WORDS}
+        document = {to_camel(name): getattr(counts, name) for name in WORDS}
         console.print_json({"workspace": workspace, word: document, "beingSent": counts.sending})
     else:
         _print(counts, word)

@@ -17,7 +17,7 @@ from tests.acceptance.stack import Stack, wait_until
 from tests.acceptance.test_archive import with_archive
 from tests.conftest import postgres_server
 
-ROUNDS, OF_A_ROUND = 9, 60
+ROUNDS, OF_A_ROUND = int(os.environ.get("ARCHIVE_KILLS", "9")), 60
 VICTIMS = ("worker", "PostgreSQL", "Redis")
 NOW = iso(time.time() * 1000)
 OVER = {"timestamp": NOW, "status": "DELIVERED"}
@@ -36,6 +36,7 @@ def kill(pid: int) -> None:
     wait_until(lambda: not psutil.pid_exists(pid), what="its end")
 
 
+@pytest.mark.timeout(120 + 15 * ROUNDS)
 def test_kills(stack: Stack, postgres: Any) -> None:
     """Callbacks go on while the archive is away; each is delivered, is in the archive once, and is refused when it comes again.
     Each message is in the archive once, and has left Redis.
@@ -46,9 +47,8 @@ def test_kills(stack: Stack, postgres: Any) -> None:
     stack.environment["DISPATCHER_LEASE_SECONDS"] = "15"
     stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
     chance, ids = random.Random(7), list[str]()
-    rounds = int(os.environ.get("ARCHIVE_KILLS", ROUNDS))
     worker = stack.start_worker().wait_ready()
-    for number in range(rounds):
+    for number in range(ROUNDS):
         ids += stack.enqueue(OF_A_ROUND, first=number * OF_A_ROUND, **OVER)
         again = chance.randrange(number + 1)
         stack.enqueue(OF_A_ROUND, first=again * OF_A_ROUND, **OVER)
@@ -69,7 +69,7 @@ def test_kills(stack: Stack, postgres: Any) -> None:
     wait_until(lambda: not stack.redis.keys("dispatcher:event:*"), 120, "a Redis without entries")
     assert 0 == stack.redis.xlen("dispatcher:ended")
     kept = [json.loads(one)["eventId"] for one in stack.cli("history").stdout.splitlines()]
-    assert len(ids) == rounds * OF_A_ROUND
+    assert len(ids) == ROUNDS * OF_A_ROUND
     assert sorted(ids) == sorted(kept)
     assert set(ids) == {one.event_id for one in stack.received}
     wait_until(lambda: not stack.redis.keys("dispatcher:status*"), 120, "a Redis without messages")

@@ -298,6 +298,16 @@ def test_messages_of_the_archive(scene: Scene, by: str) -> None:
     assert (set() if by == "workspace" else {"m2"}) == kept_messages(scene, "m1", "m2")
 
 
+@pytest.mark.parametrize("wanted", [{"message": "m1"}, {"number": NUMBER}, {}])
+def test_what_waits_for_the_archive(scene: Scene, wanted: dict[str, str]) -> None:
+    """That the archive was to look at an erased message is forgotten too; another message's note stays."""
+    scene.told("m1")
+    due = scene.world.keys.status_due
+    scene.world.call("zadd", due, {"acme m1": 1, "bluefin m1": 2})
+    scene.erase(**wanted)
+    assert [b"bluefin m1"] == scene.world.call("zrange", due, 0, -1)
+
+
 def message(uuid: str, number: str) -> ArchivedMessage:
     """A message that was delivered."""
     record = b"d" + b"%013d%06d%04d" % (AT, 24, 0)

@@ -26,6 +26,7 @@ end
 
 local function leave_record(message)
   local key = key_of('status', workspace, message)
+  guarded(redis.call, 'ZREM', key_of('status-due'), workspace .. ' ' .. message)
   local text = redis.call('GET', key)
   if not text then return end
   local status, _, _, campaign = read_kept(text)
