@@ -126,8 +126,9 @@ class _Erasing:
         for place in self._places:
             found |= await place.messages_to(self._workspace, number)
         if self._archive:
-            for one in written(number):
-                wanted = ArchivedBy(self._workspace, f"phone:{one}")
+            keys = [f"phone:{one}" for one in written(number)] + [f"bare:{bare(number)}"]
+            for key in keys:
+                wanted = ArchivedBy(self._workspace, key)
                 async for page in pages(self._archive.messages, wanted, PAGE):
                     found |= {row.uuid for row in page}
         return found

@@ -298,6 +298,19 @@ def test_messages_of_the_archive(scene: Scene, by: str) -> None:
     assert (set() if by == "workspace" else {"m2"}) == kept_messages(scene, "m1", "m2")
 
 
+@pytest.mark.parametrize("number", ["+233 20 000 0001", "00233-20-000-0001", "(233) 200000001"])
+def test_number_in_another_writing(scene: Scene, number: str) -> None:
+    """A message that only the archive has is found by its number, however that is written."""
+
+    async def put(store: wiring.Store) -> None:
+        assert store.archive
+        await store.archive.messages.put([message("m1", number), message("m2", OTHER)])
+
+    scene.do(put)
+    assert Counts(archived_messages=1) == scene.erase(number=NUMBER)
+    assert {"m2"} == kept_messages(scene, "m1", "m2")
+
+
 def message(uuid: str, number: str) -> ArchivedMessage:
     """A message that was delivered."""
     record = b"d" + b"%013d%06d%04d" % (AT, 24, 0)
