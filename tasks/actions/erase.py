@@ -11,6 +11,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.endpoint_name import event_id_of
 from dispatcher.rules.outcomes import State
 from dispatcher.store.archive.archive import After
+from dispatcher.store.archive.archived_message import whole
 from dispatcher.store.archive.messages import Wanted as ArchivedBy
 from dispatcher.store.archive.read_messages import pages
 from dispatcher.store.archive.which import Which
@@ -126,8 +127,9 @@ class _Erasing:
         for place in self._places:
             found |= await place.messages_to(self._workspace, number)
         if self._archive:
-            for one in written(number):
-                wanted = ArchivedBy(self._workspace, f"phone:{one}")
+            keys = [f"phone:{one}" for one in written(number)] + [f"bare:{bare(number)}"]
+            for key in keys:
+                wanted = ArchivedBy(self._workspace, key)
                 async for page in pages(self._archive.messages, wanted, PAGE):
                     found |= {row.uuid for row in page}
         return found
@@ -159,10 +161,18 @@ class _Erasing:
         if self._wanted.number is not None:  # its record may be gone, and its list not
             lists |= {("phone", one): None for one in written(self._wanted.number)}
         where = [(uuid, kind, which) for kind, which in lists] + [(uuid, "record", "")]
-        if self._archive:  # first, so that what the archiver has read meanwhile is not put any more
-            erased = await self._archive.messages.erase(self._workspace, [uuid], self._day)
-            self.counts.archived_messages += erased
+        # first, so that what the archiver has read meanwhile is not put any more
+        self.counts.archived_messages += await self._erase_archived(uuid, is_known=is_known)
         await self._store.ledger.unlist(self._workspace, where)
+
+    async def _erase_archived(self, uuid: str, *, is_known: bool) -> int:
+        """Takes a message out of the archive; before that out of its campaign, which stays in Redis, unless its record there does that."""
+        if not self._archive:
+            return 0
+        kept = whole([] if is_known else await self._archive.messages.get(self._workspace, [uuid]))
+        campaigns = [(uuid, "campaign", one.status + one.campaign) for one in kept.values() if one.campaign]
+        await self._store.ledger.unlist(self._workspace, campaigns)
+        return await self._archive.messages.erase(self._workspace, [uuid], self._day)
 
     async def _kept(self, uuids: Sequence[str]) -> int:
         """How many of these messages the archive has."""

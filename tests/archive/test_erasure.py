@@ -308,6 +308,36 @@ def test_what_waits_for_the_archive(scene: Scene, wanted: dict[str, str]) -> Non
     assert [b"bluefin m1"] == scene.world.call("zrange", due, 0, -1)
 
 
+@pytest.mark.parametrize("number", ["+233 20 000 0001", "00233-20-000-0001", "(233) 200000001"])
+def test_number_in_another_writing(scene: Scene, number: str) -> None:
+    """A message that only the archive has is found by its number, however that is written."""
+
+    async def put(store: wiring.Store) -> None:
+        assert store.archive
+        await store.archive.messages.put([message("m1", number), message("m2", OTHER)])
+
+    scene.do(put)
+    assert Counts(archived_messages=1) == scene.erase(number=NUMBER)
+    assert {"m2"} == kept_messages(scene, "m1", "m2")
+
+
+def test_campaign_of_a_message_of_the_archive(scene: Scene) -> None:
+    """The counts of a campaign stay in Redis when its messages go to the archive: one that is erased then leaves them too."""
+    scene.told("m1", NUMBER, campaign_id="spring")
+    scene.told("m2", OTHER, campaign_id="spring")
+    record = scene.world.call("get", scene.world.keys.status("acme", "m1"))
+
+    async def put(store: wiring.Store) -> None:
+        assert store.archive
+        await store.archive.messages.put([archived("acme", "m1", record, AT, "zeckta")])
+
+    scene.do(put)
+    scene.world.call("delete", scene.world.keys.status("acme", "m1"))
+    assert Counts(archived_messages=1) == scene.erase(message="m1")
+    assert [] == scene.has("m1")
+    assert b"1" == scene.world.call("hget", scene.world.keys.status_campaign("acme", "spring"), "s")
+
+
 def message(uuid: str, number: str) -> ArchivedMessage:
     """A message that was delivered."""
     record = b"d" + b"%013d%06d%04d" % (AT, 24, 0)

@@ -16,6 +16,7 @@ from dispatcher.store.message_record import (
     read_record,
 )
 from dispatcher.store.stored_message import StoredMessage, message_of
+from dispatcher.store.traces import bare, written
 
 DETAILS = Details.__struct_fields__
 Step = tuple[Status, int]
@@ -36,7 +37,8 @@ class ArchivedMessage(msgspec.Struct, frozen=True):
     """Each status that it had, as its letter and when: `s1733000000000 d1733000000512`."""
     campaign: str
     keys: str
-    """What it is looked up by, as a JSON list: `phone:+39…`, `reference:DIGEST`, `customer:SMS:ID`, `time:SMS`, `campaign:ID`."""
+    """What it is looked up by, as a JSON list: `phone:+39…`, `reference:DIGEST`, `customer:SMS:ID`, `time:SMS`, `campaign:ID`; and for
+    `dispatcher erase`, of a number in a writing that is not usual, `bare:39…`."""
     names: str
     """Each channel and customerMessageId that it had, as a JSON list of pairs."""
     src: str
@@ -160,6 +162,9 @@ def _keys(record: bytes, campaign: str, platform: str) -> list[str]:
     )
     if campaign and "campaign" in wanted:
         found[f"campaign:{campaign}"] = None
+    for number in [one.partition(":")[2] for one in found if one.startswith("phone:")]:
+        if number not in written(bare(number)):
+            found[f"bare:{bare(number)}"] = None
     return [*found]
 
 

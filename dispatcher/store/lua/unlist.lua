@@ -3,6 +3,7 @@
 --   workspace
 --   for each place: message kind which
 --     kind: phone|reference|customer|time, with the list's name in `which` (lib/message_lists.lua); or record
+--     or campaign, of what only the archive has: `which` is the letter of its status, then its campaign
 -- returns {'unlisted', now, number of records}
 -- The record of a message comes last: where this breaks off, it still tells the lists that are left.
 -- Works when Redis is full.
@@ -37,6 +38,8 @@ end
 for message, kind, which in each(3) do
   if kind == 'record' then
     guarded(leave_record, message)
+  elseif kind == 'campaign' then
+    guarded(leave_campaign, message, string.sub(which, 2), string.sub(which, 1, 1))
   else
     guarded(LEAVE_LIST[kind], workspace, message, which, '0')
   end
