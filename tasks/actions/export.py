@@ -60,13 +60,20 @@ class _JsonLines:
 class _Csv:
     def __init__(self) -> None:
         self._out = csv.writer(sys.stdout, lineterminator="\n")
-        self._out.writerow(COLUMNS)
+        self._has_head = False
 
     def write(self, one: StoredCallback) -> None:
+        self._begin()
         self._out.writerow(_row(one).values())
 
     def close(self) -> None:
-        """Nothing is left."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Not before something is written: a command that is refused writes nothing."""
+        if not self._has_head:
+            self._out.writerow(COLUMNS)
+            self._has_head = True
 
 
 class _Parquet:
