@@ -50,8 +50,11 @@ def writer(form: Form) -> Writer:
 
 
 class _JsonLines:
+    def __init__(self) -> None:
+        self._out = sys.stdout  # now: a progress on a terminal puts itself in its place
+
     def write(self, one: StoredCallback) -> None:
-        sys.stdout.write(json.dumps(one.as_json(), ensure_ascii=False) + "\n")
+        self._out.write(json.dumps(one.as_json(), ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """Nothing is left."""

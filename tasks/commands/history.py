@@ -1,6 +1,8 @@
 """`dispatcher history`: exports what is in the archive."""
 
+import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -74,7 +76,10 @@ async def _export(settings: Settings, asked: Filter, out: Writer) -> int:
             raise InvalidInput("there is no archive: DISPATCHER_ARCHIVE_URL names it (docs/archive.md)")
         workspace = await _workspace(store, store.archive, asked.workspace)
         found = await _found(store, store.archive, asked)
-        with console.err.status("exporting") as status:
+        with ExitStack() as shown:
+            status = console.err.status("exporting")
+            if not sys.stdout.isatty():  # else the rows are shown, and it would be among them
+                shown.enter_context(status)
             async for (ms, *_), one in found:
                 if one:
                     out.write(one)

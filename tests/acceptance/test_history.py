@@ -5,7 +5,8 @@ import json
 import pytest
 from aiohttp import web
 
-from tests.acceptance.stack import Stack, wait_until
+from tests.acceptance.stack import CLI, Stack, wait_until
+from tests.acceptance.terminal import Terminal
 from tests.acceptance.test_archive import with_archive
 
 
@@ -78,3 +79,24 @@ def test_a_removed_subscription(archived: Stack) -> None:
     assert 0 == archived.cli("subscription", "remove", "acme", "crm").returncode
     done = archived.cli(*asked)
     assert (0, 1) == (done.returncode, len(done.stdout.splitlines())), done
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_on_a_terminal(archived: Stack, form: str) -> None:
+    """On a terminal the rows are as in a file, and no progress is among them; only the number of rows follows."""
+    rows = archived.cli("history", "--format", form).stdout.splitlines()
+    terminal = Terminal(archived, "history", "--format", form)
+    assert 0 == terminal.wait()
+    assert [*rows, "note: 4 callbacks"] == terminal.text.splitlines()
+    assert not terminal.has_escapes
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_from_a_terminal_to_a_file(archived: Stack, form: str) -> None:
+    """With `> FILE` on a terminal the file has the rows, and the terminal the progress and none of them."""
+    path = archived.folder / "exported"
+    to_file = ("sh", "-c", f'exec "$@" > {path}', "sh", *CLI)
+    terminal = Terminal(archived, "history", "--format", form, command=to_file)
+    assert 0 == terminal.wait()
+    assert archived.cli("history", "--format", form).stdout == path.read_text()
+    assert (True, False) == ("exporting" in terminal.text, "acme" in terminal.text), terminal.text
