@@ -50,8 +50,11 @@ def writer(form: Form) -> Writer:
 
 
 class _JsonLines:
+    def __init__(self) -> None:
+        self._out = sys.stdout  # now: a progress on a terminal puts itself in its place
+
     def write(self, one: StoredCallback) -> None:
-        sys.stdout.write(json.dumps(one.as_json(), ensure_ascii=False) + "\n")
+        self._out.write(json.dumps(one.as_json(), ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """Nothing is left."""
@@ -60,13 +63,20 @@ class _JsonLines:
 class _Csv:
     def __init__(self) -> None:
         self._out = csv.writer(sys.stdout, lineterminator="\n")
-        self._out.writerow(COLUMNS)
+        self._has_head = False
 
     def write(self, one: StoredCallback) -> None:
+        self._begin()
         self._out.writerow(_row(one).values())
 
     def close(self) -> None:
-        """Nothing is left."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Not before something is written: a command that is refused writes nothing."""
+        if not self._has_head:
+            self._out.writerow(COLUMNS)
+            self._has_head = True
 
 
 class _Parquet:

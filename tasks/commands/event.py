@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dispatcher.errors import NotFound
+from dispatcher.errors import ArchiveUnavailable, NotFound
 from dispatcher.model import iso
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import State
@@ -44,6 +44,14 @@ def show(
         async with wiring.store(settings) as store:
             history = store.history_so_far(archive_is_away)
             event = await history.get(workspace, event_id)
+            if (
+                event.state is State.ERASED
+                if event
+                else await _only_archive_erased(store, workspace, event_id)
+            ):
+                raise NotFound(
+                    f"event {event_id} of workspace {workspace} was erased: nothing else is known of it"
+                )
             if event is None:
                 await store.workspaces.require(workspace)  # raises NotFound for an unknown workspace
                 return None
@@ -131,6 +139,17 @@ def list_(
     if found.cursor:
         more = "there are more" if found.whole else "this page ended early, there may be more"
         console.err.print(f"{more}: --after {found.cursor}", soft_wrap=True)
+
+
+async def _only_archive_erased(store: wiring.Store, workspace: str, event_id: str) -> bool:
+    """Whether the archive knows that an event was erased of which Redis knows nothing (any more)."""
+    if store.archive is None:
+        return False
+    try:
+        return bool(await store.archive.erased([(workspace, event_id)]))
+    except ArchiveUnavailable as error:
+        archive_is_away(error)
+        return False
 
 
 async def _states(store: wiring.Store, found: Sequence[StoredCallback]) -> States:

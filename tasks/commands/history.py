@@ -1,18 +1,22 @@
 """`dispatcher history`: exports what is in the archive."""
 
+import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
 from config.settings import Settings
 from dispatcher.codec import iso
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.rules.outcomes import State
+from dispatcher.rules.workspace import Workspace as Known
 from dispatcher.store.archive.archive import Archive
 from dispatcher.store.archive.ends import Step, archived, ended_at, read
+from dispatcher.store.archive.which import Which
+from dispatcher.store.subscriptions import found as subscription_of
 from tasks import console, wiring
-from tasks.actions import workspaces
 from tasks.actions.events import ANY_END, ENDED, Filter, which
 from tasks.actions.export import Form, Writer, writer
 from tasks.commands.filters import Error, Since, Subscription, Until, Url, Workspace
@@ -47,6 +51,7 @@ def history(
     """Export what is in the archive, as JSON lines, CSV or Parquet.
 
     To standard output, latest end first. What ended within the last seconds may not be there yet.
+    A workspace or subscription that was removed can be named for as long as the archive has something of it.
     If the archive does not answer, the command fails, and what it has written until then is not whole.
 
     Examples:
@@ -69,17 +74,39 @@ async def _export(settings: Settings, asked: Filter, out: Writer) -> int:
     async with wiring.store(settings) as store:
         if store.archive is None:
             raise InvalidInput("there is no archive: DISPATCHER_ARCHIVE_URL names it (docs/archive.md)")
-        console.note(await workspaces.unknown(store, asked.workspace))
+        workspace = await _workspace(store, store.archive, asked.workspace)
         found = await _found(store, store.archive, asked)
-        with console.err.status("exporting") as status:
+        with ExitStack() as shown:
+            status = console.err.status("exporting")
+            if not sys.stdout.isatty():  # else the rows are shown, and it would be among them
+                shown.enter_context(status)
             async for (ms, *_), one in found:
                 if one:
                     out.write(one)
                     count += 1
                 if one is None or count % SHOWN_EVERY == 0:
                     status.update(f"exporting: {count:,} callbacks, back to {iso(ms)}")
+        if workspace and asked.subscription and not count:
+            subscription_of(workspace, asked.subscription)  # raises NotFound
     out.close()
     return count
+
+
+async def _workspace(store: wiring.Store, archive: Archive, name: str | None) -> Known | None:
+    """The workspace, if one is asked for; None with a note for one that was removed, and of which the archive has something.
+
+    Raises NotFound.
+    """
+    if name is None:
+        return None
+    try:
+        return await store.workspaces.require(name)
+    except NotFound as error:
+        callbacks = await archive.ended(Which(workspace=name), None, 1)
+        if not callbacks.found and not await archive.messages.some(name, 1):
+            raise
+        console.note(str(error))
+        return None
 
 
 async def _found(store: wiring.Store, archive: Archive, asked: Filter) -> AsyncIterator[Step]:

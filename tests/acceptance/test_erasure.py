@@ -79,11 +79,12 @@ def test_erase_phone(archived: Stack, retired: bool) -> None:
     assert (2, True) == (refused.returncode, "--json needs" in refused.stderr), refused
     assert {"workspace": "acme", "erased": counts, "beingSent": 0} == archived.cli_json(*command, "--yes")
 
-    if retired:
-        assert 1 == archived.cli("event", "show", "a-sent", "--workspace", "acme").returncode
-    else:
-        shown = archived.event("a-sent")
-        assert ("erased", []) == (shown["state"], shown["attempts"])
+    show = ("event", "show", "a-sent", "--workspace", "acme")
+    for shown in (archived.cli(*show), archived.cli(*show, "--json")):
+        assert (1, "") == (shown.returncode, shown.stdout), shown
+        assert (
+            shown.stderr == "error: event a-sent of workspace acme was erased: nothing else is known of it\n"
+        )
     assert "failed" == state("b-failed")
     told = [json.loads(one)["eventId"] for one in archived.cli("history").stdout.splitlines()]
     assert (["b-failed", "b-sent"] if retired else []) == sorted(told)
@@ -107,6 +108,31 @@ def test_erase_phone(archived: Stack, retired: bool) -> None:
     assert [] == [key for key, value in dump if b"message-a" in key + (value or b"")]
     nothing = archived.cli(*command)
     assert (0, True) == (nothing.returncode, "nothing to" in nothing.stdout), nothing
+
+
+@pytest.mark.parametrize("retired", [False, True])
+def test_an_erased_event_is_said_to_be_erased(archived: Stack, retired: bool) -> None:
+    """`event show` says so in one line, whether Redis or the archive alone knows it, also of a workspace that was removed since."""
+    archived.environment["DISPATCHER_ARCHIVE_AFTER_SECONDS"] = "0" if retired else "300"
+    archived.start_worker().wait_ready()
+    enqueue(archived, NUMBER, "message-a", "FAILED", "a-failed")
+
+    def has_ended() -> bool:
+        if retired:
+            return bool(archived.cli("history").stdout) and not archived.redis.keys("dispatcher:event:*")
+        return archived.state("a-failed") == "failed"
+
+    wait_until(has_ended, what="its end")
+    assert 0 == archived.cli("erase", "message", "acme", "message-a", "--yes").returncode
+    show = ("event", "show", "a-failed", "--workspace", "acme")
+    said = "error: event a-failed of workspace acme was erased: nothing else is known of it\n"
+    for options in ((), ("--json",)):
+        shown = archived.cli(*show, *options)
+        assert (1, "", said) == (shown.returncode, shown.stdout, shown.stderr)
+    other = archived.cli("event", "show", "a-sent", "--workspace", "acme")
+    assert (1, True) == (other.returncode, "never accepted" in other.stderr)
+    assert 0 == archived.cli("workspace", "remove", "acme").returncode
+    assert said == archived.cli(*show).stderr
 
 
 def test_erase_workspace(archived: Stack) -> None:
