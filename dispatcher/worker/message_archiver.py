@@ -7,7 +7,7 @@ from typing import NamedTuple
 import structlog
 
 from dispatcher.errors import InvalidInput, OtherFormat
-from dispatcher.store.archive.archived_message import ArchivedMessage, archived, is_over, lists_on
+from dispatcher.store.archive.archived_message import ArchivedMessage, archived, is_final, is_over, lists_on
 from dispatcher.store.archive.messages import ArchivedMessages
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages_to_archive import Due, Leaving, MessagesToArchive
@@ -146,5 +146,5 @@ def _leaving(due: Due, at_ms: int | None, taken: ArchivedMessage | None) -> Leav
         return Leaving(due.workspace, due.uuid, due.record, at_ms)
     if taken is None:
         return Leaving(due.workspace, due.uuid, due.record, REFUSED)
-    what = OVER if is_over(taken) else OPEN
+    what = OVER if is_final(taken) else OPEN  # a READ that comes now is late
     return Leaving(due.workspace, due.uuid, due.record, what, lists_on(due.platform, due.record))

@@ -172,6 +172,53 @@ def test_another_status_of_one_that_was_open(it: Archived) -> None:
     assert "MTN" == found.network
 
 
+def test_what_is_delivered_and_long_unread(it: Archived) -> None:
+    """When it has gone to the archive, no status takes it back, and its campaign counts it once; a READ is late."""
+    about = {"channel": "RCS", "campaign_id": "spring"}
+    it.told(change("DELIVERED", at_ms=it.scene.now, **about), dialect="zeckta")
+    it.scene.now += WEEK_MS
+    assert Taken(1, 1) == it.take(it.made(it.archive, 3 * WEEK_MS))
+    for status in ("SENT", "READ"):
+        told = change(status, at_ms=it.scene.now, **about)
+        assert {"late": 1} == it.told(told, dialect="zeckta")
+    assert ["DELIVERED"] == it.statuses()
+    campaign = it.scene.run(it.messages.campaign("acme", "spring"))
+    assert campaign
+    assert 1 == campaign.recipients
+
+
+def test_a_list_shows_no_outdated_status(it: Archived) -> None:
+    """What Redis knows better of is not listed as the archive has it."""
+    it.told(change("SENT", at_ms=it.scene.now))
+    it.scene.now += WEEK_MS
+    it.take(it.made(it.archive, 3 * WEEK_MS))
+    it.told(change("BUFFERED", at_ms=it.scene.now))
+    sent = it.messages.to_phone(
+        "acme", "+233200000001", it.scene.now + 1, 9, lambda one: one.status.value == "SENT"
+    )
+    assert [] == it.scene.run(sent)
+
+
+def test_a_fingerprint_that_cannot_be_kept(it: Archived) -> None:
+    """A key of the wrong type keeps its messages in Redis, and holds up no others: they are looked at again an hour later."""
+    it.told(change("DELIVERED", "m0", at_ms=it.scene.now), change("DELIVERED", "m1", at_ms=it.scene.now + 1))
+    it.scene.now += AFTER_MS
+    it.take()
+    it.told(change("DELIVERED", "m2", at_ms=it.scene.now))
+    [(buckets, _)] = it.scene.tables().values()
+    every = [it.scene.keys.fingerprint(1, number) for number in range(buckets)]
+    for key in every:
+        it.scene.call("set", key, "wrong")
+    it.scene.now += AFTER_MS
+    assert Taken(1, 1) == it.take()
+    assert "status:acme:m2" in it.stored()
+    assert Taken(0, 0) == it.take()
+    it.scene.call("delete", *every)
+    it.scene.now += HOUR_MS + AFTER_MS
+    assert Taken(1, 1) == it.take()
+    assert set() == it.stored()
+
+
 def test_changed_meanwhile(it: Archived) -> None:
     """A message that changes while it goes to the archive stays in Redis, and goes there again."""
     it.told(change("DELIVERED", channel="RCS", at_ms=it.scene.now))

@@ -7,7 +7,9 @@ import msgspec
 from dispatcher.model import BY_LETTER, LETTERS, Status, decode_json, encode_json
 from dispatcher.rules.dialects import dialects
 from dispatcher.store.message_record import (
+    FINAL,
     OF_THE_STATUS,
+    RANKS,
     READ_ON,
     Details,
     MessageRecord,
@@ -100,6 +102,11 @@ def is_over(message: ArchivedMessage) -> bool:
     if status is Status.DELIVERED:
         return not any(channel in READ_ON for channel, _ in decode_json(message.names.encode()))
     return not any(may_follow(status, other) for other in Status)
+
+
+def is_final(message: ArchivedMessage) -> bool:
+    """Whether it has a final status: then READ may follow at most."""
+    return RANKS[message.status] >= FINAL
 
 
 def whole(messages: Iterable[ArchivedMessage]) -> dict[str, ArchivedMessage]:

@@ -155,8 +155,11 @@ class MessagesAndArchive(Messages):
         async for page in pages(self._archive, wanted, self._bounds.page if latest else count):
             looked_at += len(page)
             await look(len(page))
-            for one in read_messages(whole(page).values()):
-                if one.uuid not in latest and keep(head_of(one)) and is_wanted(one):
+            rows = read_messages(whole(page).values())
+            there = await self._in_redis.get_many(wanted.workspace, [one.uuid for one in rows])
+            known = {one.uuid for one in there}  # as they are now; those that are wanted have been found
+            for one in rows:
+                if one.uuid not in known and one.uuid not in latest and keep(head_of(one)) and is_wanted(one):
                     latest[one.uuid] = one
                     of_archive += 1
             if of_archive >= count:

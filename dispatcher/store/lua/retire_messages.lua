@@ -10,6 +10,7 @@
 --     number: how many lists; kind and which: lib/leaving_lists.lua
 -- returns {'retired', now, number of messages, the error on some key ('' = none)}; or, with nothing done,
 --   {'not_leader', now}, or {'not_allowed', now}: the data has a lower format
+-- One that has a key of the wrong type is looked at again an hour later.
 -- Works when Redis is full. A message leaves its record last: a run that breaks off is repeated.
 -- include prologue
 -- include guard
@@ -53,6 +54,8 @@ while has_more() do
   end
   local ok, done = guarded(retire, workspace, message, text, what, lists)
   if ok and done then retired = retired + 1 end
+  local due = workspace .. ' ' .. message
+  if not ok then guarded(redis.call, 'ZADD', key_of('status-due'), int(now + HOUR), due) end
 end
 write_tables()
 return { 'retired', now, retired, problem }
