@@ -20,6 +20,9 @@ from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire
 from tasks import wiring
 
+ARCHIVE_SECONDS = 5.0
+"""How long a call waits for the archive."""
+
 
 @asynccontextmanager
 async def api(settings: Settings) -> AsyncIterator[ApiParts]:
@@ -29,7 +32,7 @@ async def api(settings: Settings) -> AsyncIterator[ApiParts]:
             stored = import_module("tasks.across_api_wiring").stored(settings, closing)
         else:
             stored = _stored(settings, closing)
-        if archive := wiring.archive(settings):
+        if archive := wiring.archive(settings, ARCHIVE_SECONDS):
             closing.push_async_callback(archive.aclose)
             stored |= import_module("tasks.archive_api_wiring").with_archive(settings, stored, archive)
         yield ApiParts(

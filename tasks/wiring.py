@@ -156,12 +156,15 @@ def audit(
     return Audit(call, of or keys(settings), url or redis_url(settings), operator(), retention_ms, quiet)
 
 
-def archive(settings: Settings) -> "Archive | None":
-    """The archive, not connected yet; None if there is none, and then nothing of it is loaded. Raises InvalidInput."""
+def archive(settings: Settings, answer_seconds: float | None = None) -> "Archive | None":
+    """The archive, not connected yet; None if there is none, and then nothing of it is loaded. Raises InvalidInput.
+
+    answer_seconds: as open_archive takes it
+    """
     if settings.archive_url is None:
         return None
     opened = import_module("dispatcher.store.archive.opened")
-    found: Archive = opened.open_archive(settings.archive_url.get_secret_value())
+    found: Archive = opened.open_archive(settings.archive_url.get_secret_value(), answer_seconds)
     return found
 
 

@@ -110,6 +110,29 @@ def test_days_are_dropped_wherever_names_are_looked_up(run: Run, request: pytest
     )
 
 
+def test_many_calls_while_a_server_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are given up together: one does not wait for each of those before it."""
+    connect, asked = postgres._connect, []
+
+    async def counted(url: str) -> Any:
+        asked.append(url)
+        return await connect(url)
+
+    monkeypatch.setattr(postgres, "_connect", counted)
+    with postgres_server() as server:
+        psutil.Process(server.get_pid()).suspend()
+        archive = postgres.PostgresArchive(server.get_uri(), "the test's PostgreSQL", 1.0)
+
+        async def ask() -> list[object]:
+            calls = [archive.messages.get("acme", ["m1"]) for _ in range(20)]
+            found: list[object] = await asyncio.gather(*calls, return_exceptions=True)
+            return found
+
+        assert {ArchiveUnavailable} == {type(one) for one in asyncio.run(ask())}
+        psutil.Process(server.get_pid()).resume()
+    assert len(asked) < 5  # the next one may begin in the moment in which it would be given up
+
+
 def test_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call to a PostgreSQL that hangs is given up, and the next one uses another connection."""
     monkeypatch.setattr(postgres, "ANSWER_SECONDS", 1.0)

@@ -184,6 +184,16 @@ def test_what_cannot_be_kept(run: Run) -> None:
     assert len(found) in (0, 2)
 
 
+def test_what_cannot_be_there(run: Run) -> None:
+    """Who asks for a text that no database can have finds nothing."""
+    messages = run.archive.messages
+    assert (
+        [] == run(messages.get("acme", ["a\0b"])) == run(messages.listed(Wanted("acme", "phone:\0"), None, 9))
+    )
+    assert {} == run(messages.latest("acme", ["customer:SMS:\0"]))
+    assert run(messages.campaign("acme", "\0")) is None
+
+
 def test_at_the_same_time(run: Run) -> None:
     """Two that put the same messages, as after an owner that stalled, leave each message once."""
 

@@ -10,8 +10,11 @@ from dispatcher.store.archive.url import SQLITE, check_url
 from dispatcher.store.connection import safe_url
 
 
-def open_archive(url: str) -> Archive:
-    """The archive; nothing is connected yet. Raises InvalidInput, for a PostgreSQL without its library too."""
+def open_archive(url: str, answer_seconds: float | None = None) -> Archive:
+    """The archive; nothing is connected yet. Raises InvalidInput, for a PostgreSQL without its library too.
+
+    answer_seconds: the longest wait for PostgreSQL's answer, if not the usual one
+    """
     check_url(url)
     if url.startswith(SQLITE):
         return SqliteArchive(Path(url.removeprefix(SQLITE)))
@@ -21,5 +24,5 @@ def open_archive(url: str) -> Archive:
         raise InvalidInput(
             "an archive in PostgreSQL needs: pip install 'callback-dispatcher[archive]'"
         ) from error
-    found: Archive = postgres.PostgresArchive(url, safe_url(url))
+    found: Archive = postgres.PostgresArchive(url, safe_url(url), answer_seconds)
     return found

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20.0
-"""Longest time of one call; by then the connection is given up."""
+"""Longest time of one call, and longest wait for those before it; by then the connection is given up."""
 AHEAD_DAYS = 2
 """So many days after the one of the last callback have a partition too."""
 AHEAD_SECONDS = 600.0
@@ -42,8 +42,9 @@ log = structlog.get_logger()
 class PostgresArchive:
     """One connection, which is made when it is needed, and anew after it broke."""
 
-    def __init__(self, url: str, shown: str) -> None:
-        """`shown` names it in error texts, without a password."""
+    def __init__(self, url: str, shown: str, answer_seconds: float | None = None) -> None:
+        """`shown` names it in error texts, without a password; `answer_seconds`: in place of ANSWER_SECONDS."""
+        self._answer_seconds = answer_seconds or ANSWER_SECONDS
         self.messages = PostgresMessages(self._run, self._prepare_messages)
         """As Archive.messages."""
         self._url = url
@@ -159,18 +160,34 @@ class PostgresArchive:
 
     async def _run(self, do: Callable[[Connection], Awaitable[T]]) -> T:
         """What `do` returns, within a transaction. UniqueViolation passes through; other errors become ArchiveUnavailable."""
-        async with self._one_call, self._translated():
+        async with self._translated(), self._turn():
             call = asyncio.create_task(self._call(do))
             # not `asyncio.timeout`: a server that hangs does not let a call be cancelled either
             try:
-                done, _ = await asyncio.wait({call}, timeout=ANSWER_SECONDS)
+                done, _ = await asyncio.wait({call}, timeout=self._answer_seconds)
             except asyncio.CancelledError:
                 self._give_up(call)
                 raise
             if done:
                 return call.result()
             self._give_up(call)
-            raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:g} s")
+            raise self._silent()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Waits for the calls before, as long as one of them may take."""
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                await self._one_call.acquire()
+        except TimeoutError:
+            raise self._silent() from None
+        try:
+            yield
+        finally:
+            self._one_call.release()
+
+    def _silent(self) -> psycopg.OperationalError:
+        return psycopg.OperationalError(f"no answer within {self._answer_seconds:g} s")
 
     async def _call(self, do: Callable[[Connection], Awaitable[T]]) -> T:
         if not self._connection or self._connection.closed:

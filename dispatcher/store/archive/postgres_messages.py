@@ -5,7 +5,7 @@ within a day takes the place of what is there, and one that comes later has a ro
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from psycopg.errors import UniqueViolation
@@ -92,12 +92,14 @@ class PostgresMessages:
     async def get(self, workspace: str, uuids: Collection[str]) -> list[ArchivedMessage]:
         """As ArchivedMessages.get."""
         query = f"SELECT {READ} {FROM} WHERE workspace.name = %s AND uuid = ANY(%s::text[])"
-        return await self._run(lambda db: _read(db, query, [workspace, [*uuids]]))
+        return await self._run(lambda db: _read(db, query, [workspace, _possible(uuids)]))
 
     async def listed(
         self, wanted: Wanted, after: Place | None, count: int, skip: int = 0
     ) -> list[ArchivedMessage]:
         """As ArchivedMessages.listed."""
+        if not _possible([wanted.key]):
+            return []
         order, sign = ("DESC", "<") if wanted.latest_first else ("ASC", ">")
         where = f"AND (key_of.sent_ms, key_of.uuid) {sign} (%s, %s)" if after else ""
         query = LISTED.format(read=READ, after=where, order=order)
@@ -113,7 +115,7 @@ class PostgresMessages:
 
         async def run(db: Connection) -> dict[str, list[str]]:
             found: dict[str, list[str]] = {}
-            for key, uuid in await (await db.execute(query, [workspace, [*keys]])).fetchall():
+            for key, uuid in await (await db.execute(query, [workspace, _possible(keys)])).fetchall():
                 found.setdefault(key, []).append(uuid)
             return found
 
@@ -123,6 +125,8 @@ class PostgresMessages:
         """As ArchivedMessages.campaign."""
 
         async def run(db: Connection) -> Counted | None:
+            if not _possible([campaign]):
+                return None
             found = await db.execute(CAMPAIGN, [workspace, f"campaign:{campaign}"])
             return counted(await found.fetchall())
 
@@ -201,6 +205,11 @@ async def _take_out(
         gone = [(one.uuid, one.keys, one.sent_ms) for one in rows if one.workspace == workspace]
         await _drop_keys(db, workspace, gone, since)
     return found
+
+
+def _possible(texts: Iterable[str]) -> list[str]:
+    """Those that PostgreSQL can have."""
+    return [one for one in texts if "\0" not in one]
 
 
 def _each(messages: Sequence[ArchivedMessage]) -> list[ArchivedMessage]:
