@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     )
     status_retention_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
         604_800,
-        description="how long the status API keeps a message after its last status change; 0: it keeps none",
+        description="how long Redis keeps a message for the status API after its last status change; 0: it keeps none",
     )
     delivered_body_seconds: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
         3600, description="how long the body of a delivered callback is kept"
