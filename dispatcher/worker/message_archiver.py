@@ -104,14 +104,14 @@ class MessageArchiver:
         named = [(one, key) for one in messages for key in one.look_ups() if key.startswith(CUSTOMER)]
         if not named:
             return [*messages]
-        holders = await self._source.of_customers(
-            [(one.workspace, key.removeprefix(CUSTOMER)) for one, key in named]
-        )
-        lost = {
-            (one.workspace, one.uuid, key)
-            for (one, key), holder in zip(named, holders, strict=True)
-            if holder != one.uuid
-        }
+        names = [(one.workspace, key.removeprefix(CUSTOMER)) for one, key in named]
+        lost: set[tuple[str, str, str]] = set()
+        for (one, key), holder in zip(named, await self._source.of_customers(names), strict=True):
+            if not holder:  # Redis has forgotten it, or it led to a message that the archive has by now
+                listed = await self._archive.latest(one.workspace, [key])
+                holder = next(iter(listed.get(key, ())), one.uuid)
+            if holder != one.uuid:
+                lost.add((one.workspace, one.uuid, key))
         return [
             one.only(key for key in one.look_ups() if (one.workspace, one.uuid, key) not in lost)
             for one in messages

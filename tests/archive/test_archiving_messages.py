@@ -348,6 +348,22 @@ def test_of_customer(it: Archived) -> None:
     assert {"theirs": "m4", "m3": "m3"} == found()
 
 
+@pytest.mark.parametrize("got_since", [False, True])
+def test_an_id_that_redis_has_forgotten(it: Archived, *, got_since: bool) -> None:
+    """It leads to its message in the archive, unless another one that got it since is there."""
+    it.told(change("SENT", "m1", at_ms=it.scene.now, **ABOUT), dialect="qlara")
+    if got_since:
+        it.told(change("DELIVERED", "m2", at_ms=it.scene.now, **ABOUT), dialect="qlara")
+        it.scene.now += AFTER_MS
+        assert Taken(1, 1) == it.take()
+    it.scene.call("delete", it.scene.keys.status_customer("acme", "SMS", "theirs"))
+    it.scene.now += WEEK_MS
+    it.take(it.made(it.archive, 3 * WEEK_MS))
+    assert not any(key.startswith("status:") for key in it.stored())
+    found = it.scene.run(it.messages.of_customer("acme", "SMS", ["theirs"]))
+    assert {"theirs": "m2" if got_since else "m1"} == {id_: one.uuid for id_, one in found.items()}
+
+
 def test_the_archive_is_away(it: Archived, tmp_path: Path) -> None:
     """What waits stays in Redis and is known there; what Redis does not know is not answered."""
     it.told(change("DELIVERED", at_ms=it.scene.now))

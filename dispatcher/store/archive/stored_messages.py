@@ -14,6 +14,10 @@ from dispatcher.store.messages import Campaign, Messages, channels_from, named
 from dispatcher.store.stored_message import StoredMessage
 
 
+FEWEST = 50
+"""Rows of the archive that are read at once, at least: some may not be wanted."""
+
+
 class MessagesAndArchive(Messages):
     """As Messages, of Redis and the archive; raises ArchiveUnavailable too. What both have is as Redis has it.
 
@@ -152,7 +156,7 @@ class MessagesAndArchive(Messages):
         """The latest of what was found in Redis and of what the archive lists."""
         latest = {one.uuid: one for one in found}
         of_archive, looked_at = 0, 0
-        async for page in pages(self._archive, wanted, self._bounds.page if latest else count):
+        async for page in pages(self._archive, wanted, max(count, FEWEST)):
             looked_at += len(page)
             await look(len(page))
             rows = read_messages(whole(page).values())
