@@ -13,7 +13,6 @@ from dispatcher.store.message_record import reference_digest
 from dispatcher.store.messages import Campaign, Messages, channels_from, named
 from dispatcher.store.stored_message import StoredMessage
 
-
 FEWEST = 50
 """Rows of the archive that are read at once, at least: some may not be wanted."""
 
@@ -159,11 +158,10 @@ class MessagesAndArchive(Messages):
         async for page in pages(self._archive, wanted, max(count, FEWEST)):
             looked_at += len(page)
             await look(len(page))
-            rows = read_messages(whole(page).values())
-            there = await self._in_redis.get_many(wanted.workspace, [one.uuid for one in rows])
-            known = {one.uuid for one in there}  # as they are now; those that are wanted have been found
-            for one in rows:
-                if one.uuid not in known and one.uuid not in latest and keep(head_of(one)) and is_wanted(one):
+            kept = {one.uuid: one for one in read_messages(whole(page).values())}
+            there = await self._in_redis.get_many(wanted.workspace, [*kept])
+            for one in (kept | {one.uuid: one for one in there}).values():  # as Redis has them
+                if one.uuid not in latest and keep(head_of(one)) and is_wanted(one):
                     latest[one.uuid] = one
                     of_archive += 1
             if of_archive >= count:
