@@ -47,7 +47,7 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
         return [Finding(NAME, Verdict.WARNING, f"it has no tables yet; {behind}", advice)]
     if version < VERSION:
         found = f"its tables have version {version}, and this program needs {VERSION}; {behind}"
-        advice = "upgrade the workers, or run `dispatcher archive migrate`; until then the status API refuses some questions (503)"
+        advice = "upgrade workers and `dispatcher archiver`, or run `dispatcher archive migrate`; until then the status API refuses some questions (503)"
         return [Finding(NAME, Verdict.WARNING, found, advice)]
     if now_ms - oldest_ms > LATE_MS + after_seconds * 1000:
         advice = "is a worker alive? its log says `archive.away` and why"
