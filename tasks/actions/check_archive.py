@@ -4,6 +4,7 @@ import asyncio
 
 from dispatcher.errors import ArchiveUnavailable, OtherFormat
 from dispatcher.model import iso
+from dispatcher.store.archive.archive import VERSION
 from dispatcher.store.check_finding import Finding, Verdict
 from tasks import tables, wiring
 
@@ -44,6 +45,10 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
     if not version:
         advice = "start a worker with this setting, or run `dispatcher archive migrate`"
         return [Finding(NAME, Verdict.WARNING, f"it has no tables yet; {behind}", advice)]
+    if version < VERSION:
+        found = f"its tables have version {version}, and this program needs {VERSION}; {behind}"
+        advice = "upgrade workers and `dispatcher archiver`, or run `dispatcher archive migrate`; until then the status API refuses some questions (503)"
+        return [Finding(NAME, Verdict.WARNING, found, advice)]
     if now_ms - oldest_ms > LATE_MS + after_seconds * 1000:
         advice = "is a worker alive? its log says `archive.away` and why"
         return [Finding(NAME, Verdict.WARNING, behind, advice)]

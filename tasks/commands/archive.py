@@ -57,9 +57,9 @@ def end(
             until = await store.installation.fingerprints_until()
             if until > await store.installation.now_ms() and not at_once:
                 raise InvalidInput(
-                    f"Redis knows some callbacks by the archive alone until {iso(until)}; more leave it until "
-                    "DISPATCHER_ARCHIVE_AFTER_SECONDS is raised (docs/archive.md). Run this again then; with --at-once those of them "
-                    "that are enqueued again are sent again"
+                    f"Redis knows some callbacks and messages by the archive alone until {iso(until)}; more leave it until "
+                    "DISPATCHER_ARCHIVE_AFTER_SECONDS is raised (docs/archive.md). Run this again then; with --at-once those "
+                    "callbacks that are enqueued again are sent again. Without the archive the status API has only what is in Redis"
                 )
             if alive := [*await store.installation.workers()]:
                 raise InvalidInput(

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,6 +18,8 @@ from aiohttp import web
 from tasks.receiver import answer_ok
 from tests.acceptance.divided import divide
 from tests.acceptance.stack import CLI, Stack, wait_until
+
+DATA = Path(__file__).parent.parent / "archive" / "data"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -337,3 +340,24 @@ def test_parquet(stack: Stack) -> None:
     assert [one["eventId"] for one in rows] == [one["eventId"] for one in found]
     assert {(410, 1, "http_410")} == {(one["httpStatus"], one["attempts"], one["error"]) for one in found}
     assert [datetime.fromisoformat(one["endedAt"]) for one in rows] == [one["endedAt"] for one in found]
+
+
+def test_an_archive_with_older_tables(stack: Stack) -> None:
+    """Until its tables are of this version `check` warns; workers bring them up to date."""
+    path = stack.folder / "archive.db"
+    with sqlite3.connect(path) as db:
+        db.executescript((DATA / "sqlite_version_1.sql").read_text())
+    db.close()
+    with_archive(stack, f"sqlite:///{path}")
+
+    def found() -> tuple[str, str]:
+        [one] = [
+            one for one in json.loads(stack.cli("check", "--json").stdout) if one["subject"] == "archive"
+        ]
+        return one["verdict"], one["detail"]
+
+    verdict, detail = found()
+    assert ("warning", True) == (verdict, detail.startswith("its tables have version 1, and")), detail
+    stack.add_workspace("acme", "zeckta", f"{stack.listen()}/hooks")
+    stack.start_worker().wait_ready()
+    wait_until(lambda: found()[0] == "ok", what="tables of this version")

@@ -115,6 +115,8 @@ def test_the_end_of_the_archive(stack_with_retired: tuple[Stack, list[str]]) -> 
     stack, _ = stack_with_retired
     refused = stack.cli("archive", "end")
     assert (2, True) == (refused.returncode, "--at-once" in refused.stderr), refused
+    assert "callbacks and messages" in refused.stderr
+    assert "the status API" in refused.stderr
     assert 0 == stack.workers[0].terminate()
     ended = stack.cli("archive", "end", "--at-once")
     assert (0, True) == (ended.returncode, "unset DISPATCHER_ARCHIVE_URL" in ended.stdout), ended

@@ -15,7 +15,9 @@ STATUS = f"CASE status {_CASES} END"
 """A status as SQL, from its letter."""
 STATES = tuple(sorted(ENDS))
 """In which a callback may be kept."""
-NO_TABLES = "it has no tables; is DISPATCHER_ARCHIVE_URL right? `dispatcher archive migrate` makes them"
+VERSION = 3
+"""Of the tables that this program makes."""
+NO_TABLES = "it has no tables, or those of an older version; is DISPATCHER_ARCHIVE_URL right? `dispatcher archive migrate` makes them"
 After = tuple[int, str, str]
 """When a callback ended (ms since 1970), its workspace and id: where a page ends."""
 

@@ -5,11 +5,10 @@ from typing import Any
 import psycopg
 
 from dispatcher.store.archive import postgres_messages_schema
-from dispatcher.store.archive.archive import STATUS, known_version
+from dispatcher.store.archive.archive import STATUS, VERSION, known_version
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-VERSION = 3
 LOCK = 0x64697370
 """The advisory lock of whoever makes tables."""
 

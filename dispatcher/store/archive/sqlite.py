@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from dispatcher.errors import ArchiveUnavailable
 from dispatcher.store.archive import sqlite_messages
-from dispatcher.store.archive.archive import NO_TABLES, STATUS, After, Page, known_version, page
+from dispatcher.store.archive.archive import NO_TABLES, STATUS, VERSION, After, Page, known_version, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.erased import fingerprint
 from dispatcher.store.archive.sqlite_ends import ends
@@ -20,7 +20,6 @@ from dispatcher.store.archive.which import Which
 
 T = TypeVar("T")
 
-VERSION = 3
 CACHE_KB = 32_000
 """Pages of the indexes that are kept in memory: with less, each row that is written reads some of them."""
 BUSY_SECONDS = 5.0
