@@ -24,6 +24,9 @@ from dispatcher.worker.message_archiver import MessageArchiver
 from dispatcher.worker.metrics import Metrics
 from tasks import wiring
 
+STAYS_FROM = 3 / 4
+"""With a longer time than this part of the ledger's retention nothing leaves Redis before it is forgotten (lua/retire.lua)."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -73,7 +76,10 @@ class Made:
         source = MessagesToArchive(servers.wire(number), servers.keys[number], servers.url(number))
         after_ms = self.settings.archive_after_seconds * 1000
         kept_ms = self.settings.status_retention_seconds * 1000
-        return MessageArchiver(source, ledger, self.archive.messages, self.metrics, after_ms, kept_ms)
+        stays = after_ms > self.settings.ledger_retention_seconds * 1000 * STAYS_FROM
+        return MessageArchiver(
+            source, ledger, self.archive.messages, self.metrics, after_ms, kept_ms, stays=stays
+        )
 
     async def _workers(self) -> dict[str, dict[str, Any]]:
         """The heartbeats of all workers."""

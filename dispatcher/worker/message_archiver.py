@@ -41,7 +41,7 @@ class Taken(NamedTuple):
 
 class MessageArchiver:
     """One partition's. `after_ms`: how long a message stays in Redis after its last status; `kept_ms`: how long the store keeps one after
-    its last change. Of one that may still get another status half of that passes first.
+    its last change. Of one that may still get another status half of that passes first. `stays`: what the archive has stays in Redis too.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class MessageArchiver:
         metrics: Metrics,
         after_ms: int,
         kept_ms: int,
+        *,
+        stays: bool = False,
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -59,6 +61,7 @@ class MessageArchiver:
         self._metrics = metrics
         self._after_ms = after_ms
         self._kept_ms = kept_ms
+        self._stays = stays
 
     async def take(self, token: str, now_ms: int, allow: Callable[[], Awaitable[None]]) -> Taken:
         """Takes one batch.
@@ -81,7 +84,7 @@ class MessageArchiver:
         taken = {(one.workspace, one.uuid) for one in await self._put(ripe)} if ripe else set()
         self._metrics.archived_messages += len(taken)
         leaving = [
-            _leaving(one, later.get(place), message if place in taken else None)
+            _leaving(one, later.get(place), message if place in taken and not self._stays else None)
             for one, (place, message) in zip(due, found.items(), strict=True)
         ]
         for at in range(0, len(leaving), RETIRED_AT_ONCE):

@@ -402,6 +402,20 @@ def test_what_cannot_be_archived(it: Archived) -> None:
     assert Taken(0, 0) == it.take()
 
 
+def test_where_nothing_is_to_leave(it: Archived) -> None:
+    """On the way to do without an archive: what it gets stays in Redis too, without a fingerprint, until Redis forgets it."""
+    it.told(change("DELIVERED", at_ms=it.scene.now))
+    it.scene.now += AFTER_MS
+    staying = MessageArchiver(
+        it.source, it.scene.ledger, it.archive.messages, it.metrics, AFTER_MS, WEEK_MS, stays=True
+    )
+    assert Taken(1, 1) == it.take(staying)
+    assert {"m1"} == it.kept("m1")
+    assert "status:acme:m1" in it.stored()
+    assert "status-due" not in it.stored()
+    assert {} == it.scene.tables()
+
+
 def test_lower_format(it: Archived) -> None:
     """Nothing leaves Redis while the data may be read by workers that do not know of it."""
     it.told(change("DELIVERED", at_ms=it.scene.now))
