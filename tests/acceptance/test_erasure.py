@@ -114,6 +114,7 @@ def test_erase_phone(archived: Stack, retired: bool) -> None:
 def test_an_erased_event_is_said_to_be_erased(archived: Stack, retired: bool) -> None:
     """`event show` says so in one line, whether Redis or the archive alone knows it, also of a workspace that was removed since."""
     archived.environment["DISPATCHER_ARCHIVE_AFTER_SECONDS"] = "0" if retired else "300"
+    assert 0 == archived.cli("archive", "migrate").returncode
     archived.start_worker().wait_ready()
     enqueue(archived, NUMBER, "message-a", "FAILED", "a-failed")
 
