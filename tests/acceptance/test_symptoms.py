@@ -246,7 +246,7 @@ def test_archive_behind(stack: Stack, chapter: Chapter, monkeypatch: pytest.Monk
     assert "unable to open database file" in worker.lines("archive.away")[0]["problem"]
     said = " ".join(chapter.run("dispatcher check", stack, 1).split())
     chapter.see("archive", said)
-    assert "3 ended callbacks have not gone there yet, the first since 20" in said
+    assert "3 ended callbacks and 0 messages have not gone there yet, the first since 20" in said
     folder.mkdir()
     wait_until(lambda: worker.lines("archive.back"), 60, "its end")
     assert 3 == len(stack.cli("history").stdout.splitlines())
