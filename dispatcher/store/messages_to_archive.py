@@ -34,7 +34,7 @@ class Leaving:
     uuid: str
     record: bytes
     what: str | int
-    lists: Sequence[Place] = ()
+    lists: Sequence[tuple[str, str]] = ()
     """Kind and name of each list that leads to it."""
 
     def arguments(self) -> Iterable[Argument]:

@@ -10,7 +10,7 @@ from dispatcher.errors import InvalidInput, OtherFormat
 from dispatcher.store.archive.archived_message import ArchivedMessage, archived, is_final, is_over, lists_on
 from dispatcher.store.archive.messages import ArchivedMessages
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.messages_to_archive import Due, Leaving, MessagesToArchive
+from dispatcher.store.messages_to_archive import Due, Leaving, MessagesToArchive, Place
 from dispatcher.store.stored_message import DAMAGED
 from dispatcher.worker.metrics import Metrics
 
@@ -26,9 +26,6 @@ OPEN, OVER, REFUSED = "open", "over", "refused"
 """What lua/retire_messages.lua does with one."""
 
 log = structlog.get_logger()
-
-Place = tuple[str, str]
-"""A workspace and a message."""
 
 
 class Taken(NamedTuple):

@@ -22,7 +22,7 @@ PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class TimeSearch:
+class ArchiveSearch:
     """Messages sent from `from_ms` to `to_ms`, both inclusive, that `keep` accepts; Redis has none that were sent before `redis_from_ms`."""
 
     workspace: str
@@ -46,7 +46,7 @@ class TimeSearch:
 
 
 async def by_time(
-    readers: Sequence[MessageReader], archive: ArchivedMessages, search: TimeSearch, bounds: Bounds
+    readers: Sequence[MessageReader], archive: ArchivedMessages, search: ArchiveSearch, bounds: Bounds
 ) -> AsyncIterator[StoredMessage]:
     """The messages, in order. `readers` read the places where those of the workspace may lie.
 
@@ -79,7 +79,11 @@ class _Finding:
     """Reads for one search, and counts what it looked at."""
 
     def __init__(
-        self, readers: Sequence[MessageReader], archive: ArchivedMessages, search: TimeSearch, bounds: Bounds
+        self,
+        readers: Sequence[MessageReader],
+        archive: ArchivedMessages,
+        search: ArchiveSearch,
+        bounds: Bounds,
     ) -> None:
         self._readers = readers
         self._archive = archive

@@ -4,7 +4,6 @@ A message is in the partition of the day on which it was over. So it cannot be u
 within a day takes the place of what is there, and one that comes later has a row more (archived_message.whole).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -14,14 +13,13 @@ from dispatcher.store.archive.archived_message import ArchivedMessage, together,
 from dispatcher.store.archive.messages import Counted, Place, Wanted, counted
 from dispatcher.store.archive.postgres_days import time_of
 from dispatcher.store.archive.postgres_erased import remember_erased, without_erased
+from dispatcher.store.archive.postgres_rows import copy
 from dispatcher.store.archive.postgres_schema import Connection
 from dispatcher.store.fingerprints import id_of_message
 
 T = TypeVar("T")
 
 DAY_MS = 86_400_000
-AT_A_STRETCH = 50
-"""Rows that are written before the event loop serves others."""
 OTHERS = tuple(
     name for name in ArchivedMessage.__struct_fields__ if name not in ("workspace", "kept_ms", "sent_ms", "changed_ms")
 )  # fmt: skip
@@ -173,13 +171,15 @@ class PostgresMessages:
         left = await without_erased(db, told)
         known = await _take_out(db, left, numbers)
         rows = [together([*known.get((one.workspace, one.uuid), ()), one]) for one in left]
-        await _copy(db, "message", COLUMNS, TYPES, [_row(one, numbers[one.workspace]) for one in rows])
+        await copy(
+            db, "dispatcher.message", COLUMNS, TYPES, [_row(one, numbers[one.workspace]) for one in rows]
+        )
         keys = [
             (time_of(one.kept_ms), one.sent_ms, numbers[one.workspace], key, one.uuid)
             for one in rows
             for key in one.look_ups()
         ]
-        await _copy(db, "message_key", KEY_COLUMNS, KEY_TYPES, keys)
+        await copy(db, "dispatcher.message_key", KEY_COLUMNS, KEY_TYPES, keys)
 
 
 async def _take_out(
@@ -224,20 +224,6 @@ def _each(messages: Sequence[ArchivedMessage]) -> list[ArchivedMessage]:
 def _row(one: ArchivedMessage, workspace: int) -> tuple[object, ...]:
     others = (getattr(one, name) for name in OTHERS)
     return time_of(one.kept_ms), one.sent_ms, one.changed_ms, workspace, *others
-
-
-async def _copy(
-    db: Connection, table: str, columns: str, types: Sequence[str], rows: Sequence[tuple[object, ...]]
-) -> None:
-    async with (
-        db.cursor() as cursor,
-        cursor.copy(f"COPY dispatcher.{table} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
-    ):
-        copy.set_types(types)
-        for number, row in enumerate(rows):
-            if number % AT_A_STRETCH == 0:
-                await asyncio.sleep(0)  # let others run in between
-            await copy.write_row(row)
 
 
 async def _read(db: Connection, query: str, values: Sequence[object]) -> list[ArchivedMessage]:

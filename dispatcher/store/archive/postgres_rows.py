@@ -9,6 +9,8 @@ from dispatcher.store.archive.postgres_days import time_of
 from dispatcher.store.archive.postgres_erased import without_erased
 from dispatcher.store.archive.postgres_schema import Connection
 
+AT_A_STRETCH = 50
+"""Rows that are written before the event loop serves others."""
 COLUMNS = (
     "accepted_at, ended_at, life_ms, workspace, endpoint, event_type, claims, attempts, http_status, status, state, id, message, "
     "digest, error, records, extra, answer, body"
@@ -47,19 +49,22 @@ async def number(db: Connection, table: str, of: Sequence[str]) -> int:
 
 async def add(db: Connection, rows: Rows) -> None:
     """Adds rows but for what was erased. Raises UniqueViolation if one of them is there."""
-    await _copy(db, "dispatcher.callback", await without_erased(db, rows))
+    await copy(db, "dispatcher.callback", COLUMNS, TYPES, await without_erased(db, rows))
 
 
-async def _copy(db: Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+async def copy(
+    db: Connection, table: str, columns: str, types: Sequence[str], rows: Sequence[tuple[object, ...]]
+) -> None:
+    """Adds rows to a table."""
     async with (
         db.cursor() as cursor,
-        cursor.copy(f"COPY {table} ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
+        cursor.copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)") as copying,
     ):
-        copy.set_types(TYPES)
+        copying.set_types(types)
         for number, row in enumerate(rows):
-            if number % 50 == 0:
+            if number % AT_A_STRETCH == 0:
                 await asyncio.sleep(0)  # let others run in between
-            await copy.write_row(row)
+            await copying.write_row(row)
 
 
 async def remove_older(db: Connection, callbacks: Sequence[ArchivedCallback]) -> None:
@@ -75,7 +80,7 @@ async def remove_older(db: Connection, callbacks: Sequence[ArchivedCallback]) ->
 async def add_missing(db: Connection, rows: Rows) -> None:
     """Adds those rows that are not there yet, and were not erased."""
     await db.execute("CREATE TEMP TABLE told (LIKE dispatcher.callback) ON COMMIT DROP")
-    await _copy(db, "told", await without_erased(db, rows))
+    await copy(db, "told", COLUMNS, TYPES, await without_erased(db, rows))
     await db.execute(
         f"INSERT INTO dispatcher.callback ({COLUMNS}) SELECT {COLUMNS} FROM told ON CONFLICT DO NOTHING"
     )

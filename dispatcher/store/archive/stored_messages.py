@@ -6,7 +6,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.model import BY_LETTER, MAX_AHEAD_MS
 from dispatcher.store.archive.archived_message import whole
 from dispatcher.store.archive.messages import ArchivedMessages, Wanted
-from dispatcher.store.archive.messages_by_time import TimeSearch, by_time
+from dispatcher.store.archive.messages_by_time import ArchiveSearch, by_time
 from dispatcher.store.archive.read_messages import head_of, pages, read_messages
 from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free
 from dispatcher.store.message_record import reference_digest
@@ -125,7 +125,9 @@ class MessagesAndArchive(Messages):
         Raises InvalidInput if it would have to look at too many.
         """
         since_ms, until_ms = max(from_ms, 0), min(to_ms, now_ms + MAX_AHEAD_MS)
-        search = TimeSearch(workspace, channel, since_ms, until_ms, now_ms - self._retention_ms, keep, look)
+        search = ArchiveSearch(
+            workspace, channel, since_ms, until_ms, now_ms - self._retention_ms, keep, look
+        )
         found: list[StoredMessage] = []
         async for one in by_time(await self.readers(workspace), self._archive, search, self._bounds):
             if skip:
