@@ -17,8 +17,13 @@ LIMIT = 8_000_000
 """Limit of characters waiting to be written, some 20,000 lines; further lines are lost."""
 PIECE = 32_768
 """Bytes per write: half a pipe's buffer, so that lines of processes sharing a pipe mix only once it is full."""
-LINGER_SECONDS = 0.005
-"""Pause after a write, so that the next one takes many lines."""
+LINGER_SECONDS = 0.05
+"""Pause after a write, so that the next one takes many lines: each takes Python's lock from the loop that sends callbacks.
+
+A process that is killed loses the lines of so long.
+"""
+FULL_SECONDS = 0.005
+"""Pause before another try to write to a full non-blocking descriptor."""
 FLUSH_SECONDS = 1.0
 """How long the process waits at its end for unwritten lines."""
 
@@ -37,6 +42,8 @@ class Lines:
         self._size = 0
         self._unsaid = 0
         self._is_writing = self._is_torn = False
+        self._hurries = False
+        """Whether `flush` waits."""
         self._thread: threading.Thread | None = None
         os.register_at_fork(after_in_child=self._forked)
 
@@ -61,7 +68,12 @@ class Lines:
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Waits until everything is written, for at most `seconds`."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_writing, seconds)
+            self._hurries = True
+            self._changed.notify_all()
+            try:
+                self._changed.wait_for(lambda: not self._is_writing, seconds)
+            finally:
+                self._hurries = False
 
     def _wake(self) -> None:
         if self._thread:
@@ -79,14 +91,15 @@ class Lines:
 
     def _forked(self) -> None:
         """Resets the child after a fork: it has no thread, and the waiting lines are the parent's to write."""
-        self._changed, self._thread = threading.Condition(), None
+        self._changed, self._thread, self._hurries = threading.Condition(), None, False
         self._waiting, self._size, self._is_writing = [], 0, False
 
     def _write_forever(self) -> None:
         while True:
             for piece in _pieces("".join(self._next()).encode(errors="backslashreplace")):
                 self._write_or_lose(piece)
-            time.sleep(LINGER_SECONDS)
+            with self._changed:
+                self._changed.wait_for(lambda: self._hurries, LINGER_SECONDS)
 
     def _next(self) -> list[str]:
         """Takes all waiting texts; blocks until there are some."""
@@ -142,7 +155,7 @@ def _write(descriptor: int, data: bytes) -> int:
         try:
             written += os.write(descriptor, data[written:])
         except BlockingIOError:  # another process set O_NONBLOCK
-            time.sleep(LINGER_SECONDS)
+            time.sleep(FULL_SECONDS)
         except OSError:  # disk full, no reader, device gone
             break
     return written

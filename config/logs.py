@@ -49,6 +49,7 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _as_json]
+    ours: list[structlog.typing.Processor] = [_json_line]
     if console:
         last = [
             structlog.dev.ConsoleRenderer(
@@ -56,7 +57,7 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
                 exception_formatter=structlog.dev.plain_traceback,  # rich tracebacks show locals, which may hold secrets
             )
         ]
-    ours = [*shared, _drop_none, *last]
+        ours = [*shared, _drop_none, *last]
     structlog.configure(
         processors=ours,
         wrapper_class=_to_lines(structlog.make_filtering_bound_logger(level)),
@@ -192,7 +193,10 @@ def _to_lines(bound: Any) -> Any:
     class ToLines(bound):  # type: ignore[misc]
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> None:
             try:
-                (line,), _ = self._process_event(method_name, event, fields)
+                line: Any = {**self._context, **fields} if self._context else fields
+                line["event"] = event
+                for processor in self._processors:
+                    line = processor(None, method_name, line)
                 errors.put(line + "\n")
             except Exception:
                 errors.lose()
@@ -207,6 +211,16 @@ def _rendered(processors: list[structlog.typing.Processor], event: str, count: i
     return f"{line}\n"
 
 
+def _json_line(logger: object, method: str, event: structlog.typing.EventDict) -> str:
+    """An event as a JSON line, in one processor instead of five: a worker writes a line for each attempt."""
+    event = _drop_none(logger, method, event)
+    event["level"] = method
+    event["timestamp"] = datetime.now(UTC)
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
+    return _as_json(logger, method, event)
+
+
 def _as_json(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
     try:
         return msgspec.json.encode(event, enc_hook=repr).decode()
@@ -216,9 +230,14 @@ def _as_json(_logger: object, _method: str, event: structlog.typing.EventDict) -
 
 def _showable(value: object) -> object:
     try:
-        return json.loads(json.dumps(value, default=repr))
+        return json.loads(json.dumps(value, default=_plain))
     except Exception:
         return f"a {type(value).__name__} that cannot be shown"
+
+
+def _plain(value: object) -> str:
+    """A datetime as msgspec writes it, anything else by its repr."""
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else repr(value)
 
 
 def _drop_none(

@@ -23,6 +23,7 @@ from dispatcher.codec import timestamp_ns as timestamp_ns
 from dispatcher.errors import InvalidInput, kind_of
 from dispatcher.records import Record, build, checked, describe
 from dispatcher.values import (
+    MAX_COUNT,
     MAX_DEPTH,
     Allowed,
     Channel,
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
 else:
     EventId = Annotated[str, _EVENT_ID] | None
 Text = Annotated[str, characters(1, 256)]
-Count = Annotated[int, whole_number(0, 1_000_000)]
+Count = Annotated[int, whole_number(0, MAX_COUNT)]
 
 
 class Message(Record, frozen=True):
@@ -277,34 +278,32 @@ class StatusChange(Record, frozen=True):
 
         A derived eventId is derived again.
         """
-        derived = "event_id" not in changes and self.event_id == _derived_event_id(self.__dict__)
+        derived = "event_id" not in changes and self.event_id == derived_event_id(self)
         return super().replace(**({"event_id": None} if derived else {}) | changes)
 
     def digest(self) -> str:
         """A digest of the canonical form, 16 characters: tells two status changes with the same eventId apart.
 
         Their traces do not: a backend that enqueues one again does it within another span.
-        Format 1 kept only the first 8 characters; the other 8 are from a second hash of the same length.
         """
-        error = _values_of_error(self.error) if self.error else None
-        canonical = encode_canonical((_values_of_change(self), _values_of_message(self.message), error))
-        short, long = blake2s(canonical, digest_size=6), blake2s(canonical, digest_size=16)
-        return urlsafe_b64encode(short.digest() + long.digest()[:6]).decode()
+        return digest_of(self)
 
     @model_validator(mode="after")
     def _derive_event_id(self) -> Self:
         if self.tracestate and not self.traceparent:
             raise ValueError("tracestate: needs a traceparent")
         if not self.event_id:
-            object.__setattr__(self, "event_id", _derived_event_id(self.__dict__))
+            object.__setattr__(self, "event_id", derived_event_id(self))
         return self
 
 
-def _derived_event_id(values: Mapping[str, Any]) -> str:
-    message: Message = values["message"]
+def derived_event_id(change: Any) -> str:
+    """The eventId of a status change that came without one."""
+    message = change.message
     part = "" if message.part is None else str(message.part)
-    parts = (values["workspace"], message.uuid, part, values["status"].value, values["timestamp"])
-    return _uuid5_url("\n".join(parts))
+    return _uuid5_url(
+        "\n".join((change.workspace, message.uuid, part, change.status.value, change.timestamp))
+    )
 
 
 _NAMESPACE_URL = bytes.fromhex("6ba7b8119dad11d180b400c04fd430c8")
@@ -323,6 +322,17 @@ _values_of_message = attrgetter(*Message.model_fields)
 _values_of_error = attrgetter(*MessageError.model_fields)
 _NOT_COMPARED = ("message", "error", "traceparent", "tracestate")
 _values_of_change = attrgetter(*(name for name in StatusChange.model_fields if name not in _NOT_COMPARED))
+
+
+def digest_of(change: Any) -> str:
+    """Computes `StatusChange.digest`.
+
+    Format 1 kept only the first 8 characters; the other 8 are from a second hash of the same length.
+    """
+    error = _values_of_error(change.error) if change.error else None
+    canonical = encode_canonical((_values_of_change(change), _values_of_message(change.message), error))
+    short, long = blake2s(canonical, digest_size=6), blake2s(canonical, digest_size=16)
+    return urlsafe_b64encode(short.digest() + long.digest()[:6]).decode()
 
 
 def check_not_ahead(occurred_ms: int, now_ms: int) -> None:

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dispatcher.model import StatusChange
+from dispatcher.fast_decode import Change
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import Id, ToAccept
 from dispatcher.store.queue import Between, Place, QueueEntry, place
@@ -50,7 +50,7 @@ class Asked:
     """An entry whose message may have begun in another partition than its own, `right`."""
 
     entry: QueueEntry
-    change: StatusChange
+    change: Change
     workspace: Workspace
     right: int
     earlier: Sequence[int]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from dispatcher.errors import InvalidInput, RedisUnavailable
-from dispatcher.model import StatusChange
+from dispatcher.fast_decode import Change, status_change
 from dispatcher.rules.render import RenderOptions, fan_out
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.previous import Previous
@@ -19,7 +19,7 @@ PREPARED_AT_ONCE = 16
 """Entries that are rendered before the loop gets to other work: the batch before must get onto the wire."""
 
 NOBODY: Mapping[str, bool] = {}
-Read = StatusChange | Rejection | Exception
+Read = Change | Rejection | Exception
 
 
 class Preparer:
@@ -95,7 +95,7 @@ class Preparer:
 
     async def _staying(self, read: Mapping[str, Read]) -> set[str]:
         """The entries whose message the previous Redis knows. Raises PreviousUnavailable."""
-        changes = {id_: change for id_, change in read.items() if isinstance(change, StatusChange)}
+        changes = {id_: change for id_, change in read.items() if isinstance(change, Change)}
         if not self._previous:
             return set()
         known = await self._previous.known([*changes.values()])
@@ -152,7 +152,7 @@ class Preparer:
         self,
         batch: Batch,
         entry: QueueEntry,
-        change: StatusChange,
+        change: Change,
         router: Router,
         *,
         stays: bool,
@@ -192,7 +192,7 @@ class Preparer:
             batch.workspaces[name] = await self._workspaces.get(name)
         return batch.workspaces[name]
 
-    async def _render(self, batch: Batch, entry: QueueEntry, change: StatusChange) -> Rejection | None:
+    async def _render(self, batch: Batch, entry: QueueEntry, change: Change) -> Rejection | None:
         """Renders an entry into the batch; or returns why it cannot be used."""
         name = change.workspace
         workspace = batch.workspaces.get(name) or await self._workspace(batch, name)
@@ -211,7 +211,7 @@ class Preparer:
         return None
 
 
-def _read(entry: QueueEntry) -> StatusChange | Rejection:
+def _read(entry: QueueEntry) -> Change | Rejection:
     """Returns the status change of an entry, or why it has none."""
     fields = entry.fields
     raw = next(
@@ -222,6 +222,6 @@ def _read(entry: QueueEntry) -> StatusChange | Rejection:
             "no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'"
         )
     try:
-        return StatusChange.from_json(raw)
+        return status_change(raw)
     except InvalidInput as error:
         return Rejection("invalid", str(error))

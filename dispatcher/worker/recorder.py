@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from dispatcher.model import StatusChange
+from dispatcher.fast_decode import Change
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.message_record import arguments
 from dispatcher.worker.metrics import Metrics
@@ -20,7 +20,7 @@ class Recorder:
         self._metrics = metrics or Metrics()
         self._fails = False
 
-    def add(self, batch: ToAccept, change: StatusChange, dialect: str, number: int) -> None:
+    def add(self, batch: ToAccept, change: Change, dialect: str, number: int) -> None:
         """Adds what a status change says about its message to a batch.
 
         `number` is the position in the batch, from 1, of the callback that it causes; 0 if it causes none.

@@ -4,7 +4,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from dispatcher.model import LONGEST_TTL_SECONDS, StatusChange
+from dispatcher.fast_decode import Change
+from dispatcher.model import LONGEST_TTL_SECONDS
 from dispatcher.rules.partitions import MOST, MOST_WIDTH, Partitioning
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.queue import QueueEntry
@@ -81,9 +82,7 @@ class Router:
             return False
         return self.partitioning.home(workspace.id) == self.here
 
-    def asked(
-        self, entry: QueueEntry, change: StatusChange, workspace: Workspace, now_ms: int
-    ) -> Asked | None:
+    def asked(self, entry: QueueEntry, change: Change, workspace: Workspace, now_ms: int) -> Asked | None:
         """What to ask of an entry if its message may have begun elsewhere, before its workspace's width grew; else None.
 
         `workspace` is its record, which was needed; `now_ms` is Redis's clock.
@@ -103,7 +102,7 @@ class Router:
     def target(
         self,
         entry: QueueEntry,
-        change: StatusChange,
+        change: Change,
         workspace: Workspace | None,
         *,
         stays: bool = False,

@@ -1,4 +1,4 @@
-"""Records outcomes of callbacks: one call to Redis at a time, for all outcomes that have come in meanwhile."""
+"""Records outcomes of callbacks: what comes in while a call to Redis is under way goes out together in the next one."""
 
 import asyncio
 from collections import deque
@@ -13,6 +13,8 @@ from dispatcher.worker.task_set import TaskSet
 
 AT_ONCE = 64
 """Most callbacks in one call, since Redis does nothing else meanwhile; results of one turn are not split up, though."""
+ENOUGH, MOST_UNDER_WAY = 16, 2
+"""When so many turns wait, another call is sent before the reply to the one before: Redis and this worker work at the same time."""
 
 Waiting = tuple[ToSettle, "asyncio.Future[Settled]", Callable[[], None]]
 """A request, its result, and what to call when it will not claim."""
@@ -24,7 +26,9 @@ class Settler:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._waiting: deque[Waiting] = deque()
-        self._is_sending = self._is_away = False
+        self._under_way = 0
+        """Calls without a reply."""
+        self._is_away = False
         self._tasks = TaskSet()
 
     async def settle(
@@ -44,36 +48,50 @@ class Settler:
         settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         waiting = ToSettle(endpoint, settlements, claim), settled, unclaimed
         self._waiting.append(_without_claim(waiting) if self._is_away else waiting)
-        if not self._is_sending:
-            self._is_sending = True
-            self._tasks.start(self._send_all())
+        self._send_next()
         return await settled
 
-    async def _send_all(self) -> None:
-        try:
-            while self._waiting:
-                await self._send(self._next())
-        finally:
-            self._is_sending = False
+    def _send_next(self) -> None:
+        """Sends what waits: if no call is under way, when the loop comes to it; beside one, as soon as there is enough."""
+        if not self._waiting:
+            return
+        if not self._under_way:
+            self._under_way = 1
+            self._tasks.start(self._send())
+        elif self._under_way < MOST_UNDER_WAY and len(self._waiting) >= ENOUGH:
+            self._under_way += 1
+            self._tasks.start(self._send(self._next()))
 
     def _next(self) -> list[Waiting]:
-        batch = [self._waiting.popleft()]
-        count = len(batch[0][0].settlements)
-        while self._waiting and (count := count + len(self._waiting[0][0].settlements)) <= AT_ONCE:
+        """What the next call takes; nothing if the call before took all."""
+        batch, count = list[Waiting](), 0
+        while self._waiting:
+            count += len(self._waiting[0][0].settlements)
+            if batch and count > AT_ONCE:
+                break
             batch.append(self._waiting.popleft())
         return batch
 
-    async def _send(self, batch: Sequence[Waiting]) -> None:
+    async def _send(self, batch: list[Waiting] | None = None) -> None:
+        try:
+            if batch := batch or self._next():
+                await self._settle(batch)
+        except Exception as error:  # no memory, or an error of ours: what comes later is sent all the same
+            _fail(batch or [], error)
+        self._under_way -= 1
+        self._send_next()
+
+    async def _settle(self, batch: list[Waiting]) -> None:
+        broken = list[Waiting]()
         try:
             broken = _answer(batch, await self._ledger.settle([one for one, _, _ in batch]))
             self._is_away = False
         except RedisUnavailable:
-            broken = list(batch)
+            broken = batch
             self._is_away = True
             self._waiting = deque(map(_without_claim, self._waiting))
         except Exception as error:
             _fail(batch, error)
-            return
         if broken:
             self._tasks.start(self._send_again([_without_claim(one) for one in broken]))
 

@@ -95,7 +95,10 @@ class Waker:
         more = await self._expire()
         name = text = ""
         if self._heartbeat:
-            name, text = self._heartbeat.name, self._heartbeat.if_due(leads=self._intake.leading)
+            name, text = (
+                self._heartbeat.name,
+                self._heartbeat.if_due(leads=self._intake.leading, watched=self._parts.tail.watched),
+            )
         woken = await self._parts.ledger.wake(WAKE_LIMIT, name, text)
         require_format(woken.format, archives=self._parts.ledger.options.archives)
         if not woken.format:  # Redis was emptied

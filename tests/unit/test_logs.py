@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from config import logs
+from config import log_lines, logs
 from config.log_lines import LIMIT, PIECE, Lines
 from tests.acceptance.stack import wait_until
 
@@ -61,6 +61,24 @@ def test_lines_come_in_order_and_whole(pipe: tuple[int, int]) -> None:
     assert [f"a {number}" for number in range(500)] == [line for line in found if line[0] == "a"]
     assert [f"b {number}" for number in range(500)] == [line for line in found if line[0] == "b"]
     assert 0 == lines.lost
+
+
+def test_lines_of_a_while_are_written_together(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a write the thread rests, and whoever waits for what is left does not wait for that."""
+    monkeypatch.setattr(log_lines, "LINGER_SECONDS", 3600)
+    reading, writing = pipe
+    lines = Lines(writing)
+    lines.put("first\n")
+    assert b"first\n" == os.read(reading, 100)
+    for number in range(100):
+        lines.put(f"{number}\n")
+    os.set_blocking(reading, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 1000)
+    lines.flush(30)
+    assert 100 == os.read(reading, 1000).count(b"\n")
 
 
 def test_full_device() -> None:

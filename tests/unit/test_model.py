@@ -1,6 +1,7 @@
 """What a status change must look like, and what comes back out of it."""
 
 import copy
+import functools
 import gzip
 import inspect
 import json
@@ -9,7 +10,7 @@ import pydoc
 import re
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -34,6 +35,7 @@ from dispatcher.model import (
 )
 from dispatcher.records import Record
 from dispatcher.rules.dialects import dialects
+from tests.unit.test_fast_decode import alike
 
 STAMP = "2026-06-09T13:04:57.487133482Z"
 MINIMAL: dict[str, Any] = {
@@ -76,6 +78,20 @@ NOT_ALLOWED = {
     "workspace": "must be 1 to 64 letters, digits, _ or -",
     "message.uuid": "must be 1 to 64 letters, digits, dots, _ or -",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_alike() -> Iterator[None]:
+    """Whatever is read from JSON here is read alike by a worker's decoder."""
+    own = StatusChange.from_json
+
+    @functools.wraps(own)
+    def both(raw: Any) -> StatusChange:
+        return alike(raw, own) if isinstance(raw, bytes | str) else own(raw)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StatusChange, "from_json", both)
+        yield
 
 
 def changed(path: str, value: object, document: dict[str, Any] = FULL) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from typing import Any, cast
 
 import pytest
 
-from dispatcher.model import StatusChange
+from dispatcher.fast_decode import Change
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.rules.render import RenderOptions
 from dispatcher.store.keys import Keys
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
 from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.worker import prepare
 from dispatcher.worker.batch import Batch
 from dispatcher.worker.prepare import Preparer
 from dispatcher.worker.router import Router
@@ -61,8 +62,8 @@ class NoWorkspaces:
 def test_each_entry_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking the previous Redis for an entry's message and routing it take one parse."""
     read: list[bytes] = []
-    from_json = StatusChange.from_json
-    monkeypatch.setattr(StatusChange, "from_json", lambda raw: read.append(raw) or from_json(raw))
+    decode = prepare.status_change
+    monkeypatch.setattr(prepare, "status_change", lambda raw: read.append(raw) or decode(raw))
     batch = prepared(40)
     assert 40 == len(batch.forwarded[HOME])
     assert 40 == len(read)
@@ -70,14 +71,14 @@ def test_each_entry_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_entry_that_breaks_our_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is put off, as where there is no previous Redis, and the others go on."""
-    from_json = StatusChange.from_json
+    decode = prepare.status_change
 
-    def breaks(raw: bytes) -> StatusChange:
+    def breaks(raw: bytes) -> Change:
         if b'"e1"' in raw:
             raise RuntimeError("a bug")
-        return from_json(raw)
+        return decode(raw)
 
-    monkeypatch.setattr(StatusChange, "from_json", breaks)
+    monkeypatch.setattr(prepare, "status_change", breaks)
     batch = prepared(3)
     assert ["1-0", "1-2"] == [entry.id for entry, _ in batch.forwarded[HOME]]
     assert ["1-1"] == batch.later[""].ids

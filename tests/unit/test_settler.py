@@ -10,7 +10,7 @@ from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.outcomes import Released
 from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.replies import Settled, Settlement, ToSettle
-from dispatcher.worker.settler import AT_ONCE, Settler
+from dispatcher.worker.settler import AT_ONCE, ENOUGH, Settler
 from tests.fakes import Gate, quiet, until
 
 DONE = Settled(False, [True], "same", 0, 0)
@@ -61,7 +61,10 @@ def runner() -> Any:
 
 
 def test_what_waits_behind_a_call_that_fails(runner: asyncio.Runner) -> None:
-    """None that waits for the next call claims when one fails, and none that comes until one succeeds: each is told once."""
+    """None that waits for the next call claims when one fails, and none that comes until one succeeds: each is told once.
+
+    What is under way by then in the other call fails too, and is told as well.
+    """
 
     async def story() -> None:
         scene = Scene()
@@ -73,10 +76,10 @@ def test_what_waits_behind_a_call_that_fails(runner: asyncio.Runner) -> None:
         names = [f"b{n}" for n in range(2 * AT_ONCE)]
         behind = scene.settle(*names)
         await quiet()
-        assert [] == scene.unclaimed
+        assert ([], [[1], [1] * ENOUGH]) == (scene.unclaimed, ledger.claims)
         ledger.gate.open()
         ledger.gate.shut()
-        await until(lambda: len(ledger.claims) > 1, "the next call")
+        await until(lambda: len(ledger.claims) > 2, "the next call")
         assert sorted(["a", *names]) == sorted(scene.unclaimed)
         late = scene.settle("c")
         await quiet()
@@ -84,10 +87,49 @@ def test_what_waits_behind_a_call_that_fails(runner: asyncio.Runner) -> None:
         ledger.raises = None
         ledger.gate.open()
         await asyncio.gather(*first, *behind, *late)
-        assert [[1], 0] == [ledger.claims[0], sum(map(sum, ledger.claims[1:]))]
+        assert 0 == sum(map(sum, ledger.claims[2:]))
         assert 2 + 2 * AT_ONCE == len(scene.unclaimed)
         await asyncio.gather(*scene.settle("d"))
         assert [1] == ledger.claims[-1]
+
+    runner.run(story())
+
+
+def test_calls_under_way(runner: asyncio.Runner) -> None:
+    """While a call is under way little waits for its reply, much goes out in a second one, and nothing in a third."""
+
+    async def story() -> None:
+        scene = Scene()
+        scene.ledger.gate.shut()
+        tasks = scene.settle("a")
+        await quiet()
+        tasks += scene.settle(*(f"b{n}" for n in range(ENOUGH - 1)))
+        await quiet()
+        assert [1] == [*map(len, scene.ledger.claims)]
+        tasks += scene.settle("c")
+        await quiet()
+        assert [1, ENOUGH] == [*map(len, scene.ledger.claims)]
+        tasks += scene.settle(*(f"d{n}" for n in range(2 * ENOUGH)))
+        await quiet()
+        assert [1, ENOUGH] == [*map(len, scene.ledger.claims)]
+        scene.ledger.gate.open()
+        await asyncio.gather(*tasks)
+        assert [1, ENOUGH, 2 * ENOUGH] == [*map(len, scene.ledger.claims)]
+
+    runner.run(story())
+
+
+def test_an_error_of_ours(runner: asyncio.Runner) -> None:
+    """What comes after it is sent, and who waited has the error."""
+
+    async def story() -> None:
+        scene = Scene()
+        scene.ledger.raises = RedisUnavailable("away")
+        scene.unclaimed = None  # type: ignore[assignment]  # telling it raises
+        with pytest.raises(AttributeError):
+            await asyncio.gather(*scene.settle("a"))
+        scene.ledger.raises, scene.unclaimed = None, []
+        await asyncio.gather(*scene.settle("b"))
 
     runner.run(story())
 
