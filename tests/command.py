@@ -2,17 +2,11 @@
 
 import os
 import subprocess
-import sys
+
+from tests import warm
 
 
 def command(redis_url: str, *args: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """The command as it ended; `settings` are without DISPATCHER_."""
     given = {f"DISPATCHER_{name}": value for name, value in {"REDIS_URL": redis_url, **settings}.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "tasks", *args],
-        env=os.environ | given,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.run(args, os.environ | given)

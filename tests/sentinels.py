@@ -1,7 +1,6 @@
 """A primary, its replica and two sentinels as real processes on TCP ports."""
 
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,15 +10,11 @@ from typing import Any, Self
 
 import redis
 
+from tests.ports import free_port as free_port
+
 NAME = "main"
 PASSWORD, SENTINEL_PASSWORD = "server,hush", "sentinel,hush"
 START_SECONDS = 60
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = START_SECONDS, what: str = "") -> Any:

@@ -23,6 +23,8 @@ from dispatcher.store.entry import read_entry
 from dispatcher.store.keys import keys_of
 from tasks.receiver import Answer, Received, Receiver, answer_ok
 from tasks.redis_server import RedisServer
+from tests import warm
+from tests.ports import free_port as free_port
 
 CELERY = (sys.executable, "-m", "celery", "-A", "tasks", "worker")
 CLI = (sys.executable, "-m", "tasks")
@@ -78,7 +80,7 @@ class Worker:
 
     def wait_ready(self) -> "Worker":
         """Waits until it takes hints."""
-        wait_until(lambda: "ready." in self.log or self.process.poll() is not None, what="worker ready")
+        wait_until(lambda: "ready." in self.log or self.process.poll() is not None, 90, "worker ready")
         assert self.process.poll() is None, self.log
         return self
 
@@ -140,16 +142,7 @@ class Stack:
 
     def cli(self, *args: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """Runs a command of `dispatcher`."""
-        return subprocess.run(
-            [*CLI, *args],
-            cwd=self.folder,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return warm.run(args, self.environment, self.folder, stdin)
 
     def cli_json(self, *args: str, stdin: str = "") -> Any:
         """The JSON document of a command that must succeed."""
@@ -233,9 +226,3 @@ def running_stack(folder: Path) -> Iterator[Stack]:
             yield stack
         finally:
             stack.close()
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

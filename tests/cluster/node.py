@@ -14,9 +14,10 @@ from typing import Any
 import redis
 
 from dispatcher.store.connection import connect
+from tests.ports import hold
 
 DEADLINE_SECONDS = 30.0
-PORTS = range(11_000, 22_000)
+PORTS = range(11_000, 21_000)
 """Below those that the system gives to outgoing connections; a node's other port, for its cluster, is 10,000 higher."""
 
 
@@ -38,7 +39,8 @@ def free_port() -> int:
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", port))
             other.bind(("127.0.0.1", port + 10_000))
-            return port
+            if hold(port):
+                return port
 
 
 class ClusterNode:
@@ -80,8 +82,10 @@ class ClusterNode:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
 
     def wait(self) -> None:
-        """Waits until it answers."""
-        wait(self.client.ping, f"{self.url} answers")
+        """Waits until it answers, and not another server at its port."""
+        assert self._process
+        found = wait(lambda: self.client.info("server")["process_id"], f"{self.url} answers")
+        assert found == self._process.pid, f"another server has the port of {self.url}"
 
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal."""

@@ -36,6 +36,7 @@ from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.searches import Searches
+from dispatcher.store.sessions import Sessions
 from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire
 from dispatcher.store.workspaces import Workspaces
@@ -112,6 +113,8 @@ class Api:
             workspaces=Workspaces(self.client, self.keys, SecretBox()),
             api_keys=api_keys,
             searches=Searches(self.wire.call, self.keys, api_keys, url),
+            sessions=Sessions(self.wire.call, self.keys, url),
+            console_url="https://callbacks.example.com",
             refusals=Refusals(self.wire.call, self.keys, url),
             audit=Audit(self.wire.call, self.keys, url, Who("api", "nobody")),
             producer=AsyncDispatcher(self.client, url),

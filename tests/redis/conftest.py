@@ -18,10 +18,10 @@ def world(redis_url: str) -> Iterator[World]:
     """A ledger on the real server, its intake led by the test."""
     client = connect_async(redis_url)
     world = World(client, Wire(client))
-    world.lead()
-    yield world
-    assert [] == leaked_keys(world)
-    world.close()
+    with contextlib.closing(world):
+        world.lead()
+        yield world
+        assert [] == leaked_keys(world)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A Valkey Cluster of a few primaries on this machine, without replicas."""
 
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +8,9 @@ import redis
 
 from dispatcher.rules.partitions import SLOTS
 from tasks.redis_server import RedisServer, find_in_wheel
+from tests.ports import free_port as free_port
 
 LONGEST_SECONDS = 30
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_for(what: Callable[[], object]) -> None:
