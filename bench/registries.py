@@ -46,7 +46,7 @@ def heartbeats(workers: int) -> dict[str, str]:
     for number in range(workers):
         one: Any = Heartbeat(name_of(number), (), Slots(1), Load())  # type: ignore[arg-type]  # of turns it asks the number
         owns = mask_of(set(range(number, PARTITIONS, workers)))
-        made[one.name] = one.if_due(leads=True, owns=owns, cannot="0")
+        made[one.name] = one.if_due(leads=True, watched=False, owns=owns, cannot="0")
     return made
 
 

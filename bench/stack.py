@@ -1,6 +1,7 @@
 """A private Redis and worker processes, as an operator runs them, and their resource use."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -71,6 +73,20 @@ class Stack:
         )
         if process.poll() is not None:
             raise SystemExit(f"error: a worker ended: {log.read_text(errors='replace')[-2000:]}")
+
+    def command(self, *words: str) -> dict[str, Any]:
+        """Runs one of our commands to its end; the JSON that it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tasks", *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"error: {' '.join(words)} ended: {done.stderr[-2000:]}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     def start_api(self) -> int:
         """Starts `dispatcher api` with one process; returns its port."""

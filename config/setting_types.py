@@ -36,13 +36,37 @@ def _parts(value: object) -> object:
     return value
 
 
-def _none_if_empty(value: object) -> object:
+def none_if_empty(value: object) -> object:
+    """None for an empty text."""
     return None if value == "" else value
 
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     for network in value:
         ipaddress.ip_network(network)
+    return value
+
+
+def _console_url(value: str | None) -> str | None:
+    if value is None:
+        return None
+    url = urlsplit(value)
+    is_local = url.hostname in ("localhost", "127.0.0.1", "::1")
+    if url.scheme not in ("https", "http") or not url.hostname or url.query or url.fragment or url.username:
+        raise ValueError("write https://HOST, and a path if it is below one")
+    if url.scheme == "http" and not is_local:
+        raise ValueError("write https://: keys and sessions would be readable on their way")
+    return value.rstrip("/")
+
+
+ROLES = "viewer", "operator", "admin"
+
+
+def _roles(value: tuple[str, ...]) -> tuple[str, ...]:
+    for one in value:
+        role, colon, name = one.partition(":")
+        if role not in ROLES or not (colon and name):
+            raise ValueError(f"write {', '.join(f'{role}:NAME' for role in ROLES)}, not {one!r}")
     return value
 
 
@@ -157,7 +181,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-_EMPTY: Any = BeforeValidator(_none_if_empty)
+_EMPTY: Any = BeforeValidator(none_if_empty)
 _COMMAS: Any = BeforeValidator(_parts)
 
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
@@ -167,6 +191,9 @@ MAX_SECONDS = 1e9
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Networks = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_networks)]
+ConsoleUrl = Annotated[str | None, _EMPTY, AfterValidator(_console_url)]
+Roles = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_roles)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 Nat64Prefixes = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_nat64_prefixes)]
 Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65_535)], ...], NoDecode, _COMMAS]
 NameServers = Annotated[tuple[str, ...], NoDecode, _COMMAS, AfterValidator(_name_servers)]

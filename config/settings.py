@@ -6,18 +6,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
-from config import environment, topology_rules
+from config import console_rules, environment, topology_rules
 from config.environment import ENCODING, PREFIX
 from config.setting_types import (
     MAX_SECONDS,
     ArchiveUrl,
     Authorities,
     Broker,
+    ConsoleUrl,
     FernetKeys,
+    HeaderName,
     HttpUrl,
     LogFormat,
     LogLevel,
@@ -27,9 +29,11 @@ from config.setting_types import (
     Ports,
     ProxyUrl,
     RedisServer,
+    Roles,
     Seconds,
     SigningSecret,
     SourceAddresses,
+    none_if_empty,
 )
 from dispatcher.errors import InvalidInput
 from dispatcher.model import LONGEST_TTL_SECONDS
@@ -176,7 +180,10 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = Field(
         30, description="lease of a claimed callback; at least the request time-out + 2 s"
     )
-    wake_seconds: Seconds = Field(0.25, description="how often a worker looks for due callbacks")
+    wake_seconds: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.25,
+        description="how often a worker looks for due callbacks; its heartbeats go with it, and count for 15 s",
+    )
     breaker_failures: Annotated[int, Field(ge=1)] = Field(
         10, description="failures in a row (down or overloaded) after which the breaker pauses an endpoint"
     )
@@ -214,6 +221,34 @@ class Settings(BaseSettings):
         500, description="limit of connections to one API process; more are answered 503"
     )
     api_docs: bool = Field(False, description="serve the API's documentation at /docs")
+    console_url: ConsoleUrl = Field(
+        None,
+        description="where browsers reach `dispatcher console` (https://…): needed for portal links, single sign-on, and to listen "
+        "beyond this machine",
+    )
+    console_roles: Roles = Field(
+        (),
+        description="who may use the console by single sign-on or a proxy: viewer:USER or viewer:group:GROUP, operator:…, admin:…; * is anyone",
+    )
+    console_proxies: Networks = Field(
+        (), description="addresses of proxies that have logged in who asks, and say so in a header"
+    )
+    console_user_header: HeaderName = Field(
+        "X-Forwarded-User", description="header in which those proxies name the user"
+    )
+    console_groups_header: HeaderName = Field(
+        "X-Forwarded-Groups", description="header in which they name the user's groups, separated by commas"
+    )
+    console_oidc_issuer: HttpUrl = Field(
+        None, description="OpenID Connect provider for the console's log-in; empty: none"
+    )
+    console_oidc_client_id: str = Field("", description="this installation's client id there")
+    console_oidc_client_secret: Annotated[SecretStr | None, BeforeValidator(none_if_empty)] = Field(
+        None, description="and its client secret; empty: a public client, with PKCE alone"
+    )
+    console_oidc_groups_claim: str = Field(
+        "groups", description="claim of the ID token with the user's groups"
+    )
     webhook_changes_per_minute: Annotated[int, Field(ge=1, le=10_000)] = Field(
         10, description="limit of a customer's changes of its callback URL a minute (Qlara's webhook)"
     )
@@ -252,6 +287,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "set DISPATCHER_SOURCE_ADDRESS or DISPATCHER_PROXY_URL, not both: receivers see the proxy's address"
             )
+        if wrong := console_rules.problem(self):
+            raise ValueError(wrong)
         longest = max(self.expiry_seconds, LONGEST_TTL_SECONDS)
         if self.ledger_retention_seconds < longest:
             raise ValueError(

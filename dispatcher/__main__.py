@@ -21,7 +21,7 @@ COMMAND = (sys.executable, "-P", os.path.join(HERE, "__main__.py"))
 
 INTERRUPTED, USAGE = 130, 2
 
-OF_COMMAND = {name: (f"`dispatcher {name}`", name) for name in ("demo", "listen", "api")}
+OF_COMMAND = {name: (f"`dispatcher {name}`", name) for name in ("demo", "listen", "api", "console")}
 """What needs more than the extra `worker`, and which extra has all of it."""
 
 

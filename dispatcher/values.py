@@ -11,6 +11,9 @@ from pydantic_core.core_schema import custom_error_schema, int_schema, str_schem
 
 from dispatcher.codec import timestamp_ns
 
+MAX_COUNT = 1_000_000
+"""Of segments, units, attempts and parts."""
+
 MAX_COST, COST_DIGITS = 10**12, 12
 
 CHANNELS = ("SMS", "RCS", "WHATSAPP")
@@ -18,6 +21,9 @@ CHANNELS = ("SMS", "RCS", "WHATSAPP")
 
 MAX_DEPTH = 32
 """Nesting limit of free objects: later readers, with other JSON parsers, must be able to read them."""
+
+TRACEPARENT_PATTERN = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
+TRACESTATE_PATTERN = r"^[!-~](?:[ -~]{0,510}[!-~])?$"
 
 
 class Allowed:
@@ -77,7 +83,8 @@ def _iso(value: datetime) -> str:
     return value.isoformat().replace("+00:00", "Z")
 
 
-def _cost(value: object) -> Decimal:
+def checked_cost(value: object) -> Decimal:
+    """A cost as it was given, digit for digit. Raises ValueError."""
     number = value if isinstance(value, Decimal) else _decimal(value)
     if not number.is_finite():
         raise ValueError("must be a finite number")
@@ -98,7 +105,8 @@ def _decimal(value: object) -> Decimal:
         raise ValueError("must be a number") from None
 
 
-def _traced(value: str) -> str:
+def checked_trace(value: str) -> str:
+    """A traceparent of the right form. Raises ValueError if its ids are all zeros."""
     _, trace, span, _ = value.split("-")
     if not trace.strip("0") or not span.strip("0"):
         raise ValueError("must have a trace id and a parent id that are not all zeros")
@@ -131,19 +139,19 @@ _NESTS = (dict, list, tuple)
 
 Channel = Annotated[str, characters(1, 256), AfterValidator(known_channel)]
 Timestamp = Annotated[str, BeforeValidator(_timestamp)]
-Cost = Annotated[Decimal, BeforeValidator(_cost)]
+Cost = Annotated[Decimal, BeforeValidator(checked_cost)]
 Traceparent = Annotated[
     str,
     matching(
-        r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+        TRACEPARENT_PATTERN,
         "00-trace id-parent id-flags with 32, 16 and 2 hexadecimal digits in lower case",
     ),
-    AfterValidator(_traced),
+    AfterValidator(checked_trace),
 ]
 """W3C Trace Context, level 1, §3.2."""
 Tracestate = Annotated[
     str,
-    matching(r"^[!-~](?:[ -~]{0,510}[!-~])?$", "1 to 512 printable ASCII characters, no blank at either end"),
+    matching(TRACESTATE_PATTERN, "1 to 512 printable ASCII characters, no blank at either end"),
 ]
 """W3C Trace Context, level 1, §3.3; what is in it is its vendors' business."""
 Free = Annotated[dict[str, Any], AfterValidator(_shallow)]

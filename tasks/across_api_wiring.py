@@ -17,6 +17,7 @@ from dispatcher.store.across.stats import StatsAcross
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import operator
 from dispatcher.store.producer_keys import ProducerKeys
+from dispatcher.store.sessions import Sessions
 from tasks import wiring
 
 
@@ -35,6 +36,7 @@ def stored(settings: Settings, closing: AsyncExitStack) -> dict[str, Any]:
         "workspaces": WorkspacesAcross(of, lambda *of_one: wiring.workspaces(settings, *of_one)),
         "api_keys": api_keys,
         "searches": SearchesAcross(of, api_keys),
+        "sessions": of.on_wire(Sessions)(0),
         "refusals": refusals,
         "audit": AuditAcross.of(of, operator(), settings.ledger_retention_seconds * 1000),
         "producer": ProducerAcross(queue, settings.api_max_queued),

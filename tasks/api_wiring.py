@@ -16,6 +16,7 @@ from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.searches import Searches
+from dispatcher.store.sessions import Sessions
 from dispatcher.store.stats import Stats
 from dispatcher.store.wire import Wire
 from tasks import wiring
@@ -38,6 +39,7 @@ async def api(settings: Settings) -> AsyncIterator[ApiParts]:
         yield ApiParts(
             **stored,
             addresses=wiring.addresses(settings),
+            console_url=settings.console_url or "",
             allow_http=settings.allow_http,
             max_queued=settings.api_max_queued,
             webhook_changes_per_minute=settings.webhook_changes_per_minute,
@@ -63,6 +65,7 @@ def _stored(settings: Settings, closing: AsyncExitStack) -> dict[str, Any]:
         "workspaces": wiring.workspaces(settings, client),
         "api_keys": api_keys,
         "searches": Searches(wire.call, wiring.keys(settings), api_keys, url),
+        "sessions": Sessions(wire.call, wiring.keys(settings), url),
         "refusals": refusals,
         "audit": wiring.audit(settings, wire.call),
         "producer": AsyncDispatcher(client, url, settings.key_prefix),

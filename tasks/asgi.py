@@ -11,17 +11,18 @@ from dispatcher.health import Health
 from tasks import api_wiring, incomplete
 from tasks.health import looking
 
-_settings = load_or_exit()
-logs.configure(_settings.log_level, _settings.log_format)
+settings = load_or_exit()
+logs.configure(settings.log_level, settings.log_format)
 logs.guard_standard_streams()
 incomplete.is_service = True
-_health = Health()
+health = Health()
 
 
 @asynccontextmanager
-async def _parts() -> AsyncIterator[ApiParts]:
-    async with api_wiring.api(_settings) as parts, looking(_health, _settings, writes=True):
-        yield parts
+async def parts() -> AsyncIterator[ApiParts]:
+    """What the API reads and changes, while it runs."""
+    async with api_wiring.api(settings) as found, looking(health, settings, writes=True):
+        yield found
 
 
-app = create_app(_parts, docs=_settings.api_docs, health=_health)
+app = create_app(parts, docs=settings.api_docs, health=health)

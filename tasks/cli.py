@@ -173,6 +173,12 @@ COMMANDS = (
         "tasks.commands.api:api",
         "Serve the status API and the HTTP intake; put a TLS proxy in front of it.",
     ),
+    Entry(
+        "console",
+        "tasks.commands.console:console",
+        "Serve the console: what waits, what failed and why, live attempts, and what to do about it.",
+    ),
+    Entry("console-key", "tasks.commands.api_key:of_operators", "Keys that log operators in to the console."),
     Entry("config", "tasks.commands.config:config", "Show the settings in force; secrets are hidden."),
 )
 
@@ -198,6 +204,7 @@ Examples:
   dispatcher check                           would this lose data?
   dispatcher exporter                        figures for Prometheus
   dispatcher api                             status of messages over HTTP
+  dispatcher console                         pages that show all this
 
 Settings come from the environment (DISPATCHER_…) and .env; `dispatcher config`
 shows them.

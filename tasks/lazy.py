@@ -77,7 +77,7 @@ def run() -> int:
     except Exception as error:
         if isinstance(error, OSError):
             _write_no_more()
-        return int(import_module("tasks.console").report(error))
+        return int(import_module("tasks.terminal").report(error))
     return int(code or 0)
 
 

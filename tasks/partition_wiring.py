@@ -23,6 +23,7 @@ from dispatcher.store.growth import require_grown
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.known_messages import KnownMessages
+from dispatcher.store.latest_alerts import LatestAlerts
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import Registry, registries
 from dispatcher.store.partition_count import require_partitions, require_places
@@ -116,7 +117,10 @@ class Partitions:
             )
             for keys, parts in zip(self._servers.keys, self.parts, strict=True)
         ]
-        return AlertLoop(self._shared.alerts, sources)
+        first = self._servers.keys[0]
+        retention_ms = self._settings.ledger_retention_seconds * 1000
+        latest = LatestAlerts(self._servers.wire(0).call, first, self._url(first), retention_ms)
+        return AlertLoop(self._shared.alerts, sources, latest)
 
     def owner(self, turns: Turns, heartbeat: Heartbeat) -> Owner:
         """What leads this worker's partitions."""

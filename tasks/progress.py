@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from rich.progress import track
 
-from tasks.console import err
+from tasks.terminal import err
 
 T = TypeVar("T")
 

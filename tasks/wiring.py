@@ -24,7 +24,7 @@ from dispatcher.store.archive.archive import Archive
 from dispatcher.store.archive.history import Away, History
 from dispatcher.store.arguments import LedgerOptions
 from dispatcher.store.audit import Audit, operator
-from dispatcher.store.callbacks import Callbacks
+from dispatcher.store.callbacks import Callbacks, Place
 from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.cluster import ClusterServers
 from dispatcher.store.connection import connect_async
@@ -42,6 +42,7 @@ from dispatcher.store.stats import Stats
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.topology import Kind, Topology
 from dispatcher.store.wire import Call, Wire
+from dispatcher.store.wire_client import WireClient
 from dispatcher.store.workspaces import Workspaces
 from tasks import incomplete
 
@@ -227,6 +228,12 @@ class Store:
         return Subscriptions(self.workspaces)
 
 
+def first_place(settings: Settings, store: Store) -> Place:
+    """The first partition, which also has what belongs to none: sessions, alerts, attempts as they are made."""
+    url = store.nodes[0][1] if store.nodes else redis_url(settings)
+    return Place(store.client, keys_of(settings.key_prefix, settings.partitions)[0], url)
+
+
 @asynccontextmanager
 async def store(settings: Settings, *, keep: bool = False) -> AsyncIterator[Store]:
     """The store on its own connections, which are closed at the end. Raises RedisUnavailable, OtherFormat.
@@ -253,7 +260,7 @@ async def _alone(settings: Settings, keep: bool) -> AsyncIterator[Store]:
         closing.push_async_callback(client.aclose)
         wire = Wire(client)
         closing.push_async_callback(wire.close)
-        reading = client, keys(settings), redis_url(settings)
+        reading = WireClient(client.connection_pool, wire), keys(settings), redis_url(settings)
         found = ledger(settings, client.execute_command)
         installation = Installation(*reading)
         number = await installation.format()

@@ -15,11 +15,10 @@ from celery.utils.debug import cry
 from config.broker import HINT_TASK
 from config.settings import Settings
 from dispatcher.store.replies import Hint
+from tasks import garbage
 from tasks.engine_thread import EngineThread
 from tasks.hint_message import text_of
 from tasks.shutdown import Ending
-
-GARBAGE_THRESHOLDS = 10_000, 20, 50
 
 log = structlog.get_logger()
 
@@ -52,8 +51,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         """Called by Celery when the worker starts."""
         global _running
         settings = Settings()
-        gc.freeze()  # these objects live as long as the worker; scanning them took a tenth of its time
-        gc.set_threshold(*GARBAGE_THRESHOLDS)
+        garbage.spare()
 
         def publish(hints: Sequence[Hint]) -> None:
             """Sends one Celery message with these hints."""

@@ -21,6 +21,7 @@ from dispatcher.store.entry import Entry, read_entry
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Ended
 from dispatcher.store.sealing import SecretBox
+from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.workspaces import Workspaces
 from tests.leaks import leaked_keys
@@ -402,7 +403,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             assert (word == "not_ended") == (not found.ended)
             self.replays[callback] += word == "replayed"
         else:
-            self.world.run(self.world.ledger.cancel(found.endpoint, [callback]))
+            self.world.run(self.world.ledger.cancel(found.endpoint, [Waiting(callback)]))
 
     @rule(data=st.data())
     def forget(self, data: st.DataObject) -> None:

@@ -18,7 +18,17 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import __version__
-from dispatcher.api import docs_page, jwks, namirial, qlara, qlara_webhook, sendexa, status_changes, zeckta
+from dispatcher.api import (
+    docs_page,
+    jwks,
+    namirial,
+    portal_links,
+    qlara,
+    qlara_webhook,
+    sendexa,
+    status_changes,
+    zeckta,
+)
 from dispatcher.api.enqueuer import Enqueuer
 from dispatcher.api.log_rate import LogRate
 from dispatcher.api.responses import AWAY, ApiParts, Shape, answer
@@ -40,9 +50,11 @@ class Platform(Protocol):
         """An error in the platform's form."""
 
 
-PLATFORMS: tuple[Platform, ...] = (zeckta, sendexa, namirial, qlara, qlara_webhook, status_changes)
+PLATFORMS: tuple[Platform, ...] = (
+    zeckta, sendexa, namirial, qlara, qlara_webhook, status_changes, portal_links,
+)  # fmt: skip
 DESCRIPTION = """Status of messages for customers, in the form of the platform they know: each workspace's API keys open the
-paths of its dialect. `POST /v1/status-changes` is for backends. Another workspace's data is not found (404)."""
+paths of its dialect. `POST /v1/status-changes` and `POST /v1/portal-links` are for backends. Another workspace's data is not found (404)."""
 
 NO_PATH = HTTPStatus.NOT_FOUND.phrase
 """What Starlette says of a path that does not exist."""

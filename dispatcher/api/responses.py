@@ -27,6 +27,7 @@ from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refused_calls import Refusals
 from dispatcher.store.searches import Search, Searches, SearchRefused
+from dispatcher.store.sessions import Sessions
 from dispatcher.store.stats import Stats
 from dispatcher.store.workspaces import Workspaces
 
@@ -59,6 +60,9 @@ class ApiParts:
     queue: QueueWriter
     addresses: AddressPolicy
     searches: Searches
+    sessions: Sessions
+    console_url: str = ""
+    """Where browsers reach the console, whose portal links lead there; empty: there are none."""
     allow_http: bool = False
     enqueuing: Counter[str] = field(default_factory=Counter)
     """Calls under way in this process, by producer key's id."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from dispatcher.errors import InvalidInput
+from dispatcher.fast_decode import Change
 from dispatcher.model import (
     Status,
-    StatusChange,
     check_not_ahead,
     encode_json,
     timestamp_ms,
@@ -37,7 +37,7 @@ class NoCallback:
 
 
 def render(
-    change: StatusChange, workspace: Workspace, now_ms: int, options: RenderOptions
+    change: Change, workspace: Workspace, now_ms: int, options: RenderOptions
 ) -> Callback | NoCallback:
     """Renders a status change for a workspace's default subscription, or for a URL of its own. Raises InvalidInput."""
     occurred_ns = timestamp_ns(change.timestamp)
@@ -59,9 +59,7 @@ def render(
     return _callback(change, workspace.id, "", event_type, url, encode_json(body), occurred_ns, options)
 
 
-def fan_out(
-    change: StatusChange, workspace: Workspace, now_ms: int, options: RenderOptions
-) -> list[Callback]:
+def fan_out(change: Change, workspace: Workspace, now_ms: int, options: RenderOptions) -> list[Callback]:
     """Renders a status change for all of a workspace's subscriptions that want it. Raises InvalidInput.
 
     The last callback has the eventId itself: it makes the status change known, so that it is accepted once. If the
@@ -91,7 +89,7 @@ def fan_out(
 
 
 def _of_one(
-    change: StatusChange, one: Receiver, dialect: Dialect | None, event_type: str, now_ms: int
+    change: Change, one: Receiver, dialect: Dialect | None, event_type: str, now_ms: int
 ) -> tuple[CallbackUrl, bytes]:
     """URL and body of the callback for one of several subscriptions.
 
@@ -109,7 +107,7 @@ def _of_one(
 
 
 def _callback(
-    change: StatusChange,
+    change: Change,
     workspace: str,
     subscription: str,
     event_type: str,
@@ -136,7 +134,7 @@ def _callback(
 
 
 def _without_endpoint(
-    change: StatusChange, workspace: Workspace, occurred_ns: int, options: RenderOptions
+    change: Change, workspace: Workspace, occurred_ns: int, options: RenderOptions
 ) -> Callback:
     return Callback(
         workspace=workspace.id,
@@ -153,7 +151,7 @@ def _without_endpoint(
     )
 
 
-def _to_delivered_ms(change: StatusChange, occurred_ms: int) -> int | None:
+def _to_delivered_ms(change: Change, occurred_ms: int) -> int | None:
     """Time from submission to delivery, if the backend gave the submission time."""
     submitted = change.message.accepted_at
     if submitted is None or change.status is not Status.DELIVERED:

@@ -21,6 +21,8 @@ from dispatcher.store.wire import Call
 
 PRODUCERS = "*"
 """In place of workspace and platform: the key enqueues, for all workspaces."""
+OPERATORS = "+"
+"""In place of a workspace: the key opens the console, with the role in `platform` (`console:operator`)."""
 MAX_RATE = 10_000
 MAX_NAME = 64
 RATE_LIFE_SECONDS = 5
@@ -36,7 +38,7 @@ class ApiKey:
 
     id: str
     workspace: str
-    """PRODUCERS for a key that enqueues."""
+    """PRODUCERS for a key that enqueues, OPERATORS for one of the console."""
     platform: str
     """The platform whose API it opens."""
     name: str
@@ -110,7 +112,9 @@ class ApiKeys:
 
     async def _is_there(self, workspace: str, id_: str) -> bool:
         """Whether a key's workspace exists, and knows it: it may be removed at any moment while a key is added."""
-        exists = workspace == PRODUCERS or await self._call("SISMEMBER", self._keys.workspaces, workspace)
+        exists = workspace in (PRODUCERS, OPERATORS) or await self._call(
+            "SISMEMBER", self._keys.workspaces, workspace
+        )
         return bool(exists and await self._call("SISMEMBER", self._keys.api_keys(workspace), id_))
 
     async def list(self, workspace: str) -> "list[ApiKey]":

@@ -8,9 +8,11 @@ import asyncio
 import os
 import pwd
 import socket
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -90,6 +92,8 @@ class Audit:
     retention_ms: int = 604_800_000
     quiet: bool = False
     """Log at debug level, for use at a terminal; at info level if the entry could not be kept."""
+    again: Callable[[Callable[[], Awaitable[bool]]], None] | None = None
+    """In a process that goes on: takes what writes an entry that could not be written, to try it later."""
 
     def by(self, who: Who) -> "Audit":
         """The same trail for another author."""
@@ -101,6 +105,10 @@ class Audit:
         """Records a change that was made, with the fields before and after it. Never raises."""
         before, after = before or {}, after or {}
         kept = await self.keep(what, workspace, before, after)
+        if not kept and self.again:
+            done_at = iso(time.time_ns() // 1_000_000)  # the entry's own time is when it is written
+            late = {**after, "doneAt": done_at}
+            self.again(partial(self.keep, what, workspace, before, late, is_quiet=True))
         write = log.debug if self.quiet and kept else log.info
         write(
             "audit",
@@ -125,22 +133,33 @@ class Audit:
                 told = {name: value for name, value in about.items() if value is not None}
                 await self.add(what, workspace, after=told | done)
 
-    async def latest(self, limit: int, workspace: str | None = None) -> list[AuditEntry]:
-        """The latest changes of one workspace or of all, newest first. Raises RedisUnavailable."""
+    async def latest(
+        self, limit: int, workspace: str | None = None, most: int | None = None
+    ) -> list[AuditEntry]:
+        """The latest changes of one workspace or of all, newest first; among the latest `most` of each partition, if that is given.
+
+        Raises RedisUnavailable.
+        """
         chosen: list[AuditEntry] = []
-        until = "+"
-        while len(chosen) < limit:
+        until, looked_at = "+", 0
+        while len(chosen) < limit and (most is None or looked_at < most):
             with translated(self.url):
                 found = await self.call("XREVRANGE", self.keys.audit, until, "-", "COUNT", READ_AT_ONCE)
-            entries = [_read(id_.decode(), flat) for id_, flat in found]
-            chosen += [one for one in entries if workspace in (None, one.workspace)]
+            looked_at += len(found)
+            chosen += [
+                _read(id_.decode(), flat)
+                for id_, flat in found
+                if workspace is None or _workspace(flat) == workspace.encode()
+            ]
             if len(found) < READ_AT_ONCE:
                 break
             until = f"({found[-1][0].decode()}"
         return chosen[:limit]
 
-    async def keep(self, what: str, workspace: str, before: Facts, after: Facts) -> bool:
-        """Adds an entry; returns whether that could be done. Logs why not, and never raises."""
+    async def keep(
+        self, what: str, workspace: str, before: Facts, after: Facts, *, is_quiet: bool = False
+    ) -> bool:
+        """Adds an entry; returns whether that could be done. Logs why not, unless `is_quiet`, and never raises."""
         fields = ("via", self.who.via, "who", self.who.name, "what", what, "workspace", workspace)
         facts = ("from", encode_json(before), "to", encode_json(after))
         try:
@@ -150,10 +169,12 @@ class Audit:
                     self.call("PEXPIRE", self.keys.audit, self.retention_ms),
                 )
         except RedisUnavailable as error:
-            log.error("audit.unwritten", what=what, problem=str(error), action="the change stands")
+            if not is_quiet:
+                log.error("audit.unwritten", what=what, problem=str(error), action="the change stands")
             return False
         except Exception:
-            log.exception("audit.unwritten", what=what, action="the change stands")
+            if not is_quiet:
+                log.exception("audit.unwritten", what=what, action="the change stands")
             return False
         return True
 
@@ -204,6 +225,11 @@ def difference(after: Workspace) -> tuple[Facts, Facts]:
 def is_changed(workspace: Workspace) -> bool:
     """Whether the update that returned this workspace changed anything."""
     return workspace.before is None or workspace.before.revision != workspace.revision
+
+
+def _workspace(flat: list[bytes]) -> bytes:
+    """Which workspace an entry is of, without parsing the rest."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))[b"workspace"]
 
 
 def _read(id_: str, flat: list[bytes]) -> AuditEntry:

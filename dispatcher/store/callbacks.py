@@ -1,7 +1,9 @@
 """Reads callbacks from the ledger for display: one, those of a message, all in a state. Writes nothing."""
 
+import heapq
 import math
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import redis.asyncio
@@ -19,7 +21,13 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.stored_callback import Pending, StoredCallback
 
 PAGE = 500
-"""Callbacks read per round trip."""
+"""Callbacks read per round trip, at most."""
+FIRST_PAGE = 72
+"""Callbacks that a list reads first: somewhat more than a page shows; with the next two reads, each twice as large, they are PAGE."""
+LEAST_OF_EACH = 8
+"""Ends that a list of several workspaces looks up first in each: few have many of the latest."""
+LISTS_AT_ONCE = 500
+"""Lists of ends that are looked up per round trip."""
 
 LISTED = (State.FAILED, State.EXPIRED, State.SUPERSEDED)
 """Final states that are listed; delivered callbacks are too many."""
@@ -36,6 +44,44 @@ class Place(NamedTuple):
     client: Any
     keys: Keys
     url: str
+
+
+class Passed(NamedTuple):
+    """Pending callbacks that were passed over because they are of others."""
+
+    expires_ms: int
+    """Up to which expiry."""
+    number: int
+
+
+@dataclass
+class _Row:
+    """The ends of one workspace, latest first: those that were looked up last."""
+
+    workspace: str
+    ends: list[tuple[bytes, float]]
+    """eventIds, and when they ended."""
+    asked: int
+    """How many were asked for."""
+    first: int = 0
+    """How many are before them."""
+    place: int = 0
+    """How many of them were taken."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all that were looked up were taken."""
+        return self.place == len(self.ends)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether none follow: there were fewer than asked for."""
+        return len(self.ends) < self.asked
+
+    def head(self) -> tuple[float, int, str, bytes]:
+        """The next one: sorts as the latest end first, and of one workspace in the order of its list."""
+        event_id, ended_ms = self.ends[self.place]
+        return -ended_ms, self.first + self.place, self.workspace, event_id
 
 
 log = structlog.get_logger()
@@ -56,7 +102,7 @@ class Callbacks:
     """Reads one Redis. Every method raises RedisUnavailable."""
 
     def __init__(
-        self, client: "redis.asyncio.Redis", keys: Keys, url: str = "", first_page: int = PAGE
+        self, client: "redis.asyncio.Redis", keys: Keys, url: str = "", first_page: int = FIRST_PAGE
     ) -> None:
         self._client: Any = client
         self._keys = keys
@@ -100,22 +146,28 @@ class Callbacks:
 
     async def waiting(
         self, workspace: str | None = None, endpoint: str | None = None, since_ms: int = 0
-    ) -> AsyncIterator[StoredCallback]:
+    ) -> AsyncIterator[StoredCallback | Passed]:
         """Unfinished callbacks, soonest expiry first: of all, of one workspace, or to one endpoint (its id).
+
+        Between them comes how many others were passed over, so that a reader may stop.
 
         since_ms: the earliest expiry
         """
-        async for ids in self._pages(workspace, since_ms):
-            for callback in await self._read(ids, endpoint):
-                if not callback.ended:
-                    yield callback
+        async for found, end_ms in self._pages(since_ms):
+            ids = [one for one in found if workspace in (None, one[0])]
+            waiting = [one for one in await self._read(ids, endpoint) if not one.ended]
+            for callback in waiting:
+                yield callback
+            if len(waiting) < len(found):
+                yield Passed(end_ms, _weight(len(found) - len(ids)) + len(ids) - len(waiting))
 
     async def pending(self, workspace: str, endpoint: str | None = None) -> AsyncIterator[Pending]:
         """The same for one workspace, with only the fields needed to move or cancel them."""
-        async for ids in self._pages(workspace):
+        async for found, _ in self._pages():
+            ids = [one for one in found if one[0] == workspace]
             for (_, event_id), entry in await self._entries(ids):
                 if not entry.ended and endpoint in (None, entry.endpoint):
-                    yield Pending(event_id, entry.endpoint, entry.message_uuid)
+                    yield Pending(event_id, entry.endpoint, entry.message_uuid, entry.expires_ms)
 
     async def order(self, workspace: str, uuids: Sequence[str]) -> dict[str, list[str]]:
         """The eventIds of messages, each in order of acceptance."""
@@ -134,16 +186,22 @@ class Callbacks:
     ) -> AsyncIterator[StoredCallback]:
         """Callbacks that ended in `state` (one of LISTED) between two times, latest first."""
         until = "+inf" if until_ms is None else until_ms
-        rows = [self._listed(workspace, state, since_ms, until) for workspace in workspaces]
-        heads = [(head, row) for row in rows if (head := await anext(row, None))]
+        rows = await self._firsts(workspaces, state, since_ms, until)
+        heads = [(*row.head(), n) for n, row in enumerate(rows)]
+        heapq.heapify(heads)
         page: list[Id] = []
         size = self._first_page
         while heads:
-            newest = max(range(len(heads)), key=lambda n: heads[n][0])
-            (_, *one), row = heads.pop(newest)
-            page.append((one[0], one[1]))
-            if following := await anext(row, None):
-                heads.append((following, row))
+            _, _, workspace, event_id, n = heads[0]
+            page.append((workspace, event_id.decode()))
+            row = rows[n]
+            row.place += 1
+            if row.is_read and not row.is_last:
+                await self._read_on(row, state, since_ms, until)
+            if row.is_read:
+                heapq.heappop(heads)
+            else:
+                heapq.heapreplace(heads, (*row.head(), n))
             if len(page) == size or not heads:
                 for callback in await self._read(page):
                     if callback.state is state:
@@ -164,23 +222,36 @@ class Callbacks:
         with translated(self._url):
             return await self._client.zrank(self._keys.lane(endpoint.id), callback.event_id) or 0
 
-    async def _listed(
-        self, workspace: str, state: State, since: int, until: int | str
-    ) -> AsyncIterator[tuple[float, str, str]]:
-        first, size, key = 0, self._first_page, self._keys.ended(workspace, state)
-        while True:
+    async def _firsts(
+        self, workspaces: Sequence[str], state: State, since: int, until: int | str
+    ) -> list["_Row"]:
+        """The latest ends in each of the workspaces that has any."""
+        size = max(LEAST_OF_EACH, self._first_page // max(1, len(workspaces)))
+        found: list[_Row] = []
+        for some in _batched(workspaces, LISTS_AT_ONCE):
+            pipe = self._client.pipeline(transaction=False)
+            for workspace in some:
+                key = self._keys.ended(workspace, state)
+                pipe.zrevrangebyscore(key, until, since, start=0, num=size, withscores=True)
             with translated(self._url):
-                found = await self._client.zrevrangebyscore(
-                    key, until, since, start=first, num=size, withscores=True
-                )
-            for id_, at in found:
-                yield at, workspace, id_.decode()
-            if len(found) < size:
-                return
-            first, size = first + size, _next_page(size)
+                replies = await pipe.execute()
+            found += [
+                _Row(workspace, ends, size) for workspace, ends in zip(some, replies, strict=True) if ends
+            ]
+        return found
 
-    async def _pages(self, workspace: str | None, since_ms: int = 0) -> AsyncIterator[list[Id]]:
-        """The ids of unfinished callbacks, page by page, soonest expiry first."""
+    async def _read_on(self, row: "_Row", state: State, since: int, until: int | str) -> None:
+        """Looks up the next ends of a workspace."""
+        size = _next_page(row.asked)
+        key = self._keys.ended(row.workspace, state)
+        with translated(self._url):
+            row.ends = await self._client.zrevrangebyscore(
+                key, until, since, start=row.first + row.asked, num=size, withscores=True
+            )
+        row.first, row.place, row.asked = row.first + row.asked, 0, size
+
+    async def _pages(self, since_ms: int = 0) -> AsyncIterator[tuple[list[Id], int]]:
+        """The ids of unfinished callbacks, page by page, soonest expiry first; and up to which expiry each page reaches."""
         last: float = since_ms
         seen: set[str] = set()
         size = self._first_page
@@ -189,8 +260,7 @@ class Callbacks:
             end = found[-1][1]
             seen = {member for member, at in found if at == end} | (seen if end == last else set())
             last = end
-            ids = [(name, id_) for name, _, id_ in (member.partition(":") for member, _ in found)]
-            yield [one for one in ids if workspace in (None, one[0])]
+            yield [(name, id_) for name, _, id_ in (member.partition(":") for member, _ in found)], int(end)
 
     async def _pending(self, since: float, seen: Collection[str], size: int) -> list[tuple[str, float]]:
         """The next `size` unfinished callbacks with their expiries, from `since` on, without those in `seen`.
@@ -216,15 +286,37 @@ class Callbacks:
         self, ids: Sequence[Id], endpoint: str | None = None, *, strict: bool = False
     ) -> list[StoredCallback]:
         entries = [one for one in await self._entries(ids, strict) if endpoint in (None, one[1].endpoint)]
+        if not entries:
+            return []
+        endpoints = list(dict.fromkeys(entry.endpoint for _, entry in entries))
+        parts = [*in_parts(entries)]
         pipe = self._client.pipeline(transaction=False)
-        for (workspace, event_id), entry in entries:
-            pipe.hget(self._keys.endpoint(entry.endpoint), "name")
-            pipe.zscore(self._keys.lane(entry.endpoint), event_id)
-            pipe.zscore(self._keys.leased(entry.endpoint), event_id)
-            pipe.get(self._keys.answer(workspace, event_id))
+        for some in parts:
+            pipe.mget([self._keys.answer(*id_) for id_, _ in some])
+        for endpoint_id in endpoints:
+            pipe.hget(self._keys.endpoint(endpoint_id), "name")
+        for (_, event_id), entry in entries:
+            if not entry.ended:
+                pipe.zscore(self._keys.lane(entry.endpoint), event_id)
+                pipe.zscore(self._keys.leased(entry.endpoint), event_id)
         with translated(self._url):
-            rest = await pipe.execute() if entries else []
-        return [stored(*one, *four) for one, four in zip(entries, _batched(rest, 4), strict=True)]
+            found = iter(await pipe.execute())
+        answers = [answer for _ in parts for answer in next(found)]
+        names = {endpoint_id: next(found) for endpoint_id in endpoints}
+        return [
+            stored(*one, names[one[1].endpoint], *_scores(found, one[1]), answer)
+            for one, answer in zip(entries, answers, strict=True)
+        ]
+
+
+def _scores(found: Iterator[Any], entry: Entry) -> tuple[float | None, float | None]:
+    """When it is due, and when its lease ends; what has ended has neither."""
+    return (None, None) if entry.ended else (next(found), next(found))
+
+
+def _weight(others: int) -> int:
+    """How many callbacks could be read in the time in which so many of other workspaces are passed over, by their names alone."""
+    return others // 8
 
 
 def _next_page(size: int) -> int:

@@ -43,6 +43,7 @@ SOCKET_TIMEOUT_SECONDS = 5.0
 POOL: dict[str, Any] = {"max_connections": 50, "timeout": SOCKET_TIMEOUT_SECONDS}
 """Connections per client. If all are in use, a caller waits up to `timeout` seconds, then gets RedisUnavailable."""
 
+LACKS_RIGHT = "this user may not do that: docs/operations.md has a user for each role"
 _FORBIDDEN = ("NOPERM", "The user executing the script can't")
 """Error texts of a missing ACL permission; the second one comes from scripts on Redis 6.2."""
 
@@ -155,7 +156,9 @@ def translate(error: Exception, url: str) -> Exception:
     refused = isinstance(own, AuthenticationError | NoPermissionError) or "NOAUTH" in text
     if refused or any(word in text for word in _FORBIDDEN):
         what = f"refuses us: {without_script(text)}"
-        return _refusal(RedisUnavailable, where, what, "check user and password in the URL")
+        lacks_right = isinstance(own, NoPermissionError) or any(word in text for word in _FORBIDDEN)
+        advice = LACKS_RIGHT if lacks_right else "check user and password in the URL"
+        return _refusal(RedisUnavailable, where, what, advice)
     if isinstance(error, InvalidResponse) or "DB index is out of range" in text:
         return RedisUnavailable(f"{where} is no Redis, or has no such database. Check the URL")
     if sentinel.says_read_only(error) or isinstance(error, sentinel.BecameReplica):

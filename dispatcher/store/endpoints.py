@@ -22,8 +22,8 @@ ANSWER_BYTES = 200
 """Bytes shown of an endpoint's last failed answer."""
 PAGE = 5000
 """Callbacks of one endpoint read per command: Redis does nothing else meanwhile."""
-READ_AT_ONCE = 500
-"""Endpoints read per round trip."""
+READ_AT_ONCE = 100
+"""Endpoints read per round trip: nothing else is done here while its replies are parsed."""
 HOUR_MS = 3_600_000
 FIELDS = (
     "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure",
@@ -148,7 +148,11 @@ class Endpoints:
     async def with_states(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """The same endpoints, each with the state of its subscription."""
         states = await self.states(one.name for one in endpoints)
-        return [replace(one, subscription_state=states[one.name]) for one in endpoints]
+        return [
+            one if one.subscription_state == state else replace(one, subscription_state=state)
+            for one in endpoints
+            for state in (states[one.name],)
+        ]
 
     async def states(self, names: Iterable[EndpointName]) -> dict[EndpointName, str]:
         """The state of the subscription that each endpoint is of: active, paused or disabled.
@@ -156,19 +160,21 @@ class Endpoints:
         One that is disabled only ends what goes to its own server; a default one's other endpoints are of URLs that
         came with status changes.
         """
-        asked = list(dict.fromkeys(names))
-        found: dict[EndpointName, str] = {}
+        of: dict[tuple[str, str], dict[EndpointName, None]] = {}
+        for name in names:
+            of.setdefault((name.workspace, name.subscription), {})[name] = None
+        asked, found = list(of), dict[EndpointName, str]()
         for first in range(0, len(asked), READ_AT_ONCE):
             some = asked[first : first + READ_AT_ONCE]
             pipe = self._client.pipeline(transaction=False)
-            for name in some:
-                of = f":{name.subscription}" if name.subscription else ""
-                pipe.hmget(self._keys.workspace(name.workspace), f"state{of}", f"callback_url{of}")
+            for workspace, subscription in some:
+                suffix = f":{subscription}" if subscription else ""
+                pipe.hmget(self._keys.workspace(workspace), f"state{suffix}", f"callback_url{suffix}")
             with translated(self._url):
                 replies = await pipe.execute(raise_on_error=False)
-            for name, fields in zip(some, replies, strict=True):
-                state, url = reply(fields, self._keys.workspace(name.workspace), (None, None))
-                found[name] = _state(name, state, url)
+            for one, fields in zip(some, replies, strict=True):
+                state, url = reply(fields, self._keys.workspace(one[0]), (None, None))
+                found |= {name: _state(name, state, url) for name in of[one]}
         return found
 
     async def with_answers(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
@@ -249,22 +255,32 @@ class Endpoints:
         return int(lane + await self._client.zcard(self._keys.leased(endpoint)))
 
     async def _read(self, ids: Sequence[str]) -> list[Endpoint]:
+        """Those of the endpoints that have a readable record; leases and lanes are asked for where something waits, by the record."""
         pipe = self._client.pipeline(transaction=False)
         for id_ in ids:
             pipe.hmget(self._keys.endpoint(id_), FIELDS)
-            pipe.zcard(self._keys.leased(id_))
-            pipe.zrange(self._keys.lane(id_), 0, 0, withscores=True)
         with translated(self._url):
             now_ms = await redis_now_ms(self._client)
             replies = await pipe.execute(raise_on_error=False)
-            found = zip(ids, replies[::3], replies[1::3], replies[2::3], strict=True)
-            return [one for of in found if (one := self._endpoint(*of, now_ms))]
+        records = {
+            id_: fields
+            for id_, record in zip(ids, replies, strict=True)
+            if (fields := reply(record, self._keys.endpoint(id_), (None,)))[0]
+        }
+        # where the count is missing or damaged, something may wait
+        waits = [id_ for id_, fields in records.items() if fields[1] != b"0"]
+        for id_ in waits:
+            pipe.zcard(self._keys.leased(id_))
+            pipe.zrange(self._keys.lane(id_), 0, 0, withscores=True)
+        with translated(self._url):
+            replies = await pipe.execute(raise_on_error=False) if waits else []
+        places = dict(zip(waits, zip(replies[::2], replies[1::2], strict=True), strict=True))
+        return [
+            self._endpoint(id_, fields, *places.get(id_, (0, ())), now_ms) for id_, fields in records.items()
+        ]
 
-    def _endpoint(self, id_: str, record: Any, leased: Any, lane: Any, now_ms: int) -> Endpoint | None:
-        """Parses the replies about an endpoint; None if it has no readable record."""
-        fields = reply(record, self._keys.endpoint(id_), (None,))
-        if not fields[0]:
-            return None
+    def _endpoint(self, id_: str, fields: Any, leased: Any, lane: Any, now_ms: int) -> Endpoint:
+        """Parses the replies about an endpoint."""
         in_flight = reply(leased, self._keys.leased(id_), 0)
         return _endpoint(id_, fields, in_flight, reply(lane, self._keys.lane(id_), ()), now_ms)
 

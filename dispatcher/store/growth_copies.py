@@ -6,7 +6,7 @@ from typing import Any
 
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.api_keys import PRODUCERS
+from dispatcher.store.api_keys import OPERATORS, PRODUCERS
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
 
@@ -34,7 +34,7 @@ class Copies:
             copied["workspaces"] += await self._copy_workspaces(some)
             copied["apiKeys"] += await self._copy_api_keys(some)
             tell(min(first + AT_ONCE, len(names)), len(names))
-        copied["apiKeys"] += await self._copy_api_keys([PRODUCERS])
+        copied["apiKeys"] += await self._copy_api_keys([PRODUCERS, OPERATORS])
         await self._copy_certificates()
         copied["stoppedEndpoints"] += await self._copy_stopped()
         return copied

@@ -169,9 +169,9 @@ class Installation:
                 for heartbeat in await self._client.mget([self._keys.worker(name) for name in some])
             ]
         return {
-            name: json.loads(heartbeat) | {"signedMs": int(at)}
+            name: read | {"signedMs": int(at)}
             for name, heartbeat, (_, at) in sorted(zip(names, heartbeats, found, strict=True))
-            if heartbeat
+            if heartbeat and (read := read_heartbeat(heartbeat))
         }
 
     async def load(self) -> Load:
@@ -235,3 +235,12 @@ class Installation:
 def _age_seconds(times_ms: Sequence[int], now_ms: int) -> float:
     """The age of the earliest time; 0 if there is none or it lies ahead."""
     return max(0.0, now_ms - min(times_ms, default=now_ms)) / 1000
+
+
+def read_heartbeat(text: bytes) -> dict[str, Any]:
+    """A heartbeat; empty if it was written over by hand: its worker's next one replaces it."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

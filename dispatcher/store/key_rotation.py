@@ -17,6 +17,8 @@ K = TypeVar("K", Secret, SigningKey)
 
 MAX_LIVE_SECRETS = 3
 """Each makes the signature header longer, and old secrets should be retired."""
+OR_AT_ONCE = ", or say a grace time of 0, which ends them all now"
+"""For who can say one."""
 
 
 def new_secret(text: str | None, now_ms: int) -> Secret:
@@ -49,8 +51,7 @@ def rotated(known: Sequence[K], new: K, now_ms: int, grace_ms: int) -> list[K]:
     live: list[K] = [replace(s, expires_ms=e) for s, e in zip(known, ends, strict=True) if e > now_ms]
     if len(live) >= MAX_LIVE_SECRETS:
         raise InvalidInput(
-            f"{len(live)} secrets are live, the oldest until {iso(min(ends))}; wait for that, "
-            "or say a grace time of 0, which ends them all now"
+            f"{len(live)} secrets are live, the oldest until {iso(min(ends))}; wait for that{OR_AT_ONCE}"
         )
     live.append(new)
     return live

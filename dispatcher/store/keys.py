@@ -281,6 +281,23 @@ class Keys:
         """String: exists while someone watches attempts live; also the channel they are published on. Seconds."""
         return f"{self.prefix}:tail"
 
+    @property
+    def alerts(self) -> str:
+        """List: the latest 200 alerts of all workers (store/latest_alerts.py). Retention after the last one."""
+        return f"{self.prefix}:alerts"
+
+    def session(self, digest: str) -> str:
+        """String: a session of the console (store/sessions.py), by the digest of its text. Until its end."""
+        return f"{self.prefix}:session:{digest}"
+
+    def logged_out(self, who: str) -> str:
+        """String: when a person (`*`: everybody) logged out everywhere, ms since 1970. As the longest session."""
+        return f"{self.prefix}:logged-out:{who}"
+
+    def portal_link(self, digest: str) -> str:
+        """String: the session that a link to the portal begins, by the digest of its text. Five minutes, or until used."""
+        return f"{self.prefix}:portal-link:{digest}"
+
     def worker(self, name: str) -> str:
         """String: a worker's heartbeat, JSON. Fifteen seconds."""
         return f"{self.prefix}:worker:{name}"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dispatcher.errors import InvalidInput
-from dispatcher.model import StatusChange
+from dispatcher.fast_decode import Change, status_change
 from dispatcher.store.connection import translated
 from dispatcher.store.fingerprints import Table, id_of_message, look_ups, read_tables
 from dispatcher.store.keys import Keys
@@ -22,7 +22,7 @@ class KnownMessages:
         self._keys = keys
         self._url = url
 
-    async def known(self, changes: Sequence[StatusChange]) -> list[bool]:
+    async def known(self, changes: Sequence[Change]) -> list[bool]:
         """Of each change, whether its eventId or its message is known there; one round trip. Raises RedisUnavailable.
 
         Another one where callbacks have been retired.
@@ -36,7 +36,7 @@ class KnownMessages:
         return await self._or_retired(changes, known, read_tables(tables)) if tables else known
 
     async def _or_retired(
-        self, changes: Sequence[StatusChange], known: Sequence[bool], tables: Sequence[Table]
+        self, changes: Sequence[Change], known: Sequence[bool], tables: Sequence[Table]
     ) -> list[bool]:
         """The same, with those whose eventId or message has a fingerprint."""
         of_each = [
@@ -96,7 +96,7 @@ class KnownMessages:
                 return str(entry_id.decode())
         return f"({entries[-1][0].decode()}" if len(entries) == LOOKED_AT_ONCE else None
 
-    def _keys_of(self, change: StatusChange) -> tuple[str, ...]:
+    def _keys_of(self, change: Change) -> tuple[str, ...]:
         keys, workspace, uuid = self._keys, change.workspace, change.message.uuid
         return (
             keys.event(workspace, change.event_id),
@@ -108,7 +108,7 @@ class KnownMessages:
 def _message(workspace: str, raw: bytes) -> str | None:
     """The message of a queue entry's status change, if it is of this workspace."""
     try:
-        change = StatusChange.from_json(raw)
+        change = status_change(raw)
     except InvalidInput:  # it will be rejected
         return None
     return change.message.uuid if change.workspace == workspace else None

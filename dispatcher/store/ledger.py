@@ -55,6 +55,7 @@ from dispatcher.store.replies import (
     read_settled,
 )
 from dispatcher.store.scripts import Scripts
+from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.wire import Argument, Call
 
 RETRIED_AT_ONCE = 500
@@ -244,14 +245,23 @@ class Ledger:
         return EndpointBroken(found)
 
     async def replay(
-        self, workspace: str, event_id: str, *, copy: str = "", in_ms: int = 0, ttl_ms: int = 172_800_000
+        self,
+        workspace: str,
+        event_id: str,
+        *,
+        copy: str = "",
+        in_ms: int = 0,
+        ttl_ms: int = 172_800_000,
+        ended_ms: int = 0,
     ) -> str:
         """Sends an ended callback again, due in `in_ms`; as a copy with the eventId `copy`, if one is given.
 
-        Returns `replayed`, or why not: unknown, not_ended, fanned_out, no_body, superseded, busy, full. A copy raises RedisFull.
+        ended_ms: only if that is when it ended, so that what was chosen is not sent twice by two people; 0: whenever
+        Returns `replayed`, or why not: unknown, not_ended, ended_again, fanned_out, no_body, superseded, busy, full.
+        A copy raises RedisFull.
         """
         reply, _ = await self._run(
-            "replay", workspace, event_id, copy, in_ms, ttl_ms, self.options.max_waiting
+            "replay", workspace, event_id, copy, in_ms, ttl_ms, self.options.max_waiting, ended_ms
         )
         return str(reply[0].decode())
 
@@ -260,11 +270,11 @@ class Ledger:
         with translated(self._url):
             await restore(self._call, self.keys, self.options.retention_ms, one)
 
-    async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
+    async def cancel(self, endpoint: str, waiting: Sequence[Waiting]) -> int:
         """Ends waiting callbacks of one endpoint as failed; returns how many. Leased ones are left alone."""
         count = 0
-        for some in in_parts(event_ids):
-            reply, _ = await self._run("cancel", endpoint, *some)
+        for some in in_parts(waiting, len):
+            reply, _ = await self._run("cancel", endpoint, *_words(some))
             self._tell(iter(reply[3:]))
             count += int(reply[2])
         return count
@@ -287,17 +297,17 @@ class Ledger:
         return sum(reply[2] for reply in replies)
 
     async def move(
-        self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
+        self, workspace: str, from_url: str, url: str, endpoint: str, waiting: Sequence[Waiting]
     ) -> int:
         """Moves waiting callbacks of one subscription from `from_url` to `url`, of the endpoint named `endpoint`.
 
-        `event_ids` are in order of acceptance. Returns how many moved; leased ones are left alone. Raises RedisFull.
+        `waiting` is in order of acceptance. Returns how many moved; leased ones are left alone. Raises RedisFull.
         """
         origin = parse_callback_url(from_url, allow_http=True).origin
         before = endpoint_id(EndpointName(workspace, origin, EndpointName.parse(endpoint).subscription))
         args, count = (workspace, url, endpoint_id(endpoint), endpoint, from_url, before), 0
-        for some in in_parts(event_ids):
-            reply, _ = await self._run("move", *args, *some)
+        for some in in_parts(waiting, len):
+            reply, _ = await self._run("move", *args, *_words(some))
             self._tell(iter(reply[3:]))
             count += int(reply[2])
         return count
@@ -451,3 +461,7 @@ class Ledger:
         if self._clock is None:
             self._redis_minus_monotonic = reply[1] - sent * 1000
         return reply, sent
+
+
+def _words(waiting: Iterable[Waiting]) -> list[Argument]:
+    return [word for one in waiting for word in (one.event_id, one.expires_ms)]

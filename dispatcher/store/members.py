@@ -5,7 +5,6 @@ several: one that is away, or has lost what it knew, hides no worker.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +13,7 @@ from zlib import crc32
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.ownership import ALIVE_MS, alive, suffices
+from dispatcher.store.installation import read_heartbeat
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Beat
 
@@ -176,14 +176,5 @@ def _newest(found: Sequence[list[tuple[str, int, bytes]] | BaseException]) -> Me
     for name, age, text in chain.from_iterable(_answers(found)):
         if name not in newest or age < newest[name][0]:
             newest[name] = age, text
-    heartbeats = {name: _read(text) for name, (_, text) in newest.items()}
+    heartbeats = {name: read_heartbeat(text) for name, (_, text) in newest.items()}
     return Members(heartbeats, {name: age for name, (age, _) in newest.items()})
-
-
-def _read(text: bytes) -> Mapping[str, Any]:
-    """A heartbeat; empty if it was written over by hand."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -10,11 +10,11 @@ from hashlib import blake2s
 
 import msgspec
 
+from dispatcher.fast_decode import Change
 from dispatcher.model import (
     BY_LETTER,
     LETTERS,
     Status,
-    StatusChange,
     decode_json,
     encode_json,
     is_time,
@@ -88,7 +88,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Details).decode
 
 
-def details_of(change: StatusChange) -> Details:
+def details_of(change: Change) -> Details:
     """The details in a status change."""
     message, error = change.message, change.error
     return Details(
@@ -201,7 +201,7 @@ def reference_digest(key: str) -> str:
     return blake2s(key.encode(), digest_size=8).hexdigest()
 
 
-def arguments(change: StatusChange, dialect: str) -> list[Argument]:
+def arguments(change: Change, dialect: str) -> list[Argument]:
     """The arguments of lua/accept.lua for a status change, with its platform's lookup keys.
 
     Empty for READ on a channel on which messages cannot be read.
@@ -218,7 +218,7 @@ def arguments(change: StatusChange, dialect: str) -> list[Argument]:
     return [change.workspace, message.uuid, letter, at, sent, step[:-2], step[-2:] + told, len(by) // 2, *by]
 
 
-def looked_up_by(change: StatusChange, what: Collection[str], sent_ms: int) -> list[str]:
+def looked_up_by(change: Change, what: Collection[str], sent_ms: int) -> list[str]:
     """The lookup keys of a message: kind and value, in turn."""
     message, by = change.message, []
     if "phone" in what:

@@ -6,14 +6,14 @@ So a change of a message joins those before it, in their order, and a repeated e
 from collections.abc import Sequence
 
 from dispatcher.errors import PreviousUnavailable, RedisUnavailable
-from dispatcher.model import StatusChange
+from dispatcher.fast_decode import Change
 from dispatcher.store.known_messages import KnownMessages
 
 
 class Previous(KnownMessages):
     """Asks the previous Redis."""
 
-    async def known(self, changes: Sequence[StatusChange]) -> list[bool]:
+    async def known(self, changes: Sequence[Change]) -> list[bool]:
         """As KnownMessages; raises PreviousUnavailable."""
         try:
             return await super().known(changes)

@@ -46,7 +46,9 @@ class RedisUrl:
         """Parses a URL. Raises InvalidInput, which quotes none of it."""
         parts = split_url(text)
         if parts.scheme not in SCHEMES or not _has_slashes(parts.scheme, text):
-            raise InvalidInput("must start with redis://, rediss:// or unix://")
+            raise InvalidInput(
+                "must start with redis://, rediss:// or unix://, or with redis+cluster:// or redis+sentinel://"
+            )
         if parts.fragment or text.strip().endswith("#"):
             raise InvalidInput(f"holds a #; {ENCODE}")
         username, password = _user(parts)

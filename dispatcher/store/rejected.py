@@ -57,15 +57,19 @@ class Rejected:
         self._url = url
 
     async def newest(
-        self, limit: int = 100, match: Callable[[RejectedEntry], bool] = lambda _: True
+        self,
+        limit: int = 100,
+        match: Callable[[RejectedEntry], bool] = lambda _: True,
+        most: int | None = None,
     ) -> list[RejectedEntry]:
-        """The newest rejected entries that match, newest first."""
+        """The newest rejected entries that match, newest first; among the newest `most` of each partition, if that is given."""
         chosen: list[RejectedEntry] = []
-        until = "+"
-        while len(chosen) < limit:
+        until, looked_at = "+", 0
+        while len(chosen) < limit and (most is None or looked_at < most):
             with translated(self._url):
                 found = await self._client.xrevrange(self._keys.rejected, max=until, count=READ_AT_ONCE)
             entries = [_rejected(id_.decode(), fields) for id_, fields in found]
+            looked_at += len(found)
             chosen += [entry for entry in entries if entry and match(entry)]
             if len(found) < READ_AT_ONCE:
                 break

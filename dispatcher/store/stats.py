@@ -15,9 +15,11 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import ResponseError
 
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store import damaged
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
-from dispatcher.store.keys import Keys
+from dispatcher.store.keys import Keys, endpoint_id
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 LENGTHS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
@@ -25,10 +27,14 @@ DAY_MINUTES, WEEK_HOURS, WEEK_DAYS = 1440, 168, 7
 PAGE = 1000
 """Counters of an hour or a day that are read per command, or summed without a pause: nothing else is done meanwhile."""
 ENDS_COUNTED = ("delivered", "failed", "expired", "superseded")
+DAY_COUNTED = (*ENDS_COUNTED, "opened", "closed")
+"""Counters of an endpoint, by the day."""
 
 
 COUNTED = ("messagesDelivered", "messagesFailed", "messagesTimed", "messagesTimedMs")
 """Counters of a workspace's messages, for the status API."""
+HOUR_COUNTED = ("accepted", "delivered", "failed", "expired")
+"""Counters of a workspace's callbacks, by the hour, beside durations; `delivered` is of earlier versions."""
 DURATIONS = 4 * 30 + 1
 """Number of duration counters: up to 2^30 ms, twelve days (lua/lib/counts.lua).
 
@@ -128,22 +134,47 @@ class Stats:
         """The figures of the last `hours` hours, the current one included, by workspace; at most a week."""
         return await by_workspace(await self._read("hour", now_ms, hours))
 
+    async def together(self, now_ms: int, hours: int) -> Figures:
+        """The sum of these figures, of all workspaces."""
+        return await of_all(await self._read("hour", now_ms, hours))
+
     async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
-        """Message counters and durations of one workspace, without reading those of others."""
-        names = [*COUNTED, *(f"{kind}{number}" for number in range(DURATIONS) for kind in "dt")]
+        """Counters of messages and callbacks, and durations, of one workspace, without reading those of others."""
+        counted = [*COUNTED, *HOUR_COUNTED]
+        names = [*counted, *(f"{kind}{number}" for number in range(DURATIONS) for kind in "dt")]
         fields = [f"{workspace} {name}" for name in names]
         figures, last = Figures(), now_ms // LENGTHS["hour"]
         for number in range(last - hours + 1, last + 1):
             counts = await self._counts(self._keys.stats("hour", number), fields)
-            figures.counts.update(dict(zip(COUNTED, counts, strict=False)))
-            for place, count in enumerate(counts[len(COUNTED) :]):  # `d` and `t` of a number, in turn
+            figures.counts.update(dict(zip(counted, counts, strict=False)))
+            for place, count in enumerate(counts[len(counted) :]):  # `d` and `t` of a number, in turn
                 if count:
                     figures.durations[place // 2] += count
+                    figures.counts["delivered"] += 0 if place % 2 else count
         return figures
 
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
         """Ends and breaker changes of the last `days` days (UTC), today included, by endpoint id; at most a week."""
         return by_endpoint(await self._read("day", now_ms, days))
+
+    async def endpoint_days(
+        self, names: Sequence[EndpointName], now_ms: int, days: int = WEEK_DAYS
+    ) -> list[Counter[str]]:
+        """Ends and breaker changes of some endpoints of one workspace together, on each of the last days (UTC), today last.
+
+        At most a week's.
+        """
+        last = now_ms // LENGTHS["day"]
+        fields = [(f"{endpoint_id(name)} {what}", what) for name in names for what in DAY_COUNTED]
+        found: list[Counter[str]] = []
+        for day in range(last - days + 1, last + 1):
+            counts: Counter[str] = Counter()
+            for some in in_parts(fields):
+                there = await self._counts(self._keys.stats("day", day), [field for field, _ in some])
+                for (_, what), count in zip(some, there, strict=True):
+                    counts[what] += count
+            found.append(counts)
+        return found
 
     async def _counts(self, key: str, fields: list[str]) -> list[int]:
         """Counters of a hash; 0 for a missing or damaged one. A key of another type is logged and gives 0 for all."""
@@ -184,13 +215,31 @@ async def by_workspace(hours: Iterable[Mapping[str, int]]) -> dict[str, Figures]
             if number % PAGE == 0:
                 await asyncio.sleep(0)  # the worker that reads this for its alerts sends meanwhile
             workspace, _, what = name.partition(" ")
-            figures = found.setdefault(workspace, Figures())
-            if _DURATION.fullmatch(what):
-                figures.durations[int(what[1:])] += count
-                figures.counts["delivered"] += count if what[0] == "d" else 0
-            else:
-                figures.counts[what] += count
+            _add(found.setdefault(workspace, Figures()), what, count)
     return found
+
+
+async def of_all(hours: Iterable[Mapping[str, int]]) -> Figures:
+    """The figures of all workspaces together, of the counters of some hours."""
+    sums: Counter[str] = Counter()
+    for fields in hours:
+        for number, (name, count) in enumerate(fields.items()):
+            if number % PAGE == 0:
+                await asyncio.sleep(0)  # others' pages are answered meanwhile
+            sums[name.partition(" ")[2]] += count
+    figures = Figures()
+    for what, count in sums.items():
+        _add(figures, what, count)
+    return figures
+
+
+def _add(figures: Figures, what: str, count: int) -> None:
+    """Adds a counter to the figures that it belongs to."""
+    if _DURATION.fullmatch(what):
+        figures.durations[int(what[1:])] += count
+        figures.counts["delivered"] += count if what[0] == "d" else 0
+    else:
+        figures.counts[what] += count
 
 
 def by_endpoint(days: Iterable[Mapping[str, int]]) -> dict[str, Counter[str]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dispatcher.codec import iso, iso_or_none
 from dispatcher.model import Status
@@ -104,3 +104,17 @@ class Pending:
     endpoint: str
     """The endpoint's id."""
     message_uuid: str
+    expires_ms: int
+
+    @property
+    def waiting(self) -> "Waiting":
+        """It, and no later replay of it."""
+        return Waiting(self.event_id, self.expires_ms)
+
+
+class Waiting(NamedTuple):
+    """A waiting callback that was chosen for an action."""
+
+    event_id: str
+    expires_ms: int = 0
+    """When it expired as it was chosen: one that ended and was replayed since is left alone. 0: whenever it expires."""

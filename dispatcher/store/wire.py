@@ -67,7 +67,7 @@ class Wire:
     async def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """Sends commands together; returns the reply or the exception of each. Raises if it cannot connect."""
         link = self._link if self._link and self._link.is_open else await self._connect()
-        return await asyncio.gather(*map(link.call, commands), return_exceptions=True)
+        return await link.call_all(commands)
 
     async def close(self) -> None:
         """Closes the connection, also one that is being made. Whoever waits for it, or calls later, gets a ConnectionError."""
@@ -109,6 +109,31 @@ class Wire:
             connecting.exception()  # whoever waited has it
 
 
+class _Together:
+    """Takes the replies to commands that were sent together, as the future of each would: one future for all is a third of the cost."""
+
+    def __init__(self, all: "asyncio.Future[list[Any]]", number: int) -> None:
+        self.all = all
+        self._number = number
+        self._replies: list[Any] = []
+        self._is_whole()
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.all.done()
+
+    def set_result(self, reply: Any) -> None:
+        """Takes the next reply, which may be an exception."""
+        self._replies.append(reply)
+        self._is_whole()
+
+    set_exception = set_result
+
+    def _is_whole(self) -> None:
+        if len(self._replies) == self._number:
+            self.all.set_result(self._replies)
+
+
 class _Link(asyncio.Protocol):
     """One connection."""
 
@@ -120,17 +145,32 @@ class _Link(asyncio.Protocol):
         self._follows = isinstance(connection, FollowsPrimary)
         self._asking: asyncio.Task[None] | None = None
         self._reader = hiredis.Reader(replyError=_error)
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any] | _Together, float]] = deque()
         self._watch = self._loop.call_later(WATCH_SECONDS, self._look_for_late_ones)
         self._why: Exception = ConnectionError("Redis closed the connection")
         self.is_open = True
 
     def call(self, command: tuple[Argument, ...]) -> asyncio.Future[Any]:
         """Sends a command; uvloop writes all commands of one loop iteration together."""
+        self._check()
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub says one
         reply = self._loop.create_future()
         self._waiting.append((reply, self._loop.time() + SOCKET_TIMEOUT_SECONDS))
         return reply
+
+    def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> asyncio.Future[list[Any]]:
+        """Sends commands together; the future has the reply or the exception of each."""
+        self._check()
+        together = _Together(self._loop.create_future(), len(commands))
+        self._transport.write(b"".join(map(hiredis.pack_command, commands)))  # type: ignore[arg-type]
+        deadline = self._loop.time() + SOCKET_TIMEOUT_SECONDS
+        self._waiting.extend([(together, deadline)] * len(commands))
+        return together.all
+
+    def _check(self) -> None:
+        """Raises if the server closed the connection while its first caller waited for it."""
+        if not self.is_open:
+            raise copy(self._why)  # callers add to it
 
     async def close(self) -> None:
         self._transport.abort()

@@ -49,7 +49,8 @@ class _Pipeline(Pipeline):
         replies = await self._wire.call_all([_words(args) for args, _ in stack])
         for place, ((args, options), found) in enumerate(zip(stack, replies, strict=True)):
             if not isinstance(found, BaseException):
-                replies[place] = await _parsed(self, args, options, found)
+                if args[0] in self.response_callbacks:
+                    replies[place] = await _parsed(self, args, options, found)
             elif raise_on_error or not isinstance(found, ResponseError):
                 raise found
         return replies

@@ -66,7 +66,7 @@ class Workspaces:
 
     async def find(self, workspace: str) -> Workspace | None:
         """The workspace, or None; of one whose record is damaged only the name, and its `problem`."""
-        return next(iter(await self._some([workspace])), None)
+        return next(iter(await self.some([workspace])), None)
 
     async def require(self, workspace: str) -> Workspace:
         """The workspace; of one whose record is damaged only the name, and its `problem`.
@@ -82,10 +82,11 @@ class Workspaces:
         """All workspaces, sorted by name; of those whose record is damaged only the name, and their `problem`."""
         names, found = await self.names(), list[Workspace]()
         for first in range(0, len(names), READ_AT_ONCE):
-            found += await self._some(names[first : first + READ_AT_ONCE])
+            found += await self.some(names[first : first + READ_AT_ONCE])
         return found
 
-    async def _some(self, names: Sequence[str]) -> list[Workspace]:
+    async def some(self, names: Sequence[str]) -> list[Workspace]:
+        """Those of the workspaces that there are, in one round trip; as `find` gives each."""
         pipe = self._client.pipeline(transaction=False)
         for name in names:
             pipe.hgetall(self._keys.workspace(name))

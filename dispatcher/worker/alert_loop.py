@@ -10,9 +10,12 @@ import structlog
 
 from dispatcher.errors import RedisUnavailable
 from dispatcher.store.client_certificates import ClientCertificates
+from dispatcher.store.latest_alerts import LatestAlerts
 from dispatcher.store.stats import Stats
 from dispatcher.worker.alerts import ALERT_SECONDS, Alerts
 
+KEEP_SECONDS = 0.5
+"""How long keeping alerts in Redis may delay sending them."""
 LAST_SECONDS = 1.0
 """How long `end` waits for the last alerts, since the operator's URL may not answer."""
 
@@ -31,9 +34,12 @@ class AlertSource:
 class AlertLoop:
     """Sends the gathered alerts; whoever leads a partition also looks at its success rates and client certificates."""
 
-    def __init__(self, alerts: Alerts, sources: Sequence[AlertSource]) -> None:
+    def __init__(
+        self, alerts: Alerts, sources: Sequence[AlertSource], latest: LatestAlerts | None = None
+    ) -> None:
         self._alerts = alerts
         self._sources = sources
+        self._latest = latest
 
     async def run(self, owned: Callable[[], Collection[int]], stopping: asyncio.Event) -> None:
         """Runs until it is cancelled or `stopping`. Survives failures of Redis and of the operator's URL.
@@ -71,7 +77,16 @@ class AlertLoop:
             await asyncio.wait_for(self._send(), LAST_SECONDS)
 
     async def _send(self) -> None:
+        now_ms = round(time.time() * 1000)
         try:
-            await self._alerts.send(round(time.time() * 1000))
+            await self._keep(now_ms)
+            await self._alerts.send(now_ms)
         except Exception:
             log.exception("alerts.internal_error")
+
+    async def _keep(self, now_ms: int) -> None:
+        """Keeps what was raised since the last time, for the console. Without Redis it is only logged and sent."""
+        if self._latest:
+            with suppress(RedisUnavailable, TimeoutError):  # the waker logs it
+                async with asyncio.timeout(KEEP_SECONDS):
+                    await self._latest.keep(self._alerts.worker, self._alerts.take(), now_ms)

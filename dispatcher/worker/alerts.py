@@ -103,6 +103,8 @@ class Alerts:
         self._options = options or AlertOptions()
         self._client = client
         self._gathered = _Gathered()
+        """Those raised since the last `take`."""
+        self._unsent = _Gathered()
         self._told: dict[Key, float] = {}
         """When each alert was last raised, in monotonic seconds; the latest is last."""
 
@@ -178,9 +180,25 @@ class Alerts:
             log.error("subscription.certificate_ends", workspace=one.workspace, **what)
             self._gathered.alert(key).update(what)
 
+    @property
+    def worker(self) -> str:
+        """Whose alerts these are."""
+        return self._worker
+
+    def take(self) -> list[dict[str, Any]]:
+        """The alerts raised since the last call, for who keeps them; they are still sent."""
+        fresh, self._gathered = self._gathered, _Gathered()
+        taken = [dict(one) for one in fresh.alerts.values()]
+        if self._unsent.alerts:
+            self._unsent.add(fresh)
+        else:
+            self._unsent = fresh
+        return taken
+
     async def send(self, now_ms: int) -> None:
         """POSTs the gathered alerts, if there is a URL; alerts that cannot be sent are kept for the next time."""
-        sent, self._gathered = self._gathered, _Gathered()
+        self.take()
+        sent, self._unsent = self._unsent, _Gathered()
         if not sent.alerts or not self._options.url or not self._client:
             return
         is_sent = False
@@ -189,8 +207,8 @@ class Alerts:
             is_sent = not problem
         finally:  # also if the worker ends meanwhile
             if not is_sent:
-                sent.add(self._gathered)
-                self._gathered = sent
+                sent.add(self._unsent)
+                self._unsent = sent
         if problem:
             count = len(sent.alerts)
             log.error("alerts.not_sent", count=count, problem=problem, action="trying again in a minute")

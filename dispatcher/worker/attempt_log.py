@@ -7,6 +7,8 @@ from dispatcher.rules.outcomes import Attempt, Delivered, Expired, Failed, Outco
 from dispatcher.store.replies import Claim
 from dispatcher.worker.metrics import Metrics
 
+_DELAYED = Retry, Released
+
 log = structlog.get_logger()
 
 
@@ -14,6 +16,13 @@ def log_attempt(
     callback: Claimed, claim: Claim, attempt: Attempt, outcome: Outcome, name: str, max_attempts: int
 ) -> None:
     """Writes `callback.attempted`. Never a body, a secret or a whole URL. `name` is the outcome's."""
+    more: dict[str, str | float | None] = {}
+    if attempt.internal_error is not None:
+        more = {"error": "internal_error", "detail": attempt.internal_error or attempt.detail or None}
+    elif attempt.error:
+        more = {"error": attempt.error, "detail": attempt.detail or None}
+    if isinstance(outcome, _DELAYED):
+        more["retry_in_s"] = outcome.delay_ms / 1000
     write = log.info if attempt.internal_error is None else log.error
     write(
         "callback.attempted",
@@ -24,11 +33,9 @@ def log_attempt(
         event_type=callback.event_type,
         attempt=f"{callback.attempt}/{max_attempts}",
         http_status=attempt.http_status,
-        error=attempt.error if attempt.internal_error is None else "internal_error",
-        detail=attempt.internal_error or attempt.detail or None,
         duration_ms=attempt.duration_ms,
         outcome=name,
-        retry_in_s=outcome.delay_ms / 1000 if isinstance(outcome, Retry | Released) else None,
+        **more,
     )
 
 

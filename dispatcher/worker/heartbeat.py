@@ -51,10 +51,10 @@ class Heartbeat:
         """Whether one is due: every second, and after a probe."""
         return time.monotonic() >= self._next
 
-    def if_due(self, *, leads: bool, **more: Any) -> str:
+    def if_due(self, *, leads: bool, watched: bool, **more: Any) -> str:
         """The heartbeat as JSON if one is due; else empty.
 
-        `leads` says whether this worker leads intake; `more` are further fields.
+        `leads` says whether this worker leads intake, `watched` whether it publishes attempts; `more` are further fields.
         """
         if not self.is_due:
             return ""
@@ -69,6 +69,7 @@ class Heartbeat:
                 "turns": len(self._turns),
                 "inFlight": self._slots.taken,
                 "probes": list(self._probes),
+                "watched": watched,
                 **more,
             }
         )

@@ -112,7 +112,12 @@ class PartitionOwner:
         own = Member(name, self.owned(), frozenset(self._cannot))
         self._follow(self._candidate.decide([own, *others]))
         owns = frozenset(one for one in self.owned() if not self._running[one].stopping.is_set())
-        text = self._heartbeat.if_due(leads=bool(owns), owns=mask_of(owns), cannot=mask_of(set(self._cannot)))
+        text = self._heartbeat.if_due(
+            leads=bool(owns),
+            watched=self._tail.watched,
+            owns=mask_of(owns),
+            cannot=mask_of(set(self._cannot)),
+        )
         watched = await self._registry.store(text)
         self._tail.begin_publishing(watched=watched)
 

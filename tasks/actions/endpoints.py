@@ -44,9 +44,13 @@ async def one(store: wiring.Store, workspace: str, origin: str) -> Endpoint:
 
 async def unknown(store: wiring.Store, workspace: str, origin: str) -> NotFound:
     """The error for an endpoint that a workspace, or a subscription (`acme.crm`), does not have."""
-    found = [e.url for e in sorted(await chosen(store, workspace, None), key=by_trouble)]
+    known = sorted(await chosen(store, workspace, None), key=by_trouble)
+    found = [e.url for e in known]
     if not found:
         return NotFound(f"workspace {workspace} has no endpoint yet: no callback of it was accepted")
+    owners = [e.owner for e in known if e.url == origin]
+    if owners and workspace not in owners:
+        return NotFound(f"{origin} is no endpoint of {workspace} itself, but of {owners[0]}: name that one")
     near = get_close_matches(origin, found, NAMED, 0.5) or found[:NAMED]
     more = f" and {len(found) - len(near)} more" if len(found) > len(near) else ""
     return NotFound(

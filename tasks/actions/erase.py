@@ -16,6 +16,7 @@ from dispatcher.store.archive.messages import Wanted as ArchivedBy
 from dispatcher.store.archive.read_messages import pages
 from dispatcher.store.archive.which import Which
 from dispatcher.store.entry import Entry
+from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.traces import Traces, Wanted, bare, written
 from tasks import wiring
 
@@ -252,5 +253,5 @@ class _Erasing:
         number = 0
         by_endpoint = sorted(((one.endpoint, id_) for id_, one in waiting.items()), key=lambda one: one[0])
         for endpoint, some in groupby(by_endpoint, key=lambda one: one[0]):
-            number += await self._store.ledger.cancel(endpoint, [id_ for _, id_ in some])
+            number += await self._store.ledger.cancel(endpoint, [Waiting(id_) for _, id_ in some])
         return number

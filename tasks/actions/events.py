@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.endpoint_name import EndpointName
@@ -14,9 +14,9 @@ from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.archive.archive import After, Archive
 from dispatcher.store.archive.ends import LOOK, Step, ends, in_order
-from dispatcher.store.archive.history import Away
+from dispatcher.store.archive.history import Away, History
 from dispatcher.store.archive.which import Which
-from dispatcher.store.callbacks import LISTED
+from dispatcher.store.callbacks import LISTED, Passed
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import StoredCallback
 from dispatcher.store.subscriptions import found as subscription
@@ -31,7 +31,7 @@ ENDED = tuple(state.value for state in LISTED)
 STATES = (WAITING, *UNFINISHED, ANY_END, *ENDED, State.DELIVERED.value)
 
 _HTTP_ERROR = re.compile(r"http_[1-9]\d\d")
-_AGO = re.compile(r"(\d+)([smhd])")
+_AGO = re.compile(r"([0-9]{1,9})([smhd])")
 _UNITS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -83,7 +83,7 @@ class Filter:
 
 
 async def chosen(store: wiring.Store, asked: Filter) -> AsyncIterator[StoredCallback]:
-    """The matching events of Redis and the archive: latest end first, or soonest expiry first if waiting.
+    """The matching events of Redis and the archive: latest end first, soonest expiry first if waiting, of a message in order of acceptance.
 
     Raises NotFound, InvalidInput, ArchiveUnavailable.
     """
@@ -103,7 +103,12 @@ async def steps(
     """The same with their places, for pages; those of an archive too, as `ends` has them, but not of those that wait.
 
     after: where to begin
+    away: is called if the archive does not answer; without it that raises ArchiveUnavailable
     """
+    if asked.message:
+        async for step in _of_message(store, asked, after, store.history_so_far(away)):
+            yield step
+        return
     workspace = await store.workspaces.require(asked.workspace) if asked.workspace else None
     if workspace and asked.subscription:
         subscription(workspace, asked.subscription)  # raises NotFound
@@ -121,6 +126,49 @@ async def steps(
         await _require_endpoint(store, workspace, asked)
 
 
+async def _of_message(
+    store: wiring.Store, asked: Filter, after: After | None, history: History
+) -> AsyncIterator[Step]:
+    """A message's events in order of acceptance. A message has few: all are read."""
+    narrow = which(asked, await store.installation.now_ms())
+    found = await of_message(store, asked.message or "", asked.workspace, history)
+    for event in _after(after, found):
+        has_state = asked.state in ("", event.state) or asked.state == (ANY_END if event.ended else WAITING)
+        if asked.since or asked.until:
+            has_state = has_state and narrow.since_ms <= (event.ended_ms or -1) <= narrow.until_ms
+        if has_state and narrow.narrows(event):
+            yield (event.accepted_ms, event.workspace, event.event_id), event
+
+
+def _after(after: After | None, found: list[StoredCallback]) -> list[StoredCallback]:
+    """What comes after the place of an event; if that is gone, what was accepted later."""
+    if after is None:
+        return found
+    at = [n for n, one in enumerate(found) if (one.workspace, one.event_id) == after[1:]]
+    return found[at[0] + 1 :] if at else [one for one in found if one.accepted_ms > after[0]]
+
+
+async def of_message(
+    store: wiring.Store, message: str, workspace: str | None, history: History
+) -> list[StoredCallback]:
+    """A message's events in order of acceptance, in one workspace or in all. Raises NotFound for an unknown one.
+
+    Raises RedisUnavailable if none is found, and partitions did not answer.
+    """
+    if workspace:
+        await store.workspaces.require(workspace)
+    names = [workspace] if workspace else await store.workspaces.names()
+    found, problem = list[StoredCallback](), None
+    for name in names:
+        try:
+            found += await history.of_message(name, message)
+        except RedisUnavailable as error:
+            problem = error
+    if problem and not (found and store.absent.partitions):  # else the command says what may be missing
+        raise problem
+    return found
+
+
 async def _waiting(
     store: wiring.Store, asked: Filter, endpoint: str | None, after: After | None
 ) -> AsyncIterator[Step]:
@@ -130,16 +178,22 @@ async def _waiting(
         place = expires_at(event)
         if after and place <= after:
             continue
-        if asked.state in (WAITING, event.state) and narrow.narrows(event):
+        if isinstance(event, Passed):
+            passed += event.number
+        elif asked.state in (WAITING, event.state) and narrow.narrows(event):
             yield place, event
             continue
-        passed += 1
-        if passed % LOOK == 0:
+        else:
+            passed += 1
+        if passed >= LOOK:
+            passed = 0
             yield place, None
 
 
-def expires_at(event: StoredCallback) -> After:
-    """The place of an event that waits."""
+def expires_at(event: StoredCallback | Passed) -> After:
+    """The place of an event that waits; of others that were passed over, before all that expire at the same time."""
+    if isinstance(event, Passed):
+        return event.expires_ms, "", ""
     return event.expires_ms, event.workspace, event.event_id
 
 

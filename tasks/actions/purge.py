@@ -3,17 +3,20 @@
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
+from typing import TypeVar
 
 from dispatcher.rules.outcomes import State
 from dispatcher.store.archive.ends import ends
 from dispatcher.store.archive.which import Which
-from dispatcher.store.stored_callback import Pending, StoredCallback
+from dispatcher.store.stored_callback import Pending, StoredCallback, Waiting
 from tasks import wiring
 
 BATCH = 500
 
-Batch = tuple[str, list[str]]
-"""An endpoint, and the eventIds of callbacks to it."""
+T = TypeVar("T")
+
+Batch = tuple[str, list[Waiting]]
+"""An endpoint, and callbacks to it."""
 
 
 async def cancel(
@@ -25,11 +28,11 @@ async def cancel(
 ) -> int:
     """Ends waiting callbacks as failed (cancelled), in batches wrapped by `progress`; returns how many still waited."""
     by_endpoint = groupby(sorted(found, key=attrgetter("endpoint")), attrgetter("endpoint"))
-    batches = [(to, ids) for to, group in by_endpoint for ids in _batched([one.event_id for one in group])]
+    batches = [(to, some) for to, group in by_endpoint for some in _batched([one.waiting for one in group])]
     count = 0
     async with store.audit.steps("callbacks.cancel", workspace, endpoint=origin) as done:
-        for to, ids in progress(batches):
-            count += await store.ledger.cancel(to, ids)
+        for to, some in progress(batches):
+            count += await store.ledger.cancel(to, some)
             done["cancelled"] = count
     return count
 
@@ -60,5 +63,5 @@ async def forget(
     return count, archived
 
 
-def _batched(ids: list[str]) -> list[list[str]]:
-    return [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
+def _batched(values: list[T]) -> list[list[T]]:
+    return [values[first : first + BATCH] for first in range(0, len(values), BATCH)]

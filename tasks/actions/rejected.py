@@ -1,6 +1,6 @@
 """Puts rejected queue entries back on the queue, or removes them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dispatcher.store.rejected import RejectedEntry
@@ -51,13 +51,19 @@ async def to_requeue(store: wiring.Store, choice: Choice) -> list[str]:
     return [one.id for one in await store.rejected.newest(KEPT, choice.requeues)]
 
 
-async def requeue(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> Requeued:
-    """Puts entries back on the queue unchanged; `choice` goes into the audit entry."""
+async def requeue(
+    store: wiring.Store,
+    choice: Choice,
+    ids: Sequence[str],
+    progress: Callable[[Sequence[Sequence[str]]], Iterable[Sequence[str]]] = lambda some: some,
+) -> Requeued:
+    """Puts entries back on the queue unchanged, in batches wrapped by `progress`; `choice` goes into the audit entry."""
     requeued = left = 0
     about = {"entry": choice.entry, "reason": choice.reason}
     async with store.audit.steps("rejected.requeue", choice.workspace or "", **about) as done:
-        for first in range(0, len(ids), REQUEUED_AT_ONCE):
-            there, gone = await store.ledger.requeue(ids[first : first + REQUEUED_AT_ONCE])
+        step = REQUEUED_AT_ONCE
+        for some in progress([ids[first : first + step] for first in range(0, len(ids), step)]):
+            there, gone = await store.ledger.requeue(some)
             requeued, left = requeued + there, left + gone
             done["requeued"] = requeued
     return Requeued(len(ids), requeued, left)

@@ -58,7 +58,7 @@ class Replayed:
 
 async def counted(store: wiring.Store, events: Sequence[StoredCallback]) -> Replayed:
     """How many would be replayed, by endpoint; and by word those of which it is known already that they would not."""
-    refused = await _refused(store, events)
+    refused = await refusals(store, events)
     words = Counter(refused.values())
     by_endpoint = Counter(event.endpoint_name for event in events if _id(event) not in refused)
     return Replayed(
@@ -72,7 +72,7 @@ def _id(event: StoredCallback) -> tuple[str, str]:
     return event.workspace, event.event_id
 
 
-async def _refused(store: wiring.Store, events: Iterable[StoredCallback]) -> dict[tuple[str, str], str]:
+async def refusals(store: wiring.Store, events: Iterable[StoredCallback]) -> dict[tuple[str, str], str]:
     """Those that are not replayed, whatever the ledger says, each with the word for why."""
     known: dict[str, Workspace | None] = {}
     found: dict[tuple[str, str], str] = {}
@@ -99,10 +99,10 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
     Raises NotFound for an unknown workspace.
     """
     event = await store.history.get(workspace, event_id)
-    refused = await _refused(store, [event] if event else [])
+    refused = await refusals(store, [event] if event else [])
     if refused:
         return refused[workspace, event_id], event_id
-    word, id_ = await _replay(store, workspace, event_id, how, in_ms=0)
+    word, id_ = await _replay(store, workspace, event_id, how, in_ms=0, ended_ms=0)
     if word == UNKNOWN:
         await store.workspaces.require(workspace)
     if word == REPLAYED:
@@ -141,10 +141,10 @@ async def replay_all(
 ) -> Replayed:
     """Replays callbacks, each due 1/rate seconds after the one before, so that live traffic does not wait behind them.
 
-    Stops when an endpoint is full. `asked` goes into the audit entry; `progress` wraps the loop.
+    What was replayed by others since it was selected is left out. Stops when an endpoint is full. `asked` goes into the audit entry; `progress` wraps the loop.
     """
     words: Counter[str] = Counter()
-    refused = await _refused(store, events)
+    refused = await refusals(store, events)
     about = {
         "state": asked.state,
         "subscription": asked.subscription,
@@ -160,7 +160,7 @@ async def replay_all(
                 continue
             asked_for = words.total() - words[SUBSCRIPTION_REMOVED] - words[NOT_RENDERED]
             in_ms = round(asked_for * 1000 / how.rate)
-            word, _ = await _replay(store, event.workspace, event.event_id, how, in_ms)
+            word, _ = await _replay(store, event.workspace, event.event_id, how, in_ms, event.ended_ms or 0)
             words[word] += 1
             done["replayed"] = words[REPLAYED]
             if word == "full":
@@ -186,13 +186,15 @@ async def replay_failed(store: wiring.Store, asked: Filter, how: How) -> Replaye
 
 
 async def _replay(
-    store: wiring.Store, workspace: str, event_id: str, how: How, in_ms: int
+    store: wiring.Store, workspace: str, event_id: str, how: How, in_ms: int, ended_ms: int
 ) -> tuple[str, str]:
     copy = callback_id(f"replay_{secrets.token_hex(12)}", subscription_of(event_id)) if how.as_new else ""
     ttl_ms = how.expiry_seconds * 1000
     tries = 3 if store.archive else 1  # what was put back may just have gone to the archive again
     for left in reversed(range(tries)):
-        word = await store.ledger.replay(workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms)
+        word = await store.ledger.replay(
+            workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms, ended_ms=ended_ms
+        )
         if word != UNKNOWN or not left or not await _restored(store, workspace, event_id):
             break
     return word, copy or event_id

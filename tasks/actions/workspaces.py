@@ -10,6 +10,7 @@ from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import difference, is_changed, shown_url
+from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.subscriptions import found
 from tasks import wiring
 
@@ -128,25 +129,25 @@ async def left_behind(store: wiring.Store, workspace: str, before: str, subscrip
     return endpoint.waiting if endpoint else 0
 
 
-async def waiting_in_order(store: wiring.Store, workspace: str, subscription: str = "") -> list[str]:
-    """The ids of callbacks that wait for a subscription (empty: the default one), by message in order of acceptance."""
-    by_message: defaultdict[str, list[str]] = defaultdict(list)
+async def waiting_in_order(store: wiring.Store, workspace: str, subscription: str = "") -> list[Waiting]:
+    """The callbacks that wait for a subscription (empty: the default one), by message in order of acceptance."""
+    by_message: defaultdict[str, list[Waiting]] = defaultdict(list)
     async for one in store.callbacks.pending(workspace):
         if subscription_of(one.event_id) == subscription:
-            by_message[one.message_uuid].append(one.event_id)
-    several = [uuid for uuid, ids in by_message.items() if len(ids) > 1]
+            by_message[one.message_uuid].append(one.waiting)
+    several = [uuid for uuid, some in by_message.items() if len(some) > 1]
     for uuid, order in (await store.callbacks.order(workspace, several)).items():
         place = {event_id: number for number, event_id in enumerate(order)}
-        by_message[uuid].sort(key=lambda event_id, place=place: place.get(event_id, len(place)))  # type: ignore[misc]
-    return [event_id for ids in by_message.values() for event_id in ids]
+        by_message[uuid].sort(key=lambda one, place=place: place.get(one.event_id, len(place)))  # type: ignore[misc]
+    return [one for some in by_message.values() for one in some]
 
 
 async def move(
     store: wiring.Store,
     workspace: str,
     before: str,
-    waiting: Sequence[str],
-    progress: Callable[[Sequence[Sequence[str]]], Iterable[Sequence[str]]],
+    waiting: Sequence[Waiting],
+    progress: Callable[[Sequence[Sequence[Waiting]]], Iterable[Sequence[Waiting]]],
     subscription: str = "",
 ) -> Moved:
     """Moves waiting callbacks of a subscription from the URL `before` to its own, in batches wrapped by `progress`."""
@@ -158,7 +159,7 @@ async def move(
     moved, about = 0, {"from": shown_url(from_url), "to": shown_url(url.url)}
     about |= {"subscription": subscription} if subscription else {}
     async with store.audit.steps("callbacks.move", workspace, **about) as done:
-        for ids in progress(batches):
-            moved += await store.ledger.move(workspace, from_url, url.url, to, ids)
+        for some in progress(batches):
+            moved += await store.ledger.move(workspace, from_url, url.url, to, some)
             done["moved"] = moved
     return Moved(moved, len(waiting) - moved)

@@ -1,18 +1,15 @@
 """`dispatcher api`: serves the status API for customers and the HTTP intake for backends."""
 
 import functools
-import signal
-import socket
-import threading
 from contextlib import suppress
-from multiprocessing import resource_tracker
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from config.settings import Settings
 from dispatcher.errors import RedisUnavailable, extra_needed
-from tasks import console, interrupt, wiring
+from tasks import interrupt, terminal, wiring
+from tasks.http_server import require_address, serve, serve_in_processes
 
 PORT = 8080
 
@@ -21,6 +18,9 @@ def api(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65_535)] = PORT,
     workers: Annotated[int, typer.Option(help="Processes that serve it.", min=1, max=64)] = 1,
+    with_console: Annotated[
+        bool, typer.Option("--console", help="Serve the console too, below /console (docs/console.md).")
+    ] = False,
 ) -> None:
     """Serve the status API and the HTTP intake; put a TLS proxy in front of it.
 
@@ -34,7 +34,12 @@ def api(
 
       dispatcher api --host 0.0.0.0 --workers 2
     """
-    settings = console.service_settings()
+    settings = terminal.service_settings()
+    if with_console and workers > 1:
+        terminal.fail(
+            "--console goes with one process: long work lives in it; run `dispatcher console` beside",
+            terminal.USAGE,
+        )
     interrupt.end_at_once()  # imports follow
     try:
         import fastapi  # noqa: F401  needed by the app; checked here
@@ -45,76 +50,42 @@ def api(
         from tasks.api_protocol import SHUTDOWN_SECONDS, Limits
         from tasks.intake_protocol import IntakeProtocol
 
+        if with_console:
+            import jinja2  # noqa: F401  needed by its pages
         if settings.api_docs:
             import fastapi_offline  # noqa: F401  it has the page's files
     except ImportError:
-        console.fail(extra_needed("`dispatcher api`", "api"), console.USAGE)
-    console.run(_require_format(settings))
+        extra = "console" if with_console else "api"
+        terminal.fail(
+            extra_needed(f"`dispatcher api{' --console' if with_console else ''}`", extra), terminal.USAGE
+        )
+    if with_console:
+        from tasks.commands.console import require_way
+
+        terminal.run(require_way(settings, host, has_link=False))
+    terminal.run(_require_format(settings))
     interrupt.end_at_once()  # the event loop above replaced the handler
-    _require_address(host, port)
+    require_address(host, port)
     if not settings.status_retention_seconds:
-        console.err.print("DISPATCHER_STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
+        terminal.err.print("DISPATCHER_STATUS_RETENTION_SECONDS is 0: no message will be found", markup=False)
     limits = Limits(settings.api_request_seconds, settings.api_max_connections, LogRate())
     config = uvicorn.Config(
-        "tasks.asgi:app",
+        "tasks.asgi_console:app" if with_console else "tasks.asgi:app",
         host=host,
         port=port,
         workers=workers,
         log_level=settings.log_level.lower(),
         access_log=False,
         http=functools.partial(IntakeProtocol, limits=limits),  # type: ignore[arg-type]  # makes a protocol
+        proxy_headers=not with_console,  # the console trusts listed proxies alone
         ws="none",  # nothing would bound WebSocket connections
         timeout_graceful_shutdown=round(SHUTDOWN_SECONDS) + 1,
         log_config=None,
     )
-    serve = _serve_in_processes if workers > 1 else _serve
-    if serve(uvicorn, config) == signal.SIGINT:
-        raise typer.Exit(interrupt.CODE)
-
-
-def _require_address(host: str, port: int) -> None:
-    """Ends the command if it cannot listen there."""
-    is_ipv6 = ":" in host  # as uvicorn decides
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if is_ipv6 else socket.AF_INET).close()
-    except OSError as error:
-        raise console.cannot_listen(f"[{host}]" if is_ipv6 else host, port, error) from None
-
-
-def _serve(uvicorn: Any, config: Any) -> int | None:
-    """Serves in this process until a signal, and returns it. Ends the command if the application does not start."""
-    came: list[int] = []
-    server = uvicorn.Server(config)
-
-    def end(number: int, _frame: object) -> None:
-        """Handles signals until uvicorn sets its own handlers; at its end uvicorn raises again what those received."""
-        came.append(number)
-        server.should_exit = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end)
-    server.run()
-    if not came and not server.started:
-        console.fail("the API did not start; the lines above say why")
-    return came[0] if came else None
-
-
-def _serve_in_processes(uvicorn: Any, config: Any) -> int | None:
-    """As `_serve`, in several processes."""
-    came: list[int] = []
-    resource_tracker.ensure_running()  # if started later, it would unblock Ctrl-C again
-    interrupt.hold()  # its children inherit this: only this process handles Ctrl-C, and ends them
-    supervisor = uvicorn.supervisors.Multiprocess(config, sockets=[config.bind_socket()])
-
-    def tell(*_: object) -> None:
-        came.append(signal.SIGINT)
-        supervisor.signal_queue.append(signal.SIGINT)
-
-    signal.signal(signal.SIGINT, tell)  # for a thread that does not block the signal
-    threading.Thread(target=lambda: tell(signal.sigwait({signal.SIGINT})), daemon=True).start()
-    supervisor.run()
-    return came[0] if came else None
+    if workers > 1:
+        serve_in_processes(uvicorn, config)
+    else:
+        serve(uvicorn, config, "the API")
 
 
 async def _require_format(settings: Settings) -> None:

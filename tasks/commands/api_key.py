@@ -1,4 +1,4 @@
-"""`dispatcher workspace api-key` and `dispatcher producer-key`: API keys of customers and of backends."""
+"""`dispatcher workspace api-key`, `producer-key` and `console-key`: keys of customers, of backends, and of operators."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,18 +8,25 @@ import typer
 
 from dispatcher.model import iso
 from dispatcher.rules.dialects import platform_of
-from dispatcher.store.api_keys import PRODUCERS, ApiKey
+from dispatcher.store.api_keys import OPERATORS, PRODUCERS, ApiKey
 from dispatcher.store.producer_keys import KEPT_SECONDS
-from tasks import console, wiring
+from dispatcher.store.sessions import Sessions
+from tasks import terminal, wiring
 
 of_workspaces = typer.Typer(help="API keys of a workspace, for its customer's queries.", no_args_is_help=True)
 of_producers = typer.Typer(help="API keys of backends, for POST /v1/status-changes.", no_args_is_help=True)
 
+of_operators = typer.Typer(help="Keys that log operators in to the console.", no_args_is_help=True)
+ROLES = "viewer", "operator", "admin"
+"""What a console key may be for, as `tasks/console/access.py` has them."""
+
 
 def _of_workspace(workspace: str) -> str:
     """Refuses the name that stands for all workspaces in Redis: its keys are those of backends."""
-    if workspace == PRODUCERS:
-        console.fail(f"there is no workspace {workspace!r}; `dispatcher producer-key` is for backends' keys")
+    if workspace in (PRODUCERS, OPERATORS):
+        terminal.fail(
+            f"there is no workspace {workspace!r}; `dispatcher producer-key` is for backends' keys, `console-key` for operators'"
+        )
     return workspace
 
 
@@ -85,17 +92,50 @@ def revoke_producer(key: KeyId) -> None:
     _revoke(PRODUCERS, key)
 
 
-def _add(workspace: str, name: str, rate: int | None, as_json: bool, *, read_only: bool = False) -> None:
-    settings = console.settings()
+@of_operators.command("add")
+def add_operator(
+    name: Annotated[str, typer.Argument(help="Whose it is.", metavar="NAME", show_default=False)],
+    role: Annotated[
+        str, typer.Option(help="viewer (sees, masked), operator (acts) or admin (secrets, sessions).")
+    ] = "viewer",
+    as_json: Json = False,
+) -> None:
+    """Create a key that logs an operator in to the console; it is shown only now."""
+    terminal.require_one_of("--role", role, ROLES)
+    _add(OPERATORS, name, None, as_json, platform=f"console:{role}")
+
+
+@of_operators.command("list")
+def list_operators(as_json: Json = False) -> None:
+    """List operators' keys, never their secrets."""
+    _list(OPERATORS, as_json, "no console keys yet; `dispatcher console-key add NAME` makes one")
+
+
+@of_operators.command("revoke")
+def revoke_operator(key: KeyId) -> None:
+    """Revoke an operator's key, and end the sessions it began."""
+    _revoke(OPERATORS, key)
+
+
+def _add(
+    workspace: str,
+    name: str,
+    rate: int | None,
+    as_json: bool,
+    *,
+    read_only: bool = False,
+    platform: str = PRODUCERS,
+) -> None:
+    settings = terminal.settings()
 
     async def work() -> tuple[ApiKey, str]:
         async with wiring.store(settings, keep=True) as store:
-            platform = PRODUCERS
-            if workspace != PRODUCERS:
-                platform = platform_of((await store.workspaces.require(workspace)).dialect)
+            of = platform
+            if workspace not in (PRODUCERS, OPERATORS):
+                of = platform_of((await store.workspaces.require(workspace)).dialect)
             key, text = await store.api_keys.add(
                 workspace,
-                platform,
+                of,
                 name,
                 now_ms=await store.installation.now_ms(),
                 rate_per_second=settings.api_rate_per_second if rate is None else rate,
@@ -104,23 +144,23 @@ def _add(workspace: str, name: str, rate: int | None, as_json: bool, *, read_onl
             await store.audit.add(*_audited("add", workspace), after=_document(key))
             return key, text
 
-    key, text = console.run(work())
+    key, text = terminal.run(work())
     user, _, password = text.partition(".")
     basic = {"user": user, "password": password} if key.platform == "sendexa" else {}
     if as_json:
-        console.print_json(_document(key) | {"apiKey": text} | basic)
+        terminal.print_json(_document(key) | {"apiKey": text} | basic)
         return
-    console.out.print(f"API key {key.id} is made, shown only now:\n{text}", markup=False)
+    terminal.out.print(f"API key {key.id} is made, shown only now:\n{text}", markup=False)
     if basic:
-        console.out.print(f"as a Basic credential: {user}:{password}", markup=False)
+        terminal.out.print(f"as a Basic credential: {user}:{password}", markup=False)
 
 
 def _list(workspace: str, as_json: bool, empty: str) -> None:
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> tuple[Sequence[ApiKey], Counter[str]]:
         async with wiring.store(settings) as store:
-            if workspace != PRODUCERS:
+            if workspace not in (PRODUCERS, OPERATORS):
                 await store.workspaces.require(workspace)
             found = await store.api_keys.list(workspace)
             refused: Counter[str] = Counter()
@@ -128,48 +168,57 @@ def _list(workspace: str, as_json: bool, empty: str) -> None:
                 refused[key] += count
             return found, refused
 
-    found, refused = console.run(work())
+    found, refused = terminal.run(work())
     if as_json:
-        console.print_json([_document(key) | {"refusedIn24Hours": refused[key.id]} for key in found])
+        terminal.print_json([_document(key) | {"refusedIn24Hours": refused[key.id]} for key in found])
         return
     rows = [
         (key.id, key.name, _may(key), key.rate_per_second, refused[key.id], iso(key.created_ms))
         for key in found
     ]
     columns = ("key", "name", "may", "calls a second", "refused in 24 h", "created")
-    console.print_table(columns, rows, empty)
+    terminal.print_table(columns, rows, empty)
 
 
 def _revoke(workspace: str, key: str) -> None:
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> None:
         async with wiring.store(settings) as store:
             id_ = key.partition(".")[0]
             known = [_document(one) for one in await store.api_keys.list(workspace) if one.id == id_]
             await store.api_keys.revoke(workspace, id_)
+            if workspace == OPERATORS:
+                place = wiring.first_place(settings, store)
+                sessions = Sessions(place.client.execute_command, place.keys, place.url)
+                await sessions.end_all(f"key:{id_}", await store.installation.now_ms())
             await store.audit.add(*_audited("revoke", workspace), before=known[0] if known else {"key": id_})
 
-    console.run(work())
+    terminal.run(work())
     when = f"; it may enqueue for {KEPT_SECONDS:g} s more" if workspace == PRODUCERS else ""
-    console.out.print(f"API key {key.partition('.')[0]} is revoked{when}", markup=False)
+    terminal.out.print(f"API key {key.partition('.')[0]} is revoked{when}", markup=False)
 
 
 def _audited(what: str, workspace: str) -> tuple[str, str]:
     """The name of the change in the audit trail, and the workspace it is about."""
+    if workspace == OPERATORS:
+        return f"console_key.{what}", ""
     return (f"producer_key.{what}", "") if workspace == PRODUCERS else (f"api_key.{what}", workspace)
 
 
 def _may(key: ApiKey) -> str:
     if key.workspace == PRODUCERS:
         return "enqueue"
+    if key.workspace == OPERATORS:
+        return key.platform.partition(":")[2]
     return "ask, change the webhook" if key.platform == "qlara" and not key.read_only else "ask"
 
 
 def _document(key: ApiKey) -> dict[str, Any]:
     return {
         "key": key.id,
-        "workspace": None if key.workspace == PRODUCERS else key.workspace,
+        **({"role": _may(key)} if key.workspace == OPERATORS else {}),
+        "workspace": None if key.workspace in (PRODUCERS, OPERATORS) else key.workspace,
         "name": key.name,
         "ratePerSecond": key.rate_per_second,
         "readOnly": key.read_only,

@@ -6,7 +6,7 @@ import typer
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import iso
-from tasks import console, wiring
+from tasks import terminal, wiring
 
 commands = typer.Typer(help="The archive of what has ended.", no_args_is_help=True)
 
@@ -21,15 +21,15 @@ def migrate() -> None:
 
       DISPATCHER_ARCHIVE_URL=postgresql://owner@db/callbacks dispatcher archive migrate
     """
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> tuple[int, int]:
         async with wiring.opened_archive(settings) as archive:
             return await archive.version(), await archive.migrate()
 
-    before, after = console.run(work())
+    before, after = terminal.run(work())
     done = "has its tables" if before == after else "now has its tables" if not before else "was brought up"
-    console.out.print(f"the archive {done}: version {after}")
+    terminal.out.print(f"the archive {done}: version {after}")
 
 
 @commands.command()
@@ -48,7 +48,7 @@ def end(
     says how long that takes. First set DISPATCHER_ARCHIVE_AFTER_SECONDS so that nothing more leaves Redis (docs/archive.md). The
     archive itself stays as it is.
     """
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> None:
         async with wiring.store(settings) as store:
@@ -68,5 +68,7 @@ def end(
             await store.installation.end_archive()
             await store.audit.add("archive.end", "", after={"atOnce": at_once})
 
-    console.run(work())
-    console.out.print("this installation can do without its archive: unset DISPATCHER_ARCHIVE_URL everywhere")
+    terminal.run(work())
+    terminal.out.print(
+        "this installation can do without its archive: unset DISPATCHER_ARCHIVE_URL everywhere"
+    )

@@ -6,7 +6,7 @@ from contextlib import suppress
 from config.settings import Settings
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.health import Health
-from tasks import archiver_wiring, console, wiring
+from tasks import archiver_wiring, terminal, wiring
 from tasks.health import looking
 
 
@@ -17,14 +17,14 @@ def archiver() -> None:
     it: for a database that only one machine may reach, or to keep that work off the workers. If it ends, they go on within a minute. It
     takes the workers' settings.
     """
-    settings = console.service_settings()
-    console.run_service(_run(settings))
+    settings = terminal.service_settings()
+    terminal.run_service(_run(settings))
 
 
 async def _run(settings: Settings) -> None:
     async with looking(Health(), settings, writes=True):
         await _agree(settings)
-        console.say("taking what ends to the archive; Ctrl-C ends it")
+        terminal.say("taking what ends to the archive; Ctrl-C ends it")
         await archiver_wiring.run(settings)
 
 

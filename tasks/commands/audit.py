@@ -8,7 +8,7 @@ import typer
 
 from dispatcher.model import iso
 from dispatcher.store.audit import KEPT, AuditEntry
-from tasks import console, wiring
+from tasks import terminal, wiring
 from tasks.actions import workspaces
 
 commands = typer.Typer(help="Who changed what, by the API or by a command.", no_args_is_help=True)
@@ -30,23 +30,23 @@ def list_(
 
       dispatcher audit list --limit 1000 --json
     """
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> list[AuditEntry]:
         async with wiring.store(settings) as store:
-            console.note(await workspaces.unknown(store, workspace))
+            terminal.note(await workspaces.unknown(store, workspace))
             return await store.audit.latest(limit, workspace)
 
-    entries = console.run(work())
+    entries = terminal.run(work())
     if as_json:
-        console.print_json([entry.as_json() for entry in entries])
+        terminal.print_json([entry.as_json() for entry in entries])
         return
     rows = [
         (iso(e.at_ms), e.who.via, e.who.name, e.what, e.workspace or None, _shown(e.before), _shown(e.after))
         for e in entries
     ]
     columns = ("at", "via", "who", "what", "workspace", "from", "to")
-    console.print_table(
+    terminal.print_table(
         columns,
         rows,
         f"nothing was changed of workspace {workspace}" if workspace else "nothing was changed yet",

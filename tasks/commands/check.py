@@ -8,7 +8,7 @@ import typer
 
 from dispatcher.errors import visible
 from dispatcher.store.check_finding import Finding, Verdict
-from tasks import console, tables
+from tasks import tables, terminal
 from tasks.actions.check import look
 
 ARROW = len("-> ")
@@ -27,12 +27,12 @@ def check(
 
     The exit code is 1 if something would, or if no worker is alive; warnings do not count.
     """
-    settings = console.settings()
+    settings = terminal.settings()
     if here and not live:
-        console.fail("--here goes with --live", console.USAGE)
-    findings = console.run(_live().look_live(settings, here) if live else look(settings))
+        terminal.fail("--here goes with --live", terminal.USAGE)
+    findings = terminal.run(_live().look_live(settings, here) if live else look(settings))
     if as_json:
-        console.print_json(
+        terminal.print_json(
             [
                 {"subject": f.subject, "verdict": f.verdict, "detail": f.detail, "advice": f.advice}
                 for f in findings
@@ -41,15 +41,15 @@ def check(
     else:
         _print(findings)
     if any(f.verdict is Verdict.BAD for f in findings):
-        raise typer.Exit(console.NO)
+        raise typer.Exit(terminal.NO)
 
 
 def _print(findings: Sequence[Finding]) -> None:
     """Prints a table; on a terminal, each finding next to its subject and the advice below it."""
-    width = console.columns_of_terminal()
+    width = terminal.columns_of_terminal()
     if width is None or tables.is_wide():
         rows = [(f.subject, f.verdict, f.detail, f.advice) for f in findings]
-        console.print_table(("subject", "verdict", "found", "what to do"), rows, "")
+        terminal.print_table(("subject", "verdict", "found", "what to do"), rows, "")
         return
     beside = max(len(f.subject) for f in findings) + 2
     for f in findings:
@@ -57,13 +57,13 @@ def _print(findings: Sequence[Finding]) -> None:
         first = f"{f.subject:<{beside}}{f.verdict:<9}"
         indent, detail, advice = " " * len(first), visible(f.detail), visible(f.advice)
         if len(first) + ARROW + max(map(tables.width_of, f"{detail} {advice}".split())) > width:
-            console.print_line(first.rstrip(), style)
+            terminal.print_line(first.rstrip(), style)
             first = indent = tables.INDENT  # or a long URL would make the line longer than it is
         for line in tables.wrapped(detail, width, first, indent):
-            console.print_line(line, style)
+            terminal.print_line(line, style)
         if advice:
             for line in tables.wrapped(f"-> {advice}", width, indent, indent + " " * ARROW):
-                console.print_line(line)
+                terminal.print_line(line)
 
 
 def _live() -> Any:

@@ -6,7 +6,7 @@ import typer
 
 from config.settings import sources
 from config.settings_docs import rows
-from tasks import console, tables
+from tasks import tables, terminal
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -15,7 +15,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     `from` says where a value was set: in the environment, which has precedence, or in .env in this folder.
     The last line, or `topology` in JSON, says which Redis servers there are and how they are found.
     """
-    settings = console.settings()
+    settings = terminal.settings()
     shown = settings.shown()
     topology = (
         f"{settings.topology.described}; {tables.counted(settings.partitions, 'partition', 'partitions')}"
@@ -23,12 +23,12 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     if settings.previous_redis_url:
         topology += "; grown from one Redis, which is partition " + str(settings.partitions)
     if as_json:
-        console.print_json(shown | {"topology": topology})
+        terminal.print_json(shown | {"topology": topology})
         return
     where = sources()
     table = [(name, _text(shown[name]), where.get(name, "default"), meaning) for name, _, meaning in rows()]
-    console.print_table(("setting", "value", "from", "meaning"), table, "")
-    console.print_text(f"topology: {topology}")
+    terminal.print_table(("setting", "value", "from", "meaning"), table, "")
+    terminal.print_text(f"topology: {topology}")
 
 
 def _text(value: object) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -21,11 +20,11 @@ from rich.text import Text
 from config import logs
 from config.environment import PREFIX
 from config.settings import Settings
-from dispatcher.__main__ import COMMAND
-from dispatcher.errors import DispatcherError, InvalidInput, visible
-from tasks import console, demo_file, wiring
+from dispatcher.errors import InvalidInput, visible
+from tasks import demo_console, demo_file, terminal, wiring
 from tasks.demo_account import Account, Queued, account_of
 from tasks.demo_file import localised
+from tasks.demo_process import Process, require_running, running
 from tasks.receiver import Received, Receiver, port_of
 from tasks.redis_server import RedisServer
 
@@ -36,8 +35,7 @@ SHORTENED = {
     "LEASE_SECONDS": "6",
 }
 SLOW_SECONDS = 1.5
-DEADLINE_SECONDS = 25.0
-STOP_SECONDS = 15.0
+DEADLINE_SECONDS = 90.0
 PICTURE_COLUMNS, PICTURE_ROWS = 132, 14
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end the demo with clean-up. INT is among them so that Ctrl-C works even if the parent ignores it."""
@@ -51,24 +49,33 @@ def demo(
         Path | None,
         typer.Option(help="Write the output, abridged, to this SVG file.", show_default=False),
     ] = None,
+    console: Annotated[
+        bool,
+        typer.Option("--console", help="Afterwards serve the console on all this until Ctrl-C."),
+    ] = False,
 ) -> None:
     """Run the main job here, on a private Redis, worker and receivers.
 
     Starts a private Redis, a Celery worker and receivers, delivers the callbacks of an example
     file, and accounts for each of its lines. Takes under 30 seconds and leaves nothing behind.
+
+    With --console it goes on until Ctrl-C: it prints a link to the console, and a status change
+    comes every second.
     """
     logs.configure("WARNING", "console")
+    if picture and console:
+        raise InvalidInput("give either --picture or --console: a picture shows a run that ends")
     if picture:
         _require_place(picture)
-        console.out.record, console.out.width = True, PICTURE_COLUMNS
+        terminal.out.record, terminal.out.width = True, PICTURE_COLUMNS
     with _folder(keep) as folder:
-        ok = console.run(_Demo(folder, short=picture is not None).run(), *INTERRUPTS)
+        ok = terminal.run(_Demo(folder, short=picture is not None, console=console).run(), *INTERRUPTS)
     if picture:
-        svg = console.out.export_svg(title="make demo")
+        svg = terminal.out.export_svg(title="make demo")
         picture.write_text(
             re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
         )  # it would be fetched from another site
-    raise typer.Exit(console.DONE if ok else console.NO)
+    raise typer.Exit(terminal.DONE if ok else terminal.NO)
 
 
 def _require_place(picture: Path) -> None:
@@ -88,15 +95,17 @@ def _require_place(picture: Path) -> None:
 
 
 class _Demo:
-    def __init__(self, folder: Path, *, short: bool) -> None:
+    def __init__(self, folder: Path, *, short: bool, console: bool) -> None:
         self._folder = folder
+        self._console = console
         self._short = short
         self._received: list[Received] = []
         self._posts: Counter[str] = Counter()
         self._secrets: list[str] = []
         self._unshown: OSError | None = None
         """The error because of which nothing more can be printed."""
-        self._is_interrupted = False
+        self._is_quiet = False
+        """Whether callbacks are neither shown nor kept any more."""
 
     async def run(self) -> bool:
         with RedisServer(self._folder) as server:
@@ -114,9 +123,9 @@ class _Demo:
         self._names = {port: host for host, port in ports.items()}
         async with wiring.store(settings, keep=True) as store:
             for name, (dialect, url) in demo_file.WORKSPACES.items():
-                local = localised(url.encode(), ports).decode()
+                address = localised(url.encode(), ports).decode()
                 made = await store.workspaces.add(
-                    name, dialect, local, now_ms=await store.installation.now_ms()
+                    name, dialect, address, now_ms=await store.installation.now_ms()
                 )
                 self._secrets.append(made.secrets[0].text)
             _say("a private Redis, a Celery worker and the customers' receivers are starting")
@@ -124,19 +133,25 @@ class _Demo:
                 "the backoff is shortened by settings: "
                 + " ".join(f"{PREFIX}{k}={v}" for k, v in SHORTENED.items())
             )
-            with self._quiet_once_interrupted(), _worker(self._folder) as process:
-                queued = await _enqueue(store, [localised(line, ports) for line in lines])
+            with self._quiet_once_interrupted(), running(self._folder, "worker") as process:
+                local = [localised(line, ports) for line in lines]
+                queued = await _enqueue(store, local)
                 _say(
                     f"{len(queued)} lines of {_shown_path(demo_file.FILE)} are on the queue; callbacks as they arrive:\n"
                 )
-                console.out.print(
+                terminal.out.print(
                     _row("event type", "message", "attempt", "answer", "signature", "receiver"), style="bold"
                 )
                 await self._settled(store, len(queued), process)
                 account = await account_of(store, queued, self._received)
+                if self._console:
+                    is_whole = _summary(account)
+                    self._is_quiet = True
+                    await demo_console.show(self._folder, store, local, process)
+                    return is_whole
         if self._short:
-            console.out.record = True
-            console.out.print("  …")
+            terminal.out.record = True
+            terminal.out.print("  …")
         return _summary(account)
 
     @contextmanager
@@ -145,10 +160,10 @@ class _Demo:
         try:
             yield
         except asyncio.CancelledError:
-            self._is_interrupted = True
+            self._is_quiet = True
             raise
 
-    async def _settled(self, store: wiring.Store, lines: int, process: "subprocess.Popen[bytes]") -> None:
+    async def _settled(self, store: wiring.Store, lines: int, process: Process) -> None:
         """Waits until every line has ended, or for DEADLINE_SECONDS."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
@@ -159,11 +174,7 @@ class _Demo:
             if taken >= lines and c["delivered"] + c["failed"] + c["expired"] >= c["accepted"]:
                 return
             await asyncio.sleep(0.1)
-        if process.poll() is not None:
-            said = (self._folder / "worker.log").read_text(errors="replace").strip()[-2000:]
-            raise DispatcherError(
-                f"the worker ended with exit code {process.returncode}; its log ends: {said}"
-            )
+        require_running(process, self._folder, "worker")
 
     async def _answer(self, request: web.Request, number: int) -> web.Response:
         """How each customer behaves, by host name."""
@@ -180,11 +191,13 @@ class _Demo:
         return web.Response(text="ok")
 
     def _show(self, received: Received) -> None:
+        if self._is_quiet:
+            return
         self._received.append(received)
-        if self._unshown or self._is_interrupted:
+        if self._unshown:
             return
         if self._short:
-            console.out.record = len(self._received) <= PICTURE_ROWS
+            terminal.out.record = len(self._received) <= PICTURE_ROWS
         verdict = "verified" if received.problem is None else "NOT VERIFIED"
         answer = f"{received.status} {web.Response(status=received.status).reason}"
         cells = (
@@ -196,7 +209,7 @@ class _Demo:
             self._names[received.port],
         )
         try:
-            console.out.print(_row(*cells), style="" if received.status < 300 else "yellow")
+            terminal.out.print(_row(*cells), style="" if received.status < 300 else "yellow")
         except OSError as error:  # must end the demo, not the worker's request
             self._unshown = self._unshown or error
 
@@ -204,7 +217,7 @@ class _Demo:
 def _row(event_type: str, message: str, number: str, answer: str, verdict: str, host: str) -> Text:
     """One line, or two if the terminal is too narrow."""
     first = f"  {event_type:<22} {message:<37} {number:>7}"
-    apart = "  " if console.out.width >= PICTURE_COLUMNS else "\n      "
+    apart = "  " if terminal.out.width >= PICTURE_COLUMNS else "\n      "
     return Text(f"{first}{apart}{answer:<25} {verdict:<13} {host}", no_wrap=True)
 
 
@@ -214,7 +227,7 @@ def _shown_path(path: Path) -> str:
 
 
 def _say(text: str) -> None:
-    console.out.print(text, markup=False)
+    terminal.out.print(text, markup=False)
 
 
 def _take_settings(redis_url: str) -> None:
@@ -236,29 +249,6 @@ def _folder(keep: bool) -> Iterator[Path]:
         yield Path(name)
 
 
-@contextmanager
-def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A Celery worker in its own process; ends with the block."""
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603
-            [*COMMAND, "worker"], cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield process
-    except (
-        BaseException
-    ):  # of an interrupted demo nothing is needed any more, not even its worker's clean end
-        process.kill()
-        raise
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 async def _enqueue(store: wiring.Store, lines: Sequence[bytes]) -> Queued:
     """Enqueues as a backend in any language would: by XADD, without validation."""
     pipe = store.client.pipeline(transaction=False)
@@ -277,9 +267,9 @@ def _summary(account: Account) -> bool:
         "duplicate": "same eventId, same content: ignored",
         "no callback": "the platform sends none for this status",
     }
-    console.out.print()
-    rows = console.out.render_lines(_table(account, notes))  # wrapped to the width, and padded to it
-    console.out.print("\n".join("".join(part.text for part in row).rstrip() for row in rows))
+    terminal.out.print()
+    rows = terminal.out.render_lines(_table(account, notes))  # wrapped to the width, and padded to it
+    terminal.out.print("\n".join("".join(part.text for part in row).rstrip() for row in rows))
     problems = list(account.problems())
     for problem in problems:
         _say(f"does not add up: {problem}")

@@ -10,7 +10,7 @@ from dispatcher.rules.subscription import ACTIVE
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by, problem
 from dispatcher.store.replies import Stopped
-from tasks import console, wiring
+from tasks import terminal, wiring
 from tasks.actions import endpoints
 
 commands = typer.Typer(help="Where callbacks go: what waits, what is paused, and why.", no_args_is_help=True)
@@ -64,9 +64,9 @@ def list_(
     stopped: by the operator. paused: by the breaker, after failures in a row, or because the endpoint asked for it.
     probing: one callback probes it. waiting: callbacks wait for their next attempt, a slot, or the endpoint's rate.
     """
-    settings = console.settings()
-    console.require_one_of("a state", state, STATES)
-    console.require_one_of("--sort", sort, SORTS)
+    settings = terminal.settings()
+    terminal.require_one_of("a state", state, STATES)
+    terminal.require_one_of("--sort", sort, SORTS)
 
     async def work() -> tuple[list[Endpoint], int]:
         async with wiring.store(settings) as store:
@@ -74,18 +74,18 @@ def list_(
             found = sorted(chosen, key=by_trouble) if sort == "trouble" else chosen
             return await store.endpoints.with_answers(found[:limit]), len(found) - limit
 
-    found, left = console.run(work())
+    found, left = terminal.run(work())
     documents = [document_of(endpoint) for endpoint in found]
     if as_json:
-        console.print_json(documents)
+        terminal.print_json(documents)
         return
     rows = [
         [endpoint.owner, *(document[name] for name in list(COLUMNS)[1:])]
         for endpoint, document in zip(found, documents, strict=True)
     ]
-    console.print_table(tuple(COLUMNS.values()), rows, "no such endpoints")
+    terminal.print_table(tuple(COLUMNS.values()), rows, "no such endpoints")
     if left > 0:
-        console.err.print(f"{left} more; --limit shows them")
+        terminal.err.print(f"{left} more; --limit shows them")
 
 
 @commands.command()
@@ -104,9 +104,9 @@ def show(workspace: Workspace, url: Url, as_json: Json = False) -> None:
     document = {name: found.as_json()[name] for name in ("workspace", "endpoint", "state")}
     document |= {"problem": problem(found), "heldBy": held, **found.as_json()}
     if as_json:
-        console.print_json(document)
+        terminal.print_json(document)
     else:
-        console.print_table(("field", "value"), list(document.items()), "")
+        terminal.print_table(("field", "value"), list(document.items()), "")
 
 
 @commands.command()
@@ -119,15 +119,15 @@ def stop(workspace: Workspace, url: Url) -> None:
     endpoint, word = run_on_one(workspace, url, work)
     if word is Stopped.CHANGED:
         until = " until it is resumed, or until they expire" if endpoint.waiting else ""
-        console.say(f"stopped; {_callbacks(endpoint.waiting)}{until}")
+        terminal.say(f"stopped; {_callbacks(endpoint.waiting)}{until}")
     else:
-        console.say(f"nothing was changed: {held_by(endpoint)}; {_callbacks(endpoint.waiting)}")
+        terminal.say(f"nothing was changed: {held_by(endpoint)}; {_callbacks(endpoint.waiting)}")
 
 
 @commands.command(hidden=True)
 def pause(workspace: Workspace, url: Url) -> None:
     """Stop an endpoint: the old name of `stop`, because `paused` is what the breaker does."""
-    console.note("`endpoint pause` is the old name of `endpoint stop`")
+    terminal.note("`endpoint pause` is the old name of `endpoint stop`")
     stop(workspace, url)
 
 
@@ -144,19 +144,19 @@ def resume(workspace: Workspace, url: Url) -> None:
 
     endpoint, word = run_on_one(workspace, url, work)
     done = "not stopped any more" if word is Stopped.CHANGED else "was not stopped"
-    console.say(f"{done}; {held_by(endpoint)}{_hint(endpoint)}")
+    terminal.say(f"{done}; {held_by(endpoint)}{_hint(endpoint)}")
 
 
 def run_on_one(workspace: str, url: str, work: Callable[[wiring.Store, Endpoint], Awaitable[Any]]) -> Any:
     """Finds an endpoint, runs a command's work on it, and returns the result."""
-    settings = console.settings()
+    settings = terminal.settings()
     origin = parse_callback_url(url, allow_http=True).origin
 
     async def run() -> Any:
         async with wiring.store(settings) as store:
             return await work(store, await endpoints.one(store, workspace, origin))
 
-    return console.run(run())
+    return terminal.run(run())
 
 
 def document_of(endpoint: Endpoint) -> dict[str, Any]:

@@ -4,16 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
-from dispatcher.errors import InvalidInput
-from dispatcher.rules.addresses import CallbackUrl, parse_callback_url
+from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import DEFAULT
-from dispatcher.rules.workspace import Workspace as WorkspaceFound
 from dispatcher.store.subscriptions import found as subscription
-from tasks import console, wiring
-from tasks.actions import endpoints
+from tasks import terminal, wiring
+from tasks.actions.ping import ping_url, url_of
 from tasks.commands.endpoint import Json, Workspace
-from tasks.commands.ping import answered, ping_url
+from tasks.commands.ping import answered
 
 
 def ping(
@@ -32,7 +30,7 @@ def ping(
 
     It leaves no trace: it changes neither the breaker nor waiting callbacks. Exit code 1 if the answer is not 2xx.
     """
-    settings = console.settings()
+    settings = terminal.settings()
     given = parse_callback_url(url, allow_http=True)
 
     async def work() -> dict[str, Any]:
@@ -43,26 +41,4 @@ def ping(
             to = await url_of(store, found, given, name)
             return await ping_url(settings, found, await store.installation.now_ms(), to, name.subscription)
 
-    answered(console.run(work()), as_json)
-
-
-async def url_of(
-    store: wiring.Store, workspace: WorkspaceFound, given: CallbackUrl, name: EndpointName
-) -> str:
-    """The full URL to ping: as given, from a waiting callback, or the subscription's own.
-
-    Raises NotFound if there is no such endpoint, InvalidInput if the path is unknown.
-    """
-    endpoint = await store.endpoints.get(name)
-    known = await store.endpoints.next_url(endpoint) if endpoint else None
-    registered = subscription(workspace, name.subscription or DEFAULT).callback_url
-    if not known and registered:
-        own = parse_callback_url(registered, allow_http=True)
-        known = own.url if own.origin == given.origin else None
-    if not known and not endpoint:
-        raise await endpoints.unknown(store, name.owner, given.origin)
-    if given.target:
-        return given.url
-    if not known:
-        raise InvalidInput("nothing waits there, so the path is not known: give the URL in full")
-    return known
+    answered(terminal.run(work()), as_json)

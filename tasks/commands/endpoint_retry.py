@@ -10,7 +10,7 @@ from dispatcher.rules.subscription import PAUSED
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import at, held_by, problem, subscription_hold
 from dispatcher.store.replies import Retried
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 from tasks.actions import endpoints
 from tasks.actions.endpoints import ToRetry
 from tasks.commands.endpoint import Json, document_of, run_on_one
@@ -55,9 +55,9 @@ def retry(
 
       dispatcher endpoint retry --state paused --yes
     """
-    console.require_one_of("a state to retry", state, STATES)
+    terminal.require_one_of("a state to retry", state, STATES)
     if problem := _contradiction(workspace, url, state, everything):
-        console.fail(problem, console.USAGE)
+        terminal.fail(problem, terminal.USAGE)
     if workspace and url:
         _retry_one(workspace, url, as_json)
     else:
@@ -84,12 +84,12 @@ def _retry_one(workspace: str, url: str, as_json: bool) -> None:
     if as_json:
         probed = bool(retried.pause_ended_ms or retried.probe_ends_ms)
         facts = {"stopped": retried.stopped, "probed": probed, "madeDue": retried.made_due}
-        console.print_json({**facts, "before": document_of(before), "after": document_of(after)})
+        terminal.print_json({**facts, "before": document_of(before), "after": document_of(after)})
     if retried.stopped:
         resume = f"; `dispatcher endpoint resume {before.name}` resumes it" if after.stopped_ms else ""
-        console.fail(f"nothing was done: {held_by(after)}{resume}")
+        terminal.fail(f"nothing was done: {held_by(after)}{resume}")
     if not as_json:
-        console.say(_outcome(before, after, retried))
+        terminal.say(_outcome(before, after, retried))
 
 
 def _outcome(before: Endpoint, after: Endpoint, retried: Retried) -> str:
@@ -107,7 +107,7 @@ def _outcome(before: Endpoint, after: Endpoint, retried: Retried) -> str:
 
 
 def _retry_many(workspace: str | None, state: str | None, yes: bool, as_json: bool) -> None:
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> tuple[ToRetry, int, int]:
         async with wiring.store(settings) as store:
@@ -116,13 +116,13 @@ def _retry_many(workspace: str | None, state: str | None, yes: bool, as_json: bo
                 return found, 0, 0
             return found, *await endpoints.retry_all(store, workspace, state, found.chosen, _shown)
 
-    found, probed, made_due = console.run(work())
+    found, probed, made_due = terminal.run(work())
     count = len(found.chosen)
     if as_json:
         paused = {"subscriptionPaused": len(found.paused)} if found.paused else {}
         left = {"stopped": len(found.stopped), **paused}
         counts = {"endpoints": count, **left, "probed": probed, "madeDue": made_due}
-        console.print_json({**counts, "done": yes})
+        terminal.print_json({**counts, "done": yes})
     else:
         _print_many(found, f"{probed} probed now; {_made_due(made_due)}" if yes else "")
 
@@ -131,18 +131,18 @@ def _print_many(found: ToRetry, done: str) -> None:
     """`done` says what was done; it is empty if they were only counted."""
     count = len(found.chosen)
     if not count:
-        console.say("no such endpoint has anything waiting: there is nothing to retry")
+        terminal.say("no such endpoint has anything waiting: there is nothing to retry")
     elif done:
-        console.say(f"{_endpoints(count)}: {done}")
+        terminal.say(f"{_endpoints(count)}: {done}")
     else:
         rows = [(e.owner, e.url, e.state, problem(e), e.waiting) for e in found.chosen[:20]]
-        console.print_table(("workspace", "endpoint", "state", "problem", "waiting"), rows, "")
-        console.say(f"{_endpoints(count)}; nothing was done: --yes retries what is counted here")
+        terminal.print_table(("workspace", "endpoint", "state", "problem", "waiting"), rows, "")
+        terminal.say(f"{_endpoints(count)}; nothing was done: --yes retries what is counted here")
     if stopped := len(found.stopped):
-        console.say(f"{_endpoints(stopped)} stopped, and left so: `dispatcher endpoint resume` resumes one")
+        terminal.say(f"{_endpoints(stopped)} stopped, and left so: `dispatcher endpoint resume` resumes one")
     for owner in dict.fromkeys(one.owner for one in found.paused):
         of = EndpointName.parse(owner)
-        console.say(f"endpoints of {owner} are left so: {subscription_hold(of, PAUSED)}")
+        terminal.say(f"endpoints of {owner} are left so: {subscription_hold(of, PAUSED)}")
 
 
 def _shown(steps: Sequence[Endpoint]) -> Iterable[Endpoint]:

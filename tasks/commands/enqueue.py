@@ -14,7 +14,7 @@ from dispatcher.codec import not_plain, timestamp_ms
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, visible
 from dispatcher.model import StatusChange
 from dispatcher.producer import BATCH, Dispatcher, Ready, ready, unknown_workspace
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 
 SHOWN = 20
 """Invalid lines that are printed; the rest are counted."""
@@ -50,7 +50,7 @@ def enqueue(
     The file has one JSON document a line; order is kept. If a line is invalid nothing is enqueued, unless --skip-invalid is
     given. Enqueuing a file again is safe: an eventId is accepted once.
     """
-    settings = console.settings()
+    settings = terminal.settings()
     lines = _read(file, allow_http=settings.allow_http, expiry_ms=settings.expiry_seconds * 1000)
     url, prefix, partitions = wiring.redis_url(settings), settings.key_prefix, settings.partitions
     with Dispatcher.from_url(url, key_prefix=prefix, partitions=partitions) as dispatcher:
@@ -60,15 +60,15 @@ def enqueue(
         event_ids = _send(dispatcher, lines.ready)
     if as_json:
         wrong = [{"line": line, "problem": problem} for line, problem in lines.problems]
-        console.print_json({"enqueued": len(event_ids), "eventIds": event_ids, "skipped": wrong})
+        terminal.print_json({"enqueued": len(event_ids), "eventIds": event_ids, "skipped": wrong})
     else:
         skipped = (
             f", {tables.counted(len(lines.problems), 'line', 'lines')} skipped" if lines.problems else ""
         )
         enqueued = tables.counted(len(event_ids), "status change", "status changes")
-        console.out.print(f"{enqueued} enqueued{skipped}", markup=False)
+        terminal.out.print(f"{enqueued} enqueued{skipped}", markup=False)
     if lines.expired:
-        console.err.print(
+        terminal.err.print(
             f"{lines.expired} of them are older than {settings.expiry_seconds / 3600:g} hours, or than their ttlSeconds: "
             "they end `expired`, unsent",
             markup=False,
@@ -77,14 +77,14 @@ def enqueue(
 
 def _show_problems(lines: Lines, skip_invalid: bool) -> None:
     for line, problem in lines.problems[:SHOWN]:
-        console.err.print(f"line {line}: {visible(problem)}", markup=False)
+        terminal.err.print(f"line {line}: {visible(problem)}", markup=False)
     count = len(lines.problems)
     if count and not skip_invalid:
         more = f" ({count - SHOWN} more than shown)" if count > SHOWN else ""
-        console.fail(
+        terminal.fail(
             f"{count} of {len(lines.ready) + count} lines are invalid{more}; nothing was enqueued. "
             "Correct them, or give --skip-invalid",
-            console.USAGE,
+            terminal.USAGE,
         )
 
 
@@ -116,21 +116,23 @@ def _take_out_unknown(dispatcher: Dispatcher, lines: Lines) -> None:
 
 def _lines(file: str) -> list[bytes]:
     if file == "-" and sys.stdin.isatty():
-        console.err.print(
+        terminal.err.print(
             "type status changes, one JSON document a line; Ctrl-D at the start of a line ends them"
         )
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        console.fail(f"cannot read {file}: {error.strerror}", console.USAGE)
+        terminal.fail(f"cannot read {file}: {error.strerror}", terminal.USAGE)
     if problem := not_plain(raw):
-        console.fail(f"{file} {problem}", console.USAGE)
+        terminal.fail(f"{file} {problem}", terminal.USAGE)
     return raw.split(b"\n")
 
 
 def _send(dispatcher: Dispatcher, changes: Sequence[Numbered]) -> list[str]:
     columns = (TextColumn("enqueuing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console.err, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(
+        *columns, console=terminal.err, transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
         task = progress.add_task("", total=len(changes))
 
         def taken() -> Iterator[Ready]:

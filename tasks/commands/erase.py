@@ -7,7 +7,7 @@ import typer
 from pydantic.alias_generators import to_camel
 
 from dispatcher.store.traces import Wanted
-from tasks import console, wiring
+from tasks import terminal, wiring
 from tasks.actions import erase
 from tasks.actions.erase import Counts
 from tasks.commands.filters import Json
@@ -73,15 +73,15 @@ def workspace(workspace: Workspace, dry_run: DryRun = False, yes: Yes = False, a
 
 def _run(wanted: Wanted, what: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     if as_json and not (dry_run or yes):
-        console.fail("--json needs --dry-run or --yes", console.USAGE)
-    settings = console.settings()
+        terminal.fail("--json needs --dry-run or --yes", terminal.USAGE)
+    settings = terminal.settings()
 
     async def with_store(work: Callable[[wiring.Store, Wanted], Awaitable[Counts]]) -> Counts:
         async with wiring.store(settings) as store:
-            with console.err.status("looking for it"):
+            with terminal.err.status("looking for it"):
                 return await work(store, wanted)
 
-    found = console.run(with_store(erase.count))
+    found = terminal.run(with_store(erase.count))
     if dry_run:
         _show(found, "found", wanted.workspace, as_json)
         return
@@ -89,16 +89,16 @@ def _run(wanted: Wanted, what: str, dry_run: bool, yes: bool, as_json: bool) -> 
         _print(found, "found")
         if not sure(f"erase what is known of {what}, for good", found.total + found.sending, yes):
             return
-    done = console.run(with_store(erase.erase))
+    done = terminal.run(with_store(erase.erase))
     _show(done, "erased", wanted.workspace, as_json)
     if done.sending:
-        console.fail(f"{done.sending:,} of its callbacks are being sent now and are left: run this again")
+        terminal.fail(f"{done.sending:,} of its callbacks are being sent now and are left: run this again")
 
 
 def _show(counts: Counts, word: str, workspace: str, as_json: bool) -> None:
     if as_json:
         document = {to_camel(name): getattr(counts, name) for name in WORDS}
-        console.print_json({"workspace": workspace, word: document, "beingSent": counts.sending})
+        terminal.print_json({"workspace": workspace, word: document, "beingSent": counts.sending})
     else:
         _print(counts, word)
 
@@ -107,4 +107,4 @@ def _print(counts: Counts, word: str) -> None:
     rows = [(text, f"{getattr(counts, name):,}") for name, text in WORDS.items()]
     if counts.sending and word == "found":
         rows.append(("being sent: for the next run", f"{counts.sending:,}"))
-    console.print_table(("what", word), rows, "")
+    terminal.print_table(("what", word), rows, "")

@@ -1,28 +1,23 @@
 """`dispatcher event`: shows what became of a status change; `replay` sends it once more."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from dispatcher.errors import ArchiveUnavailable, NotFound
 from dispatcher.model import iso
-from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import State
 from dispatcher.rules.subscription import ACTIVE, DEFAULT
-from dispatcher.store.holds import Schedule, next_step, subscription_hold
+from dispatcher.store.holds import subscription_hold
 from dispatcher.store.stored_callback import StoredCallback
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 from tasks.actions.event_pages import Page, page
 from tasks.actions.events import STATES, Filter
+from tasks.actions.story import States, Story, states_of, story
 from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url, Workspace, archive_is_away
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The usual form of a message's id; any text may be one."""
-
-States = Mapping[EndpointName, str]
-"""States of subscriptions, by the endpoints that are theirs."""
 
 commands = typer.Typer(help="Show what became of a status change; send it once more.", no_args_is_help=True)
 
@@ -38,44 +33,31 @@ def show(
     Where it went to several subscriptions, it shows the default one's callback, and a line for each of the others,
     whose id (`evt_1.crm`) can be shown in the same way.
     """
-    settings = console.settings()
+    settings = terminal.settings()
 
-    async def work() -> tuple[StoredCallback, list[StoredCallback], str, int, Schedule, States] | None:
+    async def work() -> Story | None:
         async with wiring.store(settings) as store:
-            history = store.history_so_far(archive_is_away)
-            event = await history.get(workspace, event_id)
-            if (
-                event.state is State.ERASED
-                if event
-                else await _only_archive_erased(store, workspace, event_id)
-            ):
-                raise NotFound(
-                    f"event {event_id} of workspace {workspace} was erased: nothing else is known of it"
-                )
-            if event is None:
-                await store.workspaces.require(workspace)  # raises NotFound for an unknown workspace
-                return None
-            others = await history.others(event)
-            by = await _schedule(store, event, settings.max_attempts)
-            next_, states = await _next_step(store, event, by), await _states(store, [event, *others])
-            return event, others, next_, await store.installation.now_ms(), by, states
+            return await story(store, workspace, event_id, settings.max_attempts, archive_is_away)
 
-    found = console.run(work())
+    found = terminal.run(work())
     if found is None:
-        console.fail(
+        terminal.fail(
             f"the ledger has no event {event_id} of workspace {workspace}: either it was never accepted (its status "
             "causes no callback, it was rejected, or it still waits on the queue), or its retention is over"
         )
-    event, others, next_, now_ms, schedule, states = found
+    event, states = found.event, found.states
     if as_json:
-        beside = {"subscriptions": [_document(one, states) for one in others]} if event.others else {}
-        by = None if event.ended else schedule.as_json()
-        console.print_json(_document(event, states) | {"nextStep": next_, "retrySchedule": by} | beside)
+        beside = {"subscriptions": [_document(one, states) for one in found.others]} if event.others else {}
+        by = None if event.ended else found.schedule.as_json()
+        terminal.print_json(
+            _document(event, states) | {"nextStep": found.next_step, "retrySchedule": by} | beside
+        )
     else:
-        _print(event, next_, now_ms)
+        _print(event, found.next_step, found.now_ms)
         if event.others:
-            console.out.print()
-            _print_list(others, "the callbacks for its other subscriptions are gone", now_ms, states)
+            terminal.out.print()
+            none = "the callbacks for its other subscriptions are gone"
+            _print_list(found.others, none, found.now_ms, states)
 
 
 @commands.command("list")
@@ -120,7 +102,7 @@ def list_(
 
       dispatcher event list --state failed --workspace acme --since 6h --error timeout
     """
-    settings = console.settings()
+    settings = terminal.settings()
     asked = Filter(state or "", workspace, endpoint, error, since, until, subscription, message)
 
     async def work() -> tuple[Page, int, int, States]:
@@ -129,32 +111,16 @@ def list_(
             found = await page(store, asked, after, offset, limit, archive_is_away)
             if message and not found.events:
                 queued, _ = await store.installation.waiting()
-            return found, queued, now_ms, await _states(store, found.events)
+            return found, queued, now_ms, await states_of(store, found.events)
 
-    found, queued, now_ms, states = console.run(work())
+    found, queued, now_ms, states = terminal.run(work())
     if as_json:
-        console.print_json([_document(event, states) for event in found.events])
+        terminal.print_json([_document(event, states) for event in found.events])
     else:
         _print_list(found.events, _none(message, queued), now_ms, states)
     if found.cursor:
         more = "there are more" if found.whole else "this page ended early, there may be more"
-        console.err.print(f"{more}: --after {found.cursor}", soft_wrap=True)
-
-
-async def _only_archive_erased(store: wiring.Store, workspace: str, event_id: str) -> bool:
-    """Whether the archive knows that an event was erased of which Redis knows nothing (any more)."""
-    if store.archive is None:
-        return False
-    try:
-        return bool(await store.archive.erased([(workspace, event_id)]))
-    except ArchiveUnavailable as error:
-        archive_is_away(error)
-        return False
-
-
-async def _states(store: wiring.Store, found: Sequence[StoredCallback]) -> States:
-    """The states of the subscriptions for which some of the callbacks wait."""
-    return await store.endpoints.states(event.endpoint_name for event in found if not event.ended)
+        terminal.err.print(f"{more}: --after {found.cursor}", soft_wrap=True)
 
 
 def _document(event: StoredCallback, states: States) -> dict[str, Any]:
@@ -163,31 +129,13 @@ def _document(event: StoredCallback, states: States) -> dict[str, Any]:
     return event.as_json() | ({} if state == ACTIVE else {"subscriptionState": state})
 
 
-async def _schedule(store: wiring.Store, event: StoredCallback, max_attempts: int) -> Schedule:
-    workspace = await store.workspaces.find(event.workspace)
-    receiver = workspace and workspace.receiver(event.subscription)
-    delays = receiver.retry_schedule if receiver else ()
-    return Schedule(len(delays) or max_attempts, delays, event.subscription or DEFAULT)
-
-
-async def _next_step(store: wiring.Store, event: StoredCallback, schedule: Schedule) -> str:
-    if event.state is State.FANNED_OUT:
-        return "nothing: the default subscription does not want it"
-    endpoint = await store.endpoints.get(event.endpoint_name)
-    if endpoint is None:
-        raise NotFound(f"endpoint {event.endpoint} of workspace {event.workspace} is gone from Redis")
-    before = await store.callbacks.before(event, endpoint)
-    has_body = await store.history_so_far(archive_is_away).has_body(event)
-    return next_step(event, endpoint, before, has_body=has_body, schedule=schedule)
-
-
 def _print(event: StoredCallback, next_: str, now_ms: int) -> None:
     fields = {name: value for name, value in event.as_json().items() if value not in (None, False, 0)}
     if event.next_attempt_ms and event.next_attempt_ms <= now_ms:
         fields = {"dueSince" if name == "nextAttemptAt" else name: value for name, value in fields.items()}
     del fields["attempts"]
-    console.print_table(("field", "value"), list(fields.items()), "")
-    console.out.print()
+    terminal.print_table(("field", "value"), list(fields.items()), "")
+    terminal.out.print()
     rows: list[Sequence[object]] = [(iso(event.accepted_ms), "accepted", "", "", "")]
     for number, a in enumerate(event.attempts, 1):
         if number == event.attempts_before + 1 and event.attempts_before:
@@ -198,9 +146,9 @@ def _print(event: StoredCallback, next_: str, now_ms: int) -> None:
         )
     if event.ended_ms is not None:
         rows.append((iso(event.ended_ms), event.state.value, "", "", ""))
-    console.print_table(("when", "what", "took", "HTTP status", "error"), rows, "")
-    console.out.print()
-    console.print_text(f"Next: {next_}")
+    terminal.print_table(("when", "what", "took", "HTTP status", "error"), rows, "")
+    terminal.out.print()
+    terminal.print_text(f"Next: {next_}")
 
 
 def _print_list(events: Sequence[StoredCallback], none: str, now_ms: int, states: States) -> None:
@@ -218,14 +166,14 @@ def _print_list(events: Sequence[StoredCallback], none: str, now_ms: int, states
         )
         for e in events
     ]
-    console.print_table(names, rows, none)
+    terminal.print_table(names, rows, none)
     held = {
         (one.workspace, one.subscription): hold
         for one, state in states.items()
         if (hold := subscription_hold(one, state))
     }
     for (workspace, subscription), hold in held.items():
-        console.say(f"{subscription or DEFAULT} of {workspace}: {hold}")
+        terminal.say(f"{subscription or DEFAULT} of {workspace}: {hold}")
 
 
 def _none(message: str | None, queued: int) -> str:

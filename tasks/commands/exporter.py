@@ -7,7 +7,7 @@ import typer
 
 from config.settings import Settings
 from dispatcher.health import Health
-from tasks import console
+from tasks import terminal
 from tasks.health import looking
 from tasks.metrics_server import serve
 from tasks.prometheus import InstallationCollector
@@ -26,8 +26,8 @@ def exporter(
     The metrics have no password: let only Prometheus reach them. Workers export their own at DISPATCHER_METRICS_PORT; docs/metrics.md lists all of them. /healthz says whether the exporter
     is alive, /readyz whether Redis answers it.
     """
-    settings = console.service_settings()
-    console.run_service(_export(settings, host, port))
+    settings = terminal.service_settings()
+    terminal.run_service(_export(settings, host, port))
 
 
 async def _export(settings: Settings, host: str, port: int) -> None:
@@ -36,9 +36,9 @@ async def _export(settings: Settings, host: str, port: int) -> None:
         try:
             end, port = serve(port, InstallationCollector(settings), health, host)
         except OSError as error:
-            raise console.cannot_listen(host, port, error) from None
+            raise terminal.cannot_listen(host, port, error) from None
         shown = f"[{host}]" if ":" in host else host
-        console.say(f"metrics at http://{shown}:{port}/metrics; Ctrl-C ends it")
+        terminal.say(f"metrics at http://{shown}:{port}/metrics; Ctrl-C ends it")
         try:
             await asyncio.Event().wait()
         finally:

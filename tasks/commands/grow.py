@@ -11,7 +11,7 @@ from config.settings import Settings
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.growth import WHAT_IS_LOST, Growth
 from dispatcher.store.partition_count import require_partitions, require_places
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 
 
 def grow(
@@ -49,38 +49,38 @@ def grow(
       dispatcher grow --end
     """
     if (force or lost) and not end:
-        console.fail(f"--{'force' if force else 'lost'} goes with --end", console.USAGE)
+        terminal.fail(f"--{'force' if force else 'lost'} goes with --end", terminal.USAGE)
     settings = _settings()
-    found = console.run(_end(settings, force=force, lost=lost) if end else _copy(settings))
+    found = terminal.run(_end(settings, force=force, lost=lost) if end else _copy(settings))
     if as_json:
-        console.print_json(found)
+        terminal.print_json(found)
     else:
         _show(found)
 
 
 def _settings() -> Settings:
-    settings = console.settings()
+    settings = terminal.settings()
     if settings.previous_redis_url is None:
-        console.fail(
+        terminal.fail(
             "set DISPATCHER_PREVIOUS_REDIS_URL to the Redis of the installation so far, and DISPATCHER_REDIS_URL and "
             "DISPATCHER_PARTITIONS as they are to be",
-            console.USAGE,
+            terminal.USAGE,
         )
     return settings
 
 
 def _show(found: dict[str, Any]) -> None:
     if "ended" in found:
-        console.print_text(
+        terminal.print_text(
             "ended: leave DISPATCHER_PREVIOUS_REDIS_URL out, and restart workers, the API and the exporter"
         )
         return
-    console.print_text(
+    terminal.print_text(
         f"copied: {tables.counted(found['workspaces'], 'workspace', 'workspaces')}, "
         f"{tables.counted(found['apiKeys'], 'API key', 'API keys')}, "
         f"{tables.counted(found['stoppedEndpoints'], 'stopped endpoint', 'stopped endpoints')}; what was there is left as it was"
     )
-    console.print_text(
+    terminal.print_text(
         f"in the previous Redis {tables.counted(found['queued'], 'status change is', 'status changes are')} on the queue, "
         f"and {tables.counted(found['waiting'], 'callback waits', 'callbacks wait')}"
     )
@@ -90,7 +90,7 @@ async def _copy(settings: Settings) -> dict[str, Any]:
     async with AsyncExitStack() as closing:
         growth = await _growth(settings, closing)
         bar = closing.enter_context(
-            Progress(console=console.err, transient=True, disable=not sys.stderr.isatty())
+            Progress(console=terminal.err, transient=True, disable=not sys.stderr.isatty())
         )
         task = bar.add_task("workspaces")
         copied = await growth.copy(lambda done, total: bar.update(task, completed=done, total=total))
@@ -104,7 +104,7 @@ async def _end(settings: Settings, *, force: bool, lost: bool) -> dict[str, Any]
         growth = await _growth(settings, closing)
         if lost:
             await growth.end_lost()
-            console.note(WHAT_IS_LOST)
+            terminal.note(WHAT_IS_LOST)
         else:
             await growth.end(wiring.longest_retention_seconds(settings), force=force)
     return {"ended": True}

@@ -16,7 +16,7 @@ from dispatcher.store.archive.archive import Archive
 from dispatcher.store.archive.ends import Step, archived, ended_at, read
 from dispatcher.store.archive.which import Which
 from dispatcher.store.subscriptions import found as subscription_of
-from tasks import console, wiring
+from tasks import terminal, wiring
 from tasks.actions.events import ANY_END, ENDED, Filter, which
 from tasks.actions.export import Form, Writer, writer
 from tasks.commands.filters import Error, Since, Subscription, Until, Url, Workspace
@@ -60,12 +60,12 @@ def history(
 
       dispatcher history --state failed --since 2026-06-01T00:00 --until 2026-07-01T00:00 --format csv > june.csv
     """
-    settings = console.settings()
-    console.require_one_of("a state", state, STATES)
+    settings = terminal.settings()
+    terminal.require_one_of("a state", state, STATES)
     asked = Filter(state or ANY_END, workspace, endpoint, error, since, until, subscription, message)
     out = writer(form)
-    count = console.run(_export(settings, asked, out))
-    console.note(f"{count:,} callbacks")
+    count = terminal.run(_export(settings, asked, out))
+    terminal.note(f"{count:,} callbacks")
 
 
 async def _export(settings: Settings, asked: Filter, out: Writer) -> int:
@@ -77,7 +77,7 @@ async def _export(settings: Settings, asked: Filter, out: Writer) -> int:
         workspace = await _workspace(store, store.archive, asked.workspace)
         found = await _found(store, store.archive, asked)
         with ExitStack() as shown:
-            status = console.err.status("exporting")
+            status = terminal.err.status("exporting")
             if not sys.stdout.isatty():  # else the rows are shown, and it would be among them
                 shown.enter_context(status)
             async for (ms, *_), one in found:
@@ -105,7 +105,7 @@ async def _workspace(store: wiring.Store, archive: Archive, name: str | None) ->
         callbacks = await archive.ended(Which(workspace=name), None, 1)
         if not callbacks.found and not await archive.messages.some(name, 1):
             raise
-        console.note(str(error))
+        terminal.note(str(error))
         return None
 
 

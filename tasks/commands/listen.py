@@ -12,7 +12,7 @@ from aiohttp import web
 from config.settings import Settings
 from dispatcher.errors import visible
 from dispatcher.signing import check_secret
-from tasks import console, wiring
+from tasks import terminal, wiring
 from tasks.receiver import Received, Receiver
 
 
@@ -34,12 +34,12 @@ def listen(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each callback.")] = False,
 ) -> None:
     """Receive, verify and print callbacks, until Ctrl-C."""
-    settings = console.settings()
+    settings = terminal.settings()
     if (secret is None) == (workspace is None):
-        console.fail("give either --secret or --workspace", console.USAGE)
+        terminal.fail("give either --secret or --workspace", terminal.USAGE)
     if secret:
         check_secret(secret)
-    console.run(_listen(settings, secret, workspace, host, port, status, as_json))
+    terminal.run(_listen(settings, secret, workspace, host, port, status, as_json))
 
 
 async def _listen(
@@ -60,9 +60,9 @@ async def _listen(
     try:
         port = await receiver.listen(host, port)
     except OSError as error:
-        raise console.cannot_listen(host, port, error) from None
+        raise terminal.cannot_listen(host, port, error) from None
     url = f"http://{host}:{port}/"
-    console.err.print(
+    terminal.err.print(
         f"listening on {url} (workers need DISPATCHER_ALLOW_HTTP and DISPATCHER_ALLOWED_NETWORKS to reach it)"
     )
     try:
@@ -87,8 +87,8 @@ def _print(received: Received) -> None:
     verdict = "verified" if received.problem is None else f"NOT VERIFIED: {received.problem}"
     time = datetime.now().astimezone().strftime("%H:%M:%S")
     line = f"{time}  {received.event_type}  {received.message}  {received.event_id}  post {received.number}"
-    console.out.print(visible(f"{line}  answered {received.status}  {verdict}"), markup=False)
-    console.out.print(visible(received.body.decode(errors="replace")), markup=False)
+    terminal.out.print(visible(f"{line}  answered {received.status}  {verdict}"), markup=False)
+    terminal.out.print(visible(received.body.decode(errors="replace")), markup=False)
 
 
 def _print_json(received: Received) -> None:

@@ -11,7 +11,8 @@ from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.audit import shown_url
-from tasks import console, tables, wiring
+from dispatcher.store.stored_callback import Waiting
+from tasks import tables, terminal, wiring
 from tasks.actions import endpoints, workspaces
 from tasks.actions.workspaces import Moved
 from tasks.progress import progress
@@ -30,8 +31,8 @@ MoveFrom = Annotated[
 def check_moving(callback_url: str | None, move_from: str | None, *, move_waiting: bool) -> None:
     """Ends the command where the options do not go together."""
     if (move_waiting and not callback_url) or (move_from and not move_waiting):
-        console.fail(
-            "--move-waiting goes with --callback-url, --move-from with --move-waiting", console.USAGE
+        terminal.fail(
+            "--move-waiting goes with --callback-url, --move-from with --move-waiting", terminal.USAGE
         )
 
 
@@ -63,7 +64,7 @@ class Moving:
 
     async def move(self) -> str:
         """Moves what waits, and says how much."""
-        with console.err.status("reading what waits"):
+        with terminal.err.status("reading what waits"):
             waiting = await workspaces.waiting_in_order(self.store, self.workspace, self._stored)
         return also(
             await workspaces.move(self.store, self.workspace, self.before, waiting, shown, self._stored)
@@ -77,7 +78,7 @@ class Moving:
         return left_waiting(count, f"subscription update {self.workspace} {self.name}", self.before, new)
 
 
-def shown(steps: Sequence[Sequence[str]]) -> Iterable[Sequence[str]]:
+def shown(steps: Sequence[Sequence[Waiting]]) -> Iterable[Sequence[Waiting]]:
     """The steps, with a progress bar."""
     return progress(steps, "moving")
 

@@ -11,7 +11,7 @@ from dispatcher.rules.partitions import MOST_WIDTH, Partitioning, slot_of, tags
 from dispatcher.store.connection import safe_url
 from dispatcher.store.keys import keys_of
 from dispatcher.store.topology import Kind, Topology
-from tasks import console, wiring
+from tasks import terminal, wiring
 
 
 class Row(NamedTuple):
@@ -52,10 +52,10 @@ def partition(
 
       dispatcher partition --all --json
     """
-    settings = console.settings()
+    settings = terminal.settings()
     if all_ == (workspace is not None) or (all_ and (message is not None or width > 1)):
-        console.fail(
-            "give either a WORKSPACE or --all; --message and --width go with a WORKSPACE", console.USAGE
+        terminal.fail(
+            "give either a WORKSPACE or --all; --message and --width go with a WORKSPACE", terminal.USAGE
         )
     rows = partitions_of(wiring.redis_url(settings), settings.key_prefix, settings.partitions)
     if workspace is not None:
@@ -66,9 +66,9 @@ def partition(
 def _of_workspace(partitions: int, workspace: str, width: int, message: str | None) -> Sequence[int]:
     """The partitions of a workspace, or of one of its messages."""
     if not re.fullmatch(WORKSPACE_PATTERN, workspace):
-        console.fail("a workspace's name is 1 to 64 letters, digits, _ or -", console.USAGE)
+        terminal.fail("a workspace's name is 1 to 64 letters, digits, _ or -", terminal.USAGE)
     if message is not None and not re.fullmatch(MESSAGE_UUID_PATTERN, message):
-        console.fail("a message's UUID is 1 to 64 letters, digits, dots, _ or -", console.USAGE)
+        terminal.fail("a message's UUID is 1 to 64 letters, digits, dots, _ or -", terminal.USAGE)
     division = Partitioning(partitions)
     return division.all_of(workspace, width) if message is None else [division.of(workspace, message, width)]
 
@@ -93,7 +93,7 @@ def _show(rows: Sequence[Row], as_json: bool) -> None:
     has_servers = any(row.server for row in rows)
     columns = Row._fields if has_servers else Row._fields[:-1]
     if as_json:
-        console.print_json([dict(zip(columns, row, strict=False)) for row in rows])
+        terminal.print_json([dict(zip(columns, row, strict=False)) for row in rows])
         return
     cells = [tuple(None if cell == "" else cell for cell in row[: len(columns)]) for row in rows]
-    console.print_table(columns, cells, "")
+    terminal.print_table(columns, cells, "")

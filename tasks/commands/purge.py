@@ -13,7 +13,7 @@ from dispatcher.rules.outcomes import State
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.stored_callback import Pending
 from dispatcher.store.subscriptions import found
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 from tasks.actions import endpoints, purge
 from tasks.actions.events import ENDED
 from tasks.actions.rejected import KEPT, Choice, remove
@@ -44,14 +44,14 @@ def waiting(
 
       dispatcher purge waiting --workspace acme --endpoint https://gone.acme.example
     """
-    settings = console.settings()
+    settings = terminal.settings()
     origin = parse_callback_url(endpoint, allow_http=True).origin if endpoint else None
     of = "" if subscription in (None, DEFAULT) else str(subscription)
 
     async def find(store: wiring.Store) -> list[Pending]:
         found(await store.workspaces.require(workspace), subscription or DEFAULT)  # raises NotFound
         chosen = (await endpoints.one(store, callback_id(workspace, of), origin)).id if origin else None
-        with console.err.status("reading what waits"):
+        with terminal.err.status("reading what waits"):
             return [
                 one
                 async for one in store.callbacks.pending(workspace, chosen)
@@ -61,15 +61,17 @@ def waiting(
     async def end(store: wiring.Store) -> int:
         return await purge.cancel(store, workspace, origin, events, lambda steps: progress(steps, "ending"))
 
-    events = console.run(_with(settings, find))
+    events = terminal.run(_with(settings, find))
     if not sure(
         f"end {tables.counted(len(events), 'waiting callback', 'waiting callbacks')} of workspace {workspace} as failed",
         len(events),
         yes,
     ):
         return
-    done = console.run(_with(settings, end))
-    console.out.print(f"{tables.counted(done, 'callback has', 'callbacks have')} ended as failed (cancelled)")
+    done = terminal.run(_with(settings, end))
+    terminal.out.print(
+        f"{tables.counted(done, 'callback has', 'callbacks have')} ended as failed (cancelled)"
+    )
 
 
 @commands.command()
@@ -88,12 +90,12 @@ def ended(
 
     A status change with the same eventId is then accepted again.
     """
-    settings = console.settings()
+    settings = terminal.settings()
     if (state is None) == (message is None):
-        console.fail("give either --state or --message", console.USAGE)
-    console.require_one_of("a state", state, ENDED)
+        terminal.fail("give either --state or --message", terminal.USAGE)
+    terminal.require_one_of("a state", state, ENDED)
     chosen = State(state) if state else None
-    events = console.run(_with(settings, lambda store: purge.ended(store, workspace, chosen, message)))
+    events = terminal.run(_with(settings, lambda store: purge.ended(store, workspace, chosen, message)))
     archive = " and the archive" if settings.archive_url else ""
     what = f"remove {tables.counted(len(events), 'callback', 'callbacks')} of workspace {workspace} from the ledger{archive}"
     if not sure(what, len(events), yes):
@@ -102,9 +104,11 @@ def ended(
     async def forget(store: wiring.Store) -> tuple[int, int]:
         return await purge.forget(store, workspace, events, state=state, message=message)
 
-    done, archived = console.run(_with(settings, forget))
+    done, archived = terminal.run(_with(settings, forget))
     also = f", {archived:,} from the archive" if settings.archive_url else ""
-    console.out.print(f"{tables.counted(done, 'callback is', 'callbacks are')} removed from the ledger{also}")
+    terminal.out.print(
+        f"{tables.counted(done, 'callback is', 'callbacks are')} removed from the ledger{also}"
+    )
 
 
 @commands.command()
@@ -113,17 +117,17 @@ def rejected(
     yes: Yes = False,
 ) -> None:
     """Remove rejected entries."""
-    settings, choice = console.settings(), Choice(reason=reason)
+    settings, choice = terminal.settings(), Choice(reason=reason)
     require_reason(reason)
 
     async def find(store: wiring.Store) -> list[str]:
         return [entry.id for entry in await store.rejected.newest(KEPT, choice.has)]
 
-    ids = console.run(_with(settings, find))
+    ids = terminal.run(_with(settings, find))
     if not sure(f"remove {tables.counted(len(ids), 'rejected entry', 'rejected entries')}", len(ids), yes):
         return
-    console.run(_with(settings, lambda store: remove(store, choice, ids)))
-    console.out.print(f"{tables.counted(len(ids), 'rejected entry is', 'rejected entries are')} removed")
+    terminal.run(_with(settings, lambda store: remove(store, choice, ids)))
+    terminal.out.print(f"{tables.counted(len(ids), 'rejected entry is', 'rejected entries are')} removed")
 
 
 async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]) -> T:
@@ -134,13 +138,13 @@ async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]
 def sure(what: str, count: int, yes: bool) -> bool:
     """Asks for confirmation, unless nothing would be removed or --yes was given."""
     if count == 0:
-        console.out.print("there is nothing to remove")
+        terminal.out.print("there is nothing to remove")
         return False
     if yes:
         return True
     if not sys.stdin.isatty():
-        console.fail(f"this would {what}: confirm with --yes", console.USAGE)
+        terminal.fail(f"this would {what}: confirm with --yes", terminal.USAGE)
     if typer.confirm(f"This will {what}. Continue?"):
         return True
-    console.out.print("nothing was done")
+    terminal.out.print("nothing was done")
     return False

@@ -7,7 +7,7 @@ import typer
 from dispatcher.model import iso
 from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.store.rejected import RejectedEntry
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 from tasks.actions import workspaces
 from tasks.actions.rejected import KEPT, Choice, Requeued, to_requeue
 from tasks.actions.rejected import requeue as put_back
@@ -31,26 +31,26 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the newest rejected entries."""
-    settings = console.settings()
+    settings = terminal.settings()
 
     require_reason(reason)
 
     async def work() -> tuple[list[RejectedEntry], dict[str, int]]:
         async with wiring.store(settings) as store:
             found = await store.rejected.newest(limit, Choice(None, reason, workspace).has)
-            console.note(await workspaces.unknown(store, workspace))
+            terminal.note(await workspaces.unknown(store, workspace))
             return found, await store.rejected.counts()
 
-    entries, counts = console.run(work())
+    entries, counts = terminal.run(work())
     if as_json:
-        console.print_json([entry.as_json(reveal=reveal) for entry in entries])
+        terminal.print_json([entry.as_json(reveal=reveal) for entry in entries])
         return
     rows = [(e.entry, iso(e.at_ms), e.reason, e.workspace, e.event_id, e.detail) for e in entries]
-    console.print_table(
+    terminal.print_table(
         ("entry", "at", "reason", "workspace", "eventId", "detail"), rows, _none(reason, workspace)
     )
     if counts:
-        console.out.print(
+        terminal.out.print(
             "ever rejected: " + ", ".join(f"{count} {reason}" for reason, count in counts.items())
         )
 
@@ -63,20 +63,20 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a rejected entry in full, with its URL and content."""
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> list[RejectedEntry]:
         async with wiring.store(settings) as store:
             return await store.rejected.newest(1, Choice(entry).has)
 
-    shown = console.run(work())
+    shown = terminal.run(work())
     if not shown:
-        console.fail(f"no entry {entry} among the rejected ones; `dispatcher rejected list` shows them")
+        terminal.fail(f"no entry {entry} among the rejected ones; `dispatcher rejected list` shows them")
     (found,) = shown
     if as_json:
-        console.print_json(found.as_json(reveal=True))
+        terminal.print_json(found.as_json(reveal=True))
     else:
-        console.print_table(("field", "value"), list(found.as_json(reveal=True).items()), "")
+        terminal.print_table(("field", "value"), list(found.as_json(reveal=True).items()), "")
 
 
 @commands.command()
@@ -102,30 +102,30 @@ def requeue(
 
       dispatcher rejected requeue --reason unknown_workspace --workspace acme --yes
     """
-    settings = console.settings()
+    settings = terminal.settings()
     if (entry is not None) == bool(reason or workspace or everything):
-        console.fail("say an entry, or --reason, --workspace or --all for many", console.USAGE)
+        terminal.fail("say an entry, or --reason, --workspace or --all for many", terminal.USAGE)
     require_reason(reason)
     choice, do = Choice(entry, reason, workspace), yes or entry is not None
 
     async def work() -> Requeued:
         async with wiring.store(settings) as store:
             ids = await to_requeue(store, choice)
-            console.note(await workspaces.unknown(store, workspace))
+            terminal.note(await workspaces.unknown(store, workspace))
             return await put_back(store, choice, ids) if do else Requeued(len(ids))
 
-    found = console.run(work())
+    found = terminal.run(work())
     if as_json:
-        console.print_json({"entries": found.entries, "requeued": found.requeued, "left": found.left})
+        terminal.print_json({"entries": found.entries, "requeued": found.requeued, "left": found.left})
     elif entry and not found.entries:
-        console.fail(f"no entry {entry} among the rejected ones; `dispatcher rejected list` shows them")
+        terminal.fail(f"no entry {entry} among the rejected ones; `dispatcher rejected list` shows them")
     else:
         _print_requeued(found, done=do)
 
 
 def require_reason(reason: str | None) -> None:
     """Ends the command if there is no such reason."""
-    console.require_one_of("a reason", reason, REJECTIONS)
+    terminal.require_one_of("a reason", reason, REJECTIONS)
 
 
 def _none(reason: str | None, workspace: str | None) -> str:
@@ -136,9 +136,11 @@ def _none(reason: str | None, workspace: str | None) -> str:
 
 def _print_requeued(found: Requeued, *, done: bool) -> None:
     if not done:
-        console.out.print(
+        terminal.out.print(
             f"{tables.counted(found.entries, 'entry', 'entries')}; nothing was done: --yes puts back what is counted"
         )
         return
     kept = f"; {found.left} were kept only in part or are gone, and stay" if found.left else ""
-    console.out.print(f"{tables.counted(found.requeued, 'entry is', 'entries are')} on the queue again{kept}")
+    terminal.out.print(
+        f"{tables.counted(found.requeued, 'entry is', 'entries are')} on the queue again{kept}"
+    )

@@ -12,7 +12,7 @@ from dispatcher.rules.subscription import ACTIVE
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by
 from dispatcher.store.stored_callback import StoredCallback
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 from tasks.actions.events import ENDED, Filter
 from tasks.actions.replay import (
     NOT_RENDERED,
@@ -31,6 +31,7 @@ from tasks.commands.filters import Error, Json, Since, Subscription, Until, Url,
 WHY_NOT = {
     "unknown": "the ledger has no such event: it was never accepted, or its retention is over",
     "not_ended": "it has not ended",
+    "ended_again": "it was replayed since it was selected, and has ended again",
     "fanned_out": "it went to other subscriptions alone; `dispatcher event show` names their callbacks, which can be replayed",
     "no_body": "its body is not kept any more (DISPATCHER_DELIVERED_BODY_SECONDS, DISPATCHER_LEDGER_RETENTION_SECONDS)",
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
@@ -76,10 +77,10 @@ def replay(
 
       dispatcher event replay --state failed --workspace acme --since 6h --error http_503 --yes
     """
-    settings = console.settings()
+    settings = terminal.settings()
     if (event_id is None) == (state is None):
-        console.fail("say an eventId, or --state for many", console.USAGE)
-    console.require_one_of("a state to replay", state, ENDED)
+        terminal.fail("say an eventId, or --state for many", terminal.USAGE)
+    terminal.require_one_of("a state to replay", state, ENDED)
     how = How(settings.expiry_seconds, as_new, rate)
     if event_id:
         _replay_one(settings, event_id, workspace, how, as_json)
@@ -96,26 +97,28 @@ def replay(
 def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json: bool) -> None:
     async def work() -> Replayed:
         async with wiring.store(settings) as store:
-            with console.err.status("looking for them"):
+            with terminal.err.status("looking for them"):
                 events = await replayable(store, asked)
             return (
                 await replay_all(store, asked, events, how, _shown) if yes else await counted(store, events)
             )
 
-    found = console.run(work())
+    found = terminal.run(work())
     if as_json:
         counts = {"events": found.count, "endpoints": found.by_endpoint, "results": found.words}
-        console.print_json({**counts, "done": yes})
+        terminal.print_json({**counts, "done": yes})
     else:
         print_many(found, how.rate, done=yes)
     if yes and found.words and not found.words[REPLAYED]:
-        raise typer.Exit(console.NO)
+        raise typer.Exit(terminal.NO)
 
 
 def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
     """Yields the events, with a progress bar on a terminal."""
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console.err, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(
+        *columns, console=terminal.err, transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
         task = progress.add_task("", total=len(events))
         for event in events:
             yield event
@@ -125,18 +128,18 @@ def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
 def print_many(found: Replayed, rate: float, *, done: bool) -> None:
     """Prints how many callbacks were replayed, or would be, and what holds their endpoints."""
     count = found.count
-    console.print_table(("endpoint", "events"), found.by_endpoint.most_common(20), "no such events")
+    terminal.print_table(("endpoint", "events"), found.by_endpoint.most_common(20), "no such events")
     if count and not done:
-        console.print_text(
+        terminal.print_text(
             f"nothing was done; with --yes {_events(count)} {'is' if count == 1 else 'are'}{_over(count, rate)}"
         )
     for word, number in found.words.items():
         if word == REPLAYED:
-            console.print_text(f"{_events(number)} replayed: they are{_over(number, rate)}, as new attempts")
+            terminal.print_text(f"{_events(number)} replayed: they are{_over(number, rate)}, as new attempts")
         else:
-            console.print_text(f"{_events(number)} not replayed: {WHY_NOT[word]}")
+            terminal.print_text(f"{_events(number)} not replayed: {WHY_NOT[word]}")
     for endpoint in sorted(found.held, key=by_trouble)[:20]:
-        console.print_text(f"{endpoint.name} is {_held(endpoint)}")
+        terminal.print_text(f"{endpoint.name} is {_held(endpoint)}")
 
 
 def _held(endpoint: Endpoint) -> str:
@@ -160,7 +163,7 @@ def _over(count: int, rate: float) -> str:
 
 def _replay_one(settings: Settings, event_id: str, workspace: str | None, how: How, as_json: bool) -> None:
     if workspace is None:
-        console.fail("say --workspace: an eventId belongs to one workspace", console.USAGE)
+        terminal.fail("say --workspace: an eventId belongs to one workspace", terminal.USAGE)
 
     async def work() -> tuple[str, str, list[Endpoint]]:
         async with wiring.store(settings) as store:
@@ -168,16 +171,16 @@ def _replay_one(settings: Settings, event_id: str, workspace: str | None, how: H
             event = await store.callbacks.get(workspace, id_)
             return word, id_, await held(store, [event.endpoint_name] if event else [])
 
-    word, id_, waits = console.run(work())
+    word, id_, waits = terminal.run(work())
     if word != REPLAYED:
-        console.fail(f"event {event_id} of workspace {workspace} is not replayed: {WHY_NOT[word]}")
+        terminal.fail(f"event {event_id} of workspace {workspace} is not replayed: {WHY_NOT[word]}")
     if as_json:
-        console.print_json({"eventId": id_, "replayOf": event_id if how.as_new else None})
+        terminal.print_json({"eventId": id_, "replayOf": event_id if how.as_new else None})
     else:
-        console.out.print(
+        terminal.out.print(
             f"event {event_id} is sent once more{f' as {id_}' if how.as_new else ''}; "
             f"`dispatcher event show {id_} --workspace {workspace}` shows it",
             markup=False,
         )
         for endpoint in waits:
-            console.print_text(f"it waits: its endpoint is {_held(endpoint)}")
+            terminal.print_text(f"it waits: its endpoint is {_held(endpoint)}")

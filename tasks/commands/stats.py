@@ -7,7 +7,7 @@ import typer
 
 from dispatcher.store.across.absent import listed
 from dispatcher.store.refused_calls import REASONS
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 from tasks.actions.stats import by_endpoint, by_workspace, overall
 
 READ = {"workspace": by_workspace, "endpoint": by_endpoint}
@@ -40,9 +40,9 @@ def stats(
 
       dispatcher stats --by endpoint --limit 10
     """
-    settings = console.settings()
+    settings = terminal.settings()
     if by is not None and by not in READ:
-        console.fail(f"--by is workspace or endpoint, not {by!r}", console.USAGE)
+        terminal.fail(f"--by is workspace or endpoint, not {by!r}", terminal.USAGE)
 
     async def work() -> Any:
         async with wiring.store(settings) as store:
@@ -50,11 +50,11 @@ def stats(
                 await store.workspaces.require(workspace)
             return await (READ[by] if by else overall)(store, workspace)
 
-    found = console.run(work())
+    found = terminal.run(work())
     if by:
         found = found[:limit]
     if as_json:
-        console.print_json(found)
+        terminal.print_json(found)
     elif by:
         _print_by(found)
     else:
@@ -67,22 +67,22 @@ def _print_by(found: Sequence[dict[str, Any]]) -> None:
     columns = [f"latency {name}" if name in LATENCIES else name for name in names]
     units = {"successRate": _percent} | dict.fromkeys(LATENCIES, _duration)
     rows = [[units[name](row[name]) if name in units else row.get(name) for name in names] for row in found]
-    console.print_table(columns, rows, "nothing happened yet")
+    terminal.print_table(columns, rows, "nothing happened yet")
 
 
 def _print(found: dict[str, Any]) -> None:
     now = found["now"]
     states = ", ".join(f"{count} {state}" for state, count in sorted(now["endpoints"].items())) or "none yet"
     what = "".join(f"; {count} {problem}" for problem, count in now["problems"].items())
-    console.print_text(
+    terminal.print_text(
         f"now: {now['queued']:,} on the queue, {tables.counted(now['waiting'], 'callback waits', 'callbacks wait')} ({now['inFlight']:,} in flight), "
         f"the oldest due {now['oldestDueAt'] or '-'}; endpoints: {states}{what}"
     )
     if "partitions" in found:
         _print_owners(found["partitions"])
-    console.out.print()
+    terminal.out.print()
     rows = [*_rows(list(found["windows"].values())), *_refused(found["apiRefused"], list(found["windows"]))]
-    console.print_table(("", *found["windows"]), rows, "")
+    terminal.print_table(("", *found["windows"]), rows, "")
     for unit, title in (("minutes", "the last 60 minutes"), ("hours", "the last 24 hours")):
         for name, values in found[unit].items():
             if any(values):
@@ -94,10 +94,10 @@ def _print_owners(found: dict[str, Any]) -> None:
     owners = ", ".join(f"{len(owned)} by {name}" for name, owned in found["owners"].items() if owned)
     without = found["withoutOwner"]
     alone = f"; {len(without)} without an owner: {listed(without)}" if without else ""
-    console.print_text(f"{found['count']} partitions: {owners or 'no worker is alive'}{alone}")
+    terminal.print_text(f"{found['count']} partitions: {owners or 'no worker is alive'}{alone}")
     if unread := found["unread"]["count"]:
         lie = tables.counted(unread, "status change lies", "status changes lie")
-        console.print_text(
+        terminal.print_text(
             f"{lie} on a queue that nobody reads, since {found['unread']['oldestAt']}: `dispatcher check` says what to do"
         )
 
@@ -122,12 +122,12 @@ def _refused(refused: dict[str, dict[str, int]], windows: Sequence[str]) -> Iter
 
 def _print_bars(name: str, bars: str, about: str) -> None:
     """Prints one line, or two if the terminal is too narrow."""
-    line, width = f"{name:<10} {bars}  {about}", console.columns_of_terminal()
+    line, width = f"{name:<10} {bars}  {about}", terminal.columns_of_terminal()
     if width is None or tables.width_of(line) <= width:
-        console.print_line(line)
+        terminal.print_line(line)
     else:
-        console.print_line(f"{name}, {about}")
-        console.print_line(bars)
+        terminal.print_line(f"{name}, {about}")
+        terminal.print_line(bars)
 
 
 def sparkline(values: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import is_changed
 from dispatcher.store.subscriptions import found
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 from tasks.actions import subscriptions
 from tasks.actions.events import span
 from tasks.actions.replay import How, Replayed, failed_since, replay_failed
@@ -48,16 +48,16 @@ commands = typer.Typer(
 @commands.command("list")
 def list_(workspace: WorkspaceName, as_json: Json = False) -> None:
     """List a workspace's subscriptions, the default one first."""
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> tuple[Workspace, Counter[str]]:
         async with wiring.store(settings) as store:
             known = await store.workspaces.require(workspace)
             return known, await subscriptions.waiting_of_each(store, workspace)
 
-    known, waiting = console.run(work())
+    known, waiting = terminal.run(work())
     if as_json:
-        console.print_json(
+        terminal.print_json(
             [
                 subscriptions.document(known, name, waiting[name], allow_http=settings.allow_http)
                 for name in subscriptions.names(known)
@@ -72,13 +72,13 @@ def list_(workspace: WorkspaceName, as_json: Json = False) -> None:
         url = without_query(one.callback_url) or None
         state = f"disabled: {one.disabled.reason}" if one.disabled else one.state
         rows.append((name, state, waiting[name], events, channels, url))
-    console.print_table(head, rows, "")
+    terminal.print_table(head, rows, "")
 
 
 @commands.command()
 def show(workspace: WorkspaceName, name: Name, reveal: Reveal = False, as_json: Json = False) -> None:
     """Show a subscription, never its secrets."""
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> tuple[Workspace, int]:
         async with wiring.store(settings) as store:
@@ -86,10 +86,10 @@ def show(workspace: WorkspaceName, name: Name, reveal: Reveal = False, as_json: 
             found(known, name)
             return known, await subscriptions.waiting(store, workspace, name)
 
-    known, waiting = console.run(work())
+    known, waiting = terminal.run(work())
     document = subscriptions.document(known, name, waiting, reveal=reveal, allow_http=settings.allow_http)
     if as_json:
-        console.print_json(document)
+        terminal.print_json(document)
         return
     shown = document | {
         "events": ", ".join(document["events"]) or "all",
@@ -103,7 +103,7 @@ def show(workspace: WorkspaceName, name: Name, reveal: Reveal = False, as_json: 
         **_keys_shown(document),
         **_certificate_shown(document),
     }
-    console.print_table(("field", "value"), list(shown.items()), "")
+    terminal.print_table(("field", "value"), list(shown.items()), "")
 
 
 @commands.command()
@@ -113,7 +113,7 @@ def remove(
     force: Annotated[bool, typer.Option("--force", help="End its waiting callbacks as failed.")] = False,
 ) -> None:
     """Remove a subscription that has no waiting callbacks."""
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> int:
         async with wiring.store(settings) as store:
@@ -122,7 +122,7 @@ def remove(
             await store.audit.add("subscription.remove", workspace, after=about)
             return ended
 
-    ended = console.run(work())
+    ended = terminal.run(work())
     waiting = tables.counted(ended, "waiting callback ends", "waiting callbacks end")
     say(workspace, name, "is removed" + (f"; {waiting} as failed (subscription_removed)" if ended else ""))
 
@@ -158,7 +158,7 @@ def resume(
 
       dispatcher subscription resume acme crm --replay-since 6h
     """
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work(store: wiring.Store) -> Workspace:
         if replay_since:
@@ -174,7 +174,7 @@ def resume(
     changed = _change("resume", name, work)
     say(workspace, name, "is active again" if changed else "was active already")
     if replay_since:
-        print_many(console.run(replay()), How.rate, done=True)
+        print_many(terminal.run(replay()), How.rate, done=True)
 
 
 @commands.command()
@@ -193,7 +193,7 @@ def rotate_secret(
     as_json: Json = False,
 ) -> None:
     """Give a subscription a new secret; the old one goes on signing for a grace period."""
-    settings = console.settings()
+    settings = terminal.settings()
     grace = settings.secret_grace_seconds if grace_seconds is None else grace_seconds
 
     async def work() -> Workspace:
@@ -206,11 +206,11 @@ def rotate_secret(
             return changed
 
     what = f"has a new signing secret (the old one signs for {tables.duration(grace)} more)"
-    show_secret(console.run(work()), name, what, as_json)
+    show_secret(terminal.run(work()), name, what, as_json)
 
 
 def _change(what: str, name: str, work: Callable[[wiring.Store], Awaitable[Workspace]]) -> bool:
-    settings: Settings = console.settings()
+    settings: Settings = terminal.settings()
 
     async def change() -> bool:
         async with wiring.store(settings) as store:
@@ -218,7 +218,7 @@ def _change(what: str, name: str, work: Callable[[wiring.Store], Awaitable[Works
             await subscriptions.note(store, what, changed, name)
             return is_changed(changed)
 
-    return console.run(change())
+    return terminal.run(change())
 
 
 def show_secret(workspace: Workspace, name: str, what: str, as_json: bool) -> None:
@@ -227,18 +227,18 @@ def show_secret(workspace: Workspace, name: str, what: str, as_json: bool) -> No
     secret, public = one.secrets[-1].text, subscriptions.public_key(one)
     if as_json:
         made = {"workspace": workspace.id, "subscription": name, "secret": secret}
-        console.print_json(made | ({"publicKey": public} if public else {}))
+        terminal.print_json(made | ({"publicKey": public} if public else {}))
     else:
-        console.out.print(
+        terminal.out.print(
             f"subscription {name} of workspace {workspace.id} {what}, shown only now:\n{secret}", markup=False
         )
         if public:
-            console.out.print(f"its public key: {public}", markup=False)
+            terminal.out.print(f"its public key: {public}", markup=False)
 
 
 def say(workspace: str, name: str, what: str) -> None:
     """Prints what became of a subscription."""
-    console.out.print(f"subscription {name} of workspace {workspace} {what}", markup=False)
+    terminal.out.print(f"subscription {name} of workspace {workspace} {what}", markup=False)
 
 
 def _keys_shown(found: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import typer
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.sending.client_tls import with_certificate
-from tasks import console
+from tasks import terminal
 
 NONE, STDIN = "none", "-"
 MAX_READ = 100_000
@@ -42,7 +42,7 @@ def certificate_of(certificate: str | None, key: str | None) -> dict[str, Any]:
     """The given one as an argument of `Subscriptions.add` and `update`. Raises InvalidInput."""
     if certificate is None or certificate == NONE:
         if key is not None:
-            console.fail("--client-key goes with --client-certificate FILE", console.USAGE)
+            terminal.fail("--client-key goes with --client-certificate FILE", terminal.USAGE)
         return {} if certificate is None else {"client_certificate": NONE}
     chain = _read(certificate, "--client-certificate")
     private = chain if key is None else _read(key, "--client-key")

@@ -12,7 +12,7 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import parse_headers
 from dispatcher.store.audit import is_changed
 from dispatcher.store.subscriptions import found
-from tasks import console, wiring
+from tasks import terminal, wiring
 from tasks.actions import subscriptions
 from tasks.commands.look_up import look_up, look_up_token_url
 from tasks.commands.moving import MoveFrom, MoveWaiting, Moving, check_moving
@@ -121,7 +121,7 @@ def add(
 
       dispatcher subscription add acme crm --callback-url https://crm.acme.example/messages --events MESSAGE_DELIVERED
     """
-    settings = console.settings()
+    settings = terminal.settings()
     terms = _terms(
         events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
     )
@@ -146,10 +146,10 @@ def add(
             await subscriptions.note(store, "add", made, name)
             return made, warnings
 
-    made, warnings = console.run(work())
+    made, warnings = terminal.run(work())
     show_secret(made, name, "is made; its signing secret", as_json)
     for warning in warnings:
-        console.err.print(warning, markup=False)
+        terminal.err.print(warning, markup=False)
 
 
 def update(
@@ -184,7 +184,7 @@ def update(
 
     A header without a value ('Name:') is removed.
     """
-    settings = console.settings()
+    settings = terminal.settings()
     terms = _terms(
         events, channels, without_fields, max_concurrency, rate_per_second, ordering, retry_schedule
     )
@@ -192,10 +192,10 @@ def update(
     terms |= proof(settings, signature, given) | certificate_of(certificate, key)
     headers = parse_headers(header or [])
     if callback_url is None and dialect is None and not terms and not headers:
-        console.fail(
+        terminal.fail(
             "say what to change: --callback-url, --events, --channels, --without-fields, --dialect, --max-concurrency, "
             "--rate-per-second, --ordering, --retry-schedule, --header, --signature, --auth or --client-certificate",
-            console.USAGE,
+            terminal.USAGE,
         )
 
     check_moving(callback_url, move_from, move_waiting=move_waiting)
@@ -219,12 +219,12 @@ def update(
             left = await moving.left(callback_url)
             return changed, "", [*warnings, left] if left else warnings
 
-    changed, moved, warnings = console.run(work())
+    changed, moved, warnings = terminal.run(work())
     say(workspace, name, ("is changed" if is_changed(changed) else "was like that already") + moved)
     if signature and (key := subscriptions.public_key(found(changed, name))):
-        console.out.print(f"its public key: {key}", markup=False)
+        terminal.out.print(f"its public key: {key}", markup=False)
     for warning in warnings:
-        console.err.print(warning, markup=False)
+        terminal.err.print(warning, markup=False)
 
 
 async def _look_up(settings: Settings, callback_url: str | None, of_token: str | None) -> list[str]:

@@ -5,8 +5,9 @@ from typing import Any
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.subscription import Subscription
 from dispatcher.store.subscriptions import found
-from tasks import console, wiring
-from tasks.commands.ping import answered, ping_url
+from tasks import terminal, wiring
+from tasks.actions.ping import ping_url
+from tasks.commands.ping import answered
 from tasks.commands.subscription import Json, Name, WorkspaceName
 
 
@@ -15,7 +16,7 @@ def ping(workspace: WorkspaceName, name: Name, as_json: Json = False) -> None:
 
     It is sent as by `dispatcher workspace ping`. Exit code 1 if the answer is not 2xx.
     """
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> dict[str, Any]:
         async with wiring.store(settings) as store:
@@ -29,4 +30,4 @@ def ping(workspace: WorkspaceName, name: Name, as_json: Json = False) -> None:
             subscription = one.name if isinstance(one, Subscription) else ""
             return await ping_url(settings, known, now_ms, one.callback_url, subscription)
 
-    answered(console.run(work()), as_json)
+    answered(terminal.run(work()), as_json)

@@ -22,7 +22,7 @@ from dispatcher.rules.authorization import (
     check_kind,
 )
 from dispatcher.rules.subscription import SIGNATURES, check_signature
-from tasks import console
+from tasks import terminal
 
 SERVER_OPTIONS = "--auth-token-url, --auth-scope and --auth-audience go with --auth oauth2"
 ENVIRONMENT = "SUBSCRIPTION_AUTH_SECRET"
@@ -96,15 +96,15 @@ def proof(settings: Settings, signature: str | None, given: GivenAuth) -> dict[s
         check_kind(given.kind)
     kind, server = given.kind, TokenServer(given.token_url or "", given.scope or "", given.audience or "")
     if kind != OAUTH2 and (given.token_url, given.scope, given.audience) != (None, None, None):
-        console.fail(SERVER_OPTIONS, console.USAGE)
+        terminal.fail(SERVER_OPTIONS, terminal.USAGE)
     if kind is None:
         if given.user is not None or given.secret is not None:
-            console.fail("--auth-user and --auth-secret go with --auth", console.USAGE)
+            terminal.fail("--auth-user and --auth-secret go with --auth", terminal.USAGE)
         return found
     if kind in (BASIC, OAUTH2) and not given.user:
-        console.fail(f"--auth {kind} needs --auth-user", console.USAGE)
+        terminal.fail(f"--auth {kind} needs --auth-user", terminal.USAGE)
     if kind == OAUTH2 and not server.url:
-        console.fail(f"--auth {kind} needs --auth-token-url", console.USAGE)
+        terminal.fail(f"--auth {kind} needs --auth-token-url", terminal.USAGE)
     secret = "" if kind == NONE else _secret(kind, given.secret)
     auth = authorization(kind, given.user or "", secret, server, allow_http=settings.allow_http)
     found["auth"] = auth or NONE
@@ -125,5 +125,5 @@ def _secret(auth: str, given: str | None) -> str:
         return known
     if not sys.stdin.isatty():
         what = f"--auth {auth} needs its secret: set {ENVIRONMENT}, or --auth-secret - reads standard input"
-        console.fail(what, console.USAGE)
+        terminal.fail(what, terminal.USAGE)
     return getpass(TYPED[auth], sys.stderr)

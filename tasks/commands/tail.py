@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -12,12 +13,12 @@ from dispatcher.errors import NotFound, visible
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import DEFAULT
-from dispatcher.store.connection import translated
 from dispatcher.store.format import require_format
-from dispatcher.store.keys import keys_of
-from dispatcher.worker.tail import WATCH_SECONDS
-from tasks import console, tables, wiring
+from tasks import tables, terminal, watching, wiring
 from tasks.actions import endpoints
+
+WAIT_SECONDS = 3.0
+"""After so long it is said that some worker does not publish yet: they send heartbeats each second."""
 
 
 def tail(
@@ -33,7 +34,7 @@ def tail(
 ) -> None:
     """Watch the attempts of all workers live, until Ctrl-C.
 
-    Workers publish their attempts only while a `tail` runs.
+    Workers publish their attempts only while a `tail` runs: it says when all of them do, a second or two after its start.
 
     Examples:
 
@@ -41,12 +42,12 @@ def tail(
 
       dispatcher tail --workspace acme --json
     """
-    settings = console.settings()
+    settings = terminal.settings()
     if endpoint:
         endpoint = parse_callback_url(endpoint, allow_http=True).origin
     filters = {"workspace": workspace, "endpoint": endpoint, "messageId": message}
     wanted = {name: value for name, value in filters.items() if value is not None}
-    console.run(_tail(settings, wanted, failed, as_json))
+    terminal.run(_tail(settings, wanted, failed, as_json))
 
 
 async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_json: bool) -> None:
@@ -54,10 +55,41 @@ async def _tail(settings: Settings, wanted: dict[str, str], failed: bool, as_jso
         if "workspace" in wanted:
             await store.workspaces.require(wanted["workspace"])
         if "endpoint" in wanted:
-            console.note(await _unknown_endpoint(store, wanted.get("workspace"), wanted["endpoint"]))
-        key = keys_of(settings.key_prefix, settings.partitions)[0].tail  # there all workers look, and publish
-        async for attempt in _watched(store, key, wiring.redis_url(settings)):
-            _show(attempt, wanted, failed, as_json)
+            terminal.note(await _unknown_endpoint(store, wanted.get("workspace"), wanted["endpoint"]))
+        async with aclosing(watching.watch(settings, store)) as found:
+            await _follow(found, store, lambda attempt: _show(attempt, wanted, failed, as_json))
+
+
+async def _follow(
+    found: AsyncIterator[watching.Heard], store: wiring.Store, show: Callable[[dict[str, Any]], None]
+) -> None:
+    """Shows attempts as workers publish them.
+
+    Raises OtherFormat once this Redis is not the whole installation any more: attempts are published elsewhere then.
+    """
+    was_live, has_waited, began, look_at = False, False, time.monotonic(), 0.0
+    noted = ""
+    async for heard in found:
+        now = time.monotonic()
+        if store.partitions == 1 and now >= look_at:
+            require_format(await store.installation.format(), archives=store.archive is not None)
+            look_at = now + 1
+        if heard.is_live and not was_live:
+            terminal.err.print("watching attempts; Ctrl-C ends it")
+        elif was_live and not heard.is_live:
+            terminal.err.print("this command was held up: attempts of that time are missing")
+            began, has_waited = now, False
+        elif not has_waited and not heard.is_live and now - began > WAIT_SECONDS:
+            terminal.err.print("waiting until all workers publish their attempts (`dispatcher check`)")
+            has_waited = True
+        was_live = heard.is_live
+        if (
+            heard.problem and heard.problem != noted
+        ):  # each once in a row: anybody can publish as much as they like
+            terminal.note(f"something else than attempts was published, and is left out: {heard.problem}")
+            noted = heard.problem
+        for attempt in heard.attempts:
+            show(cast("dict[str, Any]", attempt))
 
 
 async def _unknown_endpoint(store: wiring.Store, workspace: str | None, origin: str) -> str:
@@ -72,29 +104,6 @@ async def _unknown_endpoint(store: wiring.Store, workspace: str | None, origin: 
     return ""
 
 
-async def _watched(store: wiring.Store, key: str, url: str) -> AsyncIterator[dict[str, Any]]:
-    """Yields attempts as workers publish them; renews the key that tells workers to publish.
-
-    Raises OtherFormat once this Redis is not the whole installation any more: attempts are published elsewhere then.
-    """
-    client: Any = store.client
-    with translated(url):
-        async with client.pubsub() as channel:
-            await channel.subscribe(key)
-            renew_at = 0.0
-            while True:
-                if time.monotonic() >= renew_at:
-                    await client.set(key, 1, ex=WATCH_SECONDS)
-                    if store.partitions == 1:
-                        require_format(await store.installation.format(), archives=store.archive is not None)
-                    if not renew_at:
-                        console.err.print("watching attempts; Ctrl-C ends it")
-                    renew_at = time.monotonic() + 1
-                said = await channel.get_message(ignore_subscribe_messages=True, timeout=1.0)
-                for attempt in json.loads(said["data"]) if said else ():
-                    yield attempt
-
-
 def _show(attempt: dict[str, Any], wanted: dict[str, str], failed: bool, as_json: bool) -> None:
     if any(attempt[name] != value for name, value in wanted.items()):
         return
@@ -104,8 +113,8 @@ def _show(attempt: dict[str, Any], wanted: dict[str, str], failed: bool, as_json
         print(json.dumps(attempt), flush=True)  # noqa: T201  one line, for programs
         return
     style = "" if attempt["outcome"] == "delivered" else "yellow"
-    for line in _lines(attempt, console.columns_of_terminal()):
-        console.print_line(visible(line), style)
+    for line in _lines(attempt, terminal.columns_of_terminal()):
+        terminal.print_line(visible(line), style)
 
 
 def _owner(attempt: dict[str, Any]) -> str:

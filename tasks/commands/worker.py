@@ -6,7 +6,7 @@ from importlib import import_module
 import typer
 from click import Abort, ClickException
 
-from tasks import celery_options, console, interrupt
+from tasks import celery_options, interrupt, terminal
 
 
 def worker(context: typer.Context) -> None:
@@ -19,9 +19,9 @@ def worker(context: typer.Context) -> None:
     Of Celery's options --hostname, --pidfile, --uid, --gid and --umask are useful; those that have no effect here are refused with
     the setting to use instead.
     """
-    console.service_settings()  # an invalid one ends the command with one line
+    terminal.service_settings()  # an invalid one ends the command with one line
     if problem := celery_options.problem(context.args):
-        console.fail(problem, console.USAGE)
+        terminal.fail(problem, terminal.USAGE)
     interrupt.end_at_once()  # until Celery has handlers of its own
     celery = import_module("celery.bin.celery").celery  # no other command needs it
     node = () if _names_node(context.args) else (f"--hostname=dispatcher-{os.getpid()}@%h",)
@@ -30,7 +30,7 @@ def worker(context: typer.Context) -> None:
             ["-A", "tasks", "--quiet", "worker", *node, *context.args], "dispatcher", standalone_mode=False
         )
     except ClickException as error:  # an unknown option of Celery's, or an invalid value
-        console.fail(" ".join(error.format_message().split()), console.USAGE)
+        terminal.fail(" ".join(error.format_message().split()), terminal.USAGE)
     except Abort:
         code = interrupt.CODE
     raise typer.Exit(code or 0)

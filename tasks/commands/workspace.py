@@ -9,7 +9,7 @@ from dispatcher.model import iso
 from dispatcher.rules.addresses import without_query
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import described, difference
-from tasks import console, tables, wiring
+from tasks import tables, terminal, wiring
 
 Id = Annotated[str, typer.Argument(help="The workspace's name.", metavar="ID", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -37,7 +37,7 @@ def rotate_secret(
     as_json: Json = False,
 ) -> None:
     """Give a workspace a new secret; the old one goes on signing for a grace period."""
-    settings = console.settings()
+    settings = terminal.settings()
     grace = settings.secret_grace_seconds if grace_seconds is None else grace_seconds
 
     async def work() -> Workspace:
@@ -50,7 +50,7 @@ def rotate_secret(
             return rotated
 
     show_secret(
-        console.run(work()),
+        terminal.run(work()),
         f"has a new signing secret (the old one signs for {tables.duration(grace)} more)",
         as_json,
     )
@@ -58,9 +58,9 @@ def rotate_secret(
 
 def rotate_encryption() -> None:
     """Re-encrypt all secrets with the newest of DISPATCHER_SECRET_KEYS."""
-    settings = console.settings()
+    settings = terminal.settings()
     if not settings.secret_keys:
-        console.fail("DISPATCHER_SECRET_KEYS is not set: there is no key to encrypt with", console.USAGE)
+        terminal.fail("DISPATCHER_SECRET_KEYS is not set: there is no key to encrypt with", terminal.USAGE)
 
     async def work() -> int:
         async with wiring.store(settings) as store:
@@ -68,22 +68,22 @@ def rotate_encryption() -> None:
             await store.audit.add("workspace.rotate_encryption", after={"workspaces": count})
             return count
 
-    console.out.print(
-        f"the secrets of {tables.counted(console.run(work()), 'workspace', 'workspaces')} are encrypted under the newest key"
+    terminal.out.print(
+        f"the secrets of {tables.counted(terminal.run(work()), 'workspace', 'workspaces')} are encrypted under the newest key"
     )
 
 
 def list_(as_json: Json = False) -> None:
     """List all workspaces."""
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> list[Workspace]:
         async with wiring.store(settings) as store:
             return await store.workspaces.all()
 
-    found = console.run(work())
+    found = terminal.run(work())
     if as_json:
-        console.print_json([_document(workspace) for workspace in found])
+        terminal.print_json([_document(workspace) for workspace in found])
         return
     rows = [
         (
@@ -96,30 +96,30 @@ def list_(as_json: Json = False) -> None:
         for w in found
     ]
     empty = "no workspaces yet; `dispatcher workspace add --help` shows how to make one"
-    console.print_table(("workspace", "dialect", "callback URL", "max concurrency", "created"), rows, empty)
+    terminal.print_table(("workspace", "dialect", "callback URL", "max concurrency", "created"), rows, empty)
     for one in found:
         if one.is_damaged:
-            console.note(f"workspace {one.id}: {one.problem}")
+            terminal.note(f"workspace {one.id}: {one.problem}")
 
 
 def show(workspace: Id, reveal: Reveal = False, as_json: Json = False) -> None:
     """Show a workspace, never its secrets."""
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> tuple[Workspace, dict[str, int]]:
         async with wiring.store(settings) as store:
             return await store.workspaces.require(workspace), await store.workspaces.waiting(workspace)
 
-    found, waiting = console.run(work())
+    found, waiting = terminal.run(work())
     document = _document(found, reveal=reveal) | {"waiting": sum(waiting.values())}
     if as_json:
-        console.print_json(document)
+        terminal.print_json(document)
         return
     headers = ", ".join(f"{name}: {value}" for name, value in document["headers"].items())
     secrets = ", ".join(_life(secret) for secret in document["secrets"])
     beside = ", ".join(document["subscriptions"]) or None
     shown = document | {"secrets": secrets, "headers": headers or None, "subscriptions": beside}
-    console.print_table(("field", "value"), list(shown.items()), "")
+    terminal.print_table(("field", "value"), list(shown.items()), "")
 
 
 def remove(
@@ -127,7 +127,7 @@ def remove(
     force: Annotated[bool, typer.Option("--force", help="End its waiting callbacks as failed.")] = False,
 ) -> None:
     """Remove a workspace that has no waiting callbacks."""
-    settings = console.settings()
+    settings = terminal.settings()
 
     async def work() -> int:
         async with wiring.store(settings) as store:
@@ -136,22 +136,22 @@ def remove(
             await store.audit.add("workspace.remove", workspace, described(before), {"ended": ended})
             return ended
 
-    waiting = console.run(work())
+    waiting = terminal.run(work())
     ended = (
         f"; {tables.counted(waiting, 'waiting callback ends', 'waiting callbacks end')} as failed (workspace_removed)"
         if waiting
         else ""
     )
-    console.out.print(f"workspace {workspace} is removed{ended}", markup=False)
+    terminal.out.print(f"workspace {workspace} is removed{ended}", markup=False)
 
 
 def show_secret(workspace: Workspace, what: str, as_json: bool) -> None:
     """Prints the newest secret: the only time it is shown."""
     secret = workspace.secrets[-1].text
     if as_json:
-        console.print_json({"workspace": workspace.id, "secret": secret})
+        terminal.print_json({"workspace": workspace.id, "secret": secret})
     else:
-        console.out.print(f"workspace {workspace.id} {what}, shown only now:\n{secret}", markup=False)
+        terminal.out.print(f"workspace {workspace.id} {what}, shown only now:\n{secret}", markup=False)
 
 
 def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dispatcher.rules.dialects import dialects
 from dispatcher.rules.subscription import ORDERINGS
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import parse_headers
-from tasks import console, wiring
+from tasks import terminal, wiring
 from tasks.actions import endpoints, workspaces
 from tasks.actions.workspaces import Moved, Wanted
 from tasks.commands.look_up import look_up
@@ -91,9 +91,9 @@ def add(
 
       dispatcher workspace add bluefin --dialect sendexa --callback-url https://api.bluefin.example/sms --max-concurrency 5
     """
-    settings = console.settings()
+    settings = terminal.settings()
     if callback_url == "":
-        console.fail("--callback-url is empty: leave it out for a workspace without one", console.USAGE)
+        terminal.fail("--callback-url is empty: leave it out for a workspace without one", terminal.USAGE)
     headers = parse_headers(header or [])
     wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers, width)
 
@@ -102,11 +102,11 @@ def add(
             warning = "" if no_check else await _look_up(settings, callback_url)
             return await workspaces.add(store, workspace, dialect, wanted, secret), warning
 
-    made, warning = console.run(work())
+    made, warning = terminal.run(work())
     show_secret(made, "is made; its signing secret", as_json)
     _warn(warning)
     if not callback_url:
-        console.err.print("it has no callback URL: only status changes that carry one cause callbacks")
+        terminal.err.print("it has no callback URL: only status changes that carry one cause callbacks")
 
 
 def update(
@@ -127,21 +127,21 @@ def update(
 
     A callback URL is checked as by `workspace add`. A header without a value ('Name:') is removed.
     """
-    settings = console.settings()
+    settings = terminal.settings()
     headers = parse_headers(header or [])
     wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers, width)
     if not wanted:
         options = "--callback-url, --max-concurrency, --rate-per-second, --ordering, --width or --header"
-        console.fail(f"say what to change: {options}", console.USAGE)
+        terminal.fail(f"say what to change: {options}", terminal.USAGE)
     check_moving(callback_url, move_from, move_waiting=move_waiting)
-    changed, moved, warning = console.run(
+    changed, moved, warning = terminal.run(
         _update(settings, workspace, wanted, move_waiting, move_from, no_check)
     )
     done = "is changed" if changed else "was like that already"
-    console.out.print(f"workspace {workspace} {done}{also(moved)}", markup=False)
+    terminal.out.print(f"workspace {workspace} {done}{also(moved)}", markup=False)
     if changed and width is not None:
         spread = settings.partitioning.width(width)
-        console.out.print(
+        terminal.out.print(
             f"new messages are spread over {spread} partitions; those that have begun stay where they are"
         )
     _warn(warning)
@@ -172,7 +172,7 @@ async def _update(
                     filter(None, (warning, left_waiting(left, f"workspace update {workspace}", before, new)))
                 ),
             )
-        with console.err.status("reading what waits"):
+        with terminal.err.status("reading what waits"):
             waiting = await workspaces.waiting_in_order(store, workspace)
         return changed, await workspaces.move(store, workspace, before, waiting, shown), warning
 
@@ -184,4 +184,4 @@ async def _look_up(settings: Settings, url: str | None) -> str:
 
 def _warn(text: str) -> None:
     if text:
-        console.err.print(text, markup=False)
+        terminal.err.print(text, markup=False)

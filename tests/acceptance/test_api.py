@@ -23,7 +23,7 @@ from tests.acceptance.stack import CLI, Stack, Worker, free_port, running_stack,
 TEXT = (Path(__file__).parents[2] / "docs/status-api.md").read_text()
 EXAMPLES = re.findall(r"```sh\n(.*?)```\n+```json\n(.*?)```", TEXT, re.S)
 DAY = "2026-06-09"
-VARYING = ("requestId", "createdAt", "lastAttemptAt", "endedAt", "callbackLatencyMsP95")
+VARYING = ("requestId", "expiresAt", "createdAt", "lastAttemptAt", "endedAt", "callbackLatencyMsP95")
 EXAMPLES_PER_OPERATION = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 WORKSPACES = {"acme": "zeckta", "bluefin": "sendexa", "corvo": "namirial", "delta": "qlara"}
 
@@ -54,6 +54,7 @@ def api(stack: Stack) -> Iterator[dict[str, str]]:
     start = [*CLI, "api", "--port", str(port)]
     make_users(stack.redis)
     often = {"DISPATCHER_WEBHOOK_CHANGES_PER_MINUTE": "10000"}  # as often as schemathesis likes
+    often |= {"DISPATCHER_CONSOLE_URL": "https://callbacks.example.com"}
     as_api = stack.environment | often | {"DISPATCHER_REDIS_URL": url_as(stack, "api")}
     server = Worker(stack, start, as_api, stack.folder / "api.log")
     wait_until(lambda: is_up(environment["API"]) or server.process.poll() is not None, what="API up")
@@ -79,7 +80,7 @@ def masked(value: Any) -> Any:
             }
         case list():
             return [masked(inner) for inner in value]
-        case str() if re.fullmatch("wh-[0-9a-f]{8}|a9b.|[0-9a-f-]{36}", value):
+        case str() if re.fullmatch("wh-[0-9a-f]{8}|a9b.|[0-9a-f-]{36}|.*[?]link=.*", value):
             return "…"
     return value
 
@@ -138,7 +139,7 @@ def headers_of(path: str, api: dict[str, str]) -> dict[str, str]:
         return {"Authorization": f"Bearer {api['ZECKTA_KEY']}"}
     if path.startswith("/v1/sms"):
         return {"Authorization": "Basic " + base64.b64encode(api["SENDEXA_KEY"].encode()).decode()}
-    if path.startswith("/v1/status-changes"):
+    if path.startswith(("/v1/status-changes", "/v1/portal-links")):
         return {"Authorization": f"Bearer {api['PRODUCER_KEY']}"}
     return {"X-Api-Key": api["NAMIRIAL_KEY" if path.startswith("/api") else "QLARA_KEY"]}
 

@@ -56,7 +56,9 @@ def wait_retired(stack: Stack, *ids: str) -> None:
 
     wait_until(lambda: not left(), what="a Redis that has retired them")
     assert stack.redis.keys("dispatcher:fingerprint:*")
-    assert 0 == stack.redis.xlen("dispatcher:ended")
+    wait_until(
+        lambda: stack.redis.xlen("dispatcher:ended") == 0, what="nothing noted for the archive any more"
+    )
 
 
 def test_what_redis_has_forgotten(archived: Stack) -> None:
@@ -145,6 +147,7 @@ def test_an_archive_that_is_away(stack: Stack) -> None:
     assert "5 ended callbacks and" in " ".join(said.stdout.split())
     folder.mkdir()
     wait_until(lambda: stack.redis.xlen("dispatcher:ended") == 0, 60, "an empty backlog")
+    wait_until(lambda: worker.lines("archive.back"), what="a line in the log")
     assert 1 == len(worker.lines("archive.away"))
     assert 1 == len(worker.lines("archive.back"))
     assert sorted(ids) == sorted(

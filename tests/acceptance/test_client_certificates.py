@@ -162,10 +162,10 @@ def test_its_end_is_told(stack: Stack, clients: ClientAuthority, receiver: Recei
 def test_one_that_has_ended(stack: Stack, clients: ClientAuthority, receiver: Receiver) -> None:
     """Its callbacks fail as `auth`, with the reason; with a new one they go out."""
     stack.add_workspace(url=f"{receiver.url}/hooks")
-    short = clients.issue(days=8 / 86_400)
+    short = clients.issue(days=25 / 86_400)
     assert stack.cli("subscription", "update", "acme", "default", *files(stack, short)).returncode == 0
     stack.start_worker(DISPATCHER_MAX_ATTEMPTS="20", DISPATCHER_BREAKER_FAILURES="100").wait_ready()
-    wait_until(lambda: stack.cli("subscription", "ping", "acme", "default").returncode == 1, what="it ends")
+    wait_until(lambda: stack.cli("subscription", "ping", "acme", "default").returncode == 1, 60, "it ends")
     [event] = stack.enqueue(1)
     wait_until(lambda: stack.event(event)["attempts"], what="an attempt")
     assert stack.event(event)["attempts"][-1]["error"] == "auth"

@@ -20,7 +20,7 @@ def run(*args: str, stdin: str = "", **environment: str) -> "subprocess.Complete
     """A command without any Redis."""
     env = os.environ | {"DISPATCHER_REDIS_URL": "redis://user:hush@127.0.0.1:1/0"} | environment
     return subprocess.run(
-        [*CLI, *args], env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False
+        [*CLI, *args], env=env, input=stdin, capture_output=True, text=True, timeout=180, check=False
     )
 
 
@@ -54,7 +54,7 @@ STARTS = [
 def test_a_wrong_url_is_one_line_for_whatever_starts(command: list[str]) -> None:
     """A password that is not percent-encoded ends each of our programs with one line, which has no part of it."""
     env = os.environ | {"DISPATCHER_REDIS_URL": "redis://user:hush/hush@127.0.0.1:1/0"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
     assert (True, 1, "") == (done.returncode > 0, len(done.stderr.splitlines()), done.stdout)
     assert "DISPATCHER_REDIS_URL: is no URL; write user name and password percent-encoded" in done.stderr
     assert "hush" not in done.stderr
@@ -214,7 +214,7 @@ def test_demo(tmp_path: Path) -> None:
     (named,) = re.findall(r"lines of (\S+) are on the queue", done.stdout)
     assert Path(named).is_file()
     assert [] == list(tmp_path.iterdir())
-    assert [] == _processes_in(tmp_path)
+    assert [] == processes_in(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -223,14 +223,14 @@ def test_demo_interrupted(tmp_path: Path, number: int) -> None:
     env = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with (tmp_path / "out").open("w+b") as out:
         process = subprocess.Popen([*CLI, "demo"], env=env, stdout=out, stderr=out)
-        wait_until(lambda: b"MESSAGE_" in (tmp_path / "out").read_bytes())
+        wait_until(lambda: b"MESSAGE_" in (tmp_path / "out").read_bytes(), 120)
         process.send_signal(number)
         assert 130 == process.wait(30)
     assert ["out"] == [path.name for path in tmp_path.iterdir()]
-    wait_until(lambda: not _processes_in(tmp_path))
+    wait_until(lambda: not processes_in(tmp_path))
 
 
-def _processes_in(folder: Path) -> list[str]:
+def processes_in(folder: Path) -> list[str]:
     """Command lines of processes that mention a folder or work in it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -352,11 +352,11 @@ def test_demo_whose_reader_has_enough(tmp_path: Path) -> None:
         env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert (1, "") == (len(done.stdout.splitlines()), done.stderr)
     assert [] == list(tmp_path.iterdir())
-    assert [] == _processes_in(tmp_path)
+    assert [] == processes_in(tmp_path)
 
 
 def test_what_is_not_accepted_yet(stack: Stack) -> None:

@@ -61,8 +61,9 @@ def test_retry_many(stack: Stack) -> None:
     first = stack.add_workspace("many")
     event_ids = paused(stack, "many", 8)
     second = f"{stack.listen()}/hooks"
-    stack.enqueue(1, first=50, workspace="many", callbackUrl=second)
+    ended = stack.enqueue(1, first=50, workspace="many", callbackUrl=second)
     wait_until(lambda: len(stack.cli_json("endpoint", "list", "--workspace", "many")) == 2)
+    assert {"failed": 1} == stack.wait_ended(ended, "many")
     stack.cli("endpoint", "stop", "many", second)
     held = stack.enqueue(1, first=51, workspace="many", callbackUrl=second)
     wait_until(lambda: stack.cli_json("endpoint", "show", "many", second)["waiting"] == 1)

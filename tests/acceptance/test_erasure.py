@@ -21,6 +21,7 @@ def archived(request: pytest.FixtureRequest, stack: Stack) -> Stack:
         with psycopg.connect(url, autocommit=True) as connection:  # what was erased before would not go there
             connection.execute("DROP SCHEMA IF EXISTS dispatcher CASCADE")
     with_archive(stack, url)
+    assert 0 == stack.cli("archive", "migrate").returncode
 
     async def answer(request: web.Request, _: int) -> web.Response:
         event = str(request.headers)

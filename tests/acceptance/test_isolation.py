@@ -135,7 +135,7 @@ def test_no_number_of_names_takes_all_slots(stack: Stack) -> None:
         stack.enqueue(2, first=100 + 2 * number, workspace="evil", callbackUrl=hangs)
     wait_until(lambda: stack.redis.xlen("dispatcher:events") == 0)
     for first in range(1000, 1005):
-        assert {"delivered": 1} == stack.wait_ended(stack.enqueue(1, first=first), seconds=4)
+        assert {"delivered": 1} == stack.wait_ended(stack.enqueue(1, first=first), seconds=15)
     hanging.set()
 
 

@@ -20,7 +20,7 @@ UVICORN = (sys.executable, "-m", "uvicorn", "tasks.asgi:app")
 def answers(port: int) -> int:
     """The status that a wrong path gets; 0 while nobody listens."""
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/nothing?a=1", timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/nothing?a=1", timeout=30)
     except urllib.error.HTTPError as error:
         return error.code
     except OSError:

@@ -16,7 +16,7 @@ DOCUMENTED = set(re.findall(r"^\| `(dispatcher_\w+)`", DOCUMENT, re.M))
 
 def scrape(port: int) -> dict[str, float]:
     """Samples by name and labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return {
         sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value

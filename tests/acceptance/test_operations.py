@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import subprocess
-import time
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -110,9 +110,10 @@ def test_ping(stack: Stack) -> None:
 
 
 def test_tail(stack: Stack) -> None:
-    """Attempts are seen as they are made, and only those asked for."""
+    """Attempts are seen as they are made, and only those asked for: all once it says that it watches."""
     stack.add_workspace()
-    stack.start_worker().wait_ready()
+    stack.start_worker(DISPATCHER_WAKE_SECONDS="2").wait_ready()
+    stack.wait_ended(stack.enqueue(1, first=1))
     with subprocess.Popen(
         [*CLI, "tail", "--json", "--workspace", "acme"],
         cwd=stack.folder,
@@ -123,10 +124,12 @@ def test_tail(stack: Stack) -> None:
     ) as tail:
         assert tail.stdout
         assert tail.stderr
-        assert "watching" in tail.stderr.readline()
-        time.sleep(0.6)  # the worker finds out at its next wake
+        late = Timer(60, tail.kill)
+        late.start()
+        assert any("watching" in line for line in tail.stderr)
         (event_id,) = stack.enqueue(1)
         attempt = json.loads(tail.stdout.readline())
+        late.cancel()
         tail.terminate()
     assert (event_id, "delivered", 200, 1) == tuple(
         attempt[name] for name in ("eventId", "outcome", "httpStatus", "attempt")

@@ -3,6 +3,7 @@
 import json
 import shlex
 import time
+from urllib.parse import urlencode
 
 import pytest
 import redis
@@ -12,6 +13,7 @@ from dispatcher import Dispatcher
 from tests.acceptance.redis_users import LINES, denied, make_users, url_as
 from tests.acceptance.stack import CLI, Stack, Worker, change, free_port, wait_until
 from tests.acceptance.test_metrics import scrape
+from tests.console.world import ask, console, get, key_for, session
 
 SECRETS = (
     "HGETALL dispatcher:workspace:acme",
@@ -58,6 +60,12 @@ REFUSED = {
         "GET dispatcher:status:acme:m1",
         "HGETALL dispatcher:api-key:a",
         "XADD dispatcher:events * event x",
+    ),
+    "console": (
+        *SECRETS[3:],
+        "LPUSH dispatcher:celery:dispatcher x",
+        "SUBSCRIBE other-application",
+        "PUBLISH dispatcher:tail x",
     ),
 }
 LOOKS = {
@@ -126,6 +134,71 @@ def test_a_worker_may_disable_a_subscription(users: Stack) -> None:
     wait_until(lambda: worker.lines("subscription.disabled"), what="the subscription is disabled")
     wait_until(lambda: worker.lines("audit"), what="the trail")
     assert users.cli_json("subscription", "show", "acme", "default")["state"] == "disabled"
+    assert set() == denied(users.redis) - LOOKS
+
+
+def test_the_console_may_do_what_its_pages_do(users: Stack) -> None:
+    """Its user may look at every page, watch attempts, and do what an admin can do; it is refused nothing."""
+
+    async def answer(_request: web.Request, _number: int) -> web.Response:
+        return web.Response(status=410)
+
+    users.answer = answer
+    start_worker(users)
+    failed = users.enqueue(3)
+    assert users.wait_ended(failed) == {"failed": 3}
+    users.redis.xadd("dispatcher:events", {"event": b"no JSON"})
+    wait_until(lambda: users.cli_json("rejected", "list"), what="the rejected entry")
+    endpoint = users.cli_json("endpoint", "list")[0]["endpoint"]
+    of, one = {"workspace": "acme", "subscription": "default"}, {"workspace": "acme", "id": failed[0]}
+    key = key_for(users, "admin")
+    with console(users, DISPATCHER_REDIS_URL=url_as(users, "console")) as found:
+        cookie = session(found.url, key)
+        looked = {
+            path: get(found.url + path, Cookie=cookie)[0]
+            for path in (
+                *(
+                    "/",
+                    "/endpoints",
+                    "/callbacks?state=failed",
+                    "/callbacks?state=waiting",
+                    "/live",
+                    "/rejected",
+                ),
+                *(
+                    "/workspaces",
+                    "/workspace?id=acme",
+                    "/signature",
+                    "/work",
+                    "/log",
+                    "/account",
+                    "/search?q=m0",
+                ),
+                *(
+                    f"/callback?{urlencode(one)}",
+                    f"/endpoint?{urlencode({'owner': 'acme', 'url': endpoint})}",
+                ),
+            )
+        }
+        assert {200, 303} == set(looked.values()), looked  # the search goes to what it finds
+        done = {
+            path: ask("POST", found.url + path, form, Cookie=cookie)[0]
+            for path, form in (
+                ("/callback/replay", one),
+                ("/callback/cancel", one),
+                ("/callbacks/replay", {"state": "failed", "workspace": "acme"}),
+                ("/endpoint/stop", {"owner": "acme", "url": endpoint}),
+                ("/endpoint/resume", {"owner": "acme", "url": endpoint}),
+                ("/endpoint/retry", {"owner": "acme", "url": endpoint}),
+                ("/endpoint/ping", {"owner": "acme", "url": endpoint}),
+                ("/subscription/pause", of),
+                ("/subscription/resume", of),
+                ("/subscription/rotate", of),
+                ("/subscription/ping", of),
+                ("/logout", {"everywhere": "1"}),
+            )
+        }
+    assert {200, 303} == set(done.values()), done
     assert set() == denied(users.redis) - LOOKS
 
 

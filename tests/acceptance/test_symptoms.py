@@ -330,13 +330,13 @@ def test_about_to_expire(stand: Stack, chapter: Chapter) -> None:
     """What expires first is listed first; what has expired is sent when it is replayed."""
     stand.answer = answering(404)
     add(stand, "expiry")
-    old = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 172_800 + 5))
     stand.wait_ended(stand.enqueue(workspace="expiry"), "expiry")
     stop(stand, "expiry")
+    old = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 172_800 + 15))
     (event_id,) = stand.enqueue(first=1, workspace="expiry", timestamp=old)
     wait_until(lambda: stand.state(event_id, "expiry") == "pending")
     assert event_id in chapter.run("dispatcher event list --state waiting", stand).splitlines()[1]
-    assert {"expired": 1} == stand.wait_ended([event_id], "expiry")
+    assert {"expired": 1} == stand.wait_ended([event_id], "expiry", 60)
     stop(stand, "expiry", resume=True)
     stand.answer = answering(200)
     chapter.run("dispatcher event replay", stand, acme="expiry")

@@ -57,7 +57,7 @@ def test_a_thousand_partitions(divided: Stack) -> None:
     taken = COUNT // 2
     wait_until(
         lambda: (now := leases(divided)) and None not in now and len(set(before) - set(now)) == taken,
-        12,
+        60,
         "the other leads all",
     )
     deliver(divided, 100)

@@ -130,8 +130,8 @@ def test_retries(stack: Stack) -> None:
 def test_expiry(stack: Stack) -> None:
     """A callback whose time is over ends `expired`, and is not posted after that."""
     stack.add_workspace(url=stack.refusing_url())
-    stack.start_worker(DISPATCHER_BACKOFF_BASE_SECONDS="0.8", DISPATCHER_BACKOFF_FACTOR="1").wait_ready()
-    (event_id,) = stack.enqueue(ttlSeconds=3)  # its timestamp has whole seconds: 2 to 3 are left
+    stack.start_worker(DISPATCHER_BACKOFF_BASE_SECONDS="1.8", DISPATCHER_BACKOFF_FACTOR="1").wait_ready()
+    (event_id,) = stack.enqueue(ttlSeconds=6)  # its timestamp has whole seconds: 5 to 6 are left
     assert {"expired": 1} == stack.wait_ended([event_id])
     event = stack.event(event_id)
     assert {"connect"} == {attempt["error"] for attempt in event["attempts"]}

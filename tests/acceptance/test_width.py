@@ -24,6 +24,7 @@ GROUPS = sorted({path.rpartition(" ")[0] for path in COMMANDS})
 SERVICES = {
     "worker": "ready.",
     "api --port 0": "",
+    "console --port 0 --link": "",
     "exporter --port 0": "metrics at",
     f"listen --workspace {LONG} --port 0": "listening on",
     "tail": "watching",
@@ -76,6 +77,12 @@ RUNS = {
     "producer-key add": ["producer-key add billing-and-reconciliation-service"],
     "producer-key list": ["producer-key list"],
     "producer-key revoke": ["producer-key revoke key_nosuchkey"],
+    "console-key add": [
+        "console-key add jane-of-the-night-shift --role operator",
+        "console-key add jane --role boss",
+    ],
+    "console-key list": ["console-key list"],
+    "console-key revoke": ["console-key revoke key_nosuchkey"],
     "event show": [f"event show {EVENT} --workspace {LONG}", f"event show {EVENT}-none --workspace {LONG}"],
     "event list": [
         f"event list --message {MESSAGE}",
@@ -249,12 +256,12 @@ def test_service(stand: Stack, args: str) -> None:
     """What runs until Ctrl-C fits too, and ends by it with exit code 130."""
     terminal = Terminal(stand, *args.split())
     wait_until(lambda: SERVICES[args] in terminal.text.replace("\n", " "), what=args)
-    if args.startswith("api"):
-        wait_until(lambda: "running on" in terminal.text, what="the API")
+    if args.startswith(("api", "console")):
+        wait_until(lambda: "running on" in terminal.text, what=f"the server of {args}")
     terminal.process.send_signal(signal.SIGINT)
     assert 130 == terminal.wait()
     assert "Traceback" not in terminal.text
-    if args.split()[0] not in ("worker", "api"):  # their output is log lines
+    if args.split()[0] not in ("worker", "api", "console"):  # their output is log lines
         check(terminal)
 
 

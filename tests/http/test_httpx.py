@@ -14,7 +14,7 @@ from dispatcher.sending.exceptions import Failed, exception_of
 from dispatcher.sending.failures import InternalError, NoAnswer
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.transport import CallbackTransport, http_client
-from tasks.commands.ping import ByHttpx
+from tasks.actions.ping import ByHttpx
 from tests.http.raw_server import Behaviour, Received, answer, answers, closes, hangs, serving
 from tests.http.test_sender import AGENT, NOW_MS, TLS, callback, workspace
 

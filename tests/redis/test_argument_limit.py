@@ -12,6 +12,7 @@ import pytest
 from dispatcher import Dispatcher
 from dispatcher.errors import NotLeader
 from dispatcher.rules.decide import Policy
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Delivered
 from dispatcher.store.arguments import OF_EACH_RECORD
 from dispatcher.store.callbacks import Callbacks, Place
@@ -25,6 +26,7 @@ from dispatcher.store.queue import CONSUMER, GROUP, Queue, QueueEntry
 from dispatcher.store.rejected import Rejected
 from dispatcher.store.replies import Hint, Settlement
 from dispatcher.store.stats import Stats
+from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.traces import Traces
 from dispatcher.worker.batch import Batch
@@ -35,7 +37,7 @@ from dispatcher.worker.slots import Slots
 from dispatcher.worker.tail import Tail
 from dispatcher.worker.turn import Turn, TurnParts
 from tests.redis.test_intake import KEYS, Reader, line
-from tests.world import TOKEN, World, callback
+from tests.world import START_MS, TOKEN, World, callback
 
 MANY = 5000
 IDS = [f"e{n}" for n in range(MANY)]
@@ -72,7 +74,7 @@ LISTS: dict[Callable[..., object], Use] = {
         TOKEN, [(id_, "invalid", "why", "acme", "e") for id_ in STREAM_IDS]
     ),
     Ledger.forwarded: lambda world: world.ledger.forwarded(TOKEN, STREAM_IDS),
-    Ledger.cancel: lambda world: world.ledger.cancel(ENDPOINT, IDS),
+    Ledger.cancel: lambda world: world.ledger.cancel(ENDPOINT, [*map(Waiting, IDS)]),
     Ledger.forget: lambda world: world.ledger.forget("acme", IDS),
     Ledger.erase: lambda world: world.ledger.erase("acme", IDS),
     Ledger.unlist: lambda world: world.ledger.unlist("acme", [(id_, "record", "") for id_ in IDS]),
@@ -82,9 +84,12 @@ LISTS: dict[Callable[..., object], Use] = {
     Traces.leave_queue: lambda world: traces(world).leave_queue(STREAM_IDS),
     Traces.remove: lambda world: traces(world).remove(IDS),
     Ledger.move: lambda world: world.ledger.move(
-        "acme", "https://a.example/", "https://b.example/", "acme https://b.example:443", IDS
+        "acme", "https://a.example/", "https://b.example/", "acme https://b.example:443", [*map(Waiting, IDS)]
     ),
     Ledger.requeue: lambda world: world.ledger.requeue(STREAM_IDS),
+    Stats.endpoint_days: lambda world: Stats(world.client, world.keys).endpoint_days(
+        [EndpointName("acme", f"https://{id_}.example:443") for id_ in IDS], START_MS
+    ),
     Ledger.retry: lambda world: world.ledger.retry(ENDPOINT, [(id_, 1.0) for id_ in IDS]),
     Ledger.mend: lambda world: world.ledger.mend(IDS),
     Rejected.remove: lambda world: world.rejected.remove(STREAM_IDS),
@@ -155,7 +160,7 @@ def test_ends_are_counted_over_all_parts(world: World) -> None:
     world.lead()
     for first in range(0, MANY, 250):
         world.accept(*(callback(id_, message=id_) for id_ in IDS[first : first + 250]))
-    assert world.run(world.ledger.cancel(ENDPOINT, IDS)) == MANY
+    assert world.run(world.ledger.cancel(ENDPOINT, [*map(Waiting, IDS)])) == MANY
     assert world.run(world.ledger.forget("acme", IDS)) == MANY
 
 

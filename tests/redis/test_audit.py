@@ -59,6 +59,15 @@ def test_listed_over_pages(world: World, audit: Audit, monkeypatch: pytest.Monke
     assert 10 == len(world.run(audit.latest(100)))
 
 
+def test_a_reader_may_stop_early(world: World, audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page looks at the latest changes alone, so that it costs as much however many there are."""
+    monkeypatch.setattr(module, "READ_AT_ONCE", 3)
+    for number in range(10):
+        world.run(audit.add(f"change.{number}", "acme" if number in (0, 5) else "other"))
+    assert ["change.5"] == [one.what for one in world.run(audit.latest(10, "acme", most=6))]
+    assert [] == world.run(audit.latest(10, "acme", most=3))
+
+
 def test_trail_is_bounded(world: World, audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest make room, in whole nodes of the stream."""
     monkeypatch.setattr(module, "KEPT", 100)

@@ -19,6 +19,7 @@ from dispatcher.store.message_record import lists_of
 from dispatcher.store.messages_to_archive import Leaving
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.script_text import NAMES, sha, source
+from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.wire import Wire
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
@@ -199,12 +200,14 @@ def expire(world: World) -> Operation:
 
 def cancel(world: World) -> Operation:
     world.accept(callback("e1"), callback("e2"), callback("e3", message="m2"))
-    return lambda: world.run(world.ledger.cancel(endpoint_id(A), ["e1", "e3"]))
+    return lambda: world.run(world.ledger.cancel(endpoint_id(A), [Waiting("e1"), Waiting("e3")]))
 
 
 def move(world: World) -> Operation:
     world.accept(callback("e1"), callback("e2"), callback("e3", message="m2"))
-    return lambda: world.run(world.ledger.move("acme", URL, OTHER_URL, C, ["e1", "e2", "e3"]))
+    return lambda: world.run(
+        world.ledger.move("acme", URL, OTHER_URL, C, [*map(Waiting, ("e1", "e2", "e3"))])
+    )
 
 
 def move_latest(world: World) -> Operation:

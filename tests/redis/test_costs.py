@@ -7,7 +7,8 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from dispatcher.model import Status, StatusChange
+from dispatcher.fast_decode import status_change
+from dispatcher.model import Status
 from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth
 from dispatcher.rules.render import RenderOptions, fan_out, render
@@ -131,8 +132,8 @@ def python_calls(work: Callable[[], object]) -> int:
 
 def test_python_calls_of_intake() -> None:
     """From an entry's bytes to the rendered callback."""
-    calls = python_calls(lambda: render(StatusChange.from_json(RAW), WORKSPACE, START_MS, RenderOptions()))
-    assert calls <= 44 * MARGIN
+    calls = python_calls(lambda: render(status_change(RAW), WORKSPACE, START_MS, RenderOptions()))
+    assert calls <= 43 * MARGIN
 
 
 class Answers:

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.store.keys import endpoint_id
 from tasks import wiring
 from tasks.actions import stats as of_stats
+from tasks.actions import workspaces
+from tasks.actions.workspaces import Wanted
 from tasks.redis_server import RedisServer
 from tests.divided import Installed, installed, two_servers
 from tests.redis.test_across import P, fill
@@ -68,3 +72,26 @@ def test_minutes_lie_in_hours(many: Installed) -> None:
             assert world.call("exists", world.keys.stats("hour", int(key.rpartition(b":")[2]) // 60))
             minutes += 1
     assert minutes
+
+
+def test_the_days_of_one_endpoint(many: Installed) -> None:
+    """Each day's counters of its workspace's partitions, without those of other endpoints; days without any are empty."""
+    name = EndpointName.parse("acme https://a.example:443")
+    home = many.worlds[many.partitioning.home("acme")]
+    many.do(workspaces.add, "acme", "zeckta", Wanted("https://a.example/hooks"), None)
+    today, id_ = many.now // 86_400_000, endpoint_id(name)
+    home.call("hset", home.keys.stats("day", today), mapping={f"{id_} delivered": 4, "other delivered": 9})
+    home.call("hset", home.keys.stats("day", today - 6), f"{id_} failed", 2)
+    days = many.do(lambda store: store.stats.endpoint_days([name], many.now))
+    assert 7 == len(days)
+    assert (4, 0, 2) == (days[-1]["delivered"], days[-1]["failed"], days[0]["failed"])
+    assert not any(sum(one.values()) for one in days[1:-1])
+
+
+def test_workspaces_of_a_page(many: Installed) -> None:
+    """Some workspaces, each from its home partition."""
+    for name in ("acme", "bluefin", "copper"):
+        many.do(workspaces.add, name, "zeckta", Wanted("https://a.example/hooks"), None)
+    found = many.do(lambda store: store.workspaces.some(["copper", "acme", "gone"]))
+    assert ["acme", "copper"] == sorted(one.id for one in found)
+    assert [] == many.do(lambda store: store.workspaces.some([]))

@@ -72,6 +72,15 @@ def test_a_workspace_whose_endpoint_is_damaged(world: World, value: str | bytes 
     world.call("flushall")
 
 
+@pytest.mark.parametrize("value", [*BY_HAND, None])
+def test_a_damaged_count_hides_nothing_that_waits(world: World, value: str | bytes | None) -> None:
+    """What is due at an endpoint is looked for unless its record says that nothing waits."""
+    world.accept(callback("e1"))
+    world.call(*(("hdel", RECORD, "waiting") if value is None else ("hset", RECORD, "waiting", value)))
+    [found] = world.run(world.endpoints.all())
+    assert found.oldest_due_ms is not None
+
+
 @pytest.mark.parametrize("unit", ["minute", "hour", "day"])
 @pytest.mark.parametrize("value", [*BY_HAND, None])
 def test_counter(world: World, unit: str, value: str | bytes | None) -> None:

@@ -856,11 +856,11 @@ def test_nobody_died_on_what_a_machine_without_memory_left(
         async with Leading(redis_url) as reader:
             tries: list[bytes] = []
 
-            def from_json(raw: bytes) -> None:
+            def decode(raw: bytes) -> None:
                 tries.append(raw)
                 raise MemoryError
 
-            monkeypatch.setattr(prepare.StatusChange, "from_json", from_json)
+            monkeypatch.setattr(prepare, "status_change", decode)
             await enqueue(reader, [line(1)])
             await until(lambda: _true(tries))
         async with connect_async(redis_url) as client:

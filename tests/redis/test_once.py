@@ -9,6 +9,7 @@ from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth, Failed
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Ended, Settled, Settlement, ToSettle
+from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.wire import Wire
 from tests.world import World, callback
 
@@ -188,7 +189,13 @@ def test_a_move_keeps_the_order_of_a_message(told: Told) -> None:
     told.accept(callback("e1"))
     told.claim()
     told.accept(callback("e2"), callback("other", message="m2"))
-    moved = ("acme", "https://a.example/hooks", "https://c.example/hooks", C, ["e1", "e2", "other"])
+    moved = (
+        "acme",
+        "https://a.example/hooks",
+        "https://c.example/hooks",
+        C,
+        [*map(Waiting, ("e1", "e2", "other"))],
+    )
     assert 1 == told.run(told.ledger.move(*moved))
     told.settle_all(Settlement("e1", 1, Retry(0), Attempt(told.now, 5, 500, "http_500"), EndpointHealth.DOWN))
     assert ["e1"] == [one.event_id for one in told.claim().callbacks]

@@ -8,6 +8,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.keys import endpoint_id
+from dispatcher.store.stored_callback import Waiting
 from tests.redis.test_subscriptions import CRM, OWN, Customer, change
 from tests.world import START_MS, World
 
@@ -73,7 +74,9 @@ def test_moved_replayed_and_named_again(world: World, customer: Customer, fields
     assert world.run(world.endpoints.next_url(endpoint)) == "https://a.example/hooks"
     body = kept(world, "e1").partition(b"\n")[2]
     new = EndpointName("acme", "https://new.example:443")
-    moving = world.ledger.move("acme", "https://a.example/hooks", "https://new.example/x", str(new), ["e1"])
+    moving = world.ledger.move(
+        "acme", "https://a.example/hooks", "https://new.example/x", str(new), [Waiting("e1")]
+    )
     assert world.run(moving) == 1
     world.call("hdel", world.keys.endpoint(endpoint_id(new)), "name")
     assert world.run(world.endpoints.restore(endpoint_id(new), "acme", "e1", START_MS))

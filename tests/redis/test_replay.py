@@ -16,9 +16,11 @@ from dispatcher.rules.outcomes import (
     Retry,
     State,
 )
+from dispatcher.store.callbacks import Passed
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Ended, Hint, Settlement, ToSettle
 from dispatcher.store.stats import Figures
+from dispatcher.store.stored_callback import Waiting
 from tests.world import START_MS, World, callback
 
 A = "acme https://a.example:443"
@@ -197,7 +199,8 @@ def test_waiting_is_listed(world: World) -> None:
 
     def waiting(*of: str) -> list[str]:
         async def read() -> list[str]:
-            return [event.event_id async for event in world.callbacks.waiting(*of)]
+            found = [one async for one in world.callbacks.waiting(*of)]
+            return [one.event_id for one in found if not isinstance(one, Passed)]
 
         return world.run(read())
 
@@ -213,7 +216,9 @@ B = "acme https://b.example:443"
 
 def move(world: World, *event_ids: str, to: str = B, from_url: str = "https://a.example/hooks") -> int:
     """How many were moved."""
-    return world.run(world.ledger.move("acme", from_url, "https://b.example/new", to, event_ids))
+    return world.run(
+        world.ledger.move("acme", from_url, "https://b.example/new", to, [Waiting(one) for one in event_ids])
+    )
 
 
 def test_move(world: World) -> None:
@@ -285,15 +290,41 @@ def test_move_within_an_endpoint(world: World) -> None:
     world.settle("e1", moved.claim)
 
 
+def cancel(world: World, *event_ids: str) -> int:
+    """How many were cancelled."""
+    return world.run(world.ledger.cancel(endpoint_id(A), [Waiting(one) for one in event_ids]))
+
+
+@pytest.mark.parametrize("does", ["cancel", "move"])
+def test_a_callback_that_was_replayed_since_it_was_chosen(world: World, does: str) -> None:
+    """What was chosen to be cancelled or moved, and ended and was replayed meanwhile, is left alone."""
+    world.accept(callback("e1"), callback("e2", message="m2"))
+    chosen = [Waiting(one, world.event(one).expires_ms) for one in ("e1", "e2")]
+    assert 1 == cancel(world, "e1")
+    world.now += 1
+    assert "replayed" == replay(world, "e1")
+
+    def act() -> int:
+        if does == "cancel":
+            return world.run(world.ledger.cancel(endpoint_id(A), chosen))
+        url = "https://b.example/new"
+        return world.run(world.ledger.move("acme", "https://a.example/hooks", url, B, chosen))
+
+    assert [1, 0] == [act(), act()] if does == "cancel" else 1 == act()
+    assert "https://a.example:443" == world.event("e1").endpoint
+    assert world.event("e1").state is State.PENDING
+    assert (State.FAILED if does == "cancel" else State.PENDING) is world.event("e2").state
+
+
 def test_cancel(world: World) -> None:
     """Waiting callbacks end as failed by the operator; what is in a worker's hands is left alone."""
     world.accept(*[callback(f"e{n}", message="m1") for n in range(3)], callback("x", message="m2"))
     (one,) = world.claim(count=1).callbacks
-    assert 3 == world.run(world.ledger.cancel(endpoint_id(A), ["e0", "e1", "e2", "x", "unknown"]))
+    assert 3 == cancel(world, "e0", "e1", "e2", "x", "unknown")
     assert {"e0", "e1", "e2", "x"} - {one.event_id} == set(listed(world, State.FAILED))
     event = world.event("e2")
     assert (True, State.FAILED) == (event.cancelled, event.state)
-    assert 0 == world.run(world.ledger.cancel(endpoint_id(A), ["e1", "x"])), "they have ended"
+    assert 0 == cancel(world, "e1", "x"), "they have ended"
     world.settle(one.event_id, one.claim)
     assert "replayed" == replay(world, "e2")
     assert ["e2"] == world.deliver_all()
@@ -406,3 +437,17 @@ def test_down_since(world: World) -> None:
     assert [False] == [endpoint.is_down for endpoint in world.run(world.endpoints.all())]
     world.now += DAY_MS
     world.deliver_all()
+
+
+def test_a_replay_of_an_end_that_was_followed_by_another(world: World) -> None:
+    """What two people chose at the same time goes out once: the second replay names an end that is no longer the last."""
+    end(world, Failed(), "e1")
+    chosen = world.event("e1").ended_ms or 0
+    world.now += 1000
+    assert "replayed" == replay(world, "e1", ended_ms=chosen)
+    assert "not_ended" == replay(world, "e1", ended_ms=chosen)
+    (one,) = world.claim().callbacks
+    world.settle("e1", one.claim, Delivered(), error=None)
+    assert "ended_again" == replay(world, "e1", ended_ms=chosen)
+    assert [] == world.claim().callbacks
+    assert "replayed" == replay(world, "e1", ended_ms=world.event("e1").ended_ms or 0)

@@ -22,8 +22,7 @@ from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.recorder import Recorder
 from tasks import wiring
 from tasks.actions import endpoints, event_pages, events, purge, replay, workspaces
-from tasks.actions.event_pages import of_message
-from tasks.actions.events import Filter
+from tasks.actions.events import Filter, of_message
 from tasks.actions.replay import How
 from tasks.actions.workspaces import Wanted
 from tests.command import command

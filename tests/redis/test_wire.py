@@ -141,6 +141,22 @@ def test_a_broken_connection(redis_url: str) -> None:
     uvloop.run(scene())
 
 
+def test_a_connection_that_closes_before_its_first_command(redis_url: str) -> None:
+    """Whoever made it is told as of any that breaks; uvloop's own error would be nobody's."""
+
+    async def scene() -> None:
+        async with wired(redis_url) as wire:
+            link = await wire._connect()
+            transport_of(link._connection).abort()
+            await asyncio.sleep(0.01)
+            for send in (lambda: link.call(("PING",)), lambda: link.call_all([("PING",)])):
+                with pytest.raises(ConnectionError):
+                    await send()
+            assert b"PONG" == await wire.call("PING")
+
+    uvloop.run(scene())
+
+
 def test_no_answer_in_time(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis that does not answer is a TimeoutError; the next command gets a new connection."""
     monkeypatch.setattr(wire_module, "SOCKET_TIMEOUT_SECONDS", 0.1)

@@ -1,6 +1,7 @@
 """A worker of several partitions: what it reads, counts, tells and passes on where a server, a lease or a tenure fails."""
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,7 @@ from dispatcher.worker.turn import Turn
 from tasks import engine_wiring
 from tasks.commands import tail as command
 from tasks.redis_server import RedisServer
+from tests.attempts import attempted
 from tests.partitioned import Installation
 
 COUNT = 4
@@ -237,28 +239,36 @@ def test_a_claim_at_a_server_that_is_away(two_urls: list[str], second_server: Re
 
 
 def test_tail(two_urls: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """`tail` watches where workers look and publish: at the first partition, under its key."""
+    """`tail` watches where workers look and publish: at the first partition, under its key. What is no attempt is said once."""
     settings = Settings(
         _env_file=None, redis_url=" ".join(reversed(two_urls)), broker_url=two_urls[0], partitions=COUNT
     )
     keys = keys_of("dispatcher", COUNT)[0]
 
-    async def work() -> None:
-        servers = PlainServers(list(reversed(two_urls)), keys_of("dispatcher", COUNT))
-        channel = AttemptChannel(servers.wire(0).call, keys)
-        watching = asyncio.create_task(command._tail(settings, {}, failed=False, as_json=True))
-        ledger = Ledger(servers.wire(0).call, keys)
-        while not (await ledger.beat("w", "")).watched:
-            assert not watching.done()
-            await asyncio.sleep(0.05)
-        await channel.publish([{"outcome": "delivered"}])
-        while '"delivered"' not in capsys.readouterr().out:
-            await asyncio.sleep(0.05)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await servers.aclose()
+    async def watch() -> None:
+        async with contextlib.aclosing(
+            PlainServers(list(reversed(two_urls)), keys_of("dispatcher", COUNT))
+        ) as servers:
+            watching = asyncio.create_task(command._tail(settings, {}, failed=False, as_json=True))
+            ledger = Ledger(servers.wire(0).call, keys)
+            while not (await ledger.beat("w", "")).watched:
+                assert not watching.done()
+                await asyncio.sleep(0.05)
+            for _ in range(3):
+                await servers.client(0).publish(keys.tail, b"no attempts")
+            await AttemptChannel(servers.wire(0).call, keys).publish([attempted(outcome="delivered")])
+            out = err = ""
+            while '"delivered"' not in out:
+                assert not watching.done()
+                await asyncio.sleep(0.05)
+                out, err = (
+                    before + read for before, read in zip((out, err), capsys.readouterr(), strict=True)
+                )
+            assert 1 == err.count("something else than attempts was published")
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def in_time() -> None:
-        await asyncio.wait_for(work(), 20)
+        await asyncio.wait_for(watch(), 60)
 
     asyncio.run(in_time())

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from dispatcher.errors import InvalidInput
-from tasks.commands.api import _require_address
+from tasks.http_server import require_address
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
@@ -17,7 +17,7 @@ def test_an_address_of_this_machine(host: str) -> None:
             socket.create_server((host, 0), family=socket.AF_INET6).close()
         except OSError:
             pytest.skip("this machine has no IPv6")
-    _require_address(host, 0)
+    require_address(host, 0)
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ def test_an_address_of_this_machine(host: str) -> None:
 def test_an_address_of_another_machine(host: str, shown: str) -> None:
     """Another machine's address is refused in one line."""
     with pytest.raises(InvalidInput, match=re.escape(f"cannot listen at {shown}: ")):
-        _require_address(host, 80)
+        require_address(host, 80)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks import console
+from tasks import terminal
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ async def _interrupted(losing: int) -> None:
 
 @pytest.mark.parametrize("losing", [0, 1, 2])
 def test_ctrl_c_ends_a_command(losing: int, ctrl_c: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "CANCEL_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(terminal, "CANCEL_AGAIN_SECONDS", 0.02)
     with pytest.raises(KeyboardInterrupt):
-        console.run(_interrupted(losing))
+        terminal.run(_interrupted(losing))
     assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
 
 
@@ -47,6 +47,6 @@ async def _returns() -> str:
 
 
 def test_run_to_the_end() -> None:
-    assert "as it was" == console.run(_returns())
+    assert "as it was" == terminal.run(_returns())
     with pytest.raises(LookupError, match="as it was"):
-        console.run(_raises())
+        terminal.run(_raises())

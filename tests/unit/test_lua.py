@@ -20,6 +20,7 @@ from dispatcher.store.messages_to_archive import Leaving
 from dispatcher.store.queue import Between
 from dispatcher.store.replies import Settlement, ToSettle
 from dispatcher.store.script_text import NAMES, sha, source
+from dispatcher.store.stored_callback import Waiting
 from tests.lua_headers import described, header_of, read, taken
 from tests.lua_source import FOLDER, text_of
 
@@ -230,8 +231,8 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
         },
     ),
     "cancel": (
-        lambda it: it.cancel("E", ["e1", "e2"]),
-        {"endpoint_id": "E", "groups": [[{"id": "e1"}, {"id": "e2"}]]},
+        lambda it: it.cancel("E", [Waiting("e1", 9), Waiting("e2")]),
+        {"endpoint_id": "E", "groups": [[{"id": "e1", "expires": 9}, {"id": "e2", "expires": 0}]]},
     ),
     "claim": (
         lambda it: it.claim("E", 5),
@@ -277,7 +278,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
     "mend": (lambda it: it.mend(["E", "F"]), {"groups": [[{"endpoint_id": "E"}, {"endpoint_id": "F"}]]}),
     "migrate": (lambda it: it.migrate(5, 2), {"most": 5, "format": 2, "groups": []}),
     "move": (
-        lambda it: it.move("acme", "https://a.example/old", "https://b.example/new", B, ["e1"]),
+        lambda it: it.move("acme", "https://a.example/old", "https://b.example/new", B, [Waiting("e1", 9)]),
         {
             "workspace": "acme",
             "url": "https://b.example/new",
@@ -285,7 +286,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
             "name": B,
             "url_now": "https://a.example/old",
             "endpoint_id_now": endpoint_id(A),
-            "groups": [[{"id": "e1"}]],
+            "groups": [[{"id": "e1", "expires": 9}]],
         },
     ),
     "reject": (
@@ -306,7 +307,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
         },
     ),
     "replay": (
-        lambda it: it.replay("acme", "e1", copy="e2", in_ms=5, ttl_ms=6),
+        lambda it: it.replay("acme", "e1", copy="e2", in_ms=5, ttl_ms=6, ended_ms=7),
         {
             "workspace": "acme",
             "event_id": "e1",
@@ -314,6 +315,7 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
             "in_ms": 5,
             "ttl_ms": 6,
             "max_waiting": 8,
+            "ended_ms": 7,
             "groups": [],
         },
     ),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from config.settings import Settings
 from dispatcher import AsyncDispatcher, Dispatcher, EnqueueInterrupted, InvalidInput
@@ -68,6 +68,15 @@ def test_text_of_no_connection() -> None:
         Dispatcher.from_url(URL).enqueue(change)
     with pytest.raises(EnqueueInterrupted, match=text.replace("?", r"\?")):
         asyncio.run(AsyncDispatcher.from_url(URL).enqueue(change))
+
+
+def test_a_right_that_lacks_is_no_wrong_password() -> None:
+    """The user and the password are right: what helps is the user of the process's role."""
+    said = str(
+        translate(NoPermissionError("NOPERM this user has no permissions to run the 'get' command"), URL)
+    )
+    assert "password in the URL" not in said
+    assert "docs/operations.md has a user for each role" in said
 
 
 @pytest.mark.parametrize(

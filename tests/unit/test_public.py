@@ -149,7 +149,14 @@ def test_without_the_extra_api() -> None:
 
 @pytest.mark.parametrize(
     ("command", "missing"),
-    [("listen", "aiohttp"), ("demo", "aiohttp"), ("listen", "typer"), ("demo", "typer"), ("api", "typer")],
+    [
+        ("listen", "aiohttp"),
+        ("demo", "aiohttp"),
+        ("listen", "typer"),
+        ("demo", "typer"),
+        ("api", "typer"),
+        ("console", "typer"),
+    ],
 )
 def test_without_an_extra(command: str, missing: str) -> None:
     """A command with an extra of its own names that at once, whatever is missing; workers need neither of these."""

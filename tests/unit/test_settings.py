@@ -91,6 +91,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOG_LEVEL", "LOUD", "DISPATCHER_LOG_LEVEL: Input should be 'DEBUG', 'INFO', .*, not 'LOUD'"),
         ("ALLOW_HTTP", "ja", "DISPATCHER_ALLOW_HTTP: write true or false, not 'ja'"),
         ("KEY_PREFIX", "a:b", "DISPATCHER_KEY_PREFIX"),
+        ("WAKE_SECONDS", "10.5", "DISPATCHER_WAKE_SECONDS: Input should be less than or equal to 10"),
     ],
 )
 def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:

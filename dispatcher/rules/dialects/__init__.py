@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from dispatcher.fast_decode import Change
 from dispatcher.model import Message, MessageError, Status, StatusChange
 from dispatcher.values import CHANNELS
 
@@ -33,10 +34,10 @@ class Dialect(Protocol):
     LOOKED_UP_BY: Collection[str]
     """Keys for finding messages, in addition to their id: phone, reference, customer, time, campaign."""
 
-    def event_type(self, change: StatusChange) -> str | None:
+    def event_type(self, change: Change) -> str | None:
         """The platform's name of the event; None if it sends no callback for this status."""
 
-    def body(self, change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+    def body(self, change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
         """The callback's JSON; rendered once, at `now_ms`."""
 
     def headers(self, signing: Signing) -> dict[str, str]:
@@ -46,8 +47,8 @@ class Dialect(Protocol):
 class Variant(msgspec.Struct, frozen=True):
     """Another format that a platform documents: the dialect `<platform>-<variant>`, listed in the module's `VARIANTS`."""
 
-    event_type: Callable[[StatusChange], str | None]
-    body: Callable[[StatusChange, str, int], dict[str, Any]]
+    event_type: Callable[[Change], str | None]
+    body: Callable[[Change, str, int], dict[str, Any]]
     headers: Callable[[Signing], dict[str, str]]
     LOOKED_UP_BY: Collection[str] = ()
 

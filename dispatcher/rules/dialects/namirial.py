@@ -9,7 +9,8 @@ Namirial has one for each message; `sms` appears for channel SMS only; unknown f
 import uuid
 from typing import Any
 
-from dispatcher.model import Message, MessageError, Status, StatusChange, iso_seconds, timestamp_ms
+from dispatcher.fast_decode import Change
+from dispatcher.model import Status, iso_seconds, timestamp_ms
 from dispatcher.rules.dialects import Signing, compact
 
 LOOKED_UP_BY = ("phone", "reference")
@@ -26,14 +27,14 @@ STATUSES = {
 """Statuses that cause a notification: all after PROVIDER_ACCEPTANCE (SUBMITTED)."""
 
 
-def event_type(change: StatusChange) -> str | None:
+def event_type(change: Change) -> str | None:
     """Always STATUS_UPDATE; READ is for RCS only."""
     if change.status not in STATUSES or (change.status is Status.READ and change.message.channel != "RCS"):
         return None
     return "STATUS_UPDATE"
 
 
-def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def body(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     """The notification with the message object."""
     message = change.message
     return {
@@ -50,8 +51,8 @@ def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
                 "reference": message.reference or {},
                 "channel": message.channel,
                 "status": STATUSES[change.status],
-                "provider": _provider(message, change.error),
-                "sms": {"segments": message.segments} if _has_segments(message) else None,
+                "provider": _provider(change),
+                "sms": {"segments": message.segments} if _has_segments(change) else None,
             }
         ),
     }
@@ -62,15 +63,16 @@ def headers(signing: Signing) -> dict[str, str]:
     return {}
 
 
-def _configuration(change: StatusChange) -> str:
+def _configuration(change: Change) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{change.workspace}\n{change.message.uuid}"))
 
 
-def _provider(message: Message, error: MessageError | None) -> dict[str, Any] | None:
+def _provider(change: Change) -> dict[str, Any] | None:
     """The backend's provider object, with the error's code and message where it has none of its own."""
+    error = change.error
     known = compact({"code": error.code, "message": error.message}) if error else {}
-    return known | (message.provider or {}) or None
+    return known | (change.message.provider or {}) or None
 
 
-def _has_segments(message: Message) -> bool:
-    return message.channel == "SMS" and message.segments is not None
+def _has_segments(change: Change) -> bool:
+    return change.message.channel == "SMS" and change.message.segments is not None

@@ -8,7 +8,8 @@ silent, we chose: EXPIRED and REJECTED are 6; SENT and earlier statuses have no 
 
 from typing import Any
 
-from dispatcher.model import Status, StatusChange, iso_seconds, timestamp_ms
+from dispatcher.fast_decode import Change
+from dispatcher.model import Status, iso_seconds, timestamp_ms
 from dispatcher.rules.dialects import Signing, compact
 
 LOOKED_UP_BY = ("customer", "time")
@@ -23,14 +24,14 @@ CODES = {
 READ_CHANNELS = ("RCS", "WHATSAPP")
 
 
-def event_type(change: StatusChange) -> str | None:
+def event_type(change: Change) -> str | None:
     """DELIVERY for a final status; READ on RCS and WhatsApp."""
     if change.status is Status.READ:
         return "READ" if change.message.channel in READ_CHANNELS else None
     return "DELIVERY" if change.status in CODES else None
 
 
-def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def body(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     """The guide's flat format; READ has no code and no customerMessageId."""
     message = change.message
     code, text = CODES.get(change.status, (None, None))

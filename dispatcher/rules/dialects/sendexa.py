@@ -13,13 +13,14 @@ last three have the older pages' headers. Two are not offered: the product page'
 subset of its body, and the SMPP one, whose fields a status change does not have.
 """
 
-import hmac
 from collections.abc import Callable
 from hashlib import blake2s
 from typing import Any
 
-from dispatcher.model import Status, StatusChange, iso
+from dispatcher.fast_decode import Change
+from dispatcher.model import Status, iso
 from dispatcher.rules.dialects import Signing, Variant, compact
+from dispatcher.signing import hmac_sha256
 
 LOOKED_UP_BY = ()
 
@@ -42,13 +43,13 @@ DEFAULT_ERRORS = {
 }
 
 
-def event_type(change: StatusChange) -> str | None:
+def event_type(change: Change) -> str | None:
     """One of sms.queued, sms.sent, sms.delivered, sms.failed."""
     event = _EVENTS.get(change.status)
     return event and event[0]
 
 
-def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def body(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     """The flat format; the recipient's number has no `+`."""
     message = change.message
     delivered = change.status is Status.DELIVERED
@@ -69,24 +70,24 @@ def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
     )
 
 
-def _error(change: StatusChange) -> dict[str, Any]:
+def _error(change: Change) -> dict[str, Any]:
     if change.error is None:
         return DEFAULT_ERRORS[change.status]
     return compact({"code": change.error.code, "message": change.error.message})
 
 
-def _distinct_event(change: StatusChange) -> str | None:
+def _distinct_event(change: Change) -> str | None:
     word = _EVENTS.get(change.status)
     return f"sms.{word[1]}" if word and word[1] in ("expired", "rejected") else event_type(change)
 
 
-def _distinct(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def _distinct(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     return body(change, "sms.failed" if change.status in DEFAULT_ERRORS else event_type, now_ms) | {
         "event": event_type
     }
 
 
-def _plain(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def _plain(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     """Format B: flat, upper case; `providerStatus` is the provider's word, or ours if there is none."""
     message, status = change.message, _EVENTS[change.status][1].upper()
     said = (message.provider or {}).get("status")
@@ -101,7 +102,7 @@ def _plain(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]
     )
 
 
-def _snake(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def _snake(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     """Format E: flat snake_case; the number keeps its `+`."""
     message = change.message
     error = _error(change) if event_type == "sms.failed" else {}
@@ -120,7 +121,7 @@ def _snake(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]
     )
 
 
-def _short(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def _short(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     """Format F: one event for all statuses."""
     return {
         "event": event_type,
@@ -131,14 +132,14 @@ def _short(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]
     }
 
 
-def _sdk(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def _sdk(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     """Format G: the default fields in `data`; no page documents the version, so it is 1."""
     data = body(change, event_type.replace("message.", "sms."), now_ms)
     del data["event"], data["timestamp"]
     return {"event": event_type, "data": data, "timestamp": change.timestamp, "version": "1"}
 
 
-def _without_queued(prefix: str) -> Callable[[StatusChange], str | None]:
+def _without_queued(prefix: str) -> Callable[[Change], str | None]:
     """Events sent, delivered and failed with a prefix."""
     names = {status: event.partition(".")[2] for status, (event, _) in _EVENTS.items()}
     del names[Status.QUEUED]
@@ -151,7 +152,7 @@ def headers(signing: Signing) -> dict[str, str]:
     The header has room for one signature: the oldest live secret's, so that receivers keep working until they
     have the new secret.
     """
-    digest = hmac.new(signing.secrets[0].encode(), signing.body, "sha256").hexdigest()
+    digest = hmac_sha256(signing.secrets[0].encode(), signing.body).hex()
     return {
         "X-Signature": f"sha256={digest}",
         "X-Signature-Version": "1",
@@ -163,7 +164,7 @@ def headers(signing: Signing) -> dict[str, str]:
 
 def older_headers(signing: Signing) -> dict[str, str]:
     """The older pages' headers: the same signature under other names; delivery id and attempt on retries only."""
-    digest = hmac.new(signing.secrets[0].encode(), signing.body, "sha256").hexdigest()
+    digest = hmac_sha256(signing.secrets[0].encode(), signing.body).hex()
     again = {
         "X-Sendexa-Delivery-ID": f"del_{blake2s(signing.event_id.encode(), digest_size=8).hexdigest()}",
         "X-Sendexa-Delivery-Attempt": str(signing.attempt),
@@ -171,7 +172,7 @@ def older_headers(signing: Signing) -> dict[str, str]:
     return {"X-Sendexa-Signature": digest} | (again if signing.attempt > 1 else {})
 
 
-def _delivery(change: StatusChange) -> str | None:
+def _delivery(change: Change) -> str | None:
     return "sms.delivery" if change.status in _EVENTS else None
 
 

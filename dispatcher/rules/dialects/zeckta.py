@@ -6,7 +6,8 @@ and `cost` are numbers, left out if unknown; there are no headers except those o
 
 from typing import Any
 
-from dispatcher.model import Status, StatusChange
+from dispatcher.fast_decode import Change
+from dispatcher.model import Status
 from dispatcher.rules.dialects import Signing, compact
 
 LOOKED_UP_BY = ("campaign",)
@@ -23,12 +24,12 @@ EVENT_TYPES = {
 """SCHEDULED, QUEUED, PROCESSING and BUFFERED are internal states; READ and UNKNOWN are not Zeckta's."""
 
 
-def event_type(change: StatusChange) -> str | None:
+def event_type(change: Change) -> str | None:
     """`MESSAGE_` and the status, for the seven statuses with a callback."""
     return EVENT_TYPES.get(change.status)
 
 
-def body(change: StatusChange, event_type: str, now_ms: int) -> dict[str, Any]:
+def body(change: Change, event_type: str, now_ms: int) -> dict[str, Any]:
     """The format of all Zeckta events."""
     message = change.message
     return {

@@ -18,14 +18,23 @@ class AuditAcross(Audit):
     ) -> "AuditAcross":
         """The trail of an author."""
         return cls(
-            partitions.calls(0), partitions.keys[0], partitions.url(0), who, retention_ms, quiet, partitions
+            partitions.calls(0),
+            partitions.keys[0],
+            partitions.url(0),
+            who,
+            retention_ms,
+            quiet,
+            None,
+            partitions,
         )
 
     def by(self, who: Who) -> "AuditAcross":
         """The same trail for another author."""
         return replace(self, who=who)
 
-    async def latest(self, limit: int, workspace: str | None = None) -> list[AuditEntry]:
+    async def latest(
+        self, limit: int, workspace: str | None = None, most: int | None = None
+    ) -> list[AuditEntry]:
         """As Audit.latest."""
         asked = self._partitions
         if workspace:
@@ -34,14 +43,16 @@ class AuditAcross(Audit):
                 places.append(asked.partitioning.previous)
         else:
             places = [*asked.all]
-        found = await asked.everywhere(lambda n: self._at(n).latest(limit, workspace), places)
+        found = await asked.everywhere(lambda n: self._at(n).latest(limit, workspace, most), places)
         every = [one for some in found.values() for one in some]
         return sorted(every, key=lambda one: -one.at_ms)[:limit]
 
-    async def keep(self, what: str, workspace: str, before: Facts, after: Facts) -> bool:
+    async def keep(
+        self, what: str, workspace: str, before: Facts, after: Facts, *, is_quiet: bool = False
+    ) -> bool:
         """As Audit.keep."""
         home = self._partitions.partitioning.home(workspace) if workspace else 0
-        return await self._at(home).keep(what, workspace, before, after)
+        return await self._at(home).keep(what, workspace, before, after, is_quiet=is_quiet)
 
     @property
     def _partitions(self) -> Partitions:

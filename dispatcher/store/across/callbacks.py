@@ -6,7 +6,7 @@ from typing import TypeVar
 from dispatcher.rules.outcomes import State
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.without_previous import without_previous
-from dispatcher.store.callbacks import PAGE, Callbacks, Id, Place
+from dispatcher.store.callbacks import PAGE, Callbacks, Id, Passed, Place
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.stored_callback import Pending, StoredCallback
 
@@ -62,7 +62,7 @@ class CallbacksAcross(Callbacks):
 
     async def waiting(
         self, workspace: str | None = None, endpoint: str | None = None, since_ms: int = 0
-    ) -> AsyncIterator[StoredCallback]:
+    ) -> AsyncIterator[StoredCallback | Passed]:
         """As Callbacks.waiting."""
         asked = await self._partitions.of(workspace) if workspace else self._partitions.all
         streams = {n: self._at(n).waiting(workspace, endpoint, since_ms) for n in asked}

@@ -11,6 +11,7 @@ from dispatcher.store.archive.archived_callback import ArchivedCallback
 from dispatcher.store.endpoints import HOUR_MS
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Retried, Stopped
+from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.wire import Argument
 
 
@@ -28,12 +29,21 @@ class LedgerAcross(Ledger):
         self._partitions = partitions
 
     async def replay(
-        self, workspace: str, event_id: str, *, copy: str = "", in_ms: int = 0, ttl_ms: int = 172_800_000
+        self,
+        workspace: str,
+        event_id: str,
+        *,
+        copy: str = "",
+        in_ms: int = 0,
+        ttl_ms: int = 172_800_000,
+        ended_ms: int = 0,
     ) -> str:
         """As Ledger.replay."""
         word = "unknown"
         for n in await self._partitions.of(workspace):
-            word = await self.at(n).replay(workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms)
+            word = await self.at(n).replay(
+                workspace, event_id, copy=copy, in_ms=in_ms, ttl_ms=ttl_ms, ended_ms=ended_ms
+            )
             if word != "unknown":
                 break
         return word
@@ -45,11 +55,11 @@ class LedgerAcross(Ledger):
         width = len([n for n in parts if n != its.previous])
         await self.at(its.of(one.workspace, one.message, width)).restore(one)
 
-    async def cancel(self, endpoint: str, event_ids: Sequence[str]) -> int:
+    async def cancel(self, endpoint: str, waiting: Sequence[Waiting]) -> int:
         """As Ledger.cancel."""
         return sum(
             [
-                await self.at(n).cancel(endpoint, event_ids)
+                await self.at(n).cancel(endpoint, waiting)
                 for n in await self._partitions.with_endpoint(endpoint)
             ]
         )
@@ -70,12 +80,12 @@ class LedgerAcross(Ledger):
         return sum([await self.at(n).unlist(workspace, places) for n in await self._partitions.of(workspace)])
 
     async def move(
-        self, workspace: str, from_url: str, url: str, endpoint: str, event_ids: Sequence[str]
+        self, workspace: str, from_url: str, url: str, endpoint: str, waiting: Sequence[Waiting]
     ) -> int:
         """As Ledger.move."""
         return sum(
             [
-                await self.at(n).move(workspace, from_url, url, endpoint, event_ids)
+                await self.at(n).move(workspace, from_url, url, endpoint, waiting)
                 for n in await self._partitions.of(workspace)
             ]
         )

@@ -23,12 +23,15 @@ class RejectedAcross(Rejected):
         self._at = partitions.readers(Rejected)
 
     async def newest(
-        self, limit: int = 100, match: Callable[[RejectedEntry], bool] = lambda _: True
+        self,
+        limit: int = 100,
+        match: Callable[[RejectedEntry], bool] = lambda _: True,
+        most: int | None = None,
     ) -> list[RejectedEntry]:
         """As Rejected.newest."""
 
         async def newest(n: int) -> list[RejectedEntry]:
-            found = await self._at(n).newest(limit, lambda one: match(_of(n, one)))
+            found = await self._at(n).newest(limit, lambda one: match(_of(n, one)), most)
             return [_of(n, one) for one in found]
 
         found = [one for some in (await self._partitions.everywhere(newest)).values() for one in some]

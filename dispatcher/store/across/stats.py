@@ -4,9 +4,20 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
 
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.gathered_stats import GatheredStats
 from dispatcher.store.across.partitions import Partitions
-from dispatcher.store.stats import DAY_MINUTES, LENGTHS, Figures, Stats, by_endpoint, by_workspace, total
+from dispatcher.store.stats import (
+    DAY_MINUTES,
+    LENGTHS,
+    WEEK_DAYS,
+    Figures,
+    Stats,
+    by_endpoint,
+    by_workspace,
+    of_all,
+    total,
+)
 
 
 class StatsAcross(Stats):
@@ -34,6 +45,10 @@ class StatsAcross(Stats):
         """As Stats.workspaces."""
         return (await self.windows(now_ms, [hours]))[0]
 
+    async def together(self, now_ms: int, hours: int) -> Figures:
+        """As Stats.together."""
+        return await of_all(await self._added("hour", now_ms, [hours]))
+
     async def workspace(self, workspace: str, now_ms: int, hours: int) -> Figures:
         """As Stats.workspace."""
         return total(
@@ -45,6 +60,17 @@ class StatsAcross(Stats):
     async def endpoints(self, now_ms: int, days: int) -> dict[str, Counter[str]]:
         """As Stats.endpoints."""
         return by_endpoint(await self._added("day", now_ms, [days]))
+
+    async def endpoint_days(
+        self, names: Sequence[EndpointName], now_ms: int, days: int = WEEK_DAYS
+    ) -> list[Counter[str]]:
+        """As Stats.endpoint_days."""
+        if not names:
+            return [Counter[str]() for _ in range(days)]
+        found = await self._partitions.for_workspace(
+            names[0].workspace, lambda n: self._at(n).endpoint_days(names, now_ms, days)
+        )
+        return [sum(same_day, Counter()) for same_day in zip(*found, strict=True)]
 
     async def _added(self, unit: str, now_ms: int, lengths: Sequence[int]) -> list[Counter[str]]:
         """The sums of spans of so many minutes, hours or days, one after the other, the last of which ends now."""

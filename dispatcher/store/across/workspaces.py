@@ -4,7 +4,7 @@ A change is made in the home partition, atomically, and then copied to the other
 the next change, also if that changes nothing. Of several changes at the same time each copies until its copy is as the home is.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -46,6 +46,16 @@ class WorkspacesAcross(Workspaces):
         """As Workspaces.find."""
         home = self._partitions.partitioning.home(workspace)
         return await self._partitions.ask(home, lambda n: self._at(n).find(workspace))
+
+    async def some(self, names: Sequence[str]) -> list[Workspace]:
+        """As Workspaces.some, in one round trip for each partition; in no order, and without those whose partition does not answer."""
+        by_home: dict[int, list[str]] = {}
+        for name in names:
+            by_home.setdefault(self._partitions.partitioning.home(name), []).append(name)
+        if not by_home:
+            return []
+        found = await self._partitions.everywhere(lambda n: self._at(n).some(by_home[n]), by_home)
+        return [one for some in found.values() for one in some]
 
     async def all(self) -> list[Workspace]:
         """As Workspaces.all."""

@@ -1,6 +1,7 @@
 """Lists what has ended, of Redis and of the archive, in one order: latest end first."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
 from dispatcher.errors import ArchiveUnavailable, RedisUnavailable
 from dispatcher.rules.outcomes import State
@@ -14,6 +15,7 @@ from dispatcher.store.stored_callback import StoredCallback
 FIRST_LOOK, LOOK = 100, 500
 """Callbacks of the archive that are looked at in one query: the first, and at most; each looks at twice as many as the one before."""
 
+T = TypeVar("T")
 Step = tuple[After, StoredCallback | None]
 """A callback and its place; or a place without one: up to there, LOOK or fewer were looked at since the last step of that kind."""
 
@@ -62,10 +64,10 @@ def read(one: ArchivedCallback) -> StoredCallback:
 
 
 async def in_order(
-    found: AsyncIterator[StoredCallback], place: Callable[[StoredCallback], After], *, latest_first: bool
-) -> AsyncIterator[StoredCallback]:
+    found: AsyncIterator[T], place: Callable[[T], After], *, latest_first: bool
+) -> AsyncIterator[T]:
     """What comes in the order of its times, in the order of its places: of the same time too, which partitions give as they come."""
-    same: list[StoredCallback] = []
+    same: list[T] = []
     async for one in found:
         if same and place(one)[0] != place(same[0])[0]:
             for callback in sorted(same, key=place, reverse=latest_first):

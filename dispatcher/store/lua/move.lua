@@ -5,7 +5,8 @@
 --   url, endpoint_id, name: the new callback URL, its endpoint, and the endpoint's name
 --   url_now: their present URL; callbacks with another one are left alone
 --   endpoint_id_now: its endpoint
---   for each callback, in order of acceptance: id
+--   for each callback, in order of acceptance: id expires
+--     expires: as for cancel
 -- returns {'moved', now, number of callbacks, ends (lib/ending.lua) ...}
 -- Each keeps its due time, its attempts, and its place in the order of its message. In the order `latest`,
 -- it ends superseded if a newer status already went to the new endpoint.
@@ -66,8 +67,7 @@ local function take_newest_along(old_id, message)
   end
 end
 
--- First adds the callback to the new endpoint, then removes it from the old one, then writes its entry:
--- wherever that breaks off, running it again completes it.
+-- Adds it to the new endpoint, removes it from the old one, writes its entry: run again, it completes that.
 local function move(id, entry)
   local old_id, message = entry.endpoint, entry.message
   if is_superseded(message, entry.extra.stamp) then
@@ -100,9 +100,9 @@ local function is_held(entry, id)
   return head and redis.call('ZSCORE', leased, head)
 end
 
-for id in each(1) do
+for id, expires in each(2) do
   local entry = read_entry(workspace, id)
-  local waits = entry and not entry.ended and not is_held(entry, id)
+  local waits = entry and not entry.ended and is_as_chosen(entry, expires) and not is_held(entry, id)
   local body = waits and redis.call('GET', key_of('body', workspace, id))
   if body and string.match(body, '^[^\t\n]*') == url_now then
     know()

@@ -6,12 +6,13 @@
 --   in_ms: when it is due, from now
 --   ttl_ms: time from then to its expiry
 --   max_waiting: most callbacks that may wait for one endpoint; 0: no limit
+--   ended_ms: when it had ended as it was chosen; 0: whenever it ended
 -- returns {'replayed', now, due} or, with nothing done, {'unknown', now}, {'not_ended', now} (or the copy's
---   eventId is taken), {'fanned_out', now} if the default subscription did not want it, {'no_body', now} if
---   the body is gone, {'superseded', now} if the order was `latest`
---   and a newer status of its message came, {'busy', now} if the order was `latest` and another callback of
---   its message is pending, {'full', now} if half of max_waiting wait for the endpoint: the rest is for new
---   ones
+--   eventId is taken), {'fanned_out', now} if the default subscription did not want it, {'ended_again', now}
+--   if it has another end than `ended_ms` (it was replayed since), {'no_body', now} if the body is gone,
+--   {'superseded', now} if the order was `latest` and a newer status of its message came, {'busy', now} if
+--   the order was `latest` and another callback of its message is pending, {'full', now} if half of
+--   max_waiting wait for the endpoint: the rest is for new ones
 -- In any other order it has no place: it waits for none of its message, and none waits for it.
 -- When Redis is full, a copy is refused (its first write is a SET); the callback itself is not.
 -- include prologue
@@ -20,7 +21,7 @@
 -- include endpoint
 -- include schedule
 -- include entry
-local workspace, event_id, copy, in_ms, ttl_ms, max_waiting = take(6)
+local workspace, event_id, copy, in_ms, ttl_ms, max_waiting, ended_ms = take(7)
 local entry, is_copy = read_entry(workspace, event_id), copy ~= ''
 if not entry then return { 'unknown', now } end
 local endpoint_id, message, stamp = entry.endpoint, entry.message, entry.extra.stamp
@@ -34,6 +35,9 @@ if pending then
   return { 'not_ended', now }
 end
 if entry.state == 'fanned_out' then return { 'fanned_out', now } end
+if tonumber(ended_ms) > 0 and entry.accepted + entry.ended ~= tonumber(ended_ms) then
+  return { 'ended_again', now }
+end
 local body = redis.call('GET', key_of('body', workspace, event_id))
 if not body then return { 'no_body', now } end
 local siblings = key_of('message', workspace, message)

@@ -2,16 +2,16 @@
 
 import os
 
-from dispatcher import model
+from dispatcher import fast_decode
 
-_decode = model.decode_json
+_decode = fast_decode._decode
 
 
-def _decode_or_die(raw: bytes) -> object:
-    document = _decode(raw)
-    if isinstance(document, dict) and document.get("eventId") == os.environ["DEADLY_EVENT_ID"]:
+def _decode_or_die(raw: bytes) -> fast_decode.DecodedChange:
+    change = _decode(raw)
+    if change.event_id == os.environ["DEADLY_EVENT_ID"]:
         os._exit(99)
-    return document
+    return change
 
 
-model.decode_json = _decode_or_die
+fast_decode._decode = _decode_or_die

@@ -62,6 +62,11 @@ local function write_entry(workspace, id, entry, keep_ms)
 end
 
 local function expires_of(entry) return entry.accepted + entry.life end
+
+-- Whether it expires when it did as it was chosen (0: whenever); else it has ended since, and was replayed.
+local function is_as_chosen(entry, expires)
+  return expires == '0' or expires_of(entry) == tonumber(expires)
+end
 local function count_attempts(entry)
   return entry.attempts == '' and 0 or select(2, string.gsub(entry.attempts, '\n', ''))
 end

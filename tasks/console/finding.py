@@ -1,0 +1,192 @@
+"""Finds what a text may mean, in all workspaces or in one."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dispatcher.errors import ArchiveUnavailable, DispatcherError
+from dispatcher.rules.dialects import dialects
+from dispatcher.store.callbacks import LISTS_AT_ONCE, Place
+from dispatcher.store.command_parts import in_parts
+from dispatcher.store.connection import translated
+from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.message_record import reference_digest
+from dispatcher.store.traces import bare, written
+from dispatcher.values import CHANNELS
+from tasks import wiring
+from tasks.actions.events import of_message
+
+MOST_KEYS = 200_000
+"""Keys that one search may ask for: workspaces times partitions times ways to write it."""
+MOST_ARCHIVED = 200
+"""Workspaces in which one search asks the archive."""
+MOST_HITS = 50
+LATEST = 20
+"""Messages of one number or reference that are shown."""
+LEAST_DIGITS = 6
+"""A text with fewer digits is no phone number."""
+
+
+_BY_NUMBER = ", ".join(name for name, one in dialects().items() if "phone" in one.LOOKED_UP_BY)
+_WHERE = (
+    "A message is found by its number or its reference only in workspaces of a dialect whose status API looks so: "
+    f"{_BY_NUMBER}. Elsewhere, take its id or the eventId."
+)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Something that a text may mean, and its page."""
+
+    kind: str
+    """Callback, Message, Workspace or Endpoint."""
+    title: str
+    about: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+async def find(
+    store: wiring.Store,
+    text: str,
+    workspace: str,
+    endpoints: Sequence[Endpoint],
+    away: Callable[[ArchiveUnavailable], None],
+) -> tuple[list[Hit], list[str]]:
+    """What a text may mean, in one workspace or (empty) in all; and sentences about what was not looked at.
+
+    endpoints: those of the workspace
+    """
+    names = [workspace] if workspace else await store.workspaces.names()
+    hits = [] if workspace else [_workspace(name) for name in names if name == text]
+    hits += [
+        _endpoint(one)
+        for one in endpoints
+        if text in (one.url, one.id) or (len(text) > 5 and text in one.url)
+    ]
+    places = await store.callbacks.places(workspace or None)
+    limits = list[str]()
+    if len(names) * len(places) * 8 > MOST_KEYS:
+        limits.append(
+            f"There are {len(names):,} workspaces: name one to look for events, messages and numbers in it."
+        )
+        return hits[:MOST_HITS], limits
+    events = await _callbacks(places, names, text)
+    messages = await _messages(places, names, text)
+    if store.archive and len(names) <= MOST_ARCHIVED:
+        known = {hit.query["id"] for hit in events}
+        archived, more = await _archived(store, names, text, away)
+        events += [hit for hit in archived if hit.query["id"] not in known]
+        messages += [hit for hit in more if hit not in messages]
+    elif store.archive:
+        limits.append(f"There are {len(names):,} workspaces: name one to look into the archive too.")
+    if not hits and not events and not messages:
+        limits.append(_WHERE)
+    return (hits + events + messages)[:MOST_HITS], limits
+
+
+def _workspace(name: str) -> Hit:
+    return Hit("Workspace", name, "", "/workspace", {"id": name})
+
+
+def _endpoint(one: Endpoint) -> Hit:
+    return Hit("Endpoint", one.url, one.owner, "/endpoint", {"owner": one.owner, "url": one.url})
+
+
+def _callback(workspace: str, event_id: str) -> Hit:
+    return Hit("Callback", event_id, workspace, "/callback", {"workspace": workspace, "id": event_id})
+
+
+def _message(workspace: str, uuid: str, about: str) -> Hit:
+    return Hit(
+        "Message", uuid, f"{workspace}{about}", "/callbacks", {"workspace": workspace, "message": uuid}
+    )
+
+
+async def _callbacks(places: Sequence[Place], names: Sequence[str], text: str) -> list[Hit]:
+    """Callbacks with that eventId: Redis is asked for each workspace's key, many in one command."""
+    found = dict[str, None]()
+    for place in places:
+        there = await _existing(place, [place.keys.event(name, text) for name in names])
+        found |= dict.fromkeys(name for name, is_there in zip(names, there, strict=True) if is_there)
+    return [_callback(name, text) for name in found]
+
+
+async def _messages(places: Sequence[Place], names: Sequence[str], text: str) -> list[Hit]:
+    """Messages with that id, the customer's id, that reference, or to that number."""
+    found: dict[tuple[str, str], Hit] = {}
+    for place in places:
+        keys = place.keys
+        own = await _existing(place, [keys.message(name, text) for name in names])
+        records = await _existing(place, [keys.status(name, text) for name in names])
+        for name, *is_there in zip(names, own, records, strict=True):
+            if any(is_there):
+                found.setdefault((name, text), _message(name, text, ""))
+        customers = [
+            (name, keys.status_customer(name, channel, text)) for name in names for channel in CHANNELS
+        ]
+        for (name, _), raw in zip(
+            customers, await _values(place, [key for _, key in customers]), strict=True
+        ):
+            if raw:
+                uuid = raw.decode(errors="replace")
+                found.setdefault((name, uuid), _message(name, uuid, f", customer's id {text}"))
+        for name, uuid, about in await _listed(place, names, text):
+            found.setdefault((name, uuid), _message(name, uuid, about))
+    return list(found.values())
+
+
+async def _listed(place: Place, names: Iterable[str], text: str) -> list[tuple[str, str, str]]:
+    """Workspace, message and why, of the latest messages with a reference or to a number."""
+    keys, asked = place.keys, list[tuple[str, str, str]]()
+    is_number = sum(c.isdigit() for c in text) >= LEAST_DIGITS and bare(text).isdigit()
+    for name in names:
+        asked.append((name, keys.status_reference(name, reference_digest(text)), ", by reference"))
+        if is_number:
+            asked += [(name, keys.status_phone(name, one), ", by number") for one in sorted(written(text))]
+    replies: list[Any] = []
+    for first in range(0, len(asked), LISTS_AT_ONCE):
+        pipe = place.client.pipeline(transaction=False)
+        for _, key, _ in asked[first : first + LISTS_AT_ONCE]:
+            pipe.zrevrange(key, 0, LATEST - 1)
+        with translated(place.url):
+            replies += await pipe.execute(raise_on_error=False)
+    return [
+        (name, uuid.decode(errors="replace"), about)
+        for (name, _, about), some in zip(asked, replies, strict=True)
+        if isinstance(some, list)
+        for uuid in some
+    ]
+
+
+async def _values(place: Place, keys: Sequence[str]) -> list[bytes | None]:
+    found: list[Any] = []
+    with translated(place.url):
+        for some in in_parts(keys):
+            found += await place.client.mget(some)
+    return found
+
+
+async def _existing(place: Place, keys: Sequence[str]) -> list[bool]:
+    return [value is not None for value in await _values(place, keys)]
+
+
+async def _archived(
+    store: wiring.Store, names: Sequence[str], text: str, away: Callable[[ArchiveUnavailable], None]
+) -> tuple[list[Hit], list[Hit]]:
+    """Callbacks and messages that only the archive has."""
+    assert store.archive
+    try:
+        found = await store.archive.get([(name, text) for name in names])
+        history = store.history_so_far(away)
+        lists = [await of_message(store, text, name, history) for name in names] if len(names) == 1 else []
+        rows = [await store.archive.messages.get(name, [text]) for name in names]
+    except ArchiveUnavailable as error:
+        away(error)
+        return [], []
+    except DispatcherError:  # a workspace that was removed meanwhile
+        return [], []
+    events = [_callback(one.workspace, one.id) for one in found]
+    uuids = [name for name, some in zip(names, rows, strict=True) if some]
+    uuids += [some[0].workspace for some in lists if some]
+    return events, [_message(name, text, "") for name in dict.fromkeys(uuids)]

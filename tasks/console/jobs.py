@@ -1,0 +1,212 @@
+"""Long work that a page begins: it is counted first, confirmed by that number, and shows how far it is."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+from dispatcher.errors import ArchiveUnavailable, DispatcherError, InvalidInput, RedisUnavailable
+from tasks.console.access import NOT_NOW, Person
+
+MOST_KEPT = 100
+"""Pieces of work that are remembered; the oldest that is over is forgotten first."""
+MOST_OF_ONE, MOST_OF_CUSTOMERS = 5, 20
+"""Pieces of work of one person, and of all customers, that are not over: each may keep MOST_CHOSEN callbacks in memory."""
+MOST_CHOSEN = 200_000
+"""What one piece of work may be about: what was counted is kept, so that nothing that comes later is acted on."""
+CONFIRM_SECONDS = 900.0
+"""How long a count can be confirmed."""
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+@dataclass
+class Progress:
+    """What is counted and how much of it is done, for those who look."""
+
+    total: int = 0
+    done: int = 0
+    is_stopping: bool = False
+    """Somebody asked to stop: no further step is begun."""
+
+    def steps(self, items: Sequence[T], weight: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+        """The items one by one; each counts as done when the next is asked for.
+
+        Raises CancelledError if somebody asked to stop.
+        """
+        for item in items:
+            if self.is_stopping:  # between two steps, so that all that is done is counted
+                raise asyncio.CancelledError
+            yield item
+            self.done += weight(item)
+
+
+@dataclass
+class Chosen:
+    """What was counted: its number, what acts on it, and what a page says of it."""
+
+    count: int
+    act: Callable[[Progress], Awaitable[str]]
+    """Acts on what was counted, and on nothing else; returns the result as a sentence."""
+    notes: Sequence[str] = ()
+    """What should be known before it begins."""
+
+
+@dataclass
+class Job:
+    """One piece of work."""
+
+    id: str
+    title: str
+    verb: str
+    """What the button says: `Replay`."""
+    noun: tuple[str, str]
+    """What it is about: `callback`, `callbacks`."""
+    person: Person
+    back: str
+    """The page to go back to."""
+    state: str = "counting"
+    """counting, ready, running, done, failed or stopped."""
+    progress: Progress = field(default_factory=Progress)
+    chosen: Chosen | None = None
+    said: str = ""
+    began: float = field(default_factory=time.monotonic)
+    counted_at: float = 0.0
+    task: "asyncio.Task[None] | None" = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens."""
+        return self.state in ("done", "failed", "stopped")
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its count was made too long ago to be confirmed."""
+        return self.state == "ready" and time.monotonic() - self.counted_at > CONFIRM_SECONDS
+
+    @property
+    def counted(self) -> str:
+        """The number and what it counts: `1,200 callbacks`."""
+        return f"{self.progress.total:,} {self.noun[self.progress.total != 1]}"
+
+
+class Jobs:
+    """The work of one process, by id."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+
+    def of(self, person: Person) -> list[Job]:
+        """The work that a person may see, latest first: a customer's own workspace's, or all."""
+        return [one for one in reversed(self._jobs.values()) if _may_see(person, one)]
+
+    def get(self, person: Person, id_: str) -> Job | None:
+        """A piece of work, if the person may see it."""
+        found = self._jobs.get(id_)
+        return found if found and _may_see(person, found) else None
+
+    def count(self, job: Job, choose: Callable[[Progress], Awaitable[Chosen]]) -> Job:
+        """Begins to count what a piece of work would be about. Raises InvalidInput where too much is under way."""
+        self._make_room(job.person)
+        self._jobs[job.id] = job
+        over = [one.id for one in self._jobs.values() if one.is_over or one.is_stale]
+        for id_ in over[: max(0, len(self._jobs) - MOST_KEPT)]:
+            del self._jobs[id_]
+        _start(job, self._run(job, lambda: self._choose(job, choose)))
+        return job
+
+    def _make_room(self, person: Person) -> None:
+        """Drops the person's oldest count that was not confirmed, if they have too many. Raises InvalidInput."""
+        under_way = [one for one in self._jobs.values() if not one.is_over]
+        own = [one for one in under_way if one.person.who == person.who]
+        customers = [one for one in under_way if one.person.workspace]
+        if len(own) < MOST_OF_ONE and not (person.workspace and len(customers) >= MOST_OF_CUSTOMERS):
+            return
+        if (oldest := next((one for one in own if one.state == "ready"), None)) is None:
+            raise InvalidInput("too much work is under way: wait until some of it is over, or stop it")
+        self.stop(oldest)
+
+    async def _choose(self, job: Job, choose: Callable[[Progress], Awaitable[Chosen]]) -> None:
+        chosen = await choose(job.progress)
+        job.chosen, job.progress = chosen, Progress(chosen.count)
+        job.counted_at, job.state = time.monotonic(), "ready" if chosen.count else "done"
+        job.said = "" if chosen.count else "Nothing matches: there is nothing to do."
+
+    def begin(self, job: Job) -> None:
+        """Begins what was counted, once."""
+        if job.state == "ready" and job.chosen and not job.is_stale:
+            job.state = "running"
+            chosen = job.chosen
+            _start(job, self._run(job, lambda: self._act(job, chosen)))
+
+    async def _act(self, job: Job, chosen: Chosen) -> None:
+        job.said = await chosen.act(job.progress)
+        job.state, job.chosen = "done", None
+
+    def stop(self, job: Job) -> None:
+        """Stops it: a count at once, what acts after its present step; what was done stays done."""
+        if job.state == "running":
+            job.progress.is_stopping = True
+        elif job.task and not job.task.done():
+            job.task.cancel()
+        elif not job.is_over:
+            job.state, job.said, job.chosen = "stopped", "Dropped: nothing was done.", None
+
+    async def _run(self, job: Job, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            job.state, job.chosen = "stopped", None
+            job.said = (
+                f"Stopped after {job.progress.done:,} of {job.counted}; what was done stays done."
+                if job.progress.total
+                else "Dropped: nothing was done."
+            )
+        except DispatcherError as error:
+            job.state, job.chosen = "failed", None
+            done = f"After {job.progress.done:,} of {job.counted}: " if job.progress.total else ""
+            job.said = f"{done}{_said(job, error)}"
+        except Exception:
+            log.exception("console.job_failed", title=job.title)
+            job.state, job.chosen = "failed", None
+            job.said = "It broke off by a fault of ours, which is in the log."
+
+    async def close(self) -> None:
+        """Stops all work under way, and waits for it."""
+        tasks = [one.task for one in self._jobs.values() if one.task and not one.task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _start(job: Job, run: Coroutine[Any, Any, None]) -> None:
+    """Runs it. What is stopped before its first step is stopped too: nothing of it ran that could say so."""
+
+    def ended(task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            job.state, job.said, job.chosen = "stopped", "Dropped: nothing was done.", None
+
+    job.task = asyncio.create_task(run)
+    job.task.add_done_callback(ended)
+
+
+def new_id() -> str:
+    """A fresh id, which cannot be guessed."""
+    return secrets.token_hex(8)
+
+
+def _said(job: Job, error: DispatcherError) -> str:
+    """What went wrong; where our servers are does not concern a customer."""
+    is_away = isinstance(error, RedisUnavailable | ArchiveUnavailable)
+    return NOT_NOW if is_away and job.person.workspace else str(error)
+
+
+def _may_see(person: Person, job: Job) -> bool:
+    return not person.workspace or job.person.workspace == person.workspace

@@ -1,0 +1,191 @@
+"""Lists of callbacks by filters in the URL, and what is done to all that match."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from dispatcher.errors import InvalidInput
+from dispatcher.rules.attempt_errors import ERRORS
+from dispatcher.rules.outcomes import State
+from dispatcher.store.keys import endpoint_id
+from dispatcher.store.stored_callback import Pending, StoredCallback
+from tasks import wiring
+from tasks.actions import purge, replay
+from tasks.actions.event_pages import page as page_of
+from tasks.actions.events import STATES, Filter, chosen, time_ms
+from tasks.actions.story import states_of
+from tasks.console.asking import Ask
+from tasks.console.jobs import MOST_CHOSEN, Chosen, Job, Progress, new_id
+from tasks.console.replies import SAID
+from tasks.console.site import action, page
+from tasks.console.words import many
+
+PAGE = 50
+MOST_LOOKS = 2
+"""A page ends after so many looks, of 500 callbacks or fewer, at what does not match: it is read in the time of a page, and the next one
+goes on from there."""
+FIELDS = ("state", "workspace", "subscription", "endpoint", "error", "since", "until", "message")
+DEFAULT_STATE = "failed"
+
+
+def wanted(ask: Ask, given: Mapping[str, str]) -> Filter:
+    """The filter that a URL or a form has. Raises InvalidInput, in the words of a page."""
+    of = {name: given.get(name, "").strip() or None for name in FIELDS}
+    of["workspace"] = ask.workspace(of["workspace"]) or None
+    state = of.pop("state") or ("" if of["message"] else DEFAULT_STATE)
+    try:
+        return Filter(state, **of)
+    except InvalidInput as error:
+        raise InvalidInput(str(error).replace("--", "")) from None
+
+
+@page("/callbacks", customers=True)
+async def listed(ask: Ask) -> Response:
+    """A page of callbacks: the latest end or the soonest expiry first."""
+    store = await ask.store()
+    asked = wanted(ask, ask.query)
+    problem = ""
+    events: list[StoredCallback] = []
+    cursor, is_whole = None, True
+    try:
+        found = await page_of(store, asked, ask.query.get("after"), 0, PAGE, ask.away, MOST_LOOKS)
+        events, cursor, is_whole = found.events, found.cursor, found.whole
+    except InvalidInput as error:
+        problem = str(error).replace("--after", "the page's cursor").replace("--", "")
+    return ask.page(
+        "callbacks.html",
+        "Callbacks",
+        events=events,
+        cursor=cursor,
+        whole=is_whole,
+        problem=problem,
+        given={name: ask.query.get(name, "") for name in FIELDS} | {"state": asked.state},
+        states=STATES,
+        errors=sorted(ERRORS),
+        subscription_states=await states_of(store, events),
+        can_replay=not asked.is_waiting and not asked.message,
+        can_cancel=asked.is_waiting,
+        status=400 if problem else 200,
+    )
+
+
+@action("/callbacks/replay", customers=True)
+async def replay_all(ask: Ask) -> Response:
+    """Counts the ended callbacks that match and would be sent again."""
+    store, asked, rate = await ask.store(), wanted(ask, ask.form), _rate(ask)
+    if asked.is_waiting or not asked.state:
+        raise InvalidInput("what waits is sent without a replay: choose a state of what has ended")
+    until_ms = await store.installation.now_ms()
+    time_ms(asked.since, until_ms)
+
+    async def choose(progress: Progress) -> Chosen:
+        events = await _matching(store, asked, progress)
+        found = await replay.counted(store, [one for one in events if not one.replayed_as])
+        refused = await replay.refusals(store, events)
+        notes = [f"{count:,} go to {where}" for where, count in found.by_endpoint.most_common(10)]
+        notes += [f"{count:,} are left out: {SAID.get(word, word)}" for word, count in found.words.items()]
+        notes += [f"{one.url} of {one.owner} is {one.state}: what goes there waits" for one in found.held]
+        kept = [one for one in events if not one.replayed_as and (one.workspace, one.event_id) not in refused]
+
+        async def act(progress: Progress) -> str:
+            how = replay.How(ask.settings.expiry_seconds, rate=rate)
+            done = await replay.replay_all(store, asked, kept, how, lambda some: progress.steps(some))
+            others = [
+                f"{n:,}: {SAID.get(word, word)}" for word, n in done.words.items() if word != replay.REPLAYED
+            ]
+            sent = f"{many(done.words[replay.REPLAYED], 'callback is', 'callbacks are')} sent again, {rate:g} a second."
+            return " ".join([sent, *(["Not sent:"] if others else []), *others])
+
+        return Chosen(len(kept), act, notes)
+
+    return _begun(ask, f"Replay all {_named(asked)}", "Replay", choose)
+
+
+@action("/callbacks/cancel")
+async def cancel_all(ask: Ask) -> Response:
+    """Counts the waiting callbacks that match and would end as failed."""
+    store, asked = await ask.store(), wanted(ask, ask.form)
+    if not asked.is_waiting:
+        raise InvalidInput("only what waits can be cancelled")
+
+    async def choose(progress: Progress) -> Chosen:
+        events = await _matching(store, asked, progress)
+
+        async def act(progress: Progress) -> str:
+            count = 0
+            for workspace in dict.fromkeys(event.workspace for event in events):
+                pending = [_pending(event) for event in events if event.workspace == workspace]
+                count += await purge.cancel(
+                    store,
+                    workspace,
+                    asked.origin,
+                    pending,
+                    lambda some: progress.steps(some, lambda batch: len(batch[1])),
+                )
+            await ask.parts.watch.renew()
+            left = len(events) - count
+            rest = (
+                f" {many(left, 'other')} had ended or {'is' if left == 1 else 'are'} being sent."
+                if left
+                else ""
+            )
+            return f"{many(count, 'callback was', 'callbacks were')} cancelled.{rest}"
+
+        return Chosen(len(events), act, ["A cancelled callback ends as failed. It can be replayed."])
+
+    return _begun(ask, f"Cancel all {_named(asked)}", "Cancel", choose)
+
+
+async def _matching(store: wiring.Store, asked: Filter, progress: Progress) -> list[StoredCallback]:
+    """All that match now, each once. Raises InvalidInput for more than a piece of work may have."""
+    found: dict[tuple[str, str], StoredCallback] = {}
+    async for one in chosen(store, asked):
+        found[one.workspace, one.event_id] = one
+        progress.done = len(found)
+        if len(found) > MOST_CHOSEN:
+            raise InvalidInput(
+                f"more than {MOST_CHOSEN:,} match: narrow the filter, by a workspace or by times, and do it in parts"
+            )
+    return list(found.values())
+
+
+def _pending(event: StoredCallback) -> Pending:
+    name = event.endpoint if "://" not in event.endpoint else endpoint_id(event.endpoint_name)
+    return Pending(event.event_id, name, event.message_uuid, event.expires_ms)
+
+
+def _begun(ask: Ask, title: str, verb: str, choose: Any) -> Response:
+    given = {name: ask.form.get(name) for name in FIELDS}
+    back = ask.url("/callbacks", **given)
+    job = Job(new_id(), title, verb, ("callback", "callbacks"), ask.person, back)
+    return ask.go(f"/work/{ask.parts.jobs.count(job, choose).id}")
+
+
+def _named(asked: Filter) -> str:
+    """The filter in words: `failed callbacks of acme since 6h`."""
+    of = [
+        f"{asked.state} callbacks",
+        f"of {asked.workspace}" if asked.workspace else "",
+        f"of message {asked.message}" if asked.message else "",
+        f"(subscription {asked.subscription})" if asked.subscription else "",
+        f"to {asked.endpoint}" if asked.endpoint else "",
+        f"with the error {asked.error}" if asked.error else "",
+        f"since {asked.since}" if asked.since else "",
+        f"until {asked.until}" if asked.until else "",
+    ]
+    return " ".join(one for one in of if one)
+
+
+def _rate(ask: Ask) -> float:
+    given = ask.form.get("rate", "").strip() or "50"
+    try:
+        rate = float(given)
+    except ValueError:
+        rate = 0
+    if not 0.01 <= rate <= 10_000:
+        raise InvalidInput(f"a pace is 0.01 to 10,000 callbacks a second, not {given[:20]!r}")
+    return rate
+
+
+assert State.FAILED.value == DEFAULT_STATE

@@ -1,0 +1,150 @@
+"""Long work by itself: a count that is too old, two confirmations at once, Redis that goes away meanwhile."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from dispatcher.errors import InvalidInput
+from tasks.console.access import Person, Role
+from tasks.console.asking import Ask
+from tasks.console.jobs import CONFIRM_SECONDS, Chosen, Job, Jobs, Progress, new_id
+from tasks.console.notes import Notes
+from tasks.console.pages.work import begin
+from tests.acceptance.stack import wait_until
+from tests.console.acting import Scene, acting_scene
+from tests.console.world import run_apart
+
+OPERATOR = Person("key:key_1", "alice", Role.OPERATOR)
+
+
+def run(of: Callable[[Jobs], Coroutine[Any, Any, None]]) -> None:
+    """Runs a test with the work of one process."""
+
+    async def whole() -> None:
+        jobs = Jobs()
+        await of(jobs)
+        await jobs.close()
+
+    run_apart(whole())
+
+
+def job_of(person: Person = OPERATOR) -> Job:
+    """A piece of work about callbacks."""
+    return Job(new_id(), "Replay", "Replay", ("callback", "callbacks"), person, "/")
+
+
+async def counted(jobs: Jobs, count: int, act: Callable[[Progress], Coroutine[Any, Any, str]]) -> Job:
+    """Work that is counted and can be confirmed."""
+
+    async def choose(_: Progress) -> Chosen:
+        return Chosen(count, act)
+
+    job = jobs.count(job_of(), choose)
+    assert job.task
+    await job.task
+    return job
+
+
+def confirming(jobs: Jobs, job: Job, count: str) -> Ask:
+    """The request of a press of the button."""
+    scope = {"type": "http", "method": "POST", "path_params": {"id": job.id}, "query_string": b""}
+    parts: Any = SimpleNamespace(jobs=jobs, notes=Notes())
+    return Ask(Request(scope | {"headers": []}), OPERATOR, parts, "", {"count": count})
+
+
+def test_a_count_that_is_too_old_is_refused() -> None:
+    async def of(jobs: Jobs) -> None:
+        acted = list[int]()
+
+        async def act(_: Progress) -> str:
+            acted.append(1)
+            return "done"
+
+        job = await counted(jobs, 3, act)
+        job.counted_at -= CONFIRM_SECONDS + 1
+        with pytest.raises(InvalidInput, match="more than a quarter of an hour old: count again"):
+            await begin(confirming(jobs, job, "3"))
+        jobs.begin(job)
+        assert ("ready", []) == (job.state, acted)
+
+    run(of)
+
+
+def test_two_confirmations_at_once_begin_it_once() -> None:
+    async def of(jobs: Jobs) -> None:
+        acted = list[int]()
+
+        async def act(_: Progress) -> str:
+            acted.append(1)
+            return "done"
+
+        job = await counted(jobs, 3, act)
+        both = [begin(confirming(jobs, job, "3")) for _ in range(2)]
+        first, second = await asyncio.gather(*both, return_exceptions=True)
+        assert HTTPStatus.SEE_OTHER == first.status_code  # type: ignore[union-attr]
+        assert isinstance(second, InvalidInput)
+        assert job.task
+        await job.task
+        assert ("done", [1]) == (job.state, acted)
+
+    run(of)
+
+
+def test_a_stop_ends_between_two_steps() -> None:
+    """A step that has begun is finished and counted: none is done that the page says was not."""
+
+    async def of(jobs: Jobs) -> None:
+        done = list[int]()
+        in_step = asyncio.Event()
+
+        async def act(progress: Progress) -> str:
+            for step in progress.steps(range(10)):
+                in_step.set()
+                await asyncio.sleep(0)
+                done.append(step)
+            return "done"
+
+        job = await counted(jobs, 10, act)
+        jobs.begin(job)
+        await in_step.wait()
+        jobs.stop(job)
+        assert job.task
+        await job.task
+        assert [0] == done
+        assert "Stopped after 1 of 10 callbacks; what was done stays done." == job.said
+
+    run(of)
+
+
+def test_redis_stops_while_work_is_done(server_program: str, tmp_path: Path) -> None:
+    """The page says after how many, and what does not answer; when Redis is back, the rest can be counted again."""
+    with acting_scene(tmp_path, DISPATCHER_MAX_ATTEMPTS="1") as scene:
+        failed = scene.failing("acme", 2000)
+        cookie = scene.cookie("operator")
+        work = scene.count("/callbacks/replay", cookie, state="failed", workspace="acme", rate="0.01")
+        assert 303 == scene.confirm(work, cookie, 2000)[0]
+        wait_until(lambda: scene.stack.state(failed[-1]) != "failed", 20, "the first ones are replayed")
+        scene.stack.server.kill()
+        log = scene.console.log
+        wait_until(lambda: "audit.unwritten" in log.read_text(), 60, "the work has ended")
+        scene.stack.server.start()
+        said = scene.finished(work, cookie)
+        assert re.search(r"After [0-9,]+ of 2,000 callbacks: ", said), said
+        assert "redis.sock" in said
+        again = [one for one in failed if scene.stack.state(one) == "failed"]
+        assert again, "the rest was left alone"
+        entries = wait_until(lambda: _replays(scene), 60, "the log of actions has what was done")
+        told = entries[0]["to"]
+        assert 0 < told["replayed"] <= len(failed) - len(again)
+        assert "doneAt" in told
+
+
+def _replays(scene: Scene) -> list[dict[str, Any]]:
+    return [one for one in scene.stack.cli_json("audit", "list") if one["what"] == "event.replay"]
