@@ -5,8 +5,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt --custom-compile-command 'make lock'
 PYTEST := $(BIN)/python -m pytest
 PROCESSES := tests/acceptance tests/faults
-# bytecode is kept: tests start thousands of processes, and compiling is a fifth of what each start costs
-TEST_RUN = unset MAKEFLAGS MFLAGS MAKELEVEL PYTHONDONTWRITEBYTECODE; $(PYTEST) -p tests.progress -o console_output_style=classic -o cache_dir=.pytest_cache/$@
+TEST_RUN = .ci/tests $@
 
 .DEFAULT_GOAL := help
 .PHONY: help installed installed-for-demo demo test test-processes test-rest test-valkey test-console bench bench-isolation bench-drain bench-store bench-tls bench-growth bench-console bench-archive faults soak fuzz check format docs picture pictures lock digests clean

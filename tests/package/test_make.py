@@ -30,6 +30,7 @@ def project(tmp_path: Path) -> Path:
     half += 'echo "$MAKEFLAGS" > $half.makeflags\n'
     half += "until [ -e end ]; do sleep 0.05; done; ! grep -q $half end"
     program(tmp_path / ".venv" / "bin" / "python", half)
+    shutil.copy(ROOT / ".ci" / "tests", tmp_path / ".ci")
     return tmp_path
 
 
@@ -114,3 +115,48 @@ def test_what_a_run_shows(tmp_path: Path) -> None:
         "100 %  4 of 4 tests  test_b.py",
     ] == [line for line in done.stdout.splitlines() if " %  " in line or "(call)" in line]
     assert "1 failed, 2 passed, 1 skipped" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("tests", "in_ci", "code"),
+    [
+        ("once", True, 0),
+        ("once", False, 1),
+        ("always", True, 1),
+        ("sixfold", True, 1),
+        ("misspelt", True, 2),
+    ],
+)
+def test_what_failed_is_run_once_more(tmp_path: Path, tests: str, in_ci: bool, code: int) -> None:
+    """In CI up to five tests that failed are run again, those alone; they are named, and their reason is in the output."""
+    for folder in (".ci", "tests", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "tests", tmp_path / ".ci")
+    shutil.copy(ROOT / "tests" / "progress.py", tmp_path / "tests")
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    cases = {
+        "once": "def test_it():\n    seen = HERE.exists(); HERE.touch(); assert seen, 'the reason'\n",
+        "always": "def test_it():\n    raise ValueError('the reason')\n",
+        "sixfold": "@pytest.mark.parametrize('n', range(6))\ndef test_it(n):\n    raise ValueError('the reason')\n",
+        "misspelt": "from nowhere import the_reason\n",
+    }
+    head = f"import pathlib, pytest\nHERE = pathlib.Path({str(tmp_path / 'was-here')!r})\n"
+    (tmp_path / "test_good.py").write_text("def test_good():\n    pass\n")
+    (tmp_path / "test_bad.py").write_text(head + cases[tests])
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
+    done = subprocess.run(
+        [".ci/tests", "some", "."],
+        env=environment | ({"CI": "1"} if in_ci else {}),
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+    )
+    assert code == done.returncode, done.stdout + done.stderr
+    assert "the reason" in done.stdout or "the_reason" in done.stdout
+    assert (done.stdout.count("2 of 2 tests"), done.stdout.count("1 of 1 tests")) == {
+        ("once", True): (1, 1),
+        ("once", False): (1, 0),
+        ("always", True): (1, 1),
+    }.get((tests, in_ci), (0, 0))
+    said = "some: passed only when run once more:\ntest_bad.py::test_it\n"
+    assert (tests == "once" and in_ci) == done.stdout.endswith(said)
