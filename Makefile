@@ -11,7 +11,12 @@ TEST_RUN = .ci/tests $@
 .PHONY: help installed installed-for-demo demo test test-processes test-rest test-valkey test-console bench bench-isolation bench-drain bench-store bench-tls bench-growth bench-console bench-archive faults soak fuzz check format docs picture pictures lock digests clean
 
 help: ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { \
+	  line = sprintf("%-15s", $$1); \
+	  for (n = split($$2, words, " "); k < n; ) { \
+	    if (length(line) + length(words[++k]) > 78) { print line; line = sprintf("%15s", "") } \
+	    line = line " " words[k] } \
+	  k = 0; print line }' $(MAKEFILE_LIST)
 
 installed-for-demo:
 	@.ci/install demo

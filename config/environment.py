@@ -66,12 +66,12 @@ ENCODING = "utf-8-sig"
 
 
 def broken_line(path: Path) -> str:
-    """What is wrong with the first line of a `.env` that cannot be read, without its value; empty if all can be.
+    """What is wrong with a `.env` that is no file, or with its first line that cannot be read, without its value; empty if all can be.
 
     python-dotenv leaves such a line out, and then a setting would silently keep its default. Raises UnicodeDecodeError.
     """
     if not (path.is_file() or path.is_fifo()):  # pydantic-settings reads nothing else
-        return ""
+        return ".env is no file: give the settings a file, or rename it" if path.exists() else ""
     with path.open(encoding=ENCODING) as file:
         for found in parse_stream(file):
             has_no_value = found.value is None and (found.key or "").upper().startswith(PREFIX)

@@ -5,6 +5,7 @@ import os
 import pwd
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 _PREFORK = "it is for Celery's pool `prefork`; a worker here is one process"
@@ -60,6 +61,8 @@ _SHORT: Mapping[str, str] = {
 _WITH_VALUE = ("--hostname", "--pidfile", "--uid", "--gid", "--umask", "--pool")
 """Options whose value is the next argument, unless it follows a `=`."""
 
+_NEAR = 0.85
+"""From which likeness on a name is taken for a refused one misspelt: Celery would suggest that one."""
 _FLAGS = ("-E", "--task-events", "--events", "--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
@@ -72,6 +75,8 @@ def problem(arguments: Sequence[str]) -> str:
             return f"a worker takes options only, not {shown!r}: settings come from the environment and .env"
         if name in REFUSED:
             return f"Celery's {shown} has no effect here: {REFUSED[name]}"
+        if name not in (*_WITH_VALUE, *_FLAGS) and (near := get_close_matches(name, REFUSED, 1, _NEAR)):
+            return f"there is no option {shown}, and {near[0]} has no effect here: {REFUSED[near[0]]}"
         if name in _CHECKS and value and (wrong := _CHECKS[name](value)):
             return f"{shown} {value}: {wrong}"
         after_unknown = is_option and name not in (*_WITH_VALUE, *_FLAGS)

@@ -216,7 +216,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
 def _cell(value: object, is_terminal: bool) -> str | None:
     if value is None:
         return None
-    text = visible(value)
+    text = "yes" if value is True else "no" if value is False else visible(value)
     return tables.with_distances(text) if is_terminal else text
 
 

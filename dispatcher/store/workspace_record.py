@@ -193,12 +193,14 @@ class WorkspaceRecord:
         if callback_url is not None:
             parse_callback_url(callback_url, allow_http=self._allow_http)
         if max_concurrency is not None and not 1 <= max_concurrency <= MAX_CONCURRENCY:
-            raise InvalidInput(f"max_concurrency is 1 to {MAX_CONCURRENCY}, not {max_concurrency}")
+            raise InvalidInput(
+                f"max concurrency is 1 to {MAX_CONCURRENCY:,} POSTs at once, not {max_concurrency}"
+            )
         if rate_per_second is not None and not (
             rate_per_second == 0 or MIN_RATE <= rate_per_second <= MAX_RATE
         ):
             raise InvalidInput(
-                f"rate_per_second is {MIN_RATE} to {MAX_RATE}, or 0 for no limit, not {rate_per_second}"
+                f"a rate is {MIN_RATE} to {MAX_RATE:,} POSTs a second, or 0 for no limit, not {rate_per_second}"
             )
         if ordering is not None and ordering not in ORDERINGS:
             raise InvalidInput(f"ordering is one of {', '.join(ORDERINGS)}, not {ordering!r}")

@@ -50,5 +50,5 @@ async def _problem(settings: Settings, url: str) -> Failure | None:
 
 
 def _no_address(what: str, problem: Failure) -> str:
-    why = visible(problem.text).removeprefix("[Errno None] ")
+    why = visible(problem.text)
     return f"warning: no address found for the {what}'s host ({why})"

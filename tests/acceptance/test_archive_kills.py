@@ -67,7 +67,9 @@ def test_kills(stack: Stack, postgres: Any) -> None:
             stack.server.start()
     wait_until(lambda: stack.redis.xlen("dispatcher:events") == 0, 120, "an empty queue")
     wait_until(lambda: not stack.redis.keys("dispatcher:event:*"), 120, "a Redis without entries")
-    wait_until(lambda: stack.redis.xlen("dispatcher:ended") == 0, 60, "nothing noted for the archive any more")
+    wait_until(
+        lambda: stack.redis.xlen("dispatcher:ended") == 0, 60, "nothing noted for the archive any more"
+    )
     kept = [json.loads(one)["eventId"] for one in stack.cli("history").stdout.splitlines()]
     assert len(ids) == ROUNDS * OF_A_ROUND
     assert sorted(ids) == sorted(kept)

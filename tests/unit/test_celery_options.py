@@ -12,6 +12,8 @@ from tasks.celery_options import problem
         ("-n w1@%h foo=1", "takes options only, not 'foo=1'"),
         ("-- a.b=1", "takes options only"),
         ("--statedb x", "--statedb has no effect here"),
+        ("--concurency 4", "--concurrency has no effect here: set DISPATCHER_MAX_IN_FLIGHT"),
+        ("--log-level=INFO", "set DISPATCHER_LOG_LEVEL"),
         ("-S x", "-S has no effect here"),
         ("-O fair", "-O has no effect here"),
         ("-Ios", "-I has no effect here"),

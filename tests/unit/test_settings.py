@@ -309,6 +309,13 @@ def test_a_broken_line(text: str, line: int) -> None:
     assert "4" not in str(caught.value)
 
 
+def test_a_folder_of_that_name() -> None:
+    """A .env that is no file is refused: its settings would keep their defaults, unnoticed."""
+    Path(".env").mkdir()
+    with pytest.raises(InvalidInput, match=r"^\.env is no file"):
+        load()
+
+
 def test_a_name_without_its_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     """In .env it is refused, unless the setting itself is set too; in the environment it is another program's."""
     monkeypatch.setenv("MAX_ATTEMPTS", "3")
