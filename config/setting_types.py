@@ -52,8 +52,26 @@ def _console_url(value: str | None) -> str | None:
         return None
     url = urlsplit(value)
     is_local = url.hostname in ("localhost", "127.0.0.1", "::1")
-    if url.scheme not in ("https", "http") or not url.hostname or url.query or url.fragment or url.username:
-        raise ValueError("write https://HOST, and a path if it is below one")
+    is_plain = not (url.query or url.fragment or url.username) and url.path in (
+        "",
+        "/",
+        "/console",
+        "/console/",
+    )
+    if (
+        url.scheme not in ("https", "http")
+        or not url.hostname
+        or not is_plain
+        or not value.isprintable()
+        or " " in value
+    ):
+        raise ValueError(
+            "write https://HOST, as browsers reach it; https://HOST/console where `dispatcher api --console` serves it"
+        )
+    if not url.hostname.isascii():
+        raise ValueError("write the host as browsers send it, in ASCII (xn--…)")
+    if url.port == 0:  # urlsplit refuses what is no number, and more than 65535
+        raise ValueError("port 0 is none")
     if url.scheme == "http" and not is_local:
         raise ValueError("write https://: keys and sessions would be readable on their way")
     return value.rstrip("/")

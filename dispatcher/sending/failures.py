@@ -56,8 +56,8 @@ def is_internal(error: OSError, family: int = socket.AF_UNSPEC) -> bool:
 
 def plain(error: Exception) -> str:
     """An error's text on one line, without Python's `[Errno None]`; the name of its class if it has none."""
-    has_no_number = isinstance(error, OSError) and error.errno is None and error.strerror
-    return " ".join(str(error.strerror if has_no_number else error).split()) or type(error).__name__
+    text = error.strerror if isinstance(error, OSError) and error.errno is None else None
+    return " ".join((text or str(error)).split()) or type(error).__name__
 
 
 def _descriptor_is_left() -> bool:

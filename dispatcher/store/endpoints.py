@@ -128,6 +128,11 @@ class Endpoints:
         self._keys = keys
         self._url = url
 
+    async def count(self) -> int:
+        """How many there are about."""
+        with translated(self._url):
+            return int(await self._client.zcard(self._keys.endpoints))
+
     async def all(self) -> list[Endpoint]:
         """All endpoints used within the retention, most waiting callbacks first, without answers."""
         with translated(self._url):

@@ -8,6 +8,7 @@ from dispatcher.codec import iso, iso_or_none
 from dispatcher.model import Status
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.outcomes import ENDS, Attempt, State
+from dispatcher.store.keys import endpoint_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,13 @@ class StoredCallback:
     def error(self) -> str | None:
         """The last attempt's error; None before the first attempt and after a 2xx."""
         return self.attempts[-1].error if self.attempts else None
+
+    @property
+    def pending(self) -> "Pending":
+        """It, as one that waits: for moving or cancelling it."""
+        is_lost = "://" not in self.endpoint  # the name is gone from its endpoint's record: this is the id
+        name = self.endpoint if is_lost else endpoint_id(self.endpoint_name)
+        return Pending(self.event_id, name, self.message_uuid, self.expires_ms)
 
     def as_json(self) -> dict[str, Any]:
         """The document that `event show --json` prints; times are ISO 8601 in UTC."""

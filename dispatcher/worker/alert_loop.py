@@ -85,8 +85,13 @@ class AlertLoop:
             log.exception("alerts.internal_error")
 
     async def _keep(self, now_ms: int) -> None:
-        """Keeps what was raised since the last time, for the console. Without Redis it is only logged and sent."""
-        if self._latest:
-            with suppress(RedisUnavailable, TimeoutError):  # the waker logs it
-                async with asyncio.timeout(KEEP_SECONDS):
-                    await self._latest.keep(self._alerts.worker, self._alerts.take(), now_ms)
+        """Keeps what was raised since the last time, for the console. Where that fails it is only logged and sent."""
+        if not self._latest:
+            return
+        try:
+            async with asyncio.timeout(KEEP_SECONDS):
+                await self._latest.keep(self._alerts.worker, self._alerts.take(), now_ms)
+        except (RedisUnavailable, TimeoutError):
+            pass  # the waker logs it
+        except Exception:
+            log.exception("alerts.internal_error")

@@ -16,6 +16,8 @@ from tasks import wiring
 
 NAMED = 3
 """How many known endpoints an error text suggests for an unknown one."""
+MOST_READ = 1000
+"""It suggests none where there are more endpoints: all would be read for it."""
 
 
 async def chosen(store: wiring.Store, workspace: str | None, state: str | None) -> list[Endpoint]:
@@ -44,6 +46,9 @@ async def one(store: wiring.Store, workspace: str, origin: str) -> Endpoint:
 
 async def unknown(store: wiring.Store, workspace: str, origin: str) -> NotFound:
     """The error for an endpoint that a workspace, or a subscription (`acme.crm`), does not have."""
+    listing = f"(`dispatcher endpoint list --workspace {workspace}`)"
+    if await store.endpoints.count() > MOST_READ:
+        return NotFound(f"workspace {workspace} has no endpoint {origin} {listing}")
     known = sorted(await chosen(store, workspace, None), key=by_trouble)
     found = [e.url for e in known]
     if not found:
@@ -54,8 +59,7 @@ async def unknown(store: wiring.Store, workspace: str, origin: str) -> NotFound:
     near = get_close_matches(origin, found, NAMED, 0.5) or found[:NAMED]
     more = f" and {len(found) - len(near)} more" if len(found) > len(near) else ""
     return NotFound(
-        f"workspace {workspace} has no endpoint {origin}; it has {', '.join(near)}{more} "
-        f"(`dispatcher endpoint list --workspace {workspace}`)"
+        f"workspace {workspace} has no endpoint {origin}; it has {', '.join(near)}{more} {listing}"
     )
 
 

@@ -129,12 +129,25 @@ async def left_behind(store: wiring.Store, workspace: str, before: str, subscrip
     return endpoint.waiting if endpoint else 0
 
 
-async def waiting_in_order(store: wiring.Store, workspace: str, subscription: str = "") -> list[Waiting]:
-    """The callbacks that wait for a subscription (empty: the default one), by message in order of acceptance."""
+async def waiting_in_order(
+    store: wiring.Store,
+    workspace: str,
+    subscription: str = "",
+    endpoint: str | None = None,
+    counted: Callable[[int], None] = lambda number: None,
+) -> list[Waiting]:
+    """The callbacks that wait for a subscription (empty: the default one), by message in order of acceptance.
+
+    endpoint: the id of the only one that they may wait for
+    counted: is told how many there are so far
+    """
     by_message: defaultdict[str, list[Waiting]] = defaultdict(list)
-    async for one in store.callbacks.pending(workspace):
+    number = 0
+    async for one in store.callbacks.pending(workspace, endpoint):
         if subscription_of(one.event_id) == subscription:
             by_message[one.message_uuid].append(one.waiting)
+            number += 1
+            counted(number)
     several = [uuid for uuid, some in by_message.items() if len(some) > 1]
     for uuid, order in (await store.callbacks.order(workspace, several)).items():
         place = {event_id: number for number, event_id in enumerate(order)}

@@ -187,11 +187,16 @@ def _revoke(workspace: str, key: str) -> None:
         async with wiring.store(settings) as store:
             id_ = key.partition(".")[0]
             known = [_document(one) for one in await store.api_keys.list(workspace) if one.id == id_]
+
+            async def end_sessions() -> None:
+                if workspace == OPERATORS:
+                    place = wiring.first_place(settings, store)
+                    sessions = Sessions(place.client.execute_command, place.keys, place.url)
+                    await sessions.end_all(f"key:{id_}", await store.installation.now_ms())
+
+            await end_sessions()  # before the key goes: what fails here can be run again
             await store.api_keys.revoke(workspace, id_)
-            if workspace == OPERATORS:
-                place = wiring.first_place(settings, store)
-                sessions = Sessions(place.client.execute_command, place.keys, place.url)
-                await sessions.end_all(f"key:{id_}", await store.installation.now_ms())
+            await end_sessions()  # somebody may have logged in meanwhile
             await store.audit.add(*_audited("revoke", workspace), before=known[0] if known else {"key": id_})
 
     terminal.run(work())

@@ -74,8 +74,7 @@ class Guarded:
                     del headers["X-Frame-Options"]
             await send(message)
 
-        request = Request(scope)
-        if not _is_probe(scope) and (refused := _refused(request)):
+        if not _is_probe(scope) and (refused := _refused(Request(scope))):
             await refused(scope, receive, guarded)
         else:
             await self._app(scope, receive, guarded)
@@ -87,7 +86,11 @@ def _is_probe(scope: Scope) -> bool:
 
 
 def _refused(request: Request) -> Response | None:
-    """The answer to what comes by a name that is not the console's, or from another site's page."""
+    """The answer to what comes by a name that is not the console's, or from another site's page, or above the limit of connections."""
+    if request.scope.get("state", {}).get("refused"):  # BoundedProtocol says so
+        return PlainTextResponse(
+            "too many connections, try again", 503, {"Retry-After": "5", "Connection": "close"}
+        )
     host = request.headers.get("host", "")
     if not is_ours(host, request.app.state.parts.settings.console_url):
         text = (
@@ -151,7 +154,7 @@ async def open_console(settings: Settings, ways: Ways, health: Health | None = N
         parts = Parts(
             settings, health, opened.store, opened.sessions, opened.alerts, ways, watch, live, figures
         )
-        for one in (parts.unwritten, watch, live, figures, parts.jobs):
+        for one in (opened, parts.unwritten, watch, live, figures, parts.jobs):
             ending.push_async_callback(one.close)  # before the store, from which they read
         if ways.oidc:
             ending.push_async_callback(ways.oidc.close)

@@ -30,13 +30,15 @@ class HourFigures:
         """The figures of the last hours of one workspace, the current one last."""
         store, last = await self._store(), now_ms // HOUR_MS
         numbers = range(last - hours + 1, last + 1)
-        missing = [number for number in numbers if self._known(workspace, number) is None]
+        known = {number: one for number in numbers if (one := self._known(workspace, number)) is not None}
+        missing = [number for number in numbers if number not in known]
         for first in range(0, len(missing), AT_ONCE):
             some = missing[first : first + AT_ONCE]
             read = [store.stats.workspace(workspace, number * HOUR_MS, 1) for number in some]
             for number, found in zip(some, await asyncio.gather(*read), strict=True):
                 self._keep(workspace, number, found, now_ms)
-        return [self._known(workspace, number) or Figures() for number in numbers]
+                known[number] = found
+        return [known[number] for number in numbers]
 
     def of_all(self, now_ms: int, hours: int) -> tuple[list[Figures | None], int]:
         """The same of all workspaces, so far as they are read: reads the others meanwhile. And how many are missing."""

@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher.errors import ArchiveUnavailable, DispatcherError
+from dispatcher.errors import ArchiveUnavailable, NotFound
 from dispatcher.rules.dialects import dialects
+from dispatcher.store.archive.history import History
 from dispatcher.store.callbacks import LISTS_AT_ONCE, Place
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.message_record import reference_digest
+from dispatcher.store.stored_callback import StoredCallback
 from dispatcher.store.traces import bare, written
 from dispatcher.values import CHANNELS
 from tasks import wiring
@@ -179,14 +181,20 @@ async def _archived(
     try:
         found = await store.archive.get([(name, text) for name in names])
         history = store.history_so_far(away)
-        lists = [await of_message(store, text, name, history) for name in names] if len(names) == 1 else []
+        lists = [await _of_message(store, text, name, history) for name in names] if len(names) == 1 else []
         rows = [await store.archive.messages.get(name, [text]) for name in names]
     except ArchiveUnavailable as error:
         away(error)
-        return [], []
-    except DispatcherError:  # a workspace that was removed meanwhile
         return [], []
     events = [_callback(one.workspace, one.id) for one in found]
     uuids = [name for name, some in zip(names, rows, strict=True) if some]
     uuids += [some[0].workspace for some in lists if some]
     return events, [_message(name, text, "") for name in dict.fromkeys(uuids)]
+
+
+async def _of_message(store: wiring.Store, text: str, name: str, history: History) -> list[StoredCallback]:
+    """The callbacks of a message; none in a workspace that was removed meanwhile."""
+    try:
+        return await of_message(store, text, name, history)
+    except NotFound:
+        return []

@@ -19,7 +19,8 @@ MOST_OF_ONE, MOST_OF_CUSTOMERS = 5, 20
 MOST_CHOSEN = 200_000
 """What one piece of work may be about: what was counted is kept, so that nothing that comes later is acted on."""
 CONFIRM_SECONDS = 900.0
-"""How long a count can be confirmed."""
+"""How long a count can be confirmed; then it is dropped, with the callbacks that it keeps in memory."""
+NOT_CONFIRMED = "Dropped: it was not confirmed within a quarter of an hour. Count again."
 
 log = structlog.get_logger()
 
@@ -34,6 +35,14 @@ class Progress:
     done: int = 0
     is_stopping: bool = False
     """Somebody asked to stop: no further step is begun."""
+
+    def counted(self, number: int) -> None:
+        """Notes how many match so far. Raises InvalidInput for more than a piece of work may be about."""
+        self.done = number
+        if number > MOST_CHOSEN:
+            raise InvalidInput(
+                f"more than {MOST_CHOSEN:,} match: narrow the filter, by a workspace or by times, and do it in parts; or use the command"
+            )
 
     def steps(self, items: Sequence[T], weight: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
         """The items one by one; each counts as done when the next is asked for.
@@ -77,18 +86,12 @@ class Job:
     chosen: Chosen | None = None
     said: str = ""
     began: float = field(default_factory=time.monotonic)
-    counted_at: float = 0.0
     task: "asyncio.Task[None] | None" = None
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more happens."""
         return self.state in ("done", "failed", "stopped")
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether its count was made too long ago to be confirmed."""
-        return self.state == "ready" and time.monotonic() - self.counted_at > CONFIRM_SECONDS
 
     @property
     def counted(self) -> str:
@@ -99,8 +102,9 @@ class Job:
 class Jobs:
     """The work of one process, by id."""
 
-    def __init__(self) -> None:
+    def __init__(self, confirm_seconds: float = CONFIRM_SECONDS) -> None:
         self._jobs: dict[str, Job] = {}
+        self._confirm_seconds = confirm_seconds
 
     def of(self, person: Person) -> list[Job]:
         """The work that a person may see, latest first: a customer's own workspace's, or all."""
@@ -115,7 +119,7 @@ class Jobs:
         """Begins to count what a piece of work would be about. Raises InvalidInput where too much is under way."""
         self._make_room(job.person)
         self._jobs[job.id] = job
-        over = [one.id for one in self._jobs.values() if one.is_over or one.is_stale]
+        over = [one.id for one in self._jobs.values() if one.is_over]
         for id_ in over[: max(0, len(self._jobs) - MOST_KEPT)]:
             del self._jobs[id_]
         _start(job, self._run(job, lambda: self._choose(job, choose)))
@@ -135,12 +139,14 @@ class Jobs:
     async def _choose(self, job: Job, choose: Callable[[Progress], Awaitable[Chosen]]) -> None:
         chosen = await choose(job.progress)
         job.chosen, job.progress = chosen, Progress(chosen.count)
-        job.counted_at, job.state = time.monotonic(), "ready" if chosen.count else "done"
-        job.said = "" if chosen.count else "Nothing matches: there is nothing to do."
+        job.state, job.said = "ready", ""
+        if not chosen.count:
+            job.state, job.said = "done", "Nothing matches: there is nothing to do."
+        asyncio.get_running_loop().call_later(self._confirm_seconds, self._drop, job, NOT_CONFIRMED)
 
     def begin(self, job: Job) -> None:
         """Begins what was counted, once."""
-        if job.state == "ready" and job.chosen and not job.is_stale:
+        if job.state == "ready" and job.chosen:
             job.state = "running"
             chosen = job.chosen
             _start(job, self._run(job, lambda: self._act(job, chosen)))
@@ -155,8 +161,14 @@ class Jobs:
             job.progress.is_stopping = True
         elif job.task and not job.task.done():
             job.task.cancel()
-        elif not job.is_over:
-            job.state, job.said, job.chosen = "stopped", "Dropped: nothing was done.", None
+        else:
+            self._drop(job, "Dropped: nothing was done.")
+
+    @staticmethod
+    def _drop(job: Job, why: str) -> None:
+        """Drops a count that is not confirmed."""
+        if job.state == "ready":
+            job.state, job.said, job.chosen = "stopped", why, None
 
     async def _run(self, job: Job, work: Callable[[], Awaitable[None]]) -> None:
         try:

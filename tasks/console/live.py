@@ -94,8 +94,9 @@ class Live:
             self._looked_at = time.monotonic()
 
     def may_view(self, who: str) -> bool:
-        """Whether a person may open one more stream."""
-        return sum(one == who for one in self._viewers.values()) < MOST_STREAMS
+        """Whether a person may open one more stream: all streams leave half of the connections for other pages."""
+        own = sum(one == who for one in self._viewers.values())
+        return own < MOST_STREAMS and len(self._viewers) < self._settings.api_max_connections // 2
 
     async def close(self) -> None:
         """Ends watching."""

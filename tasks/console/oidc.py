@@ -182,16 +182,19 @@ def _code(answer: Mapping[str, str], issuer: str) -> str:
 
 
 def user_of(claims: Mapping[str, Any], groups_claim: str) -> User:
-    """The user of checked claims. An e-mail address that the provider has not verified is not a name."""
+    """The user of checked claims: by the e-mail address if the provider says that it verified it, else by the subject.
+
+    People choose their `preferred_username` themselves at some providers (OpenID Connect Core 1.0 §5.7).
+    """
     subject = _word(claims.get("sub"))
     if not subject:
         raise InvalidInput("the identity provider's token names nobody that can be shown")
-    email = "" if claims.get("email_verified") in (False, "false") else _word(claims.get("email"))
+    email = _word(claims.get("email")) if claims.get("email_verified") in (True, "true") else ""
     groups = claims.get(groups_claim, [])
     listed = groups if isinstance(groups, list) else [groups]
     return User(
         subject,
-        email or _word(claims.get("preferred_username")) or subject,
+        email or subject,
         tuple(one for one in listed if _word(one)),
     )
 

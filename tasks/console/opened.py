@@ -17,14 +17,25 @@ class Opened:
         self._settings = settings
         self._closing = closing
         self._store: wiring.Store | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[wiring.Store] | None = None
 
     async def store(self) -> wiring.Store:
-        """The store."""
-        async with self._opening:
-            if self._store is None:
-                self._store = await self._closing.enter_async_context(wiring.store(self._settings, keep=True))
-            return self._store
+        """The store. All who ask while it is being opened wait for the same attempt."""
+        if self._store is None:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._open())
+                self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._store = await asyncio.shield(self._opening)
+        return self._store
+
+    async def _open(self) -> wiring.Store:
+        return await self._closing.enter_async_context(wiring.store(self._settings, keep=True))
+
+    async def close(self) -> None:
+        """Ends opening it."""
+        if self._opening and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
 
     async def sessions(self) -> Sessions:
         """The sessions."""

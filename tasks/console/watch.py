@@ -22,6 +22,8 @@ STALE_SECONDS = 30.0
 """One that is older is not shown: the page waits for a new one."""
 SHARE = 20
 """Reading takes at most one part in so many of the time."""
+LONGEST_SECONDS = 0.5
+"""What a reading counts as that waited for servers which do not answer: it costs no more, and is to be repeated soon."""
 KEPT_MEMORY = 120
 """Readings of Redis's memory that are kept, to say when it will be full."""
 LEAST_SPAN_MS = 60_000
@@ -116,6 +118,8 @@ class Watch:
         self._latest: Snapshot | None = None
         self._read_at = 0.0
         self._took = 0.0
+        self._changed_at = 0.0
+        """When something was last done here: a reading that began before shows what was before."""
         self._reading: asyncio.Task[Snapshot] | None = None
         self._memory: deque[tuple[int, int]] = deque(maxlen=KEPT_MEMORY)
         self._ages: deque[Ages] = deque()
@@ -123,8 +127,9 @@ class Watch:
     async def latest(self) -> Snapshot:
         """A snapshot of the last seconds. Raises RedisUnavailable."""
         age = time.monotonic() - self._read_at
-        if self._latest is None or age > max(STALE_SECONDS, SHARE * self._took):
-            return await asyncio.shield(self._begin())
+        if self._latest is None or age > max(STALE_SECONDS, 2 * SHARE * self._took):
+            found = await asyncio.shield(self._begin())
+            return found if self._read_at else await asyncio.shield(self._begin())
         if age > max(FRESH_SECONDS, SHARE * self._took):
             self._begin()  # for whoever asks next
         return self._latest
@@ -135,8 +140,10 @@ class Watch:
         return tuple(self._ages)
 
     async def renew(self, *names: EndpointName) -> None:
-        """Reads some endpoints again, after something was done to them."""
-        if self._latest is None:
+        """Reads some endpoints again, after something was done to them; without names all, when somebody looks."""
+        self._changed_at = time.monotonic()
+        if not names or self._latest is None:
+            self._read_at = 0.0
             return
         store = await self._store()
         found = {name: await store.endpoints.get(name) for name in names}
@@ -165,7 +172,10 @@ class Watch:
         while self._ages[0].at_ms < found.at_ms - MINUTES * 60_000:
             self._ages.popleft()
         self._latest = replace(found, full_in_ms=_full_in_ms(found.memory, self._memory))
-        self._read_at, self._took = time.monotonic(), time.monotonic() - began
+        self._took = time.monotonic() - began
+        if found.away or found.absent:
+            self._took = min(self._took, LONGEST_SECONDS)
+        self._read_at = time.monotonic() if began > self._changed_at else 0.0
         return self._latest
 
 

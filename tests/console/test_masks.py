@@ -27,10 +27,10 @@ def _digits(text: str) -> str:
     "text",
     ["+233200004711", "233 20 000 4711", "(233) 20-000-4711", "233.20.000.4711", "%2B233%2020%20000%204711",
      "+233\N{NO-BREAK SPACE}20\N{NARROW NO-BREAK SPACE}000\N{NON-BREAKING HYPHEN}4711", "233/20/000/4711", r"\u0032\u0033\u0033200004711",
-     "%32%33%33200004711", "233  20  000  4711", "\N{ARABIC-INDIC DIGIT TWO}33200004711"],
+     "+233_20_000_4711", "233_200_004_711", "2026-06-09T233200004711", "%32%33%33200004711", "233  20  000  4711", "\N{ARABIC-INDIC DIGIT TWO}33200004711"],
 )  # fmt: skip
 def test_a_number_is_masked_however_it_is_written(text: str) -> None:
-    assert sum(one.isdigit() for one in re.sub(r"%2\w|u00", "", masked(text))) <= 6
+    assert sum(one.isdigit() for one in re.sub(r"%2\w|u00|^2026-.*T", "", masked(text))) <= 6
     assert "4711" not in masked(text)
     assert "711" in masked(text)
 

@@ -92,12 +92,13 @@ def test_a_group_gives_its_role(client: httpx.Client, provider: OpenIdProvider) 
     assert role(client) == "operator"
 
 
-@pytest.mark.parametrize("verified", [False, "false"])
+@pytest.mark.parametrize("verified", [False, "false", None, 0])
 def test_an_email_that_is_not_verified_is_no_name(
     client: httpx.Client, provider: OpenIdProvider, verified: object
 ) -> None:
     """Else somebody could type an admin's address at the provider."""
     provider.user |= {"sub": "u-7", "email_verified": verified, "groups": []}
+    provider.user |= {"preferred_username": "jane@example.com", "name": "jane@example.com"}
     signed_on(client, provider)
     assert role(client) == "viewer"
 
@@ -377,7 +378,7 @@ def test_a_public_client_behind_a_proxy_with_tls(world: World) -> None:
     with running_provider() as provider:
         provider.secret = None
         settings = {
-            "DISPATCHER_CONSOLE_URL": "https://console.example.com/below",
+            "DISPATCHER_CONSOLE_URL": "https://console.example.com/console",
             "DISPATCHER_CONSOLE_OIDC_ISSUER": provider.issuer,
             "DISPATCHER_CONSOLE_OIDC_CLIENT_ID": CLIENT,
             "DISPATCHER_CONSOLE_ROLES": ROLES,
@@ -388,8 +389,8 @@ def test_a_public_client_behind_a_proxy_with_tls(world: World) -> None:
             assert text.startswith("__Host-dispatcher_log_in=")
             assert "Secure" in flags
             asked = dict(parse_qsl(urlsplit(sent.headers["location"]).query))
-            assert asked["redirect_uri"] == "https://console.example.com/below/login/oidc/back"
-            back = provider.back(asked).replace("https://console.example.com/below", found.url)
+            assert asked["redirect_uri"] == "https://console.example.com/console/login/oidc/back"
+            back = provider.back(asked).replace("https://console.example.com/console", found.url)
             answer = httpx.get(back, headers={"Cookie": text})
             assert answer.status_code == 303, answer.text
             begun, forgotten = answer.headers.get_list("set-cookie")

@@ -2,12 +2,15 @@
 
 import http.client
 import re
+import socket
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
 
 from tasks.console.app import HEADERS
 from tasks.console.site import PAGES
+from tests.acceptance.stack import wait_until
 from tests.console.conftest import World
 from tests.console.world import ask, console, get
 
@@ -197,3 +200,18 @@ def test_much_work_of_one_person_drops_their_own_oldest_counts(world: World) -> 
         assert status in (303, 400)
     _, _, text = get(f"{world.url}/work", Cookie=cookie)
     assert 1 <= text.count('class="state ready"') + text.count('class="state counting"') <= 5
+
+
+def test_more_connections_than_the_limit_are_told_so(world: World) -> None:
+    """Probes are answered nevertheless."""
+    with console(world.stack, DISPATCHER_API_MAX_CONNECTIONS="3") as found, ExitStack() as open_:
+        where = urlsplit(found.url)
+        for _ in range(3):
+            open_.enter_context(socket.create_connection((where.hostname or "", where.port or 0))).sendall(
+                b"G"
+            )
+        wait_until(lambda: get(f"{found.url}/login")[0] == 503, what="refused")
+        status, headers, text = get(f"{found.url}/login")
+        assert (503, "5") == (status, headers["retry-after"])
+        assert "too many connections, try again" in text
+        assert 200 == get(f"{found.url}/healthz")[0]

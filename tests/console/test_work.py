@@ -14,7 +14,16 @@ from starlette.requests import Request
 from dispatcher.errors import InvalidInput
 from tasks.console.access import Person, Role
 from tasks.console.asking import Ask
-from tasks.console.jobs import CONFIRM_SECONDS, Chosen, Job, Jobs, Progress, new_id
+from tasks.console.jobs import (
+    CONFIRM_SECONDS,
+    MOST_OF_CUSTOMERS,
+    MOST_OF_ONE,
+    Chosen,
+    Job,
+    Jobs,
+    Progress,
+    new_id,
+)
 from tasks.console.notes import Notes
 from tasks.console.pages.work import begin
 from tests.acceptance.stack import wait_until
@@ -24,11 +33,16 @@ from tests.console.world import run_apart
 OPERATOR = Person("key:key_1", "alice", Role.OPERATOR)
 
 
-def run(of: Callable[[Jobs], Coroutine[Any, Any, None]]) -> None:
+def customer(workspace: str) -> Person:
+    """A customer."""
+    return Person(f"portal:{workspace}", workspace, Role.CUSTOMER, workspace)
+
+
+def run(of: Callable[[Jobs], Coroutine[Any, Any, None]], confirm_seconds: float = CONFIRM_SECONDS) -> None:
     """Runs a test with the work of one process."""
 
     async def whole() -> None:
-        jobs = Jobs()
+        jobs = Jobs(confirm_seconds)
         await of(jobs)
         await jobs.close()
 
@@ -40,13 +54,15 @@ def job_of(person: Person = OPERATOR) -> Job:
     return Job(new_id(), "Replay", "Replay", ("callback", "callbacks"), person, "/")
 
 
-async def counted(jobs: Jobs, count: int, act: Callable[[Progress], Coroutine[Any, Any, str]]) -> Job:
+async def counted(
+    jobs: Jobs, count: int, act: Callable[[Progress], Coroutine[Any, Any, str]], person: Person = OPERATOR
+) -> Job:
     """Work that is counted and can be confirmed."""
 
     async def choose(_: Progress) -> Chosen:
         return Chosen(count, act)
 
-    job = jobs.count(job_of(), choose)
+    job = jobs.count(job_of(person), choose)
     assert job.task
     await job.task
     return job
@@ -68,13 +84,35 @@ def test_a_count_that_is_too_old_is_refused() -> None:
             return "done"
 
         job = await counted(jobs, 3, act)
-        job.counted_at -= CONFIRM_SECONDS + 1
-        with pytest.raises(InvalidInput, match="more than a quarter of an hour old: count again"):
+        while job.state == "ready":
+            await asyncio.sleep(0.01)
+        with pytest.raises(InvalidInput, match="not confirmed within a quarter of an hour"):
             await begin(confirming(jobs, job, "3"))
         jobs.begin(job)
-        assert ("ready", []) == (job.state, acted)
+        assert ("stopped", None, []) == (job.state, job.chosen, acted)
 
-    run(of)
+    run(of, confirm_seconds=0.05)
+
+
+def test_counts_that_nobody_confirmed_stand_in_nobodys_way() -> None:
+    """They are dropped with what they keep in memory, also those of people who never come back."""
+
+    async def of(jobs: Jobs) -> None:
+        async def act(_: Progress) -> str:
+            return "done"
+
+        left = [
+            await counted(jobs, 3, act, customer(f"c{number // MOST_OF_ONE}"))
+            for number in range(MOST_OF_CUSTOMERS)
+        ]
+        with pytest.raises(InvalidInput, match="too much work is under way"):
+            await counted(jobs, 3, act, customer("another"))
+        while any(one.state == "ready" for one in left):
+            await asyncio.sleep(0.01)
+        assert not any(one.chosen for one in left)
+        assert "ready" == (await counted(jobs, 3, act, customer("another"))).state
+
+    run(of, confirm_seconds=0.5)
 
 
 def test_two_confirmations_at_once_begin_it_once() -> None:

@@ -205,6 +205,26 @@ def test_an_endpoint_that_is_not_known(world: World, do: Callable[..., Any]) -> 
         do(endpoints.one, "acme", "https://c.example:443")
 
 
+def test_of_many_endpoints_none_is_suggested(world: World, do: Callable[..., Any]) -> None:
+    """All would be read for one wrong URL."""
+    do(add_acme)
+    world.accept(callback("e"))
+
+    async def one(store: wiring.Store) -> object:
+        places = await store.callbacks.places(None)
+        others = {f"of-{n}": world.now for n in range(endpoints.MOST_READ)}
+        await places[0].client.zadd(places[0].keys.endpoints, others)
+        try:
+            return await endpoints.one(store, "acme", "https://c.example:443")
+        finally:
+            await places[0].client.zrem(places[0].keys.endpoints, *others)
+
+    with pytest.raises(
+        NotFound, match=r"^workspace acme has no endpoint https://c.example:443 \(`dispatcher"
+    ):
+        do(one)
+
+
 def test_move(world: World, do: Callable[..., Any]) -> None:
     """A message's callbacks are moved in the order in which they were accepted, and keep it; others stay."""
     do(add_acme)

@@ -19,6 +19,12 @@ class FakeAlerts:
         self.asked: list[str] = []
         self.silent, self.error = silent, error
 
+    worker = "worker"
+
+    def take(self) -> list[object]:
+        """What was raised since the last time."""
+        return []
+
     def rates(self, figures: Mapping[str, object]) -> None:
         """Success rates."""
         self.asked.append(f"rates of {', '.join(figures)}")
@@ -81,6 +87,19 @@ def test_a_minute(leads: bool, error: Exception | None, asked: list[str]) -> Non
     alerts = FakeAlerts()
     asyncio.run(loop_of(alerts, FakeStats(error)).step(lambda: [0] if leads else []))
     assert asked == alerts.asked
+
+
+def test_alerts_that_cannot_be_kept_are_sent() -> None:
+    """For instance because their key in Redis has another type; that is logged."""
+
+    class Broken:
+        async def keep(self, *_: object) -> None:
+            raise ValueError("WRONGTYPE")
+
+    alerts = FakeAlerts()
+    with capture_logs() as logged:
+        asyncio.run(AlertLoop(alerts, [], Broken()).step(list))  # type: ignore[arg-type]
+    assert (["send"], ["alerts.internal_error"]) == (alerts.asked, [one["event"] for one in logged])
 
 
 def test_a_lease_that_is_lost_meanwhile() -> None:

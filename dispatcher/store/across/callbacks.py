@@ -39,8 +39,10 @@ class CallbacksAcross(Callbacks):
 
     async def known(self, ids: Sequence[Id]) -> list[StoredCallback]:
         """As Callbacks.known."""
-        names = dict.fromkeys(workspace for workspace, _ in ids)
-        return [one for name in names for one in await self._of(name, [id_ for id_ in ids if id_[0] == name])]
+        of: dict[str, list[Id]] = {}
+        for one in ids:
+            of.setdefault(one[0], []).append(one)
+        return [one for name, some in of.items() for one in await self._of(name, some)]
 
     async def _of(self, workspace: str, ids: Sequence[Id]) -> list[StoredCallback]:
         found = await self._partitions.for_workspace(workspace, lambda n: self._at(n).known(ids))

@@ -19,6 +19,10 @@ class EndpointsAcross(Endpoints):
         self._partitions = partitions
         self._at = partitions.readers(Endpoints)
 
+    async def count(self) -> int:
+        """As Endpoints.count, of the partitions that answer."""
+        return sum((await self._partitions.everywhere(lambda n: self._at(n).count())).values())
+
     async def all(self) -> list[Endpoint]:
         """As Endpoints.all."""
         records: dict[str, list[Endpoint]] = {}

@@ -12,8 +12,7 @@ from dispatcher.rules.request_headers import request_headers
 from dispatcher.rules.subscription import Receiver
 from dispatcher.store.connection import translated
 from dispatcher.store.kept_body import divided
-from dispatcher.store.keys import endpoint_id
-from dispatcher.store.stored_callback import Pending, StoredCallback
+from dispatcher.store.stored_callback import StoredCallback
 from tasks import engine_wiring, wiring
 from tasks.actions import purge, replay
 from tasks.actions.story import Story, story
@@ -162,8 +161,7 @@ async def cancel(ask: Ask) -> Response:
     event = await store.callbacks.get(workspace, event_id)
     if event is None:
         raise NotFound(f"there is no event {event_id} of workspace {workspace}")
-    one = Pending(event_id, endpoint_id(event.endpoint_name), event.message_uuid, event.expires_ms)
-    count = await purge.cancel(store, workspace, event.endpoint, [one], lambda some: some)
+    count = await purge.cancel(store, workspace, event.endpoint, [event.pending], lambda some: some)
     note = (
         "It is cancelled: it ended as failed."
         if count

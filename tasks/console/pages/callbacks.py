@@ -1,5 +1,6 @@
 """Lists of callbacks by filters in the URL, and what is done to all that match."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,6 @@ from starlette.responses import Response
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.outcomes import State
-from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import Pending, StoredCallback
 from tasks import wiring
 from tasks.actions import purge, replay
@@ -16,12 +16,14 @@ from tasks.actions.event_pages import page as page_of
 from tasks.actions.events import STATES, Filter, chosen, time_ms
 from tasks.actions.story import states_of
 from tasks.console.asking import Ask
-from tasks.console.jobs import MOST_CHOSEN, Chosen, Job, Progress, new_id
+from tasks.console.jobs import Chosen, Job, Progress, new_id
 from tasks.console.replies import SAID
 from tasks.console.site import action, page
 from tasks.console.words import many
 
 PAGE = 50
+MOST_SEARCHED = 200
+"""Workspaces in which a page looks for a message if it names none: each is asked for itself."""
 MOST_LOOKS = 2
 """A page ends after so many looks, of 500 callbacks or fewer, at what does not match: it is read in the time of a page, and the next one
 goes on from there."""
@@ -49,6 +51,7 @@ async def listed(ask: Ask) -> Response:
     events: list[StoredCallback] = []
     cursor, is_whole = None, True
     try:
+        await _require_few(store, asked)
         found = await page_of(store, asked, ask.query.get("after"), 0, PAGE, ask.away, MOST_LOOKS)
         events, cursor, is_whole = found.events, found.cursor, found.whole
     except InvalidInput as error:
@@ -110,12 +113,14 @@ async def cancel_all(ask: Ask) -> Response:
         raise InvalidInput("only what waits can be cancelled")
 
     async def choose(progress: Progress) -> Chosen:
+        await _require_few(store, asked)
         events = await _matching(store, asked, progress)
 
         async def act(progress: Progress) -> str:
-            count = 0
-            for workspace in dict.fromkeys(event.workspace for event in events):
-                pending = [_pending(event) for event in events if event.workspace == workspace]
+            count, of = 0, defaultdict[str, list[Pending]](list)
+            for event in events:
+                of[event.workspace].append(event.pending)
+            for workspace, pending in of.items():
                 count += await purge.cancel(
                     store,
                     workspace,
@@ -137,22 +142,21 @@ async def cancel_all(ask: Ask) -> Response:
     return _begun(ask, f"Cancel all {_named(asked)}", "Cancel", choose)
 
 
+async def _require_few(store: wiring.Store, asked: Filter) -> None:
+    """Raises InvalidInput for a message that would be looked for in too many workspaces."""
+    if asked.message and not asked.workspace and (n := len(await store.workspaces.names())) > MOST_SEARCHED:
+        raise InvalidInput(
+            f"there are {n:,} workspaces: name the message's, or find the message by its id above"
+        )
+
+
 async def _matching(store: wiring.Store, asked: Filter, progress: Progress) -> list[StoredCallback]:
     """All that match now, each once. Raises InvalidInput for more than a piece of work may have."""
     found: dict[tuple[str, str], StoredCallback] = {}
     async for one in chosen(store, asked):
         found[one.workspace, one.event_id] = one
-        progress.done = len(found)
-        if len(found) > MOST_CHOSEN:
-            raise InvalidInput(
-                f"more than {MOST_CHOSEN:,} match: narrow the filter, by a workspace or by times, and do it in parts"
-            )
+        progress.counted(len(found))
     return list(found.values())
-
-
-def _pending(event: StoredCallback) -> Pending:
-    name = event.endpoint if "://" not in event.endpoint else endpoint_id(event.endpoint_name)
-    return Pending(event.event_id, name, event.message_uuid, event.expires_ms)
 
 
 def _begun(ask: Ask, title: str, verb: str, choose: Any) -> Response:

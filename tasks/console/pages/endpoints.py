@@ -222,14 +222,9 @@ async def move(ask: Ask) -> Response:
     own = of_name(workspace, endpoint.subscription or DEFAULT).callback_url
 
     async def choose(progress: Progress) -> Chosen:
-        waiting = await workspaces.waiting_in_order(store, endpoint.workspace, endpoint.subscription)
-        known = {
-            one.event_id: one
-            for one in await store.callbacks.known([(endpoint.workspace, one.event_id) for one in waiting])
-        }
-        here = [
-            one for one in waiting if one.event_id in known and known[one.event_id].endpoint == endpoint.url
-        ]
+        here = await workspaces.waiting_in_order(
+            store, endpoint.workspace, endpoint.subscription, endpoint.id, progress.counted
+        )
 
         async def act(progress: Progress) -> str:
             now = await store.workspaces.require(endpoint.workspace)

@@ -80,7 +80,7 @@ async def events(ask: Ask) -> Response:
     """The attempts that follow those on the page, as server-sent events: each is a row of the page's table."""
     ask.workspace(ask.query.get("workspace"))
     if not ask.parts.live.may_view(ask.person.who):
-        raise HTTPException(429, "you have too many live pages open: close some")
+        raise HTTPException(429, "too many live pages are open: close some")
     last = ask.request.headers.get("last-event-id") or ask.query.get("after", "")
     after = int(last) if last.isascii() and last.isdigit() and len(last) < 20 else 0
 

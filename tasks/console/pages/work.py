@@ -39,8 +39,8 @@ async def begin(ask: Ask) -> Response:
     (count,) = ask.needs("count")
     if job.person.who != ask.person.who:
         raise InvalidInput(f"{job.person.name} counted this, and may begin it; count it again yourself")
-    if job.is_stale:
-        raise InvalidInput("the count is more than a quarter of an hour old: count again")
+    if job.state == "stopped":
+        raise InvalidInput(job.said)
     if job.state != "ready" or count != str(job.progress.total):
         raise InvalidInput("this was begun or dropped already, or the number is not what was counted")
     ask.parts.jobs.begin(job)
