@@ -25,12 +25,16 @@ async def cancel(
     origin: str | None,
     found: Sequence[Pending],
     progress: Callable[[Sequence[Batch]], Iterable[Batch]],
+    **about: str | None,
 ) -> int:
-    """Ends waiting callbacks as failed (cancelled), in batches wrapped by `progress`; returns how many still waited."""
+    """Ends waiting callbacks as failed (cancelled), in batches wrapped by `progress`; returns how many still waited.
+
+    `about` goes into the audit entry.
+    """
     by_endpoint = groupby(sorted(found, key=attrgetter("endpoint")), attrgetter("endpoint"))
     batches = [(to, some) for to, group in by_endpoint for some in _batched([one.waiting for one in group])]
     count = 0
-    async with store.audit.steps("callbacks.cancel", workspace, endpoint=origin) as done:
+    async with store.audit.steps("callbacks.cancel", workspace, endpoint=origin, **about) as done:
         for to, some in progress(batches):
             count += await store.ledger.cancel(to, some)
             done["cancelled"] = count

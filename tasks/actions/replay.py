@@ -19,6 +19,9 @@ from tasks.actions.events import Filter, chosen
 SUBSCRIPTION_REMOVED = "subscription_removed"
 """In place of the ledger's word: its subscription is gone, also where one of the same name was added since."""
 
+WORKSPACE_REMOVED = "workspace_removed"
+"""In place of the ledger's word: its workspace is gone, and what was replayed would end at once."""
+
 NOT_RENDERED = "not_rendered"
 """In place of the ledger's word: it has no body, since its subscription's terms allowed none."""
 
@@ -77,13 +80,14 @@ async def refusals(store: wiring.Store, events: Iterable[StoredCallback]) -> dic
     known: dict[str, Workspace | None] = {}
     found: dict[tuple[str, str], str] = {}
     for event in events:
+        if event.workspace not in known:
+            known[event.workspace] = await store.workspaces.find(event.workspace)
         if event.error == NOT_RENDERED:
             found[_id(event)] = NOT_RENDERED
-        elif event.subscription:
-            if event.workspace not in known:
-                known[event.workspace] = await store.workspaces.find(event.workspace)
-            if is_of_removed(event, known[event.workspace]):
-                found[_id(event)] = SUBSCRIPTION_REMOVED
+        elif known[event.workspace] is None:
+            found[_id(event)] = WORKSPACE_REMOVED
+        elif is_of_removed(event, known[event.workspace]):
+            found[_id(event)] = SUBSCRIPTION_REMOVED
     return found
 
 
@@ -158,7 +162,7 @@ async def replay_all(
             if why := refused.get(_id(event)):
                 words[why] += 1
                 continue
-            asked_for = words.total() - words[SUBSCRIPTION_REMOVED] - words[NOT_RENDERED]
+            asked_for = words.total() - sum(words[why] for why in set(refused.values()))
             in_ms = round(asked_for * 1000 / how.rate)
             word, _ = await _replay(store, event.workspace, event.event_id, how, in_ms, event.ended_ms or 0)
             words[word] += 1

@@ -18,6 +18,7 @@ from tasks.actions.replay import (
     NOT_RENDERED,
     REPLAYED,
     SUBSCRIPTION_REMOVED,
+    WORKSPACE_REMOVED,
     How,
     Replayed,
     counted,
@@ -37,6 +38,7 @@ WHY_NOT = {
     "superseded": "a newer status of its message went out, and the workspace's order is `latest`",
     "full": "too many wait for its endpoint (DISPATCHER_MAX_WAITING_PER_ENDPOINT): try again when fewer wait",
     NOT_RENDERED: "it has no body: its subscription's URL or dialect could not be read when it was accepted",
+    WORKSPACE_REMOVED: "its workspace was removed",
     SUBSCRIPTION_REMOVED: "its subscription was removed since; one of the same name that was added later is another",
     "busy": "another callback of its message is under way, and the workspace's order is `latest`: try again later",
 }

@@ -59,6 +59,8 @@ class Person:
     """The site that may show a customer's pages in a frame."""
     by_proxy: bool = False
     """A proxy says who it is with each request: there is no session to end here."""
+    since_ms: int = 0
+    """When a customer's workspace was made: what one of the same name did before is of somebody else. 0: it cannot be read."""
 
     @classmethod
     def of(cls, session: Session) -> "Person | None":

@@ -152,7 +152,7 @@ class Ask:
         """An HTML page."""
         note = self.parts.notes.take(self.query.get("note", ""), self.person.who)
         text = TEMPLATES.get_template(template).render(
-            title=title, ask=self, person=self.person, note=note, Role=Role, **context
+            title=title, ask=self, person=self.person, note=note, Role=Role, status=status, **context
         )
         return HTMLResponse(text, status)
 
@@ -186,7 +186,9 @@ async def customer_of(store: wiring.Store, session: Session) -> Person | None:
     found = await store.workspaces.find(person.workspace)
     if found is None:
         return None
-    return person if found.is_damaged or found.created_ms <= session.created_ms else None
+    if found.is_damaged:
+        return person
+    return replace(person, since_ms=found.created_ms) if found.created_ms <= session.created_ms else None
 
 
 async def form_of(request: Request, most_bytes: int) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """Finds what a text may mean, in all workspaces or in one."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher.errors import ArchiveUnavailable, NotFound
+from dispatcher.errors import ArchiveUnavailable, InvalidInput, NotFound
+from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.dialects import dialects
 from dispatcher.store.archive.history import History
 from dispatcher.store.callbacks import LISTS_AT_ONCE, Place
@@ -27,10 +29,11 @@ LATEST = 20
 """Messages of one number or reference that are shown."""
 LEAST_DIGITS = 6
 """A text with fewer digits is no phone number."""
+BY_REFERENCE, BY_NUMBER = ", by reference", ", by number"
 
 
 _BY_NUMBER = ", ".join(name for name, one in dialects().items() if "phone" in one.LOOKED_UP_BY)
-_WHERE = (
+WHERE = (
     "A message is found by its number or its reference only in workspaces of a dialect whose status API looks so: "
     f"{_BY_NUMBER}. Elsewhere, take its id or the eventId."
 )
@@ -60,11 +63,12 @@ async def find(
     endpoints: those of the workspace
     """
     names = [workspace] if workspace else await store.workspaces.names()
+    origin = _origin(text)
     hits = [] if workspace else [_workspace(name) for name in names if name == text]
     hits += [
         _endpoint(one)
         for one in endpoints
-        if text in (one.url, one.id) or (len(text) > 5 and text in one.url)
+        if text in (one.url, one.id) or (len(text) > 5 and text in one.url) or one.url == origin
     ]
     places = await store.callbacks.places(workspace or None)
     limits = list[str]()
@@ -79,12 +83,27 @@ async def find(
         known = {hit.query["id"] for hit in events}
         archived, more = await _archived(store, names, text, away)
         events += [hit for hit in archived if hit.query["id"] not in known]
-        messages += [hit for hit in more if hit not in messages]
+        there = {(hit.query["workspace"], hit.query["message"]) for hit in messages}
+        messages += [hit for hit in more if (hit.query["workspace"], hit.query["message"]) not in there]
     elif store.archive:
         limits.append(f"There are {len(names):,} workspaces: name one to look into the archive too.")
     if not hits and not events and not messages:
-        limits.append(_WHERE)
+        limits.append(WHERE)
+    if any(
+        count >= LATEST for count in Counter(hit.about for hit in messages if ", by " in hit.about).values()
+    ):
+        limits.append(f"Of the messages to a number, or with a reference, the latest {LATEST} are shown.")
+    if len(hits) + len(events) + len(messages) > MOST_HITS:
+        limits.append(f"There are more: the first {MOST_HITS} are shown.")
     return (hits + events + messages)[:MOST_HITS], limits
+
+
+def _origin(text: str) -> str:
+    """The origin of a URL; empty for another text."""
+    try:
+        return parse_callback_url(text, allow_http=True).origin
+    except InvalidInput:
+        return ""
 
 
 def _workspace(name: str) -> Hit:
@@ -138,14 +157,18 @@ async def _messages(places: Sequence[Place], names: Sequence[str], text: str) ->
     return list(found.values())
 
 
+def _numbers(text: str) -> list[str]:
+    """The ways to write a text that may be a phone number; none for another one."""
+    is_number = sum(c.isdigit() for c in text) >= LEAST_DIGITS and bare(text).isdigit()
+    return sorted(written(text)) if is_number else []
+
+
 async def _listed(place: Place, names: Iterable[str], text: str) -> list[tuple[str, str, str]]:
     """Workspace, message and why, of the latest messages with a reference or to a number."""
-    keys, asked = place.keys, list[tuple[str, str, str]]()
-    is_number = sum(c.isdigit() for c in text) >= LEAST_DIGITS and bare(text).isdigit()
+    keys, asked, numbers = place.keys, list[tuple[str, str, str]](), _numbers(text)
     for name in names:
-        asked.append((name, keys.status_reference(name, reference_digest(text)), ", by reference"))
-        if is_number:
-            asked += [(name, keys.status_phone(name, one), ", by number") for one in sorted(written(text))]
+        asked.append((name, keys.status_reference(name, reference_digest(text)), BY_REFERENCE))
+        asked += [(name, keys.status_phone(name, one), BY_NUMBER) for one in numbers]
     replies: list[Any] = []
     for first in range(0, len(asked), LISTS_AT_ONCE):
         pipe = place.client.pipeline(transaction=False)
@@ -178,18 +201,29 @@ async def _archived(
 ) -> tuple[list[Hit], list[Hit]]:
     """Callbacks and messages that only the archive has."""
     assert store.archive
+    keys = {f"phone:{one}": BY_NUMBER for one in _numbers(text)}
+    keys |= {f"reference:{reference_digest(text)}": BY_REFERENCE}
+    keys |= {f"customer:{channel}:{text}": f", customer's id {text}" for channel in CHANNELS}
     try:
         found = await store.archive.get([(name, text) for name in names])
         history = store.history_so_far(away)
         lists = [await _of_message(store, text, name, history) for name in names] if len(names) == 1 else []
         rows = [await store.archive.messages.get(name, [text]) for name in names]
+        listed = [await store.archive.messages.latest(name, [*keys]) for name in names]
     except ArchiveUnavailable as error:
         away(error)
         return [], []
     events = [_callback(one.workspace, one.id) for one in found]
     uuids = [name for name, some in zip(names, rows, strict=True) if some]
     uuids += [some[0].workspace for some in lists if some]
-    return events, [_message(name, text, "") for name in dict.fromkeys(uuids)]
+    messages = [_message(name, text, "") for name in dict.fromkeys(uuids)]
+    messages += [
+        _message(name, uuid, keys[key])
+        for name, of in zip(names, listed, strict=True)
+        for key, some in of.items()
+        for uuid in some[:LATEST]
+    ]
+    return events, messages
 
 
 async def _of_message(store: wiring.Store, text: str, name: str, history: History) -> list[StoredCallback]:

@@ -221,4 +221,5 @@ def _said(job: Job, error: DispatcherError) -> str:
 
 
 def _may_see(person: Person, job: Job) -> bool:
-    return not person.workspace or job.person.workspace == person.workspace
+    of = job.person
+    return not person.workspace or (of.workspace, of.since_ms) == (person.workspace, person.since_ms)

@@ -13,6 +13,7 @@ SAID = {
     "full": "Too many callbacks wait for its endpoint: it was not sent again.",
     replay.UNKNOWN: "Nothing is known of it any more.",
     replay.NOT_RENDERED: "It has no body, so it cannot be sent.",
+    replay.WORKSPACE_REMOVED: "Its workspace is gone, so it cannot be sent.",
     replay.SUBSCRIPTION_REMOVED: "Its subscription is gone, so it cannot be sent.",
 }
 """By the ledger's word, and those of the action."""

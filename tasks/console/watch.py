@@ -18,7 +18,7 @@ from tasks import wiring
 MINUTES = 60
 FRESH_SECONDS = 2.0
 """A reading that is younger is shown as it is."""
-STALE_SECONDS = 30.0
+STALE_SECONDS = 5.0
 """One that is older is not shown: the page waits for a new one."""
 SHARE = 20
 """Reading takes at most one part in so many of the time."""

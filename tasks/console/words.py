@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -13,7 +14,8 @@ from dispatcher.store.holds import duration as long_duration
 from tasks import tables
 
 _CODE = re.compile(r"`([^`]+)`")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_TIME = re.compile(r"\b(?:(\d{4}-\d\d-\d\d)[T ])?(\d\d:\d\d:\d\d(?:\.\d+)?)Z")
+HALF_DAY_SECONDS = 43_200
 _COMMAND = re.compile(r"[;:,(]?[^;:,(`]*`dispatcher [^`]*`[^;)]*\)?")
 _TIME_OUT = "DISPATCHER_REQUEST_TIMEOUT_SECONDS"
 _HINT = re.compile(r" \([^()]*DISPATCHER_[A-Z_]+[^()]*\)")
@@ -40,7 +42,18 @@ def prose(text: str | None) -> Markup:
     """A sentence of ours or of the ledger: `code` becomes code, times become moments; everything else is escaped."""
     escaped = str(escape(visible(text or "")))
     coded = _CODE.sub(lambda found: f"<code>{found[1]}</code>", escaped)
-    return Markup(_TIME.sub(lambda found: _moment(found[0]), coded))  # noqa: S704  it was escaped above
+    return Markup(_TIME.sub(lambda found: _moment(_whole(*found.groups())), coded))  # noqa: S704  it was escaped above
+
+
+def _whole(day: str | None, clock: str) -> str:
+    """A moment whose day is left out where it is less than half a day from now (holds.at)."""
+    now = datetime.now(UTC)
+    if day is None:
+        seconds = sum(int(n) * of for n, of in zip(clock[:8].split(":"), (3600, 60, 1), strict=True))
+        away = seconds - (now - now.replace(hour=0, minute=0, second=0)).total_seconds()
+        near = 1 if away < -HALF_DAY_SECONDS else -1 if away > HALF_DAY_SECONDS else 0
+        day = (now + timedelta(days=near)).date().isoformat()
+    return f"{day}T{clock}Z"
 
 
 def _moment(text: str) -> str:

@@ -234,3 +234,33 @@ def test_nothing_is_cut(scene: Scene, visits: Visits) -> None:
     page.goto(f"{scene.url}/rejected")
     page.locator("tbody details summary").first.click()
     assert LONG in page.locator("tbody details pre").first.inner_text()
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "Australia/Adelaide"])
+def test_a_time_that_is_typed_is_of_the_viewers_zone(scene: Scene, visits: Visits, zone: str) -> None:
+    """As the times of the list are: what a row shows can be typed, and finds that row."""
+    scene.failing("globex", 1, first=8000)
+    page = visits.as_("operator", timezone_id=zone).page
+    page.goto(f"{scene.url}/callbacks?state=failed&workspace=globex")
+    expect(page.locator("label", has_text="since")).to_contain_text(zone)
+    first = page.locator("tbody tr").first
+    shown, id_ = first.locator("time").inner_text(), first.locator("a").first.inner_text()
+    before = page.locator("tbody tr").count()
+    page.get_by_label("since").fill(shown)
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_label("since")).not_to_have_value(shown)
+    assert id_ in page.locator("tbody").inner_text()
+    assert 1 <= page.locator("tbody tr").count() < max(before, 2)
+    assert shown == page.locator("tbody tr time").first.inner_text()
+
+
+def test_what_is_not_renewed_says_so(scene: Scene, visits: Visits) -> None:
+    """Figures that stand still look like those of now; once there is an answer again, nothing is said."""
+    visit = visits.as_("operator")
+    visit.expected.append("503")
+    page = visit.page
+    page.goto(scene.url)
+    page.route(f"{scene.url}/", lambda route: route.fulfill(status=503, body="away"))
+    expect(page.locator("#stale")).to_contain_text("Not renewed since", timeout=20_000)
+    page.unroute(f"{scene.url}/")
+    expect(page.locator("#stale")).to_have_count(0, timeout=20_000)

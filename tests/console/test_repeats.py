@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from tasks.console.repeats import REPEAT_SECONDS, Repeats
 from tests.acceptance.stack import wait_until
 from tests.console.acting import Scene, acting_scene, endpoint_of
+from tests.console.conftest import Visits
 from tests.console.portal_world import Portal, portal
 from tests.console.test_acting_on_all import stopped
 from tests.console.world import ask, get, run_apart, session
@@ -217,3 +219,32 @@ def test_without_redis_nobody_is_told_where_it_is(server_program: str, tmp_path:
                 word for word in (str(scene.stack.server.url), "unix:", "DISPATCHER_") if word in text
             ]
         scene.stack.server.start()
+
+
+@pytest.mark.parametrize("script", [True, False])
+@pytest.mark.parametrize("gap_ms", [60, 150, 300])
+def test_the_second_click_does_not_meet_the_opposite_button(
+    scene: Scene, chromium: object, gap_ms: int, script: bool
+) -> None:
+    """On the next page *Resume sending* is where *Stop sending* was."""
+    scene.stack.wait_ended(scene.stack.enqueue(1, first=7000 + gap_ms, workspace="globex"), "globex")
+    url = endpoint_of(scene.stack, "globex")
+    visits = Visits(chromium, scene)
+    page = visits.as_("operator", java_script_enabled=script).page
+    page.goto(f"{scene.url}/endpoint?{urlencode({'owner': 'globex', 'url': url})}")
+    page.get_by_role("button", name="Resume").or_(page.get_by_role("button", name="Retry now")).first.click()
+    time.sleep(REPEAT_SECONDS + 0.5)
+    button = page.get_by_role("button", name="Stop sending")
+    button.hover()
+    box = button.bounding_box()
+    assert box
+    at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.click(*at)
+    page.wait_for_timeout(gap_ms)
+    page.mouse.click(*at)
+    page.wait_for_timeout(700)
+    assert "stopped" == scene.stack.cli_json("endpoint", "show", "globex", url)["state"]
+    page.get_by_role("button", name="Resume").click()
+    page.wait_for_load_state()
+    assert "stopped" != scene.stack.cli_json("endpoint", "show", "globex", url)["state"]
+    visits.close()

@@ -18,6 +18,9 @@ async def log(ask: Ask) -> Response:
     workspace = ask.workspace(ask.query.get("workspace"))
     most = None if ask.query.get("all") else LOOKED_AT
     found = await store.audit.latest(PAGE, workspace or None, most)
+    found = [
+        one for one in found if one.at_ms >= ask.person.since_ms
+    ]  # not what one of the same name did before
     is_unknown = bool(workspace) and not found and await store.workspaces.find(workspace) is None
     return ask.page(
         "log.html",

@@ -60,6 +60,8 @@ async def shown(ask: Ask) -> Response:
     given, event_id = ask.needs("workspace", "id")
     workspace = ask.workspace(given)
     found = await story(store, workspace, event_id, ask.settings.max_attempts, ask.away)
+    if found is None and ask.problem:
+        raise ArchiveUnavailable(f"Redis knows nothing of event {event_id}, and {ask.problem}")
     if found is None:
         raise NotFound(
             f"there is no event {event_id} of workspace {workspace}: it was never accepted (its status causes no callback, "
@@ -161,7 +163,9 @@ async def cancel(ask: Ask) -> Response:
     event = await store.callbacks.get(workspace, event_id)
     if event is None:
         raise NotFound(f"there is no event {event_id} of workspace {workspace}")
-    count = await purge.cancel(store, workspace, event.endpoint, [event.pending], lambda some: some)
+    count = await purge.cancel(
+        store, workspace, event.endpoint, [event.pending], lambda some: some, eventId=event_id
+    )
     note = (
         "It is cancelled: it ended as failed."
         if count

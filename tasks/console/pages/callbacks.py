@@ -20,8 +20,13 @@ from tasks.console.jobs import Chosen, Job, Progress, new_id
 from tasks.console.replies import SAID
 from tasks.console.site import action, page
 from tasks.console.words import many
+from tasks.tables import duration
 
 PAGE = 50
+MOST_NAMED = 10
+"""Endpoints that a confirmation names."""
+SOON_SECONDS = 10
+"""A replay that takes longer says how long."""
 MOST_SEARCHED = 200
 """Workspaces in which a page looks for a message if it names none: each is asked for itself."""
 MOST_LOOKS = 2
@@ -86,9 +91,19 @@ async def replay_all(ask: Ask) -> Response:
         events = await _matching(store, asked, progress)
         found = await replay.counted(store, [one for one in events if not one.replayed_as])
         refused = await replay.refusals(store, events)
-        notes = [f"{count:,} go to {where}" for where, count in found.by_endpoint.most_common(10)]
-        notes += [f"{count:,} are left out: {SAID.get(word, word)}" for word, count in found.words.items()]
+        notes = [
+            f"{many(n, 'goes', 'go')} to {where}" for where, n in found.by_endpoint.most_common(MOST_NAMED)
+        ]
+        if (others := len(found.by_endpoint) - MOST_NAMED) > 0:
+            notes.append(f"The rest goes to {many(others, 'other endpoint')}.")
+        notes += [
+            f"{many(n, 'is', 'are')} left out: {SAID.get(word, word)}" for word, n in found.words.items()
+        ]
         notes += [f"{one.url} of {one.owner} is {one.state}: what goes there waits" for one in found.held]
+        if found.count / rate > SOON_SECONDS:
+            notes.append(
+                f"They become due at {rate:g} a second, the last in {duration(found.count / rate)}: cancelling what waits ends that."
+            )
         kept = [one for one in events if not one.replayed_as and (one.workspace, one.event_id) not in refused]
 
         async def act(progress: Progress) -> str:
@@ -127,6 +142,10 @@ async def cancel_all(ask: Ask) -> Response:
                     asked.origin,
                     pending,
                     lambda some: progress.steps(some, lambda batch: len(batch[1])),
+                    state=asked.state,
+                    subscription=asked.subscription,
+                    error=asked.error,
+                    message=asked.message,
                 )
             await ask.parts.watch.renew()
             left = len(events) - count

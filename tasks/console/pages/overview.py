@@ -7,6 +7,7 @@ from tasks.console import plots
 from tasks.console.asking import Ask
 from tasks.console.site import page
 from tasks.console.watch import MINUTES, Snapshot
+from tasks.console.words import many
 
 MOST_TROUBLED = MOST_ALERTS = 10
 ALERT_WORDS = {
@@ -55,7 +56,7 @@ def attention(now: Snapshot) -> list[str]:
     if not now.workers:
         found.append("No worker is running: nothing is sent. Start one: `dispatcher worker`")
     if now.load.expiring:
-        found.append(f"{now.load.expiring:,} callbacks expire within an hour.")
+        found.append(f"{many(now.load.expiring, 'callback expires', 'callbacks expire')} within an hour.")
     if now.memory.limit and now.memory.used > 0.9 * now.memory.limit:
         found.append("Redis has used more than 90 % of its memory: a full Redis takes no status changes.")
     return found

@@ -3,7 +3,7 @@
 from starlette.responses import Response
 
 from tasks.console.asking import Ask
-from tasks.console.finding import find
+from tasks.console.finding import WHERE, find
 from tasks.console.site import page
 
 
@@ -18,4 +18,6 @@ async def search(ask: Ask) -> Response:
     hits, limits = await find(await ask.store(), text, workspace, now.of(workspace), ask.away)
     if len(hits) == 1:
         return ask.go(hits[0].path, **hits[0].query)
+    if ask.is_portal:  # which dialects there are does not concern a customer
+        limits = [one for one in limits if one != WHERE]
     return ask.page("search.html", "Search", text=text, hits=hits, limits=limits)

@@ -5,6 +5,7 @@
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
 // --- Times: shown in the viewer's zone; their title has UTC.
+const ownZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const pad = (number) => String(number).padStart(2, "0");
 
 function local(date, withDay) {
@@ -23,9 +24,26 @@ function localise(within) {
     text.textContent = text.textContent.includes(" ") ? shown.slice(5, 16) : shown.slice(11, 16);
   }
   for (const zone of all("[data-zone]", within)) {
-    zone.textContent = `of ${Intl.DateTimeFormat().resolvedOptions().timeZone}, UTC under the pointer`;
+    zone.textContent = `of ${ownZone}, UTC under the pointer`;
   }
+  for (const zone of all("[data-clock]", within)) zone.textContent = ownZone;
 }
+
+// A time that is typed is one of the viewer's zone, as the times on the page are: it is sent with its distance from UTC.
+const typed = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?$/;
+
+function withZone(text) {
+  if (!typed.test(text)) return text;
+  const whole = text.length === 10 ? `${text}T00:00` : text.replace(" ", "T");
+  const minutes = -new Date(whole).getTimezoneOffset();
+  if (isNaN(minutes)) return text;
+  const [hours, rest] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
+  return `${whole}${minutes < 0 ? "-" : "+"}${pad(hours)}:${pad(rest)}`;
+}
+
+addEventListener("submit", (event) => {
+  for (const field of all("[data-time]", event.target)) field.value = withZone(field.value.trim());
+});
 
 // --- Copying: also on plain http, where browsers have no clipboard for scripts.
 async function copy(button) {
@@ -85,6 +103,19 @@ async function ask() {
   return { isGone, isOk: answer.ok, text: await answer.text() };
 }
 
+// What could not be renewed is older than it seems: the page says so until it is renewed again.
+function sayStale(isStale) {
+  const said = document.getElementById("stale");
+  if (!isStale) return said?.remove();
+  if (said) return;
+  const note = document.createElement("p");
+  note.id = "stale";
+  note.className = "bad";
+  note.setAttribute("role", "alert");
+  note.textContent = `Not renewed since ${local(new Date(), true)}: there is no answer. Trying again.`;
+  document.querySelector("h1").after(note);
+}
+
 function renewLater(part) {
   const period = Number(part.dataset.renew) * 1000;
   if (!period) return;
@@ -97,6 +128,7 @@ function renewLater(part) {
       if (isGone) return location.reload();
       const next = new DOMParser().parseFromString(text, "text/html").getElementById(part.id);
       if (busy()) return renewLater(part);
+      sayStale(!isOk);
       if (isOk && next) {
         localise(next);
         const focusAgain = keepUse(part, next);
@@ -107,7 +139,7 @@ function renewLater(part) {
       }
       if (isOk) return location.reload();
     } catch {
-      // the console does not answer now: try again later
+      sayStale(true); // the console does not answer now: try again later
     }
     renewLater(part);
   }, period - (performance.now() % period)); // counted from when the page was opened: a period that another one divides comes with it
