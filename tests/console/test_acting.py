@@ -169,7 +169,7 @@ def test_one_callback_is_cancelled(scene: Scene, page: Page) -> None:
     wait_until(lambda: scene.stack.state(waiting) == "pending", 20, "it waits")
     page.goto(f"{scene.url}/callback?workspace=acme&id={waiting}")
     assert "It is cancelled: it ended as failed." == do(page, "Cancel")
-    assert {"endpoint": url, "cancelled": 1} == noted(scene, "callbacks.cancel")
+    assert {"endpoint": url, "eventId": waiting, "cancelled": 1} == noted(scene, "callbacks.cancel")
     assert scene.stack.cli("endpoint", "resume", "acme", url).returncode == 0
     assert "failed" == scene.stack.state(waiting)
     assert not scene.attempts(waiting)

@@ -47,6 +47,7 @@ def test_an_endpoints_week_has_its_values_at_the_pointer_and_in_the_table(
 ) -> None:
     page = visits.as_("operator").page
     figure = to_plot(scene, page)
+    figure.locator("svg").hover()  # waits until the page heeds the pointer
     box = figure.locator("svg").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 6, box["y"] + box["height"] / 2)
     said = figure.locator("[data-at]").inner_text()

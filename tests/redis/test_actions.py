@@ -11,6 +11,7 @@ from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.rules.outcomes import EndpointHealth, Failed, Retry, State
 from dispatcher.store.archive import ends
 from dispatcher.store.audit import AuditEntry
+from dispatcher.store.format import FORMAT
 from tasks import wiring
 from tasks.actions import endpoints, event_pages, events, purge, rejected, replay, workspaces
 from tasks.actions.events import Filter
@@ -34,6 +35,7 @@ def at_once(steps: Sequence[T]) -> Sequence[T]:
 def do(world: World, redis_url: str) -> Callable[..., Any]:
     """Runs an action on the store, by the real clock, which the world's ledger has too."""
     world.now = round(time.time() * 1000) - 1000
+    world.call("set", world.keys.format, FORMAT)
 
     def run(action: Callable[..., Awaitable[Any]], *args: Any, limit: int = 0, **kwargs: Any) -> Any:
         settings = Settings(_env_file=None, redis_url=redis_url, max_waiting_per_endpoint=limit)
@@ -113,11 +115,12 @@ def test_chosen_by_a_state_that_is_shown(
 
 def test_replay_stops_where_an_endpoint_is_full(world: World, do: Callable[..., Any]) -> None:
     """What was replayed until then is counted, and audited with the filter; the rest is not tried."""
+    do(add_acme)
     failed(world, *"abcdef")
     found = [world.event(event_id) for event_id in "abcdef"]
     done = do(replay.replay_all, Filter("failed", error="http_500"), found, HOW, at_once, limit=4)
     assert ({A: 6}, {"replayed": 2, "full": 1}) == (done.by_endpoint, done.words)
-    (entry,) = do(audited)
+    entry, _ = do(audited)
     assert ("event.replay", "failed", "http_500", 2) == (
         entry.what,
         *(entry.after[name] for name in ("state", "error", "replayed")),
@@ -126,11 +129,29 @@ def test_replay_stops_where_an_endpoint_is_full(world: World, do: Callable[..., 
 
 def test_replay_one_as_new(world: World, do: Callable[..., Any]) -> None:
     """The copy's eventId comes back, and is audited; what has not ended is not replayed."""
+    do(add_acme)
     failed(world, "a")
     word, id_ = do(replay.replay_one, "acme", "a", How(3600, as_new=True))
     assert ("replayed", State.PENDING) == (word, world.event(id_).state)
-    assert [{"eventId": "a", "as": id_}] == [dict(entry.after) for entry in do(audited)]
+    assert [{"eventId": "a", "as": id_}] == [dict(entry.after) for entry in do(audited)[:1]]
     assert ("not_ended", id_) == do(replay.replay_one, "acme", id_, HOW)
+
+
+def test_nothing_of_a_removed_workspace_is_replayed(world: World, do: Callable[..., Any]) -> None:
+    """It would end at once; it is counted as left out, one by one and of many."""
+    do(add_acme)
+    failed(world, "e1", "e2")
+    asked = Filter("failed")
+    found = do(replay.replayable, asked)
+    assert 2 == len(found)
+
+    async def remove(store: wiring.Store) -> None:
+        await store.workspaces.remove("acme", store.ledger, force=True)
+
+    do(remove)
+    assert {replay.WORKSPACE_REMOVED: 2} == do(replay.replay_all, asked, found, HOW, at_once).words
+    assert (replay.WORKSPACE_REMOVED, "e1") == do(replay.replay_one, "acme", "e1", HOW)
+    assert not do(replay.counted, found).count
 
 
 def test_requeue(world: World, do: Callable[..., Any]) -> None:
