@@ -383,6 +383,24 @@ def test_links_and_sessions_end_with_their_workspace(rivals: Rivals) -> None:
     assert 200 == rivals.portal.look("/workspace", rivals.portal.customer("gone"))[0]
 
 
+def test_work_and_log_are_not_those_of_a_workspace_of_the_same_name(rivals: Rivals) -> None:
+    """Another customer may have it now."""
+    rivals.stack.add_workspace("again")
+    session = rivals.portal.customer("again", "jane@again.example")
+    assert 303 == rivals.portal.act("/callbacks/replay", session, state="failed")[0]
+    assert "Replay all failed callbacks" in rivals.portal.look("/work", session)[2]
+    assert (
+        "jane@again.example" in rivals.portal.look("/log", session)[2]
+        or "workspace.add" in rivals.portal.look("/log", session)[2]
+    )
+    assert 0 == rivals.stack.cli("workspace", "remove", "again").returncode
+    rivals.stack.add_workspace("again")
+    session = rivals.portal.customer("again", "jane@again.example")
+    assert "Replay all failed callbacks" not in rivals.portal.look("/work", session)[2]
+    log = rivals.portal.look("/log", session)[2]
+    assert "workspace.remove" not in log
+
+
 def test_an_admin_ends_all_sessions_and_unused_links(rivals: Rivals) -> None:
     session, unused = rivals.portal.customer(), rivals.portal.link()
     assert 303 == ask("POST", f"{rivals.portal.url}/logout", {"everybody": "1"}, Cookie=rivals.admin)[0]

@@ -52,6 +52,9 @@ def test_cancelling_all_of_a_message_is_about_that_message(scene: Scene) -> None
     assert f"of message {message}" in text
     assert 303 == scene.confirm(work, cookie, 1)[0]
     assert "1 callback was cancelled." in scene.finished(work, cookie)
+    assert (message, 1) == tuple(
+        scene.audit("callbacks.cancel")["to"][name] for name in ("message", "cancelled")
+    )
     assert "failed" == scene.stack.state(one, "globex")
     assert {"pending"} == {scene.stack.state(other, "globex") for other in others}
     scene.stack.cli("endpoint", "resume", "globex", url)
