@@ -389,10 +389,7 @@ def test_work_and_log_are_not_those_of_a_workspace_of_the_same_name(rivals: Riva
     session = rivals.portal.customer("again", "jane@again.example")
     assert 303 == rivals.portal.act("/callbacks/replay", session, state="failed")[0]
     assert "Replay all failed callbacks" in rivals.portal.look("/work", session)[2]
-    assert (
-        "jane@again.example" in rivals.portal.look("/log", session)[2]
-        or "workspace.add" in rivals.portal.look("/log", session)[2]
-    )
+    assert "workspace.add" in rivals.portal.look("/log", session)[2]
     assert 0 == rivals.stack.cli("workspace", "remove", "again").returncode
     rivals.stack.add_workspace("again")
     session = rivals.portal.customer("again", "jane@again.example")
