@@ -126,7 +126,11 @@ def remove(
     workspace: Id,
     force: Annotated[bool, typer.Option("--force", help="End its waiting callbacks as failed.")] = False,
 ) -> None:
-    """Remove a workspace that has no waiting callbacks."""
+    """Remove a workspace that has no waiting callbacks.
+
+    What is known of its messages stays until its retention ends, and would be shown to whoever gets that name: `dispatcher erase
+    workspace` removes it.
+    """
     settings = terminal.settings()
 
     async def work() -> int:
@@ -143,6 +147,11 @@ def remove(
         else ""
     )
     terminal.out.print(f"workspace {workspace} is removed{ended}", markup=False)
+    terminal.out.print(
+        f"its messages and callbacks are known until their retention ends: `dispatcher erase workspace {workspace}` "
+        "before another customer gets that name",
+        markup=False,
+    )
 
 
 def show_secret(workspace: Workspace, what: str, as_json: bool) -> None:
