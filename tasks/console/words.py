@@ -22,7 +22,7 @@ _HINT = re.compile(r" \([^()]*DISPATCHER_[A-Z_]+[^()]*\)")
 _SETTING = re.compile(r"DISPATCHER_[A-Z_]+")
 _DIGIT = r"(?:\d|%3\d|\\u003\d)"
 _NUMBER = re.compile(
-    rf"(?P<time>\d{{4}}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?(?!\d))"
+    rf"(?P<time>\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?(?!\d))"
     rf"|{_DIGIT}(?:(?:%2[0-9A-F]|_|[^\w\"'{{}}\[\]:,<>]){{0,3}}{_DIGIT}){{3,}}"
 )
 """A moment, or a number: its digits may stand in groups, and be escaped as URLs and JSON escape them."""

@@ -36,7 +36,7 @@ def test_a_number_is_masked_however_it_is_written(text: str) -> None:
 
 
 def test_moments_and_short_numbers_are_not_masked() -> None:
-    text = '{"timestamp":"2026-06-09T13:04:57Z","part":12,"cost":"0.10"} http_404'
+    text = '{"timestamp":"2026-06-09T13:04:57Z","part":12,"cost":"0.10"} http_404, stopped since 2026-06-09 13:04:57Z'
     assert masked(text) == text
 
 

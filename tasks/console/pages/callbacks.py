@@ -1,5 +1,6 @@
 """Lists of callbacks by filters in the URL, and what is done to all that match."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from tasks.tables import duration
 PAGE = 50
 MOST_NAMED = 10
 """Endpoints that a confirmation names."""
+AT_A_STRETCH = 1000
 SOON_SECONDS = 10
 """A replay that takes longer says how long."""
 MOST_SEARCHED = 200
@@ -133,8 +135,10 @@ async def cancel_all(ask: Ask) -> Response:
 
         async def act(progress: Progress) -> str:
             count, of = 0, defaultdict[str, list[Pending]](list)
-            for event in events:
+            for number, event in enumerate(events):
                 of[event.workspace].append(event.pending)
+                if number % AT_A_STRETCH == 0:
+                    await asyncio.sleep(0)  # others' pages are answered meanwhile
             for workspace, pending in of.items():
                 count += await purge.cancel(
                     store,
