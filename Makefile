@@ -5,10 +5,12 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate -c constraints.txt --custom-compile-command 'make lock'
 PYTEST := $(BIN)/python -m pytest
 PROCESSES := tests/acceptance tests/faults
+FIRST_HALF := $(wildcard tests/acceptance/test_[a-g]*.py)
+SECOND_HALF := $(filter-out $(FIRST_HALF),$(wildcard tests/acceptance/test_*.py)) tests/faults
 TEST_RUN = .ci/tests $@
 
 .DEFAULT_GOAL := help
-.PHONY: help installed installed-for-demo demo test test-processes test-rest test-valkey test-console bench bench-isolation bench-drain bench-store bench-tls bench-growth bench-console bench-archive faults soak fuzz check format docs picture pictures lock digests clean
+.PHONY: help installed installed-for-demo demo test test-processes test-processes-1 test-processes-2 test-rest test-valkey test-console bench bench-isolation bench-drain bench-store bench-tls bench-growth bench-console bench-archive faults soak fuzz check format docs picture pictures lock digests clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { \
@@ -27,11 +29,16 @@ installed:
 demo: installed-for-demo ## run the main job here: Redis, worker, receivers, 70 status changes (CONSOLE=1: then its console)
 	@$(BIN)/dispatcher demo $(if $(CONSOLE),--console)
 
-test: installed ## all tests, on a real Redis and real workers (an hour on two cores): the four below, two at once
-	@$(MAKE) --no-print-directory -j2 --keep-going --output-sync=none test-processes test-rest test-console test-valkey
+test: installed ## all tests, on a real Redis and real workers (half an hour on two cores): the four below, three runs at once
+	@$(MAKE) --no-print-directory -j3 --keep-going --output-sync=none test-processes test-rest test-console test-valkey
 
-test-processes: installed ## tests that start workers and commands, and that kill them
-	$(TEST_RUN) $(PROCESSES)
+test-processes: test-processes-1 test-processes-2 ## tests that start workers and commands, and that kill them, in two runs
+
+test-processes-1: installed
+	$(TEST_RUN) $(FIRST_HALF)
+
+test-processes-2: installed
+	$(TEST_RUN) $(SECOND_HALF)
 
 test-rest: installed ## all other tests; CHECKED=1 leaves out those of `make check`
 	$(TEST_RUN) tests $(PROCESSES:%=--ignore=%) --ignore=tests/console $(if $(CHECKED),--ignore=tests/unit)

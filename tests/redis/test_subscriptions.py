@@ -323,7 +323,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "an unknown channel": ("new", {"channels": ["sms", "FAX"]}, InvalidInput, "there are SMS, RCS, WHATSAPP"),
     "another platform": ("new", {"dialect": "sendexa"}, InvalidInput, "its workspace's platform, zeckta"),
     "an order": ("new", {"ordering": "any"}, InvalidInput, "one of first_attempt"),
-    "a limit": ("new", {"max_concurrency": 0}, InvalidInput, "1 to 1000"),
+    "a limit": ("new", {"max_concurrency": 0}, InvalidInput, "1 to 1,000 POSTs at once"),
 }
 
 
