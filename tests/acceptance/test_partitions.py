@@ -13,6 +13,7 @@ from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.keys import keys_of
 from tests.acceptance.divided import divide, leases, shares
 from tests.acceptance.stack import CELERY, Stack, Worker, change, wait_until
+from tests.freezing import freeze
 
 COUNT = 16
 KEYS = keys_of("dispatcher", COUNT)
@@ -106,7 +107,7 @@ def leases_of_one(stack: Stack) -> bool:
 def test_a_stalled_owner(divided: Stack) -> None:
     """Partitions of a worker that stalls are taken over; when it goes on, it accepts nothing that is not its own any more."""
     first, second = started(divided, 2)
-    first.process.send_signal(signal.SIGSTOP)
+    freeze(first.process.pid)
     before = leases(divided)
     wait_until(lambda: all_owned(divided) and leases(divided) != before, 30, "the lease is taken over")
     wait_until(lambda: len(set(before) & set(leases(divided))) == COUNT // 2, 30, "all are taken over")

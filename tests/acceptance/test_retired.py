@@ -18,6 +18,7 @@ from tasks.receiver import answer_ok
 from tests.acceptance.stack import CLI, Stack, wait_until
 from tests.acceptance.test_archive import wait_retired, with_archive
 from tests.conftest import postgres_server
+from tests.freezing import freeze
 
 NOW = iso(time.time() * 1000)
 
@@ -82,7 +83,7 @@ def hanging(server: Any) -> Iterator[None]:
     first = int(server.get_pid())
     pids = [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     try:
         yield
     finally:
@@ -134,7 +135,7 @@ def test_an_archiver(stack: Stack) -> None:
     wait_until(lambda: "taking what ends" in archiver.log, what="an archiver")
     wait_until(lambda: stack.redis.exists("dispatcher:archiver"), what="its sign of life")
     worker = stack.start_worker().wait_ready()
-    archiver.process.send_signal(signal.SIGSTOP)
+    freeze(archiver.process.pid)
     ids = stack.enqueue(5)
     wait_until(lambda: len(stack.received) == 5, what="POSTs")
     time.sleep(3)  # the worker would have taken them by now

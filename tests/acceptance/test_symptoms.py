@@ -30,6 +30,7 @@ from tests.acceptance.stack import CLI, Stack, change, running_stack, wait_until
 from tests.acceptance.test_api_bounds import running
 from tests.client_certificates import ClientAuthority
 from tests.faults.proxy import Proxy
+from tests.freezing import freeze
 from tests.http.test_transport import Certificates
 
 LONG_PAUSE = {
@@ -91,7 +92,7 @@ def answering(status: int, **headers: str) -> Any:
 @contextmanager
 def frozen(stack: Stack) -> Iterator[None]:
     """The worker does nothing while the block runs."""
-    os.kill(stack.workers[0].process.pid, signal.SIGSTOP)
+    freeze(stack.workers[0].process.pid)
     try:
         yield
     finally:

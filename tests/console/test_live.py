@@ -13,6 +13,7 @@ from tests.acceptance.stack import wait_until
 from tests.console.acting import Scene, acting_scene
 from tests.console.conftest import Visits
 from tests.console.world import ask
+from tests.freezing import freeze
 
 LIVE = "Live: attempts appear"
 
@@ -65,7 +66,7 @@ def test_it_says_live_once_all_workers_publish(chromium: object, server_program:
         try:
             page = visits.as_("operator").page
             worker = scene.stack.workers[0].process
-            worker.send_signal(signal.SIGSTOP)
+            freeze(worker.pid)
             page.goto(f"{scene.url}/live")
             expect(page.locator("[data-live-state]")).to_contain_text("Not live yet", timeout=10_000)
             worker.send_signal(signal.SIGCONT)

@@ -25,6 +25,7 @@ from tests.acceptance.stack import Worker, change, wait_until
 from tests.faults.checker import Counts
 from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
+from tests.freezing import freeze
 
 REQUEST_TIMEOUT_SECONDS, LEASE_SECONDS = 2.0, 4.0
 """Of the stack's workers."""
@@ -295,7 +296,7 @@ def workers_replaced_under_load(scene: Scene) -> Counts:
 def worker_stopped_and_continued(scene: Scene) -> Counts:
     async def answer(_request: web.Request, number: int) -> web.Response:
         if number == 1:
-            first.process.send_signal(signal.SIGSTOP)
+            freeze(first.process.pid)
         return web.Response(status=500 if number == 1 else 200)
 
     scene.answer = answer
@@ -413,7 +414,7 @@ def redis_full(scene: Scene) -> Counts:
     client = scene.stack.redis
     accepted = scene.enqueue(30)
     wait_until(lambda: client.xlen("dispatcher:events") == 0, 20)
-    worker.process.send_signal(signal.SIGSTOP)
+    freeze(worker.process.pid)
     scene.enqueue(20)
     client.config_set("maxmemory", client.info("memory")["used_memory"] // 2)
     worker.process.send_signal(signal.SIGCONT)
