@@ -364,3 +364,26 @@ def test_where_settings_are_from(monkeypatch: pytest.MonkeyPatch) -> None:
         f"{PREFIX}LOG_FORMAT": ".env",
     } == sources()
     assert ("WARNING", "json") == (load().log_level, load().log_format)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://console.example", ""),
+        ("https://console.example:8443/console/", ""),
+        ("http://127.0.0.1:8090", ""),
+        ("http://console.example", "write https://"),
+        ("https://h/ops", "write https://HOST"),
+        ("https://h /", "write https://HOST"),
+        ("https://h:99999", "Port out of range"),
+        ("https://ünï.example", "in ASCII"),
+    ],
+)
+def test_the_consoles_url(url: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What browsers could not reach, or what would lead elsewhere, is refused before the console starts."""
+    monkeypatch.setenv("DISPATCHER_CONSOLE_URL", url)
+    if not says:
+        assert url.rstrip("/") == load().console_url
+        return
+    with pytest.raises(InvalidInput, match=says):
+        load()
