@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -85,7 +84,6 @@ class Job:
     progress: Progress = field(default_factory=Progress)
     chosen: Chosen | None = None
     said: str = ""
-    began: float = field(default_factory=time.monotonic)
     task: "asyncio.Task[None] | None" = None
 
     @property

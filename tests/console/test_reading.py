@@ -264,3 +264,16 @@ def test_what_is_not_renewed_says_so(scene: Scene, visits: Visits) -> None:
     expect(page.locator("#stale")).to_contain_text("Not renewed since", timeout=20_000)
     page.unroute(f"{scene.url}/")
     expect(page.locator("#stale")).to_have_count(0, timeout=20_000)
+
+
+def test_a_renewed_part_with_other_buttons_is_not_clicked_at_once(scene: Scene, visits: Visits) -> None:
+    """*Replay 1,204 callbacks* comes where *Drop it* was, when the count is over; what stays as it was can be clicked."""
+    page = visits.as_("operator").page
+    page.goto(f"{scene.url}/endpoints")
+    settling = "document.getElementById('rows').classList.contains('settling')"
+    renewed(page, "rows")
+    assert not page.evaluate(settling)
+    page.evaluate("document.querySelector('#rows tbody a').textContent = 'another'")
+    renewed(page, "rows")
+    assert page.evaluate(settling)
+    assert "settle" == page.locator("#rows").evaluate("part => getComputedStyle(part).animationName")

@@ -132,6 +132,8 @@ function renewLater(part) {
       if (isOk && next) {
         localise(next);
         const focusAgain = keepUse(part, next);
+        const buttons = (of) => all("button, a", of).map(identity).join();
+        if (buttons(part) !== buttons(next)) next.classList.add("settling"); // else a click could meet another one
         part.replaceWith(next);
         ready(next);
         focusAgain();
