@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 STEP_SECONDS = 0.0005
 """No step of a round begins after this time; the first one always does."""
@@ -25,18 +26,24 @@ class Handshakes:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._steps: deque[tuple[Callable[[], None], asyncio.Future[None]]] = deque()
-        self._turns: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._turns: OrderedDict[str, deque[asyncio.Future[Any]]] = OrderedDict()
         self._scheduled_at = 0.0
         self._next: asyncio.Handle | None = None
 
     async def turn(self, workspace: str) -> None:
-        """Waits until a new encrypted connection may be opened for a workspace."""
+        """Waits until a new connection may be opened for a workspace."""
         if self._next is None:
             self._schedule()
             return
-        waiting = self._loop.create_future()
-        self._turns.setdefault(workspace, deque()).append(waiting)
+        waiting: asyncio.Future[Any] = self._loop.create_future()
+        self.queue(workspace, waiting)
         await waiting
+
+    def queue(self, workspace: str, waiting: "asyncio.Future[Any]") -> None:
+        """Sets a future to None when a new connection may be opened for a workspace; it has no turn if it is done before."""
+        if self._next is None:
+            self._schedule()
+        self._turns.setdefault(workspace, deque()).append(waiting)
 
     async def step(self, do: Callable[[], None]) -> None:
         """Does a step of a handshake when it is its turn. Raises what it raises."""

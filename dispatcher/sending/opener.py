@@ -1,4 +1,4 @@
-"""Gives a request a connection if none is idle: a new one, or with TLS one that another request is done with sooner."""
+"""Gives a request a connection if none is idle: a new one, or one that another request is done with sooner."""
 
 import asyncio
 from dataclasses import dataclass
@@ -26,19 +26,26 @@ class Opening:
 
     target: Target
     workspace: str
-    waiting: asyncio.Future[Connection | Failure]
+    waiting: asyncio.Future[Connection | Failure | None]
     """Of the request for which it is opened."""
     begun: bool = False
     """Whether the receiver may have seen something of it."""
 
 
 class Opener:
-    """Opens connections. Without it a burst to one https receiver would be a handshake for each request."""
+    """Opens connections. Without it a burst to one receiver would be a connection for each request.
+
+    A connection without TLS is quickly open, so a request either waits for another one's or opens its own: when it is
+    its turn, one in a turn of the loop. So an idle worker opens as many as there are requests, and a busy one, for which
+    each costs more than what a request waits, only a few. With TLS a request opens its own and waits at the same time.
+    """
 
     def __init__(self, connector: Connector, handshakes: Handshakes, pool: Pool) -> None:
         self._connector = connector
         self._handshakes = handshakes
         self._pool = pool
+        self._plain = Handshakes()
+        """Whose turn it is to open a connection without TLS: not behind those that take longer."""
         self._openings: dict[asyncio.Task[None], Opening] = {}
         self._left: set[Origin] = set()
         """Origins to which a connection is being opened that no request waits for any more; one each."""
@@ -46,28 +53,43 @@ class Opener:
     async def connection(self, target: Target, workspace: str, deadline: float) -> Connection | Failure:
         """Returns a connection for one request; gives up at `deadline` (of the loop's clock)."""
         self._pool.make_room()
-        if not target.encrypted:  # to wait for another request's connection costs as much as a new one
-            return await self._connect(target, deadline)
+        if not target.encrypted:
+            return await self._free(target, workspace) or await self._connect(target, deadline)
         while not self._pool.closed:
             opening = Opening(target, workspace, self._pool.wait(target.origin))
             task = asyncio.create_task(self._open(opening, deadline))
             self._openings[task] = opening
             task.add_done_callback(self._openings.pop)
             try:
-                found = await opening.waiting
-            except asyncio.CancelledError:
-                waiting = opening.waiting
-                if (
-                    not waiting.cancelled() and not waiting.exception()
-                ):  # cancelled in the turn in which it came
-                    self._keep(opening, waiting.result())
-                raise
+                found = await self._found(target, workspace, opening.waiting)
             finally:
-                self._pool.leave(target.origin, opening.waiting)
                 self._leave(task, opening)
-            if not isinstance(found, Connection) or found.reusable or found.ended is None:
-                return found  # else the pool had it from another request, and it has ended at this moment
+            if found:
+                return found
         return CLOSED
+
+    async def _free(self, target: Target, workspace: str) -> Connection | Failure | None:
+        """Waits for a connection without TLS that another request is done with; None: open one."""
+        if not self._pool.may_be_free(target.origin):
+            return None
+        waiting = self._pool.wait(target.origin)
+        self._plain.queue(workspace, waiting)
+        return await self._found(target, workspace, waiting)
+
+    async def _found(
+        self, target: Target, workspace: str, waiting: "asyncio.Future[Connection | Failure | None]"
+    ) -> Connection | Failure | None:
+        """What a request waits for; None if that has ended at this moment, or the request is to open its own."""
+        try:
+            found = await waiting
+        except asyncio.CancelledError:
+            if not waiting.cancelled() and not waiting.exception():  # cancelled in the turn in which it came
+                self._keep(target, workspace, waiting.result())
+            raise
+        finally:
+            self._pool.leave(target.origin, waiting)
+        is_over = isinstance(found, Connection) and not found.reusable and found.ended is not None
+        return None if is_over else found  # over: the pool had it from another request
 
     def _leave(self, task: asyncio.Task[None], opening: Opening) -> None:
         """Lets one connection to an origin be opened for the next request, and gives up what is more."""
@@ -119,10 +141,10 @@ class Opener:
             if not opening.waiting.done():
                 opening.waiting.set_result(found)
             else:
-                self._keep(opening, found)
+                self._keep(opening.target, opening.workspace, found)
 
-    def _keep(self, opening: Opening, found: Connection | Failure) -> None:
+    def _keep(self, target: Target, workspace: str, found: Connection | Failure | None) -> None:
         """Keeps a connection that its request does not need any more, for the next one."""
         if isinstance(found, Connection) and not found.over:
             found.reusable = True
-            self._pool.keep(opening.target.origin, found, opening.workspace)
+            self._pool.keep(target.origin, found, workspace)

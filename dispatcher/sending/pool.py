@@ -35,7 +35,7 @@ ROOM = 64
 class Shelf:
     """What there is for one origin."""
 
-    __slots__ = ("idle", "known", "learning", "next_at", "waiting")
+    __slots__ = ("idle", "in_use", "known", "learning", "next_at", "waiting")
 
     def __init__(self) -> None:
         self.idle: list[Connection] = []
@@ -43,8 +43,10 @@ class Shelf:
         self.known = KeepAlive()
         self.learning: Connection | None = None
         """Has been idle for too long to be used: it shows how long the receiver keeps it."""
-        self.waiting: list[asyncio.Future[Connection | Failure]] = []
-        """Requests that wait for a new connection, and take one that is free before that."""
+        self.in_use = 0
+        """How many requests are under way: each has a connection, opens one, or waits for one."""
+        self.waiting: list[asyncio.Future[Connection | Failure | None]] = []
+        """Requests that wait for a connection, and take one that another request is done with."""
         self.next_at = 0.0
         """When the next connection may be opened, by the loop's clock."""
 
@@ -79,6 +81,21 @@ class Pool:
         self._unswept: list[Shelf] = []
         self.closed = False
 
+    def begin(self, origin: Origin) -> None:
+        """A request begins; the caller calls `end` when it is done with its connection, before `keep`."""
+        self.in_use += 1
+        self._shelf(origin).in_use += 1
+
+    def end(self, origin: Origin) -> None:
+        """A request has ended. If the others to its origin all wait, there is no connection that they could wait for."""
+        self.in_use -= 1
+        shelf = self._shelves.get(origin)
+        if shelf is None:  # closed
+            return
+        shelf.in_use -= 1
+        if shelf.waiting and shelf.in_use == len(shelf.waiting) and not _is_encrypted(origin):
+            self._loop.call_soon(_let_open, shelf)  # not now: the caller may have a connection for one of them
+
     def take(self, origin: Origin) -> Connection | None:
         """Takes the most recently used connection; None if there is none that may be used."""
         shelf = self._shelves.get(origin)
@@ -96,9 +113,17 @@ class Pool:
         self._let_go(connection)
         return connection
 
-    def wait(self, origin: Origin) -> "asyncio.Future[Connection | Failure]":
-        """The next connection to an origin that is free. The caller sets it if it has a connection, and leaves then."""
-        waiting: asyncio.Future[Connection | Failure] = self._loop.create_future()
+    def may_be_free(self, origin: Origin) -> bool:
+        """Whether a request other than the caller's has a connection to an origin, or opens one."""
+        shelf = self._shelf(origin)
+        return shelf.in_use - 1 > len(shelf.waiting)
+
+    def wait(self, origin: Origin) -> "asyncio.Future[Connection | Failure | None]":
+        """The next connection to an origin that is free; None: the caller is to open one.
+
+        The caller sets it if it has a connection, and leaves then.
+        """
+        waiting: asyncio.Future[Connection | Failure | None] = self._loop.create_future()
         self._shelf(origin).waiting.append(waiting)
         return waiting
 
@@ -113,7 +138,7 @@ class Pool:
         shelf.next_at = now + seconds
         return 0.0
 
-    def leave(self, origin: Origin, waiting: "asyncio.Future[Connection | Failure]") -> None:
+    def leave(self, origin: Origin, waiting: "asyncio.Future[Connection | Failure | None]") -> None:
         """Waits no more."""
         shelf = self._shelf(origin)
         if waiting in shelf.waiting:
@@ -253,7 +278,20 @@ class Pool:
     def _forget_origins(self) -> None:
         """Forgets some origins that have no connection: what was known of them can be learned again."""
         bare = (
-            o for o, shelf in self._shelves.items() if not (shelf.idle or shelf.learning or shelf.waiting)
+            o for o, shelf in self._shelves.items() if not (shelf.idle or shelf.learning or shelf.in_use)
         )
         for origin in list(islice(bare, self._max_origins // 10)):
             del self._shelves[origin]
+
+
+def _is_encrypted(origin: Origin) -> bool:
+    """Whether requests to an origin open connections of their own while they wait."""
+    return origin[2]
+
+
+def _let_open(shelf: Shelf) -> None:
+    """Has requests open connections of their own, if none has one still."""
+    if shelf.in_use == len(shelf.waiting):
+        for waiting in shelf.waiting:
+            if not waiting.done():
+                waiting.set_result(None)

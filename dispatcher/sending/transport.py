@@ -104,7 +104,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         request = request_bytes(method, target, headers, body)
         if not isinstance(request, bytes):
             return request
-        self._pool.in_use += 1
+        self._pool.begin(target.origin)
         try:
             connection = self._pool.take(target.origin)
             if connection is None:
@@ -114,7 +114,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
                 connection = found
             answer = await connection.ask(request, deadline, head_only=method == b"HEAD")
         finally:
-            self._pool.in_use -= 1
+            self._pool.end(target.origin)
         if connection.reusable:
             self._pool.keep(target.origin, connection, workspace)
         else:

@@ -1,10 +1,13 @@
 """What is opened for requests that no longer need it."""
 
 import asyncio
+from dataclasses import replace
+from itertools import pairwise
 
+from dispatcher.sending.failures import NoAnswer
 from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
-from dispatcher.sending.opener import Opener
+from dispatcher.sending.opener import CLOSED, Opener
 from dispatcher.sending.pool import Pool
 from dispatcher.sending.target import Target
 
@@ -52,16 +55,20 @@ def test_one_connection_is_opened_on() -> None:
     asyncio.run(scene())
 
 
-def test_connections_without_tls_do_not_take_turns() -> None:
-    """Only handshakes hold others up; a burst to many plain http receivers opens all its connections at once."""
+def test_many_receivers_without_tls_are_connected_to_at_once() -> None:
+    """There is nobody whose connection a request could take, and only handshakes hold others up."""
 
     async def scene() -> None:
         connector, pool = Hanging(), Pool()
         opener = Opener(connector, Handshakes(), pool)  # type: ignore[arg-type]
         deadline = asyncio.get_running_loop().time() + 3600
-        requests = [asyncio.create_task(opener.connection(PLAIN, "acme", deadline)) for _ in range(50)]
-        for _ in range(5):
-            await asyncio.sleep(0)
+        requests = []
+        for number in range(50):
+            target = replace(PLAIN, origin=(f"{number}.example", 80, False, ""))
+            pool.begin(target.origin)
+            requests.append(asyncio.create_task(opener.connection(target, "acme", deadline)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         assert 50 == connector.begun
         for one in requests:
             one.cancel()
@@ -162,5 +169,139 @@ def test_a_connection_of_its_own_that_has_ended_is_an_attempt() -> None:
         connector.asked[0].set_result(own)
         assert own is await request
         pool.close()
+
+    asyncio.run(scene())
+
+
+class Burst:
+    """Requests to one receiver without TLS, which begin together."""
+
+    def __init__(self, count: int) -> None:
+        self.connector, self.pool = Opens(), Pool()
+        self.opener = Opener(self.connector, Handshakes(), self.pool)  # type: ignore[arg-type]
+        self.requests = [asyncio.create_task(self._request()) for _ in range(count)]
+
+    async def _request(self) -> object:
+        self.pool.begin(PLAIN.origin)
+        try:
+            return await self.opener.connection(PLAIN, "acme", asyncio.get_running_loop().time() + 3600)
+        finally:
+            self.pool.end(PLAIN.origin)
+
+    async def first(self) -> Connection:
+        """A connection that the first request has got and is done with."""
+        await self.connector.begun(1)
+        connection = opened()
+        self.connector.asked[0].set_result(connection)
+        connection.reusable = True
+        return connection
+
+    async def close(self) -> None:
+        """Gives all up."""
+        self.opener.close()
+        for one in self.requests:
+            one.cancel()
+        await asyncio.gather(*self.requests, return_exceptions=True)
+        self.pool.close()
+
+
+def test_a_burst_without_tls_opens_one_connection_in_a_turn_of_the_loop() -> None:
+    """So the answers that came with this turn free connections for some of the others."""
+
+    async def scene() -> None:
+        burst = Burst(10)
+        asked = []
+        for _ in range(30):
+            await asyncio.sleep(0)
+            asked.append(len(burst.connector.asked))
+        assert max(after - before for before, after in pairwise([0, *asked])) == 1
+        assert 10 == asked[-1]
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_a_request_without_tls_takes_what_another_is_done_with() -> None:
+    """It opens no connection of its own then."""
+
+    async def scene() -> None:
+        burst = Burst(2)
+        await asyncio.sleep(0)
+        connection = await burst.first()
+        burst.pool.keep(PLAIN.origin, connection, "acme")  # before the loop's next turn
+        assert [connection] * 2 == await asyncio.gather(*burst.requests)
+        assert 1 == len(burst.connector.asked)
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_nobody_waits_for_a_connection_that_nobody_has() -> None:
+    """If the only connection cannot be opened, all others try for themselves at once, not one in a turn of the loop."""
+
+    async def scene() -> None:
+        burst = Burst(20)
+        refused = NoAnswer("connect", "refused")
+
+        async def refuse(_target: Target) -> NoAnswer:
+            return refused
+
+        burst.connector.connect = refuse  # type: ignore[assignment,method-assign]
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert [True] * 20 == [one.done() for one in burst.requests]
+        assert {refused} == {*await asyncio.gather(*burst.requests)}
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_a_free_connection_that_has_ended_is_not_taken() -> None:
+    """If the receiver closes it as a request without TLS gets it, the request opens its own."""
+
+    async def scene() -> None:
+        burst = Burst(2)
+        await asyncio.sleep(0)
+        connection = await burst.first()
+        burst.pool.keep(PLAIN.origin, connection, "acme")
+        connection.eof_received()
+        await burst.connector.begun(2)
+        own = opened()
+        burst.connector.asked[1].set_result(own)
+        assert [connection, own] == await asyncio.gather(*burst.requests)
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_a_free_connection_that_comes_as_its_request_is_cancelled_is_kept() -> None:
+    """The next request takes it."""
+
+    async def scene() -> None:
+        burst = Burst(2)
+        await asyncio.sleep(0)
+        connection = await burst.first()
+        burst.pool.keep(PLAIN.origin, connection, "acme")
+        burst.requests[1].cancel()
+        await asyncio.wait(burst.requests)
+        assert burst.requests[1].cancelled()
+        assert connection is burst.pool.take(PLAIN.origin)
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_a_request_that_waits_ends_with_the_transport() -> None:
+    """One that waits for another's connection when all is closed ends with our own fault, and does not hang."""
+
+    async def scene() -> None:
+        burst = Burst(3)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        burst.opener.close()
+        burst.pool.close()
+        found = await asyncio.wait_for(asyncio.gather(*burst.requests[1:]), 20)
+        assert [CLOSED] * 2 == found
+        await burst.close()
 
     asyncio.run(scene())
