@@ -94,7 +94,7 @@ class Pool:
             return
         shelf.in_use -= 1
         if shelf.waiting and shelf.in_use == len(shelf.waiting) and not _is_encrypted(origin):
-            self._loop.call_soon(_let_open, shelf)  # not now: the caller may have a connection for one of them
+            self._loop.call_soon(_let_open, shelf)  # later: the caller may have a connection for one of them
 
     def take(self, origin: Origin) -> Connection | None:
         """Takes the most recently used connection; None if there is none that may be used."""
@@ -277,9 +277,7 @@ class Pool:
 
     def _forget_origins(self) -> None:
         """Forgets some origins that have no connection: what was known of them can be learned again."""
-        bare = (
-            o for o, shelf in self._shelves.items() if not (shelf.idle or shelf.learning or shelf.in_use)
-        )
+        bare = (o for o, shelf in self._shelves.items() if not (shelf.idle or shelf.learning or shelf.in_use))
         for origin in list(islice(bare, self._max_origins // 10)):
             del self._shelves[origin]
 
