@@ -3,8 +3,10 @@
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dispatcher.fast_decode import Change
+from dispatcher.rules.callback import Callback
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import Id, ToAccept
 from dispatcher.store.queue import Between, Place, QueueEntry, place
@@ -45,6 +47,15 @@ class Fault:
         return self.text
 
 
+class Rendered(NamedTuple):
+    """An entry and what it causes."""
+
+    entry: QueueEntry
+    change: Change
+    dialect: str
+    callbacks: Sequence[Callback]
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """An entry whose message may have begun in another partition than its own, `right`."""
@@ -82,8 +93,14 @@ class Batch:
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
     """The workspaces that entries name; None for a name without a workspace."""
+    unplaced: dict[str, list[Rendered]] = field(default_factory=dict)
+    """Rendered entries by workspace, until all are rendered and `parts` has them."""
     parts: list[ToAccept] = field(default_factory=lambda: [ToAccept()])
-    """What is to be accepted, in order; each fits into one call."""
+    """What is to be accepted, each in a call of its own.
+
+    The entries of a workspace are in order and one after the other, so that what accept does once for each endpoint is
+    seldom, also where a burst goes to many.
+    """
     rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Entries that cause callbacks, in the order of `parts`, each with its workspace."""
     skipped: list[tuple[QueueEntry, str]] = field(default_factory=list)

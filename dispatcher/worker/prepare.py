@@ -10,13 +10,22 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
 from dispatcher.store.workspace_cache import WorkspaceCache
-from dispatcher.worker.batch import BEHIND, COPY_LATE, OF_THE_MACHINE, Asked, Batch, Fault, Rejection
+from dispatcher.worker.batch import (
+    BEHIND,
+    COPY_LATE,
+    OF_THE_MACHINE,
+    Asked,
+    Batch,
+    Fault,
+    Rejection,
+    Rendered,
+)
 from dispatcher.worker.earlier import EarlierPartitions
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.router import Router
 
-PREPARED_AT_ONCE = 16
-"""Entries that are rendered before the loop gets to other work: the batch before must get onto the wire."""
+PREPARED_AT_ONCE, PLACED_AT_ONCE = 16, 64
+"""Entries that are rendered, or put into parts, before the loop gets to other work: the batch before must get onto the wire."""
 
 NOBODY: Mapping[str, bool] = {}
 Read = Change | Rejection | Exception
@@ -78,7 +87,39 @@ class Preparer:
             for asked, place in zip(batch.asked, places, strict=True):
                 began = BEHIND if place == asked.right and self._overtakes(batch, asked) else place
                 await self._add(batch, asked.entry, asked.change, began=began)
+        await self._place_all(batch)
         return batch
+
+    async def _place_all(self, batch: Batch) -> None:
+        """Puts rendered entries into the parts of a batch, those of the workspaces that have the fewest first.
+
+        So what a customer has among the many of others is accepted, and may be sent, before them.
+        """
+        number = 0
+        for workspace in sorted(batch.unplaced, key=lambda name: len(batch.unplaced[name])):
+            is_put_off = False
+            for one in batch.unplaced[workspace]:
+                if is_put_off:
+                    batch.put_off(workspace, one.entry)
+                    continue
+                try:
+                    self._place(batch, workspace, one)
+                except Exception as error:
+                    batch.broke(workspace, one.entry, error)
+                    is_put_off = workspace in batch.later
+                number += 1
+                if number % PLACED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        batch.unplaced.clear()
+
+    def _place(self, batch: Batch, workspace: str, one: Rendered) -> None:
+        """Puts an entry into the parts of a batch."""
+        entry, change, dialect, callbacks = one
+        part = batch.part_for(len(callbacks))
+        part.add_entry(entry.id, workspace, callbacks)
+        (batch.rendered if callbacks else batch.skipped).append((entry, workspace))
+        if self._recorder:
+            self._recorder.add(part, change, dialect, part.entries if callbacks else 0)
 
     async def _read_all(self, entries: Sequence[QueueEntry]) -> dict[str, Read]:
         """What is in the entries that the previous Redis may know, so that each is read once; or the error that one meets."""
@@ -203,11 +244,9 @@ class Preparer:
             rendered = fan_out(change, workspace, self._now_ms(), self._options)
         except InvalidInput as error:
             return Rejection("invalid", str(error), change.workspace, change.event_id)
-        part = batch.part_for(len(rendered))
-        part.add_entry(entry.id, workspace.id, rendered)
-        (batch.rendered if rendered else batch.skipped).append((entry, workspace.id))
-        if self._recorder:
-            self._recorder.add(part, change, workspace.dialect, part.entries if rendered else 0)
+        batch.unplaced.setdefault(workspace.id, []).append(
+            Rendered(entry, change, workspace.dialect, rendered)
+        )
         return None
 
 

@@ -1,4 +1,4 @@
-"""Preparing entries of an installation that has grown."""
+"""Preparing entries: in which order they are accepted, and those of an installation that has grown."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ import pytest
 from dispatcher.fast_decode import Change
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.rules.render import RenderOptions
+from dispatcher.rules.workspace import Workspace
+from dispatcher.store.arguments import ToAccept
 from dispatcher.store.keys import Keys
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
@@ -82,3 +84,59 @@ def test_an_entry_that_breaks_our_code(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = prepared(3)
     assert ["1-0", "1-2"] == [entry.id for entry, _ in batch.forwarded[HOME]]
     assert ["1-1"] == batch.later[""].ids
+
+
+class AnyWorkspace:
+    """Every workspace that is asked for."""
+
+    async def get(self, workspace: str) -> Workspace:
+        """One with a callback URL."""
+        return Workspace(workspace, "zeckta", "https://a.example/", (), 1, "r1")
+
+
+def of_workspaces(names: Sequence[str]) -> list[QueueEntry]:
+    """An entry of each of these workspaces, in order."""
+    return [
+        QueueEntry(f"1-{n}", [b"event", change(event_id=f"e{n}", uuid=f"m{n}", workspace=name).to_json()])
+        for n, name in enumerate(names)
+    ]
+
+
+def placed(entries: Sequence[QueueEntry]) -> Batch:
+    """What they become where there is one partition and each has a callback."""
+    preparer = Preparer(cast(WorkspaceCache, AnyWorkspace()), lambda: 1_800_000_000_000, RenderOptions())
+    return asyncio.run(preparer.prepare(entries))
+
+
+def test_a_workspace_with_little_comes_before_those_with_more() -> None:
+    """So its status change does not wait for all that others have enqueued before; each one's are in their order."""
+    batch = placed(of_workspaces("abababbcbab"))
+    assert ["1-7", *(f"1-{n}" for n in (0, 2, 4, 9)), *(f"1-{n}" for n in (1, 3, 5, 6, 8, 10))] == [
+        entry.id for entry, _ in batch.rendered
+    ]
+    assert ["e7", "e0", "e2", "e4", "e9", "e1", "e3", "e5", "e6", "e8", "e10"] == [
+        id_ for part in batch.parts for of_entry in part.ids() for _, id_ in of_entry
+    ]
+
+
+def test_an_endpoint_is_in_as_few_calls_as_its_callbacks_need() -> None:
+    """Of 100 customers' 512 callbacks, which go to and fro between them, hardly any customer is in two calls of accept."""
+    batch = placed(of_workspaces([f"w{n % 100}" for n in range(512)]))
+    assert len(batch.parts) > 1
+    assert sum(len(part.endpoints) for part in batch.parts) <= 100 + len(batch.parts) - 1
+    assert 512 == sum(part.count for part in batch.parts)
+
+
+def test_what_follows_an_entry_that_breaks_our_code_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of its workspace overtakes it, wherever it breaks; entries of others go on."""
+    add = ToAccept.add_entry
+
+    def breaks(part: ToAccept, entry: str, *rest: Any) -> None:
+        if entry == "1-2":
+            raise RuntimeError("a bug")
+        add(part, entry, *rest)
+
+    monkeypatch.setattr(ToAccept, "add_entry", breaks)
+    batch = placed(of_workspaces("abaab"))
+    assert ["1-1", "1-4", "1-0"] == [entry.id for entry, _ in batch.rendered]
+    assert {"a": ["1-2", "1-3"]} == {name: later.ids for name, later in batch.later.items()}

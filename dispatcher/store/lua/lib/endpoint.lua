@@ -17,9 +17,8 @@
 --   as computed by `assess`
 --     tokens, token_at   how many tokens it has now; when the next one comes
 --     interval           ms from one token to the next; nil: no limit
---     first_at           when the first of its lane is due; nil or false: its lane is empty
 --     room               how many more callbacks its window allows
---     due_at             when that may go, window aside
+--     due_at             when the first of its lane may go, window aside; nil or false: its lane is empty
 --     ready              something is due, the window has room, no pause holds, it is not stopped, and a
 --                        token is there
 --     short_of_token     only the token is missing
@@ -112,7 +111,6 @@ local function assess(endpoint)
   endpoint.room = endpoint.window - endpoint.leased
   local first = not endpoint.lane_is_empty
     and tonumber(redis.call('ZRANGE', key_of('lane', endpoint.id), '0', '0', 'WITHSCORES')[2])
-  endpoint.first_at = first
   endpoint.due_at = first and math.max(first, endpoint.pause, endpoint.token_at)
   local is_due = first and math.max(first, endpoint.pause) <= now
   local is_open = is_due and endpoint.room > 0 and not endpoint.stopped
