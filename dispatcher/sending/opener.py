@@ -35,9 +35,9 @@ class Opening:
 class Opener:
     """Opens connections. Without it a burst to one receiver would be a connection for each request.
 
-    A connection without TLS is quickly open, so a request either waits for another one's or opens its own: when it is
-    its turn, one in a turn of the loop. So an idle worker opens as many as there are requests, and a busy one, for which
-    each costs more than what a request waits, only a few. With TLS a request opens its own and waits at the same time.
+    A connection without TLS is quickly open, so a request waits for another one's, or until it is its turn to open its
+    own: one in a turn of the loop. So an idle worker soon has one for each request, and a busy one, for which to open
+    one takes more time than it saves, has few. With TLS a request opens its own and waits at the same time.
     """
 
     def __init__(self, connector: Connector, handshakes: Handshakes, pool: Pool) -> None:
