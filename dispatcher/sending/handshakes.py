@@ -1,8 +1,10 @@
-"""Whose turn it is to open an encrypted connection, and to take the loop for a step of a handshake.
+"""Whose turn it is to open a connection, and to take the loop for a step of a handshake.
 
 A handshake is 0.8 to 1 ms of OpenSSL, in two steps. If many were done whenever their bytes come, requests on open
 connections would wait for all of them. So a turn of the loop has one round: a step, or several if they take little time
 (a server may send its part byte by byte). Only a turn that took long for all else has more rounds.
+
+Requests that may soon have another one's connection take turns by an instance of their own, which has no steps (opener.py).
 """
 
 import asyncio

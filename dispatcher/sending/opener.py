@@ -35,17 +35,19 @@ class Opening:
 class Opener:
     """Opens connections. Without it a burst to one receiver would be a connection for each request.
 
-    A connection without TLS is quickly open, so a request waits for another one's, or until it is its turn to open its
-    own: one in a turn of the loop. So an idle worker soon has one for each request, and a busy one, for which to open
-    one takes more time than it saves, has few. With TLS a request opens its own and waits at the same time.
+    Where another request has a connection that may be used again, one waits for that until it is its turn to open its
+    own: one in a turn of the loop, and some more if the turn took long. So an idle worker soon has one for each request,
+    and a busy one has few, because there opening one takes more of its time than the wait. A handshake takes longer than
+    most answers, so with TLS a request goes on waiting while it opens its own.
     """
 
     def __init__(self, connector: Connector, handshakes: Handshakes, pool: Pool) -> None:
         self._connector = connector
         self._handshakes = handshakes
         self._pool = pool
-        self._plain = Handshakes()
-        """Whose turn it is to open a connection without TLS: not behind those that take longer."""
+        self._loop = asyncio.get_running_loop()
+        self._turns = Handshakes()
+        """Of those that wait for another's connection: they do not wait behind handshakes."""
         self._openings: dict[asyncio.Task[None], Opening] = {}
         self._left: set[Origin] = set()
         """Origins to which a connection is being opened that no request waits for any more; one each."""
@@ -53,8 +55,10 @@ class Opener:
     async def connection(self, target: Target, workspace: str, deadline: float) -> Connection | Failure:
         """Returns a connection for one request; gives up at `deadline` (of the loop's clock)."""
         self._pool.make_room()
+        if free := await self._free(target, workspace, deadline):
+            return free
         if not target.encrypted:
-            return await self._free(target, workspace) or await self._connect(target, deadline)
+            return await self._connect(target, deadline)
         while not self._pool.closed:
             opening = Opening(target, workspace, self._pool.wait(target.origin))
             task = asyncio.create_task(self._open(opening, deadline))
@@ -68,13 +72,17 @@ class Opener:
                 return found
         return CLOSED
 
-    async def _free(self, target: Target, workspace: str) -> Connection | Failure | None:
-        """Waits for a connection without TLS that another request is done with; None: open one."""
+    async def _free(self, target: Target, workspace: str, deadline: float) -> Connection | Failure | None:
+        """Waits for a connection that another request is done with; None: open one."""
         if not self._pool.may_be_free(target.origin):
             return None
         waiting = self._pool.wait(target.origin)
-        self._plain.queue(workspace, waiting)
-        return await self._found(target, workspace, waiting)
+        self._turns.queue(workspace, waiting)
+        found = await self._found(target, workspace, waiting) or self._pool.take(target.origin)
+        if found and self._loop.time() >= deadline:
+            self._keep(target, workspace, found)
+            return NOT_IN_TIME
+        return found
 
     async def _found(
         self, target: Target, workspace: str, waiting: "asyncio.Future[Connection | Failure | None]"

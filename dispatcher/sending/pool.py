@@ -35,7 +35,7 @@ ROOM = 64
 class Shelf:
     """What there is for one origin."""
 
-    __slots__ = ("idle", "in_use", "known", "learning", "next_at", "waiting")
+    __slots__ = ("closes", "idle", "in_use", "known", "learning", "next_at", "waiting")
 
     def __init__(self) -> None:
         self.idle: list[Connection] = []
@@ -43,6 +43,8 @@ class Shelf:
         self.known = KeepAlive()
         self.learning: Connection | None = None
         """Has been idle for too long to be used: it shows how long the receiver keeps it."""
+        self.closes = False
+        """Whether the receiver, or its answer, ended the last connection: then none becomes free."""
         self.in_use = 0
         """How many requests are under way: each has a connection, opens one, or waits for one."""
         self.waiting: list[asyncio.Future[Connection | Failure | None]] = []
@@ -76,25 +78,21 @@ class Pool:
         self.idle = 0
         """How many connections are idle."""
         self.in_use = 0
-        """How many requests are under way, each of which has or opens a connection."""
+        """How many requests are under way, each of which has a connection, opens one or waits for one."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._unswept: list[Shelf] = []
         self.closed = False
 
     def begin(self, origin: Origin) -> None:
-        """A request begins; the caller calls `end` when it is done with its connection, before `keep`."""
+        """A request begins; its caller calls `end` before it gives its connection to `keep` or `failed`."""
         self.in_use += 1
         self._shelf(origin).in_use += 1
 
     def end(self, origin: Origin) -> None:
-        """A request has ended. If the others to its origin all wait, there is no connection that they could wait for."""
+        """A request has ended."""
         self.in_use -= 1
-        shelf = self._shelves.get(origin)
-        if shelf is None:  # closed
-            return
-        shelf.in_use -= 1
-        if shelf.waiting and shelf.in_use == len(shelf.waiting) and not _is_encrypted(origin):
-            self._loop.call_soon(_let_open, shelf)  # later: the caller may have a connection for one of them
+        if shelf := self._shelves.get(origin):  # else it is closed
+            shelf.in_use -= 1
 
     def take(self, origin: Origin) -> Connection | None:
         """Takes the most recently used connection; None if there is none that may be used."""
@@ -114,9 +112,9 @@ class Pool:
         return connection
 
     def may_be_free(self, origin: Origin) -> bool:
-        """Whether a request other than the caller's has a connection to an origin, or opens one."""
+        """Whether a request other than the caller's has a connection to an origin that may be used again."""
         shelf = self._shelf(origin)
-        return shelf.in_use - 1 > len(shelf.waiting)
+        return not shelf.closes and shelf.in_use - 1 > len(shelf.waiting)
 
     def wait(self, origin: Origin) -> "asyncio.Future[Connection | Failure | None]":
         """The next connection to an origin that is free; None: the caller is to open one.
@@ -154,6 +152,8 @@ class Pool:
         if self.closed or now >= connection.old_at:
             connection.close()
             return
+        if not connection.fresh:
+            shelf.closes = False
         if connection.keep_alive is not None:
             shelf.known.promised(connection.keep_alive, now)
         elif connection.fresh:
@@ -168,7 +168,9 @@ class Pool:
 
     def failed(self, origin: Origin, connection: Connection, answer: Answer | NoAnswer) -> None:
         """Learns from a request on a connection that cannot be used again."""
-        if isinstance(answer, NoAnswer) and connection.unanswered:
+        if isinstance(answer, Answer):
+            self._shelf(origin).closes = True
+        elif connection.unanswered:
             known, now = self._shelf(origin).known, self._clock()
             if answer.word == "maybe_received":
                 known.closed(connection.idle_seconds, now)
@@ -280,16 +282,3 @@ class Pool:
         bare = (o for o, shelf in self._shelves.items() if not (shelf.idle or shelf.learning or shelf.in_use))
         for origin in list(islice(bare, self._max_origins // 10)):
             del self._shelves[origin]
-
-
-def _is_encrypted(origin: Origin) -> bool:
-    """Whether requests to an origin open connections of their own while they wait."""
-    return origin[2]
-
-
-def _let_open(shelf: Shelf) -> None:
-    """Has requests open connections of their own, if none has one still."""
-    if shelf.in_use == len(shelf.waiting):
-        for waiting in shelf.waiting:
-            if not waiting.done():
-                waiting.set_result(None)

@@ -78,7 +78,7 @@ class Later:
 
     ids: list[str] = field(default_factory=list)
     fault: Fault | None = None
-    """What the first one broke on; None: it waits behind others, or its workspace keeps changing."""
+    """What the one that was put off first broke on; None: it waits behind others, or its workspace keeps changing."""
 
     @property
     def after(self) -> Place:
@@ -96,10 +96,9 @@ class Batch:
     unplaced: dict[str, list[Rendered]] = field(default_factory=dict)
     """Rendered entries by workspace, until all are rendered and `parts` has them."""
     parts: list[ToAccept] = field(default_factory=lambda: [ToAccept()])
-    """What is to be accepted, each in a call of its own.
+    """What is to be accepted, each in a call of its own. The entries of a workspace are one after the other.
 
-    The entries of a workspace are in order and one after the other, so that what accept does once for each endpoint is
-    seldom, also where a burst goes to many.
+    So accept does what each endpoint costs once a batch, not once a call, where a burst goes to many endpoints.
     """
     rendered: list[tuple[QueueEntry, str]] = field(default_factory=list)
     """Entries that cause callbacks, in the order of `parts`, each with its workspace."""
@@ -160,13 +159,15 @@ class Batch:
         self.part_for(0).workspaces.add(workspace)
         self.forwarded.setdefault(target, []).append((entry, route))
 
-    def broke(self, workspace: str, entry: QueueEntry, error: Exception) -> None:
-        """Puts off an entry that met an error, or rejects it if it has broken our code too often."""
+    def broke(self, workspace: str, entry: QueueEntry, error: Exception) -> bool:
+        """Puts off an entry that met an error, or rejects it if it has broken our code too often; returns whether it is put off."""
         fault = Fault.of(error)
-        if self.trying.get(workspace) and not fault.of_the_machine:
+        is_rejected = bool(self.trying.get(workspace)) and not fault.of_the_machine
+        if is_rejected:
             self.rejected.append((entry, Rejection("internal_error", fault.text, workspace)))
         else:
             self.put_off(workspace, entry, fault)
+        return not is_rejected
 
 
 def name_of(entry: QueueEntry) -> str:

@@ -1,6 +1,6 @@
 """Moves entries from the queue into the ledger: read a batch, render it, have it accepted. One worker at a time leads.
 
-A workspace's status changes are accepted in the order of the queue because only the leader accepts. What a dead leader had
+A message's status changes are accepted in the order of the queue because only the leader accepts. What a dead leader had
 read is read again, one entry at a time, so that an entry that kills its reader is found and set aside.
 """
 

@@ -91,10 +91,7 @@ class Preparer:
         return batch
 
     async def _place_all(self, batch: Batch) -> None:
-        """Puts rendered entries into the parts of a batch, those of the workspaces that have the fewest first.
-
-        So what a customer has among the many of others is accepted, and may be sent, before them.
-        """
+        """Puts rendered entries into the parts of a batch: the few of one customer come before the many of others."""
         number = 0
         for workspace in sorted(batch.unplaced, key=lambda name: len(batch.unplaced[name])):
             is_put_off = False
@@ -105,8 +102,7 @@ class Preparer:
                 try:
                     self._place(batch, workspace, one)
                 except Exception as error:
-                    batch.broke(workspace, one.entry, error)
-                    is_put_off = workspace in batch.later
+                    is_put_off = batch.broke(workspace, one.entry, error)
                 number += 1
                 if number % PLACED_AT_ONCE == 0:
                     await asyncio.sleep(0)

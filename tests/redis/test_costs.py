@@ -91,20 +91,6 @@ def test_redis_calls_of_many_endpoints(world: World) -> None:
     assert (redis_calls(world) - before) / 20 <= 17.7 * MARGIN
 
 
-def test_redis_calls_of_a_backlog(world: World) -> None:
-    """Of a burst to twenty endpoints that has begun, accept does little for each: the schedule has them already."""
-    names = [f"acme https://{n}.example:443" for n in range(20)]
-    for turn in "abc":
-        entries = world.enqueued(20)
-        before = redis_calls(world)
-        world.accept(
-            *(callback(f"{turn}{n}", endpoint=name, message=f"{turn}{n}") for n, name in enumerate(names)),
-            entries=entries,
-        )
-        world.now += 10
-    assert (redis_calls(world) - before) / 20 <= 6.5 * MARGIN
-
-
 def test_redis_calls_of_recording(world: World) -> None:
     """What a status change says of its message takes few commands more."""
     batch = ToAccept()

@@ -19,7 +19,6 @@ from dispatcher.rules.outcomes import (
 from dispatcher.store.arguments import HINT_MS, ToAccept
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.replies import Hint, Settlement, Stopped, ToSettle
-from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.wire import Argument
 from tests.world import START_MS, TOKEN, World, callback
 
@@ -101,26 +100,6 @@ def test_hint_once(world: World) -> None:
     assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
     assert [] == world.run(world.ledger.wake()).hints
     world.deliver_all()
-
-
-def test_the_schedule_has_what_is_hinted(world: World) -> None:
-    """While a hint holds, wake looks at the endpoint at the end of the hint, however much more is accepted.
-
-    That is so, too, where all that was hinted has ended otherwise, and the endpoint had left the schedule.
-    """
-    schedule, hinted_until = world.keys.schedule_of("acme"), world.now + HINT_MS
-    world.accept(callback("e1", message="m1"))
-    for number in (2, 3):
-        world.now += 100
-        world.accept(callback(f"e{number}", message=f"m{number}"))
-        assert hinted_until == world.call("zscore", schedule, endpoint_id(A))
-    assert 3 == world.run(world.ledger.cancel(endpoint_id(A), [Waiting(f"e{n}") for n in (1, 2, 3)]))
-    assert world.call("zscore", schedule, endpoint_id(A)) is None
-    world.accept(callback("e4", message="m4"))
-    assert hinted_until == world.call("zscore", schedule, endpoint_id(A))
-    world.now = hinted_until
-    assert [Hint(endpoint_id(A), "acme")] == world.run(world.ledger.wake()).hints
-    assert ["e4"] == world.deliver_all()
 
 
 def test_window_and_concurrency(world: World) -> None:

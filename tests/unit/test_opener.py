@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import replace
 from itertools import pairwise
 
-from dispatcher.sending.failures import NoAnswer
+from dispatcher.sending.answer import Answer
 from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
-from dispatcher.sending.opener import CLOSED, Opener
-from dispatcher.sending.pool import Pool
+from dispatcher.sending.opener import CLOSED, NOT_IN_TIME, Opener
+from dispatcher.sending.pool import MAX_ORIGINS, Pool
 from dispatcher.sending.target import Target
 
 TARGET = Target("a.example", 443, True, ("a.example", 443, True, ""), b"")
@@ -102,9 +102,12 @@ class Opens:
 
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[Connection]] = []
+        self.targets: list[Target] = []
+        """Where to, of each that was asked for."""
 
-    async def connect(self, _target: Target) -> Connection:
+    async def connect(self, target: Target) -> Connection:
         """Waits for the test."""
+        self.targets.append(target)
         self.asked.append(asyncio.get_running_loop().create_future())
         return await self.asked[-1]
 
@@ -174,19 +177,20 @@ def test_a_connection_of_its_own_that_has_ended_is_an_attempt() -> None:
 
 
 class Burst:
-    """Requests to one receiver without TLS, which begin together."""
+    """Requests to one receiver, which begin together."""
 
-    def __init__(self, count: int) -> None:
-        self.connector, self.pool = Opens(), Pool()
+    def __init__(self, count: int, target: Target = PLAIN) -> None:
+        self.connector, self.pool, self.target = Opens(), Pool(), target
         self.opener = Opener(self.connector, Handshakes(), self.pool)  # type: ignore[arg-type]
-        self.requests = [asyncio.create_task(self._request()) for _ in range(count)]
+        self.requests = [asyncio.create_task(self.request()) for _ in range(count)]
 
-    async def _request(self) -> object:
-        self.pool.begin(PLAIN.origin)
+    async def request(self) -> object:
+        """What one of them gets."""
+        self.pool.begin(self.target.origin)
         try:
-            return await self.opener.connection(PLAIN, "acme", asyncio.get_running_loop().time() + 3600)
+            return await self.opener.connection(self.target, "acme", asyncio.get_running_loop().time() + 3600)
         finally:
-            self.pool.end(PLAIN.origin)
+            self.pool.end(self.target.origin)
 
     async def first(self) -> Connection:
         """A connection that the first request has got and is done with."""
@@ -221,6 +225,28 @@ def test_a_burst_without_tls_opens_one_connection_in_a_turn_of_the_loop() -> Non
     asyncio.run(scene())
 
 
+def test_a_request_with_tls_waits_for_its_turn_too() -> None:
+    """While another one has a connection it begins no handshake before that: it takes that connection if it is free sooner."""
+
+    async def scene() -> None:
+        burst = Burst(1, TARGET)
+        await asyncio.sleep(0)
+        connection = await burst.first()
+        [taken] = await asyncio.gather(*burst.requests)
+        assert taken is connection
+        burst.pool.begin(TARGET.origin)  # by which it is in use
+        request = asyncio.create_task(burst.request())
+        await asyncio.sleep(0)
+        connection.reusable = True
+        burst.pool.end(TARGET.origin)
+        burst.pool.keep(TARGET.origin, connection, "acme")
+        assert connection is await request
+        assert 1 == len(burst.connector.asked)
+        await burst.close()
+
+    asyncio.run(scene())
+
+
 def test_a_request_without_tls_takes_what_another_is_done_with() -> None:
     """It opens no connection of its own then."""
 
@@ -231,26 +257,6 @@ def test_a_request_without_tls_takes_what_another_is_done_with() -> None:
         burst.pool.keep(PLAIN.origin, connection, "acme")  # before the loop's next turn
         assert [connection] * 2 == await asyncio.gather(*burst.requests)
         assert 1 == len(burst.connector.asked)
-        await burst.close()
-
-    asyncio.run(scene())
-
-
-def test_nobody_waits_for_a_connection_that_nobody_has() -> None:
-    """If the only connection cannot be opened, all others try for themselves at once, not one in a turn of the loop."""
-
-    async def scene() -> None:
-        burst = Burst(20)
-        refused = NoAnswer("connect", "refused")
-
-        async def refuse(_target: Target) -> NoAnswer:
-            return refused
-
-        burst.connector.connect = refuse  # type: ignore[assignment,method-assign]
-        for _ in range(6):
-            await asyncio.sleep(0)
-        assert [True] * 20 == [one.done() for one in burst.requests]
-        assert {refused} == {*await asyncio.gather(*burst.requests)}
         await burst.close()
 
     asyncio.run(scene())
@@ -303,5 +309,127 @@ def test_a_request_that_waits_ends_with_the_transport() -> None:
         found = await asyncio.wait_for(asyncio.gather(*burst.requests[1:]), 20)
         assert [CLOSED] * 2 == found
         await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_requests_that_wait_do_not_wait_behind_handshakes() -> None:
+    """While handshakes of others have many steps to do, a request opens its connection when it is its turn."""
+
+    async def scene() -> None:
+        handshakes, burst = Handshakes(lambda: 0.0), Burst(0)
+        burst.opener = Opener(burst.connector, handshakes, burst.pool)  # type: ignore[arg-type]
+        steps = [asyncio.create_task(handshakes.step(lambda: None)) for _ in range(1000)]
+        burst.requests = [asyncio.create_task(burst.request()) for _ in range(5)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert 5 == len(burst.connector.asked)
+        for step in steps:
+            step.cancel()
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_workspaces_take_turns() -> None:
+    """The many requests of one workspace to a receiver do not hold up another workspace's request to another one."""
+
+    async def scene() -> None:
+        burst = Burst(100)
+        await asyncio.sleep(0)
+        other = replace(PLAIN, origin=("other.example", 80, False, ""))
+        for _ in range(2):
+            burst.pool.begin(other.origin)
+        deadline = asyncio.get_running_loop().time() + 3600
+        one = asyncio.create_task(burst.opener.connection(other, "umbrella", deadline))
+        before = len(burst.connector.asked)
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert other in burst.connector.targets[before:]
+        one.cancel()
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_nobody_waits_for_a_receiver_that_closes_after_its_answer() -> None:
+    """Its connections are not free afterwards, so each request opens its own at once, until it keeps one again."""
+
+    async def scene() -> None:
+        burst = Burst(1)
+        await asyncio.sleep(0)
+        connection = await burst.first()
+        await asyncio.gather(*burst.requests)
+        burst.pool.failed(PLAIN.origin, connection, Answer(200))
+        burst.requests = [asyncio.create_task(burst.request()) for _ in range(20)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert 21 == len(burst.connector.asked)
+        burst.pool.begin(PLAIN.origin)
+        burst.pool.begin(PLAIN.origin)
+        assert not burst.pool.may_be_free(PLAIN.origin)
+        connection.fresh = False
+        burst.pool.keep(PLAIN.origin, connection, "acme")
+        assert burst.pool.may_be_free(PLAIN.origin)
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_a_connection_that_is_free_too_late_is_kept() -> None:
+    """A request whose time is over when it could be sent is not sent."""
+
+    async def scene() -> None:
+        pool = Pool()
+        opener = Opener(Opens(), Handshakes(), pool)  # type: ignore[arg-type]
+        for _ in range(2):
+            pool.begin(PLAIN.origin)
+        request = asyncio.create_task(opener.connection(PLAIN, "acme", asyncio.get_running_loop().time() - 1))
+        await asyncio.sleep(0)
+        connection = opened()
+        connection.reusable = True
+        pool.keep(PLAIN.origin, connection, "acme")
+        assert NOT_IN_TIME == await request
+        assert connection is pool.take(PLAIN.origin)
+        pool.close()
+
+    asyncio.run(scene())
+
+
+def test_a_request_whose_turn_it_is_takes_what_is_idle_by_then() -> None:
+    """A connection that nobody waited for any more is not left idle beside a new one."""
+
+    async def scene() -> None:
+        pool = Pool()
+        connector = Opens()
+        opener = Opener(connector, Handshakes(), pool)  # type: ignore[arg-type]
+        for _ in range(2):
+            pool.begin(PLAIN.origin)
+        loop = asyncio.get_running_loop()
+        request = asyncio.create_task(opener.connection(PLAIN, "acme", loop.time() + 3600))
+        connection = opened()
+        connection.reusable = True
+        await asyncio.sleep(0)
+        loop.call_soon(pool.keep, PLAIN.origin, connection, "acme")  # just after its turn came
+        assert connection is await request
+        assert [] == connector.asked
+        pool.close()
+
+    asyncio.run(scene())
+
+
+def test_what_is_in_use_is_not_forgotten() -> None:
+    """Among very many origins, those with a request under way keep its count."""
+
+    async def scene() -> None:
+        pool = Pool(max_open=1)
+        pool.begin(PLAIN.origin)
+        pool.begin(PLAIN.origin)
+        for number in range(MAX_ORIGINS + 1):
+            other = f"{number}.example", 80, False, ""
+            pool.begin(other)
+            pool.end(other)
+        assert pool.may_be_free(PLAIN.origin)
+        pool.close()
 
     asyncio.run(scene())

@@ -1,7 +1,7 @@
 """Preparing entries: in which order they are accepted, and those of an installation that has grown."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -17,7 +17,7 @@ from dispatcher.store.queue import QueueEntry
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker import prepare
 from dispatcher.worker.batch import Batch
-from dispatcher.worker.prepare import Preparer
+from dispatcher.worker.prepare import NOBODY, Preparer
 from dispatcher.worker.router import Router
 from tests.messages import change
 
@@ -102,10 +102,10 @@ def of_workspaces(names: Sequence[str]) -> list[QueueEntry]:
     ]
 
 
-def placed(entries: Sequence[QueueEntry]) -> Batch:
+def placed(entries: Sequence[QueueEntry], trying: Mapping[str, bool] = NOBODY) -> Batch:
     """What they become where there is one partition and each has a callback."""
     preparer = Preparer(cast(WorkspaceCache, AnyWorkspace()), lambda: 1_800_000_000_000, RenderOptions())
-    return asyncio.run(preparer.prepare(entries))
+    return asyncio.run(preparer.prepare(entries, trying))
 
 
 def test_a_workspace_with_little_comes_before_those_with_more() -> None:
@@ -140,3 +140,19 @@ def test_what_follows_an_entry_that_breaks_our_code_waits(monkeypatch: pytest.Mo
     batch = placed(of_workspaces("abaab"))
     assert ["1-1", "1-4", "1-0"] == [entry.id for entry, _ in batch.rendered]
     assert {"a": ["1-2", "1-3"]} == {name: later.ids for name, later in batch.later.items()}
+
+
+def test_what_follows_an_entry_that_is_rejected_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an entry has broken our code too often, the ones behind it go on."""
+    add = ToAccept.add_entry
+
+    def breaks(part: ToAccept, entry: str, *rest: Any) -> None:
+        if entry == "1-0":
+            raise RuntimeError("a bug")
+        add(part, entry, *rest)
+
+    monkeypatch.setattr(ToAccept, "add_entry", breaks)
+    batch = placed(of_workspaces("aaa"), {"a": True})
+    assert ["1-1", "1-2"] == [entry.id for entry, _ in batch.rendered]
+    assert ["1-0"] == [entry.id for entry, _ in batch.rejected]
+    assert {} == batch.later

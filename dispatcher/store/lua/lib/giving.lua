@@ -30,8 +30,6 @@ local function give_or_hint(reply, hints, endpoint, lease_ms, hint_ms, most_hint
   if hinted < most_hinted and take_hint(endpoint, hint_ms) then
     hints[#hints + 1], hints[#hints + 2] = endpoint.id, workspace
     hinted_of[workspace] = hinted + 1
-  elseif endpoint.due_at and endpoint.due_at < now and endpoint.hinted_until > now then
-    return -- something was due before, and the schedule has the end of the hint that it was given
   end
   reschedule(endpoint)
 end
