@@ -44,7 +44,10 @@ class Shelf:
         self.learning: Connection | None = None
         """Has been idle for too long to be used: it shows how long the receiver keeps it."""
         self.closes = False
-        """Whether the receiver, or its answer, ended the last connection: then none becomes free."""
+        """Whether the last connection could not be used again after its answer: then others are not waited for.
+
+        Where there was no answer nothing is noted: an endpoint that does not answer is paused before long.
+        """
         self.in_use = 0
         """How many requests are under way: each has a connection, opens one, or waits for one."""
         self.waiting: list[asyncio.Future[Connection | Failure | None]] = []
@@ -91,7 +94,7 @@ class Pool:
     def end(self, origin: Origin) -> None:
         """A request has ended."""
         self.in_use -= 1
-        if shelf := self._shelves.get(origin):  # else it is closed
+        if shelf := self._shelves.get(origin):  # else the pool was closed meanwhile
             shelf.in_use -= 1
 
     def take(self, origin: Origin) -> Connection | None:
@@ -113,8 +116,8 @@ class Pool:
 
     def may_be_free(self, origin: Origin) -> bool:
         """Whether a request other than the caller's has a connection to an origin that may be used again."""
-        shelf = self._shelf(origin)
-        return not shelf.closes and shelf.in_use - 1 > len(shelf.waiting)
+        shelf = self._shelves.get(origin)
+        return shelf is not None and not shelf.closes and shelf.in_use - 1 > len(shelf.waiting)
 
     def wait(self, origin: Origin) -> "asyncio.Future[Connection | Failure | None]":
         """The next connection to an origin that is free; None: the caller is to open one.
@@ -138,8 +141,8 @@ class Pool:
 
     def leave(self, origin: Origin, waiting: "asyncio.Future[Connection | Failure | None]") -> None:
         """Waits no more."""
-        shelf = self._shelf(origin)
-        if waiting in shelf.waiting:
+        shelf = self._shelves.get(origin)
+        if shelf and waiting in shelf.waiting:
             shelf.waiting.remove(waiting)
 
     def keep(self, origin: Origin, connection: Connection, workspace: str) -> None:

@@ -1,8 +1,8 @@
-"""What is opened for requests that no longer need it."""
+"""Which connections are opened, which are taken from other requests, and what becomes of those that nobody needs."""
 
 import asyncio
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.handshakes import Handshakes
@@ -200,6 +200,13 @@ class Burst:
         connection.reusable = True
         return connection
 
+    async def freed(self) -> Connection:
+        """The same, given to the pool before the loop's next turn."""
+        await asyncio.sleep(0)
+        connection = await self.first()
+        self.pool.keep(self.target.origin, connection, "acme")
+        return connection
+
     async def close(self) -> None:
         """Gives all up."""
         self.opener.close()
@@ -252,9 +259,7 @@ def test_a_request_without_tls_takes_what_another_is_done_with() -> None:
 
     async def scene() -> None:
         burst = Burst(2)
-        await asyncio.sleep(0)
-        connection = await burst.first()
-        burst.pool.keep(PLAIN.origin, connection, "acme")  # before the loop's next turn
+        connection = await burst.freed()
         assert [connection] * 2 == await asyncio.gather(*burst.requests)
         assert 1 == len(burst.connector.asked)
         await burst.close()
@@ -267,9 +272,7 @@ def test_a_free_connection_that_has_ended_is_not_taken() -> None:
 
     async def scene() -> None:
         burst = Burst(2)
-        await asyncio.sleep(0)
-        connection = await burst.first()
-        burst.pool.keep(PLAIN.origin, connection, "acme")
+        connection = await burst.freed()
         connection.eof_received()
         await burst.connector.begun(2)
         own = opened()
@@ -285,9 +288,7 @@ def test_a_free_connection_that_comes_as_its_request_is_cancelled_is_kept() -> N
 
     async def scene() -> None:
         burst = Burst(2)
-        await asyncio.sleep(0)
-        connection = await burst.first()
-        burst.pool.keep(PLAIN.origin, connection, "acme")
+        connection = await burst.freed()
         burst.requests[1].cancel()
         await asyncio.wait(burst.requests)
         assert burst.requests[1].cancelled()
@@ -309,6 +310,7 @@ def test_a_request_that_waits_ends_with_the_transport() -> None:
         found = await asyncio.wait_for(asyncio.gather(*burst.requests[1:]), 20)
         assert [CLOSED] * 2 == found
         await burst.close()
+        assert {} == burst.pool._shelves
 
     asyncio.run(scene())
 
@@ -317,7 +319,8 @@ def test_requests_that_wait_do_not_wait_behind_handshakes() -> None:
     """While handshakes of others have many steps to do, a request opens its connection when it is its turn."""
 
     async def scene() -> None:
-        handshakes, burst = Handshakes(lambda: 0.0), Burst(0)
+        clock = count(0.0, 0.001)  # so a step is all that a turn of the loop has time for
+        handshakes, burst = Handshakes(lambda: next(clock)), Burst(0)
         burst.opener = Opener(burst.connector, handshakes, burst.pool)  # type: ignore[arg-type]
         steps = [asyncio.create_task(handshakes.step(lambda: None)) for _ in range(1000)]
         burst.requests = [asyncio.create_task(burst.request()) for _ in range(5)]
@@ -430,6 +433,22 @@ def test_what_is_in_use_is_not_forgotten() -> None:
             pool.begin(other)
             pool.end(other)
         assert pool.may_be_free(PLAIN.origin)
+        pool.close()
+
+    asyncio.run(scene())
+
+
+def test_nobody_waits_for_a_request_that_has_ended() -> None:
+    """One that is under way may be done with a connection soon; one that has ended has none."""
+
+    async def scene() -> None:
+        pool = Pool()
+        pool.begin(PLAIN.origin)
+        assert not pool.may_be_free(PLAIN.origin)  # there is the caller's alone
+        pool.begin(PLAIN.origin)
+        assert pool.may_be_free(PLAIN.origin)
+        pool.end(PLAIN.origin)
+        assert not pool.may_be_free(PLAIN.origin)
         pool.close()
 
     asyncio.run(scene())

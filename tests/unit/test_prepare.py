@@ -127,16 +127,21 @@ def test_an_endpoint_is_in_as_few_calls_as_its_callbacks_need() -> None:
     assert 512 == sum(part.count for part in batch.parts)
 
 
-def test_what_follows_an_entry_that_breaks_our_code_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of its workspace overtakes it, wherever it breaks; entries of others go on."""
+def break_on(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has one entry break our code as it is put into a call of accept."""
     add = ToAccept.add_entry
 
-    def breaks(part: ToAccept, entry: str, *rest: Any) -> None:
-        if entry == "1-2":
+    def add_or_break(part: ToAccept, entry: str, *rest: Any) -> None:
+        if entry == bad:
             raise RuntimeError("a bug")
         add(part, entry, *rest)
 
-    monkeypatch.setattr(ToAccept, "add_entry", breaks)
+    monkeypatch.setattr(ToAccept, "add_entry", add_or_break)
+
+
+def test_what_follows_an_entry_that_breaks_our_code_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of its workspace overtakes it, wherever it breaks; entries of others go on."""
+    break_on("1-2", monkeypatch)
     batch = placed(of_workspaces("abaab"))
     assert ["1-1", "1-4", "1-0"] == [entry.id for entry, _ in batch.rendered]
     assert {"a": ["1-2", "1-3"]} == {name: later.ids for name, later in batch.later.items()}
@@ -144,15 +149,23 @@ def test_what_follows_an_entry_that_breaks_our_code_waits(monkeypatch: pytest.Mo
 
 def test_what_follows_an_entry_that_is_rejected_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """If an entry has broken our code too often, the ones behind it go on."""
-    add = ToAccept.add_entry
-
-    def breaks(part: ToAccept, entry: str, *rest: Any) -> None:
-        if entry == "1-0":
-            raise RuntimeError("a bug")
-        add(part, entry, *rest)
-
-    monkeypatch.setattr(ToAccept, "add_entry", breaks)
+    break_on("1-0", monkeypatch)
     batch = placed(of_workspaces("aaa"), {"a": True})
     assert ["1-1", "1-2"] == [entry.id for entry, _ in batch.rendered]
     assert ["1-0"] == [entry.id for entry, _ in batch.rejected]
     assert {} == batch.later
+
+
+def test_the_loop_gets_to_other_work_while_a_batch_is_prepared() -> None:
+    """While 512 entries are rendered, and while they are put into calls: the batch before must get onto the wire."""
+
+    async def scene() -> int:
+        preparer = Preparer(cast(WorkspaceCache, AnyWorkspace()), lambda: 1_800_000_000_000, RenderOptions())
+        task = asyncio.create_task(preparer.prepare(of_workspaces("a" * 512)))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return turns
+
+    assert asyncio.run(scene()) >= 512 // prepare.PREPARED_AT_ONCE + 512 // prepare.PLACED_AT_ONCE
