@@ -2,8 +2,12 @@
 
 import gc
 
-THRESHOLDS = 10_000, 20, 50
-"""As gc.set_threshold takes them: nearly all that a callback or a page is made of is freed without it."""
+THRESHOLDS = 2_000, 5, 1_000
+"""As gc.set_threshold takes them. Nearly all that a callback or a page is made of is freed without it.
+
+Nothing else runs meanwhile, so the first two have it look at 10,000 objects at once at most: 5 ms. The last one has it
+look at all as rarely as it can: once for ten million.
+"""
 
 
 def spare() -> None:
