@@ -1,6 +1,7 @@
 """Finds endpoints that are due, hints that were lost and leases that ran out."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -16,11 +17,10 @@ from dispatcher.worker.turns import Turns
 
 WAKE_LIMIT, EXPIRE_LIMIT = 8, 64
 """Most endpoints that one wake looks at, and callbacks that one `expire` does: Redis does nothing else meanwhile."""
-PAUSE_SECONDS, CROWDED_PAUSE_SECONDS = 0.005, 0.05
-"""The pause before the next wake if there is more to find, and while many endpoints wait here for a turn.
+CROWDED_PAUSE_SECONDS = 0.05
+"""The pause before the next wake while many endpoints wait here for a turn; the longest one if there is more to find.
 
-Endpoints that went down together are due together, and without a pause would hold up those that are being served. The
-longer pause does not delay a workspace with few endpoints much, since wakes take workspaces in turn.
+It does not delay a workspace with few endpoints much, since wakes take workspaces in turn.
 """
 log = structlog.get_logger()
 
@@ -58,7 +58,9 @@ class Waker:
                 await self._intake.something_due(stopping)
                 if stopping.is_set():
                     return
-            pause = self._pause_before_next(await self._look())
+            began = time.monotonic()
+            more = await self._look()
+            pause = self._pause_before_next(time.monotonic() - began) if more else self._wake_seconds
             if self._heartbeat:
                 self._heartbeat.load.look_in(pause)
             with suppress(TimeoutError):
@@ -80,12 +82,15 @@ class Waker:
             log.exception("waker.internal_error")
         return False
 
-    def _pause_before_next(self, more: bool) -> float:
-        if not more:
-            return self._wake_seconds
+    def _pause_before_next(self, took_seconds: float) -> float:
+        """As long as the last wake took, if there is more to find.
+
+        Endpoints that went down together are due together, and must not hold up those that are being served: so Redis,
+        or this worker, if that is the slower one, has as much time for all else.
+        """
         if not self._heartbeat:
             self._intake.note_due(0)
-        return CROWDED_PAUSE_SECONDS if self._turns.are_crowded else PAUSE_SECONDS
+        return CROWDED_PAUSE_SECONDS if self._turns.are_crowded else min(took_seconds, CROWDED_PAUSE_SECONDS)
 
     async def wake(self) -> bool:
         """Ends expired callbacks, hints endpoints that are due or whose hint was lost, settles leases that ran out.

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from dispatcher.errors import OtherFormat, RedisUnavailable
 from dispatcher.store.format import FORMAT, FORMATS
 from dispatcher.store.replies import Hint, Lost
-from dispatcher.worker import heartbeat
+from dispatcher.worker import heartbeat, waker
 from dispatcher.worker.heartbeat import PROBES, Heartbeat
 from dispatcher.worker.load import Load
 from dispatcher.worker.lost_leases import LostLeases
@@ -20,7 +20,6 @@ from dispatcher.worker.turns import CROWD, Turns
 from dispatcher.worker.waker import (
     CROWDED_PAUSE_SECONDS,
     EXPIRE_LIMIT,
-    PAUSE_SECONDS,
     WAKE_LIMIT,
     Waker,
 )
@@ -124,15 +123,26 @@ def test_more(expired: int, more_due: bool, more: bool) -> None:
     play(story)
 
 
-def test_the_next_wake_comes_sooner_where_there_is_more() -> None:
-    """The next wake comes sooner if there is more to find, but less soon while many endpoints wait for a turn."""
+@pytest.mark.parametrize(("took", "pause"), [(0.002, 0.002), (0.02, 0.02), (3.0, CROWDED_PAUSE_SECONDS)])
+def test_the_next_wake_comes_sooner_where_there_is_more(
+    monkeypatch: pytest.MonkeyPatch, took: float, pause: float
+) -> None:
+    """If there is more to find it comes after as long as the last one took, but less soon while many endpoints wait here."""
+    seconds = [0.0]
+    monkeypatch.setattr(waker, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
 
     async def story(scene: Scene) -> None:
+        async def expire(_limit: int) -> int:
+            seconds[0] += took
+            return 0
+
+        scene.ledger.expire = expire  # type: ignore[method-assign]
         scene.ledger.gate.shut()
         crowd = [Hint(f"a{n}", "acme") for n in range(CROWD + 8)]
         scene.ledger.wakes = [woken(more=True), woken(), woken(crowd, more=True), woken()]
         await scene.run_for(4)
-        assert [PAUSE_SECONDS, SOON, CROWDED_PAUSE_SECONDS, SOON] == scene.load.pauses[:4]
+        expected = [pause, SOON, CROWDED_PAUSE_SECONDS, SOON]
+        assert expected == pytest.approx(scene.load.pauses[:4])
         scene.ledger.gate.open()
         scene.turns.close()
         await scene.turns.ended()
