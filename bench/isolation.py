@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.fill import fill
 from bench.load import Customer
 from bench.names import NameServer
-from bench.receiver import Receiver
+from bench.receiver import Group, Receiver
 from bench.report import Progress, keep, machine, percentile, spread, table
 from bench.stack import Stack, running, wait_until
 
@@ -68,8 +69,7 @@ class Isolation:
             )
             wait_until(lambda: self._receiver.count("h") >= sent["h"], 60, "the healthy endpoints' callbacks")
             arrived = self._receiver.take()["h"]
-        times = [us / 1000 for us in arrived.latencies_us]
-        return Phase(*(percentile(times, share) for share in (0.5, 0.95, 0.99)), sent["h"] - arrived.distinct)
+        return _phase(arrived, sent["h"])
 
     def burst(self, count: int) -> tuple[float, int]:
         """Seconds that another customer's status change waits behind a burst, and how many entries were ahead of it."""
@@ -107,12 +107,25 @@ class Isolation:
             took = time.monotonic() - began
             self._receiver.behave("busy", port=KINDS.index("busy"))
             found = self._receiver.take()
-        phases = []
-        for group in ("f", "h"):
-            times = [us / 1000 for us in found[group].latencies_us]
-            shares = (percentile(times, share) for share in (0.5, 0.95, 0.99))
-            phases.append(Phase(*shares, sent[group] - found[group].distinct))
-        return done / took, phases[0], phases[1]
+        return done / took, _phase(found["f"], sent["f"]), _phase(found["h"], sent["h"])
+
+    def backlog(self, waiting: int) -> tuple[float, Phase]:
+        """One callback waits for each of many endpoints, as after an outage of ours: how many a second go out, and the
+        latency of healthy endpoints' new callbacks meanwhile."""
+        with running(workers=0) as stack:
+            healthy = stack.customers("w", [self._receiver.url(n + 1) for n in range(HEALTHY)])
+            urls = [self._receiver.url(10_000 + n) for n in range(waiting)]
+            made = stack.customers("x", urls[:HEALTHY])
+            many = [Customer(made[n % len(made)].workspace, url) for n, url in enumerate(urls)]
+            fill(stack.server.url, "b", many, waiting, lambda _: None)
+            stack.start()
+            wait_until(lambda: self._receiver.count("b") > 0, 60, "the first callback", every=0.005)
+            began, before = time.monotonic(), self._receiver.count("b")
+            sent = stack.load.steady(RATE / 2, self._seconds, {"h": healthy}, tell=self._progress.part)
+            took, done = time.monotonic() - began, self._receiver.count("b") - before
+            wait_until(lambda: self._receiver.count("h") >= sent["h"], 60, "the healthy endpoints' callbacks")
+            arrived = self._receiver.take()["h"]
+        return done / took, _phase(arrived, sent["h"])
 
     def _warm_up(self, stack: Stack, customers: Sequence[Customer]) -> None:
         stack.load.steady(RATE / 2, 2, {"warm": customers})
@@ -128,6 +141,11 @@ class Isolation:
         return self._receiver.url(place, KINDS.index(kind))
 
 
+def _phase(arrived: Group, sent: int) -> Phase:
+    times = [us / 1000 for us in arrived.latencies_us]
+    return Phase(*(percentile(times, share) for share in (0.5, 0.95, 0.99)), sent - arrived.distinct)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs all phases and prints the tables; `--keep` puts them into docs/performance.md."""
     parser = argparse.ArgumentParser(prog="python -m bench.isolation", description=__doc__)
@@ -136,9 +154,10 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     rounds, seconds = (1, 6) if options.quick else (3, 15)
     burst, waiting = (20_000, 2_000) if options.quick else (200_000, 50_000)
-    progress = Progress(rounds * (len(BESIDE) + 1) + rounds)
+    backlog = 20_000 if options.quick else 50_000
+    progress = Progress(rounds * (len(BESIDE) + 3))
     phases: defaultdict[str, list[Phase]] = defaultdict(list)
-    bursts, outages = [], []
+    bursts, outages, backlogs = [], [], []
     with Receiver(*KINDS) as receiver, NameServer() as names:
         isolation = Isolation(receiver, names, seconds, progress)
         for _ in range(rounds):
@@ -149,6 +168,8 @@ def main(arguments: Sequence[str]) -> None:
             bursts.append(isolation.burst(burst))
             progress.start(f"an outage that left {waiting:,}")
             outages.append(isolation.outage(waiting))
+            progress.start(f"one callback each for {backlog:,} endpoints")
+            backlogs.append(isolation.backlog(backlog))
     progress.end()
     text = "\n\n".join(
         [
@@ -156,6 +177,7 @@ def main(arguments: Sequence[str]) -> None:
             _beside(phases),
             _burst(bursts, burst),
             _outage(outages, waiting),
+            _backlog(backlogs, backlog),
         ]
     )
     print(text)
@@ -194,6 +216,16 @@ def _outage(found: Sequence[tuple[float, Phase, Phase]], waiting: int) -> str:
     ]
     rate = spread([one[0] for one in found], 0)
     return f"{table(head, rows)}\n\nIt took {rate} of those waiting a second, beside its fresh ones; the probe found it."
+
+
+def _backlog(found: Sequence[tuple[float, Phase]], waiting: int) -> str:
+    p50, p95, p99 = (spread([getattr(one, share) for _, one in found]) for share in ("p50", "p95", "p99"))
+    return (
+        f"One callback waits for each of {waiting:,} endpoints of {HEALTHY} workspaces: "
+        f"{spread([rate for rate, _ in found], 0)} a second go out, "
+        f"beside {RATE // 2} new ones a second to {HEALTHY} healthy endpoints, which arrive after {p50} ms "
+        f"(p95 {p95}, p99 {p99}; {sum(one.lost for _, one in found)} missing)."
+    )
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from dispatcher.store.workspace_cache import MAX_KNOWN, WorkspaceCache
 from dispatcher.worker.alert_loop import AlertLoop, AlertSource
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.archiver import Archiver
+from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.disabling import Disabler, DisablingRules, Parts
 from dispatcher.worker.engine import Owner
 from dispatcher.worker.forwarder import Routing
@@ -185,6 +186,7 @@ class Partitions:
         audit = wiring.audit(settings, call, of=keys, url=url).by(Who("worker", shared.name))
         return TurnParts(
             ledger=ledger,
+            claimer=Claimer(ledger),
             settler=Settler(ledger),
             sender=shared.sender,
             workspaces=cache,

@@ -128,7 +128,7 @@ class FakeLedger:
         return NOW_MS
 
     async def claim(self, endpoint: str, count: int) -> Claim:
-        """Up to so many of what is due."""
+        """Up to so many of what is due, as a claimer gives them."""
         self.claims.append((endpoint, count))
         await self.gate.passed()
         if self.error:
@@ -246,6 +246,7 @@ class FakeWorker:
         self.published: list[Any] = []
         self.parts = TurnParts(
             ledger=self.ledger,
+            claimer=self.ledger,
             settler=self.settler,
             sender=self.sender,
             workspaces=self.workspaces,

@@ -15,7 +15,7 @@ from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.rejected import Rejected
-from dispatcher.store.replies import Claim, Settled, Settlement, ToSettle
+from dispatcher.store.replies import Claim, Settled, Settlement, ToClaim, ToSettle
 from dispatcher.store.stats import Stats
 from dispatcher.store.stored_callback import StoredCallback
 from dispatcher.store.wire import Call, Wire
@@ -122,7 +122,9 @@ class World:
 
     def claim(self, endpoint: str = "acme https://a.example:443", count: int = 50) -> Claim:
         """What one claim gives, by the endpoint's name."""
-        return self.run(self.ledger.claim(endpoint_id(endpoint), count))
+        [claimed] = self.run(self.ledger.claim([ToClaim(endpoint_id(endpoint), count)]))
+        assert isinstance(claimed, Claim), claimed
+        return claimed
 
     def settle(
         self,

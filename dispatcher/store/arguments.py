@@ -1,4 +1,4 @@
-"""Arguments of accept and settle, in the order of their headers (lua/accept.lua, lua/settle.lua)."""
+"""Arguments of accept, claim and settle, in the order of their headers (lua/accept.lua, claim.lua, settle.lua)."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from dispatcher.store.entry import write_record
 from dispatcher.store.kept_body import first_line
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.queue import Between, id_at
-from dispatcher.store.replies import Settlement, ToSettle
+from dispatcher.store.replies import Settlement, ToClaim, ToSettle
 from dispatcher.store.wire import Argument
 
 HINT_MS = 5000
@@ -227,6 +227,11 @@ def of_accept(
     args += callbacks.arguments
     args += callbacks.records
     return args
+
+
+def of_claim(options: LedgerOptions, asked: Sequence[ToClaim]) -> list[Argument]:
+    """The arguments of lua/claim.lua."""
+    return [options.lease_ms, HINT_MS, *(value for one in asked for value in one)]
 
 
 def of_settle(options: LedgerOptions, asked: Sequence[ToSettle]) -> list[Argument]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import ResponseError
@@ -25,6 +25,7 @@ from dispatcher.store.arguments import (
     Room,
     ToAccept,
     of_accept,
+    of_claim,
     of_settle,
 )
 from dispatcher.store.command_parts import in_parts
@@ -43,10 +44,11 @@ from dispatcher.store.replies import (
     Settled,
     Stopped,
     Swept,
+    ToClaim,
     ToSettle,
     Woken,
     read_accepted,
-    read_claim,
+    read_claim_of,
     read_ended,
     read_hints,
     read_lead,
@@ -66,6 +68,8 @@ ASIDE_MS = 604_800_000
 
 
 log = structlog.get_logger()
+
+Found = TypeVar("Found")
 
 
 class Ledger:
@@ -213,19 +217,18 @@ class Ledger:
             raise NotLeader
         return int(reply[2]) if reply[0] == b"retired" else None
 
-    async def claim(self, endpoint: str, count: int) -> Claim:
-        """Leases up to `count` due callbacks of an endpoint to this worker."""
-        try:
-            reply, sent = await self._run(
-                "claim", endpoint, count, self.options.lease_ms, HINT_MS, of=[endpoint]
-            )
-        except ResponseError as error:
-            self._tell_damage(str(error), [endpoint])
-            raise
+    async def claim(self, asked: Sequence[ToClaim]) -> list[Claim | EndpointBroken]:
+        """Leases due callbacks of several endpoints to this worker, in one call.
+
+        Raises RedisUnavailable; the script may nevertheless have run.
+        """
+        reply, sent = await self._run("claim", *of_claim(self.options, asked))
         rest = iter(reply[2:])
-        _, claimed = read_claim(rest, self._lease_end(sent))
+        claims = [
+            self._unless_broken(one.endpoint, read_claim_of(rest, self._lease_end(sent))) for one in asked
+        ]
         self._tell(rest)
-        return claimed
+        return claims
 
     async def settle(self, asked: Sequence[ToSettle]) -> list[Settled | EndpointBroken]:
         """Records outcomes for several endpoints in one call.
@@ -234,12 +237,15 @@ class Ledger:
         """
         reply, sent = await self._run("settle", *of_settle(self.options, asked))
         rest = iter(reply[2:])
-        settled = [self._settled(one.endpoint, read_settled(rest, self._lease_end(sent))) for one in asked]
+        settled = [
+            self._unless_broken(one.endpoint, read_settled(rest, self._lease_end(sent))) for one in asked
+        ]
         self._tell(rest)
         return settled
 
-    def _settled(self, endpoint: str, found: Settled | str) -> Settled | EndpointBroken:
-        if isinstance(found, Settled):
+    def _unless_broken(self, endpoint: str, found: Found | str) -> Found | EndpointBroken:
+        """What a script found of an endpoint; of one whose keys are damaged it found the error."""
+        if not isinstance(found, str):
             return found
         self._tell_damage(found, [endpoint])
         return EndpointBroken(found)
@@ -444,18 +450,15 @@ class Ledger:
     def _lease_end(self, sent: float) -> float:
         return sent + self.options.lease_ms / 1000
 
-    async def _run(self, name: str, *args: Argument, of: Sequence[str] = ()) -> tuple[list[Any], float]:
-        """Runs a script, with the arguments of lua/lib/prologue.lua first; returns its reply and when it was sent.
-
-        `of` are the endpoints that it is for: a key of theirs, or a shared one, may be of the wrong type.
-        """
+    async def _run(self, name: str, *args: Argument) -> tuple[list[Any], float]:
+        """Runs a script, with the arguments of lua/lib/prologue.lua first; returns its reply and when it was sent."""
         now = self._clock() if self._clock else ""
         try:
             reply, sent = await self._scripts.run(name, now, *self._of_all, *args)
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            self.on_broken(str(error), of)  # what needs that key stops until it is mended
+            self.on_broken(str(error), ())  # what needs that key stops until it is mended
             why = without_script(str(error))
             raise RedisUnavailable(f"a key in Redis is not of the type it should be: {why}") from error
         if self._clock is None:

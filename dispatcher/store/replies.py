@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -89,6 +90,14 @@ class Settlement(msgspec.Struct, frozen=True):
     """How long the endpoint asks to be left alone."""
     losses: int = 0
     """How many times its worker died; if any, the callback keeps its place in its chain."""
+
+
+class ToClaim(NamedTuple):
+    """How many due callbacks of an endpoint to lease to this worker."""
+
+    endpoint: str
+    """Its id."""
+    most: int
 
 
 class ToSettle(msgspec.Struct, frozen=True):
@@ -225,6 +234,13 @@ def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Clai
         lease_ends_at,
         called.subscription,
     )
+
+
+def read_claim_of(values: Iterator[bytes], lease_ends_at: float) -> Claim | str:
+    """Parses claim's result for one endpoint, or the error if it broke there; leaves the other values."""
+    first = next(values)
+    what, _, error = first.partition(b" ")
+    return _text(error) if what == b"broken" else read_claim(chain((first,), values), lease_ends_at)[1]
 
 
 def read_lead(reply: Sequence[Any]) -> Lead:

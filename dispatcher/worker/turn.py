@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.model import iso
 from dispatcher.rules.attempt_errors import DISABLED
 from dispatcher.rules.callback import Claimed
@@ -24,6 +24,7 @@ from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.attempt_log import count_attempt, log_attempt, name_of
 from dispatcher.worker.attempt_result import put_back, settlement_of
+from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.disabling import ASKED, Disabler
 from dispatcher.worker.in_hand import InHand
 from dispatcher.worker.metrics import Metrics
@@ -47,6 +48,7 @@ class TurnParts:
     """What the turns of a worker share; of several partitions, what those of one share."""
 
     ledger: Ledger
+    claimer: Claimer
     settler: Settler
     sender: Sender
     workspaces: WorkspaceCache
@@ -153,7 +155,7 @@ class Turn:
         self._taken = self._taken or slots.take(self.endpoint, self.workspace, self._batch)
         self._batch = min(self._batch * 2, CLAIM_BATCH)
         try:
-            claim = await self._parts.ledger.claim(self.endpoint, self._taken)
+            claim = await self._parts.claimer.claim(self.endpoint, self._taken)
         except Exception as error:
             self._refund()
             if self._parts.is_divided:  # or a silent server's endpoints would take the places of all others
@@ -247,6 +249,7 @@ class Turn:
         self._more, self._token_at = False, None
         if isinstance(error, RedisUnavailable):
             self._parts.watch.failed(error)
+        if isinstance(error, RedisUnavailable | EndpointBroken):  # the ledger tells of a damaged key
             log.warning("turn.interrupted", endpoint=self.endpoint, consequence=consequence)
         else:
             log.error("turn.internal_error", endpoint=self.endpoint, consequence=consequence, exc_info=error)

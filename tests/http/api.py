@@ -33,7 +33,7 @@ from dispatcher.store.messages_to_archive import MessagesToArchive
 from dispatcher.store.producer_keys import ProducerKeys
 from dispatcher.store.queue_writer import QueueWriter
 from dispatcher.store.refused_calls import Refusals
-from dispatcher.store.replies import Settlement, ToSettle
+from dispatcher.store.replies import Claim, Settlement, ToClaim, ToSettle
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.searches import Searches
 from dispatcher.store.sessions import Sessions
@@ -222,7 +222,9 @@ class Api:
         ledger = Ledger(self.client.execute_command, self.keys, clock=lambda: AT + 7000)
         await ledger.accept(TOKEN, {}, [], ToAccept([("1-1", callback)]))
         endpoint = endpoint_id(callback.endpoint)
-        (claimed,) = (await ledger.claim(endpoint, 1)).callbacks
+        [claim] = await ledger.claim([ToClaim(endpoint, 1)])
+        assert isinstance(claim, Claim)
+        [claimed] = claim.callbacks
         attempt = Attempt(AT + 7012, 30, 503, "http_503")
         settlement = Settlement(claimed.event_id, claimed.claim, Retry(15_000), attempt)
         await ledger.settle([ToSettle(endpoint, [settlement])])

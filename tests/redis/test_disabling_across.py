@@ -20,7 +20,7 @@ from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import Audit, Who
 from dispatcher.store.grown_servers import GrownServers
 from dispatcher.store.keys import endpoint_id, keys_of
-from dispatcher.store.replies import Settled, Settlement, ToSettle
+from dispatcher.store.replies import Settled, Settlement, ToClaim, ToSettle
 from dispatcher.store.servers import PlainServers, Servers
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
@@ -284,7 +284,7 @@ def test_a_worker(opened: Open, two_urls: list[str]) -> None:
         wired = engine_wiring.engine(settings, "w", 10, 10, Metrics(), Health(), lambda hints: None)
         async with wired as engine:
             part = engine._parts[scene.parts[0].keys.partition]
-            await part.ledger.claim(endpoint_id(OWN), 1)  # now it knows Redis's clock
+            await part.ledger.claim([ToClaim(endpoint_id(OWN), 1)])  # now it knows Redis's clock
             assert part.disabler
             part.disabler.look_at(name, settled, [failed])
             await part.disabler.ended()

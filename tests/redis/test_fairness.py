@@ -9,6 +9,7 @@ from dispatcher.rules.outcomes import Attempt
 from dispatcher.store.arguments import HINT_MS, Room, ToAccept
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Hint
+from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
@@ -109,6 +110,7 @@ def test_an_endpoint_that_takes_nothing_gives_way(
     sender = Mock(send=AsyncMock(return_value=answered))
     parts = TurnParts(
         ledger=world.ledger,
+        claimer=Claimer(world.ledger),
         settler=Settler(world.ledger),
         sender=sender,
         workspaces=AsyncMock(get=AsyncMock(return_value=None)),

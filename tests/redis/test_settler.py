@@ -12,6 +12,7 @@ from dispatcher.store.entry import read_entry
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Hint, Settled, Settlement, ToSettle
 from dispatcher.store.wire import Wire
+from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.settler import AT_ONCE, Settler
 from dispatcher.worker.slots import Slots
 from dispatcher.worker.turn import Turn
@@ -154,7 +155,13 @@ def test_slots_while_redis_is_away(server_program: None, tmp_path: Path) -> None
 
     async def run() -> None:
         worker, slots = FakeWorker(), WatchedSlots(1)
-        parts = replace(worker.parts, ledger=world.ledger, settler=Settler(world.ledger), slots=slots)
+        parts = replace(
+            worker.parts,
+            ledger=world.ledger,
+            claimer=Claimer(world.ledger),
+            settler=Settler(world.ledger),
+            slots=slots,
+        )
         slots.hold(endpoint, "acme", 1)
         turn = asyncio.create_task(Turn(Hint(endpoint, "acme"), parts, claim).run())
         await until(lambda: slots.takes == [1] and not slots.taken, "the slot of the next claim is free")

@@ -18,6 +18,7 @@ from dispatcher.store.replies import Hint
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.store.workspaces import Workspaces
+from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
@@ -55,6 +56,7 @@ def serve(world: World, *endpoints: str, allow_http: bool = False) -> list[str]:
     async def work() -> None:
         parts = TurnParts(
             ledger=world.ledger,
+            claimer=Claimer(world.ledger),
             settler=Settler(world.ledger),
             sender=Sender(receivers, "test"),
             workspaces=WorkspaceCache(Workspaces(world.client, world.keys, SecretBox())),

@@ -20,6 +20,7 @@ from dispatcher.store.replies import Hint
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.store.workspaces import Workspaces
+from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
@@ -390,6 +391,7 @@ def test_callback_whose_workspace_cannot_be_read(world: World) -> None:
         away = connect_async("redis://127.0.0.1:1")
         parts = TurnParts(
             ledger=world.ledger,
+            claimer=Claimer(world.ledger),
             settler=Settler(world.ledger),
             sender=Mock(),  # nothing is sent
             workspaces=WorkspaceCache(Workspaces(away, world.keys, SecretBox())),

@@ -18,7 +18,7 @@ from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.messages_to_archive import Leaving
 from dispatcher.store.queue import Between
-from dispatcher.store.replies import Settlement, ToSettle
+from dispatcher.store.replies import Settlement, ToClaim, ToSettle
 from dispatcher.store.script_text import NAMES, sha, source
 from dispatcher.store.stored_callback import Waiting
 from tests.lua_headers import described, header_of, read, taken
@@ -71,9 +71,9 @@ def test_arguments_by_name(name: str) -> None:
 
 def test_numbers_are_found() -> None:
     """A header that names one argument more, or another one, than the code takes is not equal to it."""
-    assert ["endpoint_id", "wanted", "lease_ms", "hint_ms"] == [one.name for one in described("claim")]
+    assert ["most"] == [one.name for one in described("expire")]
     with pytest.raises(ValueError, match="2 arguments are left"):
-        read("claim", ["e", 1, 2, 3, 4, 5])
+        read("expire", [1, 2, 3])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -235,8 +235,12 @@ CALLS: dict[str, tuple[Callable[[Ledger], Coroutine[Any, Any, Any]], dict[str, A
         {"endpoint_id": "E", "groups": [[{"id": "e1", "expires": 9}, {"id": "e2", "expires": 0}]]},
     ),
     "claim": (
-        lambda it: it.claim("E", 5),
-        {"endpoint_id": "E", "wanted": 5, "lease_ms": 10, "hint_ms": HINT_MS, "groups": []},
+        lambda it: it.claim([ToClaim("E", 5), ToClaim("F", 6)]),
+        {
+            "lease_ms": 10,
+            "hint_ms": HINT_MS,
+            "groups": [[{"endpoint_id": "E", "wanted": 5}, {"endpoint_id": "F", "wanted": 6}]],
+        },
     ),
     "expedite": (lambda it: it.expedite("E"), {"endpoint_id": "E", "groups": []}),
     "expire": (lambda it: it.expire(5), {"most": 5, "groups": []}),

@@ -1,13 +1,15 @@
--- claim: leases due callbacks of one endpoint to a worker, never more than its window has room for.
+-- claim: leases due callbacks of some endpoints to a worker, of each never more than its window has room for.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
---   endpoint_id
---   wanted: most callbacks to give
 --   lease_ms: how long the worker has them
 --   hint_ms: how long a hint holds
--- returns {'claimed', now, what was given (lib/lease.lua) ..., ends (lib/ending.lua) ...}
+--   for each endpoint: endpoint_id wanted
+--     wanted: most callbacks to give
+-- returns {'claimed', now, for each endpoint: what was given (lib/lease.lua) ..., or `broken problem`;
+--   ends (lib/ending.lua) ...}
 -- After a pause, gives one callback as the probe, and extends the pause to the end of its lease.
 -- With a backlog, a quarter of those given became due last, so that fresh ones are not stuck behind it.
--- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 a call.
+-- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 of an
+-- endpoint.
 -- include prologue
 -- include guard
 -- include counts
@@ -20,7 +22,18 @@
 -- include lease
 -- include claiming
 redis.call('DEL', PREFIX .. 'never')
-local endpoint_id, wanted, lease_ms, hint_ms = take(4)
+local lease_ms, hint_ms = take(2)
+local function claim_of(reply, endpoint_id, wanted)
+  claim(reply, load_endpoint(endpoint_id), wanted + 0, lease_ms + 0, hint_ms)
+end
+
 local reply = { 'claimed', now }
-claim(reply, load_endpoint(endpoint_id), tonumber(wanted), tonumber(lease_ms), hint_ms)
+while has_more() do
+  local endpoint_id, wanted = take(2)
+  local length = #reply
+  if not guarded(claim_of, reply, endpoint_id, wanted) then -- the other endpoints are served nevertheless
+    while #reply > length do reply[#reply] = nil end
+    reply[length + 1] = 'broken ' .. problem
+  end
+end
 return conclude(reply)
