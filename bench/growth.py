@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.growth_run import COMMANDS, EXPORT, WORKER, Found, Run, Size
@@ -29,6 +29,10 @@ class Growing:
     """A table: one number grows, the others stay as they are."""
 
     name: str
+    grows: str
+    """The field of Size."""
+    about: str
+    """What stays as it is; it may name fields of Size."""
     sizes: tuple[Size, ...]
     quick: tuple[Size, ...]
     idle: bool = False
@@ -38,23 +42,35 @@ class Growing:
 TABLES = (
     Growing(
         "waiting",
+        "waiting",
+        "{endpoints:,} endpoints and {workspaces:,} workspaces",
         tuple(Size(waiting, 1_000, 100) for waiting in (10_000, 1_000_000, 10_000_000)),
         tuple(Size(waiting, 100, 10) for waiting in (1_000, 5_000, 25_000)),
     ),
     Growing(
         "endpoints",
+        "endpoints",
+        "{waiting:,} callbacks that wait and {workspaces:,} workspaces",
         tuple(Size(100_000, endpoints, 100) for endpoints in (1_000, 10_000, 100_000)),
         tuple(Size(5_000, endpoints, 10) for endpoints in (50, 500, 5_000)),
         idle=True,
     ),
     Growing(
+        "single",
+        "endpoints",
+        "one callback that waits for each endpoint and {workspaces:,} workspaces",
+        tuple(Size(number, number, 100) for number in (10_000, 30_000, 100_000)),
+        tuple(Size(number, number, 10) for number in (50, 500, 5_000)),
+    ),
+    Growing(
         "workspaces",
+        "workspaces",
+        "{waiting:,} callbacks that wait and {endpoints:,} endpoints",
         tuple(Size(100_000, 10_000, workspaces) for workspaces in (100, 1_000, 10_000)),
         tuple(Size(5_000, 500, workspaces) for workspaces in (5, 50, 500)),
         idle=True,
     ),
 )
-OF = {"waiting": "callbacks that wait", "endpoints": "endpoints", "workspaces": "workspaces"}
 ROWS = {
     "delivered_per_s": ("delivered/s", 0),
     "worker_ms_each": ("CPU of the worker each, ms", 3),
@@ -89,7 +105,7 @@ def require_memory(sizes: Sequence[Size], free: int) -> None:
 
 def column(growing: Growing, sizes: Sequence[Size], found: Sequence[Found]) -> str:
     """The table of one growing number: a column for each size."""
-    head = [growing.name, *(f"{getattr(size, growing.name):,}" for size in sizes)]
+    head = [growing.grows, *(f"{getattr(size, growing.grows):,}" for size in sizes)]
     rows = [
         [name, *(_shown(one.figures.get(key), digits) for one in found)]
         for key, (name, digits) in ROWS.items()
@@ -102,8 +118,7 @@ def column(growing: Growing, sizes: Sequence[Size], found: Sequence[Found]) -> s
     for command in (*COMMANDS, EXPORT):
         timed = [one.commands[command] for one in found]
         rows.append([command, *(f"{one.seconds:.1f} / {one.longest_ms:.1f}" for one in timed)])
-    others = [name for name in ("waiting", "endpoints", "workspaces") if name != growing.name]
-    about = " and ".join(f"{getattr(sizes[0], name):,} {OF[name]}" for name in others)
+    about = growing.about.format(**asdict(sizes[0]))
     return f"With {about}:\n\n{table(head, rows)}{_idle_each(growing, found[-1])}"
 
 
@@ -115,8 +130,8 @@ def _idle_each(growing: Growing, last: Found) -> str:
     """What is left of an endpoint or workspace in the worker's memory, at the largest size."""
     if not growing.idle:
         return ""
-    each = (last.figures["idle_mb"] - last.figures["started_mb"]) * 1e6 / getattr(last.size, growing.name)
-    return f"\n\nOf each of these {growing.name} at most {each:,.0f} bytes are left in the worker."
+    each = (last.figures["idle_mb"] - last.figures["started_mb"]) * 1e6 / getattr(last.size, growing.grows)
+    return f"\n\nOf each of these {growing.grows} at most {each:,.0f} bytes are left in the worker."
 
 
 def main(arguments: Sequence[str]) -> None:

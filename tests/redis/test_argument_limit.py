@@ -31,6 +31,7 @@ from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.subscriptions import Subscriptions
 from dispatcher.store.traces import Traces
 from dispatcher.worker.batch import Batch
+from dispatcher.worker.claimer import AT_ONCE, Claimer
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
@@ -109,6 +110,7 @@ LISTS: dict[Callable[..., object], Use] = {
 
 BOUNDED_BY_CALLERS = {
     Ledger.accept: "Batch.part_for",
+    Ledger.claim: "Claimer",
     Ledger.settle: "Settler and Turn",
     Ledger.retire: "Archiver._retire",
     Ledger.retire_messages: "MessageArchiver.take",
@@ -183,6 +185,7 @@ def test_a_turn_records_a_thousand_results(world: World, sent: list[tuple[str, i
     slots = Slots(10)
     parts = TurnParts(
         world.ledger,
+        Claimer(world.ledger),
         Settler(world.ledger),
         Mock(),
         Mock(),
@@ -209,6 +212,18 @@ def test_results_of_many_turns(world: World, sent: list[tuple[str, int]]) -> Non
         await asyncio.gather(*(settler.settle(f"{n:032x}", some) for n, some in enumerate(results)))
 
     world.run(work())
+
+
+def test_claims_of_many_turns(world: World, sent: list[tuple[str, int]]) -> None:
+    """3,000 endpoints at once, for one callback each; every one has its answer."""
+    claimer = Claimer(world.ledger)
+
+    async def work() -> None:
+        claims = await asyncio.gather(*(claimer.claim(f"{n:032x}", 1) for n in range(3000)))
+        assert [[]] * 3000 == [one.callbacks for one in claims]
+
+    world.run(work())
+    assert 3000 / AT_ONCE <= len(sent)
 
 
 def test_workspaces_that_a_producer_asks_for(redis_url: str, sent: list[tuple[str, int]]) -> None:
