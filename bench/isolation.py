@@ -120,12 +120,12 @@ class Isolation:
             fill(stack.server.url, "b", many, waiting, lambda _: None)
             stack.start()
             wait_until(lambda: self._receiver.count("b") > 0, 60, "the first callback", every=0.005)
-            began, before = time.monotonic(), self._receiver.count("b")
             sent = stack.load.steady(RATE / 2, self._seconds, {"h": healthy}, tell=self._progress.part)
-            took, done = time.monotonic() - began, self._receiver.count("b") - before
             wait_until(lambda: self._receiver.count("h") >= sent["h"], 60, "the healthy endpoints' callbacks")
-            arrived = self._receiver.take()["h"]
-        return done / took, _phase(arrived, sent["h"])
+            found = self._receiver.take()
+        many_arrived = found["b"]
+        rate = many_arrived.distinct / (many_arrived.last_at - many_arrived.first_at)
+        return rate, _phase(found["h"], sent["h"])
 
     def _warm_up(self, stack: Stack, customers: Sequence[Customer]) -> None:
         stack.load.steady(RATE / 2, 2, {"warm": customers})

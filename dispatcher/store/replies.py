@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 
 from dispatcher.model import BY_LETTER
 from dispatcher.rules.callback import Claimed
@@ -14,6 +15,8 @@ from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, EndpointHealth, Outcome, State
 from dispatcher.store.entry import read_entry
 from dispatcher.store.kept_body import divided
+
+log = structlog.get_logger()
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -220,10 +223,14 @@ class Retried:
 
 
 def read_claim(values: Iterator[bytes], lease_ends_at: float) -> tuple[str, Claim]:
-    """Parses an endpoint and its callbacks as lua/lib/lease.lua gives them; leaves the other values."""
+    """Parses an endpoint and its callbacks as lua/lib/lease.lua gives them; leaves the other values.
+
+    Leaves out callbacks that cannot be read: when their lease ends, wake sets them aside.
+    """
     endpoint, more, wait_ms, count, revision, name = _text(next(values)).split(" ", 5)
     called = EndpointName.parse(name)
-    callbacks = [read_claimed(next(values), next(values)) for _ in range(int(count))]
+    given = [(next(values), next(values)) for _ in range(int(count))]
+    callbacks = [one for about, body in given if (one := _read_if_whole(name, about, body))]
     return endpoint, Claim(
         more == "more",
         int(wait_ms),
@@ -283,6 +290,14 @@ def read_settled(values: Iterator[bytes], lease_ends_at: float) -> Settled | str
     counted = [word in ("ok", "known") for word in words]
     since = int(down_since), claim, int(failing), int(gone)
     return Settled(what == "more", counted, breaker, int(pause), *since)
+
+
+def _read_if_whole(endpoint: str, about: bytes, body: bytes) -> Claimed | None:
+    try:
+        return read_claimed(about, body)
+    except (ValueError, KeyError) as error:  # somebody wrote over its entry
+        log.error("callback.unreadable", endpoint=endpoint, about=_text(about), problem=str(error))
+        return None
 
 
 def read_claimed(about: bytes, body: bytes) -> Claimed:

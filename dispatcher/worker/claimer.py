@@ -1,6 +1,7 @@
 """Claims for turns: what they ask for in one turn of the loop goes to Redis together."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 
 from dispatcher.store.ledger import Ledger
@@ -18,7 +19,8 @@ class Claimer:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._asked: list[Asked] = []
+        self._asked: deque[Asked] = deque()
+        """While there are any, a task is about to send them."""
         self._tasks = TaskSet()
 
     async def claim(self, endpoint: str, count: int) -> Claim:
@@ -29,24 +31,30 @@ class Claimer:
         """
         claimed: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
         if not self._asked:
-            asyncio.get_running_loop().call_soon(self._send)
+            self._tasks.start(self._send())
         self._asked.append((ToClaim(endpoint, count), claimed))
         return await claimed
 
-    def _send(self) -> None:
-        asked, self._asked = self._asked, []
-        first = count = 0
-        for place, (one, _) in enumerate(asked):
-            if place > first and count + one.most > AT_ONCE:
-                self._tasks.start(self._claim(asked[first:place]))
-                first, count = place, 0
-            count += one.most
-        self._tasks.start(self._claim(asked[first:]))
+    def _next(self) -> list[Asked]:
+        """What the next call asks for; not for turns that were cancelled."""
+        asked, count = list[Asked](), 0
+        while self._asked:
+            one, claimed = self._asked[0]
+            if asked and count + one.most > AT_ONCE:
+                break
+            self._asked.popleft()
+            if not claimed.done():
+                asked.append((one, claimed))
+                count += one.most
+        return asked
 
-    async def _claim(self, asked: Sequence[Asked]) -> None:
+    async def _send(self) -> None:
         found: Sequence[Claim | Exception]
+        asked = self._next()
+        if self._asked:
+            self._tasks.start(self._send())
         try:
-            found = await self._ledger.claim([one for one, _ in asked])
+            found = await self._ledger.claim([one for one, _ in asked]) if asked else []
         except Exception as error:
             found = [error] * len(asked)
         for (_, claimed), one in zip(asked, found, strict=True):

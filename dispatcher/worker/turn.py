@@ -249,8 +249,9 @@ class Turn:
         self._more, self._token_at = False, None
         if isinstance(error, RedisUnavailable):
             self._parts.watch.failed(error)
-        if isinstance(error, RedisUnavailable | EndpointBroken):  # the ledger tells of a damaged key
             log.warning("turn.interrupted", endpoint=self.endpoint, consequence=consequence)
+        elif isinstance(error, EndpointBroken):
+            log.error("turn.interrupted", endpoint=self.endpoint, consequence=consequence, problem=str(error))
         else:
             log.error("turn.internal_error", endpoint=self.endpoint, consequence=consequence, exc_info=error)
 

@@ -83,14 +83,16 @@ class Waker:
         return False
 
     def _pause_before_next(self, took_seconds: float) -> float:
-        """As long as the last wake took, if there is more to find.
+        """If there is more to find: so long that the wakes of all workers together take at most half of Redis's time.
 
-        Endpoints that went down together are due together, and must not hold up those that are being served: so Redis,
-        or this worker, if that is the slower one, has as much time for all else.
+        Endpoints that went down together are due together, and must not hold up those that are being served. Where this
+        worker is what is slow, waking takes a smaller part of its time, too.
         """
         if not self._heartbeat:
             self._intake.note_due(0)
-        return CROWDED_PAUSE_SECONDS if self._turns.are_crowded else min(took_seconds, CROWDED_PAUSE_SECONDS)
+        wakers = self._turns.workers if self._heartbeat else 1
+        pause = CROWDED_PAUSE_SECONDS if self._turns.are_crowded else (2 * wakers - 1) * took_seconds
+        return min(pause, CROWDED_PAUSE_SECONDS)
 
     async def wake(self) -> bool:
         """Ends expired callbacks, hints endpoints that are due or whose hint was lost, settles leases that ran out.

@@ -121,3 +121,16 @@ def test_a_turn_is_cancelled() -> None:
         assert "b" == await other
 
     play(story)
+
+
+def test_a_turn_is_cancelled_before_its_call() -> None:
+    """Nothing is leased for it."""
+
+    async def story(ledger: Ledger, claimer: Claimer) -> None:
+        gone = asyncio.create_task(outcome(claimer.claim("a", 1)))
+        other = asyncio.create_task(outcome(claimer.claim("b", 1)))
+        asyncio.get_running_loop().call_soon(gone.cancel)
+        assert "b" == await other
+        assert [[("b", 1)]] == ledger.calls
+
+    play(story)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS
 from dispatcher.rules.outcomes import Attempt, Delivered, Released
 from dispatcher.store.arguments import Room
@@ -413,6 +413,37 @@ def test_a_turn_that_breaks() -> None:
         assert "e3" in scene.settler.event_ids
 
     assert [ValueError] == [type(one) for one in played(story())]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RedisUnavailable("away"), ("warning", "turn.interrupted", None)),
+        (EndpointBroken("WRONGTYPE of its lane"), ("error", "turn.interrupted", "WRONGTYPE of its lane")),
+        (KeyError("bug"), ("error", "turn.internal_error", None)),
+    ],
+)
+@pytest.mark.parametrize("call", ["claim", "settle"])
+def test_a_call_fails(error: Exception, said: tuple[str, str, str | None], call: str) -> None:
+    """The turn ends and says why; it keeps no slot, and its endpoint can be served again."""
+
+    async def story(scene: Scene) -> None:
+        scene.ledger.due["a"] = ["e1"]
+        failing = scene.ledger if call == "claim" else scene.settler
+        failing.error = error
+        with capture_logs() as logged:
+            scene.turns.hint([A])
+            await scene.ended()
+        [line] = [one for one in logged if one["event"].startswith("turn.")]
+        assert said == (line["log_level"], line["event"], line.get("problem"))
+        assert 0 == scene.slots.taken
+        failing.error = None
+        scene.ledger.due["a"] = ["e2"]
+        scene.turns.hint([A])
+        await scene.ended()
+        assert "e2" in scene.settler.event_ids
+
+    play(story)
 
 
 def test_an_attempt_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

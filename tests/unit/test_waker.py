@@ -123,11 +123,21 @@ def test_more(expired: int, more_due: bool, more: bool) -> None:
     play(story)
 
 
-@pytest.mark.parametrize(("took", "pause"), [(0.002, 0.002), (0.02, 0.02), (3.0, CROWDED_PAUSE_SECONDS)])
+@pytest.mark.parametrize(
+    ("workers", "took", "pause"),
+    [
+        (1, 0.002, 0.002),
+        (1, 0.02, 0.02),
+        (2, 0.002, 0.006),
+        (5, 0.002, 0.018),
+        (5, 0.02, CROWDED_PAUSE_SECONDS),
+        (1, 3.0, CROWDED_PAUSE_SECONDS),
+    ],
+)
 def test_the_next_wake_comes_sooner_where_there_is_more(
-    monkeypatch: pytest.MonkeyPatch, took: float, pause: float
+    monkeypatch: pytest.MonkeyPatch, workers: int, took: float, pause: float
 ) -> None:
-    """If there is more to find it comes after as long as the last one took, but less soon while many endpoints wait here."""
+    """If there is more to find, all workers' wakes have half of Redis; less while many endpoints wait here."""
     seconds = [0.0]
     monkeypatch.setattr(waker, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
 
@@ -139,7 +149,7 @@ def test_the_next_wake_comes_sooner_where_there_is_more(
         scene.ledger.expire = expire  # type: ignore[method-assign]
         scene.ledger.gate.shut()
         crowd = [Hint(f"a{n}", "acme") for n in range(CROWD + 8)]
-        scene.ledger.wakes = [woken(more=True), woken(), woken(crowd, more=True), woken()]
+        scene.ledger.wakes = [woken(more=True, workers=workers), woken(), woken(crowd, more=True), woken()]
         await scene.run_for(4)
         expected = [pause, SOON, CROWDED_PAUSE_SECONDS, SOON]
         assert expected == pytest.approx(scene.load.pauses[:4])

@@ -8,8 +8,7 @@
 --   ends (lib/ending.lua) ...}
 -- After a pause, gives one callback as the probe, and extends the pause to the end of its lease.
 -- With a backlog, a quarter of those given became due last, so that fresh ones are not stuck behind it.
--- Works when Redis is full. Ends expired callbacks instead of giving them, at most 100 of an
--- endpoint.
+-- Works when Redis is full. Ends expired callbacks instead of giving them (lib/claiming.lua).
 -- include prologue
 -- include guard
 -- include counts
@@ -30,10 +29,8 @@ end
 local reply = { 'claimed', now }
 while has_more() do
   local endpoint_id, wanted = take(2)
-  local length = #reply
   if not guarded(claim_of, reply, endpoint_id, wanted) then -- the other endpoints are served nevertheless
-    while #reply > length do reply[#reply] = nil end
-    reply[length + 1] = 'broken ' .. problem
+    reply[#reply + 1] = 'broken ' .. problem -- what was given is added last, so there is none of it
   end
 end
 return conclude(reply)

@@ -1,6 +1,10 @@
 -- Leases due callbacks of one endpoint to a worker. Used by claim, by accept for endpoints that are ready at
 -- once, and by settle for the next callbacks.
 
+-- How many callbacks were ended in place of given. From MOST_ENDED on, no endpoint is looked at a second time
+-- in this run; its worker claims again.
+local ended_by_claims, MOST_ENDED = 0, 100
+
 local claim
 do -- the rest is private to this file
   -- Gives a callback, from the text of its entry and its body; returns the entry, or nil if it was not given.
@@ -16,7 +20,7 @@ do -- the rest is private to this file
     end
     if not is_here or is_over then -- removed by hand, or left here by a run that broke off: nothing to send
       if is_over then finish(endpoint.workspace, id, entry, 'expired') end
-      endpoint.ended = endpoint.ended + 1
+      ended_by_claims = ended_by_claims + 1
       redis.call('ZREM', key_of('lane', endpoint.id), id)
       return
     end
@@ -60,10 +64,11 @@ do -- the rest is private to this file
       backlog = longest_due(endpoint, wanted - #endpoint.given)
     end
     while #backlog > 0 do
-      local asked, ended_before = wanted - #endpoint.given, endpoint.ended
+      local asked, ended_before = wanted - #endpoint.given, ended_by_claims
       give_all(endpoint, backlog)
-      local may_be_more = #backlog == asked or endpoint.ended > ended_before -- an end may have put one there
-      local goes_on = may_be_more and not endpoint.alone and #endpoint.given < wanted and endpoint.ended < 100
+      local may_be_more = #backlog == asked or ended_by_claims > ended_before -- an end may have put one there
+      local goes_on = may_be_more and not endpoint.alone and #endpoint.given < wanted
+        and ended_by_claims < MOST_ENDED
       backlog = goes_on and longest_due(endpoint, wanted - #endpoint.given) or {}
     end
   end
@@ -72,7 +77,7 @@ do -- the rest is private to this file
   -- caller without the lane are in `given` and `handed` already.
   function claim(reply, endpoint, wanted, lease_ms, hint_ms)
     endpoint.given, endpoint.handed = endpoint.given or {}, endpoint.handed or {}
-    endpoint.ended, endpoint.leased_of_given, endpoint.new_lease_end = 0, 0, now + lease_ms
+    endpoint.leased_of_given, endpoint.new_lease_end = 0, now + lease_ms
     lease(endpoint)
     assess_rate(endpoint)
     local is_probe = endpoint.pause > 0

@@ -27,7 +27,6 @@
 --     leased_of_given    how many of those have their lease
 --     lease_end          when the first lease ends, if that is known
 --     new_lease_end      when the leases of this run end
---     ended              how many were not given, because they had ended or expired
 --     alone              a suspect is there, which is given alone
 --   in accept (lib/batch.lua)
 --     added, lane        how many callbacks were accepted; what is still to be written to its lane
