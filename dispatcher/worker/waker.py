@@ -83,15 +83,15 @@ class Waker:
         return False
 
     def _pause_before_next(self, took_seconds: float) -> float:
-        """If there is more to find: so long that the wakes of all workers together take at most half of Redis's time.
+        """If there is more to find: as long as the last wake took, for each worker.
 
-        Endpoints that went down together are due together, and must not hold up those that are being served. Where this
-        worker is what is slow, waking takes a smaller part of its time, too.
+        Endpoints that went down together are due together, and must not hold up those that are being served. So there is
+        time for all else, in Redis, however many workers wake, and in this one, which a wake takes long if it is busy.
         """
         if not self._heartbeat:
             self._intake.note_due(0)
         wakers = self._turns.workers if self._heartbeat else 1
-        pause = CROWDED_PAUSE_SECONDS if self._turns.are_crowded else (2 * wakers - 1) * took_seconds
+        pause = CROWDED_PAUSE_SECONDS if self._turns.are_crowded else wakers * took_seconds
         return min(pause, CROWDED_PAUSE_SECONDS)
 
     async def wake(self) -> bool:
