@@ -2,11 +2,11 @@
 
 import gc
 
-THRESHOLDS = 2_000, 5, 1_000
+THRESHOLDS = 5_000, 4, 500
 """As gc.set_threshold takes them. Nearly all that a callback or a page is made of is freed without it.
 
-Nothing else runs while it looks, so it is to look at little at once: mostly at some 14,000 objects, for 5 ms. At all it
-looks as rarely as it can, once for ten million that are made and stay.
+Nothing else runs while it looks, so it is to look at little at once: mostly at some 30,000 objects, which takes 15 ms.
+Smaller steps cost a burst more. At all it looks as rarely as it can, once for some fifteen million that are made and stay.
 """
 
 
