@@ -1,6 +1,6 @@
 """`make bench-growth`: rate, memory and the time of commands as waiting callbacks, endpoints and workspaces grow.
 
-One number grows at a time. Callbacks are accepted while no worker runs; then the commands are timed, and one worker
+One number grows at a time; in one table a callback waits for each endpoint, so both grow. Callbacks are accepted while no worker runs; then the commands are timed, and one worker
 delivers for some seconds. A figure that grows faster than its number shows as a ratio that rises from size to size.
 """
 
@@ -26,13 +26,13 @@ BYTES_BESIDE = 1_500_000_000
 
 @dataclass(frozen=True)
 class Growing:
-    """A table: one number grows, the others stay as they are."""
+    """A table: one number grows, and what `about` says stays as it is."""
 
     name: str
     grows: str
     """The field of Size."""
     about: str
-    """What stays as it is; it may name fields of Size."""
+    """With the names of fields of Size."""
     sizes: tuple[Size, ...]
     quick: tuple[Size, ...]
     idle: bool = False

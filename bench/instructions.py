@@ -26,7 +26,7 @@ from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.replies import Settlement, ToSettle
+from dispatcher.store.replies import Claim, Settlement, ToClaim, ToSettle
 from dispatcher.store.wire import Wire
 from dispatcher.worker.recorder import Recorder
 from tasks.redis_server import WHEELS, RedisServer, find_in_wheel
@@ -120,9 +120,14 @@ class Bench:
             accepted = await self._ledger.accept(TOKEN, {}, [], batch, Room(AT_ONCE))
             in_hand = [(endpoint, claim.callbacks) for endpoint, claim in accepted.claims]
             hinted = [hint.endpoint for hint in accepted.hints]
-            in_hand += [(one, (await self._ledger.claim(one, AT_ONCE)).callbacks) for one in hinted]
+            in_hand += [(one, await self._claimed(one)) for one in hinted]
             while in_hand:
                 in_hand = await self._settle(in_hand)
+
+    async def _claimed(self, endpoint: str) -> list[Claimed]:
+        [claim] = await self._ledger.claim([ToClaim(endpoint, AT_ONCE)])
+        assert isinstance(claim, Claim)
+        return claim.callbacks
 
     async def _settle(self, in_hand: Sequence[tuple[str, list[Claimed]]]) -> list[tuple[str, list[Claimed]]]:
         """Settles as delivered what is in hand; returns what was claimed next."""

@@ -296,7 +296,8 @@ def _read_if_whole(endpoint: str, about: bytes, body: bytes) -> Claimed | None:
     try:
         return read_claimed(about, body)
     except (ValueError, KeyError) as error:  # somebody wrote over its entry
-        log.error("callback.unreadable", endpoint=endpoint, about=_text(about), problem=str(error))
+        event_id = _text(about).partition(" ")[0]
+        log.error("callback.unreadable", endpoint=endpoint, event_id=event_id, problem=str(error))
         return None
 
 

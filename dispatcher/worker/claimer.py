@@ -1,8 +1,7 @@
-"""Claims for turns: what they ask for in one turn of the loop goes to Redis together."""
+"""Claims for turns: what they ask for in one pass of the loop goes to Redis together."""
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.replies import Claim, ToClaim
@@ -49,18 +48,23 @@ class Claimer:
         return asked
 
     async def _send(self) -> None:
-        found: Sequence[Claim | Exception]
-        asked = self._next()
-        if self._asked:
-            self._tasks.start(self._send())
+        asked = list[Asked]()
         try:
+            asked = self._next()
+            if self._asked:
+                self._tasks.start(self._send())
             found = await self._ledger.claim([one for one, _ in asked]) if asked else []
+            for (_, claimed), one in zip(asked, found, strict=True):
+                _answer(claimed, one)
         except Exception as error:
-            found = [error] * len(asked)
-        for (_, claimed), one in zip(asked, found, strict=True):
-            if claimed.done():  # its turn was cancelled
-                continue
-            if isinstance(one, Exception):
-                claimed.set_exception(one)
-            else:
-                claimed.set_result(one)
+            for _, claimed in asked:
+                _answer(claimed, error)
+
+
+def _answer(claimed: "asyncio.Future[Claim]", one: Claim | Exception) -> None:
+    if claimed.done():  # it is answered, or its turn was cancelled
+        return
+    if isinstance(one, Exception):
+        claimed.set_exception(one)
+    else:
+        claimed.set_result(one)

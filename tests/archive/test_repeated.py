@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from dispatcher.errors import ArchiveUnavailable
 from dispatcher.model import iso
+from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt, Delivered, EndpointHealth
 from dispatcher.store.archive.archive import Archive
 from dispatcher.store.archive.archived_callback import Id
@@ -20,7 +21,7 @@ from dispatcher.store.keys import endpoint_id
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Queue
 from dispatcher.store.rejected import Rejected
-from dispatcher.store.replies import Settlement, ToSettle
+from dispatcher.store.replies import Claim, Settlement, ToClaim, ToSettle
 from dispatcher.store.to_archive import ToArchive
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker import put_off, retired
@@ -87,10 +88,15 @@ class Installed(Reader):
             while await self.client.xlen(KEYS.events):
                 await asyncio.sleep(0.01)
 
+    async def _claimed(self) -> list[Claimed]:
+        [claim] = await self.ledger.claim([ToClaim(endpoint_id(ENDPOINT), 100)])
+        assert isinstance(claim, Claim)
+        return claim.callbacks
+
     async def delivered(self) -> list[str]:
         """Delivers what waits; the eventIds."""
         ids: list[str] = []
-        while found := (await self.ledger.claim(endpoint_id(ENDPOINT), 100)).callbacks:
+        while found := await self._claimed():
             attempt = Attempt(self.ledger.now_ms(), 5, 200)
             done = [
                 Settlement(one.event_id, one.claim, Delivered(), attempt, EndpointHealth.UP) for one in found

@@ -90,6 +90,7 @@ def test_a_damaged_endpoint() -> None:
         ledger.broken = {"b"}
         given = await asyncio.gather(*(outcome(claimer.claim(name, 1)) for name in "abc"))
         assert ["a", "EndpointBroken: b is", "c"] == given
+        assert 1 == len(ledger.calls)
 
     play(story)
 
@@ -104,6 +105,21 @@ def test_the_call_fails(error: Exception) -> None:
         assert [f"{type(error).__name__}: {error}"] * 2 == given
         ledger.error = None
         assert "c" == await outcome(claimer.claim("c", 1))
+
+    play(story)
+
+
+def test_an_answer_is_missing() -> None:
+    """A fault of ours: who has no answer is told, and nobody waits for ever."""
+
+    async def story(ledger: Ledger, claimer: Claimer) -> None:
+        async def short(asked: Sequence[ToClaim]) -> list[Claim | EndpointBroken]:
+            return [claim(asked[0].endpoint)]
+
+        ledger.claim = short  # type: ignore[method-assign]
+        given = await asyncio.gather(*(outcome(claimer.claim(name, 1)) for name in "ab"))
+        assert "a" == given[0]
+        assert given[1].startswith("ValueError")
 
     play(story)
 

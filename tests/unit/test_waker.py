@@ -129,15 +129,15 @@ def test_more(expired: int, more_due: bool, more: bool) -> None:
         (1, 0.002, 0.002),
         (1, 0.02, 0.02),
         (2, 0.002, 0.004),
-        (5, 0.002, 0.01),
-        (5, 0.02, CROWDED_PAUSE_SECONDS),
+        (5, 0.002, 0.005),
+        (5, 0.02, 0.02),
         (1, 3.0, CROWDED_PAUSE_SECONDS),
     ],
 )
 def test_the_next_wake_comes_sooner_where_there_is_more(
     monkeypatch: pytest.MonkeyPatch, workers: int, took: float, pause: float
 ) -> None:
-    """If there is more to find, after as long as the last one took for each worker; later while many endpoints wait here."""
+    """If there is more to find, after as long as the last one took, or more with several workers; later while many endpoints wait."""
     seconds = [0.0]
     monkeypatch.setattr(waker, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
 

@@ -1,9 +1,10 @@
 -- Leases due callbacks of one endpoint to a worker. Used by claim, by accept for endpoints that are ready at
 -- once, and by settle for the next callbacks.
 
--- How many callbacks were ended in place of given. From MOST_ENDED on, no endpoint is looked at a second time
--- in this run; its worker claims again.
-local ended_by_claims, MOST_ENDED = 0, 100
+-- How many callbacks were ended in place of given. Once there are MOST_ENDED, each further endpoint of this
+-- run has only its first round; its worker claims again.
+local ended_by_claims = 0
+local MOST_ENDED = 100
 
 local claim
 do -- the rest is private to this file
