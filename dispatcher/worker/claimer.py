@@ -14,7 +14,7 @@ Asked = tuple[ToClaim, "asyncio.Future[Claim]"]
 
 
 class Claimer:
-    """A wake finds several endpoints, whose turns begin and claim together: a call for each costs half as much again."""
+    """A wake finds several endpoints, whose turns begin together: one call to Redis costs less than one for each."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
