@@ -646,8 +646,11 @@ def test_key_written_over(stand: Stack, chapter: Chapter) -> None:
     origin = url.removesuffix("/hooks")
     lane = f"dispatcher:lane:{endpoint_id(f'broken {origin}')}"
     stand.redis.set(lane, "no lane")
-    stand.enqueue(1, first=5, workspace="broken")
+    [unreadable] = stand.enqueue(1, first=5, workspace="broken")
     wait_until(lambda: stand.workers[0].lines("redis.key_set_aside"))
+    entry = f"dispatcher:event:broken:{unreadable}"
+    wait_until(lambda: stand.redis.xlen("dispatcher:events") == 0)
+    stand.redis.set(entry, stand.redis.get(entry).replace(b"MESSAGE_", b"MESSAG\xff_", 1))
     chapter.see("redis.wrong_type", log_of(stand))
     chapter.see("redis.key_set_aside", log_of(stand))
     said = chapter.run("dispatcher check", stand)
@@ -655,3 +658,5 @@ def test_key_written_over(stand: Stack, chapter: Chapter) -> None:
     assert "1 key was of a wrong type" in " ".join(said.split())
     stop(stand, "broken", resume=True)
     assert {"delivered": 2} == stand.wait_ended(event_ids, "broken")
+    wait_until(lambda: stand.workers[0].lines("callback.unreadable"))
+    chapter.see("callback.unreadable", log_of(stand))
