@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.isolation import Phase
+from bench.isolation import Phase, phase
 from bench.load import Customer
 from bench.receiver import Receiver
-from bench.report import Progress, keep, machine, percentile, spread, table
+from bench.report import Progress, keep, machine, spread, table
 from bench.stack import Stack, running, wait_until
 
 RATE, HEALTHY = 50, 100
@@ -71,9 +71,7 @@ class Customers:
             sent = stack.load.steady(RATE, self._seconds, {"h": healthy}, tell=self._progress.part)
             wait_until(lambda: self._receiver.count("h") >= sent["h"], 60, "the healthy endpoints' callbacks")
             arrived = self._receiver.take()["h"]
-        times = [us / 1000 for us in arrived.latencies_us]
-        shares = (percentile(times, share) for share in (0.5, 0.95, 0.99))
-        return Phase(*shares, sent["h"] - arrived.distinct)
+        return phase(arrived, sent["h"])
 
     def _burst(self, stack: Stack, row: Row, bad: Sequence[Customer]) -> None:
         """Enqueues the row's callbacks and waits until intake has accepted them."""

@@ -1,7 +1,8 @@
 """`make bench-growth`: rate, memory and the time of commands as waiting callbacks, endpoints and workspaces grow.
 
-One number grows at a time; in one table a callback waits for each endpoint, so both grow. Callbacks are accepted while no worker runs; then the commands are timed, and one worker
-delivers for some seconds. A figure that grows faster than its number shows as a ratio that rises from size to size.
+One number grows at a time; in one table a callback waits for each endpoint, so both grow. Callbacks are accepted while
+no worker runs; then the commands are timed, and one worker delivers for some seconds. A figure that grows faster than
+its number shows as a ratio that rises from size to size.
 """
 
 import argparse

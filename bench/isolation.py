@@ -69,7 +69,7 @@ class Isolation:
             )
             wait_until(lambda: self._receiver.count("h") >= sent["h"], 60, "the healthy endpoints' callbacks")
             arrived = self._receiver.take()["h"]
-        return _phase(arrived, sent["h"])
+        return phase(arrived, sent["h"])
 
     def burst(self, count: int) -> tuple[float, int]:
         """Seconds that another customer's status change waits behind a burst, and how many entries were ahead of it."""
@@ -107,7 +107,7 @@ class Isolation:
             took = time.monotonic() - began
             self._receiver.behave("busy", port=KINDS.index("busy"))
             found = self._receiver.take()
-        return done / took, _phase(found["f"], sent["f"]), _phase(found["h"], sent["h"])
+        return done / took, phase(found["f"], sent["f"]), phase(found["h"], sent["h"])
 
     def backlog(self, waiting: int) -> tuple[float, Phase]:
         """One callback waits for each of many endpoints, as after an outage of ours: how many a second go out, and the
@@ -125,7 +125,7 @@ class Isolation:
             found = self._receiver.take()
         many_arrived = found["b"]
         rate = many_arrived.distinct / (many_arrived.last_at - many_arrived.first_at)
-        return rate, _phase(found["h"], sent["h"])
+        return rate, phase(found["h"], sent["h"])
 
     def _warm_up(self, stack: Stack, customers: Sequence[Customer]) -> None:
         stack.load.steady(RATE / 2, 2, {"warm": customers})
@@ -141,7 +141,8 @@ class Isolation:
         return self._receiver.url(place, KINDS.index(kind))
 
 
-def _phase(arrived: Group, sent: int) -> Phase:
+def phase(arrived: Group, sent: int) -> Phase:
+    """What the receiver saw of `sent` callbacks."""
     times = [us / 1000 for us in arrived.latencies_us]
     return Phase(*(percentile(times, share) for share in (0.5, 0.95, 0.99)), sent - arrived.distinct)
 

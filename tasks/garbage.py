@@ -5,7 +5,7 @@ import gc
 THRESHOLDS = 5_000, 4, 500
 """As gc.set_threshold takes them. Nearly all that a callback or a page is made of is freed without it.
 
-Nothing else runs while it looks, so it is to look at little at once: mostly at some 30,000 objects, which takes 15 ms.
+Nothing else runs while it looks, so it is to look at little at once: mostly at some 30,000 objects.
 Smaller steps cost a burst more. At all objects it looks as rarely as it can, once for some fifteen million that are made and stay.
 """
 

@@ -44,8 +44,9 @@ POOL: dict[str, Any] = {"max_connections": 50, "timeout": SOCKET_TIMEOUT_SECONDS
 """Connections per client. If all are in use, a caller waits up to `timeout` seconds, then gets RedisUnavailable."""
 
 LACKS_RIGHT = "this user may not do that: docs/operations.md has a user for each role"
-_FORBIDDEN = ("NOPERM", "The user executing the script can't")
-"""Error texts of a missing ACL permission; the second one comes from scripts on Redis 6.2."""
+_FORBIDDEN = ("NOPERM", "The user executing the script can't", "ACL failure in script")
+"""Error texts of a missing ACL permission: the second one comes from scripts on Redis 6.2, the third from scripts and
+functions on later servers."""
 
 _NOT_NOW = ("READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
 

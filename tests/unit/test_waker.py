@@ -160,6 +160,19 @@ def test_the_next_wake_comes_sooner_where_there_is_more(
     play(story)
 
 
+def test_a_waker_of_one_of_several_partitions() -> None:
+    """It is the only one of its partition: however many workers there are, it pauses for as long as its wake took."""
+
+    async def story(scene: Scene) -> None:
+        noted: list[int] = []
+        intake = SimpleNamespace(leading=True, note_due=noted.append)
+        alone = Waker(scene.parts, scene.turns, intake, scene.lost_leases, scene._agree)
+        scene.turns.workers = 5
+        assert (0.002, [0]) == (alone._pause_before_next(0.002), noted)
+
+    play(story)
+
+
 def test_redis_is_away() -> None:
     """The loop survives an outage of Redis; its beginning and its end are logged once."""
 
