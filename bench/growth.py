@@ -61,7 +61,7 @@ TABLES = (
         "endpoints",
         "one callback that waits for each endpoint and {workspaces:,} workspaces",
         tuple(Size(number, number, 100) for number in (10_000, 30_000, 100_000)),
-        tuple(Size(number, number, 10) for number in (50, 500, 5_000)),
+        tuple(Size(number, number, 10) for number in (2_000, 5_000, 10_000)),
     ),
     Growing(
         "workspaces",
