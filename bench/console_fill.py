@@ -6,7 +6,7 @@ By raw commands, many in one: a million callbacks would take the scripts a quart
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import redis
@@ -99,11 +99,12 @@ def fill(client: "redis.Redis", size: Size, progress: Progress) -> Filled:
         _callbacks(client, filled, range(first, min(first + AT_ONCE, size.callbacks)))
         progress.part(first / size.callbacks)
     progress.start("endpoints, messages, counters of a week, rejected entries, the log")
-    for commands in (_endpoints(filled), _messages(filled), _counters(filled), _lists(filled)):
+    for kind in (_endpoints, _messages, _counters, _rejected, _audited, _alerts):
+        commands = kind(filled)
         while some := list(islice(commands, AT_ONCE)):
             pipe = client.pipeline(transaction=False)
             for command in some:
-                pipe.execute_command(*command)
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
             pipe.execute()
     return filled
 
@@ -174,8 +175,9 @@ def _messages(filled: Filled) -> Iterator[tuple[Any, ...]]:
         change = StatusChange.from_dict(
             {"workspace": workspace, "status": "DELIVERED", "timestamp": iso(at), "message": about}
         )
-        _, uuid, letter, at_ms, sent, head, told, *_ = arguments(change, "zeckta")
-        record = f"{letter}{sent:013d}{0:06d}{0:04d}".encode() + head + told  # type: ignore[operator]
+        given: list[Any] = [*arguments(change, "zeckta")]
+        _, uuid, letter, at_ms, sent, head, told, *_ = given
+        record = f"{letter}{sent:013d}{0:06d}{0:04d}".encode() + head + told
         yield "SET", KEYS.status(workspace, str(uuid)), record
         yield "ZADD", KEYS.status_phone(workspace, f"+2332{number:08d}"), at_ms, uuid
         yield "ZADD", KEYS.status_reference(workspace, reference_digest(f"order-{number}")), at_ms, uuid
@@ -220,62 +222,41 @@ def _counters(filled: Filled) -> Iterator[tuple[Any, ...]]:
             )
 
 
-def _lists(filled: Filled) -> Iterator[tuple[Any, ...]]:
-    """What is kept in lists of a bounded length: rejected entries, the log of actions, alerts."""
-    now = filled.now_ms
+def _rejected(filled: Filled) -> Iterator[tuple[Any, ...]]:
     for number in range(REJECTED):
-        at, workspace = now - WEEK_MS // 2 + number * 1000, filled.workspace(number)
-        raw = encode_json({"workspace": workspace, "status": "DELIVERED", "pad": "x" * 300})
-        reason = REJECTIONS[number % 3]
-        about = (
-            "entry",
-            f"{at}-1",
-            "at",
-            at,
-            "reason",
-            reason,
-            "detail",
-            "message.dest is missing",
-            "raw",
-            raw,
-        )
-        yield (
-            "XADD",
-            KEYS.rejected,
-            f"{at}-0",
-            *about,
-            "workspace",
-            workspace,
-            "eventId",
-            f"r{number}",
-            "cut",
-            0,
-        )
-        yield "HINCRBY", KEYS.rejected_counts, reason, 1
+        at, workspace = filled.now_ms - WEEK_MS // 2 + number * 1000, filled.workspace(number)
+        entry = {
+            "entry": f"{at}-1",
+            "at": at,
+            "reason": REJECTIONS[number % 3],
+            "detail": "message.dest is missing",
+            "raw": encode_json({"workspace": workspace, "status": "DELIVERED", "pad": "x" * 300}),
+            "workspace": workspace,
+            "eventId": f"r{number}",
+            "cut": 0,
+        }
+        yield "XADD", KEYS.rejected, f"{at}-0", *chain.from_iterable(entry.items())
+        yield "HINCRBY", KEYS.rejected_counts, entry["reason"], 1
+
+
+def _audited(filled: Filled) -> Iterator[tuple[Any, ...]]:
     for number in range(AUDITED):
-        about = (
-            "via",
-            "api",
-            "who",
-            "key 1",
-            "what",
-            "workspace.update",
-            "workspace",
-            filled.workspace(number),
-        )
-        yield (
-            "XADD",
-            KEYS.audit,
-            f"{now - WEEK_MS // 2 + number * 1000}-0",
-            *about,
-            "from",
-            "{}",
-            "to",
-            '{"callbackUrl":"https://a.example"}',
-        )
+        entry = {
+            "via": "api",
+            "who": "key 1",
+            "what": "workspace.update",
+            "workspace": filled.workspace(number),
+            "from": "{}",
+            "to": '{"callbackUrl":"https://a.example"}',
+        }
+        at = filled.now_ms - WEEK_MS // 2 + number * 1000
+        yield "XADD", KEYS.audit, f"{at}-0", *chain.from_iterable(entry.items())
+
+
+def _alerts(filled: Filled) -> Iterator[tuple[Any, ...]]:
     for number in range(200):
         alert = {
-            "at": now - number * 60_000,
+            "at": filled.now_ms - number * 60_000,
             "worker": "w1",
             "kind": "endpoint_down",
             "workspace": filled.workspace(number),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from celery import Celery
-from kombu import Connection
+from kombu.connection import Connection
 
 from bench.load import Customer
 from bench.plain_celery import app, body_of, deliver
@@ -177,7 +177,7 @@ def _plain_celery(stack: Stack) -> Callable[[bytes], object]:
     """Sets up a stack for plain Celery; returns the function that enqueues a status change."""
     broker = stack.server.url.replace("unix://", "redis+socket://")
     stack.environment |= {"PLAIN_REDIS_URL": broker, "PLAIN_LEDGER_URL": stack.server.url}
-    producer = app.amqp.Producer(Connection(broker))
+    producer = app.amqp.Producer(Connection(broker))  # type: ignore[no-untyped-call]
     return lambda change: deliver.apply_async((json.loads(change),), producer=producer)
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from bench.contenders import Contenders, Size, customers
 from bench.receiver import Receiver
@@ -54,11 +55,12 @@ def limit(stack: Stack, rate: str) -> None:
 
 def _look_now(stack: Stack) -> None:
     """Makes all endpoints due now, so that the workers do not wait for the old rate's tokens."""
-    for workspace in stack.client.zrange("dispatcher:schedule", 0, -1):
-        for endpoint in stack.client.zrange(b"dispatcher:schedule:" + workspace, 0, -1):
-            stack.client.hdel(b"dispatcher:endpoint:" + endpoint, "hinted_until")
-            stack.client.zadd(b"dispatcher:schedule:" + workspace, {endpoint: 0})
-        stack.client.zadd("dispatcher:schedule", {workspace: 0})
+    client: Any = stack.client  # its types do not say that names come as bytes
+    for workspace in client.zrange("dispatcher:schedule", 0, -1):
+        for endpoint in client.zrange(b"dispatcher:schedule:" + workspace, 0, -1):
+            client.hdel(b"dispatcher:endpoint:" + endpoint, "hinted_until")
+            client.zadd(b"dispatcher:schedule:" + workspace, {endpoint: 0})
+        client.zadd("dispatcher:schedule", {workspace: 0})
 
 
 def main(arguments: Sequence[str]) -> None:

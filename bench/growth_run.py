@@ -194,9 +194,8 @@ class Run:
         heartbeats, began = set[float](), time.monotonic()
 
         def is_over() -> bool:
-            heartbeats.update(
-                at for _, at in stack.client.zrange("dispatcher:workers", 0, -1, withscores=True)
-            )
+            beats: Any = stack.client.zrange("dispatcher:workers", 0, -1, withscores=True)
+            heartbeats.update(at for _, at in beats)
             self._progress.part(min(1.0, (time.monotonic() - began) / seconds))
             return stack.waiting() == 0 or time.monotonic() - began > seconds
 

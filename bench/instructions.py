@@ -26,7 +26,7 @@ from dispatcher.store.arguments import Room, ToAccept
 from dispatcher.store.connection import connect_async
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.replies import Claim, Settlement, ToClaim, ToSettle
+from dispatcher.store.replies import Claim, Settled, Settlement, ToClaim, ToSettle
 from dispatcher.store.wire import Wire
 from dispatcher.worker.recorder import Recorder
 from tasks.redis_server import WHEELS, RedisServer, find_in_wheel
@@ -139,6 +139,7 @@ class Bench:
                 for endpoint, found in some
             ]
             for (endpoint, _), settled in zip(some, await self._ledger.settle(asked), strict=True):
+                assert isinstance(settled, Settled)
                 if settled.claim and settled.claim.callbacks:
                     following.append((endpoint, settled.claim.callbacks))
         return following

@@ -87,8 +87,7 @@ class Isolation:
     def outage(self, waiting: int) -> tuple[float, Phase, Phase]:
         """An endpoint recovers while `waiting` callbacks wait: how many of them a second it takes then, and the latency
         of its new callbacks and of healthy neighbours meanwhile."""
-        settings = {"BREAKER_PAUSE_SECONDS": "1", "BREAKER_MAX_PAUSE_SECONDS": "2"}
-        with running(**settings) as stack:
+        with running(BREAKER_PAUSE_SECONDS="1", BREAKER_MAX_PAUSE_SECONDS="2") as stack:
             healthy = stack.customers("w", [self._receiver.url(n + 1) for n in range(HEALTHY)])
             down = stack.customers("x", [self._url("busy", 0)])
             self._warm_up(stack, healthy)
@@ -144,7 +143,8 @@ class Isolation:
 def phase(arrived: Group, sent: int) -> Phase:
     """What the receiver saw of `sent` callbacks."""
     times = [us / 1000 for us in arrived.latencies_us]
-    return Phase(*(percentile(times, share) for share in (0.5, 0.95, 0.99)), sent - arrived.distinct)
+    p50, p95, p99 = (percentile(times, share) for share in (0.5, 0.95, 0.99))
+    return Phase(p50, p95, p99, sent - arrived.distinct)
 
 
 def main(arguments: Sequence[str]) -> None:

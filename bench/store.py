@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -42,7 +43,8 @@ KINDS = (
     ("namirial, two", "namirial", LIFE[1:]),
     ("qlara, one", "qlara", LIFE[2:]),
 )
-OFF = {"STATUS_RETENTION_SECONDS": "0"}
+RETENTION = {"with": "604800", "without": "0"}
+"""Seconds for which messages are kept, with and without the store."""
 QUERIES_PER_SECOND, CALLBACKS_PER_SECOND = 500, 300
 AT_ONCE = 170
 """Messages recorded in one script: with three status changes each some 512, as intake does while it is behind."""
@@ -56,8 +58,14 @@ def throughput(contenders: Contenders) -> str:
         rates = contenders.rates(
             name,
             {
-                "with": lambda d=dialect, s=statuses: contenders.ours(urls, dialect=d, statuses=s),  # type: ignore[misc]
-                "without": lambda d=dialect, s=statuses: contenders.ours(urls, dialect=d, statuses=s, **OFF),  # type: ignore[misc]
+                how: partial(
+                    contenders.ours,
+                    urls,
+                    dialect=dialect,
+                    statuses=statuses,
+                    STATUS_RETENTION_SECONDS=seconds,
+                )
+                for how, seconds in RETENTION.items()
             },
         )
         found = rates["with"], rates["without"]
@@ -69,9 +77,9 @@ def intake(contenders: Contenders, count: int) -> str:
     """Status changes accepted a second by intake while nothing else runs."""
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(contenders.size.rounds):
-        for name, settings in (("with", {}), ("without", OFF)):
+        for name, seconds in RETENTION.items():
             contenders.progress.start(f"intake {name}")
-            with running(workers=0, **settings) as stack:
+            with running(workers=0, STATUS_RETENTION_SECONDS=seconds) as stack:
                 made = customers(stack, contenders.urls(100))
                 limit(stack, "0.001")
                 stack.load.statuses, stack.load.each, stack.load.named = LIFE, len(LIFE), True
