@@ -84,7 +84,7 @@ class LostConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # cele
 
     def start(self, consumer: Any) -> None:
         """Called by Celery when it has connected."""
-        gc.collect()  # cheap: everything that existed when the engine started is frozen
+        gc.collect()  # what existed when the engine started is frozen; some 5 us for each endpoint met since
 
     def stop(self, consumer: Any) -> None:
         """Called by Celery when the connection broke; the next connection registers its own callback."""
